@@ -1,0 +1,59 @@
+# make demo | test | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+DEMO_CFG := configs/Demo/KINETICS_MORPHMLP.yaml
+DEMO_OUT := output/demo
+DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
+
+.PHONY: demo test lint clean setup
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(BIN)/python tools/make_demo_data.py --format kinetics --out demo/kinetics
+	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)
+	@echo; echo "The same test with one frame of each clip repeated: nothing moves."
+	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)_repeated TRAIN.ENABLE False \
+		TEST.FRAME_ORDER repeated TEST.CHECKPOINT_FILE_PATH $(DEMO_WEIGHTS)
+	@echo; echo "The same test with the frames of each clip shuffled."
+	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)_shuffled TRAIN.ENABLE False \
+		TEST.FRAME_ORDER shuffled TEST.CHECKPOINT_FILE_PATH $(DEMO_WEIGHTS)
+	@echo; echo "Pictures:"; ls $(DEMO_OUT)/*.png
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf demo output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+setup: $(STAMP)
+
+# PyTorch comes first: a plain range would bring its newest build, with gigabytes of CUDA packages.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; choose one with make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: $(PYTHON) has no venv module; install it (Debian, Ubuntu: python3-venv)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless-opencv
+	@touch $@
+
+# opencv-python needs display libraries (libGL) that servers often lack; its headless twin does not.
+.PHONY: headless-opencv
+headless-opencv:
+	@version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-python"))') && \
+	echo "opencv-python cannot be imported here; taking opencv-python-headless $$version instead" && \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall "opencv-python-headless==$$version" && \
+	$(BIN)/python -c 'import cv2'

@@ -1,0 +1,141 @@
+"""The command line of `tools/benchmark.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slowfast.benchmark.figures import Figure, figures_table, machine_table
+from slowfast.benchmark.loading import loading_figures, measure_loading
+from slowfast.benchmark.machine import describe_machine, usable_cores
+from slowfast.benchmark.network import measure_network
+from slowfast.benchmark.processes import on_one_core
+from slowfast.benchmark.testing import measure_testing
+from slowfast.benchmark.videos import find_videos, link_videos, make_videos, on_folder, prepare_videos
+from slowfast.config.load import load_config
+from slowfast.config.node import ConfigNode
+from slowfast.errors import UserError
+from slowfast.runtime.distributed import usable_gpus
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("load", "test", "network")
+DESCRIPTION = """\
+Measure on this machine, with the settings of a config:
+
+  load      the training pipeline of one worker process on one core: clips a second, and where the time goes; for
+            the files as given and for the same files prepared by tools/prepare_videos.py
+  test      the test pipeline on one core at 4x1 and 10x3 views, against decoding each file once
+  network   forward and train step in float32 and bfloat16, plain and with gradient checkpointing; memory; the share
+            of the machine's matrix-multiply rate
+
+  python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json DATA.DECODING_THREADS 2
+
+What follows the options are overrides of config keys: KEY VALUE pairs. Times are medians over runs, the first run
+discarded; what is compared takes turns within a run. Without --videos two synthetic clips are made (10 s, 256 lines,
+a key frame every 250 frames, B-frames), which decode faster than filmed ones.
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line's values; `overrides` has the config keys and values."""
+    words, overrides = _split_overrides(list(arguments))
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [load] [test] [network] [options] [KEY VALUE ...]",
+        allow_abbrev=False,
+    )
+    default = ROOT / "configs" / "K400" / "K400_MLP_S16x4.yaml"
+    parser.add_argument("parts", nargs="*", metavar="PART", help="load, test, network or all (default all)")
+    parser.add_argument(
+        "--cfg", type=Path, default=default, metavar="FILE", help="one YAML file (default: %(default)s)"
+    )
+    parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="files and folders")
+    parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="runs (default %(default)s)")
+    parser.add_argument(
+        "--clips", type=_count, default=2, metavar="N", help="in a batch of network (default %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    chosen = parser.parse_intermixed_args(words)
+    for part in chosen.parts:
+        if part not in (*PARTS, "all"):
+            parser.error(f"{part!r} cannot be measured; there are {', '.join(PARTS)} and all")
+    chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
+    chosen.overrides = overrides
+    return chosen
+
+
+def _split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What comes before the first word that looks like a config key, and the rest."""
+    for place, word in enumerate(arguments):
+        after_option = place > 0 and arguments[place - 1].startswith("--")
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word) and not after_option and not Path(word).exists():
+            return arguments[:place], arguments[place:]
+    return arguments, []
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and print; the exit status: 0 done, 2 the user's mistake."""
+    chosen = parse(arguments)
+    try:
+        _check_json(chosen.json)
+        cfg = load_config(chosen.cfg, chosen.overrides)
+        device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
+        results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
+        print(machine_table(results["machine"]), flush=True)
+        results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
+        figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if chosen.json is not None:
+        results["figures"] = [figure.as_json() for figure in figures]
+        chosen.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"written: {chosen.json}")
+    return 0
+
+
+def _check_json(path: Path | None) -> None:
+    """Raise UserError, before anything is measured, where the results could not be written."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise UserError(f"--json {path}: not a file in an existing folder")
+
+
+def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Figure]]:
+    """The figures of each part, printed as soon as they are there."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "given"
+        if chosen.parts != ["network"]:
+            videos = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
+            link_videos(videos, given)
+            on_videos = on_folder(cfg, given)
+        for part in chosen.parts:
+            print(f"\nmeasuring {part} ...", flush=True)
+            if part == "load":
+                prepared = prepare_videos(given, Path(folder) / "prepared", usable_cores())
+                cfgs = {"load, files as given": on_videos, "load, prepared files": on_folder(cfg, prepared)}
+                loading = on_one_core(measure_loading, cfgs, chosen.repeats)
+                figures = [
+                    f for group, result in loading.items() for f in loading_figures(group, result, chosen.repeats)
+                ]
+            elif part == "test":
+                figures = on_one_core(measure_testing, on_videos, chosen.repeats)
+            else:
+                figures = measure_network(cfg, device, chosen.repeats, chosen.clips)
+            print(figures_table(figures), flush=True)
+            yield figures

@@ -1,0 +1,123 @@
+"""The configured network: forward and train step in float32 and bfloat16, plain and with gradient checkpointing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from slowfast.benchmark.figures import Figure
+from slowfast.benchmark.memory import StepMemory, measure_memory
+from slowfast.benchmark.processes import in_fresh_process
+from slowfast.benchmark.subject import DTYPES, FLOAT32, LEARNING_RATE, example_batch, train_steps
+from slowfast.benchmark.timing import Timings, time_interleaved
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.types import TrainBatch
+from slowfast.engine.step import TrainStep
+
+MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
+PRODUCT, FORWARD, STEP, CHECKPOINTED = "matrix product", "forward", "train step", "train step, checkpointing"
+Steps = dict[tuple[str, bool], TrainStep]  # by type and whether with gradient checkpointing
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured: sizes that turn seconds into rates."""
+
+    clips: int  # of a forward pass and of a step
+    side: int  # of the square matrices whose product shows the machine's rate
+    macs: float  # multiply-adds of a clip's forward pass
+
+
+def measure_network(
+    cfg: ConfigNode, device: torch.device, runs: int, clips: int = 2, side: int | None = None
+) -> list[Figure]:
+    """All figures of the network; `side`: of the matrices multiplied for comparison, in elements."""
+    variants = [(dtype, checkpointing) for checkpointing in (False, True) for dtype in DTYPES]
+    memory = {key: in_fresh_process(measure_memory, cfg, device, clips, *key) for key in variants}
+    steps = {
+        (dtype, checkpointing): step
+        for checkpointing in (False, True)
+        for dtype, step in train_steps(cfg, device, clips, checkpointing).items()
+    }
+    batch = example_batch(cfg, clips)
+    work = Work(clips, side or MATRIX_SIDE[device.type], count_macs(steps[FLOAT32, False], batch))
+    timings = time_interleaved(_cases(steps, batch, work.side, device), runs, device)
+    figures = [Figure("network", "multiply-adds", work.macs / 1e9, "GMACs a clip", 1)]
+    for dtype in DTYPES:
+        figures += _speed_figures(timings, dtype, work, runs)
+        figures += _training_figures(timings, dtype, memory, runs)
+    return figures
+
+
+def count_macs(step: TrainStep, batch: TrainBatch) -> float:
+    """Multiply-adds of the matrix products and convolutions in one clip's forward pass."""
+    inputs = step.forward.prepare(batch.clips)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        step.model.eval()(inputs)
+    return counter.get_total_flops() / 2 / len(batch.clips)
+
+
+def _cases(steps: Steps, batch: TrainBatch, side: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    cases: dict[str, Callable[[], object]] = {}
+    for dtype in DTYPES:
+        matrices = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
+        cases[f"{dtype} {PRODUCT}"] = partial(torch.mm, *matrices)
+        inputs = steps[dtype, False].forward.prepare(batch.clips)
+        cases[f"{dtype} {FORWARD}"] = partial(_forward, steps[dtype, False], inputs)
+        cases[f"{dtype} {STEP}"] = partial(steps[dtype, False], batch, 0, 0, LEARNING_RATE)
+        cases[f"{dtype} {CHECKPOINTED}"] = partial(steps[dtype, True], batch, 0, 0, LEARNING_RATE)
+    return cases
+
+
+@torch.inference_mode()
+def _forward(step: TrainStep, inputs: torch.Tensor) -> torch.Tensor:
+    with step.forward.autocast():
+        logits: torch.Tensor = step.model.eval()(inputs)
+    return logits
+
+
+def _speed_figures(timings: Timings, dtype: str, work: Work, runs: int) -> list[Figure]:
+    group = f"network, {dtype}"
+    product, forward = f"{dtype} {PRODUCT}", f"{dtype} {FORWARD}"
+    share = timings.ratio(product, forward) * work.macs * work.clips / work.side**3
+    figures = [
+        Figure(
+            group,
+            f"{PRODUCT}, {work.side} x {work.side}",
+            2e-9 * work.side**3 / timings.median(product),
+            "GFLOP/s",
+            runs,
+        ),
+        Figure(group, f"forward of {work.clips} clips", timings.median(forward) / work.clips, "s a clip", runs),
+        Figure(group, "forward, rate", 2e-9 * work.macs * work.clips / timings.median(forward), "GFLOP/s", runs),
+        Figure(group, "forward, share of the matrix product's rate", 100 * share, "%", runs),
+    ]
+    if dtype != FLOAT32:
+        speed_up = timings.ratio(f"{FLOAT32} {FORWARD}", forward)
+        figures.append(Figure(group, "forward, speed-up over float32", speed_up, "x", runs))
+    return figures
+
+
+def _training_figures(
+    timings: Timings, dtype: str, memory: dict[tuple[str, bool], StepMemory], runs: int
+) -> list[Figure]:
+    group = f"network, {dtype}"
+    plain, checkpointed = f"{dtype} {STEP}", f"{dtype} {CHECKPOINTED}"
+    figures = []
+    for case, checkpointing in ((STEP, False), (CHECKPOINTED, True)):
+        used = memory[dtype, checkpointing]
+        figures += [
+            Figure(group, case, timings.median(f"{dtype} {case}"), "s", runs),
+            Figure(group, f"{case}, activation memory", used.activations, "MiB", 1),
+            Figure(group, f"{case}, peak of the process", used.process, "GiB", 1),
+        ]
+    share = 100 * memory[dtype, True].activations / memory[dtype, False].activations
+    return [
+        *figures,
+        Figure(group, "checkpointing, activation memory", share, "%", 1),
+        Figure(group, "checkpointing, time of a train step", timings.ratio(checkpointed, plain), "x", runs),
+    ]

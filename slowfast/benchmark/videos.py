@@ -1,0 +1,107 @@
+"""The videos to measure with, as folders that the real datasets read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from slowfast.config.node import ConfigNode
+from slowfast.demo_data.motion import MOTIONS
+from slowfast.demo_data.scene import render_clip
+from slowfast.errors import DataError
+from slowfast.prepare.collection import VIDEO_SUFFIXES
+from slowfast.prepare.run import prepare
+from slowfast.prepare.settings import PrepareSettings
+
+
+@dataclass(frozen=True)
+class SyntheticClip:
+    """A rendered clip of the kind that Kinetics holds: few key frames, B-frames that others refer to."""
+
+    frames: int = 300
+    height: int = 256
+    width: int = 340
+    rate: int = 30  # frames a second
+    keyframe_interval: int = 250
+
+
+def find_videos(paths: Sequence[Path]) -> list[Path]:
+    """The videos that files and folders name, sorted within a folder; DataError where there is none."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise DataError(f"--videos {path}: the folder holds no videos")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(f"--videos {path}: there is no such file or folder")
+    return found
+
+
+def make_videos(folder: Path, clip: SyntheticClip = SyntheticClip(), count: int = 2) -> list[Path]:
+    """Render and encode synthetic clips, the same for every call. They are easier to decode than filmed ones."""
+    folder.mkdir(parents=True)
+    motions = list(MOTIONS.values())
+    paths = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        frames = render_clip(motions[number % len(motions)], clip.frames, clip.height, clip.width, rng)
+        paths.append(folder / f"synthetic_{number}.mp4")
+        _encode(paths[-1], frames, clip)
+    return paths
+
+
+def _encode(path: Path, frames: np.ndarray, clip: SyntheticClip) -> None:
+    """x264's default pattern of frames, but for the distance of key frames."""
+    options = {"g": str(clip.keyframe_interval), "x264-params": "scenecut=0:bframes=3"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=clip.rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = clip.height, clip.width, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def link_videos(videos: Sequence[Path], folder: Path) -> Path:
+    """A folder of links to the videos."""
+    folder.mkdir(parents=True)
+    for number, video in enumerate(videos):
+        os.symlink(video.resolve(), folder / f"{number:05d}_{video.name}")
+    return folder
+
+
+def prepare_videos(source: Path, target: Path, workers: int) -> Path:
+    """The folder's videos re-encoded by the project's own tool; DataError when one cannot be."""
+    summary = prepare(source, target, PrepareSettings(), workers)
+    for name, reason in summary.failed.items():
+        raise DataError(f"--videos: {name} cannot be prepared: {reason}")
+    return target
+
+
+def on_folder(cfg: ConfigNode, folder: Path) -> ConfigNode:
+    """The config set to a folder of videos, whose index is written beside it; every label is 0."""
+    index = folder.with_name(f"{folder.name}_index")
+    index.mkdir()
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    lines = "".join(f"{name}{cfg.DATA.PATH_LABEL_SEPARATOR}0\n" for name in names)
+    for split in ("train", "val", "test"):
+        (index / f"{split}.csv").write_text(lines)
+    folders = ("DATA.PATH_TO_DATA_DIR", str(index), "DATA.PATH_PREFIX", str(folder))
+    return changed(cfg, *folders, "TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics")
+
+
+def changed(cfg: ConfigNode, *settings: object) -> ConfigNode:
+    """A frozen copy of a config with other values: KEY, value, KEY, value."""
+    copy = cfg.clone()
+    copy.defrost()
+    copy.merge_from_list(list(settings))
+    copy.freeze()
+    return copy

@@ -1,0 +1,253 @@
+"""Every configuration key: its meaning, unit and the origin of its default.
+
+Origins: [SF] SlowFast, [M] the MorphMLP authors' YAML files, [own] chosen here.
+Only keys that some code reads are declared; `tests/test_config_surface.py` proves it.
+"""
+
+from slowfast.config.node import ConfigNode
+
+_C = ConfigNode()
+
+# Number of GPUs of this machine to use; 0 is the CPU. More than there are: what there is. [SF]
+_C.NUM_GPUS = 1
+# Machines in a run. Only scales SOLVER.BASE_LR; the processes themselves come from torchrun. [SF]
+_C.NUM_SHARDS = 1
+# Index of this machine; torchrun's node rank is what counts, this key must agree with it. [SF]
+_C.SHARD_ID = 0
+# Seed of everything random: weights, order, views, augmentation, stochastic depth. [SF]
+_C.RNG_SEED = 0
+# Folder that receives all output files. [SF]
+_C.OUTPUT_DIR = "."
+# Steps between two logged training steps. [SF]
+_C.LOG_PERIOD = 10
+
+# ------------------------------------------------------------------ training
+_C.TRAIN = ConfigNode()
+# Train before testing. [SF]
+_C.TRAIN.ENABLE = True
+# Registered dataset to train and validate on. [SF]
+_C.TRAIN.DATASET = "kinetics"
+# Videos an optimizer step sees, over all processes and accumulation steps; each
+# contributes AUG.NUM_SAMPLE clips. [SF]
+_C.TRAIN.BATCH_SIZE = 64
+# Epochs between validations; the last epoch is always validated. [SF]
+_C.TRAIN.EVAL_PERIOD = 10
+# Epochs between checkpoints; the last epoch is always saved. [SF]
+_C.TRAIN.CHECKPOINT_PERIOD = 10
+# Checkpoints of single epochs to keep, newest first, 0 for all; the best is kept besides. [own]
+_C.TRAIN.CHECKPOINT_KEEP = 0
+# Go on from the last whole checkpoint in OUTPUT_DIR. [SF]
+_C.TRAIN.AUTO_RESUME = True
+# Weights to start from (not a run to go on with); empty for random weights. [SF]
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""
+# Layout of that file: pytorch, or paddle for .pdparams. [SF, own]
+_C.TRAIN.CHECKPOINT_TYPE = "pytorch"
+# Take only the weights of TRAIN.CHECKPOINT_FILE_PATH; otherwise a checkpoint of this project's training is
+# gone on with, optimizer and epoch included. [SF]
+_C.TRAIN.CHECKPOINT_EPOCH_RESET = False
+# Autocast the forward pass to TRAIN.AMP_DTYPE, on GPU and CPU, in training and evaluation. [SF]
+_C.TRAIN.MIXED_PRECISION = False
+# bfloat16, or float16 (with loss scaling). [own]
+_C.TRAIN.AMP_DTYPE = "bfloat16"
+# Parts a process's share of the batch is cut into, their gradients summed before the step. [own]
+_C.TRAIN.ACCUMULATION_STEPS = 1
+
+# ------------------------------------------------------------------ testing
+_C.TEST = ConfigNode()
+# Test after training. [SF]
+_C.TEST.ENABLE = True
+# Registered dataset to test on. [SF]
+_C.TEST.DATASET = "kinetics"
+# Clips (views x crops) in one forward pass, over all processes. Never changes a result. [SF]
+_C.TEST.BATCH_SIZE = 8
+# Checkpoint to test; empty: the last in OUTPUT_DIR, or random weights (with a warning) where there is none. [SF]
+_C.TEST.CHECKPOINT_FILE_PATH = ""
+# Layout of that file: pytorch, or paddle for .pdparams. [SF, own]
+_C.TEST.CHECKPOINT_TYPE = "pytorch"
+# Temporal views (clips) of a video. [SF]
+_C.TEST.NUM_ENSEMBLE_VIEWS = 10
+# Spatial crops of a view: 1 (centre) or 3 (start, centre, end of the long side). [SF]
+_C.TEST.NUM_SPATIAL_CROPS = 3
+# What is ensembled over views: logits (as published for MorphMLP) or probabilities. [own]
+_C.TEST.ENSEMBLE_ON = "logits"
+# Order of a clip's frames: normal; repeated (the middle frame T times) or shuffled, to show
+# what a network owes to motion. [own]
+_C.TEST.FRAME_ORDER = "normal"
+
+# ------------------------------------------------------------------ data
+_C.DATA = ConfigNode()
+# Folder of the index files (train.csv, val.csv, test.csv, categories.txt). [SF]
+_C.DATA.PATH_TO_DATA_DIR = ""
+# Prefix of the media paths in the index files; no path may leave it. [SF]
+_C.DATA.PATH_PREFIX = ""
+# Separator between path and label in an index line. [SF]
+_C.DATA.PATH_LABEL_SEPARATOR = " "
+# Frames of a clip. [SF]
+_C.DATA.NUM_FRAMES = 8
+# Distance of a clip's frames, in frames at TARGET_FPS. [SF]
+_C.DATA.SAMPLING_RATE = 8
+# Frame rate (1/s) that SAMPLING_RATE refers to. [SF]
+_C.DATA.TARGET_FPS = 30
+# Test views start at multiples of floor(delta / (views - 1)) instead of delta / views. [SF]
+_C.DATA.USE_OFFSET_SAMPLING = False
+# Short side (pixels): drawn from this range in training, its first value in tests with 1 crop. [SF]
+_C.DATA.TRAIN_JITTER_SCALES = [256, 320]
+# Range of the crop's share of the frame's area; empty: short-side jitter instead. [SF]
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []
+# Range of the crop's aspect ratio (width / height) before resizing. [SF]
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []
+# Side of a training crop (pixels). [SF]
+_C.DATA.TRAIN_CROP_SIZE = 224
+# Side of a validation and test crop (pixels). [SF, M: 224]
+_C.DATA.TEST_CROP_SIZE = 224
+# Flip training clips left to right with probability 1/2. [SF]
+_C.DATA.RANDOM_FLIP = True
+# Mean of each channel in [0, 1] units, in the order fed to the network. [SF]
+_C.DATA.MEAN = [0.45, 0.45, 0.45]
+# Standard deviation of each channel in [0, 1] units. [SF]
+_C.DATA.STD = [0.225, 0.225, 0.225]
+# Feed B G R instead of R G B. [SF]
+_C.DATA.REVERSE_INPUT_CHANNEL = False
+# Video decoder: pyav, or torchcodec (an optional package). [SF]
+_C.DATA.DECODING_BACKEND = "pyav"
+# Decoder threads of one process; 0 lets FFmpeg choose. Never changes a frame. [own]
+_C.DATA.DECODING_THREADS = 1
+# How views are joined into a video's score: sum (the mean) or max. [SF]
+_C.DATA.ENSEMBLE_METHOD = "sum"
+# Share of a training epoch's videos that may fail to decode before the run ends. [own]
+_C.DATA.MAX_FAILED = 0.01
+
+# ------------------------------------------------------------------ loading
+_C.DATA_LOADER = ConfigNode()
+# Worker processes of one training process; 0 decodes in the process itself. [SF]
+_C.DATA_LOADER.NUM_WORKERS = 8
+# Copy batches to page-locked memory first (GPUs only). [SF]
+_C.DATA_LOADER.PIN_MEMORY = True
+# Batches a worker prepares ahead. [torch]
+_C.DATA_LOADER.PREFETCH_FACTOR = 2
+# Seconds without a batch after which a worker counts as hung; 0: wait for ever. [own]
+_C.DATA_LOADER.TIMEOUT = 300
+
+# ------------------------------------------------------------------ augmentation
+_C.AUG = ConfigNode()
+# Apply AA_TYPE and random erasing in training. [SF]
+_C.AUG.ENABLE = False
+# Augmented clips taken from one decoded video a step. [SF]
+_C.AUG.NUM_SAMPLE = 1
+# Strength of colour jitter, used when AA_TYPE is empty; 0 for none. [SF]
+_C.AUG.COLOR_JITTER = 0.4
+# RandAugment in timm's notation: rand-m(agnitude)-n(umber)-mstd(deviation)-inc(reasing); empty: none. [SF]
+_C.AUG.AA_TYPE = "rand-m9-mstd0.5-inc1"
+# Interpolation of training warps: nearest, bilinear, bicubic, random. [SF]
+_C.AUG.INTERPOLATION = "bicubic"
+# Probability that a clip has boxes erased. [SF]
+_C.AUG.RE_PROB = 0.25
+# What a box is filled with: pixel (noise a pixel), rand (a colour a box), const (black). [SF]
+_C.AUG.RE_MODE = "pixel"
+# Most boxes erased from a clip. [SF]
+_C.AUG.RE_COUNT = 1
+
+_C.MIXUP = ConfigNode()
+# Mix the clips and labels of a training batch. [SF]
+_C.MIXUP.ENABLE = False
+# Beta parameter of MixUp; 0 for none. [SF]
+_C.MIXUP.ALPHA = 0.8
+# Beta parameter of CutMix; 0 for none. [SF]
+_C.MIXUP.CUTMIX_ALPHA = 1.0
+# Probability that a batch is mixed. [SF]
+_C.MIXUP.PROB = 1.0
+# Probability of CutMix where both are on. [SF]
+_C.MIXUP.SWITCH_PROB = 0.5
+# Label smoothing; used by soft_cross_entropy whether or not batches are mixed. [SF]
+_C.MIXUP.LABEL_SMOOTH_VALUE = 0.1
+
+# ------------------------------------------------------------------ optimization
+_C.SOLVER = ConfigNode()
+# sgd, adam, adamw. [SF]
+_C.SOLVER.OPTIMIZING_METHOD = "sgd"
+# Learning rate after warm-up, for TRAIN.BATCH_SIZE videos a step. [SF]
+_C.SOLVER.BASE_LR = 0.1
+# Multiply the rates by NUM_SHARDS. [SF]
+_C.SOLVER.BASE_LR_SCALE_NUM_SHARDS = False
+# cosine, steps_with_relative_lrs. [SF]
+_C.SOLVER.LR_POLICY = "cosine"
+# Learning rate at the end of the cosine. [SF]
+_C.SOLVER.COSINE_END_LR = 0.0
+# Start the cosine after warm-up instead of under it. [SF]
+_C.SOLVER.COSINE_AFTER_WARMUP = False
+# steps_with_relative_lrs: epochs at which a new factor holds (the first is 0), and the factors. [SF]
+_C.SOLVER.STEPS = []
+_C.SOLVER.LRS = []
+# Epochs of training. [SF: 300]
+_C.SOLVER.MAX_EPOCH = 60
+# Epochs of linear warm-up, and the rate at their start. [SF]
+_C.SOLVER.WARMUP_EPOCHS = 0.0
+_C.SOLVER.WARMUP_START_LR = 0.01
+# Momentum, dampening, Nesterov form of sgd. [SF]
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.DAMPENING = 0.0
+_C.SOLVER.NESTEROV = True
+# Coefficients of adam and adamw. [SF]
+_C.SOLVER.BETAS = [0.9, 0.999]
+# Weight decay. [SF]
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+# No weight decay on parameters of one dimension (biases, norms). [SF]
+_C.SOLVER.ZERO_WD_1D_PARAM = False
+# Clip each gradient element to this; 0 for none. [SF]
+_C.SOLVER.CLIP_GRAD_VAL = 0.0
+# Clip the norm of all gradients to this; 0 for none. [SF]
+_C.SOLVER.CLIP_GRAD_L2NORM = 0.0
+
+_C.BN = ConfigNode()
+# Weight decay of batch-norm parameters, where ZERO_WD_1D_PARAM is off. [SF]
+_C.BN.WEIGHT_DECAY = 0.0
+# batchnorm, or sync_batchnorm (statistics over all processes; CPU and GPU). [SF]
+_C.BN.NORM_TYPE = "batchnorm"
+# Recompute the statistics over NUM_BATCHES_PRECISE training batches before each evaluation. [SF]
+_C.BN.USE_PRECISE_STATS = False
+_C.BN.NUM_BATCHES_PRECISE = 200
+
+# ------------------------------------------------------------------ model
+_C.MODEL = ConfigNode()
+# Registered network; MorphMLP_32, the published name for 32 frames, is the same network. [M]
+_C.MODEL.MODEL_NAME = "MorphMLP"
+# Classes of the head. [SF]
+_C.MODEL.NUM_CLASSES = 400
+# cross_entropy, soft_cross_entropy (label smoothing, MixUp). [SF]
+_C.MODEL.LOSS_FUNC = "cross_entropy"
+# Recompute activations in the backward pass: False, True (every block) or a number of
+# blocks per stage, counted from its first. [own]
+_C.MODEL.ACT_CHECKPOINT = False
+# Keep an average of the weights over training, evaluated and saved beside the raw ones. [own]
+_C.MODEL.EMA = False
+# Share of the old average kept at each step. [ConvMLP, EAT]
+_C.MODEL.EMA_DECAY = 0.99996
+
+# MorphMLP (arXiv 2111.12527); defaults are MorphMLP-S of the authors' YAML files.
+_C.MORPH = ConfigNode()
+# Blocks of each stage. [M]
+_C.MORPH.LAYERS = [3, 4, 9, 3]
+# Chunk length of each stage (tokens mixed together by one Linear). [M]
+_C.MORPH.SEGMENT_DIM = [14, 28, 28, 49]
+# Width of each stage (channels). [M]
+_C.MORPH.EMBED_DIMS = [112, 224, 392, 784]
+# Hidden width of each stage's MLPs, as a multiple of its width. [M]
+_C.MORPH.MLP_RATIOS = [3, 3, 3, 3]
+# Biases on the branch Linears. [M]
+_C.MORPH.QKV_BIAS = True
+# Stochastic depth of the last block; rises linearly from 0. [M]
+_C.MORPH.DROP_DEPTH_RATE = 0.1
+# Image or video weights to start training from; a missing file is an error of training. [M]
+_C.MORPH.PRETRAIN_PATH = ""
+
+# ------------------------------------------------------------------ reports
+_C.TENSORBOARD = ConfigNode()
+# Write TensorBoard event files (needs the tensorboard extra). [SF]
+_C.TENSORBOARD.ENABLE = False
+# Folder of the event files; empty: OUTPUT_DIR/tensorboard. [SF]
+_C.TENSORBOARD.LOG_DIR = ""
+
+
+def get_cfg() -> ConfigNode:
+    """The whole tree with its defaults, as a fresh mutable copy."""
+    return _C.clone()

@@ -1,0 +1,25 @@
+"""Merge, override, validate, freeze: the only way a run gets its config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
+from slowfast.config.validate import validate
+
+
+def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1) -> ConfigNode:
+    """The frozen config of a run: defaults, then the file (and its `_BASE_`), then the overrides.
+
+    `world_size` is the number of processes that share a training batch. Raises ConfigError for every mistake
+    that can be known from the config.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(cfg_file)
+    cfg.merge_from_list(overrides)
+    validate(cfg, world_size)
+    cfg.freeze()
+    return cfg

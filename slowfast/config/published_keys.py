@@ -1,0 +1,121 @@
+"""Keys of published SlowFast and MorphMLP configs that are not keys here: ignored with a warning, or translated.
+
+Key names are facts of the published `slowfast/config/defaults.py` of both projects; their files load unchanged.
+A key that `defaults.py` declares is never looked up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from slowfast.config.setting import Setting, coerce
+
+# Whole sections: other networks, detection, demos, pre-training tasks.
+IGNORED_SECTIONS = frozenset(
+    "AVA BENCHMARK CONTRASTIVE DEMO DETECTION MASK MULTIGRID MVIT NONLOCAL RESNET SLOWFAST VIS_MASK X3D"
+    " TENSORBOARD.CONFUSION_MATRIX TENSORBOARD.HISTOGRAM TENSORBOARD.MODEL_VIS TENSORBOARD.WRONG_PRED_VIS".split()
+)
+
+_IGNORED_BY_SECTION = {
+    "": "DIST_BACKEND LOG_MODEL_INFO TASK",
+    "TRAIN": "CHECKPOINT_CLEAR_NAME_PATTERN CHECKPOINT_INFLATE CHECKPOINT_IN_INIT KILL_LOSS_EXPLOSION_FACTOR",
+    "TEST": "NUM_TEMPORAL_CLIPS SAVE_RESULTS_PATH",
+    "AUG": "GEN_MASK_LOADER MASK_FRAMES MASK_RATIO MASK_TUBE MASK_WINDOW_SIZE MAX_MASK_PATCHES_PER_BLOCK RE_SPLIT",
+    "BN": "GLOBAL_SYNC NUM_SPLITS NUM_SYNC_DEVICES",
+    "DATA": "COLOR_RND_GRAYSCALE DUMMY_LOAD IMAGE_TEMPLATE IN22k_VAL_IN1K IN22K_TRAINVAL INPUT_CHANNEL_NUM"
+    " INV_UNIFORM_SAMPLE IN_VAL_CROP_RATIO LABEL_PATH_TEMPLATE LOADER_CHUNK_OVERALL_SIZE LOADER_CHUNK_SIZE"
+    " MULTI_LABEL PATH_TO_PRELOAD_IMDB SKIP_ROWS SSL_BLUR_SIGMA_MAX SSL_BLUR_SIGMA_MIN SSL_COLOR_BRI_CON_SAT"
+    " SSL_COLOR_HUE SSL_COLOR_JITTER SSL_MOCOV2_AUG TIME_DIFF_PROB TRAIN_CROP_NUM_SPATIAL"
+    " TRAIN_CROP_NUM_TEMPORAL TRAIN_JITTER_FPS TRAIN_JITTER_MOTION_SHIFT TRAIN_PCA_EIGVAL TRAIN_PCA_EIGVEC",
+    "DATA_LOADER": "ENABLE_MULTI_THREAD_DECODE",
+    "MODEL": "ARCH DETACH_FINAL_FC DROPCONNECT_RATE DROPOUT_RATE FC_INIT_STD FP16_ALLREDUCE FROZEN_BN HEAD_ACT"
+    " MULTI_PATHWAY_ARCH SINGLE_PATHWAY_ARCH",
+    "MORPH": "ATTENTION_DROPOUT_RATE PATCH_SIZE QKV_SCALE T_STRIDE TRANSITIONS",
+    "SOLVER": "GAMMA LARS_ON LAYER_DECAY STEP_SIZE WARMUP_FACTOR",
+    "TENSORBOARD": "CATEGORIES_PATH CLASS_NAMES_PATH PREDICTIONS_PATH",
+}
+IGNORED_KEYS = frozenset(
+    f"{section}.{name}".lstrip(".") for section, names in _IGNORED_BY_SECTION.items() for name in names.split()
+)
+
+CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM"
+CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
+OTHER_DECODERS = frozenset({"torchvision", "decord"})
+
+
+@dataclass
+class Translated:
+    """Settings by keys that exist here, and what was done to get there."""
+
+    settings: list[Setting] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def warning(self) -> str:
+        """One line for the log, or "" when there was nothing to do."""
+        parts = list(self.notes)
+        if self.ignored:
+            parts.insert(0, "published keys that mean nothing here are ignored: " + ", ".join(self.ignored))
+        return "; ".join(parts)
+
+
+def is_ignored(key: str) -> bool:
+    """Whether a published key, or the section it is in, means nothing here."""
+    parts = key.split(".")
+    sections = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return key in IGNORED_KEYS or any(section in IGNORED_SECTIONS for section in sections)
+
+
+def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Translated:
+    """Drop what means nothing here and rename what is called otherwise; unknown keys pass through.
+
+    Raises ConfigError where a published value has no counterpart.
+    """
+    out = Translated()
+    checkpointing: dict[str, Setting] = {}
+    for setting in settings:
+        if is_declared(setting.key):
+            out.settings.append(_translate_value(setting, out.notes))
+        elif setting.key in (CHECKPOINT_SWITCH, CHECKPOINT_COUNT):
+            checkpointing[setting.key] = setting
+        elif setting.key == "SOLVER.CLIP_GRADIENT":
+            out.settings.append(replace(setting, key="SOLVER.CLIP_GRAD_L2NORM"))
+            out.notes.append("SOLVER.CLIP_GRADIENT is taken as SOLVER.CLIP_GRAD_L2NORM")
+        elif is_ignored(setting.key):
+            if setting.key not in out.ignored:
+                out.ignored.append(setting.key)
+        else:
+            out.settings.append(setting)
+    if checkpointing:
+        _translate_checkpointing(checkpointing, out)
+    return out
+
+
+def _translate_value(setting: Setting, notes: list[str]) -> Setting:
+    if setting.key == "DATA.DECODING_BACKEND" and setting.raw in OTHER_DECODERS:
+        notes.append(f"DATA.DECODING_BACKEND {setting.raw} means the default decoder, pyav")
+        return replace(setting, raw="pyav")
+    if setting.key in CLIP_KEYS and setting.raw in (None, "None", "null"):
+        return replace(setting, raw=0.0)  # published: None for no clipping
+    return setting
+
+
+def _translate_checkpointing(found: dict[str, Setting], out: Translated) -> None:
+    """USE_CHECKPOINT (on unless said otherwise) and CHECKPOINT_NUM -> MODEL.ACT_CHECKPOINT."""
+    value: Any = True
+    if CHECKPOINT_COUNT in found:
+        value = _blocks_per_stage(found[CHECKPOINT_COUNT])
+    if CHECKPOINT_SWITCH in found and not coerce(found[CHECKPOINT_SWITCH], True):
+        value = False
+    out.settings.append(Setting("MODEL.ACT_CHECKPOINT", value, next(iter(found.values())).where))
+    out.notes.append(f"{' and '.join(sorted(found, reverse=True))} mean MODEL.ACT_CHECKPOINT {value}")
+
+
+def _blocks_per_stage(setting: Setting) -> int:
+    is_list = isinstance(setting.raw, (list, tuple)) or str(setting.raw).startswith(("[", "("))
+    counts = coerce(setting, [0]) if is_list else [coerce(setting, 0)]
+    if len(set(counts)) != 1:
+        raise setting.error("one number holds for all stages here: set MODEL.ACT_CHECKPOINT to it instead")
+    return int(counts[0])

@@ -1,0 +1,175 @@
+"""One setting of a config file or the command line, and its conversion to the type of the default it replaces."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from slowfast.errors import ConfigError
+
+# Keys whose default is a bool and that take a number, too.
+BOOL_OR_COUNT = frozenset({"MODEL.ACT_CHECKPOINT"})
+# YAML 1.1 knows these words for booleans; the command line takes the same ones.
+TRUE_WORDS = frozenset({"true", "yes", "on"})
+FALSE_WORDS = frozenset({"false", "no", "off"})
+
+
+class Nested:
+    """Stands for a mapping or a list of lists where a plain value or list is expected."""
+
+    def __repr__(self) -> str:
+        return "a nested value"
+
+
+NESTED = Nested()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key and its raw value: text as it was written, None for YAML's null, a list of these, or a Python value."""
+
+    key: str
+    raw: Any
+    where: str  # "file:line" or "overrides"
+
+    def error(self, message: str) -> ConfigError:
+        """A ConfigError that names the place and the key."""
+        return ConfigError(f"{self.where}: {self.key}: {message}")
+
+
+def coerce(setting: Setting, default: Any) -> Any:
+    """The setting's value in the type of `default`.
+
+    Text is read by the type wanted, not by YAML's rules, so `2e-4` is a float and a folder may be called 2024.
+    Raises ConfigError naming the key, the value and the expected type.
+    """
+    try:
+        if setting.key in BOOL_OR_COUNT:
+            return _bool_or_count(setting.raw)
+        if isinstance(default, list):
+            return _list(setting.raw, default)
+        return _converter(default)(setting.raw)
+    except ValueError as error:
+        raise setting.error(f"expected {error}, got {_shown(setting.raw)}") from None
+
+
+def _shown(raw: Any) -> str:
+    return raw if isinstance(raw, str) and raw else repr(raw)
+
+
+def _converter(default: Any) -> Callable[[Any], Any]:
+    # bool first: it is an int to isinstance
+    for kind, convert in ((bool, _bool), (int, _int), (float, _float), (str, _text)):
+        if isinstance(default, kind):
+            return convert
+    raise TypeError(f"no conversion to the type of {default!r}")
+
+
+def _bool(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.lower() in TRUE_WORDS | FALSE_WORDS:
+        return raw.lower() in TRUE_WORDS
+    raise ValueError("True or False")
+
+
+def _int(raw: Any) -> int:
+    wanted = "a whole number"
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if not isinstance(raw, str):
+        raise ValueError(wanted)
+    try:
+        return int(raw)
+    except ValueError:
+        raise ValueError(wanted) from None
+
+
+def _float(raw: Any) -> float:
+    wanted = "a number"
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+        raise ValueError(wanted)
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        raise ValueError(wanted) from None
+    if not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
+
+
+def _number(raw: Any) -> int | float:
+    """An int where the value is written as one, else a float."""
+    try:
+        return _int(raw)
+    except ValueError:
+        return _float(raw)
+
+
+def _text(raw: Any) -> str:
+    if raw is None:
+        return ""
+    if isinstance(raw, str):
+        return raw
+    if isinstance(raw, os.PathLike):
+        return os.fspath(raw)
+    raise ValueError("text")
+
+
+def _bool_or_count(raw: Any) -> bool | int:
+    wanted = "True, False or a number from 0"
+    for convert in (_bool, _int):
+        try:
+            value = convert(raw)
+        except ValueError:
+            continue
+        if value < 0:
+            raise ValueError(wanted)
+        return value
+    raise ValueError(wanted)
+
+
+def _list(raw: Any, default: list[Any]) -> list[Any]:
+    """A list whose elements have the type of the default's; numbers where the default is empty."""
+    if isinstance(raw, str):
+        raw = _list_from_text(raw)
+    if not isinstance(raw, (list, tuple)):
+        raise ValueError("a list such as [1,2]")
+    convert = _converter(default[0]) if default else _number
+    try:
+        return [convert(element) for element in raw]
+    except ValueError as error:
+        raise ValueError(f"a list whose elements are each {error}") from None
+
+
+def _list_from_text(text: str) -> list[Any]:
+    """[14,28] or (14,28) as written on the command line -> ["14", "28"]."""
+    inner = text.strip()
+    if inner.startswith("(") and inner.endswith(")"):
+        inner = "[" + inner[1:-1] + "]"
+    hint = f"a list: write [{inner.strip('[]()')}]" if inner else "a list such as [1,2]"
+    if not (inner.startswith("[") and inner.endswith("]")):
+        raise ValueError(hint)
+    try:
+        node = yaml.compose(inner, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        raise ValueError(hint) from None
+    if not isinstance(node, yaml.SequenceNode):
+        raise ValueError(hint)
+    raw = raw_value(node)
+    assert isinstance(raw, list)
+    return raw
+
+
+def raw_value(node: yaml.Node) -> Any:
+    """The text of a YAML scalar, None for null, a list for a sequence of scalars, NESTED for all else."""
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [raw_value(item) if isinstance(item, yaml.ScalarNode) else NESTED for item in node.value]
+    return NESTED

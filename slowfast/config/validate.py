@@ -1,0 +1,148 @@
+"""Everything wrong with a config that can be known before a model is built or a worker started.
+
+Each check raises ConfigError with one line: which keys, what is wrong, what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from slowfast.config import value_rules
+from slowfast.config.nearest import nearest_file
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+
+
+def validate(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Check a merged config for a run of `world_size` processes; raises ConfigError for the first mistake."""
+    value_rules.check_values(cfg)
+    _check_run(cfg)
+    _check_decoder(cfg)
+    _check_schedule(cfg)
+    _check_loss(cfg)
+    _check_transforms(cfg)
+    check_batch_size(cfg, world_size)
+    _check_weights_exist(cfg)
+    _check_output_dir(Path(cfg.OUTPUT_DIR))
+    _check_model(cfg)
+
+
+def check_batch_size(cfg: ConfigNode, world_size: int) -> None:
+    """Raise ConfigError unless each process and accumulation step gets the same number of training videos."""
+    size, parts = cfg.TRAIN.BATCH_SIZE, world_size * cfg.TRAIN.ACCUMULATION_STEPS
+    if cfg.TRAIN.ENABLE and size % parts:
+        nearest = max(1, round(size / parts)) * parts
+        raise ConfigError(
+            f"TRAIN.BATCH_SIZE {size} cannot be shared by {world_size} processes x TRAIN.ACCUMULATION_STEPS "
+            f"{cfg.TRAIN.ACCUMULATION_STEPS}; it must be a multiple of {parts}, such as {nearest}"
+        )
+
+
+def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
+    """Raise ConfigError when training would start from a MORPH.PRETRAIN_PATH that does not exist.
+
+    `resuming`: the run goes on from a checkpoint in OUTPUT_DIR and needs no other weights.
+    """
+    path = cfg.MORPH.PRETRAIN_PATH
+    if not cfg.TRAIN.ENABLE or resuming or cfg.TRAIN.CHECKPOINT_FILE_PATH or not path:
+        return
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"MORPH.PRETRAIN_PATH {path} does not exist; put the weights there, "
+            'or start from random weights with MORPH.PRETRAIN_PATH ""'
+        )
+
+
+def _check_model(cfg: ConfigNode) -> None:
+    """The network's own rules, where its class has a `check_config(cfg)` that raises ConfigError."""
+    from slowfast.models.build import MODELS
+
+    check: Any = getattr(MODELS[cfg.MODEL.MODEL_NAME], "check_config", None)
+    if check is not None:
+        check(cfg)
+
+
+def _check_transforms(cfg: ConfigNode) -> None:
+    """What the transforms refuse, without a frame being read; they raise ConfigError themselves."""
+    from slowfast.datasets.build import DATASETS  # late, like all below: these rooms import the config
+    from slowfast.datasets.mixup import Mixup
+    from slowfast.datasets.transforms import TrainTransform, ViewTransform
+
+    if cfg.TRAIN.ENABLE:
+        TrainTransform.from_config(cfg)
+        ViewTransform.from_config(cfg, short_side=DATASETS[cfg.TRAIN.DATASET].view_short_side(cfg), crops=1)
+        if cfg.MIXUP.ENABLE:
+            Mixup.from_config(cfg)
+    if cfg.TEST.ENABLE and cfg.TEST.NUM_SPATIAL_CROPS == 1:
+        ViewTransform.from_config(cfg, short_side=DATASETS[cfg.TEST.DATASET].view_short_side(cfg), crops=1)
+
+
+def _check_schedule(cfg: ConfigNode) -> None:
+    solver = cfg.SOLVER
+    if cfg.TRAIN.ENABLE and solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS {solver.WARMUP_EPOCHS} leaves nothing of SOLVER.MAX_EPOCH {solver.MAX_EPOCH}; "
+            "shorten the warm-up"
+        )
+    if solver.LR_POLICY != "steps_with_relative_lrs":
+        return
+    if not solver.STEPS or len(solver.STEPS) != len(solver.LRS):
+        raise ConfigError(
+            f"SOLVER.STEPS {solver.STEPS} and SOLVER.LRS {solver.LRS} must have the same length, at least 1: "
+            "one factor from each epoch on"
+        )
+    if solver.STEPS[0] != 0 or sorted(set(solver.STEPS)) != solver.STEPS:
+        raise ConfigError(f"SOLVER.STEPS {solver.STEPS} must start at epoch 0 and rise, such as [0,30,50]")
+
+
+def _check_loss(cfg: ConfigNode) -> None:
+    from slowfast.engine.losses import SOFT_LOSSES
+
+    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
+        raise ConfigError(
+            f"MIXUP.ENABLE gives mixed labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} cannot take; "
+            f"set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
+        )
+
+
+def _check_run(cfg: ConfigNode) -> None:
+    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
+        raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do; set one of them True")
+    if cfg.SHARD_ID >= cfg.NUM_SHARDS:
+        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} is out of range: NUM_SHARDS {cfg.NUM_SHARDS} machines count from 0")
+    node = os.environ.get("GROUP_RANK", "0")  # torchrun's number of this machine
+    if cfg.SHARD_ID and str(cfg.SHARD_ID) != node:
+        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID}: torchrun calls this machine {node}; leave SHARD_ID out")
+
+
+def _check_decoder(cfg: ConfigNode) -> None:
+    """The decoder's package, which may be an optional one, is installed."""
+    from slowfast.datasets.decode import require_backend
+
+    require_backend(cfg.DATA.DECODING_BACKEND)
+
+
+def _check_weights_exist(cfg: ConfigNode) -> None:
+    """The checkpoints to start from and to test exist; one to test may be the training's own, made later."""
+    from slowfast.engine.checkpoint import checkpoint_folder
+
+    made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
+    for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
+        path = Path(part.CHECKPOINT_FILE_PATH)
+        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or path.is_file():
+            continue
+        if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
+            continue
+        near = nearest_file(path)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ConfigError(f"{key}: {path} {'is not a file' if path.exists() else 'does not exist'}{hint}")
+
+
+def _check_output_dir(folder: Path) -> None:
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"OUTPUT_DIR {folder}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"OUTPUT_DIR {folder}: {existing} is not writable; choose another folder")

@@ -1,0 +1,42 @@
+"""Opening videos: the registry of decoders behind DATA.DECODING_BACKEND."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from slowfast.datasets.decode.reader import Decoded, DecodeError, VideoReader
+from slowfast.errors import ConfigError
+
+__all__ = ["BACKENDS", "DecodeError", "Decoded", "VideoReader", "open_video", "require_backend"]
+
+# Modules are imported when first used: torchcodec is an optional package.
+BACKENDS = {
+    "pyav": ("slowfast.datasets.decode.pyav", "PyAVReader"),
+    "torchcodec": ("slowfast.datasets.decode.torchcodec", "TorchCodecReader"),
+}
+
+
+def require_backend(name: str) -> Callable[..., VideoReader]:
+    """The reader class of a decoder; ConfigError when it is unknown or its package does not work here."""
+    if name not in BACKENDS:
+        raise ConfigError(f"DATA.DECODING_BACKEND {name!r} is unknown; valid are {', '.join(BACKENDS)}")
+    module, attribute = BACKENDS[name]
+    reader: Callable[..., VideoReader] = getattr(import_module(module), attribute)
+    return reader
+
+
+def open_video(path: Path | str, backend: str = "pyav", threads: int = 1) -> VideoReader:
+    """Open a video file; use it as a context manager.
+
+    Args:
+        path: any file FFmpeg reads. Its best video stream is taken.
+        backend: a name in BACKENDS.
+        threads: decoder threads; 0 lets FFmpeg choose. Frames never depend on it.
+
+    Raises:
+        DecodeError: the file is missing, empty, or has no video that can be decoded.
+        ConfigError: the backend is unknown or not installed.
+    """
+    return require_backend(backend)(Path(path), threads=threads)

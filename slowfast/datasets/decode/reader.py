@@ -1,0 +1,95 @@
+"""What every video decoder gives: the reader's interface, its result and its error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+# Share by which the header's frame rate may differ from the timestamps' and still be believed.
+_RATE_TOLERANCE = 0.05
+
+
+class DecodeError(Exception):
+    """Nothing of a file can be read; the text is the reason, in one line."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Frames read from one video. U distinct frames, H height, W width."""
+
+    frames: np.ndarray  # uint8 (U, H, W, 3), R G B, in ascending order of time
+    rows: np.ndarray  # int64, the shape of the asked indices: where in `frames` each one is
+    missing: str | None  # why some frames are stood in for by the nearest decodable one, None when none is
+
+
+class VideoReader(Protocol):
+    """An open video. `read` raises DecodeError when none of the asked frames can be had."""
+
+    @property
+    def num_frames(self) -> int: ...
+
+    @property
+    def fps(self) -> float: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, indices: Any) -> Decoded: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> VideoReader: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_file(path: Path) -> None:
+    """Raise DecodeError when the file is missing, unreadable, a folder or empty."""
+    try:
+        if not path.stat().st_size:
+            raise DecodeError("the file is empty (0 bytes)")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DecodeError((error.strerror or str(error)).lower()) from error
+
+
+def believable_rate(header: float | None, measured: float | None) -> float:
+    """Frames a second: the header's figure where the timestamps agree with it, else what they tell.
+
+    Measured rates suffer from rounded timestamps and single lost frames, header rates are wrong for variable rates.
+    """
+    if header and measured and abs(header / measured - 1) > _RATE_TOLERANCE:
+        return float(measured)
+    return float(header or measured or 1.0)  # a single picture may have neither
+
+
+def distinct_frames(indices: Any, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted distinct frame numbers (U,), and for each index its place among them (shape of `indices`).
+
+    Raises IndexError for a frame that the video does not have.
+    """
+    asked = np.asarray(indices, dtype=np.int64)
+    if asked.size and (asked.min() < 0 or asked.max() >= num_frames):
+        raise IndexError(f"frames {asked.min()}..{asked.max()} asked of a video of {num_frames}")
+    wanted, rows = np.unique(asked, return_inverse=True)
+    return wanted, rows.reshape(asked.shape)
+
+
+def stand_in(frames: np.ndarray, rows: np.ndarray, wanted: np.ndarray, got: np.ndarray, reason: str) -> Decoded:
+    """The result of a read where only some of the wanted frames (U,) came out, at least one: `frames` holds those
+    that `got` (U,) marks. Every other one is replaced by the one nearest in time, and `missing` says so.
+    """
+    have = wanted[got]
+    nearest = np.abs(wanted[:, None] - have[None, :]).argmin(axis=1)  # (U,) into `frames`
+    missing = f"{len(wanted) - len(have)} of {len(wanted)} frames could not be decoded ({reason})"
+    return Decoded(frames, nearest[rows], missing)

@@ -1,0 +1,66 @@
+"""Which video comes when, and the seeds: pure functions of RNG_SEED, the epoch and the place.
+
+B videos of a batch over all processes, A accumulation steps, W processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+# Streams of random numbers; each draw belongs to one, so that no two ever share numbers.
+ORDER, VIEW, MIX, PRECISE = range(4)
+
+Key = tuple[int, int]  # (epoch, place in the epoch's order)
+
+
+def generator(stream: int, *numbers: int) -> np.random.Generator:
+    """A generator that depends on the stream and the numbers only."""
+    return np.random.default_rng([stream, *numbers])
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `count` videos in an epoch: int64 (count,)."""
+    return generator(ORDER, seed, epoch).permutation(count)
+
+
+def batch_parts(size: int, parts: int) -> list[list[int]]:
+    """Split the places 0 .. size - 1 of a batch in equal parts that mirror each other's ends.
+
+    A place and its mirror image (size - 1 - place) share a part wherever parts have an even size. MixUp pairs
+    mirror images, so each process mixes its part just as one process would mix the whole batch.
+    """
+    if size % parts:
+        raise ValueError(f"{size} places cannot be split in {parts} equal parts")
+    inward = [place for i in range((size + 1) // 2) for place in dict.fromkeys((i, size - 1 - i))]
+    share = size // parts
+    return [sorted(inward[i * share : (i + 1) * share]) for i in range(parts)]
+
+
+def clip_rows(videos: list[int], samples: int) -> list[int]:
+    """Rows of the videos' clips in the whole batch, each video giving `samples` neighbouring ones."""
+    return [video * samples + sample for video in videos for sample in range(samples)]
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """One process's part of every batch of an epoch, from a given step on; an incomplete last batch is left out."""
+
+    def __init__(self, count: int, batch_size: int, parts: list[list[int]]) -> None:
+        """`parts`: this process's places in a batch, one list an accumulation step."""
+        self.places = [place for part in parts for place in part]
+        self.batch_size = batch_size
+        self.steps = count // batch_size
+        self.epoch, self.first = 0, 0
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """The next iteration gives this epoch, from this step on."""
+        self.epoch, self.first = epoch, step
+
+    def __len__(self) -> int:
+        return max(self.steps - self.first, 0)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.first, self.steps):
+            yield [(self.epoch, step * self.batch_size + place) for place in self.places]

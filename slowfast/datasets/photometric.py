@@ -1,0 +1,165 @@
+"""Photometric operations on a clip: what RandAugment and colour jitter do to brightness and colour.
+
+U frames of S x S pixels, uint8. Meanings and roundings are Pillow's (ImageOps, ImageEnhance), which the published code
+calls on each frame; results agree with it within one grey level. Operations on single values are held back as tables
+of 256 entries and joined, even those that need statistics of a frame: the histogram of a table's output follows from
+the table and the histogram of its input. A clip is read and written once for a whole run of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from slowfast.datasets.rand_augment import AugmentOp
+
+_LEVELS = np.arange(256)
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, R G B
+
+
+def apply_photometric(clip: np.ndarray, ops: Sequence[AugmentOp]) -> None:
+    """Apply operations in order to a clip (U, S, S, 3), in place; statistics are those of each frame."""
+    pending = _TableChain(clip)
+    for op in ops:
+        if op.name in _TABLES:
+            pending.append(_TABLES[op.name](op.value)[None, None])
+        elif op.name in _STATISTICS:
+            pending.append(_STATISTICS[op.name](pending.histograms(), op.value))
+        elif op.name in _PIXEL_OPS:
+            pending.flush()
+            _PIXEL_OPS[op.name](clip, op.value)
+        else:
+            raise ValueError(f"{op.name!r} is not a photometric operation")
+    pending.flush()
+
+
+class _TableChain:
+    """Tables waiting to be applied, joined into one: (u, c, 256), u = 1 or U frames, c = 1 or 3 channels."""
+
+    def __init__(self, clip: np.ndarray) -> None:
+        self._clip = clip
+        self._reset()
+
+    def _reset(self) -> None:
+        self._table: np.ndarray | None = None
+        self._counts: np.ndarray | None = None  # of the clip as it lies in memory
+
+    def append(self, table: np.ndarray) -> None:
+        """Let `table` follow what is waiting."""
+        if self._table is not None:
+            shape = np.broadcast_shapes(table.shape, self._table.shape)
+            table = np.take_along_axis(
+                np.broadcast_to(table, shape), np.broadcast_to(self._table, shape).astype(np.intp), -1
+            )
+        self._table = table.astype(np.uint8)
+
+    def histograms(self) -> np.ndarray:
+        """Counts (U, 3, 256) of each frame's values after the waiting tables."""
+        if self._counts is None:
+            self._counts = _histograms(self._clip)
+        if self._table is None:
+            return self._counts
+        groups = np.arange(self._counts.size // 256).reshape(*self._counts.shape[:2], 1)
+        bins = groups * 256 + self._table  # (U, 3, 256)
+        counts = np.bincount(bins.ravel(), self._counts.ravel(), minlength=self._counts.size)
+        return counts.reshape(self._counts.shape)
+
+    def flush(self) -> None:
+        """Apply what is waiting."""
+        if self._table is not None:
+            frames = [_stacked(self._clip)] if len(self._table) == 1 else self._clip
+            for frame, table in zip(frames, self._table, strict=True):
+                lut = np.ascontiguousarray(table.T)[None]  # (1, 256, c)
+                cv2.LUT(frame, lut, dst=frame)
+        self._reset()
+
+
+def _stacked(clip: np.ndarray) -> np.ndarray:
+    """All frames as one high image (U * S, S, 3): one call instead of U."""
+    return clip.reshape(-1, *clip.shape[2:])
+
+
+def _histograms(clip: np.ndarray) -> np.ndarray:
+    counts = [cv2.calcHist([frame], [channel], None, [256], [0, 256]) for frame in clip for channel in range(3)]
+    return np.stack(counts).reshape(len(clip), 3, 256).astype(np.int64)
+
+
+def _clipped(values: np.ndarray) -> np.ndarray:
+    """To uint8 as Pillow does it: cut off at both ends, fractions dropped."""
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+# ------------------------------------------------------------------ tables
+def _solarize_add(amount: float) -> np.ndarray:
+    return np.where(_LEVELS < 128, np.minimum(_LEVELS + int(amount), 255), _LEVELS).astype(np.uint8)
+
+
+# Argument -> table (256,).
+_TABLES: dict[str, Callable[[float], np.ndarray]] = {
+    "invert": lambda value: _clipped(255 - _LEVELS),
+    "posterize": lambda bits: (_LEVELS & (256 - (1 << (8 - int(bits))))).astype(np.uint8),
+    "solarize": lambda threshold: _clipped(np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)),
+    "solarize_add": _solarize_add,
+    "brightness": lambda factor: _clipped(_LEVELS * np.float32(factor)),
+}
+
+
+# ------------------------------------------------------------------ tables that need statistics
+def _auto_contrast(counts: np.ndarray, value: float) -> np.ndarray:
+    """Stretch each channel of each frame to [0, 255]."""
+    present = counts > 0
+    low = present.argmax(-1, keepdims=True)
+    high = 255 - present[..., ::-1].argmax(-1, keepdims=True)
+    scale = 255.0 / np.maximum(high - low, 1)
+    return np.where(high > low, _clipped(_LEVELS * scale - low * scale), _LEVELS.astype(np.uint8))
+
+
+def _equalize(counts: np.ndarray, value: float) -> np.ndarray:
+    """Spread each channel's values evenly; the last value present is left out of the step, as in Pillow."""
+    last = 255 - (counts > 0)[..., ::-1].argmax(-1, keepdims=True)
+    total = counts.sum(-1, keepdims=True)
+    step = ((total - np.take_along_axis(counts, last, -1)) // 255).astype(np.int64)
+    before = np.cumsum(counts, -1) - counts
+    table = (step // 2 + before) // np.maximum(step, 1)
+    return np.where(step > 0, _clipped(table), _LEVELS.astype(np.uint8))
+
+
+def _contrast(counts: np.ndarray, factor: float) -> np.ndarray:
+    """Away from (factor > 1) or towards (< 1) the frame's mean grey."""
+    channel_means = (counts * _LEVELS).sum(-1) / counts.sum(-1)  # (U, 3)
+    grey = np.floor(channel_means @ _LUMA + 0.5).astype(np.float32)[:, None, None]
+    return _clipped(grey + np.float32(factor) * (_LEVELS - grey))
+
+
+# Histograms (U, 3, 256) and argument -> tables (U, c, 256).
+_STATISTICS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "auto_contrast": _auto_contrast,
+    "equalize": _equalize,
+    "contrast": _contrast,
+}
+
+
+# ------------------------------------------------------------------ operations on whole pixels
+def _color(clip: np.ndarray, factor: float) -> None:
+    """Away from (factor > 1) or towards (< 1) each pixel's grey."""
+    matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row: its channel, blended with grey
+    image = _stacked(clip)
+    cv2.transform(image, matrix, dst=image)
+
+
+def _sharpness(clip: np.ndarray, factor: float) -> None:
+    """Away from (factor > 1) or towards (< 1) a smoothed frame; the outermost pixels stay as they are.
+
+    The smoothing kernel, 5 in the centre and 1 around over 13, is a box mean and a share of the pixel itself.
+    """
+    image = _stacked(clip)
+    borders = [clip[:, edge].copy() for edge in (0, -1)], [clip[:, :, edge].copy() for edge in (0, -1)]
+    smooth = (1 - factor) / 13
+    cv2.addWeighted(cv2.blur(image, (3, 3)), 9 * smooth, image, 4 * smooth + factor, 0, dst=image)
+    for edge, row, column in zip((0, -1), *borders, strict=True):
+        clip[:, edge], clip[:, :, edge] = row, column
+
+
+_PIXEL_OPS: dict[str, Callable[[np.ndarray, float], None]] = {"color": _color, "sharpness": _sharpness}

@@ -1,0 +1,180 @@
+"""From decoded frames to clips: one training transform, one for validation and test views. uint8 in, uint8 out.
+
+U distinct frames, T frames of a clip, H height, W width, S side of the crop, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.color_jitter import draw_color_jitter
+from slowfast.datasets.photometric import apply_photometric
+from slowfast.datasets.rand_augment import AugmentOp, parse_rand_augment
+from slowfast.datasets.random_erasing import RandomErasing
+from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
+from slowfast.datasets.types import Crop
+from slowfast.datasets.warp import GEOMETRIC, INTERPOLATIONS, op_matrix, resample, view_matrix
+from slowfast.errors import ConfigError
+
+_RANDOM_INTERPOLATION = ("bilinear", "bicubic")
+
+
+class TrainTransform:
+    """A random crop of S x S pixels with flip, RandAugment or colour jitter, and random erasing.
+
+    All frames of a clip share one draw. Each distinct frame is resampled once, straight to the crop: RandAugment's
+    warps act on the whole frame and are joined with crop, resize and flip into one matrix. Its photometric
+    operations then act on the crop, in the order drawn. (The published code runs every operation on whole frames
+    one after the other; joining them keeps content that an earlier warp would have pushed out of the frame.)
+    """
+
+    def __init__(
+        self,
+        crop_size: int,
+        *,
+        jitter_scales: Sequence[int] = (256, 320),
+        scales_relative: Sequence[float] = (),
+        aspect_relative: Sequence[float] = (),
+        flip: bool = True,
+        aa_type: str = "",
+        color_jitter: float = 0.0,
+        interpolation: str = "bilinear",
+        erasing: RandomErasing | None = None,
+    ) -> None:
+        """Plain values of the keys that `from_config` reads; ConfigError names the key of an unusable one.
+
+        `scales_relative` and `aspect_relative` (both or none) select the random resized crop instead of
+        short-side jitter; `color_jitter` is used only where `aa_type` is empty.
+        """
+        self.crop_size = crop_size
+        self.jitter_scales = jitter_scales
+        self.scales_relative = scales_relative
+        self.aspect_relative = aspect_relative
+        self.flip = flip
+        self.policy = parse_rand_augment(aa_type) if aa_type else None
+        self.color_jitter = color_jitter
+        self.interpolation = interpolation
+        self.erasing = erasing
+        self._check()
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> TrainTransform:
+        """The training transform of DATA.* and, where AUG.ENABLE, AUG.*."""
+        augment = cfg.AUG.ENABLE
+        order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are R G B here
+        mean, std = cfg.DATA.MEAN[order], cfg.DATA.STD[order]
+        erase = augment and cfg.AUG.RE_PROB > 0
+        return cls(
+            cfg.DATA.TRAIN_CROP_SIZE,
+            jitter_scales=cfg.DATA.TRAIN_JITTER_SCALES,
+            scales_relative=cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE,
+            aspect_relative=cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE,
+            flip=cfg.DATA.RANDOM_FLIP,
+            aa_type=cfg.AUG.AA_TYPE if augment else "",
+            color_jitter=cfg.AUG.COLOR_JITTER if augment else 0.0,
+            interpolation=cfg.AUG.INTERPOLATION,
+            erasing=RandomErasing(cfg.AUG.RE_PROB, cfg.AUG.RE_MODE, cfg.AUG.RE_COUNT, mean, std) if erase else None,
+        )
+
+    def _check(self) -> None:
+        if self.interpolation not in (*INTERPOLATIONS, "random"):
+            choices = ", ".join([*INTERPOLATIONS, "random"])
+            raise ConfigError(f"AUG.INTERPOLATION {self.interpolation!r} is unknown; use one of {choices}")
+        if bool(self.scales_relative) != bool(self.aspect_relative):
+            raise ConfigError(
+                "DATA.TRAIN_JITTER_SCALES_RELATIVE and DATA.TRAIN_JITTER_ASPECT_RELATIVE belong together; "
+                "give both (for example [0.08, 1.0] and [0.75, 1.3333]) or neither"
+            )
+        _check_range("DATA.TRAIN_JITTER_SCALES_RELATIVE", self.scales_relative, 1.0)
+        _check_range("DATA.TRAIN_JITTER_ASPECT_RELATIVE", self.aspect_relative, None)
+        if not self.scales_relative:
+            _check_range("DATA.TRAIN_JITTER_SCALES", self.jitter_scales, None)
+            if self.jitter_scales[0] < self.crop_size:
+                raise ConfigError(
+                    f"DATA.TRAIN_JITTER_SCALES starts at {self.jitter_scales[0]}, which is smaller than "
+                    f"DATA.TRAIN_CROP_SIZE {self.crop_size}; raise the one or lower the other"
+                )
+
+    def __call__(self, frames: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A clip (T, S, S, C) of `frames[rows]`, (U, H, W, C) indexed by (T,); `frames` stays as it is."""
+        height, width = frames.shape[1:3]
+        ops = self._draw_ops(rng)
+        crop = self._draw_crop(height, width, rng)
+        flip = self.flip and rng.random() < 0.5
+        interpolation = self.interpolation
+        if interpolation == "random":
+            interpolation = _RANDOM_INTERPOLATION[rng.integers(2)]
+
+        matrix = np.eye(3)
+        for op in ops:
+            if op.name in GEOMETRIC:
+                matrix = matrix @ op_matrix(op, height, width)
+        matrix = matrix @ view_matrix(crop, self.crop_size, flip)
+
+        distinct, back = np.unique(rows, return_inverse=True)
+        clip = resample(frames, distinct, matrix, self.crop_size, interpolation)
+        apply_photometric(clip, [op for op in ops if op.name not in GEOMETRIC])
+        if not np.array_equal(back, np.arange(len(distinct))):
+            clip = clip[back]  # a short video's repeated frames, or another order than that of the file
+        return clip if self.erasing is None else self.erasing(clip, rng)
+
+    def _draw_ops(self, rng: np.random.Generator) -> list[AugmentOp]:
+        if self.policy is not None:
+            return self.policy.draw(rng)
+        return draw_color_jitter(self.color_jitter, rng) if self.color_jitter > 0 else []
+
+    def _draw_crop(self, height: int, width: int, rng: np.random.Generator) -> Crop:
+        if self.scales_relative:
+            return random_resized_crop(height, width, self.scales_relative, self.aspect_relative, rng)
+        return jittered_crop(height, width, self.jitter_scales, self.crop_size, rng)
+
+
+def _check_range(key: str, values: Sequence[float], limit: float | None) -> None:
+    """An empty range, or two rising values above 0 (and not above `limit`)."""
+    rising = len(values) == 2 and 0 < values[0] <= values[1] and (limit is None or values[1] <= limit)
+    if len(values) and not rising:
+        upto = "" if limit is None else f" and at most {limit:g}"
+        raise ConfigError(f"{key} is {list(values)}; use [smallest, largest], both above 0{upto}")
+
+
+class ViewTransform:
+    """Frames scaled once for all spatial views of a test or validation, and where those views lie.
+
+    `short_side` (pixels) is what the short side is scaled to, `crops` the number of views: 1 (centre) or 3
+    (start, centre, end of the long side).
+    """
+
+    def __init__(self, crop_size: int, short_side: int, crops: int) -> None:
+        if short_side < crop_size:
+            raise ConfigError(
+                f"DATA.TEST_CROP_SIZE is {crop_size}, but frames are scaled to a short side of {short_side} "
+                "(DATA.TRAIN_JITTER_SCALES[0] with 1 crop); lower the first or raise the second"
+            )
+        if crops not in (1, 3):
+            raise ConfigError(f"TEST.NUM_SPATIAL_CROPS is {crops}; use 1 (centre) or 3")
+        self.crop_size = crop_size
+        self.short_side = short_side
+        self.crops = crops
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, *, short_side: int, crops: int) -> ViewTransform:
+        """Views of DATA.TEST_CROP_SIZE pixels; the data set says to which short side frames are scaled."""
+        return cls(cfg.DATA.TEST_CROP_SIZE, short_side, crops)
+
+    def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Frames (U, H', W', C) scaled from (U, H, W, C), and (top, left) of each square crop inside them.
+
+        Frames that have the size already are returned as they are, not copied.
+        """
+        height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
+        corners = view_corners(height, width, self.crop_size, self.crops)
+        if (height, width) == frames.shape[1:3]:
+            return frames, corners
+        scaled = np.empty((len(frames), height, width, 3), np.uint8)
+        for source, target in zip(frames, scaled, strict=True):
+            cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+        return scaled, corners

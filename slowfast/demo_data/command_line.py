@@ -1,0 +1,47 @@
+"""The command line of tools/make_demo_data.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slowfast.demo_data.build import FORMATS, build
+from slowfast.demo_data.settings import SPLITS, DemoSettings
+from slowfast.errors import UserError
+
+HELP = """Makes demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same
+settings, it only checks what is there."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    standard = DemoSettings()
+    parser = argparse.ArgumentParser(prog="make_demo_data.py", description=HELP, allow_abbrev=False)
+    parser.add_argument("--format", default=standard.format, choices=sorted(FORMATS), help="layout to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--seed", type=int, default=standard.seed, help="equal seeds give equal frames")
+    for split in SPLITS:
+        count = standard.count(split)
+        parser.add_argument(f"--{split}", type=int, default=count, help=f"{split} samples (default {count})")
+    parser.add_argument("--size", type=int, default=standard.size, help="height of the frames, pixels, even")
+    parser.add_argument("--frames", type=int, default=standard.frames, help="frames of a clip, at 30 a second")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the data; exit status 0, or 2 for the user's mistake."""
+    chosen = vars(parse(arguments))
+    out, workers = chosen.pop("out"), chosen.pop("workers")
+    try:
+        if workers is not None and workers < 1:
+            raise UserError(f"--workers {workers}: must be at least 1")
+        result = build(out, DemoSettings(**chosen), workers)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"
+    print(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")
+    return 0

@@ -1,0 +1,38 @@
+"""From uint8 clips to logits: to the device, normalize, autocast; the same for training and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.normalize import normalize
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ClipForward:
+    """How clips reach a network."""
+
+    device: torch.device
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reverse_channels: bool
+    amp_dtype: torch.dtype | None  # None: no autocast
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, device: torch.device) -> ClipForward:
+        """As DATA and TRAIN.MIXED_PRECISION say."""
+        dtype = AMP_DTYPES[cfg.TRAIN.AMP_DTYPE] if cfg.TRAIN.MIXED_PRECISION else None
+        return cls(device, tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD), cfg.DATA.REVERSE_INPUT_CHANNEL, dtype)
+
+    def prepare(self, clips: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, T, H, W, C) anywhere to float32 (N, C, T, H, W), normalized, on the device."""
+        clips = clips.to(self.device, non_blocking=True)
+        return normalize(clips, self.mean, self.std, self.reverse_channels)
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)

@@ -1,0 +1,109 @@
+"""A run: train if TRAIN.ENABLE, then test if TEST.ENABLE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from slowfast.config.node import ConfigNode
+from slowfast.config.validate import check_pretrain
+from slowfast.datasets.build import TEST, VAL, class_names, train_batches, train_dataset, views_dataset
+from slowfast.datasets.clip_dataset import TestVideos, TrainClips
+from slowfast.engine import checkpoint
+from slowfast.engine.test import test
+from slowfast.engine.train import Trainer
+from slowfast.report.pictures import draw_test_pictures, draw_training_curves
+from slowfast.report.results import write_whole
+from slowfast.report.tables import files_table, results_table
+from slowfast.runtime.distributed import World, join, leave, usable_gpus
+from slowfast.runtime.logging import get_logger, start_logging, stop_logging
+
+
+def run(cfg: ConfigNode) -> None:
+    """Do what the frozen config says; raises UserError for what is the user's to mend.
+
+    Indices are read before any network is built or worker started. A run stopped by SIGTERM saves and returns.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    output.mkdir(parents=True, exist_ok=True)
+    world = join(cfg.NUM_GPUS)
+    start_logging(output, world.rank)
+    try:
+        _announce(cfg, world, output)
+        data = _read_indices(cfg, world)
+        finished = True
+        if data.train is not None and data.val is not None:
+            finished = _train(cfg, world, data.train, data.val)
+        if finished and data.test is not None:
+            _test(cfg, world, data.test)
+        leave(world)
+    finally:
+        stop_logging()
+
+
+def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
+    if not world.is_main:
+        return
+    write_whole(output / "config.yaml", cfg.dump())
+    where = (
+        torch.cuda.get_device_name(world.device)
+        if world.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    get_logger().info(f"{world.size} process{'es' if world.size > 1 else ''} on {where}; results in {output}")
+    there = usable_gpus(cfg.NUM_GPUS)
+    if cfg.NUM_GPUS > there:
+        get_logger().warning(f"NUM_GPUS is {cfg.NUM_GPUS}, this machine has {there}: using {there or 'the CPU'}")
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The datasets of the parts that run."""
+
+    train: TrainClips | None = None
+    val: TestVideos | None = None
+    test: TestVideos | None = None
+
+
+def _read_indices(cfg: ConfigNode, world: World) -> _Data:
+    """Read every index file that is needed, and with it find every mistake that they can hold."""
+    data = _Data(
+        train=train_dataset(cfg) if cfg.TRAIN.ENABLE else None,
+        val=views_dataset(cfg, VAL) if cfg.TRAIN.ENABLE else None,
+        test=views_dataset(cfg, TEST) if cfg.TEST.ENABLE else None,
+    )
+    if data.train is not None:
+        train_batches(cfg, world, data.train)
+        check_pretrain(cfg, cfg.TRAIN.AUTO_RESUME and checkpoint.find_last(cfg.OUTPUT_DIR) is not None)
+    if data.test is not None:
+        class_names(cfg, TEST)
+    sizes = {"training": data.train, "validation": data.val, "test": data.test}
+    get_logger().info(", ".join(f"{len(part)} {name}" for name, part in sizes.items() if part is not None) + " videos")
+    return data
+
+
+def _train(cfg: ConfigNode, world: World, train: TrainClips, val: TestVideos) -> bool:
+    finished = Trainer(cfg, world, train, val).run()
+    if world.is_main:
+        _say_where(draw_training_curves(Path(cfg.OUTPUT_DIR)))
+    return finished
+
+
+def _test(cfg: ConfigNode, world: World, dataset: TestVideos) -> None:
+    report, predictions = test(cfg, world, dataset)
+    if not world.is_main:
+        return
+    output = Path(cfg.OUTPUT_DIR)
+    files = {name: output / name for name in ("test_results.json", "predictions.csv")}
+    if report.failed:
+        files["failed.csv"] = output / "failed.csv"
+    files |= draw_test_pictures(output, dataset, predictions, class_names(cfg, TEST))
+    get_logger().info("\n" + results_table(report))
+    _say_where(files)
+
+
+def _say_where(files: dict[str, Path]) -> None:
+    if files:
+        get_logger().info("\n" + files_table(files))

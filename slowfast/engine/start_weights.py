@@ -1,0 +1,61 @@
+"""The weights that training starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.engine import checkpoint
+from slowfast.engine.run_state import RunState
+from slowfast.errors import CheckpointError, ConfigError
+from slowfast.models.published import StateDict, read_weights
+from slowfast.models.weights import load_weights
+from slowfast.runtime.logging import get_logger
+
+
+def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> None:
+    """Load TRAIN.CHECKPOINT_FILE_PATH, else MORPH.PRETRAIN_PATH, else keep the random weights.
+
+    A checkpoint of this project's training is gone on with, epoch and optimizer included, unless
+    TRAIN.CHECKPOINT_EPOCH_RESET; of any other file the weights are taken. Raises CheckpointError.
+    """
+    if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        _load_pretrained(cfg, model)
+        return
+    path = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    packed = None if cfg.TRAIN.CHECKPOINT_EPOCH_RESET else _training_checkpoint(path)
+    if packed is not None:
+        state.unpack(packed, path)
+        get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
+        return
+    load_weights(model, read_weights(path, cfg.TRAIN.CHECKPOINT_TYPE, model), path, allow_new_head=True)
+
+
+@runtime_checkable
+class TakesPretrained(Protocol):
+    """A network whose published pre-trained weights are not in its own layout."""
+
+    def adapt_pretrained(self, state: StateDict) -> StateDict:
+        """The state dict of this network that the pre-trained weights amount to."""
+
+
+def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
+    path = Path(cfg.MORPH.PRETRAIN_PATH)
+    if not cfg.MORPH.PRETRAIN_PATH:
+        return
+    if not isinstance(model, TakesPretrained):
+        raise ConfigError(f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights: empty it")
+    state = model.adapt_pretrained(read_weights(path, "pytorch", model))
+    load_weights(model, state, path, allow_new_head=True)
+    get_logger().info(f"starting from the weights in {path}")
+
+
+def _training_checkpoint(path: Path) -> checkpoint.State | None:
+    """The file's content where this project's training wrote it; None for any other file."""
+    try:
+        return checkpoint.read_checkpoint(path)
+    except CheckpointError:
+        return None  # whoever reads its weights says what is wrong with it

@@ -1,0 +1,102 @@
+"""One optimizer step: forward, loss, backward, update; with loss scaling, gradient clipping and accumulation.
+
+N clips of this process, A accumulation steps, K classes.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import process_parts
+from slowfast.datasets.mixup import Mixup, smooth_one_hot
+from slowfast.datasets.order import MIX, clip_rows, generator
+from slowfast.datasets.types import TrainBatch
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.losses import SOFT_LOSSES, Loss, get_loss
+from slowfast.models.batch_rows import global_batch
+from slowfast.runtime.distributed import World
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """Limits of gradients; 0 for none."""
+
+    value: float = 0.0
+    norm: float = 0.0
+
+    def __call__(self, parameters: list[nn.Parameter]) -> None:
+        """Clip the gradients in place."""
+        if self.value:
+            nn.utils.clip_grad_value_(parameters, self.value)
+        if self.norm:
+            nn.utils.clip_grad_norm_(parameters, self.norm)
+
+
+class TrainStep:
+    """Performs steps; everything random in one depends on RNG_SEED, the epoch and the step alone."""
+
+    def __init__(
+        self, cfg: ConfigNode, world: World, model: nn.Module, optimizer: torch.optim.Optimizer, forward: ClipForward
+    ) -> None:
+        self.model, self.optimizer, self.forward = model, optimizer, forward
+        self.seed = cfg.RNG_SEED
+        self.loss: Loss = get_loss(cfg.MODEL.LOSS_FUNC)
+        self.soft = cfg.MODEL.LOSS_FUNC in SOFT_LOSSES
+        self.classes, self.smoothing = cfg.MODEL.NUM_CLASSES, cfg.MIXUP.LABEL_SMOOTH_VALUE
+        self.mixup = Mixup.from_config(cfg) if cfg.MIXUP.ENABLE else None
+        self.rows = [clip_rows(videos, cfg.AUG.NUM_SAMPLE) for videos in process_parts(cfg, world)]
+        self.total_clips = cfg.TRAIN.BATCH_SIZE * cfg.AUG.NUM_SAMPLE
+        self.clipping = Clipping(cfg.SOLVER.CLIP_GRAD_VAL, cfg.SOLVER.CLIP_GRAD_L2NORM)
+        scaling = cfg.TRAIN.MIXED_PRECISION and cfg.TRAIN.AMP_DTYPE == "float16"
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaling)
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def __call__(self, batch: TrainBatch, epoch: int, step: int, rate: float) -> torch.Tensor:
+        """Train on one batch at a learning rate; gives (mean loss, share of right clips) on the device."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        figures = []
+        clips, labels = batch.clips.split(len(self.rows[0])), batch.labels.split(len(self.rows[0]))
+        for part, rows in enumerate(self.rows):
+            with self._gradients_stay_here(part < len(self.rows) - 1), global_batch(self.total_clips, rows):
+                figures.append(self._backward(clips[part], labels[part], epoch, step))
+        self.scaler.unscale_(self.optimizer)
+        self.clipping(self.parameters)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return torch.stack(figures).mean(0)
+
+    def _backward(self, clips: torch.Tensor, labels: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
+        # Every part and process starts from the same numbers and takes those of its own clips.
+        torch.manual_seed(int(generator(MIX, self.seed, epoch, step, 0).integers(2**62)))
+        inputs = self.forward.prepare(clips)
+        labels = labels.to(self.forward.device, non_blocking=True)
+        inputs, targets = self._targets(inputs, labels, generator(MIX, self.seed, epoch, step, 1))
+        with self.forward.autocast():
+            logits = self.model(inputs)
+            loss = self.loss(logits, targets)
+        self.scaler.scale(loss / len(self.rows)).backward()
+        answers = targets.argmax(1) if targets.ndim == 2 else targets
+        right = (logits.detach().argmax(1) == answers).float().mean()
+        return torch.stack([loss.detach().float(), right])
+
+    def _targets(
+        self, inputs: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.mixup is not None:
+            return self.mixup(inputs, labels, rng)
+        return inputs, smooth_one_hot(labels, self.classes, self.smoothing) if self.soft else labels
+
+    def _gradients_stay_here(self, stay: bool) -> AbstractContextManager[None]:
+        if stay and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()

@@ -1,0 +1,95 @@
+"""Testing: all views of every video, joined over the processes, reported once."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST, class_names, views_loader
+from slowfast.datasets.clip_dataset import TestVideos
+from slowfast.datasets.failures import FailureLedger
+from slowfast.datasets.types import TestVideo
+from slowfast.engine.ensemble import Ensemble
+from slowfast.engine.evaluate import Pace, VideoResult, evaluate
+from slowfast.engine.forward import ClipForward
+from slowfast.models import build_model
+from slowfast.report.results import (
+    BEST,
+    TestReport,
+    VideoPrediction,
+    summarize,
+    write_failed,
+    write_predictions,
+    write_results,
+)
+from slowfast.runtime.distributed import World
+from slowfast.runtime.memory import peak_memory_gib
+from slowfast.runtime.progress import Progress
+from slowfast.utils.checkpoint import load_test_checkpoint
+
+
+def prediction_of(result: VideoResult) -> VideoPrediction:
+    """A video's best classes."""
+    best: list[tuple[int, float]] = []
+    if result.scores is not None:
+        scores, classes = result.scores.topk(min(BEST, len(result.scores)))
+        best = list(zip(classes.tolist(), scores.tolist(), strict=True))
+    return VideoPrediction(result.record.index, result.record.name, result.record.label, best)
+
+
+def evaluate_videos(
+    cfg: ConfigNode, world: World, model: nn.Module, videos: Iterable[TestVideo], ledger: FailureLedger, title: str
+) -> tuple[list[VideoPrediction], Pace]:
+    """Predictions of all processes in the order of the index file, and this process's pace.
+
+    `videos` are this process's; the ledger ends up with the failures of all.
+    """
+    forward = ClipForward.from_config(cfg, world.device)
+    ensemble = Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)
+    batch_clips = max(1, cfg.TEST.BATCH_SIZE // world.size)
+    mine = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
+    progress = Progress(title, mine, "videos", world.is_main, cfg.LOG_PERIOD)
+    try:
+        results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress)
+    finally:
+        progress.close()
+    ledger.add(world.gather(ledger.all))
+    predictions = world.gather([prediction_of(result) for result in results])
+    return sorted(predictions, key=lambda prediction: prediction.index), pace
+
+
+def test(cfg: ConfigNode, world: World, dataset: TestVideos) -> tuple[TestReport, list[VideoPrediction]]:
+    """Test the weights that `load_test_checkpoint` finds; results in OUTPUT_DIR and as figures and predictions."""
+    torch.manual_seed(cfg.RNG_SEED)  # of the weights, where no checkpoint gives them
+    model = build_model(cfg).to(world.device)
+    load_test_checkpoint(cfg, model)
+    loader = views_loader(cfg, world, dataset)
+    ledger = FailureLedger(len(dataset))
+    start = time.perf_counter()
+    with loader.watched():
+        predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, "test")
+    report = summarize(
+        predictions,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        views=cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        crops=cfg.TEST.NUM_SPATIAL_CROPS,
+        seconds=time.perf_counter() - start,
+        peak_memory=int(peak_memory_gib(world.device) * 2**30),
+        config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
+    )
+    if world.is_main:
+        _write(cfg, report, predictions, ledger)
+    return report, predictions
+
+
+def _write(cfg: ConfigNode, report: TestReport, predictions: list[VideoPrediction], ledger: FailureLedger) -> None:
+    output = Path(cfg.OUTPUT_DIR)
+    write_results(report, output / "test_results.json")
+    write_predictions(predictions, class_names(cfg, TEST), output / "predictions.csv")
+    write_failed(ledger.all, output / "failed.csv")

@@ -1,0 +1,215 @@
+"""The training loop: epochs of steps, validation, checkpoints, and going on after an interruption."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import train_loader, views_loader
+from slowfast.datasets.clip_dataset import TestVideos, TrainClips
+from slowfast.datasets.failures import FailureLedger
+from slowfast.datasets.types import Failure
+from slowfast.engine import checkpoint
+from slowfast.engine.ema import WeightAverage
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.loss_watch import LossWatch
+from slowfast.engine.meters import TrainMeter
+from slowfast.engine.optimizer import build_optimizer
+from slowfast.engine.precise_bn import recompute_statistics
+from slowfast.engine.run_state import RunState
+from slowfast.engine.schedule import build_schedule
+from slowfast.engine.start_weights import load_start_weights
+from slowfast.engine.step import TrainStep
+from slowfast.engine.test import evaluate_videos
+from slowfast.errors import DataError
+from slowfast.models import build_model
+from slowfast.report.metrics_log import MetricsLog, Row
+from slowfast.report.results import BEST, accuracy, write_failed
+from slowfast.report.tensorboard import Board
+from slowfast.runtime.distributed import World
+from slowfast.runtime.logging import get_logger
+from slowfast.runtime.memory import peak_memory_gib
+from slowfast.runtime.progress import Progress
+from slowfast.runtime.stop_signal import StopSignal
+
+Item = TypeVar("Item")
+
+
+class Trainer:
+    """Trains the configured network and leaves its checkpoints and metrics in OUTPUT_DIR."""
+
+    def __init__(self, cfg: ConfigNode, world: World, train_set: TrainClips, val_set: TestVideos) -> None:
+        self.cfg, self.world, self.output = cfg, world, Path(cfg.OUTPUT_DIR)
+        self.loader = train_loader(cfg, world, train_set)
+        self.val_loader = views_loader(cfg, world, val_set)
+        self.steps = self.loader.batches.steps
+        torch.manual_seed(cfg.RNG_SEED)
+        self.model = build_model(cfg).to(world.device)
+        self.ema = WeightAverage(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
+        self.optimizer = build_optimizer(cfg, self.model)
+        self.forward = ClipForward.from_config(cfg, world.device)
+        self.step = TrainStep(cfg, world, _parallel(self.model, world), self.optimizer, self.forward)
+        self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
+        self.schedule = build_schedule(cfg)
+        self.watch = LossWatch()
+
+    def run(self) -> bool:
+        """Train from where the last checkpoint left off to the last epoch; False when SIGTERM came before."""
+        self._start()
+        at = self.state.at
+        self.log, self.board, self.progress = self._open_reports()
+        try:
+            with StopSignal() as self.stop:
+                while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
+                    self._epoch()
+                    self._end_epoch()
+        except Interrupted:
+            self._save()
+            get_logger().warning(
+                f"stopped by SIGTERM; the same command goes on from epoch {at.epoch + 1}, step {at.step}"
+            )
+            return False
+        finally:
+            self._close_reports()
+        return True
+
+    def _start(self) -> None:
+        """The last checkpoint of this run, or the weights to start from."""
+        if not (self.cfg.TRAIN.AUTO_RESUME and self.state.resume(self.output)):
+            load_start_weights(self.cfg, self.model, self.state)
+            if self.ema is not None and self.state.at.total(self.steps) == 0:
+                self.ema.restart(self.model)
+        if self.world.is_main:
+            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+
+    def _epoch(self) -> None:
+        """The steps of an epoch that are still to do; raises Interrupted after the step in which SIGTERM came."""
+        at, meter, ledger = self.state.at, TrainMeter(self.world), FailureLedger(len(self.loader.dataset))
+        self.loader.batches.start_at(at.epoch, at.step)
+        with self.loader.watched():
+            for batch in meter.timed(self.loader):
+                self._note(ledger, batch.failures)
+                rate = self.schedule(at.epoch + at.step / self.steps)
+                figures = self.step(batch, at.epoch, at.step, rate)
+                self.watch.add(figures[0], at.epoch + 1, at.step + 1, rate, batch.names)
+                if self.ema is not None:
+                    self.ema.update(self.model)
+                meter.add(figures)
+                at.step += 1
+                if at.total(self.steps) % self.cfg.LOG_PERIOD == 0 or at.step == self.steps:
+                    self._report_steps(meter.read(), rate)
+                self.progress.advance(self.note)
+                if self.world.any(self.stop.seen):
+                    raise Interrupted
+        self._note(ledger, self.world.gather(ledger.all))
+        if ledger.all and self.world.is_main:
+            write_failed(ledger.all, self.output / "failed_train.csv")
+
+    def _end_epoch(self) -> None:
+        """Validate and save where the periods say so; both always after the last epoch."""
+        cfg, at = self.cfg, self.state.at
+        last = at.epoch + 1 == cfg.SOLVER.MAX_EPOCH
+        if last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0:
+            self._validate()
+        at.epoch, at.step = at.epoch + 1, 0
+        if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
+            self._save()
+
+    def _validate(self) -> None:
+        """Top-1 of the centre views; the weights that reached the highest are kept as checkpoint_best.pyth."""
+        at, model = self.state.at, self.model if self.ema is None else self.ema.model
+        if self.cfg.BN.USE_PRECISE_STATS:
+            recompute_statistics(model, self._statistics_batches(), self.world)
+        ledger = FailureLedger(len(self.val_loader.dataset))
+        with self.val_loader.watched():
+            videos = self._until_stopped(self.val_loader)
+            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, "validate")
+        figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
+        row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **figures}
+        row |= {"videos": len(predictions), "failed": len(ledger.lost), "seconds": round(pace.data + pace.compute, 3)}
+        self._write(row)
+        best = figures["top1"] > at.best_top1
+        get_logger().info(
+            f"epoch {at.epoch + 1}: validation top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} % of "
+            f"{len(predictions)} videos, {len(ledger.lost)} of them not readable{'; the best so far' if best else ''}"
+        )
+        if best:
+            at.best_top1, at.best_epoch = figures["top1"], at.epoch + 1
+            if self.world.is_main:
+                self.watch.check()
+                checkpoint.save_checkpoint(self.state.best_path(self.output), self.state.weights())
+
+    def _statistics_batches(self) -> Iterator[torch.Tensor]:
+        """Normalized batches of the epoch that ends, for precise batch-norm statistics."""
+        self.loader.batches.start_at(self.state.at.epoch)
+        count = self.cfg.BN.NUM_BATCHES_PRECISE
+        with self.loader.watched():
+            for batch in self._until_stopped(itertools.islice(self.loader, count)):
+                yield self.forward.prepare(batch.clips)
+
+    def _until_stopped(self, items: Iterable[Item]) -> Iterator[Item]:
+        for item in items:
+            if self.stop.seen:
+                raise Interrupted
+            yield item
+
+    def _note(self, ledger: FailureLedger, failures: Sequence[Failure]) -> None:
+        ledger.add(failures)
+        complaint = ledger.complaint(self.cfg.DATA.MAX_FAILED)
+        if complaint is not None:
+            path = self.output / "failed_train.csv"
+            write_failed(ledger.all, path)
+            raise DataError(f"{complaint} (the whole list: {path})")
+
+    def _save(self) -> None:
+        self.watch.check()
+        if self.world.is_main:
+            checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
+            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+        self.world.wait()
+
+    def _report_steps(self, figures: dict[str, float], rate: float) -> None:
+        at = self.state.at
+        figures |= {"lr": rate, "memory_gib": peak_memory_gib(self.world.device), "left_s": self.progress.left()}
+        epoch = at.epoch + at.step / self.steps
+        self._write({"split": "train", "epoch": round(epoch, 4), "step": at.total(self.steps), **figures})
+        self.note = (
+            f"epoch {epoch:.2f}  loss {figures['loss']:.4f}  top-1 {figures['top1']:.1f} %  lr {rate:.2e}  "
+            f"data {figures['data_s']:.3f} s  compute {figures['compute_s']:.3f} s  {figures['memory_gib']:.2f} GiB"
+        )
+
+    def _write(self, row: Row) -> None:
+        if self.log is not None:
+            self.log.write(row)
+        if self.board is not None:
+            self.board.write(row)
+
+    def _open_reports(self) -> tuple[MetricsLog | None, Board | None, Progress]:
+        cfg, main, done = self.cfg, self.world.is_main, self.state.at.total(self.steps)
+        self.note = ""
+        progress = Progress("train", cfg.SOLVER.MAX_EPOCH * self.steps, "steps", main, cfg.LOG_PERIOD, done)
+        log = MetricsLog(self.output / "metrics.jsonl", done) if main else None
+        folder = Path(cfg.TENSORBOARD.LOG_DIR or self.output / "tensorboard")
+        return log, Board(folder) if main and cfg.TENSORBOARD.ENABLE else None, progress
+
+    def _close_reports(self) -> None:
+        for report in (self.progress, self.log, self.board):
+            if report is not None:
+                report.close()
+
+
+class Interrupted(Exception):
+    """SIGTERM came; the state is that of the last whole step."""
+
+
+def _parallel(model: nn.Module, world: World) -> nn.Module:
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)

@@ -1,0 +1,5 @@
+"""The networks: float video (B, 3, T, H, W) in, logits (B, classes) out."""
+
+from slowfast.models.build import MODELS, build_model
+
+__all__ = ["MODELS", "build_model"]

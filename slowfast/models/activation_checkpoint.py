@@ -1,0 +1,34 @@
+"""Gradient checkpointing of blocks: keep a block's input alone, compute the rest again in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from slowfast.models.batch_rows import batch_rows_as, current_batch_rows
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
+    """Apply the blocks one after another, the first `recompute` of them (True: all) with checkpointing.
+
+    Random draws repeat in the second computation, so gradients are those of a run without checkpointing.
+    """
+    for index, block in enumerate(blocks):
+        wanted = recompute is True or index < recompute
+        x = _recomputed(block, x) if wanted and torch.is_grad_enabled() else block(x)
+    return x
+
+
+def _recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    rows = current_batch_rows()
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        # the training step may have left its global_batch by the time of the backward pass
+        return nullcontext(), batch_rows_as(rows)
+
+    output: torch.Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    return output

@@ -1,0 +1,29 @@
+"""The networks by their names in the config."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from slowfast.config.nearest import nearest_name
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+from slowfast.models.morphmlp import MorphMLP
+
+# MODEL.MODEL_NAME -> class with `from_config(cfg)`, and `check_config(cfg)` if a config can be impossible for it.
+MODELS: dict[str, type[nn.Module]] = {
+    "MorphMLP": MorphMLP,
+    "MorphMLP_32": MorphMLP,  # the published name for 32 frames
+}
+
+
+def build_model(cfg: ConfigNode) -> nn.Module:
+    """The network of the config with random weights, on the CPU. Raises ConfigError for an unknown name."""
+    name = cfg.MODEL.MODEL_NAME
+    if name not in MODELS:
+        raise ConfigError(
+            f"MODEL.MODEL_NAME {name} is not registered; did you mean {nearest_name(name, MODELS)}? "
+            f"There are {', '.join(sorted(MODELS))}"
+        )
+    from_config = getattr(MODELS[name], "from_config")  # noqa: B009 - nn.Module declares no such attribute
+    model: nn.Module = from_config(cfg)
+    return model

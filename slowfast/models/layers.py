@@ -1,0 +1,72 @@
+"""Layers and initial values that several networks share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slowfast.models.batch_rows import draw_uniform
+
+TILE_BYTES = 2 * 2**20  # of a second-level cache
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear on the last axis: (..., width) -> (..., out)."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tiles = self._tiles(x)
+        if tiles == 1:
+            return self._tile(x)
+        return torch.cat([self._tile(part) for part in x.flatten(0, -2).tensor_split(tiles)]).view(*x.shape[:-1], -1)
+
+    def _tile(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+    def _tiles(self, x: torch.Tensor) -> int:
+        """Parts of the tokens to do one after another, so that the hidden layer stays in a CPU's cache."""
+        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return 1  # a GPU wants one large product, and autograd keeps the hidden layer anyway
+        return max(1, x.numel() // x.shape[-1] * self.fc1.out_features * x.element_size() // TILE_BYTES)
+
+
+def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    """x + branch, written over a `branch` of the same type: for the fresh output of a layer, which nobody needs again."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
+
+
+class DropPath(nn.Module):
+    """Residual sum whose branch is left out for a share `rate` of the clips in training (arXiv 1603.09382).
+
+    A clip's branch is either 0 or scaled by 1 / (1 - rate), drawn by `batch_rows.draw_uniform`. May overwrite `branch`.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"DropPath: rate must be in [0, 1), not {rate}")
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0:
+            return add_residual(x, branch)
+        kept = (draw_uniform(len(branch)) >= self.rate) / (1 - self.rate)  # B
+        scale = kept.to(branch.device, branch.dtype, non_blocking=True)
+        return torch.addcmul(x, branch, scale.view(-1, *[1] * (branch.dim() - 1)))
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:
+    """Start Linear and convolution weights from a normal cut off at +-2, their biases from 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            nn.init.trunc_normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,73 @@
+"""Batch normalization over the joint batch of all processes, on CPUs (Gloo) and GPUs (NCCL)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm(nn.BatchNorm3d):
+    """BatchNorm3d whose training statistics are those of all processes together: (B, C, T, H, W) -> same.
+
+    Equals BatchNorm3d on the joint batch, gradients included, for equal and unequal shares of it. All processes
+    must call it equally often. State-dict keys are BatchNorm3d's; alone or in evaluation it is BatchNorm3d.
+    (torch.nn.SyncBatchNorm refuses CPU tensors.)
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        alone = not dist.is_initialized() or dist.get_world_size() == 1
+        if alone or not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        shape = (1, -1, *[1] * (input.dim() - 2))
+        mean, var, count = self._joint_moments(input)
+        self._update_running_stats(mean.detach(), var.detach(), count)
+        scale = (var + self.eps).rsqrt()
+        shift = -mean * scale
+        if self.affine:
+            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        y = torch.addcmul(shift.view(shape), input.to(scale.dtype), scale.view(shape))
+        return y.to(input.dtype)
+
+    def _joint_moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mean and biased variance of each channel, and the number of values behind them, over all processes.
+
+        The variance is the sum of squared distances from the joint mean: no difference of large numbers.
+        """
+        axes = [0, *range(2, x.dim())]
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = x.new_tensor([x.numel() // x.shape[1]])
+        sums: torch.Tensor = _SumOverProcesses.apply(torch.cat([x.sum(axes), count]))
+        mean, total = sums[:-1] / sums[-1], sums[-1].detach()
+        centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
+        var: torch.Tensor = _SumOverProcesses.apply(centred.square().sum(axes)) / total
+        return mean, var, total
+
+    @torch.no_grad()
+    def _update_running_stats(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:
+        """As BatchNorm does: the unbiased variance; momentum None is the cumulative mean."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), share)

@@ -1,0 +1,97 @@
+"""Put weights into a network: all of them or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from slowfast.errors import CheckpointError
+from slowfast.models.published import StateDict
+from slowfast.runtime.logging import get_logger
+
+SHOWN = 3  # keys named in a message
+
+
+def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head: bool = False) -> None:
+    """Load a whole state dict that was read from `path`.
+
+    allow_new_head: a classification head of another class count keeps the network's own weights, with a message.
+    Raises CheckpointError, and leaves the network as it is, unless every key is used and every weight is given.
+    """
+    own = model.state_dict()
+    if allow_new_head:
+        state = _with_own_head(state, own, path)
+    unused = [key for key in state if key not in own]
+    missing = [key for key in own if key not in state]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if unused or missing or shapes:
+        raise CheckpointError(_what_differs(model, state, own, path, unused, missing, shapes))
+    model.load_state_dict(state)
+
+
+def _with_own_head(state: StateDict, own: StateDict, path: Path) -> StateDict:
+    """The state with the network's head where the file's has another number of classes."""
+    other = [
+        key
+        for key in state.keys() & own.keys()
+        if _is_head(key) and state[key].shape != own[key].shape and state[key].shape[1:] == own[key].shape[1:]
+    ]
+    if not other:
+        return state
+    key = other[0]
+    get_logger().warning(
+        f"{path} has a head for {len(state[key])} classes: a new one for {len(own[key])} starts from random weights"
+    )
+    return state | {key: own[key] for key in own if _is_head(key)}
+
+
+def _is_head(key: str) -> bool:
+    """Whether a weight belongs to a classification head, such as head.weight or head_dist.bias."""
+    return any(part == "head" or part.startswith("head_") for part in key.split(".")[:-1])
+
+
+def _what_differs(
+    model: nn.Module,
+    state: StateDict,
+    own: StateDict,
+    path: Path,
+    unused: Sequence[str],
+    missing: Sequence[str],
+    shapes: Sequence[str],
+) -> str:
+    """One line: depths, then shapes, then keys."""
+    parts = []
+    theirs, ours = _depths(state), _depths(own)
+    depths = [name for name in ours if name in theirs and theirs[name] != ours[name]]
+    if depths:
+        found, wanted = (" ".join(str(d[name]) for name in depths) for d in (theirs, ours))
+        parts.append(f"depth of {', '.join(depths)} is {found} in the file, {wanted} in the network")
+    if shapes:
+        first = shapes[0]
+        parts.append(
+            f"{len(shapes)} shapes differ, the first {first}: {tuple(state[first].shape)} in the file, "
+            f"{tuple(own[first].shape)} in the network"
+        )
+    if unused:
+        parts.append(f"{len(unused)} keys of the file are unknown here ({_some(unused)})")
+    if missing:
+        parts.append(f"{len(missing)} weights are not in the file ({_some(missing)})")
+    name = type(model).__name__
+    return f"{path} does not fit this {name}: {'; '.join(parts)}. Take the config these weights were trained with"
+
+
+def _depths(keys: Iterable[str]) -> dict[str, int]:
+    """Length of each outermost numbered list of layers: blocks1.0.norm1.weight, ... -> {blocks1: n}."""
+    depths: dict[str, int] = {}
+    for key in keys:
+        match = re.match(r"(.*?)\.(\d+)\.", key)
+        if match:
+            depths[match[1]] = max(depths.get(match[1], 0), int(match[2]) + 1)
+    return depths
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")

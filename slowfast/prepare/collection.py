@@ -1,0 +1,77 @@
+"""The videos of a folder and the names of their prepared copies."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from slowfast.errors import UserError
+from slowfast.prepare.encode import part_owner
+
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .avi .divx .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to prepare; names are relative to the two folders, with forward slashes."""
+
+    source: Path
+    target: Path
+    name: str
+    target_name: str
+
+
+def check_folders(source: Path, target: Path) -> None:
+    """Raise UserError unless `source` is a folder and `target` may be one apart from it."""
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder of videos")
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file, not a folder; choose another one to write to")
+    inner, outer = target.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise UserError(f"{target} and {source} lie in one another; choose a folder to write to outside of the source")
+
+
+def find_jobs(source: Path, target: Path) -> list[Job]:
+    """All files below `source` with a suffix of VIDEO_SUFFIXES, sorted by name; links to folders are not followed.
+
+    a/b.avi becomes a/b.mp4; where two would become the same file, each keeps its suffix: a/b.avi.mp4.
+    """
+    names = sorted(
+        (Path(folder) / file).relative_to(source)
+        for folder, _, files in os.walk(source)
+        for file in files
+        if Path(file).suffix.lower() in VIDEO_SUFFIXES
+    )
+    if not names:
+        raise UserError(f"{source} holds no videos (files ending in {' '.join(sorted(VIDEO_SUFFIXES))})")
+    plain = Counter(str(name.with_suffix(".mp4")).lower() for name in names)
+    jobs = []
+    for name in names:
+        alone = plain[str(name.with_suffix(".mp4")).lower()] == 1
+        short = name.with_suffix(".mp4") if alone else name.with_name(f"{name.name}.mp4")
+        jobs.append(Job(source / name, target / short, name.as_posix(), short.as_posix()))
+    return jobs
+
+
+def remove_left_behind(target: Path) -> None:
+    """Delete unfinished files of processes of this machine that are no more."""
+    host = part_owner().rpartition("-")[0]
+    for path in target.rglob(".*.part"):
+        _, _, owner = path.name.removesuffix(".part").rpartition(".mp4.")
+        machine, _, process = owner.rpartition("-")
+        if machine == host and process.isdecimal() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,97 @@
+"""The command line of `tools/prepare_videos.py`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slowfast.errors import UserError
+from slowfast.prepare.run import FAILED_FILE, prepare
+from slowfast.prepare.settings import PrepareSettings
+from slowfast.runtime.logging import get_logger
+
+DESCRIPTION = f"""\
+Re-encode a folder of videos, and the folders in it, so that training clips are read from it fast: H.264 in .mp4,
+small, with frequent key frames and frames that need no decoding when they are not wanted. The source is not touched.
+
+  python tools/prepare_videos.py kinetics/ kinetics_256/ --index kinetics/train.csv kinetics/val.csv
+
+Stopped in the middle, run it again: what is done is kept. Videos that cannot be read are left out and listed, with the
+reason, in {FAILED_FILE}. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA_DIR set to the new folder.
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line's values."""
+    usual = PrepareSettings()
+    parser = argparse.ArgumentParser(
+        prog="prepare_videos.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", type=Path, help="folder of videos")
+    parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        default=usual.short_side,
+        metavar="PIXELS",
+        help="never enlarged (default %(default)s)",
+    )
+    parser.add_argument(
+        "--keyframe-interval",
+        type=int,
+        default=usual.keyframe_interval,
+        metavar="FRAMES",
+        help="smaller is faster to read and larger on disk (default %(default)s)",
+    )
+    parser.add_argument("--crf", type=int, default=usual.crf, help="quality, lower is finer (default %(default)s)")
+    parser.add_argument("--preset", default=usual.preset, help="of x264: faster ones make larger files (%(default)s)")
+    parser.add_argument("--fps", type=_rate, default=None, help="most frames a second, or keep (default keep)")
+    parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: one a core, %(default)s)")
+    parser.add_argument(
+        "--index", type=Path, nargs="+", default=[], metavar="CSV", help="index files to rewrite for the new folder"
+    )
+    parser.add_argument("--separator", default=" ", help="between path and label in them (default a space)")
+    return parser.parse_args(arguments)
+
+
+def _rate(text: str) -> float | None:
+    return None if text == "keep" else float(text)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepare; the exit status: 0 done, failures listed, 2 the user's mistake."""
+    chosen = parse(arguments)
+    logger = get_logger()
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler(sys.stdout)
+    logger.addHandler(handler)
+    try:
+        if chosen.workers < 1:
+            raise UserError(f"--workers {chosen.workers}: must be at least 1")
+        settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
+        summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    finally:
+        logger.removeHandler(handler)
+    print(summary.table())
+    for name, reason in list(summary.failed.items())[:10]:
+        print(f"failed: {name}: {reason}")
+    if summary.failed:
+        print(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")
+    return 0

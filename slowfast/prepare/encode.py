@@ -1,0 +1,148 @@
+"""One video in, one prepared video out: whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
+
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.prepare.settings import PrepareSettings
+from slowfast.prepare.timing import Timing, choose_timing
+
+# Not the video's fault: the run must stop.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+_MUXER = {"movflags": "+faststart"}
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prepared video that was read back and found whole."""
+
+    frames: int
+    size: int  # bytes
+    damage: str | None  # what could not be read of the source, None when all of it was
+
+
+def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Encoded:
+    """Re-encode `source` as `target`, which appears complete or not at all; its folder is made.
+
+    Raises DecodeError when nothing of the source can be decoded or the result is not what was encoded, OSError when
+    the disk does not take it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{part_owner()}.part")
+    try:
+        count, damage = _encode(source, part, settings)
+        _verify(part, count)
+        size = part.stat().st_size
+        os.replace(part, target)
+    except av.FFmpegError as error:
+        if error.errno in _DISK_ERRORS:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise DecodeError(f"cannot be re-encoded ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return Encoded(count, size, damage)
+
+
+def part_owner() -> str:
+    """Machine and process, in the names of unfinished files."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, str | None]:
+    """Write the file; the number of frames written, and what was wrong with the source."""
+    with PyAVReader(source) as video, av.open(str(part), "w", format="mp4", options=_MUXER) as out:
+        timing = choose_timing(video.times(), video.fps, settings.fps)
+        writer: _Writer | None = None
+        for index, frame in video.every_frame():
+            writer = writer or _Writer(out, frame, timing, settings)
+            writer.write(index, frame)
+        if writer is None:
+            raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
+        writer.finish()
+        lost = len(timing.source) - writer.count
+        if not lost and video.error is None:
+            return writer.count, None
+        return writer.count, f"{lost} of {len(timing.source)} frames lost ({video.error or 'no error given'})"
+
+
+class _Writer:
+    """Scales and encodes frames of one video. The first frame decides the size, the colours and the rotation."""
+
+    def __init__(self, out: OutputContainer, first: av.VideoFrame, timing: Timing, settings: PrepareSettings) -> None:
+        self._out, self._timing = out, timing
+        self._reformatter = VideoReformatter()
+        self._stream = _add_stream(out, first, timing, settings)
+        self._next = 0  # output frame to write
+        self.count = 0  # frames written
+
+    def write(self, index: int, frame: av.VideoFrame) -> None:
+        """Write the output frames that show source frame `index`; frames come in ascending order."""
+        source, ticks = self._timing.source, self._timing.ticks
+        first = max(self._next, int(np.searchsorted(source, index, side="left")))
+        last = int(np.searchsorted(source, index, side="right"))
+        for k in range(first, last):
+            scaled = self._reformatter.reformat(
+                frame,
+                self._stream.width,
+                self._stream.height,
+                format="yuv420p",
+                dst_color_range=ColorRange.MPEG,
+                interpolation="BICUBIC",
+                threads=1,
+            )
+            scaled.pts, scaled.time_base = int(ticks[k]), self._timing.time_base
+            scaled.pict_type = 0  # the encoder decides, not the source
+            self._out.mux(self._stream.encode(scaled))
+            self.count += 1
+        self._next = max(self._next, last)
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        self._out.mux(self._stream.encode(None))
+
+
+def _add_stream(out: OutputContainer, first: av.VideoFrame, timing: Timing, settings: PrepareSettings) -> VideoStream:
+    stream = out.add_stream("libx264", rate=timing.rate, options=settings.x264_options())
+    stream.width, stream.height = prepared_size(first.width, first.height, settings.short_side)
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.time_base = timing.time_base
+    context.thread_count = 1
+    # The same matrix as the source's, or the usual one for a source in R G B (0).
+    context.colorspace, context.color_range = first.colorspace or _UNSPECIFIED, ColorRange.MPEG
+    context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+    if first.rotation:
+        stream.set_display_rotation(first.rotation)
+    return stream
+
+
+def prepared_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height (pixels): the short side reduced to `short_side`, never enlarged, both made even for 4:2:0."""
+    scale = min(1.0, short_side / min(width, height))
+    if scale == 1.0:
+        return max(width - width % 2, 2), max(height - height % 2, 2)
+    return max(2 * round(width * scale / 2), 2), max(2 * round(height * scale / 2), 2)
+
+
+def _verify(part: Path, count: int) -> None:
+    """Read the file back: the number of frames, the first and the last one."""
+    with PyAVReader(part) as video:
+        if video.num_frames != count:
+            raise DecodeError(f"the re-encoded file has {video.num_frames} frames instead of {count}")
+        missing = video.read([0, count - 1]).missing
+        if missing is not None:
+            raise DecodeError(f"the re-encoded file is damaged: {missing}")

@@ -1,0 +1,174 @@
+"""What a test leaves on disk: test_results.json, predictions.csv and failed.csv.
+
+Every file is written beside its place and moved there whole. Numbers have a fixed count of digits, so that rounding
+errors of another batch size do not show.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from slowfast.datasets.types import Failure
+
+BEST = 5  # classes kept of each video
+PERCENT_DIGITS = 2
+SCORE_DIGITS = 4
+REPORTED_PACKAGES = ("torch", "numpy", "av", "opencv-python", "fvcore")
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """The ensembled prediction for one video of the test set; `index` is its place in the index file, from 0.
+
+    best: up to five (class, score in [0, 1]), best first; empty when the video could not be read.
+    """
+
+    index: int
+    name: str  # as in the index file
+    label: int
+    best: Sequence[tuple[int, float]] = ()
+
+    @property
+    def prediction(self) -> int | None:
+        """The best class, None for a video that could not be read."""
+        return self.best[0][0] if self.best else None
+
+    def hit(self, k: int) -> bool:
+        """Whether the label is among the k best classes."""
+        return self.label in [label for label, _ in self.best[:k]]
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """The figures of a test. Accuracies are in %; top1 and top5 count failed videos as wrong, *_read leave them out.
+
+    With fewer than five classes, top5 takes as many as there are (`k`).
+    """
+
+    __test__ = False  # not a pytest class
+
+    top1: float
+    top5: float
+    top1_read: float
+    top5_read: float
+    k: int
+    videos: int
+    failed: int
+    views: int
+    crops: int
+    seconds: float
+    clips_per_second: float
+    peak_memory_mib: float
+    config_digest: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def summarize(
+    predictions: Sequence[VideoPrediction],
+    *,
+    num_classes: int,
+    views: int,
+    crops: int,
+    seconds: float,
+    peak_memory: int,
+    config_digest: str,
+) -> TestReport:
+    """The figures of a test from each video's prediction; seconds and peak_memory (bytes) are the caller's measure."""
+    read = [video for video in predictions if video.best]
+    k = min(BEST, num_classes)
+    return TestReport(
+        top1=accuracy(predictions, 1),
+        top5=accuracy(predictions, k),
+        top1_read=accuracy(read, 1),
+        top5_read=accuracy(read, k),
+        k=k,
+        videos=len(predictions),
+        failed=len(predictions) - len(read),
+        views=views,
+        crops=crops,
+        seconds=round(seconds, 2),
+        clips_per_second=round(len(read) * views * crops / seconds, 2) if seconds > 0 else 0.0,
+        peak_memory_mib=round(peak_memory / 2**20, 1),
+        config_digest=config_digest,
+        versions=library_versions(),
+    )
+
+
+def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
+    """Videos, in %, whose label is among their k best classes; those not read count as wrong. 0 for no videos."""
+    hits = sum(video.hit(k) for video in predictions)
+    return round(100.0 * hits / len(predictions), PERCENT_DIGITS) if predictions else 0.0
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that can change a result."""
+    from slowfast import __version__
+
+    versions = {"slowfast": __version__, "python": platform.python_version()}
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    return versions
+
+
+def write_results(report: TestReport, path: Path) -> None:
+    """Write test_results.json."""
+    write_whole(path, json.dumps(asdict(report), indent=2) + "\n")
+
+
+def write_predictions(predictions: Iterable[VideoPrediction], class_names: Sequence[str], path: Path) -> None:
+    """Write predictions.csv, a line a video in the index file's order.
+
+    Columns: path, label, prediction, class_name (of the prediction), score, five_best (`class:score` best first, a
+    space between). A video that could not be read keeps its line, with empty cells.
+    """
+    rows = []
+    for video in sorted(predictions, key=lambda video: video.index):
+        scored = [(label, f"{score:.{SCORE_DIGITS}f}") for label, score in video.best]
+        five = " ".join(f"{label}:{score}" for label, score in scored)
+        first = (scored[0][0], class_names[scored[0][0]], scored[0][1]) if scored else ("", "", "")
+        rows.append((video.name, video.label, *first, five))
+    _write_csv(path, ("path", "label", "prediction", "class_name", "score", "five_best"), rows)
+
+
+def write_failed(failures: Iterable[Failure], path: Path) -> None:
+    """Write the list of media that could not be read, whole (lost: yes) or in part (lost: no), in index order.
+
+    Written with its heading alone when nothing failed, so that no older list is taken for this one.
+    """
+    ordered = sorted(set(failures), key=lambda failure: (failure.index, failure.reason))
+    rows = [(failure.name, "yes" if failure.lost else "no", failure.reason) for failure in ordered]
+    _write_csv(path, ("path", "lost", "reason"), rows)
+
+
+def _write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is either the old one or the whole new one, also when the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # surrogateescape: file names need not be valid text
+        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

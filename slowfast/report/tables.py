@@ -1,0 +1,43 @@
+"""The results of a test as text for the screen, at most 100 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from slowfast.report.results import TestReport
+
+WIDTH = 100
+
+
+def results_table(report: TestReport) -> str:
+    """The figures of a test: a line each; accuracy over what was read only where something failed."""
+    rows = [
+        ("top-1", f"{report.top1:.2f} %"),
+        (f"top-{report.k}", f"{report.top5:.2f} %"),
+        ("videos", f"{report.videos}"),
+        ("views x crops", f"{report.views} x {report.crops}"),
+        ("time", f"{report.seconds:.1f} s, {report.clips_per_second:.1f} clips/s"),
+        ("peak memory", f"{report.peak_memory_mib:.0f} MiB"),
+    ]
+    if report.failed:
+        rows[0] = ("top-1", f"{report.top1:.2f} % (failed videos count as wrong)")
+        rows[2:2] = [
+            ("top-1 of those read", f"{report.top1_read:.2f} %"),
+            (f"top-{report.k} of those read", f"{report.top5_read:.2f} %"),
+        ]
+        rows.insert(5, ("failed", f"{report.failed}"))
+    return tabulate(rows, headers=("test", "result"), tablefmt="simple", disable_numparse=True)
+
+
+def files_table(files: Mapping[str, Path]) -> str:
+    """Where each output file is: what it holds -> its path; a path too long for the line loses its beginning."""
+    room = WIDTH - 2 - max(map(len, files), default=0)
+    rows = [(what, _tail(str(path), room)) for what, path in files.items()]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _tail(text: str, room: int) -> str:
+    return text if len(text) <= room else "..." + text[len(text) - room + 3 :]

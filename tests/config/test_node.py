@@ -1,0 +1,252 @@
+"""Merging: types, lists, published spellings of numbers, `_BASE_` files, and errors that name place and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+
+DEFAULTS = dict(get_cfg().keys_by_path())
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
+
+
+def values_for(default: object) -> st.SearchStrategy[object]:
+    """Values of a key's type, whether or not they make sense."""
+    kinds = {bool: st.booleans(), int: st.integers(), float: NUMBERS, str: TEXT}
+    if isinstance(default, list):
+        return st.lists(kinds[type(default[0])] if default else st.one_of(st.integers(), NUMBERS), max_size=5)
+    return kinds[type(default)]
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> tuple[str, object]:
+    key = draw(st.sampled_from(sorted(set(DEFAULTS) - {"MODEL.ACT_CHECKPOINT", "DATA.DECODING_BACKEND"})))
+    return key, draw(values_for(DEFAULTS[key]))
+
+
+def value(cfg: ConfigNode, key: str) -> object:
+    return dict(cfg.keys_by_path())[key]
+
+
+def merged(tmp_path: Path, text: str, name: str = "a.yaml") -> ConfigNode:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    return cfg
+
+
+def error_of(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        merged(tmp_path, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def override_error(*overrides: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        get_cfg().merge_from_list(overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@given(settings())
+def test_overrides_of_every_type_as_text_and_as_python_values(setting: tuple[str, object]) -> None:
+    key, wanted = setting
+    for given_as in (wanted, str(wanted), f"{key}={wanted}"):
+        cfg = get_cfg()
+        cfg.merge_from_list([given_as] if given_as == f"{key}={wanted}" else [key, given_as])
+        assert value(cfg, key) == wanted
+        if DEFAULTS[key] != []:
+            assert type(value(cfg, key)) is type(DEFAULTS[key])
+
+
+@given(st.dictionaries(st.just("x"), settings(), min_size=1).map(lambda d: d["x"]))
+def test_a_dump_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, setting: tuple[str, object]) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(setting)
+    again = merged(tmp_path_factory.mktemp("dump"), cfg.dump())
+    assert again == cfg
+    assert [type(v) for _, v in again.keys_by_path()] == [type(v) for _, v in cfg.keys_by_path()]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "wanted"),
+    [
+        ("SOLVER.BASE_LR", "2e-4", 2e-4),
+        ("SOLVER.BASE_LR", "1e-6", 1e-6),
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("TRAIN.ENABLE", "false", False),
+        ("TRAIN.ENABLE", "FALSE", False),
+        ("TRAIN.ENABLE", "yes", True),
+        ("MORPH.SEGMENT_DIM", "[14,28,28,49]", [14, 28, 28, 49]),
+        ("MORPH.SEGMENT_DIM", "[14, 28, 28, 49]", [14, 28, 28, 49]),
+        ("MORPH.SEGMENT_DIM", "(14,28,28,49)", [14, 28, 28, 49]),
+        ("SOLVER.LRS", "[1, 1e-1]", [1, 0.1]),
+        ("DATA.MEAN", "[0, 1, 0.5]", [0.0, 1.0, 0.5]),
+        ("OUTPUT_DIR", "2024", "2024"),
+        ("OUTPUT_DIR", "2024-01-01", "2024-01-01"),
+        ("MODEL.ACT_CHECKPOINT", "2", 2),
+        ("MODEL.ACT_CHECKPOINT", "True", True),
+    ],
+)
+def test_text_is_read_by_the_type_wanted(tmp_path: Path, key: str, text: str, wanted: object) -> None:
+    section, _, leaf = key.rpartition(".")
+    cfg = get_cfg()
+    cfg.merge_from_list([key, text])
+    written = [cfg]
+    if not text.startswith("("):  # YAML has no tuples
+        written.append(merged(tmp_path, f"{section}: {{{leaf}: {text}}}" if section else f"{leaf}: {text}"))
+    for each in written:
+        assert value(each, key) == wanted
+        assert type(value(each, key)) is type(wanted)
+
+
+def test_python_values_of_other_kinds() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["MORPH.SEGMENT_DIM", (1, 2), "OUTPUT_DIR", Path("a") / "b", "MORPH.PRETRAIN_PATH", None])
+    assert (cfg.MORPH.SEGMENT_DIM, cfg.OUTPUT_DIR, cfg.MORPH.PRETRAIN_PATH) == ([1, 2], "a/b", "")
+
+
+def test_null_is_no_text_and_an_empty_section_is_nothing(tmp_path: Path) -> None:
+    cfg = merged(tmp_path, "MORPH:\n  PRETRAIN_PATH: null\nTRAIN:\n# BATCH_SIZE: 3\n")
+    assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (("TRIAN.BATCH_SIZE", "4"), ("unknown key TRIAN.BATCH_SIZE", "TRAIN.BATCH_SIZE")),
+        (("train.batch_size", "4"), ("TRAIN.BATCH_SIZE",)),
+        (("TEST.ENSEMBLE_VIEWS", "4"), ("TEST.NUM_ENSEMBLE_VIEWS",)),
+        (("TRAIN.NUM_ENSEMBLE_VIEWS", "4"), ("nearest is TEST.NUM_ENSEMBLE_VIEWS",)),
+        (("NUM_CLASSES", "4"), ("nearest is MODEL.NUM_CLASSES",)),
+        (("TRAIN.BATCH_SIZE", "many"), ("TRAIN.BATCH_SIZE", "whole number", "many")),
+        (("TRAIN.BATCH_SIZE", "2.5"), ("whole number",)),
+        (("TRAIN.BATCH_SIZE", True), ("whole number",)),
+        (("SOLVER.BASE_LR", "nan"), ("finite",)),
+        (("SOLVER.BASE_LR", ""), ("a number",)),
+        (("TRAIN.ENABLE", "2"), ("True or False",)),
+        (("OUTPUT_DIR", 3), ("text",)),
+        (("MORPH.LAYERS", "14,28"), ("write [14,28]",)),
+        (("MORPH.LAYERS", "3"), ("write [3]",)),
+        (("MORPH.LAYERS", "[[3]]"), ("whole number",)),
+        (("MORPH.LAYERS", "[14,", "28]"), ("without spaces",)),
+        (("MORPH.LAYERS", "[a,b]"), ("whole number", "[a,b]")),
+        (("MODEL.ACT_CHECKPOINT", "-1"), ("True, False or a number from 0",)),
+        (("TRAIN.ENABLE",), ("TRAIN.ENABLE has no value", "pairs")),
+        (("TRAIN", "3"), ("section", "BATCH_SIZE")),
+        (("TRAIN.BATCH_SIZE.X", "3"), ("unknown key",)),
+        (("3", "4"), ("expected a key",)),
+        ((5, "4"), ("expected a key",)),
+    ],
+)
+def test_wrong_overrides_say_what_and_what_to_do(overrides: tuple[object, ...], parts: tuple[str, ...]) -> None:
+    message = override_error(*overrides)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "parts"),
+    [
+        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCHSIZE: 4\n", 3, ("TRAIN.BATCHSIZE", "nearest is TRAIN.BATCH_SIZE")),
+        ("TRIAN:\n  BATCH_SIZE: 4\n", 1, ("TRIAN",)),
+        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCH_SIZE: 8\n", 3, ("stands twice",)),
+        ("TRAIN:\n  BATCH_SIZE: 4\nTRAIN:\n  ENABLE: True\n", 3, ("TRAIN stands twice",)),
+        ("TRAIN:\n  BATCH_SIZE: four\n", 2, ("whole number", "four")),
+        ("TRAIN:\n  BATCH_SIZE: null\n", 2, ("whole number",)),
+        ("TRAIN:\n  BATCH_SIZE: {A: 1}\n", 2, ("whole number",)),
+        ("TRAIN: 3\n", 1, ("section",)),
+        ("TRAIN:\n  ENABLE: [unclosed\n", 3, ("not valid YAML",)),
+        ("A: &a\n\tB: 1\n", 2, ("not valid YAML",)),
+        ("- TRAIN\n", 1, ("sections",)),
+        ("just words\n", 1, ("sections",)),
+        ("? [a, b]\n: 1\n", 1, ("a key must be a name",)),
+        ("\nOUTPUT_DIR: !!python/object/apply:os.getcwd []\n", 2, ("not allowed",)),
+        ("MORPH:\n  LAYERS: [!!python/name:os.system '']\n", 2, ("not allowed",)),
+        ("TRAIN: &a\n  ENABLE: *a\n", 2, ("True or False",)),
+        ("TRAIN: &a\n  TRAIN: *a\n", 2, ("unknown key TRAIN.TRAIN",)),
+        ("_BASE_: [a, b]\n", 1, ("_BASE_",)),
+    ],
+)
+def test_wrong_files_name_file_and_line(tmp_path: Path, text: str, line: int, parts: tuple[str, ...]) -> None:
+    message = error_of(tmp_path, text)
+    assert f"a.yaml:{line}:" in message, message
+    assert all(part in message for part in parts), message
+
+
+def test_the_same_line_twice_is_no_contradiction(tmp_path: Path) -> None:
+    # as in the published MorphMLP files
+    cfg = merged(tmp_path, "SOLVER:\n  COSINE_AFTER_WARMUP: True\n  COSINE_AFTER_WARMUP: True\n")
+    assert cfg.SOLVER.COSINE_AFTER_WARMUP is True
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "K400_S16.yaml").write_text("NUM_GPUS: 0\n", encoding="utf-8")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "control.yaml").write_text("NUM_GPUS: \x07\n", encoding="utf-8")
+    for name, part in (
+        ("K400_S1.yaml", "did you mean"),
+        ("no/such/K400_S16.yaml", "K400_S16.yaml"),
+        ("unlike anything.yaml", "does not exist$"),
+        ("", "cannot be read"),
+        ("binary.yaml", "UTF-8"),
+        ("control.yaml", "not valid YAML"),
+    ):
+        with pytest.raises(ConfigError, match=part) as caught:
+            get_cfg().merge_from_file(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert merged(tmp_path, "# nothing\n") == get_cfg()
+
+
+def test_base_files_come_first_and_are_relative(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "root.yaml").write_text("NUM_GPUS: 5\nLOG_PERIOD: 5\nRNG_SEED: 5\n", encoding="utf-8")
+    (tmp_path / "sub" / "mid.yaml").write_text("LOG_PERIOD: 6\n_BASE_: ../root.yaml\nRNG_SEED: 6\n", encoding="utf-8")
+    cfg = merged(tmp_path, "RNG_SEED: 7\n_BASE_: sub/mid.yaml\n")
+    assert (cfg.NUM_GPUS, cfg.LOG_PERIOD, cfg.RNG_SEED) == (5, 6, 7)
+
+
+def test_a_circular_chain_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\n", encoding="utf-8")
+    message = error_of(tmp_path, "_BASE_: b.yaml\n")
+    assert "circular" in message and "a.yaml -> " in message
+
+
+def test_nothing_is_merged_when_a_part_is_wrong(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    with pytest.raises(ConfigError):
+        cfg.merge_from_list(["NUM_GPUS", 3, "NUM_GPU", 3])
+    assert cfg == get_cfg()
+
+
+def test_a_frozen_config_stays_as_it_is() -> None:
+    cfg = get_cfg()
+    cfg.freeze()
+    with pytest.raises(AttributeError):
+        cfg.merge_from_list(["TRAIN.BATCH_SIZE", 3])
+    assert cfg.TRAIN.BATCH_SIZE == get_cfg().TRAIN.BATCH_SIZE
+
+
+def test_copies_share_nothing() -> None:
+    cfg = get_cfg()
+    cfg.MORPH.LAYERS.append(1)
+    cfg.TRAIN.BATCH_SIZE = 1
+    assert get_cfg().MORPH.LAYERS == [3, 4, 9, 3] and get_cfg().TRAIN.BATCH_SIZE != 1
+    assert isinstance(cfg.clone().TRAIN, ConfigNode)
+
+
+def test_the_dump_is_plain_yaml() -> None:
+    assert yaml.safe_load(get_cfg().dump())["SOLVER"]["BETAS"] == [0.9, 0.999]

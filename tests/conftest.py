@@ -1,0 +1,67 @@
+"""What several tests share: a small Kinetics-format folder of real clips, and the settings of a tiny network on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
+from slowfast.demo_data.build import build
+from slowfast.demo_data.settings import DemoSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def kinetics_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 training, 8 validation and 8 test clips of 8 classes, 24 frames of 32 x 36."""
+    folder = tmp_path_factory.mktemp("data") / "kinetics"
+    build(folder, DemoSettings(train=16, val=8, test=8, size=32, frames=24), workers=1)
+    return folder
+
+
+def tiny_settings(data: Path, output: Path) -> list[object]:
+    """Overrides for a MorphMLP that trains in milliseconds a step."""
+    return [
+        *("DATA.PATH_TO_DATA_DIR", str(data), "DATA.PATH_PREFIX", str(data), "OUTPUT_DIR", str(output)),
+        *("DATA.NUM_FRAMES", 4, "DATA.SAMPLING_RATE", 2, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32),
+        *("DATA.TRAIN_JITTER_SCALES", "[32,40]", "MODEL.NUM_CLASSES", 8, "MORPH.LAYERS", "[1,1,1,1]"),
+        *("MORPH.EMBED_DIMS", "[16,16,16,16]", "MORPH.SEGMENT_DIM", "[8,4,2,1]", "NUM_GPUS", 0),
+        *("TRAIN.BATCH_SIZE", 8, "SOLVER.MAX_EPOCH", 3, "SOLVER.OPTIMIZING_METHOD", "adamw", "SOLVER.BASE_LR", 1e-3),
+        *("DATA_LOADER.NUM_WORKERS", 1, "LOG_PERIOD", 1, "TEST.NUM_ENSEMBLE_VIEWS", 2, "TEST.NUM_SPATIAL_CROPS", 3),
+        *("TRAIN.EVAL_PERIOD", 1, "TRAIN.CHECKPOINT_PERIOD", 1, "TRAIN.AUTO_RESUME", True),
+    ]
+
+
+@pytest.fixture
+def tiny_cfg(kinetics_folder: Path, tmp_path: Path) -> ConfigNode:
+    """A mutable config of the tiny network on the small folder, results in tmp_path."""
+    cfg = get_cfg()
+    cfg.merge_from_list(tiny_settings(kinetics_folder, tmp_path / "out"))
+    return cfg
+
+
+def command(overrides: Sequence[object], processes: int = 1) -> list[str]:
+    """The command line of a run, under torchrun for several processes."""
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    empty = ROOT / "tests" / "empty.yaml"
+    return [*start, str(ROOT / "tools" / "run_net.py"), "--cfg", str(empty), *map(str, overrides)]
+
+
+def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, one thread a process so that the tests do not crowd each other out."""
+    line = command(overrides, processes)
+    return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment())
+
+
+def environment() -> dict[str, str]:
+    """The environment of a run."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,125 @@
+"""Kinetics index files: what is read, and that each mistake is one clear line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.types import Record
+from slowfast.errors import IndexFileError
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    (folder / "a").mkdir(parents=True)
+    for name in ("one.mp4", "a/two words.mp4", "a/b,c.mp4"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def read(folder: Path, text: str | bytes, prefix: str, separator: str = " ", classes: int = 10) -> list[Record]:
+    (folder / "train.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_kinetics_index(folder, "train", prefix, separator, classes)
+
+
+def test_lines_become_records(tmp_path: Path, media: Path) -> None:
+    text = b"\xef\xbb\xbfone.mp4 3\r\n\r\na/two words.mp4 0\n   \n./a/../one.mp4   9"
+    records = read(tmp_path, text, str(media))
+    assert [(r.index, r.name, r.label) for r in records] == [
+        (0, "one.mp4", 3),
+        (1, "a/two words.mp4", 0),
+        (2, "./a/../one.mp4", 9),
+    ]
+    assert [r.path for r in records] == [media / "one.mp4", media / "a/two words.mp4", media / "one.mp4"]
+
+
+def test_a_comma_and_a_path_with_commas(tmp_path: Path, media: Path) -> None:
+    records = read(tmp_path, "a/b,c.mp4,4\none.mp4, 5\n", str(media), ",")
+    assert [(r.name, r.label) for r in records] == [("a/b,c.mp4", 4), ("one.mp4", 5)]
+
+
+def test_no_prefix_is_the_working_directory(tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(media / "a")
+    records = read(tmp_path, f"../one.mp4 1\n{media}/one.mp4 2\n", "")
+    assert [r.path for r in records] == [media / "one.mp4"] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("one.mp4", "no label"),
+        (" 3", "no label"),
+        ("one.mp4 three", "'three' is not a number"),
+        ("one.mp4 -1", "'-1' is not a number"),
+        ("one.mp4 1.5", "'1.5' is not a number"),
+        ("one.mp4 10", "label 10 is out of range"),
+        ("one.mp4,3", "no label"),
+        ("../secret.mp4 3", "leaves DATA.PATH_PREFIX"),
+        ("a/../../secret.mp4 3", "leaves DATA.PATH_PREFIX"),
+        ("/etc/passwd 3", "leaves DATA.PATH_PREFIX"),
+        ("../media2/one.mp4 3", "leaves DATA.PATH_PREFIX"),
+    ],
+)
+def test_a_broken_line_is_shown(line: str, problem: str, tmp_path: Path, media: Path) -> None:
+    with pytest.raises(IndexFileError) as caught:
+        read(tmp_path, f"one.mp4 1\n\n{line}\none.mp4 2\n", str(media))
+    message = str(caught.value)
+    assert f"{tmp_path / 'train.csv'} line 3: " in message and repr(line.strip()) in message
+    assert problem in message and "expected path label" in message and "0 to 9" in message
+    assert "\n" not in message
+
+
+def test_links_inside_the_prefix_may_lead_anywhere(tmp_path: Path, media: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/three.mp4").write_bytes(b"x")
+    os.symlink(tmp_path / "elsewhere", media / "link")
+    assert read(tmp_path, "link/three.mp4 1\n", str(media))[0].path == media / "link/three.mp4"
+    assert read(tmp_path, f"{media}/one.mp4 1\n", str(media))[0].path == media / "one.mp4"
+
+
+def test_missing_files_folders_and_empty_ones(tmp_path: Path, media: Path) -> None:
+    with pytest.raises(IndexFileError, match=r"val\.csv does not exist; set DATA\.PATH_TO_DATA_DIR"):
+        read_kinetics_index(tmp_path, "val", str(media), " ", 10)
+    with pytest.raises(IndexFileError, match="is empty; expected lines of the form path label"):
+        read(tmp_path, "\n \n", str(media))
+    with pytest.raises(IndexFileError, match=r"DATA\.PATH_PREFIX .*nowhere is not a folder"):
+        read(tmp_path, "one.mp4 1\n", str(media / "nowhere"))
+    with pytest.raises(IndexFileError, match="line 2: not UTF-8"):
+        read(tmp_path, b"one.mp4 1\n\xff\xfe.mp4 2\n", str(media))
+
+
+def test_missing_media_fail_later_unless_all_are_missing(tmp_path: Path, media: Path) -> None:
+    assert len(read(tmp_path, "gone.mp4 1\none.mp4 2\n", str(media))) == 2
+    with pytest.raises(IndexFileError, match=r"none of the first 2 files exists.*gone\.mp4; check DATA\.PATH_PREFIX"):
+        read(tmp_path, "gone.mp4 1\ngone2.mp4 2\n", str(media))
+
+
+@pytest.mark.parametrize(
+    "text", ["run fast\njump\nsit\n", "sit\t2\nrun fast\t0\njump\t1\n", "\ufeffrun fast\njump\nsit"]
+)
+def test_class_names(text: str, tmp_path: Path) -> None:
+    assert read_class_names(tmp_path, 3) is None
+    (tmp_path / "categories.txt").write_text(text, encoding="utf-8")
+    assert read_class_names(tmp_path, 3) == ["run fast", "jump", "sit"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("run\njump\n", "names 2 classes"),
+        ("run\njump\nsit\nstand\n", "names 4 classes"),
+        ("run\t0\njump\t1\nsit\t1\n", "line 3: 'sit\\t1': label 1 has a name already, 'jump'"),
+        ("run\t0\njump\t1\nsit\t7\n", "needs labels 0 to 2"),
+        ("run\tzero\n", "expected name<tab>label"),
+        ("", "names 0 classes"),
+    ],
+)
+def test_broken_class_names(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "categories.txt").write_text(text)
+    with pytest.raises(IndexFileError) as caught:
+        read_class_names(tmp_path, 3)
+    assert problem in str(caught.value)

@@ -1,0 +1,193 @@
+"""Loaders: the same batches for any number of workers, failing media, workers that die or hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets import build_dataset, build_loader
+from slowfast.datasets.build import process_parts, train_dataset, train_loader, views_dataset, views_loader
+from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.loader import WorkerError
+from slowfast.datasets.types import Record, TrainBatch
+from slowfast.errors import DataError
+from slowfast.runtime.distributed import World
+
+
+def epoch(cfg: ConfigNode, at: int, world: World | None = None) -> list[TrainBatch]:
+    loader = build_loader(cfg, "train", world)
+    loader.batches.start_at(at)
+    return list(loader)
+
+
+@pytest.fixture
+def augmented(tiny_cfg: ConfigNode) -> ConfigNode:
+    tiny_cfg.AUG.ENABLE, tiny_cfg.AUG.NUM_SAMPLE, tiny_cfg.AUG.RE_PROB = True, 2, 1.0
+    return tiny_cfg
+
+
+def test_batches_do_not_depend_on_workers(augmented: ConfigNode) -> None:
+    batches = {}
+    for workers in (0, 1, 3):
+        augmented.DATA_LOADER.NUM_WORKERS = workers
+        batches[workers] = epoch(augmented, at=5)
+    for workers in (1, 3):
+        assert len(batches[workers]) == len(batches[0]) == 2
+        for one, other in zip(batches[0], batches[workers], strict=True):
+            assert one.names == other.names
+            assert torch.equal(one.clips, other.clips) and torch.equal(one.labels, other.labels)
+    assert batches[0][0].clips.shape == (16, 4, 32, 32, 3) and batches[0][0].clips.dtype == torch.uint8
+    assert not torch.equal(batches[0][0].clips[0], batches[0][0].clips[1]), "both samples of a video are the same"
+
+
+def test_epochs_and_seeds_differ(augmented: ConfigNode) -> None:
+    augmented.DATA_LOADER.NUM_WORKERS = 0
+    first, second = epoch(augmented, at=0), epoch(augmented, at=1)
+    assert first[0].names != second[0].names
+    augmented.RNG_SEED = 1
+    assert epoch(augmented, at=0)[0].names != first[0].names
+
+
+def test_processes_share_the_same_batches(augmented: ConfigNode) -> None:
+    augmented.DATA_LOADER.NUM_WORKERS = 0
+    whole = epoch(augmented, at=2)
+    worlds = [World(rank=rank, size=2) for rank in range(2)]
+    parts = [epoch(augmented, at=2, world=world) for world in worlds]
+    for step, batch in enumerate(whole):
+        for world, part in zip(worlds, parts, strict=True):
+            places = [place for places in process_parts(augmented, world) for place in places]
+            rows = [2 * place + sample for place in places for sample in range(2)]
+            assert torch.equal(part[step].clips, batch.clips[rows])
+
+
+def test_a_test_video_gives_all_views_once(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.TEST.NUM_ENSEMBLE_VIEWS = 3
+    videos = list(build_loader(tiny_cfg, "test"))
+    assert [video.record.index for video in videos] == list(range(8))
+    assert all(video.frame_index.shape == (3, 4) and len(video.corners) == 3 for video in videos)
+    distinct = {tuple(row) for row in videos[0].frame_index.tolist()}
+    assert len(distinct) == 3
+
+
+def test_every_video_belongs_to_one_process(tiny_cfg: ConfigNode) -> None:
+    loaders = [build_loader(tiny_cfg, "test", World(rank=rank, size=3)) for rank in range(3)]
+    found = [video.record.index for loader in loaders for video in loader]
+    assert sorted(found) == list(range(8))
+
+
+def test_a_broken_training_video_is_replaced_and_listed(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.DATA.MAX_FAILED = 0.5
+    batches = {}
+    for workers in (0, 2):
+        tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
+        dataset = train_dataset(tiny_cfg)
+        broken = dataset.records[3].name
+        _break(dataset, broken)
+        loader = train_loader(tiny_cfg, World(), dataset)
+        batches[workers] = list(loader)
+    for one, other in zip(batches[0], batches[2], strict=True):
+        assert one.names == other.names and torch.equal(one.clips, other.clips)
+    failures = [failure for batch in batches[0] for failure in batch.failures]
+    assert {(failure.name, failure.reason, failure.lost) for failure in failures} == {(broken, "on purpose", True)}
+    assert all(broken not in batch.names for batch in batches[0])
+
+
+def test_a_broken_test_video_is_never_replaced(tiny_cfg: ConfigNode) -> None:
+    dataset = views_dataset(tiny_cfg, "test")
+    _break(dataset, dataset.records[3].name)
+    videos = list(views_loader(tiny_cfg, World(), dataset))
+    assert [video.record.index for video in videos] == list(range(8))
+    assert [video.frames is None for video in videos] == [index == 3 for index in range(8)]
+    assert videos[3].failures[0].reason == "on purpose"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_broken_videos_in_a_row_end_the_run(tiny_cfg: ConfigNode, workers: int) -> None:
+    tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
+    dataset = train_dataset(tiny_cfg)
+    _break(dataset, *(record.name for record in dataset.records))
+    with pytest.raises(DataError, match="too many videos in a row.*on purpose") as caught:
+        list(train_loader(tiny_cfg, World(), dataset))
+    assert "\n" not in str(caught.value)
+
+
+def test_fewer_videos_than_a_batch(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.TRAIN.BATCH_SIZE = 32
+    with pytest.raises(DataError, match="TRAIN.BATCH_SIZE 32 is more than the 16 videos"):
+        build_loader(tiny_cfg, "train")
+
+
+def test_a_dead_worker_is_told_with_its_file(tiny_cfg: ConfigNode) -> None:
+    dataset = views_dataset(tiny_cfg, "test")
+    victim = dataset.records[2].path
+    opened = dataset.open_medium
+
+    def kill(record: Record) -> object:
+        if record.path == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return opened(record)
+
+    dataset.open_medium = kill  # type: ignore[assignment]
+    with pytest.raises(WorkerError, match=victim.name):
+        list(views_loader(tiny_cfg, World(), dataset))
+
+
+def test_a_hung_worker_is_told_with_its_file_and_ended(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.DATA_LOADER.TIMEOUT = 2
+    dataset = views_dataset(tiny_cfg, "test")
+    victim = dataset.records[2].path
+    opened = dataset.open_medium
+
+    def hang(record: Record) -> object:
+        if record.path == victim:
+            time.sleep(60)
+        return opened(record)
+
+    dataset.open_medium = hang  # type: ignore[assignment]
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=victim.name):
+        list(views_loader(tiny_cfg, World(), dataset))
+    assert time.monotonic() - start < 30
+
+
+def test_frame_orders(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.DATA_LOADER.NUM_WORKERS = 0
+    rows = {}
+    for order in ("normal", "repeated", "shuffled"):
+        tiny_cfg.TEST.FRAME_ORDER = order
+        rows[order] = [video.frame_index[0].tolist() for video in build_loader(tiny_cfg, "test")]
+    assert all(row == sorted(row) for row in rows["normal"])
+    assert all(len(set(row)) == 1 for row in rows["repeated"])
+    assert any(row != sorted(row) for row in rows["shuffled"])
+    assert all(sorted(row) == normal for row, normal in zip(rows["shuffled"], rows["normal"], strict=True))
+
+
+def _break(dataset: object, *names: str) -> None:
+    opened = dataset.open_medium  # type: ignore[attr-defined]
+
+    def open_medium(record: Record) -> object:
+        if record.name in names:
+            raise DecodeError("on purpose")
+        return opened(record)
+
+    dataset.open_medium = open_medium  # type: ignore[attr-defined]
+
+
+def test_arrays_are_never_shared_between_videos(tiny_cfg: ConfigNode) -> None:
+    dataset = views_dataset(tiny_cfg, "test")
+    first = dataset[0].frames.numpy().copy()
+    dataset[1]
+    np.testing.assert_array_equal(dataset[0].frames.numpy(), first)
+
+
+def test_the_same_index_on_another_disk(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
+    tiny_cfg.DATA.PATH_PREFIX = str(tmp_path)
+    with pytest.raises(Exception, match="DATA.PATH_PREFIX"):
+        build_dataset(tiny_cfg, "test")

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from slowfast.demo_data import build as build_module
+from slowfast.demo_data.build import MANIFEST, DemoFormat, build
+from slowfast.demo_data.command_line import main
+from slowfast.demo_data.motion import MOTIONS
+from slowfast.demo_data.settings import SPLITS, DemoSettings
+from slowfast.errors import UserError
+
+TINY = DemoSettings(seed=3, train=16, val=8, test=8, size=32, frames=6)
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "kinetics"
+    assert build(out, TINY, workers=1).made
+    return out
+
+
+def test_kinetics_layout(made):
+    names = (made / "categories.txt").read_text().splitlines()
+    assert names == [f"{name}\t{label}" for label, name in enumerate(MOTIONS)]
+    listed = []
+    for split in SPLITS:
+        lines = [line.split(" ") for line in (made / f"{split}.csv").read_text().splitlines()]
+        assert len(lines) == TINY.count(split)
+        assert set(Counter(label for _, label in lines).values()) == {TINY.count(split) // 8}
+        assert all(list(MOTIONS)[int(label)] == Path(path).parent.name for path, label in lines)
+        listed += [path for path, _ in lines]
+    assert sorted(listed) == sorted(p.relative_to(made).as_posix() for p in made.rglob("*.mp4"))
+
+
+def test_videos_are_h264_and_differ(made):
+    seen = set()
+    for path in made.rglob("*.mp4"):
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert stream.codec_context.name == "h264" and stream.average_rate == 30
+        clip = decoded(path)
+        assert clip.shape == (6, 32, 38, 3)
+        seen.add(clip.tobytes())
+    assert len(seen) == 32  # no clip twice, also not across splits
+
+
+def test_equal_seeds_give_equal_frames_whatever_the_number_of_processes(made, tmp_path):
+    build(tmp_path / "two", TINY, workers=2)
+    paths = sorted(path.relative_to(made) for path in made.rglob("*.mp4"))
+    for path in paths:
+        np.testing.assert_array_equal(decoded(made / path), decoded(tmp_path / "two" / path))
+
+
+def test_second_call_does_nothing_and_other_settings_make_it_anew(tmp_path):
+    out = tmp_path / "demo"
+    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
+    assert build(out, small, workers=1).made
+    before = contents(out)
+    again = build(out, small, workers=1)
+    assert not again.made and again.samples == 3 and again.size > 0
+    assert contents(out) == before
+    assert build(out, DemoSettings(seed=1, train=1, val=1, test=1, size=32, frames=3), workers=1).made
+    assert contents(out) != before
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "index"])
+def test_damaged_folder_is_made_anew(tmp_path, damage):
+    out = tmp_path / "demo"
+    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
+    build(out, small, workers=1)
+    before = contents(out)
+    victim = out / "test.csv" if damage == "index" else next(out.rglob("*.mp4"))
+    if damage == "cut":
+        victim.write_bytes(victim.read_bytes()[:100])
+    else:
+        victim.unlink()
+    assert build(out, small, workers=1).made
+    assert contents(out) == before
+
+
+def test_files_of_others_are_never_lost(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"mine\.txt was not made by this tool"):
+        build(tmp_path, TINY, workers=1)
+    with pytest.raises(UserError, match="is a file"):
+        build(tmp_path / "mine.txt", TINY, workers=1)
+    out = tmp_path / "demo"
+    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
+    build(out, small, workers=1)
+    (out / "notes.txt").write_text("precious")
+    assert not build(out, small, workers=1).made  # nothing is lost by leaving it
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        build(out, TINY, workers=1)
+    assert (out / "notes.txt").read_text() == "precious" == (tmp_path / "mine.txt").read_text()
+
+
+def test_foreign_manifest_is_not_taken_for_ours(tmp_path):
+    (tmp_path / MANIFEST).write_text('{"made_by": "someone else"}')
+    with pytest.raises(UserError, match=MANIFEST):
+        build(tmp_path, TINY, workers=1)
+
+
+def test_failure_leaves_the_old_folder_and_no_rest(tmp_path, monkeypatch):
+    out = tmp_path / "demo"
+    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
+    build(out, small, workers=1)
+    before = contents(out)
+    real = build_module.FORMATS["kinetics"]
+
+    def fail(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
+        real.write_sample(folder, settings, split, number)
+        if split == "val":
+            raise OSError("disk full")
+
+    failing = DemoFormat(real.list_samples, fail, real.write_index)
+    monkeypatch.setitem(build_module.FORMATS, "kinetics", failing)
+    with pytest.raises(OSError, match="disk full"):
+        build(out, TINY, workers=1)
+    assert contents(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_rests_of_killed_calls_are_removed_and_those_of_running_ones_kept(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, alive = tmp_path / f".demo.new-{ended.pid}", tmp_path / f".demo.new-{os.getppid()}"
+    for folder in (dead, alive):
+        folder.mkdir()
+    build(tmp_path / "demo", DemoSettings(train=1, val=1, test=1, size=32, frames=3), workers=1)
+    assert not dead.exists() and alive.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"size": 33}, "--size 33"), ({"size": 16}, "--size 16"), ({"test": 0}, "--test 0"), ({"frames": 1}, "--frames 1"),
+     ({"seed": -1}, "--seed -1")],
+)  # fmt: skip
+def test_unusable_settings_say_which(wrong, words):
+    with pytest.raises(UserError, match=words):
+        DemoSettings(**wrong)
+
+
+def test_unknown_format_lists_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match="there are .*kinetics"):
+        build(tmp_path / "demo", DemoSettings(format="nonsense"))
+
+
+def test_command_line(tmp_path, capsys):
+    out = tmp_path / "demo"
+    words = ["--out", str(out), *"--train 1 --val 1 --test 1 --size 32 --frames 3 --workers 1".split()]
+    assert main(words) == 0
+    assert "3 samples" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "already there" in capsys.readouterr().out
+    assert main([*words, "--workers", "0"]) == 2
+    assert "--workers 0" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path), "--size", "31"]) == 2
+    assert "--size 31" in capsys.readouterr().err
+
+
+def test_tool_runs_from_any_folder(tmp_path):
+    tool = Path(__file__).parents[2] / "tools" / "make_demo_data.py"
+    words = "--out demo --train 1 --val 1 --test 1 --size 32 --frames 3".split()
+    done = subprocess.run([sys.executable, str(tool), *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 samples" in done.stdout and (tmp_path / "demo" / "train.csv").is_file()

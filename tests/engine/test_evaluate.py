@@ -1,0 +1,91 @@
+"""The evaluation loop: every view once, whatever the batch size; failed videos stay, unanswered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast.datasets.failures import FailureLedger
+from slowfast.datasets.types import Failure, Record, TestVideo
+from slowfast.engine.ensemble import Ensemble
+from slowfast.engine.evaluate import evaluate
+from slowfast.engine.forward import ClipForward
+from slowfast.runtime.progress import Progress
+
+SIZE, CLASSES = 4, 3
+FORWARD = ClipForward(torch.device("cpu"), (0.45, 0.4, 0.35), (0.2, 0.25, 0.3), False, None)
+
+
+class Linear(nn.Module):
+    """Logits as a linear function of each clip, counting the clips it saw."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(3 * frames * SIZE * SIZE, CLASSES)
+        self.seen: list[int] = []
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(clips))
+        return self.head(clips.flatten(1))
+
+
+def make_video(index: int, views: int = 2, broken: bool = False) -> TestVideo:
+    generator = torch.Generator().manual_seed(index)
+    record = Record(index, None, f"{index}.mp4", index % CLASSES)  # type: ignore[arg-type]
+    if broken:
+        return TestVideo(record, None, torch.empty(0, 0, dtype=torch.long), [], 0, [Failure(index, record.name, "why")])
+    frames = torch.randint(0, 256, (5, SIZE + index, SIZE + 3, 3), dtype=torch.uint8, generator=generator)
+    rows = torch.randint(0, 5, (views, 2), generator=generator)
+    return TestVideo(record, frames, rows, [(0, 0), (index, 1), (0, 3)], SIZE)
+
+
+def one_by_one(model: Linear, video: TestVideo) -> torch.Tensor:
+    """The slow, plain way: each clip cut out, normalized and computed alone."""
+    logits = []
+    for rows in video.frame_index:
+        for top, left in video.corners:
+            clip = torch.stack([video.frames[row, top : top + SIZE, left : left + SIZE] for row in rows]).double() / 255
+            clip = (clip - torch.tensor(FORWARD.mean)) / torch.tensor(FORWARD.std)
+            logits.append(model.head(clip.permute(3, 0, 1, 2).float().flatten()))
+    return torch.stack(logits).mean(0).softmax(0)
+
+
+def run(videos: list[TestVideo], batch_clips: int) -> tuple[Linear, list, FailureLedger]:
+    model = Linear(frames=2)
+    ledger = FailureLedger(len(videos))
+    progress = Progress("test", len(videos), "videos", shown=False, every=1)
+    results, pace = evaluate(model, iter(videos), FORWARD, Ensemble(), batch_clips, ledger, progress)
+    assert pace.clips == sum(model.seen) and progress.done == len(videos)
+    return model, results, ledger
+
+
+@pytest.mark.parametrize("batch_clips", [1, 4, 5, 7, 1000])
+def test_scores_do_not_depend_on_the_batch(batch_clips: int) -> None:
+    videos = [
+        make_video(0),
+        make_video(1, views=1),
+        make_video(2, broken=True),
+        make_video(3),
+        make_video(4, broken=True),
+    ]
+    model, results, ledger = run(videos, batch_clips)
+    assert [result.record.index for result in results] == [0, 1, 2, 3, 4]
+    assert max(model.seen) <= batch_clips and sum(model.seen) == 6 + 3 + 6
+    for video, result in zip(videos, results, strict=True):
+        if video.frames is None:
+            assert result.scores is None
+        else:
+            torch.testing.assert_close(result.scores.float(), one_by_one(model, video), rtol=1e-5, atol=1e-6)
+    assert [failure.index for failure in ledger.lost] == [2, 4]
+
+
+def test_no_videos() -> None:
+    _, results, _ = run([], 4)
+    assert results == []
+
+
+def test_only_broken_videos() -> None:
+    _, results, ledger = run([make_video(index, broken=True) for index in range(3)], 4)
+    assert [result.scores for result in results] == [None] * 3 and len(ledger.lost) == 3

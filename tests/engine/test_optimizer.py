@@ -1,0 +1,62 @@
+"""Which parameters get weight decay, and that each method is built as configured."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast.config.defaults import get_cfg
+from slowfast.engine.optimizer import OPTIMIZERS, build_optimizer, parameter_groups
+from slowfast.errors import ConfigError
+
+
+def small_network() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 2))
+
+
+def decays(model: nn.Module, **options: object) -> dict[str, float]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = parameter_groups(model, **options)  # type: ignore[arg-type]
+    return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+
+
+def test_no_decay_for_one_dimension() -> None:
+    found = decays(small_network(), weight_decay=0.05, norm_decay=0.3, spare_1d=True)
+    assert {name for name, decay in found.items() if decay} == {"0.weight", "4.weight"}
+
+
+def test_batch_norm_has_its_own_decay() -> None:
+    found = decays(small_network(), weight_decay=0.05, norm_decay=0.0, spare_1d=False)
+    assert {name for name, decay in found.items() if not decay} == {"1.weight", "1.bias"}
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = small_network()
+    model[0].requires_grad_(False)
+    assert "0.weight" not in decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
+
+
+@pytest.mark.parametrize("method", sorted(OPTIMIZERS))
+def test_each_method_lowers_a_loss(method: str) -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZING_METHOD, cfg.SOLVER.BASE_LR = method, 0.05
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = build_optimizer(cfg, model)
+    x, y = torch.randn(16, 3), torch.randn(16, 1)
+    losses = []
+    for _ in range(10):
+        loss = (model(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_unknown_method() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZING_METHOD = "lion"
+    with pytest.raises(ConfigError, match="OPTIMIZING_METHOD 'lion'.*adamw"):
+        build_optimizer(cfg, nn.Linear(1, 1))

@@ -1,0 +1,125 @@
+"""What every registered network must do, at tiny settings. A new network is tested by being registered."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+from slowfast.models import MODELS, build_model
+from slowfast.models.batch_rows import global_batch
+
+CLIP = (3, 8, 32, 32)  # C T H W
+
+# Per network: the settings that make it small for CLIP.
+_TINY_MORPH = ["MORPH.LAYERS", [2, 1, 2, 1], "MORPH.EMBED_DIMS", [16, 24, 32, 40], "MORPH.SEGMENT_DIM", [4, 4, 4, 1]]
+TINY: dict[str, list] = {"MorphMLP": _TINY_MORPH, "MorphMLP_32": _TINY_MORPH}
+
+
+def tiny_config(name: str, **extra: object) -> ConfigNode:
+    cfg = get_cfg()
+    sizes = ["DATA.NUM_FRAMES", CLIP[1], "DATA.TRAIN_CROP_SIZE", CLIP[2], "DATA.TEST_CROP_SIZE", CLIP[2]]
+    cfg.merge_from_list(["MODEL.MODEL_NAME", name, "MODEL.NUM_CLASSES", 5, *sizes, *TINY[name]])
+    cfg.merge_from_list([part for key, value in extra.items() for part in (key.replace("__", "."), value)])
+    return cfg
+
+
+def tiny(name: str, **extra: object) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(tiny_config(name, **extra))
+
+
+def scramble(model: nn.Module) -> nn.Module:
+    """Random values everywhere, so that no module hides behind its initial zeros."""
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng) * (0.5 / p[0].numel() ** 0.5 if p.dim() > 1 else 0.2))
+            p.add_(1.0 if p.dim() == 1 else 0.0)
+    return model
+
+
+def clips(n: int) -> torch.Tensor:
+    return torch.randn(n, *CLIP, generator=torch.Generator().manual_seed(2))
+
+
+def gradients(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a training pass with random draws of its own seed."""
+    model.train().zero_grad()
+    torch.manual_seed(3)
+    with global_batch(2 * len(x), range(1, 1 + len(x))):
+        loss = model(x).square().sum()
+    loss.backward()  # after the context, as a training step may
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def test_every_network_has_a_tiny_setting() -> None:
+    assert TINY.keys() == MODELS.keys()
+
+
+def test_unknown_name_gives_the_nearest() -> None:
+    cfg = tiny_config("MorphMLP")
+    cfg.MODEL.MODEL_NAME = "morphmpl"
+    with pytest.raises(ConfigError, match="morphmpl.*MorphMLP"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+class TestEveryNetwork:
+    @pytest.mark.parametrize("classes", [1, 5])
+    def test_logits_in_training_and_evaluation(self, name: str, classes: int) -> None:
+        model = tiny(name, MODEL__NUM_CLASSES=classes)
+        assert model.train()(clips(2)).shape == (2, classes)
+        logits = model.eval()(clips(2))
+        assert logits.shape == (2, classes) and logits.isfinite().all()
+
+    def test_every_parameter_gets_a_gradient(self, name: str) -> None:
+        model = tiny(name).train()
+        model(clips(2)).square().sum().backward()
+        without = [key for key, p in model.named_parameters() if p.grad is None]
+        assert not without
+        found = gradients(scramble(model), clips(3))
+        assert not [key for key, grad in found.items() if not grad.abs().sum() > 0]
+
+    @pytest.mark.parametrize("amount", [True, 1])
+    def test_checkpointing_changes_no_gradient(self, name: str, amount: bool | int) -> None:
+        plain = scramble(tiny(name, MORPH__DROP_DEPTH_RATE=0.5))
+        saving = tiny(name, MODEL__ACT_CHECKPOINT=amount, MORPH__DROP_DEPTH_RATE=0.5)
+        saving.load_state_dict(plain.state_dict())
+        want, found = gradients(plain, clips(3)), gradients(saving, clips(3))
+        assert all(torch.equal(want[key], found[key]) for key in want)
+
+    def test_a_clip_does_not_depend_on_its_batch(self, name: str) -> None:
+        model = scramble(tiny(name)).eval()
+        x = clips(3)
+        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-5)
+
+    def test_state_dict_round_trip(self, name: str) -> None:
+        model = scramble(tiny(name)).eval()
+        again = tiny(name).eval()
+        again.load_state_dict(copy.deepcopy(model.state_dict()))
+        assert torch.equal(model(clips(1)), again(clips(1)))
+
+    def test_same_seed_same_weights(self, name: str) -> None:
+        first, second = tiny(name).state_dict(), tiny(name).state_dict()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+    def test_bfloat16_autocast_is_close_and_trains(self, name: str) -> None:
+        model = scramble(tiny(name)).eval()
+        want = model(clips(2))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(clips(2))
+            loss = model.train()(clips(2)).square().sum()
+        loss.backward()
+        assert (found.float() - want).abs().max() < 0.05 * want.abs().max()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+    def test_exported_graph_gives_the_same(self, name: str) -> None:
+        model = scramble(tiny(name)).eval()
+        graph = torch.export.export(model, (clips(2),)).module()
+        torch.testing.assert_close(graph(clips(2)), model(clips(2)), rtol=1e-4, atol=1e-4)

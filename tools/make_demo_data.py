@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""Makes demo data in a dataset's own layout.
+
+python tools/make_demo_data.py --format kinetics --out demo/kinetics
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Runs from any folder, whether or not the package is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from slowfast.demo_data.command_line import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,19 @@
+#!/usr/bin/env python3
+"""Trains and tests a network as a config file says.
+
+python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Runs from any folder, whether or not the package is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from slowfast.config.command_line import main
+from slowfast.engine.run import run
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], run))
