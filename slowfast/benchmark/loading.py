@@ -31,6 +31,7 @@ from slowfast.errors import DataError
 # Samples of a run, at least; every run draws the same ones, so that runs differ by the machine alone.
 SAMPLES = 48
 OPEN, DECODE, CONVERT, AUGMENT = "opening and scanning", "decoding", "converting to RGB", "augmentation"
+PROCESSOR = "clips a second of processor time"
 PIECES = (OPEN, DECODE, CONVERT, AUGMENT)
 
 
@@ -40,7 +41,7 @@ class Loading:
 
     clips_per_second: float
     milliseconds: dict[str, float]  # a video, by piece; "rest" is what none of PIECES covers
-    processor_milliseconds: float  # a video: above the clock's time when something ran beside it
+    clips_per_processor_second: float  # what it would be if nothing else ran on the core
 
 
 def measure_loading(cfgs: Mapping[str, ConfigNode], runs: int, samples: int = SAMPLES) -> dict[str, Loading]:
@@ -63,7 +64,7 @@ def loading_figures(group: str, loading: Loading, runs: int) -> list[Figure]:
     """The figures of a collection."""
     figures = [Figure(group, "clips a second", loading.clips_per_second, "clips/s", runs)]
     figures += [Figure(group, piece, value, "ms a video", runs) for piece, value in loading.milliseconds.items()]
-    figures.append(Figure(group, "processor time", loading.processor_milliseconds, "ms a video", runs))
+    figures.append(Figure(group, PROCESSOR, loading.clips_per_processor_second, "clips/s", runs))
     return figures
 
 
@@ -121,4 +122,4 @@ def _summary(seconds: np.ndarray, clips: int) -> Loading:
     *pieces, whole, processor = np.median(seconds, axis=0).mean(axis=0).tolist()
     milliseconds = {piece: 1e3 * value for piece, value in zip(PIECES, pieces, strict=True)}
     milliseconds["rest"] = 1e3 * (whole - sum(pieces))
-    return Loading(clips / whole, milliseconds, 1e3 * processor)
+    return Loading(clips / whole, milliseconds, clips / processor)

@@ -61,7 +61,7 @@ def _forward_backward(step: TrainStep, inputs: torch.Tensor) -> None:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operators make inside the block, while they are alive; `peak` is the most."""
+    """Bytes of the tensors that operators make inside the block, counted while they are alive; `peak` is the most."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -83,17 +83,13 @@ def _forward(step: TrainStep, inputs: torch.Tensor) -> torch.Tensor:
 def _speed_figures(timings: Timings, dtype: str, work: Work, runs: int) -> list[Figure]:
     group = f"network, {dtype}"
     product, forward = f"{dtype} {PRODUCT}", f"{dtype} {FORWARD}"
-    share = timings.ratio(product, forward) * work.macs * work.clips / work.side**3
+    flops, product_flops = 2 * work.macs * work.clips, 2 * work.side**3
+    share = timings.ratio(product, forward) * flops / product_flops
+    name = f"{PRODUCT}, {work.side} x {work.side}"
     figures = [
-        Figure(
-            group,
-            f"{PRODUCT}, {work.side} x {work.side}",
-            2e-9 * work.side**3 / timings.median(product),
-            "GFLOP/s",
-            runs,
-        ),
+        Figure(group, name, product_flops / timings.median(product) / 1e9, "GFLOP/s", runs),
         Figure(group, f"forward of {work.clips} clips", timings.median(forward) / work.clips, "s a clip", runs),
-        Figure(group, "forward, rate", 2e-9 * work.macs * work.clips / timings.median(forward), "GFLOP/s", runs),
+        Figure(group, "forward, rate", flops / timings.median(forward) / 1e9, "GFLOP/s", runs),
         Figure(group, "forward, share of the matrix product's rate", 100 * share, "%", runs),
     ]
     if dtype != FLOAT32:

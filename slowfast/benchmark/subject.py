@@ -10,6 +10,7 @@ import torch
 
 from slowfast.benchmark.videos import changed
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.optimizer import build_optimizer
@@ -38,9 +39,9 @@ def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing
 
 
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
-    """Clips of noise as the loader gives them: uint8 (N, T, S, S, 3)."""
+    """Clips of noise as the loader gives them: uint8 (N, T, S, S, 3); T is 1 where the dataset is one of images."""
     rng = np.random.default_rng(cfg.RNG_SEED)
-    side = cfg.DATA.TRAIN_CROP_SIZE
-    pixels = rng.integers(0, 256, (clips, cfg.DATA.NUM_FRAMES, side, side, 3), dtype=np.uint8)
+    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if dataset_spec(cfg, TRAIN).images else cfg.DATA.NUM_FRAMES
+    pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])

@@ -17,6 +17,7 @@ from slowfast.benchmark.videos import changed
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, build_dataset
 from slowfast.datasets.clip_dataset import TestVideos
+from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import views_of
@@ -63,12 +64,12 @@ def _compare(dataset: TestVideos, group: str, runs: int) -> list[Figure]:
     ]
 
 
-def read_views(dataset: TestVideos, place: int) -> list[torch.Tensor]:
-    """All clips of a video, as they reach the device: uint8 (T, S, S, 3) each."""
+def read_views(dataset: TestVideos, place: int) -> int:
+    """Read a video and cut out its clips one after another, as the evaluation does; how many there are."""
     video = dataset[place]
     for failure in video.failures:
         raise DataError(f"--videos: {failure.name} cannot be read whole: {failure.reason}")
-    return list(views_of(video, CPU))
+    return sum(1 for _ in views_of(video, CPU))
 
 
 def decode_once(path: Path, wanted: set[int], short_side: int) -> list[np.ndarray]:
@@ -81,12 +82,15 @@ def decode_once(path: Path, wanted: set[int], short_side: int) -> list[np.ndarra
         for number, frame in enumerate(container.decode(stream)):
             if number in wanted:
                 image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                height, width = scaled_size(*image.shape[:2], short_side)
+                height, width = scaled_size(image.shape[0], image.shape[1], short_side)
                 frames.append(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
     return frames
 
 
 def _wanted_frames(dataset: TestVideos, record: Record) -> set[int]:
-    with dataset.open_medium(record) as reader:
-        views = dataset.temporal.views(reader.num_frames, reader.fps, dataset.views)
+    try:
+        with dataset.open_medium(record) as reader:
+            views = dataset.temporal.views(reader.num_frames, reader.fps, dataset.views)
+    except DecodeError as error:
+        raise DataError(f"--videos: {record.name} cannot be read: {error}") from error
     return set(views.ravel().tolist())

@@ -28,6 +28,7 @@ class SyntheticClip:
     width: int = 340
     rate: int = 30  # frames a second
     keyframe_interval: int = 250
+    grain: int = 10  # noise of each frame, grey levels up or down; makes it as hard to decode as filmed clips
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:
@@ -47,16 +48,26 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
 
 
 def make_videos(folder: Path, clip: SyntheticClip = SyntheticClip(), count: int = 2) -> list[Path]:
-    """Render and encode synthetic clips, the same for every call. They are easier to decode than filmed ones."""
+    """Render and encode synthetic clips, the same for every call."""
     folder.mkdir(parents=True)
     motions = list(MOTIONS.values())
     paths = []
     for number in range(count):
         rng = np.random.default_rng(number)
         frames = render_clip(motions[number % len(motions)], clip.frames, clip.height, clip.width, rng)
+        _add_grain(frames, clip.grain, rng)
         paths.append(folder / f"synthetic_{number}.mp4")
         _encode(paths[-1], frames, clip)
     return paths
+
+
+def _add_grain(frames: np.ndarray, strength: int, rng: np.random.Generator) -> None:
+    """Noise on uint8 frames (T, H, W, 3), in place: one pattern, moved at random from frame to frame."""
+    height, width = frames.shape[1:3]
+    pattern = rng.integers(-strength, strength + 1, (height, width, 1), dtype=np.int16)
+    for frame in frames:
+        moved = np.roll(pattern, (rng.integers(height), rng.integers(width)), axis=(0, 1))
+        frame[:] = np.clip(frame + moved, 0, 255)
 
 
 def _encode(path: Path, frames: np.ndarray, clip: SyntheticClip) -> None:

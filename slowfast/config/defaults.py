@@ -76,12 +76,20 @@ _C.TEST.FRAME_ORDER = "normal"
 
 # ------------------------------------------------------------------ data
 _C.DATA = ConfigNode()
-# Folder of the index files (train.csv, val.csv, test.csv, categories.txt). [SF]
+# Folder of the index files: train.csv, val.csv, test.csv and categories.txt of kinetics, the lists of sth; the folder
+# of train/ and val/ of imagenet. [SF]
 _C.DATA.PATH_TO_DATA_DIR = ""
 # Prefix of the media paths in the index files; no path may leave it. [SF]
 _C.DATA.PATH_PREFIX = ""
 # Separator between path and label in an index line. [SF]
 _C.DATA.PATH_LABEL_SEPARATOR = " "
+# sth: name of the lists of a split, {} is train or validation (test, where there is one); one that ends in .json
+# means the official lists, their table of labels among them, and videos instead of frames. [M]
+_C.DATA.LABEL_PATH_TEMPLATE = "somesomev1_rgb_{}_split.txt"
+# sth: name of a video's extracted frames, {} is their number from 1. [M]
+_C.DATA.IMAGE_TEMPLATE = "{:05d}.jpg"
+# Training videos of an epoch: uniform (each once) or balanced (as many of each class). [own]
+_C.DATA.SAMPLING = "uniform"
 # Frames of a clip. [SF]
 _C.DATA.NUM_FRAMES = 8
 # Distance of a clip's frames, in frames at TARGET_FPS. [SF]
@@ -90,7 +98,7 @@ _C.DATA.SAMPLING_RATE = 8
 _C.DATA.TARGET_FPS = 30
 # Test views start at multiples of floor(delta / (views - 1)) instead of delta / views. [SF]
 _C.DATA.USE_OFFSET_SAMPLING = False
-# Short side (pixels): drawn from this range in training, its first value in tests with 1 crop. [SF]
+# Short side (pixels): drawn from this range in training, its first value in tests of kinetics with 1 crop. [SF]
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]
 # Range of the crop's share of the frame's area; empty: short-side jitter instead. [SF]
 _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []
@@ -100,6 +108,10 @@ _C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []
 _C.DATA.TRAIN_CROP_SIZE = 224
 # Side of a validation and test crop (pixels). [SF, M: 224]
 _C.DATA.TEST_CROP_SIZE = 224
+# imagenet: the centre crop's share of the short side in evaluation. [SF]
+_C.DATA.IN_VAL_CROP_RATIO = 0.875
+# imagenet: how whole images are scaled in evaluation, always antialiased: bicubic or bilinear. [ConvMLP, EAT]
+_C.DATA.IN_VAL_INTERPOLATION = "bicubic"
 # Flip training clips left to right with probability 1/2. [SF]
 _C.DATA.RANDOM_FLIP = True
 # Mean of each channel in [0, 1] units, in the order fed to the network. [SF]
@@ -136,7 +148,8 @@ _C.AUG.ENABLE = False
 _C.AUG.NUM_SAMPLE = 1
 # Strength of colour jitter, used when AA_TYPE is empty; 0 for none. [SF]
 _C.AUG.COLOR_JITTER = 0.4
-# RandAugment in timm's notation: rand-m(agnitude)-n(umber)-mstd(deviation)-inc(reasing); empty: none. [SF]
+# RandAugment in timm's notation: rand-m(agnitude)-n(umber)-mstd(deviation)-inc(reasing); or AutoAugment's ImageNet
+# policy: autoaugment, autoaugment-mstd0.5; empty: none. [SF]
 _C.AUG.AA_TYPE = "rand-m9-mstd0.5-inc1"
 # Interpolation of training warps: nearest, bilinear, bicubic, random. [SF]
 _C.AUG.INTERPOLATION = "bicubic"
@@ -209,12 +222,18 @@ _C.BN.NUM_BATCHES_PRECISE = 200
 
 # ------------------------------------------------------------------ model
 _C.MODEL = ConfigNode()
-# Registered network; MorphMLP_32, the published name for 32 frames, is the same network. [M]
+# Registered network: MorphMLP for clips (MorphMLP_32, the published name for 32 frames, is the same network);
+# MorphMLPImage, ConvMLP, EAT, evMLP for images. [M, own]
 _C.MODEL.MODEL_NAME = "MorphMLP"
 # Classes of the head. [SF]
 _C.MODEL.NUM_CLASSES = 400
 # cross_entropy, soft_cross_entropy (label smoothing, MixUp). [SF]
 _C.MODEL.LOSS_FUNC = "cross_entropy"
+# Weight of each class in the loss: empty (all 1), balanced (the rarer in training, the heavier), or a file of one
+# number a line, in the order of the labels. [own]
+_C.MODEL.CLASS_WEIGHTS = ""
+# An image network on clips, frame by frame: empty (no), logits or features (what is averaged over time). [own]
+_C.MODEL.FRAMEWISE = ""
 # Recompute activations in the backward pass: False, True (every block) or a number of
 # blocks per stage, counted from its first. [own]
 _C.MODEL.ACT_CHECKPOINT = False
@@ -239,6 +258,58 @@ _C.MORPH.QKV_BIAS = True
 _C.MORPH.DROP_DEPTH_RATE = 0.1
 # Image or video weights to start training from; a missing file is an error of training. [M]
 _C.MORPH.PRETRAIN_PATH = ""
+
+# ConvMLP (arXiv 2109.04454); defaults are ConvMLP-S of the paper.
+_C.CONVMLP = ConfigNode()
+# Blocks of each MLP stage. [ConvMLP]
+_C.CONVMLP.LAYERS = [2, 4, 2]
+# Width of each MLP stage (channels). [ConvMLP]
+_C.CONVMLP.EMBED_DIMS = [128, 256, 512]
+# Hidden width of each stage's MLPs, as a multiple of its width. [ConvMLP]
+_C.CONVMLP.MLP_RATIOS = [2, 2, 2]
+# Width of the tokenizer and the convolution stage (channels). [ConvMLP]
+_C.CONVMLP.CONV_DIM = 64
+# Blocks of the convolution stage. [ConvMLP]
+_C.CONVMLP.CONV_LAYERS = 2
+# Stochastic depth of the last block of each MLP stage; rises linearly from 0 within the stage. [ConvMLP]
+_C.CONVMLP.DROP_DEPTH_RATE = 0.1
+
+# EAT (arXiv 2105.15089); defaults are EAT-Ti of the paper. Images are DATA.TEST_CROP_SIZE pixels wide and high.
+_C.EAT = ConfigNode()
+# Pixels of a token: the square of this. [EAT]
+_C.EAT.PATCH_SIZE = 16
+# Blocks on the tokens. [EAT]
+_C.EAT.LAYERS = 12
+# Blocks in which the learned query attends to the tokens. [EAT]
+_C.EAT.CLASS_LAYERS = 2
+# Width (channels). [EAT]
+_C.EAT.EMBED_DIM = 192
+# Attention heads of a class block; a block on the tokens has half as many, on half the channels. [EAT]
+_C.EAT.HEADS = 4
+# Hidden width of the MLPs, as a multiple of EMBED_DIM. [EAT]
+_C.EAT.MLP_RATIO = 4
+# Order of the pixels: sis (sweep in sweep), sweep, scan; zorder, hilbert for sides that are powers of two. [EAT]
+_C.EAT.PIXEL_ORDER = "sis"
+# Local branch: conv (over three tokens) or attn (among neighbouring tokens). [EAT]
+_C.EAT.LOCAL = "conv"
+# A second query and head for a teacher's answers; the logits are the mean of both. [EAT]
+_C.EAT.DISTILLED = False
+# Stochastic depth of the last block; rises linearly from 0. [EAT]
+_C.EAT.DROP_DEPTH_RATE = 0.1
+
+# evMLP (arXiv 2507.01927); defaults are the paper's network for images of 224 x 224 pixels.
+_C.EVMLP = ConfigNode()
+# Width of each stage (channels). [evMLP]
+_C.EVMLP.EMBED_DIMS = [64, 128, 512, 512, 512, 512]
+# Side of each stage's patches, in pixels for the first and in tokens of the stage before for the others;
+# their product is the side of the images. [evMLP]
+_C.EVMLP.PATCH_SIZES = [7, 2, 2, 2, 2, 2]
+# Blocks of each stage. [evMLP]
+_C.EVMLP.LAYERS = [5, 5, 7, 7, 9, 9]
+# Hidden width of each stage's MLPs, as a multiple of its width. [evMLP]
+_C.EVMLP.MLP_RATIOS = [4, 4, 2, 2, 2, 2]
+# Dropout inside each stage's MLPs. [evMLP]
+_C.EVMLP.DROPOUT_RATES = [0.0, 0.0, 0.0, 0.0, 0.0, 0.2]
 
 # ------------------------------------------------------------------ reports
 _C.TENSORBOARD = ConfigNode()

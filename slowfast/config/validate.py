@@ -56,10 +56,16 @@ def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
 
 
 def _check_model(cfg: ConfigNode) -> None:
-    """The network's own rules, where its class has a `check_config(cfg)` that raises ConfigError."""
+    """The network takes what the datasets give; its own rules, where its class has a `check_config(cfg)`."""
+    from slowfast.datasets.build import DATASETS
     from slowfast.models.build import MODELS
+    from slowfast.models.inputs import check_input
 
-    check: Any = getattr(MODELS[cfg.MODEL.MODEL_NAME], "check_config", None)
+    network = MODELS[cfg.MODEL.MODEL_NAME]
+    for part in (cfg.TRAIN, cfg.TEST):
+        if part.ENABLE:
+            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].images)
+    check: Any = getattr(network, "check_config", None)
     if check is not None:
         check(cfg)
 
@@ -68,15 +74,21 @@ def _check_transforms(cfg: ConfigNode) -> None:
     """What the transforms refuse, without a frame being read; they raise ConfigError themselves."""
     from slowfast.datasets.build import DATASETS  # late, like all below: these rooms import the config
     from slowfast.datasets.mixup import Mixup
-    from slowfast.datasets.transforms import TrainTransform, ViewTransform
+    from slowfast.datasets.transforms import TrainTransform
 
     if cfg.TRAIN.ENABLE:
         TrainTransform.from_config(cfg)
-        ViewTransform.from_config(cfg, short_side=DATASETS[cfg.TRAIN.DATASET].view_short_side(cfg), crops=1)
+        DATASETS[cfg.TRAIN.DATASET].view_transform(cfg, 1)
         if cfg.MIXUP.ENABLE:
             Mixup.from_config(cfg)
-    if cfg.TEST.ENABLE and cfg.TEST.NUM_SPATIAL_CROPS == 1:
-        ViewTransform.from_config(cfg, short_side=DATASETS[cfg.TEST.DATASET].view_short_side(cfg), crops=1)
+    if cfg.TEST.ENABLE:
+        spec = DATASETS[cfg.TEST.DATASET]
+        spec.view_transform(cfg, cfg.TEST.NUM_SPATIAL_CROPS)
+        if spec.images and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
+            raise ConfigError(
+                f"TEST.NUM_ENSEMBLE_VIEWS {cfg.TEST.NUM_ENSEMBLE_VIEWS}: an image of TEST.DATASET {cfg.TEST.DATASET} "
+                "has one temporal view; set it to 1"
+            )
 
 
 def _check_schedule(cfg: ConfigNode) -> None:
@@ -98,8 +110,11 @@ def _check_schedule(cfg: ConfigNode) -> None:
 
 
 def _check_loss(cfg: ConfigNode) -> None:
+    from slowfast.engine.class_weights import class_weights
     from slowfast.engine.losses import SOFT_LOSSES
 
+    if cfg.TRAIN.ENABLE:
+        class_weights(cfg.MODEL.CLASS_WEIGHTS, [0], cfg.MODEL.NUM_CLASSES)  # its file is read
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
         raise ConfigError(
             f"MIXUP.ENABLE gives mixed labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} cannot take; "

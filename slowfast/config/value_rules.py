@@ -15,6 +15,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.FRAME_ORDER": ("normal", "repeated", "shuffled"),
     "BN.NORM_TYPE": ("batchnorm", "sync_batchnorm"),
+    "MODEL.FRAMEWISE": ("", "logits", "features"),
 }
 # Keys whose choices are the names in a registry: its module and attribute, imported when a config is checked.
 REGISTRIES = {
@@ -22,6 +23,8 @@ REGISTRIES = {
     "TRAIN.AMP_DTYPE": ("slowfast.engine.forward", "AMP_DTYPES"),
     "TEST.DATASET": ("slowfast.datasets.build", "DATASETS"),
     "TEST.ENSEMBLE_ON": ("slowfast.engine.ensemble", "ENSEMBLE_ON"),
+    "DATA.SAMPLING": ("slowfast.datasets.build", "SAMPLING"),
+    "DATA.IN_VAL_INTERPOLATION": ("slowfast.datasets.resize", "FILTERS"),
     "DATA.DECODING_BACKEND": ("slowfast.datasets.decode", "BACKENDS"),
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.ensemble", "JOIN"),
     "AUG.RE_MODE": ("slowfast.datasets.random_erasing", "MODES"),
@@ -29,6 +32,8 @@ REGISTRIES = {
     "SOLVER.LR_POLICY": ("slowfast.engine.schedule", "POLICIES"),
     "MODEL.MODEL_NAME": ("slowfast.models.build", "MODELS"),
     "MODEL.LOSS_FUNC": ("slowfast.engine.losses", "LOSSES"),
+    "EAT.PIXEL_ORDER": ("slowfast.models.pixel_order", "PIXEL_ORDERS"),
+    "EAT.LOCAL": ("slowfast.models.eat", "LOCAL_BRANCHES"),
 }
 
 AT_LEAST_1 = frozenset(
@@ -36,18 +41,24 @@ AT_LEAST_1 = frozenset(
     " TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE DATA.TARGET_FPS"
     " DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE DATA_LOADER.PREFETCH_FACTOR"
     " AUG.NUM_SAMPLE AUG.RE_COUNT SOLVER.MAX_EPOCH BN.NUM_BATCHES_PRECISE MODEL.NUM_CLASSES"
-    " MORPH.LAYERS MORPH.SEGMENT_DIM MORPH.EMBED_DIMS MORPH.MLP_RATIOS".split()
+    " MORPH.LAYERS MORPH.SEGMENT_DIM MORPH.EMBED_DIMS MORPH.MLP_RATIOS"
+    " CONVMLP.LAYERS CONVMLP.EMBED_DIMS CONVMLP.MLP_RATIOS CONVMLP.CONV_DIM"
+    " EAT.PATCH_SIZE EAT.LAYERS EAT.CLASS_LAYERS EAT.EMBED_DIM EAT.HEADS EAT.MLP_RATIO"
+    " EVMLP.EMBED_DIMS EVMLP.PATCH_SIZES EVMLP.LAYERS EVMLP.MLP_RATIOS".split()
 )
 AT_LEAST_0 = frozenset(
     "NUM_GPUS SHARD_ID RNG_SEED TRAIN.CHECKPOINT_KEEP DATA.DECODING_THREADS DATA_LOADER.NUM_WORKERS"
     " DATA_LOADER.TIMEOUT AUG.COLOR_JITTER MIXUP.ALPHA MIXUP.CUTMIX_ALPHA SOLVER.COSINE_END_LR SOLVER.STEPS"
     " SOLVER.LRS SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_VAL"
-    " SOLVER.CLIP_GRAD_L2NORM BN.WEIGHT_DECAY".split()
+    " SOLVER.CLIP_GRAD_L2NORM BN.WEIGHT_DECAY CONVMLP.CONV_LAYERS".split()
 )
-ABOVE_0 = frozenset({"SOLVER.BASE_LR", "DATA.STD"})
-FROM_0_TO_1 = frozenset("DATA.MAX_FAILED DATA.MEAN AUG.RE_PROB MIXUP.PROB MIXUP.SWITCH_PROB MODEL.EMA_DECAY".split())
+ABOVE_0 = frozenset({"SOLVER.BASE_LR", "DATA.STD", "DATA.IN_VAL_CROP_RATIO"})
+FROM_0_TO_1 = frozenset(
+    "DATA.IN_VAL_CROP_RATIO DATA.MAX_FAILED DATA.MEAN AUG.RE_PROB MIXUP.PROB MIXUP.SWITCH_PROB MODEL.EMA_DECAY".split()
+)
 FROM_0_BELOW_1 = frozenset(
-    "MIXUP.LABEL_SMOOTH_VALUE SOLVER.MOMENTUM SOLVER.DAMPENING SOLVER.BETAS MORPH.DROP_DEPTH_RATE".split()
+    "MIXUP.LABEL_SMOOTH_VALUE SOLVER.MOMENTUM SOLVER.DAMPENING SOLVER.BETAS MORPH.DROP_DEPTH_RATE"
+    " CONVMLP.DROP_DEPTH_RATE EAT.DROP_DEPTH_RATE EVMLP.DROPOUT_RATES".split()
 )
 # Each rule: its keys, the test, and how it reads after "must be".
 RANGES = (
@@ -64,6 +75,11 @@ LENGTHS = {
     "DATA.TRAIN_JITTER_SCALES": 2,
     "SOLVER.BETAS": 2,
 }
+# Keys whose {} stands for something, with two examples of it: both must give a name, and another one.
+TEMPLATES: dict[str, tuple[str | int, str | int]] = {
+    "DATA.LABEL_PATH_TEMPLATE": ("train", "validation"),
+    "DATA.IMAGE_TEMPLATE": (1, 2),
+}
 NOT_EMPTY = frozenset({"OUTPUT_DIR", "DATA.PATH_LABEL_SEPARATOR"})
 
 
@@ -76,6 +92,8 @@ def check_values(cfg: ConfigNode) -> None:
         if key in NOT_EMPTY and not value:
             raise ConfigError(f"{key} is empty; give it a value")
         _check_range(key, value)
+        if key in TEMPLATES:
+            _check_template(key, value)
 
 
 def choices(key: str) -> tuple[str | int, ...]:
@@ -94,7 +112,9 @@ def _check_choice(key: str, value: Any) -> None:
         raise ConfigError(f"{key} {value}: must be {' or '.join(map(str, known))}")
     names = sorted(map(str, known))
     near = nearest_name(value, names)
-    raise ConfigError(f"{key}: there is no {value!r}; the nearest is {near} (of {', '.join(names)})")
+    raise ConfigError(
+        f"{key}: there is no {value!r}; the nearest is {near} (of {', '.join(name or 'empty' for name in names)})"
+    )
 
 
 def _check_range(key: str, value: Any) -> None:
@@ -103,3 +123,13 @@ def _check_range(key: str, value: Any) -> None:
         if key in keys and not all(is_right(element) for element in elements):
             each = "each element " if isinstance(value, list) else ""
             raise ConfigError(f"{key} {value}: {each}must be {meaning}")
+
+
+def _check_template(key: str, value: str) -> None:
+    one, other = TEMPLATES[key]
+    try:
+        usable = value.format(one) != value.format(other)
+    except (ValueError, IndexError, KeyError, AttributeError):
+        usable = False
+    if not usable:
+        raise ConfigError(f"{key} {value!r} must hold one {{}} for such values as {one!r} and {other!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,15 @@ from pathlib import Path
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.decode import VideoReader, open_video
+from slowfast.datasets.decode.frames import FrameFolderReader
+from slowfast.datasets.decode.image import ImageReader
+from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.index.something import is_official, official_class_names, read_something_index
 from slowfast.datasets.loader import TestLoader, TrainLoader
 from slowfast.datasets.order import EpochBatches, batch_parts
-from slowfast.datasets.temporal import SpanSampling, TemporalSampling
+from slowfast.datasets.resize import antialiased
+from slowfast.datasets.temporal import SegmentSampling, SingleImage, SpanSampling, TemporalSampling
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError
@@ -21,6 +27,9 @@ from slowfast.runtime.distributed import World
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
+# DATA.SAMPLING: each video once an epoch, or each class equally often.
+BALANCED = "balanced"
+SAMPLING = ("uniform", BALANCED)
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,11 @@ class DatasetSpec:
     read_class_names: Callable[[ConfigNode], list[str] | None]
     open_medium: Callable[[ConfigNode, Record], VideoReader]  # raises DecodeError
     temporal: Callable[[ConfigNode], TemporalSampling]
-    view_short_side: Callable[[ConfigNode], int]  # pixels, for a test with one crop
+    view_transform: Callable[[ConfigNode, int], ViewTransform]  # (cfg, spatial crops); raises ConfigError
+    images: bool = False  # single images: networks get (B, 3, H, W), and there is one temporal view
 
 
+# ------------------------------------------------------------------ Kinetics
 def _kinetics_index(cfg: ConfigNode, split: str) -> list[Record]:
     data = cfg.DATA
     return read_kinetics_index(
@@ -49,13 +60,78 @@ def _open_video(cfg: ConfigNode, record: Record) -> VideoReader:
     return open_video(record.path, cfg.DATA.DECODING_BACKEND, cfg.DATA.DECODING_THREADS)
 
 
-def _jitter_short_side(cfg: ConfigNode) -> int:
-    return int(cfg.DATA.TRAIN_JITTER_SCALES[0])
+def _kinetics_views(cfg: ConfigNode, crops: int) -> ViewTransform:
+    size = cfg.DATA.TEST_CROP_SIZE
+    return ViewTransform(size, cfg.DATA.TRAIN_JITTER_SCALES[0] if crops == 1 else size, crops)
 
 
-KINETICS = DatasetSpec(_kinetics_index, _kinetics_names, _open_video, SpanSampling.from_config, _jitter_short_side)
+KINETICS = DatasetSpec(_kinetics_index, _kinetics_names, _open_video, SpanSampling.from_config, _kinetics_views)
 
-DATASETS: dict[str, DatasetSpec] = {"kinetics": KINETICS}
+
+# ------------------------------------------------------------------ Something-Something
+def _something_index(cfg: ConfigNode, split: str) -> list[Record]:
+    data = cfg.DATA
+    folder, template = Path(data.PATH_TO_DATA_DIR), data.LABEL_PATH_TEMPLATE
+    return read_something_index(folder, template, split, data.PATH_PREFIX, cfg.MODEL.NUM_CLASSES)
+
+
+def _something_names(cfg: ConfigNode) -> list[str] | None:
+    folder, template = Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.DATA.LABEL_PATH_TEMPLATE
+    if is_official(template):
+        return official_class_names(folder, template, cfg.MODEL.NUM_CLASSES)
+    return read_class_names(folder, cfg.MODEL.NUM_CLASSES)
+
+
+def _open_frames_or_video(cfg: ConfigNode, record: Record) -> VideoReader:
+    if record.frames is None:
+        return _open_video(cfg, record)
+    return FrameFolderReader(record.path, cfg.DATA.IMAGE_TEMPLATE, record.frames, cfg.DATA.TARGET_FPS)
+
+
+def _something_views(cfg: ConfigNode, crops: int) -> ViewTransform:
+    return ViewTransform(cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE, crops)
+
+
+SOMETHING = DatasetSpec(
+    _something_index, _something_names, _open_frames_or_video, SegmentSampling.from_config, _something_views
+)
+
+
+# ------------------------------------------------------------------ ImageNet
+def _imagenet_index(cfg: ConfigNode, split: str) -> list[Record]:
+    data = cfg.DATA
+    return read_imagenet_index(
+        Path(data.PATH_TO_DATA_DIR), split, data.PATH_PREFIX, data.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES
+    )
+
+
+def _imagenet_names(cfg: ConfigNode) -> list[str] | None:
+    return read_image_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.DATA.PATH_PREFIX, cfg.MODEL.NUM_CLASSES)
+
+
+def _open_image(cfg: ConfigNode, record: Record) -> VideoReader:
+    return ImageReader(record.path)
+
+
+def _imagenet_views(cfg: ConfigNode, crops: int) -> ViewTransform:
+    """As published networks were evaluated: short side = crop / ratio, rounded down; a half pixel goes to the even."""
+    size = cfg.DATA.TEST_CROP_SIZE
+    short_side = math.floor(size / cfg.DATA.IN_VAL_CROP_RATIO) if crops == 1 else size
+    return ViewTransform(size, short_side, crops, antialiased(cfg.DATA.IN_VAL_INTERPOLATION), centre=round)
+
+
+IMAGENET = DatasetSpec(
+    _imagenet_index, _imagenet_names, _open_image, SingleImage.from_config, _imagenet_views, images=True
+)
+
+# sth is ssv1 or ssv2 as DATA.LABEL_PATH_TEMPLATE and DATA.IMAGE_TEMPLATE say; so are they.
+DATASETS: dict[str, DatasetSpec] = {
+    "kinetics": KINETICS,
+    "sth": SOMETHING,
+    "ssv1": SOMETHING,
+    "ssv2": SOMETHING,
+    "imagenet": IMAGENET,
+}
 
 
 def dataset_name(cfg: ConfigNode, split: str) -> str:
@@ -96,10 +172,11 @@ def train_dataset(cfg: ConfigNode) -> TrainClips:
         spec.read_index(cfg, TRAIN),
         functools.partial(spec.open_medium, cfg),
         spec.temporal(cfg),
-        TrainTransform.from_config(cfg),
+        TrainTransform.from_config(cfg, shrink_first=spec.images),
         samples=cfg.AUG.NUM_SAMPLE,
         seed=cfg.RNG_SEED,
         max_failed=cfg.DATA.MAX_FAILED,
+        balanced=cfg.DATA.SAMPLING == BALANCED,
     )
 
 
@@ -108,12 +185,11 @@ def views_dataset(cfg: ConfigNode, split: str) -> TestVideos:
     spec = dataset_spec(cfg, split)
     testing = split == TEST
     views, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if testing else (1, 1)
-    short_side = spec.view_short_side(cfg) if crops == 1 else cfg.DATA.TEST_CROP_SIZE
     return TestVideos(
         spec.read_index(cfg, split),
         functools.partial(spec.open_medium, cfg),
         spec.temporal(cfg),
-        ViewTransform.from_config(cfg, short_side=short_side, crops=crops),
+        spec.view_transform(cfg, crops),
         views=views,
         order=cfg.TEST.FRAME_ORDER if testing else "normal",
         seed=cfg.RNG_SEED,

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from slowfast.datasets.decode import DecodeError, VideoReader
-from slowfast.datasets.order import VIEW, Key, epoch_order, generator
+from slowfast.datasets.order import VIEW, Key, balanced_order, epoch_order, generator
 from slowfast.datasets.sampling import frame_order
 from slowfast.datasets.temporal import TemporalSampling
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
@@ -53,6 +53,8 @@ class Activity:
 class TrainClips(Dataset[TrainSample]):
     """Augmented copies of a random clip; a key (epoch, place in the epoch's order) always gives the same ones.
 
+    `balanced`: an epoch has as many videos of each class, and a video that comes twice gives other clips.
+
     A video that cannot be read is noted, and the next of the same epoch's order takes its place, at most
     `max_failed` (a share) of all videos in a row.
     """
@@ -66,13 +68,16 @@ class TrainClips(Dataset[TrainSample]):
         samples: int = 1,
         seed: int = 0,
         max_failed: float = 0.01,
+        balanced: bool = False,
     ) -> None:
         self.records, self.open_medium = records, open_medium
         self.temporal, self.transform = temporal, transform
         self.samples, self.seed = samples, seed
         self.tries = min(math.floor(max_failed * len(records)) + 1, len(records))
         self.activity = Activity()
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(epoch_order, len(records), seed))
+        labels = [record.label for record in records]
+        order = functools.partial(balanced_order, labels) if balanced else functools.partial(epoch_order, len(records))
+        self._order = functools.lru_cache(maxsize=2)(functools.partial(order, seed))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -82,11 +87,11 @@ class TrainClips(Dataset[TrainSample]):
         order = self._order(epoch)
         failures: list[Failure] = []
         for step in range(self.tries):
-            place = int(order[(start + step) % len(order)])
+            repeat, place = divmod(int(order[(start + step) % len(order)]), len(self.records))
             record = self.records[place]
             self.activity.start(place)
             try:
-                clips, missing = self._read(record, epoch)
+                clips, missing = self._read(record, epoch, record.index + repeat * len(self.records))
             except DecodeError as error:
                 failures.append(Failure(record.index, record.name, str(error)))
                 continue
@@ -97,11 +102,11 @@ class TrainClips(Dataset[TrainSample]):
             return TrainSample(record, clips, failures)
         return TrainSample(record, None, failures)
 
-    def _read(self, record: Record, epoch: int) -> tuple[np.ndarray, str | None]:
+    def _read(self, record: Record, epoch: int, draw: int) -> tuple[np.ndarray, str | None]:
         with self.open_medium(record) as reader:
-            rng = generator(VIEW, self.seed, epoch, record.index)
+            rng = generator(VIEW, self.seed, epoch, draw)
             decoded = reader.read(self.temporal.train(reader.num_frames, reader.fps, rng))  # rows (T,)
-        draws = (generator(VIEW, self.seed, epoch, record.index, sample + 1) for sample in range(self.samples))
+        draws = (generator(VIEW, self.seed, epoch, draw, sample + 1) for sample in range(self.samples))
         clips = [self.transform(decoded.frames, decoded.rows, rng) for rng in draws]
         return np.stack(clips), decoded.missing  # (S, T, H, W, C)
 

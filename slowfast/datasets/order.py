@@ -5,7 +5,7 @@ B videos of a batch over all processes, A accumulation steps, W processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -24,6 +24,25 @@ def generator(stream: int, *numbers: int) -> np.random.Generator:
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of `count` videos in an epoch: int64 (count,)."""
     return generator(ORDER, seed, epoch).permutation(count)
+
+
+def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch of `count` draws in which all classes come equally often: int64 (count,).
+
+    Every class is drawn once before one is drawn again, and so is every video of a class. A small class's videos come
+    several times: a draw is the video's place plus `count` times how often it came before in the epoch.
+    """
+    rng = generator(ORDER, seed, epoch)
+    _, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    classes, count = int(numbers.max()) + 1, len(numbers)
+    rounds = [rng.permutation(classes) for _ in range(-(-count // classes))]
+    chosen = np.concatenate(rounds)[:count]  # a class for each draw
+    order = np.empty(count, np.int64)
+    for number in range(classes):
+        videos, draws = np.flatnonzero(numbers == number), np.flatnonzero(chosen == number)
+        passes = [rng.permutation(videos) + count * repeat for repeat in range(-(-len(draws) // len(videos)))]
+        order[draws] = np.concatenate(passes)[: len(draws)] if passes else []
+    return order
 
 
 def batch_parts(size: int, parts: int) -> list[list[int]]:

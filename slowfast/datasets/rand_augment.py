@@ -62,6 +62,9 @@ _INCREASING: dict[str, _Argument] = _COMMON | {
     ),
 }
 
+# The ranges of AutoAugment's paper (arXiv 1805.09501, table 6), read from their lower ends: 4 to 8 bits are kept.
+PAPER: dict[str, _Argument] = _PLAIN | {"posterize": lambda level, rng: 4 + int(level * 4)}
+
 
 @dataclass(frozen=True)
 class RandAugment:
@@ -106,7 +109,7 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
         raise ConfigError(
             f"AUG.AA_TYPE {aa_type!r} is not understood; the form is rand-m<magnitude 0 to 10>-n<operations>"
             "-mstd<deviation>-mmax<0 to 10>-inc<0 or 1>, every part after rand optional, "
-            "for example rand-m7-n4-mstd0.5-inc1; leave it empty for no RandAugment"
+            "for example rand-m7-n4-mstd0.5-inc1; autoaugment is AutoAugment's policy; leave it empty for neither"
         )
     return RandAugment(
         magnitude=float(found.get("m", _MAX_MAGNITUDE)),

@@ -8,7 +8,7 @@ crop of Inception (arXiv 1409.4842).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -125,11 +125,16 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return short_side * height // width, short_side
 
 
-def view_corners(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
-    """(top, left) of 1 (centre) or 3 (start, centre, end of the long side) square crops of a frame."""
-    centre = (math.ceil((height - size) / 2), math.ceil((width - size) / 2))
+def view_corners(
+    height: int, width: int, size: int, crops: int, centre: Callable[[float], int] = math.ceil
+) -> list[tuple[int, int]]:
+    """(top, left) of 1 (centre) or 3 (start, centre, end of the long side) square crops of a frame.
+
+    `centre` rounds half of what is left over: up in the published video code.
+    """
+    top, left = centre((height - size) / 2), centre((width - size) / 2)
     if crops == 1:
-        return [centre]
+        return [(top, left)]
     if height > width:
-        return [(0, centre[1]), centre, (height - size, centre[1])]
-    return [(centre[0], 0), centre, (centre[0], width - size)]
+        return [(0, left), (top, left), (height - size, left)]
+    return [(top, 0), (top, left), (top, width - size)]

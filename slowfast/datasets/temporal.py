@@ -49,3 +49,41 @@ class SpanSampling:
     def views(self, n: int, fps: float, views: int) -> np.ndarray:
         """Clips spread over the medium: int64 (V, T)."""
         return sampling.span_views(n, self._span(fps), self.num_frames, views, self.offset_sampling)
+
+
+@dataclass(frozen=True)
+class SegmentSampling:
+    """Clips of one frame from each of T equal segments of the whole medium, as Something-Something is sampled."""
+
+    num_frames: int
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> SegmentSampling:
+        """DATA.NUM_FRAMES segments."""
+        return cls(cfg.DATA.NUM_FRAMES)
+
+    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+        """A random frame of each segment: int64 (T,)."""
+        return sampling.segment_train(n, self.num_frames, rng)
+
+    def views(self, n: int, fps: float, views: int) -> np.ndarray:
+        """Views that take other frames of the segments: int64 (V, T)."""
+        return sampling.segment_views(n, self.num_frames, views)
+
+
+@dataclass(frozen=True)
+class SingleImage:
+    """The one frame that an image is."""
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> SingleImage:
+        """Nothing to choose."""
+        return cls()
+
+    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+        """int64 (1,)."""
+        return np.zeros(1, np.int64)
+
+    def views(self, n: int, fps: float, views: int) -> np.ndarray:
+        """int64 (V, 1), all the same."""
+        return np.zeros((views, 1), np.int64)

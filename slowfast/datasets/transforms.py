@@ -5,16 +5,19 @@ U distinct frames, T frames of a clip, H height, W width, S side of the crop, C 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-import cv2
 import numpy as np
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.auto_augment import is_auto_augment, parse_auto_augment
 from slowfast.datasets.color_jitter import draw_color_jitter
 from slowfast.datasets.photometric import apply_photometric
 from slowfast.datasets.rand_augment import AugmentOp, parse_rand_augment
 from slowfast.datasets.random_erasing import RandomErasing
+from slowfast.datasets.resize import Resize, resize_plain, shrink
 from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
 from slowfast.datasets.types import Crop
 from slowfast.datasets.warp import GEOMETRIC, INTERPOLATIONS, op_matrix, resample, view_matrix
@@ -23,8 +26,15 @@ from slowfast.errors import ConfigError
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 
 
+class AugmentPolicy(Protocol):
+    """Which operations a clip gets."""
+
+    def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
+        """The operations of one clip, in the order they apply."""
+
+
 class TrainTransform:
-    """A random crop of S x S pixels with flip, RandAugment or colour jitter, and random erasing.
+    """A random crop of S x S pixels with flip, RandAugment, AutoAugment or colour jitter, and random erasing.
 
     All frames of a clip share one draw. Each distinct frame is resampled once, straight to the crop: RandAugment's
     warps act on the whole frame and are joined with crop, resize and flip into one matrix. Its photometric
@@ -44,26 +54,30 @@ class TrainTransform:
         color_jitter: float = 0.0,
         interpolation: str = "bilinear",
         erasing: RandomErasing | None = None,
+        shrink_first: bool = False,
     ) -> None:
         """Plain values of the keys that `from_config` reads; ConfigError names the key of an unusable one.
 
         `scales_relative` and `aspect_relative` (both or none) select the random resized crop instead of
-        short-side jitter; `color_jitter` is used only where `aa_type` is empty.
+        short-side jitter; `color_jitter` is used only where `aa_type` is empty. `shrink_first`: frames from which the
+        crop would leave out pixels are shrunk by a whole number before, as photographs of many megapixels need it.
         """
         self.crop_size = crop_size
         self.jitter_scales = jitter_scales
         self.scales_relative = scales_relative
         self.aspect_relative = aspect_relative
         self.flip = flip
-        self.policy = parse_rand_augment(aa_type) if aa_type else None
+        parse = parse_auto_augment if is_auto_augment(aa_type) else parse_rand_augment
+        self.policy: AugmentPolicy | None = parse(aa_type) if aa_type else None
         self.color_jitter = color_jitter
         self.interpolation = interpolation
         self.erasing = erasing
+        self.shrink_first = shrink_first
         self._check()
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode) -> TrainTransform:
-        """The training transform of DATA.* and, where AUG.ENABLE, AUG.*."""
+    def from_config(cls, cfg: ConfigNode, *, shrink_first: bool = False) -> TrainTransform:
+        """The training transform of DATA.* and, where AUG.ENABLE, AUG.*; the data set says whether to shrink first."""
         augment = cfg.AUG.ENABLE
         order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are R G B here
         mean, std = cfg.DATA.MEAN[order], cfg.DATA.STD[order]
@@ -78,6 +92,7 @@ class TrainTransform:
             color_jitter=cfg.AUG.COLOR_JITTER if augment else 0.0,
             interpolation=cfg.AUG.INTERPOLATION,
             erasing=RandomErasing(cfg.AUG.RE_PROB, cfg.AUG.RE_MODE, cfg.AUG.RE_COUNT, mean, std) if erase else None,
+            shrink_first=shrink_first,
         )
 
     def _check(self) -> None:
@@ -105,6 +120,9 @@ class TrainTransform:
         ops = self._draw_ops(rng)
         crop = self._draw_crop(height, width, rng)
         flip = self.flip and rng.random() < 0.5
+        if self.shrink_first:
+            frames, crop = shrink(frames, crop, self.crop_size)
+            height, width = frames.shape[1:3]
         interpolation = self.interpolation
         if interpolation == "random":
             interpolation = _RANDOM_INTERPOLATION[rng.integers(2)]
@@ -145,10 +163,18 @@ class ViewTransform:
     """Frames scaled once for all spatial views of a test or validation, and where those views lie.
 
     `short_side` (pixels) is what the short side is scaled to, `crops` the number of views: 1 (centre) or 3
-    (start, centre, end of the long side).
+    (start, centre, end of the long side). `resize` scales frames (U, H, W, C) to (height, width); `centre` rounds the
+    distance of a centred crop from the edge.
     """
 
-    def __init__(self, crop_size: int, short_side: int, crops: int) -> None:
+    def __init__(
+        self,
+        crop_size: int,
+        short_side: int,
+        crops: int,
+        resize: Resize = resize_plain,
+        centre: Callable[[float], int] = math.ceil,
+    ) -> None:
         if short_side < crop_size:
             raise ConfigError(
                 f"DATA.TEST_CROP_SIZE is {crop_size}, but frames are scaled to a short side of {short_side} "
@@ -159,11 +185,8 @@ class ViewTransform:
         self.crop_size = crop_size
         self.short_side = short_side
         self.crops = crops
-
-    @classmethod
-    def from_config(cls, cfg: ConfigNode, *, short_side: int, crops: int) -> ViewTransform:
-        """Views of DATA.TEST_CROP_SIZE pixels; the data set says to which short side frames are scaled."""
-        return cls(cfg.DATA.TEST_CROP_SIZE, short_side, crops)
+        self.resize = resize
+        self.centre = centre
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Frames (U, H', W', C) scaled from (U, H, W, C), and (top, left) of each square crop inside them.
@@ -171,10 +194,5 @@ class ViewTransform:
         Frames that have the size already are returned as they are, not copied.
         """
         height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
-        corners = view_corners(height, width, self.crop_size, self.crops)
-        if (height, width) == frames.shape[1:3]:
-            return frames, corners
-        scaled = np.empty((len(frames), height, width, 3), np.uint8)
-        for source, target in zip(frames, scaled, strict=True):
-            cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
-        return scaled, corners
+        corners = view_corners(height, width, self.crop_size, self.crops, self.centre)
+        return (frames if (height, width) == frames.shape[1:3] else self.resize(frames, height, width)), corners

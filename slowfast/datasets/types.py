@@ -23,6 +23,7 @@ class Record:
     path: Path  # where to read
     name: str  # as it stands in the index file; used in every report
     label: int
+    frames: int | None = None  # images in the folder `path`, by the index; None: the medium is a file
 
 
 @dataclass(frozen=True)

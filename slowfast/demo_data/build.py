@@ -18,7 +18,7 @@ import cv2
 import psutil
 from tqdm import tqdm
 
-from slowfast.demo_data import kinetics
+from slowfast.demo_data import imagenet, kinetics, something
 from slowfast.demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 
@@ -33,11 +33,24 @@ class DemoFormat:
     list_samples: Callable[[DemoSettings], list[tuple[str, int]]]  # -> (split, number) of each
     write_sample: Callable[[Path, DemoSettings, str, int], None]  # one sample under the folder
     write_index: Callable[[Path, DemoSettings], None]  # class names and lists
+    usual: DemoSettings = DemoSettings()
 
 
-# A new layout is a file beside kinetics.py and a line here.
+# A new layout is a file beside kinetics.py and an entry here.
 FORMATS: dict[str, DemoFormat] = {
     "kinetics": DemoFormat(kinetics.list_samples, kinetics.write_sample, kinetics.write_index),
+    "something": DemoFormat(
+        kinetics.list_samples,
+        something.write_sample,
+        something.write_index,
+        DemoSettings(format="something", train=1280, test=160, size=64, frames=16),
+    ),
+    "imagenet": DemoFormat(
+        kinetics.list_samples,
+        imagenet.write_sample,
+        imagenet.write_index,
+        DemoSettings(format="imagenet", train=4000, val=400, test=400, size=64),
+    ),
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from slowfast.demo_data.build import FORMATS, build
-from slowfast.demo_data.settings import SPLITS, DemoSettings
+from slowfast.demo_data.settings import SPLITS
 from slowfast.errors import UserError
 
 HELP = """Makes demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same
@@ -17,16 +18,18 @@ settings, it only checks what is there."""
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    standard = DemoSettings()
+    usual = {name: layout.usual for name, layout in FORMATS.items()}
     parser = argparse.ArgumentParser(prog="make_demo_data.py", description=HELP, allow_abbrev=False)
-    parser.add_argument("--format", default=standard.format, choices=sorted(FORMATS), help="layout to write")
+    parser.add_argument("--format", default="kinetics", choices=sorted(FORMATS), help="layout to write")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seed", type=int, default=standard.seed, help="equal seeds give equal frames")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal frames")
     for split in SPLITS:
-        count = standard.count(split)
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"{split} samples (default {count})")
-    parser.add_argument("--size", type=int, default=standard.size, help="height of the frames, pixels, even")
-    parser.add_argument("--frames", type=int, default=standard.frames, help="frames of a clip, at 30 a second")
+        counts = ", ".join(f"{name} {settings.count(split)}" for name, settings in usual.items())
+        parser.add_argument(f"--{split}", type=int, help=f"{split} samples (default: {counts})")
+    sizes = ", ".join(f"{name} {settings.size}" for name, settings in usual.items())
+    parser.add_argument("--size", type=int, help=f"height of the frames, pixels, even (default: {sizes})")
+    lengths = ", ".join(f"{name} {settings.frames}" for name, settings in usual.items() if name != "imagenet")
+    parser.add_argument("--frames", type=int, help=f"length of a clip, in frames at 30 a second (default: {lengths})")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     return parser.parse_args(arguments)
 
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if workers is not None and workers < 1:
             raise UserError(f"--workers {workers}: must be at least 1")
-        result = build(out, DemoSettings(**chosen), workers)
+        given = {name: value for name, value in chosen.items() if value is not None}
+        result = build(out, replace(FORMATS[given["format"]].usual, **given), workers)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ BACKGROUND_SPEED = (0.001, 0.004)  # share of the frame's height a frame
 def render_clip(motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """A clip of one motion with its own colours, textures and background: uint8 (T, H, W, 3), R G B."""
     path = draw_path(motion, frames, height, width, rng)
-    background = _draw_background(height, width, rng)
+    background = draw_background(height, width, rng)
     patch = _draw_object(rng)
     direction = rng.uniform(0.0, 2.0 * np.pi)
     drift = rng.uniform(*BACKGROUND_SPEED) * height * np.array([np.sin(direction), np.cos(direction)])
@@ -33,17 +33,17 @@ def render_clip(motion: Motion, frames: int, height: int, width: int, rng: np.ra
     return clip
 
 
-def _draw_background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def draw_background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """Soft clouds of two dull colours that repeat at the frame's edges: float32 (H, W, 3) in [0, 255]."""
-    clouds = _noise(height, width, wavelength=height / 4, rng=rng)
+    clouds = noise(height, width, wavelength=height / 4, rng=rng)
     hue = rng.uniform()
-    dark = _colour(hue, rng.uniform(0.15, 0.45), rng.uniform(0.25, 0.35))
-    light = _colour(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.15, 0.45), rng.uniform(0.40, 0.50))
+    dark = colour(hue, rng.uniform(0.15, 0.45), rng.uniform(0.25, 0.35))
+    light = colour(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.15, 0.45), rng.uniform(0.40, 0.50))
     return dark + (light - dark) * clouds[:, :, None]
 
 
 def _draw_object(rng: np.random.Generator) -> np.ndarray:
-    """A bumpy disc with light and dark blots: float32 (PATCH, PATCH, 4), R G B times coverage, then coverage in [0, 1]."""
+    """A bumpy, blotted disc: float32 (PATCH, PATCH, 4), R G B times coverage, then coverage in [0, 1]."""
     axis = ((np.arange(PATCH) + 0.5) / PATCH * 2.0 - 1.0) * EXTENT
     y, x = np.meshgrid(axis, axis, indexing="ij")
     bumps, start = rng.integers(2, 6), rng.uniform(0.0, 2.0 * np.pi)
@@ -53,16 +53,16 @@ def _draw_object(rng: np.random.Generator) -> np.ndarray:
     coverage = np.clip(inside / pixel + 0.5, 0.0, 1.0)
     rim = np.clip((0.12 - inside) / pixel, 0.0, 1.0)
 
-    blots = np.clip((_noise(PATCH, PATCH, wavelength=PATCH / 3, rng=rng) - 0.5) * 5.0 + 0.5, 0.0, 1.0)
+    blots = np.clip((noise(PATCH, PATCH, wavelength=PATCH / 3, rng=rng) - 0.5) * 5.0 + 0.5, 0.0, 1.0)
     hue = rng.uniform()
-    one = _colour(hue, rng.uniform(0.3, 0.9), rng.uniform(0.9, 1.0))
-    other = _colour(hue + rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.4))
+    one = colour(hue, rng.uniform(0.3, 0.9), rng.uniform(0.9, 1.0))
+    other = colour(hue + rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.4))
     colours = one + (other - one) * blots[:, :, None]
     colours *= 1.0 - 0.85 * rim[:, :, None]
     return np.concatenate([colours * coverage[:, :, None], coverage[:, :, None]], axis=2).astype(np.float32)
 
 
-def _noise(height: int, width: int, wavelength: float, rng: np.random.Generator) -> np.ndarray:
+def noise(height: int, width: int, wavelength: float, rng: np.random.Generator) -> np.ndarray:
     """Smooth random values in [0, 1] with a typical wavelength in pixels; periodic: float32 (height, width)."""
     rows = np.fft.fftfreq(height)[:, None]
     columns = np.fft.rfftfreq(width)[None, :]
@@ -72,7 +72,7 @@ def _noise(height: int, width: int, wavelength: float, rng: np.random.Generator)
     return np.clip(0.5 + values / (4.0 * values.std()), 0.0, 1.0).astype(np.float32)
 
 
-def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+def colour(hue: float, saturation: float, value: float) -> np.ndarray:
     """An R G B colour in [0, 255]: float32 (3,)."""
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value), np.float32) * 255.0
 

@@ -22,7 +22,7 @@ class DemoSettings:
 
     format: str = "kinetics"
     seed: int = 0
-    train: int = 640
+    train: int = 1280
     val: int = 80
     test: int = 320
     size: int = 96

@@ -5,7 +5,9 @@ V temporal views, C crops, N clips of a forward pass, K classes, U distinct fram
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +18,8 @@ from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.types import Record, TestVideo
 from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.waiting import timed
+from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 
 
@@ -35,6 +39,10 @@ class Pace:
     data: float = 0.0
     compute: float = 0.0
 
+    def wait(self, seconds: float) -> None:
+        """Add time spent waiting for data."""
+        self.data += seconds
+
 
 def views_of(video: TestVideo, device: torch.device) -> Iterator[torch.Tensor]:
     """The video's V x C clips, views outside, crops inside: uint8 (T, S, S, channels), cut out on the device."""
@@ -42,8 +50,9 @@ def views_of(video: TestVideo, device: torch.device) -> Iterator[torch.Tensor]:
         return
     frames = video.frames.to(device, non_blocking=True)  # (U, H, W, channels)
     for rows in video.frame_index.to(device):
+        clip = frames.index_select(0, rows)  # whole frames first: indexing and slicing at once is many times slower
         for top, left in video.corners:
-            yield frames[rows, top : top + video.size, left : left + video.size]
+            yield clip[:, top : top + video.size, left : left + video.size]
 
 
 @torch.inference_mode()
@@ -61,49 +70,36 @@ def evaluate(
     A video that cannot be read is noted in the ledger and has no scores; nothing takes its place.
     """
     model.eval()
-    pace = Pace()
-    waiting: list[TestVideo] = []  # videos with clips not yet computed, oldest first
+    pace, start = Pace(), time.perf_counter()
+    waiting: deque[TestVideo] = deque()  # videos with clips not yet computed, oldest first
     logits: list[torch.Tensor] = []  # of the waiting videos' clips, in order, (K,) each
-    clips: list[torch.Tensor] = []  # cut out, not yet computed
     results: list[VideoResult] = []
-
-    def compute(count: int) -> None:
-        with forward.autocast():
-            output = model(forward.prepare(torch.stack(clips[:count])))
-        logits.extend(output.float().cpu())
-        del clips[:count]
 
     def finish() -> None:
         while waiting and len(logits) >= (views := len(waiting[0].frame_index) * len(waiting[0].corners)):
-            done = waiting.pop(0)
-            results.append(VideoResult(done.record, ensemble(torch.stack(logits[:views])) if views else None))
+            scores = ensemble(torch.stack(logits[:views])) if views else None
+            results.append(VideoResult(waiting.popleft().record, scores))
             del logits[:views]
-            progress.advance(f"data {pace.data:.1f} s  compute {pace.compute:.1f} s")
+            pace.compute = time.perf_counter() - start - pace.data
+            memory = peak_memory_gib(forward.device)
+            progress.advance(f"data {pace.data:.1f} s  compute {pace.compute:.1f} s  {memory:.2f} GiB")
 
-    for video in _timed(videos, pace):
-        start = time.perf_counter()
-        ledger.add(video.failures)
-        waiting.append(video)
-        clips.extend(views_of(video, forward.device))
-        while len(clips) >= batch_clips:
-            compute(batch_clips)
-            pace.clips += batch_clips
+    clips = _clips(timed(videos, pace.wait), forward.device, waiting, ledger)
+    while batch := list(itertools.islice(clips, batch_clips)):
+        with forward.autocast():
+            output = model(forward.prepare(torch.stack(batch)))
+        logits.extend(output.float().cpu())
+        pace.clips += len(batch)
         finish()
-        pace.compute += time.perf_counter() - start
-    if clips:
-        pace.clips += len(clips)
-        compute(len(clips))
     finish()
     return results, pace
 
 
-def _timed(videos: Iterable[TestVideo], pace: Pace) -> Iterator[TestVideo]:
-    """The videos; the time spent waiting for them is added to `pace.data`."""
-    source = iter(videos)
-    while True:
-        start = time.perf_counter()
-        video = next(source, None)
-        pace.data += time.perf_counter() - start
-        if video is None:
-            return
-        yield video
+def _clips(
+    videos: Iterable[TestVideo], device: torch.device, waiting: deque[TestVideo], ledger: FailureLedger
+) -> Iterator[torch.Tensor]:
+    """The clips of all videos, one after another; each video is noted as waiting when its turn comes."""
+    for video in videos:
+        ledger.add(video.failures)
+        waiting.append(video)
+        yield from views_of(video, device)

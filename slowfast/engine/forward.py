@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.datasets.normalize import normalize
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -21,16 +22,20 @@ class ClipForward:
     std: tuple[float, ...]
     reverse_channels: bool
     amp_dtype: torch.dtype | None  # None: no autocast
+    images: bool = False  # clips are single images, and networks get them without a time axis
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, device: torch.device) -> ClipForward:
-        """As DATA and TRAIN.MIXED_PRECISION say."""
+    def from_config(cls, cfg: ConfigNode, device: torch.device, split: str = TRAIN) -> ClipForward:
+        """As DATA, TRAIN.MIXED_PRECISION and the dataset of a split say."""
         dtype = AMP_DTYPES[cfg.TRAIN.AMP_DTYPE] if cfg.TRAIN.MIXED_PRECISION else None
-        return cls(device, tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD), cfg.DATA.REVERSE_INPUT_CHANNEL, dtype)
+        mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
+        return cls(device, mean, std, cfg.DATA.REVERSE_INPUT_CHANNEL, dtype, dataset_spec(cfg, split).images)
 
     def prepare(self, clips: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, T, H, W, C) anywhere to float32 (N, C, T, H, W), normalized, on the device."""
+        """uint8 (N, T, H, W, C) anywhere to float32 (N, C, T, H, W), images to (N, C, H, W), normalized."""
         clips = clips.to(self.device, non_blocking=True)
+        if self.images:
+            clips = clips.squeeze(1)  # T is 1
         return normalize(clips, self.mean, self.std, self.reverse_channels)
 
     def autocast(self) -> torch.autocast:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 import torch
 
 from slowfast.runtime.distributed import World
-
-Item = TypeVar("Item")
 
 
 class TrainMeter:
@@ -22,16 +18,9 @@ class TrainMeter:
         self._data = 0.0
         self._start = time.perf_counter()
 
-    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """The batches; the time spent waiting for them counts as data time."""
-        source = iter(batches)
-        while True:
-            start = time.perf_counter()
-            batch = next(source, None)
-            self._data += time.perf_counter() - start
-            if batch is None:
-                return
-            yield batch
+    def wait(self, seconds: float) -> None:
+        """Add time spent waiting for data."""
+        self._data += seconds
 
     def add(self, figures: torch.Tensor) -> None:
         """A step's (loss, share of right clips); stays on its device."""

@@ -43,11 +43,18 @@ class TrainStep:
     """Performs steps; everything random in one depends on RNG_SEED, the epoch and the step alone."""
 
     def __init__(
-        self, cfg: ConfigNode, world: World, model: nn.Module, optimizer: torch.optim.Optimizer, forward: ClipForward
+        self,
+        cfg: ConfigNode,
+        world: World,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        forward: ClipForward,
+        class_weights: torch.Tensor | None = None,
     ) -> None:
+        """`class_weights`: of each class in the loss (K,), on the device; None: all the same."""
         self.model, self.optimizer, self.forward = model, optimizer, forward
         self.seed = cfg.RNG_SEED
-        self.loss: Loss = get_loss(cfg.MODEL.LOSS_FUNC)
+        self.loss: Loss = get_loss(cfg.MODEL.LOSS_FUNC, class_weights)
         self.soft = cfg.MODEL.LOSS_FUNC in SOFT_LOSSES
         self.classes, self.smoothing = cfg.MODEL.NUM_CLASSES, cfg.MIXUP.LABEL_SMOOTH_VALUE
         self.mixup = Mixup.from_config(cfg) if cfg.MIXUP.ENABLE else None

@@ -44,17 +44,17 @@ def prediction_of(result: VideoResult) -> VideoPrediction:
 
 
 def evaluate_videos(
-    cfg: ConfigNode, world: World, model: nn.Module, videos: Iterable[TestVideo], ledger: FailureLedger, title: str
+    cfg: ConfigNode, world: World, model: nn.Module, videos: Iterable[TestVideo], ledger: FailureLedger, split: str
 ) -> tuple[list[VideoPrediction], Pace]:
     """Predictions of all processes in the order of the index file, and this process's pace.
 
     `videos` are this process's; the ledger ends up with the failures of all.
     """
-    forward = ClipForward.from_config(cfg, world.device)
+    forward = ClipForward.from_config(cfg, world.device, split)
     ensemble = Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)
     batch_clips = max(1, cfg.TEST.BATCH_SIZE // world.size)
     mine = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
-    progress = Progress(title, mine, "videos", world.is_main, cfg.LOG_PERIOD)
+    progress = Progress("test" if split == TEST else "validate", mine, "videos", world.is_main, cfg.LOG_PERIOD)
     try:
         results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress)
     finally:
@@ -73,7 +73,7 @@ def test(cfg: ConfigNode, world: World, dataset: TestVideos) -> tuple[TestReport
     ledger = FailureLedger(len(dataset))
     start = time.perf_counter()
     with loader.watched():
-        predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, "test")
+        predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, TEST)
     report = summarize(
         predictions,
         num_classes=cfg.MODEL.NUM_CLASSES,

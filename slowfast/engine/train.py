@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import train_loader, views_loader
+from slowfast.datasets.build import VAL, train_loader, views_loader
 from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.types import Failure
 from slowfast.engine import checkpoint
+from slowfast.engine.class_weights import class_weights
 from slowfast.engine.ema import WeightAverage
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.loss_watch import LossWatch
@@ -28,6 +29,7 @@ from slowfast.engine.schedule import build_schedule
 from slowfast.engine.start_weights import load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.test import evaluate_videos
+from slowfast.engine.waiting import timed
 from slowfast.errors import DataError
 from slowfast.models import build_model
 from slowfast.report.metrics_log import MetricsLog, Row
@@ -50,12 +52,15 @@ class Trainer:
         self.loader = train_loader(cfg, world, train_set)
         self.val_loader = views_loader(cfg, world, val_set)
         self.steps = self.loader.batches.steps
+        labels = [record.label for record in train_set.records]
+        weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, labels, cfg.MODEL.NUM_CLASSES)
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
         self.ema = WeightAverage(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
         self.optimizer = build_optimizer(cfg, self.model)
         self.forward = ClipForward.from_config(cfg, world.device)
-        self.step = TrainStep(cfg, world, _parallel(self.model, world), self.optimizer, self.forward)
+        weights = None if weights is None else weights.to(world.device)
+        self.step = TrainStep(cfg, world, _parallel(self.model, world), self.optimizer, self.forward, weights)
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
         self.watch = LossWatch()
@@ -94,7 +99,7 @@ class Trainer:
         at, meter, ledger = self.state.at, TrainMeter(self.world), FailureLedger(len(self.loader.dataset))
         self.loader.batches.start_at(at.epoch, at.step)
         with self.loader.watched():
-            for batch in meter.timed(self.loader):
+            for batch in timed(self.loader, meter.wait):
                 self._note(ledger, batch.failures)
                 rate = self.schedule(at.epoch + at.step / self.steps)
                 figures = self.step(batch, at.epoch, at.step, rate)
@@ -130,7 +135,7 @@ class Trainer:
         ledger = FailureLedger(len(self.val_loader.dataset))
         with self.val_loader.watched():
             videos = self._until_stopped(self.val_loader)
-            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, "validate")
+            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
         figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
         row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **figures}
         row |= {"videos": len(predictions), "failed": len(ledger.lost), "seconds": round(pace.data + pace.compute, 3)}

@@ -43,15 +43,15 @@ def current_batch_rows() -> BatchRows | None:
     return _current
 
 
-def draw_uniform(batch: int) -> torch.Tensor:
-    """One number in [0, 1) a clip of the local batch, float32 (batch,) on the CPU.
+def draw_uniform(batch: int, *shape: int) -> torch.Tensor:
+    """Numbers in [0, 1) for each clip of the local batch, float32 (batch, *shape) on the CPU.
 
     Drawn for the whole batch from torch's default generator, so that seeding it alike in all processes gives
-    every clip the number it would get in a single process, on a CPU and on a GPU alike.
+    every clip the numbers it would get in a single process, on a CPU and on a GPU alike.
     """
     where = _current
     if where is None:
-        return torch.rand(batch)
+        return torch.rand(batch, *shape)
     if len(where.rows) != batch:
         raise ValueError(f"a batch of {batch} clips, but global_batch was given {len(where.rows)} rows")
-    return torch.rand(where.total)[list(where.rows)]
+    return torch.rand(where.total, *shape)[list(where.rows)]

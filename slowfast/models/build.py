@@ -7,12 +7,21 @@ from torch import nn
 from slowfast.config.nearest import nearest_name
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.models.convmlp import ConvMLP
+from slowfast.models.eat import EAT
+from slowfast.models.evmlp import EvMLP
+from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.morphmlp import MorphMLP
+from slowfast.models.morphmlp_image import MorphMLPImage
 
 # MODEL.MODEL_NAME -> class with `from_config(cfg)`, and `check_config(cfg)` if a config can be impossible for it.
 MODELS: dict[str, type[nn.Module]] = {
     "MorphMLP": MorphMLP,
     "MorphMLP_32": MorphMLP,  # the published name for 32 frames
+    "MorphMLPImage": MorphMLPImage,
+    "ConvMLP": ConvMLP,
+    "EAT": EAT,
+    "evMLP": EvMLP,
 }
 
 
@@ -26,4 +35,4 @@ def build_model(cfg: ConfigNode) -> nn.Module:
         )
     from_config = getattr(MODELS[name], "from_config")  # noqa: B009 - nn.Module declares no such attribute
     model: nn.Module = from_config(cfg)
-    return model
+    return FramewiseVideo(model, cfg.MODEL.FRAMEWISE) if cfg.MODEL.FRAMEWISE else model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -30,14 +32,47 @@ class Mlp(nn.Module):
 
     def _tiles(self, x: torch.Tensor) -> int:
         """Parts of the tokens to do one after another, so that the hidden layer stays in a CPU's cache."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return 1  # a GPU wants one large product, and autograd keeps the hidden layer anyway
+        if not _tiling(x):
+            return 1
         return max(1, x.numel() // x.shape[-1] * self.fc1.out_features * x.element_size() // TILE_BYTES)
 
 
+def in_tiles(function: Callable[..., torch.Tensor], x: torch.Tensor, *others: torch.Tensor, axis: int) -> torch.Tensor:
+    """function(x, *others), a tensor of x's shape, computed piece by piece on a CPU where no gradient is wanted.
+
+    A piece is one clip and some places on `axis`, few enough for what becomes of it to stay in the cache. The function
+    must treat clips, and places on the axis, independently. `others` have the axis of clips first; those with as many
+    axes as x are cut on `axis` too.
+    """
+    pieces = _pieces(x, axis)
+    if len(pieces) == 1:
+        return function(x, *others)
+    out = torch.empty_like(x)
+    for piece in pieces:
+        out[piece] = function(*(t[piece] if t.dim() == x.dim() else t[piece[:1]] for t in (x, *others)))
+    return out
+
+
+def _pieces(x: torch.Tensor, axis: int) -> list[tuple[slice, ...]]:
+    """Indices of the pieces that `in_tiles` cuts x into."""
+    if not _tiling(x) or x.nbytes <= TILE_BYTES:
+        return [()]
+    clips, places = x.shape[0], x.shape[axis]
+    step = max(1, round(places * TILE_BYTES * clips / x.nbytes))
+    between = (slice(None),) * (axis - 1)
+    return [(slice(n, n + 1), *between, slice(i, i + step)) for n in range(clips) for i in range(0, places, step)]
+
+
+def _tiling(x: torch.Tensor) -> bool:
+    """A GPU wants large products, autograd keeps everything anyway, and a graph must not depend on the sizes."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-    """x + branch, written over a `branch` of the same type: for the fresh output of a layer, which nobody needs again."""
-    return branch.add_(x) if branch.dtype == x.dtype else x + branch
+    """x + branch. Without gradients it is written over `branch`, which must be a layer's fresh output."""
+    if torch.is_grad_enabled() or branch.dtype != x.dtype:
+        return x + branch
+    return branch.add_(x)  # memory that is in the cache already
 
 
 class DropPath(nn.Module):

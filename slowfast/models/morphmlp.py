@@ -11,7 +11,7 @@ largest divisor of C up to T.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,40 +19,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.activation_checkpoint import run_blocks
+from slowfast.models.activation_checkpoint import Part, run_blocks
 from slowfast.models.inflate import inflate_convolutions
-from slowfast.models.layers import DropPath, Mlp, add_residual, init_truncated_normal
+from slowfast.models.layers import DropPath, Mlp, add_residual, in_tiles, init_truncated_normal
 from slowfast.models.published import StateDict
 from slowfast.models.sync_batchnorm import SyncBatchNorm
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
-
-
-STAGES = 4
-# In the names of the weights that mix over time.
-TIME = ".t_"
-
-
-def stage_maps(height: int, width: int) -> list[tuple[int, int]]:
-    """Height and width of the map of each stage: every convolution of stride 2 rounds half up."""
-    maps = []
-    for _ in range(STAGES + 1):
-        height, width = (height + 1) // 2, (width + 1) // 2
-        maps.append((height, width))
-    return maps[1:]
-
-
-def check_chunks(chunks: Sequence[int], widths: Sequence[int], height: int, width: int, where: str = "") -> None:
-    """Raise ConfigError unless whole chunks of tokens make up each stage's map."""
-    for stage, ((h, w), chunk, channels) in enumerate(zip(stage_maps(height, width), chunks, widths, strict=True), 1):
-        if h * w % chunk:
-            fitting = [n for n in range(1, h * w + 1) if h * w % n == 0 and channels % n == 0]
-            nearest = min(fitting, key=lambda n: abs(n - chunk))
-            raise ConfigError(
-                f"MORPH.SEGMENT_DIM: chunks of {chunk} tokens do not fill the {h} x {w} map of stage {stage}{where}; "
-                f"the nearest that does is {nearest}"
-            )
 
 
 class TemporalFC(nn.Module):
@@ -96,26 +70,31 @@ class SpatialFC(nn.Module):
         self.reweight = Mlp(width, width // 4, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, t, h, w, _ = x.shape
-        columns = self._chunks(x.transpose(2, 3))  # B T N L G S
-        rows = self._chunks(x)
-        weights = self._branch_weights(x).view(b, 1, 1, 1, self.chunk, -1, 3)
-        of_columns, of_rows, of_channels = weights.unbind(-1)  # B 1 1 1 G S
+    def forward(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """x may be some of the frames, given the `branch_weights` of all."""
+        of_columns, of_rows, of_channels = (self.branch_weights(x) if weights is None else weights).unbind(1)  # B C
+        y = _scaled_linear(x, self.mlp_c, of_channels)
+        y = _add_scaled(y, _mix_chunks(self._chunks(x), self.mlp_w).reshape(x.shape), of_rows)
+        return self.proj(_add_scaled(y, self._along_columns(x), of_columns))
 
-        y = self.mlp_c(x).view(rows.shape) * of_channels
-        y = y.addcmul_(_mix_chunks(rows, self.mlp_w), of_rows)
-        along_columns = _mix_chunks(columns, self.mlp_h).reshape(b, t, w, h, -1).transpose(2, 3)
-        y = torch.addcmul(y.view(x.shape), along_columns, of_columns.reshape(b, 1, 1, 1, -1))
-        return self.proj(y)
+    def _along_columns(self, x: torch.Tensor) -> torch.Tensor:
+        turned = x.transpose(2, 3)  # B T W H C
+        mixed = _mix_chunks(self._chunks(turned), self.mlp_h)
+        if mixed.dim() == 7:  # B T W N L G S: turned back in the copy that puts L before G
+            return mixed.permute(0, 1, 3, 4, 2, 5, 6).reshape(x.shape)
+        return mixed.reshape(turned.shape).transpose(2, 3)
 
     def _chunks(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, H, W, C) -> (B, T, N, L, G, S), tokens in the order of the given axes."""
-        b, t, h, w, _ = x.shape
-        return x.reshape(b, t, h * w // self.chunk, self.chunk, self.chunk, -1)
+        """(B, T, H, W, C) -> (B, T, .., L, G, S) in the order of the given token axes.
 
-    def _branch_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """Softmax weights of the columns', the rows' and the channels' branch: (B, C, 3).
+        A view where chunks do not go over the last token axis; axes before L differ, but a Linear does not mind.
+        """
+        if x.shape[3] % self.chunk:
+            x = x.flatten(2, 3)  # B T (H W) C
+        return x.unflatten(-2, (-1, self.chunk)).unflatten(-1, (self.chunk, -1))
+
+    def branch_weights(self, x: torch.Tensor) -> torch.Tensor:
+        """Softmax weights of the columns', the rows' and the channels' branch: (B, 3, C).
 
         They depend on the branches' mean over T, H, W, and the mean of a Linear is the Linear of the mean.
         """
@@ -137,39 +116,65 @@ class SpatialFCLast(nn.Module):
         self.reweight = Mlp(width, width // 4, 2 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, t, h, w, _ = x.shape
-        chunks = x.reshape(b, t, self.chunk, h * w // self.chunk, self.chunk, -1).transpose(2, 3)  # B T N L G S
-        mean = _mean_of_chunks(chunks, self.mlp_h) + self.mlp_c(x.mean((1, 2, 3)))
-        weights = _softmax_of_branches(self.reweight(mean), mean).view(b, 1, 1, 1, -1, 2)
-        of_chunks, of_channels = weights.unbind(-1)  # B 1 1 1 C
+    def forward(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """x may be some of the frames, given the `branch_weights` of all."""
+        of_chunks, of_channels = (self.branch_weights(x) if weights is None else weights).unbind(1)  # B C
+        along_chunks = _mix_chunks(self._chunks(x), self.mlp_h).transpose(2, 3).reshape(x.shape)
+        return self.proj(_add_scaled(_scaled_linear(x, self.mlp_c, of_channels), along_chunks, of_chunks))
 
-        along_chunks = _mix_chunks(chunks, self.mlp_h).transpose(2, 3).reshape(x.shape)
-        y = torch.addcmul(self.mlp_c(x) * of_channels, along_chunks, of_chunks)
-        return self.proj(y)
+    def _chunks(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, H, W, C) -> (B, T, N, L, G, S)."""
+        b, t, h, w, _ = x.shape
+        return x.reshape(b, t, self.chunk, h * w // self.chunk, self.chunk, -1).transpose(2, 3)
+
+    def branch_weights(self, x: torch.Tensor) -> torch.Tensor:
+        """Softmax weights of the chunks' and the channels' branch: (B, 2, C)."""
+        mean = _mean_of_chunks(self._chunks(x), self.mlp_h) + self.mlp_c(x.mean((1, 2, 3)))
+        return _softmax_of_branches(self.reweight(mean), mean)
 
 
 def _mix_chunks(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
-    """Apply a Linear to the L tokens of a chunk within each group of channels: (B, T, N, L, G, S) -> same."""
-    y = linear(x.transpose(3, 4).flatten(4))  # B T N G (L S)
-    return y.view(*y.shape[:4], x.shape[3], x.shape[5]).transpose(3, 4)
+    """Apply a Linear to the L tokens of a chunk within each group of channels: (..., L, G, S) -> same."""
+    y = linear(x.transpose(-3, -2).flatten(-2))  # .. G (L S)
+    return y.unflatten(-1, (x.shape[-3], -1)).transpose(-3, -2)
 
 
 def _mean_of_chunks(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
-    """The mean over all tokens of what `_mix_chunks` would give: (B, T, N, L, G, S) -> (B, C)."""
-    return _mix_chunks(x.mean((1, 2), keepdim=True), linear).mean((1, 2, 3)).flatten(1)
+    """The mean over all tokens of what `_mix_chunks` would give: (B, ..., L, G, S) -> (B, C)."""
+    return _mix_chunks(x.flatten(1, -4).mean(1), linear).mean(1).flatten(1)
+
+
+def _scaled_linear(x: torch.Tensor, linear: nn.Linear, scale: torch.Tensor) -> torch.Tensor:
+    """linear(x) with each clip's output channels times `scale` (B, C), which costs less on the weights than on x."""
+    weight = linear.weight * scale[:, :, None]  # B C C
+    tokens = x.flatten(1, 3)  # B (T H W) C
+    if linear.bias is None:
+        return torch.bmm(tokens, weight.mT).view(x.shape)
+    return torch.baddbmm((linear.bias * scale)[:, None], tokens, weight.mT).view(x.shape)
+
+
+def _add_scaled(y: torch.Tensor, branch: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """y + branch with each clip's channels times `scale` (B, C); over y itself where no gradient needs it."""
+    row = scale[:, None, None, None].repeat(1, 1, 1, y.shape[3], 1)  # B 1 1 W C: longer inner loops than C
+    return torch.addcmul(y, branch, row) if torch.is_grad_enabled() else y.addcmul_(branch, row)
 
 
 def _softmax_of_branches(scores: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """(B, C x branches) -> (B, C, branches), summing to 1; in the type of `like`, for autocast's sake."""
-    return scores.view(*like.shape, -1).softmax(-1).to(like.dtype)
+    """(B, C x branches) -> (B, branches, C), summing to 1; in the type of `like`, for autocast's sake."""
+    return scores.view(*like.shape, -1).softmax(-1).to(like.dtype).transpose(1, 2).contiguous()
 
 
 class Block(nn.Module):
     """Time, space and channel mixing: (B, T, H, W, C) -> same. The spatial residual starts from x, as published."""
 
     def __init__(
-        self, width: int, frames: int, spatial: nn.Module, mlp_ratio: float, bias: bool, drop_rate: float
+        self,
+        width: int,
+        frames: int,
+        spatial: SpatialFC | SpatialFCLast,
+        mlp_ratio: float,
+        bias: bool,
+        drop_rate: float,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
@@ -181,9 +186,31 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mixed_in_time = add_residual(x, self.t_fc(self.t_norm1(x)))
-        x = self.drop_path(x, self.fc(self.norm1(mixed_in_time)))
-        return self.drop_path(x, self.mlp(self.norm2(x)))
+        return self._mix_channels(self._mix_tokens(x))
+
+    def parts(self) -> tuple[Part, ...]:
+        """What gradient checkpointing keeps apart."""
+        return self._mix_tokens, self._mix_channels
+
+    def _mix_tokens(self, x: torch.Tensor) -> torch.Tensor:
+        mixed = self._in_tiles(self._mix_time, x, axis=2)
+        return self._in_tiles(self._mix_space, x, mixed, self.fc.branch_weights(mixed), axis=1)
+
+    def _mix_time(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm1(add_residual(x, self.t_fc(self.t_norm1(x))))
+
+    def _mix_space(self, x: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return self.drop_path(x, self.fc(mixed, weights))
+
+    def _mix_channels(self, x: torch.Tensor) -> torch.Tensor:
+        return self._in_tiles(lambda part: self.drop_path(part, self.mlp(self.norm2(part))), x, axis=1)
+
+    def _in_tiles(
+        self, function: Callable[..., torch.Tensor], x: torch.Tensor, *others: torch.Tensor, axis: int
+    ) -> torch.Tensor:
+        if self.training:  # stochastic depth wants whole batches
+            return function(x, *others)
+        return in_tiles(function, x, *others, axis=axis)
 
 
 class Stem(nn.Module):
@@ -198,9 +225,18 @@ class Stem(nn.Module):
         self.norm2 = norm(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        x = F.gelu(self.norm1(self.proj1(x)))
+        x = self.norm1(self._halve(x)).permute(0, 2, 3, 4, 1)  # B T 2H 2W C, in this order in memory
+        x = F.gelu(x).permute(0, 4, 1, 2, 3)  # several times as slow on a CPU in the other order
         return self.norm2(self.proj2(x)).permute(0, 2, 3, 4, 1)
+
+    def _halve(self, x: torch.Tensor) -> torch.Tensor:
+        """proj1. For a single clip as a batch of three-frame windows: else PyTorch takes its slow CPU convolution."""
+        if len(x) > 1 or x.device.type != "cpu":
+            return self.proj1(x.contiguous(memory_format=torch.channels_last_3d))
+        windows = F.pad(x[0], (0, 0, 0, 0, 1, 1)).unfold(1, 3, 2).permute(1, 0, 4, 2, 3)  # T 3 3 4H 4W
+        windows = windows.contiguous(memory_format=torch.channels_last_3d)
+        y = F.conv3d(windows, self.proj1.weight, self.proj1.bias, (1, 2, 2), (0, 1, 1))  # T C/2 1 2H 2W
+        return y.transpose(0, 2)
 
 
 class Downsample(nn.Module):

@@ -71,3 +71,11 @@ class SyncBatchNorm(nn.BatchNorm3d):
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), share)
+
+
+class SyncBatchNorm2d(SyncBatchNorm):
+    """The same for maps: (B, C, H, W) -> same."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() != 4:
+            raise ValueError(f"expected a 4D input, got {input.dim()}D")

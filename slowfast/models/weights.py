@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from slowfast.errors import CheckpointError
@@ -23,21 +24,39 @@ def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head:
     """
     own = model.state_dict()
     if allow_new_head:
-        state = _with_own_head(state, own, path)
+        state = _with_own_head(state, own, _head_names(model), path)
     unused = [key for key in state if key not in own]
     missing = [key for key in own if key not in state]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if unused or missing or shapes:
         raise CheckpointError(_what_differs(model, state, own, path, unused, missing, shapes))
+    _check_tables(model, state, own, path)
     model.load_state_dict(state)
 
 
-def _with_own_head(state: StateDict, own: StateDict, path: Path) -> StateDict:
+def _check_tables(model: nn.Module, state: StateDict, own: StateDict, path: Path) -> None:
+    """Tables of whole numbers, such as an order of pixels, are not learned: the file's must be the network's."""
+    for key, table in own.items():
+        whole = not (table.is_floating_point() or table.is_complex())
+        if whole and table.numel() > 1 and not torch.equal(state[key].cpu(), table.cpu()):
+            raise CheckpointError(
+                f"{path} does not fit this {type(model).__name__}: {key} holds other numbers than the network's. "
+                "Take the config these weights were trained with"
+            )
+
+
+def _head_names(model: nn.Module) -> tuple[str, ...]:
+    """The layers that give class scores: `HEAD` of networks that do not call theirs head."""
+    names: tuple[str, ...] = getattr(model, "HEAD", ("head",))
+    return names
+
+
+def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], path: Path) -> StateDict:
     """The state with the network's head where the file's has another number of classes."""
     other = [
         key
         for key in state.keys() & own.keys()
-        if _is_head(key) and state[key].shape != own[key].shape and state[key].shape[1:] == own[key].shape[1:]
+        if _is_head(key, heads) and state[key].shape != own[key].shape and state[key].shape[1:] == own[key].shape[1:]
     ]
     if not other:
         return state
@@ -45,12 +64,12 @@ def _with_own_head(state: StateDict, own: StateDict, path: Path) -> StateDict:
     get_logger().warning(
         f"{path} has a head for {len(state[key])} classes: a new one for {len(own[key])} starts from random weights"
     )
-    return state | {key: own[key] for key in own if _is_head(key)}
+    return state | {key: own[key] for key in own if _is_head(key, heads)}
 
 
-def _is_head(key: str) -> bool:
-    """Whether a weight belongs to a classification head, such as head.weight or head_dist.bias."""
-    return any(part == "head" or part.startswith("head_") for part in key.split(".")[:-1])
+def _is_head(key: str, heads: tuple[str, ...]) -> bool:
+    """Whether a weight belongs to a classification head, such as head.weight."""
+    return key.rpartition(".")[0] in heads
 
 
 def _what_differs(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import UserError
 from slowfast.prepare.encode import part_owner
-
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .divx .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,17 @@ def find_jobs(source: Path, target: Path) -> list[Job]:
     return jobs
 
 
-def remove_left_behind(target: Path) -> None:
-    """Delete unfinished files of processes of this machine that are no more."""
+def remove_left_behind(target: Path, suffix: str = ".mp4") -> None:
+    """Delete what processes of this machine that are no more left unfinished: .<name><suffix>.<owner>.part."""
     host = part_owner().rpartition("-")[0]
     for path in target.rglob(".*.part"):
-        _, _, owner = path.name.removesuffix(".part").rpartition(".mp4.")
+        _, _, owner = path.name.removesuffix(".part").rpartition(f"{suffix}.")
         machine, _, process = owner.rpartition("-")
         if machine == host and process.isdecimal() and not _is_running(int(process)):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

@@ -191,3 +191,26 @@ def test_the_same_index_on_another_disk(tiny_cfg: ConfigNode, tmp_path: Path) ->
     tiny_cfg.DATA.PATH_PREFIX = str(tmp_path)
     with pytest.raises(Exception, match="DATA.PATH_PREFIX"):
         build_dataset(tiny_cfg, "test")
+
+
+def test_balanced_sampling_repeats_rare_classes_with_other_clips(tiny_cfg: ConfigNode) -> None:
+    rare = "\n".join(
+        (Path(tiny_cfg.DATA.PATH_TO_DATA_DIR) / "train.csv").read_text().splitlines()[:9]
+    )  # 8 classes, 0 twice
+    folder = Path(tiny_cfg.OUTPUT_DIR) / "index"
+    folder.mkdir(parents=True)
+    (folder / "train.csv").write_text(rare.replace(" 1", " 0").replace(" 2", " 0"))  # classes 0 and 3 to 7
+    tiny_cfg.DATA.PATH_TO_DATA_DIR, tiny_cfg.DATA.SAMPLING, tiny_cfg.TRAIN.BATCH_SIZE = str(folder), "balanced", 9
+    batches = {}
+    for workers in (0, 2):
+        tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
+        (batches[workers],) = epoch(tiny_cfg, at=1)
+    one, other = batches[0], batches[2]
+    assert one.names == other.names and torch.equal(one.clips, other.clips)
+    counts = torch.bincount(one.labels, minlength=8)
+    assert counts[[0, 3, 4, 5, 6, 7]].sum() == 9 and counts[[0, 3, 4, 5, 6, 7]].max() == 2
+    twice = [name for name in set(one.names) if one.names.count(name) == 2]
+    assert twice
+    for name in twice:
+        first, second = (place for place, found in enumerate(one.names) if found == name)
+        assert not torch.equal(one.clips[first], one.clips[second])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.datasets.order import EpochBatches, batch_parts, clip_rows, epoch_order, generator
+from slowfast.datasets.order import EpochBatches, balanced_order, batch_parts, clip_rows, epoch_order, generator
 
 
 @given(st.integers(1, 6), st.integers(1, 8))
@@ -55,3 +55,31 @@ def test_processes_share_an_epoch_and_any_step_can_be_the_first(count: int, proc
     samplers[0].start_at(3, 2)
     whole = list(EpochBatches(count, size, [batch_parts(size, processes)[0]]))
     assert len(list(samplers[0])) == max(len(whole) - 2, 0)
+
+
+def test_a_balanced_epoch_has_as_many_of_each_class() -> None:
+    labels = [7] * 50 + [2] * 8 + [5] * 3
+    order = balanced_order(labels, seed=0, epoch=0)
+    repeats, places = np.divmod(order, len(labels))
+    assert len(order) == len(set(order.tolist())) == len(labels)
+    drawn = np.array(labels)[places]
+    assert sorted((drawn == label).sum() for label in (2, 5, 7)) == [20, 20, 21]
+    for start in range(0, 60, 3):  # every class once before one comes again
+        assert set(drawn[start : start + 3]) == {2, 5, 7}
+    for label, count in ((7, 50), (2, 8), (5, 3)):
+        times = np.bincount(places[drawn == label] - labels.index(label), minlength=count)
+        assert times.max() - times.min() <= 1
+    for place in set(places.tolist()):  # the n-th time a video comes has the number n - 1
+        assert sorted(repeats[places == place]) == list(range((places == place).sum()))
+
+
+def test_balanced_epochs_depend_on_seed_and_epoch_and_see_all_of_a_large_class() -> None:
+    labels = [0] * 90 + [1] * 10
+    orders = [tuple(balanced_order(labels, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4 and tuple(balanced_order(labels, 0, 0)) == orders[0]
+    seen = {int(place) % 100 for epoch in range(12) for place in balanced_order(labels, 0, epoch)}
+    assert seen == set(range(100))
+
+
+def test_an_even_set_is_balanced_without_repeats() -> None:
+    assert sorted(balanced_order([0, 1, 2] * 4, 3, 1)) == list(range(12))

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from slowfast.config.defaults import get_cfg
 from slowfast.demo_data import build as build_module
 from slowfast.demo_data.build import MANIFEST, DemoFormat, build
 from slowfast.demo_data.command_line import main
@@ -160,6 +161,16 @@ def test_unusable_settings_say_which(wrong, words):
 def test_unknown_format_lists_the_known_ones(tmp_path):
     with pytest.raises(UserError, match="there are .*kinetics"):
         build(tmp_path / "demo", DemoSettings(format="nonsense"))
+
+
+def test_demo_config_fits_the_demo_data():
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).parents[2] / "configs" / "Demo" / "KINETICS_MORPHMLP.yaml"))
+    settings = DemoSettings()
+    assert cfg.MODEL.NUM_CLASSES == len(MOTIONS) and not cfg.DATA.RANDOM_FLIP
+    room = settings.frames - cfg.DATA.NUM_FRAMES * cfg.DATA.SAMPLING_RATE
+    assert room // (cfg.TEST.NUM_ENSEMBLE_VIEWS - 1) > 0  # the views differ, and so do the crops:
+    assert settings.width - settings.size >= cfg.TEST.NUM_SPATIAL_CROPS - 1
 
 
 def test_command_line(tmp_path, capsys):

@@ -9,14 +9,16 @@ from slowfast.models.batch_rows import draw_uniform, global_batch
 from slowfast.models.layers import DropPath
 
 
-def test_processes_together_draw_what_one_process_draws() -> None:
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_processes_together_draw_what_one_process_draws(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    whole = draw_uniform(8)
+    whole = draw_uniform(8, *shape)
+    assert whole.shape == (8, *shape)
     parts = []
     for rows in ([0, 1, 6, 7], [2, 3, 4, 5]):
         torch.manual_seed(0)
         with global_batch(8, rows):
-            parts.append((rows, draw_uniform(4)))
+            parts.append((rows, draw_uniform(4, *shape)))
     for rows, part in parts:
         assert torch.equal(part, whole[rows])
 

@@ -13,18 +13,42 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models import MODELS, build_model
 from slowfast.models.batch_rows import global_batch
+from slowfast.models.inputs import IMAGES, takes
 
 CLIP = (3, 8, 32, 32)  # C T H W
+IMAGE = (3, 32, 32)
 
-# Per network: the settings that make it small for CLIP.
-_TINY_MORPH = ["MORPH.LAYERS", [2, 1, 2, 1], "MORPH.EMBED_DIMS", [16, 24, 32, 40], "MORPH.SEGMENT_DIM", [4, 4, 4, 1]]
-TINY: dict[str, list] = {"MorphMLP": _TINY_MORPH, "MorphMLP_32": _TINY_MORPH}
+# Per network: the settings that make it small for CLIP or IMAGE.
+_MORPH = ["MORPH.LAYERS", [2, 1, 2, 1], "MORPH.EMBED_DIMS", [16, 24, 32, 40], "MORPH.SEGMENT_DIM", [4, 4, 4, 1]]
+_CONVMLP = ["CONVMLP.LAYERS", [2, 1], "CONVMLP.EMBED_DIMS", [16, 24], "CONVMLP.MLP_RATIOS", [2, 2]]
+_CONVMLP += ["CONVMLP.CONV_DIM", 8]
+_EAT = ["EAT.PATCH_SIZE", 8, "EAT.LAYERS", 3, "EAT.EMBED_DIM", 16, "EAT.HEADS", 4]
+_EVMLP = ["EVMLP.EMBED_DIMS", [16, 24, 32], "EVMLP.PATCH_SIZES", [4, 4, 2], "EVMLP.LAYERS", [2, 1, 2]]
+_EVMLP += ["EVMLP.MLP_RATIOS", [4, 2, 2], "EVMLP.DROPOUT_RATES", [0.0, 0.5, 0.5]]
+TINY: dict[str, list] = {
+    "MorphMLP": _MORPH,
+    "MorphMLP_32": _MORPH,
+    "MorphMLPImage": _MORPH,
+    "ConvMLP": _CONVMLP,
+    "EAT": _EAT,
+    "evMLP": _EVMLP,
+}
+# Forms of a network that are no other class: the registered name and the settings.
+FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings in TINY.items()} | {
+    "EAT distilled": ("EAT", [*_EAT, "EAT.DISTILLED", True]),
+    "EAT scan attn": ("EAT", [*_EAT, "EAT.PIXEL_ORDER", "scan", "EAT.LOCAL", "attn"]),
+    "ConvMLP framewise": ("ConvMLP", [*_CONVMLP, "MODEL.FRAMEWISE", "logits"]),
+    "EAT framewise": ("EAT", [*_EAT, "EAT.DISTILLED", True, "MODEL.FRAMEWISE", "features"]),
+    "evMLP framewise": ("evMLP", [*_EVMLP, "MODEL.FRAMEWISE", "logits"]),
+}
+DEEP_DROP = {f"{section}__DROP_DEPTH_RATE": 0.5 for section in ("MORPH", "CONVMLP", "EAT")}
 
 
 def tiny_config(name: str, **extra: object) -> ConfigNode:
     cfg = get_cfg()
     sizes = ["DATA.NUM_FRAMES", CLIP[1], "DATA.TRAIN_CROP_SIZE", CLIP[2], "DATA.TEST_CROP_SIZE", CLIP[2]]
-    cfg.merge_from_list(["MODEL.MODEL_NAME", name, "MODEL.NUM_CLASSES", 5, *sizes, *TINY[name]])
+    registered, settings = FORMS[name]
+    cfg.merge_from_list(["MODEL.MODEL_NAME", registered, "MODEL.NUM_CLASSES", 5, *sizes, *settings])
     cfg.merge_from_list([part for key, value in extra.items() for part in (key.replace("__", "."), value)])
     return cfg
 
@@ -44,8 +68,10 @@ def scramble(model: nn.Module) -> nn.Module:
     return model
 
 
-def clips(n: int) -> torch.Tensor:
-    return torch.randn(n, *CLIP, generator=torch.Generator().manual_seed(2))
+def inputs(name: str, n: int) -> torch.Tensor:
+    cfg = tiny_config(name)
+    images = takes(MODELS[cfg.MODEL.MODEL_NAME]) == IMAGES and not cfg.MODEL.FRAMEWISE
+    return torch.randn(n, *(IMAGE if images else CLIP), generator=torch.Generator().manual_seed(2))
 
 
 def gradients(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -69,41 +95,41 @@ def test_unknown_name_gives_the_nearest() -> None:
         build_model(cfg)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(FORMS))
 class TestEveryNetwork:
     @pytest.mark.parametrize("classes", [1, 5])
     def test_logits_in_training_and_evaluation(self, name: str, classes: int) -> None:
         model = tiny(name, MODEL__NUM_CLASSES=classes)
-        assert model.train()(clips(2)).shape == (2, classes)
-        logits = model.eval()(clips(2))
+        assert model.train()(inputs(name, 2)).shape == (2, classes)
+        logits = model.eval()(inputs(name, 2))
         assert logits.shape == (2, classes) and logits.isfinite().all()
 
     def test_every_parameter_gets_a_gradient(self, name: str) -> None:
         model = tiny(name).train()
-        model(clips(2)).square().sum().backward()
+        model(inputs(name, 2)).square().sum().backward()
         without = [key for key, p in model.named_parameters() if p.grad is None]
         assert not without
-        found = gradients(scramble(model), clips(3))
+        found = gradients(scramble(model), inputs(name, 3))
         assert not [key for key, grad in found.items() if not grad.abs().sum() > 0]
 
     @pytest.mark.parametrize("amount", [True, 1])
     def test_checkpointing_changes_no_gradient(self, name: str, amount: bool | int) -> None:
-        plain = scramble(tiny(name, MORPH__DROP_DEPTH_RATE=0.5))
-        saving = tiny(name, MODEL__ACT_CHECKPOINT=amount, MORPH__DROP_DEPTH_RATE=0.5)
+        plain = scramble(tiny(name, **DEEP_DROP))
+        saving = tiny(name, MODEL__ACT_CHECKPOINT=amount, **DEEP_DROP)
         saving.load_state_dict(plain.state_dict())
-        want, found = gradients(plain, clips(3)), gradients(saving, clips(3))
+        want, found = gradients(plain, inputs(name, 3)), gradients(saving, inputs(name, 3))
         assert all(torch.equal(want[key], found[key]) for key in want)
 
     def test_a_clip_does_not_depend_on_its_batch(self, name: str) -> None:
         model = scramble(tiny(name)).eval()
-        x = clips(3)
+        x = inputs(name, 3)
         torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-5)
 
     def test_state_dict_round_trip(self, name: str) -> None:
         model = scramble(tiny(name)).eval()
         again = tiny(name).eval()
         again.load_state_dict(copy.deepcopy(model.state_dict()))
-        assert torch.equal(model(clips(1)), again(clips(1)))
+        assert torch.equal(model(inputs(name, 1)), again(inputs(name, 1)))
 
     def test_same_seed_same_weights(self, name: str) -> None:
         first, second = tiny(name).state_dict(), tiny(name).state_dict()
@@ -111,15 +137,15 @@ class TestEveryNetwork:
 
     def test_bfloat16_autocast_is_close_and_trains(self, name: str) -> None:
         model = scramble(tiny(name)).eval()
-        want = model(clips(2))
+        want = model(inputs(name, 2))
         with torch.autocast("cpu", torch.bfloat16):
-            found = model(clips(2))
-            loss = model.train()(clips(2)).square().sum()
+            found = model(inputs(name, 2))
+            loss = model.train()(inputs(name, 2)).square().sum()
         loss.backward()
         assert (found.float() - want).abs().max() < 0.05 * want.abs().max()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
     def test_exported_graph_gives_the_same(self, name: str) -> None:
         model = scramble(tiny(name)).eval()
-        graph = torch.export.export(model, (clips(2),)).module()
-        torch.testing.assert_close(graph(clips(2)), model(clips(2)), rtol=1e-4, atol=1e-4)
+        graph = torch.export.export(model, (inputs(name, 2),)).module()
+        torch.testing.assert_close(graph(inputs(name, 2)), model(inputs(name, 2)), rtol=1e-4, atol=1e-4)

@@ -9,6 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .avi .divx .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+)
+
 # Share by which the header's frame rate may differ from the timestamps' and still be believed.
 _RATE_TOLERANCE = 0.05
 

@@ -19,10 +19,18 @@ def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str,
     empty or broken index, a label outside [0, num_classes), and paths outside `prefix` (DATA.PATH_PREFIX).
     """
     file = Path(data_dir) / f"{split}.csv"
-    lines = read_lines(file, "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv")
+    hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
+    return read_labelled_paths(file, hint, MediaRoot(prefix), separator, num_classes)
+
+
+def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, num_classes: int) -> list[Record]:
+    """The records of a file of lines `path<separator>label`; `hint` says what to do where there is no such file.
+
+    Raises IndexFileError as `read_kinetics_index`.
+    """
+    lines = read_lines(file, hint)
     if not lines:
         raise IndexFileError(f"{file} is empty; expected lines of the form path{separator}label")
-    root = MediaRoot(prefix)
     records: list[Record] = []
     for number, line in lines:
         try:

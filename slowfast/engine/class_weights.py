@@ -1,0 +1,64 @@
+"""The weight of each class in the loss, for data in which some classes are rare.
+
+N training videos, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from slowfast.datasets.index.text import read_lines
+from slowfast.errors import ConfigError
+
+BALANCED = "balanced"
+
+
+def class_weights(choice: str, labels: Sequence[int], num_classes: int) -> torch.Tensor | None:
+    """Weights (K,) that MODEL.CLASS_WEIGHTS names; None where it is empty: all classes weigh the same.
+
+    labels: of the training videos. Raises ConfigError as `read_class_weights`.
+    """
+    if not choice:
+        return None
+    if choice == BALANCED:
+        return balanced_weights(labels, num_classes)
+    return read_class_weights(Path(choice), num_classes)
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
+    """N / (classes present x videos of the class): each class weighs the same in all, a video 1 on average.
+
+    A class without a video has weight 0.
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
+    weights = len(labels) / (int((counts > 0).sum()) * counts.clamp(min=1).double())
+    return torch.where(counts > 0, weights, 0.0).float()
+
+
+def read_class_weights(path: Path, num_classes: int) -> torch.Tensor:
+    """Weights (K,) from a file of one number a line, in the order of the labels.
+
+    Raises ConfigError for a line that is no number from 0 on, another number of lines than K, and nothing but zeros;
+    IndexFileError for a file that cannot be read.
+    """
+    lines = read_lines(path, "MODEL.CLASS_WEIGHTS is empty, balanced, or a file of one weight a line")
+    if len(lines) != num_classes:
+        raise ConfigError(f"MODEL.CLASS_WEIGHTS {path} holds {len(lines)} weights, MODEL.NUM_CLASSES is {num_classes}")
+    weights = [_weight(path, number, line) for number, line in lines]
+    if not any(weights):
+        raise ConfigError(f"MODEL.CLASS_WEIGHTS {path} holds nothing but zeros")
+    return torch.tensor(weights)
+
+
+def _weight(path: Path, number: int, line: str) -> float:
+    try:
+        weight = float(line)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise ConfigError(f"MODEL.CLASS_WEIGHTS {path} line {number}: {line!r} is not a number from 0 on")
+    return weight

@@ -1,0 +1,160 @@
+"""Videos to folders of numbered JPEG frames, as the Something-Something layout has them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from slowfast.datasets.decode.frames import FIRST
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.reader import DecodeError, check_file
+from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.sampling import scaled_size
+from slowfast.errors import DataError, UserError
+from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
+from slowfast.prepare.encode import part_owner
+from slowfast.prepare.pool import run_in_processes
+from slowfast.prepare.timing import choose_timing
+from slowfast.runtime.progress import Progress
+
+TEMPLATE = "{:05d}.jpg"
+PART = ".frames"  # in the names of unfinished folders
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How frames are written; raises UserError for values that cannot be used."""
+
+    short_side: int = 240  # pixels; never enlarged
+    fps: float | None = 12.0  # most frames a second, as Something-Something V2 has; None: all
+    quality: int = 95  # of the JPEG files
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("short_side", 16, 4320), ("fps", 0.1, 1000), ("quality", 1, 100)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a run left behind: names of videos below the source folder."""
+
+    done: int
+    already_there: int
+    damaged: dict[str, str]  # whole as far as readable -> what was lost
+    failed: dict[str, str]  # -> reason
+    seconds: float
+
+
+def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Extracted:
+    """Write the frames of all videos below `source` to folders below `target`: a/b.mp4 to a/b/00001.jpg and so on.
+
+    A folder appears whole or not at all; one that is there already is left as it is. Raises UserError for wrong folders
+    and for a disk that does not take the files, DataError when no video at all can be read.
+    """
+    started = time.monotonic()
+    check_folders(source, target)
+    jobs = find_jobs(source, target)
+    remove_left_behind(target, PART)
+    todo = [job for job in jobs if not frame_folder(job).is_dir()]
+    damaged: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    progress = Progress("extracted", len(jobs), "videos", True, max(len(jobs) // 20, 1), len(jobs) - len(todo))
+    for job, result in run_in_processes(partial(_extract_one, settings), todo, workers):
+        if isinstance(result, _Written) and result.damage is not None:
+            damaged[job.name] = result.damage
+        elif not isinstance(result, _Written):
+            failed[job.name] = str(result)
+        progress.advance(f"failed {len(failed)}")
+    progress.close()
+    if len(failed) == len(jobs):
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"none of {len(jobs)} videos could be read, {name} for one: {reason}")
+    there = len(jobs) - len(todo)
+    return Extracted(len(todo) - len(failed), there, damaged, failed, time.monotonic() - started)
+
+
+def frame_folder(job: Job) -> Path:
+    """Where a video's frames go."""
+    return job.target.with_suffix("")
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A video's frames are written."""
+
+    damage: str | None  # what could not be read of the video
+
+
+def _extract_one(settings: FrameSettings, job: Job) -> _Written | str:
+    """Extract one video: what of it was damaged, or why it cannot be read. Runs in a process of the pool."""
+    folder = frame_folder(job)
+    part = folder.with_name(f".{folder.name}{PART}.{part_owner()}.part")
+    try:
+        check_file(job.source)
+        part.mkdir(parents=True)
+        damage = _write_frames(job.source, part, settings)
+        os.replace(part, folder)
+    except DecodeError as error:
+        return str(error)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return _Written(damage)
+
+
+def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | None:
+    """Write the frames, the lost ones stood in for by the one before; what was wrong with the source."""
+    with PyAVReader(source) as video:
+        wanted = choose_timing(video.times(), video.fps, settings.fps).source  # (m,) not descending
+        written = 0
+        data = b""
+        for index, image in _images(video):
+            # Frames shown before this one that did not come out.
+            first = int(np.searchsorted(wanted, index, side="left"))
+            written = _write(folder, data, written, first) if data else written
+            last = int(np.searchsorted(wanted, index, side="right"))
+            if last > written:
+                data = _encoded(image, settings)
+                written = _write(folder, data, written, last)
+        if not data:
+            raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
+        _write(folder, data, written, len(wanted))
+        return video.error
+
+
+def _images(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:
+    """All frames that can be decoded, with their number, as upright R G B (H, W, 3)."""
+    convert = RgbConverter()
+    for index, frame in video.every_frame():
+        yield index, convert(frame)
+
+
+def _encoded(image: np.ndarray, settings: FrameSettings) -> bytes:
+    """A frame as JPEG, its short side reduced to `short_side`."""
+    height, width = image.shape[:2]
+    if min(height, width) > settings.short_side:
+        height, width = scaled_size(height, width, settings.short_side)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, settings.quality])
+    if not done:
+        raise RuntimeError("OpenCV cannot encode JPEG here")
+    return data.tobytes()
+
+
+def _write(folder: Path, data: bytes, start: int, stop: int) -> int:
+    """Write the same frame to the places start .. stop - 1; gives the next place."""
+    for place in range(start, stop):
+        (folder / TEMPLATE.format(place + FIRST)).write_bytes(data)
+    return max(start, stop)
