@@ -24,6 +24,7 @@ from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
 from slowfast.runtime.distributed import usable_gpus
+from slowfast.runtime.memory import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _check_json(chosen.json)
         cfg = load_config(chosen.cfg, chosen.overrides)
+        keep_freed_memory()  # as a run does
         device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
         results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
         print(machine_table(results["machine"]), flush=True)

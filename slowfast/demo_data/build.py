@@ -43,7 +43,7 @@ FORMATS: dict[str, DemoFormat] = {
         kinetics.list_samples,
         something.write_sample,
         something.write_index,
-        DemoSettings(format="something", train=1280, test=160, size=64, frames=16),
+        DemoSettings(format="something", train=1600, test=160, size=64, frames=16),
     ),
     "imagenet": DemoFormat(
         kinetics.list_samples,

@@ -19,6 +19,7 @@ from slowfast.report.results import write_whole
 from slowfast.report.tables import files_table, results_table
 from slowfast.runtime.distributed import World, join, leave, usable_gpus
 from slowfast.runtime.logging import get_logger, start_logging, stop_logging
+from slowfast.runtime.memory import keep_freed_memory
 
 
 def run(cfg: ConfigNode) -> None:
@@ -28,6 +29,7 @@ def run(cfg: ConfigNode) -> None:
     """
     output = Path(cfg.OUTPUT_DIR)
     output.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     world = join(cfg.NUM_GPUS)
     start_logging(output, world.rank)
     try:

@@ -43,7 +43,7 @@ def test_with_gradients_or_little_data_nothing_is_cut(monkeypatch: pytest.Monkey
     assert seen == [x.shape, x.shape]
 
 
-@pytest.mark.parametrize("tile", [1, 3000, 20000])
+@pytest.mark.parametrize("tile", [3000, 20000])
 @pytest.mark.parametrize("clips", [1, 2])
 def test_logits_do_not_depend_on_tiles(tile: int, clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
