@@ -91,6 +91,11 @@ def _pairs(tokens: Sequence[Any]) -> list[Setting]:
             settings.append(Setting(joined[1], joined[2], "overrides"))
             continue
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", token):
+            before = settings[-1] if settings else None
+            if before is not None and isinstance(before.raw, str) and before.raw.startswith("["):
+                raise ConfigError(
+                    f"overrides: {before.key}: the list {before.raw} is not closed; write it without spaces"
+                )
             raise ConfigError(f"overrides: expected a key such as TRAIN.ENABLE, got {token!r}")
         try:
             value = next(rest)
@@ -98,7 +103,5 @@ def _pairs(tokens: Sequence[Any]) -> list[Setting]:
             raise ConfigError(
                 f"overrides: {token} has no value; overrides are pairs: TEST.NUM_ENSEMBLE_VIEWS 4"
             ) from None
-        if isinstance(value, str) and value.startswith("[") and "]" not in value:
-            raise ConfigError(f"overrides: {token}: the list {value} is not closed; write it without spaces")
         settings.append(Setting(token, value, "overrides"))
     return settings

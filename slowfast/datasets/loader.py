@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +53,14 @@ class MediaLoader(Generic[Item]):
             if len(lines) < 2:
                 raise
             raise type(error)(lines[-1].split(": ", 1)[-1]) from None
-        except RuntimeError as error:
-            if isinstance(error, WorkerError) or "DataLoader" not in str(error) or "Caught" in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            text = str(error).strip()
+            broken_pipe = self.workers > 0 and not isinstance(error, RuntimeError)  # died while handing a batch over
+            if isinstance(error, WorkerError) or not (broken_pipe or "DataLoader" in text) or "Caught" in text:
                 raise
             reading = self._reading()
             self._kill()
-            raise WorkerError(f"{str(error).strip()}; the workers were reading: {reading}") from error
+            raise WorkerError(f"{text or type(error).__name__}; the workers were reading: {reading}") from error
 
     def _reading(self) -> str:
         now = time.monotonic()
@@ -68,6 +71,8 @@ class MediaLoader(Generic[Item]):
 
     def _kill(self) -> None:
         """End all workers at once: a hung one would keep the main process from ending."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise once more for each of them
         for row in self.dataset.activity.table[: self.workers].tolist():
             if row[PROCESS] > 0:
                 try:

@@ -216,6 +216,17 @@ def test_a_truncated_file_gives_what_it_has(collection: Any, tmp_path: Path) -> 
     assert sum(frame.tobytes() in known for frame in frames) >= n - 3
 
 
+def test_a_file_that_ends_before_its_header_says_so_is_told(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", frames=120)
+    path = tmp_path / "third.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    with open_video(whole) as video:
+        assert video.read([0]).missing is None
+    with open_video(path) as video:
+        missing = video.read([0]).missing
+    assert missing is not None and missing.startswith("the file ends after")
+
+
 def test_frames_that_cannot_be_decoded_are_stood_in_for(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mkv", frames=20, codec="mjpeg", pix_fmt="yuvj420p")
     path = break_packets(source, tmp_path / "broken.mkv", {4, 5, 12})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ from slowfast.datasets.decode.reader import (
 )
 from slowfast.datasets.decode.rgb import RgbConverter
 
+# A file whose last frame comes earlier than its header says by more than this share, and a second, was cut off.
+_CUT_OFF = 0.05
 # Codecs whose unreferenced frames can be left out without changing any other frame. H.264 states it per picture
 # (nal_ref_idc, 7.4.1); H.265 only within one temporal layer, so its frames are all decoded.
 _SKIPS_EXACTLY = frozenset({"h264"})
@@ -45,6 +48,7 @@ class PyAVReader:
             if not self.num_frames:
                 raise DecodeError(f"no video frames in the file ({_reason(self._source.error)})")
             self.fps = _frame_rate(self._stream, self._source.table)
+            self._cut_off = _cut_off(self._stream, self._source.table)
         except BaseException:
             self._container.close()
             raise
@@ -84,7 +88,7 @@ class PyAVReader:
         self._error = None
         frames, got = self._collect(wanted)
         if got.all():
-            decoded = Decoded(frames, rows, None)
+            decoded = Decoded(frames, rows, self._cut_off)
         elif got.any():
             decoded = stand_in(frames[got], rows, wanted, got, _reason(self._error))
         else:
@@ -239,6 +243,25 @@ def _frame_rate(stream: VideoStream, table: PacketTable) -> float:
     if ticks > 0 and stream.time_base is not None:
         measured = (len(times) - 1) / (ticks * float(stream.time_base))
     return believable_rate(float(header) if header else None, measured)
+
+
+def _cut_off(stream: VideoStream, table: PacketTable) -> str | None:
+    """What is missing at the end of a file by its own header, in words; None where all is there or nobody knows."""
+    if not table.timed or stream.time_base is None:
+        return None
+    there = float(int(table.pts[table.packet_of][-1]) * stream.time_base)  # counted from 0, as Matroska's tag is
+    said = _tagged_duration(stream)
+    if stream.duration:
+        said = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if said is None or said - there <= max(1.0, _CUT_OFF * said):
+        return None
+    return f"the file ends after {there:.1f} of its {said:.1f} seconds"
+
+
+def _tagged_duration(stream: VideoStream) -> float | None:
+    """The duration (s) in a Matroska tag such as 00:00:10.333000000."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
 
 
 def _reason(error: av.FFmpegError | None) -> str:

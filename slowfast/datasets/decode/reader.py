@@ -27,7 +27,7 @@ class Decoded:
 
     frames: np.ndarray  # uint8 (U, H, W, 3), R G B, in ascending order of time
     rows: np.ndarray  # int64, the shape of the asked indices: where in `frames` each one is
-    missing: str | None  # why some frames are stood in for by the nearest decodable one, None when none is
+    missing: str | None  # what the file lacks: frames stood in for by the nearest decodable one, its end; None: nothing
 
 
 class VideoReader(Protocol):
