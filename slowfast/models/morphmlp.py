@@ -11,7 +11,7 @@ largest divisor of C up to T.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.models.activation_checkpoint import Part, run_blocks
 from slowfast.models.inflate import inflate_convolutions
-from slowfast.models.layers import DropPath, Mlp, add_residual, in_tiles, init_truncated_normal
+from slowfast.models.layers import DropPath, Mlp, add_residual, init_truncated_normal
 from slowfast.models.published import StateDict
 from slowfast.models.sync_batchnorm import SyncBatchNorm
 
@@ -70,9 +70,8 @@ class SpatialFC(nn.Module):
         self.reweight = Mlp(width, width // 4, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """x may be some of the frames, given the `branch_weights` of all."""
-        of_columns, of_rows, of_channels = (self.branch_weights(x) if weights is None else weights).unbind(1)  # B C
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        of_columns, of_rows, of_channels = self.branch_weights(x).unbind(1)  # B C
         y = _scaled_linear(x, self.mlp_c, of_channels)
         y = _add_scaled(y, _mix_chunks(self._chunks(x), self.mlp_w).reshape(x.shape), of_rows)
         return self.proj(_add_scaled(y, self._along_columns(x), of_columns))
@@ -116,9 +115,8 @@ class SpatialFCLast(nn.Module):
         self.reweight = Mlp(width, width // 4, 2 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """x may be some of the frames, given the `branch_weights` of all."""
-        of_chunks, of_channels = (self.branch_weights(x) if weights is None else weights).unbind(1)  # B C
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        of_chunks, of_channels = self.branch_weights(x).unbind(1)  # B C
         along_chunks = _mix_chunks(self._chunks(x), self.mlp_h).transpose(2, 3).reshape(x.shape)
         return self.proj(_add_scaled(_scaled_linear(x, self.mlp_c, of_channels), along_chunks, of_chunks))
 
@@ -193,24 +191,11 @@ class Block(nn.Module):
         return self._mix_tokens, self._mix_channels
 
     def _mix_tokens(self, x: torch.Tensor) -> torch.Tensor:
-        mixed = self._in_tiles(self._mix_time, x, axis=2)
-        return self._in_tiles(self._mix_space, x, mixed, self.fc.branch_weights(mixed), axis=1)
-
-    def _mix_time(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm1(add_residual(x, self.t_fc(self.t_norm1(x))))
-
-    def _mix_space(self, x: torch.Tensor, mixed: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        return self.drop_path(x, self.fc(mixed, weights))
+        mixed_in_time = add_residual(x, self.t_fc(self.t_norm1(x)))
+        return self.drop_path(x, self.fc(self.norm1(mixed_in_time)))
 
     def _mix_channels(self, x: torch.Tensor) -> torch.Tensor:
-        return self._in_tiles(lambda part: self.drop_path(part, self.mlp(self.norm2(part))), x, axis=1)
-
-    def _in_tiles(
-        self, function: Callable[..., torch.Tensor], x: torch.Tensor, *others: torch.Tensor, axis: int
-    ) -> torch.Tensor:
-        if self.training:  # stochastic depth wants whole batches
-            return function(x, *others)
-        return in_tiles(function, x, *others, axis=axis)
+        return self.drop_path(x, self.mlp(self.norm2(x)))
 
 
 class Stem(nn.Module):
