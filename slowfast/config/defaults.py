@@ -290,7 +290,7 @@ _C.EAT.HEADS = 4
 _C.EAT.MLP_RATIO = 4
 # Order of the pixels: sis (sweep in sweep), sweep, scan; zorder, hilbert for sides that are powers of two. [EAT]
 _C.EAT.PIXEL_ORDER = "sis"
-# Local branch: conv (over three tokens) or attn (among neighbouring tokens). [EAT]
+# Local branch: conv (over three tokens) or attn (among tokens that are no neighbours, as published). [EAT]
 _C.EAT.LOCAL = "conv"
 # A second query and head for a teacher's answers; the logits are the mean of both. [EAT]
 _C.EAT.DISTILLED = False
