@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from slowfast.benchmark.timing import Timings, time_interleaved
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.step import TrainStep
+from slowfast.models.linear import pack_linears
 
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
 PRODUCT, FORWARD, STEP, CHECKPOINTED = "matrix product", "forward", "train step", "train step, checkpointing"
@@ -66,18 +68,25 @@ def _cases(steps: Steps, batch: TrainBatch, side: int, device: torch.device) -> 
     for dtype in DTYPES:
         matrices = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
         cases[f"{dtype} {PRODUCT}"] = partial(torch.mm, *matrices)
-        inputs = steps[dtype, False].forward.prepare(batch.clips)
-        cases[f"{dtype} {FORWARD}"] = partial(_forward, steps[dtype, False], inputs)
+        cases[f"{dtype} {FORWARD}"] = _forward_case(steps[dtype, False], batch)
         cases[f"{dtype} {STEP}"] = partial(steps[dtype, False], batch, 0, 0, LEARNING_RATE)
         cases[f"{dtype} {CHECKPOINTED}"] = partial(steps[dtype, True], batch, 0, 0, LEARNING_RATE)
     return cases
 
 
-@torch.inference_mode()
-def _forward(step: TrainStep, inputs: torch.Tensor) -> torch.Tensor:
-    with step.forward.autocast():
-        logits: torch.Tensor = step.model.eval()(inputs)
-    return logits
+def _forward_case(step: TrainStep, batch: TrainBatch) -> Callable[[], torch.Tensor]:
+    """A forward pass as evaluation makes it, of a copy of the network that no train step changes."""
+    model, inputs = copy.deepcopy(step.model).eval(), step.forward.prepare(batch.clips)
+    if step.forward.amp_dtype is None:
+        pack_linears(model)
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        with step.forward.autocast():
+            logits: torch.Tensor = model(inputs)
+        return logits
+
+    return run
 
 
 def _speed_figures(timings: Timings, dtype: str, work: Work, runs: int) -> list[Figure]:

@@ -19,6 +19,7 @@ from slowfast.datasets.types import Record, TestVideo
 from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.waiting import timed
+from slowfast.models.linear import pack_linears
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 
@@ -70,6 +71,8 @@ def evaluate(
     A video that cannot be read is noted in the ledger and has no scores; nothing takes its place.
     """
     model.eval()
+    if forward.amp_dtype is None:
+        pack_linears(model)
     pace, start = Pace(), time.perf_counter()
     waiting: deque[TestVideo] = deque()  # videos with clips not yet computed, oldest first
     logits: list[torch.Tensor] = []  # of the waiting videos' clips, in order, (K,) each

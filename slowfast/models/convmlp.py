@@ -9,16 +9,19 @@ convolutions (B, C, H, W) to Linears (B, H, W, C) copies nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.activation_checkpoint import run_blocks
 from slowfast.models.inputs import IMAGES, check_image
-from slowfast.models.layers import DropPath, Mlp, init_truncated_normal
+from slowfast.models.layers import DropPath, Mlp, conv_then_norm, init_truncated_normal
 from slowfast.models.stages import check_lengths
 from slowfast.models.sync_batchnorm import SyncBatchNorm2d
 
@@ -28,9 +31,25 @@ if TYPE_CHECKING:
 NormType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
 
 
-def _conv_norm_relu(width: int, out: int, kernel: int, norm: NormType, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return [conv, norm(out), nn.ReLU(inplace=True)]
+class Convolutions(nn.Sequential):
+    """Convolutions, each followed by its batch norm and a ReLU, then what else is given: (B, C, H, W) -> same."""
+
+    def __init__(self, norm: NormType, convolutions: Sequence[nn.Conv2d], *then: nn.Module) -> None:
+        layers = ((conv, norm(conv.out_channels), nn.ReLU(inplace=True)) for conv in convolutions)
+        super().__init__(*itertools.chain.from_iterable(layers), *then)
+        self.depth = 3 * len(convolutions)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        x, layers = input, list(self)
+        for conv, norm, relu in zip(*(layers[i : self.depth : 3] for i in range(3)), strict=True):
+            x = relu(conv_then_norm(partial(F.conv2d, stride=conv.stride, padding=conv.padding), x, conv, norm))
+        for layer in layers[self.depth :]:
+            x = layer(x)
+        return x
+
+
+def _conv(width: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 class Tokenizer(nn.Module):
@@ -38,29 +57,22 @@ class Tokenizer(nn.Module):
 
     def __init__(self, width: int, norm: NormType) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            *_conv_norm_relu(3, width // 2, 3, norm, stride=2),
-            *_conv_norm_relu(width // 2, width // 2, 3, norm),
-            *_conv_norm_relu(width // 2, width, 3, norm),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
+        half = width // 2
+        convolutions = _conv(3, half, 3, stride=2), _conv(half, half, 3), _conv(half, width, 3)
+        self.block = Convolutions(norm, convolutions, nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.block(x)
 
 
-class ConvBlock(nn.Sequential):
+class ConvBlock(Convolutions):
     """x plus three convolutions of it: (B, C, H, W) -> same."""
 
     def __init__(self, width: int, hidden: int, norm: NormType) -> None:
-        super().__init__(
-            *_conv_norm_relu(width, hidden, 1, norm),
-            *_conv_norm_relu(hidden, hidden, 3, norm),
-            *_conv_norm_relu(hidden, width, 1, norm),
-        )
+        super().__init__(norm, (_conv(width, hidden, 1), _conv(hidden, hidden, 3), _conv(hidden, width, 1)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + super().forward(x)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input + super().forward(input)
 
 
 class ConvStage(nn.Module):

@@ -21,6 +21,7 @@ from slowfast.errors import ConfigError
 from slowfast.models.activation_checkpoint import run_blocks
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import DropPath, Mlp, add_residual, init_truncated_normal
+from slowfast.models.linear import Linear
 from slowfast.models.pixel_order import SWEEP_IN_SWEEP, check_pixel_order, pixel_order
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 of B heads N C/heads
@@ -94,7 +95,7 @@ class LocalConv(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, width)
+        self.linear = Linear(width, width)
         self.local = nn.Conv1d(width, width, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -134,9 +135,9 @@ class QueryAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.kv = nn.Linear(width, 2 * width)
-        self.q = nn.Linear(width, width)
-        self.proj = nn.Linear(width, width)
+        self.kv = Linear(width, 2 * width)
+        self.q = Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         k, v = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 2 of B heads N C/heads

@@ -24,6 +24,7 @@ from slowfast.models.activation_checkpoint import run_blocks
 from slowfast.models.dropout import Dropout
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import add_residual, init_truncated_normal
+from slowfast.models.linear import Linear
 from slowfast.models.stages import check_lengths
 
 if TYPE_CHECKING:
@@ -48,11 +49,20 @@ class Block(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout_rate: float) -> None:
         super().__init__()
-        self.fn = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Dropout(dropout_rate), nn.Linear(hidden, width))
+        self.fn = ChannelMlp(Linear(width, hidden), nn.GELU(), Dropout(dropout_rate), Linear(hidden, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(add_residual(x, self.fn(x)))
+
+
+class ChannelMlp(nn.Sequential):
+    """Linear, exact GELU, dropout, Linear: (..., C) -> (..., C'). The GELU runs with the Linear before it."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        first, _, dropout, last = self
+        assert isinstance(first, Linear)
+        return last(dropout(first.gelu(input)))
 
 
 class Stage(nn.Sequential):
@@ -64,7 +74,7 @@ class Stage(nn.Sequential):
     def __init__(self, width: int, out: int, blocks: int, mlp_ratio: float, dropout_rate: float) -> None:
         hidden = int(out * mlp_ratio)
         mix = (Block(out, hidden, dropout_rate) for _ in range(blocks))
-        super().__init__(nn.Identity(), nn.Linear(width, out), *mix)
+        super().__init__(nn.Identity(), Linear(width, out), *mix)
 
     def embed(self, patches: torch.Tensor) -> torch.Tensor:
         """Flat patches to tokens: (..., p^2 C) -> (..., C')."""

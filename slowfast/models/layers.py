@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from slowfast.models.batch_rows import draw_uniform
+from slowfast.models.linear import Linear
 
 
 class Mlp(nn.Module):
@@ -14,11 +16,11 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, out)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1.gelu(x))
 
 
 def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
@@ -49,6 +51,23 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
+
+
+Conv = nn.Conv2d | nn.Conv3d
+BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
+Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # of x, weight, bias
+
+
+def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchNorm) -> torch.Tensor:
+    """norm(convolve(x, conv's weight and bias)); as one convolution where the norm is fixed and no gradient wanted."""
+    mean, var = norm.running_mean, norm.running_var
+    if norm.training or torch.is_grad_enabled() or mean is None or var is None:
+        return norm(convolve(x, conv.weight, conv.bias))
+    scale = (var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    bias = -mean if conv.bias is None else conv.bias - mean
+    bias = bias * scale if norm.bias is None else torch.addcmul(norm.bias, bias, scale)
+    return convolve(x, conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias)
 
 
 def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:

@@ -21,7 +21,8 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.models.activation_checkpoint import Part, run_blocks
 from slowfast.models.inflate import inflate_convolutions
-from slowfast.models.layers import DropPath, Mlp, add_residual, init_truncated_normal
+from slowfast.models.layers import DropPath, Mlp, add_residual, conv_then_norm, init_truncated_normal
+from slowfast.models.linear import Linear
 from slowfast.models.published import StateDict
 from slowfast.models.sync_batchnorm import SyncBatchNorm
 
@@ -36,8 +37,8 @@ class TemporalFC(nn.Module):
         super().__init__()
         self.groups = next(g for g in range(min(frames, width), 0, -1) if width % g == 0)
         size = frames * (width // self.groups)
-        self.mlp_t = nn.Linear(size, size, bias=bias)
-        self.proj = nn.Linear(width, width)
+        self.mlp_t = Linear(size, size, bias=bias)
+        self.proj = Linear(width, width)
 
     def reset_parameters(self) -> None:
         """Start as zero, so that the block begins as one without time; ones behind it let gradients through."""
@@ -49,9 +50,9 @@ class TemporalFC(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, t, h, w, c = x.shape
-        x = x.reshape(b, t, h * w, self.groups, -1).permute(0, 3, 2, 1, 4)  # B G HW T S
-        x = self.mlp_t(x.reshape(b, self.groups, h * w, -1))  # B G HW (T S)
-        x = x.view(b, self.groups, h * w, t, -1).permute(0, 3, 2, 1, 4)  # B T HW G S
+        x = x.reshape(b, t, h * w, self.groups, -1).permute(0, 2, 3, 1, 4)  # B HW G T S
+        x = self.mlp_t(x.reshape(b, h * w, self.groups, -1))  # B HW G (T S)
+        x = x.view(b, h * w, self.groups, t, -1).permute(0, 3, 1, 2, 4)  # B T HW G S
         return self.proj(x.reshape(b, t, h, w, c))
 
 
@@ -64,11 +65,11 @@ class SpatialFC(nn.Module):
     def __init__(self, width: int, chunk: int, bias: bool) -> None:
         super().__init__()
         self.chunk = chunk
-        self.mlp_h = nn.Linear(width, width, bias=bias)
-        self.mlp_w = nn.Linear(width, width, bias=bias)
-        self.mlp_c = nn.Linear(width, width, bias=bias)
+        self.mlp_h = Linear(width, width, bias=bias)
+        self.mlp_w = Linear(width, width, bias=bias)
+        self.mlp_c = Linear(width, width, bias=bias)
         self.reweight = Mlp(width, width // 4, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         of_columns, of_rows, of_channels = self.branch_weights(x).unbind(1)  # B C
@@ -110,10 +111,10 @@ class SpatialFCLast(nn.Module):
     def __init__(self, width: int, chunk: int, bias: bool) -> None:
         super().__init__()
         self.chunk = chunk
-        self.mlp_c = nn.Linear(width, width, bias=bias)
-        self.mlp_h = nn.Linear(width, width, bias=bias)
+        self.mlp_c = Linear(width, width, bias=bias)
+        self.mlp_h = Linear(width, width, bias=bias)
         self.reweight = Mlp(width, width // 4, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         of_chunks, of_channels = self.branch_weights(x).unbind(1)  # B C
@@ -210,18 +211,24 @@ class Stem(nn.Module):
         self.norm2 = norm(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.norm1(self._halve(x)).permute(0, 2, 3, 4, 1)  # B T 2H 2W C, in this order in memory
+        x = conv_then_norm(_halve, x, self.proj1, self.norm1).permute(0, 2, 3, 4, 1)  # B T 2H 2W C, so in memory
         x = F.gelu(x).permute(0, 4, 1, 2, 3)  # several times as slow on a CPU in the other order
-        return self.norm2(self.proj2(x)).permute(0, 2, 3, 4, 1)
+        return conv_then_norm(_quarter, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
 
-    def _halve(self, x: torch.Tensor) -> torch.Tensor:
-        """proj1. For a single clip as a batch of three-frame windows: else PyTorch takes its slow CPU convolution."""
-        if len(x) > 1 or x.device.type != "cpu":
-            return self.proj1(x.contiguous(memory_format=torch.channels_last_3d))
-        windows = F.pad(x[0], (0, 0, 0, 0, 1, 1)).unfold(1, 3, 2).permute(1, 0, 4, 2, 3)  # T 3 3 4H 4W
-        windows = windows.contiguous(memory_format=torch.channels_last_3d)
-        y = F.conv3d(windows, self.proj1.weight, self.proj1.bias, (1, 2, 2), (0, 1, 1))  # T C/2 1 2H 2W
-        return y.transpose(0, 2)
+
+def _halve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """proj1. For a single clip as a batch of three-frame windows: else PyTorch takes its slow CPU convolution."""
+    if len(x) > 1 or x.device.type != "cpu":
+        return F.conv3d(x.contiguous(memory_format=torch.channels_last_3d), weight, bias, 2, 1)
+    windows = F.pad(x[0], (0, 0, 0, 0, 1, 1)).unfold(1, 3, 2).permute(1, 0, 4, 2, 3)  # T 3 3 4H 4W
+    windows = windows.contiguous(memory_format=torch.channels_last_3d)
+    y = F.conv3d(windows, weight, bias, (1, 2, 2), (0, 1, 1))  # T C/2 1 2H 2W
+    return y.transpose(0, 2)
+
+
+def _quarter(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """proj2."""
+    return F.conv3d(x, weight, bias, (1, 2, 2), (0, 1, 1))
 
 
 class Downsample(nn.Module):

@@ -1,0 +1,118 @@
+"""The fused Linear against PyTorch's own, and where each is used."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from slowfast.models import linear
+from slowfast.models.layers import Mlp, conv_then_norm
+from slowfast.models.linear import Linear, pack_linears
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 4, 5), (0, 5)])
+def test_equals_pytorchs_linear_with_and_without_gradients(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(5, 6, bias=bias), torch.randn(shape)
+    want = F.linear(x, layer.weight, layer.bias)
+    turned = x.transpose(0, -1).contiguous().transpose(0, -1)
+    for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        for argument in (x, turned):
+            with context():
+                torch.testing.assert_close(layer(argument), want)
+                torch.testing.assert_close(layer.gelu(argument), F.gelu(want))
+
+
+def test_fuses_in_float32_without_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    if linear._FUSED_PRODUCT is None:
+        pytest.skip("PyTorch is built without oneDNN")
+    calls = []
+
+    def product(*args: object) -> torch.Tensor:
+        calls.append(args)
+        return torch.zeros(3, 6)
+
+    layer, x = Linear(5, 6), torch.randn(3, 5)
+    monkeypatch.setattr(linear, "_FUSED_PRODUCT", product)
+    layer(x), layer.gelu(x)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype == layer.gelu(x).dtype == torch.bfloat16
+        Linear(5, 6).double()(x.double())
+        torch.jit.trace(layer, x, check_trace=False)  # the check calls the layer itself
+        assert not calls
+        layer(x), layer.gelu(x)
+    assert len(calls) == 2
+    monkeypatch.setattr(linear, "_FUSED_PRODUCT", None)
+    with torch.no_grad():
+        assert layer(x).any()
+
+
+def test_a_flop_counter_counts_it() -> None:
+    layer, x = Mlp(5, 6, 7), torch.randn(2, 3, 5)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer(x)
+    assert counter.get_total_flops() == 2 * 2 * 3 * (5 * 6 + 6 * 7)
+
+
+def test_gradients_are_those_of_its_parts() -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(5, 6), torch.randn(3, 5, requires_grad=True)
+    found = torch.autograd.grad(layer.gelu(x).sum(), (x, layer.weight, layer.bias))
+    want = torch.autograd.grad(F.gelu(F.linear(x, layer.weight, layer.bias)).sum(), (x, layer.weight, layer.bias))
+    assert all(torch.equal(f, w) for f, w in zip(found, want, strict=True))
+
+
+def packed(layer: Linear) -> bool:
+    return layer._weight_in_order() is not layer.weight
+
+
+@pytest.mark.skipif(linear._FUSED_PRODUCT is None, reason="PyTorch is built without oneDNN")
+def test_a_packed_layer_gives_the_same_until_its_weight_changes() -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(33, 70).eval(), torch.randn(5, 33)
+    pack_linears(layer)
+    assert packed(layer)
+    for rows in (x, x[:1], torch.randn(300, 33)):
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(rows), F.linear(rows, layer.weight, layer.bias))
+            torch.testing.assert_close(layer.gelu(rows), F.gelu(F.linear(rows, layer.weight, layer.bias)))
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        assert not packed(layer)
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+    layer.pack()
+    layer.load_state_dict({key: value + 1 for key, value in layer.state_dict().items()})
+    assert not packed(layer)
+
+
+@pytest.mark.skipif(linear._FUSED_PRODUCT is None, reason="PyTorch is built without oneDNN")
+def test_packing_ends_with_training_and_is_not_copied() -> None:
+    layer = Linear(5, 6).eval()
+    layer.pack()
+    assert not packed(copy.deepcopy(layer)) and not packed(pickle.loads(pickle.dumps(layer)))
+    assert packed(layer) and not packed(layer.train().eval())
+    layer.train().pack()
+    assert not packed(layer)
+    double = Linear(5, 6).double().eval()
+    double.pack()
+    assert not packed(double)
+
+
+@pytest.mark.parametrize("conv_bias, affine", [(True, True), (False, True), (True, False)])
+def test_conv_then_norm_is_both_one_after_the_other(conv_bias: bool, affine: bool) -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3, bias=conv_bias), nn.BatchNorm2d(4, affine=affine)
+    for _ in range(3):
+        norm(conv(torch.randn(2, 3, 8, 8)))  # statistics other than 0 and 1
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        for layers in (norm.train(), norm.eval()):
+            torch.testing.assert_close(conv_then_norm(F.conv2d, x, conv, layers), layers(conv(x)))
