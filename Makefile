@@ -1,4 +1,4 @@
-# make demo | test | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
+# make demo | demo-framewise | demo-something | demo-imagenet | test | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -9,7 +9,7 @@ DEMO_CFG := configs/Demo/KINETICS_MORPHMLP.yaml
 DEMO_OUT := output/demo
 DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
 
-.PHONY: demo test lint clean setup
+.PHONY: demo demo-framewise demo-something demo-imagenet test lint clean setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -22,6 +22,18 @@ demo: $(STAMP)
 	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)_shuffled TRAIN.ENABLE False \
 		TEST.FRAME_ORDER shuffled TEST.CHECKPOINT_FILE_PATH $(DEMO_WEIGHTS)
 	@echo; echo "Pictures:"; ls $(DEMO_OUT)/*.png
+
+demo-framewise: $(STAMP)
+	$(BIN)/python tools/make_demo_data.py --format kinetics_colours --out demo/kinetics_colours
+	$(BIN)/python tools/run_net.py --cfg configs/Demo/KINETICS_CONVMLP_FRAMEWISE.yaml
+
+demo-something: $(STAMP)
+	$(BIN)/python tools/make_demo_data.py --format something --out demo/something
+	$(BIN)/python tools/run_net.py --cfg configs/Demo/SOMETHING_MORPHMLP.yaml
+
+demo-imagenet: $(STAMP)
+	$(BIN)/python tools/make_demo_data.py --format imagenet --out demo/imagenet
+	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_CONVMLP.yaml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,21 +11,27 @@ from typing import Any
 
 import torch
 
+from slowfast.benchmark.events import measure_embeddings, measure_reading
 from slowfast.benchmark.figures import Figure, figures_table, machine_table
 from slowfast.benchmark.loading import loading_figures, measure_loading
 from slowfast.benchmark.machine import describe_machine, usable_cores
 from slowfast.benchmark.network import measure_network
+from slowfast.benchmark.networks import measure_networks, networks_table
 from slowfast.benchmark.processes import on_one_core
 from slowfast.benchmark.testing import measure_testing
 from slowfast.benchmark.videos import find_videos, link_videos, make_videos, on_folder, prepare_videos
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
+from slowfast.config.tool_line import split_overrides
 from slowfast.errors import UserError
+from slowfast.runtime.command import exit_status
 from slowfast.runtime.distributed import usable_gpus
 from slowfast.runtime.memory import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
+NETWORKS, EVENTS = "networks", "events"  # measured when named alone
+ALONE = (NETWORKS, EVENTS)
 DESCRIPTION = """\
 Measure on this machine, with the settings of a config:
 
@@ -36,6 +40,10 @@ Measure on this machine, with the settings of a config:
   test      the test pipeline on one core at 4x1 and 10x3 views, against decoding each file once
   network   forward and train step in float32 and bfloat16, plain and with gradient checkpointing; memory; the share
             of the machine's matrix-multiply rate
+  networks  views a second of all published networks, in batches of 8 images or 32 frames; float32 and bfloat16, with
+            the share of the machine's matrix-multiply rate; when named alone. --profile: where float32's time goes
+  events    event recordings: Event2Vec's embeddings against gathering neighbour by neighbour; samples of stored and
+            compressed files, also of one of 5 million events, on one core; when named alone
 
   python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json DATA.DECODING_THREADS 2
 
@@ -47,39 +55,36 @@ a key frame every 250 frames, B-frames, film grain), about as hard to decode as 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values; `overrides` has the config keys and values."""
-    words, overrides = _split_overrides(list(arguments))
+    words, overrides = split_overrides(arguments)
     parser = argparse.ArgumentParser(
         prog="benchmark.py",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [load] [test] [network] [options] [KEY VALUE ...]",
+        usage="%(prog)s [load] [test] [network] [options] [KEY VALUE ...] | %(prog)s networks|events [options]",
         allow_abbrev=False,
     )
     default = ROOT / "configs" / "K400" / "K400_MLP_S16x4.yaml"
-    parser.add_argument("parts", nargs="*", metavar="PART", help="load, test, network or all (default all)")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="load, test, network or all of them (default), networks, events"
+    )
     parser.add_argument("--cfg", type=Path, default=default, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="files and folders")
     parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="runs (default %(default)s)")
     parser.add_argument(
         "--clips", type=_count, default=2, metavar="N", help="the network's batch (default %(default)s)"
     )
+    parser.add_argument("--profile", action="store_true", help="networks: also where the time of a forward pass goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     chosen = parser.parse_intermixed_args(words)
     for part in chosen.parts:
-        if part not in (*PARTS, "all"):
-            parser.error(f"{part!r} cannot be measured; there are {', '.join(PARTS)} and all")
-    chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
+        if part not in (*PARTS, "all", *ALONE):
+            parser.error(f"{part!r} cannot be measured; there are {', '.join((*PARTS, 'all', *ALONE))}")
+        if part in ALONE and (len(chosen.parts) > 1 or overrides):
+            parser.error(f"{part} is measured alone and as published, without overrides")
+    if not set(ALONE) & set(chosen.parts):
+        chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
     chosen.overrides = overrides
     return chosen
-
-
-def _split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What comes before the first word that looks like a config key, and the rest."""
-    for place, word in enumerate(arguments):
-        after_option = place > 0 and arguments[place - 1].startswith("--")
-        if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*", word) and not after_option and not Path(word).exists():
-            return arguments[:place], arguments[place:]
-    return arguments, []
 
 
 def _count(text: str) -> int:
@@ -91,23 +96,22 @@ def _count(text: str) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; the exit status: 0 done, 2 the user's mistake."""
     chosen = parse(arguments)
-    try:
-        _check_json(chosen.json)
-        cfg = load_config(chosen.cfg, chosen.overrides)
-        keep_freed_memory()  # as a run does
-        device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
-        results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
-        print(machine_table(results["machine"]), flush=True)
-        results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
-        figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(lambda: _run(chosen))
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    _check_json(chosen.json)
+    cfg = load_config(chosen.cfg, chosen.overrides)
+    keep_freed_memory()  # as a run does
+    device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
+    results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
+    print(machine_table(results["machine"]), flush=True)
+    results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
+    figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
     if chosen.json is not None:
         results["figures"] = [figure.as_json() for figure in figures]
         chosen.json.write_text(json.dumps(results, indent=1) + "\n")
         print(f"written: {chosen.json}")
-    return 0
 
 
 def _check_json(path: Path | None) -> None:
@@ -120,7 +124,7 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
     """The figures of each part, printed as soon as they are there."""
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "given"
-        if chosen.parts != ["network"]:
+        if {"load", "test"} & set(chosen.parts):
             videos = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
             link_videos(videos, given)
             on_videos = on_folder(cfg, given)
@@ -133,7 +137,22 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 figures = [f for group in cfgs for f in loading_figures(group, loading[group], chosen.repeats)]
             elif part == "test":
                 figures = on_one_core(measure_testing, on_videos, chosen.repeats)
+            elif part == NETWORKS:
+                figures = _measure_networks(chosen, device)
+            elif part == EVENTS:
+                figures = measure_embeddings(device, chosen.repeats)
+                figures += on_one_core(measure_reading, Path(folder), chosen.repeats)
             else:
                 figures = measure_network(cfg, device, chosen.repeats, chosen.clips)
             print(figures_table(figures), flush=True)
             yield figures
+
+
+def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[Figure]:
+    """The figures of all published networks, each named when it is done; then their table."""
+    figures: list[Figure] = []
+    for one in measure_networks(device, chosen.repeats, shares=chosen.profile):
+        print(f"  {one[0].group}", flush=True)
+        figures += one
+    print(f"\n{networks_table(figures)}\n", flush=True)
+    return figures

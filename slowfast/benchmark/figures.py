@@ -34,6 +34,11 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("network, bfloat16", "forward, speed-up over float32"): Target(1.8, at_least=True),
     ("network, float32", "checkpointing, activation memory"): Target(45, at_least=False),
     ("network, float32", "checkpointing, time of a train step"): Target(1.35, at_least=False),
+    **{
+        (f"events, {embed}, forward{training}", "times as fast"): Target(2, at_least=True)
+        for embed in ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
+        for training in ("", " + backward")
+    },
 }
 TARGETS_ARE_FOR = "targets: MorphMLP-S 16x4 on 2 CPU cores, 10 s clips of 256 lines"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from slowfast.benchmark.figures import Figure
 from slowfast.benchmark.memory import StepMemory, measure_memory
@@ -17,8 +17,10 @@ from slowfast.benchmark.subject import DTYPES, FLOAT32, LEARNING_RATE, example_b
 from slowfast.benchmark.timing import Timings, time_interleaved
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import TrainBatch
+from slowfast.engine.forward import ClipForward
 from slowfast.engine.step import TrainStep
 from slowfast.models.linear import pack_linears
+from slowfast.models.macs import count_macs
 
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
 PRODUCT, FORWARD, STEP, CHECKPOINTED = "matrix product", "forward", "train step", "train step, checkpointing"
@@ -46,7 +48,9 @@ def measure_network(
         for dtype, step in train_steps(cfg, device, clips, checkpointing).items()
     }
     batch = example_batch(cfg, clips)
-    work = Work(clips, side or MATRIX_SIDE[device.type], count_macs(steps[FLOAT32, False], batch))
+    plain = steps[FLOAT32, False]
+    macs = count_macs(plain.model, plain.forward.prepare(batch.clips), clips)
+    work = Work(clips, side or MATRIX_SIDE[device.type], macs)
     timings = time_interleaved(_cases(steps, batch, work.side, device), runs, device)
     figures = [Figure("network", "multiply-adds", work.macs / 1e9, "GMACs a clip", 1)]
     for dtype in DTYPES:
@@ -55,38 +59,31 @@ def measure_network(
     return figures
 
 
-def count_macs(step: TrainStep, batch: TrainBatch) -> float:
-    """Multiply-adds of the matrix products and convolutions in one clip's forward pass."""
-    inputs = step.forward.prepare(batch.clips)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        step.model.eval()(inputs)
-    return counter.get_total_flops() / 2 / len(batch.clips)
-
-
 def _cases(steps: Steps, batch: TrainBatch, side: int, device: torch.device) -> dict[str, Callable[[], object]]:
     cases: dict[str, Callable[[], object]] = {}
     for dtype in DTYPES:
         matrices = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
         cases[f"{dtype} {PRODUCT}"] = partial(torch.mm, *matrices)
-        cases[f"{dtype} {FORWARD}"] = _forward_case(steps[dtype, False], batch)
+        cases[f"{dtype} {FORWARD}"] = _eval_case(steps[dtype, False], batch)
         cases[f"{dtype} {STEP}"] = partial(steps[dtype, False], batch, 0, 0, LEARNING_RATE)
         cases[f"{dtype} {CHECKPOINTED}"] = partial(steps[dtype, True], batch, 0, 0, LEARNING_RATE)
     return cases
 
 
-def _forward_case(step: TrainStep, batch: TrainBatch) -> Callable[[], torch.Tensor]:
+def _eval_case(step: TrainStep, batch: TrainBatch) -> Callable[[], torch.Tensor]:
     """A forward pass as evaluation makes it, of a copy of the network that no train step changes."""
-    model, inputs = copy.deepcopy(step.model).eval(), step.forward.prepare(batch.clips)
+    model = copy.deepcopy(step.model).eval()
     if step.forward.amp_dtype is None:
         pack_linears(model)
+    return partial(forward_case, model, step.forward, step.forward.prepare(batch.clips))
 
-    @torch.inference_mode()
-    def run() -> torch.Tensor:
-        with step.forward.autocast():
-            logits: torch.Tensor = model(inputs)
-        return logits
 
-    return run
+@torch.inference_mode()
+def forward_case(model: nn.Module, forward: ClipForward, inputs: torch.Tensor) -> torch.Tensor:
+    """The logits of prepared inputs."""
+    with forward.autocast():
+        logits: torch.Tensor = model(inputs)
+    return logits
 
 
 def _speed_figures(timings: Timings, dtype: str, work: Work, runs: int) -> list[Figure]:

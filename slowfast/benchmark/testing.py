@@ -20,7 +20,6 @@ from slowfast.datasets.clip_dataset import TestVideos
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.types import Record
-from slowfast.engine.evaluate import views_of
 from slowfast.errors import DataError
 
 VIEWS = ((4, 1), (10, 3))  # temporal views, spatial crops
@@ -69,7 +68,7 @@ def read_views(dataset: TestVideos, place: int) -> int:
     video = dataset[place]
     for failure in video.failures:
         raise DataError(f"--videos: {failure.name} cannot be read whole: {failure.reason}")
-    return sum(1 for _ in views_of(video, CPU))
+    return sum(1 for _ in video.clips(CPU))
 
 
 def decode_once(path: Path, wanted: set[int], short_side: int) -> list[np.ndarray]:

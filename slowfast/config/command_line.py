@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.validate import check_batch_size
-from slowfast.errors import ConfigError, UserError
+from slowfast.errors import ConfigError
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import is_main_process, launch_on_gpus, usable_gpus, world_size
 
 EXAMPLE = "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4"
@@ -27,23 +25,11 @@ Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), as the config says.
 Lists are written without spaces: MORPH.SEGMENT_DIM [14,28,28,49].
 Every key is explained in slowfast/config/defaults.py.
 """
-DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; for example: {EXAMPLE}")
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The config file and the overrides; ConfigError for a line that cannot be understood."""
-    parser = _Parser(
-        prog="run_net.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s --cfg FILE [KEY VALUE ...]",
-        allow_abbrev=False,
-    )
+    """The config file and the overrides; UserError for a line that cannot be understood."""
+    parser = CommandParser("run_net.py", DESCRIPTION, "%(prog)s --cfg FILE [KEY VALUE ...]", EXAMPLE)
     parser.add_argument("--cfg", metavar="FILE", required=True, action="append", help="one YAML file")
     parser.add_argument("overrides", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of its keys")
     args = parser.parse_args(list(arguments))
@@ -64,22 +50,14 @@ def load(arguments: Sequence[str]) -> ConfigNode:
 
 def main(arguments: Sequence[str], run: Callable[[ConfigNode], None]) -> int:
     """Load the config and run; the exit status: 0 done, 2 the user's mistake (said on stderr), 1 anything else."""
-    loaded = False
-    if not is_main_process():
+    main_process, loaded = is_main_process(), []
+    if not main_process:
         logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
-    try:
-        cfg = load(arguments)
-        loaded = True
-        launch_on_gpus(cfg.NUM_GPUS)
-        run(cfg)
-    except UserError as error:
-        if loaded or is_main_process():  # a mistake in the config is the same in every process
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return USER_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    except Exception:
-        traceback.print_exc()
-        return FAILED
-    return DONE
+    # A mistake in the config is the same in every process.
+    failed = exit_status(lambda: loaded.append(load(arguments)), quiet=not main_process)
+    return failed or exit_status(lambda: _start(loaded[0], run))
+
+
+def _start(cfg: ConfigNode, run: Callable[[ConfigNode], None]) -> None:
+    launch_on_gpus(cfg.NUM_GPUS)
+    run(cfg)

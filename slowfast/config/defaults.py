@@ -83,8 +83,8 @@ _C.DATA.PATH_TO_DATA_DIR = ""
 _C.DATA.PATH_PREFIX = ""
 # Separator between path and label in an index line. [SF]
 _C.DATA.PATH_LABEL_SEPARATOR = " "
-# sth: name of the lists of a split, {} is train or validation (test, where there is one); one that ends in .json
-# means the official lists, their table of labels among them, and videos instead of frames. [M]
+# sth: name of the lists of a split, {} is train or validation (test, where there is one); one that ends in .json or
+# .csv means the official lists, their table of labels among them: of V2's videos, of V1's folders of frames. [M]
 _C.DATA.LABEL_PATH_TEMPLATE = "somesomev1_rgb_{}_split.txt"
 # sth: name of a video's extracted frames, {} is their number from 1. [M]
 _C.DATA.IMAGE_TEMPLATE = "{:05d}.jpg"
@@ -129,6 +129,41 @@ _C.DATA.ENSEMBLE_METHOD = "sum"
 # Share of a training epoch's videos that may fail to decode before the run ends. [own]
 _C.DATA.MAX_FAILED = 0.01
 
+# ------------------------------------------------------------------ event cameras
+_C.DVS = ConfigNode()
+# Pixels of the sensor (height, width). [Event2Vec]
+_C.DVS.SENSOR_SIZE = [180, 240]
+# Seconds that one unit of time in the files stands for. [own]
+_C.DVS.TIME_UNIT = 1e-6
+# Events that a sample of a recording has; a recording of fewer gives all it has; 0: all events. [Event2Vec]
+_C.DVS.NUM_EVENTS = 255
+# How they are chosen: random_sample, uniform_sample, deterministic_uniform_sample, gaussian_sample,
+# multivariate_gaussian_sample (one in each interval), or random_chunk_sample_n (chunks of n events). [Event2Vec]
+_C.DVS.SAMPLER = "random_sample"
+# Unit of the times that the network gets: none (microseconds), sample (the sample's longest) or dataset (the training
+# split's longest). [Event2Vec]
+_C.DVS.TIME_NORM = "dataset"
+# The longest recording of the training split, microseconds; 0: found once, and kept in the user's cache. [Event2Vec]
+_C.DVS.LONGEST = 0
+# Training augmentation, with AUG.ENABLE: probability of each change that is on. [Event2Vec]
+_C.DVS.AUG_PROB = 0.5
+# Flip left to right, top to bottom; exchange the polarities. [Event2Vec, own]
+_C.DVS.FLIP_X = False
+_C.DVS.FLIP_Y = False
+_C.DVS.FLIP_POLARITY = False
+# Largest shift on each axis (pixels), turn (degrees), shear; range of the factor of size. [Event2Vec]
+_C.DVS.TRANSLATE = 0
+_C.DVS.ROTATE = 0.0
+_C.DVS.SHEAR = 0.0
+_C.DVS.SCALE = [1.0, 1.0]
+# Standard deviation of each event's time, as a share of the sample's duration. [own]
+_C.DVS.TIME_JITTER = 0.0
+# Largest share of the events dropped; largest share of random ones added. [own]
+_C.DVS.DROP = 0.0
+_C.DVS.NOISE = 0.0
+# Largest side of a square whose events are erased (pixels). [Event2Vec]
+_C.DVS.ERASE = 0
+
 # ------------------------------------------------------------------ loading
 _C.DATA_LOADER = ConfigNode()
 # Worker processes of one training process; 0 decodes in the process itself. [SF]
@@ -144,7 +179,8 @@ _C.DATA_LOADER.TIMEOUT = 300
 _C.AUG = ConfigNode()
 # Apply AA_TYPE and random erasing in training. [SF]
 _C.AUG.ENABLE = False
-# Augmented clips taken from one decoded video a step. [SF]
+# Augmented clips taken from one decoded video (or image) a step, all in its batch: repeated augmentation (Hoffer et
+# al. 2020, arXiv 1901.09335). [SF]
 _C.AUG.NUM_SAMPLE = 1
 # Strength of colour jitter, used when AA_TYPE is empty; 0 for none. [SF]
 _C.AUG.COLOR_JITTER = 0.4
@@ -204,8 +240,12 @@ _C.SOLVER.NESTEROV = True
 _C.SOLVER.BETAS = [0.9, 0.999]
 # Weight decay. [SF]
 _C.SOLVER.WEIGHT_DECAY = 1e-4
-# No weight decay on parameters of one dimension (biases, norms). [SF]
+# No weight decay on parameters of one dimension (biases, norms), nor on those that a network's own recipe spares
+# (EAT: position embedding and learned queries). [SF, EAT]
 _C.SOLVER.ZERO_WD_1D_PARAM = False
+# Further parameters without weight decay: the ends of their names, such as head.weight, or patterns, such as
+# "blocks.*.fc1.weight". [own]
+_C.SOLVER.NO_WD_PARAMS = []
 # Clip each gradient element to this; 0 for none. [SF]
 _C.SOLVER.CLIP_GRAD_VAL = 0.0
 # Clip the norm of all gradients to this; 0 for none. [SF]
@@ -234,6 +274,8 @@ _C.MODEL.LOSS_FUNC = "cross_entropy"
 _C.MODEL.CLASS_WEIGHTS = ""
 # An image network on clips, frame by frame: empty (no), logits or features (what is averaged over time). [own]
 _C.MODEL.FRAMEWISE = ""
+# Train the head alone: everything else keeps the weights to start from and works as in evaluation. [own]
+_C.MODEL.FREEZE_BACKBONE = False
 # Recompute activations in the backward pass: False, True (every block) or a number of
 # blocks per stage, counted from its first. [own]
 _C.MODEL.ACT_CHECKPOINT = False
@@ -241,6 +283,24 @@ _C.MODEL.ACT_CHECKPOINT = False
 _C.MODEL.EMA = False
 # Share of the old average kept at each step. [ConvMLP, EAT]
 _C.MODEL.EMA_DECAY = 0.99996
+
+# ------------------------------------------------------------------ distillation (DeiT, arXiv 2012.12877)
+_C.DISTILL = ConfigNode()
+# Let a trained network, the teacher, have a part in the loss. [own]
+_C.DISTILL.ENABLE = False
+# hard (the teacher's best class is a second label) or soft (its probabilities are). [DeiT]
+_C.DISTILL.TYPE = "hard"
+# Share of the teacher's part in the loss. [DeiT; soft: 0.1]
+_C.DISTILL.ALPHA = 0.5
+# soft: temperature that divides the logits of both. [DeiT: 3.0]
+_C.DISTILL.TAU = 3.0
+# Config file of the teacher, any registered network; its inputs are normalized by its own DATA.MEAN, STD and
+# REVERSE_INPUT_CHANNEL. [own]
+_C.DISTILL.TEACHER_CFG = ""
+# Weights of the teacher, its head included; with MODEL.EMA in its config the averaged ones. [own]
+_C.DISTILL.TEACHER_CHECKPOINT = ""
+# Layout of that file: pytorch, or paddle for .pdparams. [own]
+_C.DISTILL.TEACHER_CHECKPOINT_TYPE = "pytorch"
 
 # MorphMLP (arXiv 2111.12527); defaults are MorphMLP-S of the authors' YAML files.
 _C.MORPH = ConfigNode()
@@ -310,6 +370,59 @@ _C.EVMLP.LAYERS = [5, 5, 7, 7, 9, 9]
 _C.EVMLP.MLP_RATIOS = [4, 4, 2, 2, 2, 2]
 # Dropout inside each stage's MLPs. [evMLP]
 _C.EVMLP.DROPOUT_RATES = [0.0, 0.0, 0.0, 0.0, 0.0, 0.2]
+
+# ------------------------------------------------------------------ event-driven inference with evMLP
+_C.EVENT = ConfigNode()
+# Compute only the patches that changed: with an image network on the videos of DATA.PATH_PREFIX (a folder, a file, the
+# number of a camera or the address of a stream), and nothing is trained or tested; with MODEL.FRAMEWISE inside the
+# clips of the test. [own]
+_C.EVENT.ENABLE = False
+# A patch is computed again where its change is above this, in units of the normalized frame. [evMLP: 0.05]
+_C.EVENT.THRESHOLD = 0.05
+# What a patch is compared with: hold (its pixels when it was last computed) or previous (the frame before; errors of
+# slow changes add up). [own; evMLP: previous]
+_C.EVENT.REFERENCE = "hold"
+# What counts as its change: mean (of the absolute differences of its pixels) or any (the largest). [own; evMLP: any]
+_C.EVENT.GATE = "mean"
+# Frames between two that are computed as a whole; 0: none but the first. [own]
+_C.EVENT.KEYFRAME_EVERY = 0
+# Videos that are computed together, in one batch. Never changes a result. [own]
+_C.EVENT.STREAMS = 1
+# Frames of a video that are computed together; 1: frame by frame, for the least delay. Never changes a result. [own]
+_C.EVENT.CHUNK = 16
+# Weights of the network: float32, bfloat16, int8. [own]
+_C.EVENT.PRECISION = "float32"
+# On CPUs, use kernels that are compiled on first use with this machine's C++ compiler, where it has one. [own]
+_C.EVENT.COMPILED = True
+# Frames of each video that are looked at; 0: all, of a camera or stream until Ctrl-C. [own]
+_C.EVENT.MAX_FRAMES = 0
+# Run the whole network on the same frames, too, for the speed, agreement and error against it. [own]
+_C.EVENT.COMPARE = True
+# Also write each video with its changed patches and best classes drawn on it, as .mp4. [own]
+_C.EVENT.ANNOTATE = False
+
+# Event2Vec (arXiv 2504.15371); defaults are the published ones for ASL-DVS.
+_C.EVENT2VEC = ConfigNode()
+# Grid that events are scaled to (height, width), at most DVS.SENSOR_SIZE. [Event2Vec]
+_C.EVENT2VEC.GRID_SIZE = [36, 48]
+# Polarities told apart: 2, or 1 for none. [Event2Vec]
+_C.EVENT2VEC.POLARITIES = 2
+# Embedding of an event: naive (a row a place), naive2d (lines and columns apart), or with n neighbours on each side at
+# distance k: neighbor1d-naive-n-k, neighbor1d-naive2d-n-k, neighbor2d-naive-n-k. [Event2Vec]
+_C.EVENT2VEC.EMBED = "neighbor1d-naive2d-2-1"
+# How the time gets into an event's token: add (in every channel) or t2v (Time2Vec). [Event2Vec]
+_C.EVENT2VEC.TPE = "add"
+# Width of the tokens (channels). [Event2Vec]
+_C.EVENT2VEC.EMBED_DIM = 256
+# Attention heads, hidden width of the MLPs and layers of the encoder. [Event2Vec]
+_C.EVENT2VEC.HEADS = 16
+_C.EVENT2VEC.MLP_DIM = 512
+_C.EVENT2VEC.LAYERS = 2
+# Consecutive slices of a recording whose tokens are averaged, event by event, before the encoder; 1: none. [Event2Vec]
+_C.EVENT2VEC.T_HEADS = 1
+# Self-supervised pre-training: share of events that are masked and whose places are predicted; 0 trains the
+# classification. [Event2Vec]
+_C.EVENT2VEC.MASK_RATIO = 0.0
 
 # ------------------------------------------------------------------ reports
 _C.TENSORBOARD = ConfigNode()

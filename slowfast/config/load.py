@@ -9,10 +9,11 @@ from typing import Any
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.config.validate import validate
+from slowfast.event_driven.mode import settings_on_videos
 
 
 def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1) -> ConfigNode:
-    """The frozen config of a run: defaults, then the file (and its `_BASE_`), then the overrides.
+    """The frozen config of a run: defaults, then the file (and its `_BASE_`), then the overrides, then what these imply.
 
     `world_size` is the number of processes that share a training batch. Raises ConfigError for every mistake
     that can be known from the config.
@@ -20,6 +21,7 @@ def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size:
     cfg = get_cfg()
     cfg.merge_from_file(cfg_file)
     cfg.merge_from_list(overrides)
+    cfg.merge_from_list(settings_on_videos(cfg))
     validate(cfg, world_size)
     cfg.freeze()
     return cfg

@@ -14,6 +14,8 @@ from slowfast.errors import ConfigError
 
 # Keys whose default is a bool and that take a number, too.
 BOOL_OR_COUNT = frozenset({"MODEL.ACT_CHECKPOINT"})
+# Keys whose default is an empty list and that take texts, not numbers.
+TEXT_LISTS = frozenset({"SOLVER.NO_WD_PARAMS"})
 # YAML 1.1 knows these words for booleans; the command line takes the same ones.
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
@@ -52,7 +54,7 @@ def coerce(setting: Setting, default: Any) -> Any:
         if setting.key in BOOL_OR_COUNT:
             return _bool_or_count(setting.raw)
         if isinstance(default, list):
-            return _list(setting.raw, default)
+            return _list(setting.raw, [""] if setting.key in TEXT_LISTS else default)
         return _converter(default)(setting.raw)
     except ValueError as error:
         raise setting.error(f"expected {error}, got {_shown(setting.raw)}") from None

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slowfast.config import value_rules
 from slowfast.config.nearest import nearest_file
 from slowfast.config.node import ConfigNode
@@ -18,6 +20,7 @@ from slowfast.errors import ConfigError
 def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     """Check a merged config for a run of `world_size` processes; raises ConfigError for the first mistake."""
     value_rules.check_values(cfg)
+    _check_event_driven(cfg, world_size)
     _check_run(cfg)
     _check_decoder(cfg)
     _check_schedule(cfg)
@@ -27,6 +30,9 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     _check_weights_exist(cfg)
     _check_output_dir(Path(cfg.OUTPUT_DIR))
     _check_model(cfg)
+    if cfg.TRAIN.ENABLE:
+        _check_trained_parameters(cfg)
+        _check_teacher(cfg)
 
 
 def check_batch_size(cfg: ConfigNode, world_size: int) -> None:
@@ -64,31 +70,48 @@ def _check_model(cfg: ConfigNode) -> None:
     network = MODELS[cfg.MODEL.MODEL_NAME]
     for part in (cfg.TRAIN, cfg.TEST):
         if part.ENABLE:
-            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].images)
+            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].gives)
     check: Any = getattr(network, "check_config", None)
     if check is not None:
         check(cfg)
 
 
+def _check_event_driven(cfg: ConfigNode, world_size: int) -> None:
+    from slowfast.event_driven.mode import check
+
+    if cfg.EVENT.ENABLE:
+        check(cfg, world_size)
+
+
+def _check_trained_parameters(cfg: ConfigNode) -> None:
+    """Settings that name parameters, or leave most of them as they are, suit the network."""
+    from slowfast.engine.optimizer import check_no_decay
+    from slowfast.models.build import build_model
+
+    if cfg.MODEL.FREEZE_BACKBONE and cfg.BN.USE_PRECISE_STATS:
+        raise ConfigError(
+            "MODEL.FREEZE_BACKBONE keeps the statistics that BN.USE_PRECISE_STATS recomputes; set one of them False"
+        )
+    if cfg.SOLVER.NO_WD_PARAMS:
+        with torch.device("meta"):  # names only
+            check_no_decay(build_model(cfg), cfg.SOLVER.NO_WD_PARAMS)
+
+
+def _check_teacher(cfg: ConfigNode) -> None:
+    from slowfast.engine.distillation import check_teacher
+
+    if cfg.DISTILL.ENABLE:
+        check_teacher(cfg)
+
+
 def _check_transforms(cfg: ConfigNode) -> None:
-    """What the transforms refuse, without a frame being read; they raise ConfigError themselves."""
-    from slowfast.datasets.build import DATASETS  # late, like all below: these rooms import the config
-    from slowfast.datasets.mixup import Mixup
-    from slowfast.datasets.transforms import TrainTransform
+    """What the data sets refuse, without a medium being read; they raise ConfigError themselves."""
+    from slowfast.datasets.build import TEST, TRAIN, dataset_spec  # late, like all below: these rooms import the config
 
     if cfg.TRAIN.ENABLE:
-        TrainTransform.from_config(cfg)
-        DATASETS[cfg.TRAIN.DATASET].view_transform(cfg, 1)
-        if cfg.MIXUP.ENABLE:
-            Mixup.from_config(cfg)
+        dataset_spec(cfg, TRAIN).check(cfg, training=True)
     if cfg.TEST.ENABLE:
-        spec = DATASETS[cfg.TEST.DATASET]
-        spec.view_transform(cfg, cfg.TEST.NUM_SPATIAL_CROPS)
-        if spec.images and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
-            raise ConfigError(
-                f"TEST.NUM_ENSEMBLE_VIEWS {cfg.TEST.NUM_ENSEMBLE_VIEWS}: an image of TEST.DATASET {cfg.TEST.DATASET} "
-                "has one temporal view; set it to 1"
-            )
+        dataset_spec(cfg, TEST).check(cfg, training=False)
 
 
 def _check_schedule(cfg: ConfigNode) -> None:

@@ -12,10 +12,12 @@ from slowfast.errors import ConfigError
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "TRAIN.CHECKPOINT_TYPE": ("pytorch", "paddle"),
     "TEST.CHECKPOINT_TYPE": ("pytorch", "paddle"),
+    "DISTILL.TEACHER_CHECKPOINT_TYPE": ("pytorch", "paddle"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.FRAME_ORDER": ("normal", "repeated", "shuffled"),
     "BN.NORM_TYPE": ("batchnorm", "sync_batchnorm"),
     "MODEL.FRAMEWISE": ("", "logits", "features"),
+    "EVENT2VEC.POLARITIES": (1, 2),
 }
 # Keys whose choices are the names in a registry: its module and attribute, imported when a config is checked.
 REGISTRIES = {
@@ -23,17 +25,23 @@ REGISTRIES = {
     "TRAIN.AMP_DTYPE": ("slowfast.engine.forward", "AMP_DTYPES"),
     "TEST.DATASET": ("slowfast.datasets.build", "DATASETS"),
     "TEST.ENSEMBLE_ON": ("slowfast.engine.ensemble", "ENSEMBLE_ON"),
-    "DATA.SAMPLING": ("slowfast.datasets.build", "SAMPLING"),
+    "DATA.SAMPLING": ("slowfast.datasets.order", "SAMPLING"),
     "DATA.IN_VAL_INTERPOLATION": ("slowfast.datasets.resize", "FILTERS"),
     "DATA.DECODING_BACKEND": ("slowfast.datasets.decode", "BACKENDS"),
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.ensemble", "JOIN"),
     "AUG.RE_MODE": ("slowfast.datasets.random_erasing", "MODES"),
     "SOLVER.OPTIMIZING_METHOD": ("slowfast.engine.optimizer", "OPTIMIZERS"),
+    "DISTILL.TYPE": ("slowfast.engine.distillation", "LOSSES"),
     "SOLVER.LR_POLICY": ("slowfast.engine.schedule", "POLICIES"),
     "MODEL.MODEL_NAME": ("slowfast.models.build", "MODELS"),
     "MODEL.LOSS_FUNC": ("slowfast.engine.losses", "LOSSES"),
     "EAT.PIXEL_ORDER": ("slowfast.models.pixel_order", "PIXEL_ORDERS"),
     "EAT.LOCAL": ("slowfast.models.eat", "LOCAL_BRANCHES"),
+    "DVS.TIME_NORM": ("slowfast.datasets.dvs.normalize_time", "TIME_NORMS"),
+    "EVENT.REFERENCE": ("slowfast.event_driven.gate", "REFERENCES"),
+    "EVENT.GATE": ("slowfast.event_driven.gate", "GATES"),
+    "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
+    "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
 }
 
 AT_LEAST_1 = frozenset(
@@ -44,21 +52,25 @@ AT_LEAST_1 = frozenset(
     " MORPH.LAYERS MORPH.SEGMENT_DIM MORPH.EMBED_DIMS MORPH.MLP_RATIOS"
     " CONVMLP.LAYERS CONVMLP.EMBED_DIMS CONVMLP.MLP_RATIOS CONVMLP.CONV_DIM"
     " EAT.PATCH_SIZE EAT.LAYERS EAT.CLASS_LAYERS EAT.EMBED_DIM EAT.HEADS EAT.MLP_RATIO"
-    " EVMLP.EMBED_DIMS EVMLP.PATCH_SIZES EVMLP.LAYERS EVMLP.MLP_RATIOS".split()
+    " EVMLP.EMBED_DIMS EVMLP.PATCH_SIZES EVMLP.LAYERS EVMLP.MLP_RATIOS"
+    " EVENT2VEC.GRID_SIZE EVENT2VEC.EMBED_DIM EVENT2VEC.HEADS EVENT2VEC.MLP_DIM EVENT2VEC.LAYERS EVENT2VEC.T_HEADS"
+    " DVS.SENSOR_SIZE EVENT.STREAMS EVENT.CHUNK".split()
 )
 AT_LEAST_0 = frozenset(
     "NUM_GPUS SHARD_ID RNG_SEED TRAIN.CHECKPOINT_KEEP DATA.DECODING_THREADS DATA_LOADER.NUM_WORKERS"
     " DATA_LOADER.TIMEOUT AUG.COLOR_JITTER MIXUP.ALPHA MIXUP.CUTMIX_ALPHA SOLVER.COSINE_END_LR SOLVER.STEPS"
     " SOLVER.LRS SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_VAL"
-    " SOLVER.CLIP_GRAD_L2NORM BN.WEIGHT_DECAY CONVMLP.CONV_LAYERS".split()
+    " DVS.NUM_EVENTS DVS.LONGEST DVS.TRANSLATE DVS.ROTATE DVS.SHEAR DVS.TIME_JITTER DVS.NOISE DVS.ERASE"
+    " EVENT.THRESHOLD EVENT.KEYFRAME_EVERY EVENT.MAX_FRAMES SOLVER.CLIP_GRAD_L2NORM BN.WEIGHT_DECAY CONVMLP.CONV_LAYERS".split()
 )
-ABOVE_0 = frozenset({"SOLVER.BASE_LR", "DATA.STD", "DATA.IN_VAL_CROP_RATIO"})
+ABOVE_0 = frozenset("SOLVER.BASE_LR DATA.STD DATA.IN_VAL_CROP_RATIO DISTILL.TAU DVS.TIME_UNIT DVS.SCALE".split())
 FROM_0_TO_1 = frozenset(
-    "DATA.IN_VAL_CROP_RATIO DATA.MAX_FAILED DATA.MEAN AUG.RE_PROB MIXUP.PROB MIXUP.SWITCH_PROB MODEL.EMA_DECAY".split()
+    "DATA.IN_VAL_CROP_RATIO DATA.MAX_FAILED DATA.MEAN AUG.RE_PROB MIXUP.PROB MIXUP.SWITCH_PROB MODEL.EMA_DECAY"
+    " DISTILL.ALPHA DVS.AUG_PROB".split()
 )
 FROM_0_BELOW_1 = frozenset(
     "MIXUP.LABEL_SMOOTH_VALUE SOLVER.MOMENTUM SOLVER.DAMPENING SOLVER.BETAS MORPH.DROP_DEPTH_RATE"
-    " CONVMLP.DROP_DEPTH_RATE EAT.DROP_DEPTH_RATE EVMLP.DROPOUT_RATES".split()
+    " CONVMLP.DROP_DEPTH_RATE EAT.DROP_DEPTH_RATE EVMLP.DROPOUT_RATES EVENT2VEC.MASK_RATIO DVS.DROP".split()
 )
 # Each rule: its keys, the test, and how it reads after "must be".
 RANGES = (
@@ -74,6 +86,9 @@ LENGTHS = {
     "DATA.STD": 3,
     "DATA.TRAIN_JITTER_SCALES": 2,
     "SOLVER.BETAS": 2,
+    "EVENT2VEC.GRID_SIZE": 2,
+    "DVS.SENSOR_SIZE": 2,
+    "DVS.SCALE": 2,
 }
 # Keys whose {} stands for something, with two examples of it: both must give a name, and another one.
 TEMPLATES: dict[str, tuple[str | int, str | int]] = {

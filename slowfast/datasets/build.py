@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,28 +13,30 @@ from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.decode import VideoReader, open_video
 from slowfast.datasets.decode.frames import FrameFolderReader
 from slowfast.datasets.decode.image import ImageReader
+from slowfast.datasets.dvs.spec import EventSpec
 from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
-from slowfast.datasets.index.something import is_official, official_class_names, read_something_index
+from slowfast.datasets.index.something import read_something_index
+from slowfast.datasets.index.something_official import is_official, official_class_names
 from slowfast.datasets.loader import TestLoader, TrainLoader
-from slowfast.datasets.order import EpochBatches, batch_parts
+from slowfast.datasets.media_dataset import TestMedia, TrainMedia
+from slowfast.datasets.mixup import Mixup
+from slowfast.datasets.order import BALANCED, EpochBatches, batch_parts
 from slowfast.datasets.resize import antialiased
 from slowfast.datasets.temporal import SegmentSampling, SingleImage, SpanSampling, TemporalSampling
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError
+from slowfast.models.inputs import CLIPS, IMAGES
 from slowfast.runtime.distributed import World
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
-# DATA.SAMPLING: each video once an epoch, or each class equally often.
-BALANCED = "balanced"
-SAMPLING = ("uniform", BALANCED)
 
 
 @dataclass(frozen=True)
-class DatasetSpec:
-    """What tells one dataset from another; everything else is shared."""
+class FrameSpec:
+    """What tells one dataset of videos or images from another; everything else is shared."""
 
     read_index: Callable[[ConfigNode, str], list[Record]]  # (cfg, split); raises IndexFileError
     read_class_names: Callable[[ConfigNode], list[str] | None]
@@ -42,6 +44,53 @@ class DatasetSpec:
     temporal: Callable[[ConfigNode], TemporalSampling]
     view_transform: Callable[[ConfigNode, int], ViewTransform]  # (cfg, spatial crops); raises ConfigError
     images: bool = False  # single images: networks get (B, 3, H, W), and there is one temporal view
+    frame_folders: bool = False  # a medium may be a folder of frames, named as DATA.IMAGE_TEMPLATE says
+
+    @property
+    def gives(self) -> str:
+        """What networks get: IMAGES or CLIPS."""
+        return IMAGES if self.images else CLIPS
+
+    def train(self, cfg: ConfigNode) -> TrainClips:
+        """The augmented clips of the training split."""
+        return TrainClips(
+            self.read_index(cfg, TRAIN),
+            functools.partial(self.open_medium, cfg),
+            self.temporal(cfg),
+            TrainTransform.from_config(cfg, shrink_first=self.images),
+            samples=cfg.AUG.NUM_SAMPLE,
+            seed=cfg.RNG_SEED,
+            max_failed=cfg.DATA.MAX_FAILED,
+            balanced=cfg.DATA.SAMPLING == BALANCED,
+        )
+
+    def views(self, cfg: ConfigNode, records: Sequence[Record], all_views: bool) -> TestVideos:
+        """All views of a test (views x crops, in TEST.FRAME_ORDER), or the centre."""
+        views, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if all_views else (1, 1)
+        return TestVideos(
+            records,
+            functools.partial(self.open_medium, cfg),
+            self.temporal(cfg),
+            self.view_transform(cfg, crops),
+            views=views,
+            order=cfg.TEST.FRAME_ORDER if all_views else "normal",
+            seed=cfg.RNG_SEED,
+        )
+
+    def check(self, cfg: ConfigNode, training: bool) -> None:
+        """Raise ConfigError for what the transforms refuse, without a frame being read."""
+        if training:
+            TrainTransform.from_config(cfg)
+            self.view_transform(cfg, 1)
+            if cfg.MIXUP.ENABLE:
+                Mixup.from_config(cfg)
+            return
+        self.view_transform(cfg, cfg.TEST.NUM_SPATIAL_CROPS)
+        if self.images and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
+            raise ConfigError(
+                f"TEST.NUM_ENSEMBLE_VIEWS {cfg.TEST.NUM_ENSEMBLE_VIEWS}: an image of TEST.DATASET {cfg.TEST.DATASET} "
+                "has one temporal view; set it to 1"
+            )
 
 
 # ------------------------------------------------------------------ Kinetics
@@ -65,14 +114,14 @@ def _kinetics_views(cfg: ConfigNode, crops: int) -> ViewTransform:
     return ViewTransform(size, cfg.DATA.TRAIN_JITTER_SCALES[0] if crops == 1 else size, crops)
 
 
-KINETICS = DatasetSpec(_kinetics_index, _kinetics_names, _open_video, SpanSampling.from_config, _kinetics_views)
+KINETICS = FrameSpec(_kinetics_index, _kinetics_names, _open_video, SpanSampling.from_config, _kinetics_views)
 
 
 # ------------------------------------------------------------------ Something-Something
 def _something_index(cfg: ConfigNode, split: str) -> list[Record]:
     data = cfg.DATA
     folder, template = Path(data.PATH_TO_DATA_DIR), data.LABEL_PATH_TEMPLATE
-    return read_something_index(folder, template, split, data.PATH_PREFIX, cfg.MODEL.NUM_CLASSES)
+    return read_something_index(folder, template, split, data.PATH_PREFIX, cfg.MODEL.NUM_CLASSES, data.IMAGE_TEMPLATE)
 
 
 def _something_names(cfg: ConfigNode) -> list[str] | None:
@@ -92,8 +141,13 @@ def _something_views(cfg: ConfigNode, crops: int) -> ViewTransform:
     return ViewTransform(cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE, crops)
 
 
-SOMETHING = DatasetSpec(
-    _something_index, _something_names, _open_frames_or_video, SegmentSampling.from_config, _something_views
+SOMETHING = FrameSpec(
+    _something_index,
+    _something_names,
+    _open_frames_or_video,
+    SegmentSampling.from_config,
+    _something_views,
+    frame_folders=True,
 )
 
 
@@ -120,17 +174,22 @@ def _imagenet_views(cfg: ConfigNode, crops: int) -> ViewTransform:
     return ViewTransform(size, short_side, crops, antialiased(cfg.DATA.IN_VAL_INTERPOLATION), centre=round)
 
 
-IMAGENET = DatasetSpec(
+IMAGENET = FrameSpec(
     _imagenet_index, _imagenet_names, _open_image, SingleImage.from_config, _imagenet_views, images=True
 )
 
 # sth is ssv1 or ssv2 as DATA.LABEL_PATH_TEMPLATE and DATA.IMAGE_TEMPLATE say; so are they.
+DatasetSpec = FrameSpec | EventSpec
 DATASETS: dict[str, DatasetSpec] = {
     "kinetics": KINETICS,
     "sth": SOMETHING,
     "ssv1": SOMETHING,
     "ssv2": SOMETHING,
     "imagenet": IMAGENET,
+    "asldvs": EventSpec(),
+    "dvsgesture": EventSpec(),
+    "dvslip": EventSpec(),
+    "dvsfolder": EventSpec(),  # any other folder of class folders
 }
 
 
@@ -155,7 +214,7 @@ def class_names(cfg: ConfigNode, split: str) -> list[str]:
     return names if names is not None else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
 
-def build_dataset(cfg: ConfigNode, split: str) -> TrainClips | TestVideos:
+def build_dataset(cfg: ConfigNode, split: str) -> TrainMedia | TestMedia:
     """The dataset of a split: train gives augmented clips, val one centre view a video, test all views.
 
     Raises IndexFileError for a missing or broken index file, ConfigError for an unknown split or dataset.
@@ -165,35 +224,22 @@ def build_dataset(cfg: ConfigNode, split: str) -> TrainClips | TestVideos:
     return train_dataset(cfg) if split == TRAIN else views_dataset(cfg, split)
 
 
-def train_dataset(cfg: ConfigNode) -> TrainClips:
+def train_dataset(cfg: ConfigNode) -> TrainMedia:
     """The augmented clips of the training split."""
-    spec = dataset_spec(cfg, TRAIN)
-    return TrainClips(
-        spec.read_index(cfg, TRAIN),
-        functools.partial(spec.open_medium, cfg),
-        spec.temporal(cfg),
-        TrainTransform.from_config(cfg, shrink_first=spec.images),
-        samples=cfg.AUG.NUM_SAMPLE,
-        seed=cfg.RNG_SEED,
-        max_failed=cfg.DATA.MAX_FAILED,
-        balanced=cfg.DATA.SAMPLING == BALANCED,
-    )
+    return dataset_spec(cfg, TRAIN).train(cfg)
 
 
-def views_dataset(cfg: ConfigNode, split: str) -> TestVideos:
+def views_dataset(cfg: ConfigNode, split: str) -> TestMedia:
     """The views of the validation split (one at the centre) or of the test split (all)."""
-    spec = dataset_spec(cfg, split)
-    testing = split == TEST
-    views, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if testing else (1, 1)
-    return TestVideos(
-        spec.read_index(cfg, split),
-        functools.partial(spec.open_medium, cfg),
-        spec.temporal(cfg),
-        spec.view_transform(cfg, crops),
-        views=views,
-        order=cfg.TEST.FRAME_ORDER if testing else "normal",
-        seed=cfg.RNG_SEED,
-    )
+    return views_of_records(cfg, split, dataset_spec(cfg, split).read_index(cfg, split), all_views=split == TEST)
+
+
+def views_of_records(cfg: ConfigNode, split: str, records: Sequence[Record], *, all_views: bool) -> TestMedia:
+    """The views of some media of a split's dataset: all of a test (views x crops, in TEST.FRAME_ORDER), or the centre.
+
+    Raises ConfigError where no such views can be made.
+    """
+    return dataset_spec(cfg, split).views(cfg, records, all_views)
 
 
 def build_loader(cfg: ConfigNode, split: str, world: World | None = None) -> TrainLoader | TestLoader:
@@ -203,17 +249,19 @@ def build_loader(cfg: ConfigNode, split: str, world: World | None = None) -> Tra
     """
     world = world or World()
     dataset = build_dataset(cfg, split)
-    return views_loader(cfg, world, dataset) if isinstance(dataset, TestVideos) else train_loader(cfg, world, dataset)
+    return views_loader(cfg, world, dataset) if isinstance(dataset, TestMedia) else train_loader(cfg, world, dataset)
 
 
-def train_loader(cfg: ConfigNode, world: World, dataset: TrainClips) -> TrainLoader:
+def train_loader(cfg: ConfigNode, world: World, dataset: TrainMedia) -> TrainLoader:
     """The training batches' parts that are this process's."""
     return TrainLoader(dataset, train_batches(cfg, world, dataset), *_loading(cfg, world))
 
 
-def views_loader(cfg: ConfigNode, world: World, dataset: TestVideos) -> TestLoader:
-    """The videos that are this process's."""
-    return TestLoader(dataset, world.rank, world.size, *_loading(cfg, world))
+def views_loader(cfg: ConfigNode, world: World, dataset: TestMedia, workers: int | None = None) -> TestLoader:
+    """The videos that are this process's; `workers`: other than DATA_LOADER.NUM_WORKERS."""
+    configured, timeout, prefetch, pin = _loading(cfg, world)
+    workers = configured if workers is None else workers
+    return TestLoader(dataset, world.rank, world.size, workers, timeout, prefetch, pin)
 
 
 def _loading(cfg: ConfigNode, world: World) -> tuple[int, float, int, bool]:
@@ -229,7 +277,7 @@ def process_parts(cfg: ConfigNode, world: World) -> list[list[int]]:
     return parts[world.rank * steps : (world.rank + 1) * steps]
 
 
-def train_batches(cfg: ConfigNode, world: World, dataset: TrainClips) -> EpochBatches:
+def train_batches(cfg: ConfigNode, world: World, dataset: TrainMedia) -> EpochBatches:
     """The batches of this process; DataError when the training set is smaller than one batch."""
     if len(dataset) < cfg.TRAIN.BATCH_SIZE:
         raise DataError(

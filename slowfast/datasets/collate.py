@@ -1,12 +1,20 @@
-"""Samples of a batch to one TrainBatch."""
+"""Samples of a batch to one TrainBatch, clips to one batch for a network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from slowfast.datasets.types import TrainBatch, TrainSample
+from slowfast.datasets.dvs.collate import pad_events, to_tensors
+from slowfast.datasets.types import Samples, TrainBatch, TrainSample
 from slowfast.errors import DataError
+
+if TYPE_CHECKING:
+    from slowfast.datasets.types import Clips
 
 
 def collate_clips(samples: list[TrainSample]) -> TrainBatch:
@@ -17,12 +25,31 @@ def collate_clips(samples: list[TrainSample]) -> TrainBatch:
     Raises DataError, returned to the main process, where a sample's tries were used up without a readable video.
     """
     failures = [failure for sample in samples for failure in sample.failures]
-    clips = [torch.from_numpy(sample.clips) for sample in samples if sample.clips is not None]
+    clips = [sample.clips for sample in samples if sample.clips is not None]
     if len(clips) < len(samples):
         raise DataError(
             f"too many videos in a row cannot be read; the last: {failures[-1].name}: {failures[-1].reason}"
         )
-    stacked = default_collate(clips).flatten(0, 1)  # (B, S, T, H, W, C) -> (N, T, H, W, C)
-    repeats = clips[0].shape[0]
+    repeats = len(clips[0])
     labels = torch.tensor([sample.record.label for sample in samples]).repeat_interleave(repeats)
-    return TrainBatch(stacked, labels, [sample.record.name for sample in samples], failures)
+    return TrainBatch(_batch(clips), labels, [sample.record.name for sample in samples], failures)
+
+
+def _batch(clips: Sequence[Samples]) -> Clips:
+    if isinstance(clips[0], list):
+        return pad_events([to_tensors(events) for of_one in clips for events in of_one])
+    frames = [torch.from_numpy(array) for array in clips if isinstance(array, np.ndarray)]
+    return default_collate(frames).flatten(0, 1)  # (B, S, T, H, W, C) -> (N, T, H, W, C)
+
+
+def stack_clips(clips: Sequence[Any]) -> Clips:
+    """Single clips of one kind to a batch: (N, T, H, W, C), or events (N, L), L that of the longest."""
+    return pad_events(clips) if isinstance(clips[0], dict) else torch.stack(list(clips))
+
+
+def split_clips(clips: Clips, size: int) -> list[Clips]:
+    """A batch in parts of `size` clips."""
+    if not isinstance(clips, dict):
+        return list(clips.split(size))
+    parts = {key: values.split(size) for key, values in clips.items()}
+    return [{key: parts[key][i] for key in parts} for i in range(len(parts["valid"]))]

@@ -15,10 +15,10 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.clip_dataset import PLACE, PROCESS, SINCE, TestVideos, TrainClips
 from slowfast.datasets.collate import collate_clips
+from slowfast.datasets.media_dataset import PLACE, PROCESS, SINCE, TestMedia, TrainMedia
 from slowfast.datasets.order import EpochBatches
-from slowfast.datasets.types import TestVideo, TrainBatch
+from slowfast.datasets.types import TestMedium, TrainBatch
 from slowfast.errors import UserError
 
 Item = TypeVar("Item")
@@ -31,7 +31,7 @@ class WorkerError(RuntimeError):
 class MediaLoader(Generic[Item]):
     """Batches of a dataset, read by worker processes; a worker's end is told with the file it was on."""
 
-    def __init__(self, dataset: TrainClips | TestVideos, options: dict[str, Any], workers: int) -> None:
+    def __init__(self, dataset: TrainMedia | TestMedia[Any], options: dict[str, Any], workers: int) -> None:
         self.dataset, self.workers = dataset, workers
         # The loader draws a seed for its workers: not out of the generator that drives the network.
         self._loader: DataLoader[Any] = DataLoader(dataset, generator=torch.Generator(), **options)
@@ -109,25 +109,25 @@ class TrainLoader(MediaLoader[TrainBatch]):
     """This process's part of each training batch; `batches.start_at` chooses the epoch and the first step."""
 
     def __init__(
-        self, dataset: TrainClips, batches: EpochBatches, workers: int, timeout: float, prefetch: int, pin: bool
+        self, dataset: TrainMedia, batches: EpochBatches, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
         self.batches = batches
         options = _options(workers, timeout, prefetch, pin)
         super().__init__(dataset, {"batch_sampler": batches, "collate_fn": collate_clips, **options}, workers)
 
 
-class TestLoader(MediaLoader[TestVideo]):
+class TestLoader(MediaLoader[TestMedium]):
     """This process's videos of a test set, one at a time: every `size`-th, beginning with its rank."""
 
     __test__ = False  # not a pytest class
 
     def __init__(
-        self, dataset: TestVideos, rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool
+        self, dataset: TestMedia[Any], rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
         places = range(rank, len(dataset), size)
         options = _options(workers, timeout, prefetch, pin)
         super().__init__(dataset, {"batch_size": None, "sampler": places, "collate_fn": _as_is, **options}, workers)
 
 
-def _as_is(video: TestVideo) -> TestVideo:
+def _as_is(video: TestMedium) -> TestMedium:
     return video

@@ -13,6 +13,10 @@ from torch.utils.data import Sampler
 # Streams of random numbers; each draw belongs to one, so that no two ever share numbers.
 ORDER, VIEW, MIX, PRECISE = range(4)
 
+# DATA.SAMPLING: each video once an epoch, or each class equally often.
+BALANCED = "balanced"
+SAMPLING = ("uniform", BALANCED)
+
 Key = tuple[int, int]  # (epoch, place in the epoch's order)
 
 

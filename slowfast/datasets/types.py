@@ -1,18 +1,26 @@
 """What passes from one step of the data flow to the next.
 
-T frames, H height, W width, C channels (3, R G B), V temporal views, U distinct frames, N clips, B videos.
+T frames, H height, W width, C channels (3, R G B), V temporal views, U distinct frames, N clips, B videos, L events.
+
+The clips of a batch are a tensor of frames, or, for events, a dict of tensors; "video" stands for any medium.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+    Clips = torch.Tensor | dict[str, torch.Tensor]  # one clip or several
+
+# Augmented samples of one medium: uint8 (NUM_SAMPLE, T, H, W, C), or the events of each: x, y, t, p and valid (L,).
+Samples = np.ndarray | list[dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,28 @@ class TrainSample:
     """NUM_SAMPLE augmented clips of one video."""
 
     record: Record
-    clips: np.ndarray | None  # uint8 (NUM_SAMPLE, T, H, W, C); None: nothing could be read, see failures
+    clips: Samples | None  # None: nothing could be read, see failures
     failures: list[Failure] = field(default_factory=list)
+
+
+class TestMedium(Protocol):
+    """All views of one medium of a test."""
+
+    record: Record
+    failures: list[Failure]
+
+    @property
+    def count(self) -> int:
+        """Its clips; 0 where nothing could be read."""
+
+    def clips(self, device: torch.device) -> Iterator[Clips]:
+        """They themselves, on the device."""
+
+    def picture(self) -> np.ndarray:
+        """Frames to look at of what was read: uint8 (T, H, W, 3), R G B."""
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory."""
 
 
 @dataclass
@@ -73,20 +101,82 @@ class TestVideo:
     size: int  # side of the square crops
     failures: list[Failure] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """V x C clips; 0 where nothing could be read."""
+        return len(self.frame_index) * len(self.corners)
+
+    def clips(self, device: torch.device) -> Iterator[torch.Tensor]:
+        """Views outside, crops inside: uint8 (T, S, S, channels), cut out on the device."""
+        if self.frames is None:
+            return
+        frames = self.frames.to(device, non_blocking=True)  # (U, H, W, channels)
+        for rows in self.frame_index.to(device):
+            clip = frames.index_select(0, rows)  # whole frames first: indexing and slicing at once is many times slower
+            for top, left in self.corners:
+                yield clip[:, top : top + self.size, left : left + self.size]
+
+    def picture(self) -> np.ndarray:
+        """The first view's centre crop: uint8 (T, S, S, 3). Raises ValueError where nothing was read."""
+        if self.frames is None:
+            raise ValueError(f"{self.record.name}: nothing was read of it")
+        top, left = self.corners[len(self.corners) // 2]
+        frames = self.frames[self.frame_index[0], top : top + self.size, left : left + self.size]
+        return frames.numpy()
+
     def pin_memory(self) -> TestVideo:
         """The same video in page-locked memory."""
         return replace(self, frames=None if self.frames is None else self.frames.pin_memory())
 
 
 @dataclass
-class TrainBatch:
-    """Clips of one process's part of a training batch, still uint8 on the host."""
+class TestRecording:
+    """Samples of one event recording: dicts of x, y, p (int64), t (float32) and valid (bool), each (L,)."""
 
-    clips: torch.Tensor  # uint8 (N, T, H, W, C), N = videos x NUM_SAMPLE
+    __test__ = False  # not a pytest class
+
+    record: Record
+    samples: list[dict[str, torch.Tensor]]  # empty: nothing could be read, see failures
+    sensor: tuple[int, int]  # height, width
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Samples; 0 where nothing could be read."""
+        return len(self.samples)
+
+    def clips(self, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+        """The samples on the device."""
+        for sample in self.samples:
+            yield {key: values.to(device, non_blocking=True) for key, values in sample.items()}
+
+    def picture(self) -> np.ndarray:
+        """The first sample's events, accumulated over sixths of its time. Raises ValueError where nothing was read."""
+        from slowfast.datasets.dvs.picture import accumulate
+
+        if not self.samples:
+            raise ValueError(f"{self.record.name}: nothing was read of it")
+        valid = self.samples[0]["valid"]
+        x, y, t, p = (self.samples[0][key][valid].numpy() for key in "xytp")
+        return accumulate(x, y, t, p, self.sensor)
+
+    def pin_memory(self) -> TestRecording:
+        """The same in page-locked memory."""
+        samples = [{key: values.pin_memory() for key, values in sample.items()} for sample in self.samples]
+        return replace(self, samples=samples)
+
+
+@dataclass
+class TrainBatch:
+    """Clips of one process's part of a training batch as they were read, on the host."""
+
+    clips: Clips  # uint8 (N, T, H, W, C), or a dict of events (N, L); N = videos x NUM_SAMPLE
     labels: torch.Tensor  # int64 (N,)
     names: list[str]  # of the batch's videos
     failures: list[Failure]
 
     def pin_memory(self) -> TrainBatch:
         """The same batch in page-locked memory."""
-        return replace(self, clips=self.clips.pin_memory(), labels=self.labels.pin_memory())
+        clips: Any = self.clips
+        pinned = {k: v.pin_memory() for k, v in clips.items()} if isinstance(clips, dict) else clips.pin_memory()
+        return replace(self, clips=pinned, labels=self.labels.pin_memory())

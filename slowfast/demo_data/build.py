@@ -18,7 +18,7 @@ import cv2
 import psutil
 from tqdm import tqdm
 
-from slowfast.demo_data import imagenet, kinetics, something
+from slowfast.demo_data import events, imagenet, kinetics, kinetics_colours, something
 from slowfast.demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 
@@ -39,11 +39,23 @@ class DemoFormat:
 # A new layout is a file beside kinetics.py and an entry here.
 FORMATS: dict[str, DemoFormat] = {
     "kinetics": DemoFormat(kinetics.list_samples, kinetics.write_sample, kinetics.write_index),
+    "kinetics_colours": DemoFormat(
+        kinetics.list_samples,
+        kinetics_colours.write_sample,
+        kinetics_colours.write_index,
+        DemoSettings(format="kinetics_colours", train=1600, test=240, size=64, frames=24),
+    ),
     "something": DemoFormat(
         kinetics.list_samples,
         something.write_sample,
         something.write_index,
         DemoSettings(format="something", train=1600, test=160, size=64, frames=16),
+    ),
+    "events": DemoFormat(
+        kinetics.list_samples,
+        events.write_sample,
+        events.write_index,
+        DemoSettings(format="events", train=1280, test=160, size=48, frames=24),
     ),
     "imagenet": DemoFormat(
         kinetics.list_samples,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from slowfast.demo_data.build import FORMATS, build
 from slowfast.demo_data.settings import SPLITS
 from slowfast.errors import UserError
+from slowfast.runtime.command import exit_status
 
 HELP = """Makes demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same
 settings, it only checks what is there."""
@@ -37,15 +38,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Make the data; exit status 0, or 2 for the user's mistake."""
     chosen = vars(parse(arguments))
+    return exit_status(lambda: _make(chosen))
+
+
+def _make(chosen: dict[str, Any]) -> None:
     out, workers = chosen.pop("out"), chosen.pop("workers")
-    try:
-        if workers is not None and workers < 1:
-            raise UserError(f"--workers {workers}: must be at least 1")
-        given = {name: value for name, value in chosen.items() if value is not None}
-        result = build(out, replace(FORMATS[given["format"]].usual, **given), workers)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
+    given = {name: value for name, value in chosen.items() if value is not None}
+    result = build(out, replace(FORMATS[given["format"]].usual, **given), workers)
     done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"
     print(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")
-    return 0

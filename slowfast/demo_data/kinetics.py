@@ -7,6 +7,7 @@ videos/<class>/<split>_<number>.mp4
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -42,20 +43,25 @@ def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) 
     name, motion = motions[number % len(motions)]
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
     clip = render_clip(motion, settings.frames, settings.size, settings.width, rng)
-    write_video(folder / _path(split, number, name), clip)
+    write_video(folder / video_path(split, number, name), clip)
 
 
 def write_index(folder: Path, settings: DemoSettings) -> None:
     """Write categories.txt and the csv file of each split."""
-    names = list(MOTIONS)
+    write_lists(folder, settings, list(MOTIONS))
+
+
+def write_lists(folder: Path, settings: DemoSettings, names: Sequence[str]) -> None:
+    """The same for samples that are of the named classes in turn."""
     (folder / "categories.txt").write_text("".join(f"{name}\t{label}\n" for label, name in enumerate(names)))
     for split in SPLITS:
         labels = [number % len(names) for number in range(settings.count(split))]
-        lines = [f"{_path(split, number, names[label])} {label}\n" for number, label in enumerate(labels)]
+        lines = [f"{video_path(split, number, names[label])} {label}\n" for number, label in enumerate(labels)]
         (folder / f"{split}.csv").write_text("".join(lines))
 
 
-def _path(split: str, number: int, name: str) -> str:
+def video_path(split: str, number: int, name: str) -> str:
+    """Where a sample of the named class goes, from the folder."""
     return f"videos/{name}/{split}_{number:05d}.mp4"
 
 

@@ -52,13 +52,15 @@ class Path:
     angle: np.ndarray  # float64 (T,): radians, growing clockwise on the screen
 
 
-def draw_path(motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator) -> Path:
-    """A random path of a motion through `frames` frames of height x width pixels.
+def draw_path(
+    motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator, step: float = 1.0
+) -> Path:
+    """A random path of a motion through `frames` frames of height x width pixels, `step` frame times apart.
 
     The turning classes turn the object about its centre, which stays where it is. Every class draws the same numbers,
     so that clips of two classes made from one generator state differ in their motion alone.
     """
-    time = np.arange(frames)  # (T,)
+    time = step * np.arange(frames)  # (T,)
     start = rng.uniform((0.0, 0.0), (height, width))
     angle = rng.uniform(0.0, 2.0 * np.pi)
     phase = rng.uniform()

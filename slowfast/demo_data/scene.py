@@ -6,7 +6,7 @@ T frames, H height, W width.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -17,17 +17,33 @@ PATCH = 64  # side of the square the object's picture is drawn on, pixels
 EXTENT = 1.25  # half that side in radii of the object: room for its bumps
 BACKGROUND_SPEED = (0.001, 0.004)  # share of the frame's height a frame
 
+Colours = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]  # an object's two colours, as `two_colours`
 
-def render_clip(motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A clip of one motion with its own colours, textures and background: uint8 (T, H, W, 3), R G B."""
-    path = draw_path(motion, frames, height, width, rng)
+
+def render_clip(
+    motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator, step: float = 1.0
+) -> np.ndarray:
+    """A clip of one motion with its own colours, textures and background: uint8 (T, H, W, 3), R G B.
+
+    step: frame times from one frame to the next.
+    """
+    return animate(draw_path(motion, frames, height, width, rng, step), height, width, two_colours, rng, step)
+
+
+def animate(
+    path: Path, height: int, width: int, colours: Colours, rng: np.random.Generator, step: float = 1.0
+) -> np.ndarray:
+    """A clip of a patterned object on a path, with its own colours and background: uint8 (T, H, W, 3), R G B.
+
+    step: frame times from one frame to the next.
+    """
     background = draw_background(height, width, rng)
-    patch = _draw_object(rng)
+    patch = _draw_object(colours, rng)
     direction = rng.uniform(0.0, 2.0 * np.pi)
     drift = rng.uniform(*BACKGROUND_SPEED) * height * np.array([np.sin(direction), np.cos(direction)])
-    clip = np.empty((frames, height, width, 3), np.uint8)
-    for t in range(frames):
-        canvas = _scroll(background, drift * t)
+    clip = np.empty((len(path.radius), height, width, 3), np.uint8)
+    for t in range(len(clip)):
+        canvas = _scroll(background, drift * (step * t))
         paint(canvas, patch, path, t)
         clip[t] = np.rint(canvas)
     return clip
@@ -42,7 +58,14 @@ def draw_background(height: int, width: int, rng: np.random.Generator) -> np.nda
     return dark + (light - dark) * clouds[:, :, None]
 
 
-def _draw_object(rng: np.random.Generator) -> np.ndarray:
+def two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A bright and a dark colour of any two hues: R G B in [0, 255], float32 (3,) each."""
+    hue = rng.uniform()
+    one = colour(hue, rng.uniform(0.3, 0.9), rng.uniform(0.9, 1.0))
+    return one, colour(hue + rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.4))
+
+
+def _draw_object(draw_colours: Colours, rng: np.random.Generator) -> np.ndarray:
     """A bumpy, blotted disc: float32 (PATCH, PATCH, 4), R G B times coverage, then coverage in [0, 1]."""
     axis = ((np.arange(PATCH) + 0.5) / PATCH * 2.0 - 1.0) * EXTENT
     y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -54,9 +77,7 @@ def _draw_object(rng: np.random.Generator) -> np.ndarray:
     rim = np.clip((0.12 - inside) / pixel, 0.0, 1.0)
 
     blots = np.clip((noise(PATCH, PATCH, wavelength=PATCH / 3, rng=rng) - 0.5) * 5.0 + 0.5, 0.0, 1.0)
-    hue = rng.uniform()
-    one = colour(hue, rng.uniform(0.3, 0.9), rng.uniform(0.9, 1.0))
-    other = colour(hue + rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.4))
+    one, other = draw_colours(rng)
     colours = one + (other - one) * blots[:, :, None]
     colours *= 1.0 - 0.85 * rim[:, :, None]
     return np.concatenate([colours * coverage[:, :, None], coverage[:, :, None]], axis=2).astype(np.float32)

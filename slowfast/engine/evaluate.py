@@ -8,28 +8,36 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.failures import FailureLedger
-from slowfast.datasets.types import Record, TestVideo
-from slowfast.engine.ensemble import Ensemble
+from slowfast.datasets.types import Record, TestMedium
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.waiting import timed
 from slowfast.models.linear import pack_linears
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 
+if TYPE_CHECKING:
+    from slowfast.datasets.types import Clips
+
+# What joins the outputs (views, K) of a video's views: an Ensemble makes them the video's probabilities (K,).
+Join = Callable[[torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class VideoResult:
-    """A video and its probabilities (K,), or None where it could not be read."""
+    """A video and what its views were joined to, such as probabilities (K,); None where it could not be read."""
 
     record: Record
     scores: torch.Tensor | None
+    answers: tuple[int, ...] = ()  # the best class of each view by itself
 
 
 @dataclass
@@ -45,23 +53,12 @@ class Pace:
         self.data += seconds
 
 
-def views_of(video: TestVideo, device: torch.device) -> Iterator[torch.Tensor]:
-    """The video's V x C clips, views outside, crops inside: uint8 (T, S, S, channels), cut out on the device."""
-    if video.frames is None:
-        return
-    frames = video.frames.to(device, non_blocking=True)  # (U, H, W, channels)
-    for rows in video.frame_index.to(device):
-        clip = frames.index_select(0, rows)  # whole frames first: indexing and slicing at once is many times slower
-        for top, left in video.corners:
-            yield clip[:, top : top + video.size, left : left + video.size]
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    videos: Iterable[TestVideo],
+    videos: Iterable[TestMedium],
     forward: ClipForward,
-    ensemble: Ensemble,
+    ensemble: Join,
     batch_clips: int,
     ledger: FailureLedger,
     progress: Progress,
@@ -74,14 +71,13 @@ def evaluate(
     if forward.amp_dtype is None:
         pack_linears(model)
     pace, start = Pace(), time.perf_counter()
-    waiting: deque[TestVideo] = deque()  # videos with clips not yet computed, oldest first
+    waiting: deque[TestMedium] = deque()  # videos with clips not yet computed, oldest first
     logits: list[torch.Tensor] = []  # of the waiting videos' clips, in order, (K,) each
     results: list[VideoResult] = []
 
     def finish() -> None:
-        while waiting and len(logits) >= (views := len(waiting[0].frame_index) * len(waiting[0].corners)):
-            scores = ensemble(torch.stack(logits[:views])) if views else None
-            results.append(VideoResult(waiting.popleft().record, scores))
+        while waiting and len(logits) >= (views := waiting[0].count):
+            results.append(_joined(waiting.popleft().record, logits[:views], ensemble))
             del logits[:views]
             pace.compute = time.perf_counter() - start - pace.data
             memory = peak_memory_gib(forward.device)
@@ -90,7 +86,7 @@ def evaluate(
     clips = _clips(timed(videos, pace.wait), forward.device, waiting, ledger)
     while batch := list(itertools.islice(clips, batch_clips)):
         with forward.autocast():
-            output = model(forward.prepare(torch.stack(batch)))
+            output = model(forward.prepare(stack_clips(batch)))
         logits.extend(output.float().cpu())
         pace.clips += len(batch)
         finish()
@@ -98,11 +94,18 @@ def evaluate(
     return results, pace
 
 
+def _joined(record: Record, logits: list[torch.Tensor], ensemble: Join) -> VideoResult:
+    if not logits:
+        return VideoResult(record, None)
+    views = torch.stack(logits)  # views K
+    return VideoResult(record, ensemble(views), tuple(views.argmax(1).tolist()))
+
+
 def _clips(
-    videos: Iterable[TestVideo], device: torch.device, waiting: deque[TestVideo], ledger: FailureLedger
-) -> Iterator[torch.Tensor]:
+    videos: Iterable[TestMedium], device: torch.device, waiting: deque[TestMedium], ledger: FailureLedger
+) -> Iterator[Clips]:
     """The clips of all videos, one after another; each video is noted as waiting when its turn comes."""
     for video in videos:
         ledger.add(video.failures)
         waiting.append(video)
-        yield from views_of(video, device)
+        yield from video.clips(device)

@@ -1,14 +1,18 @@
-"""From uint8 clips to logits: to the device, normalize, autocast; the same for training and evaluation."""
+"""From clips as they were read to logits: to the device, normalize, autocast; the same in training and evaluation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.datasets.normalize import normalize
+
+if TYPE_CHECKING:
+    from slowfast.datasets.types import Clips
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,8 +35,13 @@ class ClipForward:
         mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
         return cls(device, mean, std, cfg.DATA.REVERSE_INPUT_CHANNEL, dtype, dataset_spec(cfg, split).images)
 
-    def prepare(self, clips: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, T, H, W, C) anywhere to float32 (N, C, T, H, W), images to (N, C, H, W), normalized."""
+    def prepare(self, clips: Clips) -> Any:
+        """uint8 (N, T, H, W, C) anywhere to float32 (N, C, T, H, W), images to (N, C, H, W), normalized.
+
+        Events are a network's input as they are.
+        """
+        if isinstance(clips, dict):
+            return {key: values.to(self.device, non_blocking=True) for key, values in clips.items()}
         clips = clips.to(self.device, non_blocking=True)
         if self.images:
             clips = clips.squeeze(1)  # T is 1

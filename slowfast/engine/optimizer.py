@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 
+from slowfast.config.nearest import nearest_name
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: float, spare_1d: bool) -> list[dict[str, Any]]:
-    """Trainable parameters by weight decay: batch norm's, those of one dimension (none if `spare_1d`), the rest."""
+def is_named(parameter: str, name: str) -> bool:
+    """Whether a parameter's name is `name`, ends with it after a dot, or fits it as a pattern with * or ?."""
+    return parameter == name or parameter.endswith(f".{name}") or fnmatchcase(parameter, name)
+
+
+def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
+    """Raise ConfigError for a name of SOLVER.NO_WD_PARAMS that no parameter has."""
+    parameters = [parameter for parameter, _ in model.named_parameters()]
+    for name in names:
+        if not any(is_named(parameter, name) for parameter in parameters):
+            near = nearest_name(name, parameters)
+            raise ConfigError(
+                f"SOLVER.NO_WD_PARAMS: {type(model).__name__} has no parameter {name}; the nearest is {near}"
+            )
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, norm_decay: float, spare_1d: bool, spare: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Trainable parameters by weight decay: none of those in `spare`, batch norm's, the rest.
+
+    spare_1d: none of parameters of one dimension, and of those that the network's `NO_DECAY` names.
+    """
+    if spare_1d:
+        spare = (*spare, *getattr(model, "NO_DECAY", ()))
     batch_norm = {
         id(parameter)
         for module in model.modules()
@@ -25,7 +50,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: float, s
         if not parameter.requires_grad:
             continue
         one_dimension = parameter.ndim <= 1 or name.endswith(".bias")
-        if spare_1d and one_dimension:
+        if (spare_1d and one_dimension) or any(is_named(name, pattern) for pattern in spare):
             decay = 0.0
         else:
             decay = norm_decay if id(parameter) in batch_norm else weight_decay
@@ -61,9 +86,12 @@ OPTIMIZERS: dict[str, Callable[[ConfigNode, list[dict[str, Any]]], torch.optim.O
 
 
 def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that SOLVER describes; ConfigError for an unknown method."""
+    """The optimizer that SOLVER describes; ConfigError for an unknown method or parameter."""
     solver = cfg.SOLVER
     if solver.OPTIMIZING_METHOD not in OPTIMIZERS:
         raise ConfigError(f"SOLVER.OPTIMIZING_METHOD {solver.OPTIMIZING_METHOD!r} is none of {', '.join(OPTIMIZERS)}")
-    groups = parameter_groups(model, solver.WEIGHT_DECAY, cfg.BN.WEIGHT_DECAY, solver.ZERO_WD_1D_PARAM)
+    check_no_decay(model, solver.NO_WD_PARAMS)
+    groups = parameter_groups(
+        model, solver.WEIGHT_DECAY, cfg.BN.WEIGHT_DECAY, solver.ZERO_WD_1D_PARAM, solver.NO_WD_PARAMS
+    )
     return OPTIMIZERS[solver.OPTIMIZING_METHOD](cfg, groups)

@@ -10,7 +10,7 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.config.validate import check_pretrain
 from slowfast.datasets.build import TEST, VAL, class_names, train_batches, train_dataset, views_dataset
-from slowfast.datasets.clip_dataset import TestVideos, TrainClips
+from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.engine import checkpoint
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
@@ -64,9 +64,9 @@ def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
 class _Data:
     """The datasets of the parts that run."""
 
-    train: TrainClips | None = None
-    val: TestVideos | None = None
-    test: TestVideos | None = None
+    train: TrainMedia | None = None
+    val: TestMedia | None = None
+    test: TestMedia | None = None
 
 
 def _read_indices(cfg: ConfigNode, world: World) -> _Data:
@@ -86,14 +86,14 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     return data
 
 
-def _train(cfg: ConfigNode, world: World, train: TrainClips, val: TestVideos) -> bool:
+def _train(cfg: ConfigNode, world: World, train: TrainMedia, val: TestMedia) -> bool:
     finished = Trainer(cfg, world, train, val).run()
     if world.is_main:
         _say_where(draw_training_curves(Path(cfg.OUTPUT_DIR)))
     return finished
 
 
-def _test(cfg: ConfigNode, world: World, dataset: TestVideos) -> None:
+def _test(cfg: ConfigNode, world: World, dataset: TestMedia) -> None:
     report, predictions = test(cfg, world, dataset)
     if not world.is_main:
         return

@@ -12,7 +12,7 @@ from slowfast.engine import checkpoint
 from slowfast.engine.run_state import RunState
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.published import StateDict, read_weights
-from slowfast.models.weights import load_weights
+from slowfast.models.weights import AdaptsWeights, load_weights
 from slowfast.runtime.logging import get_logger
 
 
@@ -20,7 +20,8 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
     """Load TRAIN.CHECKPOINT_FILE_PATH, else MORPH.PRETRAIN_PATH, else keep the random weights.
 
     A checkpoint of this project's training is gone on with, epoch and optimizer included, unless
-    TRAIN.CHECKPOINT_EPOCH_RESET; of any other file the weights are taken. Raises CheckpointError.
+    TRAIN.CHECKPOINT_EPOCH_RESET; of any other file the weights are taken, and adapted where the network can.
+    Raises CheckpointError.
     """
     if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
         _load_pretrained(cfg, model)
@@ -31,7 +32,10 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
         state.unpack(packed, path)
         get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
         return
-    load_weights(model, read_weights(path, cfg.TRAIN.CHECKPOINT_TYPE, model), path, allow_new_head=True)
+    weights = read_weights(path, cfg.TRAIN.CHECKPOINT_TYPE, model)
+    if isinstance(model, AdaptsWeights):
+        weights = model.adapt_start_weights(weights, path)
+    load_weights(model, weights, path, allow_new_head=True)
 
 
 @runtime_checkable
@@ -45,6 +49,10 @@ class TakesPretrained(Protocol):
 def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
     path = Path(cfg.MORPH.PRETRAIN_PATH)
     if not cfg.MORPH.PRETRAIN_PATH:
+        if cfg.MODEL.FREEZE_BACKBONE:
+            get_logger().warning(
+                "MODEL.FREEZE_BACKBONE keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
+            )
         return
     if not isinstance(model, TakesPretrained):
         raise ConfigError(f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights: empty it")

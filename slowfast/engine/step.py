@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +16,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import process_parts
+from slowfast.datasets.collate import split_clips
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
+from slowfast.engine.distillation import Distillation
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.freeze import freeze_modes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, get_loss
+from slowfast.engine.pretext import pretext_of
 from slowfast.models.batch_rows import global_batch
 from slowfast.runtime.distributed import World
+
+if TYPE_CHECKING:
+    from slowfast.datasets.types import Clips
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,20 @@ class TrainStep:
         optimizer: torch.optim.Optimizer,
         forward: ClipForward,
         class_weights: torch.Tensor | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
-        """`class_weights`: of each class in the loss (K,), on the device; None: all the same."""
+        """`class_weights`: of each class in the loss (K,), on the device; None: all the same.
+
+        model: gives logits, or, for distillation, a tuple of those of its class head and its distillation head.
+        """
         self.model, self.optimizer, self.forward = model, optimizer, forward
+        self.distillation, self.frozen = distillation, cfg.MODEL.FREEZE_BACKBONE
         self.seed = cfg.RNG_SEED
         self.loss: Loss = get_loss(cfg.MODEL.LOSS_FUNC, class_weights)
         self.soft = cfg.MODEL.LOSS_FUNC in SOFT_LOSSES
         self.classes, self.smoothing = cfg.MODEL.NUM_CLASSES, cfg.MIXUP.LABEL_SMOOTH_VALUE
         self.mixup = Mixup.from_config(cfg) if cfg.MIXUP.ENABLE else None
+        self.pretext = pretext_of(model)
         self.rows = [clip_rows(videos, cfg.AUG.NUM_SAMPLE) for videos in process_parts(cfg, world)]
         self.total_clips = cfg.TRAIN.BATCH_SIZE * cfg.AUG.NUM_SAMPLE
         self.clipping = Clipping(cfg.SOLVER.CLIP_GRAD_VAL, cfg.SOLVER.CLIP_GRAD_L2NORM)
@@ -68,11 +82,14 @@ class TrainStep:
     def __call__(self, batch: TrainBatch, epoch: int, step: int, rate: float) -> torch.Tensor:
         """Train on one batch at a learning rate; gives (mean loss, share of right clips) on the device."""
         self.model.train()
+        if self.frozen:
+            freeze_modes(self.model)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         figures = []
-        clips, labels = batch.clips.split(len(self.rows[0])), batch.labels.split(len(self.rows[0]))
+        size = len(self.rows[0])
+        clips, labels = split_clips(batch.clips, size), batch.labels.split(size)
         for part, rows in enumerate(self.rows):
             with self._gradients_stay_here(part < len(self.rows) - 1), global_batch(self.total_clips, rows):
                 figures.append(self._backward(clips[part], labels[part], epoch, step))
@@ -82,23 +99,33 @@ class TrainStep:
         self.scaler.update()
         return torch.stack(figures).mean(0)
 
-    def _backward(self, clips: torch.Tensor, labels: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
+    def _backward(self, clips: Clips, labels: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
         # Every part and process starts from the same numbers and takes those of its own clips.
         torch.manual_seed(int(generator(MIX, self.seed, epoch, step, 0).integers(2**62)))
         inputs = self.forward.prepare(clips)
         labels = labels.to(self.forward.device, non_blocking=True)
         inputs, targets = self._targets(inputs, labels, generator(MIX, self.seed, epoch, step, 1))
         with self.forward.autocast():
-            logits = self.model(inputs)
-            loss = self.loss(logits, targets)
+            loss, logits = self._loss(inputs, targets)
         self.scaler.scale(loss / len(self.rows)).backward()
         answers = targets.argmax(1) if targets.ndim == 2 else targets
         right = (logits.detach().argmax(1) == answers).float().mean()
         return torch.stack([loss.detach().float(), right])
 
-    def _targets(
-        self, inputs: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss(self, inputs: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss and the logits (N, K), the mean of all heads' as in evaluation."""
+        if self.distillation is None:
+            logits = self.model(inputs)
+            return self.loss(logits, targets), logits
+        taught = self.distillation.ask(inputs)  # first: its activations are gone when the student's are made
+        heads = self.model(inputs)
+        loss = self.distillation.join(self.loss(heads[0], targets), heads[-1], taught)
+        return loss, torch.stack(heads).mean(0)
+
+    def _targets(self, inputs: Any, labels: torch.Tensor, rng: np.random.Generator) -> tuple[Any, torch.Tensor]:
+        """The network's inputs and what it should make of them."""
+        if self.pretext is not None:
+            return self.pretext(inputs)
         if self.mixup is not None:
             return self.mixup(inputs, labels, rng)
         return inputs, smooth_one_hot(labels, self.classes, self.smoothing) if self.soft else labels

@@ -12,9 +12,9 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, views_loader
-from slowfast.datasets.clip_dataset import TestVideos
 from slowfast.datasets.failures import FailureLedger
-from slowfast.datasets.types import TestVideo
+from slowfast.datasets.media_dataset import TestMedia
+from slowfast.datasets.types import TestMedium
 from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.evaluate import Pace, VideoResult, evaluate
 from slowfast.engine.forward import ClipForward
@@ -40,11 +40,11 @@ def prediction_of(result: VideoResult) -> VideoPrediction:
     if result.scores is not None:
         scores, classes = result.scores.topk(min(BEST, len(result.scores)))
         best = list(zip(classes.tolist(), scores.tolist(), strict=True))
-    return VideoPrediction(result.record.index, result.record.name, result.record.label, best)
+    return VideoPrediction(result.record.index, result.record.name, result.record.label, best, result.answers)
 
 
 def evaluate_videos(
-    cfg: ConfigNode, world: World, model: nn.Module, videos: Iterable[TestVideo], ledger: FailureLedger, split: str
+    cfg: ConfigNode, world: World, model: nn.Module, videos: Iterable[TestMedium], ledger: FailureLedger, split: str
 ) -> tuple[list[VideoPrediction], Pace]:
     """Predictions of all processes in the order of the index file, and this process's pace.
 
@@ -64,11 +64,17 @@ def evaluate_videos(
     return sorted(predictions, key=lambda prediction: prediction.index), pace
 
 
-def test(cfg: ConfigNode, world: World, dataset: TestVideos) -> tuple[TestReport, list[VideoPrediction]]:
-    """Test the weights that `load_test_checkpoint` finds; results in OUTPUT_DIR and as figures and predictions."""
+def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
+    """The network on the device with the weights that `load_test_checkpoint` finds, in evaluation mode."""
     torch.manual_seed(cfg.RNG_SEED)  # of the weights, where no checkpoint gives them
-    model = build_model(cfg).to(world.device)
+    model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
+    return model.eval()
+
+
+def test(cfg: ConfigNode, world: World, dataset: TestMedia) -> tuple[TestReport, list[VideoPrediction]]:
+    """Test the weights that `load_test_checkpoint` finds; results in OUTPUT_DIR and as figures and predictions."""
+    model = network_to_test(cfg, world.device)
     loader = views_loader(cfg, world, dataset)
     ledger = FailureLedger(len(dataset))
     start = time.perf_counter()

@@ -13,13 +13,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import VAL, train_loader, views_loader
-from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.failures import FailureLedger
+from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.datasets.types import Failure
 from slowfast.engine import checkpoint
 from slowfast.engine.class_weights import class_weights
+from slowfast.engine.distillation import Distillation, HeadsApart
 from slowfast.engine.ema import WeightAverage
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.freeze import freeze_backbone
 from slowfast.engine.loss_watch import LossWatch
 from slowfast.engine.meters import TrainMeter
 from slowfast.engine.optimizer import build_optimizer
@@ -47,7 +49,7 @@ Item = TypeVar("Item")
 class Trainer:
     """Trains the configured network and leaves its checkpoints and metrics in OUTPUT_DIR."""
 
-    def __init__(self, cfg: ConfigNode, world: World, train_set: TrainClips, val_set: TestVideos) -> None:
+    def __init__(self, cfg: ConfigNode, world: World, train_set: TrainMedia, val_set: TestMedia) -> None:
         self.cfg, self.world, self.output = cfg, world, Path(cfg.OUTPUT_DIR)
         self.loader = train_loader(cfg, world, train_set)
         self.val_loader = views_loader(cfg, world, val_set)
@@ -56,11 +58,15 @@ class Trainer:
         weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, labels, cfg.MODEL.NUM_CLASSES)
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
+        if cfg.MODEL.FREEZE_BACKBONE:
+            freeze_backbone(self.model)
         self.ema = WeightAverage(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
         self.optimizer = build_optimizer(cfg, self.model)
         self.forward = ClipForward.from_config(cfg, world.device)
         weights = None if weights is None else weights.to(world.device)
-        self.step = TrainStep(cfg, world, _parallel(self.model, world), self.optimizer, self.forward, weights)
+        distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
+        trained = _parallel(self.model if distillation is None else HeadsApart(self.model), world)
+        self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, weights, distillation)
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
         self.watch = LossWatch()
@@ -118,10 +124,11 @@ class Trainer:
             write_failed(ledger.all, self.output / "failed_train.csv")
 
     def _end_epoch(self) -> None:
-        """Validate and save where the periods say so; both always after the last epoch."""
+        """Validate and save where the periods say so; both always after the last epoch. Pre-training has no classes."""
         cfg, at = self.cfg, self.state.at
         last = at.epoch + 1 == cfg.SOLVER.MAX_EPOCH
-        if last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0:
+        labels_learned = self.step.pretext is None
+        if labels_learned and (last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
             self._validate()
         at.epoch, at.step = at.epoch + 1, 0
         if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0:

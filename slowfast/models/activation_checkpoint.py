@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from slowfast.models.batch_rows import batch_rows_as, current_batch_rows
@@ -27,7 +26,7 @@ class InParts(Protocol):
         """The functions of one tensor that the block applies one after another."""
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
+def run_blocks(blocks: Iterable[Part], x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
     """Apply the blocks one after another, the first `recompute` of them (True: all) with checkpointing.
 
     Random draws repeat in the second computation, so gradients are those of a run without checkpointing.
@@ -38,7 +37,7 @@ def run_blocks(blocks: Iterable[nn.Module], x: torch.Tensor, recompute: bool | i
     return x
 
 
-def _recomputed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _recomputed(block: Part, x: torch.Tensor) -> torch.Tensor:
     rows = current_batch_rows()
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

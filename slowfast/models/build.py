@@ -9,6 +9,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
 from slowfast.models.eat import EAT
+from slowfast.models.event2vec import Event2Vec
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.morphmlp import MorphMLP
@@ -22,6 +23,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "ConvMLP": ConvMLP,
     "EAT": EAT,
     "evMLP": EvMLP,
+    "Event2Vec": Event2Vec,
 }
 
 

@@ -34,6 +34,8 @@ NormType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
 class Convolutions(nn.Sequential):
     """Convolutions, each followed by its batch norm and a ReLU, then what else is given: (B, C, H, W) -> same."""
 
+    MAP_AXES = "BCHW"
+
     def __init__(self, norm: NormType, convolutions: Sequence[nn.Conv2d], *then: nn.Module) -> None:
         layers = ((conv, norm(conv.out_channels), nn.ReLU(inplace=True)) for conv in convolutions)
         super().__init__(*itertools.chain.from_iterable(layers), *then)
@@ -78,6 +80,8 @@ class ConvBlock(Convolutions):
 class ConvStage(nn.Module):
     """ConvBlocks, then a convolution to half the size: (B, C, H, W) -> (B, C', H / 2, W / 2)."""
 
+    MAP_AXES = "BCHW"
+
     def __init__(self, blocks: int, width: int, out: int, norm: NormType) -> None:
         super().__init__()
         self.conv_blocks = nn.Sequential(*(ConvBlock(width, out, norm) for _ in range(blocks)))
@@ -89,6 +93,8 @@ class ConvStage(nn.Module):
 
 class Block(nn.Module):
     """Two channel MLPs about a depthwise convolution that has no residual: (B, H, W, C) -> same."""
+
+    MAP_AXES = "BHWC"
 
     def __init__(self, width: int, mlp_ratio: float, drop_rate: float) -> None:
         super().__init__()
@@ -109,6 +115,8 @@ class Block(nn.Module):
 
 class Downsample(nn.Module):
     """(B, H, W, C) -> (B, H / 2, W / 2, C')."""
+
+    MAP_AXES = "BHWC"
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()

@@ -9,20 +9,24 @@ Shapes: B images, N tokens of patch x patch pixels, C channels, Q learned querie
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.errors import ConfigError
+from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.activation_checkpoint import run_blocks
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import DropPath, Mlp, add_residual, init_truncated_normal
 from slowfast.models.linear import Linear
-from slowfast.models.pixel_order import SWEEP_IN_SWEEP, check_pixel_order, pixel_order
+from slowfast.models.pixel_order import SWEEP_IN_SWEEP, check_pixel_order, pixel_order, token_grid
+from slowfast.models.published import StateDict
+from slowfast.runtime.logging import get_logger
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
@@ -45,8 +49,19 @@ class PixelSequence(nn.Module):
         self.register_buffer("index_flat", index.view(1, -1, 1))
         self.register_buffer("index_flat_inv", index.argsort().view(1, -1, 1))
 
+    def on_grid(self, values: torch.Tensor) -> torch.Tensor:
+        """One value a token at its place in the image: (B, N) -> (B, H, W).
+
+        A value a square patch; in the orders whose tokens are no square patches, a value a pixel.
+        """
+        n = self.side // self.patch
+        if self.is_patchwise:
+            return values.unflatten(1, (n, n))
+        token = self.get_buffer("index_flat_inv").flatten() // self.patch**2  # of each pixel
+        return values[:, token].unflatten(1, (self.side, self.side))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, channels, n = len(x), x.shape[1], self.side // self.patch
+        b, channels, n = x.shape[0], x.shape[1], self.side // self.patch
         if self.is_patchwise:  # the same without a table
             x = x.reshape(b, channels, n, self.patch, n, self.patch).permute(0, 2, 4, 1, 3, 5)  # B n n 3 p p
         else:
@@ -111,6 +126,8 @@ LOCAL_BRANCHES: dict[str, Callable[[int, int, int], nn.Module]] = {  # of width,
 class Block(nn.Module):
     """Attention on the first half of the channels, the local branch on the second, then an MLP: (B, N, C) -> same."""
 
+    MAP_AXES = "BNC"
+
     def __init__(self, width: int, heads: int, mlp_ratio: float, local: nn.Module, drop_rate: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width // 2, EPS)
@@ -173,6 +190,7 @@ class EAT(nn.Module):
 
     TAKES = IMAGES
     HEAD: ClassVar[tuple[str, ...]] = ("head", "head_dist")
+    NO_DECAY: ClassVar[tuple[str, ...]] = ("cls_token", "dist_token", "pos_embed")
 
     def __init__(
         self,
@@ -194,6 +212,7 @@ class EAT(nn.Module):
         check_pixel_order(pixel_order, image_size, patch_size)
         check_widths(width, heads)
         self.image_size, self.patch_size, self.act_checkpoint = image_size, patch_size, act_checkpoint
+        self.pixel_order = pixel_order
         tokens = (image_size // patch_size) ** 2
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.dist_token = nn.Parameter(torch.empty(1, 1, width)) if distilled else None
@@ -254,6 +273,30 @@ class EAT(nn.Module):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=STD)
 
+    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+        """Weights for images of another size: the position embedding resized, the tables of places this network's.
+
+        Raises CheckpointError where the file's pixels are in another order, or tokens in this order are no squares.
+        """
+        theirs, own = state.get("pos_embed"), self.pos_embed
+        if theirs is None or theirs.dim() != 3 or theirs.shape[1] == own.shape[1]:
+            return state
+        side = math.isqrt(theirs.shape[1]) * self.patch_size
+        order, table = self.pixel_order, state.get("loc_encoder.index_flat")
+        if table is None or table.numel() != side**2:
+            return state  # not this layout or patch size: whoever loads it says so
+        if not torch.equal(table.flatten().cpu(), torch.from_numpy(pixel_order(order, side, self.patch_size))):
+            raise CheckpointError(
+                f"{path} has images of {side} x {side} pixels in another order than EAT.PIXEL_ORDER {order}; set it "
+                "as these weights were trained"
+            )
+        resized = resize_positions(theirs, order, self.patch_size, side, self.image_size)
+        get_logger().info(
+            f"{path}: position embedding resized from images of {side} x {side} pixels to {self.image_size} x "
+            f"{self.image_size}"
+        )
+        return state | dict(self.named_buffers()) | {"pos_embed": resized}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classify(self.features(x))
 
@@ -273,10 +316,14 @@ class EAT(nn.Module):
         tokens = F.linear(self.loc_encoder(x), weight, self.patch_embed.bias) + self.pos_embed  # B N C
         tokens = self.norm(run_blocks(self.blocks, tokens, self.act_checkpoint))
         learned = (self.cls_token, self.dist_token)
-        queries = torch.cat([token for token in learned if token is not None], 1).expand(len(x), -1, -1)  # B Q C
+        queries = torch.cat([token for token in learned if token is not None], 1).expand(x.shape[0], -1, -1)  # B Q C
         for block in self.blocks_cls:
             queries = block(queries, tokens)
         return queries.flatten(1)
+
+    def on_grid(self, values: torch.Tensor) -> torch.Tensor:
+        """One value a token at its place in the image: (B, N) -> (B, H, W)."""
+        return self.loc_encoder.on_grid(values)
 
     def classify_heads(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, Q x C) -> each head's logits (B, num_classes)."""
@@ -294,3 +341,20 @@ def check_widths(width: int, heads: int) -> None:
         raise ConfigError(
             f"EAT.HEADS {heads}: must be even and divide EAT.EMBED_DIM {width}; half the channels have half the heads"
         )
+
+
+def resize_positions(embedding: torch.Tensor, order: str, patch: int, side: int, new_side: int) -> torch.Tensor:
+    """An embedding of the tokens of side x side images (1, N, C) for new_side x new_side ones (1, N', C).
+
+    Bicubic on the grid of patches, as DeiT (arXiv 2012.12877) goes from 224 to 384 pixels. Raises CheckpointError
+    where tokens in this order have no place on a grid.
+    """
+    before, after = (token_grid(pixel_order(order, size, patch), size, patch) for size in (side, new_side))
+    if before is None or after is None:
+        raise CheckpointError(
+            f"EAT.PIXEL_ORDER {order}: a token is no square of pixels, so that weights for images of {side} x {side} "
+            f"pixels cannot start training at {new_side}; train at DATA.TRAIN_CROP_SIZE and TEST_CROP_SIZE {side}"
+        )
+    grid = embedding[0, torch.from_numpy(before).argsort()].unflatten(0, (side // patch, -1))  # rows columns C
+    grid = F.interpolate(grid.permute(2, 0, 1)[None], (new_side // patch,) * 2, mode="bicubic", align_corners=False)
+    return grid.flatten(2).mT[:, torch.from_numpy(after)]  # 1 N' C

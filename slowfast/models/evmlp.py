@@ -39,13 +39,26 @@ def nested_patches(x: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
     """
     levels = len(sides)
     outer_first = list(reversed(sides))
-    x = x.reshape(len(x), x.shape[1], *outer_first, *outer_first)  # B C, rows of each level, columns of each level
+    x = x.reshape(x.shape[0], x.shape[1], *outer_first, *outer_first)  # B C, rows of each level, columns of each level
     order = [axis for level in range(levels) for axis in (2 + level, 2 + levels + level)]
-    return x.permute(0, *order, 1).reshape(len(x), math.prod(sides[1:]) ** 2, -1)
+    return x.permute(0, *order, 1).reshape(x.shape[0], math.prod(sides[1:]) ** 2, -1)
+
+
+def from_nested(values: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
+    """One value a patch, in nested order, at its place in the map: (B, N) -> (B, H, H), N = H x H.
+
+    sides: of a patch of each stage after the one of `values`, in its own tokens; their product is H.
+    """
+    levels = len(sides)
+    x = values.reshape(len(values), *(side for side in reversed(sides) for _ in range(2)))  # B, row and column a level
+    rows, columns = (range(first, 1 + 2 * levels, 2) for first in (1, 2))
+    return x.permute(0, *rows, *columns).reshape(len(values), math.prod(sides), -1)
 
 
 class Block(nn.Module):
     """LayerNorm of x plus its MLP: (..., C) -> same."""
+
+    MAP_AXES = "BNC"
 
     def __init__(self, width: int, hidden: int, dropout_rate: float) -> None:
         super().__init__()
@@ -172,8 +185,14 @@ class EvMLP(nn.Module):
         for stage, next_side in zip(self.blks, (*self.patch_sides[1:], 1), strict=True):
             assert isinstance(stage, Stage)
             x = run_blocks(stage.blocks, stage.embed(x), self.act_checkpoint)  # B N C
-            x = x.view(len(x), x.shape[1] // next_side**2, -1)  # B N' (p p C)
+            x = x.view(x.shape[0], x.shape[1] // next_side**2, -1)  # B N' (p p C)
         return x.flatten(1)
+
+    def on_grid(self, values: torch.Tensor) -> torch.Tensor:
+        """One value a token of any stage at its place in the image: (B, N) -> (B, H, W)."""
+        later = (self.patch_sides[stage:] for stage in range(1, 1 + len(self.patch_sides)))
+        sides = next(sides for sides in later if math.prod(sides) ** 2 == values.shape[1])
+        return from_nested(values, sides)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """(B, C) -> logits (B, num_classes)."""

@@ -6,6 +6,7 @@ Shapes: B clips, T frames, D features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, cast
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.models.batch_rows import BatchRows, batch_rows_as, current_batch_rows
 from slowfast.models.inputs import CLIPS, IMAGES, takes
+from slowfast.models.published import StateDict
+from slowfast.models.weights import AdaptsWeights
 
 AVERAGES = ("logits", "features")
 
@@ -48,12 +51,21 @@ class FramewiseVideo(nn.Module):
         # One set of layers and parameters under the same names in both, and the image network itself not a layer.
         self._modules, self._parameters, self._buffers = image._modules, image._parameters, image._buffers
         self.__dict__["_image"] = image
-        self.HEAD = getattr(image, "HEAD", ("head",))
+        self.HEAD, self.NO_DECAY = getattr(image, "HEAD", ("head",)), getattr(image, "NO_DECAY", ())
+
+    @property
+    def image(self) -> nn.Module:
+        """The image network."""
+        return self._image
 
     def train(self, mode: bool = True) -> FramewiseVideo:
         """Training or evaluation mode, of the image network too."""
         self._image.training = mode
         return super().train(mode)
+
+    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+        """As the image network does, where it does."""
+        return self._image.adapt_start_weights(state, path) if isinstance(self._image, AdaptsWeights) else state
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         network = cast(ImageNetwork, self._image)
@@ -68,6 +80,11 @@ class FramewiseVideo(nn.Module):
             return (self(x),)
         logits: tuple[torch.Tensor, ...] = heads(self._mean_over_time(cast(ImageNetwork, self._image).features, x))
         return logits
+
+    def on_grid(self, values: torch.Tensor) -> torch.Tensor:
+        """One value a token of the image network at its place: (B, N) -> (B, H, W)."""
+        grid: torch.Tensor = getattr(self._image, "on_grid")(values)  # noqa: B009 - nn.Module declares no such attribute
+        return grid
 
     def _mean_over_time(self, apply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Of what an image gives: (B, 3, T, H, W) -> (B, ...)."""

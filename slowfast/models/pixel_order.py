@@ -82,3 +82,13 @@ def pixel_order(name: str, side: int, patch: int) -> np.ndarray:
     """The order of that name for a side x side image. Raises ConfigError where `check_pixel_order` does."""
     check_pixel_order(name, side, patch)
     return PIXEL_ORDERS[name](side, patch)
+
+
+def token_grid(order: np.ndarray, side: int, patch: int) -> np.ndarray | None:
+    """Where each token lies on the grid of patch x patch squares, row by row: int64 (N,) for an order of pixels.
+
+    None where a token, patch x patch pixels in a row of the order, is no such square.
+    """
+    row, column = np.divmod(order.reshape(-1, patch * patch), side)
+    place = row // patch * (side // patch) + column // patch
+    return place[:, 0] if (place == place[:, :1]).all() else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,6 +17,14 @@ from slowfast.runtime.logging import get_logger
 SHOWN = 3  # keys named in a message
 
 
+@runtime_checkable
+class AdaptsWeights(Protocol):
+    """A network that can start training from weights for other inputs, such as images of another size."""
+
+    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+        """The state dict read from `path` as this network's; unchanged where there is nothing to adapt."""
+
+
 def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head: bool = False) -> None:
     """Load a whole state dict that was read from `path`.
 
@@ -24,7 +33,7 @@ def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head:
     """
     own = model.state_dict()
     if allow_new_head:
-        state = _with_own_head(state, own, _head_names(model), path)
+        state = _with_own_head(state, own, head_names(model), path)
     unused = [key for key in state if key not in own]
     missing = [key for key in own if key not in state]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
@@ -45,7 +54,7 @@ def _check_tables(model: nn.Module, state: StateDict, own: StateDict, path: Path
             )
 
 
-def _head_names(model: nn.Module) -> tuple[str, ...]:
+def head_names(model: nn.Module) -> tuple[str, ...]:
     """The layers that give class scores: `HEAD` of networks that do not call theirs head."""
     names: tuple[str, ...] = getattr(model, "HEAD", ("head",))
     return names
@@ -56,7 +65,7 @@ def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], pat
     other = [
         key
         for key in state.keys() & own.keys()
-        if _is_head(key, heads) and state[key].shape != own[key].shape and state[key].shape[1:] == own[key].shape[1:]
+        if is_head(key, heads) and state[key].shape != own[key].shape and state[key].shape[1:] == own[key].shape[1:]
     ]
     if not other:
         return state
@@ -64,10 +73,10 @@ def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], pat
     get_logger().warning(
         f"{path} has a head for {len(state[key])} classes: a new one for {len(own[key])} starts from random weights"
     )
-    return state | {key: own[key] for key in own if _is_head(key, heads)}
+    return state | {key: own[key] for key in own if is_head(key, heads)}
 
 
-def _is_head(key: str, heads: tuple[str, ...]) -> bool:
+def is_head(key: str, heads: tuple[str, ...]) -> bool:
     """Whether a weight belongs to a classification head, such as head.weight."""
     return key.rpartition(".")[0] in heads
 

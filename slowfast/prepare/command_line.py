@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.errors import UserError
 from slowfast.prepare.run import FAILED_FILE, prepare
 from slowfast.prepare.settings import PrepareSettings
-from slowfast.runtime.logging import get_logger
+from slowfast.runtime.command import exit_status
+from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = f"""\
 Re-encode a folder of videos, and the folders in it, so that training clips are read from it fast: H.264 in .mp4,
@@ -72,26 +71,17 @@ def _cores() -> int:
 def main(arguments: Sequence[str]) -> int:
     """Prepare; the exit status: 0 done, failures listed, 2 the user's mistake."""
     chosen = parse(arguments)
-    logger = get_logger()
-    logger.setLevel(logging.INFO)
-    handler = logging.StreamHandler(sys.stdout)
-    logger.addHandler(handler)
-    try:
-        if chosen.workers < 1:
-            raise UserError(f"--workers {chosen.workers}: must be at least 1")
-        settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
-        summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    finally:
-        logger.removeHandler(handler)
+    with messages_on_screen():
+        return exit_status(lambda: _prepare(chosen), interrupted="interrupted; run the same command again to go on")
+
+
+def _prepare(chosen: argparse.Namespace) -> None:
+    if chosen.workers < 1:
+        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
+    summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
     print(summary.table())
     for name, reason in list(summary.failed.items())[:10]:
         print(f"failed: {name}: {reason}")
     if summary.failed:
         print(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")
-    return 0

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.errors import UserError
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
-from slowfast.runtime.logging import get_logger
+from slowfast.runtime.command import exit_status
+from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = f"""\
 Write the frames of all videos of a folder, and of the folders in it, as JPEG files: a/b.mp4 becomes a/b/00001.jpg and
@@ -52,26 +51,17 @@ def _rate(text: str) -> float | None:
 def main(arguments: Sequence[str]) -> int:
     """Extract; the exit status: 0 done, failures listed, 2 the user's mistake."""
     chosen = parse(arguments)
-    logger = get_logger()
-    logger.setLevel(logging.INFO)
-    handler = logging.StreamHandler(sys.stdout)
-    logger.addHandler(handler)
-    try:
-        if chosen.workers < 1:
-            raise UserError(f"--workers {chosen.workers}: must be at least 1")
-        settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
-        result = extract(chosen.source, chosen.target, settings, chosen.workers)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    finally:
-        logger.removeHandler(handler)
+    with messages_on_screen():
+        return exit_status(lambda: _extract(chosen), interrupted="interrupted; run the same command again to go on")
+
+
+def _extract(chosen: argparse.Namespace) -> None:
+    if chosen.workers < 1:
+        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
+    result = extract(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(videos.items()):
             print(f"{what}: {name}: {reason}")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
     print(f"{result.done} videos extracted to {chosen.target} in {result.seconds:.0f} s, {before}")
-    return 0

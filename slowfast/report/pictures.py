@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slowfast.datasets.clip_dataset import TestVideos
-from slowfast.datasets.types import TestVideo
+from slowfast.datasets.media_dataset import TestMedia
+from slowfast.datasets.types import TestMedium
 from slowfast.report.confusion import draw_confusion
 from slowfast.report.contact_sheet import ClipRow, draw_contact_sheet
 from slowfast.report.curves import draw_curves
@@ -26,7 +26,7 @@ def draw_training_curves(output: Path) -> dict[str, Path]:
 
 
 def draw_test_pictures(
-    output: Path, dataset: TestVideos, predictions: Sequence[VideoPrediction], names: Sequence[str]
+    output: Path, dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Sequence[str]
 ) -> dict[str, Path]:
     """Draw the confusion matrix and a contact sheet of test clips; gives what was drawn and where."""
     confusion, sheet = output / "confusion.png", output / "contact_sheet.png"
@@ -51,13 +51,11 @@ def _spread(items: list[VideoPrediction], count: int) -> list[VideoPrediction]:
     return [items[place] for place in places]
 
 
-def _row(video: TestVideo, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
-    if video.frames is None:
+def _row(video: TestMedium, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
+    if not video.count:
         raise RuntimeError(f"{prediction.name} was readable in the test and is not any more")
-    top, left = video.corners[len(video.corners) // 2]
-    frames = video.frames[video.frame_index[0], top : top + video.size, left : left + video.size]
     answer, score = prediction.best[0]
-    return ClipRow(prediction.name, frames.numpy(), names[prediction.label], names[answer], score)
+    return ClipRow(prediction.name, video.picture(), names[prediction.label], names[answer], score)
 
 
 def _drawn(what: str, picture: Path, draw: Callable[[], None]) -> dict[str, Path]:

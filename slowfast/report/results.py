@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from statistics import mean, stdev
 
 from slowfast.datasets.types import Failure
 
@@ -29,12 +30,14 @@ class VideoPrediction:
     """The ensembled prediction for one video of the test set; `index` is its place in the index file, from 0.
 
     best: up to five (class, score in [0, 1]), best first; empty when the video could not be read.
+    views: the best class of each view by itself.
     """
 
     index: int
     name: str  # as in the index file
     label: int
     best: Sequence[tuple[int, float]] = ()
+    views: Sequence[int] = ()
 
     @property
     def prediction(self) -> int | None:
@@ -50,7 +53,8 @@ class VideoPrediction:
 class TestReport:
     """The figures of a test. Accuracies are in %; top1 and top5 count failed videos as wrong, *_read leave them out.
 
-    With fewer than five classes, top5 takes as many as there are (`k`).
+    With fewer than five classes, top5 takes as many as there are (`k`). top1_view and top1_view_std are the mean and
+    standard deviation, over views, of the accuracy of one view of each video alone; failed videos count as wrong.
     """
 
     __test__ = False  # not a pytest class
@@ -68,6 +72,8 @@ class TestReport:
     clips_per_second: float
     peak_memory_mib: float
     config_digest: str
+    top1_view: float = 0.0
+    top1_view_std: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -98,8 +104,17 @@ def summarize(
         clips_per_second=round(len(read) * views * crops / seconds, 2) if seconds > 0 else 0.0,
         peak_memory_mib=round(peak_memory / 2**20, 1),
         config_digest=config_digest,
+        **_single_views(predictions, views * crops),
         versions=library_versions(),
     )
+
+
+def _single_views(predictions: Sequence[VideoPrediction], views: int) -> dict[str, float]:
+    """Accuracy of each view alone, in %: its mean and its standard deviation (0 for one view)."""
+    hits = [sum(v.label == v.views[view] for v in predictions if len(v.views) == views) for view in range(views)]
+    shares = [100.0 * count / max(len(predictions), 1) for count in hits]
+    spread = stdev(shares) if views > 1 else 0.0
+    return {"top1_view": round(mean(shares), PERCENT_DIGITS), "top1_view_std": round(spread, PERCENT_DIGITS)}
 
 
 def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
@@ -138,7 +153,7 @@ def write_predictions(predictions: Iterable[VideoPrediction], class_names: Seque
         five = " ".join(f"{label}:{score}" for label, score in scored)
         first = (scored[0][0], class_names[scored[0][0]], scored[0][1]) if scored else ("", "", "")
         rows.append((video.name, video.label, *first, five))
-    _write_csv(path, ("path", "label", "prediction", "class_name", "score", "five_best"), rows)
+    write_csv(path, ("path", "label", "prediction", "class_name", "score", "five_best"), rows)
 
 
 def write_failed(failures: Iterable[Failure], path: Path) -> None:
@@ -148,10 +163,11 @@ def write_failed(failures: Iterable[Failure], path: Path) -> None:
     """
     ordered = sorted(set(failures), key=lambda failure: (failure.index, failure.reason))
     rows = [(failure.name, "yes" if failure.lost else "no", failure.reason) for failure in ordered]
-    _write_csv(path, ("path", "lost", "reason"), rows)
+    write_csv(path, ("path", "lost", "reason"), rows)
 
 
-def _write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a heading and rows, whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heading)

@@ -29,6 +29,8 @@ def results_table(report: TestReport) -> str:
             (f"top-{report.k} of those read", f"{report.top5_read:.2f} %"),
         ]
         rows.insert(5, ("failed", f"{report.failed}"))
+    if report.views * report.crops > 1:
+        rows.insert(2, ("top-1 of one view", f"{report.top1_view:.2f} +- {report.top1_view_std:.2f} %"))
     rows = list(dict(rows).items())  # with a single class top-5 is top-1: said once
     return tabulate(rows, headers=("test", "result"), tablefmt="simple", disable_numparse=True)
 

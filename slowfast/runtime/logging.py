@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _NAME = "slowfast"
@@ -31,6 +33,18 @@ def start_logging(output_dir: Path, rank: int) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter(line, datefmt="%m/%d %H:%M:%S"))
         logger.addHandler(handler)
+
+
+@contextmanager
+def messages_on_screen() -> Iterator[None]:
+    """While this is open, plain messages go to the screen: for tools that leave no log."""
+    logger, handler = get_logger(), logging.StreamHandler(sys.stdout)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def stop_logging() -> None:

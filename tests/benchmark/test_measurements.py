@@ -17,7 +17,7 @@ from slowfast.benchmark.command_line import main, parse
 from slowfast.benchmark.figures import TARGETS, Figure
 from slowfast.benchmark.loading import measure_loading
 from slowfast.benchmark.memory import LiveBytes
-from slowfast.benchmark.network import count_macs, measure_network
+from slowfast.benchmark.network import measure_network
 from slowfast.benchmark.subject import FLOAT32, example_batch, train_steps
 from slowfast.benchmark.testing import decode_once, measure_testing, read_views
 from slowfast.benchmark.videos import SyntheticClip, find_videos, link_videos, make_videos, on_folder
@@ -26,6 +26,7 @@ from slowfast.datasets.build import build_dataset
 from slowfast.datasets.clip_dataset import TestVideos
 from slowfast.datasets.decode import open_video
 from slowfast.errors import DataError
+from slowfast.models.macs import count_macs
 
 CPU = torch.device("cpu")
 
@@ -98,23 +99,11 @@ def test_every_figure_of_the_network_is_there(tiny_cfg: ConfigNode, monkeypatch:
         assert by_name[f"network, {dtype}", "checkpointing, activation memory"] < 100
 
 
-def test_multiply_adds_are_those_of_a_clip(tiny_cfg: ConfigNode) -> None:
+def test_multiply_adds_are_those_of_a_sample(tiny_cfg: ConfigNode) -> None:
     step = train_steps(tiny_cfg, CPU, 2, checkpointing=False)[FLOAT32]
-    one, two = (count_macs(step, example_batch(tiny_cfg, clips)) for clips in (1, 2))
-    assert one == pytest.approx(two)
-
-
-def test_multiply_adds_of_a_linear_layer() -> None:
-    class Forward:
-        prepare = staticmethod(lambda clips: clips.float())
-
-    class Step:
-        forward, model = Forward(), torch.nn.Linear(7, 5)
-
-    class Batch:
-        clips = torch.ones(3, 7)
-
-    assert count_macs(Step(), Batch()) == 35  # type: ignore[arg-type]
+    clips = [step.forward.prepare(example_batch(tiny_cfg, count).clips) for count in (1, 2)]
+    assert count_macs(step.model, clips[0], 1) == pytest.approx(count_macs(step.model, clips[1], 2))
+    assert count_macs(torch.nn.Linear(7, 5), torch.ones(3, 7), 3) == 35
 
 
 def test_live_bytes_count_what_is_alive_at_once() -> None:

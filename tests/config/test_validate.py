@@ -11,6 +11,7 @@ from slowfast.config import value_rules
 from slowfast.config.defaults import get_cfg
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
+from slowfast.config.setting import TEXT_LISTS
 from slowfast.config.validate import check_batch_size, check_pretrain
 from slowfast.errors import ConfigError
 
@@ -87,6 +88,8 @@ def test_what_is_loaded_is_frozen_and_reads_back(tmp_path: Path) -> None:
         ("TRAIN.CHECKPOINT_FILE_PATH no/weights.pth", ("TRAIN.CHECKPOINT_FILE_PATH", "does not exist")),
         ("TEST.CHECKPOINT_FILE_PATH no/weights.pth", ("TEST.CHECKPOINT_FILE_PATH", "does not exist")),
         ("MORPH.SEGMENT_DIM [14,28,28,50]", ("MORPH.SEGMENT_DIM",)),
+        ("SOLVER.NO_WD_PARAMS [head.wieght]", ("NO_WD_PARAMS", "head.wieght", "nearest is head.weight")),
+        ("MODEL.FREEZE_BACKBONE True BN.USE_PRECISE_STATS True", ("FREEZE_BACKBONE", "BN.USE_PRECISE_STATS")),
     ],
 )
 def test_impossible_configs(tmp_path: Path, overrides: str, parts: tuple[str, ...]) -> None:
@@ -159,6 +162,7 @@ def test_the_rules_are_about_keys_that_exist() -> None:
 
 def test_every_number_has_a_range() -> None:
     free = {"MODEL.ACT_CHECKPOINT", "DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE"}
+    free |= TEXT_LISTS  # no numbers
     ranged = {key for keys, _, _ in value_rules.RANGES for key in keys} | set(value_rules.CHOICES) | free
     for key, default in get_cfg().keys_by_path():
         if not isinstance(default, (bool, str)):

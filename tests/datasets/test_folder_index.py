@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from video_files import picture, write_video
 
-from slowfast.config.defaults import get_cfg
+from slowfast.config.load import load_config
 from slowfast.datasets.build import views_dataset
 from slowfast.datasets.index.folder import Medium, frame_template, scan, split
 from slowfast.datasets.index.folder_command import main
@@ -44,9 +44,11 @@ def test_a_run_reads_what_the_tool_writes(tmp_path: Path, kind: str, capsys: pyt
     printed = capsys.readouterr().out
     what = "folders of frames" if kind == "frames" else kind
     assert f"10 {what} of 2 classes: 4 train, 2 val, 4 test" in printed
-    overrides = shlex.split(printed.strip().splitlines()[-1])[4:]
-    cfg = get_cfg()
-    cfg.merge_from_list([*overrides, "DATA.NUM_FRAMES", 2, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32])
+    assert shlex.split(printed.strip().splitlines()[-1])[2:] == ["--cfg", str(out / "run.yaml")]
+    cfg = load_config(out / "run.yaml").clone()
+    cfg.defrost()
+    assert (cfg.TRAIN.BATCH_SIZE, cfg.MODEL.NUM_CLASSES, Path(cfg.OUTPUT_DIR)) == (4, 2, out / "run")
+    cfg.merge_from_list(["DATA.NUM_FRAMES", 2, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32])
     cfg.DATA.TRAIN_JITTER_SCALES = [32, 32]
     names: list[str] = []
     for part in ("train", "val", "test"):
@@ -91,6 +93,36 @@ def test_small_classes_keep_one_for_training_and_no_share_means_the_training_med
     assert parts["train"] == parts["val"] == parts["test"] == media(3)
 
 
+@pytest.mark.parametrize(
+    ("count", "counts", "shared"),
+    [
+        (1, "2 train, 2 val, 2 test", "val and test hold"),
+        (2, "2 train, 2 val, 2 test", "val hold"),
+        (3, "2 train, 2 val, 2 test", ""),
+    ],
+)
+def test_small_collections_are_split_as_far_as_they_go(
+    tmp_path: Path, count: int, counts: str, shared: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(make(tmp_path / "data", "images", count=count)), "--out", str(tmp_path / "index")]) == 0
+    printed = capsys.readouterr().out
+    assert counts in printed
+    assert f"{shared} the training images" in printed if shared else "hold the training" not in printed
+
+
+def test_the_run_file_is_on_top_of_the_chosen_network(tmp_path: Path) -> None:
+    base = tmp_path / "settings" / "mine.yaml"
+    base.parent.mkdir()
+    base.write_text(
+        "MODEL: {MODEL_NAME: ConvMLP}\nTRAIN: {BATCH_SIZE: 3}\nTEST: {NUM_ENSEMBLE_VIEWS: 1}\nSOLVER: {MAX_EPOCH: 7}\n"
+    )
+    line = [str(make(tmp_path / "my data", "images")), "--out", str(tmp_path / "deep" / "index"), "--cfg", str(base)]
+    assert main(line) == 0
+    cfg = load_config(tmp_path / "deep" / "index" / "run.yaml")
+    assert (cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.DATASET) == (3, 7, "imagenet")
+    assert Path(cfg.DATA.PATH_PREFIX) == tmp_path / "my data"
+
+
 def test_frames_are_numbered_from_one_without_a_gap() -> None:
     assert frame_template([f"{n:05d}.jpg" for n in (2, 1, 3)], Path("x")) == "{:05d}.jpg"
     assert frame_template([f"a{{2}}_{n}.png" for n in range(1, 12)], Path("x")) == "a{{2}}_{:01d}.png"
@@ -118,7 +150,11 @@ def test_what_is_not_clear_is_asked(tmp_path: Path) -> None:
         ("flat --out out", "holds no class folders"),
         ("data --out out --val 0.5 --test 0.5", "--val 0.5 --test 0.5"),
         ("data --out full", "categories.txt is there already"),
-        ("single --out out", "too few images in each class to give some to val"),
+        (
+            "single --out out --val 0.1",
+            "too few images in each class to give some to val; --val 0 takes the training ones",
+        ),
+        ("data --out out --cfg none.yaml", "none.yaml does not exist"),
         ("two --out out", "frames are named in two ways: {:03d}.png in a/1, {:04d}.png in a/2"),
     ],
 )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from slowfast.datasets.index.something import official_class_names, read_something_index
+from slowfast.datasets.index.something import read_something_index
+from slowfast.datasets.index.something_official import count_frames, official_class_names
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
@@ -142,3 +143,64 @@ def test_broken_json(official: Path) -> None:
     with pytest.raises(IndexFileError, match=r"train\.json: not valid JSON") as caught:
         read_something_index(official, OFFICIAL, "train", str(official / "official"), 3)
     assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------ official lists of V1
+CSV = "something-something-v1-{}.csv"
+
+
+@pytest.fixture
+def official_v1(tmp_path: Path) -> Path:
+    """Lists of two and one videos; folder 21 has two frames and something else, 22 a gap, 23 is missing."""
+    for name in ("21/00001.jpg", "21/00002.jpg", "21/notes.txt", "22/00001.jpg", "22/00003.jpg"):
+        (tmp_path / "frames" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "frames" / name).touch()
+    lists = {
+        "labels": "Putting something on something\nHolding something\nPulling something; then letting go\n",
+        "train": "21;Pulling something; then letting go\n22;Holding something\n",
+        "validation": "23;Putting something on something\n",
+        "test": "24\n25\n",  # as published: no labels
+    }
+    for name, text in lists.items():
+        (tmp_path / CSV.format(name)).write_text(text)
+    return tmp_path
+
+
+def test_official_csv_lists(official_v1: Path) -> None:
+    frames = official_v1 / "frames"
+    assert read_something_index(official_v1, CSV, "train", str(frames), 3) == [
+        Record(0, frames / "21", "21", 1, 2),  # labels are places in the sorted table
+        Record(1, frames / "22", "22", 0, 1),
+    ]
+    assert official_class_names(official_v1, CSV, 3) == [
+        "Holding something",
+        "Pulling something; then letting go",
+        "Putting something on something",
+    ]
+    (official_v1 / CSV.format("validation")).write_text("23;Holding something\n22;Holding something")
+    records = read_something_index(official_v1, CSV, "test", str(frames), 3)
+    assert [(record.name, record.frames) for record in records] == [("23", 1), ("22", 1)]  # 23 fails when it is read
+
+
+def test_frames_are_counted_by_their_names(official_v1: Path) -> None:
+    assert count_frames(official_v1 / "frames" / "21", "{:05d}.jpg") == 2
+    assert count_frames(official_v1 / "frames" / "21", "img_{:05d}.jpg") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("train", "21;Juggling something", "line 1: .*'Juggling something' is not in the table of labels"),
+        ("train", "21;Holding something\n22", "line 2: '22': no number or no text; expected id;label text"),
+        ("train", "../21;Holding something", "line 1: .*leaves DATA.PATH_PREFIX"),
+        ("train", "\n", "is empty; expected lines of the form id;label text"),
+        ("labels", "Holding something\nHolding something", "'Holding something' stands twice"),
+        ("labels", "\n", "no class names"),
+        ("labels", "a\nb\nc\nd", "'d': label 3 is out of range: MODEL.NUM_CLASSES is 3"),
+    ],
+)
+def test_mistakes_in_official_csv_lists(official_v1: Path, name: str, text: str, problem: str) -> None:
+    (official_v1 / CSV.format(name)).write_text(text)
+    with pytest.raises(IndexFileError, match=problem) as caught:
+        read_something_index(official_v1, CSV, "train", str(official_v1 / "frames"), 3)
+    assert CSV.format(name) in str(caught.value) and "\n" not in str(caught.value)

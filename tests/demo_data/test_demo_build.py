@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.demo_data import build as build_module
 from slowfast.demo_data.build import MANIFEST, DemoFormat, build
 from slowfast.demo_data.command_line import main
+from slowfast.demo_data.kinetics_colours import COLOURS, render_colour_clip
 from slowfast.demo_data.motion import MOTIONS
 from slowfast.demo_data.settings import SPLITS, DemoSettings
 from slowfast.errors import UserError
@@ -171,6 +174,26 @@ def test_demo_config_fits_the_demo_data():
     room = settings.frames - cfg.DATA.NUM_FRAMES * cfg.DATA.SAMPLING_RATE
     assert room // (cfg.TEST.NUM_ENSEMBLE_VIEWS - 1) > 0  # the views differ, and so do the crops:
     assert settings.width - settings.size >= cfg.TEST.NUM_SPATIAL_CROPS - 1
+
+
+@pytest.mark.parametrize("label", range(len(COLOURS)))
+def test_every_frame_of_a_colour_clip_tells_its_class(label):
+    clip = render_colour_clip(label, 4, 64, 74, np.random.default_rng(label)).astype(np.float32) / 255
+    for frame in clip:
+        hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)  # hue in degrees
+        hues = hsv[(hsv[..., 1] > 0.58) & (hsv[..., 2] > 0.52), 0]  # the background is duller
+        distance = (hues - label * 45 + 180) % 360 - 180
+        assert len(hues) > 20 and np.abs(np.median(distance)) < 0.3 * 45 + 3
+
+
+def test_colour_demo_config_fits_its_data(tmp_path):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).parents[2] / "configs" / "Demo" / "KINETICS_CONVMLP_FRAMEWISE.yaml"))
+    settings = replace(build_module.FORMATS["kinetics_colours"].usual, train=8, val=8, test=8, size=32, frames=3)
+    assert cfg.MODEL.NUM_CLASSES == len(COLOURS) and cfg.MODEL.FRAMEWISE
+    build(tmp_path / "demo", settings, workers=1)
+    assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(COLOURS)
+    assert len(list((tmp_path / "demo").rglob("*.mp4"))) == 24
 
 
 def test_command_line(tmp_path, capsys):

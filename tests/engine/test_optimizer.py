@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.optimizer import OPTIMIZERS, build_optimizer, parameter_groups
+from slowfast.engine.optimizer import OPTIMIZERS, build_optimizer, check_no_decay, parameter_groups
 from slowfast.errors import ConfigError
+from slowfast.models.eat import EAT
+from slowfast.models.framewise import FramewiseVideo
 
 
 def small_network() -> nn.Module:
@@ -60,3 +62,39 @@ def test_unknown_method() -> None:
     cfg.SOLVER.OPTIMIZING_METHOD = "lion"
     with pytest.raises(ConfigError, match="OPTIMIZING_METHOD 'lion'.*adamw"):
         build_optimizer(cfg, nn.Linear(1, 1))
+
+
+def test_a_networks_own_exceptions_hold_with_the_one_dimensional_ones() -> None:
+    eat = EAT(image_size=32, patch_size=8, layers=1, width=16, heads=4, distilled=True)
+    for model in (eat, FramewiseVideo(eat)):
+        found = decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
+        spared = {name for name, p in model.named_parameters() if p.ndim > 1 and not found[name]}
+        assert spared == {"cls_token", "dist_token", "pos_embed"}
+        assert decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=False)["pos_embed"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [
+        ("0.weight", {"0.weight"}),
+        ("bias", {"0.bias", "1.bias", "3.bias", "4.bias"}),
+        ("*.bias", {"0.bias", "1.bias", "3.bias", "4.bias"}),
+        ("[03].*", {"0.weight", "0.bias", "3.weight", "3.bias"}),
+    ],
+)
+def test_named_parameters_have_no_decay(name: str, spared: set[str]) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.WEIGHT_DECAY", 0.05, "BN.WEIGHT_DECAY", 0.05, "SOLVER.NO_WD_PARAMS", [name]])
+    model = small_network()
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = build_optimizer(cfg, model).param_groups
+    assert {names[id(p)] for group in groups for p in group["params"] if not group["weight_decay"]} == spared
+
+
+def test_a_name_that_no_parameter_has() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.NO_WD_PARAMS", "[4.bias,4.wieght]"])
+    with pytest.raises(ConfigError, match="no parameter 4.wieght; the nearest is 4.weight"):
+        build_optimizer(cfg, small_network())
+    with pytest.raises(ConfigError, match="no parameter eight"):  # ends at a dot
+        check_no_decay(small_network(), ["eight"])

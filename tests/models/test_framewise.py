@@ -13,8 +13,9 @@ from slowfast.errors import ConfigError
 from slowfast.models.batch_rows import global_batch
 from slowfast.models.convmlp import ConvMLP
 from slowfast.models.eat import EAT
+from slowfast.models.event2vec import Event2Vec
 from slowfast.models.framewise import FramewiseVideo
-from slowfast.models.inputs import check_input
+from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, check_input
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
@@ -109,22 +110,25 @@ def test_only_image_networks_and_known_averages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "framewise", "gives_images", "message"),
+    ("network", "framewise", "gives", "message"),
     [
-        (ConvMLP, False, True, None),
-        (ConvMLP, True, False, None),
-        (MorphMLP, False, False, None),
-        (MorphMLP, True, False, "for image networks, but MorphMLP takes clips"),
-        (ConvMLP, True, True, "the dataset demo gives images"),
-        (MorphMLP, False, True, "MorphMLP takes clips, but the dataset demo gives images"),
-        (ConvMLP, False, False, "ConvMLP takes images.*set MODEL.FRAMEWISE logits"),
+        (ConvMLP, False, IMAGES, None),
+        (ConvMLP, True, CLIPS, None),
+        (MorphMLP, False, CLIPS, None),
+        (Event2Vec, False, EVENTS, None),
+        (MorphMLP, True, CLIPS, "for image networks, but MorphMLP takes clips"),
+        (ConvMLP, True, IMAGES, "the dataset demo gives images"),
+        (MorphMLP, False, IMAGES, "MorphMLP takes clips, but the dataset demo gives images"),
+        (MorphMLP, False, EVENTS, "MorphMLP takes clips, but the dataset demo gives events"),
+        (Event2Vec, False, CLIPS, "Event2Vec takes events, but the dataset demo gives clips"),
+        (ConvMLP, False, CLIPS, "ConvMLP takes images.*set MODEL.FRAMEWISE logits"),
     ],
 )
 def test_network_and_dataset_must_fit(
-    network: type[nn.Module], framewise: bool, gives_images: bool, message: str | None
+    network: type[nn.Module], framewise: bool, gives: str, message: str | None
 ) -> None:
     if message is None:
-        check_input(network, framewise, "demo", gives_images)
+        check_input(network, framewise, "demo", gives)
         return
     with pytest.raises(ConfigError, match=message):
-        check_input(network, framewise, "demo", gives_images)
+        check_input(network, framewise, "demo", gives)

@@ -17,7 +17,7 @@ from slowfast.models.linear import Linear, pack_linears
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 4, 5), (0, 5)])
+@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 4, 5), (50, 5), (2, 3, 40, 5), (0, 5)])
 def test_equals_pytorchs_linear_with_and_without_gradients(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     layer, x = Linear(5, 6, bias=bias), torch.randn(shape)
@@ -31,35 +31,36 @@ def test_equals_pytorchs_linear_with_and_without_gradients(shape: tuple[int, ...
 
 
 def test_fuses_in_float32_without_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    if linear._FUSED_PRODUCT is None:
+    if linear.FUSED_PRODUCT is None:
         pytest.skip("PyTorch is built without oneDNN")
     calls = []
 
     def product(*args: object) -> torch.Tensor:
         calls.append(args)
-        return torch.zeros(3, 6)
+        return torch.zeros(30, 6)
 
-    layer, x = Linear(5, 6), torch.randn(3, 5)
-    monkeypatch.setattr(linear, "_FUSED_PRODUCT", product)
+    layer, x = Linear(5, 6), torch.randn(30, 5)
+    monkeypatch.setattr(linear, "FUSED_PRODUCT", product)
     layer(x), layer.gelu(x)
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             assert layer(x).dtype == layer.gelu(x).dtype == torch.bfloat16
         Linear(5, 6).double()(x.double())
         torch.jit.trace(layer, x, check_trace=False)  # the check calls the layer itself
+        layer(x[:3]), layer.gelu(x[:3])  # a few rows
         assert not calls
         layer(x), layer.gelu(x)
     assert len(calls) == 2
-    monkeypatch.setattr(linear, "_FUSED_PRODUCT", None)
+    monkeypatch.setattr(linear, "FUSED_PRODUCT", None)
     with torch.no_grad():
         assert layer(x).any()
 
 
 def test_a_flop_counter_counts_it() -> None:
-    layer, x = Mlp(5, 6, 7), torch.randn(2, 3, 5)
+    layer, x = Mlp(5, 6, 7), torch.randn(2, 30, 5)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         layer(x)
-    assert counter.get_total_flops() == 2 * 2 * 3 * (5 * 6 + 6 * 7)
+    assert counter.get_total_flops() == 2 * 2 * 30 * (5 * 6 + 6 * 7)
 
 
 def test_gradients_are_those_of_its_parts() -> None:
@@ -74,10 +75,10 @@ def packed(layer: Linear) -> bool:
     return layer._weight_in_order() is not layer.weight
 
 
-@pytest.mark.skipif(linear._FUSED_PRODUCT is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.skipif(linear.FUSED_PRODUCT is None, reason="PyTorch is built without oneDNN")
 def test_a_packed_layer_gives_the_same_until_its_weight_changes() -> None:
     torch.manual_seed(0)
-    layer, x = Linear(33, 70).eval(), torch.randn(5, 33)
+    layer, x = Linear(33, 70).eval(), torch.randn(50, 33)
     pack_linears(layer)
     assert packed(layer)
     for rows in (x, x[:1], torch.randn(300, 33)):
@@ -93,7 +94,7 @@ def test_a_packed_layer_gives_the_same_until_its_weight_changes() -> None:
     assert not packed(layer)
 
 
-@pytest.mark.skipif(linear._FUSED_PRODUCT is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.skipif(linear.FUSED_PRODUCT is None, reason="PyTorch is built without oneDNN")
 def test_packing_ends_with_training_and_is_not_copied() -> None:
     layer = Linear(5, 6).eval()
     layer.pack()

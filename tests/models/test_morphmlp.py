@@ -11,7 +11,7 @@ from einops import rearrange
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
-from slowfast.models.morphmlp import MorphMLP
+from slowfast.models.morphmlp import MorphMLP, Stem
 
 WIDTHS, CHUNKS = (16, 24, 32, 40), (4, 4, 8, 2)
 
@@ -235,3 +235,16 @@ def test_video_weights_pass_the_adaptation_unchanged() -> None:
     state = randomized(small()).state_dict()
     adapted = small().adapt_pretrained(state)
     assert adapted.keys() == state.keys() and all(torch.equal(adapted[key], state[key]) for key in state)
+
+
+def test_the_stem_trains_in_bfloat16_on_a_cpu() -> None:
+    """A convolution's gradient in bfloat16 crashed the process at this size."""
+    torch.manual_seed(0)
+    stem, x = Stem(112, False), torch.randn(1, 3, 2, 224, 224)
+    wanted, gradients = torch.randn(1, 1, 56, 56, 112), []
+    for enabled in (True, False):
+        stem.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            (stem(x).float() * wanted).sum().backward()
+        gradients.append(stem.proj1.weight.grad.clone())
+    assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[1].norm()

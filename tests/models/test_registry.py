@@ -13,10 +13,12 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models import MODELS, build_model
 from slowfast.models.batch_rows import global_batch
-from slowfast.models.inputs import IMAGES, takes
+from slowfast.models.inputs import EVENTS, IMAGES, takes
 
 CLIP = (3, 8, 32, 32)  # C T H W
 IMAGE = (3, 32, 32)
+LENGTH = 40  # events
+Inputs = torch.Tensor | dict[str, torch.Tensor]
 
 # Per network: the settings that make it small for CLIP or IMAGE.
 _MORPH = ["MORPH.LAYERS", [2, 1, 2, 1], "MORPH.EMBED_DIMS", [16, 24, 32, 40], "MORPH.SEGMENT_DIM", [4, 4, 4, 1]]
@@ -25,6 +27,8 @@ _CONVMLP += ["CONVMLP.CONV_DIM", 8]
 _EAT = ["EAT.PATCH_SIZE", 8, "EAT.LAYERS", 3, "EAT.EMBED_DIM", 16, "EAT.HEADS", 4]
 _EVMLP = ["EVMLP.EMBED_DIMS", [16, 24, 32], "EVMLP.PATCH_SIZES", [4, 4, 2], "EVMLP.LAYERS", [2, 1, 2]]
 _EVMLP += ["EVMLP.MLP_RATIOS", [4, 2, 2], "EVMLP.DROPOUT_RATES", [0.0, 0.5, 0.5]]
+_EVENT2VEC = ["DVS.SENSOR_SIZE", [24, 32], "EVENT2VEC.GRID_SIZE", [6, 8], "EVENT2VEC.EMBED_DIM", 16]
+_EVENT2VEC += ["EVENT2VEC.HEADS", 4, "EVENT2VEC.MLP_DIM", 24, "EVENT2VEC.LAYERS", 2]
 TINY: dict[str, list] = {
     "MorphMLP": _MORPH,
     "MorphMLP_32": _MORPH,
@@ -32,6 +36,7 @@ TINY: dict[str, list] = {
     "ConvMLP": _CONVMLP,
     "EAT": _EAT,
     "evMLP": _EVMLP,
+    "Event2Vec": _EVENT2VEC,
 }
 # Forms of a network that are no other class: the registered name and the settings.
 FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings in TINY.items()} | {
@@ -40,6 +45,11 @@ FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings 
     "ConvMLP framewise": ("ConvMLP", [*_CONVMLP, "MODEL.FRAMEWISE", "logits"]),
     "EAT framewise": ("EAT", [*_EAT, "EAT.DISTILLED", True, "MODEL.FRAMEWISE", "features"]),
     "evMLP framewise": ("evMLP", [*_EVMLP, "MODEL.FRAMEWISE", "logits"]),
+    "Event2Vec naive t2v": ("Event2Vec", [*_EVENT2VEC, "EVENT2VEC.EMBED", "naive", "EVENT2VEC.TPE", "t2v"]),
+    "Event2Vec 2d slices": (
+        "Event2Vec",
+        [*_EVENT2VEC, "EVENT2VEC.EMBED", "neighbor2d-naive-1-2", "EVENT2VEC.T_HEADS", 3],
+    ),
 }
 DEEP_DROP = {f"{section}__DROP_DEPTH_RATE": 0.5 for section in ("MORPH", "CONVMLP", "EAT")}
 
@@ -68,17 +78,32 @@ def scramble(model: nn.Module) -> nn.Module:
     return model
 
 
-def inputs(name: str, n: int) -> torch.Tensor:
+def inputs(name: str, n: int) -> Inputs:
     cfg = tiny_config(name)
-    images = takes(MODELS[cfg.MODEL.MODEL_NAME]) == IMAGES and not cfg.MODEL.FRAMEWISE
-    return torch.randn(n, *(IMAGE if images else CLIP), generator=torch.Generator().manual_seed(2))
+    kind = takes(MODELS[cfg.MODEL.MODEL_NAME])
+    rng = torch.Generator().manual_seed(2)
+    if kind == EVENTS:
+        height, width = cfg.DVS.SENSOR_SIZE
+        limits = {"x": width, "y": height, "p": 2}
+        events = {key: torch.randint(limit, (n, LENGTH), generator=rng) for key, limit in limits.items()}
+        valid = torch.ones(n, LENGTH, dtype=torch.bool)
+        valid[n - 1, LENGTH // 2 :] = False
+        return {**events, "t": torch.rand(n, LENGTH, generator=rng).sort(1)[0], "valid": valid}
+    images = kind == IMAGES and not cfg.MODEL.FRAMEWISE
+    return torch.randn(n, *(IMAGE if images else CLIP), generator=rng)
 
 
-def gradients(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+def row(x: Inputs, at: int) -> Inputs:
+    """One recording, image or clip of a batch."""
+    return {key: value[at : at + 1] for key, value in x.items()} if isinstance(x, dict) else x[at : at + 1]
+
+
+def gradients(model: nn.Module, x: Inputs) -> dict[str, torch.Tensor]:
     """Of a training pass with random draws of its own seed."""
     model.train().zero_grad()
     torch.manual_seed(3)
-    with global_batch(2 * len(x), range(1, 1 + len(x))):
+    n = len(x["x"]) if isinstance(x, dict) else len(x)
+    with global_batch(2 * n, range(1, 1 + n)):
         loss = model(x).square().sum()
     loss.backward()  # after the context, as a training step may
     return {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -123,7 +148,7 @@ class TestEveryNetwork:
     def test_a_clip_does_not_depend_on_its_batch(self, name: str) -> None:
         model = scramble(tiny(name)).eval()
         x = inputs(name, 3)
-        torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(x)[1:2], model(row(x, 1)), rtol=1e-4, atol=1e-5)
 
     def test_state_dict_round_trip(self, name: str) -> None:
         model = scramble(tiny(name)).eval()

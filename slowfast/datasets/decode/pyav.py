@@ -48,7 +48,7 @@ class PyAVReader:
             if not self.num_frames:
                 raise DecodeError(f"no video frames in the file ({_reason(self._source.error)})")
             self.fps = _frame_rate(self._stream, self._source.table)
-            self._cut_off = _cut_off(self._stream, self._source.table)
+            self.cut_off = _cut_off(self._stream, self._source.table)  # what its end lacks, None: nothing
         except BaseException:
             self._container.close()
             raise
@@ -88,7 +88,7 @@ class PyAVReader:
         self._error = None
         frames, got = self._collect(wanted)
         if got.all():
-            decoded = Decoded(frames, rows, self._cut_off)
+            decoded = Decoded(frames, rows, self.cut_off)
         elif got.any():
             decoded = stand_in(frames[got], rows, wanted, got, _reason(self._error))
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,12 @@ def frame_template(names: Sequence[str], folder: Path) -> str:
 
 
 # ------------------------------------------------------------------ the split
+def usual_shares(media: Sequence[Medium]) -> tuple[float, float]:
+    """Shares for validation and test: 0.1 and 0.2; 0 for what the smallest class is too small to give a medium to."""
+    smallest = min(Counter(medium.label for medium in media).values())
+    return (0.1 if smallest > 2 else 0.0), (0.2 if smallest > 1 else 0.0)
+
+
 def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[str, list[Medium]]:
     """The media of each split, in their order; each class gives its share of them, and one at least to training.
 
@@ -159,10 +166,12 @@ def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[s
 
 
 # ------------------------------------------------------------------ the files
-def write_index(collection: Collection, parts: dict[str, list[Medium]], out: Path, separator: str) -> list[Path]:
-    """Write the index files and categories.txt to `out`; a split without media gets no file. Gives what was written.
+def write_index(
+    collection: Collection, parts: dict[str, list[Medium]], out: Path, separator: str, others: dict[str, str]
+) -> list[Path]:
+    """Write the index files, categories.txt and the texts of others to `out`; a split without media gets no file.
 
-    Raises UserError, before anything is written, where a file is there already.
+    Gives what was written. Raises UserError, before anything is written, where a file is there already.
     """
     lines: dict[str, Callable[[Medium], str]] = {
         VIDEOS: lambda medium: f"{medium.name}{separator}{medium.label}\n",
@@ -172,6 +181,7 @@ def write_index(collection: Collection, parts: dict[str, list[Medium]], out: Pat
     line = lines[collection.kind]
     texts = {_file_name(collection.kind, part): "".join(map(line, media)) for part, media in parts.items() if media}
     texts[CLASS_NAMES_FILE] = "".join(f"{name}\t{label}\n" for label, name in enumerate(collection.classes))
+    texts |= others
     for name in texts:
         if (out / name).exists():
             raise UserError(f"{out / name} is there already; remove it or choose another --out")
@@ -184,15 +194,3 @@ def write_index(collection: Collection, parts: dict[str, list[Medium]], out: Pat
 def _file_name(kind: str, part: str) -> str:
     names = {VIDEOS: f"{part}.csv", FRAMES: FRAME_LISTS.format(SPLIT_NAMES[part]), IMAGES: LISTS.format(part)}
     return names[kind]
-
-
-def run_settings(collection: Collection, folder: Path, out: Path, separator: str) -> list[str]:
-    """The overrides KEY VALUE KEY VALUE ... with which a run reads the index."""
-    dataset = {VIDEOS: "kinetics", FRAMES: "sth", IMAGES: "imagenet"}[collection.kind]
-    settings = ["TRAIN.DATASET", dataset, "TEST.DATASET", dataset]
-    settings += ["DATA.PATH_TO_DATA_DIR", str(out), "DATA.PATH_PREFIX", str(folder)]
-    if collection.kind == FRAMES:
-        settings += ["DATA.LABEL_PATH_TEMPLATE", FRAME_LISTS, "DATA.IMAGE_TEMPLATE", collection.template]
-    else:
-        settings += ["DATA.PATH_LABEL_SEPARATOR", separator]
-    return [*settings, "MODEL.NUM_CLASSES", str(len(collection.classes))]

@@ -1,0 +1,142 @@
+"""Event-driven inference against the whole network on the same frames: synthetic changes, and videos.
+
+K frames of each of S streams. Frames are decoded and normalized before the clock starts; finding the changed patches
+is part of what is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from slowfast.benchmark.figures import Figure
+from slowfast.benchmark.timing import time_interleaved
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST
+from slowfast.engine.forward import ClipForward
+from slowfast.errors import ConfigError
+from slowfast.event_driven import EventDrivenInference
+from slowfast.event_driven.engine import PRECISIONS
+from slowfast.event_driven.source import open_source
+from slowfast.models import build_model
+from slowfast.models.evmlp import EvMLP
+from slowfast.models.linear import pack_linears
+
+GROUP, WHOLE = "event-driven", "whole network"
+STREAMS = 16
+_BLOCKS = {"1 %": (2, 5), "5 %": (6, 9)}  # changed patches of the first stage, rows x columns, of 32 x 32
+_WARM_UP = 2  # the first frame is computed as a whole
+
+
+def measure_event_driven(
+    cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]
+) -> Iterator[list[Figure]]:
+    """The figures of one kind of activity after another, with the network and the gate that the config says."""
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_model(cfg).to(device).eval()
+    if not isinstance(model, EvMLP):
+        raise ConfigError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME}: event-driven inference is for evMLP")
+    pack_linears(model)
+    bench = _Bench(cfg, model, device, runs)
+    yield bench.figures("every patch changes", bench.frames(1, 1, (bench.grid, bench.grid)), share=True)
+    yield bench.figures("nothing changes", bench.frames(1, 1, (0, 0)), share=True)
+    one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
+    yield bench.figures("1 % in one region, frame by frame", bench.frames(1, 1, one))
+    yield bench.figures("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
+    yield bench.figures(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
+    yield bench.figures(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
+    for video in videos:
+        yield bench.figures(f"{video.name}, chunks of {STREAMS} frames", bench.video(video), a_frame=True)
+
+
+class _Bench:
+    """What all measurements share."""
+
+    def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
+        self.cfg, self.model, self.device, self.runs = cfg, model, device, runs
+        self.grid, self.patch = model.side // model.patch_sides[0], model.patch_sides[0]
+        self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
+
+    def frames(self, k: int, s: int, block: tuple[int, int]) -> list[torch.Tensor]:
+        """Calls of (K, S, 3, side, side): in each frame a block of patches, rows x columns, differs from the last."""
+        current = torch.rand(s, 3, self.model.side, self.model.side, generator=self.random)
+        calls = []
+        for _ in range(_WARM_UP + self.runs):
+            chunk = []
+            for _ in range(k):
+                current = current.clone()
+                for frame in current:
+                    self._change(frame, block)
+                chunk.append(current)
+            calls.append(torch.stack(chunk).to(self.device))
+        return calls
+
+    def _change(self, frame: torch.Tensor, block: tuple[int, int]) -> None:
+        """Change every patch of a block of a frame (3, side, side) by far more than any threshold."""
+        if not all(block):
+            return
+        top, left = (int(torch.randint(self.grid - n + 1, (), generator=self.random)) * self.patch for n in block)
+        part = frame[:, top : top + block[0] * self.patch, left : left + block[1] * self.patch]
+        part.copy_(torch.rand(part.shape, generator=self.random) - 10 * part.mean().sign())
+
+    def scattered(self, patches: int) -> list[torch.Tensor]:
+        """Calls of one frame, in which so many single patches differ from the frame before."""
+        current = torch.rand(3, self.model.side, self.model.side, generator=self.random)
+        calls = []
+        for _ in range(_WARM_UP + self.runs):
+            current = current.clone()
+            for _ in range(patches):
+                self._change(current, (1, 1))
+            calls.append(current[None, None].to(self.device))
+        return calls
+
+    def video(self, path: Path) -> list[torch.Tensor]:
+        """The first calls of (K, 1, 3, side, side) of a video, as many as there are runs."""
+        forward, wanted = ClipForward.from_config(self.cfg, self.device, TEST), (_WARM_UP + self.runs) * STREAMS
+        pixels = []
+        with open_source(path, self.cfg) as source:
+            for frame in source:
+                pixels.append(torch.from_numpy(frame.pixels))
+                if len(pixels) == wanted:
+                    break
+        frames = forward.prepare(torch.stack(pixels)[:, None])
+        calls = [part[:, None] for part in frames.split(STREAMS) if len(part) == STREAMS]
+        if len(calls) <= _WARM_UP:
+            raise ConfigError(f"{path}: {len(pixels)} frames are too few to measure; it takes {STREAMS * 4}")
+        return calls
+
+    def figures(
+        self, name: str, calls: list[torch.Tensor], share: bool = False, a_frame: bool = False
+    ) -> list[Figure]:
+        """The whole network's time a frame and each precision's ratio: of times (`share`), or speed-ups."""
+        cases = {WHOLE: self._whole(calls)} | {precision: self._event(calls, precision) for precision in PRECISIONS}
+        runs = len(calls) - _WARM_UP
+        timings = time_interleaved(cases, runs, self.device, _WARM_UP)
+        group, frames = f"{GROUP}, {name}", calls[0].shape[0] * calls[0].shape[1]
+        figures = [Figure(group, f"{WHOLE}, float32", 1e3 * timings.median(WHOLE) / frames, "ms a frame", runs)]
+        for precision in PRECISIONS:
+            if a_frame:
+                figures.append(Figure(group, precision, 1e3 * timings.median(precision) / frames, "ms a frame", runs))
+            ratio = timings.ratio(precision, WHOLE) if share else timings.ratio(WHOLE, precision)
+            what = "share of the whole network's time" if share else "speed-up over the whole network"
+            figures.append(Figure(group, f"{precision}, {what}", 100 * ratio if share else ratio, "%" if share else "x", runs))
+        return figures
+
+    def _whole(self, calls: list[torch.Tensor]) -> Callable[[], object]:
+        frames = iter(calls)
+
+        @torch.inference_mode()
+        def run() -> object:
+            return self.model(next(frames).flatten(0, 1))
+
+        return run
+
+    def _event(self, calls: list[torch.Tensor], precision: str) -> Callable[[], object]:
+        event = self.cfg.EVENT
+        engine = EventDrivenInference(
+            self.model, event.THRESHOLD, event.REFERENCE, event.GATE, event.KEYFRAME_EVERY, precision, event.COMPILED
+        )
+        frames, streams = iter(calls), range(calls[0].shape[1])
+        return lambda: engine.run(next(frames), streams)

@@ -1,0 +1,148 @@
+"""Event recordings: embeddings against gathering neighbour by neighbour, and how fast samples are read.
+
+B recordings of a batch, L events of a sample.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from slowfast.benchmark.figures import Figure
+from slowfast.benchmark.plain_embedding import plain_embedding
+from slowfast.benchmark.timing import time_interleaved
+from slowfast.datasets.collate import collate_clips
+from slowfast.datasets.dvs.dataset import EventSampling, Repairs, TrainRecordings
+from slowfast.datasets.dvs.index import read_event_index
+from slowfast.datasets.types import Record
+from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
+
+# As Event2Vec was published for ASL-DVS.
+BATCH, EVENTS, GRID, WIDTH, SENSOR = 128, 255, Grid(2, 36, 48), 256, (180, 240)
+EMBEDDINGS = ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
+LONG = 5_000_000  # events of one long recording
+USUAL, RECORDINGS = 28_000, 100  # events of the others (the mean of ASL-DVS), and how many of them
+SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
+GATHERED, SUMMED = "gathering neighbour by neighbour", "neighbours summed in the table"
+FILES = {"stored": np.savez, "compressed": np.savez_compressed}
+
+
+def measure_embeddings(device: torch.device, runs: int) -> list[Figure]:
+    """Milliseconds of a batch's embedding, forward and forward + backward, and how much faster than the plain way."""
+    figures = []
+    for name in EMBEDDINGS:
+        for training in (False, True):
+            timings = time_interleaved(
+                _cases(build_embedding(name, GRID, WIDTH).to(device), training, device), runs, device
+            )
+            group = f"events, {name}, forward{' + backward' if training else ''}"
+            figures += [Figure(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)]
+            figures.append(Figure(group, "times as fast", timings.ratio(GATHERED, SUMMED), "x", runs))
+    return figures
+
+
+def _cases(embedding: EventEmbedding, training: bool, device: torch.device) -> dict[str, Callable[[], object]]:
+    rng = torch.Generator().manual_seed(0)
+    limits = (GRID.polarities, GRID.height, GRID.width)
+    p, y, x = (torch.randint(limit, (BATCH, EVENTS), generator=rng).to(device) for limit in limits)
+    valid = torch.ones_like(p, dtype=torch.bool)
+    wanted = torch.randn(BATCH, EVENTS, WIDTH, generator=rng).to(device)
+
+    def run(embed: Callable[..., torch.Tensor]) -> None:
+        with torch.set_grad_enabled(training):
+            tokens = embed(p, y, x, valid)
+        if training:
+            embedding.zero_grad()
+            tokens.backward(wanted)
+
+    return {GATHERED: partial(run, partial(plain_embedding, embedding)), SUMMED: partial(run, embedding)}
+
+
+def measure_reading(folder: Path, runs: int) -> list[Figure]:
+    """Samples a second out of stored and compressed files, against plainly reading their bytes; files are made here."""
+    figures = []
+    for kind, write in FILES.items():
+        long = folder / kind / "long.npz"
+        _write(long, LONG, write)
+        read = partial(SAMPLING.draw, Record(0, long, long.name, 0), [(0, 0, 1)], Repairs())
+        group = f"events, {EVENTS} of {LONG / 1e6:.0f} million, {kind}"
+        figures.append(Figure(group, "file", long.stat().st_size / 2**20, "MiB", 1))
+        figures.append(Figure(group, "sample, file in memory", 1e3 * _seconds(read, runs), "ms", runs))
+        figures += _from_disk(group, long, read, runs)
+        figures += _measure_folder(folder / f"{kind} usual", kind, write, runs)
+    return figures
+
+
+def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Figure]:
+    """With nothing of the file in memory; nothing where the system cannot tell what it reads."""
+    if not (hasattr(os, "posix_fadvise") and Path("/proc/self/io").exists()):
+        return []
+    seconds, sizes = [], []
+    for _ in range(runs):
+        _forget(file)
+        before = _bytes_from_disk()
+        start = time.perf_counter()
+        read()
+        seconds.append(time.perf_counter() - start)
+        sizes.append(_bytes_from_disk() - before)
+    return [
+        Figure(group, "sample, file on disk", 1e3 * median(seconds), "ms", runs),
+        Figure(group, "read from disk for it", median(sizes) / 2**20, "MiB", runs),
+    ]
+
+
+def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: int) -> list[Figure]:
+    """One worker's training samples of a folder of usual recordings, already in memory."""
+    for number in range(RECORDINGS):
+        _write(folder / "train" / "a" / f"{number:03d}.npz", USUAL, write, number)
+    records = read_event_index(folder, "train", 1)
+    size = sum(record.path.stat().st_size for record in records)
+    group = f"events, {RECORDINGS} recordings of {USUAL}, {kind}"
+    whole = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
+    sampled, everything = (TrainRecordings(records, sampling) for sampling in (SAMPLING, whole))
+    samples = _seconds(lambda: [collate_clips([sampled[0, place]]) for place in range(len(records))], runs)
+    events = _seconds(lambda: [collate_clips([everything[0, place]]) for place in range(len(records))], runs)
+    plain = _seconds(lambda: [record.path.read_bytes() for record in records], runs)
+    return [
+        Figure(group, f"recordings, {EVENTS} events of each", RECORDINGS / samples, "recordings/s", runs),
+        Figure(group, "recordings, all events", RECORDINGS / events, "recordings/s", runs),
+        Figure(group, "events, all of them", RECORDINGS * USUAL / events / 1e6, "million/s", runs),
+        Figure(group, "bytes, all events", size / events / 2**20, "MiB/s", runs),
+        Figure(group, "plain reading of the files", size / plain / 2**20, "MiB/s", runs),
+    ]
+
+
+def _write(file: Path, n: int, write: Callable[..., None], seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    x, y, p = (rng.integers(0, limit, n, np.int16) for limit in (SENSOR[1], SENSOR[0], 2))
+    write(file, x=x, y=y, t=np.sort(rng.integers(0, 10**6, n)), p=p)
+
+
+def _seconds(work: Callable[[], object], runs: int) -> float:
+    """The median over runs, after one that warms up."""
+    seconds = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds[1:])
+
+
+def _forget(file: Path) -> None:
+    """Have the system drop what it holds of a file in memory."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _bytes_from_disk() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split(":")[1])

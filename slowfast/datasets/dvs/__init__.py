@@ -1,0 +1,1 @@
+"""Event cameras: indices, reading, repairing, sampling and augmenting streams of events."""

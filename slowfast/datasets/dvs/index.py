@@ -1,0 +1,97 @@
+"""Indices of event data sets: folders of one folder a class, of .npz or .npy files.
+
+by folder   train/, test/ (and val/, where there is one; else test/ validates) of class folders, as DVS Gesture, DVS-Lip
+by share    class folders alone: the first 80 % of each class's files, by name, train, the rest test, as ASL-DVS
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from slowfast.datasets.dvs.recording import SUFFIXES
+from slowfast.datasets.index.kinetics import read_class_names
+from slowfast.datasets.types import Record
+from slowfast.errors import IndexFileError
+
+TRAIN_SHARE = 0.8
+SPLIT_FOLDERS = ("train", "val", "test")
+
+
+def read_event_index(data_dir: Path, split: str, num_classes: int) -> list[Record]:
+    """The recordings of a split ("train", "val", "test"), with the place of their class folder as label.
+
+    Folders are in the order of categories.txt, where it names them; else by number where all are numbers, else by
+    name. Raises IndexFileError where there are none, for a class folder without recordings or unknown to training,
+    and for more classes than `num_classes`.
+    """
+    root = Path(data_dir)
+    labels = _labels(root, num_classes)
+    if not (root / "train").is_dir():
+        return _by_share(root, labels, training=split == "train")
+    folder = next((name for name in _folders_of(split) if (root / name).is_dir()), None)
+    if folder is None:
+        raise IndexFileError(f"{root} has train/ but no test/: put the class folders of the test recordings there")
+    unknown = [name for name in _class_folders(root / folder) if name not in labels]
+    if unknown:
+        raise IndexFileError(f"{root / folder / unknown[0]}: there is no such class folder in {root / 'train'}")
+    files = {name: _recordings(root / folder / name) for name in _class_folders(root / folder)}
+    return _records(root, [(f"{folder}/{name}/{file}", labels[name]) for name in files for file in files[name]])
+
+
+def read_event_class_names(data_dir: Path, num_classes: int) -> list[str]:
+    """Names of the classes: their folders'; a label without a folder is named by its number."""
+    by_label = {label: name for name, label in _labels(Path(data_dir), num_classes).items()}
+    return [by_label.get(label, str(label)) for label in range(num_classes)]
+
+
+def _folders_of(split: str) -> tuple[str, ...]:
+    """Where a split's recordings are looked for, in this order."""
+    return {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}[split]
+
+
+def _labels(root: Path, num_classes: int) -> dict[str, int]:
+    base = root / "train" if (root / "train").is_dir() else root
+    if not base.is_dir():
+        raise IndexFileError(f"{root} is not a folder; set DATA.PATH_TO_DATA_DIR to the folder of the class folders")
+    folders = _class_folders(base)
+    if not folders:
+        raise IndexFileError(f"{base} holds no class folders; set DATA.PATH_TO_DATA_DIR to the folder that does")
+    if len(folders) > num_classes:
+        raise IndexFileError(
+            f"{base} has {len(folders)} class folders, MODEL.NUM_CLASSES is {num_classes}; set it to {len(folders)}"
+        )
+    names = read_class_names(root, num_classes)
+    if names is not None and set(folders) <= set(names):
+        return {name: label for label, name in enumerate(names)}
+    if all(name.isdecimal() for name in folders):
+        folders.sort(key=int)
+    return {name: label for label, name in enumerate(folders)}
+
+
+def _class_folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _recordings(folder: Path) -> list[str]:
+    """Names of the recordings in a class folder, sorted."""
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith("."))
+    if not names:
+        raise IndexFileError(f"{folder} holds no recordings (files ending in {' '.join(SUFFIXES)}); remove or fill it")
+    return names
+
+
+def _by_share(root: Path, labels: dict[str, int], training: bool) -> list[Record]:
+    found: list[tuple[str, int]] = []
+    for name in _class_folders(root):
+        files = _recordings(root / name)
+        first = int(len(files) * TRAIN_SHARE)
+        found += [(f"{name}/{file}", labels[name]) for file in (files[:first] if training else files[first:])]
+    return _records(root, found)
+
+
+def _records(root: Path, found: Sequence[tuple[str, int]]) -> list[Record]:
+    return [Record(place, root / name, name, label) for place, (name, label) in enumerate(found)]

@@ -1,0 +1,73 @@
+"""Which events of a recording make a sample: the published samplers (Event2Vec, arXiv 2504.15371 v1).
+
+n events of a recording, k of a sample (at most n). Every sampler gives int64 (k,), ascending, out of [0, n).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from slowfast.errors import ConfigError
+
+Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # of n, k and a generator
+
+
+def random_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k different events, all equally likely."""
+    return np.sort(rng.choice(n, k, replace=False))
+
+
+def random_chunk_sample(n: int, k: int, rng: np.random.Generator, chunk: int) -> np.ndarray:
+    """Chunks of neighbouring events that start anywhere and may overlap; of the last as many as k leaves over."""
+    chunk = min(chunk, k)
+    starts = np.sort(rng.choice(n - chunk + 1, -(-k // chunk), replace=False))
+    return np.sort((starts[:, None] + np.arange(chunk)).ravel()[:k])
+
+
+def uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k events that may be the same, all equally likely."""
+    return np.sort(rng.integers(0, n, k))
+
+
+def deterministic_uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Evenly from the first to the last."""
+    return np.linspace(0, n - 1, k).astype(np.int64)
+
+
+def gaussian_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """About the middle, with a standard deviation of n / 4."""
+    return np.sort(np.clip(rng.normal(n / 2, n / 4, k), 0, n - 1)).astype(np.int64)
+
+
+def multivariate_gaussian_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    """One about the start of each of k equal intervals, with a standard deviation of a quarter of it, as published."""
+    return np.sort(np.clip(rng.normal(np.arange(k) * (n / k), n / k / 4), 0, n - 1)).astype(np.int64)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "random_sample": random_sample,
+    "uniform_sample": uniform_sample,
+    "deterministic_uniform_sample": deterministic_uniform_sample,
+    "gaussian_sample": gaussian_sample,
+    "multivariate_gaussian_sample": multivariate_gaussian_sample,
+}
+CHUNKS = "random_chunk_sample"
+
+
+def get_sampler(name: str) -> Sampler:
+    """The sampler of a published name, such as random_chunk_sample_16; ConfigError for any other."""
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    match = re.fullmatch(rf"{CHUNKS}_(\d+)", name)
+    if match is None or int(match[1]) < 1:
+        raise ConfigError(f"DVS.SAMPLER {name!r} is none of {', '.join(SAMPLERS)}, {CHUNKS}_n (n events a chunk)")
+    return functools.partial(random_chunk_sample, chunk=int(match[1]))
+
+
+def choose(sampler: Sampler, n: int, k: int, rng: np.random.Generator) -> np.ndarray | slice:
+    """The sampler's choice; all events where there are no more than k, or k is 0."""
+    return sampler(n, k, rng) if 0 < k < n else slice(None)

@@ -1,0 +1,166 @@
+"""Distillation: a trained network of the registry, the teacher, has a part in the loss (DeiT, arXiv 2012.12877).
+
+N clips of this process, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slowfast.config.load import load_config
+from slowfast.config.nearest import nearest_file
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.errors import CheckpointError, ConfigError, UserError
+from slowfast.models.build import build_model
+from slowfast.models.inputs import CLIPS, EVENTS
+from slowfast.models.linear import pack_linears
+from slowfast.models.published import read_weights
+from slowfast.models.weights import load_weights
+from slowfast.runtime.logging import get_logger
+
+
+def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
+    """Mean over N of the cross-entropy with the teacher's best class (DeiT, equation 3); `tau` has no part in it."""
+    return F.cross_entropy(logits.float(), taught.argmax(1))
+
+
+def soft_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
+    """Mean over N of tau^2 KL(softmax(taught / tau) || softmax(logits / tau)) (DeiT, equation 2)."""
+    student, teacher = ((x.float() / tau).log_softmax(1) for x in (logits, taught))
+    return tau**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+# DISTILL.TYPE -> loss of the student's logits (N, K), the teacher's (N, K) and the temperature; float32 under autocast.
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {"hard": hard_loss, "soft": soft_loss}
+
+
+class Renormalize:
+    """Inputs normalized for one network (N, 3, ...) as another takes them, by DATA.MEAN, STD and the channel order.
+
+    Both normalizations are affine maps of a channel, so this is one, too; mixing inputs before or after it is the same.
+    """
+
+    def __init__(self, given: ConfigNode, wanted: ConfigNode, device: torch.device) -> None:
+        """given, wanted: the DATA sections of both configs."""
+        self.flip = given.REVERSE_INPUT_CHANNEL != wanted.REVERSE_INPUT_CHANNEL
+        order = -1 if self.flip else 1
+        channels = list(zip(given.MEAN[::order], given.STD[::order], wanted.MEAN, wanted.STD, strict=True))
+        self.same = not self.flip and given.MEAN == wanted.MEAN and given.STD == wanted.STD
+        self.scale = torch.tensor([std / new_std for _, std, _, new_std in channels], device=device)
+        self.shift = torch.tensor([(mean - new) / new_std for mean, _, new, new_std in channels], device=device)
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A new tensor, or `inputs` themselves where both networks take the same."""
+        if self.same:
+            return inputs
+        if self.flip:
+            inputs = inputs.flip(1)
+        shape = (-1, *[1] * (inputs.dim() - 2))
+        return torch.addcmul(self.shift.view(shape), inputs, self.scale.view(shape))
+
+
+class HeadsApart(nn.Module):
+    """A network that gives the logits of its class head and of its distillation head, for one pass through DDP."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Of a network with one head: its logits (N, K) alone."""
+        forward_heads: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None
+        forward_heads = getattr(self.model, "forward_heads", None)
+        return (self.model(x),) if forward_heads is None else forward_heads(x)
+
+
+class Distillation:
+    """Adds a teacher's part to the loss: (1 - alpha) base + alpha `LOSSES[kind]`.
+
+    The teacher is in evaluation mode and wants no gradient; it is in no state dict and no optimizer.
+    """
+
+    def __init__(self, teacher: nn.Module, renormalize: Renormalize, kind: str, alpha: float, tau: float) -> None:
+        self.teacher, self.renormalize = teacher.eval().requires_grad_(False), renormalize
+        self.distance, self.alpha, self.tau = LOSSES[kind], alpha, tau
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, device: torch.device) -> Distillation:
+        """As DISTILL says, with the teacher's weights; raises ConfigError and CheckpointError."""
+        teacher_cfg, path = load_teacher_config(cfg), Path(cfg.DISTILL.TEACHER_CHECKPOINT)
+        teacher = build_model(teacher_cfg)
+        try:
+            kind = cfg.DISTILL.TEACHER_CHECKPOINT_TYPE
+            load_weights(teacher, read_weights(path, kind, teacher, averaged=teacher_cfg.MODEL.EMA), path)
+        except CheckpointError as error:
+            raise CheckpointError(f"DISTILL.TEACHER_CHECKPOINT: {error}") from error
+        teacher.to(device).eval()
+        if not cfg.TRAIN.MIXED_PRECISION:
+            pack_linears(teacher)
+        get_logger().info(f"{cfg.DISTILL.TYPE} distillation from {teacher_cfg.MODEL.MODEL_NAME} with {path}")
+        renormalize = Renormalize(cfg.DATA, teacher_cfg.DATA, device)
+        return cls(teacher, renormalize, cfg.DISTILL.TYPE, cfg.DISTILL.ALPHA, cfg.DISTILL.TAU)
+
+    @torch.no_grad()
+    def ask(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The teacher's logits (N, K) for inputs normalized for the student."""
+        taught: torch.Tensor = self.teacher(self.renormalize(inputs))
+        return taught
+
+    def join(self, base: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """The whole loss of the base loss, the logits of the student's distillation head, and the teacher's."""
+        return (1 - self.alpha) * base + self.alpha * self.distance(logits, taught, self.tau)
+
+
+def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
+    """The teacher's own config, checked as if it were tested on the student's training data.
+
+    Raises ConfigError where that is impossible, classes differ or a file is missing.
+    """
+    distill = cfg.DISTILL
+    for key, name in (("TEACHER_CFG", distill.TEACHER_CFG), ("TEACHER_CHECKPOINT", distill.TEACHER_CHECKPOINT)):
+        if not name:
+            raise ConfigError(f"DISTILL.ENABLE is True, but DISTILL.{key} is empty: name the teacher's file")
+        if not Path(name).is_file():
+            near = nearest_file(Path(name))
+            raise ConfigError(f"DISTILL.{key}: {name} is no file" + (f"; did you mean {near}?" if near else ""))
+    as_tested = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "TEST.DATASET", cfg.TRAIN.DATASET]
+    # 3 crops: its own scale of whole frames does not matter
+    as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
+    as_tested += ["TEST.CHECKPOINT_FILE_PATH", "", "DATA.DECODING_BACKEND", cfg.DATA.DECODING_BACKEND]
+    try:
+        teacher_cfg = load_config(distill.TEACHER_CFG, as_tested)
+    except ConfigError as error:
+        raise ConfigError(f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: {error}") from error
+    if teacher_cfg.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
+        raise ConfigError(
+            f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES is {teacher_cfg.MODEL.NUM_CLASSES}, the "
+            f"student's is {cfg.MODEL.NUM_CLASSES}: a teacher must know the same classes"
+        )
+    return teacher_cfg
+
+
+def check_teacher(cfg: ConfigNode) -> None:
+    """Raise ConfigError unless there is a teacher that takes the student's training clips; no weight is read."""
+    gives, side = dataset_spec(cfg, TRAIN).gives, cfg.DATA.TRAIN_CROP_SIZE
+    if gives == EVENTS:
+        raise ConfigError(
+            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events: set it False"
+        )
+    teacher_cfg = load_teacher_config(cfg)
+    frames = (cfg.DATA.NUM_FRAMES,) if gives == CLIPS else ()
+    with torch.device("meta"), torch.no_grad():  # shapes only
+        teacher, clip = build_model(teacher_cfg).eval(), torch.empty(1, 3, *frames, side, side)
+        try:
+            teacher(clip)
+        except UserError as error:
+            size = " x ".join(map(str, (*frames, side, side)))
+            raise ConfigError(
+                f"DISTILL.TEACHER_CFG {cfg.DISTILL.TEACHER_CFG}: the teacher cannot take the student's clips of {size} "
+                f"({error})"
+            ) from error

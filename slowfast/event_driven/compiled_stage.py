@@ -1,0 +1,105 @@
+"""A stage of evMLP run by the compiled kernels, which read each weight once for all rows.
+
+R rows, I input and O output channels of a layer, in panels of 64 output channels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+import torch
+from torch import nn
+
+from slowfast.event_driven.compiled import Kernels
+from slowfast.event_driven.products import BFLOAT16, INT8, int8_weights
+from slowfast.models.evmlp import Block, Stage
+
+_PANEL = 64
+_LARGE_PAGE = 2 << 20
+# A stage with so few weights keeps them in a core's cache; its rows are then shared out instead of its weights.
+_CACHED_WEIGHTS = 1 << 20
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale")),
+        *((name, ctypes.c_int64) for name in ("in", "panels")),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
+
+
+class _Stage(ctypes.Structure):
+    _fields_ = (
+        ("width", ctypes.c_int64),
+        ("blocks", ctypes.c_int64),
+        ("embed", _Layer),
+        ("first", ctypes.POINTER(_Layer)),
+        ("last", ctypes.POINTER(_Layer)),
+        ("norms", ctypes.POINTER(_Norm)),
+    )
+
+
+class CompiledStage:
+    """Children side by side float (R, I) -> tokens float (R, O), with weights in float32, bfloat16 or int8."""
+
+    def __init__(self, stage: Stage, precision: str, kernels: Kernels) -> None:
+        self.kernels, self.precision = kernels, precision
+        self.weight_bytes = {BFLOAT16: 2, INT8: 1}.get(precision, 4)
+        self._kept: list[torch.Tensor] = []  # what the structures point to
+        embed, blocks = stage[1], stage.blocks
+        assert isinstance(embed, nn.Linear)
+        pairs = [(first, last) for block in blocks if isinstance(block, Block) for first, *_, last in [block.fn]]
+        self._first = (_Layer * len(pairs))(*(self._layer(first) for first, _ in pairs))
+        self._last = (_Layer * len(pairs))(*(self._layer(last) for _, last in pairs))
+        self._norms = (_Norm * len(pairs))(*(self._norm(block.norm) for block in blocks if isinstance(block, Block)))
+        self.width, self.inputs = embed.out_features, embed.in_features
+        self._stage = _Stage(self.width, len(pairs), self._layer(embed), self._first, self._last, self._norms)
+        self._hidden = _PANEL * max((layer.panels for layer in self._first), default=0)
+        weights = sum(layer.weight.numel() for layer in stage.modules() if isinstance(layer, nn.Linear))
+        self._few_weights = weights * self.weight_bytes <= _CACHED_WEIGHTS
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(len(x), _PANEL * self._stage.embed.panels)
+        hidden = torch.empty(len(x), self._hidden)
+        self.kernels.stage_rows(self._stage, self.weight_bytes, x.contiguous(), out, hidden, self._few_weights)
+        return out[:, : self.width]
+
+    def _layer(self, layer: nn.Module) -> _Layer:
+        assert isinstance(layer, nn.Linear)
+        weight, scale = layer.weight.detach().float(), None
+        if self.precision == INT8:
+            weight, scale = int8_weights(weight)
+            scale = self._keep(_padded(scale))
+        elif self.precision == BFLOAT16:
+            weight = weight.bfloat16()
+        panels = _padded(weight).unflatten(0, (-1, _PANEL)).transpose(1, 2)  # panels I 64
+        bias = self._keep(_padded(layer.bias.detach().float()))
+        return _Layer(self._keep(panels), bias, scale, layer.in_features, len(panels))
+
+    def _norm(self, norm: nn.LayerNorm) -> _Norm:
+        return _Norm(self._keep(norm.weight.detach().float()), self._keep(norm.bias.detach().float()), norm.eps)
+
+    def _keep(self, tensor: torch.Tensor) -> int:
+        """Its address; the tensor lives as long as the stage."""
+        self._kept.append(_on_large_pages(tensor))
+        return self._kept[-1].data_ptr()
+
+
+def _padded(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of zeros appended, to whole panels: (O, ...) -> (O', ...)."""
+    missing = -len(rows) % _PANEL
+    return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))
+
+
+def _on_large_pages(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy in memory of its own, which the system may map in pages of 2 MiB: read a tenth faster."""
+    size = tensor.numel() * tensor.element_size()
+    memory = mmap.mmap(-1, -(-size // _LARGE_PAGE) * _LARGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel()).view(tensor.shape)
+    return copy.copy_(tensor)

@@ -1,0 +1,147 @@
+"""Finds the changed patches of streams of frames. It looks at pixels only, so it may run ahead of the network.
+
+K frames of each of S streams, H x W pixels, N = n x n patches of p x p pixels in nested order (models/evmlp.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from slowfast.event_driven.compiled import takes_frames
+from slowfast.event_driven.gate import changed_patches
+from slowfast.event_driven.network import PatchNetwork
+from slowfast.event_driven.slots import rows_of
+from slowfast.models.evmlp import nested_patches
+
+Found = tuple[torch.Tensor, torch.Tensor]  # mask and pixels of Changes
+SLOTS = 4  # room is made for so many streams at first
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the network has to compute, in order of time, stream, patch."""
+
+    mask: torch.Tensor  # bool (K, S, N)
+    pixels: torch.Tensor  # (R, p p 3): the changed patches
+    slots: list[int]  # of the S streams
+    starting: list[int]  # the slots among them whose streams begin here
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """threshold: in units of the normalized frame; reference, gate: names of gate.py; keyframe_every: 0 for never."""
+
+    threshold: float
+    reference: str
+    gate: str
+    keyframe_every: int
+
+
+class ChangeDetector:
+    """Compares frames with what is remembered of each slot's stream."""
+
+    def __init__(self, network: PatchNetwork, settings: GateSettings) -> None:
+        self.settings = settings
+        self.patch, self.sides, self.order = network.patch, network.sides, network.order
+        self.kernels, self.nested = network.kernels, network.order.argsort()
+        self.seen: list[int] = []  # frames of each slot so far
+        self.references = torch.empty(0, 3, network.side, network.side, device=network.device)
+
+    def reset(self, slot: int) -> None:
+        """Forget a slot's frames: the next is its stream's first, compared with a frame of -1, as published."""
+        while slot >= len(self.seen):
+            self._grow(max(2 * len(self.seen), SLOTS))
+        self.seen[slot] = 0
+        self.references[slot] = -1
+
+    def _grow(self, slots: int) -> None:
+        known = self.references
+        self.references = torch.empty(slots, *known.shape[1:], device=known.device, memory_format=_layout(known))
+        self.references[: len(known)] = known
+        self.seen += [0] * (slots - len(known))
+
+    def __call__(self, frames: torch.Tensor, slots: list[int]) -> Changes:
+        """The changes of float frames (K, S, 3, H, W) of the streams in these slots, which are now remembered."""
+        if _layout(frames[0]) != _layout(self.references):
+            self.references = self.references.contiguous(memory_format=_layout(frames[0]))
+        whole = [[self._is_whole(slot, k) for slot in slots] for k in range(len(frames))]
+        starting = [slot for slot in slots if self.seen[slot] == 0]
+        for slot in slots:
+            self.seen[slot] += len(frames)
+        find = self._against_previous if self.settings.reference == "previous" else self._against_held
+        return Changes(*find(frames, slots, whole), slots, starting)
+
+    def _is_whole(self, slot: int, ahead: int) -> bool:
+        """Whether a stream's frame after `ahead` others is computed as a whole."""
+        number, every = self.seen[slot] + ahead, self.settings.keyframe_every
+        first = number == 0 and self.settings.reference == "hold"
+        return first or (every > 0 and number > 0 and number % every == 0)
+
+    def _against_previous(self, frames: torch.Tensor, slots: list[int], whole: list[list[bool]]) -> Found:
+        masks = [self._changed(frames[0], rows_of(self.references, slots), whole[0])[None]]
+        if len(frames) > 1:
+            later = self._changed(frames[1:].flatten(0, 1), frames[:-1].flatten(0, 1), sum(whole[1:], []))
+            masks.append(later.unflatten(0, (-1, len(slots))))
+        self._remember(slots, frames[-1])
+        mask = torch.cat(masks)
+        return mask, self._pixels(frames.flatten(0, 1), mask.flatten(0, 1))
+
+    def _against_held(self, frames: torch.Tensor, slots: list[int], whole: list[list[bool]]) -> Found:
+        held = rows_of(self.references, slots)  # a view where the slots are neighbours
+        masks, pixels = [], []
+        for frame, all_of in zip(frames, whole, strict=True):
+            masks.append(mask := self._changed(frame, held, all_of))
+            pixels.append(self._pixels(frame, mask, held))
+        self._remember(slots, held)
+        return torch.stack(masks), torch.cat(pixels)
+
+    def _remember(self, slots: list[int], frames: torch.Tensor) -> None:
+        rows = rows_of(self.references, slots)
+        if rows.data_ptr() != frames.data_ptr():
+            self.references[slots] = frames
+
+    def _changed(self, frames: torch.Tensor, references: torch.Tensor, whole: list[bool]) -> torch.Tensor:
+        """(B, 3, H, W) twice, B answers -> bool (B, N)."""
+        if all(whole):
+            return torch.ones(len(frames), len(self.order), dtype=torch.bool, device=frames.device)
+        mask = self._compare(frames, references)
+        if any(whole):
+            mask[torch.tensor(whole, device=mask.device)] = True
+        return mask
+
+    def _compare(self, frames: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        settings = self.settings
+        if self.kernels is not None and takes_frames(frames) and frames.stride()[1:] == references.stride()[1:]:
+            mean = settings.gate == "mean"
+            return self.kernels.changed_patches(frames, references, self.patch, mean, settings.threshold, self.nested)
+        mask = changed_patches(frames, references, self.patch, settings.gate, settings.threshold)
+        return mask.flatten(1).index_select(1, self.order)
+
+    def _pixels(self, frames: torch.Tensor, mask: torch.Tensor, held: torch.Tensor | None = None) -> torch.Tensor:
+        """The marked patches of frames (B, 3, H, W), mask (B, N), as rows (R, p p 3); `held` receives them too."""
+        where = mask.flatten().nonzero().squeeze(1)  # R
+        if len(where) == mask.numel():
+            if held is not None:
+                held.copy_(frames)
+            return nested_patches(frames, self.sides).flatten(0, 1)
+        frame, place = where // mask.shape[1], self.order[where % mask.shape[1]]
+        if self.kernels is not None and takes_frames(frames) and (held is None or takes_frames(held)):
+            return self.kernels.take_patches(frames, held, frame * mask.shape[1] + place, self.patch)
+        n = frames.shape[-1] // self.patch
+        at = frame, place // n, place % n
+        pixels = self._grid(frames)[at]  # R p p 3
+        if held is not None:
+            self._grid(held)[at] = pixels
+        return pixels.flatten(1)
+
+    def _grid(self, frames: torch.Tensor) -> torch.Tensor:
+        """A view of frames by patch: (B, 3, H, W) -> (B, n, n, p, p, 3)."""
+        grid = frames.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # B 3 n p n p
+        return grid.permute(0, 2, 4, 3, 5, 1)
+
+
+def _layout(frames: torch.Tensor) -> torch.memory_format:
+    """The order in memory of frames (B, 3, H, W): channels last, or not."""
+    return torch.channels_last if frames.stride(1) == 1 else torch.contiguous_format

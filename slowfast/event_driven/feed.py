@@ -1,0 +1,210 @@
+"""Videos to changes, in a thread of its own: decode, resize, crop, normalize, find what changed.
+
+K frames of each of S videos that are read at once, P pixels of a crop's side.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.transforms import ViewTransform
+from slowfast.datasets.types import Failure
+from slowfast.engine.forward import ClipForward
+from slowfast.event_driven.detector import Changes
+from slowfast.event_driven.engine import EventDrivenInference
+from slowfast.event_driven.sources import OpenVideo, Source, crops
+from slowfast.runtime.device import synchronize
+
+AHEAD = 2  # batches that wait for the network at most
+_POLL = 0.1  # seconds between two looks whether to stop
+_JOIN = 12.0  # seconds for the thread to end; a stream may be waiting for data
+# What can be wrong with one video.
+_VIDEO_ERRORS = (DecodeError, av.FFmpegError, OSError, cv2.error, ValueError)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A video begins."""
+
+    source: Source
+    rate: Fraction  # frames a second, nominal
+    time_base: Fraction  # seconds of a tick
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The next K frames of each of S videos."""
+
+    sources: list[Source]  # S
+    ticks: list[list[int]]  # S K
+    images: torch.Tensor  # uint8 (K, S, P, P, 3), the crops
+    frames: torch.Tensor  # float (K, S, 3, P, P), normalized, on the device
+    changes: Changes
+    detect_seconds: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A video has ended; what was wrong with it."""
+
+    source: Source
+    failure: Failure | None
+
+
+Message = Opened | Batch | Closed
+
+
+@dataclass
+class _Reading:
+    source: Source
+    video: OpenVideo
+    crops: Iterator[tuple[int, np.ndarray]]
+    next: list[tuple[int, np.ndarray]] = field(default_factory=list)  # up to CHUNK frames
+    seen: int = 0
+    ended: bool = False
+    error: str | None = None
+
+    def fill(self, count: int, stopped: Callable[[], bool]) -> None:
+        """Read the next frames; fewer only at the end or where there is an error."""
+        self.next = []
+        try:
+            while len(self.next) < count and not (self.ended or stopped()):
+                frame = next(self.crops, None)
+                if frame is None:
+                    self.ended, self.error = True, self.video.missing
+                else:
+                    self.next.append(frame)
+        except _VIDEO_ERRORS as error:
+            self.ended, self.error = True, _reason(error)
+        self.seen += len(self.next)
+
+
+class Feed:
+    """Iterating gives the messages of all videos; each video's are Opened, Batches, Closed, or Closed alone."""
+
+    def __init__(
+        self,
+        engine: EventDrivenInference,
+        transform: ViewTransform,
+        forward: ClipForward,
+        streams: int,
+        chunk: int,
+        limit: int,
+    ) -> None:
+        """`streams` videos at once, `chunk` frames of each, `limit` frames of a video at most (0: all)."""
+        self.engine, self.transform, self.forward = engine, transform, forward
+        self.streams, self.chunk, self.limit = streams, chunk, limit
+        self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._stop.set()
+
+    def messages(self, sources: list[Source]) -> Iterator[Message]:
+        """Read all sources; the videos' own errors are told by Closed, any other is raised here."""
+        thread = threading.Thread(target=self._work, args=(sources,), daemon=True, name="decoding")
+        thread.start()
+        try:
+            while (message := self._get()) is not None:
+                if isinstance(message, BaseException):
+                    raise message
+                yield message
+        finally:
+            self._stop.set()
+            thread.join(_JOIN)
+
+    def _get(self) -> Message | BaseException | None:
+        while True:
+            try:
+                return self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                if self._stop.is_set():  # the thread may be waiting for a stream's data, and says no more
+                    return None
+
+    def _put(self, message: Message | BaseException | None) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(message, timeout=_POLL)
+            except queue.Full:
+                continue
+
+    # ------------------------------------------------------------------ in the thread
+    def _work(self, sources: list[Source]) -> None:
+        torch.set_num_threads(1)  # of this thread; the network has the other cores
+        readings: list[_Reading] = []
+        try:
+            waiting = deque(sources)
+            while (waiting or readings) and not self._stop.is_set():
+                while waiting and len(readings) < self.streams:
+                    readings += self._open(waiting.popleft())
+                for reading in readings:
+                    reading.fill(self.chunk, self._stop.is_set)
+                self._send(readings)
+                for reading in [reading for reading in readings if reading.ended]:
+                    readings.remove(reading)
+                    self._close(reading)
+            self._put(None)
+        except BaseException as error:  # raised again by `messages`
+            self._put(error)
+        finally:
+            for reading in readings:
+                reading.video.close()
+
+    def _open(self, source: Source) -> list[_Reading]:
+        try:
+            video = source.open()
+        except _VIDEO_ERRORS as error:
+            self._put(Closed(source, _failure(source, _reason(error), lost=True)))
+            return []
+        self._put(Opened(source, video.rate, video.time_base))
+        return [_Reading(source, video, crops(video, self.transform, self.limit))]
+
+    def _close(self, reading: _Reading) -> None:
+        reading.video.close()
+        self.engine.reset(reading.source.record.index)
+        error = reading.error or (None if reading.seen else "no frame can be decoded")
+        failure = _failure(reading.source, error, lost=not reading.seen) if error else None
+        self._put(Closed(reading.source, failure))
+
+    def _send(self, readings: list[_Reading]) -> None:
+        """The frames read of all videos: as many of each at once as the shortest still has."""
+        done = 0
+        for count in sorted({len(reading.next) for reading in readings} - {0}):
+            members = [reading for reading in readings if len(reading.next) >= count]
+            self._put(self._batch(members, done, count))
+            done = count
+
+    def _batch(self, members: list[_Reading], first: int, last: int) -> Batch:
+        images = torch.from_numpy(np.stack([[one.next[k][1] for one in members] for k in range(first, last)]))
+        ticks = [[tick for tick, _ in one.next[first:last]] for one in members]
+        prepared = self.forward.prepare(images.flatten(0, 1)[:, None])  # (K S) 3 P P
+        frames = prepared.unflatten(0, images.shape[:2])  # K S 3 P P
+        synchronize(self.forward.device)
+        start = time.perf_counter()
+        changes = self.engine.detect(frames, [one.source.record.index for one in members])
+        synchronize(self.forward.device)
+        seconds = time.perf_counter() - start
+        return Batch([one.source for one in members], ticks, images, frames, changes, seconds)
+
+
+def _failure(source: Source, reason: str, lost: bool) -> Failure:
+    return Failure(source.record.index, source.record.name, reason, lost)
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())

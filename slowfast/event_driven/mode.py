@@ -1,0 +1,66 @@
+"""What EVENT.ENABLE makes of a run, and whether it can: on videos, or inside the clips of a test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from slowfast.config.nearest import nearest_file
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+
+def on_videos(cfg: ConfigNode) -> bool:
+    """Whether the run is event-driven inference on the videos of DATA.PATH_PREFIX, instead of training and testing."""
+    return bool(cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE)
+
+
+def settings_on_videos(cfg: ConfigNode) -> list[Any]:
+    """The overrides that such a run implies: it uses a network as a test does, in one process. Else none."""
+    if not on_videos(cfg):
+        return []
+    return ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "NUM_GPUS", min(cfg.NUM_GPUS, 1)]
+
+
+def is_camera(place: str) -> bool:
+    """Whether DATA.PATH_PREFIX is the number of a camera, and no file or folder of that name."""
+    return place.isdecimal() and not Path(place).exists()
+
+
+def is_address(place: str) -> bool:
+    """Whether DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
+    return _ADDRESS.fullmatch(place) is not None
+
+
+def check(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Raise ConfigError where event-driven inference is not possible with these settings."""
+    check_network(cfg)
+    if not on_videos(cfg):
+        return
+    if world_size > 1:
+        raise ConfigError(
+            "EVENT.ENABLE: event-driven inference on videos works in one process; start it with python, not with torchrun"
+        )
+    place = cfg.DATA.PATH_PREFIX
+    if not place:
+        raise ConfigError(
+            "EVENT.ENABLE: DATA.PATH_PREFIX is empty; set it to a folder of videos, a file, the number of a camera or "
+            "the address of a stream"
+        )
+    if not (is_camera(place) or is_address(place) or Path(place).exists()):
+        near = nearest_file(Path(place))
+        raise ConfigError(f"DATA.PATH_PREFIX {place} does not exist" + (f"; did you mean {near}?" if near else ""))
+
+
+def check_network(cfg: ConfigNode) -> None:
+    """Raise ConfigError unless the configured network computes each patch by itself."""
+    from slowfast.models.build import MODELS  # late: a config is checked without the networks where this is not asked
+    from slowfast.models.evmlp import EvMLP
+
+    name = cfg.MODEL.MODEL_NAME
+    if not issubclass(MODELS[name], EvMLP):
+        possible = [known for known, network in MODELS.items() if issubclass(network, EvMLP)]
+        raise ConfigError(f"EVENT.ENABLE: MODEL.MODEL_NAME must be {' or '.join(possible)}, not {name}")

@@ -1,0 +1,120 @@
+"""Products of a few rows with a layer's weight in float32, bfloat16 or int8, each with what follows it.
+
+R rows, I input and O output channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slowfast.models.linear import FUSED_PRODUCT, FUSED_ROWS
+
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+# Up to so many rows PyTorch's product with int8 weights is faster than turning them into bfloat16 first.
+_INT8_ROWS = 12
+
+
+class Product(Protocol):
+    """A Linear layer whose weight was taken when it was made."""
+
+    dtype: torch.dtype  # of what goes in and out
+
+    def linear(self, x: torch.Tensor) -> torch.Tensor:
+        """(R, I) -> (R, O)."""
+
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        """The exact GELU of linear(x)."""
+
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """residual + linear(x)."""
+
+
+class PlainProduct:
+    """PyTorch's own product, on any device."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
+
+    def linear(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(self.linear(x))
+
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).add_(residual)
+
+
+class FusedProduct(PlainProduct):
+    """oneDNN's product with the weight in its own order, on CPUs; PyTorch's where that is faster: for a few rows."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__(layer, dtype)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        small = self.weight.numel() <= _SMALL_WEIGHT
+        self.rows = FUSED_ROWS if dtype == torch.float32 or small else 0
+
+    def linear(self, x: torch.Tensor) -> torch.Tensor:
+        return super().linear(x) if len(x) < self.rows else FUSED_PRODUCT(x, self.packed, self.bias, "none", [], "")
+
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        return super().gelu(x) if len(x) < self.rows else FUSED_PRODUCT(x, self.packed, self.bias, "gelu", [], "none")
+
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        if len(x) < self.rows:
+            return super().plus(x, residual)
+        return FUSED_PRODUCT.binary(x, residual, self.packed, self.bias, "add")
+
+
+# Weights of so few numbers stay in the cache, and starting oneDNN takes longer than the product.
+_SMALL_WEIGHT = 1 << 17
+
+
+class Int8Product:
+    """int8 weights with a scale for each output channel (the largest weight is 127), bfloat16 rows.
+
+    Reads half as much as bfloat16 for a few rows; for many rows the weights are turned into bfloat16 at each call.
+    """
+
+    dtype = torch.bfloat16
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.weight, scale = int8_weights(layer.weight.detach().float())
+        self.scale, self.bias = scale.to(self.dtype), layer.bias.detach().to(self.dtype)
+        self.rows = _INT8_ROWS if layer.in_features % 64 == 0 else 0  # PyTorch's kernel reads whole vectors only
+
+    def linear(self, x: torch.Tensor) -> torch.Tensor:
+        return self._scaled(x).add_(self.bias)
+
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(self.linear(x))
+
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).add_(residual)
+
+    def _scaled(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) <= self.rows and x.device.type == "cpu":
+            return torch._weight_int8pack_mm(x, self.weight, self.scale)
+        return F.linear(x, self.weight.to(self.dtype)).mul_(self.scale)
+
+
+def int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight (O, I) as int8 and each output channel's scale (O,): weight = int8 * scale, to half a scale."""
+    scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def make_product(layer: nn.Module, precision: str) -> Product:
+    """The fastest product here of a Linear layer: `precision` is float32, bfloat16 or int8 (weights)."""
+    assert isinstance(layer, nn.Linear)
+    if precision == INT8:
+        return Int8Product(layer)
+    dtype: torch.dtype = getattr(torch, precision)
+    fused: Any = FusedProduct if layer.weight.device.type == "cpu" and FUSED_PRODUCT is not None else PlainProduct
+    product: Product = fused(layer, dtype)
+    return product

@@ -1,0 +1,174 @@
+"""The videos of event-driven inference: files, cameras and streams, each as its frames in order.
+
+H x W pixels of a frame, S pixels of a crop's side.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.transforms import ViewTransform
+from slowfast.datasets.types import Failure, Record
+from slowfast.event_driven.mode import is_address, is_camera
+from slowfast.predict.media import UNLABELLED, Wanted, find_media
+from slowfast.prepare.timing import choose_timing
+
+# Images among the videos are listed with this reason.
+_VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference is for videos")
+_WAIT = 10.0  # seconds for a stream to open and for its next data
+_USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
+
+
+class OpenVideo(Protocol):
+    """A video that is being read. Iterating and opening raise DecodeError or FFmpeg's errors."""
+
+    rate: Fraction  # frames a second, nominal
+    time_base: Fraction  # seconds of a tick
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Every frame, uint8 (H, W, 3), R G B, and the tick from which on it is shown."""
+
+    @property
+    def missing(self) -> str | None:
+        """After the last frame: what could not be read."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video to look at. `live`: it need not ever end."""
+
+    record: Record
+    open: Callable[[], OpenVideo]
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What was found; `refused` are no videos, `others` the number of files that have no video's name."""
+
+    videos: list[Source]
+    refused: list[Failure]
+    others: int = 0
+
+    @property
+    def count(self) -> int:
+        """All that should have been read."""
+        return len(self.videos) + len(self.refused)
+
+
+def find_sources(place: str, threads: int) -> Sources:
+    """The videos of a folder and the folders in it, a file, the number of a camera or the address of a stream."""
+    record = Record(0, Path(place), place, UNLABELLED)
+    if is_camera(place):
+        return Sources([Source(record, functools.partial(CameraFrames, int(place)), live=True)], [])
+    if is_address(place):
+        return Sources([Source(record, functools.partial(StreamFrames, place), live=True)], [])
+    return find_files([Path(place)], threads)
+
+
+def find_files(paths: Iterable[Path], threads: int) -> Sources:
+    """The videos of files and folders; `threads` are the decoder's."""
+    found = find_media(paths, _VIDEOS_ONLY)
+    videos = [Source(record, functools.partial(FileFrames, record.path, threads)) for record in found.records]
+    return Sources(videos, found.refused, found.others)
+
+
+def crops(video: OpenVideo, transform: ViewTransform, limit: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The centre crop uint8 (S, S, 3) and tick of each frame, of `limit` frames at most; 0: all."""
+    size = transform.crop_size
+    for tick, image in islice(video, limit or None):
+        scaled, [(top, left)] = transform(image[None])
+        yield tick, scaled[0, top : top + size, left : left + size]
+
+
+class FileFrames:
+    """The frames of a file, decoded once from its start to its end."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._reader = PyAVReader(path, threads)
+        timing = choose_timing(self._reader.times(), self._reader.fps, None)
+        self.rate, self.time_base, self._ticks = timing.rate, timing.time_base, timing.ticks
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        convert = RgbConverter()
+        for number, frame in self._reader.every_frame():
+            yield int(self._ticks[number]), convert(frame)
+
+    @property
+    def missing(self) -> str | None:
+        return self._reader.error or self._reader.cut_off
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class StreamFrames:
+    """The frames of a stream that FFmpeg opens by its address."""
+
+    missing = None
+
+    def __init__(self, address: str) -> None:
+        try:
+            self._container = av.open(address, timeout=_WAIT)
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(f"the stream cannot be opened ({str(error.strerror).lower()})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise DecodeError("the stream has no video")
+        rate = self._container.streams.video[0].average_rate
+        self.rate = Fraction(rate) if rate else Fraction(_USUAL_RATE)
+        self.time_base = 1 / self.rate
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        convert = RgbConverter()
+        for number, frame in enumerate(self._container.decode(video=0)):
+            yield number, convert(frame)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class CameraFrames:
+    """The frames of a camera of this machine."""
+
+    missing = None
+
+    def __init__(self, number: int) -> None:
+        level = cv2.getLogLevel()
+        cv2.setLogLevel(0)  # the error below says it
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.setLogLevel(level)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise DecodeError(f"camera {number} cannot be opened: it is not there, in use, or not allowed")
+        self.rate = Fraction(round(self._capture.get(cv2.CAP_PROP_FPS)) or _USUAL_RATE)
+        self.time_base = 1 / self.rate
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        number = 0
+        while True:
+            there, image = self._capture.read()
+            if not there:
+                raise DecodeError("the camera gives no more frames")
+            yield number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            number += 1
+
+    def close(self) -> None:
+        self._capture.release()

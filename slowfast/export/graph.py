@@ -1,0 +1,105 @@
+"""A network as a graph of plain operators (torch.export), and the check that it gives the network's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from slowfast.errors import UserError
+
+TOLERANCE = 1e-4  # of the largest logit
+BATCHES = (1, 2, 3)  # of the check, where the batch may vary
+EXAMPLES = 2  # clips or images that the graph is traced with
+PLAIN = frozenset({"aten", "_operator"})  # where the operators of a graph may come from
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+class ExportDiffers(UserError):
+    """An exported network gives other logits than the network."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported network, and why its batch is fixed ("" where it may vary)."""
+
+    program: ExportedProgram
+    fixed_batch: str = ""
+
+    @property
+    def batches(self) -> Sequence[int]:
+        """Sizes of batches that it takes, for a check."""
+        return (EXAMPLES,) if self.fixed_batch else BATCHES
+
+
+def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
+    """The graph of a network in evaluation mode for inputs (B, *shape), any B where it can be traced so.
+
+    A network that makes a plain number of the batch's size, as `len(x)` does where `x.shape[0]` does not, fixes it.
+    Raises UserError where an operator is none of PyTorch's own.
+    """
+    model, x = model.eval(), example(shape, EXAMPLES, seed=0)
+    try:
+        graph = Graph(_trace(model, x, ({0: Dim("batch", min=1)},)))
+    except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        graph = Graph(_trace(model, x, None), fixed_batch=reason)
+    foreign = foreign_operators(graph.program)
+    if foreign:
+        raise UserError(f"the graph holds operators that other programs lack: {', '.join(sorted(foreign))}")
+    return graph
+
+
+def _trace(model: nn.Module, x: torch.Tensor, dynamic_shapes: object) -> ExportedProgram:
+    with torch.enable_grad():  # without gradients layers take paths of their own, made for speed
+        return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes)  # type: ignore[arg-type]
+
+
+def foreign_operators(program: ExportedProgram) -> set[str]:
+    """Operators of a graph, and of the graphs in it, that are not PyTorch's own."""
+    nodes = (node for part in program.graph_module.modules() for node in getattr(part, "graph", torch.fx.Graph()).nodes)
+    calls = (node.target for node in nodes if node.op == "call_function")
+    return {str(call) for call in calls if _origin(call) not in PLAIN}
+
+
+def _origin(call: object) -> str:
+    return str(getattr(call, "namespace", None) or getattr(call, "__module__", ""))
+
+
+def save_graph(graph: Graph, path: Path) -> Run:
+    """Write the graph as .pt2; what the file, read again, computes."""
+    torch.export.save(graph.program, path)
+    module = torch.export.load(path).module()
+    return lambda x: module(x)
+
+
+def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
+    """Random inputs (batch, *shape), as normalized pixels may be."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def largest_difference(model: nn.Module, run: Run, shape: Sequence[int], batches: Sequence[int]) -> float:
+    """The largest difference of two networks' logits on new random inputs, as a share of the largest logit."""
+    worst = 0.0
+    for batch in batches:
+        x = example(shape, batch, seed=batch)
+        wanted, found = model.eval()(x), run(x)
+        if found.shape != wanted.shape:
+            raise ExportDiffers(f"the exported network gives {tuple(found.shape)} for {tuple(wanted.shape)}")
+        difference = float((found - wanted).abs().max() / wanted.abs().max())
+        worst = difference if difference != difference else max(worst, difference)  # NaN stays
+    return worst
+
+
+def check(difference: float) -> None:
+    """Raise ExportDiffers where the difference is more than TOLERANCE."""
+    if not difference <= TOLERANCE:
+        raise ExportDiffers(
+            f"the exported network's logits differ by {difference:.1e} of the largest, more than {TOLERANCE}"
+        )

@@ -1,0 +1,1 @@
+"""What the published settings under configs/ are: counted sizes, published figures, weights."""

@@ -1,0 +1,237 @@
+"""Embeddings of single events by their place on a grid and their polarity (Event2Vec, arXiv 2504.15371 v1).
+
+Facts and state-dict keys follow the authors' published code; embeddings with neighbours are computed in another way,
+equal up to rounding: a table whose rows are the neighbours' weighted sums already, gathered from once an event.
+
+Shapes: B recordings, L events, P polarities, h x w cells of the grid, d channels, K neighbours, R rows without padding.
+Events are whole numbers p, y, x (B, L) and valid (B, L); where valid is False the others may be anything.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slowfast.errors import ConfigError
+
+Place = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # p, y, x
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What places there are."""
+
+    polarities: int
+    height: int
+    width: int
+
+    @property
+    def places(self) -> int:
+        """P h w."""
+        return self.polarities * self.height * self.width
+
+    def row(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The number of a place from 0."""
+        return (p * self.height + y) * self.width + x
+
+    def place(self, row: torch.Tensor) -> Place:
+        """The place of a number."""
+        return row // (self.height * self.width), row // self.width % self.height, row % self.width
+
+
+class EventTable(nn.Embedding):
+    """A table of R rows and, before them, one of zeros for padding, which is never trained."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows + 1, width, padding_idx=0)
+
+    def weighted_sums(self, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """sum_k weights[k] table[rows[:, k]]: rows (N, K), -1 for padding, and weights (K,) -> (N, d)."""
+        each = weights.expand(rows.shape)
+        return F.embedding_bag(rows + 1, self.weight, mode="sum", per_sample_weights=each, padding_idx=0)
+
+
+def gather(table: torch.Tensor, rows: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Row rows + 1 of the table (R + 1, d) where an event is valid, row 0 elsewhere: (B, L) -> (B, L, d)."""
+    return F.embedding(torch.where(valid, rows + 1, 0), table, padding_idx=0)
+
+
+def neighbour_weights(axes: int, reach: int) -> torch.Tensor:
+    """exp(-distance^2 / 2) of each neighbour on `axes` axes, the last axis first: (K, 1, 1, 1), as published."""
+    squares = torch.arange(-reach, reach + 1).square()
+    distances = squares if axes == 1 else (squares[:, None] + squares).flatten()
+    return torch.exp(-distances / 2).view(-1, 1, 1, 1)
+
+
+class EventEmbedding(nn.Module):
+    """Events to tokens; and, for pre-training, tokens to a score of each place."""
+
+    grid: Grid
+
+    @abstractmethod
+    def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """(B, L) each -> (B, L, d)."""
+
+    @abstractmethod
+    def scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Products of tokens (N, d) with the rows of all places: (N, P h w), places numbered as `Grid.row`."""
+
+
+class Naive(EventTable, EventEmbedding):
+    """`naive`: a row a place."""
+
+    def __init__(self, grid: Grid, width: int) -> None:
+        EventTable.__init__(self, grid.places, width)
+        self.grid = grid
+
+    def forward(  # type: ignore[override]
+        self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor:
+        return gather(self.weight, self.grid.row(p, y, x), valid)
+
+    def scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens @ self.weight[1:].t()
+
+
+class Naive2d(EventEmbedding):
+    """`naive2d`: a row a polarity and line, and one a polarity and column, side by side."""
+
+    def __init__(self, grid: Grid, width: int) -> None:
+        super().__init__()
+        self.grid = grid
+        width_y = int(grid.height / (grid.height + grid.width) * width)
+        if not 0 < width_y < width:
+            raise ConfigError(f"EVENT2VEC.EMBED_DIM {width} is too small to be shared by lines and columns")
+        self.embed_y = EventTable(grid.polarities * grid.height, width_y)
+        self.embed_x = EventTable(grid.polarities * grid.width, width - width_y)
+
+    def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return self.join(self.embed_y.weight, self.embed_x.weight, (p, y, x), valid)
+
+    def join(self, table_y: torch.Tensor, table_x: torch.Tensor, place: Place, valid: torch.Tensor) -> torch.Tensor:
+        """What `forward` gives, out of these two tables."""
+        p, y, x = place
+        tokens_y = gather(table_y, p * self.grid.height + y, valid)
+        tokens_x = gather(table_x, p * self.grid.width + x, valid)
+        return torch.cat((tokens_y, tokens_x), -1)
+
+    def scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens_y, tokens_x = tokens.split([self.embed_y.embedding_dim, self.embed_x.embedding_dim], -1)
+        lines = (tokens_y @ self.embed_y.weight[1:].t()).unflatten(-1, (self.grid.polarities, -1, 1))  # N P h 1
+        columns = (tokens_x @ self.embed_x.weight[1:].t()).unflatten(-1, (self.grid.polarities, 1, -1))  # N P 1 w
+        return (lines + columns).flatten(-3)
+
+
+class Neighbour1dNaive2d(EventEmbedding):
+    """`neighbor1d-naive2d-n-k`: naive2d whose lines and columns are each a weighted sum over 2n + 1 neighbours."""
+
+    def __init__(self, grid: Grid, width: int, reach: int, dilation: int) -> None:
+        super().__init__()
+        self.grid, self.reach, self.dilation = grid, reach, dilation
+        self.c_y = nn.Parameter(neighbour_weights(1, reach))
+        self.c_x = nn.Parameter(neighbour_weights(1, reach))
+        self.embed = Naive2d(grid, width)
+
+    def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        table_y = self._summed(self.embed.embed_y, self.c_y, self.grid.height)
+        table_x = self._summed(self.embed.embed_x, self.c_x, self.grid.width)
+        return self.embed.join(table_y, table_x, (p, y, x), valid)
+
+    def _summed(self, table: EventTable, weights: torch.Tensor, length: int) -> torch.Tensor:
+        """The table (R + 1, d) of neighbours' sums; it has few rows, so that it always pays."""
+        row = torch.arange(self.grid.polarities * length, device=table.weight.device)
+        near = _shifted(row % length, self.reach, self.dilation, length)  # R K
+        sums = table.weighted_sums((row - row % length)[:, None] + near, weights.flatten())
+        return F.pad(sums, (0, 0, 1, 0))
+
+    def scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.embed.scores(tokens)
+
+
+class NeighbourNaive(EventEmbedding):
+    """A weighted sum over the rows of a place's neighbours, in one table of a row a place."""
+
+    AXES: int
+
+    def __init__(self, grid: Grid, width: int, reach: int, dilation: int) -> None:
+        super().__init__()
+        self.grid, self.reach, self.dilation = grid, reach, dilation
+        self.c = nn.Parameter(neighbour_weights(self.AXES, reach))
+        self.embed = EventTable(grid.places, width)
+
+    @abstractmethod
+    def neighbours(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The rows that are summed for places (N,): (N, K)."""
+
+    def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        weights = self.c.flatten()
+        if p.numel() >= self.grid.places:  # each place's sum once, however many events it has
+            every = torch.arange(self.grid.places, device=p.device)
+            sums = self.embed.weighted_sums(self.neighbours(*self.grid.place(every)), weights)  # R d
+            return gather(F.pad(sums, (0, 0, 1, 0)), self.grid.row(p, y, x), valid)
+        rows = self.neighbours(p.flatten(), y.flatten(), x.flatten())  # (B L) K
+        rows = torch.where(valid.flatten()[:, None], rows, -1)
+        return self.embed.weighted_sums(rows, weights).unflatten(0, p.shape)
+
+    def scores(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens @ self.embed.weight[1:].t()
+
+
+class Neighbour1dNaive(NeighbourNaive):
+    """`neighbor1d-naive-n-k`: 2n + 1 neighbours on the diagonal (y + i, x + i)."""
+
+    AXES = 1
+
+    def neighbours(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        near_y = _shifted(y, self.reach, self.dilation, self.grid.height)
+        near_x = _shifted(x, self.reach, self.dilation, self.grid.width)
+        return self.grid.row(p[:, None], near_y, near_x)
+
+
+class Neighbour2dNaive(NeighbourNaive):
+    """`neighbor2d-naive-n-k`: the (2n + 1)^2 neighbours of a square, lines outside.
+
+    As published, lines and columns are added without multiplying lines by the grid's width, so that places of one
+    polarity share rows; published weights depend on it.
+    """
+
+    AXES = 2
+
+    def neighbours(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        near_y = _shifted(y, self.reach, self.dilation, self.grid.height)
+        near_x = _shifted(x, self.reach, self.dilation, self.grid.width)
+        start = p * (self.grid.height * self.grid.width)
+        return start[:, None] + (near_y[:, :, None] + near_x[:, None, :]).flatten(1)
+
+
+def _shifted(at: torch.Tensor, reach: int, dilation: int, length: int) -> torch.Tensor:
+    """Each number and its neighbours, kept in [0, length): (N,) -> (N, 2 reach + 1)."""
+    steps = torch.arange(-reach, reach + 1, device=at.device) * dilation
+    return (at[:, None] + steps).clamp(0, length - 1)
+
+
+PLAIN: dict[str, type[Naive] | type[Naive2d]] = {"naive": Naive, "naive2d": Naive2d}
+WITH_NEIGHBOURS: dict[str, type[Neighbour1dNaive] | type[Neighbour1dNaive2d] | type[Neighbour2dNaive]] = {
+    "neighbor1d-naive": Neighbour1dNaive,
+    "neighbor1d-naive2d": Neighbour1dNaive2d,
+    "neighbor2d-naive": Neighbour2dNaive,
+}
+
+
+def build_embedding(name: str, grid: Grid, width: int) -> EventEmbedding:
+    """The embedding of a published name, such as neighbor1d-naive2d-2-1; ConfigError for any other."""
+    if name in PLAIN:
+        return PLAIN[name](grid, width)
+    match = re.fullmatch(r"(.+)-(\d+)-(\d+)", name)
+    if match is None or match[1] not in WITH_NEIGHBOURS or int(match[3]) < 1:
+        forms = ", ".join([*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBOURS)])
+        raise ConfigError(
+            f"EVENT2VEC.EMBED {name!r} is none of {forms}; n is the number of neighbours on each side, k their "
+            "distance (at least 1), such as neighbor1d-naive2d-2-1"
+        )
+    return WITH_NEIGHBOURS[match[1]](grid, width, int(match[2]), int(match[3]))

@@ -1,0 +1,67 @@
+"""Videos with their best classes drawn on every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.decode.frames import FrameFolderReader
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.types import Record
+from slowfast.predict.media import target_files
+from slowfast.predict.predictor import Prediction
+from slowfast.prepare.timing import choose_timing
+from slowfast.report.annotate import write_annotated
+from slowfast.runtime.logging import get_logger
+
+NAME_ROOM = 40  # characters of a class name
+
+
+def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: Path) -> Path:
+    """Write every video that was read to `folder`, its best classes drawn on it; gives the folder.
+
+    Whole videos at their own size and rate, without their sound; folders of frames at DATA.TARGET_FPS.
+    """
+    read = [prediction for prediction in predictions if prediction.scores is not None]
+    targets = target_files([prediction.record for prediction in read], folder, ".mp4")
+    for prediction, target in zip(read, targets, strict=True):
+        lines = [f"{100 * score:5.1f} %  {name[:NAME_ROOM]}" for name, score in prediction.best()]
+        try:
+            annotate(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
+        except (DecodeError, av.FFmpegError) as error:
+            get_logger().warning(f"{prediction.path} cannot be annotated: {error}")
+    return folder
+
+
+def annotate(record: Record, template: str, fps: float, lines: Sequence[str], target: Path) -> int:
+    """Write the frames of a record with lines of text drawn on them; the number of frames written.
+
+    `template` and `fps` are for folders of frames. Raises DecodeError where nothing can be read.
+    """
+    if record.frames is not None:
+        with FrameFolderReader(record.path, template, record.frames, fps) as folder:
+            timing = choose_timing(np.arange(record.frames) / fps, fps, None)
+            return write_annotated(_images(folder), timing, lines, target)
+    with PyAVReader(record.path) as video:
+        timing = choose_timing(video.times(), video.fps, None)
+        return write_annotated(_frames(video), timing, lines, target)
+
+
+def _images(folder: FrameFolderReader) -> Iterator[tuple[int, np.ndarray]]:
+    for number in range(folder.num_frames):
+        try:
+            yield number, folder.read([number]).frames[0]
+        except DecodeError:
+            continue  # the frame before stays on the screen; the prediction says what is missing
+
+
+def _frames(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:
+    convert = RgbConverter()
+    for number, frame in video.every_frame():
+        yield number, convert(frame)

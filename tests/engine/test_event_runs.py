@@ -1,0 +1,84 @@
+"""Event2Vec through the shared loops: train and test, pre-train and go on from it, several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_net
+from event_files import event_settings, write_folder, write_recording
+
+from slowfast.config.defaults import get_cfg
+from slowfast.engine import checkpoint
+from slowfast.engine.pretext import pretext_of
+from slowfast.models import build_model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("events") / "data"
+    write_folder(folder)
+    write_recording(folder / "c" / "009.npz", 0, 0)  # fails in validation and test
+    return folder
+
+
+def state(output: Path) -> dict[str, torch.Tensor]:
+    path = checkpoint.find_last(output)
+    assert path is not None
+    return checkpoint.read_checkpoint(path)["model_state"]
+
+
+def rows(output: Path, split: str) -> list[dict]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def test_train_and_test(data: Path, tmp_path: Path) -> None:
+    augment = ["AUG.ENABLE", True, "AUG.NUM_SAMPLE", 2, "DVS.FLIP_X", True, "DVS.DROP", 0.3, "DVS.TRANSLATE", 2]
+    done = run_net([*event_settings(data, tmp_path), *augment, "TRAIN.ACCUMULATION_STEPS", 2])
+    assert done.returncode == 0, done.stderr
+    assert "top-1 of one view" in done.stdout
+    report = json.loads((tmp_path / "test_results.json").read_text())
+    assert report["videos"] == 6 and report["failed"] == 1 and report["views"] == 3
+    assert 0 <= report["top1_view"] <= 100 and report["top1_view_std"] >= 0
+    with (tmp_path / "predictions.csv").open() as file:
+        predictions = list(csv.DictReader(file))
+    assert [row["path"] for row in predictions][::2] == ["a/008.npz", "b/008.npz", "c/008.npz"]
+    assert "no events" in (tmp_path / "failed.csv").read_text()
+    assert (tmp_path / "contact_sheet.png").is_file()
+
+
+def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+    settings = ["TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1]
+    for processes in (1, 2):
+        done = run_net([*event_settings(data, tmp_path / str(processes)), *settings], processes)
+        assert done.returncode == 0, done.stderr
+    one, two = state(tmp_path / "1"), state(tmp_path / "2")
+    assert all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-5) for key in one)
+
+
+def test_pretrain_and_go_on_from_it(data: Path, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    pretrain = ["EVENT2VEC.MASK_RATIO", 0.4, "TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 4, "SOLVER.BASE_LR", 1e-2]
+    done = run_net([*event_settings(data, before), *pretrain])
+    assert done.returncode == 0, done.stderr
+    losses = [row["loss"] for row in rows(before, "train")]
+    assert losses[-1] < losses[0] and not rows(before, "val")
+    file = checkpoint.find_last(before)
+    settings = event_settings(data, after)
+    go_on = ["TRAIN.CHECKPOINT_FILE_PATH", str(file), "TRAIN.CHECKPOINT_EPOCH_RESET", True, "SOLVER.BASE_LR", 1e-9]
+    done = run_net([*settings, *go_on, "SOLVER.MAX_EPOCH", 1])
+    assert done.returncode == 0, done.stderr
+    started, learned = state(after), state(before)
+    assert all(torch.allclose(started[key], learned[key], atol=1e-4) for key in learned)
+
+
+def test_only_the_pre_trained_form_makes_its_own_targets(data: Path, tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(event_settings(data, tmp_path))
+    assert pretext_of(build_model(cfg)) is None
+    cfg.EVENT2VEC.MASK_RATIO = 0.5
+    assert pretext_of(build_model(cfg)) is not None

@@ -1,0 +1,59 @@
+"""Each of the 12 published MorphMLP settings loads, builds and does one whole optimizer step on one clip.
+
+At the published size: 49 tokens are the fewest that the last stage's chunks of 49 fill, and 224 x 224 pixels give just
+these. Some two minutes of one idle core, 4 to 15 s a setting; only the batch (one clip) is smaller than published.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from slowfast.config.load import load_config
+from slowfast.datasets.types import TrainBatch
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.optimizer import build_optimizer
+from slowfast.engine.step import TrainStep
+from slowfast.models import build_model
+from slowfast.runtime.distributed import World
+from slowfast.runtime.memory import keep_freed_memory
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+# Setting: frames and classes.
+SETTINGS = {
+    f"{data}/{data}_MLP_{size}{frames}{stride}": (frames, classes)
+    for data, stride, classes in (("K400", "x4", 400), ("SSV1", "", 174), ("SSV2", "", 174))
+    for size in "SB"
+    for frames in (16, 32)
+}
+ONE_CLIP = ["TRAIN.BATCH_SIZE", 1, "AUG.NUM_SAMPLE", 1, "NUM_GPUS", 0]
+
+
+def test_these_are_the_published_settings() -> None:
+    found = {path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*_MLP_*.yaml")}
+    assert found == SETTINGS.keys() and len(SETTINGS) == 12
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_one_step(name: str, tmp_path: Path) -> None:
+    keep_freed_memory()  # as a run does
+    frames, classes = SETTINGS[name]
+    cfg = load_config(CONFIGS / f"{name}.yaml", [*ONE_CLIP, "OUTPUT_DIR", tmp_path])
+    assert (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.MODEL.NUM_CLASSES) == (frames, 224, classes)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    before = [p.detach().clone() for p in model.parameters()]
+    step = TrainStep(
+        cfg, World(), model, build_optimizer(cfg, model), ClipForward.from_config(cfg, torch.device("cpu"))
+    )
+    clip = torch.randint(0, 256, (1, frames, 224, 224, 3), dtype=torch.uint8)
+    loss, _ = step(TrainBatch(clip, torch.tensor([classes - 1]), [], []), 0, 0, cfg.SOLVER.BASE_LR)
+    assert float(loss) == pytest.approx(math.log(classes), abs=1)  # chance, with one clip's spread of logits
+    for (key, parameter), old in zip(model.named_parameters(), before, strict=True):
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        assert parameter.isfinite().all()
+        if parameter.grad.any():  # the temporal Linears start at 0 and hold some of the gradients there
+            assert not torch.equal(parameter, old), key

@@ -1,0 +1,136 @@
+"""Event2Vec: scaling to the grid, padding, times, slices, pre-training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from random_weights import randomized
+
+from slowfast.errors import ConfigError
+from slowfast.models.event2vec import MASKED, AddTime, Event2Vec, Time2Vec
+
+LENGTH = 24
+
+
+def network(**settings: object) -> Event2Vec:
+    torch.manual_seed(0)
+    sizes = {"sensor_size": (12, 16), "grid_size": (6, 8), "width": 16, "heads": 2, "hidden": 24, "layers": 2}
+    return randomized(Event2Vec(5, **(sizes | settings)))
+
+
+def batch(n: int = 2, length: int = LENGTH) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    limits = {"x": 16, "y": 12, "p": 2}
+    events = {key: torch.randint(limit, (n, length), generator=rng) for key, limit in limits.items()}
+    t = torch.rand(n, length, generator=rng).sort(1)[0]
+    return {**events, "t": t - t[:, :1], "valid": torch.ones(n, length, dtype=torch.bool)}
+
+
+def padded(events: dict[str, torch.Tensor], by: int) -> dict[str, torch.Tensor]:
+    n = len(events["x"])
+    more = {key: torch.full((n, by), -1, dtype=value.dtype) for key, value in events.items() if key != "valid"}
+    more["valid"] = torch.zeros(n, by, dtype=torch.bool)
+    return {key: torch.cat((value, more[key]), 1) for key, value in events.items()}
+
+
+@pytest.mark.parametrize("embed", ["naive", "naive2d", "neighbor1d-naive-1-1", "neighbor1d-naive2d-1-1"])
+@pytest.mark.parametrize("tpe", ["add", "t2v"])
+def test_padding_changes_nothing(embed: str, tpe: str) -> None:
+    model = network(embed=embed, tpe=tpe)
+    events = batch()
+    torch.testing.assert_close(model(padded(events, 7)), model(events), rtol=1e-5, atol=1e-6)
+
+
+def test_inference_without_gradients_gives_the_same() -> None:
+    model, events = network(), padded(batch(), 5)
+    with torch.inference_mode():
+        found = model(events)
+    torch.testing.assert_close(found, model(events), rtol=1e-5, atol=1e-6)
+
+
+def test_order_of_events_does_not_matter_and_their_times_do() -> None:
+    model, events = network(), batch()
+    order = torch.randperm(LENGTH, generator=torch.Generator().manual_seed(3))
+    shuffled = {key: value[:, order] for key, value in events.items()}
+    torch.testing.assert_close(model(shuffled), model(events), rtol=1e-4, atol=1e-5)
+    times = {**events, "t": events["t"][:, order]}
+    assert (model(times) - model(events)).abs().max() > 1e-3
+
+
+def test_halves_go_to_the_even_cell_and_the_last_line_is_kept() -> None:
+    model = network()
+    y = torch.arange(12)[None]
+    events = {"x": torch.arange(12)[None], "y": y, "p": y % 2}
+    _, rows, columns = model._place(events)
+    assert rows[0].tolist() == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 5]  # 5.5 would be 6
+    assert columns[0].tolist() == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
+
+
+def test_time_encodings() -> None:
+    t, tokens = torch.tensor([[0.0, 0.5]]), torch.zeros(1, 2, 3)
+    assert AddTime()(t, tokens).tolist() == [[[0.0] * 3, [0.5] * 3]]
+    encoding = Time2Vec(3)
+    plain = t[..., None] * encoding.fc.weight.flatten() + encoding.fc.bias
+    want = torch.cat((plain[..., :1], torch.sin(plain[..., 1:])), -1)
+    torch.testing.assert_close(AddTime(encoding)(t, tokens), want)
+
+
+def test_slices_are_averaged_event_by_event() -> None:
+    """Two slices alike are the same as one; padding does not count."""
+    model, whole = network(), network(t_heads=2)
+    events = batch(length=6)
+    twice = {key: torch.cat((value, value), 1) for key, value in events.items()}
+    torch.testing.assert_close(whole(twice), model(events), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(whole(padded(events, 6)), model(events), rtol=1e-5, atol=1e-6)
+    assert whole(batch(length=7)).isfinite().all(), "a length that does not divide"
+
+
+def test_one_polarity_takes_all_events_alike() -> None:
+    model, events = network(polarities=1), batch()
+    assert torch.equal(model({**events, "p": 1 - events["p"]}), model(events))
+
+
+def test_pretext_masks_a_share_of_valid_events_and_hides_them() -> None:
+    model = network(mask_ratio=0.5, embed="naive")
+    events = padded(batch(64), 6)
+    torch.manual_seed(0)
+    masked, places = model.pretext(events)
+    chosen = masked[MASKED]
+    assert not chosen[~events["valid"]].any() and chosen.any(1).all()
+    assert 0.45 < chosen[events["valid"]].float().mean() < 0.55
+    scores = model(masked)
+    assert scores.shape == (int(chosen.sum()), 2 * 6 * 8) and places.shape == (int(chosen.sum()),)
+    elsewhere = {key: torch.where(chosen, (masked[key] + 1) % 2, masked[key]) for key in ("x", "y", "p")}
+    torch.testing.assert_close(model({**masked, **elsewhere}), scores)  # nothing tells a masked event's place
+    assert places.max() < 2 * 6 * 8 and not any(p.requires_grad for p in model.classifier.head.parameters())
+
+
+def test_pretext_never_masks_nothing() -> None:
+    model = network(mask_ratio=1e-6)
+    masked, places = model.pretext(batch(4))
+    assert masked[MASKED].sum(1).tolist() == [1, 1, 1, 1] and len(places) == 4
+
+
+def test_layers_start_from_different_weights() -> None:
+    torch.manual_seed(0)
+    layers = Event2Vec(5, width=16, heads=2, hidden=24).classifier.encoder.layers
+    one, other = (dict(layer.named_parameters()) for layer in layers)
+    assert not any(torch.equal(one[key], other[key]) for key in one if one[key].dim() > 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid_size": (13, 8)}, "GRID_SIZE.*SENSOR_SIZE"),
+        ({"heads": 3}, "HEADS 3 must divide EVENT2VEC.EMBED_DIM 16"),
+        ({"mask_ratio": 0.5, "t_heads": 2}, "T_HEADS 1 for pre-training"),
+    ],
+)
+def test_impossible_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        network(**settings)
+
+
+def test_clips_are_refused() -> None:
+    with pytest.raises(ConfigError, match="dict of x, y, t, p, valid"):
+        network()(torch.zeros(1, 3, 8, 32, 32))
