@@ -1,4 +1,4 @@
-# make demo | demo-framewise | demo-something | demo-imagenet | test | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
+# make demo | demo-framewise | demo-something | demo-imagenet | demo-event-driven | test | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -9,7 +9,7 @@ DEMO_CFG := configs/Demo/KINETICS_MORPHMLP.yaml
 DEMO_OUT := output/demo
 DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
 
-.PHONY: demo demo-framewise demo-something demo-imagenet test lint clean setup
+.PHONY: demo demo-framewise demo-something demo-imagenet demo-event-driven test lint clean setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -34,6 +34,13 @@ demo-something: $(STAMP)
 demo-imagenet: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format imagenet --out demo/imagenet
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_CONVMLP.yaml
+
+demo-event-driven: $(STAMP)
+	$(BIN)/python tools/make_demo_data.py --format imagenet --out demo/imagenet
+	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml
+	$(BIN)/python tools/make_demo_data.py --format kinetics --out demo/kinetics
+	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml EVENT.ENABLE True EVENT.STREAMS 4 \
+		DATA.PATH_PREFIX demo/kinetics/videos
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

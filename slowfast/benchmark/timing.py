@@ -11,6 +11,8 @@ from statistics import median
 
 import torch
 
+from slowfast.runtime.device import synchronize
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -42,12 +44,6 @@ def time_interleaved(
             if run >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return Timings(seconds)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Stopwatch:

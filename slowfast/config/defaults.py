@@ -145,6 +145,10 @@ _C.DVS.SAMPLER = "random_sample"
 _C.DVS.TIME_NORM = "dataset"
 # The longest recording of the training split, microseconds; 0: found once, and kept in the user's cache. [Event2Vec]
 _C.DVS.LONGEST = 0
+# dvsframes: DATA.NUM_FRAMES frames of a recording: counts (of events) or voxels (each event shared by two frames). [own]
+_C.DVS.FRAMES = "counts"
+# dvsframes: grey levels (of 255) an event. [own]
+_C.DVS.FRAME_GAIN = 64.0
 # Training augmentation, with AUG.ENABLE: probability of each change that is on. [Event2Vec]
 _C.DVS.AUG_PROB = 0.5
 # Flip left to right, top to bottom; exchange the polarities. [Event2Vec, own]

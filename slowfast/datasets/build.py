@@ -13,6 +13,7 @@ from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.decode import VideoReader, open_video
 from slowfast.datasets.decode.frames import FrameFolderReader
 from slowfast.datasets.decode.image import ImageReader
+from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.spec import EventSpec
 from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
@@ -45,6 +46,7 @@ class FrameSpec:
     view_transform: Callable[[ConfigNode, int], ViewTransform]  # (cfg, spatial crops); raises ConfigError
     images: bool = False  # single images: networks get (B, 3, H, W), and there is one temporal view
     frame_folders: bool = False  # a medium may be a folder of frames, named as DATA.IMAGE_TEMPLATE says
+    one_view: bool = False  # every temporal view would be the same
 
     @property
     def gives(self) -> str:
@@ -86,9 +88,10 @@ class FrameSpec:
                 Mixup.from_config(cfg)
             return
         self.view_transform(cfg, cfg.TEST.NUM_SPATIAL_CROPS)
-        if self.images and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
+        if (self.images or self.one_view) and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
+            medium = "an image" if self.images else "a recording"
             raise ConfigError(
-                f"TEST.NUM_ENSEMBLE_VIEWS {cfg.TEST.NUM_ENSEMBLE_VIEWS}: an image of TEST.DATASET {cfg.TEST.DATASET} "
+                f"TEST.NUM_ENSEMBLE_VIEWS {cfg.TEST.NUM_ENSEMBLE_VIEWS}: {medium} of TEST.DATASET {cfg.TEST.DATASET} "
                 "has one temporal view; set it to 1"
             )
 
@@ -178,6 +181,25 @@ IMAGENET = FrameSpec(
     _imagenet_index, _imagenet_names, _open_image, SingleImage.from_config, _imagenet_views, images=True
 )
 
+
+# ------------------------------------------------------------------ event recordings
+EVENTS = EventSpec()
+
+
+def _open_event_frames(cfg: ConfigNode, record: Record) -> VideoReader:
+    dvs, frames = cfg.DVS, cfg.DATA.NUM_FRAMES
+    sensor = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1])
+    return EventFramesReader(record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN)
+
+
+def _all_frames(cfg: ConfigNode) -> TemporalSampling:
+    return EveryFrame(cfg.DATA.NUM_FRAMES)
+
+
+EVENT_FRAMES = FrameSpec(
+    EVENTS.read_index, EVENTS.read_class_names, _open_event_frames, _all_frames, _something_views, one_view=True
+)
+
 # sth is ssv1 or ssv2 as DATA.LABEL_PATH_TEMPLATE and DATA.IMAGE_TEMPLATE say; so are they.
 DatasetSpec = FrameSpec | EventSpec
 DATASETS: dict[str, DatasetSpec] = {
@@ -186,10 +208,11 @@ DATASETS: dict[str, DatasetSpec] = {
     "ssv1": SOMETHING,
     "ssv2": SOMETHING,
     "imagenet": IMAGENET,
-    "asldvs": EventSpec(),
-    "dvsgesture": EventSpec(),
-    "dvslip": EventSpec(),
-    "dvsfolder": EventSpec(),  # any other folder of class folders
+    "asldvs": EVENTS,
+    "dvsgesture": EVENTS,
+    "dvslip": EVENTS,
+    "dvsfolder": EVENTS,  # any other folder of class folders
+    "dvsframes": EVENT_FRAMES,  # any of them, as frames
 }
 
 

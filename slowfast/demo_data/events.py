@@ -9,6 +9,7 @@ of the events, and no picture of all of them, tell a class from its opposite.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -22,7 +23,7 @@ FPS = 30
 STEPS = 4  # rendered frames for each of the settings' frames
 THRESHOLD = (0.4, 0.4)
 NOISE = 0.1  # events a pixel and second
-NEGATIVES = 0.5  # share with light and dark exchanged: polarities do not tell which side of the object leads
+NEGATIVES = 0.5  # share with light and dark (log intensity) exchanged: no polarity tells which side of an object leads
 # Ranges of what is drawn for each recording; lengths are shares of the frame's height.
 OFF_CENTRE = 0.08  # of the middle of the path, at most
 DISTANCE = (0.35, 0.50)  # from start to end of left, right, up, down
@@ -37,10 +38,10 @@ def write_sample(folder: FilePath, settings: DemoSettings, split: str, number: i
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
     path = draw_path_in_view(motion, settings.frames * STEPS, settings.size, settings.width, rng)
     clip = animate(path, settings.size, settings.width, two_colours, rng, 1 / STEPS)
-    if rng.random() < NEGATIVES:
-        clip = 255 - clip
     simulator = EventSimulator(rng, THRESHOLD, noise=NOISE)
     events = join_events([simulator.feed(frame, 1e6 * at / (FPS * STEPS)) for at, frame in enumerate(clip)])
+    if rng.random() < NEGATIVES:
+        events = replace(events, p=1 - events.p)
     file = folder / split / name / f"{number:05d}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     x, y, p = (column.astype(np.uint8) for column in (events.x, events.y, events.p))

@@ -1,4 +1,4 @@
-"""A run: train if TRAIN.ENABLE, then test if TEST.ENABLE."""
+"""A run: train if TRAIN.ENABLE, then test if TEST.ENABLE; or event-driven inference on videos."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.engine import checkpoint
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
+from slowfast.event_driven.mode import on_videos
+from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
 from slowfast.report.results import write_whole
 from slowfast.report.tables import files_table, results_table
@@ -34,15 +36,22 @@ def run(cfg: ConfigNode) -> None:
     start_logging(output, world.rank)
     try:
         _announce(cfg, world, output)
-        data = _read_indices(cfg, world)
-        finished = True
-        if data.train is not None and data.val is not None:
-            finished = _train(cfg, world, data.train, data.val)
-        if finished and data.test is not None:
-            _test(cfg, world, data.test)
+        if on_videos(cfg):
+            _say_where(run_on_videos(cfg, world.device))
+        else:
+            _train_and_test(cfg, world)
         leave(world)
     finally:
         stop_logging()
+
+
+def _train_and_test(cfg: ConfigNode, world: World) -> None:
+    data = _read_indices(cfg, world)
+    finished = True
+    if data.train is not None and data.val is not None:
+        finished = _train(cfg, world, data.train, data.val)
+    if finished and data.test is not None:
+        _test(cfg, world, data.test)
 
 
 def _announce(cfg: ConfigNode, world: World, output: Path) -> None:

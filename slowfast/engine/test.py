@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ from slowfast.datasets.types import TestMedium
 from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.evaluate import Pace, VideoResult, evaluate
 from slowfast.engine.forward import ClipForward
+from slowfast.event_driven.clips import EventDrivenClips, joined
 from slowfast.models import build_model
+from slowfast.models.framewise import FramewiseVideo
 from slowfast.report.results import (
     BEST,
     TestReport,
@@ -75,6 +78,8 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
 def test(cfg: ConfigNode, world: World, dataset: TestMedia) -> tuple[TestReport, list[VideoPrediction]]:
     """Test the weights that `load_test_checkpoint` finds; results in OUTPUT_DIR and as figures and predictions."""
     model = network_to_test(cfg, world.device)
+    if cfg.EVENT.ENABLE and isinstance(model, FramewiseVideo):
+        model = EventDrivenClips.from_config(cfg, model)
     loader = views_loader(cfg, world, dataset)
     ledger = FailureLedger(len(dataset))
     start = time.perf_counter()
@@ -89,6 +94,9 @@ def test(cfg: ConfigNode, world: World, dataset: TestMedia) -> tuple[TestReport,
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
         config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
     )
+    if isinstance(model, EventDrivenClips):
+        savings = joined(world.gather([model.savings]))
+        report = replace(report, macs_saved=savings.macs_saved, active_patches=savings.active_shares)
     if world.is_main:
         _write(cfg, report, predictions, ledger)
     return report, predictions

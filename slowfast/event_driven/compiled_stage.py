@@ -6,7 +6,6 @@ R rows, I input and O output channels of a layer, in panels of 64 output channel
 from __future__ import annotations
 
 import ctypes
-import mmap
 
 import torch
 from torch import nn
@@ -16,7 +15,6 @@ from slowfast.event_driven.products import BFLOAT16, INT8, int8_weights
 from slowfast.models.evmlp import Block, Stage
 
 _PANEL = 64
-_LARGE_PAGE = 2 << 20
 # A stage with so few weights keeps them in a core's cache; its rows are then shared out instead of its weights.
 _CACHED_WEIGHTS = 1 << 20
 
@@ -49,9 +47,9 @@ class CompiledStage:
     def __init__(self, stage: Stage, precision: str, kernels: Kernels) -> None:
         self.kernels, self.precision = kernels, precision
         self.weight_bytes = {BFLOAT16: 2, INT8: 1}.get(precision, 4)
-        self._kept: list[torch.Tensor] = []  # what the structures point to
         embed, blocks = stage[1], stage.blocks
         assert isinstance(embed, nn.Linear)
+        self._kept: list[torch.Tensor] = []  # what the structures point to
         pairs = [(first, last) for block in blocks if isinstance(block, Block) for first, *_, last in [block.fn]]
         self._first = (_Layer * len(pairs))(*(self._layer(first) for first, _ in pairs))
         self._last = (_Layer * len(pairs))(*(self._layer(last) for _, last in pairs))
@@ -84,8 +82,8 @@ class CompiledStage:
         return _Norm(self._keep(norm.weight.detach().float()), self._keep(norm.bias.detach().float()), norm.eps)
 
     def _keep(self, tensor: torch.Tensor) -> int:
-        """Its address; the tensor lives as long as the stage."""
-        self._kept.append(_on_large_pages(tensor))
+        """The address of a contiguous copy, which lives as long as the stage."""
+        self._kept.append(tensor.contiguous().clone())
         return self._kept[-1].data_ptr()
 
 
@@ -93,13 +91,3 @@ def _padded(rows: torch.Tensor) -> torch.Tensor:
     """Rows of zeros appended, to whole panels: (O, ...) -> (O', ...)."""
     missing = -len(rows) % _PANEL
     return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))
-
-
-def _on_large_pages(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy in memory of its own, which the system may map in pages of 2 MiB: read a tenth faster."""
-    size = tensor.numel() * tensor.element_size()
-    memory = mmap.mmap(-1, -(-size // _LARGE_PAGE) * _LARGE_PAGE)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel()).view(tensor.shape)
-    return copy.copy_(tensor)

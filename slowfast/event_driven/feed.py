@@ -13,25 +13,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import av
-import cv2
 import numpy as np
 import torch
 
-from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure
 from slowfast.engine.forward import ClipForward
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.sources import OpenVideo, Source, crops
+from slowfast.event_driven.sources import VIDEO_ERRORS, OpenVideo, Source, crops, reason
 from slowfast.runtime.device import synchronize
 
 AHEAD = 2  # batches that wait for the network at most
 _POLL = 0.1  # seconds between two looks whether to stop
 _JOIN = 12.0  # seconds for the thread to end; a stream may be waiting for data
-# What can be wrong with one video.
-_VIDEO_ERRORS = (DecodeError, av.FFmpegError, OSError, cv2.error, ValueError)
 
 
 @dataclass(frozen=True)
@@ -86,8 +81,8 @@ class _Reading:
                     self.ended, self.error = True, self.video.missing
                 else:
                     self.next.append(frame)
-        except _VIDEO_ERRORS as error:
-            self.ended, self.error = True, _reason(error)
+        except VIDEO_ERRORS as error:
+            self.ended, self.error = True, reason(error)
         self.seen += len(self.next)
 
 
@@ -166,8 +161,8 @@ class Feed:
     def _open(self, source: Source) -> list[_Reading]:
         try:
             video = source.open()
-        except _VIDEO_ERRORS as error:
-            self._put(Closed(source, _failure(source, _reason(error), lost=True)))
+        except VIDEO_ERRORS as error:
+            self._put(Closed(source, _failure(source, reason(error), lost=True)))
             return []
         self._put(Opened(source, video.rate, video.time_base))
         return [_Reading(source, video, crops(video, self.transform, self.limit))]
@@ -200,11 +195,5 @@ class Feed:
         return Batch([one.source for one in members], ticks, images, frames, changes, seconds)
 
 
-def _failure(source: Source, reason: str, lost: bool) -> Failure:
-    return Failure(source.record.index, source.record.name, reason, lost)
-
-
-def _reason(error: Exception) -> str:
-    """An error in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+def _failure(source: Source, why: str, lost: bool) -> Failure:
+    return Failure(source.record.index, source.record.name, why, lost)

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int LANES = 16, VECTORS = 4, PANEL = LANES * VECTORS;  // output channels computed together
 constexpr int TILE = 6;                                          // rows computed together
+constexpr int CACHED = 32768;                                    // bytes of weights that stay while all rows pass
 constexpr int AHEAD = 4096;                                      // bytes by which few rows' weights are fetched ahead
 
 typedef float Floats __attribute__((vector_size(64), aligned(4)));
@@ -33,7 +34,7 @@ inline Ints widen(const int8_t* p) { return __builtin_convertvector(*reinterpret
 inline Floats load(const uint16_t* p) { return (Floats)(widen(p) << 16); }  // bfloat16: a float32's upper half
 inline Floats load(const int8_t* p) { return __builtin_convertvector(widen(p), Floats); }
 inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
-inline Floats all(float value) { return Floats{} + value; }
+inline Floats all(float v) { return Floats{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 
 // exp(x) for x <= 0: 2^n times a polynomial of the rest, to float32's last digits.
 inline Floats exp_negative(Floats x) {
@@ -74,13 +75,28 @@ struct Norm {
 
 enum After { NOTHING, GELU, PLUS_OUT };  // PLUS_OUT: what is at the output already is added
 
-// soon: what to fetch meanwhile, a panel.
+// A piece of a layer's weights: inputs [from, to) of a panel; what the output holds is begun by the first piece.
+template <class W>
+struct Piece {
+  const W* weights;
+  int64_t from, to, panel;
+  bool first, last;
+};
+
+// soon: what to fetch meanwhile, as much as the piece.
 template <class W, After after, int ROWS>
-void tile(const float* x, int64_t x_stride, const Layer& layer, int64_t panel, const char* soon, float* out,
+void tile(const float* x, int64_t x_stride, const Layer& layer, const Piece<W>& piece, const char* soon, float* out,
           int64_t out_stride) {
-  const W* w = static_cast<const W*>(layer.weight) + panel * layer.in * PANEL;
   Floats sums[ROWS][VECTORS] = {};
-  for (int64_t k = 0; k < layer.in; k++, w += PANEL) {
+  float* channels = out + piece.panel * PANEL;
+  bool goes_on = !piece.first || (after == PLUS_OUT && !layer.scale);
+  if (goes_on)
+#pragma GCC unroll 6
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++) sums[r][v] = load(channels + r * out_stride + v * LANES);
+  const W* w = piece.weights;
+  for (int64_t k = piece.from; k < piece.to; k++, w += PANEL) {
     if (soon)
       for (size_t line = 0; line < PANEL * sizeof(W); line += 64, soon += 64) __builtin_prefetch(soon, 0, 2);
     Floats weights[VECTORS];
@@ -97,37 +113,48 @@ void tile(const float* x, int64_t x_stride, const Layer& layer, int64_t panel, c
   for (int r = 0; r < ROWS; r++) {
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) {
-      int64_t channel = panel * PANEL + v * LANES;
-      float* place = out + r * out_stride + channel;
+      float* place = channels + r * out_stride + v * LANES;
       Floats y = sums[r][v];
-      if (layer.scale) y *= load(layer.scale + channel);
-      y += load(layer.bias + channel);
-      if (after == GELU) y = gelu(y);
-      if (after == PLUS_OUT) y += load(place);
+      if (piece.last) {
+        int64_t channel = piece.panel * PANEL + v * LANES;
+        if (layer.scale) y *= load(layer.scale + channel);
+        y += load(layer.bias + channel);
+        if (after == GELU) y = gelu(y);
+        if (after == PLUS_OUT && layer.scale) y += load(place);
+      }
       store(place, y);
     }
   }
 }
 
-// Rows of x times some panels of a layer.
+// Rows of x times some panels of a layer, piece by piece of what the fastest cache holds.
 template <class W, After after>
 void product(const float* x, int64_t x_stride, int64_t rows, const Layer& layer, int64_t first, int64_t last, float* out,
              int64_t out_stride) {
+  constexpr int64_t LENGTH = CACHED / (PANEL * sizeof(W));
+  const W* weights = static_cast<const W*>(layer.weight) + first * layer.in * PANEL;
   for (int64_t panel = first; panel < last; panel++) {
-    const char* weights = static_cast<const char*>(layer.weight) + panel * layer.in * PANEL * sizeof(W);
-    for (int64_t r = 0; r < rows; r += TILE) {
-      // The first rows wait for the weights; the second ones bring the next panel.
-      const char* soon = r == 0 ? weights + AHEAD : r == TILE ? weights + layer.in * PANEL * sizeof(W) : nullptr;
-      const float* in = x + r * x_stride;
-      float* place = out + r * out_stride;
-      switch (rows - r) {
-        case 1: tile<W, after, 1>(in, x_stride, layer, panel, soon, place, out_stride); break;
-        case 2: tile<W, after, 2>(in, x_stride, layer, panel, soon, place, out_stride); break;
-        case 3: tile<W, after, 3>(in, x_stride, layer, panel, soon, place, out_stride); break;
-        case 4: tile<W, after, 4>(in, x_stride, layer, panel, soon, place, out_stride); break;
-        case 5: tile<W, after, 5>(in, x_stride, layer, panel, soon, place, out_stride); break;
-        default: tile<W, after, TILE>(in, x_stride, layer, panel, soon, place, out_stride);
+    for (int64_t from = 0; from < layer.in; from += LENGTH) {
+      int64_t to = layer.scale ? layer.in : std::min(from + LENGTH, layer.in);  // scaled sums cannot be gone on with
+      Piece<W> piece = {weights, from, to, panel, from == 0, to == layer.in};
+      weights += (to - from) * PANEL;
+      for (int64_t r = 0; r < rows; r += TILE) {
+        // The first rows wait for the weights; the second ones bring the next piece.
+        const char* soon = r == 0      ? reinterpret_cast<const char*>(piece.weights) + AHEAD
+                           : r == TILE ? reinterpret_cast<const char*>(weights)
+                                       : nullptr;
+        const float* in = x + r * x_stride;
+        float* place = out + r * out_stride;
+        switch (rows - r) {
+          case 1: tile<W, after, 1>(in, x_stride, layer, piece, soon, place, out_stride); break;
+          case 2: tile<W, after, 2>(in, x_stride, layer, piece, soon, place, out_stride); break;
+          case 3: tile<W, after, 3>(in, x_stride, layer, piece, soon, place, out_stride); break;
+          case 4: tile<W, after, 4>(in, x_stride, layer, piece, soon, place, out_stride); break;
+          case 5: tile<W, after, 5>(in, x_stride, layer, piece, soon, place, out_stride); break;
+          default: tile<W, after, TILE>(in, x_stride, layer, piece, soon, place, out_stride);
+        }
       }
+      if (layer.scale) break;
     }
   }
 }

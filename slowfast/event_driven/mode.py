@@ -42,7 +42,7 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
         return
     if world_size > 1:
         raise ConfigError(
-            "EVENT.ENABLE: event-driven inference on videos works in one process; start it with python, not with torchrun"
+            "EVENT.ENABLE: event-driven inference on videos works in one process; start it without torchrun"
         )
     place = cfg.DATA.PATH_PREFIX
     if not place:

@@ -16,7 +16,10 @@ from typing import Protocol
 import av
 import cv2
 import numpy as np
+from cv2.utils import logging
 
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST, FrameSpec, dataset_spec
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
@@ -30,6 +33,10 @@ from slowfast.prepare.timing import choose_timing
 _VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference is for videos")
 _WAIT = 10.0  # seconds for a stream to open and for its next data
 _USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
+
+
+# What can be wrong with one video.
+VIDEO_ERRORS = (DecodeError, av.FFmpegError, OSError, cv2.error, ValueError)
 
 
 class OpenVideo(Protocol):
@@ -96,6 +103,35 @@ def crops(video: OpenVideo, transform: ViewTransform, limit: int) -> Iterator[tu
         yield tick, scaled[0, top : top + size, left : left + size]
 
 
+def read_crops(source: Source, transform: ViewTransform, limit: int) -> tuple[np.ndarray, str | None]:
+    """The crops uint8 (K, S, S, 3) of a video's first frames, as above, and what of them could not be read.
+
+    Raises DecodeError where there is none, and any of VIDEO_ERRORS.
+    """
+    video = source.open()
+    try:
+        images = [image for _, image in crops(video, transform, limit)]
+        missing = video.missing
+    finally:
+        video.close()
+    if not images:
+        raise DecodeError("no frame can be decoded")
+    return np.stack(images), missing
+
+
+def centre_crop(cfg: ConfigNode) -> ViewTransform:
+    """How the evaluation of the test's images scales and crops."""
+    spec = dataset_spec(cfg, TEST)
+    assert isinstance(spec, FrameSpec)  # as the network's input was checked
+    return spec.view_transform(cfg, 1)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
+
+
 class FileFrames:
     """The frames of a file, decoded once from its start to its end."""
 
@@ -149,12 +185,11 @@ class CameraFrames:
     missing = None
 
     def __init__(self, number: int) -> None:
-        level = cv2.getLogLevel()
-        cv2.setLogLevel(0)  # the error below says it
+        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the error below says it
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
-            cv2.setLogLevel(level)
+            logging.setLogLevel(level)
         if not self._capture.isOpened():
             self._capture.release()
             raise DecodeError(f"camera {number} cannot be opened: it is not there, in use, or not allowed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +17,11 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.sampling import scaled_size
-from slowfast.errors import DataError, UserError
-from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
+from slowfast.errors import UserError
+from slowfast.prepare.collection import Job
+from slowfast.prepare.convert import Converted, Written, convert_videos
 from slowfast.prepare.encode import part_owner
-from slowfast.prepare.pool import run_in_processes
 from slowfast.prepare.timing import choose_timing
-from slowfast.runtime.progress import Progress
 
 TEMPLATE = "{:05d}.jpg"
 PART = ".frames"  # in the names of unfinished folders
@@ -44,43 +42,13 @@ class FrameSettings:
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """What a run left behind: names of videos below the source folder."""
-
-    done: int
-    already_there: int
-    damaged: dict[str, str]  # whole as far as readable -> what was lost
-    failed: dict[str, str]  # -> reason
-    seconds: float
-
-
-def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Extracted:
+def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Converted:
     """Write the frames of all videos below `source` to folders below `target`: a/b.mp4 to a/b/00001.jpg and so on.
 
     A folder appears whole or not at all; one that is there already is left as it is. Raises UserError for wrong folders
     and for a disk that does not take the files, DataError when no video at all can be read.
     """
-    started = time.monotonic()
-    check_folders(source, target)
-    jobs = find_jobs(source, target)
-    remove_left_behind(target, PART)
-    todo = [job for job in jobs if not frame_folder(job).is_dir()]
-    damaged: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    progress = Progress("extracted", len(jobs), "videos", True, max(len(jobs) // 20, 1), len(jobs) - len(todo))
-    for job, result in run_in_processes(partial(_extract_one, settings), todo, workers):
-        if isinstance(result, _Written) and result.damage is not None:
-            damaged[job.name] = result.damage
-        elif not isinstance(result, _Written):
-            failed[job.name] = str(result)
-        progress.advance(f"failed {len(failed)}")
-    progress.close()
-    if len(failed) == len(jobs):
-        name, reason = next(iter(failed.items()))
-        raise DataError(f"none of {len(jobs)} videos could be read, {name} for one: {reason}")
-    there = len(jobs) - len(todo)
-    return Extracted(len(todo) - len(failed), there, damaged, failed, time.monotonic() - started)
+    return convert_videos(source, target, PART, frame_folder, partial(_extract_one, settings), "extracted", workers)
 
 
 def frame_folder(job: Job) -> Path:
@@ -88,14 +56,7 @@ def frame_folder(job: Job) -> Path:
     return job.target.with_suffix("")
 
 
-@dataclass(frozen=True)
-class _Written:
-    """A video's frames are written."""
-
-    damage: str | None  # what could not be read of the video
-
-
-def _extract_one(settings: FrameSettings, job: Job) -> _Written | str:
+def _extract_one(settings: FrameSettings, job: Job) -> Written | str:
     """Extract one video: what of it was damaged, or why it cannot be read. Runs in a process of the pool."""
     folder = frame_folder(job)
     part = folder.with_name(f".{folder.name}{PART}.{part_owner()}.part")
@@ -110,7 +71,7 @@ def _extract_one(settings: FrameSettings, job: Job) -> _Written | str:
         raise UserError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return _Written(damage)
+    return Written(damage)
 
 
 def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | None:

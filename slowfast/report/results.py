@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from slowfast.datasets.types import Failure
 
@@ -55,6 +56,7 @@ class TestReport:
 
     With fewer than five classes, top5 takes as many as there are (`k`). top1_view and top1_view_std are the mean and
     standard deviation, over views, of the accuracy of one view of each video alone; failed videos count as wrong.
+    macs_saved and active_patches (of each stage) are in %, of event-driven tests only.
     """
 
     __test__ = False  # not a pytest class
@@ -74,6 +76,8 @@ class TestReport:
     config_digest: str
     top1_view: float = 0.0
     top1_view_std: float = 0.0
+    macs_saved: float | None = None
+    active_patches: Sequence[float] | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -109,7 +113,7 @@ def summarize(
     )
 
 
-def _single_views(predictions: Sequence[VideoPrediction], views: int) -> dict[str, float]:
+def _single_views(predictions: Sequence[VideoPrediction], views: int) -> dict[str, Any]:
     """Accuracy of each view alone, in %: its mean and its standard deviation (0 for one view)."""
     hits = [sum(v.label == v.views[view] for v in predictions if len(v.views) == views) for view in range(views)]
     shares = [100.0 * count / max(len(predictions), 1) for count in hits]
@@ -137,8 +141,9 @@ def library_versions() -> dict[str, str]:
 
 
 def write_results(report: TestReport, path: Path) -> None:
-    """Write test_results.json."""
-    write_whole(path, json.dumps(asdict(report), indent=2) + "\n")
+    """Write test_results.json; what does not apply is left out."""
+    given = {name: value for name, value in asdict(report).items() if value is not None}
+    write_whole(path, json.dumps(given, indent=2) + "\n")
 
 
 def write_predictions(predictions: Iterable[VideoPrediction], class_names: Sequence[str], path: Path) -> None:

@@ -29,6 +29,12 @@ def results_table(report: TestReport) -> str:
             (f"top-{report.k} of those read", f"{report.top5_read:.2f} %"),
         ]
         rows.insert(5, ("failed", f"{report.failed}"))
+    if report.macs_saved is not None and report.active_patches is not None:
+        active = " ".join(f"{share:.1f}" for share in report.active_patches)
+        rows[2:2] = [
+            ("multiply-adds saved", f"{report.macs_saved:.1f} %"),
+            ("patches computed", f"{active} % of each stage"),
+        ]
     if report.views * report.crops > 1:
         rows.insert(2, ("top-1 of one view", f"{report.top1_view:.2f} +- {report.top1_view_std:.2f} %"))
     rows = list(dict(rows).items())  # with a single class top-5 is top-1: said once
@@ -38,9 +44,10 @@ def results_table(report: TestReport) -> str:
 def files_table(files: Mapping[str, Path]) -> str:
     """Where each output file is: what it holds -> its path; a path too long for the line loses its beginning."""
     room = WIDTH - 2 - max(map(len, files), default=0)
-    rows = [(what, _tail(str(path), room)) for what, path in files.items()]
+    rows = [(what, tail(str(path), room)) for what, path in files.items()]
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
-def _tail(text: str, room: int) -> str:
+def tail(text: str, room: int) -> str:
+    """The text, or where it is longer than `room` characters its end."""
     return text if len(text) <= room else "..." + text[len(text) - room + 3 :]

@@ -14,6 +14,7 @@ from slowfast.datasets.dvs.events import EventColumns
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R G B
 DARK = 10.0  # added to the intensity, of 255, before the logarithm: dark pixels are not infinitely sensitive
+NO_EVENTS = EventColumns(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
 
 
 class EventSimulator:
@@ -48,36 +49,35 @@ class EventSimulator:
         self._before, self._time = now, time
         if before is None:
             self._level, self._fired = now.copy(), np.full(now.shape, -np.inf)
-            return EventColumns(*(np.empty(0, np.int64),) * 2, np.empty(0), np.empty(0, np.int64))
+            return NO_EVENTS
         if time <= start:
             raise ValueError(f"frames must come in the order of their times: {time} after {start}")
         events = self._crossings(before, now, start, time)
         return EventColumns.join(events, self._background(now.shape, start, time)) if self.noise else events
 
     def _crossings(self, before: np.ndarray, now: np.ndarray, start: float, end: float) -> EventColumns:
-        """All pixels' firing, threshold by threshold."""
+        """All pixels' firing, threshold by threshold: a pixel's events come in the order of their times."""
         found: list[tuple[np.ndarray, ...]] = []
         for sign, step in ((1, self.threshold[0]), (-1, self.threshold[1])):
             count = np.floor(sign * (now - self._level) / step + 1e-9).clip(min=0).astype(np.int64)
             for k in range(1, int(count.max(initial=0)) + 1):
                 y, x = np.nonzero(count >= k)
-                level = self._level[y, x] + sign * k * step
                 change = now[y, x] - before[y, x]
-                share = np.where(change == 0, 1.0, (level - before[y, x]) / np.where(change == 0, 1.0, change))
-                found.append((x, y, start + share.clip(0, 1) * (end - start), np.full(len(x), sign > 0, np.int64)))
+                way = self._level[y, x] + sign * k * step - before[y, x]
+                share = np.where(change == 0, 1.0, way / np.where(change == 0, 1.0, change)).clip(0, 1)
+                found.append(self._rested(x, y, start + share * (end - start), sign))
             self._level += sign * count * step
-        x, y, t, p = (np.concatenate(columns) for columns in zip(*found, strict=True)) if found else ([],) * 4
-        events = EventColumns(np.asarray(x, np.int64), np.asarray(y, np.int64), np.asarray(t), np.asarray(p, np.int64))
-        return self._rested(events.at(events.t)) if self.refractory else events.at(events.t)
+        if not found:
+            return NO_EVENTS
+        x, y, t, p = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        return EventColumns(x, y, t, p).at(t)
 
-    def _rested(self, events: EventColumns) -> EventColumns:
-        """Those whose pixel has not fired within the refractory time."""
-        kept = np.ones(len(events), bool)
-        for i, (x, y, t) in enumerate(zip(events.x, events.y, events.t, strict=True)):
-            kept[i] = t - self._fired[y, x] >= self.refractory
-            if kept[i]:
-                self._fired[y, x] = t
-        return events.take(kept)
+    def _rested(self, x: np.ndarray, y: np.ndarray, t: np.ndarray, sign: int) -> tuple[np.ndarray, ...]:
+        """The events of different pixels, of those that have not fired within the refractory time."""
+        kept = t - self._fired[y, x] >= self.refractory
+        x, y, t = x[kept], y[kept], t[kept]
+        self._fired[y, x] = t
+        return x, y, t, np.full(len(x), int(sign > 0), np.int64)
 
     def _background(self, shape: tuple[int, ...], start: float, end: float) -> EventColumns:
         """Events of noise, anywhere and at any time."""

@@ -1,0 +1,95 @@
+"""Videos as the network sees them, with the changed patches outlined and the best classes written on every frame.
+
+K frames of each of S videos, n x n patches of the first stage, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from slowfast.config.node import ConfigNode
+from slowfast.event_driven.feed import Batch, Opened
+from slowfast.event_driven.network import PatchNetwork
+from slowfast.event_driven.sources import Source
+from slowfast.predict.annotate import NAME_ROOM
+from slowfast.predict.media import target_files
+from slowfast.report.annotate import VideoFile, draw_lines, even_sides
+from slowfast.report.results import BEST
+
+SHOWN_SIDE = 448  # pixels at least, so that text can be read
+OUTLINE = (255, 210, 0)  # R G B
+FOLDER = "annotated"
+
+
+class AnnotatedVideos:
+    """The files that are being written, one a video; none without `targets`."""
+
+    def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str]) -> None:
+        """targets: of each source's index; names: of the classes."""
+        self.network, self.targets, self.names = network, targets, names
+        self._open: dict[int, VideoFile] = {}
+
+    @classmethod
+    def from_config(
+        cls, cfg: ConfigNode, network: PatchNetwork, sources: Sequence[Source], names: Sequence[str]
+    ) -> AnnotatedVideos:
+        """As EVENT.ANNOTATE says, in a folder of OUTPUT_DIR."""
+        records = [source.record for source in sources if cfg.EVENT.ANNOTATE]
+        files = target_files(records, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4")
+        return cls(network, {record.index: file for record, file in zip(records, files, strict=True)}, names)
+
+    @property
+    def written(self) -> dict[str, Path]:
+        """What there is, and where."""
+        folder = next((target.parent for target in self.targets.values()), None)
+        return {"videos with changed patches and classes": folder} if folder is not None else {}
+
+    def open(self, opened: Opened) -> None:
+        """A video begins."""
+        index = opened.source.record.index
+        if index in self.targets:
+            self._open[index] = VideoFile(self.targets[index], opened.rate, opened.time_base)
+
+    def write(self, batch: Batch, logits: torch.Tensor) -> None:
+        """The next frames of some videos and their logits (K, S, C)."""
+        for s, source in enumerate(batch.sources):
+            if (file := self._open.get(source.record.index)) is None:
+                continue
+            for k, tick in enumerate(batch.ticks[s]):
+                changed = self.network.as_map(batch.changes.mask[k, s, :, None], 0)[:, :, 0]  # n n
+                image = draw_patches(batch.images[k, s].numpy(), changed.cpu().numpy())
+                file.write(draw_lines(even_sides(image), self._lines(logits[k, s])), tick)
+
+    def _lines(self, logits: torch.Tensor) -> list[str]:
+        scores, classes = logits.softmax(0).topk(min(BEST, len(logits)))
+        best = zip(scores.tolist(), classes.tolist(), strict=True)
+        return [f"{100 * score:5.1f} %  {self.names[label][:NAME_ROOM]}" for score, label in best]
+
+    def close(self, source: Source) -> None:
+        """A video has ended."""
+        if (file := self._open.pop(source.record.index, None)) is not None:
+            file.__exit__(None)
+
+    def __enter__(self) -> AnnotatedVideos:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._open.values():
+            file.__exit__(None)  # what was looked at until now is whole
+
+
+def draw_patches(image: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """A larger image uint8 (z side, z side, 3) of (side, side, 3) with the patches that bool (n, n) marks outlined."""
+    side, patch = len(image), len(image) // len(changed)
+    zoom = -(-SHOWN_SIDE // side)
+    larger = cv2.resize(image, (zoom * side, zoom * side), interpolation=cv2.INTER_LINEAR)
+    step = zoom * patch
+    for row, column in np.argwhere(changed):
+        corner = (int(column) * step, int(row) * step)
+        cv2.rectangle(larger, corner, (corner[0] + step - 1, corner[1] + step - 1), OUTLINE, 1)
+    return larger

@@ -1,0 +1,85 @@
+"""A framewise evMLP on the clips of a test, event-driven inside each clip.
+
+B clips, T frames, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.event_driven.activity import whole_macs
+from slowfast.event_driven.engine import EventDrivenInference
+from slowfast.models.framewise import FramewiseVideo
+from slowfast.models.inputs import CLIPS
+
+
+@dataclass
+class Savings:
+    """How much of the whole network's work was done. It is of `frames` frames; counts are summed over them."""
+
+    counts: list[int]  # patches of each stage in a frame
+    whole_macs: int  # multiply-adds of a whole frame
+    frames: int = 0
+    macs: int = 0
+    active: list[int] = field(default_factory=list)  # patches computed of each stage
+
+    def add(self, active: torch.Tensor, macs: torch.Tensor) -> None:
+        """Of more frames: patches computed (..., stages) and multiply-adds (...)."""
+        of_stages = active.flatten(0, -2).sum(0).tolist()
+        self.active = [a + b for a, b in zip(self.active or [0] * len(of_stages), of_stages, strict=True)]
+        self.macs += int(macs.sum())
+        self.frames += macs.numel()
+
+    @property
+    def macs_saved(self) -> float:
+        """%, of the whole network's multiply-adds; 0 of no frames."""
+        return 100 * (1 - self.macs / (self.frames * self.whole_macs)) if self.frames else 0.0
+
+    @property
+    def active_shares(self) -> list[float]:
+        """%, patches computed of each stage."""
+        pairs = zip(self.active, self.counts, strict=False)
+        return [100 * active / (self.frames * count) for active, count in pairs]
+
+
+def joined(parts: Iterable[Savings]) -> Savings:
+    """The savings of several processes together."""
+    first, *others = parts
+    total = Savings(first.counts, first.whole_macs, first.frames, first.macs, list(first.active))
+    for part in others:
+        total.frames, total.macs = total.frames + part.frames, total.macs + part.macs
+        if part.active:
+            total.active = [a + b for a, b in zip(total.active or [0] * len(part.active), part.active, strict=True)]
+    return total
+
+
+class EventDrivenClips(nn.Module):
+    """In the place of a framewise network: float (B, 3, T, H, W) -> logits (B, C), the mean over a clip's frames.
+
+    Each clip is a stream of its own that starts with its first frame. `savings` grows with each call.
+    """
+
+    TAKES = CLIPS
+
+    def __init__(self, engine: EventDrivenInference) -> None:
+        super().__init__()
+        self.engine = engine
+        self.savings = Savings(engine.network.counts, whole_macs(engine.network))
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, model: FramewiseVideo) -> EventDrivenClips:
+        """As EVENT says, with the weights of a framewise network. Raises ConfigError for another than evMLP."""
+        return cls(EventDrivenInference.from_config(cfg, model.image))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = x.permute(2, 0, 1, 3, 4)  # T B 3 H W
+        self.engine.reset()
+        with torch.autocast(x.device.type, enabled=False):  # EVENT.PRECISION says which numbers to use
+            results = self.engine.run(frames.float(), range(len(x)))
+        self.savings.add(results.active, results.macs)
+        return results.logits.mean(0)

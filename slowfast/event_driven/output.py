@@ -1,0 +1,186 @@
+"""What event-driven inference on videos leaves: a table on the screen, JSON, CSV files and a picture of each video."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.types import Failure, Record
+from slowfast.engine.checkpoint import find_last
+from slowfast.event_driven.activity import Figures, VideoActivity, figures
+from slowfast.event_driven.network import PatchNetwork
+from slowfast.predict.media import UNLABELLED, target_files
+from slowfast.report.activity import draw_activity
+from slowfast.report.plotting import PlotsUnavailable
+from slowfast.report.results import library_versions, write_csv, write_whole
+from slowfast.report.tables import tail
+from slowfast.runtime.logging import get_logger
+
+RESULTS, VIDEOS, FRAMES, PICTURES = "event_results.json", "event_videos.csv", "event_frames.csv", "activity"
+SHOWN = 20  # videos in the table on the screen
+NAME_ROOM = 16  # characters of a video's name in it
+DIGITS = 6  # significant ones in files
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A pass over videos. videos, pictures (their first frames uint8 (P, P, 3)): of those read, by index."""
+
+    cfg: ConfigNode
+    network: PatchNetwork
+    videos: dict[int, VideoActivity]
+    pictures: dict[int, np.ndarray]
+    names: Sequence[str]  # of the classes
+    failures: list[Failure]
+    elapsed: float  # seconds
+
+    def of(self, video: VideoActivity) -> Figures:
+        """One video's figures."""
+        return figures([video], self.network)
+
+    @property
+    def all(self) -> Figures:
+        """All videos' together."""
+        return figures(list(self.videos.values()), self.network, self.elapsed)
+
+
+# ------------------------------------------------------------------ the screen
+_HEADING = (
+    ("", "", "active patches %", "saved", "frames/s", ""),
+    ("video", "frames", "stages 1, 2, ..", "%", "net", "all"),
+)
+_COMPARED = (("whole", "times", "same", "error", ""), ("net", "faster", "top-1 %", "mean", "max"))
+
+
+def report_table(report: RunReport) -> str:
+    """A line a video, the first SHOWN, and one for all; some 100 columns wide with six stages."""
+    compared = report.all.whole_fps is not None
+    rows = [[*line, *(more if compared else ())] for line, more in zip(_HEADING, _COMPARED, strict=True)]
+    shown = list(report.videos.values())[:SHOWN]
+    rows += [_row(Path(video.name).name or video.name, report.of(video)) for video in shown]
+    if len(report.videos) > 1:
+        rows.append(_row(f"all {len(report.videos)}", report.all))
+    align = ("left", *("right",) * (len(rows[0]) - 1))
+    lines = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align).splitlines()
+    lines.insert(len(_HEADING), "-" * max(map(len, lines)))
+    more = len(report.videos) - SHOWN
+    lines += [f"{more} more videos in {VIDEOS}"] if more > 0 else []
+    lost = sum(failure.lost for failure in report.failures)
+    lines += [f"{lost} could not be read: failed.csv"] if lost else []
+    lines.append("saved: multiply-adds; net: gate and network, frames decoded before; all: with decoding and all else")
+    lines += ["error: |difference of logits| / largest |logit|"] if compared else []
+    return "\n".join(lines)
+
+
+def _row(name: str, of: Figures) -> list[str]:
+    active = " ".join(f"{share:.0f}" for share in of.active)
+    row = [tail(name, NAME_ROOM), str(of.frames), active, f"{of.macs_saved:.1f}"]
+    row += [f"{of.event_fps:.0f}", f"{of.end_to_end_fps:.0f}"]
+    if of.whole_fps is not None:
+        row += [f"{of.whole_fps:.0f}", f"{of.speed_up:.2f}", f"{of.top1_agreement:.1f}"]
+        row += [f"{of.logit_error_mean:.3f}", f"{of.logit_error_max:.3f}"]
+    return row
+
+
+# ------------------------------------------------------------------ files
+def report_files(report: RunReport, output: Path) -> dict[str, Path]:
+    """Write all of them; what each is and where."""
+    files = {"all figures": output / RESULTS, "a line a video": output / VIDEOS, "a line a frame": output / FRAMES}
+    write_whole(output / RESULTS, json.dumps(_as_json(report), indent=1) + "\n")
+    _write_videos(report, output / VIDEOS)
+    _write_frames(report, output / FRAMES)
+    if report.failures:
+        files["what could not be read"] = output / "failed.csv"
+    return files | _draw(report, output / PICTURES)
+
+
+def _as_json(report: RunReport) -> dict[str, Any]:
+    cfg = report.cfg
+    weights = cfg.TEST.CHECKPOINT_FILE_PATH or find_last(cfg.OUTPUT_DIR) or "random"
+    device = report.network.device
+    return {
+        "model": cfg.MODEL.MODEL_NAME,
+        "weights": str(weights),
+        "settings": dict(cfg.EVENT),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": library_versions(),
+        "all": _rounded(report.all),
+        "videos": [
+            {"path": video.name, "class": report.names[video.common_answer()]} | _rounded(report.of(video))
+            for video in report.videos.values()
+        ],
+        "failed": [{"path": f.name, "lost": f.lost, "reason": f.reason} for f in report.failures],
+    }
+
+
+def _rounded(of: Figures) -> dict[str, Any]:
+    """To DIGITS significant digits; what was not measured left out."""
+    given = {name: value for name, value in asdict(of).items() if value is not None}
+    return {
+        name: [_digits(v) for v in value] if isinstance(value, list) else _digits(value)
+        for name, value in given.items()
+    }
+
+
+def _digits(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+
+
+def _write_videos(report: RunReport, path: Path) -> None:
+    stages = [f"active_{n}" for n in range(1, 1 + len(report.network.stages))]
+    rest = ["macs_saved", "event_fps", "end_to_end_fps", "whole_fps", "speed_up", "top1_agreement"]
+    rest += ["logit_error_mean", "logit_error_max"]
+    rows = []
+    for video in report.videos.values():
+        of = _rounded(report.of(video))
+        figures_of = (of.get(name, "") for name in rest)
+        rows.append((video.name, of["frames"], *of["active"], *figures_of, report.names[video.common_answer()]))
+    write_csv(path, ("path", "frames", *stages, *rest, "class"), rows)
+
+
+def _write_frames(report: RunReport, path: Path) -> None:
+    """Patches computed of each stage and so on; class is the number of the best one."""
+    stages = [f"active_{n}" for n in range(1, 1 + len(report.network.stages))]
+    rows = [(video.name, *row) for video in report.videos.values() for row in _frame_rows(video)]
+    write_csv(
+        path, ("path", "frame", *stages, "macs", "class", "same_class", "logit_error_mean", "logit_error_max"), rows
+    )
+
+
+def _frame_rows(video: VideoActivity) -> list[tuple[object, ...]]:
+    active, macs, answers = (np.concatenate(chunks) for chunks in (video.active, video.macs, video.answers))
+    compared: list[tuple[object, ...]] = [("", "", "")] * len(macs)
+    if video.agreement:
+        compared = [
+            (int(same), f"{mean:.{DIGITS}g}", f"{largest:.{DIGITS}g}")
+            for chunk in video.agreement
+            for same, mean, largest in zip(chunk.same, chunk.mean, chunk.largest, strict=True)
+        ]
+    return [(k, *active[k].tolist(), macs[k], answers[k], *compared[k]) for k in range(len(macs))]
+
+
+def _draw(report: RunReport, folder: Path) -> dict[str, Path]:
+    records = [Record(index, Path(video.name), video.name, UNLABELLED) for index, video in report.videos.items()]
+    try:
+        for record, picture in zip(records, target_files(records, folder, ".png"), strict=True):
+            video = report.videos[record.index]
+            assert video.times_active is not None
+            times = report.network.as_map(video.times_active[:, None].to(report.network.device), 0)[:, :, 0]
+            shares = 100 * np.concatenate(video.active) / report.network.counts  # K stages
+            of = report.of(video)
+            note = f"{of.frames} frames, {of.macs_saved:.1f} % of the multiply-adds saved"
+            heat = times.cpu().numpy() / of.frames
+            draw_activity(report.pictures[record.index], heat, shares, record.path.name, note, picture)
+    except PlotsUnavailable as error:
+        get_logger().warning(f"no pictures of the activity: {error}")
+        return {}
+    return {"activity over time and place": folder}

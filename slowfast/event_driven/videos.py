@@ -1,0 +1,170 @@
+"""Event-driven inference on videos, frame after frame, beside the whole network on the same frames.
+
+K frames of each of S videos in a batch, C classes.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST
+from slowfast.datasets.failures import FailureLedger
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.test import network_to_test
+from slowfast.errors import DataError
+from slowfast.event_driven.activity import VideoActivity
+from slowfast.event_driven.annotate import AnnotatedVideos
+from slowfast.event_driven.engine import EventDrivenInference
+from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
+from slowfast.event_driven.output import RunReport, report_files, report_table
+from slowfast.event_driven.sources import Source, Sources, centre_crop, find_sources
+from slowfast.models.linear import pack_linears
+from slowfast.predict.predictor import names_of_classes
+from slowfast.report.results import write_failed
+from slowfast.runtime.device import synchronize
+from slowfast.runtime.logging import get_logger
+from slowfast.runtime.progress import Progress
+from slowfast.runtime.stop_signal import StopSignal
+
+Output = TypeVar("Output")
+_LIVE_EVERY = 5.0  # seconds between two lines about a camera or stream
+
+
+def run_on_videos(cfg: ConfigNode, device: torch.device) -> dict[str, Path]:
+    """Look at the videos of DATA.PATH_PREFIX; results in OUTPUT_DIR, what each is and where is given back.
+
+    Ctrl-C and SIGTERM end it; the report is then of what was done until then. Raises DataError where nothing was read.
+    """
+    names = names_of_classes(cfg)
+    sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
+    run = VideoRun(cfg, device, sources, names)
+    with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
+        report = run.run(lambda: stop.seen)
+    output = Path(cfg.OUTPUT_DIR)
+    write_failed(report.failures, output / "failed.csv")
+    if not report.videos:
+        raise DataError(_nothing(report, sources))
+    get_logger().info("\n" + report_table(report))
+    return report_files(report, output) | run.annotated.written
+
+
+class VideoRun:
+    """One pass over all videos."""
+
+    def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
+        self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
+        self.model = network_to_test(cfg, device)
+        pack_linears(self.model)
+        self.engine = EventDrivenInference.from_config(cfg, self.model)
+        self.activity: dict[int, VideoActivity] = {}
+        self.pictures: dict[int, torch.Tensor] = {}  # the first frame of each video, uint8 (P, P, 3)
+        self.ledger = FailureLedger(sources.count)
+        self.annotated = AnnotatedVideos.from_config(cfg, self.engine.network, sources.videos, names)
+        self.batches, self._said = 0, 0.0
+
+    def run(self, stopped: Callable[[], bool]) -> RunReport:
+        """Look at every video until its end, or until `stopped`."""
+        event = self.cfg.EVENT
+        forward = ClipForward.from_config(self.cfg, self.device, TEST)
+        self._warm_up()
+        self.ledger.add(self.sources.refused)
+        feed = Feed(self.engine, centre_crop(self.cfg), forward, event.STREAMS, event.CHUNK, event.MAX_FRAMES)
+        count = len(self.sources.videos)
+        progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
+        start = time.perf_counter()
+        with ExitStack() as at_end:
+            at_end.callback(progress.close)
+            at_end.enter_context(self.annotated)
+            for message in feed.messages(self.sources.videos):
+                self._take(message, progress)
+                if stopped():
+                    get_logger().warning("stopped by a signal: the report is of what was done until now")
+                    break
+        elapsed = time.perf_counter() - start
+        read = {index: video for index, video in self.activity.items() if video.frames}
+        pictures = {index: self.pictures[index].numpy() for index in read}
+        return RunReport(self.cfg, self.engine.network, read, pictures, self.names, self.ledger.all, elapsed)
+
+    def _take(self, message: Message, progress: Progress) -> None:
+        if isinstance(message, Opened):
+            self.activity[message.source.record.index] = VideoActivity(message.source.record.name, time.perf_counter())
+            self.annotated.open(message)
+        elif isinstance(message, Batch):
+            self._compute(message)
+        else:
+            self._close(message)
+            progress.advance(message.source.record.name)
+
+    def _close(self, message: Closed) -> None:
+        self.annotated.close(message.source)
+        self.ledger.add([message.failure] if message.failure else [])
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """The first call of anything takes longer."""
+        side = self.engine.network.side
+        frames = torch.zeros(1, 1, 3, side, side, device=self.device)
+        for value in (0.0, 9.0):
+            self.engine.run(frames + value, ["warm-up"])
+            self.model(frames[0])
+        self.engine.reset("warm-up")
+
+    @torch.inference_mode()
+    def _compute(self, batch: Batch) -> None:
+        self.batches += 1
+        whole, whole_seconds = None, 0.0
+        first = self.batches % 2 == 0  # they take turns, so that neither always finds the other's caches
+        if self.cfg.EVENT.COMPARE and first:
+            whole, whole_seconds = self._whole(batch.frames)
+        results, seconds = self._timed(lambda: self.engine.compute(batch.changes))
+        if self.cfg.EVENT.COMPARE and not first:
+            whole, whole_seconds = self._whole(batch.frames)
+        self.annotated.write(batch, results.logits)
+        for s, source in enumerate(batch.sources):
+            video = self.activity[source.record.index]
+            self.pictures.setdefault(source.record.index, batch.images[0, s])
+            its = whole[:, s] if whole is not None else None
+            video.add(results.active[:, s], results.macs[:, s], batch.changes.mask[:, s], results.logits[:, s], its)
+            video.event_seconds += (seconds + batch.detect_seconds) / len(batch.sources)
+            video.whole_seconds += whole_seconds / len(batch.sources)
+            video.elapsed = time.perf_counter() - video.began
+            self._say(source, video)
+
+    def _whole(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The whole network's logits (K, S, C) of frames (K, S, 3, P, P), and the seconds it took."""
+        logits, seconds = self._timed(lambda: self.model(frames.flatten(0, 1)))
+        return logits.float().unflatten(0, frames.shape[:2]), seconds
+
+    def _timed(self, work: Callable[[], Output]) -> tuple[Output, float]:
+        synchronize(self.device)
+        start = time.perf_counter()
+        output = work()
+        synchronize(self.device)
+        return output, time.perf_counter() - start
+
+    def _say(self, source: Source, video: VideoActivity) -> None:
+        """A line now and then about a video that need not end."""
+        now = time.perf_counter()
+        if source.live and now - self._said >= _LIVE_EVERY:
+            self._said = now
+            active = 100 * video.active[-1].mean(0)[0] / self.engine.network.counts[0]
+            best = self.names[int(video.answers[-1][-1])]
+            get_logger().info(f"{video.name}: {video.frames} frames, {active:.0f} % of patches active, {best}")
+
+
+def _nothing(report: RunReport, sources: Sources) -> str:
+    if not sources.count:
+        return f"DATA.PATH_PREFIX {report.cfg.DATA.PATH_PREFIX}: there is no video"
+    lost = [failure for failure in report.failures if failure.lost]
+    if not lost:
+        return "stopped before a frame was looked at"
+    first = f"{lost[0].name}: {lost[0].reason}"
+    return first if sources.count == 1 else f"none of {sources.count} videos can be read; the first: {first}"

@@ -1,0 +1,1 @@
+"""Classifying streams of events as they come."""

@@ -1,0 +1,78 @@
+"""Event recordings as frames for networks of videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from event_files import SENSOR, event_settings, write_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.validate import validate
+from slowfast.datasets import build_loader
+from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.frames import EventFramesReader, event_frames
+from slowfast.errors import ConfigError
+
+
+def events(n: int, seed: int) -> EventColumns:
+    rng = np.random.default_rng(seed)
+    x, y, p = (rng.integers(0, limit, n) for limit in (SENSOR[1], SENSOR[0], 2))
+    return EventColumns(x, y, np.sort(rng.uniform(5, 100, n)), p)
+
+
+def plainly(e: EventColumns, frames: int, kind: str) -> np.ndarray:
+    """Event by event."""
+    grid = np.zeros((frames, 2, *SENSOR))
+    duration = e.t[-1] - e.t[0] or 1e-9
+    for x, y, t, p in zip(e.x, e.y, e.t, e.p, strict=True):
+        at = (t - e.t[0]) / duration * frames
+        if kind == "counts":
+            grid[min(int(at), frames - 1), p, y, x] += 1
+            continue
+        for frame in range(frames):
+            place = min(max(at - 0.5, 0), frames - 1)
+            grid[frame, p, y, x] += max(0, 1 - abs(place - frame))
+    return grid
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(1, 60), frames=st.integers(1, 7), kind=st.sampled_from(["counts", "voxels"]), seed=st.integers(0, 99)
+)
+def test_equals_adding_event_by_event(n: int, frames: int, kind: str, seed: int) -> None:
+    e = events(n, seed)
+    found = event_frames(e, SENSOR, frames, kind)
+    np.testing.assert_allclose(found, plainly(e, frames, kind), atol=1e-4)
+    assert found.sum() == pytest.approx(n, rel=1e-4)
+
+
+def test_a_reader_like_a_video(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    path = tmp_path / "data" / "a" / "000.npz"
+    with EventFramesReader(path, SENSOR, 1e-6, 4, "counts", 10.0) as reader:
+        decoded = reader.read([[0, 1, 2, 3]])
+    assert decoded.frames.shape == (4, *SENSOR, 3) and decoded.frames.dtype == np.uint8 and decoded.missing is None
+    assert decoded.rows.tolist() == [[0, 1, 2, 3]]
+    assert decoded.frames[..., 0].sum() / 10 + decoded.frames[..., 2].sum() / 10 == 60
+    with EventFramesReader(path, SENSOR, 1e-6, 4, "counts", 200.0) as reader:
+        assert reader.read([0]).frames.max() == 200 or reader.read([0]).frames.max() == 255
+
+
+def test_clips_for_any_network_of_videos(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    cfg = get_cfg()
+    cfg.merge_from_list(event_settings(tmp_path / "data", tmp_path / "out"))
+    cfg.merge_from_list(["TRAIN.DATASET", "dvsframes", "TEST.DATASET", "dvsframes", "MODEL.MODEL_NAME", "MorphMLP"])
+    sizes = ["DATA.NUM_FRAMES", 4, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32]
+    cfg.merge_from_list([*sizes, "DATA.TRAIN_JITTER_SCALES", "[32,36]", "MORPH.SEGMENT_DIM", "[8,4,2,1]"])
+    with pytest.raises(ConfigError, match="a recording of TEST.DATASET dvsframes has one temporal view"):
+        validate(cfg)
+    cfg.TEST.NUM_ENSEMBLE_VIEWS = 1
+    validate(cfg)
+    batch = next(iter(build_loader(cfg, "train")))
+    assert batch.clips.shape == (8, 4, 32, 32, 3) and batch.clips.float().std() > 0
+    assert next(iter(build_loader(cfg, "test"))).count == 1
