@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from slowfast.benchmark.events import measure_embeddings, measure_reading
+from slowfast.benchmark.event_driven import measure_event_driven
+from slowfast.benchmark.events import measure_embeddings, measure_reading, measure_stream
 from slowfast.benchmark.figures import Figure, figures_table, machine_table
 from slowfast.benchmark.loading import loading_figures, measure_loading
 from slowfast.benchmark.machine import describe_machine, usable_cores
@@ -30,8 +31,8 @@ from slowfast.runtime.memory import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
-NETWORKS, EVENTS = "networks", "events"  # measured when named alone
-ALONE = (NETWORKS, EVENTS)
+NETWORKS, EVENTS, EVENT_DRIVEN = "networks", "events", "event_driven"  # measured when named alone
+ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN)
 DESCRIPTION = """\
 Measure on this machine, with the settings of a config:
 
@@ -43,7 +44,10 @@ Measure on this machine, with the settings of a config:
   networks  views a second of all published networks, in batches of 8 images or 32 frames; float32 and bfloat16, with
             the share of the machine's matrix-multiply rate; when named alone. --profile: where float32's time goes
   events    event recordings: Event2Vec's embeddings against gathering neighbour by neighbour; samples of stored and
-            compressed files, also of one of 5 million events, on one core; when named alone
+            compressed files, also of one of 5 million events, on one core; a stream; when named alone
+  event_driven
+            evMLP computing what changed, against the whole network on the same frames: synthetic changes, and the
+            files of --videos; with the gate of EVENT's keys; when named alone
 
   python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json DATA.DECODING_THREADS 2
 
@@ -60,14 +64,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="benchmark.py",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [load] [test] [network] [options] [KEY VALUE ...] | %(prog)s networks|events [options]",
+        usage="%(prog)s [load] [test] [network] | networks | events | event_driven [options] [KEY VALUE ...]",
         allow_abbrev=False,
     )
-    default = ROOT / "configs" / "K400" / "K400_MLP_S16x4.yaml"
+    default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="load, test, network or all of them (default), networks, events"
+        "parts", nargs="*", metavar="PART", help="load, test, network or all of them (default); or one of the others"
     )
-    parser.add_argument("--cfg", type=Path, default=default, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--cfg", type=Path, metavar="FILE", help=f"default: {default.name}, or {evmlp.name}")
     parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="files and folders")
     parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="runs (default %(default)s)")
     parser.add_argument(
@@ -79,11 +83,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for part in chosen.parts:
         if part not in (*PARTS, "all", *ALONE):
             parser.error(f"{part!r} cannot be measured; there are {', '.join((*PARTS, 'all', *ALONE))}")
-        if part in ALONE and (len(chosen.parts) > 1 or overrides):
-            parser.error(f"{part} is measured alone and as published, without overrides")
+        if part in ALONE and len(chosen.parts) > 1:
+            parser.error(f"{part} is measured alone")
+        if part in (NETWORKS, EVENTS) and overrides:
+            parser.error(f"{part} is measured as published, without overrides")
     if not set(ALONE) & set(chosen.parts):
         chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
     chosen.overrides = overrides
+    chosen.cfg = chosen.cfg or (evmlp if EVENT_DRIVEN in chosen.parts else default)
     return chosen
 
 
@@ -139,8 +146,12 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 figures = on_one_core(measure_testing, on_videos, chosen.repeats)
             elif part == NETWORKS:
                 figures = _measure_networks(chosen, device)
+            elif part == EVENT_DRIVEN:
+                files = find_videos(chosen.videos) if chosen.videos else []
+                figures = measure_event_driven(cfg, device, chosen.repeats, files)
             elif part == EVENTS:
                 figures = measure_embeddings(device, chosen.repeats)
+                figures += measure_stream(device, chosen.repeats)
                 figures += on_one_core(measure_reading, Path(folder), chosen.repeats)
             else:
                 figures = measure_network(cfg, device, chosen.repeats, chosen.clips)

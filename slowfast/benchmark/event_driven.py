@@ -1,17 +1,18 @@
 """Event-driven inference against the whole network on the same frames: synthetic changes, and videos.
 
 K frames of each of S streams. Frames are decoded and normalized before the clock starts; finding the changed patches
-is part of what is timed.
+is part of what is timed. The whole network and one engine take turns of several calls in a row, as a stream makes them:
+after a single call each would find the other's weights in the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from slowfast.benchmark.figures import Figure
+from slowfast.benchmark.figures import OVER_WHOLE, SHARE_OF_WHOLE, Figure
 from slowfast.benchmark.timing import time_interleaved
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
@@ -19,43 +20,44 @@ from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.engine import PRECISIONS
-from slowfast.event_driven.source import open_source
+from slowfast.event_driven.products import FLOAT32
+from slowfast.event_driven.sources import centre_crop, find_files, read_crops
 from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears
 
-GROUP, WHOLE = "event-driven", "whole network"
+GROUP, WHOLE = "event-driven", "whole network, float32"
 STREAMS = 16
-_BLOCKS = {"1 %": (2, 5), "5 %": (6, 9)}  # changed patches of the first stage, rows x columns, of 32 x 32
-_WARM_UP = 2  # the first frame is computed as a whole
+_BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # patches of the first stage, rows x columns: 10 and 49 of 1024
+_TURN = 4  # calls in a row
 
 
-def measure_event_driven(
-    cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]
-) -> Iterator[list[Figure]]:
-    """The figures of one kind of activity after another, with the network and the gate that the config says."""
+def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Figure]:
+    """The figures of each kind of activity, with the network and the gate that the config says."""
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device).eval()
     if not isinstance(model, EvMLP):
         raise ConfigError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME}: event-driven inference is for evMLP")
     pack_linears(model)
     bench = _Bench(cfg, model, device, runs)
-    yield bench.figures("every patch changes", bench.frames(1, 1, (bench.grid, bench.grid)), share=True)
-    yield bench.figures("nothing changes", bench.frames(1, 1, (0, 0)), share=True)
     one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
-    yield bench.figures("1 % in one region, frame by frame", bench.frames(1, 1, one))
-    yield bench.figures("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
-    yield bench.figures(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
-    yield bench.figures(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
+    figures = bench.figures("every patch changes", bench.frames(1, 1, (bench.grid, bench.grid)), share=True)
+    figures += bench.figures("nothing changes", bench.frames(1, 1, (0, 0)), share=True)
+    figures += bench.figures("1 % in one region, frame by frame", bench.frames(1, 1, one))
+    figures += bench.figures("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
+    figures += bench.figures(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
+    figures += bench.figures(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
     for video in videos:
-        yield bench.figures(f"{video.name}, chunks of {STREAMS} frames", bench.video(video), a_frame=True)
+        figures += bench.figures(f"{video.name}, chunks of {STREAMS} frames", bench.video(video))
+    return figures
 
 
 class _Bench:
     """What all measurements share."""
 
     def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
-        self.cfg, self.model, self.device, self.runs = cfg, model, device, runs
+        self.cfg, self.model, self.device = cfg, model, device
+        self.calls = (1 + runs) * _TURN  # the first turn is not timed
         self.grid, self.patch = model.side // model.patch_sides[0], model.patch_sides[0]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
 
@@ -63,7 +65,7 @@ class _Bench:
         """Calls of (K, S, 3, side, side): in each frame a block of patches, rows x columns, differs from the last."""
         current = torch.rand(s, 3, self.model.side, self.model.side, generator=self.random)
         calls = []
-        for _ in range(_WARM_UP + self.runs):
+        for _ in range(self.calls):
             chunk = []
             for _ in range(k):
                 current = current.clone()
@@ -85,7 +87,7 @@ class _Bench:
         """Calls of one frame, in which so many single patches differ from the frame before."""
         current = torch.rand(3, self.model.side, self.model.side, generator=self.random)
         calls = []
-        for _ in range(_WARM_UP + self.runs):
+        for _ in range(self.calls):
             current = current.clone()
             for _ in range(patches):
                 self._change(current, (1, 1))
@@ -94,34 +96,32 @@ class _Bench:
 
     def video(self, path: Path) -> list[torch.Tensor]:
         """The first calls of (K, 1, 3, side, side) of a video, as many as there are runs."""
-        forward, wanted = ClipForward.from_config(self.cfg, self.device, TEST), (_WARM_UP + self.runs) * STREAMS
-        pixels = []
-        with open_source(path, self.cfg) as source:
-            for frame in source:
-                pixels.append(torch.from_numpy(frame.pixels))
-                if len(pixels) == wanted:
-                    break
-        frames = forward.prepare(torch.stack(pixels)[:, None])
+        wanted = self.calls * STREAMS
+        found = find_files([path], self.cfg.DATA.DECODING_THREADS)
+        if not found.videos:
+            raise ConfigError(f"{path}: {found.refused[0].reason if found.refused else 'no video'}")
+        pixels, _ = read_crops(found.videos[0], centre_crop(self.cfg), wanted)
+        forward = ClipForward.from_config(self.cfg, self.device, TEST)
+        frames = forward.prepare(torch.from_numpy(pixels)[:, None])
         calls = [part[:, None] for part in frames.split(STREAMS) if len(part) == STREAMS]
-        if len(calls) <= _WARM_UP:
-            raise ConfigError(f"{path}: {len(pixels)} frames are too few to measure; it takes {STREAMS * 4}")
+        if len(calls) < 2 * _TURN:
+            raise ConfigError(f"{path}: {len(pixels)} frames are too few; it takes {STREAMS * 2 * _TURN}")
         return calls
 
-    def figures(
-        self, name: str, calls: list[torch.Tensor], share: bool = False, a_frame: bool = False
-    ) -> list[Figure]:
+    def figures(self, name: str, calls: list[torch.Tensor], share: bool = False, a_frame: bool = False) -> list[Figure]:
         """The whole network's time a frame and each precision's ratio: of times (`share`), or speed-ups."""
-        cases = {WHOLE: self._whole(calls)} | {precision: self._event(calls, precision) for precision in PRECISIONS}
-        runs = len(calls) - _WARM_UP
-        timings = time_interleaved(cases, runs, self.device, _WARM_UP)
-        group, frames = f"{GROUP}, {name}", calls[0].shape[0] * calls[0].shape[1]
-        figures = [Figure(group, f"{WHOLE}, float32", 1e3 * timings.median(WHOLE) / frames, "ms a frame", runs)]
+        runs = len(calls) // _TURN - 1
+        group, frames = f"{GROUP}, {name}", _TURN * calls[0].shape[0] * calls[0].shape[1]
+        figures = []
         for precision in PRECISIONS:
-            if a_frame:
-                figures.append(Figure(group, precision, 1e3 * timings.median(precision) / frames, "ms a frame", runs))
+            cases = {WHOLE: self._whole(calls), precision: self._event(calls, precision)}
+            timings = time_interleaved(cases, runs, self.device)
+            for case in cases if precision == FLOAT32 else (precision,):
+                figures.append(Figure(group, case, 1e3 * timings.median(case) / frames, "ms a frame", runs))
             ratio = timings.ratio(precision, WHOLE) if share else timings.ratio(WHOLE, precision)
-            what = "share of the whole network's time" if share else "speed-up over the whole network"
-            figures.append(Figure(group, f"{precision}, {what}", 100 * ratio if share else ratio, "%" if share else "x", runs))
+            what = SHARE_OF_WHOLE if share else OVER_WHOLE
+            value, unit = (100 * ratio, "%") if share else (ratio, "x")
+            figures.append(Figure(group, f"{precision}, {what}", value, unit, runs))
         return figures
 
     def _whole(self, calls: list[torch.Tensor]) -> Callable[[], object]:
@@ -129,7 +129,7 @@ class _Bench:
 
         @torch.inference_mode()
         def run() -> object:
-            return self.model(next(frames).flatten(0, 1))
+            return [self.model(next(frames).flatten(0, 1)) for _ in range(_TURN)]
 
         return run
 
@@ -139,4 +139,4 @@ class _Bench:
             self.model, event.THRESHOLD, event.REFERENCE, event.GATE, event.KEYFRAME_EVERY, precision, event.COMPILED
         )
         frames, streams = iter(calls), range(calls[0].shape[1])
-        return lambda: engine.run(next(frames), streams)
+        return lambda: [engine.run(next(frames), streams) for _ in range(_TURN)]

@@ -20,15 +20,21 @@ from slowfast.benchmark.plain_embedding import plain_embedding
 from slowfast.benchmark.timing import time_interleaved
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.dvs.dataset import EventSampling, Repairs, TrainRecordings
+from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.types import Record
+from slowfast.engine.forward import ClipForward
+from slowfast.models.event2vec import Event2Vec
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
+from slowfast.streaming.classifier import StreamClassifier, pace
+from slowfast.streaming.windows import windows_by_count
 
 # As Event2Vec was published for ASL-DVS.
 BATCH, EVENTS, GRID, WIDTH, SENSOR = 128, 255, Grid(2, 36, 48), 256, (180, 240)
 EMBEDDINGS = ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
 LONG = 5_000_000  # events of one long recording
 USUAL, RECORDINGS = 28_000, 100  # events of the others (the mean of ASL-DVS), and how many of them
+WINDOWS, PIECE = 20, 4_000  # of the stream, and the events that come at once
 SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
 GATHERED, SUMMED = "gathering neighbour by neighbour", "neighbours summed in the table"
 FILES = {"stored": np.savez, "compressed": np.savez_compressed}
@@ -78,6 +84,22 @@ def measure_reading(folder: Path, runs: int) -> list[Figure]:
         figures += _from_disk(group, long, read, runs)
         figures += _measure_folder(folder / f"{kind} usual", kind, write, runs)
     return figures
+
+
+def measure_stream(device: torch.device, runs: int) -> list[Figure]:
+    """A stream of usual recordings classified window by window by the published network with random weights."""
+    torch.manual_seed(0)
+    forward = ClipForward(device, (0.0,), (1.0,), False, None)
+    classifier = StreamClassifier(Event2Vec().to(device), forward, SAMPLING)
+    rng = np.random.default_rng(0)
+    count = WINDOWS * USUAL
+    x, y, p = (rng.integers(0, limit, count) for limit in (SENSOR[1], SENSOR[0], 2))
+    stream = [EventColumns(x, y, np.sort(rng.uniform(0, 1e7, count)), p)]
+    pieces = [stream[0].take(np.arange(at, at + PIECE)) for at in range(0, count, PIECE)]
+    paces = [pace(classifier(windows_by_count(pieces, USUAL))) for _ in range(runs + 1)][1:]
+    group = f"events, stream in windows of {USUAL}, {EVENTS} sampled"
+    units = {"latency_ms": "ms", "latency_99_ms": "ms", "events_per_second": "events/s"}
+    return [Figure(group, key, median(p[key] for p in paces), unit, runs) for key, unit in units.items()]
 
 
 def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Figure]:

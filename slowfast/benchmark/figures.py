@@ -24,6 +24,8 @@ class Target:
         return f"at {'least' if self.at_least else 'most'} {self.limit:g}"
 
 
+SHARE_OF_WHOLE, OVER_WHOLE = "share of the whole network's time", "speed-up over the whole network"
+
 # Set for MorphMLP-S with 16 frames on 2 CPU cores, and for 10 s clips of 256 lines: 16 frames at stride 4, 2 samples a
 # video, full augmentation. Elsewhere they are shown for comparison.
 TARGETS: dict[tuple[str, str], Target] = {
@@ -39,8 +41,20 @@ TARGETS: dict[tuple[str, str], Target] = {
         for embed in ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
         for training in ("", " + backward")
     },
+    ("event-driven, every patch changes", f"float32, {SHARE_OF_WHOLE}"): Target(105, at_least=False),
+    ("event-driven, nothing changes", f"float32, {SHARE_OF_WHOLE}"): Target(3, at_least=False),
+    **{
+        (f"event-driven, {activity}", f"{precision}, {OVER_WHOLE}"): Target(limit, at_least=True)
+        for activity, limits in {
+            "1 % in one region, frame by frame": {"float32": 1.8, "bfloat16": 3.3, "int8": 5},
+            "1 % scattered, frame by frame": {"float32": 1.8, "bfloat16": 3.3, "int8": 5},
+            "5 % in one region, 16 streams": {"float32": 5.5, "bfloat16": 10},
+            "5 % in one region, chunks of 16 frames": {"float32": 5.5, "bfloat16": 10},
+        }.items()
+        for precision, limit in limits.items()
+    },
 }
-TARGETS_ARE_FOR = "targets: MorphMLP-S 16x4 on 2 CPU cores, 10 s clips of 256 lines"
+TARGETS_ARE_FOR = "targets: MorphMLP-S 16x4 on 2 CPU cores, 10 s clips of 256 lines; evMLP at 224"
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from slowfast.runtime.distributed import is_main_process, launch_on_gpus, usable
 
 EXAMPLE = "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4"
 DESCRIPTION = f"""\
-Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), as the config says.
+Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), as the config says; or look at videos (if EVENT.ENABLE).
 
   {EXAMPLE}
   torchrun --nproc_per_node=2 tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml NUM_GPUS 2
+  python tools/run_net.py --cfg configs/ImageNet/EVMLP.yaml EVENT.ENABLE True DATA.PATH_PREFIX folder_of_videos
 
 --cfg takes one file; all that follows it are overrides of its keys: KEY VALUE pairs.
 Lists are written without spaces: MORPH.SEGMENT_DIM [14,28,28,49].

@@ -145,7 +145,8 @@ _C.DVS.SAMPLER = "random_sample"
 _C.DVS.TIME_NORM = "dataset"
 # The longest recording of the training split, microseconds; 0: found once, and kept in the user's cache. [Event2Vec]
 _C.DVS.LONGEST = 0
-# dvsframes: DATA.NUM_FRAMES frames of a recording: counts (of events) or voxels (each event shared by two frames). [own]
+# dvsframes: what the DATA.NUM_FRAMES frames of a recording hold: counts of events, or voxels (each event shared by the
+# two frames nearest in time). [own]
 _C.DVS.FRAMES = "counts"
 # dvsframes: grey levels (of 255) an event. [own]
 _C.DVS.FRAME_GAIN = 64.0

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from slowfast.predict.annotate import NAME_ROOM
 from slowfast.predict.media import target_files
 from slowfast.report.annotate import VideoFile, draw_lines, even_sides
 from slowfast.report.results import BEST
+from slowfast.runtime.logging import get_logger
 
 SHOWN_SIDE = 448  # pixels at least, so that text can be read
 OUTLINE = (255, 210, 0)  # R G B
@@ -60,10 +63,17 @@ class AnnotatedVideos:
         for s, source in enumerate(batch.sources):
             if (file := self._open.get(source.record.index)) is None:
                 continue
-            for k, tick in enumerate(batch.ticks[s]):
-                changed = self.network.as_map(batch.changes.mask[k, s, :, None], 0)[:, :, 0]  # n n
-                image = draw_patches(batch.images[k, s].numpy(), changed.cpu().numpy())
-                file.write(draw_lines(even_sides(image), self._lines(logits[k, s])), tick)
+            try:
+                self._write(file, batch, s, logits[:, s])
+            except av.FFmpegError as error:
+                get_logger().warning(f"{source.record.name} cannot be annotated: {error}")
+                self._open.pop(source.record.index).__exit__(type(error))
+
+    def _write(self, file: VideoFile, batch: Batch, s: int, logits: torch.Tensor) -> None:
+        for k, tick in enumerate(batch.ticks[s]):
+            changed = self.network.as_map(batch.changes.mask[k, s, :, None], 0)[:, :, 0]  # n n
+            image = draw_patches(batch.images[k, s].numpy(), changed.cpu().numpy())
+            file.write(draw_lines(even_sides(image), self._lines(logits[k])), tick)
 
     def _lines(self, logits: torch.Tensor) -> list[str]:
         scores, classes = logits.softmax(0).topk(min(BEST, len(logits)))
@@ -78,9 +88,9 @@ class AnnotatedVideos:
     def __enter__(self) -> AnnotatedVideos:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         for file in self._open.values():
-            file.__exit__(None)  # what was looked at until now is whole
+            file.__exit__(*error)  # without an error: what was looked at until now is whole
 
 
 def draw_patches(image: np.ndarray, changed: np.ndarray) -> np.ndarray:

@@ -70,8 +70,8 @@ class CompiledStage:
         assert isinstance(layer, nn.Linear)
         weight, scale = layer.weight.detach().float(), None
         if self.precision == INT8:
-            weight, scale = int8_weights(weight)
-            scale = self._keep(_padded(scale))
+            weight, scales = int8_weights(weight)
+            scale = self._keep(_padded(scales))
         elif self.precision == BFLOAT16:
             weight = weight.bfloat16()
         panels = _padded(weight).unflatten(0, (-1, _PANEL)).transpose(1, 2)  # panels I 64

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -65,7 +65,7 @@ Message = Opened | Batch | Closed
 class _Reading:
     source: Source
     video: OpenVideo
-    crops: Iterator[tuple[int, np.ndarray]]
+    crops: Generator[tuple[int, np.ndarray]]
     next: list[tuple[int, np.ndarray]] = field(default_factory=list)  # up to CHUNK frames
     seen: int = 0
     ended: bool = False
@@ -104,16 +104,12 @@ class Feed:
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
         self._stop = threading.Event()
 
-    def stop(self) -> None:
-        """Read no more."""
-        self._stop.set()
-
-    def messages(self, sources: list[Source]) -> Iterator[Message]:
-        """Read all sources; the videos' own errors are told by Closed, any other is raised here."""
+    def messages(self, sources: list[Source], stopped: Callable[[], bool]) -> Iterator[Message]:
+        """Read all sources, until `stopped`; the videos' own errors are told by Closed, any other is raised here."""
         thread = threading.Thread(target=self._work, args=(sources,), daemon=True, name="decoding")
         thread.start()
         try:
-            while (message := self._get()) is not None:
+            while (message := self._get(stopped)) is not None:
                 if isinstance(message, BaseException):
                     raise message
                 yield message
@@ -121,13 +117,13 @@ class Feed:
             self._stop.set()
             thread.join(_JOIN)
 
-    def _get(self) -> Message | BaseException | None:
-        while True:
+    def _get(self, stopped: Callable[[], bool]) -> Message | BaseException | None:
+        while not stopped():  # looked at also while the thread waits for a stream's data
             try:
                 return self._queue.get(timeout=_POLL)
             except queue.Empty:
-                if self._stop.is_set():  # the thread may be waiting for a stream's data, and says no more
-                    return None
+                continue
+        return None
 
     def _put(self, message: Message | BaseException | None) -> None:
         while not self._stop.is_set():
@@ -168,6 +164,7 @@ class Feed:
         return [_Reading(source, video, crops(video, self.transform, self.limit))]
 
     def _close(self, reading: _Reading) -> None:
+        reading.crops.close()
         reading.video.close()
         self.engine.reset(reading.source.record.index)
         error = reading.error or (None if reading.seen else "no frame can be decoded")

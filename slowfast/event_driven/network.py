@@ -60,7 +60,7 @@ class StageRows:
 
 # Up to so many multiply-adds of a stage, reading the weights takes most of the time, and the compiled kernels are
 # faster than PyTorch's products; found with tools/benchmark.py event_driven.
-_COMPILED_MACS = {FLOAT32: 400e6, BFLOAT16: 90e6, INT8: 400e6}
+_COMPILED_MACS = {FLOAT32: float("inf"), BFLOAT16: 90e6, INT8: 400e6}
 
 
 class PatchNetwork:

@@ -6,7 +6,7 @@ H x W pixels of a frame, S pixels of a crop's side.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -95,7 +95,7 @@ def find_files(paths: Iterable[Path], threads: int) -> Sources:
     return Sources(videos, found.refused, found.others)
 
 
-def crops(video: OpenVideo, transform: ViewTransform, limit: int) -> Iterator[tuple[int, np.ndarray]]:
+def crops(video: OpenVideo, transform: ViewTransform, limit: int) -> Generator[tuple[int, np.ndarray]]:
     """The centre crop uint8 (S, S, 3) and tick of each frame, of `limit` frames at most; 0: all."""
     size = transform.crop_size
     for tick, image in islice(video, limit or None):
@@ -162,7 +162,7 @@ class StreamFrames:
         try:
             self._container = av.open(address, timeout=_WAIT)
         except (av.FFmpegError, OSError) as error:
-            raise DecodeError(f"the stream cannot be opened ({str(error.strerror).lower()})") from error
+            raise DecodeError(f"the stream cannot be opened ({_of_stream(error)})") from error
         if not self._container.streams.video:
             self._container.close()
             raise DecodeError("the stream has no video")
@@ -172,11 +172,19 @@ class StreamFrames:
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         convert = RgbConverter()
-        for number, frame in enumerate(self._container.decode(video=0)):
-            yield number, convert(frame)
+        try:
+            for number, frame in enumerate(self._container.decode(video=0)):
+                yield number, convert(frame)
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(f"the stream broke off ({_of_stream(error)})") from error
 
     def close(self) -> None:
         self._container.close()
+
+
+def _of_stream(error: av.FFmpegError | OSError) -> str:
+    """FFmpeg calls its own time limit an exit."""
+    return f"no data for {_WAIT:g} seconds" if isinstance(error, av.ExitError) else reason(error).lower()
 
 
 class CameraFrames:

@@ -45,6 +45,8 @@ def run_on_videos(cfg: ConfigNode, device: torch.device) -> dict[str, Path]:
     """
     names = names_of_classes(cfg)
     sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
+    if sources.others:
+        get_logger().info(f"{sources.others} other files in the folder left out")
     run = VideoRun(cfg, device, sources, names)
     with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
         report = run.run(lambda: stop.seen)
@@ -83,11 +85,10 @@ class VideoRun:
         with ExitStack() as at_end:
             at_end.callback(progress.close)
             at_end.enter_context(self.annotated)
-            for message in feed.messages(self.sources.videos):
+            for message in feed.messages(self.sources.videos, stopped):
                 self._take(message, progress)
-                if stopped():
-                    get_logger().warning("stopped by a signal: the report is of what was done until now")
-                    break
+        if stopped():
+            get_logger().warning("stopped by a signal: the report is of what was done until now")
         elapsed = time.perf_counter() - start
         read = {index: video for index, video in self.activity.items() if video.frames}
         pictures = {index: self.pictures[index].numpy() for index in read}
@@ -121,11 +122,11 @@ class VideoRun:
     def _compute(self, batch: Batch) -> None:
         self.batches += 1
         whole, whole_seconds = None, 0.0
-        first = self.batches % 2 == 0  # they take turns, so that neither always finds the other's caches
-        if self.cfg.EVENT.COMPARE and first:
+        whole_first = self.batches % 2 == 0  # they take turns, so that neither always finds the other's caches
+        if self.cfg.EVENT.COMPARE and whole_first:
             whole, whole_seconds = self._whole(batch.frames)
         results, seconds = self._timed(lambda: self.engine.compute(batch.changes))
-        if self.cfg.EVENT.COMPARE and not first:
+        if self.cfg.EVENT.COMPARE and not whole_first:
             whole, whole_seconds = self._whole(batch.frames)
         self.annotated.write(batch, results.logits)
         for s, source in enumerate(batch.sources):

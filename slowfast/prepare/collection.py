@@ -36,8 +36,8 @@ def check_folders(source: Path, target: Path) -> None:
         raise UserError(f"{target} and {source} lie in one another; choose a folder to write to outside of the source")
 
 
-def find_jobs(source: Path, target: Path) -> list[Job]:
-    """All files below `source` with a suffix of VIDEO_SUFFIXES, sorted by name; links to folders are not followed.
+def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[Job]:
+    """All files below `source` with one of the suffixes, sorted by name; links to folders are not followed.
 
     a/b.avi becomes a/b.mp4; where two would become the same file, each keeps its suffix: a/b.avi.mp4.
     """
@@ -45,10 +45,11 @@ def find_jobs(source: Path, target: Path) -> list[Job]:
         (Path(folder) / file).relative_to(source)
         for folder, _, files in os.walk(source)
         for file in files
-        if Path(file).suffix.lower() in VIDEO_SUFFIXES
+        if Path(file).suffix.lower() in suffixes
     )
     if not names:
-        raise UserError(f"{source} holds no videos (files ending in {' '.join(sorted(VIDEO_SUFFIXES))})")
+        kind = "videos" if suffixes == VIDEO_SUFFIXES else "recordings"
+        raise UserError(f"{source} holds no {kind} (files ending in {' '.join(sorted(suffixes))})")
     plain = Counter(str(name.with_suffix(".mp4")).lower() for name in names)
     jobs = []
     for name in names:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import DataError
 from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
 from slowfast.prepare.pool import run_in_processes
@@ -39,8 +40,10 @@ def convert_videos(
     convert: Callable[[Job], Written | str],
     word: str,
     workers: int,
+    suffixes: frozenset[str] = VIDEO_SUFFIXES,
+    kind: str = "videos",
 ) -> Converted:
-    """Convert all videos below `source` that are not yet at their `place` below `target`.
+    """Convert all videos (files with these suffixes) below `source` that are not yet at their `place` below `target`.
 
     convert: writes one there, or says why it cannot be read; it runs in a process of a pool. part: in the names of what
     it has not finished. word: what is done, for the progress. Raises UserError for wrong folders and for a disk that
@@ -48,12 +51,12 @@ def convert_videos(
     """
     started = time.monotonic()
     check_folders(source, target)
-    jobs = find_jobs(source, target)
+    jobs = find_jobs(source, target, suffixes)
     remove_left_behind(target, part)
     todo = [job for job in jobs if not place(job).exists()]
     damaged: dict[str, str] = {}
     failed: dict[str, str] = {}
-    progress = Progress(word, len(jobs), "videos", True, max(len(jobs) // 20, 1), len(jobs) - len(todo))
+    progress = Progress(word, len(jobs), kind, True, max(len(jobs) // 20, 1), len(jobs) - len(todo))
     for job, result in run_in_processes(convert, todo, workers):
         if isinstance(result, Written) and result.damage is not None:
             damaged[job.name] = result.damage
@@ -63,6 +66,6 @@ def convert_videos(
     progress.close()
     if len(failed) == len(jobs):
         name, reason = next(iter(failed.items()))
-        raise DataError(f"none of {len(jobs)} videos could be read, {name} for one: {reason}")
+        raise DataError(f"none of {len(jobs)} {kind} could be read, {name} for one: {reason}")
     there = len(jobs) - len(todo)
     return Converted(len(todo) - len(failed), there, damaged, failed, time.monotonic() - started)

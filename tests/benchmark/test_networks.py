@@ -70,7 +70,7 @@ def test_kinds_of_work() -> None:
 
 def test_it_is_measured_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(["networks", "--profile"]).parts == ["networks"]
-    for line in ("networks load", "networks NUM_GPUS 0"):
+    for line in ("networks load", "networks NUM_GPUS 0", "events load", "events NUM_GPUS 0"):
         with pytest.raises(SystemExit):
             parse(line.split())
-        assert "alone" in capsys.readouterr().err
+        assert f"{line.split()[0]} is measured" in capsys.readouterr().err

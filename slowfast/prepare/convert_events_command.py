@@ -1,0 +1,60 @@
+"""The command line of `tools/convert_events.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from slowfast.errors import UserError
+from slowfast.prepare.convert_events import CutSettings, convert_recordings
+from slowfast.runtime.command import exit_status
+from slowfast.runtime.logging import messages_on_screen
+
+DESCRIPTION = """\
+Convert all recordings of a folder, and of the folders in it, to .npz files with x, y, t (microseconds) and p:
+ASL-DVS .mat (needs the events extra), AEDAT 3.1 .aedat, Prophesee .dat and .raw (EVT 2.0, EVT 3.0).
+
+  python tools/convert_events.py asldvs_mat/ asldvs/
+  python tools/convert_events.py DvsGesture/ dvsgesture/
+  python tools/convert_events.py my_recordings/ my_events/ --window-time 500000
+
+A .aedat file of DVS Gesture with its _labels.csv is cut into train/ and test/ of class folders by it and by
+trials_to_train.txt and trials_to_test.txt. The source is not touched. Stopped in the middle, run it again: recordings
+that were converted are kept.
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line's values."""
+    parser = argparse.ArgumentParser(
+        prog="convert_events.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", type=Path, help="folder of recordings")
+    parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
+    parser.add_argument("--window-time", type=float, default=0.0, metavar="US", help="cut into windows, microseconds")
+    parser.add_argument("--window-events", type=int, default=0, metavar="N", help="cut into windows of N events")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Convert; the exit status: 0 done, failures listed, 2 the user's mistake."""
+    chosen = parse(arguments)
+    with messages_on_screen():
+        return exit_status(lambda: _convert(chosen), interrupted="interrupted; run the same command again to go on")
+
+
+def _convert(chosen: argparse.Namespace) -> None:
+    if chosen.workers < 1:
+        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    settings = CutSettings(chosen.window_time, chosen.window_events)
+    result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
+    for name, reason in sorted(result.failed.items()):
+        print(f"failed: {name}: {reason}")
+    before = f"{result.already_there} were there already, {len(result.failed)} failed"
+    print(f"{result.done} recordings converted to {chosen.target} in {result.seconds:.0f} s, {before}")

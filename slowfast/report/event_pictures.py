@@ -1,0 +1,76 @@
+"""Event recordings to look at: films of accumulated events, and points in x, y and time.
+
+n events, T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.picture import accumulate
+from slowfast.errors import UserError
+from slowfast.report.plotting import BLUE, RED, new_figure, save_png
+
+SMALLEST = 240  # pixels of a film's short side, at least: small sensors are enlarged by a whole factor
+POINTS = 20_000  # drawn of a recording, at most
+
+
+def draw_events(
+    events: EventColumns, sensor: tuple[int, int], target: Path, fps: int = 20, slower: float = 1.0
+) -> None:
+    """Write what the target's suffix says: .gif or .mp4, frames of accumulated events, `slower` times slower than they
+    came; .png, points in x, y and time. Raises UserError for another suffix.
+    """
+    writers: dict[str, Callable[[np.ndarray, Path, int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
+    suffix = target.suffix.lower()
+    if suffix == ".png":
+        _draw_points(events, sensor, target)
+        return
+    if suffix not in writers:
+        raise UserError(f"{target}: events are drawn as .gif, .mp4 or .png")
+    seconds = slower * 1e-6 * float(events.t[-1] - events.t[0])
+    film = accumulate(events.x, events.y, events.t, events.p, sensor, max(1, round(seconds * fps)))
+    factor = max(1, -(-SMALLEST // min(sensor)))
+    film = film.repeat(factor, 1).repeat(factor, 2)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}{suffix}")
+    try:
+        writers[suffix](film, partial, fps)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_gif(film: np.ndarray, path: Path, fps: int) -> None:
+    first, *rest = (Image.fromarray(frame) for frame in film)
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+
+
+def _write_mp4(film: np.ndarray, path: Path, fps: int) -> None:
+    height, width = (side - side % 2 for side in film.shape[1:3])  # the codec takes even sides
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "18"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for frame in film[:, :height, :width]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _draw_points(events: EventColumns, sensor: tuple[int, int], target: Path) -> None:
+    """Time runs into the depth; of many events, evenly chosen ones."""
+    shown = events.take(np.linspace(0, len(events) - 1, min(POINTS, len(events))).astype(np.int64))
+    figure = new_figure(6.0, 5.0)
+    axes = figure.add_subplot(projection="3d")
+    colours = np.where(shown.p > 0, RED, BLUE)
+    axes.scatter(1e-3 * (shown.t - shown.t[0]), shown.x, sensor[0] - 1 - shown.y, c=colours, s=0.6, linewidths=0)
+    axes.set(xlabel="time, ms", ylabel="x", zlabel="y, up", ylim=(0, sensor[1]), zlim=(0, sensor[0]))
+    figure.suptitle(f"{len(events)} events, {len(shown)} shown: red brighter, blue darker", fontsize=9)
+    save_png(figure, target)

@@ -1,0 +1,255 @@
+"""Event-driven inference on videos: the command as a process, and what it reports however the videos are batched."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from slowfast.config.load import load_config
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.types import Record
+from slowfast.errors import ConfigError, DataError
+from slowfast.event_driven.sources import Source, Sources, find_sources
+from slowfast.event_driven.videos import VideoRun, run_on_videos
+from slowfast.report.activity import draw_activity
+from slowfast.runtime.stop_signal import StopSignal
+from tests.conftest import run_net
+from tests.event_driven.settings import EMPTY, on_videos
+from tests.video_files import picture, write_video
+
+STILL_FRAMES, CPU = 20, torch.device("cpu")
+
+
+def write_still(path: Path, size: tuple[int, int] = (40, 48)) -> Path:
+    """The same picture again and again, without loss."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "bgr0"
+        for number in range(STILL_FRAMES):
+            frame = av.VideoFrame.from_ndarray(picture(3, *size), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A still video, moving ones of two sizes and lengths, one cut off, and a text with a video's name."""
+    place = tmp_path_factory.mktemp("videos")
+    write_still(place / "still.mkv")
+    write_video(place / "moving.mp4", 37, size=(48, 64))
+    (place / "inner").mkdir()
+    write_video(place / "inner" / "tall.avi", 11, codec="mpeg4", size=(80, 34))
+    whole = write_video(place / "whole.mkv", 60, size=(48, 64), options={"g": "10"}).read_bytes()
+    (place / "whole.mkv").unlink()
+    (place / "truncated.mkv").write_bytes(whole[: len(whole) // 3])
+    (place / "text.mp4").write_text("no video")
+    (place / "notes.txt").write_text("nothing")
+    return place
+
+
+def by_name(output: Path) -> dict[str, dict[str, object]]:
+    results = json.loads((output / "event_results.json").read_text())
+    return {Path(video["path"]).name: video for video in results["videos"]}
+
+
+def frame_rows(output: Path) -> list[dict[str, str]]:
+    with (output / "event_frames.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command_reports_on_every_video(folder: Path, tmp_path: Path) -> None:
+    done = run_net([*on_videos(folder, tmp_path), "EVENT.STREAMS", 3, "EVENT.ANNOTATE", True])
+    assert done.returncode == 0, done.stderr
+    assert "still.mkv" in done.stdout and "all 4" in done.stdout and "event_results.json" in done.stdout
+    videos = by_name(tmp_path)
+    assert {name: video["frames"] for name, video in videos.items() if name != "truncated.mkv"} == {
+        "still.mkv": STILL_FRAMES,
+        "moving.mp4": 37,
+        "tall.avi": 11,
+    }
+    assert 0 < videos["truncated.mkv"]["frames"] < 60
+    # Of a still video only the first frame is computed.
+    assert videos["still.mkv"]["active"] == [100 / STILL_FRAMES] * 4
+    assert videos["still.mkv"]["macs_saved"] == pytest.approx(100 * (1 - 1 / STILL_FRAMES))
+    assert videos["still.mkv"]["top1_agreement"] == 100 and videos["still.mkv"]["logit_error_max"] < 1e-4
+    still = [row for row in frame_rows(tmp_path) if row["path"].endswith("still.mkv")]
+    assert [int(row["active_1"]) for row in still] == [64] + [0] * (STILL_FRAMES - 1)
+    assert videos["moving.mp4"]["macs_saved"] < videos["still.mkv"]["macs_saved"]
+    with (tmp_path / "failed.csv").open(newline="") as file:
+        failed = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert {name: row["lost"] for name, row in failed.items()} == {"text.mp4": "yes", "truncated.mkv": "no"}
+    assert "not a video" in failed["text.mp4"]["reason"]
+    assert {path.name for path in (tmp_path / "activity").iterdir()} == {
+        *("still.png", "moving.png", "tall.png", "truncated.png")
+    }
+    with av.open(str(tmp_path / "annotated" / "moving.mp4")) as container:
+        drawn = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(drawn) == 37 and drawn[0].shape == (448, 448, 3)
+
+
+def test_batches_do_not_change_the_figures(folder: Path, tmp_path: Path) -> None:
+    rows = {}
+    for name, streams, chunk in (("single", 1, 1), ("chunks", 1, 16), ("streams", 3, 7)):
+        overrides = [*on_videos(folder, tmp_path / name), "EVENT.STREAMS", streams, "EVENT.CHUNK", chunk]
+        cfg = load_config(EMPTY, overrides)
+        run_on_videos(cfg, CPU)
+        rows[name] = sorted(frame_rows(tmp_path / name), key=lambda row: (row["path"], int(row["frame"])))
+    errors = ("logit_error_mean", "logit_error_max")
+    for name in ("chunks", "streams"):
+        for one, other in zip(rows["single"], rows[name], strict=True):
+            found = [[float(row.pop(key)) for key in errors] for row in (dict(one), dict(other))]
+            np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-5)
+            assert {k: v for k, v in one.items() if k not in errors} == {
+                k: v for k, v in other.items() if k not in errors
+            }
+    assert any(float(row["logit_error_max"]) > 1e-3 for row in rows["single"])  # something was left out
+
+
+def test_without_comparison_and_with_few_frames(folder: Path, tmp_path: Path) -> None:
+    overrides = [*on_videos(folder / "moving.mp4", tmp_path), "EVENT.COMPARE", False, "EVENT.MAX_FRAMES", 5]
+    files = run_on_videos(load_config(EMPTY, overrides), CPU)
+    video = by_name(tmp_path)["moving.mp4"]
+    assert video["frames"] == 5 and "whole_fps" not in video and "top1_agreement" not in video
+    assert all(path.exists() for path in files.values())
+
+
+def test_nothing_readable_is_one_line_and_status_2(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    done = run_net(on_videos(tmp_path / "text.mp4", tmp_path / "out"))
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ") and "text.mp4: not a video" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (["DATA.PATH_PREFIX", ""], "DATA.PATH_PREFIX is empty"),
+        (["DATA.PATH_PREFIX", "nowhere/at/all"], "nowhere/at/all does not exist"),
+        (["MODEL.MODEL_NAME", "ConvMLP"], "MODEL.MODEL_NAME must be evMLP"),
+        (["EVENT.CHUNK", 0], "EVENT.CHUNK 0"),
+        (["EVENT.GATE", "median"], "EVENT.GATE"),
+        (["EVENT.PRECISION", "int4"], "int8"),
+    ],
+)
+def test_mistakes_are_found_in_the_config(tmp_path: Path, change: list[object], part: str) -> None:
+    with pytest.raises(ConfigError, match=part):
+        load_config(EMPTY, [*on_videos(tmp_path, tmp_path), *change])
+
+
+def test_several_processes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one process"):
+        load_config(EMPTY, on_videos(tmp_path, tmp_path), world_size=2)
+
+
+def test_cameras_and_streams_that_are_not_there_say_so(tmp_path: Path) -> None:
+    for place, words in (("98", "camera 98 cannot be opened"), ("http://127.0.0.1:9/x", "the stream cannot be opened")):
+        cfg = load_config(EMPTY, on_videos(place, tmp_path))
+        with pytest.raises(DataError, match=words):
+            run_on_videos(cfg, CPU)
+
+
+def test_a_number_that_is_a_folder_is_no_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").mkdir()
+    write_still(tmp_path / "0" / "a.mkv")
+    assert [source.live for source in find_sources("0", 1).videos] == [False]
+    assert [source.live for source in find_sources("1", 1).videos] == [True]
+
+
+class Made:
+    """A video of frames made up on the spot; an error after `frames` of them, or no end."""
+
+    rate, time_base, missing = Fraction(25), Fraction(1, 25), None
+
+    def __init__(self, frames: int, error: Exception | None) -> None:
+        self.frames, self.error = frames, error
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        number = 0
+        while number < self.frames:
+            yield number, picture(number, 32, 32)
+            number += 1
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.frames = 0
+
+
+def made_sources(*videos: tuple[int, Exception | None]) -> Sources:
+    records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(len(videos))]
+    return Sources([Source(r, lambda v=v: Made(*v)) for r, v in zip(records, videos, strict=True)], [])
+
+
+def video_run(tmp_path: Path, sources: Sources, *change: object) -> VideoRun:
+    cfg = load_config(EMPTY, [*on_videos(tmp_path, tmp_path), *change])
+    return VideoRun(cfg, CPU, sources, [str(label) for label in range(8)])
+
+
+def test_an_error_ends_its_own_video_only(tmp_path: Path) -> None:
+    sources = made_sources((21, None), (5, DecodeError("the disk is gone")), (0, OSError("no")), (9, None))
+    report = video_run(tmp_path, sources, "EVENT.STREAMS", 2, "EVENT.CHUNK", 4).run(lambda: False)
+    assert {index: video.frames for index, video in report.videos.items()} == {0: 21, 1: 5, 3: 9}
+    assert [(failure.index, failure.reason, failure.lost) for failure in report.failures] == [
+        (1, "the disk is gone", False),
+        (2, "no", True),
+    ]
+
+
+def test_an_error_of_the_program_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="a mistake"):
+        video_run(tmp_path, made_sources((3, KeyError("a mistake")))).run(lambda: False)
+
+
+def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:
+    run = video_run(tmp_path, made_sources((10**9, None)), "EVENT.CHUNK", 2)
+    start = time.monotonic()
+    report = run.run(lambda: run.batches >= 3)
+    assert time.monotonic() - start < 20
+    assert report.videos[0].frames == 6 and report.of(report.videos[0]).event_fps > 0
+
+
+class Stalled(Made):
+    """One that waits before each frame."""
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for frame in super().__iter__():
+            time.sleep(1.0)
+            yield frame
+
+
+def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    sources = Sources([Source(Record(0, Path("v"), "v", -1), lambda: Stalled(10**9, None), live=True)], [])
+    run = video_run(tmp_path, sources)
+    start = time.monotonic()
+    report = run.run(lambda: time.monotonic() > start + 0.5)  # a chunk of 16 frames would take 16 s
+    assert time.monotonic() - start < 10 and not report.videos
+
+
+def test_ctrl_c_is_remembered_once() -> None:
+    with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.seen
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_long_videos_are_drawn(tmp_path: Path) -> None:
+    shares = np.random.default_rng(0).uniform(0, 100, (4321, 3))
+    draw_activity(picture(0, 32, 32), np.eye(8), shares, "a $name", "note", tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
