@@ -29,7 +29,7 @@ from slowfast.models.linear import pack_linears
 GROUP, WHOLE = "event-driven", "whole network, float32"
 STREAMS = 16
 _BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # patches of the first stage, rows x columns: 10 and 49 of 1024
-_TURN = 4  # calls in a row
+_TURN = 8  # calls in a row
 
 
 def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Figure]:

@@ -3,8 +3,8 @@
 train/left/00000.npz, ...     x, y, t (microseconds), p (0, 1), stored without compression; val/ and test/ alike
 categories.txt                `left<tab>0` a line
 
-The object stays in view. A recording of left or right (up or down, ...) run backwards looks like one of its opposite when
-its events are added up: the times of the events tell them apart.
+The object stays in view. A recording of left (up, ...) run backwards looks like one of its opposite when its events are
+added up: the times of the events tell them apart.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def small(tmp_path: Path, *overrides: object) -> ConfigNode:
 
 def test_every_figure_with_a_target_is_there(tmp_path: Path) -> None:
     video = tmp_path / "clip.mp4"
-    write_video(video, frames=130)
+    write_video(video, frames=260)
     figures = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, [video])
     assert all(figure.value > 0 for figure in figures)
     wanted = {key for key in TARGETS if key[0].startswith("event-driven")}
