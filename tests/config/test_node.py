@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
+from slowfast.config.setting import TEXT_LISTS
 from slowfast.errors import ConfigError
 
 DEFAULTS = dict(get_cfg().keys_by_path())
@@ -18,8 +19,11 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 
 
-def values_for(default: object) -> st.SearchStrategy[object]:
+def values_for(key: str) -> st.SearchStrategy[object]:
     """Values of a key's type, whether or not they make sense."""
+    default = DEFAULTS[key]
+    if key in TEXT_LISTS:
+        return st.lists(st.from_regex(r"[a-z_]+(\.[a-z_*]+)?", fullmatch=True), max_size=5)
     kinds = {bool: st.booleans(), int: st.integers(), float: NUMBERS, str: TEXT}
     if isinstance(default, list):
         return st.lists(kinds[type(default[0])] if default else st.one_of(st.integers(), NUMBERS), max_size=5)
@@ -29,7 +33,7 @@ def values_for(default: object) -> st.SearchStrategy[object]:
 @st.composite
 def settings(draw: st.DrawFn) -> tuple[str, object]:
     key = draw(st.sampled_from(sorted(set(DEFAULTS) - {"MODEL.ACT_CHECKPOINT", "DATA.DECODING_BACKEND"})))
-    return key, draw(values_for(DEFAULTS[key]))
+    return key, draw(values_for(key))
 
 
 def value(cfg: ConfigNode, key: str) -> object:
