@@ -241,12 +241,16 @@ def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_remembered_once() -> None:
-    with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.seen
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    try:
+        with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            assert stop.seen
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_long_videos_are_drawn(tmp_path: Path) -> None:
