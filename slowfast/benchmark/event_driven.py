@@ -14,12 +14,14 @@ import torch
 
 from slowfast.benchmark.figures import OVER_WHOLE, SHARE_OF_WHOLE, Figure
 from slowfast.benchmark.timing import time_interleaved
+from slowfast.benchmark.videos import changed
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.engine import PRECISIONS
+from slowfast.event_driven.mode import check_network
 from slowfast.event_driven.products import FLOAT32
 from slowfast.event_driven.sources import centre_crop, find_files, read_crops
 from slowfast.models import build_model
@@ -34,10 +36,10 @@ _TURN = 8  # calls in a row
 
 def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Figure]:
     """The figures of each kind of activity, with the network and the gate that the config says."""
+    check_network(cfg)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device).eval()
-    if not isinstance(model, EvMLP):
-        raise ConfigError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME}: event-driven inference is for evMLP")
+    assert isinstance(model, EvMLP)
     pack_linears(model)
     bench = _Bench(cfg, model, device, runs)
     one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
@@ -134,9 +136,6 @@ class _Bench:
         return run
 
     def _event(self, calls: list[torch.Tensor], precision: str) -> Callable[[], object]:
-        event = self.cfg.EVENT
-        engine = EventDrivenInference(
-            self.model, event.THRESHOLD, event.REFERENCE, event.GATE, event.KEYFRAME_EVERY, precision, event.COMPILED
-        )
+        engine = EventDrivenInference.from_config(changed(self.cfg, "EVENT.PRECISION", precision), self.model)
         frames, streams = iter(calls), range(calls[0].shape[1])
         return lambda: [engine.run(next(frames), streams) for _ in range(_TURN)]

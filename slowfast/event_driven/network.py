@@ -26,6 +26,7 @@ class PlainStage:
         self.embed = make_product(stage[1], precision)
         self.dtype = self.embed.dtype
         self.blocks = [self._block(block, precision) for block in stage.blocks]
+        self.typical = self.blocks[0][0] if self.blocks else self.embed
 
     def _block(self, block: nn.Module, precision: str) -> tuple[Product, Product, nn.LayerNorm]:
         assert isinstance(block, Block)
@@ -36,7 +37,9 @@ class PlainStage:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = len(x)
-        x = self.embed.linear(F.pad(x, (0, 0, 0, _usual_rows(rows) - rows)).to(self.dtype))
+        if self.typical.takes_onednn(rows):
+            x = F.pad(x, (0, 0, 0, _usual_rows(rows) - rows))
+        x = self.embed.linear(x.to(self.dtype))
         for first, last, norm in self.blocks:
             x = F.layer_norm(last.plus(first.gelu(x), x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         return x[:rows].float()

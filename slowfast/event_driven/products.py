@@ -23,6 +23,9 @@ class Product(Protocol):
 
     dtype: torch.dtype  # of what goes in and out
 
+    def takes_onednn(self, rows: int) -> bool:
+        """Whether so many rows are multiplied by code that oneDNN writes for their number."""
+
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         """(R, I) -> (R, O)."""
 
@@ -39,6 +42,9 @@ class PlainProduct:
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
+
+    def takes_onednn(self, rows: int) -> bool:
+        return False
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -59,14 +65,21 @@ class FusedProduct(PlainProduct):
         small = self.weight.numel() <= _SMALL_WEIGHT
         self.rows = FUSED_ROWS if dtype == torch.float32 or small else 0
 
+    def takes_onednn(self, rows: int) -> bool:
+        return rows >= self.rows
+
     def linear(self, x: torch.Tensor) -> torch.Tensor:
-        return super().linear(x) if len(x) < self.rows else FUSED_PRODUCT(x, self.packed, self.bias, "none", [], "")
+        if not self.takes_onednn(len(x)):
+            return super().linear(x)
+        return FUSED_PRODUCT(x, self.packed, self.bias, "none", [], "")
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
-        return super().gelu(x) if len(x) < self.rows else FUSED_PRODUCT(x, self.packed, self.bias, "gelu", [], "none")
+        if not self.takes_onednn(len(x)):
+            return super().gelu(x)
+        return FUSED_PRODUCT(x, self.packed, self.bias, "gelu", [], "none")
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        if len(x) < self.rows:
+        if not self.takes_onednn(len(x)):
             return super().plus(x, residual)
         return FUSED_PRODUCT.binary(x, residual, self.packed, self.bias, "add")
 
@@ -86,7 +99,11 @@ class Int8Product:
     def __init__(self, layer: nn.Linear) -> None:
         self.weight, scale = int8_weights(layer.weight.detach().float())
         self.scale, self.bias = scale.to(self.dtype), layer.bias.detach().to(self.dtype)
-        self.rows = _INT8_ROWS if layer.in_features % 64 == 0 else 0  # PyTorch's kernel reads whole vectors only
+        fits = layer.in_features % 64 == 0 and self.weight.device.type == "cpu"  # PyTorch's kernel reads whole vectors
+        self.rows = _INT8_ROWS if fits else 0
+
+    def takes_onednn(self, rows: int) -> bool:
+        return rows > self.rows
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         return self._scaled(x).add_(self.bias)
@@ -98,7 +115,7 @@ class Int8Product:
         return self.linear(x).add_(residual)
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) <= self.rows and x.device.type == "cpu":
+        if not self.takes_onednn(len(x)):
             return torch._weight_int8pack_mm(x, self.weight, self.scale)
         return F.linear(x, self.weight.to(self.dtype)).mul_(self.scale)
 

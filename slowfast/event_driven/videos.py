@@ -64,7 +64,8 @@ class VideoRun:
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
         self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
         self.model = network_to_test(cfg, device)
-        pack_linears(self.model)
+        if cfg.EVENT.COMPARE:
+            pack_linears(self.model)
         self.engine = EventDrivenInference.from_config(cfg, self.model)
         self.activity: dict[int, VideoActivity] = {}
         self.pictures: dict[int, torch.Tensor] = {}  # the first frame of each video, uint8 (P, P, 3)
@@ -115,7 +116,8 @@ class VideoRun:
         frames = torch.zeros(1, 1, 3, side, side, device=self.device)
         for value in (0.0, 9.0):
             self.engine.run(frames + value, ["warm-up"])
-            self.model(frames[0])
+            if self.cfg.EVENT.COMPARE:
+                self.model(frames[0])
         self.engine.reset("warm-up")
 
     @torch.inference_mode()
