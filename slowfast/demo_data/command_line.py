@@ -10,8 +10,7 @@ from typing import Any
 
 from slowfast.demo_data.build import FORMATS, build
 from slowfast.demo_data.settings import SPLITS
-from slowfast.errors import UserError
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import check_workers, exit_status
 
 HELP = """Makes demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same
 settings, it only checks what is there."""
@@ -43,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _make(chosen: dict[str, Any]) -> None:
     out, workers = chosen.pop("out"), chosen.pop("workers")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: must be at least 1")
+    if workers is not None:
+        check_workers(workers)
     given = {name: value for name, value in chosen.items() if value is not None}
     result = build(out, replace(FORMATS[given["format"]].usual, **given), workers)
     done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"

@@ -7,10 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.errors import UserError
 from slowfast.prepare.run import FAILED_FILE, prepare
 from slowfast.prepare.settings import PrepareSettings
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import check_workers, exit_status
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = f"""\
@@ -76,8 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _prepare(chosen: argparse.Namespace) -> None:
-    if chosen.workers < 1:
-        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    check_workers(chosen.workers)
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
     print(summary.table())

@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.errors import UserError
 from slowfast.prepare.convert_events import CutSettings, convert_recordings
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import check_workers, exit_status
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = """\
@@ -50,8 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    if chosen.workers < 1:
-        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    check_workers(chosen.workers)
     settings = CutSettings(chosen.window_time, chosen.window_events)
     result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
     for name, reason in sorted(result.failed.items()):

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from slowfast.errors import UserError
 from slowfast.prepare.events import EventSettings, videos_to_events
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import check_workers, exit_status
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = """\
@@ -63,8 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    if chosen.workers < 1:
-        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    check_workers(chosen.workers)
     settings = EventSettings(**{field.name: getattr(chosen, field.name) for field in fields(EventSettings)})
     result = videos_to_events(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):

@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.errors import UserError
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import check_workers, exit_status
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = f"""\
@@ -56,8 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _extract(chosen: argparse.Namespace) -> None:
-    if chosen.workers < 1:
-        raise UserError(f"--workers {chosen.workers}: must be at least 1")
+    check_workers(chosen.workers)
     settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
     result = extract(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):

@@ -48,3 +48,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; for example: {self._example}")
+
+
+def check_workers(workers: int) -> None:
+    """Raise UserError unless --workers is a number of processes."""
+    if workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
