@@ -135,6 +135,9 @@ _C.DVS = ConfigNode()
 _C.DVS.SENSOR_SIZE = [180, 240]
 # Seconds that one unit of time in the files stands for. [own]
 _C.DVS.TIME_UNIT = 1e-6
+# Order of class folders that are numbers: number (0, 1, 2, ... 10) or name (0, 1, 10, 2, ..., as text: what weights
+# trained with the authors' code have). [own]
+_C.DVS.CLASS_ORDER = "number"
 # Events that a sample of a recording has; a recording of fewer gives all it has; 0: all events. [Event2Vec]
 _C.DVS.NUM_EVENTS = 255
 # How they are chosen: random_sample, uniform_sample, deterministic_uniform_sample, gaussian_sample,
@@ -179,6 +182,9 @@ _C.DATA_LOADER.PIN_MEMORY = True
 _C.DATA_LOADER.PREFETCH_FACTOR = 2
 # Seconds without a batch after which a worker counts as hung; 0: wait for ever. [own]
 _C.DATA_LOADER.TIMEOUT = 300
+# Samples of the first batch of a training and of a test that are drawn to OUTPUT_DIR, and to TensorBoard where it is
+# on, as the network gets them; 0: none. [own]
+_C.DATA_LOADER.DRAW_SAMPLES = 8
 
 # ------------------------------------------------------------------ augmentation
 _C.AUG = ConfigNode()
@@ -379,8 +385,8 @@ _C.EVMLP.DROPOUT_RATES = [0.0, 0.0, 0.0, 0.0, 0.0, 0.2]
 # ------------------------------------------------------------------ event-driven inference with evMLP
 _C.EVENT = ConfigNode()
 # Compute only the patches that changed: with an image network on the videos of DATA.PATH_PREFIX (a folder, a file, the
-# number of a camera or the address of a stream), and nothing is trained or tested; with MODEL.FRAMEWISE inside the
-# clips of the test. [own]
+# number of a camera, the address of a stream, or a .txt file that lists such, one a line), and nothing is trained or
+# tested; with MODEL.FRAMEWISE inside the clips of the test. [own]
 _C.EVENT.ENABLE = False
 # A patch is computed again where its change is above this, in units of the normalized frame. [evMLP: 0.05]
 _C.EVENT.THRESHOLD = 0.05
@@ -397,10 +403,13 @@ _C.EVENT.STREAMS = 1
 _C.EVENT.CHUNK = 16
 # Weights of the network: float32, bfloat16, int8. [own]
 _C.EVENT.PRECISION = "float32"
-# On CPUs, use kernels that are compiled on first use with this machine's C++ compiler, where it has one. [own]
+# On CPUs, use kernels that are compiled on first use with this machine's C++ compiler, where it has one; on GPUs,
+# capture the steps as CUDA graphs at the start. [own]
 _C.EVENT.COMPILED = True
 # Frames of each video that are looked at; 0: all, of a camera or stream until Ctrl-C. [own]
 _C.EVENT.MAX_FRAMES = 0
+# Seconds after which a camera or stream that broke off or ended is opened again; 0: that is its end. [own]
+_C.EVENT.RECONNECT = 0.0
 # Run the whole network on the same frames, too, for the speed, agreement and error against it. [own]
 _C.EVENT.COMPARE = True
 # Also write each video with its changed patches and best classes drawn on it, as .mp4. [own]

@@ -1,6 +1,6 @@
-"""AEDAT 3.1 files, as DVS Gesture comes in, and its label files.
+"""AEDAT files: 3.1, as DVS Gesture comes in with its label files, and 4.0.
 
-The format is iniVation's AEDAT 3.1. No file of a camera was at hand: it was tested on files that its tests encode.
+The format is iniVation's. No 3.1 file of a camera was at hand: it was tested on files that its tests encode.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.events import EventColumns
+from slowfast.prepare.aedat4 import MAGIC, read_aedat4
+from slowfast.prepare.event_streams import EventStream
 
 END_OF_HEADER = b"#!END-HEADER\r\n"
 PACKET = np.dtype(
@@ -31,34 +33,58 @@ class Labelled:
     end: float  # of the first that does not
 
 
-def read_aedat3(path: Path) -> EventColumns:
-    """The valid polarity events of an AEDAT 3.1 file, in its order. Raises DecodeError."""
+def read_aedat(path: Path) -> list[EventStream]:
+    """A file of AEDAT 3.1 or 4.0, whichever it says it is. Raises DecodeError, and UserError as read_aedat4 does."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+    return read_aedat4(path) if start == MAGIC else read_aedat3(path)
+
+
+def read_aedat3(path: Path) -> list[EventStream]:
+    """The valid polarity events of an AEDAT 3.1 file, in its order; those before a tear with it as damage.
+
+    Raises DecodeError.
+    """
     data = path.read_bytes()
     if not data.startswith(b"#!AER-DAT3."):
-        version = data[:14].decode("latin-1").strip()
-        raise DecodeError(f"it is no AEDAT 3 file (it begins with {version!r}); AEDAT 4 is not read")
+        version = data[: len(MAGIC)].decode("latin-1").strip()
+        raise DecodeError(f"it is no AEDAT 3.1 or 4.0 file (it begins with {version!r})")
     place = data.find(END_OF_HEADER)
     if place < 0:
         raise DecodeError("its header does not end")
     place += len(END_OF_HEADER)
     parts: list[np.ndarray] = []
+    damage = None
     while place < len(data):
-        if place + PACKET.itemsize > len(data):
-            raise DecodeError("it ends inside a packet's header")
-        header = np.frombuffer(data, PACKET, 1, place)[0]
-        place += PACKET.itemsize
-        size, capacity, number = int(header["size"]), int(header["capacity"]), int(header["number"])
-        if size <= 0 or not 0 <= number <= capacity or place + size * capacity > len(data):
-            raise DecodeError("a packet is damaged, or the file ends inside it")
-        if header["type"] == POLARITY and size == POLARITY_SIZE:
-            words = np.frombuffer(data, "<u4", 2 * number, place).reshape(-1, 2).astype(np.int64)
-            words[:, 1] += int(header["overflow"]) << 31
-            parts.append(words[words[:, 0] & 1 == 1])
-        place += size * capacity
+        packet = _packet(data, place)
+        if packet is None:
+            damage = f"it is damaged or torn at byte {place} of {len(data)}: the events before it were taken"
+            break
+        words, place = packet
+        parts.append(words)
     words = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
     place_bits = words[:, 0]
     x, y, p = place_bits >> 17 & 0x7FFF, place_bits >> 2 & 0x7FFF, place_bits >> 1 & 1
-    return EventColumns(x, y, words[:, 1].astype(np.float64), p)
+    return [EventStream(EventColumns(x, y, words[:, 1].astype(np.float64), p), damage=damage)]
+
+
+def _packet(data: bytes, place: int) -> tuple[np.ndarray, int] | None:
+    """The valid polarity events of a packet, int64 (n, 2) of place bits and time, and where the next one begins.
+
+    None where no whole packet is.
+    """
+    if place + PACKET.itemsize > len(data):
+        return None
+    header = np.frombuffer(data, PACKET, 1, place)[0]
+    place += PACKET.itemsize
+    size, capacity, number = int(header["size"]), int(header["capacity"]), int(header["number"])
+    if size <= 0 or not 0 <= number <= capacity or place + size * capacity > len(data):
+        return None
+    if header["type"] != POLARITY or size != POLARITY_SIZE:
+        number = 0
+    words = np.frombuffer(data, "<u4", 2 * number, place).reshape(-1, 2).astype(np.int64)
+    words[:, 1] += int(header["overflow"]) << 31
+    return words[words[:, 0] & 1 == 1], place + size * capacity
 
 
 def read_gesture_labels(path: Path) -> list[Labelled]:

@@ -12,7 +12,7 @@ import psutil
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import UserError
-from slowfast.prepare.encode import part_owner
+from slowfast.prepare.unfinished import part_owner
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Job:
 def check_folders(source: Path, target: Path) -> None:
     """Raise UserError unless `source` is a folder and `target` may be one apart from it."""
     if not source.is_dir():
-        raise UserError(f"{source} is not a folder of videos")
+        raise UserError(f"{source} is not a folder")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file, not a folder; choose another one to write to")
     inner, outer = target.resolve(), source.resolve()

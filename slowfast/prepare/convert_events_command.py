@@ -7,21 +7,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.prepare.convert_events import CutSettings, convert_recordings
+from slowfast.prepare.convert_events import convert_recordings
+from slowfast.prepare.cut_events import CutSettings
 from slowfast.runtime.command import check_workers, exit_status
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = """\
 Convert all recordings of a folder, and of the folders in it, to .npz files with x, y, t (microseconds) and p:
-ASL-DVS .mat (needs the events extra), AEDAT 3.1 .aedat, Prophesee .dat and .raw (EVT 2.0, EVT 3.0).
+AEDAT 3.1 and 4.0 (.aedat, .aedat4), Prophesee .dat and .raw (EVT 2.0, 2.1, 3.0), ASL-DVS .mat, turned upright.
+.mat and compressed .aedat4 files need the events extra.
 
   python tools/convert_events.py asldvs_mat/ asldvs/
   python tools/convert_events.py DvsGesture/ dvsgesture/
   python tools/convert_events.py my_recordings/ my_events/ --window-time 500000
 
 A .aedat file of DVS Gesture with its _labels.csv is cut into train/ and test/ of class folders by it and by
-trials_to_train.txt and trials_to_test.txt. The source is not touched. Stopped in the middle, run it again: recordings
-that were converted are kept.
+trials_to_train.txt and trials_to_test.txt. Windows of events are whole: what is left over at the end is left out. Of a
+torn file what comes before the tear is taken, and the file is listed. The source is not touched. Stopped in the middle,
+run it again: recordings that were converted are kept. For other settings take another target.
 """
 
 
@@ -52,7 +55,10 @@ def _convert(chosen: argparse.Namespace) -> None:
     check_workers(chosen.workers)
     settings = CutSettings(chosen.window_time, chosen.window_events)
     result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
-    for name, reason in sorted(result.failed.items()):
-        print(f"failed: {name}: {reason}")
+    for what, recordings in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
+        for name, reason in sorted(recordings.items()):
+            print(f"{what}: {name}: {reason}")
+    for note, count in sorted(result.notes.items()):
+        print(f"{note}: as {count} of {result.done} recordings say")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
     print(f"{result.done} recordings converted to {chosen.target} in {result.seconds:.0f} s, {before}")

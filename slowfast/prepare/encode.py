@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
+from slowfast.prepare.unfinished import written_whole
 
 # Not the video's fault: the run must stop.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -41,25 +40,16 @@ def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Enco
     Raises DecodeError when nothing of the source can be decoded or the result is not what was encoded, OSError when
     the disk does not take it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{part_owner()}.part")
     try:
-        count, damage = _encode(source, part, settings)
-        _verify(part, count)
-        size = part.stat().st_size
-        os.replace(part, target)
+        with written_whole(target) as part:
+            count, damage = _encode(source, part, settings)
+            _verify(part, count)
+            size = part.stat().st_size
     except av.FFmpegError as error:
         if error.errno in _DISK_ERRORS:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise DecodeError(f"cannot be re-encoded ({error.strerror})") from error
-    finally:
-        part.unlink(missing_ok=True)
     return Encoded(count, size, damage)
-
-
-def part_owner() -> str:
-    """Machine and process, in the names of unfinished files."""
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, str | None]:

@@ -5,7 +5,6 @@ H height, W width.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +22,9 @@ from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos
-from slowfast.prepare.encode import part_owner
+from slowfast.prepare.unfinished import written_whole
 
-PART = ".events"  # in the names of unfinished files
+SUFFIX = ".npz"
 # Between frames shown no longer apart than this (seconds), movement is interpolated: a cut or a gap is none.
 LONGEST_STEP = 0.5
 
@@ -59,18 +58,18 @@ def videos_to_events(source: Path, target: Path, settings: EventSettings, worker
     A file appears whole or not at all; one that is there already is left as it is. Raises UserError for wrong folders
     and for a disk that does not take the files, DataError when no video at all can be read.
     """
-    return convert_videos(source, target, PART, event_file, partial(_convert_one, settings), "converted", workers)
+    work = partial(_convert_one, settings)
+    return convert_videos(source, target, SUFFIX, lambda job: event_file(job).exists(), work, "converted", workers)
 
 
 def event_file(job: Job) -> Path:
     """Where a video's events go."""
-    return job.target.with_suffix(".npz")
+    return job.target.with_suffix(SUFFIX)
 
 
 def _convert_one(settings: EventSettings, job: Job) -> Written | str:
     """Convert one video: what of it was damaged, or why it cannot be read. Runs in a process of the pool."""
     file = event_file(job)
-    part = file.with_name(f".{file.stem}{PART}.{part_owner()}.part")
     try:
         check_file(job.source)
         with PyAVReader(job.source) as video:
@@ -78,23 +77,22 @@ def _convert_one(settings: EventSettings, job: Job) -> Written | str:
             damage = video.error
         if not len(events):
             return "nothing in it changes: it gives no events; lower the thresholds"
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as opened:
-            save_events(opened, events)
-        os.replace(part, file)
+        save_events(file, events)
     except DecodeError as error:
         return str(error)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return Written(damage)
 
 
-def save_events(file: object, events: EventColumns) -> None:
-    """Write x, y (uint16), t (int64, microseconds) and p (uint8) as .npz, stored so that it can be mapped."""
+def save_events(file: Path, events: EventColumns) -> None:
+    """Write x, y (uint16), t (int64, microseconds) and p (uint8) as .npz, stored so that it can be mapped.
+
+    The file appears whole or not at all; its folder is made. Raises OSError where the disk does not take it.
+    """
     x, y = events.x.astype(np.uint16), events.y.astype(np.uint16)
-    np.savez(file, x=x, y=y, t=np.rint(events.t).astype(np.int64), p=events.p.astype(np.uint8))  # type: ignore[arg-type]
+    with written_whole(file) as part, part.open("wb") as opened:
+        np.savez(opened, x=x, y=y, t=np.rint(events.t).astype(np.int64), p=events.p.astype(np.uint8))
 
 
 def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +18,8 @@ from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos
-from slowfast.prepare.encode import part_owner
 from slowfast.prepare.timing import choose_timing
+from slowfast.prepare.unfinished import written_whole
 
 TEMPLATE = "{:05d}.jpg"
 PART = ".frames"  # in the names of unfinished folders
@@ -48,7 +46,8 @@ def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -
     A folder appears whole or not at all; one that is there already is left as it is. Raises UserError for wrong folders
     and for a disk that does not take the files, DataError when no video at all can be read.
     """
-    return convert_videos(source, target, PART, frame_folder, partial(_extract_one, settings), "extracted", workers)
+    work = partial(_extract_one, settings)
+    return convert_videos(source, target, PART, lambda job: frame_folder(job).exists(), work, "extracted", workers)
 
 
 def frame_folder(job: Job) -> Path:
@@ -59,18 +58,15 @@ def frame_folder(job: Job) -> Path:
 def _extract_one(settings: FrameSettings, job: Job) -> Written | str:
     """Extract one video: what of it was damaged, or why it cannot be read. Runs in a process of the pool."""
     folder = frame_folder(job)
-    part = folder.with_name(f".{folder.name}{PART}.{part_owner()}.part")
     try:
         check_file(job.source)
-        part.mkdir(parents=True)
-        damage = _write_frames(job.source, part, settings)
-        os.replace(part, folder)
+        with written_whole(folder, PART) as part:
+            part.mkdir()
+            damage = _write_frames(job.source, part, settings)
     except DecodeError as error:
         return str(error)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Written(damage)
 
 

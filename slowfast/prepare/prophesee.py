@@ -1,55 +1,101 @@
-"""Prophesee's files of events: .dat, and .raw in the encodings EVT 2.0 and EVT 3.0.
+"""Prophesee's files of events: .dat, and .raw in the encodings EVT 2.0, EVT 2.1 and EVT 3.0.
 
-The formats are Prophesee's. No file of a camera was at hand: it was tested on files that its tests
-encode.
+The formats are Prophesee's (docs.prophesee.ai, "Data Encoding Formats" and "File Formats"), the two orders of EVT 2.1's
+words also OpenEB's evt21_event_types.h. No file of a camera was at hand: it was tested on files that its tests encode.
 
 n words of a file.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.events import EventColumns
+from slowfast.prepare.event_streams import EventStream
 
-# Types of EVT 2.0's words.
+# Types of the words of EVT 2.0 and 2.1.
 OFF, ON, TIME_HIGH_2 = 0x0, 0x1, 0x8
+TIME_HIGH_BITS_2 = 28
 # Types of EVT 3.0's words.
 ADDRESS_Y, ADDRESS_X, BASE_X, VECTOR_12, VECTOR_8, TIME_LOW, TIME_HIGH = 0x0, 0x2, 0x3, 0x4, 0x5, 0x6, 0x8
+TIME_HIGH_BITS_3 = 12
+# Which half of EVT 2.1's words comes first: the low one, or the high one (IMX636 and older sensors).
+LITTLE, LEGACY = "little", "legacy"
+DAT_EVENT = 8  # bytes
+
+Fields = Mapping[str, str]
 
 
-def read_dat(path: Path) -> EventColumns:
+def read_dat(path: Path) -> list[EventStream]:
     """A .dat file of events of two dimensions. Raises DecodeError."""
-    _, data = _split_header(path)
-    if len(data) < 2 or data[1] != 8:
+    fields, data = _split_header(path)
+    if len(data) < 2 or data[1] != DAT_EVENT:
         raise DecodeError("it is no .dat file of events of 8 bytes")
-    words = np.frombuffer(data, "<u4", (len(data) - 2) // 8 * 2, 2).reshape(-1, 2)
+    words = np.frombuffer(data, "<u4", (len(data) - 2) // DAT_EVENT * 2, 2).reshape(-1, 2)
     time, place = words[:, 0], words[:, 1]
-    return _columns(place & 0x3FFF, place >> 14 & 0x3FFF, time, place >> 28 & 1)
+    events = _columns(place & 0x3FFF, place >> 14 & 0x3FFF, time, place >> 28 & 1)
+    return [EventStream(events, _size(fields), _left_over(len(data) - 2, DAT_EVENT))]
 
 
-def read_raw(path: Path) -> EventColumns:
-    """A .raw file in EVT 2.0 or 3.0. Raises DecodeError."""
-    header, data = _split_header(path)
-    text = header.lower()
-    if "evt 3.0" in text or "format evt3" in text:
-        return decode_evt3(np.frombuffer(data, "<u2", len(data) // 2))
-    if "evt 2.0" in text or "format evt2;" in text or "format evt2\n" in text:
-        return decode_evt2(np.frombuffer(data, "<u4", len(data) // 4))
-    raise DecodeError("its header names neither EVT 2.0 nor EVT 3.0, the encodings that are read")
+def read_raw(path: Path) -> list[EventStream]:
+    """A .raw file in EVT 2.0, 2.1 or 3.0. Raises DecodeError."""
+    fields, data = _split_header(path)
+    encoding = fields.get("format", "").partition(";")[0].upper() or f"EVT {fields.get('evt', 'unknown')}"
+    if encoding not in ENCODINGS:
+        raise DecodeError(f"the encoding in its header is {encoding}; EVT 2.0, EVT 2.1 and EVT 3.0 are read")
+    size, decode = ENCODINGS[encoding]
+    whole = data[: len(data) // size * size]
+    return [EventStream(decode(whole, fields), _size(fields), _left_over(len(data), size))]
+
+
+def _left_over(length: int, size: int) -> str | None:
+    """The damage of a file of words of `size` bytes that does not end with a whole one."""
+    over = length % size
+    return f"it is torn: it ends inside an event, after {over} of {size} bytes" if over else None
 
 
 def decode_evt2(words: np.ndarray) -> EventColumns:
     """Words of 32 bits, uint32 (n,)."""
     kind = words >> 28
-    high = _last(words & 0x0FFFFFFF, kind == TIME_HIGH_2)
+    high = _high_times(words & 0x0FFFFFFF, kind == TIME_HIGH_2, TIME_HIGH_BITS_2)
     is_event = ((kind == OFF) | (kind == ON)) & (high >= 0)
     events = words[is_event]
     time = (high[is_event] << 6) + (events >> 22 & 0x3F)
     return _columns(events >> 11 & 0x7FF, events & 0x7FF, time, kind[is_event])
+
+
+def decode_evt21(words: np.ndarray) -> EventColumns:
+    """Words of 64 bits with the type in the highest ones, uint64 (n,): an event for each set bit of the lower 32."""
+    upper, mask = (words >> 32).astype(np.uint32), words.astype(np.uint32)
+    kind = upper >> 28
+    high = _high_times(upper & 0x0FFFFFFF, kind == TIME_HIGH_2, TIME_HIGH_BITS_2)
+    is_vector = ((kind == OFF) | (kind == ON)) & (high >= 0)
+    upper = upper[is_vector]
+    time = (high[is_vector] << 6) + (upper >> 22 & 0x3F)
+    bits = np.unpackbits(mask[is_vector].astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+    vector, bit = np.nonzero(bits)  # of (vectors, 32): vector by vector
+    return _columns((upper >> 11 & 0x7FF)[vector] + bit, (upper & 0x7FF)[vector], time[vector], (upper >> 28)[vector])
+
+
+def evt21_words(data: bytes, order: str | None) -> np.ndarray:
+    """The words of EVT 2.1 with the type in the highest bits, uint64 (n,).
+
+    order: LITTLE or LEGACY, None where the header does not tell: then as the words of time, whose other half is 0, lie.
+    Raises DecodeError for any other.
+    """
+    little = np.frombuffer(data, "<u8")
+    legacy = little << 32 | little >> 32
+    if order is None:
+        times = [int(((words >> 60 == TIME_HIGH_2) & (words & 0xFFFFFFFF == 0)).sum()) for words in (little, legacy)]
+        return little if times[0] >= times[1] else legacy
+    if order not in (LITTLE, LEGACY):
+        raise DecodeError(f"its words' order is {order}; {LITTLE} and {LEGACY} are read")
+    return little if order == LITTLE else legacy
 
 
 def decode_evt3(words: np.ndarray) -> EventColumns:
@@ -77,18 +123,26 @@ def _evt3_times(kind: np.ndarray, value: np.ndarray) -> np.ndarray:
 
     The low bits begin at 0 where the high ones change.
     """
-    at = np.flatnonzero(kind == TIME_HIGH)
-    highs = value[at].astype(np.int64)
-    turns = np.zeros(len(at), np.int64)
-    turns[1:] = np.cumsum(np.diff(highs) < -(1 << 11))
-    high = np.full(len(kind), -1, np.int64)
-    high[at] = highs + (turns << 12)
-    high = _last(high, kind == TIME_HIGH)
+    high = _high_times(value, kind == TIME_HIGH, TIME_HIGH_BITS_3)
     changed = np.diff(high, prepend=-2) != 0
     place = np.arange(len(kind))
     low_at, changed_at = _last(place, kind == TIME_LOW), _last(place, changed)
     low = np.where(low_at > changed_at, _last(value, kind == TIME_LOW), 0)
     return np.where(high < 0, -1, (high << 12) + low)
+
+
+def _high_times(values: np.ndarray, marked: np.ndarray, bits: int) -> np.ndarray:
+    """At each word the high bits of the time, of the last marked one: int64 (n,), -1 before the first.
+
+    A step back by more than half of their range is the counter's overflow, which is undone.
+    """
+    at = np.flatnonzero(marked)
+    highs = values[at].astype(np.int64)
+    turns = np.zeros(len(at), np.int64)
+    turns[1:] = np.cumsum(np.diff(highs) < -(1 << bits - 1))
+    high = np.full(len(values), -1, np.int64)
+    high[at] = highs + (turns << bits)
+    return _last(high, marked)
 
 
 def _last(values: np.ndarray, marked: np.ndarray) -> np.ndarray:
@@ -101,15 +155,42 @@ def _columns(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray) -> Even
     return EventColumns(x.astype(np.int64), y.astype(np.int64), t.astype(np.float64), p.astype(np.int64))
 
 
-def _split_header(path: Path) -> tuple[str, bytes]:
-    """Its first lines, which begin with %, and what follows them."""
+# The names of encodings in a header, their words' bytes and what decodes them.
+ENCODINGS: dict[str, tuple[int, Callable[[bytes, Fields], EventColumns]]] = {
+    "EVT2": (4, lambda data, fields: decode_evt2(np.frombuffer(data, "<u4"))),
+    "EVT21": (8, lambda data, fields: decode_evt21(evt21_words(data, fields.get("endianness")))),
+    "EVT3": (2, lambda data, fields: decode_evt3(np.frombuffer(data, "<u2"))),
+}
+ENCODINGS |= {"EVT 2.0": ENCODINGS["EVT2"], "EVT 2.1": ENCODINGS["EVT21"], "EVT 3.0": ENCODINGS["EVT3"]}
+
+
+def _size(fields: Fields) -> tuple[int, int] | None:
+    """The sensor's height and width, where the header tells them."""
+    width, height = fields.get("width", ""), fields.get("height", "")
+    geometry = re.fullmatch(r"(\d+)x(\d+)", fields.get("geometry", ""))
+    if geometry:
+        width, height = geometry[1], geometry[2]
+    return (int(height), int(width)) if width.isdecimal() and height.isdecimal() else None
+
+
+def _split_header(path: Path) -> tuple[dict[str, str], bytes]:
+    """Its first lines, which begin with "% ", by their keyword in lower case, and what follows them.
+
+    A line of a format, EVT3;height=720;width=1280, gives its options as lines of their own would.
+    """
     data = path.read_bytes()
     end = 0
-    while data[end : end + 1] == b"%":
+    fields: dict[str, str] = {}
+    while data[end : end + 2] == b"% ":
         line_end = data.find(b"\n", end)
         if line_end < 0:
             raise DecodeError("its header does not end")
-        line, end = data[end:line_end], line_end + 1
-        if line.strip() == b"% end":
+        line, end = data[end:line_end].decode("latin-1").lower(), line_end + 1
+        keyword, _, value = line[1:].strip().partition(" ")
+        if keyword == "end":
             break
-    return data[:end].decode("latin-1"), data[end:]
+        fields[keyword] = value.strip()
+        if keyword == "format":
+            options = (option.partition("=") for option in value.strip().split(";")[1:])
+            fields |= {name.strip(): given.strip() for name, _, given in options}
+    return fields, data[end:]

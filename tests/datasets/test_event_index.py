@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slowfast.config.defaults import get_cfg
 from slowfast.datasets.dvs import longest as longest_module
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.longest import longest_recording
+from slowfast.datasets.dvs.spec import EventSpec
 from slowfast.errors import DataError, IndexFileError
 
 SENSOR = (12, 16)
@@ -44,6 +46,24 @@ def test_split_folders_and_numbers_as_names(tmp_path: Path) -> None:
     assert [r.path for r in read_event_index(tmp_path, "val", 11)] == [
         r.path for r in read_event_index(tmp_path, "test", 11)
     ]
+
+
+def test_numbers_in_the_order_of_their_texts(tmp_path: Path) -> None:
+    """As torchvision's folders are numbered, and so the classes of weights trained with the authors' code."""
+    for split in ("train", "test"):
+        for label in range(11):
+            fill(tmp_path / split / str(label), ["x.npz"])
+    places = {r.name: r.label for r in read_event_index(tmp_path, "test", 11, order="name")}
+    assert [places[f"test/{name}/x.npz"] for name in (0, 1, 2, 9, 10)] == [0, 1, 3, 10, 2]
+    assert read_event_class_names(tmp_path, 11, order="name")[:4] == ["0", "1", "10", "2"]
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATA.PATH_TO_DATA_DIR", str(tmp_path), "MODEL.NUM_CLASSES", 11])
+    spec = EventSpec()
+    for order, tenth in (("number", 10), ("name", 2)):
+        cfg.DVS.CLASS_ORDER = order
+        (record,) = (r for r in spec.read_index(cfg, "train") if r.name == "train/10/x.npz")
+        names = spec.read_class_names(cfg)
+        assert record.label == tenth and names is not None and names[tenth] == "10"
 
 
 def test_a_list_of_class_names_decides_the_labels(tmp_path: Path) -> None:

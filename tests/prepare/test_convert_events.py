@@ -1,209 +1,189 @@
-"""Raw recordings to .npz: each format against a plain encoder and decoder written word by word."""
+"""Folders of raw recordings to .npz by the command line: what is written, told, gone on with and refused."""
 
 from __future__ import annotations
 
-import struct
+import json
+import os
+import signal
+import subprocess
 import sys
-import types
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.errors import UserError
-from slowfast.prepare.aedat import read_aedat3
-from slowfast.prepare.convert_events import CutSettings, convert_recordings, read_mat
+from slowfast.prepare.convert_events import convert_recordings
 from slowfast.prepare.convert_events_command import main
-from slowfast.prepare.prophesee import decode_evt2, decode_evt3, read_dat, read_raw
+from slowfast.prepare.cut_events import CutSettings
+from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
 
-Event = tuple[int, int, int, int]  # x, y, t, p
-
-
-def some_events(n: int = 50, seed: int = 0, longest: int = 100_000) -> list[Event]:
-    rng = np.random.default_rng(seed)
-    t = np.sort(rng.integers(0, longest, n))
-    x, y, p = (rng.integers(0, limit, n) for limit in (300, 200, 2))
-    return [tuple(int(v) for v in row) for row in zip(x, y, t, p, strict=True)]
+TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"
 
 
-def rows(events: object) -> list[Event]:
-    return [tuple(int(v) for v in row) for row in zip(*(getattr(events, key) for key in "xytp"), strict=True)]
+def written(file: Path) -> list[Event]:
+    return rows(Recording(file).take(slice(None)))
 
 
-def dat(events: list[Event]) -> bytes:
-    body = b"".join(struct.pack("<II", t, x | y << 14 | p << 28) for x, y, t, p in events)
-    return b"% Data file containing CD events.\n% Height 240\n% Width 304\n" + bytes([0, 8]) + body
+def convert(source: Path, target: Path, *options: str) -> int:
+    return main([str(source), str(target), "--workers", "1", *options])
 
 
-def evt2(events: list[Event]) -> bytes:
-    words, high = [], -1
-    for x, y, t, p in events:
-        if t >> 6 != high:
-            high = t >> 6
-            words.append(0x8 << 28 | high)
-        words.append(p << 28 | (t & 0x3F) << 22 | x << 11 | y)
-    return b"% evt 2.0\n% end\n" + struct.pack(f"<{len(words)}I", *words)
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "raw").mkdir()
+    return tmp_path / "raw"
 
 
-def evt3_words(events: list[Event]) -> list[int]:
-    words, state = [], {"high": -1, "low": -1, "y": -1}
-    for x, y, t, p in events:
-        high, low = t >> 12 & 0xFFF, t & 0xFFF
-        if high != state["high"]:
-            state |= {"high": high, "low": 0}
-            words.append(0x8 << 12 | high)
-        if low != state["low"]:
-            state["low"] = low
-            words.append(0x6 << 12 | low)
-        if y != state["y"]:
-            state["y"] = y
-            words.append(y)
-        words.append(0x2 << 12 | p << 11 | x)
-    return words
-
-
-def aedat(events: list[Event], overflow: int = 0) -> bytes:
-    body = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
-    for start in range(0, len(events), 20):
-        packet = events[start : start + 20]
-        body += struct.pack("<hhiiiiii", 1, 0, 8, 4, overflow, len(packet) + 1, len(packet) + 1, len(packet))
-        words = [(x << 17 | y << 2 | p << 1 | 1, t) for x, y, t, p in packet]
-        body += b"".join(struct.pack("<Ii", *word) for word in [*words, (5 << 17, 0)])  # the last is not valid
-        body += struct.pack("<hhiiiiii", 3, 0, 8, 4, 0, 1, 1, 1) + b"\0" * 8  # another type
-    return body
-
-
-class TestFormats:
-    def test_dat_and_raw(self, tmp_path: Path) -> None:
-        events = some_events()
-        words = evt3_words(events)
-        raw3 = b"% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n" + struct.pack(f"<{len(words)}H", *words)
-        for name, data, read in (
-            ("a.dat", dat(events), read_dat),
-            ("b.raw", evt2(events), read_raw),
-            ("c.raw", raw3, read_raw),
-        ):
-            (tmp_path / name).write_bytes(data)
-            assert rows(read(tmp_path / name)) == events
-
-    @settings(deadline=None, max_examples=40)
-    @given(n=st.integers(0, 40), seed=st.integers(0, 99))
-    def test_evt3_over_its_counters_range(self, n: int, seed: int) -> None:
-        events = some_events(n, seed, longest=40_000_000)  # 24 bits: 16.8 s
-        gaps = np.diff([e[2] for e in events], prepend=0)
-        if n and gaps.max() > 8_000_000:
-            return  # a counter's turn can be told only where something comes within half of it
-        found = rows(decode_evt3(np.array(evt3_words(events), np.uint16)))
-        if n:
-            turns = events[0][2] >> 24
-            assert found == [(x, y, t - (turns << 24), p) for x, y, t, p in events]
-
-    def test_evt3_masks(self) -> None:
-        words = [0x8001, 0x6005, 0x0007, 0x3000 | 1 << 11 | 100, 0x4000 | 0b100000000001, 0x5000 | 0b10, 0x4000 | 0b1]
-        words += [0x2000 | 9]
-        want = [(100, 7, 4101, 1), (111, 7, 4101, 1), (113, 7, 4101, 1), (120, 7, 4101, 1), (9, 7, 4101, 0)]
-        assert rows(decode_evt3(np.array(words, np.uint16))) == want
-
-    def test_evt3_low_time_begins_anew_with_the_high_one(self) -> None:
-        words = [0x8001, 0x6005, 0x0007, 0x2001, 0x8001, 0x2002, 0x8002, 0x2003]
-        assert [e[2] for e in rows(decode_evt3(np.array(words, np.uint16)))] == [4101, 4101, 8192]
-
-    def test_what_comes_before_the_first_time_is_left_out(self) -> None:
-        assert rows(decode_evt3(np.array([0x0007, 0x2001], np.uint16))) == []
-        assert rows(decode_evt2(np.array([1 << 28 | 5], np.uint32))) == []
-
-    def test_aedat(self, tmp_path: Path) -> None:
-        events = some_events()
-        (tmp_path / "a.aedat").write_bytes(aedat(events, overflow=1))
-        assert rows(read_aedat3(tmp_path / "a.aedat")) == [(x, y, t + 2**31, p) for x, y, t, p in events]
-
-    @pytest.mark.parametrize(
-        ("name", "data", "message"),
-        [
-            ("a.aedat", b"#!AER-DAT4.0\r\nrest", "no AEDAT 3 file"),
-            ("a.aedat", aedat(some_events())[:-9], "damaged|ends inside"),
-            ("a.raw", b"% evt 2.1\n% end\n....", "neither EVT 2.0 nor EVT 3.0"),
-            ("a.dat", b"% no events\n\x0c\x10", "no .dat file"),
-        ],
-    )
-    def test_damaged_files(self, tmp_path: Path, name: str, data: bytes, message: str) -> None:
-        (tmp_path / name).write_bytes(data)
-        read = {"aedat": read_aedat3, "raw": read_raw, "dat": read_dat}[name.split(".")[1]]
-        with pytest.raises(DecodeError, match=message):
-            read(tmp_path / name)
-
-
-def test_a_folder_whole_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = tmp_path / "raw", tmp_path / "npz"
-    (source / "a").mkdir(parents=True)
-    (source / "a" / "x.dat").write_bytes(dat(some_events()))
-    (source / "y.raw").write_bytes(evt2(some_events(seed=1)))
-    (source / "broken.raw").write_bytes(b"% nothing\n")
-    assert main([str(source), str(target), "--workers", "1"]) == 0
-    assert "failed: broken.raw" in capsys.readouterr().out
-    found = Recording(target / "a" / "x.npz").take(slice(None))
-    assert [tuple(int(v) for v in row) for row in zip(*(found[key] for key in "xytp"), strict=True)] == some_events()
+def test_a_folder_whole_and_again(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "npz"
+    (raw / "a").mkdir()
+    (raw / "a" / "x.dat").write_bytes(dat(some_events()))
+    (raw / "y.raw").write_bytes(evt2(some_events(seed=1)))
+    (raw / "broken.raw").write_bytes(b"% nothing\n")
+    assert convert(raw, target) == 0
+    said = capsys.readouterr().out
+    assert "failed: broken.raw" in said and "DVS.SENSOR_SIZE [240,304]: as 1 of 2 recordings say" in said
+    assert written(target / "a" / "x.npz") == some_events()
     before = (target / "y.npz").stat().st_mtime_ns
-    assert main([str(source), str(target), "--workers", "1"]) == 0
+    assert convert(raw, target) == 0
     assert "2 were there already" in capsys.readouterr().out and (target / "y.npz").stat().st_mtime_ns == before
     assert not list(target.rglob("*.part"))
+    (target / "y.npz").unlink()
+    assert convert(raw, target) == 0 and written(target / "y.npz") == some_events(seed=1), "a lost file comes back"
 
 
-def test_mat_files_need_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    (tmp_path / "a.mat").write_bytes(b"anything")
-    with pytest.raises(UserError, match=r"slowfast\[events\]"):
-        read_mat(tmp_path / "a.mat")
+def test_streams_duplicate_names_and_a_single_event(raw: Path, tmp_path: Path) -> None:
+    one, other = some_events(), some_events(seed=1)
+    (raw / "two.aedat4").write_bytes(aedat4([one, other, []]))
+    (raw / "a.aedat").write_bytes(aedat(one))
+    (raw / "A.raw").write_bytes(evt2(other))
+    (raw / "single.raw").write_bytes(evt2(one[:1]))
+    assert convert(raw, tmp_path / "npz") == 0
+    names = sorted(file.name for file in (tmp_path / "npz").glob("*.npz"))
+    assert names == ["A.raw.npz", "a.aedat.npz", "single.npz", "two_stream0.npz", "two_stream1.npz"]
+    assert written(tmp_path / "npz" / "two_stream1.npz") == other == written(tmp_path / "npz" / "A.raw.npz")
+    assert written(tmp_path / "npz" / "single.npz") == one[:1]
 
 
-def test_mat_files_of_asldvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SciPy's part is not tested here: columns as it gives them."""
-    events = np.array(some_events()).reshape(-1, 4)
-    content = {key: events[:, [column]] for column, key in enumerate(("x", "y", "ts", "pol"))}
-    scipy_io = types.ModuleType("scipy.io")
-    monkeypatch.setattr(scipy_io, "loadmat", lambda path: content, raising=False)
-    monkeypatch.setitem(sys.modules, "scipy", types.ModuleType("scipy"))
-    monkeypatch.setitem(sys.modules, "scipy.io", scipy_io)
-    assert rows(read_mat(tmp_path / "a.mat")) == some_events()
-    content.pop("ts")
-    with pytest.raises(DecodeError, match="with ts, x, y, pol"):
-        read_mat(tmp_path / "a.mat")
+def test_what_is_torn_is_converted_and_told(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw / "torn.aedat4").write_bytes(aedat4([some_events(60)])[:-100])
+    (raw / "empty.raw").write_bytes(evt2([]))
+    (raw / "header.aedat4").write_bytes(aedat4([some_events()])[:50])
+    assert convert(raw, tmp_path / "npz") == 0
+    said = capsys.readouterr().out
+    assert "damaged, whole as far as readable: torn.aedat4: it is torn at byte" in said
+    assert "failed: empty.raw: it holds no events" in said and "failed: header.aedat4: its header is cut" in said
+    assert written(tmp_path / "npz" / "torn.npz") == some_events(60)[:40]
 
 
-def test_windows(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "x.dat").write_bytes(dat(some_events(50)))
-    convert_recordings(tmp_path / "raw", tmp_path / "count", CutSettings(window_events=20), workers=1)
+def test_events_off_the_sensor(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw / "off.aedat4").write_bytes(aedat4([[(x + 200, y, t, p) for x, y, t, p in some_events()]]))
+    (raw / "negative.aedat4").write_bytes(aedat4([[*some_events(), (-1, 0, 100_000, 0)]]))
+    (raw / "stray.aedat4").write_bytes(aedat4([[*some_events(), (300, 0, 100_000, 0)]]))
+    assert convert(raw, tmp_path / "npz") == 0
+    said = capsys.readouterr().out
+    assert "of 50 events lie off its sensor of 200 x 300 pixels (x 2" in said
+    assert "failed: negative.aedat4: not all of its events lie on pixels (x -1 to" in said
+    assert len(written(tmp_path / "npz" / "stray.npz")) == 51, "loading tells of stray events and leaves them out"
+
+
+def test_windows(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw / "x.dat").write_bytes(dat(some_events(50)))
+    (raw / "few.dat").write_bytes(dat(some_events(19)))
+    assert convert(raw, tmp_path / "count", "--window-events", "20") == 0
     files = sorted((tmp_path / "count").glob("*.npz"))
     assert [(file.name, Recording(file).n) for file in files] == [("x_00000.npz", 20), ("x_00001.npz", 20)]
-    convert_recordings(tmp_path / "raw", tmp_path / "time", CutSettings(window_time=25_000), workers=1)
-    parts = [Recording(file).take(slice(None))["t"] for file in sorted((tmp_path / "time").glob("*.npz"))]
+    assert "failed: few.dat: its 19 events are too few for a window of 20" in capsys.readouterr().out
+    convert_recordings(raw, tmp_path / "time", CutSettings(window_time=25_000), workers=1)
+    parts = [Recording(file).take(slice(None))["t"] for file in sorted((tmp_path / "time").glob("x_*.npz"))]
     assert sum(map(len, parts)) == 50 and all(np.ptp(t) < 25_000 for t in parts)
-    assert main([str(tmp_path / "raw"), str(tmp_path / "x"), "--window-time", "5", "--window-events", "5"]) == 2
+    assert convert(raw, tmp_path / "x", "--window-time", "5", "--window-events", "5") == 2
 
 
-def test_dvs_gesture_is_cut_by_its_labels(tmp_path: Path) -> None:
-    source = tmp_path / "DvsGesture"
-    source.mkdir()
+def test_other_settings_need_another_folder(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw / "x.dat").write_bytes(dat(some_events(50)))
+    assert convert(raw, tmp_path / "npz", "--window-events", "20") == 0
+    assert convert(raw, tmp_path / "npz") == 2
+    assert "converted with --window-time 0.0 --window-events 20; take another folder" in capsys.readouterr().err
+    assert convert(raw, tmp_path / "npz", "--window-events", "20") == 0
+
+
+def test_dvs_gesture_is_cut_by_its_labels(raw: Path, tmp_path: Path) -> None:
     events = some_events(200)
     for user in ("user01_led", "user02_led"):
-        (source / f"{user}.aedat").write_bytes(aedat(events))
-        (source / f"{user}_labels.csv").write_text(
+        (raw / f"{user}.aedat").write_bytes(aedat(events))
+        (raw / f"{user}_labels.csv").write_text(
             "class,startTime_usec,endTime_usec\n11,1000,40000\n1,50000,90000\n2,999000,999001\n"
         )
-    (source / "trials_to_train.txt").write_text("user01_led.aedat\n")
-    (source / "trials_to_test.txt").write_text("user02_led.aedat\n")
-    convert_recordings(source, tmp_path / "npz", CutSettings(), workers=1)
+    (raw / "user03.aedat").write_bytes(aedat(events))
+    (raw / "user03_labels.csv").write_text("class,startTime_usec,endTime_usec\n")
+    (raw / "user04.aedat").write_bytes(aedat(events))
+    (raw / "user04_labels.csv").write_text("no list")
+    (raw / "trials_to_train.txt").write_text("user01_led.aedat\nuser03.aedat\n")
+    (raw / "trials_to_test.txt").write_text("user02_led.aedat\n")
+    result = convert_recordings(raw, tmp_path / "npz", CutSettings(), workers=1)
+    assert result.damaged["user01_led.aedat"] == (
+        "1 labelled parts hold no events and are left out: train/1/user01_led_2.npz"
+    )
+    assert result.failed == {
+        "user03.aedat": "none of its 200 events belongs to a part that its label file names",
+        "user04.aedat": "none of trials_to_train.txt, trials_to_test.txt beside it names it",
+    }
     train = read_event_index(tmp_path / "npz", "train", 11)
     assert [record.name for record in train] == ["train/0/user01_led_1.npz", "train/10/user01_led_0.npz"]
-    t = Recording(train[1].path).take(slice(None))["t"]
-    assert t.tolist() == [e[2] for e in events if 1000 <= e[2] < 40000]
+    assert [e[2] for e in written(train[1].path)] == [e[2] for e in events if 1000 <= e[2] < 40000]
     assert {r.name for r in read_event_index(tmp_path / "npz", "test", 11)} == {
         "test/0/user02_led_1.npz",
         "test/10/user02_led_0.npz",
+    }
+
+
+def test_two_at_once_and_one_killed(raw: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        (raw / f"{number}.raw").write_bytes(evt3(some_events(20_000, seed=number, longest=8_000_000)))
+    line = [sys.executable, str(TOOL), str(raw), str(tmp_path / "npz"), "--workers", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 60
+    while not list((tmp_path / "npz").glob("*.npz")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a note cut short
+    runs = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    for number in range(12):
+        assert written(tmp_path / "npz" / f"{number}.npz") == some_events(20_000, seed=number, longest=8_000_000)
+    assert not list((tmp_path / "npz").rglob("*.part"))
+
+
+def test_folders_that_cannot_be_used(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (raw / "a").mkdir()
+    (raw / "a" / "x.dat").write_bytes(dat(some_events()))
+    (tmp_path / "npz").mkdir()
+    (tmp_path / "npz" / "a").write_text("a file")
+    for source, target, message in (
+        (raw, tmp_path / "npz", f"{tmp_path / 'npz' / 'a'} cannot be written"),
+        (raw, tmp_path / "npz" / "a", "is a file, not a folder"),
+        (raw, raw / "npz", "lie in one another"),
+        (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'} is not a folder"),
+        (tmp_path / "npz", tmp_path / "new", "holds no recordings (files ending in .aedat .aedat4 .dat .mat .raw)"),
+    ):
+        assert convert(source, target) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_notes_name_files_and_sensors(raw: Path, tmp_path: Path) -> None:
+    (raw / "x.dat").write_bytes(dat(some_events()))
+    assert convert(raw, tmp_path / "npz") == 0
+    assert json.loads((tmp_path / "npz" / ".x.dat.json").read_text()) == {
+        "events": 50,
+        "files": {"x.npz": 50},
+        "sensors": [[240, 304]],
     }

@@ -19,9 +19,10 @@ from slowfast.datasets.decode import open_video
 from slowfast.prepare import run as run_module
 from slowfast.prepare.collection import find_jobs, remove_left_behind
 from slowfast.prepare.command_line import main
-from slowfast.prepare.encode import part_owner, prepare_video, prepared_size
+from slowfast.prepare.encode import prepare_video, prepared_size
 from slowfast.prepare.manifest import MANIFEST
 from slowfast.prepare.settings import PrepareSettings
+from slowfast.prepare.unfinished import part_owner
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"
@@ -199,7 +200,7 @@ def test_only_parts_of_dead_processes_are_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["missing", "new"], "missing is not a folder of videos"),
+        (["missing", "new"], "missing is not a folder"),
         (["source", "source"], "lie in one another"),
         (["source", "source/new"], "lie in one another"),
         (["source/sub", "source"], "lie in one another"),

@@ -17,17 +17,19 @@ from slowfast.errors import IndexFileError
 
 TRAIN_SHARE = 0.8
 SPLIT_FOLDERS = ("train", "val", "test")
+# Of class folders that are numbers: 0, 1, 2, ... 10, or as texts 0, 1, 10, 2, ...
+NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 
 
-def read_event_index(data_dir: Path, split: str, num_classes: int) -> list[Record]:
+def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = NUMBER) -> list[Record]:
     """The recordings of a split ("train", "val", "test"), with the place of their class folder as label.
 
-    Folders are in the order of categories.txt, where it names them; else by number where all are numbers, else by
-    name. Raises IndexFileError where there are none, for a class folder without recordings or unknown to training,
-    and for more classes than `num_classes`.
+    Folders are in the order of categories.txt, where it names them; else by number where all are numbers and `order`
+    (of CLASS_ORDERS) says so, else by name. Raises IndexFileError where there are none, for a class folder without
+    recordings or unknown to training, and for more classes than `num_classes`.
     """
     root = Path(data_dir)
-    labels = _labels(root, num_classes)
+    labels = _labels(root, num_classes, order)
     if not (root / "train").is_dir():
         return _by_share(root, labels, training=split == "train")
     folder = next((name for name in _folders_of(split) if (root / name).is_dir()), None)
@@ -40,9 +42,9 @@ def read_event_index(data_dir: Path, split: str, num_classes: int) -> list[Recor
     return _records(root, [(f"{folder}/{name}/{file}", labels[name]) for name in files for file in files[name]])
 
 
-def read_event_class_names(data_dir: Path, num_classes: int) -> list[str]:
+def read_event_class_names(data_dir: Path, num_classes: int, order: str = NUMBER) -> list[str]:
     """Names of the classes: their folders'; a label without a folder is named by its number."""
-    by_label = {label: name for name, label in _labels(Path(data_dir), num_classes).items()}
+    by_label = {label: name for name, label in _labels(Path(data_dir), num_classes, order).items()}
     return [by_label.get(label, str(label)) for label in range(num_classes)]
 
 
@@ -51,7 +53,7 @@ def _folders_of(split: str) -> tuple[str, ...]:
     return {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}[split]
 
 
-def _labels(root: Path, num_classes: int) -> dict[str, int]:
+def _labels(root: Path, num_classes: int, order: str) -> dict[str, int]:
     base = root / "train" if (root / "train").is_dir() else root
     if not base.is_dir():
         raise IndexFileError(f"{root} is not a folder; set DATA.PATH_TO_DATA_DIR to the folder of the class folders")
@@ -65,7 +67,7 @@ def _labels(root: Path, num_classes: int) -> dict[str, int]:
     names = read_class_names(root, num_classes)
     if names is not None and set(folders) <= set(names):
         return {name: label for label, name in enumerate(names)}
-    if all(name.isdecimal() for name in folders):
+    if order == NUMBER and all(name.isdecimal() for name in folders):
         folders.sort(key=int)
     return {name: label for label, name in enumerate(folders)}
 

@@ -25,15 +25,16 @@ class EventSpec:
 
     images: bool = False
     frame_folders: bool = False
+    recordings: bool = True
     gives: str = EVENTS
 
     def read_index(self, cfg: ConfigNode, split: str) -> list[Record]:
         """The recordings of a split; raises IndexFileError."""
-        return read_event_index(Path(cfg.DATA.PATH_TO_DATA_DIR), split, cfg.MODEL.NUM_CLASSES)
+        return read_event_index(Path(cfg.DATA.PATH_TO_DATA_DIR), split, cfg.MODEL.NUM_CLASSES, cfg.DVS.CLASS_ORDER)
 
     def read_class_names(self, cfg: ConfigNode) -> list[str] | None:
         """The class folders' names."""
-        return read_event_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES)
+        return read_event_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES, cfg.DVS.CLASS_ORDER)
 
     def train(self, cfg: ConfigNode) -> TrainRecordings:
         """The augmented samples of the training split."""

@@ -1,0 +1,134 @@
+"""AEDAT files: those that iniVation's dv-processing wrote, others of an encoder written here, torn and damaged ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import lz4.frame
+import pytest
+import zstandard
+
+from slowfast.datasets.decode import DecodeError
+from slowfast.errors import UserError
+from slowfast.prepare.aedat import read_aedat
+from slowfast.prepare.aedat4 import read_aedat4
+from tests.raw_recordings import aedat, aedat4, rows, some_events
+
+# 60 events each, written with dv-processing 2.0.4's MonoCameraWriter, with a stream of frames and one of triggers.
+WRITTEN_BY_DV = sorted((Path(__file__).parents[1] / "recordings").glob("*.aedat4"))
+DV_EVENTS = [(k * 37 % 346, k * 23 % 260, 1_700_000_000_000_000 + k * k * 10, int(k % 3 == 0)) for k in range(60)]
+PACKERS: dict[int, Callable[[bytes], bytes]] = {
+    0: bytes,
+    1: lz4.frame.compress,
+    2: lambda data: lz4.frame.compress(data, compression_level=9, store_size=False),
+    3: zstandard.ZstdCompressor(write_content_size=False).compress,
+    4: zstandard.ZstdCompressor(level=19).compress,
+}
+
+
+@pytest.mark.parametrize("file", WRITTEN_BY_DV, ids=lambda file: file.stem)
+def test_files_of_dv_processing(file: Path) -> None:
+    (stream,) = read_aedat(file)
+    assert rows(stream.events) == DV_EVENTS
+    assert (stream.sensor, stream.damage, stream.name) == ((260, 346), None, "")
+
+
+def test_all_compressions_of_dv_processing_are_there() -> None:
+    assert [file.stem for file in WRITTEN_BY_DV] == ["dv_lz4", "dv_lz4_high", "dv_none", "dv_zstd", "dv_zstd_high"]
+
+
+@pytest.mark.parametrize("compression", PACKERS)
+def test_several_streams_among_others(tmp_path: Path, compression: int) -> None:
+    one, other = some_events(), some_events(70, seed=1)
+    data = aedat4([one, other], compression, PACKERS[compression], types=["FRME", "POSE", "XXXX"])
+    (tmp_path / "a.aedat").write_bytes(data)
+    first, second = read_aedat(tmp_path / "a.aedat")
+    assert (rows(first.events), rows(second.events)) == (one, other)
+    assert (first.name, second.name, first.sensor, first.damage) == ("stream0", "stream1", (200, 300), None)
+
+
+def test_a_size_that_is_not_told_and_a_file_without_events(tmp_path: Path) -> None:
+    (tmp_path / "a.aedat4").write_bytes(aedat4([[]], sizes=False))
+    (stream,) = read_aedat4(tmp_path / "a.aedat4")
+    assert (len(stream.events), stream.sensor, stream.damage) == (0, None, None)
+
+
+@pytest.mark.parametrize("compression", PACKERS)
+def test_wherever_a_file_is_torn_it_is_said(tmp_path: Path, compression: int) -> None:
+    events, file = some_events(60), tmp_path / "a.aedat4"
+    data = aedat4([events], compression, PACKERS[compression])
+    whole = len(data) - len(PACKERS[compression](b"the table of packets"))
+    for end in range(0, whole, 7):
+        file.write_bytes(data[:end])
+        try:
+            (stream,) = read_aedat4(file)
+        except DecodeError:
+            assert end < 500, "only a torn header leaves nothing"
+            continue
+        assert stream.damage is not None and "torn" in stream.damage
+        found = rows(stream.events)
+        assert found == events[: len(found)] and len(found) % 20 == 0
+    file.write_bytes(data[:whole])  # all packets, no table
+    assert rows(read_aedat4(file)[0].events) == events
+
+
+def test_a_recording_that_was_not_closed(tmp_path: Path) -> None:
+    (tmp_path / "a.aedat4").write_bytes(aedat4([some_events()], closed=False))
+    (stream,) = read_aedat4(tmp_path / "a.aedat4")
+    assert rows(stream.events) == some_events()
+    assert stream.damage == "its recording was not ended properly: the last events may be missing"
+
+
+def test_packets_that_cannot_be_unpacked_are_counted(tmp_path: Path) -> None:
+    packs = iter([lz4.frame.compress, lambda data: lz4.frame.compress(data)[:-9], lz4.frame.compress])
+    data = aedat4([some_events()], 1, lambda data: next(packs, lz4.frame.compress)(data))
+    (tmp_path / "a.aedat4").write_bytes(data)
+    (stream,) = read_aedat4(tmp_path / "a.aedat4")
+    assert rows(stream.events) == some_events()[:20] + some_events()[40:]
+    assert stream.damage is not None and "1 packets of events are lost (a packet cannot be unpacked" in stream.damage
+
+
+@pytest.mark.parametrize(("compression", "package"), [(2, "lz4.frame"), (3, "zstandard")])
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "a.aedat4").write_bytes(aedat4([some_events()], compression, PACKERS[compression]))
+    with pytest.raises(UserError, match=rf"need {package.split('.')[0]} .*slowfast\[events\]"):
+        read_aedat4(tmp_path / "a.aedat4")
+
+
+def test_aedat_3(tmp_path: Path) -> None:
+    events = some_events()
+    (tmp_path / "a.aedat").write_bytes(aedat(events, overflow=1))
+    (stream,) = read_aedat(tmp_path / "a.aedat")
+    assert rows(stream.events) == [(x, y, t + 2**31, p) for x, y, t, p in events]
+    assert stream.damage is None
+
+
+def test_aedat_3_torn(tmp_path: Path) -> None:
+    data, events = aedat(some_events()), some_events()
+    for cut, count in ((9, 50), (60, 40), (len(data) - 60, 0)):
+        (tmp_path / "a.aedat").write_bytes(data[:-cut])
+        (stream,) = read_aedat(tmp_path / "a.aedat")
+        assert rows(stream.events) == events[:count]
+        assert stream.damage is not None and "torn at byte" in stream.damage
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"#!AER-DAT2.0\r\nrest", r"no AEDAT 3.1 or 4.0 file \(it begins with '#!AER-DAT2.0'\)"),
+        (b"#!AER-DAT3.1\r\nrest", "its header does not end"),
+        (b"#!AER-DAT4.0\r\nrest", "its header is cut short or damaged"),
+        (aedat4([some_events()]).replace(b"<dv", b"<<<"), "list of streams cannot be read"),
+        (aedat4([], types=["FRME"]), "it has no stream of events, only FRME"),
+        (aedat4([some_events()], compression=9), "its compression, number 9, is not known"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "a.aedat").write_bytes(data)
+    with pytest.raises(DecodeError, match=message):
+        read_aedat(tmp_path / "a.aedat")

@@ -1,0 +1,77 @@
+"""ASL-DVS's .mat files by SciPy: upright, and what is none of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.recording import Recording
+from slowfast.errors import UserError
+from slowfast.prepare.convert_events_command import main
+from slowfast.prepare.mat import read_mat
+from tests.raw_recordings import rows, some_events
+
+EVENTS = some_events(200, width=240, height=180)
+COLUMNS = np.array(EVENTS)  # x, y, t, p
+MAT = {"x": COLUMNS[:, [0]], "y": COLUMNS[:, [1]], "ts": COLUMNS[:, [2]], "pol": COLUMNS[:, [3]]}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", [np.float64, np.uint32])
+def test_events_are_turned_upright(tmp_path: Path, compressed: bool, kind: type) -> None:
+    """As SpikingJelly's conversion does, which published weights were trained on."""
+    columns = {key: column.astype(kind) for key, column in MAT.items()}
+    savemat(tmp_path / "a.mat", columns, do_compression=compressed)
+    (stream,) = read_mat(tmp_path / "a.mat")
+    assert rows(stream.events) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
+    assert stream.sensor == (180, 240)
+
+
+def test_to_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mat" / "a").mkdir(parents=True)
+    savemat(tmp_path / "mat" / "a" / "a_0001.mat", {**MAT, "x": MAT["x"].astype(np.uint8)})
+    (tmp_path / "mat" / "a" / "new.mat").write_bytes(matlab_73())
+    (tmp_path / "mat" / "a" / "text.mat").write_text("no .mat file, but long enough to look at" * 10)
+    assert main([str(tmp_path / "mat"), str(tmp_path / "npz"), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "failed: a/new.mat: it is a MATLAB 7.3 file (HDF5), which is not read; load it in MATLAB, then save(" in said
+    assert "failed: a/text.mat: it cannot be read as a .mat file" in said
+    assert "DVS.SENSOR_SIZE [180,240]: as 1 of 1 recordings say" in said
+    found = Recording(tmp_path / "npz" / "a" / "a_0001.npz").take(slice(None))
+    assert rows(found) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
+
+
+def matlab_73() -> bytes:
+    """The head of a MATLAB 7.3 file: a text, the version, then HDF5."""
+    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
+    return text.ljust(124) + b"\x00\x02IM" + b"\0" * 384 + b"\x89HDF\r\n\x1a\n" + b"\0" * 64
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"ts": None}, "it has no ts; a .mat file of ASL-DVS with x, y, ts, pol"),
+        ({"x": MAT["x"] + 200}, "x holds .*: ASL-DVS has whole numbers from 0 to 239"),
+        ({"y": MAT["y"] / 2}, "y holds .*: ASL-DVS has whole numbers from 0 to 179"),
+        ({"x": MAT["x"][1:]}, "must be numbers, as many of each"),
+        ({"pol": "text"}, "must be numbers, as many of each"),
+        ({"ts": MAT["ts"] * np.nan}, "ts holds values that are no times"),
+    ],
+)
+def test_other_files(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    content = {key: value for key, value in {**MAT, **changed}.items() if value is not None}
+    savemat(tmp_path / "a.mat", content)
+    with pytest.raises(DecodeError, match=message):
+        read_mat(tmp_path / "a.mat")
+
+
+def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    (tmp_path / "a.mat").write_bytes(b"anything")
+    with pytest.raises(UserError, match=r"slowfast\[events\]"):
+        read_mat(tmp_path / "a.mat")

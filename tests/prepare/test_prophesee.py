@@ -1,0 +1,126 @@
+"""Prophesee's formats against encoders written word by word."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slowfast.datasets.decode import DecodeError
+from slowfast.prepare.prophesee import decode_evt2, decode_evt3, decode_evt21, evt21_words, read_dat, read_raw
+from tests import raw_recordings as raw
+from tests.raw_recordings import Event, rows, some_events
+
+LITTLE_21 = b"% format EVT21;height=240;width=320;endianness=little\n"
+LEGACY_21 = b"% evt 2.1\n% format EVT21;height=240;width=320;endianness=legacy\n"
+
+
+def crowded(n: int, seed: int, longest: int) -> list[Event]:
+    """Different events on few pixels and at few instants, in the order that a mask's have."""
+    events = set(some_events(n, seed, longest, width=70, height=3))
+    return sorted(events, key=lambda event: (event[2], event[1], event[3], event[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sensor"),
+    [
+        ("a.dat", raw.dat(some_events()), (240, 304)),
+        ("a.raw", raw.evt2(some_events()), None),
+        ("a.raw", raw.evt21(some_events(), LITTLE_21), (240, 320)),
+        ("a.raw", raw.evt21(some_events(), LEGACY_21), (240, 320)),
+        ("a.raw", raw.evt21(some_events(), b"% evt 2.1\n% geometry 1280x720\n"), (720, 1280)),
+        ("a.raw", raw.evt3(some_events()), (720, 1280)),
+    ],
+)
+def test_events_and_sensor(tmp_path: Path, name: str, data: bytes, sensor: tuple[int, int] | None) -> None:
+    (tmp_path / name).write_bytes(data)
+    (stream,) = (read_dat if name == "a.dat" else read_raw)(tmp_path / name)
+    assert (rows(stream.events), stream.sensor, stream.damage) == (some_events(), sensor, None)
+
+
+def test_an_order_of_halves_that_is_not_told_is_found(tmp_path: Path) -> None:
+    for header in (LITTLE_21, LEGACY_21):
+        data = raw.evt21(some_events(), header)
+        for told in (b";endianness=little", b";endianness=legacy"):
+            data = data.replace(told, b"")
+        (tmp_path / "a.raw").write_bytes(data)
+        assert rows(read_raw(tmp_path / "a.raw")[0].events) == some_events()
+
+
+@settings(max_examples=40)
+@given(n=st.integers(0, 300), seed=st.integers(0, 99))
+def test_evt21_masks(n: int, seed: int) -> None:
+    events = crowded(n, seed, longest=20)
+    words = raw.evt21_words(events)
+    assert rows(decode_evt21(np.array(words, np.uint64))) == events
+    assert n < 250 or len(words) < len(events) - 20, "hardly a mask had several events"
+
+
+@settings(max_examples=40)
+@given(n=st.integers(0, 40), seed=st.integers(0, 99))
+def test_counters_over_their_range(n: int, seed: int) -> None:
+    for bits, decode, words in (
+        (24, decode_evt3, lambda events: np.array(raw.evt3_words(events), np.uint16)),
+        (34, decode_evt2, lambda events: np.array(raw.evt2_words(events), np.uint32)),
+        (34, decode_evt21, lambda events: np.array(raw.evt21_words(events), np.uint64)),
+    ):
+        events = some_events(n, seed, longest=5 << bits - 1)
+        gaps = np.diff([e[2] for e in events], prepend=0)
+        if not n or gaps.max() >= 1 << bits - 1:
+            continue  # a counter's turn can be told only where something comes within half of it
+        turns = events[0][2] >> bits
+        assert rows(decode(words(events))) == [(x, y, t - (turns << bits), p) for x, y, t, p in events]
+
+
+def test_evt3_masks() -> None:
+    words = [0x8001, 0x6005, 0x0007, 0x3000 | 1 << 11 | 100, 0x4000 | 0b100000000001, 0x5000 | 0b10, 0x4000 | 0b1]
+    words += [0x2000 | 9]
+    want = [(100, 7, 4101, 1), (111, 7, 4101, 1), (113, 7, 4101, 1), (120, 7, 4101, 1), (9, 7, 4101, 0)]
+    assert rows(decode_evt3(np.array(words, np.uint16))) == want
+
+
+def test_evt3_low_time_begins_anew_with_the_high_one() -> None:
+    words = [0x8001, 0x6005, 0x0007, 0x2001, 0x8001, 0x2002, 0x8002, 0x2003]
+    assert [e[2] for e in rows(decode_evt3(np.array(words, np.uint16)))] == [4101, 4101, 8192]
+
+
+def test_what_comes_before_the_first_time_is_left_out() -> None:
+    assert rows(decode_evt3(np.array([0x0007, 0x2001], np.uint16))) == []
+    assert rows(decode_evt2(np.array([1 << 28 | 5], np.uint32))) == []
+    assert rows(decode_evt21(np.array([1 << 60 | 5], np.uint64))) == []
+
+
+@pytest.mark.parametrize("read", [raw.dat, raw.evt2, raw.evt21, raw.evt3])
+def test_a_torn_file_gives_what_it_has_and_says_so(tmp_path: Path, read: object) -> None:
+    data = read(some_events())  # type: ignore[operator]
+    (tmp_path / "a.raw").write_bytes(data[:-1])
+    (stream,) = (read_dat if read is raw.dat else read_raw)(tmp_path / "a.raw")
+    assert rows(stream.events) == some_events()[:-1]
+    assert stream.damage is not None and "it ends inside an event" in stream.damage
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.raw", b"% evt 4.0\n% end\n....", "the encoding in its header is EVT 4.0; EVT 2.0, EVT 2.1 and EVT 3.0 are"),
+        ("a.raw", b"% format HISTO3D;height=320;width=320\n....", "encoding in its header is HISTO3D"),
+        ("a.raw", b"no header", "encoding in its header is EVT unknown"),
+        ("a.raw", b"% evt 2.0", "its header does not end"),
+        ("a.raw", b"% format EVT21;endianness=big\n" + struct.pack("<Q", 8 << 60), "order is big; little and legacy"),
+        ("a.dat", b"% no events\n\x0c\x10", "no .dat file"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DecodeError, match=message):
+        (read_dat if name == "a.dat" else read_raw)(tmp_path / name)
+
+
+def test_words_of_evt21_in_both_orders() -> None:
+    """The example of Prophesee's documentation: IMX636 and GenX320 send 0x0102030405060708."""
+    for sent, order in ((0x0403020108070605, "legacy"), (0x0807060504030201, "little")):
+        assert [hex(word) for word in evt21_words(sent.to_bytes(8, "big"), order)] == ["0x102030405060708"]

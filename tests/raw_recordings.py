@@ -1,0 +1,149 @@
+"""Encoders of the cameras' formats, written word by word, and random events for them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Event = tuple[int, int, int, int]  # x, y, t, p
+
+
+def some_events(n: int = 50, seed: int = 0, longest: int = 100_000, width: int = 300, height: int = 200) -> list[Event]:
+    """n random events in the order of their times."""
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.integers(0, longest, n))
+    x, y, p = (rng.integers(0, limit, n) for limit in (width, height, 2))
+    return [tuple(int(v) for v in row) for row in zip(x, y, t, p, strict=True)]
+
+
+def rows(events: object) -> list[Event]:
+    """Columns x, y, t, p, as attributes or by name, as tuples."""
+    columns = [events[key] if isinstance(events, dict) else getattr(events, key) for key in "xytp"]
+    return [tuple(int(v) for v in row) for row in zip(*columns, strict=True)]
+
+
+def dat(events: list[Event]) -> bytes:
+    body = b"".join(struct.pack("<II", t, x | y << 14 | p << 28) for x, y, t, p in events)
+    return b"% Data file containing CD events.\n% Height 240\n% Width 304\n" + bytes([0, 8]) + body
+
+
+def evt2_words(events: list[Event]) -> list[int]:
+    words, high = [], -1
+    for x, y, t, p in events:
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(0x8 << 28 | high & 0xFFFFFFF)
+        words.append(p << 28 | (t & 0x3F) << 22 | x << 11 | y)
+    return words
+
+
+def evt2(events: list[Event]) -> bytes:
+    words = evt2_words(events)
+    return b"% evt 2.0\n% end\n" + struct.pack(f"<{len(words)}I", *words)
+
+
+def evt21_words(events: list[Event]) -> list[int]:
+    """Events of the same instant, line and polarity share a word where they come in the order of x; others between."""
+    words, high, at = [], -1, (-1, -1, -1, -1, 32)
+    for x, y, t, p in events:
+        if t >> 6 != high:
+            high, at = t >> 6, (-1, -1, -1, -1, 32)
+            words += [(0x8 << 28 | high & 0xFFFFFFF) << 32, (0xE << 28 | 5) << 32 | 77]  # time, then some monitoring
+        if (x // 32, y, t, p) == at[:4] and x % 32 > at[4]:
+            words[-1] |= 1 << x % 32
+        else:
+            words.append((p << 28 | (t & 0x3F) << 22 | x // 32 * 32 << 11 | y) << 32 | 1 << x % 32)
+        at = (x // 32, y, t, p, x % 32)
+    return words
+
+
+def evt21(events: list[Event], header: bytes = b"% format EVT21;height=240;width=320;endianness=little\n") -> bytes:
+    """Both orders of a word's halves: `legacy` in the header brings the high one first."""
+    order = (lambda word: word << 32 & (1 << 64) - 1 | word >> 32) if b"legacy" in header else int
+    return header + b"% end\n" + b"".join(struct.pack("<Q", order(word)) for word in evt21_words(events))
+
+
+def evt3_words(events: list[Event]) -> list[int]:
+    words, state = [], {"high": -1, "low": -1, "y": -1}
+    for x, y, t, p in events:
+        high, low = t >> 12 & 0xFFF, t & 0xFFF
+        if high != state["high"]:
+            state |= {"high": high, "low": 0}
+            words.append(0x8 << 12 | high)
+        if low != state["low"]:
+            state["low"] = low
+            words.append(0x6 << 12 | low)
+        if y != state["y"]:
+            state["y"] = y
+            words.append(y)
+        words.append(0x2 << 12 | p << 11 | x)
+    return words
+
+
+def evt3(events: list[Event]) -> bytes:
+    words = evt3_words(events)
+    return b"% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n" + struct.pack(f"<{len(words)}H", *words)
+
+
+def aedat(events: list[Event], overflow: int = 0) -> bytes:
+    """AEDAT 3.1, 20 events a packet."""
+    body = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
+    for start in range(0, len(events), 20):
+        packet = events[start : start + 20]
+        body += struct.pack("<hhiiiiii", 1, 0, 8, 4, overflow, len(packet) + 1, len(packet) + 1, len(packet))
+        words = [(x << 17 | y << 2 | p << 1 | 1, t) for x, y, t, p in packet]
+        body += b"".join(struct.pack("<Ii", *word) for word in [*words, (5 << 17, 0)])  # the last is not valid
+        body += struct.pack("<hhiiiiii", 3, 0, 8, 4, 0, 1, 1, 1) + b"\0" * 8  # another type
+    return body
+
+
+def aedat4(
+    streams: Sequence[list[Event]],
+    compression: int = 0,
+    pack: Callable[[bytes], bytes] = bytes,
+    closed: bool = True,
+    types: Sequence[str] = (),
+    sizes: bool = True,
+) -> bytes:
+    """AEDAT 4.0, 20 events a packet, the streams in turn; streams after these, of `types`, have a packet each."""
+    kinds = ["EVTS"] * len(streams) + list(types)
+    nodes = ""
+    for number, kind in enumerate(kinds):
+        size = "<attr key='sizeX' type='int'>300</attr><attr key='sizeY' type='int'>200</attr>" if sizes else ""
+        nodes += f"<node name='{number}'><attr key='typeIdentifier' type='string'>{kind}</attr>"
+        nodes += f"<node name='info'>{size}</node></node>"
+    info = f"<dv version='2.0'><node name='outInfo'>{nodes}</node></dv>".encode()
+    packets = b""
+    for start in range(0, max(map(len, streams), default=0), 20):
+        for number, events in enumerate(streams):
+            if events[start : start + 20]:
+                packets += _packet(number, pack(_event_packet(events[start : start + 20])))
+    for number, kind in enumerate(types):
+        packets += _packet(len(streams) + number, pack(kind.encode() * 5))
+    start = 14 + len(_io_header(compression, 0, info))
+    header = _io_header(compression, start + len(packets) if closed else -1, info)
+    return b"#!AER-DAT4.0\r\n" + header + packets + (pack(b"the table of packets") if closed else b"")
+
+
+def _packet(stream: int, body: bytes) -> bytes:
+    return struct.pack("<ii", stream, len(body)) + body
+
+
+def _event_packet(events: list[Event]) -> bytes:
+    """A FlatBuffer with its size before it: the fields' places, the table, its only field, a vector of structs."""
+    vector = struct.pack("<I", len(events)) + b"".join(struct.pack("<qhhBxxx", t, x, y, p) for x, y, t, p in events)
+    table = struct.pack("<HHHxxiI", 6, 8, 4, 8, 4)  # at 8, its fields' places at 0
+    return _sized(b"EVTS", table + vector)
+
+
+def _io_header(compression: int, end: int, info: bytes) -> bytes:
+    fields = struct.pack("<HHHHH", 10, 20, 4, 8, 16)
+    table = struct.pack("<iiqI", len(fields) + 2, compression, end, 4)
+    return _sized(b"IOHE", fields + b"\0\0" + table + struct.pack("<I", len(info)) + info + b"\0", root=12)
+
+
+def _sized(identifier: bytes, content: bytes, root: int = 8) -> bytes:
+    buffer = struct.pack("<I", 8 + root) + identifier + content
+    return struct.pack("<I", len(buffer)) + buffer
