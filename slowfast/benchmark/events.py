@@ -5,6 +5,7 @@ B recordings of a batch, L events of a sample.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -41,25 +42,29 @@ FILES = {"stored": np.savez, "compressed": np.savez_compressed}
 
 
 def measure_embeddings(device: torch.device, runs: int) -> list[Figure]:
-    """Milliseconds of a batch's embedding, forward and forward + backward, and how much faster than the plain way."""
+    """Milliseconds of an embedding, forward and forward + backward, and how much faster than the plain way.
+
+    Of a batch and of a single recording.
+    """
     figures = []
-    for name in EMBEDDINGS:
-        for training in (False, True):
-            timings = time_interleaved(
-                _cases(build_embedding(name, GRID, WIDTH).to(device), training, device), runs, device
-            )
-            group = f"events, {name}, forward{' + backward' if training else ''}"
-            figures += [Figure(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)]
-            figures.append(Figure(group, "times as fast", timings.ratio(GATHERED, SUMMED), "x", runs))
+    for name, batch, training in itertools.product(EMBEDDINGS, (BATCH, 1), (False, True)):
+        timings = time_interleaved(
+            _cases(build_embedding(name, GRID, WIDTH).to(device), batch, training, device), runs, device
+        )
+        group = f"events, {name}, forward{' + backward' if training else ''}{', one recording' if batch == 1 else ''}"
+        figures += [Figure(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)]
+        figures.append(Figure(group, "times as fast", timings.ratio(GATHERED, SUMMED), "x", runs))
     return figures
 
 
-def _cases(embedding: EventEmbedding, training: bool, device: torch.device) -> dict[str, Callable[[], object]]:
+def _cases(
+    embedding: EventEmbedding, batch: int, training: bool, device: torch.device
+) -> dict[str, Callable[[], object]]:
     rng = torch.Generator().manual_seed(0)
     limits = (GRID.polarities, GRID.height, GRID.width)
-    p, y, x = (torch.randint(limit, (BATCH, EVENTS), generator=rng).to(device) for limit in limits)
+    p, y, x = (torch.randint(limit, (batch, EVENTS), generator=rng).to(device) for limit in limits)
     valid = torch.ones_like(p, dtype=torch.bool)
-    wanted = torch.randn(BATCH, EVENTS, WIDTH, generator=rng).to(device)
+    wanted = torch.randn(batch, EVENTS, WIDTH, generator=rng).to(device)
 
     def run(embed: Callable[..., torch.Tensor]) -> None:
         with torch.set_grad_enabled(training):

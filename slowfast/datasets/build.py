@@ -47,6 +47,7 @@ class FrameSpec:
     images: bool = False  # single images: networks get (B, 3, H, W), and there is one temporal view
     frame_folders: bool = False  # a medium may be a folder of frames, named as DATA.IMAGE_TEMPLATE says
     one_view: bool = False  # every temporal view would be the same
+    recordings: bool = False  # media are event recordings
 
     @property
     def gives(self) -> str:
@@ -197,7 +198,13 @@ def _all_frames(cfg: ConfigNode) -> TemporalSampling:
 
 
 EVENT_FRAMES = FrameSpec(
-    EVENTS.read_index, EVENTS.read_class_names, _open_event_frames, _all_frames, _something_views, one_view=True
+    EVENTS.read_index,
+    EVENTS.read_class_names,
+    _open_event_frames,
+    _all_frames,
+    _something_views,
+    one_view=True,
+    recordings=True,
 )
 
 # sth is ssv1 or ssv2 as DATA.LABEL_PATH_TEMPLATE and DATA.IMAGE_TEMPLATE say; so are they.

@@ -18,7 +18,7 @@ from torch import nn
 from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.types import Record, TestMedium
-from slowfast.engine.forward import ClipForward
+from slowfast.engine.forward import ClipForward, Show
 from slowfast.engine.waiting import timed
 from slowfast.models.linear import pack_linears
 from slowfast.runtime.memory import peak_memory_gib
@@ -62,10 +62,12 @@ def evaluate(
     batch_clips: int,
     ledger: FailureLedger,
     progress: Progress,
+    show: Show | None = None,
 ) -> tuple[list[VideoResult], Pace]:
     """Score every video; `batch_clips` clips share a forward pass, whichever videos they come from.
 
-    A video that cannot be read is noted in the ledger and has no scores; nothing takes its place.
+    A video that cannot be read is noted in the ledger and has no scores; nothing takes its place. `show` is called with
+    the inputs and labels (N,) of the first batch.
     """
     model.eval()
     if forward.amp_dtype is None:
@@ -85,8 +87,14 @@ def evaluate(
 
     clips = _clips(timed(videos, pace.wait), forward.device, waiting, ledger)
     while batch := list(itertools.islice(clips, batch_clips)):
+        inputs = forward.prepare(stack_clips(batch))
+        if show is not None:
+            labels = [video.record.label for video in waiting for _ in range(video.count)]
+            show(inputs, torch.tensor(labels[: len(batch)]))
+            show = None
         with forward.autocast():
-            output = model(forward.prepare(stack_clips(batch)))
+            output = model(inputs)
+        del inputs  # before the next are made
         logits.extend(output.float().cpu())
         pace.clips += len(batch)
         finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from slowfast.datasets.normalize import normalize
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
 
+Show = Callable[[Any, torch.Tensor], None]  # of a network's inputs and their labels (N,) or soft labels (N, K)
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.config.validate import check_pretrain
-from slowfast.datasets.build import TEST, VAL, class_names, train_batches, train_dataset, views_dataset
+from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, train_batches, train_dataset, views_dataset
 from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.engine import checkpoint
 from slowfast.engine.test import test
@@ -87,6 +87,8 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     )
     if data.train is not None:
         train_batches(cfg, world, data.train)
+        if cfg.DATA_LOADER.DRAW_SAMPLES:
+            class_names(cfg, TRAIN)
         check_pretrain(cfg, cfg.TRAIN.AUTO_RESUME and checkpoint.find_last(cfg.OUTPUT_DIR) is not None)
     if data.test is not None:
         class_names(cfg, TEST)

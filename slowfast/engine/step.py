@@ -21,7 +21,7 @@ from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
-from slowfast.engine.forward import ClipForward
+from slowfast.engine.forward import ClipForward, Show
 from slowfast.engine.freeze import freeze_modes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, get_loss
 from slowfast.engine.pretext import pretext_of
@@ -67,6 +67,7 @@ class TrainStep:
         self.model, self.optimizer, self.forward = model, optimizer, forward
         self.distillation, self.frozen = distillation, cfg.MODEL.FREEZE_BACKBONE
         self.seed = cfg.RNG_SEED
+        self.show: Show | None = None  # gets the first batch as the network does
         self.loss: Loss = get_loss(cfg.MODEL.LOSS_FUNC, class_weights)
         self.soft = cfg.MODEL.LOSS_FUNC in SOFT_LOSSES
         self.classes, self.smoothing = cfg.MODEL.NUM_CLASSES, cfg.MIXUP.LABEL_SMOOTH_VALUE
@@ -105,6 +106,9 @@ class TrainStep:
         inputs = self.forward.prepare(clips)
         labels = labels.to(self.forward.device, non_blocking=True)
         inputs, targets = self._targets(inputs, labels, generator(MIX, self.seed, epoch, step, 1))
+        if self.show is not None:
+            self.show(inputs, labels if self.pretext is not None else targets)
+            self.show = None
         with self.forward.autocast():
             loss, logits = self._loss(inputs, targets)
         self.scaler.scale(loss / len(self.rows)).backward()

@@ -18,10 +18,11 @@ from slowfast.datasets.media_dataset import TestMedia
 from slowfast.datasets.types import TestMedium
 from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.evaluate import Pace, VideoResult, evaluate
-from slowfast.engine.forward import ClipForward
+from slowfast.engine.forward import ClipForward, Show
 from slowfast.event_driven.clips import EventDrivenClips, joined
 from slowfast.models import build_model
 from slowfast.models.framewise import FramewiseVideo
+from slowfast.report.batch_picture import FirstBatch
 from slowfast.report.results import (
     BEST,
     TestReport,
@@ -31,6 +32,7 @@ from slowfast.report.results import (
     write_predictions,
     write_results,
 )
+from slowfast.report.tensorboard import Board
 from slowfast.runtime.distributed import World
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
@@ -47,11 +49,17 @@ def prediction_of(result: VideoResult) -> VideoPrediction:
 
 
 def evaluate_videos(
-    cfg: ConfigNode, world: World, model: nn.Module, videos: Iterable[TestMedium], ledger: FailureLedger, split: str
+    cfg: ConfigNode,
+    world: World,
+    model: nn.Module,
+    videos: Iterable[TestMedium],
+    ledger: FailureLedger,
+    split: str,
+    show: Show | None = None,
 ) -> tuple[list[VideoPrediction], Pace]:
     """Predictions of all processes in the order of the index file, and this process's pace.
 
-    `videos` are this process's; the ledger ends up with the failures of all.
+    `videos` are this process's; the ledger ends up with the failures of all; `show` gets the first batch.
     """
     forward = ClipForward.from_config(cfg, world.device, split)
     ensemble = Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)
@@ -59,7 +67,7 @@ def evaluate_videos(
     mine = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
     progress = Progress("test" if split == TEST else "validate", mine, "videos", world.is_main, cfg.LOG_PERIOD)
     try:
-        results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress)
+        results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress, show)
     finally:
         progress.close()
     ledger.add(world.gather(ledger.all))
@@ -82,9 +90,15 @@ def test(cfg: ConfigNode, world: World, dataset: TestMedia) -> tuple[TestReport,
         model = EventDrivenClips.from_config(cfg, model)
     loader = views_loader(cfg, world, dataset)
     ledger = FailureLedger(len(dataset))
+    board = Board.from_config(cfg, world)
+    show = FirstBatch.from_config(cfg, world, TEST, board)
     start = time.perf_counter()
-    with loader.watched():
-        predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, TEST)
+    try:
+        with loader.watched():
+            predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, TEST, show)
+    finally:
+        if board is not None:
+            board.close()
     report = summarize(
         predictions,
         num_classes=cfg.MODEL.NUM_CLASSES,

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import VAL, train_loader, views_loader
+from slowfast.datasets.build import TRAIN, VAL, train_loader, views_loader
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.datasets.types import Failure
@@ -34,6 +34,7 @@ from slowfast.engine.test import evaluate_videos
 from slowfast.engine.waiting import timed
 from slowfast.errors import DataError
 from slowfast.models import build_model
+from slowfast.report.batch_picture import FirstBatch
 from slowfast.report.metrics_log import MetricsLog, Row
 from slowfast.report.results import BEST, accuracy, write_failed
 from slowfast.report.tensorboard import Board
@@ -76,6 +77,7 @@ class Trainer:
         self._start()
         at = self.state.at
         self.log, self.board, self.progress = self._open_reports()
+        self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
         try:
             with StopSignal() as self.stop:
                 while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
@@ -208,8 +210,7 @@ class Trainer:
         self.note = ""
         progress = Progress("train", cfg.SOLVER.MAX_EPOCH * self.steps, "steps", main, cfg.LOG_PERIOD, done)
         log = MetricsLog(self.output / "metrics.jsonl", done) if main else None
-        folder = Path(cfg.TENSORBOARD.LOG_DIR or self.output / "tensorboard")
-        return log, Board(folder) if main and cfg.TENSORBOARD.ENABLE else None, progress
+        return log, Board.from_config(cfg, self.world), progress
 
     def _close_reports(self) -> None:
         for report in (self.progress, self.log, self.board):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
+from slowfast.models.neighbour_sums import Neighbours, neighbour_sums
 
 Place = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # p, y, x
 
@@ -49,16 +51,20 @@ class EventTable(nn.Embedding):
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__(rows + 1, width, padding_idx=0)
+        self._neighbours: Neighbours | None = None
 
-    def weighted_sums(self, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """sum_k weights[k] table[rows[:, k]]: rows (N, K), -1 for padding, and weights (K,) -> (N, d)."""
-        each = weights.expand(rows.shape)
-        return F.embedding_bag(rows + 1, self.weight, mode="sum", per_sample_weights=each, padding_idx=0)
+    def neighbours(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbours:
+        """Of all rows; found once. near: of the numbers of all places (R,), always the same, those summed (R, K)."""
+        if self._neighbours is None or self._neighbours.near.device != self.weight.device:
+            with torch.inference_mode(False):  # kept, for training too
+                rows = near(torch.arange(self.num_embeddings - 1, device=self.weight.device)) + 1
+                self._neighbours = Neighbours(F.pad(rows, (0, 0, 1, 0)), self.num_embeddings)
+        return self._neighbours
 
 
-def gather(table: torch.Tensor, rows: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Row rows + 1 of the table (R + 1, d) where an event is valid, row 0 elsewhere: (B, L) -> (B, L, d)."""
-    return F.embedding(torch.where(valid, rows + 1, 0), table, padding_idx=0)
+def table_rows(numbers: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Rows of a table: numbers + 1 where an event is valid, 0 elsewhere."""
+    return torch.where(valid, numbers + 1, 0)
 
 
 def neighbour_weights(axes: int, reach: int) -> torch.Tensor:
@@ -92,7 +98,7 @@ class Naive(EventTable, EventEmbedding):
     def forward(  # type: ignore[override]
         self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        return gather(self.weight, self.grid.row(p, y, x), valid)
+        return EventTable.forward(self, table_rows(self.grid.row(p, y, x), valid))
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens @ self.weight[1:].t()
@@ -111,14 +117,13 @@ class Naive2d(EventEmbedding):
         self.embed_x = EventTable(grid.polarities * grid.width, width - width_y)
 
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return self.join(self.embed_y.weight, self.embed_x.weight, (p, y, x), valid)
+        rows_y, rows_x = self.rows((p, y, x), valid)
+        return torch.cat((self.embed_y(rows_y), self.embed_x(rows_x)), -1)
 
-    def join(self, table_y: torch.Tensor, table_x: torch.Tensor, place: Place, valid: torch.Tensor) -> torch.Tensor:
-        """What `forward` gives, out of these two tables."""
+    def rows(self, place: Place, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of places in both tables."""
         p, y, x = place
-        tokens_y = gather(table_y, p * self.grid.height + y, valid)
-        tokens_x = gather(table_x, p * self.grid.width + x, valid)
-        return torch.cat((tokens_y, tokens_x), -1)
+        return table_rows(p * self.grid.height + y, valid), table_rows(p * self.grid.width + x, valid)
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens_y, tokens_x = tokens.split([self.embed_y.embedding_dim, self.embed_x.embedding_dim], -1)
@@ -138,16 +143,18 @@ class Neighbour1dNaive2d(EventEmbedding):
         self.embed = Naive2d(grid, width)
 
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        rows_y, rows_x = self.embed.rows((p, y, x), valid)
         table_y = self._summed(self.embed.embed_y, self.c_y, self.grid.height)
         table_x = self._summed(self.embed.embed_x, self.c_x, self.grid.width)
-        return self.embed.join(table_y, table_x, (p, y, x), valid)
+        return torch.cat((F.embedding(rows_y, table_y), F.embedding(rows_x, table_x)), -1)
 
     def _summed(self, table: EventTable, weights: torch.Tensor, length: int) -> torch.Tensor:
-        """The table (R + 1, d) of neighbours' sums; it has few rows, so that it always pays."""
-        row = torch.arange(self.grid.polarities * length, device=table.weight.device)
-        near = _shifted(row % length, self.reach, self.dilation, length)  # R K
-        sums = table.weighted_sums((row - row % length)[:, None] + near, weights.flatten())
-        return F.pad(sums, (0, 0, 1, 0))
+        """The table of neighbours' sums; it has few rows, so that it always pays."""
+
+        def near(row: torch.Tensor) -> torch.Tensor:
+            return (row - row % length)[:, None] + _shifted(row % length, self.reach, self.dilation, length)  # R K
+
+        return neighbour_sums(table.weight, weights.flatten(), table.neighbours(near))
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.embed.scores(tokens)
@@ -169,14 +176,13 @@ class NeighbourNaive(EventEmbedding):
         """The rows that are summed for places (N,): (N, K)."""
 
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        weights = self.c.flatten()
-        if p.numel() >= self.grid.places:  # each place's sum once, however many events it has
-            every = torch.arange(self.grid.places, device=p.device)
-            sums = self.embed.weighted_sums(self.neighbours(*self.grid.place(every)), weights)  # R d
-            return gather(F.pad(sums, (0, 0, 1, 0)), self.grid.row(p, y, x), valid)
-        rows = self.neighbours(p.flatten(), y.flatten(), x.flatten())  # (B L) K
-        rows = torch.where(valid.flatten()[:, None], rows, -1)
-        return self.embed.weighted_sums(rows, weights).unflatten(0, p.shape)
+        rows, weights = table_rows(self.grid.row(p, y, x), valid), self.c.flatten()
+        every = self.embed.neighbours(lambda number: self.neighbours(*self.grid.place(number)))
+        if rows.numel() >= every.rows:  # each place's sum once, however many events it has
+            return F.embedding(rows, neighbour_sums(self.embed.weight, weights, every))
+        near = every.near.index_select(0, rows.flatten())  # (B L) K
+        sums = neighbour_sums(self.embed.weight, weights, Neighbours(near, every.rows))
+        return sums.unflatten(0, rows.shape)
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens @ self.embed.weight[1:].t()

@@ -21,9 +21,9 @@ from slowfast.runtime.progress import Progress
 
 EXAMPLE = "python tools/predict.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH w.pyth"
 DESCRIPTION = f"""\
-The five best classes of any video, image, folder of extracted frames, or folder of those, with the weights of
-TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR. No index is needed; views, transforms and ensemble
-are those of a test.
+The five best classes of any video, image, folder of extracted frames, event recording (.npz, .npy), or folder of
+those, with the weights of TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR. No index is needed;
+views, transforms and ensemble are those of a test.
 
   {EXAMPLE}
 
@@ -39,7 +39,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     parser = CommandParser("predict.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("media", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to look at")
     parser.add_argument(
-        ANNOTATE, action="store_true", help="also write each video with its classes drawn on it, as .mp4"
+        ANNOTATE,
+        action="store_true",
+        help="also write each video or event recording with its classes drawn on it, as .mp4",
     )
     return parse_tool_line(parser, arguments, {ANNOTATE})
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     wanted = Wanted.from_config(cfg)
     if chosen.annotate and wanted.images:
-        raise UserError(f"{ANNOTATE} is for videos; {cfg.MODEL.MODEL_NAME} takes images here")
+        raise UserError(f"{ANNOTATE} is for videos and event recordings; {cfg.MODEL.MODEL_NAME} takes images here")
     found, predictor = find_media(chosen.media, wanted), Predictor.from_config(cfg)
     progress = Progress("predict", len(found.records), "files", shown=True, every=cfg.LOG_PERIOD)
     try:

@@ -10,13 +10,24 @@ from pathlib import Path
 
 from slowfast.config.nearest import nearest_file
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, FrameSpec, dataset_spec
+from slowfast.datasets.build import TEST, DatasetSpec, dataset_spec
 from slowfast.datasets.decode.image import IMAGE_SUFFIXES
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
 from slowfast.datasets.types import Failure, Record
-from slowfast.errors import ConfigError
+from slowfast.models.inputs import IMAGES
+from slowfast.prepare.convert_events import READERS as RAW_READERS
 
 UNLABELLED = -1
+IMAGE, VIDEO, RECORDING, RAW = "image", "video", "event recording", "raw event recording"
+SUFFIXES = {
+    RAW: frozenset(RAW_READERS),
+    RECORDING: frozenset(RECORDING_SUFFIXES),
+    IMAGE: IMAGE_SUFFIXES,
+    VIDEO: VIDEO_SUFFIXES,
+}
+CONVERT = "make .npz files of raw recordings first: python tools/convert_events.py FOLDER TARGET"
+MAKE_EVENTS = "events are made of videos with tools/video_to_events.py"
 
 
 @dataclass(frozen=True)
@@ -27,20 +38,46 @@ class Wanted:
     template: str  # of a clip's extracted frames, {} is their number from 1; "" where clips are no such folders
     instead_of_video: str  # why a video cannot be read, and what to set
     instead_of_image: str
+    instead_of_recording: str = "this reads videos only"
+    recordings: bool = False  # event recordings, neither images nor videos
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Wanted:
-        """As TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE say. Raises ConfigError for a dataset of neither."""
+        """As TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE say."""
         spec, name = dataset_spec(cfg, TEST), cfg.MODEL.MODEL_NAME
-        if not isinstance(spec, FrameSpec):
-            raise ConfigError(f"TEST.DATASET {cfg.TEST.DATASET} gives {spec.gives}; this reads videos and images only")
+        if spec.recordings:
+            reads = f"TEST.DATASET {cfg.TEST.DATASET} reads event recordings"
+            return cls(False, "", f"{reads}; {MAKE_EVENTS}", reads, recordings=True)
+        return cls._of_frames(cfg, spec, name)
+
+    @classmethod
+    def _of_frames(cls, cfg: ConfigNode, spec: DatasetSpec, name: str) -> Wanted:
         template = cfg.DATA.IMAGE_TEMPLATE if spec.frame_folders else ""
         for_video = "set MODEL.FRAMEWISE logits TEST.DATASET kinetics DATA.NUM_FRAMES 8"
         image = f"{name} takes clips"
         if cfg.MODEL.FRAMEWISE:
             image = f"with MODEL.FRAMEWISE {name} takes clips; for images leave it empty and set TEST.DATASET imagenet"
         frames = f"folders of frames named {template}" if template else "for folders of frames set TEST.DATASET sth"
-        return cls(spec.images, template, f"{name} takes images; for videos {for_video}", f"{image} ({frames})")
+        kind = "images" if spec.gives == IMAGES else "clips"
+        events = f"{name} takes {kind}; for event recordings set TEST.DATASET dvsframes with a network of clips"
+        return cls(spec.images, template, f"{name} takes images; for videos {for_video}", f"{image} ({frames})", events)
+
+    @property
+    def kind(self) -> str:
+        """Which of SUFFIXES."""
+        if self.recordings:
+            return RECORDING
+        return IMAGE if self.images else VIDEO
+
+    def instead_of(self, kind: str) -> str:
+        """Why another kind cannot be read, and what to do."""
+        reasons = {IMAGE: self.instead_of_image, VIDEO: self.instead_of_video, RECORDING: self.instead_of_recording}
+        return reasons.get(kind, CONVERT)
+
+    def kind_of(self, file: Path) -> str | None:
+        """What a file's suffix says; None for one that says nothing. Those of raw recordings mean many other things."""
+        suffix = file.suffix.lower()
+        return next((kind for kind in SUFFIXES if suffix in SUFFIXES[kind] and (kind != RAW or self.recordings)), None)
 
 
 @dataclass
@@ -49,7 +86,7 @@ class Found:
 
     records: list[Record] = field(default_factory=list)
     refused: list[Failure] = field(default_factory=list)
-    others: int = 0  # files in folders that are neither videos nor images
+    others: int = 0  # files in folders that are of no kind that is looked for
 
     def add(self, path: Path, frames: int | None = None) -> None:
         """A medium to read."""
@@ -89,32 +126,31 @@ def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = Path(inner)
         files = [place / name for name in sorted(names) if not name.startswith(".")]
-        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-        found.others += len(files) - len(images) - len(videos)
-        frames = count_frames([file.name for file in images], wanted.template) if wanted.template else 0
+        by_kind = {kind: [file for file in files if wanted.kind_of(file) == kind] for kind in SUFFIXES}
+        if not wanted.recordings:
+            del by_kind[RECORDING]  # arrays of anything
+        found.others += len(files) - sum(map(len, by_kind.values()))
+        frames = count_frames([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
         if frames:
             found.add(place, frames)
-        elif images:
-            _take(images, place, wanted, found)
-        if videos:
-            _take(videos, place, wanted, found)
+            del by_kind[IMAGE]
+        for of_kind in by_kind.values():
+            if of_kind:
+                _take(of_kind, place, wanted, found)
     if found.count == before:
-        kinds = f"images (files ending in {_list(IMAGE_SUFFIXES)})" if wanted.images else f"videos ({_videos(wanted)})"
-        found.refuse(folder, f"the folder holds no {kinds}")
+        found.refuse(folder, f"the folder holds no {wanted.kind}s ({_names(wanted)})")
 
 
 def _take(files: Sequence[Path], where: Path, wanted: Wanted, found: Found) -> None:
     """Add files of one kind, or refuse them in one line."""
-    suffix = files[0].suffix.lower()
-    is_image = suffix in IMAGE_SUFFIXES or (wanted.images and suffix not in VIDEO_SUFFIXES)
-    if is_image == wanted.images:
+    kind = wanted.kind_of(files[0]) or wanted.kind
+    if kind == wanted.kind:
         for file in files:
             found.add(file)
         return
-    kind, reason = ("image", wanted.instead_of_image) if is_image else ("video", wanted.instead_of_video)
-    what = f"{'an' if is_image else 'a'} {kind}" if len(files) == 1 else f"{len(files)} {kind}s"
-    found.refuse(where, f"{what}, but {reason}")
+    article = "an" if kind[0] in "aeiou" else "a"
+    what = f"{article} {kind}" if len(files) == 1 else f"{len(files)} {kind}s"
+    found.refuse(where, f"{what}, but {wanted.instead_of(kind)}")
 
 
 def count_frames(names: Iterable[str], template: str) -> int:
@@ -140,10 +176,7 @@ def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[P
     return targets
 
 
-def _videos(wanted: Wanted) -> str:
+def _names(wanted: Wanted) -> str:
+    """How files and folders of what is wanted are named."""
     frames = f", or folders of frames named {wanted.template}" if wanted.template else ""
-    return f"files ending in {_list(VIDEO_SUFFIXES)}{frames}"
-
-
-def _list(suffixes: Iterable[str]) -> str:
-    return " ".join(sorted(suffixes))
+    return f"files ending in {' '.join(sorted(SUFFIXES[wanted.kind]))}{frames}"

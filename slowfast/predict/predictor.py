@@ -1,6 +1,7 @@
-"""The best classes of any video, image or folder of frames: a test without an index.
+"""The best classes of any video, image, folder of frames or event recording: a test without an index.
 
-Decoding, views, transforms and ensemble are those of a test, so a file gets the scores that a test would give it.
+Decoding, views, transforms and ensemble are those of a test, so a file gets the scores that a test would give it. Of an
+event recording other events may be drawn: that depends on its place among the files.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, views_loader, views_of_records
+from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader, views_of_records
+from slowfast.datasets.dvs.normalize_time import DATASET
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.loader import TestLoader
 from slowfast.datasets.types import Record
@@ -21,7 +23,8 @@ from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.evaluate import Join, evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
-from slowfast.errors import DataError, UserError
+from slowfast.errors import ConfigError, DataError, UserError
+from slowfast.models.inputs import EVENTS
 from slowfast.predict.media import UNLABELLED, Found, Wanted, find_media
 from slowfast.report.results import BEST
 from slowfast.runtime.distributed import World, join
@@ -72,6 +75,7 @@ class Predictor:
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Predictor:
         """The network, weights, views and ensemble of a test; no index is read. Raises UserError."""
+        _check_times(cfg)
         world = join(cfg.NUM_GPUS)
         return cls(
             network_to_test(cfg, world.device),
@@ -125,9 +129,21 @@ def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> T
 
 def names_of_classes(cfg: ConfigNode) -> list[str]:
     """The class names that DATA.PATH_TO_DATA_DIR holds, else the classes' numbers."""
-    if cfg.DATA.PATH_TO_DATA_DIR and Path(cfg.DATA.PATH_TO_DATA_DIR).is_dir():
-        return class_names(cfg, TEST)
-    return [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
+    return class_names(cfg, TEST) if _has_data(cfg) else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
+
+
+def _has_data(cfg: ConfigNode) -> bool:
+    return bool(cfg.DATA.PATH_TO_DATA_DIR) and Path(cfg.DATA.PATH_TO_DATA_DIR).is_dir()
+
+
+def _check_times(cfg: ConfigNode) -> None:
+    """Raise ConfigError where events' times are to be divided by what nobody says."""
+    of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
+    if of_training and not cfg.DVS.LONGEST and not _has_data(cfg):
+        raise ConfigError(
+            "DVS.TIME_NORM dataset divides times by that of the longest training recording: set DVS.LONGEST to it "
+            "(microseconds), or DATA.PATH_TO_DATA_DIR to the folder of the recordings"
+        )
 
 
 def _nothing_read(found: Found, reasons: dict[int, str]) -> str:

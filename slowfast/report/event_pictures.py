@@ -5,18 +5,18 @@ n events, T frames, H height, W width.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from PIL import Image
 
 from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.picture import accumulate
 from slowfast.errors import UserError
+from slowfast.report.annotate import VideoFile, even_sides
 from slowfast.report.plotting import BLUE, RED, new_figure, save_png
 
 SMALLEST = 240  # pixels of a film's short side, at least: small sensors are enlarged by a whole factor
@@ -29,7 +29,7 @@ def draw_events(
     """Write what the target's suffix says: .gif or .mp4, frames of accumulated events, `slower` times slower than they
     came; .png, points in x, y and time. Raises UserError for another suffix.
     """
-    writers: dict[str, Callable[[np.ndarray, Path, int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
+    writers: dict[str, Callable[[Iterable[np.ndarray], Path, int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
     suffix = target.suffix.lower()
     if suffix == ".png":
         _draw_points(events, sensor, target)
@@ -37,31 +37,40 @@ def draw_events(
     if suffix not in writers:
         raise UserError(f"{target}: events are drawn as .gif, .mp4 or .png")
     seconds = slower * 1e-6 * float(events.t[-1] - events.t[0])
-    film = accumulate(events.x, events.y, events.t, events.p, sensor, max(1, round(seconds * fps)))
-    factor = max(1, -(-SMALLEST // min(sensor)))
-    film = film.repeat(factor, 1).repeat(factor, 2)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}{suffix}")
     try:
-        writers[suffix](film, partial, fps)
+        writers[suffix](film(events, sensor, max(1, round(seconds * fps))), partial, fps)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _write_gif(film: np.ndarray, path: Path, fps: int) -> None:
-    first, *rest = (Image.fromarray(frame) for frame in film)
+def film(events: EventColumns, sensor: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
+    """The events of `frames` equal parts of the time, one after another: uint8 (H, W, 3), small sensors enlarged."""
+    factor = max(1, -(-SMALLEST // min(sensor)))
+    ends = events.t[0] + (events.t[-1] - events.t[0]) * np.arange(1, frames) / frames
+    rows = [0, *np.searchsorted(events.t, ends), len(events)]
+    for start, end in itertools.pairwise(rows):
+        part = events.take(np.arange(start, end))
+        image = accumulate(part.x, part.y, part.t, part.p, sensor, frames=1)[0]
+        yield image.repeat(factor, 0).repeat(factor, 1)
+
+
+def _write_gif(images: Iterable[np.ndarray], path: Path, fps: int) -> None:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UserError(f'.gif needs Pillow ({error}): pip install "slowfast[plots]", or take .mp4') from error
+    first, *rest = (Image.fromarray(image) for image in images)
     first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
 
 
-def _write_mp4(film: np.ndarray, path: Path, fps: int) -> None:
-    height, width = (side - side % 2 for side in film.shape[1:3])  # the codec takes even sides
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": "18"})
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        for frame in film[:, :height, :width]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+def _write_mp4(images: Iterable[np.ndarray], path: Path, fps: int) -> None:
+    rate = Fraction(fps)
+    with VideoFile(path, rate, 1 / rate) as out:
+        for number, image in enumerate(images):
+            out.write(even_sides(image), number)
 
 
 def _draw_points(events: EventColumns, sensor: tuple[int, int], target: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import as_events, repair
+from slowfast.datasets.dvs.repair import whole
 from slowfast.errors import DataError, UserError
 from slowfast.report.event_pictures import draw_events
 from slowfast.runtime.command import exit_status
@@ -54,9 +54,8 @@ def _draw(chosen: argparse.Namespace) -> None:
     try:
         raw = Recording(chosen.recording).take(slice(None))
         sensor = (chosen.height or int(raw["y"].max()) + 1, chosen.width or int(raw["x"].max()) + 1)
-        events = as_events(raw, sensor, chosen.time_unit)
-        if events is None:
-            events, done = repair(raw, sensor, chosen.time_unit)
+        events, done = whole(raw, sensor, chosen.time_unit)
+        if done:
             print(f"{chosen.recording}: {', '.join(done)}")
     except DecodeError as error:
         raise DataError(f"{chosen.recording}: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from slowfast.report.plotting import GREY, INK, label_text, new_figure, save_png
+from slowfast.report.plotting import GREY, INK, evenly, label_text, new_figure, save_png
 
 FRAMES = 8  # shown of a clip, at most
 FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches, of a clip's frame and of a single image
@@ -28,7 +28,7 @@ def draw_heat_map(frames: np.ndarray, heat: np.ndarray, title: str, note: str, p
     At most FRAMES frames, evenly from the first to the last; a single image stands beside its heat.
     Raises PlotsUnavailable without matplotlib.
     """
-    shown = np.unique(np.rint(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames)))).astype(int))
+    shown = evenly(len(frames), FRAMES)
     pictures = np.stack([frames[shown], overlay(frames, heat)[shown]])  # 2 F H W 3
     if len(shown) == 1:
         pictures = pictures.swapaxes(0, 1)

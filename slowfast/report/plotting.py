@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -38,6 +40,11 @@ def tidy(axes: Axes) -> None:
     axes.grid(True, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8, colors=INK)
+
+
+def evenly(length: int, most: int) -> np.ndarray:
+    """At most `most` numbers from 0 to length - 1, evenly from the first to the last: int64, ascending."""
+    return np.rint(np.linspace(0, length - 1, min(most, length))).astype(np.int64)
 
 
 def label_text(name: str, room: int = 40) -> str:

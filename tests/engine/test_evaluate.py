@@ -89,3 +89,16 @@ def test_no_videos() -> None:
 def test_only_broken_videos() -> None:
     _, results, ledger = run([make_video(index, broken=True) for index in range(3)], 4)
     assert [result.scores for result in results] == [None] * 3 and len(ledger.lost) == 3
+
+
+def test_the_first_batch_is_shown_once_as_the_network_gets_it() -> None:
+    videos = [make_video(0, broken=True), make_video(1), make_video(2)]
+    shown: list[tuple[torch.Tensor, torch.Tensor]] = []
+    progress = Progress("test", len(videos), "videos", shown=False, every=1)
+    model = Linear(frames=2)
+    given: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    ledger = FailureLedger(len(videos))
+    evaluate(model, iter(videos), FORWARD, Ensemble(), 8, ledger, progress, lambda *batch: shown.append(batch))
+    assert len(shown) == 1 and torch.equal(shown[0][0], given[0])
+    assert shown[0][1].tolist() == [1] * 6 + [2] * 2

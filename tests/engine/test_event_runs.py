@@ -49,6 +49,17 @@ def test_train_and_test(data: Path, tmp_path: Path) -> None:
     assert [row["path"] for row in predictions][::2] == ["a/008.npz", "b/008.npz", "c/008.npz"]
     assert "no events" in (tmp_path / "failed.csv").read_text()
     assert (tmp_path / "contact_sheet.png").is_file()
+    assert all((tmp_path / f"first_batch_{split}.png").is_file() for split in ("train", "test"))
+
+
+def test_drawing_the_first_batch_changes_no_weight(data: Path, tmp_path: Path) -> None:
+    settings = ["TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1, "AUG.ENABLE", True, "DVS.DROP", 0.3]
+    for count in (0, 3):
+        done = run_net([*event_settings(data, tmp_path / str(count)), *settings, "DATA_LOADER.DRAW_SAMPLES", count])
+        assert done.returncode == 0, done.stderr
+    none, some = state(tmp_path / "0"), state(tmp_path / "3")
+    assert all(torch.equal(none[key], some[key]) for key in none)
+    assert not list((tmp_path / "0").glob("first_batch*"))
 
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:

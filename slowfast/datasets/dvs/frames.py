@@ -18,7 +18,7 @@ import numpy as np
 from slowfast.datasets.decode.reader import Decoded, distinct_frames
 from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import as_events, repair
+from slowfast.datasets.dvs.repair import whole
 
 COUNTS, VOXELS = "counts", "voxels"
 FRAME_KINDS = (COUNTS, VOXELS)
@@ -33,10 +33,7 @@ class EventFramesReader:
         self, path: Path, sensor: tuple[int, int], time_unit: float, num_frames: int, kind: str, gain: float
     ) -> None:
         """gain: grey levels an event, at most 255 in all. Raises DecodeError where the recording cannot be read."""
-        recording = Recording(path)
-        raw = recording.take(slice(None))
-        events = as_events(raw, sensor, time_unit)
-        self.events = repair(raw, sensor, time_unit)[0] if events is None else events
+        self.events, _ = whole(Recording(path).take(slice(None)), sensor, time_unit)
         self.num_frames, self.kind, self.gain = num_frames, kind, gain
         self.height, self.width = sensor
 

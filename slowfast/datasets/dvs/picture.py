@@ -16,6 +16,8 @@ def accumulate(
 ) -> np.ndarray:
     """The events (n,) of equal parts of the time, red where it grew brighter, blue where darker: uint8 (T, H, W, 3)."""
     pictures = np.full((frames, *sensor, 3), BACKGROUND, np.uint8)
+    if not len(t):
+        return pictures
     span = max(float(t.max() - t.min()), np.finfo(np.float32).tiny)
     part = np.minimum((t - t.min()) / span * frames, frames - 1).astype(np.int64)
     pictures[part, y, x] = np.where(p[:, None] > 0, BRIGHTER, DARKER)

@@ -61,6 +61,12 @@ def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list
     return events, done
 
 
+def whole(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
+    """All events of a recording, repaired where they have to be, and what was done. Raises DecodeError."""
+    events = as_events(raw, sensor, time_unit)
+    return repair(raw, sensor, time_unit) if events is None else (events, [])
+
+
 def undo_overflow(t: np.ndarray) -> np.ndarray | None:
     """Times of a counter that began anew, going on; None where it did not.
 

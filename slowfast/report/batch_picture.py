@@ -1,0 +1,218 @@
+"""Draws the first batch as a network gets it: sampled, augmented, mixed and normalized.
+
+What a kind of input looks like is said once, in `samples_of`. Nothing random is drawn here.
+
+Shapes: N samples of a batch, T frames, H height, W width, K classes, L events.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import class_names
+from slowfast.datasets.dvs.picture import accumulate
+from slowfast.models.event2vec import MASKED
+from slowfast.report.annotate import FONT, drawable
+from slowfast.report.plotting import evenly
+from slowfast.report.tensorboard import Board
+from slowfast.runtime.distributed import World
+from slowfast.runtime.logging import get_logger
+
+FRAMES = 6  # shown of a clip, at most
+FRAME_SIDE, IMAGE_SIDE = 144, 240  # pixels of a frame's longer side, of an image's or a sensor's; roughly
+WIDER = 1.5  # than high: the sheet, as far as the number of samples allows
+CLOSE, APART = 4, 18  # pixels between the frames of a sample, between samples
+LINE, SCALE = 22, 0.45  # pixels of a line of text, size of its letters
+WHITE, INK, GREY = 255, (34, 34, 34), (119, 119, 119)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What it takes to turn inputs into pictures again."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    reverse_channels: bool
+    sensor: tuple[int, int]  # height, width; of events
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> Look:
+        """As DATA and DVS say."""
+        data = cfg.DATA
+        return cls(tuple(data.MEAN), tuple(data.STD), data.REVERSE_INPUT_CHANNEL, tuple(cfg.DVS.SENSOR_SIZE))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples to look at, uint8 (h, w, 3) each, R G B, and a word about how to."""
+
+    pictures: list[np.ndarray]
+    note: str
+
+
+@functools.singledispatch
+def samples_of(inputs: Any, count: int, look: Look) -> Samples:
+    """The first `count` samples of a network's inputs; TypeError for a kind of input that is not registered here."""
+    raise TypeError(f"no picture is registered for inputs of {type(inputs).__name__}")
+
+
+@samples_of.register(torch.Tensor)
+def _frames(inputs: torch.Tensor, count: int, look: Look) -> Samples:
+    """Clips (N, 3, T, H, W), some frames of each in a row, or images (N, 3, H, W)."""
+    shown = inputs[:count].detach()
+    if shown.dim() == 4:
+        images = pixels(shown[:, :, None], look)[:, 0]  # N H W 3
+        return Samples([_fit(image, IMAGE_SIDE) for image in images], "")
+    clips = pixels(shown[:, :, evenly(shown.shape[2], FRAMES).tolist()], look)  # N t H W 3
+    return Samples([_row([_fit(frame, FRAME_SIDE) for frame in clip]) for clip in clips], "time runs to the right")
+
+
+@samples_of.register(list)
+@samples_of.register(tuple)
+def _pathways(inputs: Sequence[Any], count: int, look: Look) -> Samples:
+    """Several inputs of each sample, one beneath the other."""
+    parts = [samples_of(part, count, look) for part in inputs]
+    pictures = [_column(list(one)) for one in zip(*(part.pictures for part in parts), strict=True)]
+    return Samples(pictures, "; ".join(dict.fromkeys(part.note for part in parts if part.note)))
+
+
+@samples_of.register(dict)
+def _events(inputs: dict[str, torch.Tensor], count: int, look: Look) -> Samples:
+    """Events x, y, t, p, valid (N, L): all of a sample in one picture of the sensor; masked ones are left out."""
+    seen = inputs["valid"] & ~inputs[MASKED] if MASKED in inputs else inputs["valid"]
+    pictures = []
+    for place in range(min(count, len(seen))):
+        x, y, t, p = (inputs[key][place, seen[place]].cpu().numpy() for key in "xytp")
+        sensor = _fit(accumulate(x, y, t, p, look.sensor, frames=1)[0], IMAGE_SIDE)
+        pictures.append(cv2.copyMakeBorder(sensor, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=GREY))
+    return Samples(pictures, "red brighter, blue darker")
+
+
+def pixels(clips: torch.Tensor, look: Look) -> np.ndarray:
+    """uint8 (N, T, H, W, 3), R G B, of normalized clips (N, 3, T, H, W)."""
+    mean, std = (torch.tensor(values)[:, None, None, None] for values in (look.mean, look.std))
+    clips = (clips.float().cpu() * std + mean).mul(255).round().clamp(0, 255).byte()
+    return (clips.flip(1) if look.reverse_channels else clips).movedim(1, -1).numpy()
+
+
+def captions(targets: torch.Tensor, names: Sequence[str], count: int) -> list[str]:
+    """Names of the classes of labels (N,), or of soft labels (N, K): of two that are mixed with their shares."""
+    targets = targets[:count].detach().cpu()
+    if targets.dim() == 1:
+        return [names[label] for label in targets.tolist()]
+    weights = targets.double() - targets.double().amin(1, keepdim=True)  # what is smoothed over all classes is no share
+    weights = weights / weights.sum(1, keepdim=True)
+    texts = []
+    for row in weights:
+        shares, labels = row.topk(min(2, len(row)))
+        mixed = [(s, names[k]) for s, k in zip(shares.tolist(), labels.tolist(), strict=True) if s > 0.005]
+        texts.append(mixed[0][1] if len(mixed) == 1 else " + ".join(f"{share:.2f} {name}" for share, name in mixed))
+    return texts
+
+
+def draw_sheet(pictures: Sequence[np.ndarray], texts: Sequence[str], title: str) -> np.ndarray:
+    """A white sheet uint8 (h, w, 3) of pictures with a text under each, and a title above."""
+    cells = [
+        _column([picture, _text(text, picture.shape[1], INK)]) for text, picture in zip(texts, pictures, strict=True)
+    ]
+    columns = _columns(len(cells), max(cell.shape[0] for cell in cells), max(cell.shape[1] for cell in cells))
+    rows = [_row(cells[at : at + columns], APART) for at in range(0, len(cells), columns)]
+    sheet = _column(rows)
+    sheet = _column([_text(title, max(sheet.shape[1], 420), GREY), sheet])
+    return np.pad(sheet, ((CLOSE, CLOSE), (APART, APART), (0, 0)), constant_values=WHITE)
+
+
+def _columns(count: int, height: int, width: int) -> int:
+    """Into how many columns cells of this size go for a sheet about WIDER than high."""
+
+    def off(columns: int) -> float:
+        return abs(math.log(columns * width / (-(-count // columns) * height) / WIDER))
+
+    return min(range(1, count + 1), key=off)
+
+
+def _fit(image: np.ndarray, side: int) -> np.ndarray:
+    """The image about as large as `side`: shrunk, or enlarged by a whole number."""
+    factor = side / max(image.shape[:2])
+    if factor < 1:
+        size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return image.repeat(int(factor), 0).repeat(int(factor), 1)
+
+
+def _row(images: Sequence[np.ndarray], gap: int = CLOSE) -> np.ndarray:
+    """Images side by side, a gap between (pixels)."""
+    height = max(image.shape[0] for image in images)
+    last = len(images) - 1
+    padded = [
+        np.pad(image, ((0, height - image.shape[0]), (0, gap if place < last else 0), (0, 0)), constant_values=WHITE)
+        for place, image in enumerate(images)
+    ]
+    return np.concatenate(padded, 1)
+
+
+def _column(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images one beneath the other, a gap between."""
+    return np.ascontiguousarray(_row([image.swapaxes(0, 1) for image in images]).swapaxes(0, 1))
+
+
+def _text(text: str, width: int, colour: tuple[int, int, int]) -> np.ndarray:
+    """A line of text as an image, cut where it is longer than `width` pixels."""
+    line = drawable(" ".join(text.split()))
+    while line and cv2.getTextSize(line, FONT, SCALE, 1)[0][0] > width:
+        line = line.removesuffix("...")[:-1] + "..." if line != "..." else ""
+    image = np.full((LINE, width, 3), WHITE, np.uint8)
+    cv2.putText(image, line, (0, LINE - 7), FONT, SCALE, colour, 1, cv2.LINE_AA)
+    return image
+
+
+class FirstBatch:
+    """Draws one batch: calling it writes a PNG and tells TensorBoard."""
+
+    def __init__(
+        self, name: str, count: int, look: Look, names: Sequence[str], folder: Path, board: Board | None
+    ) -> None:
+        """name: of the part that the batch belongs to, in the file's name, too; names: of the classes."""
+        self.name, self.count, self.look, self.names = name, count, look, names
+        self.file, self.board = folder / f"first_batch_{name}.png", board
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, world: World, split: str, board: Board | None) -> FirstBatch | None:
+        """DATA_LOADER.DRAW_SAMPLES samples to OUTPUT_DIR; None for 0 and on all processes but the first."""
+        count = cfg.DATA_LOADER.DRAW_SAMPLES
+        if not count or not world.is_main:
+            return None
+        return cls(split, count, Look.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board)
+
+    def __call__(self, inputs: Any, targets: torch.Tensor) -> None:
+        """Draw a network's inputs and their labels (N,) or soft labels (N, K)."""
+        samples = samples_of(inputs, self.count, self.look)
+        title = f"{self.name}: {len(samples.pictures)} of the first {len(targets)} samples, as the network gets them"
+        title += f"; {samples.note}" if samples.note else ""
+        sheet = draw_sheet(samples.pictures, captions(targets, self.names, self.count), title)
+        save_image(sheet, self.file)
+        if self.board is not None:
+            self.board.picture(f"first_batch/{self.name}", sheet, step=0)
+        get_logger().info(f"samples of the first batch ({self.name}): {self.file}")
+
+
+def save_image(image: np.ndarray, path: Path) -> None:
+    """Write uint8 (h, w, 3), R G B, as a PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
