@@ -137,5 +137,7 @@ class _Bench:
 
     def _event(self, calls: list[torch.Tensor], precision: str) -> Callable[[], object]:
         engine = EventDrivenInference.from_config(changed(self.cfg, "EVENT.PRECISION", precision), self.model)
+        if self.cfg.EVENT.COMPILED:
+            engine.capture(*calls[0].shape[:2])
         frames, streams = iter(calls), range(calls[0].shape[1])
         return lambda: [engine.run(next(frames), streams) for _ in range(_TURN)]

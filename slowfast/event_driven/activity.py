@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class VideoActivity:
     event_seconds: float = 0.0
     whole_seconds: float = 0.0
     elapsed: float = 0.0  # seconds since the beginning, decoding included
+    dropped: int = 0  # frames of a camera or stream that came faster than they were looked at
 
     def add(
         self,
@@ -90,6 +91,7 @@ class Figures:
     macs_saved: float  # %, of the whole network's multiply-adds
     event_fps: float  # frames/s of gate and network, frames decoded before
     end_to_end_fps: float  # frames/s with decoding and everything, the comparison included
+    dropped: int  # frames of cameras and streams that came faster than they were looked at
     whole_fps: float | None = None
     speed_up: float | None = None  # event_fps / whole_fps
     top1_agreement: float | None = None  # %, frames with the whole network's best class
@@ -110,18 +112,15 @@ def figures(videos: Sequence[VideoActivity], network: PatchNetwork, elapsed: flo
         macs_saved=float(100 * (1 - macs.mean() / whole_macs(network))),
         event_fps=_rate(count, event),
         end_to_end_fps=_rate(count, total),
+        dropped=sum(video.dropped for video in videos),
     )
     agreement = [chunk for video in videos for chunk in video.agreement]
     return _compared(plain, agreement, event, sum(video.whole_seconds for video in videos)) if agreement else plain
 
 
 def _compared(plain: Figures, agreement: Sequence[Agreement], event: float, whole: float) -> Figures:
-    return Figures(
-        plain.frames,
-        plain.active,
-        plain.macs_saved,
-        plain.event_fps,
-        plain.end_to_end_fps,
+    return replace(
+        plain,
         whole_fps=_rate(plain.frames, whole),
         speed_up=whole / event if event > 0 else 0.0,
         top1_agreement=float(100 * np.concatenate([chunk.same for chunk in agreement]).mean()),

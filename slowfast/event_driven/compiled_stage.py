@@ -1,6 +1,6 @@
 """A stage of evMLP run by the compiled kernels, which read each weight once for all rows.
 
-R rows, I input and O output channels of a layer, in panels of 64 output channels.
+R rows, I input and O output channels of a layer, in panels of P output channels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from slowfast.event_driven.compiled import Kernels
 from slowfast.event_driven.products import BFLOAT16, INT8, int8_weights
 from slowfast.models.evmlp import Block, Stage
 
-_PANEL = 64
-# A stage with so few weights keeps them in a core's cache; its rows are then shared out instead of its weights.
-_CACHED_WEIGHTS = 1 << 20
+# Rows that a thread takes through a stage at a time: of one whose weights have so many bytes that they stay in a core's
+# cache, and at most of others.
+_CACHED_WEIGHTS, _FEW_ROWS, _MANY_ROWS = 1 << 20, 48, 384
+_ROWS_A_THREAD = 32  # for fewer of others the threads share the weights, and wait for one another at every layer
+_TILE = 6  # rows that are multiplied together
 
 
 class _Layer(ctypes.Structure):
@@ -56,26 +58,36 @@ class CompiledStage:
         self._norms = (_Norm * len(pairs))(*(self._norm(block.norm) for block in blocks if isinstance(block, Block)))
         self.width, self.inputs = embed.out_features, embed.in_features
         self._stage = _Stage(self.width, len(pairs), self._layer(embed), self._first, self._last, self._norms)
-        self._hidden = _PANEL * max((layer.panels for layer in self._first), default=0)
         weights = sum(layer.weight.numel() for layer in stage.modules() if isinstance(layer, nn.Linear))
-        self._few_weights = weights * self.weight_bytes <= _CACHED_WEIGHTS
+        self._weights_stay = weights * self.weight_bytes <= _CACHED_WEIGHTS
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        out = torch.empty(len(x), _PANEL * self._stage.embed.panels)
-        hidden = torch.empty(len(x), self._hidden)
-        self.kernels.stage_rows(self._stage, self.weight_bytes, x.contiguous(), out, hidden, self._few_weights)
+        out = torch.empty(len(x), self.kernels.panel * self._stage.embed.panels)
+        self.kernels.stage_rows(self._stage, self.weight_bytes, x.contiguous(), out, self.group(len(x)))
         return out[:, : self.width]
+
+    def group(self, rows: int) -> int:
+        """Rows that a thread takes at a time, or 0 where the threads share the weights."""
+        threads = torch.get_num_threads()
+        if self._weights_stay:
+            return _FEW_ROWS
+        if rows < threads * _ROWS_A_THREAD:
+            return 0
+        return min(-(-rows // (threads * _TILE)) * _TILE, _MANY_ROWS)
 
     def _layer(self, layer: nn.Module) -> _Layer:
         assert isinstance(layer, nn.Linear)
         weight, scale = layer.weight.detach().float(), None
         if self.precision == INT8:
             weight, scales = int8_weights(weight)
-            scale = self._keep(_padded(scales))
+            scale = self._keep(self._padded(scales))
         elif self.precision == BFLOAT16:
             weight = weight.bfloat16()
-        panels = _padded(weight).unflatten(0, (-1, _PANEL)).transpose(1, 2)  # panels I 64
-        bias = self._keep(_padded(layer.bias.detach().float()))
+        inputs = self.kernels.inputs_of_a_step(self.weight_bytes)
+        weight = torch.nn.functional.pad(self._padded(weight), (0, -layer.in_features % inputs))
+        steps = weight.unflatten(1, (-1, inputs)).unflatten(0, (-1, self.kernels.panel))
+        panels = steps.transpose(1, 2)  # panels steps P inputs
+        bias = self._keep(self._padded(layer.bias.detach().float()))
         return _Layer(self._keep(panels), bias, scale, layer.in_features, len(panels))
 
     def _norm(self, norm: nn.LayerNorm) -> _Norm:
@@ -86,8 +98,7 @@ class CompiledStage:
         self._kept.append(tensor.contiguous().clone())
         return self._kept[-1].data_ptr()
 
-
-def _padded(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of zeros appended, to whole panels: (O, ...) -> (O', ...)."""
-    missing = -len(rows) % _PANEL
-    return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))
+    def _padded(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of zeros appended, to whole panels: (O, ...) -> (O', ...)."""
+        missing = -len(rows) % self.kernels.panel
+        return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))

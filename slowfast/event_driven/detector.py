@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from slowfast.event_driven.compiled import takes_frames
 from slowfast.event_driven.gate import changed_patches
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.slots import rows_of
@@ -45,7 +44,6 @@ class ChangeDetector:
     def __init__(self, network: PatchNetwork, settings: GateSettings) -> None:
         self.settings = settings
         self.patch, self.sides, self.order = network.patch, network.sides, network.order
-        self.kernels, self.nested = network.kernels, network.order.argsort()
         self.seen: list[int] = []  # frames of each slot so far
         self.references = torch.empty(0, 3, network.side, network.side, device=network.device)
 
@@ -58,26 +56,35 @@ class ChangeDetector:
 
     def _grow(self, slots: int) -> None:
         known = self.references
-        self.references = torch.empty(slots, *known.shape[1:], device=known.device, memory_format=_layout(known))
+        self.references = torch.empty(slots, *known.shape[1:], device=known.device, memory_format=layout(known))
         self.references[: len(known)] = known
         self.seen += [0] * (slots - len(known))
 
     def __call__(self, frames: torch.Tensor, slots: list[int]) -> Changes:
         """The changes of float frames (K, S, 3, H, W) of the streams in these slots, which are now remembered."""
-        if _layout(frames[0]) != _layout(self.references):
-            self.references = self.references.contiguous(memory_format=_layout(frames[0]))
-        whole = [[self._is_whole(slot, k) for slot in slots] for k in range(len(frames))]
+        if layout(frames[0]) != layout(self.references):
+            self.references = self.references.contiguous(memory_format=layout(frames[0]))
+        whole, starting = self._advance(len(frames), slots)
+        return Changes(*self._find(frames, slots, whole), slots, starting)
+
+    def _advance(self, frames: int, slots: list[int]) -> tuple[list[list[bool]], list[int]]:
+        """Count the next K frames of these streams: which are computed as a whole (K, S), and who starts."""
+        whole = [[self._is_whole(slot, k) for slot in slots] for k in range(frames)]
         starting = [slot for slot in slots if self.seen[slot] == 0]
         for slot in slots:
-            self.seen[slot] += len(frames)
-        find = self._against_previous if self.settings.reference == "previous" else self._against_held
-        return Changes(*find(frames, slots, whole), slots, starting)
+            self.seen[slot] += frames
+        return whole, starting
 
     def _is_whole(self, slot: int, ahead: int) -> bool:
         """Whether a stream's frame after `ahead` others is computed as a whole."""
         number, every = self.seen[slot] + ahead, self.settings.keyframe_every
         first = number == 0 and self.settings.reference == "hold"
         return first or (every > 0 and number > 0 and number % every == 0)
+
+    def _find(self, frames: torch.Tensor, slots: list[int], whole: list[list[bool]]) -> Found:
+        if self.settings.reference == "previous":
+            return self._against_previous(frames, slots, whole)
+        return self._against_held(frames, slots, whole)
 
     def _against_previous(self, frames: torch.Tensor, slots: list[int], whole: list[list[bool]]) -> Found:
         masks = [self._changed(frames[0], rows_of(self.references, slots), whole[0])[None]]
@@ -112,11 +119,7 @@ class ChangeDetector:
         return mask
 
     def _compare(self, frames: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        settings = self.settings
-        if self.kernels is not None and takes_frames(frames) and frames.stride()[1:] == references.stride()[1:]:
-            mean = settings.gate == "mean"
-            return self.kernels.changed_patches(frames, references, self.patch, mean, settings.threshold, self.nested)
-        mask = changed_patches(frames, references, self.patch, settings.gate, settings.threshold)
+        mask = changed_patches(frames, references, self.patch, self.settings.gate, self.settings.threshold)
         return mask.flatten(1).index_select(1, self.order)
 
     def _pixels(self, frames: torch.Tensor, mask: torch.Tensor, held: torch.Tensor | None = None) -> torch.Tensor:
@@ -127,8 +130,6 @@ class ChangeDetector:
                 held.copy_(frames)
             return nested_patches(frames, self.sides).flatten(0, 1)
         frame, place = where // mask.shape[1], self.order[where % mask.shape[1]]
-        if self.kernels is not None and takes_frames(frames) and (held is None or takes_frames(held)):
-            return self.kernels.take_patches(frames, held, frame * mask.shape[1] + place, self.patch)
         n = frames.shape[-1] // self.patch
         at = frame, place // n, place % n
         pixels = self._grid(frames)[at]  # R p p 3
@@ -142,6 +143,6 @@ class ChangeDetector:
         return grid.permute(0, 2, 4, 3, 5, 1)
 
 
-def _layout(frames: torch.Tensor) -> torch.memory_format:
+def layout(frames: torch.Tensor) -> torch.memory_format:
     """The order in memory of frames (B, 3, H, W): channels last, or not."""
     return torch.channels_last if frames.stride(1) == 1 else torch.contiguous_format

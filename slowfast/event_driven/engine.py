@@ -18,17 +18,23 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.event_driven.compiled import load_kernels
+from slowfast.event_driven.captured import CudaGraphs
+from slowfast.event_driven.compiled import Kernels, load_kernels
+from slowfast.event_driven.compiled_detector import CompiledDetector
+from slowfast.event_driven.compiled_features import CompiledFeatures
 from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings
 from slowfast.event_driven.features import PatchFeatures, Renewed
 from slowfast.event_driven.gate import GATES, REFERENCES
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.products import BFLOAT16, FLOAT32, INT8
 from slowfast.event_driven.slots import Slots
+from slowfast.event_driven.static_detector import StaticChangeDetector
+from slowfast.event_driven.static_features import StaticPatchFeatures
 from slowfast.models.evmlp import EvMLP
 
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 _DEFAULT_STREAM = "default"
+Halves = tuple[ChangeDetector, PatchFeatures]
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,10 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class Results:
-    """Of K frames of each of S streams. logits: float (K, S, classes); active: int (K, S, stages); macs: (K, S)."""
+    """Of K frames of each of S streams. logits: float (K, S, classes); active: int (K, S, stages); macs: (K, S).
+
+    A GPU's logits stay there; active and macs are in the host's memory, where they have arrived.
+    """
 
     logits: torch.Tensor
     active: torch.Tensor
@@ -64,7 +73,10 @@ class EventDrivenInference:
     threshold: in units of the normalized frame, at least 0; a patch is computed where its change is above it.
     reference: "previous" or "hold"; gate: "any" (a pixel's change) or "mean" (the patch's mean absolute change);
     keyframe_every: frames between two that are computed as a whole, 0 for none; precision: of the weights, float32,
-    bfloat16 or int8; compiled: use kernels.cpp on CPUs that have a C++ compiler, else PyTorch alone.
+    bfloat16 or int8; compiled: use kernels/ on CPUs that have a C++ compiler, else PyTorch alone.
+    static: work in shapes that depend on how many patches changed (rounded up), not on which, and wait for the device
+    in neither half of a step, so that steps can be captured; None: on GPUs. Only between the halves the host waits,
+    for those counts; with `wait` False nowhere, but every patch is computed, and active and macs stay on the device.
     Weights are taken when it is made. Raises ConfigError.
     """
 
@@ -77,6 +89,8 @@ class EventDrivenInference:
         keyframe_every: int = 0,
         precision: str = FLOAT32,
         compiled: bool = True,
+        static: bool | None = None,
+        wait: bool = True,
     ) -> None:
         if not isinstance(model, EvMLP):
             raise ConfigError(f"event-driven inference is for evMLP, not {type(model).__name__}: set MODEL.MODEL_NAME")
@@ -89,9 +103,16 @@ class EventDrivenInference:
             raise ConfigError(f"EVENT.KEYFRAME_EVERY {keyframe_every}: must be at least 0; 0 is never")
         with torch.inference_mode():
             on_cpu = model.linear.weight.device.type == "cpu"
-            self.network = PatchNetwork(model, precision, load_kernels() if compiled and on_cpu else None)
-            self.detector = ChangeDetector(self.network, GateSettings(threshold, reference, gate, keyframe_every))
-            self.features = PatchFeatures(self.network)
+            kernels = load_kernels() if compiled and on_cpu else None
+            self.network = PatchNetwork(model, precision, kernels)
+            settings = GateSettings(threshold, reference, gate, keyframe_every)
+            static = self._on_gpu if static is None else static
+            if static:
+                self.detector, self.features = _static_halves(self.network, settings, wait)
+            else:
+                self.detector, self.features = _halves(self.network, settings, kernels)
+            macs = [stage.macs for stage in self.network.stages]
+            self._macs_of_patch = {d: torch.tensor(macs, device=d) for d in (torch.device("cpu"), self.network.device)}
         self._slots = Slots()
 
     @classmethod
@@ -136,7 +157,10 @@ class EventDrivenInference:
         return {stream: FrameResult(*figures) for stream, *figures in rows}, wrong
 
     def detect(self, frames: torch.Tensor, streams: Sequence[Hashable]) -> Changes:
-        """The first half of `run`, which may be called ahead of the second in another thread, in the same order."""
+        """The first half of `run`, which may be called ahead of the second in another thread, in the same order.
+
+        On a GPU both halves belong on the same CUDA stream, as they are unless told otherwise.
+        """
         with torch.inference_mode():
             frames = frames.to(self.network.device, torch.float32)
             return self.detector(frames, [self._slot(stream) for stream in streams])
@@ -146,6 +170,19 @@ class EventDrivenInference:
         with torch.inference_mode():
             renewed = self.features.renew(changes)
             return Results(renewed.logits, renewed.active, self._macs(renewed))
+
+    @torch.inference_mode()
+    def capture(self, frames: int = 1, streams: int = 1) -> None:
+        """On a GPU, capture steps of so many frames of so many streams as CUDA graphs, which such steps then replay.
+
+        To be called first: nothing else may use the GPU meanwhile, and it takes seconds. Steps of other shapes, and
+        all once there are more streams than room was made for, do the same uncaptured. On CPUs this does nothing.
+        """
+        if not self._on_gpu:
+            return
+        for half in (self.detector, self.features):
+            if isinstance(half, StaticChangeDetector | StaticPatchFeatures):
+                half.capture(frames, streams, CudaGraphs(self.network.device))
 
     def dense(self, stage: int, stream: Hashable = _DEFAULT_STREAM) -> torch.Tensor:
         """A stage's tokens of a stream's last frame as a map: (n, n, C)."""
@@ -172,6 +209,10 @@ class EventDrivenInference:
                 self._slots.close(name)
 
     @property
+    def _on_gpu(self) -> bool:
+        return self.network.device.type == "cuda"
+
+    @property
     def streams(self) -> list[Hashable]:
         """The open streams."""
         return list(self._slots.of)
@@ -194,9 +235,18 @@ class EventDrivenInference:
 
     def _macs(self, renewed: Renewed) -> torch.Tensor:
         """Multiply-adds of each frame: (K, S)."""
-        per_patch = renewed.active.new_tensor([stage.macs for stage in self.network.stages])
         head = (renewed.active[..., -1] > 0) * self.network.head_macs
-        return renewed.active @ per_patch + head
+        return (renewed.active * self._macs_of_patch[renewed.active.device]).sum(-1) + head
+
+
+def _halves(network: PatchNetwork, settings: GateSettings, kernels: Kernels | None) -> Halves:
+    if kernels is None:
+        return ChangeDetector(network, settings), PatchFeatures(network)
+    return CompiledDetector(network, settings, kernels), CompiledFeatures(network, kernels)
+
+
+def _static_halves(network: PatchNetwork, settings: GateSettings, wait: bool) -> Halves:
+    return StaticChangeDetector(network, settings, wait), StaticPatchFeatures(network, wait)
 
 
 def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:

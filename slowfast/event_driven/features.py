@@ -52,13 +52,18 @@ class PatchFeatures:
 
     def renew(self, changes: Changes) -> Renewed:
         """Compute what changed, stage by stage, and what follows from it."""
-        network, mask, slots = self.network, changes.mask, changes.slots
         for slot in changes.starting:
             self.restore(slot, self.start)
-        active = torch.zeros(*mask.shape[:2], len(network.stages), dtype=torch.int64, device=mask.device)
-        if len(changes.pixels) == 0:
-            return Renewed(rows_of(self.tables[-1], slots).repeat(len(mask), 1, 1), active)
-        numbers = torch.tensor(slots, device=mask.device)
+        if len(changes.pixels):
+            return self._renew(changes)
+        images = changes.mask.shape[:2]
+        active = torch.zeros(*images, len(self.network.stages), dtype=torch.int64, device=changes.mask.device)
+        return Renewed(rows_of(self.tables[-1], changes.slots).repeat(images[0], 1, 1), active)
+
+    def _renew(self, changes: Changes) -> Renewed:
+        network, mask = self.network, changes.mask
+        active = torch.empty(*mask.shape[:2], len(network.stages), dtype=torch.int64, device=mask.device)
+        numbers = torch.tensor(changes.slots, device=mask.device)
         x = changes.pixels
         for i, (stage, merge) in enumerate(zip(network.stages, (*network.merges, 1), strict=True)):
             active[..., i] = mask.sum(2)

@@ -1,5 +1,7 @@
 """Videos to changes, in a thread of its own: decode, resize, crop, normalize, find what changed.
 
+Files are read there, as fast as they are looked at; cameras and streams in threads of their own (reading.py).
+
 K frames of each of S videos that are read at once, P pixels of a crop's side.
 """
 
@@ -9,8 +11,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -21,10 +23,12 @@ from slowfast.datasets.types import Failure
 from slowfast.engine.forward import ClipForward
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.sources import VIDEO_ERRORS, OpenVideo, Source, crops, reason
+from slowfast.event_driven.reading import FileReading, LiveReading, Reading
+from slowfast.event_driven.sources import VIDEO_ERRORS, Source, crops, reason
 from slowfast.runtime.device import synchronize
 
 AHEAD = 2  # batches that wait for the network at most
+_ROOM = 2  # chunks of a live source that wait to be taken at most
 _POLL = 0.1  # seconds between two looks whether to stop
 _JOIN = 12.0  # seconds for the thread to end; a stream may be waiting for data
 
@@ -48,6 +52,7 @@ class Batch:
     frames: torch.Tensor  # float (K, S, 3, P, P), normalized, on the device
     changes: Changes
     detect_seconds: float
+    dropped: list[int]  # S, frames left out so far
 
 
 @dataclass(frozen=True)
@@ -61,31 +66,6 @@ class Closed:
 Message = Opened | Batch | Closed
 
 
-@dataclass
-class _Reading:
-    source: Source
-    video: OpenVideo
-    crops: Generator[tuple[int, np.ndarray]]
-    next: list[tuple[int, np.ndarray]] = field(default_factory=list)  # up to CHUNK frames
-    seen: int = 0
-    ended: bool = False
-    error: str | None = None
-
-    def fill(self, count: int, stopped: Callable[[], bool]) -> None:
-        """Read the next frames; fewer only at the end or where there is an error."""
-        self.next = []
-        try:
-            while len(self.next) < count and not (self.ended or stopped()):
-                frame = next(self.crops, None)
-                if frame is None:
-                    self.ended, self.error = True, self.video.missing
-                else:
-                    self.next.append(frame)
-        except VIDEO_ERRORS as error:
-            self.ended, self.error = True, reason(error)
-        self.seen += len(self.next)
-
-
 class Feed:
     """Iterating gives the messages of all videos; each video's are Opened, Batches, Closed, or Closed alone."""
 
@@ -97,12 +77,16 @@ class Feed:
         streams: int,
         chunk: int,
         limit: int,
+        reconnect: float = 0.0,
     ) -> None:
-        """`streams` videos at once, `chunk` frames of each, `limit` frames of a video at most (0: all)."""
+        """`streams` videos at once, `chunk` frames of each, `limit` frames of a video at most (0: all).
+
+        reconnect: seconds until a camera or stream that has ended is opened again, 0: never.
+        """
         self.engine, self.transform, self.forward = engine, transform, forward
-        self.streams, self.chunk, self.limit = streams, chunk, limit
+        self.streams, self.chunk, self.limit, self.reconnect = streams, chunk, limit, reconnect
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
-        self._stop = threading.Event()
+        self._stop, self._arrived = threading.Event(), threading.Event()
 
     def messages(self, sources: list[Source], stopped: Callable[[], bool]) -> Iterator[Message]:
         """Read all sources, until `stopped`; the videos' own errors are told by Closed, any other is raised here."""
@@ -135,43 +119,61 @@ class Feed:
     # ------------------------------------------------------------------ in the thread
     def _work(self, sources: list[Source]) -> None:
         torch.set_num_threads(1)  # of this thread; the network has the other cores
-        readings: list[_Reading] = []
+        readings: list[Reading] = []
         try:
-            waiting = deque(sources)
-            while (waiting or readings) and not self._stop.is_set():
-                while waiting and len(readings) < self.streams:
-                    readings += self._open(waiting.popleft())
-                for reading in readings:
-                    reading.fill(self.chunk, self._stop.is_set)
-                self._send(readings)
-                for reading in [reading for reading in readings if reading.ended]:
-                    readings.remove(reading)
-                    self._close(reading)
+            self._read_all(deque(sources), readings)
             self._put(None)
         except BaseException as error:  # raised again by `messages`
             self._put(error)
         finally:
             for reading in readings:
-                reading.video.close()
+                reading.stop()
+            until = time.monotonic() + _JOIN / 2  # for all together
+            for reading in readings:
+                reading.close(max(until - time.monotonic(), 0))
 
-    def _open(self, source: Source) -> list[_Reading]:
+    def _read_all(self, waiting: deque[Source], readings: list[Reading]) -> None:
+        """readings: those that are open are kept there."""
+        announced: set[int] = set()
+        while (waiting or readings) and not self._stop.is_set():
+            self._arrived.clear()
+            while waiting and len(readings) < self.streams:
+                readings += self._open(waiting.popleft())
+            for reading in readings:
+                reading.fill(self.chunk)
+                if reading.mistake is not None:
+                    raise reading.mistake
+                index = reading.source.record.index
+                if reading.video is not None and index not in announced:
+                    announced.add(index)
+                    self._put(Opened(reading.source, reading.video.rate, reading.video.time_base))
+            self._send(readings)
+            ended = [reading for reading in readings if reading.ended]
+            for reading in ended:
+                readings.remove(reading)
+                self._close(reading)
+            if not ended and not any(reading.next for reading in readings):
+                self._arrived.wait(_POLL)
+
+    def _open(self, source: Source) -> list[Reading]:
+        if source.live:
+            room = _ROOM * self.chunk
+            return [LiveReading(source, self.transform, self.limit, room, self.reconnect, self._arrived)]
         try:
             video = source.open()
         except VIDEO_ERRORS as error:
             self._put(Closed(source, _failure(source, reason(error), lost=True)))
             return []
-        self._put(Opened(source, video.rate, video.time_base))
-        return [_Reading(source, video, crops(video, self.transform, self.limit))]
+        return [FileReading(source, video, crops(video, self.transform, self.limit), self._stop.is_set)]
 
-    def _close(self, reading: _Reading) -> None:
-        reading.crops.close()
-        reading.video.close()
+    def _close(self, reading: Reading) -> None:
+        reading.close(_JOIN)
         self.engine.reset(reading.source.record.index)
         error = reading.error or (None if reading.seen else "no frame can be decoded")
         failure = _failure(reading.source, error, lost=not reading.seen) if error else None
         self._put(Closed(reading.source, failure))
 
-    def _send(self, readings: list[_Reading]) -> None:
+    def _send(self, readings: list[Reading]) -> None:
         """The frames read of all videos: as many of each at once as the shortest still has."""
         done = 0
         for count in sorted({len(reading.next) for reading in readings} - {0}):
@@ -179,7 +181,7 @@ class Feed:
             self._put(self._batch(members, done, count))
             done = count
 
-    def _batch(self, members: list[_Reading], first: int, last: int) -> Batch:
+    def _batch(self, members: list[Reading], first: int, last: int) -> Batch:
         images = torch.from_numpy(np.stack([[one.next[k][1] for one in members] for k in range(first, last)]))
         ticks = [[tick for tick, _ in one.next[first:last]] for one in members]
         prepared = self.forward.prepare(images.flatten(0, 1)[:, None])  # (K S) 3 P P
@@ -189,7 +191,8 @@ class Feed:
         changes = self.engine.detect(frames, [one.source.record.index for one in members])
         synchronize(self.forward.device)
         seconds = time.perf_counter() - start
-        return Batch([one.source for one in members], ticks, images, frames, changes, seconds)
+        dropped = [one.dropped for one in members]
+        return Batch([one.source for one in members], ticks, images, frames, changes, seconds, dropped)
 
 
 def _failure(source: Source, why: str, lost: bool) -> Failure:

@@ -47,8 +47,8 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
     place = cfg.DATA.PATH_PREFIX
     if not place:
         raise ConfigError(
-            "EVENT.ENABLE: DATA.PATH_PREFIX is empty; set it to a folder of videos, a file, the number of a camera or "
-            "the address of a stream"
+            "EVENT.ENABLE: DATA.PATH_PREFIX is empty; set it to a folder of videos, a file, the number of a camera, "
+            "the address of a stream, or a .txt file that lists such"
         )
     if not (is_camera(place) or is_address(place) or Path(place).exists()):
         near = nearest_file(Path(place))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.event_driven.compiled import Kernels
+from slowfast.event_driven.compiled import Kernels, has_matrix_unit
 from slowfast.event_driven.compiled_stage import CompiledStage
 from slowfast.event_driven.products import BFLOAT16, FLOAT32, INT8, Product, make_product
 from slowfast.models.evmlp import Block, EvMLP, Stage, nested_patches
@@ -60,7 +60,7 @@ class StageRows:
         self.inputs, self.width = linears[0].in_features, linears[0].out_features
         self.plain = PlainStage(stage, precision)
         self.compiled = CompiledStage(stage, precision, kernels) if kernels is not None else None
-        self.limit = _COMPILED_MACS[precision]
+        self.limit = _MATRIX_UNIT_MACS[precision] if has_matrix_unit() else math.inf
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.compiled is None or len(x) * self.macs > self.limit:
@@ -68,9 +68,9 @@ class StageRows:
         return self.compiled(x)
 
 
-# Up to so many multiply-adds of a stage, reading the weights takes most of the time, and the compiled kernels are
-# faster than PyTorch's products; found with tools/benchmark.py event_driven.
-_COMPILED_MACS = {FLOAT32: 800e6, BFLOAT16: 90e6, INT8: 400e6}
+# On CPUs with units for matrices (AMX), PyTorch's products use them and are faster from so many multiply-adds of a
+# stage on; elsewhere the compiled kernels are faster for any number. Found with tools/benchmark.py event_driven.
+_MATRIX_UNIT_MACS = {FLOAT32: 800e6, BFLOAT16: 90e6, INT8: 400e6}
 
 
 class PatchNetwork:
@@ -80,7 +80,6 @@ class PatchNetwork:
     """
 
     def __init__(self, model: EvMLP, precision: str, kernels: Kernels | None = None) -> None:
-        self.kernels = kernels
         self.stages = [StageRows(stage, precision, kernels) for stage in model.blks if isinstance(stage, Stage)]
         self._head = make_product(model.linear, precision)
         self.side, self.patch = model.side, model.patch_sides[0]

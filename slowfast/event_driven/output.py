@@ -75,6 +75,8 @@ def report_table(report: RunReport) -> str:
     lines += [f"{more} more videos in {VIDEOS}"] if more > 0 else []
     lost = sum(failure.lost for failure in report.failures)
     lines += [f"{lost} could not be read: failed.csv"] if lost else []
+    dropped = report.all.dropped
+    lines += [f"{dropped} frames came faster than they were looked at and were left out"] if dropped else []
     lines.append("saved: multiply-adds; net: gate and network, frames decoded before; all: with decoding and all else")
     lines += ["error: |difference of logits| / largest |logit|"] if compared else []
     return "\n".join(lines)
@@ -137,7 +139,7 @@ def _digits(value: float) -> float:
 
 def _write_videos(report: RunReport, path: Path) -> None:
     stages = [f"active_{n}" for n in range(1, 1 + len(report.network.stages))]
-    rest = ["macs_saved", "event_fps", "end_to_end_fps", "whole_fps", "speed_up", "top1_agreement"]
+    rest = ["macs_saved", "event_fps", "end_to_end_fps", "dropped", "whole_fps", "speed_up", "top1_agreement"]
     rest += ["logit_error_mean", "logit_error_max"]
     rows = []
     for video in report.videos.values():

@@ -23,14 +23,17 @@ from slowfast.datasets.build import TEST, FrameSpec, dataset_spec
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.index.text import read_lines
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure, Record
+from slowfast.errors import DataError
 from slowfast.event_driven.mode import is_address, is_camera
 from slowfast.predict.media import UNLABELLED, Wanted, find_media
 from slowfast.prepare.timing import choose_timing
 
 # Images among the videos are listed with this reason.
 _VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference is for videos")
+LIST = ".txt"
 _WAIT = 10.0  # seconds for a stream to open and for its next data
 _USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
 
@@ -66,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """What was found; `refused` are no videos, `others` the number of files that have no video's name."""
+    """What was found; `refused` are no videos, `others` the number of files left out that have no video's name."""
 
     videos: list[Source]
     refused: list[Failure]
@@ -79,13 +82,43 @@ class Sources:
 
 
 def find_sources(place: str, threads: int) -> Sources:
-    """The videos of a folder and the folders in it, a file, the number of a camera or the address of a stream."""
-    record = Record(0, Path(place), place, UNLABELLED)
+    """The videos of a folder and the folders in it, a file, the number of a camera, the address of a stream, or a list.
+
+    A list is a .txt file of such places, one a line; files are looked for from its folder on. Raises DataError.
+    """
+    live = _live(0, place)
+    if live is not None:
+        return Sources([live], [])
+    path = Path(place)
+    return _listed(path, threads) if path.suffix == LIST and path.is_file() else find_files([path], threads)
+
+
+def _live(index: int, place: str) -> Source | None:
+    """A camera or a stream."""
+    record = Record(index, Path(place), place, UNLABELLED)
     if is_camera(place):
-        return Sources([Source(record, functools.partial(CameraFrames, int(place)), live=True)], [])
+        return Source(record, functools.partial(CameraFrames, int(place)), live=True)
     if is_address(place):
-        return Sources([Source(record, functools.partial(StreamFrames, place), live=True)], [])
-    return find_files([Path(place)], threads)
+        return Source(record, functools.partial(StreamFrames, place), live=True)
+    return None
+
+
+def _listed(path: Path, threads: int) -> Sources:
+    sources: list[Source] = []
+    for number, place in read_lines(path, "name the places of the videos in it, one a line"):
+        if place.startswith("#"):
+            continue
+        source = _live(len(sources), place)
+        if source is None:
+            file = path.parent / place
+            if not file.is_file():
+                raise DataError(f"{path} line {number}: {place} is no file, camera's number or stream's address")
+            record = Record(len(sources), file, place, UNLABELLED)
+            source = Source(record, functools.partial(FileFrames, file, threads))
+        sources.append(source)
+    if not sources:
+        raise DataError(f"{path}: the list names no video, camera or stream")
+    return Sources(sources, [])
 
 
 def find_files(paths: Iterable[Path], threads: int) -> Sources:

@@ -19,7 +19,7 @@ from slowfast.datasets.build import TEST
 from slowfast.datasets.failures import FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
-from slowfast.errors import DataError
+from slowfast.errors import ConfigError, DataError
 from slowfast.event_driven.activity import VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
@@ -45,6 +45,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device) -> dict[str, Path]:
     """
     names = names_of_classes(cfg)
     sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
+    _check_streams(cfg, sources)
     if sources.others:
         get_logger().info(f"{sources.others} other files in the folder left out")
     run = VideoRun(cfg, device, sources, names)
@@ -71,7 +72,8 @@ class VideoRun:
         self.pictures: dict[int, torch.Tensor] = {}  # the first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
         self.annotated = AnnotatedVideos.from_config(cfg, self.engine.network, sources.videos, names)
-        self.batches, self._said = 0, 0.0
+        self.batches = 0
+        self._said: dict[int, float] = {}  # reading of the clock, by video
 
     def run(self, stopped: Callable[[], bool]) -> RunReport:
         """Look at every video until its end, or until `stopped`."""
@@ -79,7 +81,8 @@ class VideoRun:
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
         self._warm_up()
         self.ledger.add(self.sources.refused)
-        feed = Feed(self.engine, centre_crop(self.cfg), forward, event.STREAMS, event.CHUNK, event.MAX_FRAMES)
+        how = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT
+        feed = Feed(self.engine, centre_crop(self.cfg), forward, *how)
         count = len(self.sources.videos)
         progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
         start = time.perf_counter()
@@ -112,6 +115,8 @@ class VideoRun:
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """The first call of anything takes longer."""
+        if self.cfg.EVENT.COMPILED:
+            self.engine.capture(self.cfg.EVENT.CHUNK, min(self.cfg.EVENT.STREAMS, len(self.sources.videos) or 1))
         side = self.engine.network.side
         frames = torch.zeros(1, 1, 3, side, side, device=self.device)
         for value in (0.0, 9.0):
@@ -139,6 +144,7 @@ class VideoRun:
             video.event_seconds += (seconds + batch.detect_seconds) / len(batch.sources)
             video.whole_seconds += whole_seconds / len(batch.sources)
             video.elapsed = time.perf_counter() - video.began
+            video.dropped = batch.dropped[s]
             self._say(source, video)
 
     def _whole(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -156,11 +162,21 @@ class VideoRun:
     def _say(self, source: Source, video: VideoActivity) -> None:
         """A line now and then about a video that need not end."""
         now = time.perf_counter()
-        if source.live and now - self._said >= _LIVE_EVERY:
-            self._said = now
+        if source.live and now - self._said.get(source.record.index, 0.0) >= _LIVE_EVERY:
+            self._said[source.record.index] = now
             active = 100 * video.active[-1].mean(0)[0] / self.engine.network.counts[0]
             best = self.names[int(video.answers[-1][-1])]
             get_logger().info(f"{video.name}: {video.frames} frames, {active:.0f} % of patches active, {best}")
+
+
+def _check_streams(cfg: ConfigNode, sources: Sources) -> None:
+    """ConfigError where some of several cameras and streams would wait for ever for their turn."""
+    count = len(sources.videos)
+    if any(source.live for source in sources.videos) and count > cfg.EVENT.STREAMS:
+        raise ConfigError(
+            f"EVENT.STREAMS {cfg.EVENT.STREAMS}: {cfg.DATA.PATH_PREFIX} lists {count} videos, cameras or streams among "
+            f"them, which need not end; set EVENT.STREAMS {count}"
+        )
 
 
 def _nothing(report: RunReport, sources: Sources) -> str:

@@ -20,7 +20,7 @@ from tests.video_files import write_video
 
 
 def candidate(threshold: float, same: float, error: float) -> Candidate:
-    figures = Figures(1, [100.0], 0.0, 1.0, 1.0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
+    figures = Figures(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
     return Candidate(threshold, figures)
 
 

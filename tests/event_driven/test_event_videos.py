@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -20,7 +23,8 @@ from slowfast.config.load import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError
-from slowfast.event_driven.sources import Source, Sources, find_sources
+from slowfast.event_driven.output import report_table
+from slowfast.event_driven.sources import OpenVideo, Source, Sources, find_sources
 from slowfast.event_driven.videos import VideoRun, run_on_videos
 from slowfast.report.activity import draw_activity
 from slowfast.runtime.stop_signal import StopSignal
@@ -238,6 +242,124 @@ def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
     start = time.monotonic()
     report = run.run(lambda: time.monotonic() > start + 0.5)  # a chunk of 16 frames would take 16 s
     assert time.monotonic() - start < 10 and not report.videos
+
+
+def live_sources(*videos: OpenVideo) -> Sources:
+    records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(len(videos))]
+    return Sources([Source(r, lambda v=v: v, live=True) for r, v in zip(records, videos, strict=True)], [])
+
+
+def test_a_silent_camera_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    sources = live_sources(Stalled(10**9, None), Made(50, DecodeError("unplugged")), Made(0, OSError("no")))
+    run = video_run(tmp_path, sources, "EVENT.STREAMS", 3, "EVENT.CHUNK", 100)
+    start = time.monotonic()
+    report = run.run(lambda: len(run.ledger.all) == 2 and run.activity[0].frames > 0)
+    assert time.monotonic() - start < 20
+    assert report.videos[1].frames == 50 and 0 < report.videos[0].frames < 20
+    assert sorted((failure.index, failure.reason, failure.lost) for failure in report.failures) == [
+        (1, "unplugged", False),
+        (2, "no", True),
+    ]
+
+
+def test_frames_that_come_too_fast_are_left_out_and_counted(tmp_path: Path) -> None:
+    run = video_run(tmp_path, live_sources(Made(500, None)), "EVENT.CHUNK", 2)
+    report = run.run(lambda: False)
+    video = report.videos[0]
+    assert video.frames + video.dropped == 500 and video.frames > 0
+    assert not video.dropped or f"{video.dropped} frames came faster" in report_table(report)
+    assert report.of(video).dropped == video.dropped
+
+
+def test_an_error_of_the_program_in_a_camera_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="a mistake"):
+        video_run(tmp_path, live_sources(Made(3, KeyError("a mistake")))).run(lambda: False)
+
+
+def serve(port: int, frames: int) -> None:
+    """A camera on the network: MPEG-TS over TCP, some frames at 50 a second to the first who connects."""
+    with av.open(f"tcp://127.0.0.1:{port}?listen=1", "w", format="mpegts") as out:
+        stream = out.add_stream("mpeg4", rate=50)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(number, 48, 64), format="rgb24")
+            out.mux(stream.encode(frame.reformat(format="yuv420p")))
+            time.sleep(0.02)
+        out.mux(stream.encode(None))
+
+
+def test_a_list_of_streams_and_files(folder: Path, tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    cameras = [multiprocessing.get_context("spawn").Process(target=serve, args=(port, 30)) for port in ports]
+    for camera in cameras:
+        camera.start()
+    places = [*(f"tcp://127.0.0.1:{port}" for port in ports), "http://127.0.0.1:9/x", str(folder / "moving.mp4")]
+    listed = tmp_path / "cameras.txt"
+    listed.write_text("# the doors\n" + "\n".join(places) + "\n\n")
+    for port in ports:
+        wait_for_listener(port)
+    done = run_net([*on_videos(listed, tmp_path / "out"), "EVENT.STREAMS", 4])
+    for camera in cameras:
+        camera.join(20)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "event_results.json").read_text())
+    frames = {video["path"]: video["frames"] + video["dropped"] for video in results["videos"]}
+    assert frames == {places[0]: 30, places[1]: 30, places[3]: 37}
+    [failed] = results["failed"]
+    assert failed["path"] == places[2] and "cannot be opened" in failed["reason"]
+
+
+def test_a_camera_that_comes_back_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    spawn = multiprocessing.get_context("spawn").Process
+    cameras = [spawn(target=serve, args=(port, frames)) for frames in (10, 40)]
+    cfg = load_config(
+        EMPTY,
+        [*on_videos(f"tcp://127.0.0.1:{port}", tmp_path), "EVENT.MAX_FRAMES", 30, "EVENT.RECONNECT", 0.2],
+    )
+
+    def serve_both() -> None:
+        for camera in cameras:
+            camera.start()
+            camera.join(30)
+
+    serving = threading.Thread(target=serve_both)
+    serving.start()
+    with caplog.at_level("WARNING", "slowfast"):
+        run_on_videos(cfg, CPU)  # not there yet at first, then breaks off after 10 frames
+    for camera in cameras:
+        camera.kill()
+    serving.join(30)
+    results = json.loads((tmp_path / "event_results.json").read_text())
+    [video] = results["videos"]
+    assert video["frames"] + video["dropped"] == 30 and not results["failed"]
+    assert sum("opened again in 0.2 seconds" in message for message in caplog.messages) >= 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_listener(port: int) -> None:
+    """Until something listens, without connecting: whoever connects gets the stream."""
+    wanted = f"0100007F:{port:04X} 00000000:0000 0A"
+    until = time.monotonic() + 30
+    while wanted not in Path("/proc/net/tcp").read_text():
+        assert time.monotonic() < until, f"nobody listens at port {port}"
+        time.sleep(0.05)
+
+
+def test_mistakes_in_a_list_are_told(tmp_path: Path) -> None:
+    listed = tmp_path / "cameras.txt"
+    for text, words in (("", "names no video"), ("\n0\nnowhere.mp4\n", "line 3: nowhere.mp4 is no file")):
+        listed.write_text(text)
+        with pytest.raises(DataError, match=words):
+            find_sources(str(listed), 1)
+    listed.write_text("0\n1\n")
+    with pytest.raises(ConfigError, match="lists 2 videos.* set EVENT.STREAMS 2"):
+        run_on_videos(load_config(EMPTY, on_videos(listed, tmp_path)), CPU)
 
 
 def test_ctrl_c_is_remembered_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.event_driven import compiled
-from slowfast.event_driven.compiled import Kernels, load_kernels, takes_frames
+from slowfast.event_driven.compiled import Gate, Kernels, load_kernels, takes_frames
+from slowfast.event_driven.compiled_features import CompiledFeatures
 from slowfast.event_driven.compiled_stage import CompiledStage
+from slowfast.event_driven.detector import Changes
+from slowfast.event_driven.features import PatchFeatures
 from slowfast.event_driven.gate import changed_patches
-from slowfast.event_driven.network import PlainStage
+from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.products import int8_weights
-from slowfast.models.evmlp import Stage
+from slowfast.models.evmlp import EvMLP, Stage
 from tests.random_weights import randomized
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    found = load_kernels()
+# As this CPU allows, and as older ones do: without bfloat16 products, without vectors of 64 bytes.
+@pytest.fixture(scope="module", params=["", "-mno-avx512bf16", "-mno-avx512f"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, *filter(None, [request.param])))
+        found = load_kernels.__wrapped__()
     if found is None:
-        pytest.skip("no C++ compiler here: the compiled kernels cannot be tested")
-    return found
+        pytest.skip(f"no C++ compiler here that takes {request.param or 'the flags'}")
+    yield found
 
 
 def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
@@ -36,15 +43,26 @@ def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
     return weight.to(getattr(torch, precision)).float()
 
 
+def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """A stage in float32, but what is multiplied is rounded first."""
+    y = stage[1](rounded(x))
+    for block in stage.blocks:
+        first, *_, last = block.fn
+        hidden = torch.nn.functional.gelu(first(rounded(y)))
+        y = block.norm(y + last(rounded(hidden)))
+    return y
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    inputs=st.integers(1, 150),
-    width=st.sampled_from([2, 16, 63, 64, 65, 130]),
+    inputs=st.integers(1, 600),
+    width=st.sampled_from([2, 16, 63, 64, 65, 130, 320]),
     blocks=st.integers(0, 2),
     ratio=st.sampled_from([1, 2]),
     rows=st.integers(1, 60),
-    share_rows=st.booleans(),
+    group=st.sampled_from([0, 0, 1, 6, 7, 48]),
+    threads=st.sampled_from([1, 2, 5]),
 )
 def test_a_compiled_stage_is_the_plain_one(
     kernels: Kernels,
@@ -54,19 +72,27 @@ def test_a_compiled_stage_is_the_plain_one(
     blocks: int,
     ratio: int,
     rows: int,
-    share_rows: bool,
+    group: int,
+    threads: int,
 ) -> None:
     torch.manual_seed(rows)
     stage = randomized(Stage(inputs, width, blocks, ratio, 0.0)).eval()
     with torch.inference_mode():
         fast = CompiledStage(stage, precision, kernels)
-        fast._few_weights = share_rows
+        fast.group = lambda rows: group
         x = torch.randn(rows, inputs)
+        usual = torch.get_num_threads()
+        torch.set_num_threads(threads)
         found = fast(x)
+        torch.set_num_threads(usual)
         for weight in (p for p in stage.parameters() if p.ndim == 2):
             weight.copy_(as_stored(weight, precision))
-        want = PlainStage(stage, "float32")(x)
-    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
+        if kernels.inputs_of_a_step(fast.weight_bytes) == 1:
+            torch.testing.assert_close(found, rounded_stage(stage, x, lambda x: x), rtol=1e-4, atol=1e-4)
+            return
+        off = (found - rounded_stage(stage, x, lambda x: x.bfloat16().float())).abs()
+        # Another order of adding up tips a rounding to bfloat16 here and there, which a norm over 2 channels enlarges.
+        assert off.median() < 2e-5 + 1e-3 * blocks and (off > 0.05).float().mean() <= 0.05
 
 
 def test_gelu_is_exact_to_float32s_digits(kernels: Kernels) -> None:
@@ -89,48 +115,103 @@ def test_gelu_is_exact_to_float32s_digits(kernels: Kernels) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    batch=st.integers(1, 3),
+    k=st.integers(1, 3),
+    slots=st.sampled_from([[0], [2], [1, 0], [0, 3, 2]]),
     patch=st.integers(1, 7),
     grid=st.integers(1, 6),
     mean=st.booleans(),
+    hold=st.booleans(),
     channels_last=st.booleans(),
     threshold=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 99),
 )
 def test_the_compiled_gate_is_the_plain_one(
-    kernels: Kernels, batch: int, patch: int, grid: int, mean: bool, channels_last: bool, threshold: float, seed: int
+    kernels: Kernels,
+    k: int,
+    slots: list[int],
+    patch: int,
+    grid: int,
+    mean: bool,
+    hold: bool,
+    channels_last: bool,
+    threshold: float,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    side = patch * grid
-    before = torch.randn(batch, 3, side, side, generator=generator)
-    after = before + torch.randn(batch, 3, side, side, generator=generator) * (
-        torch.rand(batch, 1, side, side, generator=generator) < 0.1
-    )
-    after[0, 0, 0, 0] = torch.nan
+    side, s = patch * grid, len(slots)
+    references = torch.randn(4, 3, side, side, generator=generator)
+    changed = torch.rand(k, s, 1, side, side, generator=generator) < 0.1
+    frames = references[slots] + torch.randn(k, s, 3, side, side, generator=generator) * changed
+    frames[-1, 0, 0, 0, 0] = torch.nan
+    whole = torch.rand(k, s, generator=generator) < 0.2
     if channels_last:
-        before, after = (x.contiguous(memory_format=torch.channels_last) for x in (before, after))
-    want = changed_patches(after, before, patch, "mean" if mean else "any", threshold).flatten(1)
+        references = references.contiguous(memory_format=torch.channels_last)
+        frames = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (k, s))
     order = torch.randperm(grid**2, generator=generator)  # any order of the patches
-    found = kernels.changed_patches(after, before, patch, mean, threshold, order)
-    assert torch.equal(found[:, order], want)
+    gate = Gate.of(side, patch, threshold, mean, hold, order.argsort())
+    want, kept = slow_changes(frames, references[slots], patch, mean, hold, threshold, whole)
 
-    places = torch.randperm(batch * grid**2, generator=generator)[: 1 + seed]
-    cut = after.reshape(batch, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1).reshape(-1, patch * patch * 3)
-    held = before.clone(memory_format=torch.preserve_format)
-    rows = kernels.take_patches(after, held, places, patch)
-    assert torch.equal(rows.nan_to_num(), cut[places].nan_to_num())
-    kept = held.reshape(batch, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1).reshape(-1, patch * patch * 3)
-    old = before.reshape(batch, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1).reshape(-1, patch * patch * 3)
-    taken = torch.zeros(batch * grid**2, dtype=torch.bool)
-    taken[places] = True
-    assert torch.equal(kept[taken].nan_to_num(), cut[taken].nan_to_num()) and torch.equal(kept[~taken], old[~taken])
+    found = kernels.find_changes(frames, references, torch.tensor(slots), gate, whole)
+    assert torch.equal(found, want.flatten(2)[:, :, order])
+    assert torch.equal(references[slots].nan_to_num(), kept.nan_to_num())
+
+    places = found.flatten().nonzero().squeeze(1)
+    rows = kernels.take_patches(frames, places, gate, order)
+    cut = frames.reshape(k * s, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)  # KS N p p 3
+    assert torch.equal(rows.nan_to_num(), cut[:, order].flatten(0, 1).flatten(1)[places].nan_to_num())
+
+
+def slow_changes(
+    frames: torch.Tensor,
+    references: torch.Tensor,
+    patch: int,
+    mean: bool,
+    hold: bool,
+    threshold: float,
+    whole: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frame after frame: bool (K, S, n, n), and what is remembered (S, 3, H, W)."""
+    masks, held = [], references.clone()
+    for frame, all_of in zip(frames, whole, strict=True):
+        mask = changed_patches(frame, held, patch, "mean" if mean else "any", threshold) | all_of[:, None, None]
+        masks.append(mask)
+        pixels = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
+        held = torch.where(pixels, frame, held) if hold else frame
+    return torch.stack(masks), held
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    k=st.integers(1, 4),
+    share=st.sampled_from([0.02, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
+        model = randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0), **sizes)).eval()
+        network = PatchNetwork(model, "float32")  # the same products for both: the results are equal
+        plain, fast = PatchFeatures(network), CompiledFeatures(network, kernels)
+        opened: set[int] = set()
+        for slots in ([0, 1], [1], [3, 0]):
+            mask = torch.rand(k, len(slots), network.counts[0]) < share
+            pixels = torch.randn(int(mask.sum()), network.stages[0].inputs)
+            changes = Changes(mask, pixels, slots, [slot for slot in slots if slot not in opened])
+            opened.update(slots)
+            before = mask.clone()
+            want, found = plain.renew(changes), fast.renew(changes)
+            assert torch.equal(found.logits, want.logits) and torch.equal(found.active, want.active)
+            assert torch.equal(mask, before)
+            for slot in slots:
+                assert all(map(torch.equal, fast.rows(slot), plain.rows(slot)))
 
 
 def test_frames_the_kernels_cannot_read_are_known() -> None:
-    assert takes_frames(torch.zeros(1, 3, 8, 8))
-    assert not takes_frames(torch.zeros(1, 3, 8, 8).double())
-    assert not takes_frames(torch.zeros(1, 3, 8, 16)[..., ::2])
-    assert takes_frames(torch.zeros(1, 8, 8, 3).permute(0, 3, 1, 2))
+    assert takes_frames(torch.zeros(2, 1, 3, 8, 8))
+    assert not takes_frames(torch.zeros(2, 1, 3, 8, 8).double())
+    assert not takes_frames(torch.zeros(2, 1, 3, 8, 16)[..., ::2])
+    assert takes_frames(torch.zeros(2, 1, 8, 8, 3).permute(0, 1, 4, 2, 3))
 
 
 def test_without_a_compiler_there_is_one_message(
@@ -145,9 +226,9 @@ def test_without_a_compiler_there_is_one_message(
 def test_a_failing_compiler_is_said_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    bad = tmp_path / "kernels.cpp"
-    bad.write_text("this is no program")
-    monkeypatch.setattr(compiled, "_SOURCE", bad)
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "bad.cpp").write_text("this is no program")
+    monkeypatch.setattr(compiled, "_SOURCES", tmp_path / "sources")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO, "slowfast"):
         assert load_kernels.__wrapped__() is None

@@ -1,0 +1,152 @@
+"""Files, read when they are looked at; cameras and streams, read as they come.
+
+Each camera has a thread of its own, so that a slow or silent one does not hold up the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slowfast.datasets.transforms import ViewTransform
+from slowfast.event_driven.sources import VIDEO_ERRORS, OpenVideo, Source, crops, reason
+from slowfast.runtime.logging import get_logger
+
+
+@dataclass
+class FileReading:
+    """A file that is being read; the fields as LiveReading's."""
+
+    source: Source
+    video: OpenVideo
+    crops: Generator[tuple[int, np.ndarray]]
+    stopped: Callable[[], bool]
+    next: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    seen: int = 0
+    dropped: int = 0  # never
+    ended: bool = False
+    error: str | None = None
+    mistake: None = None
+
+    def fill(self, count: int) -> None:
+        """Read the next frames; fewer only at the end or where there is an error."""
+        self.next = []
+        try:
+            while len(self.next) < count and not (self.ended or self.stopped()):
+                frame = next(self.crops, None)
+                if frame is None:
+                    self.ended, self.error = True, self.video.missing
+                else:
+                    self.next.append(frame)
+        except VIDEO_ERRORS as error:
+            self.ended, self.error = True, reason(error)
+        self.seen += len(self.next)
+
+    def stop(self) -> None:
+        """Nothing to do: reading is done in `fill`."""
+
+    def close(self, wait: float) -> None:
+        """Close the file, at once."""
+        self.crops.close()
+        self.video.close()
+
+
+class LiveReading:
+    """The crops of a live source as they come. Where they are not taken in time the oldest are dropped, and counted.
+
+    video: once it is open; next: what `fill` took; error: once ended, what was wrong; mistake: an error of the program.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: ViewTransform,
+        limit: int,
+        room: int,
+        reconnect: float,
+        arrived: threading.Event,
+    ) -> None:
+        """limit: frames to read at most, 0: all; room: that wait at most; arrived: set when anything has happened.
+
+        reconnect: seconds until it is opened again when it has ended in any way, 0: never.
+        """
+        self.source = source
+        self.video: OpenVideo | None = None
+        self.next: list[tuple[int, np.ndarray]] = []  # crops uint8 (S, S, 3), each with its tick
+        self.seen, self.dropped = 0, 0
+        self.error: str | None = None
+        self.mistake: BaseException | None = None
+        self._transform, self._limit, self._kept = transform, limit, 0
+        self._reconnect, self._arrived = reconnect, arrived
+        self._frames: deque[tuple[int, np.ndarray]] = deque()
+        self._room, self._lock = room, threading.Lock()
+        self._stop, self._done = threading.Event(), False
+        self._thread = threading.Thread(target=self._read, daemon=True, name=f"reading {source.record.name}")
+        self._thread.start()
+
+    def fill(self, count: int) -> None:
+        """Take the frames that are there, `count` at most."""
+        with self._lock:
+            self.next = [self._frames.popleft() for _ in range(min(count, len(self._frames)))]
+        self.seen += len(self.next)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._done and not self._frames
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._stop.set()
+
+    def close(self, wait: float) -> None:
+        """Wait so many seconds at most for the thread, which may be waiting for data."""
+        self.stop()
+        self._thread.join(wait)
+
+    def _read(self) -> None:
+        try:
+            self._read_once()
+            while self._reconnect and not (self._stop.is_set() or self._kept == self._limit > 0):
+                why = self.error or "it ended"
+                get_logger().warning(f"{self.source.record.name}: {why}; opened again in {self._reconnect:g} seconds")
+                if not self._stop.wait(self._reconnect):
+                    self._read_once()
+        except BaseException as error:  # raised where the frames are taken
+            self.mistake = error
+        finally:
+            self._done = True
+            self._arrived.set()
+
+    def _read_once(self) -> None:
+        """Until its end; `error` is then what was wrong."""
+        try:
+            video = self.source.open()
+            try:
+                self.video = video
+                self._arrived.set()
+                for frame in crops(video, self._transform, self._limit and self._limit - self._kept):
+                    if self._stop.is_set():
+                        return
+                    self._keep(frame)
+                self.error = video.missing
+            finally:
+                video.close()
+        except VIDEO_ERRORS as error:
+            self.error = reason(error)
+
+    def _keep(self, frame: tuple[int, np.ndarray]) -> None:
+        self._kept += 1
+        with self._lock:
+            if len(self._frames) == self._room:
+                self._frames.popleft()
+                self.dropped += 1
+            self._frames.append(frame)
+        self._arrived.set()
+
+
+Reading = FileReading | LiveReading
