@@ -32,6 +32,8 @@ GROUP, WHOLE = "event-driven", "whole network, float32"
 STREAMS = 16
 _BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # patches of the first stage, rows x columns: 10 and 49 of 1024
 _TURN = 8  # calls in a row
+_MOST_FRAMES = 1200  # of a video, for the memory they take
+Turn = list[torch.Tensor]  # calls in a row
 
 
 def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Figure]:
@@ -50,7 +52,7 @@ def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, video
     figures += bench.figures(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
     figures += bench.figures(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
     for video in videos:
-        figures += bench.figures(f"{video.name}, chunks of {STREAMS} frames", bench.video(video))
+        figures += bench.figures_of_video(video)
     return figures
 
 
@@ -59,7 +61,7 @@ class _Bench:
 
     def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
         self.cfg, self.model, self.device = cfg, model, device
-        self.calls = (1 + runs) * _TURN  # the first turn is not timed
+        self.runs, self.calls = runs, (1 + runs) * _TURN
         self.grid, self.patch = model.side // model.patch_sides[0], model.patch_sides[0]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
 
@@ -97,47 +99,68 @@ class _Bench:
         return calls
 
     def video(self, path: Path) -> list[torch.Tensor]:
-        """The first calls of (K, 1, 3, side, side) of a video, as many as there are runs."""
-        wanted = self.calls * STREAMS
+        """Calls of (K, 1, 3, side, side): the video's first frames, cut into chunks."""
         found = find_files([path], self.cfg.DATA.DECODING_THREADS)
         if not found.videos:
             raise ConfigError(f"{path}: {found.refused[0].reason if found.refused else 'no video'}")
-        pixels, _ = read_crops(found.videos[0], centre_crop(self.cfg), wanted)
+        pixels, _ = read_crops(found.videos[0], centre_crop(self.cfg), _MOST_FRAMES)
+        if len(pixels) < 2 * STREAMS:
+            raise ConfigError(f"{path}: {len(pixels)} frames are too few; it takes {2 * STREAMS}")
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
-        frames = forward.prepare(torch.from_numpy(pixels)[:, None])
-        calls = [part[:, None] for part in frames.split(STREAMS) if len(part) == STREAMS]
-        if len(calls) < 2 * _TURN:
-            raise ConfigError(f"{path}: {len(pixels)} frames are too few; it takes {STREAMS * 2 * _TURN}")
-        return calls
+        return list(forward.prepare(torch.from_numpy(pixels)[:, None])[:, None].split(STREAMS))
 
-    def figures(self, name: str, calls: list[torch.Tensor], share: bool = False, a_frame: bool = False) -> list[Figure]:
-        """The whole network's time a frame and each precision's ratio: of times (`share`), or speed-ups."""
-        runs = len(calls) // _TURN - 1
-        group, frames = f"{GROUP}, {name}", _TURN * calls[0].shape[0] * calls[0].shape[1]
-        figures = []
+    def figures(self, name: str, calls: list[torch.Tensor], share: bool = False) -> list[Figure]:
+        """The whole network's time a frame and each precision's ratio: of times (`share`), or speed-ups.
+
+        A turn of calls is a run; the first is not timed.
+        """
+        return self._figures(name, _turns(calls), share)
+
+    def figures_of_video(self, path: Path) -> list[Figure]:
+        """The same of a video from its start to its end, which is a run."""
+        turns = _turns(self.video(path))
+        return self._figures(f"{path.name}, chunks of {STREAMS} frames", turns * (1 + self.runs), False, len(turns))
+
+    def _figures(self, name: str, turns: list[Turn], share: bool, restart: int = 0) -> list[Figure]:
+        """restart: turns after which a video begins again, which are a run; 0: never, and each turn is a run."""
+        group, figures, turns_a_run = f"{GROUP}, {name}", [], restart or 1
+        frames = sum(call.shape[0] * call.shape[1] for turn in turns[:turns_a_run] for call in turn)
         for precision in PRECISIONS:
-            cases = {WHOLE: self._whole(calls), precision: self._event(calls, precision)}
-            timings = time_interleaved(cases, runs, self.device)
+            cases = {WHOLE: self._whole(turns), precision: self._event(turns, precision, restart)}
+            timed = time_interleaved(cases, len(turns) - turns_a_run, self.device, warm_up=turns_a_run)
+            timings = timed.summed(turns_a_run)
             for case in cases if precision == FLOAT32 else (precision,):
-                figures.append(Figure(group, case, 1e3 * timings.median(case) / frames, "ms a frame", runs))
+                figures.append(Figure(group, case, 1e3 * timings.median(case) / frames, "ms a frame", self.runs))
             ratio = timings.ratio(precision, WHOLE) if share else timings.ratio(WHOLE, precision)
             what = SHARE_OF_WHOLE if share else OVER_WHOLE
             value, unit = (100 * ratio, "%") if share else (ratio, "x")
-            figures.append(Figure(group, f"{precision}, {what}", value, unit, runs))
+            figures.append(Figure(group, f"{precision}, {what}", value, unit, self.runs))
         return figures
 
-    def _whole(self, calls: list[torch.Tensor]) -> Callable[[], object]:
-        frames = iter(calls)
+    def _whole(self, turns: list[Turn]) -> Callable[[], object]:
+        waiting = iter(turns)
 
         @torch.inference_mode()
         def run() -> object:
-            return [self.model(next(frames).flatten(0, 1)) for _ in range(_TURN)]
+            return [self.model(frames.flatten(0, 1)) for frames in next(waiting)]
 
         return run
 
-    def _event(self, calls: list[torch.Tensor], precision: str) -> Callable[[], object]:
+    def _event(self, turns: list[Turn], precision: str, restart: int) -> Callable[[], object]:
         engine = EventDrivenInference.from_config(changed(self.cfg, "EVENT.PRECISION", precision), self.model)
+        frames, streams = turns[0][0], range(turns[0][0].shape[1])
         if self.cfg.EVENT.COMPILED:
-            engine.capture(*calls[0].shape[:2])
-        frames, streams = iter(calls), range(calls[0].shape[1])
-        return lambda: [engine.run(next(frames), streams) for _ in range(_TURN)]
+            engine.capture(frames.shape[0], frames.shape[1])
+        waiting = iter(enumerate(turns))
+
+        def run() -> object:
+            number, turn = next(waiting)
+            if restart and number % restart == 0:
+                engine.reset()
+            return [engine.run(frames, streams) for frames in turn]
+
+        return run
+
+
+def _turns(calls: list[torch.Tensor]) -> list[Turn]:
+    return [calls[start : start + _TURN] for start in range(0, len(calls), _TURN)]

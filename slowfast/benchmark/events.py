@@ -39,6 +39,7 @@ WINDOWS, PIECE = 20, 4_000  # of the stream, and the events that come at once
 SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
 GATHERED, SUMMED = "gathering neighbour by neighbour", "neighbours summed in the table"
 FILES = {"stored": np.savez, "compressed": np.savez_compressed}
+_CAN_FORGET = hasattr(os, "posix_fadvise")  # to have the system drop files from memory
 
 
 def measure_embeddings(device: torch.device, runs: int) -> list[Figure]:
@@ -109,7 +110,7 @@ def measure_stream(device: torch.device, runs: int) -> list[Figure]:
 
 def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Figure]:
     """With nothing of the file in memory; nothing where the system cannot tell what it reads."""
-    if not (hasattr(os, "posix_fadvise") and Path("/proc/self/io").exists()):
+    if not (_CAN_FORGET and Path("/proc/self/io").exists()):
         return []
     seconds, sizes = [], []
     for _ in range(runs):
@@ -126,7 +127,7 @@ def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) ->
 
 
 def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: int) -> list[Figure]:
-    """One worker's training samples of a folder of usual recordings, already in memory."""
+    """One worker's training samples of a folder of usual recordings, in memory and from the disk."""
     for number in range(RECORDINGS):
         _write(folder / "train" / "a" / f"{number:03d}.npz", USUAL, write, number)
     records = read_event_index(folder, "train", 1)
@@ -134,15 +135,36 @@ def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: i
     group = f"events, {RECORDINGS} recordings of {USUAL}, {kind}"
     whole = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
     sampled, everything = (TrainRecordings(records, sampling) for sampling in (SAMPLING, whole))
-    samples = _seconds(lambda: [collate_clips([sampled[0, place]]) for place in range(len(records))], runs)
-    events = _seconds(lambda: [collate_clips([everything[0, place]]) for place in range(len(records))], runs)
-    plain = _seconds(lambda: [record.path.read_bytes() for record in records], runs)
-    return [
+
+    def read(recordings: TrainRecordings) -> object:
+        return [collate_clips([recordings[0, place]]) for place in range(len(records))]
+
+    def plainly() -> object:
+        return [record.path.read_bytes() for record in records]
+
+    samples, events, plain = (
+        _seconds(work, runs) for work in (lambda: read(sampled), lambda: read(everything), plainly)
+    )
+    figures = [
         Figure(group, f"recordings, {EVENTS} events of each", RECORDINGS / samples, "recordings/s", runs),
         Figure(group, "recordings, all events", RECORDINGS / events, "recordings/s", runs),
         Figure(group, "events, all of them", RECORDINGS * USUAL / events / 1e6, "million/s", runs),
         Figure(group, "bytes, all events", size / events / 2**20, "MiB/s", runs),
         Figure(group, "plain reading of the files", size / plain / 2**20, "MiB/s", runs),
+    ]
+    if not _CAN_FORGET:
+        return figures
+
+    def forget() -> None:
+        for record in records:
+            _forget(record.path)
+
+    cold, plain_cold = (_seconds(work, runs, forget) for work in (lambda: read(everything), plainly))
+    return [
+        *figures,
+        Figure(group, "recordings, all events, files on disk", RECORDINGS / cold, "recordings/s", runs),
+        Figure(group, "bytes, all events, files on disk", size / cold / 2**20, "MiB/s", runs),
+        Figure(group, "plain reading of the files on disk", size / plain_cold / 2**20, "MiB/s", runs),
     ]
 
 
@@ -153,10 +175,11 @@ def _write(file: Path, n: int, write: Callable[..., None], seed: int = 0) -> Non
     write(file, x=x, y=y, t=np.sort(rng.integers(0, 10**6, n)), p=p)
 
 
-def _seconds(work: Callable[[], object], runs: int) -> float:
-    """The median over runs, after one that warms up."""
+def _seconds(work: Callable[[], object], runs: int, before: Callable[[], object] = lambda: None) -> float:
+    """The median over runs, after one that warms up; `before` each comes what is not timed."""
     seconds = []
     for _ in range(runs + 1):
+        before()
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)

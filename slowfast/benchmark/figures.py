@@ -39,9 +39,10 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("network, float32", "checkpointing, activation memory"): Target(45, at_least=False),
     ("network, float32", "checkpointing, time of a train step"): Target(1.35, at_least=False),
     **{
-        (f"events, {embed}, forward{training}", "times as fast"): Target(2, at_least=True)
+        (f"events, {embed}, forward{training}{batch}", "times as fast"): Target(2, at_least=True)
         for embed in ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
         for training in ("", " + backward")
+        for batch in ("", ", one recording")
     },
     ("event-driven, every patch changes", f"float32, {SHARE_OF_WHOLE}"): Target(105, at_least=False),
     ("event-driven, nothing changes", f"float32, {SHARE_OF_WHOLE}"): Target(3, at_least=False),

@@ -20,6 +20,14 @@ class Timings:
 
     seconds: dict[str, list[float]]
 
+    def summed(self, count: int) -> Timings:
+        """Runs of so many consecutive ones each."""
+        parts = {
+            case: [sum(seconds[start : start + count]) for start in range(0, len(seconds), count)]
+            for case, seconds in self.seconds.items()
+        }
+        return Timings(parts)
+
     def median(self, case: str) -> float:
         """The median over runs, seconds."""
         return median(self.seconds[case])

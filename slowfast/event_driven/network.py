@@ -68,9 +68,9 @@ class StageRows:
         return self.compiled(x)
 
 
-# On CPUs with units for matrices (AMX), PyTorch's products use them and are faster from so many multiply-adds of a
-# stage on; elsewhere the compiled kernels are faster for any number. Found with tools/benchmark.py event_driven.
-_MATRIX_UNIT_MACS = {FLOAT32: 800e6, BFLOAT16: 90e6, INT8: 400e6}
+# On CPUs with units for matrices of bfloat16 (AMX) PyTorch's products are faster from so many multiply-adds of a stage
+# on; elsewhere the compiled kernels are, for any number. Found with tools/benchmark.py event_driven.
+_MATRIX_UNIT_MACS = {FLOAT32: math.inf, BFLOAT16: 90e6, INT8: 400e6}
 
 
 class PatchNetwork:
