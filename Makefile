@@ -38,10 +38,10 @@ demo-imagenet: $(STAMP)
 demo-event-driven: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format imagenet --out demo/imagenet
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml
-	$(BIN)/python tools/make_demo_data.py --format kinetics --out demo/moving --train 8 --val 8 --test 64
+	$(BIN)/python tools/make_demo_data.py --format kinetics_shapes --out demo/kinetics_shapes
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml EVENT.ENABLE True EVENT.STREAMS 4 \
-		DATA.PATH_PREFIX demo/moving/videos
-	$(BIN)/python tools/calibrate_events.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/moving/videos
+		DATA.PATH_PREFIX demo/kinetics_shapes/videos
+	$(BIN)/python tools/calibrate_events.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/kinetics_shapes/videos
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -18,7 +18,7 @@ import cv2
 import psutil
 from tqdm import tqdm
 
-from slowfast.demo_data import events, imagenet, kinetics, kinetics_colours, something
+from slowfast.demo_data import events, imagenet, kinetics, kinetics_colours, kinetics_shapes, something
 from slowfast.demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 
@@ -44,6 +44,12 @@ FORMATS: dict[str, DemoFormat] = {
         kinetics_colours.write_sample,
         kinetics_colours.write_index,
         DemoSettings(format="kinetics_colours", train=1600, test=240, size=64, frames=24),
+    ),
+    "kinetics_shapes": DemoFormat(
+        kinetics.list_samples,
+        kinetics_shapes.write_sample,
+        kinetics_shapes.write_index,
+        DemoSettings(format="kinetics_shapes", train=8, val=8, test=64, size=64),
     ),
     "something": DemoFormat(
         kinetics.list_samples,

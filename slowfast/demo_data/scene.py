@@ -43,7 +43,7 @@ def animate(
     drift = rng.uniform(*BACKGROUND_SPEED) * height * np.array([np.sin(direction), np.cos(direction)])
     clip = np.empty((len(path.radius), height, width, 3), np.uint8)
     for t in range(len(clip)):
-        canvas = _scroll(background, drift * (step * t))
+        canvas = scroll(background, drift * (step * t))
         paint(canvas, patch, path, t)
         clip[t] = np.rint(canvas)
     return clip
@@ -98,7 +98,7 @@ def colour(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value), np.float32) * 255.0
 
 
-def _scroll(texture: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def scroll(texture: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The periodic texture moved by (y, x) pixels, between pixels too."""
     height, width = texture.shape[:2]
     y, x = np.mod(offset, (height, width))

@@ -19,6 +19,7 @@ from slowfast.demo_data.command_line import main
 from slowfast.demo_data.kinetics_colours import COLOURS, render_colour_clip
 from slowfast.demo_data.motion import MOTIONS
 from slowfast.demo_data.settings import SPLITS, DemoSettings
+from slowfast.demo_data.shapes import SHAPES, render_shape_clip
 from slowfast.errors import UserError
 
 TINY = DemoSettings(seed=3, train=16, val=8, test=8, size=32, frames=6)
@@ -193,6 +194,24 @@ def test_colour_demo_config_fits_its_data(tmp_path):
     assert cfg.MODEL.NUM_CLASSES == len(COLOURS) and cfg.MODEL.FRAMEWISE
     build(tmp_path / "demo", settings, workers=1)
     assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(COLOURS)
+    assert len(list((tmp_path / "demo").rglob("*.mp4"))) == 24
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_moves_before_a_still_background(shape):
+    clip = render_shape_clip(shape, 5, 64, 74, np.random.default_rng(3)).astype(int)
+    brightest = clip.max(3)  # the background is duller
+    covered = brightest > 150
+    assert covered.any((1, 2)).all() and (covered[0] != covered[-1]).any()
+    never = ~covered.any(0)
+    eroded = cv2.erode(never.astype(np.uint8), np.ones((5, 5))) > 0  # away from the object's edges
+    assert eroded.any() and (np.ptp(clip[:, eroded], axis=0) == 0).all()
+
+
+def test_shape_clips_are_for_a_network_of_the_demo_images(tmp_path):
+    settings = replace(build_module.FORMATS["kinetics_shapes"].usual, test=8, size=32, frames=3)
+    build(tmp_path / "demo", settings, workers=1)
+    assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(SHAPES)
     assert len(list((tmp_path / "demo").rglob("*.mp4"))) == 24
 
 
