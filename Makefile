@@ -41,6 +41,12 @@ demo-event-driven: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format kinetics_shapes --out demo/kinetics_shapes
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml EVENT.ENABLE True EVENT.STREAMS 4 \
 		DATA.PATH_PREFIX demo/kinetics_shapes/videos
+	@echo; echo "The same clips as a test of Kinetics, frame by frame, event-driven inside each clip."
+	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml TRAIN.ENABLE False EVENT.ENABLE True \
+		MODEL.FRAMEWISE logits TEST.DATASET kinetics DATA.PATH_TO_DATA_DIR demo/kinetics_shapes \
+		DATA.PATH_PREFIX demo/kinetics_shapes DATA.NUM_FRAMES 32 DATA.SAMPLING_RATE 1 DATA.TRAIN_JITTER_SCALES "[64,64]" \
+		TEST.BATCH_SIZE 8 TEST.NUM_SPATIAL_CROPS 3 OUTPUT_DIR output/demo_evmlp_clips \
+		TEST.CHECKPOINT_FILE_PATH output/demo_evmlp/checkpoints/checkpoint_best.pyth
 	$(BIN)/python tools/calibrate_events.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/kinetics_shapes/videos
 
 test: $(STAMP)
