@@ -80,6 +80,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
         self.panel: int = library.panel()  # output channels whose weights lie together
+        self.tile: int = library.tile_rows()  # rows that are multiplied together
 
     def find_changes(
         self, frames: torch.Tensor, references: torch.Tensor, slots: torch.Tensor, gate: Gate, whole: torch.Tensor

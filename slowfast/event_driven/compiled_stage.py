@@ -18,7 +18,6 @@ from slowfast.models.evmlp import Block, Stage
 # cache, and at most of others.
 _CACHED_WEIGHTS, _FEW_ROWS, _MANY_ROWS = 1 << 20, 48, 384
 _ROWS_A_THREAD = 32  # for fewer of others the threads share the weights, and wait for one another at every layer
-_TILE = 6  # rows that are multiplied together
 
 
 class _Layer(ctypes.Structure):
@@ -73,7 +72,8 @@ class CompiledStage:
             return _FEW_ROWS
         if rows < threads * _ROWS_A_THREAD:
             return 0
-        return min(-(-rows // (threads * _TILE)) * _TILE, _MANY_ROWS)
+        tile = self.kernels.tile
+        return min(-(-rows // (threads * tile)) * tile, _MANY_ROWS)
 
     def _layer(self, layer: nn.Module) -> _Layer:
         assert isinstance(layer, nn.Linear)

@@ -38,16 +38,17 @@ class PlainStage:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = len(x)
         if self.typical.takes_onednn(rows):
-            x = F.pad(x, (0, 0, 0, _usual_rows(rows) - rows))
+            # oneDNN writes code for every new number of rows, which takes longer than the product.
+            x = F.pad(x, (0, 0, 0, few_sizes(rows, 16, 4) - rows))
         x = self.embed.linear(x.to(self.dtype))
         for first, last, norm in self.blocks:
             x = F.layer_norm(last.plus(first.gelu(x), x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         return x[:rows].float()
 
 
-def _usual_rows(rows: int) -> int:
-    """`rows` or up to an eighth more: oneDNN writes code for every new number, which takes longer than the product."""
-    step = max(16, 1 << max(rows.bit_length() - 4, 0))
+def few_sizes(rows: int, least: int, bits: int) -> int:
+    """`rows` or up to a part in 2^(bits - 1) more, or `least` - 1 more: one of few numbers, multiples of `least`."""
+    step = max(least, 1 << max((rows - 1).bit_length() - bits, 0))
     return -(-rows // step) * step
 
 

@@ -19,7 +19,7 @@ import torch
 from slowfast.event_driven.captured import Graphs, Steps
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.features import PatchFeatures, Renewed
-from slowfast.event_driven.network import PatchNetwork
+from slowfast.event_driven.network import PatchNetwork, few_sizes
 from slowfast.event_driven.static_detector import StaticChanges
 from slowfast.event_driven.transfer import HostCopy
 from slowfast.runtime.logging import get_logger
@@ -29,8 +29,7 @@ _FEWEST = 64  # rows: a GPU takes as long for less
 
 def rows_for(count: int, most: int) -> int:
     """`count`, or more by up to a quarter or 63, from few possible values; at most `most`."""
-    step = max(_FEWEST, 1 << max((count - 1).bit_length() - 3, 0))
-    return min(-(-count // step) * step, most)
+    return min(few_sizes(count, _FEWEST, 3), most)
 
 
 def possible_rows(most: int) -> list[int]:

@@ -12,7 +12,7 @@ import psutil
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import UserError
-from slowfast.prepare.unfinished import part_owner
+from slowfast.runtime.unfinished import part_owner
 
 
 @dataclass(frozen=True)

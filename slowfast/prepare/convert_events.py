@@ -86,7 +86,8 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Writte
         total = sum(len(stream.events) for stream in streams)
         if not total:
             return "; ".join(damage) or "it holds no events"
-        write_whole(settings_file, json.dumps(asdict(settings)) + "\n")
+        if not settings_file.exists():
+            write_whole(settings_file, json.dumps(asdict(settings)) + "\n")
         counts, empty = _write_parts(streams, settings, job)
         if not counts:
             return _nothing_written(total, settings)

@@ -16,7 +16,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
-from slowfast.prepare.unfinished import written_whole
+from slowfast.runtime.unfinished import written_whole
 
 # Not the video's fault: the run must stop.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}

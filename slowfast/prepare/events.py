@@ -22,7 +22,7 @@ from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos
-from slowfast.prepare.unfinished import written_whole
+from slowfast.runtime.unfinished import written_whole
 
 SUFFIX = ".npz"
 # Between frames shown no longer apart than this (seconds), movement is interpolated: a cut or a gap is none.

@@ -19,7 +19,7 @@ from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos
 from slowfast.prepare.timing import choose_timing
-from slowfast.prepare.unfinished import written_whole
+from slowfast.runtime.unfinished import written_whole
 
 TEMPLATE = "{:05d}.jpg"
 PART = ".frames"  # in the names of unfinished folders

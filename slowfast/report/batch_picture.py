@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from slowfast.report.plotting import evenly
 from slowfast.report.tensorboard import Board
 from slowfast.runtime.distributed import World
 from slowfast.runtime.logging import get_logger
+from slowfast.runtime.unfinished import written_whole
 
 FRAMES = 6  # shown of a clip, at most
 FRAME_SIDE, IMAGE_SIDE = 144, 240  # pixels of a frame's longer side, of an image's or a sensor's; roughly
@@ -209,10 +209,5 @@ class FirstBatch:
 
 def save_image(image: np.ndarray, path: Path) -> None:
     """Write uint8 (h, w, 3), R G B, as a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as partial:
         partial.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

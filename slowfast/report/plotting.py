@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from slowfast.runtime.unfinished import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,10 +58,5 @@ def label_text(name: str, room: int = 40) -> str:
 
 def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Write the picture whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as partial:
         figure.savefig(partial, format="png", dpi=dpi)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from slowfast.prepare.command_line import main
 from slowfast.prepare.encode import prepare_video, prepared_size
 from slowfast.prepare.manifest import MANIFEST
 from slowfast.prepare.settings import PrepareSettings
-from slowfast.prepare.unfinished import part_owner
+from slowfast.runtime.unfinished import part_owner
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"

@@ -326,6 +326,8 @@ extern "C" {
 
 int panel() { return PANEL; }
 
+int tile_rows() { return TILE; }
+
 // Input channels in a step of weights that are stored in so many bytes: 4 for float32, 2 for bfloat16, 1 for int8.
 int inputs_of_a_step(int bytes) { return bytes == 4 ? Singles::INPUTS : Short::INPUTS; }
 

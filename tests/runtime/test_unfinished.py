@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.prepare.unfinished import written_whole
+from slowfast.runtime.unfinished import written_whole
 
 
 def test_files_and_folders_appear_whole(tmp_path: Path) -> None:
