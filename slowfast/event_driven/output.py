@@ -16,6 +16,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import Failure, Record
 from slowfast.engine.checkpoint import find_last
 from slowfast.event_driven.activity import Figures, VideoActivity, figures
+from slowfast.event_driven.frame_log import DIGITS
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.predict.media import UNLABELLED, target_files
 from slowfast.report.activity import draw_activity
@@ -24,10 +25,9 @@ from slowfast.report.results import library_versions, write_csv, write_whole
 from slowfast.report.tables import tail
 from slowfast.runtime.logging import get_logger
 
-RESULTS, VIDEOS, FRAMES, PICTURES = "event_results.json", "event_videos.csv", "event_frames.csv", "activity"
+RESULTS, VIDEOS, PICTURES = "event_results.json", "event_videos.csv", "activity"
 SHOWN = 20  # videos in the table on the screen
 NAME_ROOM = 16  # characters of a video's name in it
-DIGITS = 6  # significant ones in files
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class RunReport:
     names: Sequence[str]  # of the classes
     failures: list[Failure]
     elapsed: float  # seconds
+    finished: bool  # not so: the run goes on
 
     def of(self, video: VideoActivity) -> Figures:
         """One video's figures."""
@@ -94,14 +95,18 @@ def _row(name: str, of: Figures) -> list[str]:
 
 # ------------------------------------------------------------------ files
 def report_files(report: RunReport, output: Path) -> dict[str, Path]:
-    """Write all of them; what each is and where."""
-    files = {"all figures": output / RESULTS, "a line a video": output / VIDEOS, "a line a frame": output / FRAMES}
-    write_whole(output / RESULTS, json.dumps(_as_json(report), indent=1) + "\n")
-    _write_videos(report, output / VIDEOS)
-    _write_frames(report, output / FRAMES)
+    """Write all of them but the lines of frames; what each is and where."""
+    files = report_figures(report, output)
     if report.failures:
         files["what could not be read"] = output / "failed.csv"
     return files | _draw(report, output / PICTURES)
+
+
+def report_figures(report: RunReport, output: Path) -> dict[str, Path]:
+    """Write the figures, also those of a run that goes on; what each file is and where."""
+    write_whole(output / RESULTS, json.dumps(_as_json(report), indent=1) + "\n")
+    _write_videos(report, output / VIDEOS)
+    return {"all figures": output / RESULTS, "a line a video": output / VIDEOS}
 
 
 def _as_json(report: RunReport) -> dict[str, Any]:
@@ -115,6 +120,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "versions": library_versions(),
+        "finished": report.finished,
         "all": _rounded(report.all),
         "videos": [
             {"path": video.name, "class": report.names[video.common_answer()]} | _rounded(report.of(video))
@@ -149,39 +155,19 @@ def _write_videos(report: RunReport, path: Path) -> None:
     write_csv(path, ("path", "frames", *stages, *rest, "class"), rows)
 
 
-def _write_frames(report: RunReport, path: Path) -> None:
-    """Patches computed of each stage and so on; class is the number of the best one."""
-    stages = [f"active_{n}" for n in range(1, 1 + len(report.network.stages))]
-    rows = [(video.name, *row) for video in report.videos.values() for row in _frame_rows(video)]
-    write_csv(
-        path, ("path", "frame", *stages, "macs", "class", "same_class", "logit_error_mean", "logit_error_max"), rows
-    )
-
-
-def _frame_rows(video: VideoActivity) -> list[tuple[object, ...]]:
-    active, macs, answers = (np.concatenate(chunks) for chunks in (video.active, video.macs, video.answers))
-    compared: list[tuple[object, ...]] = [("", "", "")] * len(macs)
-    if video.agreement:
-        compared = [
-            (int(same), f"{mean:.{DIGITS}g}", f"{largest:.{DIGITS}g}")
-            for chunk in video.agreement
-            for same, mean, largest in zip(chunk.same, chunk.mean, chunk.largest, strict=True)
-        ]
-    return [(k, *active[k].tolist(), macs[k], answers[k], *compared[k]) for k in range(len(macs))]
-
-
 def _draw(report: RunReport, folder: Path) -> dict[str, Path]:
     records = [Record(index, Path(video.name), video.name, UNLABELLED) for index, video in report.videos.items()]
     try:
         for record, picture in zip(records, target_files(records, folder, ".png"), strict=True):
             video = report.videos[record.index]
-            assert video.times_active is not None
+            assert video.times_active is not None and video.active is not None
             times = report.network.as_map(video.times_active[:, None].to(report.network.device), 0)[:, :, 0]
-            shares = 100 * np.concatenate(video.active) / report.network.counts  # K stages
+            starts, active = video.active.means()
+            shares = 100 * active / report.network.counts  # B stages
             of = report.of(video)
             note = f"{of.frames} frames, {of.macs_saved:.1f} % of the multiply-adds saved"
             heat = times.cpu().numpy() / of.frames
-            draw_activity(report.pictures[record.index], heat, shares, record.path.name, note, picture)
+            draw_activity(report.pictures[record.index], heat, starts, shares, record.path.name, note, picture)
     except PlotsUnavailable as error:
         get_logger().warning(f"no pictures of the activity: {error}")
         return {}

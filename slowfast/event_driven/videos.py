@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,11 +21,12 @@ from slowfast.datasets.failures import FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError
-from slowfast.event_driven.activity import VideoActivity
+from slowfast.event_driven.activity import FrameFigures, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
-from slowfast.event_driven.output import RunReport, report_files, report_table
+from slowfast.event_driven.frame_log import FrameLog
+from slowfast.event_driven.output import RunReport, report_figures, report_files, report_table
 from slowfast.event_driven.sources import Source, Sources, centre_crop, find_sources
 from slowfast.models.linear import pack_linears
 from slowfast.predict.predictor import names_of_classes
@@ -36,6 +38,7 @@ from slowfast.runtime.stop_signal import StopSignal
 
 Output = TypeVar("Output")
 _LIVE_EVERY = 5.0  # seconds between two lines about a camera or stream
+_FIGURES_EVERY = 60.0  # seconds between two writings of the figures, where there are cameras or streams
 
 
 def run_on_videos(cfg: ConfigNode, device: torch.device) -> dict[str, Path]:
@@ -56,7 +59,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device) -> dict[str, Path]:
     if not report.videos:
         raise DataError(_nothing(report, sources))
     get_logger().info("\n" + report_table(report))
-    return report_files(report, output) | run.annotated.written
+    return report_files(report, output) | run.log.written | run.annotated.written
 
 
 class VideoRun:
@@ -72,7 +75,10 @@ class VideoRun:
         self.pictures: dict[int, torch.Tensor] = {}  # the first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
         self.annotated = AnnotatedVideos.from_config(cfg, self.engine.network, sources.videos, names)
+        self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(self.engine.network.stages))
+        self.began = self._written = 0.0  # readings of the clock
         self.batches = 0
+        self.time_bases: dict[int, Fraction] = {}  # seconds of a tick, of each video
         self._said: dict[int, float] = {}  # reading of the clock, by video
 
     def run(self, stopped: Callable[[], bool]) -> RunReport:
@@ -85,25 +91,31 @@ class VideoRun:
         feed = Feed(self.engine, centre_crop(self.cfg), forward, *how)
         count = len(self.sources.videos)
         progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
-        start = time.perf_counter()
+        self.began = self._written = time.perf_counter()
         with ExitStack() as at_end:
             at_end.callback(progress.close)
+            at_end.enter_context(self.log)
             at_end.enter_context(self.annotated)
             for message in feed.messages(self.sources.videos, stopped):
                 self._take(message, progress)
         if stopped():
             get_logger().warning("stopped by a signal: the report is of what was done until now")
-        elapsed = time.perf_counter() - start
+        return self._report(finished=True)
+
+    def _report(self, finished: bool) -> RunReport:
         read = {index: video for index, video in self.activity.items() if video.frames}
         pictures = {index: self.pictures[index].numpy() for index in read}
-        return RunReport(self.cfg, self.engine.network, read, pictures, self.names, self.ledger.all, elapsed)
+        elapsed = time.perf_counter() - self.began
+        return RunReport(self.cfg, self.engine.network, read, pictures, self.names, self.ledger.all, elapsed, finished)
 
     def _take(self, message: Message, progress: Progress) -> None:
         if isinstance(message, Opened):
             self.activity[message.source.record.index] = VideoActivity(message.source.record.name, time.perf_counter())
+            self.time_bases[message.source.record.index] = message.time_base
             self.annotated.open(message)
         elif isinstance(message, Batch):
             self._compute(message)
+            self._write_figures(message.sources)
         else:
             self._close(message)
             progress.advance(message.source.record.name)
@@ -140,12 +152,27 @@ class VideoRun:
             video = self.activity[source.record.index]
             self.pictures.setdefault(source.record.index, batch.images[0, s])
             its = whole[:, s] if whole is not None else None
-            video.add(results.active[:, s], results.macs[:, s], batch.changes.mask[:, s], results.logits[:, s], its)
+            rows = video.add(
+                results.active[:, s], results.macs[:, s], batch.changes.mask[:, s], results.logits[:, s], its
+            )
+            self._log(source, batch.ticks[s], rows)
             video.event_seconds += (seconds + batch.detect_seconds) / len(batch.sources)
             video.whole_seconds += whole_seconds / len(batch.sources)
             video.elapsed = time.perf_counter() - video.began
             video.dropped = batch.dropped[s]
-            self._say(source, video)
+            self._say(source, video, rows)
+
+    def _log(self, source: Source, ticks: Sequence[int], rows: FrameFigures) -> None:
+        if self.cfg.EVENT.FRAME_LOG:
+            video, base = self.activity[source.record.index], self.time_bases[source.record.index]
+            seconds = [time.time() if source.live else float(tick * base) for tick in ticks]
+            self.log.write(video.name, video.frames - len(rows), seconds, rows)
+
+    def _write_figures(self, sources: Sequence[Source]) -> None:
+        """Now and then, where a video need not end."""
+        if any(source.live for source in sources) and time.perf_counter() - self._written >= _FIGURES_EVERY:
+            report_figures(self._report(finished=False), Path(self.cfg.OUTPUT_DIR))
+            self._written = time.perf_counter()
 
     def _whole(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
         """The whole network's logits (K, S, C) of frames (K, S, 3, P, P), and the seconds it took."""
@@ -159,13 +186,13 @@ class VideoRun:
         synchronize(self.device)
         return output, time.perf_counter() - start
 
-    def _say(self, source: Source, video: VideoActivity) -> None:
+    def _say(self, source: Source, video: VideoActivity, rows: FrameFigures) -> None:
         """A line now and then about a video that need not end."""
         now = time.perf_counter()
         if source.live and now - self._said.get(source.record.index, 0.0) >= _LIVE_EVERY:
             self._said[source.record.index] = now
-            active = 100 * video.active[-1].mean(0)[0] / self.engine.network.counts[0]
-            best = self.names[int(video.answers[-1][-1])]
+            active = 100 * rows.active[:, 0].mean() / self.engine.network.counts[0]
+            best = self.names[int(rows.answers[-1])]
             get_logger().info(f"{video.name}: {video.frames} frames, {active:.0f} % of patches active, {best}")
 
 

@@ -57,7 +57,8 @@ def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
 
 def _trace(model: nn.Module, x: torch.Tensor, dynamic_shapes: object) -> ExportedProgram:
     with torch.enable_grad():  # without gradients layers take paths of their own, made for speed
-        return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes)  # type: ignore[arg-type]
+        # Not strict, as is usual only since PyTorch 2.7: the strict one reads Python's code and knows little of it.
+        return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes, strict=False)  # type: ignore[arg-type]
 
 
 def foreign_operators(program: ExportedProgram) -> set[str]:

@@ -55,11 +55,16 @@ class EventTable(nn.Embedding):
 
     def neighbours(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbours:
         """Of all rows; found once. near: of the numbers of all places (R,), always the same, those summed (R, K)."""
+        if torch.compiler.is_compiling():
+            return self._find(near)  # what is traced must not be kept
         if self._neighbours is None or self._neighbours.near.device != self.weight.device:
             with torch.inference_mode(False):  # kept, for training too
-                rows = near(torch.arange(self.num_embeddings - 1, device=self.weight.device)) + 1
-                self._neighbours = Neighbours(F.pad(rows, (0, 0, 1, 0)), self.num_embeddings)
+                self._neighbours = self._find(near)
         return self._neighbours
+
+    def _find(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbours:
+        rows = near(torch.arange(self.num_embeddings - 1, device=self.weight.device)) + 1
+        return Neighbours(F.pad(rows, (0, 0, 1, 0)), self.num_embeddings)
 
 
 def table_rows(numbers: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Draws where and when event-driven inference computed.
 
-P x P pixels of a frame, n x n patches, K frames.
+P x P pixels of a frame, n x n patches, B points of a line.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import numpy as np
 from slowfast.report.heat_map import overlay
 from slowfast.report.plotting import BLUE, GREY, INK, ORANGE, label_text, new_figure, save_png, tidy
 
-LINES = 2000  # points of a line, at most: longer videos are averaged
-
 
 def draw_activity(
-    image: np.ndarray, heat: np.ndarray, shares: np.ndarray, title: str, note: str, picture: Path
+    image: np.ndarray,
+    heat: np.ndarray,
+    frames: np.ndarray,
+    shares: np.ndarray,
+    title: str,
+    note: str,
+    picture: Path,
 ) -> None:
     """A PNG of a video: how often each patch was computed, over a frame; what share of patches was, over time.
 
     image: uint8 (P, P, 3), R G B; heat: (n, n), from 0 (never) to 1 (in each frame), in colours from blue to red;
-    shares: (K, stages), %. The first stage's line and the last one's are drawn. Raises PlotsUnavailable.
+    frames, shares: (B,) and (B, stages), %, of single frames or means from one to the next. The first stage's line and
+    the last one's are drawn. Raises PlotsUnavailable.
     """
     figure = new_figure(9.5, 3.2)
     place, time = figure.subplots(1, 2, width_ratios=(1, 2.4))
@@ -31,8 +36,7 @@ def draw_activity(
     place.set_axis_off()
     place.set_title(f"computed: blue never, red always; mean {100 * heat.mean():.0f} %", fontsize=8, color=INK)
     for stage, colour in ((len(shares[0]) - 1, ORANGE), (0, BLUE)):
-        frames, values = _thinned(shares[:, stage])
-        time.plot(frames, values, color=colour, linewidth=1.2, label=f"stage {stage + 1}")
+        time.plot(frames, shares[:, stage], color=colour, linewidth=1.2, label=f"stage {stage + 1}")
     time.set_ylim(0, 105)
     time.set_xlabel("frame", fontsize=8, color=INK)
     time.set_ylabel("patches computed, %", fontsize=8, color=INK)
@@ -41,11 +45,3 @@ def draw_activity(
     figure.suptitle(label_text(title, 80), fontsize=10, color=INK)
     figure.supxlabel(note, fontsize=7, color=GREY)
     save_png(figure, picture)
-
-
-def _thinned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places and values, means of neighbours where there are too many."""
-    size = -(-len(values) // LINES)
-    starts = np.arange(0, len(values), size)
-    sums = np.add.reduceat(values, starts)
-    return starts, sums / np.diff(np.append(starts, len(values)))

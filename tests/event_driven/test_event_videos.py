@@ -18,11 +18,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slowfast.config.load import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError
+from slowfast.event_driven.activity import Course
 from slowfast.event_driven.output import report_table
 from slowfast.event_driven.sources import OpenVideo, Source, Sources, find_sources
 from slowfast.event_driven.videos import VideoRun, run_on_videos
@@ -91,6 +94,7 @@ def test_the_command_reports_on_every_video(folder: Path, tmp_path: Path) -> Non
     assert videos["still.mkv"]["top1_agreement"] == 100 and videos["still.mkv"]["logit_error_max"] < 1e-4
     still = [row for row in frame_rows(tmp_path) if row["path"].endswith("still.mkv")]
     assert [int(row["active_1"]) for row in still] == [64] + [0] * (STILL_FRAMES - 1)
+    assert [float(row["seconds"]) for row in still] == [k / 25 for k in range(STILL_FRAMES)]
     assert videos["moving.mp4"]["macs_saved"] < videos["still.mkv"]["macs_saved"]
     with (tmp_path / "failed.csv").open(newline="") as file:
         failed = {Path(row["path"]).name: row for row in csv.DictReader(file)}
@@ -128,6 +132,20 @@ def test_without_comparison_and_with_few_frames(folder: Path, tmp_path: Path) ->
     video = by_name(tmp_path)["moving.mp4"]
     assert video["frames"] == 5 and "whole_fps" not in video and "top1_agreement" not in video
     assert all(path.exists() for path in files.values())
+
+
+def test_a_line_a_frame_is_not_written_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+    overrides = [*on_videos(folder / "still.mkv", tmp_path), "EVENT.FRAME_LOG", False]
+    assert "a line a frame" not in run_on_videos(load_config(EMPTY, overrides), CPU)
+    assert not (tmp_path / "event_frames.csv").exists()
+
+
+def test_lines_that_cannot_be_written_end_the_run_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "event_frames.csv").mkdir(parents=True)
+    done = run_net(on_videos(folder / "still.mkv", tmp_path / "out"))
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "event_frames.csv cannot be written" in line and "EVENT.FRAME_LOG" in line
 
 
 def test_nothing_readable_is_one_line_and_status_2(tmp_path: Path) -> None:
@@ -225,6 +243,41 @@ def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:
     report = run.run(lambda: run.batches >= 3)
     assert time.monotonic() - start < 20
     assert report.videos[0].frames == 6 and report.of(report.videos[0]).event_fps > 0
+
+
+def test_what_a_running_run_has_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slowfast.event_driven.videos._FIGURES_EVERY", 0.0)
+    run = video_run(tmp_path, live_sources(Made(10**9, None)), "EVENT.CHUNK", 2)
+    results = tmp_path / "event_results.json"
+    seen: list[tuple[int, int]] = []  # frames in the figures and lines, while it runs
+
+    def look() -> bool:
+        if results.exists():
+            figures = json.loads(results.read_text())
+            assert figures["finished"] is False
+            seen.append((figures["all"]["frames"], len(frame_rows(tmp_path))))
+        return len(seen) >= 3
+
+    before = time.time()
+    run.run(look)
+    assert 0 < seen[0][0] < seen[-1][0]
+    assert all(lines == frames for frames, lines in seen)
+    assert all(before <= float(row["seconds"]) <= time.time() for row in frame_rows(tmp_path))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=30), st.sampled_from([2, 6]))
+def test_the_course_of_a_long_video_takes_no_more_memory(chunks: list[list[int]], points: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Course, "POINTS", points)
+        course = Course(1)
+        for chunk in chunks:
+            course.add(np.array(chunk)[:, None])
+    values = np.array(sum(chunks, []), float)
+    starts, means = course.means()
+    assert course.frames == len(values) and course.total == values.sum() and len(starts) <= points
+    assert len(starts) * 2 > points or course.span == 1
+    want = [values[start : start + course.span].mean() for start in starts]
+    np.testing.assert_allclose(means[:, 0], want)
 
 
 class Stalled(Made):
@@ -377,5 +430,7 @@ def test_ctrl_c_is_remembered_once() -> None:
 
 def test_long_videos_are_drawn(tmp_path: Path) -> None:
     shares = np.random.default_rng(0).uniform(0, 100, (4321, 3))
-    draw_activity(picture(0, 32, 32), np.eye(8), shares, "a $name", "note", tmp_path / "a.png")
+    course = Course(3)
+    course.add(shares)
+    draw_activity(picture(0, 32, 32), np.eye(8), *course.means(), "a $name", "note", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

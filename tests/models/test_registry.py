@@ -172,5 +172,5 @@ class TestEveryNetwork:
 
     def test_exported_graph_gives_the_same(self, name: str) -> None:
         model = scramble(tiny(name)).eval()
-        graph = torch.export.export(model, (inputs(name, 2),)).module()
+        graph = torch.export.export(model, (inputs(name, 2),), strict=False).module()
         torch.testing.assert_close(graph(inputs(name, 2)), model(inputs(name, 2)), rtol=1e-4, atol=1e-4)
