@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from slowfast.benchmark.cameras import measure_cameras
 from slowfast.benchmark.event_driven import measure_event_driven
 from slowfast.benchmark.events import measure_embeddings, measure_reading, measure_stream
 from slowfast.benchmark.figures import Figure, figures_table, machine_table
@@ -31,8 +32,8 @@ from slowfast.runtime.memory import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
-NETWORKS, EVENTS, EVENT_DRIVEN = "networks", "events", "event_driven"  # measured when named alone
-ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN)
+NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS = "networks", "events", "event_driven", "cameras"  # measured when named alone
+ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS)
 DESCRIPTION = """\
 Measure on this machine, with the settings of a config:
 
@@ -48,6 +49,8 @@ Measure on this machine, with the settings of a config:
   event_driven
             evMLP computing what changed, against the whole network on the same frames: synthetic changes, and the
             files of --videos; with the gate of EVENT's keys; when named alone
+  cameras   the whole of event-driven inference behind EVENT.STREAMS cameras, which send the first of --videos over
+            TCP: frames a second, those left out, delay, processors in use; in windows of 5 s; when named alone
 
   python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json DATA.DECODING_THREADS 2
 
@@ -64,7 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="benchmark.py",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [load] [test] [network] | networks | events | event_driven [options] [KEY VALUE ...]",
+        usage="%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]",
         allow_abbrev=False,
     )
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
@@ -90,7 +93,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not set(ALONE) & set(chosen.parts):
         chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
     chosen.overrides = overrides
-    chosen.cfg = chosen.cfg or (evmlp if EVENT_DRIVEN in chosen.parts else default)
+    chosen.cfg = chosen.cfg or (evmlp if {EVENT_DRIVEN, CAMERAS} & set(chosen.parts) else default)
     return chosen
 
 
@@ -149,6 +152,9 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
             elif part == EVENT_DRIVEN:
                 files = find_videos(chosen.videos) if chosen.videos else []
                 figures = measure_event_driven(cfg, device, chosen.repeats, files)
+            elif part == CAMERAS:
+                [video, *_] = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
+                figures = measure_cameras(cfg, device, chosen.repeats, video, Path(folder))
             elif part == EVENTS:
                 figures = measure_embeddings(device, chosen.repeats)
                 figures += measure_stream(device, chosen.repeats)

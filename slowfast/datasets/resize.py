@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from slowfast.datasets.types import Crop
@@ -38,6 +40,17 @@ def antialiased(interpolation: str) -> Resize:
 
 def _resize_with_pillow(resample: Image.Resampling, frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), resample)) for frame in frames])
+
+
+def nearly_antialiased(interpolation: str) -> Resize:
+    """As `antialiased` to a level or two of 255 in a few pixels, several times as fast: for a camera's frames."""
+    return functools.partial(_resize_with_torch, interpolation)
+
+
+def _resize_with_torch(mode: str, frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # U 3 H W, channels last in memory
+    scaled = F.interpolate(images, (height, width), mode=mode, antialias=True)
+    return np.asarray(scaled.permute(0, 2, 3, 1).numpy())
 
 
 def shrink(frames: np.ndarray, crop: Crop, size: int) -> tuple[np.ndarray, Crop]:

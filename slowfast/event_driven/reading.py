@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.event_driven.sources import VIDEO_ERRORS, OpenVideo, Source, crops, reason
@@ -109,6 +110,7 @@ class LiveReading:
         self._thread.join(wait)
 
     def _read(self) -> None:
+        torch.set_num_threads(1)  # of this thread: the cameras share the cores
         try:
             self._read_once()
             while self._reconnect and not (self._stop.is_set() or self._kept == self._limit > 0):

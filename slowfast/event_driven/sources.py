@@ -24,6 +24,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.index.text import read_lines
+from slowfast.datasets.resize import nearly_antialiased
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError
@@ -153,10 +154,13 @@ def read_crops(source: Source, transform: ViewTransform, limit: int) -> tuple[np
 
 
 def centre_crop(cfg: ConfigNode) -> ViewTransform:
-    """How the evaluation of the test's images scales and crops."""
+    """How the evaluation of the test's images scales and crops, but for the rounding of a pixel here and there."""
     spec = dataset_spec(cfg, TEST)
     assert isinstance(spec, FrameSpec)  # as the network's input was checked
-    return spec.view_transform(cfg, 1)
+    transform = spec.view_transform(cfg, 1)
+    if spec.images:
+        transform.resize = nearly_antialiased(cfg.DATA.IN_VAL_INTERPOLATION)
+    return transform
 
 
 def reason(error: Exception) -> str:

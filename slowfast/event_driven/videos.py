@@ -78,6 +78,7 @@ class VideoRun:
         self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(self.engine.network.stages))
         self.began = self._written = 0.0  # readings of the clock
         self.batches = 0
+        self.watch: Callable[[Batch], None] | None = None  # gets each batch when its logits are there
         self.time_bases: dict[int, Fraction] = {}  # seconds of a tick, of each video
         self._said: dict[int, float] = {}  # reading of the clock, by video
 
@@ -99,7 +100,7 @@ class VideoRun:
             for message in feed.messages(self.sources.videos, stopped):
                 self._take(message, progress)
         if stopped():
-            get_logger().warning("stopped by a signal: the report is of what was done until now")
+            get_logger().warning("stopped: the report is of what was done until now")
         return self._report(finished=True)
 
     def _report(self, finished: bool) -> RunReport:
@@ -148,6 +149,8 @@ class VideoRun:
         if self.cfg.EVENT.COMPARE and not whole_first:
             whole, whole_seconds = self._whole(batch.frames)
         self.annotated.write(batch, results.logits)
+        if self.watch is not None:
+            self.watch(batch)
         for s, source in enumerate(batch.sources):
             video = self.activity[source.record.index]
             self.pictures.setdefault(source.record.index, batch.images[0, s])

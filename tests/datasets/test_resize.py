@@ -11,7 +11,7 @@ from PIL import Image
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.build import DATASETS
-from slowfast.datasets.resize import antialiased, resize_plain, shrink
+from slowfast.datasets.resize import antialiased, nearly_antialiased, resize_plain, shrink
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.datasets.types import Crop
 
@@ -25,6 +25,15 @@ def test_antialiased_is_pillow_s(name: str) -> None:
     expected = np.asarray(Image.fromarray(NOISE[0]).resize((42, 30), filters[name]))
     assert np.array_equal(scaled, [expected, expected])
     assert scaled.std() < 0.6 * resize_plain(NOISE, 30, 42).std()  # noise is averaged away
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(30, 42), (256, 361), (99, 140)])
+def test_nearly_antialiased_is_that_to_two_levels(name: str, size: tuple[int, int]) -> None:
+    frames = np.repeat(NOISE, 2, axis=0)[:, ::-1, :-1]  # as an upright view of a turned frame
+    exact, near = (resize(frames, *size).astype(int) for resize in (antialiased(name), nearly_antialiased(name)))
+    assert near.shape == exact.shape
+    assert np.abs(near - exact).max() <= 2 and (near != exact).mean() < 0.02
 
 
 def published_evaluation(image: np.ndarray, size: int, ratio: float, resample: Image.Resampling) -> np.ndarray:
