@@ -43,7 +43,7 @@ def test_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write_video(tmp_path / "a.mp4", frames=60)
     figures = {figure.name: figure for figure in measure_cameras(cfg, torch.device("cpu"), 2, video, tmp_path)}
     looked, left = figures["frames looked at"], figures["frames left out"]
-    assert 0 < looked.value < 80 and 0 <= left.value < 100 and looked.runs == 2  # 2 cameras of 25 frames/s
+    assert 0 < looked.value < 200 and 0 <= left.value < 100 and looked.runs == 2  # 50 a second are sent
     assert 0 < figures["delay, half of the frames"].value <= figures["delay, 99 % of the frames"].value
     assert 0 < figures["processors in use"].value < 64
 
