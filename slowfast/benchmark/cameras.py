@@ -83,7 +83,7 @@ class _Watch:
             self._now.delays += [now - sent - tick / self._rate for tick in ticks]
 
     def ended(self) -> bool:
-        """Whether all windows are there, or all cameras gone."""
+        """Whether all windows are there; to be asked often, as it ends them."""
         now = time.monotonic()
         if self._next and now >= self._next:
             state = now, sum(self._process.cpu_times()[:2]), self._dropped()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from slowfast.errors import DataError
@@ -56,12 +55,8 @@ class FrameLog:
         """What there is, and where."""
         return {"a line a frame": self.path} if self._file is not None else {}
 
-    def __enter__(self) -> FrameLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """No more lines come."""
         if self._file is not None:
             self._file.close()
 

@@ -95,7 +95,7 @@ class VideoRun:
         self.began = self._written = time.perf_counter()
         with ExitStack() as at_end:
             at_end.callback(progress.close)
-            at_end.enter_context(self.log)
+            at_end.callback(self.log.close)
             at_end.enter_context(self.annotated)
             for message in feed.messages(self.sources.videos, stopped):
                 self._take(message, progress)
@@ -158,16 +158,16 @@ class VideoRun:
             rows = video.add(
                 results.active[:, s], results.macs[:, s], batch.changes.mask[:, s], results.logits[:, s], its
             )
-            self._log(source, batch.ticks[s], rows)
+            self._log(source, video, batch.ticks[s], rows)
             video.event_seconds += (seconds + batch.detect_seconds) / len(batch.sources)
             video.whole_seconds += whole_seconds / len(batch.sources)
             video.elapsed = time.perf_counter() - video.began
             video.dropped = batch.dropped[s]
             self._say(source, video, rows)
 
-    def _log(self, source: Source, ticks: Sequence[int], rows: FrameFigures) -> None:
+    def _log(self, source: Source, video: VideoActivity, ticks: Sequence[int], rows: FrameFigures) -> None:
         if self.cfg.EVENT.FRAME_LOG:
-            video, base = self.activity[source.record.index], self.time_bases[source.record.index]
+            base = self.time_bases[source.record.index]
             seconds = [time.time() if source.live else float(tick * base) for tick in ticks]
             self.log.write(video.name, video.frames - len(rows), seconds, rows)
 
