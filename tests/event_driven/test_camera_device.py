@@ -1,0 +1,85 @@
+"""Cameras of this machine: OpenCV's own way to one, down to what it asks a Video4Linux driver (camera_device.c)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_net
+from tests.event_driven.settings import on_videos
+
+CAMERA = "7"  # camera_device.c's number
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """camera_device.c, compiled."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if sys.platform != "linux" or compiler is None or Path(f"/dev/video{CAMERA}").exists():
+        pytest.skip(f"needs Linux, a C compiler, and no camera {CAMERA}")
+    library = tmp_path_factory.mktemp("driver") / "camera_device.so"
+    source = Path(__file__).with_name("camera_device.c")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture(autouse=True)
+def camera(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process that a test starts has it."""
+    monkeypatch.setenv("LD_PRELOAD", str(driver))
+
+
+def results_of(output: Path) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The figures of the one video, and what failed."""
+    results = json.loads((output / "event_results.json").read_text())
+    [video] = results["videos"]
+    return video, results["failed"]
+
+
+def test_frames_of_a_camera_come_in_order_and_in_colour() -> None:
+    look = f"""
+import json
+from slowfast.event_driven.sources import CameraFrames
+frames = CameraFrames({CAMERA})
+seen = [(number, image.shape, image.mean((0, 1)).tolist()) for (number, image), _ in zip(frames, range(6))]
+frames.close()
+print(json.dumps([str(frames.rate), seen]))
+"""
+    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rate, frames = json.loads(done.stdout)
+    assert rate == "30" and [number for number, _, _ in frames] == list(range(6))
+    assert all(shape == [48, 64, 3] and green == blue == 0 for _, shape, (_, green, blue) in frames)
+    reds = [red for _, _, (red, _, _) in frames]
+    assert 200 < reds[0] < reds[-1] and reds == sorted(reds)
+
+
+def test_a_run_on_a_camera(tmp_path: Path) -> None:
+    done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20])
+    assert done.returncode == 0, done.stderr
+    video, failed = results_of(tmp_path)
+    assert (video["path"], video["frames"] + video["dropped"], failed) == (CAMERA, 20, [])
+
+
+def test_a_camera_that_is_pulled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA_FRAMES", "9")
+    done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2])
+    assert done.returncode == 0, done.stderr
+    video, [failed] = results_of(tmp_path)
+    assert 0 < video["frames"] + video["dropped"] <= 9
+    assert (failed["path"], failed["reason"]) == (CAMERA, "the camera gives no more frames")
+
+
+def test_a_camera_that_is_plugged_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA_FRAMES", "9")
+    done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20, "EVENT.RECONNECT", 0.1])
+    assert done.returncode == 0, done.stderr
+    video, failed = results_of(tmp_path)
+    assert (video["frames"] + video["dropped"], failed) == (20, [])
+    assert "the camera gives no more frames; opened again in 0.1 seconds" in done.stdout + done.stderr
