@@ -17,11 +17,11 @@ from slowfast.engine.train import Trainer
 from slowfast.event_driven.mode import on_videos
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
-from slowfast.report.results import write_whole
 from slowfast.report.tables import files_table, results_table
 from slowfast.runtime.distributed import World, join, leave, usable_gpus
 from slowfast.runtime.logging import get_logger, start_logging, stop_logging
 from slowfast.runtime.memory import keep_freed_memory
+from slowfast.runtime.unfinished import write_whole
 
 
 def run(cfg: ConfigNode) -> None:

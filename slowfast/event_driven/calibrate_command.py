@@ -16,10 +16,10 @@ from slowfast.errors import UserError
 from slowfast.event_driven.calibrate import Calibration, Candidate, Goal, find_threshold
 from slowfast.event_driven.mode import check_network
 from slowfast.event_driven.sources import find_files
-from slowfast.report.results import write_whole
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import join
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.unfinished import write_whole
 
 EXAMPLE = "python tools/calibrate_events.py --cfg configs/ImageNet/EVMLP.yaml videos --top1 0.99"
 DESCRIPTION = f"""\

@@ -21,9 +21,10 @@ from slowfast.event_driven.network import PatchNetwork
 from slowfast.predict.media import UNLABELLED, target_files
 from slowfast.report.activity import draw_activity
 from slowfast.report.plotting import PlotsUnavailable
-from slowfast.report.results import library_versions, write_csv, write_whole
+from slowfast.report.results import library_versions, write_csv
 from slowfast.report.tables import tail
 from slowfast.runtime.logging import get_logger
+from slowfast.runtime.unfinished import write_whole
 
 RESULTS, VIDEOS, PICTURES = "event_results.json", "event_videos.csv", "activity"
 SHOWN = 20  # videos in the table on the screen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from slowfast.export.onnx_file import require_onnx, save_onnx
 from slowfast.models.inputs import input_shape
 from slowfast.runtime.command import FAILED, CommandParser, exit_status
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.unfinished import written_whole
 
 EXAMPLE = "python tools/export.py --cfg configs/ImageNet/EAT_TI.yaml --out net.onnx TEST.CHECKPOINT_FILE_PATH w.pth"
 DESCRIPTION = f"""\
@@ -71,16 +71,11 @@ def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, fl
 
     The file is there whole and checked, or not at all: ExportDiffers where it gives other logits than the network.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{os.getpid()}.{out.name}")  # keeps the suffix, which torch.export asks for
-    try:
+    with written_whole(out, suffix=out.suffix) as part:
         graph = export_graph(model, shape)
         run = WRITERS[out.suffix](graph, part)
         difference = largest_difference(model, run, shape, graph.batches)
         check(difference)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
     return graph, difference
 
 

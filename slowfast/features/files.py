@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from slowfast.errors import UserError
 from slowfast.features.extract import Features
+from slowfast.runtime.unfinished import written_whole
 
 NPZ, PARQUET = ".npz", ".parquet"
 
@@ -32,15 +32,10 @@ def write_features(features: Features, crops: int, path: Path) -> None:
     `crops`: spatial views a temporal one. Arrays or columns: path (text), label (int64), feature (float32, D a row);
     and for rows of views view and crop (int64).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = columns_of(features, crops)
     write: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {NPZ: _write_npz, PARQUET: _write_parquet}
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as part:
         write[path.suffix](part, columns)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def columns_of(features: Features, crops: int) -> dict[str, np.ndarray]:

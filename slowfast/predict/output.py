@@ -11,7 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.predict.predictor import Prediction
-from slowfast.report.results import BEST, SCORE_DIGITS, write_csv, write_whole
+from slowfast.report.results import BEST, SCORE_DIGITS, write_csv
+from slowfast.runtime.unfinished import write_whole
 
 TABLE, LIST = "predictions.json", "predictions.csv"
 SHOWN = 20  # media in the table on the screen

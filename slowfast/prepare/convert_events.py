@@ -24,7 +24,7 @@ from slowfast.prepare.event_streams import EventStream
 from slowfast.prepare.events import SUFFIX, save_events
 from slowfast.prepare.mat import read_mat
 from slowfast.prepare.prophesee import read_dat, read_raw
-from slowfast.report.results import write_whole
+from slowfast.runtime.unfinished import write_whole
 
 SETTINGS_FILE = ".convert_events.json"  # in the target folder: how its recordings were cut
 MOST_PIXELS = 2**16  # x and y are written as uint16

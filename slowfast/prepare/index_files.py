@@ -11,6 +11,7 @@ from pathlib import Path
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, parse_line
 from slowfast.datasets.index.text import read_lines
 from slowfast.errors import IndexFileError, UserError
+from slowfast.runtime.unfinished import write_whole
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,7 @@ def write_index(index: IndexLines, separator: str, target: Path, prepared: Mappi
     `prepared`: name below the source folder -> name below `target`. Returns the names left out for want of a copy.
     """
     kept = [f"{prepared[name]}{separator}{label}\n" for name, label in index.lines if name in prepared]
-    part = target / f".{index.file.name}.{os.getpid()}.part"
-    part.write_text("".join(kept), encoding="utf-8")
-    os.replace(part, target / index.file.name)
+    write_whole(target / index.file.name, "".join(kept))
     class_names = index.file.parent / CLASS_NAMES_FILE
     if class_names.exists():
         shutil.copyfile(class_names, target / CLASS_NAMES_FILE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from slowfast.prepare.index_files import read_index, write_index
 from slowfast.prepare.manifest import Entry, Manifest
 from slowfast.prepare.pool import run_in_processes
 from slowfast.prepare.settings import PrepareSettings
+from slowfast.report.results import write_csv
 from slowfast.runtime.progress import Progress
 
 FAILED_FILE = "failed.csv"
@@ -88,7 +87,7 @@ def prepare(
     for index in indices:
         for name in write_index(index, separator, target, {entry.source: entry.target for entry in entries.values()}):
             failed.setdefault(name, f"named in {index.file.name}, but not among the videos of {source}")
-    _write_failed(target, failed)
+    write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
     if not entries:
         name, reason = next(iter(failed.items()))
         raise DataError(f"none of {len(jobs)} videos could be prepared, {name} for one: {reason}; see {FAILED_FILE}")
@@ -116,13 +115,3 @@ def _prepare_one(settings: PrepareSettings, job: Job) -> Entry | str:
         result.size,
         result.damage,
     )
-
-
-def _write_failed(target: Path, failed: dict[str, str]) -> None:
-    """List what was left out, with its reason; an empty list where nothing was."""
-    part = target / f".{FAILED_FILE}.{os.getpid()}.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("path", "reason"))
-        table.writerows(sorted(failed.items()))
-    os.replace(part, target / FAILED_FILE)

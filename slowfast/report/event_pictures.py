@@ -6,7 +6,6 @@ n events, T frames, H height, W width.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ from slowfast.datasets.dvs.picture import accumulate
 from slowfast.errors import UserError
 from slowfast.report.annotate import VideoFile, even_sides
 from slowfast.report.plotting import BLUE, RED, new_figure, save_png
+from slowfast.runtime.unfinished import written_whole
 
 SMALLEST = 240  # pixels of a film's short side, at least: small sensors are enlarged by a whole factor
 POINTS = 20_000  # drawn of a recording, at most
@@ -37,13 +37,8 @@ def draw_events(
     if suffix not in writers:
         raise UserError(f"{target}: events are drawn as .gif, .mp4 or .png")
     seconds = slower * 1e-6 * float(events.t[-1] - events.t[0])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}{suffix}")
-    try:
+    with written_whole(target, suffix=suffix) as partial:
         writers[suffix](film(events, sensor, max(1, round(seconds * fps))), partial, fps)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def film(events: EventColumns, sensor: tuple[int, int], frames: int) -> Iterator[np.ndarray]:

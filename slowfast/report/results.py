@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from slowfast.datasets.types import Failure
+from slowfast.runtime.unfinished import write_whole
 
 BEST = 5  # classes kept of each video
 PERCENT_DIGITS = 2
@@ -178,18 +178,3 @@ def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object
     writer.writerow(heading)
     writer.writerows(rows)
     write_whole(path, text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one, also when the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # surrogateescape: file names need not be valid text
-        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(place: Path, mark: str = "") -> Iterator[Path]:
+def written_whole(place: Path, mark: str = "", suffix: str = "") -> Iterator[Path]:
     """Where to write what is to appear at `place`: moved there when the block ends well, deleted when it fails.
 
-    Its folder is made. mark: what a folder's name ends with until then, as a file's does with its suffix. A folder that
-    another process has finished meanwhile is kept. Raises OSError where the disk does not take it.
+    Its folder is made. mark: what a folder's name ends with until then, as a file's does with its suffix; suffix: what
+    the name must end in, for writers that look at it. A folder that another process has finished meanwhile is kept.
+    Raises OSError where the disk does not take it.
     """
-    part = place.with_name(f".{place.name}{mark}.{part_owner()}.part")
+    part = place.with_name(f".{place.name}{mark}.{part_owner()}.part{suffix}")
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
@@ -31,6 +32,15 @@ def written_whole(place: Path, mark: str = "") -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is either the old one or the whole new one, also when the machine goes down."""
+    # surrogateescape: file names need not be valid text
+    with written_whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def part_owner() -> str:

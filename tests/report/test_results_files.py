@@ -17,7 +17,6 @@ from slowfast.report.results import (
     write_failed,
     write_predictions,
     write_results,
-    write_whole,
 )
 from slowfast.report.tables import WIDTH, files_table, results_table
 
@@ -127,14 +126,6 @@ def test_names_that_are_no_text_survive(tmp_path):
     name = b"caf\xe9.mp4".decode("utf-8", "surrogateescape")
     write_failed([Failure(0, name, "cut")], tmp_path / "failed.csv")
     assert b"caf\xe9.mp4" in (tmp_path / "failed.csv").read_bytes()
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
-    path = tmp_path / "file.txt"
-    write_whole(path, "old")
-    with pytest.raises(TypeError):
-        write_whole(path, 3)  # type: ignore[arg-type]
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_table_says_what_failed_only_when_something_did():

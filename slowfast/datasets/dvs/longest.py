@@ -16,8 +16,8 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import as_events, repair
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError
-from slowfast.report.results import write_whole
 from slowfast.runtime.logging import get_logger
+from slowfast.runtime.unfinished import write_whole
 
 
 def longest_recording(records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> float:
