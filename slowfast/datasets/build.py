@@ -30,6 +30,7 @@ from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.models.inputs import CLIPS, IMAGES
 from slowfast.runtime.distributed import World
+from slowfast.runtime.logging import get_logger
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
@@ -70,11 +71,17 @@ class FrameSpec:
     def views(self, cfg: ConfigNode, records: Sequence[Record], all_views: bool) -> TestVideos:
         """All views of a test (views x crops, in TEST.FRAME_ORDER), or the centre."""
         views, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if all_views else (1, 1)
+        transform = self.view_transform(cfg, crops)
+        if 2 * transform.crop_size < transform.short_side:
+            get_logger().info(
+                f"note: a view sees {transform.crop_size} of the {transform.short_side} pixels of a frame's short side, "
+                f"as {'DATA.IN_VAL_CROP_RATIO' if self.images else 'DATA.TRAIN_JITTER_SCALES[0]'} says"
+            )
         return TestVideos(
             records,
             functools.partial(self.open_medium, cfg),
             self.temporal(cfg),
-            self.view_transform(cfg, crops),
+            transform,
             views=views,
             order=cfg.TEST.FRAME_ORDER if all_views else "normal",
             seed=cfg.RNG_SEED,

@@ -191,6 +191,16 @@ def test_an_image_has_one_view(image_cfg: ConfigNode) -> None:
         validate(image_cfg)
 
 
+def test_views_that_see_little_of_a_frame_are_told(image_cfg: ConfigNode, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "slowfast"):
+        build_dataset(image_cfg, "test")
+        assert not caplog.messages
+        image_cfg.DATA.IN_VAL_CROP_RATIO = 0.25
+        build_dataset(image_cfg, "test")
+    [message] = caplog.messages
+    assert "32 of the 128 pixels" in message and "DATA.IN_VAL_CROP_RATIO" in message
+
+
 def test_training_and_testing_on_images(image_cfg: ConfigNode, tmp_path: Path) -> None:
     image_cfg.MODEL.CLASS_WEIGHTS, image_cfg.DATA.SAMPLING = "balanced", "balanced"
     image_cfg.SOLVER.MAX_EPOCH = 1
