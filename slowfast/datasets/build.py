@@ -74,7 +74,7 @@ class FrameSpec:
         transform = self.view_transform(cfg, crops)
         if 2 * transform.crop_size < transform.short_side:
             get_logger().info(
-                f"note: a view sees {transform.crop_size} of the {transform.short_side} pixels of a frame's short side, "
+                f"note: a view sees {transform.crop_size} of the {transform.short_side} pixels of a short side, "
                 f"as {'DATA.IN_VAL_CROP_RATIO' if self.images else 'DATA.TRAIN_JITTER_SCALES[0]'} says"
             )
         return TestVideos(
