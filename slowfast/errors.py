@@ -5,6 +5,10 @@ class UserError(Exception):
     """A mistake in the config, an index file or a checkpoint: one line that says what, where and what to do."""
 
 
+class ToldElsewhere(UserError):
+    """A mistake that the main process tells for all."""
+
+
 class ConfigError(UserError):
     """An unknown key, a value of the wrong type or an impossible combination of values."""
 

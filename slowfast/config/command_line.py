@@ -12,7 +12,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.config.validate import check_batch_size
 from slowfast.errors import ConfigError
 from slowfast.runtime.command import CommandParser, exit_status
-from slowfast.runtime.distributed import is_main_process, launch_on_gpus, usable_gpus, world_size
+from slowfast.runtime.distributed import is_main_process, usable_gpus, world_size
 
 EXAMPLE = "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4"
 DESCRIPTION = f"""\
@@ -56,9 +56,4 @@ def main(arguments: Sequence[str], run: Callable[[ConfigNode], None]) -> int:
         logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
     # A mistake in the config is the same in every process.
     failed = exit_status(lambda: loaded.append(load(arguments)), quiet=not main_process)
-    return failed or exit_status(lambda: _start(loaded[0], run))
-
-
-def _start(cfg: ConfigNode, run: Callable[[ConfigNode], None]) -> None:
-    launch_on_gpus(cfg.NUM_GPUS)
-    run(cfg)
+    return failed or exit_status(lambda: run(loaded[0]))

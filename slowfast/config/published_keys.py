@@ -41,6 +41,8 @@ IGNORED_KEYS = frozenset(
 )
 
 CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM"
+# Data sets whose published networks were trained on B G R frames, and the key that published files do not set.
+BGR_DATASETS, BGR_KEY = frozenset({"sth"}), "DATA.REVERSE_INPUT_CHANNEL"
 CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
 OTHER_DECODERS = frozenset({"torchvision", "decord"})
 
@@ -88,6 +90,7 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
                 out.ignored.append(setting.key)
         else:
             out.settings.append(setting)
+    _note_channel_order(out)
     if checkpointing:
         _translate_checkpointing(checkpointing, out)
     return out
@@ -100,6 +103,15 @@ def _translate_value(setting: Setting, notes: list[str]) -> Setting:
     if setting.key in CLIP_KEYS and setting.raw in (None, "None", "null"):
         return replace(setting, raw=0.0)  # published: None for no clipping
     return setting
+
+
+def _note_channel_order(out: Translated) -> None:
+    keys = {setting.key for setting in out.settings}
+    for setting in out.settings:
+        if setting.key == "TRAIN.DATASET" and setting.raw in BGR_DATASETS and BGR_KEY not in keys:
+            out.notes.append(
+                f"published {setting.raw} weights were trained on B G R frames: set {BGR_KEY} True for them"
+            )
 
 
 def _translate_checkpointing(found: dict[str, Setting], out: Translated) -> None:

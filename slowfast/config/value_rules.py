@@ -78,11 +78,13 @@ FROM_0_BELOW_1 = frozenset(
     "MIXUP.LABEL_SMOOTH_VALUE SOLVER.MOMENTUM SOLVER.DAMPENING SOLVER.BETAS MORPH.DROP_DEPTH_RATE"
     " CONVMLP.DROP_DEPTH_RATE EAT.DROP_DEPTH_RATE EVMLP.DROPOUT_RATES EVENT2VEC.MASK_RATIO DVS.DROP".split()
 )
+MAX_WORKERS = 1024  # of a process; datasets/media_dataset.py has a table of them
 # Each rule: its keys, the test, and how it reads after "must be".
 RANGES = (
     (AT_LEAST_1, lambda x: x >= 1, "at least 1"),
     (AT_LEAST_0, lambda x: x >= 0, "at least 0"),
     (ABOVE_0, lambda x: x > 0, "above 0"),
+    (frozenset({"DATA_LOADER.NUM_WORKERS"}), lambda x: x <= MAX_WORKERS, f"at most {MAX_WORKERS}"),
     (FROM_0_TO_1, lambda x: 0 <= x <= 1, "from 0 to 1"),
     (FROM_0_BELOW_1, lambda x: 0 <= x < 1, "from 0 to below 1"),
 )

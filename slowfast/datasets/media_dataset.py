@@ -13,13 +13,13 @@ from typing import TypeVar
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from slowfast.config.value_rules import MAX_WORKERS
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.order import Key, balanced_order, epoch_order
 from slowfast.datasets.types import Failure, Record, Samples, TestMedium, TrainSample
 
 Medium = TypeVar("Medium", bound=TestMedium)
 
-MAX_WORKERS = 1024
 # Columns of the table that says what each worker is doing.
 PLACE, PROCESS, SINCE = range(3)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from slowfast.config.nearest import nearest_name
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.auto_augment import is_auto_augment, parse_auto_augment
 from slowfast.datasets.color_jitter import draw_color_jitter
@@ -97,8 +98,11 @@ class TrainTransform:
 
     def _check(self) -> None:
         if self.interpolation not in (*INTERPOLATIONS, "random"):
-            choices = ", ".join([*INTERPOLATIONS, "random"])
-            raise ConfigError(f"AUG.INTERPOLATION {self.interpolation!r} is unknown; use one of {choices}")
+            names = [*INTERPOLATIONS, "random"]
+            near = nearest_name(self.interpolation, names)
+            raise ConfigError(
+                f"AUG.INTERPOLATION: there is no {self.interpolation!r}; the nearest is {near} (of {', '.join(names)})"
+            )
         if bool(self.scales_relative) != bool(self.aspect_relative):
             raise ConfigError(
                 "DATA.TRAIN_JITTER_SCALES_RELATIVE and DATA.TRAIN_JITTER_ASPECT_RELATIVE belong together; "

@@ -18,7 +18,7 @@ from slowfast.event_driven.mode import on_videos
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
 from slowfast.report.tables import files_table, results_table
-from slowfast.runtime.distributed import World, join, leave, usable_gpus
+from slowfast.runtime.distributed import World, gpus_to_launch_on, join, launch_on, leave, usable_gpus
 from slowfast.runtime.logging import get_logger, start_logging, stop_logging
 from slowfast.runtime.memory import keep_freed_memory
 from slowfast.runtime.unfinished import write_whole
@@ -28,7 +28,12 @@ def run(cfg: ConfigNode) -> None:
     """Do what the frozen config says; raises UserError for what is the user's to mend.
 
     Indices are read before any network is built or worker started. A run stopped by SIGTERM saves and returns.
+    Several GPUs get a process each; this one then does not return.
     """
+    if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
+        if not on_videos(cfg):
+            _read_indices(cfg, World())  # a mistake in them is told here, once, with its own exit status
+        launch_on(gpus)
     output = Path(cfg.OUTPUT_DIR)
     output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -46,7 +51,7 @@ def run(cfg: ConfigNode) -> None:
 
 
 def _train_and_test(cfg: ConfigNode, world: World) -> None:
-    data = _read_indices(cfg, world)
+    data = world.agreed(lambda: _read_indices(cfg, world))
     finished = True
     if data.train is not None and data.val is not None:
         finished = _train(cfg, world, data.train, data.val)
@@ -65,8 +70,11 @@ def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
     )
     get_logger().info(f"{world.size} process{'es' if world.size > 1 else ''} on {where}; results in {output}")
     there = usable_gpus(cfg.NUM_GPUS)
-    if cfg.NUM_GPUS > there:
-        get_logger().warning(f"NUM_GPUS is {cfg.NUM_GPUS}, this machine has {there}: using {there or 'the CPU'}")
+    on_cpu = world.device.type == "cpu"
+    if cfg.NUM_GPUS > there or (cfg.NUM_GPUS and on_cpu):
+        enough = f" for {world.size} processes" if there else ""
+        using = "the CPU" if on_cpu else there
+        get_logger().warning(f"NUM_GPUS is {cfg.NUM_GPUS}, this machine has {there}{enough}: using {using}")
 
 
 @dataclass(frozen=True)

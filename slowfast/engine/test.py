@@ -59,7 +59,7 @@ def evaluate_videos(
 ) -> tuple[list[VideoPrediction], Pace]:
     """Predictions of all processes in the order of the index file, and this process's pace.
 
-    `videos` are this process's; the ledger ends up with the failures of all; `show` gets the first batch.
+    `videos` are this process's; the main one's ledger ends up with the failures of all; `show` gets the first batch.
     """
     forward = ClipForward.from_config(cfg, world.device, split)
     ensemble = Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)
@@ -70,7 +70,9 @@ def evaluate_videos(
         results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress, show)
     finally:
         progress.close()
-    ledger.add(world.gather(ledger.all))
+    failures = world.gather(ledger.all)
+    if world.is_main:
+        ledger.add(failures)
     predictions = world.gather([prediction_of(result) for result in results])
     return sorted(predictions, key=lambda prediction: prediction.index), pace
 
@@ -85,7 +87,7 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
 
 def test(cfg: ConfigNode, world: World, dataset: TestMedia) -> tuple[TestReport, list[VideoPrediction]]:
     """Test the weights that `load_test_checkpoint` finds; results in OUTPUT_DIR and as figures and predictions."""
-    model = network_to_test(cfg, world.device)
+    model = world.agreed(lambda: network_to_test(cfg, world.device))
     if cfg.EVENT.ENABLE and isinstance(model, FramewiseVideo):
         model = EventDrivenClips.from_config(cfg, model)
     loader = views_loader(cfg, world, dataset)

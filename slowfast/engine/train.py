@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -44,8 +43,6 @@ from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 from slowfast.runtime.stop_signal import StopSignal
 
-Item = TypeVar("Item")
-
 
 class Trainer:
     """Trains the configured network and leaves its checkpoints and metrics in OUTPUT_DIR."""
@@ -74,7 +71,7 @@ class Trainer:
 
     def run(self) -> bool:
         """Train from where the last checkpoint left off to the last epoch; False when SIGTERM came before."""
-        self._start()
+        self.world.agreed(self._start)
         at = self.state.at
         self.log, self.board, self.progress = self._open_reports()
         self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
@@ -121,7 +118,8 @@ class Trainer:
                 self.progress.advance(self.note)
                 if self.world.any(self.stop.seen):
                     raise Interrupted
-        self._note(ledger, self.world.gather(ledger.all))
+        failures = self.world.gather(ledger.all)
+        self.world.agreed(lambda: self._note(ledger, failures if self.world.is_main else []))
         if ledger.all and self.world.is_main:
             write_failed(ledger.all, self.output / "failed_train.csv")
 
@@ -143,8 +141,10 @@ class Trainer:
             recompute_statistics(model, self._statistics_batches(), self.world)
         ledger = FailureLedger(len(self.val_loader.dataset))
         with self.val_loader.watched():
-            videos = self._until_stopped(self.val_loader)
+            videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
             predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
+        if self.world.any(self.stop.seen):  # agreed upon only now: processes have not as many videos
+            raise Interrupted
         figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
         row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **figures}
         row |= {"videos": len(predictions), "failed": len(ledger.lost), "seconds": round(pace.data + pace.compute, 3)}
@@ -165,22 +165,18 @@ class Trainer:
         self.loader.batches.start_at(self.state.at.epoch)
         count = self.cfg.BN.NUM_BATCHES_PRECISE
         with self.loader.watched():
-            for batch in self._until_stopped(itertools.islice(self.loader, count)):
+            for batch in itertools.islice(self.loader, count):
+                if self.world.any(self.stop.seen):
+                    raise Interrupted
                 yield self.forward.prepare(batch.clips)
-
-    def _until_stopped(self, items: Iterable[Item]) -> Iterator[Item]:
-        for item in items:
-            if self.stop.seen:
-                raise Interrupted
-            yield item
 
     def _note(self, ledger: FailureLedger, failures: Sequence[Failure]) -> None:
         ledger.add(failures)
         complaint = ledger.complaint(self.cfg.DATA.MAX_FAILED)
         if complaint is not None:
-            path = self.output / "failed_train.csv"
+            path = self.output / f"failed_train{f'_{self.world.rank}' if self.world.rank else ''}.csv"
             write_failed(ledger.all, path)
-            raise DataError(f"{complaint} (the whole list: {path})")
+            raise DataError(f"{complaint} (the whole list{' of one process' if self.world.size > 1 else ''}: {path})")
 
     def _save(self) -> None:
         self.watch.check()

@@ -83,6 +83,7 @@ class LiveReading:
         self.mistake: BaseException | None = None
         self._transform, self._limit, self._kept = transform, limit, 0
         self._reconnect, self._arrived = reconnect, arrived
+        self._ended_at = -1  # tick of the last frame
         self._frames: deque[tuple[int, np.ndarray]] = deque()
         self._room, self._lock = room, threading.Lock()
         self._stop, self._done = threading.Event(), False
@@ -131,10 +132,12 @@ class LiveReading:
             try:
                 self.video = video
                 self._arrived.set()
-                for frame in crops(video, self._transform, self._limit and self._limit - self._kept):
+                first = self._ended_at + 1  # of a source that was opened again
+                for tick, image in crops(video, self._transform, self._limit and self._limit - self._kept):
                     if self._stop.is_set():
                         return
-                    self._keep(frame)
+                    self._ended_at = first + tick
+                    self._keep((first + tick, image))
                 self.error = video.missing
             finally:
                 video.close()

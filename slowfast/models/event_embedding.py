@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from slowfast.config.nearest import nearest_name
 from slowfast.errors import ConfigError
 from slowfast.models.neighbour_sums import Neighbours, neighbour_sums
 
@@ -240,9 +241,9 @@ def build_embedding(name: str, grid: Grid, width: int) -> EventEmbedding:
         return PLAIN[name](grid, width)
     match = re.fullmatch(r"(.+)-(\d+)-(\d+)", name)
     if match is None or match[1] not in WITH_NEIGHBOURS or int(match[3]) < 1:
-        forms = ", ".join([*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBOURS)])
+        forms = [*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBOURS)]
         raise ConfigError(
-            f"EVENT2VEC.EMBED {name!r} is none of {forms}; n is the number of neighbours on each side, k their "
-            "distance (at least 1), such as neighbor1d-naive2d-2-1"
+            f"EVENT2VEC.EMBED: there is no {name!r}; the nearest is {nearest_name(name, forms)} "
+            f"(of {', '.join(forms)}; n: neighbours on each side, k: their distance, such as neighbor1d-naive2d-2-1)"
         )
     return WITH_NEIGHBOURS[match[1]](grid, width, int(match[2]), int(match[3]))

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from slowfast.errors import UserError
+from slowfast.errors import ToldElsewhere, UserError
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -16,13 +16,13 @@ DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 def exit_status(work: Callable[[], int | None], *, quiet: bool = False, interrupted: str = "interrupted") -> int:
     """Do the work; its exit status: what it returns (None: 0), 2 for a UserError, 1 for any other exception.
 
-    A UserError is told on stderr in its own words, unless `quiet`: another process tells it. Any other exception is
-    told with its traceback, Ctrl-C (130) in the words of `interrupted`.
+    A UserError is told on stderr in its own words, unless `quiet` or ToldElsewhere: another process tells it. Any other
+    exception is told with its traceback, Ctrl-C (130) in the words of `interrupted`.
     """
     try:
         return work() or DONE
     except UserError as error:
-        if not quiet:
+        if not (quiet or isinstance(error, ToldElsewhere)):
             print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_MISTAKE
     except KeyboardInterrupt:

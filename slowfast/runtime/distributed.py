@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from slowfast.errors import ToldElsewhere, UserError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,19 @@ class World:
         dist.all_gather_object(parts, list(items), group=self.gloo)
         return [item for part in parts for item in part]
 
+    def agreed(self, work: Callable[[], Result]) -> Result:
+        """What work that every process does gives. Where it raises UserError in any, all raise; the main one tells."""
+        if self.size == 1:
+            return work()
+        result, mistakes = [], []
+        try:
+            result.append(work())
+        except UserError as error:
+            mistakes.append(str(error))
+        if mistakes := self.gather(mistakes):
+            raise (UserError if self.is_main else ToldElsewhere)("; ".join(dict.fromkeys(mistakes)))
+        return result[0]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
@@ -77,12 +94,13 @@ def usable_gpus(num_gpus: int) -> int:
 def join(num_gpus: int) -> World:
     """Join the other processes of the run.
 
-    Under torchrun each process takes the GPU of its local rank; without enough GPUs all work on the CPU.
+    Under torchrun each process takes the GPU of its local rank, also where num_gpus (unless 0) is less than there are
+    processes; without enough GPUs all work on the CPU.
     """
     size, rank = world_size(), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    gpus = usable_gpus(num_gpus)
+    gpus = usable_gpus(max(num_gpus, local_size) if num_gpus else 0)
     on_gpu = gpus > 0 and gpus >= local_size
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
@@ -100,10 +118,13 @@ def leave(world: World) -> None:
         dist.destroy_process_group()
 
 
-def launch_on_gpus(num_gpus: int) -> None:
-    """Replace this process by one per GPU where several were asked for and nobody launched them yet."""
+def gpus_to_launch_on(num_gpus: int) -> int:
+    """How many processes are still to be started, one a GPU; 0 where one is enough or torchrun did it."""
     gpus = usable_gpus(num_gpus)
-    if "RANK" in os.environ or gpus < 2:
-        return
+    return 0 if "RANK" in os.environ or gpus < 2 else gpus
+
+
+def launch_on(gpus: int) -> None:
+    """Replace this process by one per GPU."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
     os.execv(sys.executable, [*torchrun, *sys.argv])

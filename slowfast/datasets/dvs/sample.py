@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from slowfast.config.nearest import nearest_name
 from slowfast.errors import ConfigError
 
 Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # of n, k and a generator
@@ -64,7 +65,11 @@ def get_sampler(name: str) -> Sampler:
         return SAMPLERS[name]
     match = re.fullmatch(rf"{CHUNKS}_(\d+)", name)
     if match is None or int(match[1]) < 1:
-        raise ConfigError(f"DVS.SAMPLER {name!r} is none of {', '.join(SAMPLERS)}, {CHUNKS}_n (n events a chunk)")
+        names = [*SAMPLERS, f"{CHUNKS}_n"]
+        raise ConfigError(
+            f"DVS.SAMPLER: there is no {name!r}; the nearest is {nearest_name(name, names)} (of {', '.join(names)}; "
+            "n: events a chunk)"
+        )
     return functools.partial(random_chunk_sample, chunk=int(match[1]))
 
 
