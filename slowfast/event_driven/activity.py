@@ -35,7 +35,7 @@ class Agreement:
     def between(cls, logits: torch.Tensor, whole: torch.Tensor) -> Agreement:
         """Logits (K, C) against the whole network's."""
         error = (logits - whole).abs().double() / whole.abs().amax(1, keepdim=True).clamp_min(1e-12)
-        same = logits.argmax(1) == whole.argmax(1)
+        same = (logits.argmax(1) == whole.argmax(1)) & error.isfinite().all(1)  # no number agrees with nothing
         return cls(same.cpu().numpy(), error.mean(1).cpu().numpy(), error.amax(1).cpu().numpy())
 
 

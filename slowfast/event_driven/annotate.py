@@ -5,9 +5,9 @@ K frames of each of S videos, n x n patches of the first stage, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -17,7 +17,7 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.event_driven.feed import Batch, Opened
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.sources import Source
+from slowfast.event_driven.sources import Source, reason
 from slowfast.predict.annotate import NAME_ROOM
 from slowfast.predict.media import target_files
 from slowfast.report.annotate import VideoFile, draw_lines, even_sides
@@ -32,9 +32,11 @@ FOLDER = "annotated"
 class AnnotatedVideos:
     """The files that are being written, one a video; none without `targets`."""
 
-    def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str]) -> None:
+    def __init__(
+        self, network: PatchNetwork, sources: Sequence[Source], targets: dict[int, Path], names: Sequence[str]
+    ) -> None:
         """targets: of each source's index; names: of the classes."""
-        self.network, self.targets, self.names = network, targets, names
+        self.network, self.sources, self.targets, self.names = network, sources, targets, names
         self._open: dict[int, VideoFile] = {}
 
     @classmethod
@@ -44,7 +46,8 @@ class AnnotatedVideos:
         """As EVENT.ANNOTATE says, in a folder of OUTPUT_DIR."""
         records = [source.record for source in sources if cfg.EVENT.ANNOTATE]
         files = target_files(records, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4")
-        return cls(network, {record.index: file for record, file in zip(records, files, strict=True)}, names)
+        targets = {record.index: file for record, file in zip(records, files, strict=True)}
+        return cls(network, sources, targets, names)
 
     @property
     def written(self) -> dict[str, Path]:
@@ -56,18 +59,20 @@ class AnnotatedVideos:
         """A video begins."""
         index = opened.source.record.index
         if index in self.targets:
-            self._open[index] = VideoFile(self.targets[index], opened.rate, opened.time_base)
+            with _told(opened.source):
+                self._open[index] = VideoFile(self.targets[index], opened.rate, opened.time_base)
 
     def write(self, batch: Batch, logits: torch.Tensor) -> None:
         """The next frames of some videos and their logits (K, S, C)."""
         for s, source in enumerate(batch.sources):
             if (file := self._open.get(source.record.index)) is None:
                 continue
-            try:
+            written = False
+            with _told(source):
                 self._write(file, batch, s, logits[:, s])
-            except av.FFmpegError as error:
-                get_logger().warning(f"{source.record.name} cannot be annotated: {error}")
-                self._open.pop(source.record.index).__exit__(type(error))
+                written = True
+            if not written:
+                self._end(source, whole=False)
 
     def _write(self, file: VideoFile, batch: Batch, s: int, logits: torch.Tensor) -> None:
         for k, tick in enumerate(batch.ticks[s]):
@@ -82,15 +87,29 @@ class AnnotatedVideos:
 
     def close(self, source: Source) -> None:
         """A video has ended."""
+        self._end(source, whole=True)
+
+    def _end(self, source: Source, whole: bool) -> None:
         if (file := self._open.pop(source.record.index, None)) is not None:
-            file.__exit__(None)
+            with _told(source, whole):
+                file.__exit__(None if whole else RuntimeError)
 
     def __enter__(self) -> AnnotatedVideos:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        for file in self._open.values():
-            file.__exit__(*error)  # without an error: what was looked at until now is whole
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        for source in self.sources:
+            self._end(source, whole=error is None)  # what was looked at until now is whole
+
+
+@contextmanager
+def _told(source: Source, aloud: bool = True) -> Iterator[None]:
+    """What a disk or FFmpeg does not take ends this file, not the run."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        if aloud:
+            get_logger().warning(f"{source.record.name} cannot be annotated: {reason(error)}")
 
 
 def draw_patches(image: np.ndarray, changed: np.ndarray) -> np.ndarray:

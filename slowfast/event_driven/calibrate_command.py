@@ -60,6 +60,10 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
         raise UserError("calibration goes over videos frame by frame: leave MODEL.FRAMEWISE empty")
     if out.absolute() == Path(chosen.cfg).absolute() or out.is_dir():
         raise UserError(f"--out {out}: choose another file; the new config builds on the one of --cfg")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({(error.strerror or '').lower()})") from error
     sources = find_files(chosen.videos, cfg.DATA.DECODING_THREADS)
     calibration = Calibration(cfg, join(cfg.NUM_GPUS).device, sources)
     frames = sum(map(len, calibration.videos))
@@ -107,5 +111,5 @@ def calibrated_yaml(cfg: ConfigNode, base: Path, out: Path, best: Candidate, goa
         f"# top-1 as the whole network's on {of.top1_agreement:.2f} %, logit error {of.logit_error_mean:.2g}, "
         f"{of.macs_saved:.1f} % of the multiply-adds saved.\n"
     )
-    where = os.path.relpath(base.absolute(), out.absolute().parent)
+    where = os.path.relpath(base.resolve(), out.parent.resolve())
     return header + yaml.safe_dump({"_BASE_": where, "EVENT": event}, sort_keys=False)

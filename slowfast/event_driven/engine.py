@@ -124,17 +124,17 @@ class EventDrivenInference:
 
     @torch.inference_mode()
     def __call__(self, frame: torch.Tensor, stream: Hashable = _DEFAULT_STREAM) -> FrameResult:
-        """The next frame (1, 3, side, side) of a stream, which starts with its first frame."""
-        self.network.check(frame)
+        """The next frame (1, 3, side, side) of a stream, which starts with its first frame.
+
+        Raises ConfigError for a frame of another size or kind, which then changes nothing.
+        """
+        self._check_frame(frame)
         results = self._advance(frame[None], [stream])
         return FrameResult(results.logits[0], results.active[0, 0].tolist(), int(results.macs[0, 0]))
 
     @torch.inference_mode()
     def run(self, frames: torch.Tensor, streams: Sequence[Hashable] = (_DEFAULT_STREAM,)) -> Results:
-        """The next K frames of each of S streams at once: (K, S, 3, side, side)."""
-        self.network.check(frames)
-        if frames.ndim != 5 or frames.shape[1] != len(streams) or len(set(streams)) < len(streams):
-            raise ValueError(f"frames {tuple(frames.shape)} of {len(streams)} streams: want (K, S, 3, H, W), each once")
+        """The next K frames of each of S streams at once: (K, S, 3, side, side). Raises as `detect`."""
         return self._advance(frames, list(streams))
 
     def step(self, frames: Mapping[Hashable, torch.Tensor]) -> tuple[dict[Hashable, FrameResult], dict[Hashable, str]]:
@@ -145,7 +145,7 @@ class EventDrivenInference:
         wrong: dict[Hashable, str] = {}
         for stream, frame in frames.items():
             try:
-                self.network.check(frame)
+                self._check_frame(frame)
             except ConfigError as error:
                 wrong[stream] = str(error)
         streams = [stream for stream in frames if stream not in wrong]
@@ -159,8 +159,12 @@ class EventDrivenInference:
     def detect(self, frames: torch.Tensor, streams: Sequence[Hashable]) -> Changes:
         """The first half of `run`, which may be called ahead of the second in another thread, in the same order.
 
-        On a GPU both halves belong on the same CUDA stream, as they are unless told otherwise.
+        On a GPU both halves belong on the same CUDA stream, as they are unless told otherwise. Raises ConfigError for
+        frames of another size or kind and ValueError where they do not suit the streams; nothing has changed then.
         """
+        self.network.check(frames)
+        if frames.ndim != 5 or not len(frames) or not len(streams) == len(set(streams)) == frames.shape[1] > 0:
+            raise ValueError(f"frames {tuple(frames.shape)} of {len(streams)} streams: want (K, S, 3, H, W), each once")
         with torch.inference_mode():
             frames = frames.to(self.network.device, torch.float32)
             return self.detector(frames, [self._slot(stream) for stream in streams])
@@ -196,7 +200,10 @@ class EventDrivenInference:
 
     @torch.inference_mode()
     def restore(self, state: StreamState, stream: Hashable = _DEFAULT_STREAM) -> None:
-        """Let a stream, new or not, go on from what `save` gave."""
+        """Let a stream, new or not, go on from what `save` gave. Raises ValueError for the state of another network."""
+        wanted = [self.detector.references.shape[1:], *(rows.shape for rows in self.features.start)]
+        if wanted != [tensor.shape for tensor in (state.reference, *state.rows)]:
+            raise ValueError("the state is that of another network: its patches, widths or classes differ")
         slot = self._slot(stream)
         self.detector.seen[slot] = state.frames
         self.detector.references[slot] = state.reference
@@ -216,6 +223,11 @@ class EventDrivenInference:
     def streams(self) -> list[Hashable]:
         """The open streams."""
         return list(self._slots.of)
+
+    def _check_frame(self, frame: torch.Tensor) -> None:
+        self.network.check(frame)
+        if frame.ndim != 4 or len(frame) != 1:
+            raise ConfigError(f"a frame is (1, 3, {self.network.side}, {self.network.side}), not {tuple(frame.shape)}")
 
     def _advance(self, frames: torch.Tensor, streams: list[Hashable]) -> Results:
         return self.compute(self.detect(frames, streams))

@@ -40,6 +40,7 @@ class Opened:
     source: Source
     rate: Fraction  # frames a second, nominal
     time_base: Fraction  # seconds of a tick
+    began: float  # reading of the clock before anything of it was read
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Feed:
         """
         self.engine, self.transform, self.forward = engine, transform, forward
         self.streams, self.chunk, self.limit, self.reconnect = streams, chunk, limit, reconnect
+        self.left: list[Failure] = []  # once `messages` has ended: of videos that had not, what is wrong with them
+        self._announced: set[int] = set()
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
         self._stop, self._arrived, self._taken = threading.Event(), threading.Event(), threading.Event()
 
@@ -133,10 +136,10 @@ class Feed:
             until = time.monotonic() + _JOIN / 2  # for all together
             for reading in readings:
                 reading.close(max(until - time.monotonic(), 0))
+            self.left = [failure for reading in readings if (failure := self._failure_of(reading)) is not None]
 
     def _read_all(self, waiting: deque[Source], readings: list[Reading]) -> None:
         """readings: those that are open are kept there."""
-        announced: set[int] = set()
         while (waiting or readings) and not self._stop.is_set():
             self._arrived.clear()
             if any(reading.source.live for reading in readings):
@@ -144,13 +147,9 @@ class Feed:
             while waiting and len(readings) < self.streams:
                 readings += self._open(waiting.popleft())
             for reading in readings:
+                self._announce(reading)
                 reading.fill(self.chunk)
-                if reading.mistake is not None:
-                    raise reading.mistake
-                index = reading.source.record.index
-                if reading.video is not None and index not in announced:
-                    announced.add(index)
-                    self._put(Opened(reading.source, reading.video.rate, reading.video.time_base))
+                self._announce(reading)  # a camera that has been opened meanwhile
             self._send(readings)
             ended = [reading for reading in readings if reading.ended]
             for reading in ended:
@@ -171,19 +170,31 @@ class Feed:
         if source.live:
             room = _ROOM * self.chunk
             return [LiveReading(source, self.transform, self.limit, room, self.reconnect, self._arrived)]
+        began = time.perf_counter()
         try:
             video = source.open()
         except VIDEO_ERRORS as error:
             self._put(Closed(source, _failure(source, reason(error), lost=True)))
             return []
-        return [FileReading(source, video, crops(video, self.transform, self.limit), self._stop.is_set)]
+        return [FileReading(source, video, crops(video, self.transform, self.limit), self._stop.is_set, began)]
+
+    def _announce(self, reading: Reading) -> None:
+        index = reading.source.record.index
+        if reading.video is not None and index not in self._announced:
+            self._announced.add(index)
+            self._put(Opened(reading.source, reading.video.rate, reading.video.time_base, reading.began))
 
     def _close(self, reading: Reading) -> None:
         reading.close(_JOIN)
+        if reading.mistake is not None:
+            raise reading.mistake
         self.engine.reset(reading.source.record.index)
+        self._put(Closed(reading.source, self._failure_of(reading)))
+
+    @staticmethod
+    def _failure_of(reading: Reading) -> Failure | None:
         error = reading.error or (None if reading.seen else "no frame can be decoded")
-        failure = _failure(reading.source, error, lost=not reading.seen) if error else None
-        self._put(Closed(reading.source, failure))
+        return _failure(reading.source, error, lost=not reading.seen) if error else None
 
     def _send(self, readings: list[Reading]) -> None:
         """The frames read of all videos: as many of each at once as the shortest still has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,8 +141,11 @@ def _rounded(of: Figures) -> dict[str, Any]:
     }
 
 
-def _digits(value: float) -> float:
-    return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+def _digits(value: float) -> float | None:
+    """None for what is no number: JSON has no NaN."""
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def _write_videos(report: RunReport, path: Path) -> None:
@@ -169,7 +173,7 @@ def _draw(report: RunReport, folder: Path) -> dict[str, Path]:
             note = f"{of.frames} frames, {of.macs_saved:.1f} % of the multiply-adds saved"
             heat = times.cpu().numpy() / of.frames
             draw_activity(report.pictures[record.index], heat, starts, shares, record.path.name, note, picture)
-    except PlotsUnavailable as error:
+    except (PlotsUnavailable, OSError) as error:
         get_logger().warning(f"no pictures of the activity: {error}")
         return {}
     return {"activity over time and place": folder}

@@ -6,6 +6,7 @@ Each camera has a thread of its own, so that a slow or silent one does not hold 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ class FileReading:
     video: OpenVideo
     crops: Generator[tuple[int, np.ndarray]]
     stopped: Callable[[], bool]
+    began: float  # reading of the clock before it was opened
     next: list[tuple[int, np.ndarray]] = field(default_factory=list)
     seen: int = 0
     dropped: int = 0  # never
@@ -71,7 +73,7 @@ class LiveReading:
         reconnect: float,
         arrived: threading.Event,
     ) -> None:
-        """limit: frames to read at most, 0: all; room: that wait at most; arrived: set when anything has happened.
+        """limit: frames to take at most, 0: all; room: that wait at most; arrived: set when anything has happened.
 
         reconnect: seconds until it is opened again when it has ended in any way, 0: never.
         """
@@ -81,7 +83,8 @@ class LiveReading:
         self.seen, self.dropped = 0, 0
         self.error: str | None = None
         self.mistake: BaseException | None = None
-        self._transform, self._limit, self._kept = transform, limit, 0
+        self.began = time.perf_counter()
+        self._transform, self._limit = transform, limit
         self._reconnect, self._arrived = reconnect, arrived
         self._ended_at = -1  # tick of the last frame
         self._frames: deque[tuple[int, np.ndarray]] = deque()
@@ -92,14 +95,17 @@ class LiveReading:
 
     def fill(self, count: int) -> None:
         """Take the frames that are there, `count` at most."""
+        wanted = min(count, self._limit - self.seen) if self._limit else count
         with self._lock:
-            self.next = [self._frames.popleft() for _ in range(min(count, len(self._frames)))]
+            self.next = [self._frames.popleft() for _ in range(min(wanted, len(self._frames)))]
         self.seen += len(self.next)
+        if self.seen == self._limit > 0:
+            self.stop()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
-        return self._done and not self._frames
+        """Whether nothing more will be taken."""
+        return self.seen == self._limit > 0 or (self._done and not self._frames)
 
     def stop(self) -> None:
         """Read no more."""
@@ -114,7 +120,7 @@ class LiveReading:
         torch.set_num_threads(1)  # of this thread: the cameras share the cores
         try:
             self._read_once()
-            while self._reconnect and not (self._stop.is_set() or self._kept == self._limit > 0):
+            while self._reconnect and not self._stop.is_set():
                 why = self.error or "it ended"
                 get_logger().warning(f"{self.source.record.name}: {why}; opened again in {self._reconnect:g} seconds")
                 if not self._stop.wait(self._reconnect):
@@ -130,10 +136,12 @@ class LiveReading:
         try:
             video = self.source.open()
             try:
-                self.video = video
+                if self.video is None:
+                    self.began = time.perf_counter()
+                self.video, self.error = video, None
                 self._arrived.set()
                 first = self._ended_at + 1  # of a source that was opened again
-                for tick, image in crops(video, self._transform, self._limit and self._limit - self._kept):
+                for tick, image in crops(video, self._transform, 0):
                     if self._stop.is_set():
                         return
                     self._ended_at = first + tick
@@ -145,7 +153,6 @@ class LiveReading:
             self.error = reason(error)
 
     def _keep(self, frame: tuple[int, np.ndarray]) -> None:
-        self._kept += 1
         with self._lock:
             if len(self._frames) == self._room:
                 self._frames.popleft()

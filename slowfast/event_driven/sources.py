@@ -6,7 +6,7 @@ H x W pixels of a frame, S pixels of a crop's side.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -191,9 +191,7 @@ class FileFrames:
 
 
 class StreamFrames:
-    """The frames of a stream that FFmpeg opens by its address."""
-
-    missing = None
+    """The frames of a stream that FFmpeg opens by its address; packets that cannot be decoded are left out."""
 
     def __init__(self, address: str) -> None:
         try:
@@ -206,14 +204,28 @@ class StreamFrames:
         rate = self._container.streams.video[0].average_rate
         self.rate = Fraction(rate) if rate else Fraction(_USUAL_RATE)
         self.time_base = 1 / self.rate
+        self._bad, self._first_error = 0, ""  # packets that cannot be decoded
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         convert = RgbConverter()
         try:
-            for number, frame in enumerate(self._container.decode(video=0)):
+            frames = (frame for packet in self._container.demux(video=0) for frame in self._decoded(packet))
+            for number, frame in enumerate(frames):
                 yield number, convert(frame)
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"the stream broke off ({_of_stream(error)})") from error
+
+    def _decoded(self, packet: av.Packet) -> Sequence[av.VideoFrame]:
+        try:
+            return packet.decode()
+        except av.FFmpegError as error:
+            self._bad += 1
+            self._first_error = self._first_error or reason(error).lower()
+            return []
+
+    @property
+    def missing(self) -> str | None:
+        return f"{self._bad} packets cannot be decoded ({self._first_error})" if self._bad else None
 
     def close(self) -> None:
         self._container.close()
@@ -227,7 +239,7 @@ def _of_stream(error: av.FFmpegError | OSError) -> str:
 class CameraFrames:
     """The frames of a camera of this machine."""
 
-    missing = None
+    missing: str | None = None
 
     def __init__(self, number: int) -> None:
         level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the error below says it

@@ -88,6 +88,8 @@ class VideoRun:
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
         self._warm_up()
         self.ledger.add(self.sources.refused)
+        if not event.FRAME_LOG:
+            self.log.path.unlink(missing_ok=True)  # an older run's
         how = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT
         feed = Feed(self.engine, centre_crop(self.cfg), forward, *how)
         count = len(self.sources.videos)
@@ -99,6 +101,7 @@ class VideoRun:
             at_end.enter_context(self.annotated)
             for message in feed.messages(self.sources.videos, stopped):
                 self._take(message, progress)
+            self.ledger.add(feed.left)
         if stopped():
             get_logger().warning("stopped: the report is of what was done until now")
         return self._report(finished=True)
@@ -111,7 +114,7 @@ class VideoRun:
 
     def _take(self, message: Message, progress: Progress) -> None:
         if isinstance(message, Opened):
-            self.activity[message.source.record.index] = VideoActivity(message.source.record.name, time.perf_counter())
+            self.activity[message.source.record.index] = VideoActivity(message.source.record.name, message.began)
             self.time_bases[message.source.record.index] = message.time_base
             self.annotated.open(message)
         elif isinstance(message, Batch):
@@ -153,7 +156,8 @@ class VideoRun:
             self.watch(batch)
         for s, source in enumerate(batch.sources):
             video = self.activity[source.record.index]
-            self.pictures.setdefault(source.record.index, batch.images[0, s])
+            if source.record.index not in self.pictures:
+                self.pictures[source.record.index] = batch.images[0, s].clone()  # not the whole batch
             its = whole[:, s] if whole is not None else None
             rows = video.add(
                 results.active[:, s], results.macs[:, s], batch.changes.mask[:, s], results.logits[:, s], its

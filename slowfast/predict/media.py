@@ -19,6 +19,7 @@ from slowfast.models.inputs import IMAGES
 from slowfast.prepare.convert_events import READERS as RAW_READERS
 
 UNLABELLED = -1
+LONGEST_NAME = 150  # bytes, without a suffix, of files that are named as a medium is; systems take some 250
 IMAGE, VIDEO, RECORDING, RAW = "image", "video", "event recording", "raw event recording"
 SUFFIXES = {
     RAW: frozenset(RAW_READERS),
@@ -122,7 +123,11 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
 
 def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
     before = found.count
-    for inner, folders, names in os.walk(folder):
+
+    def closed(error: OSError) -> None:
+        found.refuse(Path(error.filename), f"the folder cannot be looked into ({(error.strerror or '').lower()})")
+
+    for inner, folders, names in os.walk(folder, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         place = Path(inner)
         files = [place / name for name in sorted(names) if not name.startswith(".")]
@@ -162,11 +167,16 @@ def count_frames(names: Iterable[str], template: str) -> int:
 
 
 def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[Path]:
-    """A file in `folder` for what is made of each record: named as the medium is, numbered where two would be one."""
+    """A file in `folder` for what is made of each record: named as the medium is, numbered where two would be one.
+
+    Names are cut at LONGEST_NAME bytes, as addresses of streams may be longer than disks allow.
+    """
     taken: set[str] = set()
     targets = []
     for record in records:
         stem = record.path.name if record.frames is not None else record.path.stem
+        if len(os.fsencode(stem)) > LONGEST_NAME:
+            stem = os.fsencode(stem)[:LONGEST_NAME].decode(errors="ignore")
         name, number = f"{stem}{suffix}", 1
         while name.lower() in taken:
             number += 1

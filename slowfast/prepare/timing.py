@@ -30,15 +30,20 @@ def choose_timing(times: np.ndarray, fps: float, most_fps: float | None) -> Timi
     Above `most_fps` (None: no limit) the video is resampled to it: at each instant the frame then on show. Else every
     frame is kept, at a constant rate where none is shown more than half a frame early or late.
     """
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = _simple(fps)
     if most_fps is not None and fps > most_fps:
-        return _resampled(times, rate, Fraction(most_fps).limit_denominator(1001))
+        return _resampled(times, rate, _simple(most_fps))
     order = np.arange(len(times))
     if np.abs(times - order / fps).max(initial=0) <= 0.5 / fps:
         return Timing(rate, 1 / rate, order, order)
     ticks = np.round(times * VARIABLE_RATE_TICKS).astype(np.int64)
     ticks = np.maximum.accumulate(ticks - order) + order  # strictly ascending
     return Timing(rate, Fraction(1, VARIABLE_RATE_TICKS), order, ticks)
+
+
+def _simple(rate: float) -> Fraction:
+    """A rate above 0 as a fraction of small numbers: 30000/1001, 1/3600."""
+    return Fraction(rate).limit_denominator(1001) if rate >= 1 else 1 / Fraction(1 / rate).limit_denominator(1001)
 
 
 def _resampled(times: np.ndarray, rate: Fraction, target: Fraction) -> Timing:

@@ -50,7 +50,7 @@ def evenly(length: int, most: int) -> np.ndarray:
 
 def label_text(name: str, room: int = 40) -> str:
     """A name as it can be drawn: one line, at most `room` characters, no formula signs."""
-    line = " ".join(name.split())
+    line = " ".join(name.encode(errors="replace").decode().split())  # names of files need not be valid text
     if len(line) > room:
         line = line[: room - 3].rstrip() + "..."
     return line.replace("$", r"\$")

@@ -1,0 +1,188 @@
+"""What goes wrong with a video, a disk or a network, and what is left of the run then."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from slowfast.config.load import load_config
+from slowfast.datasets.types import Record
+from slowfast.errors import DataError
+from slowfast.event_driven.reading import LiveReading
+from slowfast.event_driven.sources import Source, Sources, StreamFrames, find_sources
+from slowfast.event_driven.videos import run_on_videos
+from slowfast.models.build import build_model
+from tests.event_driven.made_videos import CPU, Made, by_name, frame_rows, live_sources, video_run
+from tests.event_driven.settings import EMPTY, on_videos
+from tests.video_files import write_video
+
+SMALL = (48, 64)
+
+
+def test_a_film_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", 9, size=SMALL)
+    (tmp_path / "out" / "annotated" / "a.mp4").mkdir(parents=True)  # in its way
+    with caplog.at_level("WARNING", "slowfast"):
+        run_on_videos(load_config(EMPTY, [*on_videos(tmp_path, tmp_path / "out"), "EVENT.ANNOTATE", True]), CPU)
+    assert set(by_name(tmp_path / "out")) == {"a.mp4", "b.mp4"}
+    assert [line for line in caplog.messages if "a.mp4 cannot be annotated" in line]
+    with av.open(str(tmp_path / "out" / "annotated" / "b.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 9
+
+
+class ComesBack(Made):
+    """Five frames each time that it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(5, None)
+
+    def close(self) -> None:
+        """It can be opened again."""
+
+
+def test_the_film_of_a_camera_that_comes_back_goes_on(tmp_path: Path) -> None:
+    camera = ComesBack()
+    change = ("EVENT.RECONNECT", 0.05, "EVENT.ANNOTATE", True, "EVENT.MAX_FRAMES", 17, "EVENT.CHUNK", 2)
+    run = video_run(tmp_path, live_sources(camera), *change)
+    report = run.run(lambda: False)
+    assert report.videos[0].frames == 17 and not report.failures
+    with av.open(str(tmp_path / "annotated" / "v0.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 17
+
+
+def test_a_limit_is_of_frames_that_are_looked_at(tmp_path: Path) -> None:
+    run = video_run(tmp_path, live_sources(Made(10**9, None)), "EVENT.MAX_FRAMES", 50, "EVENT.CHUNK", 2)
+    report = run.run(lambda: False)
+    assert report.videos[0].frames == len(frame_rows(tmp_path)) == 50
+
+
+def test_a_stream_goes_on_after_packets_that_cannot_be_decoded(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", 20, codec="mjpeg", pix_fmt="yuvj420p", size=SMALL)
+    data = bytearray(path.read_bytes())
+    pictures = [place for place in range(len(data) - 2) if data[place : place + 3] == b"\xff\xd8\xff"]
+    for place in pictures[7:9]:
+        data[place : place + 300] = bytes(300)
+    path.write_bytes(data)
+    stream = StreamFrames(f"file://{path}")
+    assert [number for number, _ in stream] == list(range(18))
+    assert stream.missing is not None and stream.missing.startswith("2 packets cannot be decoded (")
+    cfg = load_config(EMPTY, [*on_videos(f"file://{path}", tmp_path / "out"), "EVENT.CHUNK", 100])
+    run_on_videos(cfg, CPU)
+    results = json.loads((tmp_path / "out" / "event_results.json").read_text())
+    assert results["all"]["frames"] == 18 and "2 packets" in results["failed"][0]["reason"]
+
+
+def test_a_camera_that_never_came_is_listed_when_the_run_is_stopped(tmp_path: Path) -> None:
+    run = video_run(
+        *(tmp_path, live_sources(Made(0, OSError("not there")), Made(10**9, None))),
+        *("EVENT.STREAMS", 2, "EVENT.RECONNECT", 0.05),
+    )
+    report = run.run(lambda: 1 in run.activity and run.activity[1].frames > 20)
+    assert [(failure.index, failure.reason, failure.lost) for failure in report.failures] == [(0, "not there", True)]
+
+
+def test_a_mistake_of_the_program_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it comes between looking for frames and looking for the end."""
+    fill = LiveReading.fill
+
+    def fill_then_wait(self: LiveReading, count: int) -> None:
+        fill(self, count)
+        self._thread.join(10)
+
+    monkeypatch.setattr(LiveReading, "fill", fill_then_wait)
+    with pytest.raises(KeyError, match="a mistake"):
+        video_run(tmp_path, live_sources(Made(0, KeyError("a mistake")))).run(lambda: False)
+
+
+class Slow(Made):
+    """A file that takes its time."""
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for frame in super().__iter__():
+            time.sleep(0.1)
+            yield frame
+
+
+def test_the_time_of_a_video_begins_before_its_first_frame_is_decoded(tmp_path: Path) -> None:
+    run = video_run(tmp_path, Sources([Source(Record(0, Path("v"), "v", -1), lambda: Slow(5, None))], []))
+    report = run.run(lambda: False)
+    assert report.videos[0].elapsed >= 0.5 and report.of(report.videos[0]).end_to_end_fps <= 10
+
+
+def test_a_first_frame_does_not_keep_its_batch_in_memory(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 40, size=SMALL)
+    run = video_run(tmp_path, find_sources(str(tmp_path), 1))
+    run.run(lambda: False)
+    assert run.pictures[0].untyped_storage().nbytes() == run.pictures[0].numel()
+
+
+def test_networks_that_give_no_numbers_leave_valid_files(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 9, size=SMALL)
+    cfg = load_config(EMPTY, on_videos(tmp_path / "a.mp4", tmp_path / "out"))
+    weights = {name: torch.full_like(tensor, torch.nan) for name, tensor in build_model(cfg).state_dict().items()}
+    torch.save(weights, tmp_path / "nan.pth")
+    run_on_videos(
+        load_config(
+            EMPTY,
+            [
+                *on_videos(tmp_path / "a.mp4", tmp_path / "out"),
+                *("TEST.CHECKPOINT_FILE_PATH", str(tmp_path / "nan.pth")),
+            ],
+        ),
+        CPU,
+    )
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (tmp_path / "out" / "event_results.json").read_text()
+    results = json.loads(text, parse_constant=no_constant)
+    assert results["all"]["top1_agreement"] == 0 and results["all"]["logit_error_mean"] is None
+
+
+@pytest.mark.parametrize("name", [b"\xe9" * 3 + b".mp4", b"x" * 251 + b".mp4"])
+def test_names_that_are_no_text_or_as_long_as_can_be(tmp_path: Path, name: bytes) -> None:
+    write_video(tmp_path / "a.mp4", 9, size=SMALL)
+    (tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(name))
+    run_on_videos(load_config(EMPTY, [*on_videos(tmp_path, tmp_path / "out"), "EVENT.ANNOTATE", True]), CPU)
+    for folder in ("activity", "annotated"):
+        assert len(list((tmp_path / "out" / folder).iterdir())) == 1
+
+
+def test_a_film_of_one_frame_an_hour(tmp_path: Path) -> None:
+    write_video(tmp_path / "slow.mkv", 5, size=SMALL, pts=[0, 3600, 7200, 10800, 14400], time_base=Fraction(1))
+    run_on_videos(load_config(EMPTY, [*on_videos(tmp_path, tmp_path / "out"), "EVENT.ANNOTATE", True]), CPU)
+    assert [float(row["seconds"]) for row in frame_rows(tmp_path / "out")] == [0, 3600, 7200, 10800, 14400]
+
+
+def test_lines_of_an_older_run_do_not_stay_beside_new_figures(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 9, size=SMALL)
+    for log in (True, False):
+        run_on_videos(load_config(EMPTY, [*on_videos(tmp_path, tmp_path / "out"), "EVENT.FRAME_LOG", log]), CPU)
+        assert (tmp_path / "out" / "event_frames.csv").exists() is log
+
+
+def test_a_folder_that_cannot_be_looked_into_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def closed(path: object) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = find_sources(str(tmp_path), 1)
+    assert "cannot be looked into (permission denied)" in found.refused[0].reason
+    with pytest.raises(DataError, match="permission denied"):
+        run_on_videos(load_config(EMPTY, on_videos(tmp_path, tmp_path / "out")), CPU)
