@@ -84,6 +84,7 @@ RANGES = (
     (AT_LEAST_1, lambda x: x >= 1, "at least 1"),
     (AT_LEAST_0, lambda x: x >= 0, "at least 0"),
     (ABOVE_0, lambda x: x > 0, "above 0"),
+    (frozenset({"RNG_SEED"}), lambda x: x < 2**63, "below 2 to the power of 63"),
     (frozenset({"DATA_LOADER.NUM_WORKERS"}), lambda x: x <= MAX_WORKERS, f"at most {MAX_WORKERS}"),
     (FROM_0_TO_1, lambda x: 0 <= x <= 1, "from 0 to 1"),
     (FROM_0_BELOW_1, lambda x: 0 <= x < 1, "from 0 to below 1"),

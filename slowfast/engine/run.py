@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.engine import checkpoint
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
+from slowfast.errors import ConfigError
 from slowfast.event_driven.mode import on_videos
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
 from slowfast.report.tables import files_table, results_table
+from slowfast.runtime.claim import claimed
 from slowfast.runtime.distributed import World, gpus_to_launch_on, join, launch_on, leave, usable_gpus
 from slowfast.runtime.logging import get_logger, start_logging, stop_logging
 from slowfast.runtime.memory import keep_freed_memory
@@ -38,16 +41,17 @@ def run(cfg: ConfigNode) -> None:
     output.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     world = join(cfg.NUM_GPUS)
-    start_logging(output, world.rank)
-    try:
+    with ExitStack() as at_end:
+        if cfg.TRAIN.ENABLE:
+            world.agreed(lambda: at_end.enter_context(claimed(output)) if world.is_main else None)
+        start_logging(output, world.rank)
+        at_end.callback(stop_logging)
         _announce(cfg, world, output)
         if on_videos(cfg):
             _say_where(run_on_videos(cfg, world.device))
         else:
             _train_and_test(cfg, world)
         leave(world)
-    finally:
-        stop_logging()
 
 
 def _train_and_test(cfg: ConfigNode, world: World) -> None:
@@ -97,7 +101,13 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
         train_batches(cfg, world, data.train)
         if cfg.DATA_LOADER.DRAW_SAMPLES:
             class_names(cfg, TRAIN)
-        check_pretrain(cfg, cfg.TRAIN.AUTO_RESUME and checkpoint.find_last(cfg.OUTPUT_DIR) is not None)
+        last = checkpoint.find_last(cfg.OUTPUT_DIR)
+        if last is not None and not cfg.TRAIN.AUTO_RESUME:
+            raise ConfigError(
+                f"TRAIN.AUTO_RESUME False: {last} is there, of a run that this one would be taken for; choose another "
+                "OUTPUT_DIR or remove it"
+            )
+        check_pretrain(cfg, last is not None)
     if data.test is not None:
         class_names(cfg, TEST)
     sizes = {"training": data.train, "validation": data.val, "test": data.test}

@@ -17,6 +17,8 @@ from slowfast.engine.ema import WeightAverage
 from slowfast.errors import CheckpointError
 from slowfast.runtime.logging import get_logger
 
+_DECOUPLED = "decoupled_weight_decay"  # what tells AdamW's settings from Adam's
+
 
 @dataclass
 class Position:
@@ -69,13 +71,13 @@ class RunState:
         if state["step"] and state["steps_an_epoch"] != self.steps:
             raise CheckpointError(
                 f"{path} was written in the middle of an epoch of {state['steps_an_epoch']} steps, an epoch now has "
-                f"{self.steps}: restore the index or TRAIN.BATCH_SIZE, or start anew with TRAIN.AUTO_RESUME False"
+                f"{self.steps}: restore the index or TRAIN.BATCH_SIZE, or start anew in another OUTPUT_DIR"
             )
         if (self.ema is not None) != ("ema_state" in state):
             raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
         try:
             self.model.load_state_dict(state["model_state"])
-            self.optimizer.load_state_dict(state["optimizer_state"])
+            self._load_optimizer(state["optimizer_state"])
             if self.ema is not None:
                 self.ema.model.load_state_dict(state["ema_state"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -88,6 +90,17 @@ class RunState:
             self.scaler.load_state_dict(state["scaler_state"])
         self.at.epoch, self.at.step = state["epoch"], state["step"]
         self.at.best_top1, self.at.best_epoch = state["best_top1"], state["best_epoch"]
+
+    def _load_optimizer(self, state: checkpoint.State) -> None:
+        """Its state; how it is set is as the config says. ValueError for that of another kind of optimizer."""
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        for given, group in zip(state["param_groups"], own, strict=True):
+            kinds = [(set(one) - {"params"}, one.get(_DECOUPLED)) for one in (given, group)]
+            if kinds[0] != kinds[1]:
+                raise ValueError("SOLVER.OPTIMIZING_METHOD was another one")
+        self.optimizer.load_state_dict(state)
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
 
     def resume(self, output_dir: Path) -> bool:
         """Go on from the furthest whole checkpoint in OUTPUT_DIR; False when there is none."""

@@ -29,6 +29,11 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
     path = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH)
     packed = None if cfg.TRAIN.CHECKPOINT_EPOCH_RESET else _training_checkpoint(path)
     if packed is not None:
+        if packed["epoch"] >= cfg.SOLVER.MAX_EPOCH:
+            raise CheckpointError(
+                f"{path} has {packed['epoch']} epochs, all of SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}: set "
+                "TRAIN.CHECKPOINT_EPOCH_RESET True to start anew from its weights, or more epochs to go on"
+            )
         state.unpack(packed, path)
         get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
         return

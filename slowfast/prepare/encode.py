@@ -64,9 +64,9 @@ def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, s
             raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
         writer.finish()
         lost = len(timing.source) - writer.count
-        if not lost and video.error is None:
-            return writer.count, None
-        return writer.count, f"{lost} of {len(timing.source)} frames lost ({video.error or 'no error given'})"
+        if lost or video.error is not None:
+            return writer.count, f"{lost} of {len(timing.source)} frames lost ({video.error or 'no error given'})"
+        return writer.count, video.cut_off
 
 
 class _Writer:

@@ -87,7 +87,7 @@ def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | 
         if not data:
             raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
         _write(folder, data, written, len(wanted))
-        return video.error
+        return video.error or video.cut_off
 
 
 def _images(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:

@@ -107,9 +107,15 @@ class PyAVReader:
         return (shown - shown[0]) * float(self._stream.time_base)
 
     def every_frame(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """All frames that can be decoded, with their number, as the decoder gives them: not converted, not turned."""
-        self._error = None
-        yield from self._decode([whole(self._source.table)])
+        """All frames that can be decoded, with their number, as the decoder gives them: not converted, not turned.
+
+        Numbers ascend: a frame that a damaged file gives later than another that is shown later is left out.
+        """
+        self._error, last = None, -1
+        for number, frame in self._decode([whole(self._source.table)]):
+            if number > last:
+                last = number
+                yield number, frame
 
     @property
     def error(self) -> str | None:
@@ -253,6 +259,8 @@ def _cut_off(stream: VideoStream, table: PacketTable) -> str | None:
     said = _tagged_duration(stream)
     if stream.duration:
         said = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
+        said = float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
     if said is None or said - there <= max(1.0, _CUT_OFF * said):
         return None
     return f"the file ends after {there:.1f} of its {said:.1f} seconds"

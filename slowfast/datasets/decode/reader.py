@@ -65,6 +65,8 @@ def check_file(path: Path) -> None:
             pass
     except OSError as error:
         raise DecodeError((error.strerror or str(error)).lower()) from error
+    except ValueError as error:  # a name with a zero byte
+        raise DecodeError(str(error)) from error
 
 
 def believable_rate(header: float | None, measured: float | None) -> float:

@@ -86,8 +86,8 @@ def _off(x: np.ndarray, y: np.ndarray, sensor: Size) -> np.ndarray:
 
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:
-    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
-        raise DecodeError(f"{name} holds values that are no pixels, such as {values[values != np.rint(values)][0]}")
+    if values.dtype.kind == "f" and not (pixels := np.isfinite(values) & (values == np.rint(values))).all():
+        raise DecodeError(f"{name} holds values that are no pixels, such as {values[~pixels][0]}")
     return values.astype(np.int64)
 
 

@@ -58,7 +58,7 @@ def _index(chosen: argparse.Namespace) -> str:
     val, test = (
         share if share is not None else own for share, own in zip((chosen.val, chosen.test), usual, strict=True)
     )
-    if val < 0 or test < 0 or val + test >= 1:
+    if not (val >= 0 and test >= 0 and val + test < 1):
         raise UserError(f"--val {val} --test {test}: must be shares that leave something for training")
     what = {FRAMES: "folders of frames"}.get(collection.kind, collection.kind)
     parts = split(collection.media, val, test, chosen.seed)

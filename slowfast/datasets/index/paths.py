@@ -42,7 +42,7 @@ def check_media_exist(records: Sequence[Record], index_file: Path) -> None:
     Single missing files are no mistake of the config: they fail when read, and are counted.
     """
     looked_for = list(itertools.islice(records, _LOOKED_FOR))
-    if not any(record.path.exists() for record in looked_for):
+    if not any(os.path.exists(record.path) for record in looked_for):  # False for impossible names, too
         raise IndexFileError(
             f"{index_file}: none of the first {len(looked_for)} files exists, such as {looked_for[0].path}; "
             "check DATA.PATH_PREFIX"

@@ -1,0 +1,28 @@
+"""A folder that one run at a time writes to."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slowfast.errors import ConfigError
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder until the block ends, or the process does. Raises ConfigError where another process holds it.
+
+    Disks that know no locks are trusted.
+    """
+    with (folder / ".claimed").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"OUTPUT_DIR {folder}: another run is training there; wait for it, or choose another OUTPUT_DIR"
+            ) from error
+        except OSError:
+            pass
+        yield

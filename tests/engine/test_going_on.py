@@ -1,0 +1,69 @@
+"""What a run goes on from, and what it must not be taken for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slowfast.config.node import ConfigNode
+from slowfast.engine.checkpoint import find_checkpoints, find_last, read_checkpoint
+from slowfast.engine.run import run
+from slowfast.errors import CheckpointError, ConfigError
+from slowfast.runtime.claim import claimed
+from tests.conftest import run_net, tiny_settings
+
+
+@pytest.fixture
+def cfg(tiny_cfg: ConfigNode) -> ConfigNode:
+    """An epoch of training, nothing else."""
+    tiny_cfg.merge_from_list(["TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1, "DATA_LOADER.NUM_WORKERS", 0])
+    return tiny_cfg
+
+
+def changed(cfg: ConfigNode, *change: object) -> ConfigNode:
+    cfg.merge_from_list(list(change))
+    return cfg
+
+
+def test_a_run_that_starts_anew_is_not_taken_for_an_older_one(cfg: ConfigNode) -> None:
+    run(changed(cfg, "TRAIN.AUTO_RESUME", False))
+    with pytest.raises(ConfigError, match="TRAIN.AUTO_RESUME False: .*checkpoint_epoch_00001.pyth is there"):
+        run(changed(cfg, "SOLVER.MAX_EPOCH", 2))
+    assert len(find_checkpoints(Path(cfg.OUTPUT_DIR))) == 1
+    run(changed(cfg, "TRAIN.AUTO_RESUME", True))
+    assert len(find_checkpoints(Path(cfg.OUTPUT_DIR))) == 2
+
+
+def test_a_finished_training_is_nothing_to_go_on_from(cfg: ConfigNode, tmp_path: Path) -> None:
+    run(cfg)
+    done = find_last(cfg.OUTPUT_DIR)
+    again = changed(cfg, "OUTPUT_DIR", str(tmp_path / "again"), "TRAIN.CHECKPOINT_FILE_PATH", str(done))
+    with pytest.raises(CheckpointError, match="all of SOLVER.MAX_EPOCH 1: set TRAIN.CHECKPOINT_EPOCH_RESET True"):
+        run(again)
+    run(changed(again, "TRAIN.CHECKPOINT_EPOCH_RESET", True))
+    assert find_last(again.OUTPUT_DIR) is not None
+
+
+def test_an_optimizer_goes_on_as_the_config_says(cfg: ConfigNode) -> None:
+    run(changed(cfg, "SOLVER.WEIGHT_DECAY", 0.5))
+    for other in ("adam", "sgd"):
+        with pytest.raises(CheckpointError, match="SOLVER.OPTIMIZING_METHOD was another one"):
+            run(changed(cfg, "SOLVER.MAX_EPOCH", 2, "SOLVER.OPTIMIZING_METHOD", other))
+    run(changed(cfg, "SOLVER.OPTIMIZING_METHOD", "adamw", "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.BETAS", "[0.8,0.9]"))
+    last = find_last(cfg.OUTPUT_DIR)
+    assert last is not None
+    groups = read_checkpoint(last)["optimizer_state"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
+    assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
+
+
+def test_one_run_trains_in_a_folder_at_a_time(kinetics_folder: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path):
+        with pytest.raises(ConfigError, match="another run is training there"), claimed(tmp_path):
+            pass
+        done = run_net(tiny_settings(kinetics_folder, tmp_path))
+        assert done.returncode == 2 and done.stderr.startswith(f"error: OUTPUT_DIR {tmp_path}: another run")
+        assert not (tmp_path / "config.yaml").exists()
+    with claimed(tmp_path):
+        pass
