@@ -341,3 +341,16 @@ def test_packets_are_ordered_by_time_and_start_at_a_key() -> None:
     assert runs == [(1, 7)]
     assert not packets.build_table([5, 6, 0, 1], [True, False, True, False], [True] * 4).timed
     assert not packets.build_table([0, None], [True, False], [True] * 2).timed
+
+
+def test_frames_of_a_damaged_file_ascend(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=90, options={"g": "30", "bf": "3"})
+    for seed in range(8):
+        data = bytearray(path.read_bytes())
+        rng = np.random.default_rng(seed)
+        place = int(rng.integers(len(data) // 4, len(data) // 2))
+        data[place : place + 600] = rng.bytes(600)
+        (tmp_path / "b.mkv").write_bytes(data)
+        with PyAVReader(tmp_path / "b.mkv") as video:
+            numbers = [number for number, _ in video.every_frame()]
+        assert numbers and numbers == sorted(set(numbers))

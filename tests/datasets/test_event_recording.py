@@ -174,6 +174,14 @@ class TestRepair:
         found = undo_overflow(whole % 2**32)
         assert found is not None and np.array_equal(found, whole)
 
+    @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 0.5])
+    def test_values_that_are_no_pixels(self, value: float) -> None:
+        events = columns()
+        events["x"] = events["x"].astype(np.float64)
+        events["x"][7] = value
+        with pytest.raises(DecodeError, match=f"x holds values that are no pixels, such as {value}"):
+            as_events(events, SENSOR, MICROSECOND)
+
     def test_values_that_are_no_pixels_or_times(self) -> None:
         raw = columns()
         with pytest.raises(DecodeError, match="no pixels"):

@@ -181,3 +181,18 @@ def test_the_tool_runs_from_any_folder(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "index" / "train_list.txt").is_file()
+
+
+@pytest.mark.parametrize("name", [" leading", "a\nb", "l\udce9"])
+def test_names_that_no_index_can_hold_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    make(tmp_path / "media", "images", (name, "other"))
+    assert main([str(tmp_path / "media"), "--out", str(tmp_path / "index")]) == 2
+    assert "cannot stand in an index" in capsys.readouterr().err and not (tmp_path / "index").exists()
+
+
+def test_shares_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "media", "images")
+    assert main([str(tmp_path / "media"), "--out", str(tmp_path / "index"), "--val", "nan"]) == 2
+    assert "must be shares" in capsys.readouterr().err

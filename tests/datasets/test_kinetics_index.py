@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
@@ -96,6 +97,10 @@ def test_missing_media_fail_later_unless_all_are_missing(tmp_path: Path, media: 
     assert len(read(tmp_path, "gone.mp4 1\none.mp4 2\n", str(media))) == 2
     with pytest.raises(IndexFileError, match=r"none of the first 2 files exists.*gone\.mp4; check DATA\.PATH_PREFIX"):
         read(tmp_path, "gone.mp4 1\ngone2.mp4 2\n", str(media))
+    impossible = read(tmp_path, f"a\0b.mp4 1\n{'long' * 200}.mp4 1\none.mp4 2\n", str(media))
+    for record, reason in zip(impossible, ("null byte", "too long"), strict=False):
+        with pytest.raises(DecodeError, match=reason):
+            check_file(record.path)
 
 
 @pytest.mark.parametrize(

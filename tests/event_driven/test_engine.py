@@ -264,3 +264,53 @@ def test_mistakes_are_said(model: EvMLP) -> None:
     with pytest.raises(ValueError, match="each once"):
         engine.run(frames[:, None].expand(-1, 2, -1, -1, -1), ["a", "a"])
     assert not engine.streams
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_what_cannot_be_taken_changes_nothing(model: EvMLP, static: bool) -> None:
+    frames = video(4)
+    engine, want = (EventDrivenInference(model, static=static) for _ in range(2))
+    close(engine(frames[:1]).logits, want(frames[:1]).logits)
+    wrong = {
+        "batch of 0": lambda: engine(frames[:0]),
+        "batch of 2": lambda: engine(frames[:2]),
+        "no batch": lambda: engine(frames[0]),
+        "small": lambda: engine.detect(frames[:1, None, :, :12, :12], ["default"]),
+        "bytes": lambda: engine.detect(frames[:1, None].byte(), ["default"]),
+        "no time": lambda: engine.run(frames[:1], ["default"]),
+        "no frames": lambda: engine.run(frames[:0, None], ["default"]),
+        "no streams": lambda: engine.run(frames[None, :0].transpose(0, 1), []),
+        "two streams": lambda: engine.detect(frames[:1, None], ["default", "other"]),
+        "twice": lambda: engine.detect(frames[:2, None].transpose(0, 1), ["default", "default"]),
+    }
+    for name, call in wrong.items():
+        with pytest.raises((ConfigError, ValueError)):
+            call()
+            raise AssertionError(name)
+    assert engine.streams == ["default"]
+    for frame in frames[1:]:
+        close(engine(frame[None]).logits, want(frame[None]).logits)
+
+
+def test_a_frame_that_cannot_be_taken_leaves_the_other_streams_running(model: EvMLP) -> None:
+    frames = video(3)
+    engine = EventDrivenInference(model)
+    given = {"good": frames[:1], "no batch": frames[0], "two": frames[:2], "small": frames[:1, :, :8, :8]}
+    results, wrong = engine.step(given)
+    assert set(results) == {"good"} and set(wrong) == {"no batch", "two", "small"} and engine.streams == ["good"]
+    close(results["good"].logits, EventDrivenInference(model)(frames[:1]).logits)
+
+
+def test_a_state_of_another_network_is_refused(model: EvMLP) -> None:
+    frames = video(2)
+    sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
+    one_class = EventDrivenInference(EvMLP(num_classes=1, dropout_rates=(0, 0, 0), **sizes).eval())
+    one_class(frames[:1])
+    engine = EventDrivenInference(model)
+    want = engine(frames[:1]).logits
+    with pytest.raises(ValueError, match="another network"):
+        engine.restore(one_class.save())
+    with pytest.raises(ValueError, match="another network"):
+        engine.restore(one_class.save(), "new")
+    assert engine.streams == ["default"]
+    close(engine(frames[:1]).logits, want)

@@ -253,3 +253,16 @@ def test_a_disk_that_takes_no_file_ends_the_run(
     (target / "sub folder").write_text("a file in the way")
     assert prepare(collection, target) == 2
     assert "cannot be written: file exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.avi", "mpeg4")])
+def test_a_source_that_was_cut_off_is_damaged(
+    tmp_path: Path, in_this_process: None, name: str, codec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    path = write_video(tmp_path / "source" / name, frames=150, codec=codec, options={"g": "5"})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert prepare(tmp_path / "source", tmp_path / "target") == 0
+    [entry] = [json.loads(line) for line in (tmp_path / "target" / MANIFEST).read_text().splitlines()]
+    assert "the file ends after" in entry["damage"] and "of its 6.0 seconds" in entry["damage"]

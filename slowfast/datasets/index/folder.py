@@ -166,6 +166,20 @@ def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[s
 
 
 # ------------------------------------------------------------------ the files
+def check_names(collection: Collection) -> None:
+    """Raise UserError for the first name that an index cannot hold."""
+    for name in [*collection.classes, *(medium.name for medium in collection.media)]:
+        if not _can_be_listed(name):
+            raise UserError(
+                f"{name!r} cannot stand in an index: names must be UTF-8 text without line breaks, and neither begin "
+                "nor end with a space; rename it"
+            )
+
+
+def _can_be_listed(name: str) -> bool:
+    return name == name.strip() and len(name.splitlines()) == 1 and not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def write_index(
     collection: Collection, parts: dict[str, list[Medium]], out: Path, separator: str, others: dict[str, str]
 ) -> list[Path]:
@@ -178,12 +192,6 @@ def write_index(
         FRAMES: lambda medium: f"{medium.name} {medium.frames} {medium.label}\n",
         IMAGES: lambda medium: f"{medium.name}{separator}{medium.label}\n",
     }
-    for name in [*collection.classes, *(medium.name for media in parts.values() for medium in media)]:
-        if not _can_be_listed(name):
-            raise UserError(
-                f"{name!r} cannot stand in an index: names must be UTF-8 text without line breaks, and neither begin "
-                "nor end with a space; rename it"
-            )
     line = lines[collection.kind]
     texts = {_file_name(collection.kind, part): "".join(map(line, media)) for part, media in parts.items() if media}
     texts[CLASS_NAMES_FILE] = "".join(f"{name}\t{label}\n" for label, name in enumerate(collection.classes))
@@ -195,10 +203,6 @@ def write_index(
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     return [out / name for name in texts]
-
-
-def _can_be_listed(name: str) -> bool:
-    return name == name.strip() and len(name.splitlines()) == 1 and not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _file_name(kind: str, part: str) -> str:

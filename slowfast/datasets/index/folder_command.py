@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.datasets.index.folder import FRAMES, KINDS, scan, split, usual_shares, write_index
+from slowfast.datasets.index.folder import FRAMES, KINDS, check_names, scan, split, usual_shares, write_index
 from slowfast.datasets.index.folder_run import RUN_FILE, run_yaml
 from slowfast.errors import UserError
 from slowfast.runtime.command import exit_status
@@ -54,6 +54,7 @@ def _index(chosen: argparse.Namespace) -> str:
     if not chosen.separator:
         raise UserError("--separator is empty")
     collection = scan(chosen.folder, chosen.kind)
+    check_names(collection)
     usual = usual_shares(collection.media)
     val, test = (
         share if share is not None else own for share, own in zip((chosen.val, chosen.test), usual, strict=True)
