@@ -16,7 +16,7 @@ from slowfast.benchmark.event_driven import measure_event_driven
 from slowfast.benchmark.events import measure_embeddings, measure_reading, measure_stream
 from slowfast.benchmark.figures import Figure, figures_table, machine_table
 from slowfast.benchmark.loading import loading_figures, measure_loading
-from slowfast.benchmark.machine import describe_machine, usable_cores
+from slowfast.benchmark.machine import describe_machine
 from slowfast.benchmark.network import measure_network
 from slowfast.benchmark.networks import measure_networks, networks_table
 from slowfast.benchmark.processes import on_one_core
@@ -27,6 +27,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import split_overrides
 from slowfast.errors import UserError
 from slowfast.runtime.command import exit_status
+from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.distributed import usable_gpus
 from slowfast.runtime.memory import keep_freed_memory
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import av
 import cv2
 import psutil
 import torch
+
+from slowfast.runtime.cores import usable_cores
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -29,11 +30,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         described["GPU"] = torch.cuda.get_device_name(device)
     return described
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

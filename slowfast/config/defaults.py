@@ -1,7 +1,8 @@
 """Every configuration key: its meaning, unit and the origin of its default.
 
-Origins: [SF] SlowFast, [M] the MorphMLP authors' YAML files, [own] chosen here.
-Only keys that some code reads are declared; `tests/test_config_surface.py` proves it.
+Origins: [SF] SlowFast, [M] the MorphMLP authors' YAML files; [ConvMLP], [EAT], [evMLP], [Event2Vec], [DeiT] the code of
+those authors; [torch] PyTorch's default, [own] chosen here.
+Only keys that some code reads are declared; `tests/config/test_config_surface.py` proves it.
 """
 
 from slowfast.config.node import ConfigNode
@@ -79,7 +80,7 @@ _C.DATA = ConfigNode()
 # Folder of the index files: train.csv, val.csv, test.csv and categories.txt of kinetics, the lists of sth; the folder
 # of train/ and val/ of imagenet. [SF]
 _C.DATA.PATH_TO_DATA_DIR = ""
-# Prefix of the media paths in the index files; no path may leave it. [SF]
+# Prefix of the media paths in the index files; no path may leave it; "": anywhere. [SF]
 _C.DATA.PATH_PREFIX = ""
 # Separator between path and label in an index line. [SF]
 _C.DATA.PATH_LABEL_SEPARATOR = " "
@@ -274,7 +275,7 @@ _C.BN.NUM_BATCHES_PRECISE = 200
 # ------------------------------------------------------------------ model
 _C.MODEL = ConfigNode()
 # Registered network: MorphMLP for clips (MorphMLP_32, the published name for 32 frames, is the same network);
-# MorphMLPImage, ConvMLP, EAT, evMLP for images. [M, own]
+# MorphMLPImage, ConvMLP, EAT, evMLP for images; Event2Vec for events. [M, own]
 _C.MODEL.MODEL_NAME = "MorphMLP"
 # Classes of the head. [SF]
 _C.MODEL.NUM_CLASSES = 400

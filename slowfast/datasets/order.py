@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 # Streams of random numbers; each draw belongs to one, so that no two ever share numbers.
-ORDER, VIEW, MIX, PRECISE = range(4)
+ORDER, VIEW, MIX = range(3)
 
 # DATA.SAMPLING: each video once an epoch, or each class equally often.
 BALANCED = "balanced"

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from slowfast.demo_data import events, imagenet, kinetics, kinetics_colours, kinetics_shapes, something
 from slowfast.demo_data.settings import DemoSettings
 from slowfast.errors import UserError
+from slowfast.runtime.cores import usable_cores
 
 MANIFEST = "demo_data.json"
 MAKER = "slowfast make_demo_data"
@@ -109,7 +110,7 @@ def _write_all(folder: Path, settings: DemoSettings, workers: int | None) -> Non
     todo = layout.list_samples(settings)
     splits, numbers = [split for split, _ in todo], [number for _, number in todo]
     write = partial(layout.write_sample, folder, settings)
-    workers = min(workers or os.cpu_count() or 1, len(todo))
+    workers = min(workers or usable_cores(), len(todo))
     if workers == 1:
         for split, number in tqdm(todo, desc="demo data", disable=None):
             write(split, number)

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from slowfast.predict.predictor import Prediction
 from slowfast.report.results import BEST, SCORE_DIGITS, write_csv
+from slowfast.report.tables import tail
 from slowfast.runtime.unfinished import write_whole
 
 TABLE, LIST = "predictions.json", "predictions.csv"
@@ -25,16 +26,10 @@ def predictions_table(predictions: Sequence[Prediction]) -> str:
     rows = []
     for prediction in read[:SHOWN]:
         for place, (name, score) in enumerate(prediction.best()):
-            rows.append(
-                (_short(prediction.path, 48) if place == 0 else "", _short(name, 38), f"{score:.{SCORE_DIGITS}f}")
-            )
+            rows.append((tail(prediction.path, 48) if place == 0 else "", tail(name, 38), f"{score:.{SCORE_DIGITS}f}"))
     text = tabulate(rows, headers=("file", "class", "score"), tablefmt="simple", disable_numparse=True)
     more = len(read) - SHOWN
     return text if more <= 0 else f"{text}\n... and {more} more in the files below"
-
-
-def _short(text: str, room: int) -> str:
-    return text if len(text) <= room else "..." + text[3 - room :]
 
 
 def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output: Path) -> dict[str, Path]:

@@ -1,1 +1,1 @@
-"""Re-encoding a collection of videos so that training clips are read from it fast."""
+"""Collections made ready for training: videos that read fast, frames of videos, events of recordings or videos."""

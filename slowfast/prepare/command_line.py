@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.prepare.run import FAILED_FILE, prepare
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = f"""\
@@ -51,7 +51,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--crf", type=int, default=usual.crf, help="quality, lower is finer (default %(default)s)")
     parser.add_argument("--preset", default=usual.preset, help="of x264: faster ones make larger files (%(default)s)")
     parser.add_argument("--fps", type=_rate, default=None, help="most frames a second, or keep (default keep)")
-    parser.add_argument("--workers", type=int, default=_cores(), help="processes (default: one a core, %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=usable_cores(), help="processes (default: one a core, %(default)s)"
+    )
     parser.add_argument(
         "--index", type=Path, nargs="+", default=[], metavar="CSV", help="index files to rewrite for the new folder"
     )
@@ -61,10 +63,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _rate(text: str) -> float | None:
     return None if text == "keep" else float(text)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.prepare.convert_events import convert_recordings
 from slowfast.prepare.cut_events import CutSettings
 from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = """\
@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     parser.add_argument("--window-time", type=float, default=0.0, metavar="US", help="cut into windows, microseconds")
     parser.add_argument("--window-events", type=int, default=0, metavar="N", help="cut into windows of N events")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     return parser.parse_args(arguments)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from slowfast.prepare.events import EventSettings, videos_to_events
 from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = """\
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         value = getattr(usual, name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(value), default=value, help=f"{text} (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     return parser.parse_args(arguments)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
 from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
 
 DESCRIPTION = f"""\
@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--fps", type=_rate, default=usual.fps, help="most frames a second, or all (default %(default)g)"
     )
     parser.add_argument("--quality", type=int, default=usual.quality, help="of the JPEG files (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     return parser.parse_args(arguments)
 
 

@@ -78,15 +78,6 @@ def _frames(inputs: torch.Tensor, count: int, look: Look) -> Samples:
     return Samples([_row([_fit(frame, FRAME_SIDE) for frame in clip]) for clip in clips], "time runs to the right")
 
 
-@samples_of.register(list)
-@samples_of.register(tuple)
-def _pathways(inputs: Sequence[Any], count: int, look: Look) -> Samples:
-    """Several inputs of each sample, one beneath the other."""
-    parts = [samples_of(part, count, look) for part in inputs]
-    pictures = [_column(list(one)) for one in zip(*(part.pictures for part in parts), strict=True)]
-    return Samples(pictures, "; ".join(dict.fromkeys(part.note for part in parts if part.note)))
-
-
 @samples_of.register(dict)
 def _events(inputs: dict[str, torch.Tensor], count: int, look: Look) -> Samples:
     """Events x, y, t, p, valid (N, L): all of a sample in one picture of the sensor; masked ones are left out."""

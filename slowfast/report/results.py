@@ -23,7 +23,7 @@ from slowfast.runtime.unfinished import write_whole
 BEST = 5  # classes kept of each video
 PERCENT_DIGITS = 2
 SCORE_DIGITS = 4
-REPORTED_PACKAGES = ("torch", "numpy", "av", "opencv-python", "fvcore")
+REPORTED_PACKAGES = ("torch", "numpy", "av", "opencv-python", "pillow")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     with (folder / ".claimed").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would be held by workers that outlive us
+        except (BlockingIOError, PermissionError) as error:
             raise ConfigError(
                 f"OUTPUT_DIR {folder}: another run is training there; wait for it, or choose another OUTPUT_DIR"
             ) from error

@@ -277,7 +277,7 @@ def test_missing_files_are_named_before_anything_starts(
 
 def test_weights_of_another_network_are_refused_whole(images_folder: Path, tmp_path: Path) -> None:
     named = teacher_files(tmp_path)
-    weights = torch.load(tmp_path / "teacher.pyth")["model_state"]
+    weights = torch.load(tmp_path / "teacher.pyth", weights_only=True)["model_state"]
     cfg = config(images_folder, tmp_path / "out", *STUDENT, *named)
     for changed in (
         {key: value for key, value in weights.items() if key != "head.bias"},

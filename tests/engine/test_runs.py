@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import command, environment, run_net, tiny_settings
@@ -263,8 +264,16 @@ def test_fine_tuning_takes_the_weights_and_a_new_head(finished: Path, kinetics_f
 
 
 def test_half_precision_trains(kinetics_folder: Path, tmp_path: Path) -> None:
-    for dtype in ("bfloat16", "float16"):
-        options = ["TRAIN.MIXED_PRECISION", True, "TRAIN.AMP_DTYPE", dtype, "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False]
-        done = run_net([*tiny_settings(kinetics_folder, tmp_path / dtype), *options])
+    losses: dict[str, np.ndarray] = {}
+    for dtype in ("float32", "bfloat16", "float16"):
+        half = ["TRAIN.MIXED_PRECISION", True, "TRAIN.AMP_DTYPE", dtype] if dtype != "float32" else []
+        settings = [*tiny_settings(kinetics_folder, tmp_path / dtype), *half]
+        done = run_net([*settings, "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False])
         assert done.returncode == 0, done.stderr
-        assert all(row["loss"] < 10 for row in metrics(tmp_path / dtype))
+        losses[dtype] = np.array([row["loss"] for row in metrics(tmp_path / dtype)])
+        last = checkpoint.find_last(tmp_path / dtype)
+        assert last is not None
+        assert bool(checkpoint.read_checkpoint(last)["scaler_state"]) == (dtype == "float16")
+    for dtype, limit in (("bfloat16", 0.05), ("float16", 0.01)):
+        error = np.abs(losses[dtype] / losses["float32"] - 1)
+        assert 0 < error.max() < limit

@@ -59,7 +59,7 @@ def worker(rank: int, folder: str) -> None:
 
 def test_two_processes_equal_the_joint_batch(tmp_path: Path) -> None:
     mp.spawn(worker, (str(tmp_path),), nprocs=2)
-    both = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    both = zip(*(torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)), strict=True)
     for (kind, momentum), found in zip(CASES, both, strict=True):
         plain, dims = KINDS[kind]
         want = run(make(plain, momentum), *joint_batch(dims))

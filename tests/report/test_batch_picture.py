@@ -68,13 +68,6 @@ def test_a_clip_of_few_frames_and_an_image() -> None:
     assert np.abs(shown[0].mean((0, 1)) - image[0, 0].mean((0, 1))).max() < 2
 
 
-def test_pathways_stand_one_beneath_the_other() -> None:
-    slow, fast = network_input(frames(3, 2)), network_input(frames(3, 8))
-    picture = samples_of([slow, fast], 3, LOOK).pictures[2]
-    assert picture.shape == (2 * FRAME_SIDE + 4, FRAMES * (FRAME_SIDE + 4) - 4, 3)
-    assert np.array_equal(picture[:FRAME_SIDE, : 2 * FRAME_SIDE + 4], samples_of(slow, 3, LOOK).pictures[2])
-
-
 def test_events_are_drawn_on_the_sensor_without_padding_and_masked_ones() -> None:
     one = {"x": [7, 0], "y": [5, 0], "p": [1, 0], "t": [0.0, 0.5], "valid": [True, True]}
     other = {"x": [3], "y": [2], "p": [1], "t": [0.0], "valid": [True]}

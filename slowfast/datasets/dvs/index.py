@@ -16,7 +16,6 @@ from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
 TRAIN_SHARE = 0.8
-SPLIT_FOLDERS = ("train", "val", "test")
 # Of class folders that are numbers: 0, 1, 2, ... 10, or as texts 0, 1, 10, 2, ...
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 

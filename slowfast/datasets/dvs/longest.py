@@ -16,6 +16,7 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import as_events, repair
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError
+from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import get_logger
 from slowfast.runtime.unfinished import write_whole
 
@@ -30,7 +31,7 @@ def longest_recording(records: Sequence[Record], sensor: tuple[int, int], time_u
     if known is not None:
         return known
     get_logger().info(f"looking for the longest of {len(records)} recordings; DVS.LONGEST would save this")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and unpacking let other threads run
+    with ThreadPoolExecutor(usable_cores()) as pool:  # reading and unpacking let other threads run
         longest = max(pool.map(lambda record: duration(record.path, sensor, time_unit), records), default=0.0)
     if longest <= 0:
         raise DataError("no training recording can be read and has a duration; set DVS.TIME_NORM none, or mend them")
