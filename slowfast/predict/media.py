@@ -135,7 +135,7 @@ def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
         if not wanted.recordings:
             del by_kind[RECORDING]  # arrays of anything
         found.others += len(files) - sum(map(len, by_kind.values()))
-        frames = count_frames([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
+        frames = highest_frame([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
         if frames:
             found.add(place, frames)
             del by_kind[IMAGE]
@@ -158,7 +158,7 @@ def _take(files: Sequence[Path], where: Path, wanted: Wanted, found: Found) -> N
     found.refuse(where, f"{what}, but {wanted.instead_of(kind)}")
 
 
-def count_frames(names: Iterable[str], template: str) -> int:
+def highest_frame(names: Iterable[str], template: str) -> int:
     """The highest number of a frame among the names of a folder's images; 0 where none follows the template."""
     numbers = (
         int(digits) for name in names for digits in re.findall(r"\d+", name) if template.format(int(digits)) == name

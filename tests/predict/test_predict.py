@@ -19,7 +19,7 @@ from slowfast.engine import test as testing
 from slowfast.errors import DataError, UserError
 from slowfast.predict import Predictor
 from slowfast.predict.command_line import main
-from slowfast.predict.media import count_frames
+from slowfast.predict.media import highest_frame
 from slowfast.report.annotate import draw_lines, drawable
 from slowfast.runtime.distributed import World
 
@@ -136,8 +136,8 @@ def test_a_folder_of_frames_is_one_clip(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_frames_are_counted_by_their_highest_number() -> None:
     names = ["img_00002.jpg", "img_00007.jpg", "cover.jpg", "img_12.jpg"]
-    assert count_frames(names, "img_{:05d}.jpg") == 7
-    assert count_frames(names, "{:05d}.jpg") == 0
+    assert highest_frame(names, "img_{:05d}.jpg") == 7
+    assert highest_frame(names, "{:05d}.jpg") == 0
 
 
 def test_the_table_of_a_test_is_kept(tmp_path: Path) -> None:
