@@ -89,7 +89,7 @@ class Feed:
         self.left: list[Failure] = []  # once `messages` has ended: of videos that had not, what is wrong with them
         self._announced: set[int] = set()
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
-        self._stop, self._arrived, self._taken = threading.Event(), threading.Event(), threading.Event()
+        self._stop, self._arrived = threading.Event(), threading.Event()
 
     def messages(self, sources: list[Source], stopped: Callable[[], bool]) -> Iterator[Message]:
         """Read all sources, until `stopped`; the videos' own errors are told by Closed, any other is raised here."""
@@ -107,9 +107,7 @@ class Feed:
     def _get(self, stopped: Callable[[], bool]) -> Message | BaseException | None:
         while not stopped():  # looked at also while the thread waits for a stream's data
             try:
-                message = self._queue.get(timeout=_POLL)
-                self._taken.set()
-                return message
+                return self._queue.get(timeout=_POLL)
             except queue.Empty:
                 continue
         return None
@@ -142,8 +140,6 @@ class Feed:
         """readings: those that are open are kept there."""
         while (waiting or readings) and not self._stop.is_set():
             self._arrived.clear()
-            if any(reading.source.live for reading in readings):
-                self._wait_for_network()
             while waiting and len(readings) < self.streams:
                 readings += self._open(waiting.popleft())
             for reading in readings:
@@ -157,14 +153,6 @@ class Feed:
                 self._close(reading)
             if not ended and not any(reading.next for reading in readings):
                 self._arrived.wait(_POLL)
-
-    def _wait_for_network(self) -> None:
-        """Until it has taken all that is there: frames taken from a camera before only grow old."""
-        while not self._stop.is_set():
-            self._taken.clear()
-            if self._queue.empty():
-                return
-            self._taken.wait(_POLL)
 
     def _open(self, source: Source) -> list[Reading]:
         if source.live:
