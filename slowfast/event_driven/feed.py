@@ -31,6 +31,7 @@ AHEAD = 2  # batches that wait for the network at most
 _ROOM = 2  # chunks of a live source that wait to be taken at most
 _POLL = 0.1  # seconds between two looks whether to stop
 _JOIN = 12.0  # seconds for the thread to end; a stream may be waiting for data
+_LEAVE = 1.0  # seconds to wait for a camera of which enough has been seen, while the others wait
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,10 @@ class Feed:
             until = time.monotonic() + _JOIN / 2  # for all together
             for reading in readings:
                 reading.close(max(until - time.monotonic(), 0))
-            self.left = [failure for reading in readings if (failure := self._failure_of(reading)) is not None]
+            for reading in readings:
+                never = reading.source.live and not reading.seen
+                if why := reading.error or ("no frame had come when the run was stopped" if never else None):
+                    self.left.append(_failure(reading.source, why, lost=not reading.seen))
 
     def _read_all(self, waiting: deque[Source], readings: list[Reading]) -> None:
         """readings: those that are open are kept there."""
@@ -173,16 +177,13 @@ class Feed:
             self._put(Opened(reading.source, reading.video.rate, reading.video.time_base, reading.began))
 
     def _close(self, reading: Reading) -> None:
-        reading.close(_JOIN)
+        reading.close(_LEAVE)
         if reading.mistake is not None:
             raise reading.mistake
         self.engine.reset(reading.source.record.index)
-        self._put(Closed(reading.source, self._failure_of(reading)))
-
-    @staticmethod
-    def _failure_of(reading: Reading) -> Failure | None:
         error = reading.error or (None if reading.seen else "no frame can be decoded")
-        return _failure(reading.source, error, lost=not reading.seen) if error else None
+        failure = _failure(reading.source, error, lost=not reading.seen) if error else None
+        self._put(Closed(reading.source, failure))
 
     def _send(self, readings: list[Reading]) -> None:
         """The frames read of all videos: as many of each at once as the shortest still has."""

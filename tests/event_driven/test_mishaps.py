@@ -186,3 +186,25 @@ def test_a_folder_that_cannot_be_looked_into_is_listed(tmp_path: Path, monkeypat
     assert "cannot be looked into (permission denied)" in found.refused[0].reason
     with pytest.raises(DataError, match="permission denied"):
         run_on_videos(load_config(EMPTY, on_videos(tmp_path, tmp_path / "out")), CPU)
+
+
+def test_a_file_that_was_not_begun_when_the_run_was_stopped_is_no_failure(tmp_path: Path) -> None:
+    sources = live_sources(Slow(10**9, None), Made(10**9, None))
+    files = [Source(source.record, source.open) for source in sources.videos]
+    run = video_run(tmp_path, Sources(files, []), "EVENT.STREAMS", 2, "EVENT.CHUNK", 1)
+    report = run.run(lambda: 1 in run.activity and run.activity[1].frames > 0)
+    assert not report.failures
+
+
+def test_a_silent_camera_is_listed_when_the_run_is_stopped(tmp_path: Path) -> None:
+    class Silent(Made):
+        """Open, and no frame for a while."""
+
+        def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+            time.sleep(3)
+            return super().__iter__()
+
+    run = video_run(tmp_path, live_sources(Silent(3, None), Made(10**9, None)), "EVENT.STREAMS", 2)
+    report = run.run(lambda: 1 in run.activity and run.activity[1].frames > 20)
+    [failure] = report.failures
+    assert failure.index == 0 and failure.lost and "no frame had come" in failure.reason
