@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 
 from slowfast.config.node import ConfigNode
@@ -16,8 +17,6 @@ from slowfast.engine import checkpoint
 from slowfast.engine.ema import WeightAverage
 from slowfast.errors import CheckpointError
 from slowfast.runtime.logging import get_logger
-
-_DECOUPLED = "decoupled_weight_decay"  # what tells AdamW's settings from Adam's
 
 
 @dataclass
@@ -77,7 +76,7 @@ class RunState:
             raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
         try:
             self.model.load_state_dict(state["model_state"])
-            self._load_optimizer(state["optimizer_state"])
+            self._load_optimizer(state["optimizer_state"], yaml.safe_load(state["cfg"])["SOLVER"]["OPTIMIZING_METHOD"])
             if self.ema is not None:
                 self.ema.model.load_state_dict(state["ema_state"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -91,13 +90,11 @@ class RunState:
         self.at.epoch, self.at.step = state["epoch"], state["step"]
         self.at.best_top1, self.at.best_epoch = state["best_top1"], state["best_epoch"]
 
-    def _load_optimizer(self, state: checkpoint.State) -> None:
+    def _load_optimizer(self, state: checkpoint.State, method: str) -> None:
         """Its state; how it is set is as the config says. ValueError for that of another kind of optimizer."""
+        if method != self.cfg.SOLVER.OPTIMIZING_METHOD:
+            raise ValueError(f"SOLVER.OPTIMIZING_METHOD was {method}")
         own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        for given, group in zip(state["param_groups"], own, strict=True):
-            kinds = [(set(one) - {"params"}, one.get(_DECOUPLED)) for one in (given, group)]
-            if kinds[0] != kinds[1]:
-                raise ValueError("SOLVER.OPTIMIZING_METHOD was another one")
         self.optimizer.load_state_dict(state)
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)

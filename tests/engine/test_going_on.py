@@ -48,7 +48,7 @@ def test_a_finished_training_is_nothing_to_go_on_from(cfg: ConfigNode, tmp_path:
 def test_an_optimizer_goes_on_as_the_config_says(cfg: ConfigNode) -> None:
     run(changed(cfg, "SOLVER.WEIGHT_DECAY", 0.5))
     for other in ("adam", "sgd"):
-        with pytest.raises(CheckpointError, match="SOLVER.OPTIMIZING_METHOD was another one"):
+        with pytest.raises(CheckpointError, match="SOLVER.OPTIMIZING_METHOD was adamw"):
             run(changed(cfg, "SOLVER.MAX_EPOCH", 2, "SOLVER.OPTIMIZING_METHOD", other))
     run(changed(cfg, "SOLVER.OPTIMIZING_METHOD", "adamw", "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.BETAS", "[0.8,0.9]"))
     last = find_last(cfg.OUTPUT_DIR)
