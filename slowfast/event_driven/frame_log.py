@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TextIO
 
 from slowfast.errors import DataError
 from slowfast.event_driven.activity import FrameFigures
+from slowfast.report.results import row_writer
 
 FRAMES = "event_frames.csv"
 DIGITS = 6  # significant ones in files
@@ -32,10 +32,10 @@ class FrameLog:
         """The lines of K frames of a video, from its frame number `first` on; seconds: K."""
         try:
             file = self._file or self._begin()
-            writer = csv.writer(file, lineterminator="\n")
+            write = row_writer(file)
             for k, time in enumerate(seconds):
                 figures = (*rows.active[k].tolist(), rows.macs[k], rows.answers[k], *_compared(rows, k))
-                writer.writerow((name, first + k, f"{time:.3f}", *figures))
+                write((name, first + k, f"{time:.3f}", *figures))
             file.flush()
         except OSError as error:
             raise DataError(
@@ -47,7 +47,7 @@ class FrameLog:
         self.path.unlink(missing_ok=True)  # not emptied: another process may still write to it
         # surrogateescape: file names need not be valid text
         self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
-        csv.writer(self._file, lineterminator="\n").writerow((*self._heading, "macs", "class", *_COMPARED))
+        row_writer(self._file)((*self._heading, "macs", "class", *_COMPARED))
         return self._file
 
     @property

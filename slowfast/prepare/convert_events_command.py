@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from slowfast.errors import UserError
 from slowfast.prepare.convert_events import convert_recordings
 from slowfast.prepare.cut_events import CutSettings
 from slowfast.runtime.command import check_workers, exit_status
@@ -38,8 +39,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("source", type=Path, help="folder of recordings")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
-    parser.add_argument("--window-time", type=float, default=0.0, metavar="US", help="cut into windows, microseconds")
-    parser.add_argument("--window-events", type=int, default=0, metavar="N", help="cut into windows of N events")
+    parser.add_argument("--window-time", type=float, metavar="US", help="cut into windows, microseconds")
+    parser.add_argument("--window-events", type=int, metavar="N", help="cut into windows of N events")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
     return parser.parse_args(arguments)
 
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _convert(chosen: argparse.Namespace) -> None:
     check_workers(chosen.workers)
-    settings = CutSettings(chosen.window_time, chosen.window_events)
+    if 0 in (chosen.window_time, chosen.window_events):
+        raise UserError("--window-time and --window-events: above 0; without them recordings stay whole")
+    settings = CutSettings(chosen.window_time or 0.0, chosen.window_events or 0)
     result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
     for what, recordings in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(recordings.items()):

@@ -10,12 +10,12 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TextIO
 
 from slowfast.datasets.types import Failure
 from slowfast.runtime.unfinished import write_whole
@@ -174,7 +174,15 @@ def write_failed(failures: Iterable[Failure], path: Path) -> None:
 def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a heading and rows, whole or not at all."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heading)
-    writer.writerows(rows)
+    write = row_writer(text)
+    write(heading)
+    for row in rows:
+        write(row)
     write_whole(path, text.getvalue())
+
+
+def row_writer(file: TextIO) -> Callable[[Sequence[object]], object]:
+    """What writes a row of a CSV file whose lines end in LF; cells may hold anything, a lone CR too."""
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    return lambda row: (quoted if any("\r" in cell for cell in row if isinstance(cell, str)) else plain).writerow(row)

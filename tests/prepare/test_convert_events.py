@@ -101,6 +101,7 @@ def test_windows(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     parts = [Recording(file).take(slice(None))["t"] for file in sorted((tmp_path / "time").glob("x_*.npz"))]
     assert sum(map(len, parts)) == 50 and all(np.ptp(t) < 25_000 for t in parts)
     assert convert(raw, tmp_path / "x", "--window-time", "5", "--window-events", "5") == 2
+    assert convert(raw, tmp_path / "x", "--window-time", "0") == 2
 
 
 def test_other_settings_need_another_folder(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,13 @@ def test_names_that_are_no_text_survive(tmp_path):
     assert b"caf\xe9.mp4" in (tmp_path / "failed.csv").read_bytes()
 
 
+def test_cells_may_hold_anything(tmp_path):
+    names = ["a\rb", "a\nb", 'a"b', "a,b", "a\r\nb", " a ", ""]
+    write_failed([Failure(number, name, "cut") for number, name in enumerate(names)], tmp_path / "failed.csv")
+    with (tmp_path / "failed.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == names
+
+
 def test_table_says_what_failed_only_when_something_did():
     text = results_table(summary(VIDEOS))
     assert "50.00 % (failed videos count as wrong)" in text and "66.67 %" in text
