@@ -37,9 +37,9 @@ _C.TRAIN.EVAL_PERIOD = 10
 _C.TRAIN.CHECKPOINT_PERIOD = 10
 # Checkpoints of single epochs to keep, newest first, 0 for all; the best is kept besides. [own]
 _C.TRAIN.CHECKPOINT_KEEP = 0
-# Go on from the last whole checkpoint in OUTPUT_DIR. [SF]
+# Go on from the last whole checkpoint in OUTPUT_DIR; False: refuse to train where there is one. [SF]
 _C.TRAIN.AUTO_RESUME = True
-# Weights to start from (not a run to go on with); empty for random weights. [SF]
+# Weights to start from, or another run's checkpoint to go on with; empty for random weights. [SF]
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""
 # Layout of that file: pytorch, or paddle for .pdparams. [SF, own]
 _C.TRAIN.CHECKPOINT_TYPE = "pytorch"

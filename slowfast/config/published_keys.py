@@ -90,14 +90,15 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
                 out.ignored.append(setting.key)
         else:
             out.settings.append(setting)
-    _note_channel_order(out)
+    if out.ignored or out.notes:  # a published file, not one of this project's
+        _note_channel_order(out)
     if checkpointing:
         _translate_checkpointing(checkpointing, out)
     return out
 
 
 def _translate_value(setting: Setting, notes: list[str]) -> Setting:
-    if setting.key == "DATA.DECODING_BACKEND" and setting.raw in OTHER_DECODERS:
+    if setting.key == "DATA.DECODING_BACKEND" and str(setting.raw) in OTHER_DECODERS:
         notes.append(f"DATA.DECODING_BACKEND {setting.raw} means the default decoder, pyav")
         return replace(setting, raw="pyav")
     if setting.key in CLIP_KEYS and setting.raw in (None, "None", "null"):
@@ -108,7 +109,7 @@ def _translate_value(setting: Setting, notes: list[str]) -> Setting:
 def _note_channel_order(out: Translated) -> None:
     keys = {setting.key for setting in out.settings}
     for setting in out.settings:
-        if setting.key == "TRAIN.DATASET" and setting.raw in BGR_DATASETS and BGR_KEY not in keys:
+        if setting.key == "TRAIN.DATASET" and str(setting.raw) in BGR_DATASETS and BGR_KEY not in keys:
             out.notes.append(
                 f"published {setting.raw} weights were trained on B G R frames: set {BGR_KEY} True for them"
             )

@@ -316,6 +316,8 @@ def process_parts(cfg: ConfigNode, world: World) -> list[list[int]]:
 
 def train_batches(cfg: ConfigNode, world: World, dataset: TrainMedia) -> EpochBatches:
     """The batches of this process; DataError when the training set is smaller than one batch."""
+    if not len(dataset):
+        raise DataError(f"TRAIN.DATASET {cfg.TRAIN.DATASET}: {cfg.DATA.PATH_TO_DATA_DIR} gives nothing to train on")
     if len(dataset) < cfg.TRAIN.BATCH_SIZE:
         raise DataError(
             f"TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} is more than the {len(dataset)} videos of the training index; "

@@ -52,6 +52,7 @@ class MediaLoader(Generic[Item]):
             lines = str(error).strip().splitlines()
             if len(lines) < 2:
                 raise
+            self._kill()  # they ignore what would end them while the run ends, which waits for them
             raise type(error)(lines[-1].split(": ", 1)[-1]) from None
         except (RuntimeError, ConnectionError, EOFError) as error:
             text = str(error).strip()

@@ -33,8 +33,9 @@ def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
 def parameter_groups(
     model: nn.Module, weight_decay: float, norm_decay: float, spare_1d: bool, spare: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by weight decay: none of those in `spare`, batch norm's, the rest.
+    """Trainable parameters by the rule of their weight decay: none of those in `spare`, batch norm's, the rest.
 
+    Groups do not depend on the values, so that a checkpoint of other ones can be gone on with.
     spare_1d: none of parameters of one dimension, and of those that the network's `NO_DECAY` names.
     """
     if spare_1d:
@@ -45,17 +46,19 @@ def parameter_groups(
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for parameter in module.parameters(recurse=False)
     }
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         one_dimension = parameter.ndim <= 1 or name.endswith(".bias")
         if (spare_1d and one_dimension) or any(is_named(name, pattern) for pattern in spare):
-            decay = 0.0
+            rule, decay = "spared", 0.0
+        elif id(parameter) in batch_norm:
+            rule, decay = "batch norm", norm_decay
         else:
-            decay = norm_decay if id(parameter) in batch_norm else weight_decay
-        groups.setdefault(decay, []).append(parameter)
-    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
+            rule, decay = "rest", weight_decay
+        groups.setdefault(rule, {"params": [], "weight_decay": decay})["params"].append(parameter)
+    return list(groups.values())
 
 
 def _sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -34,8 +34,7 @@ def run(cfg: ConfigNode) -> None:
     Several GPUs get a process each; this one then does not return.
     """
     if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
-        if not on_videos(cfg):
-            _read_indices(cfg, World())  # a mistake in them is told here, once, with its own exit status
+        _read_indices(cfg, World())  # a mistake in them is told here, once, with its own exit status
         launch_on(gpus)
     output = Path(cfg.OUTPUT_DIR)
     output.mkdir(parents=True, exist_ok=True)
@@ -73,7 +72,7 @@ def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     get_logger().info(f"{world.size} process{'es' if world.size > 1 else ''} on {where}; results in {output}")
-    there = usable_gpus(cfg.NUM_GPUS)
+    there = usable_gpus(max(cfg.NUM_GPUS, world.size))
     on_cpu = world.device.type == "cpu"
     if cfg.NUM_GPUS > there or (cfg.NUM_GPUS and on_cpu):
         enough = f" for {world.size} processes" if there else ""

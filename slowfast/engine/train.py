@@ -82,8 +82,9 @@ class Trainer:
                     self._end_epoch()
         except Interrupted:
             self._save()
+            again = "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
             get_logger().warning(
-                f"stopped by SIGTERM; the same command goes on from epoch {at.epoch + 1}, step {at.step}"
+                f"stopped by SIGTERM; the same command{again} goes on from epoch {at.epoch + 1}, step {at.step}"
             )
             return False
         finally:
@@ -119,7 +120,7 @@ class Trainer:
                 if self.world.any(self.stop.seen):
                     raise Interrupted
         failures = self.world.gather(ledger.all)
-        self.world.agreed(lambda: self._note(ledger, failures if self.world.is_main else []))
+        self.world.agreed(lambda: self._note(ledger, failures if self.world.is_main else [], of_all=True))
         if ledger.all and self.world.is_main:
             write_failed(ledger.all, self.output / "failed_train.csv")
 
@@ -170,13 +171,15 @@ class Trainer:
                     raise Interrupted
                 yield self.forward.prepare(batch.clips)
 
-    def _note(self, ledger: FailureLedger, failures: Sequence[Failure]) -> None:
+    def _note(self, ledger: FailureLedger, failures: Sequence[Failure], of_all: bool = False) -> None:
+        """of_all: the main process's ledger has those of all processes."""
         ledger.add(failures)
         complaint = ledger.complaint(self.cfg.DATA.MAX_FAILED)
         if complaint is not None:
             path = self.output / f"failed_train{f'_{self.world.rank}' if self.world.rank else ''}.csv"
             write_failed(ledger.all, path)
-            raise DataError(f"{complaint} (the whole list{' of one process' if self.world.size > 1 else ''}: {path})")
+            whose = "" if of_all or self.world.size == 1 else " of one process"
+            raise DataError(f"{complaint} (the whole list{whose}: {path})")
 
     def _save(self) -> None:
         self.watch.check()

@@ -60,10 +60,9 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
         raise UserError("calibration goes over videos frame by frame: leave MODEL.FRAMEWISE empty")
     if out.absolute() == Path(chosen.cfg).absolute() or out.is_dir():
         raise UserError(f"--out {out}: choose another file; the new config builds on the one of --cfg")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({(error.strerror or '').lower()})") from error
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"--out {out}: {there} is no folder that can be written to")
     sources = find_files(chosen.videos, cfg.DATA.DECODING_THREADS)
     calibration = Calibration(cfg, join(cfg.NUM_GPUS).device, sources)
     frames = sum(map(len, calibration.videos))

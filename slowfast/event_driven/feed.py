@@ -104,6 +104,8 @@ class Feed:
         finally:
             self._stop.set()
             thread.join(_JOIN)
+            while not self._queue.empty():
+                self._not_delivered(self._queue.get_nowait())
 
     def _get(self, stopped: Callable[[], bool]) -> Message | BaseException | None:
         while not stopped():  # looked at also while the thread waits for a stream's data
@@ -119,6 +121,11 @@ class Feed:
                 return self._queue.put(message, timeout=_POLL)
             except queue.Full:
                 continue
+        return self._not_delivered(message)
+
+    def _not_delivered(self, message: Message | BaseException | None) -> None:
+        if isinstance(message, Closed) and message.failure is not None:
+            self.left.append(message.failure)
 
     # ------------------------------------------------------------------ in the thread
     def _work(self, sources: list[Source]) -> None:

@@ -101,6 +101,7 @@ class LiveReading:
         self.seen += len(self.next)
         if self.seen == self._limit > 0:
             self.stop()
+            self.error = self.video.missing if self.video is not None else None  # whatever came after does not matter
 
     @property
     def ended(self) -> bool:
@@ -135,22 +136,29 @@ class LiveReading:
         """Until its end; `error` is then what was wrong."""
         try:
             video = self.source.open()
-            try:
-                if self.video is None:
-                    self.began = time.perf_counter()
-                self.video, self.error = video, None
-                self._arrived.set()
-                first = self._ended_at + 1  # of a source that was opened again
-                for tick, image in crops(video, self._transform, 0):
-                    if self._stop.is_set():
-                        return
-                    self._ended_at = first + tick
-                    self._keep((first + tick, image))
-                self.error = video.missing
-            finally:
-                video.close()
         except VIDEO_ERRORS as error:
             self.error = reason(error)
+            return
+        if self.video is None:
+            self.began = time.perf_counter()
+        self.video, self.error = video, None
+        self._arrived.set()
+        try:
+            self._read_frames(video, first=self._ended_at + 1)
+            self.error = video.missing
+        except VIDEO_ERRORS as error:
+            if not self._stop.is_set():
+                self.error = "; ".join(filter(None, (reason(error), video.missing)))
+        finally:
+            video.close()
+
+    def _read_frames(self, video: OpenVideo, first: int) -> None:
+        """first: the tick of its first frame; not 0 of a source that was opened again."""
+        for tick, image in crops(video, self._transform, 0):
+            if self._stop.is_set():
+                return
+            self._ended_at = first + tick
+            self._keep((first + tick, image))
 
     def _keep(self, frame: tuple[int, np.ndarray]) -> None:
         with self._lock:

@@ -36,6 +36,7 @@ from slowfast.prepare.timing import choose_timing
 _VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference is for videos")
 LIST = ".txt"
 _WAIT = 10.0  # seconds for a stream to open and for its next data
+_MOST_BAD = 1000  # packets in a row that cannot be decoded: more than stand between two key frames
 _USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
 
 
@@ -204,7 +205,7 @@ class StreamFrames:
         rate = self._container.streams.video[0].average_rate
         self.rate = Fraction(rate) if rate else Fraction(_USUAL_RATE)
         self.time_base = 1 / self.rate
-        self._bad, self._first_error = 0, ""  # packets that cannot be decoded
+        self._bad, self._bad_in_a_row, self._first_error = 0, 0, ""  # packets that cannot be decoded
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         convert = RgbConverter()
@@ -217,10 +218,14 @@ class StreamFrames:
 
     def _decoded(self, packet: av.Packet) -> Sequence[av.VideoFrame]:
         try:
-            return packet.decode()
+            frames = packet.decode()
+            self._bad_in_a_row = 0 if frames else self._bad_in_a_row
+            return frames
         except av.FFmpegError as error:
-            self._bad += 1
+            self._bad, self._bad_in_a_row = self._bad + 1, self._bad_in_a_row + 1
             self._first_error = self._first_error or reason(error).lower()
+            if self._bad_in_a_row == _MOST_BAD:
+                raise DecodeError(f"{_MOST_BAD} packets in a row cannot be decoded ({self._first_error})") from error
             return []
 
     @property

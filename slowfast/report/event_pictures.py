@@ -20,6 +20,7 @@ from slowfast.report.plotting import BLUE, RED, new_figure, save_png
 from slowfast.runtime.unfinished import written_whole
 
 SMALLEST = 240  # pixels of a film's short side, at least: small sensors are enlarged by a whole factor
+MOST_FRAMES = 100_000  # of a film
 POINTS = 20_000  # drawn of a recording, at most
 
 
@@ -37,6 +38,8 @@ def draw_events(
     if suffix not in writers:
         raise UserError(f"{target}: events are drawn as .gif, .mp4 or .png")
     seconds = slower * 1e-6 * float(events.t[-1] - events.t[0])
+    if seconds * fps > MOST_FRAMES:
+        raise UserError(f"{target}: {seconds:.3g} s would be more than {MOST_FRAMES} frames; lower --fps or cut them")
     with written_whole(target, suffix=suffix) as partial:
         writers[suffix](film(events, sensor, max(1, round(seconds * fps))), partial, fps)
 

@@ -6,12 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import whole
 from slowfast.errors import DataError, UserError
 from slowfast.report.event_pictures import draw_events
 from slowfast.runtime.command import exit_status
+
+LARGEST_SIDE = 10_000  # pixels of a sensor that is as far as there are events
 
 DESCRIPTION = """\
 Draw an event recording (.npz or .npy with x, y, t, p): as a film of accumulated events, or as points in x, y and time.
@@ -47,13 +51,21 @@ def main(arguments: Sequence[str]) -> int:
     return exit_status(lambda: _draw(chosen))
 
 
+def _side(places: np.ndarray, option: str) -> int:
+    """As far as there are events."""
+    last = float(np.max(places, initial=0))
+    if not last < LARGEST_SIDE:  # nor NaN
+        raise UserError(f"an event is at {last:g}, which is no pixel: give --{option}")
+    return int(last) + 1
+
+
 def _draw(chosen: argparse.Namespace) -> None:
     for name in ("fps", "slower", "time_unit"):
         if getattr(chosen, name) <= 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(chosen, name)}: must be above 0")
     try:
         raw = Recording(chosen.recording).take(slice(None))
-        sensor = (chosen.height or int(raw["y"].max()) + 1, chosen.width or int(raw["x"].max()) + 1)
+        sensor = (chosen.height or _side(raw["y"], "height"), chosen.width or _side(raw["x"], "width"))
         events, done = whole(raw, sensor, chosen.time_unit)
         if done:
             print(f"{chosen.recording}: {', '.join(done)}")

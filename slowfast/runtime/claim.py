@@ -16,7 +16,11 @@ def claimed(folder: Path) -> Iterator[None]:
 
     Disks that know no locks are trusted.
     """
-    with (folder / ".claimed").open("a") as file:
+    try:
+        opened = (folder / ".claimed").open("a")
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder} cannot be written to: {(error.strerror or '').lower()}") from error
+    with opened as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would be held by workers that outlive us
         except (BlockingIOError, PermissionError) as error:

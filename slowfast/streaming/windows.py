@@ -5,6 +5,7 @@ n events of a window.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -39,7 +40,7 @@ def windows_by_time(
     """Windows of `duration` microseconds from the first event on, one every `step` (default: duration).
 
     A window is given as soon as an event after it has come, the last ones when the stream ends; empty windows are left
-    out. Raises ValueError for durations that are not above 0.
+    out. Raises ValueError for durations that are not above 0, and where the stream goes back in time.
     """
     step = duration if step is None else step
     if duration <= 0 or step <= 0:
@@ -49,22 +50,33 @@ def windows_by_time(
     for events in stream:
         if not len(events):
             continue
+        if (np.diff(events.t) < 0).any():
+            raise ValueError("the stream goes back in time inside one of its parts")
         if kept is None:
             start = float(events.t[0])
         kept = events if kept is None else _follow(kept, events)
         while kept.t[-1] >= start + duration:
             yield from _between(kept, start, start + duration)
-            start += step
-            kept = kept.take(kept.t >= start) if (kept.t >= start).any() else kept.take(np.array([len(kept) - 1]))
+            start = _next_start(kept.t, start, duration, step)
+        later = kept.t >= start
+        kept = kept.take(later if later.any() else np.array([len(kept) - 1]))
     while kept is not None and len(kept) and kept.t[-1] >= start:
         yield from _between(kept, start, start + duration)
-        start += step
+        start = _next_start(kept.t, start, duration, step)
+
+
+def _next_start(times: np.ndarray, start: float, duration: float, step: float) -> float:
+    """Where the next window begins that an event after this one's start can be in: (n,) times, ascending."""
+    start += step
+    first = int(np.searchsorted(times, start))
+    ahead = float(times[first]) - start - duration if first < len(times) else -1.0
+    return start + math.floor(ahead / step) * step if ahead >= step else start
 
 
 def _between(events: EventColumns, start: float, end: float) -> Iterator[EventColumns]:
-    inside = (events.t >= start) & (events.t < end)
-    if inside.any():
-        yield events.take(inside)
+    first, last = np.searchsorted(events.t, (start, end))
+    if first < last:
+        yield events.take(np.arange(first, last))
 
 
 def _follow(before: EventColumns, after: EventColumns) -> EventColumns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,25 @@ def test_an_optimizer_goes_on_as_the_config_says(cfg: ConfigNode) -> None:
         with pytest.raises(CheckpointError, match="SOLVER.OPTIMIZING_METHOD was adamw"):
             run(changed(cfg, "SOLVER.MAX_EPOCH", 2, "SOLVER.OPTIMIZING_METHOD", other))
     run(changed(cfg, "SOLVER.OPTIMIZING_METHOD", "adamw", "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.BETAS", "[0.8,0.9]"))
+    run(changed(cfg, "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.MAX_EPOCH", 3))
+    run(changed(cfg, "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.MAX_EPOCH", 4))
     last = find_last(cfg.OUTPUT_DIR)
     assert last is not None
     groups = read_checkpoint(last)["optimizer_state"]["param_groups"]
     assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
     assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_of_too_many_broken_videos_ends(kinetics_folder: Path, tmp_path: Path, processes: int) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(kinetics_folder, data)
+    broken = sorted(data.rglob("train_*.mp4"))[:8]
+    for video in broken:
+        video.write_bytes(b"x")
+    done = run_net([*tiny_settings(data, tmp_path / "out"), "DATA.MAX_FAILED", 0.1], processes, timeout=90)
+    assert len(broken) == 8 and done.returncode == (2 if processes == 1 else 1)  # torchrun's own
+    assert "DATA.MAX_FAILED 0.1 allows" in done.stderr or "in a row" in done.stderr
 
 
 def test_one_run_trains_in_a_folder_at_a_time(kinetics_folder: Path, tmp_path: Path) -> None:

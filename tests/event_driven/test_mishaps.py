@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from slowfast.config.load import load_config
+from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError
 from slowfast.event_driven.reading import LiveReading
@@ -80,6 +81,33 @@ def test_a_stream_goes_on_after_packets_that_cannot_be_decoded(tmp_path: Path) -
     run_on_videos(cfg, CPU)
     results = json.loads((tmp_path / "out" / "event_results.json").read_text())
     assert results["all"]["frames"] == 18 and "2 packets" in results["failed"][0]["reason"]
+
+
+class Damaged(Made):
+    """Gives ten frames, then fails; something was wrong before."""
+
+    missing = "3 packets cannot be decoded"
+
+
+@pytest.mark.parametrize(("limit", "reason"), [(5, ""), (0, "unplugged; ")])
+def test_what_comes_after_the_last_frame_that_is_wanted_does_not_matter(
+    tmp_path: Path, limit: int, reason: str
+) -> None:
+    run = video_run(tmp_path, live_sources(Damaged(10, DecodeError("unplugged"))), "EVENT.MAX_FRAMES", limit)
+    report = run.run(lambda: False)
+    [failure] = report.failures
+    assert (failure.reason, failure.lost) == (f"{reason}3 packets cannot be decoded", False)
+
+
+def test_a_stream_of_nothing_that_can_be_decoded_ends(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", 1100, codec="mjpeg", pix_fmt="yuvj420p", size=(16, 16))
+    data = bytearray(path.read_bytes())
+    place = 0
+    while (place := data.find(b"\xff\xd8\xff", place)) >= 0:
+        data[place : place + 300] = bytes(300)
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match="1000 packets in a row cannot be decoded"):
+        list(StreamFrames(f"file://{path}"))
 
 
 def test_a_camera_that_never_came_is_listed_when_the_run_is_stopped(tmp_path: Path) -> None:

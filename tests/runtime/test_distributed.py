@@ -83,12 +83,12 @@ def test_fewer_gpus_than_wanted_are_told(
 
 def test_alone_work_is_done_and_its_mistakes_are_its_own() -> None:
     assert World().agreed(lambda: 3) == 3
+
+    def mistaken() -> None:
+        raise ConfigError("mine")
+
     with pytest.raises(ConfigError, match="mine"):
-        World().agreed(lambda: exec_raise(ConfigError("mine")))
-
-
-def exec_raise(error: Exception) -> None:
-    raise error
+        World().agreed(mistaken)
 
 
 def test_a_mistake_that_all_processes_find_is_told_once(kinetics_folder: Path, tmp_path: Path) -> None:

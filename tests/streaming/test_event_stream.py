@@ -76,7 +76,23 @@ def test_windows_come_as_soon_as_they_are_whole() -> None:
     assert taken == [0, 1]
 
 
+@pytest.mark.parametrize("step", [50.0, 20.0, 70.0])
+def test_a_gap_between_events_takes_no_time(step: float) -> None:
+    times = np.array([0, 10, 1e12, 1e12 + 30, 1e12 + 200, 3e15])
+    zeros = np.zeros(len(times), np.int64)
+    stream = EventColumns(zeros, zeros, times, zeros)
+    for parts in ([stream], [stream.take(np.array([place])) for place in range(len(times))]):
+        windows = [window.t.tolist() for window in windows_by_time(parts, 50.0, step)]
+        assert windows[0] == [0, 10] and all(windows) and windows[-1][-1] in (3e15, 1e12 + 200, 1e12 + 30)
+        for window in windows:
+            start = window[0] - window[0] % step  # windows begin at multiples of the step
+            assert window[-1] < start + 50 + step
+
+
 def test_mistakes() -> None:
+    back = EventColumns(*(np.zeros(3),) * 2, np.array([0.0, 2.0, 1.0]), np.zeros(3))
+    with pytest.raises(ValueError, match="back in time"):
+        list(windows_by_time([back], 5))
     for windows in (windows_by_count([], 0), windows_by_time([], 0.0), windows_by_count([], 3, 0)):
         with pytest.raises(ValueError, match="must be"):
             next(windows)

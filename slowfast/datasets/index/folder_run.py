@@ -39,7 +39,11 @@ def run_yaml(collection: Collection, folder: Path, out: Path, separator: str, ba
         data["PATH_LABEL_SEPARATOR"] = separator
     settings: dict[str, Any] = {
         BASE_KEY: os.path.relpath(base, out.resolve()),
-        "TRAIN": {"DATASET": dataset, "BATCH_SIZE": min(cfg.TRAIN.BATCH_SIZE, train)},
+        "TRAIN": {
+            "DATASET": dataset,
+            "BATCH_SIZE": min(cfg.TRAIN.BATCH_SIZE, train),
+            "CHECKPOINT_EPOCH_RESET": True,  # a checkpoint is taken for its weights, not gone on with
+        },
         "TEST": {"DATASET": dataset},
         "DATA": data,
         "MODEL": {"NUM_CLASSES": len(collection.classes)},
