@@ -59,7 +59,7 @@ _C.TEST = ConfigNode()
 _C.TEST.ENABLE = True
 # Registered dataset to test on. [SF]
 _C.TEST.DATASET = "kinetics"
-# Clips (views x crops) in one forward pass, over all processes. Never changes a result. [SF]
+# Clips (views x crops) in one forward pass, over all processes. Changes no result but as EVENT2VEC.T_HEADS says. [SF]
 _C.TEST.BATCH_SIZE = 8
 # Checkpoint to test; empty: the last in OUTPUT_DIR, or random weights (with a warning) where there is none. [SF]
 _C.TEST.CHECKPOINT_FILE_PATH = ""
@@ -147,7 +147,8 @@ _C.DVS.SAMPLER = "random_sample"
 # Unit of the times that the network gets: none (microseconds), sample (the sample's longest) or dataset (the training
 # split's longest). [Event2Vec]
 _C.DVS.TIME_NORM = "dataset"
-# The longest recording of the training split, microseconds; 0: found once, and kept in the user's cache. [Event2Vec]
+# The longest recording of the training split, microseconds; 0: found once by each first and last event, and kept in the
+# user's cache. [Event2Vec]
 _C.DVS.LONGEST = 0
 # dvsframes: what the DATA.NUM_FRAMES frames of a recording hold: counts of events, or voxels (each event shared by the
 # two frames nearest in time). [own]
@@ -167,7 +168,7 @@ _C.DVS.SHEAR = 0.0
 _C.DVS.SCALE = [1.0, 1.0]
 # Standard deviation of each event's time, as a share of the sample's duration. [own]
 _C.DVS.TIME_JITTER = 0.0
-# Largest share of the events dropped; largest share of random ones added. [own]
+# Largest probability with which each event is dropped; largest share of random ones added. [own]
 _C.DVS.DROP = 0.0
 _C.DVS.NOISE = 0.0
 # Largest side of a square whose events are erased (pixels). [Event2Vec]
@@ -435,7 +436,8 @@ _C.EVENT2VEC.EMBED_DIM = 256
 _C.EVENT2VEC.HEADS = 16
 _C.EVENT2VEC.MLP_DIM = 512
 _C.EVENT2VEC.LAYERS = 2
-# Consecutive slices of a recording whose tokens are averaged, event by event, before the encoder; 1: none. [Event2Vec]
+# Consecutive slices of a recording whose tokens are averaged, event by event, before the encoder; 1: none. Slices are
+# of the batch's longest recording, as published: with DVS.NUM_EVENTS 0 results depend on the batch. [Event2Vec]
 _C.EVENT2VEC.T_HEADS = 1
 # Self-supervised pre-training: share of events that are masked and whose places are predicted; 0 trains the
 # classification. [Event2Vec]
