@@ -73,6 +73,12 @@ def test_a_training_of_too_many_broken_videos_ends(kinetics_folder: Path, tmp_pa
     assert "DATA.MAX_FAILED 0.1 allows" in done.stderr or "in a row" in done.stderr
 
 
+def test_a_folder_that_cannot_be_claimed_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".claimed").mkdir()
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .* cannot be written to: is a directory"), claimed(tmp_path):
+        pass
+
+
 def test_one_run_trains_in_a_folder_at_a_time(kinetics_folder: Path, tmp_path: Path) -> None:
     with claimed(tmp_path):
         done = run_net(tiny_settings(kinetics_folder, tmp_path))

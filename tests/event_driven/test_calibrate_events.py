@@ -83,6 +83,7 @@ def test_the_written_config_keeps_the_promise(
         (["--top1", "0.9", "--logit-error", "0.1"], "not allowed with"),
         (["MODEL.MODEL_NAME", "ConvMLP"], "must be evMLP"),
         (["--out", str(EMPTY)], "choose another file"),
+        (["--out", str(EMPTY / "new" / "c.yaml")], "empty.yaml is no folder that can be written to"),
     ],
 )
 def test_mistakes_are_one_line(

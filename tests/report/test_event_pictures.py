@@ -46,3 +46,21 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(recording), str(tmp_path / "a.gif"), "--fps", "0"]) == 2
     error = capsys.readouterr().err
     assert "does not exist" in error and "drawn as .gif, .mp4 or .png" in error and "--fps 0" in error
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"y": np.array([1, np.nan, 2])}, "an event is at nan, which is no pixel: give --height"),
+        ({"x": np.array([1, 2, 2_000_000_000])}, "an event is at 2e+09, which is no pixel: give --width"),
+        ({"t": np.array([0, 1, 10**15])}, "would be more than 100000 frames; lower --fps"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, np.ndarray], words: str
+) -> None:
+    events = {"x": np.arange(3), "y": np.arange(3), "t": np.arange(3), "p": np.array([0, 1, 0])} | changed
+    np.savez(tmp_path / "a.npz", **events)
+    assert main([str(tmp_path / "a.npz"), str(tmp_path / "a.mp4")]) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1 and not (tmp_path / "a.mp4").exists()
