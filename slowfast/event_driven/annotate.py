@@ -6,7 +6,7 @@ K frames of each of S videos, n x n patches of the first stage, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -27,17 +27,16 @@ from slowfast.runtime.logging import get_logger
 SHOWN_SIDE = 448  # pixels at least, so that text can be read
 OUTLINE = (255, 210, 0)  # R G B
 FOLDER = "annotated"
+_NOT_TAKEN = (av.FFmpegError, OSError)
 
 
 class AnnotatedVideos:
     """The files that are being written, one a video; none without `targets`."""
 
-    def __init__(
-        self, network: PatchNetwork, sources: Sequence[Source], targets: dict[int, Path], names: Sequence[str]
-    ) -> None:
+    def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str]) -> None:
         """targets: of each source's index; names: of the classes."""
-        self.network, self.sources, self.targets, self.names = network, sources, targets, names
-        self._open: dict[int, VideoFile] = {}
+        self.network, self.targets, self.names = network, targets, names
+        self._open: dict[int, tuple[Source, VideoFile]] = {}
 
     @classmethod
     def from_config(
@@ -46,8 +45,7 @@ class AnnotatedVideos:
         """As EVENT.ANNOTATE says, in a folder of OUTPUT_DIR."""
         records = [source.record for source in sources if cfg.EVENT.ANNOTATE]
         files = target_files(records, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4")
-        targets = {record.index: file for record, file in zip(records, files, strict=True)}
-        return cls(network, sources, targets, names)
+        return cls(network, {record.index: file for record, file in zip(records, files, strict=True)}, names)
 
     @property
     def written(self) -> dict[str, Path]:
@@ -59,20 +57,15 @@ class AnnotatedVideos:
         """A video begins."""
         index = opened.source.record.index
         if index in self.targets:
-            with _told(opened.source):
-                self._open[index] = VideoFile(self.targets[index], opened.rate, opened.time_base)
+            with self._attempt(opened.source):
+                self._open[index] = opened.source, VideoFile(self.targets[index], opened.rate, opened.time_base)
 
     def write(self, batch: Batch, logits: torch.Tensor) -> None:
         """The next frames of some videos and their logits (K, S, C)."""
         for s, source in enumerate(batch.sources):
-            if (file := self._open.get(source.record.index)) is None:
-                continue
-            written = False
-            with _told(source):
-                self._write(file, batch, s, logits[:, s])
-                written = True
-            if not written:
-                self._end(source, whole=False)
+            if source.record.index in self._open:
+                with self._attempt(source):
+                    self._write(self._open[source.record.index][1], batch, s, logits[:, s])
 
     def _write(self, file: VideoFile, batch: Batch, s: int, logits: torch.Tensor) -> None:
         for k, tick in enumerate(batch.ticks[s]):
@@ -87,29 +80,31 @@ class AnnotatedVideos:
 
     def close(self, source: Source) -> None:
         """A video has ended."""
-        self._end(source, whole=True)
+        if source.record.index in self._open:
+            with self._attempt(source):
+                self._open.pop(source.record.index)[1].__exit__(None)
 
-    def _end(self, source: Source, whole: bool) -> None:
-        if (file := self._open.pop(source.record.index, None)) is not None:
-            with _told(source, whole):
-                file.__exit__(None if whole else RuntimeError)
+    @contextmanager
+    def _attempt(self, source: Source) -> Iterator[None]:
+        """What a disk or FFmpeg does not take ends this file, not the run."""
+        try:
+            yield
+        except _NOT_TAKEN as error:
+            get_logger().warning(f"{source.record.name} cannot be annotated: {reason(error)}")
+            self._drop(source)
+
+    def _drop(self, source: Source) -> None:
+        if source.record.index in self._open:
+            with suppress(*_NOT_TAKEN):
+                self._open.pop(source.record.index)[1].__exit__(RuntimeError)
 
     def __enter__(self) -> AnnotatedVideos:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        for source in self.sources:
-            self._end(source, whole=error is None)  # what was looked at until now is whole
-
-
-@contextmanager
-def _told(source: Source, aloud: bool = True) -> Iterator[None]:
-    """What a disk or FFmpeg does not take ends this file, not the run."""
-    try:
-        yield
-    except (av.FFmpegError, OSError) as error:
-        if aloud:
-            get_logger().warning(f"{source.record.name} cannot be annotated: {reason(error)}")
+        end = self.close if error is None else self._drop  # what was looked at until now is whole
+        for source, _file in list(self._open.values()):
+            end(source)
 
 
 def draw_patches(image: np.ndarray, changed: np.ndarray) -> np.ndarray:

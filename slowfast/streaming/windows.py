@@ -58,8 +58,8 @@ def windows_by_time(
         while kept.t[-1] >= start + duration:
             yield from _between(kept, start, start + duration)
             start = _next_start(kept.t, start, duration, step)
-        later = kept.t >= start
-        kept = kept.take(later if later.any() else np.array([len(kept) - 1]))
+        if over := int(np.searchsorted(kept.t, start)):
+            kept = kept.take(np.arange(min(over, len(kept) - 1), len(kept)))
     while kept is not None and len(kept) and kept.t[-1] >= start:
         yield from _between(kept, start, start + duration)
         start = _next_start(kept.t, start, duration, step)

@@ -27,23 +27,18 @@ static int opened(const char *path) {
     return ftruncate(device, BUFFERS * PAGES) == 0;
 }
 
-int open(const char *path, int flags, ...) {
-    va_list rest;
-    va_start(rest, flags);
-    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
-    va_end(rest);
-    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
-    return opened(path) ? device : real(path, flags, mode);
-}
-
-int open64(const char *path, int flags, ...) {
-    va_list rest;
-    va_start(rest, flags);
-    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
-    va_end(rest);
-    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, "open64");
-    return opened(path) ? device : real(path, flags, mode);
-}
+/* Both names of the same call: a program is compiled for one of them. */
+#define OPEN(name)                                                                 \
+    int name(const char *path, int flags, ...) {                                   \
+        va_list rest;                                                              \
+        va_start(rest, flags);                                                     \
+        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;    \
+        va_end(rest);                                                              \
+        int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, #name);             \
+        return opened(path) ? device : real(path, flags, mode);                    \
+    }
+OPEN(open)
+OPEN(open64)
 
 static int fail(int error) {
     errno = error;
