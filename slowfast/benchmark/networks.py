@@ -15,12 +15,10 @@ from tabulate import tabulate
 from slowfast.benchmark.figures import Figure
 from slowfast.benchmark.network import MATRIX_SIDE, PRODUCT, forward_case
 from slowfast.benchmark.profile import time_by_kind
-from slowfast.benchmark.subject import BFLOAT16, DTYPES, FLOAT32, example_batch
+from slowfast.benchmark.subject import BFLOAT16, DTYPES, FLOAT32, example_batch, forward_in
 from slowfast.benchmark.timing import Timings, time_interleaved
-from slowfast.benchmark.videos import changed
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.engine.forward import ClipForward
 from slowfast.model_info.header import read_header
 from slowfast.model_info.rows import published_settings
 from slowfast.models import MODELS, build_model
@@ -89,8 +87,7 @@ def _cases(
     cases: dict[str, Callable[[], object]] = {}
     macs = 0.0
     for dtype in DTYPES:
-        amp = changed(cfg, "TRAIN.AMP_DTYPE", BFLOAT16, "TRAIN.MIXED_PRECISION", dtype != FLOAT32)
-        forward = ClipForward.from_config(amp, device)
+        forward = forward_in(cfg, device, dtype)
         inputs = forward.prepare(batch.clips)
         macs = macs or count_macs(model, inputs, views)
         cases[dtype] = partial(forward_case, model, forward, inputs)

@@ -5,6 +5,8 @@ N clips, T frames, S side of a crop.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ from slowfast.benchmark.videos import changed
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.datasets.types import TrainBatch
-from slowfast.engine.forward import ClipForward
+from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optimizer import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.models import build_model
@@ -26,16 +28,20 @@ DTYPES = (FLOAT32, BFLOAT16)
 def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool) -> dict[str, TrainStep]:
     """Steps of `clips` clips, in float32 and in bfloat16 autocast, of one new network with random weights."""
     batch = ("TRAIN.BATCH_SIZE", clips, "AUG.NUM_SAMPLE", 1, "TRAIN.ACCUMULATION_STEPS", 1)
-    cfg = changed(cfg, "MODEL.ACT_CHECKPOINT", checkpointing, "TRAIN.AMP_DTYPE", BFLOAT16, *batch)
+    cfg = changed(cfg, "MODEL.ACT_CHECKPOINT", checkpointing, *batch)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device)
     optimizer = build_optimizer(cfg, model)
-    steps = {}
-    for dtype in DTYPES:
-        cfg = changed(cfg, "TRAIN.MIXED_PRECISION", dtype != FLOAT32)
-        forward = ClipForward.from_config(cfg, device)
-        steps[dtype] = TrainStep(cfg, World(device=device), model, optimizer, forward)
-    return steps
+    return {
+        dtype: TrainStep(cfg, World(device=device), model, optimizer, forward_in(cfg, device, dtype))
+        for dtype in DTYPES
+    }
+
+
+def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward:
+    """Build the forward pass in a dtype of DTYPES, also where a run would choose another one for speed."""
+    plain = ClipForward.from_config(changed(cfg, "TRAIN.MIXED_PRECISION", False), device)
+    return replace(plain, amp_dtype=AMP_DTYPES.get(dtype))
 
 
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:

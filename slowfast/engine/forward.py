@@ -11,6 +11,8 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.datasets.normalize import normalize
+from slowfast.runtime.device import has_fast_matmul
+from slowfast.runtime.logging import warn_once
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
@@ -32,8 +34,8 @@ class ClipForward:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, device: torch.device, split: str = TRAIN) -> ClipForward:
-        """As DATA, TRAIN.MIXED_PRECISION and the dataset of a split say."""
-        dtype = AMP_DTYPES[cfg.TRAIN.AMP_DTYPE] if cfg.TRAIN.MIXED_PRECISION else None
+        """Build from DATA, TRAIN.MIXED_PRECISION and the dataset of a split."""
+        dtype = _amp_dtype(cfg, device) if cfg.TRAIN.MIXED_PRECISION else None
         mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
         return cls(device, mean, std, cfg.DATA.REVERSE_INPUT_CHANNEL, dtype, dataset_spec(cfg, split).images)
 
@@ -52,3 +54,15 @@ class ClipForward:
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+
+def _amp_dtype(cfg: ConfigNode, device: torch.device) -> torch.dtype | None:
+    """Return TRAIN.AMP_DTYPE, or None, with a warning, on CPUs where it is several times slower than float32."""
+    name = cfg.TRAIN.AMP_DTYPE
+    if has_fast_matmul(AMP_DTYPES[name], device):
+        return AMP_DTYPES[name]
+    warn_once(
+        f"TRAIN.AMP_DTYPE {name}: PyTorch has no fast {name} matrix multiplication on this CPU. Running in float32. "
+        "Set TRAIN.MIXED_PRECISION False to avoid this warning."
+    )
+    return None

@@ -76,8 +76,7 @@ class TrainStep:
         self.rows = [clip_rows(videos, cfg.AUG.NUM_SAMPLE) for videos in process_parts(cfg, world)]
         self.total_clips = cfg.TRAIN.BATCH_SIZE * cfg.AUG.NUM_SAMPLE
         self.clipping = Clipping(cfg.SOLVER.CLIP_GRAD_VAL, cfg.SOLVER.CLIP_GRAD_L2NORM)
-        scaling = cfg.TRAIN.MIXED_PRECISION and cfg.TRAIN.AMP_DTYPE == "float16"
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaling)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=forward.amp_dtype == torch.float16)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def __call__(self, batch: TrainBatch, epoch: int, step: int, rate: float) -> torch.Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from slowfast.runtime.logging import get_logger
+from slowfast.runtime.private_cache import private_cache
 
 _SOURCES = Path(__file__).with_name("kernels")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
@@ -188,16 +189,19 @@ def takes_frames(frames: torch.Tensor) -> bool:
 
 @functools.cache
 def load_kernels() -> Kernels | None:
-    """The compiled kernels; None, with one message, where they cannot be had. Compiling takes some seconds, once."""
+    """Return the compiled kernels, or None, with one message, where they cannot be compiled.
+
+    Compiling takes about 10 s, once.
+    """
     try:
         return Kernels(ctypes.CDLL(str(_build())))
     except (OSError, subprocess.SubprocessError) as error:
-        get_logger().info(f"event-driven inference without compiled kernels, which is slower: {error}")
+        get_logger().info(f"event-driven inference: no compiled kernels, inference is slower. {error}")
         return None
 
 
 def _build() -> Path:
-    """The library of these sources, these flags, this compiler and this CPU, compiled unless it is there."""
+    """Return the library for these sources, flags, compiler and CPU; compile it if it is not in the cache."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
     if compiler is None:
         raise OSError("no C++ compiler found; install one (g++), or set CXX")
@@ -205,16 +209,16 @@ def _build() -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     sources = [file.read_bytes() for file in sorted(_SOURCES.iterdir())]
     what = b"\0".join((*sources, " ".join(command).encode(), version, _cpu()))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slowfast"
-    library = folder / f"kernels-{hashlib.sha256(what).hexdigest()[:16]}.so"
+    library = private_cache(f"kernels-{hashlib.sha256(what).hexdigest()[:32]}.so")
     if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder) as own:  # another process may compile it as well
+        # Another process may compile it at the same time.
+        with tempfile.TemporaryDirectory(dir=library.parent) as own:
             made = Path(own) / library.name
             files = map(str, sorted(_SOURCES.glob("*.cpp")))
             result = subprocess.run([*command, *files, "-o", str(made)], capture_output=True, text=True)
             if result.returncode:
                 raise OSError(f"{compiler} failed: {result.stderr.strip().splitlines()[-1:]}")
+            made.chmod(0o700)  # whatever the umask is: others must not be able to change it
             made.replace(library)
     return library
 

@@ -15,8 +15,10 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.event_driven.compiled import Kernels, has_matrix_unit
 from slowfast.event_driven.compiled_stage import CompiledStage
-from slowfast.event_driven.products import BFLOAT16, FLOAT32, INT8, Product, make_product
+from slowfast.event_driven.products import BFLOAT16, FLOAT32, INT8, Product, make_product, rows_dtype
 from slowfast.models.evmlp import Block, EvMLP, Stage, nested_patches
+from slowfast.runtime.device import has_fast_matmul
+from slowfast.runtime.logging import warn_once
 
 
 class PlainStage:
@@ -53,25 +55,34 @@ def few_sizes(rows: int, least: int, bits: int) -> int:
 
 
 class StageRows:
-    """One stage by what is faster for so many rows: float (R, I) -> float (R, C)."""
+    """One stage, run by the faster implementation for the number of rows: float (R, I) -> float (R, C)."""
 
     def __init__(self, stage: Stage, precision: str, kernels: Kernels | None) -> None:
         linears = [layer for layer in stage.modules() if isinstance(layer, nn.Linear)]
         self.macs = sum(layer.weight.numel() for layer in linears)  # of a row
         self.inputs, self.width = linears[0].in_features, linears[0].out_features
-        self.plain = PlainStage(stage, precision)
         self.compiled = CompiledStage(stage, precision, kernels) if kernels is not None else None
-        self.limit = _MATRIX_UNIT_MACS[precision] if has_matrix_unit() else math.inf
+        self.limit = _most_compiled_macs(precision) if kernels is not None else 0.0
+        # Weights are not held twice where one implementation takes any number of rows.
+        self.plain = PlainStage(stage, precision) if self.limit < math.inf else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.compiled is None or len(x) * self.macs > self.limit:
-            return self.plain(x)
-        return self.compiled(x)
+        if self.compiled is not None and (self.plain is None or len(x) * self.macs <= self.limit):
+            return self.compiled(x)
+        assert self.plain is not None
+        return self.plain(x)
 
 
-# On CPUs with units for matrices of bfloat16 (AMX) PyTorch's products are faster from so many multiply-adds of a stage
-# on; elsewhere the compiled kernels are, for any number. Found with tools/benchmark.py event_driven.
+# Multiply-adds of a stage from which PyTorch is faster than the compiled kernels on CPUs with a matrix unit for
+# bfloat16 (AMX), measured with tools/benchmark.py event_driven. On other CPUs the kernels are faster for any number.
 _MATRIX_UNIT_MACS = {FLOAT32: math.inf, BFLOAT16: 90e6, INT8: 400e6}
+
+
+def _most_compiled_macs(precision: str) -> float:
+    """Return the multiply-adds of a stage up to which the compiled kernels are used."""
+    # oneDNN may be limited to older instructions than the CPU has (ONEDNN_MAX_CPU_ISA).
+    matrix_unit = has_matrix_unit() and has_fast_matmul(torch.bfloat16, torch.device("cpu"))
+    return _MATRIX_UNIT_MACS[precision] if matrix_unit else math.inf
 
 
 class PatchNetwork:
@@ -81,6 +92,7 @@ class PatchNetwork:
     """
 
     def __init__(self, model: EvMLP, precision: str, kernels: Kernels | None = None) -> None:
+        _warn_of_float32(precision, model.linear.weight.device, kernels is not None)
         self.stages = [StageRows(stage, precision, kernels) for stage in model.blks if isinstance(stage, Stage)]
         self._head = make_product(model.linear, precision)
         self.side, self.patch = model.side, model.patch_sides[0]
@@ -127,3 +139,16 @@ class PatchNetwork:
                 f"EVMLP.PATCH_SIZES {list(self.sides)}: the network is for frames of 3 x {self.side} x {self.side}, "
                 f"not {' x '.join(map(str, frame.shape[-3:]))}"
             )
+
+
+def _warn_of_float32(precision: str, device: torch.device, compiled: bool) -> None:
+    """Warn once where bfloat16 weights are not multiplied in bfloat16."""
+    if precision != BFLOAT16 or rows_dtype(precision, device) == torch.bfloat16:
+        return
+    instead = "Running in float32, without compiled kernels."
+    if compiled:
+        instead = "The compiled kernels multiply bfloat16 weights in float32; the classifier runs in float32."
+    warn_once(
+        f"EVENT.PRECISION bfloat16: PyTorch has no fast bfloat16 matrix multiplication on this CPU. {instead} "
+        "Set EVENT.PRECISION to float32 or int8 to avoid this warning."
+    )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.models.linear import FUSED_PRODUCT, FUSED_ROWS
+from slowfast.runtime.device import has_fast_matmul
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 # Up to so many rows PyTorch's product with int8 weights is faster than turning them into bfloat16 first.
@@ -89,17 +90,22 @@ _SMALL_WEIGHT = 1 << 17
 
 
 class Int8Product:
-    """int8 weights with a scale for each output channel (the largest weight is 127), bfloat16 rows.
+    """Linear layer with int8 weights and one scale per output channel (the largest weight is 127).
 
-    Reads half as much as bfloat16 for a few rows; for many rows the weights are turned into bfloat16 at each call.
+    Few bfloat16 rows take PyTorch's int8 kernel, which reads half as much as bfloat16 weights. For many rows, and for
+    float32 rows, the weights are converted to the dtype of the rows at each call.
+
+    Args:
+        layer: Layer to copy the weights from.
+        dtype: Dtype of the rows, bfloat16 or float32.
     """
 
-    dtype = torch.bfloat16
-
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.weight, scale = int8_weights(layer.weight.detach().float())
-        self.scale, self.bias = scale.to(self.dtype), layer.bias.detach().to(self.dtype)
-        fits = layer.in_features % 64 == 0 and self.weight.device.type == "cpu"  # PyTorch's kernel reads whole vectors
+        self.scale, self.bias = scale.to(dtype), layer.bias.detach().to(dtype)
+        # PyTorch's kernel reads whole vectors; it is slow in float32.
+        fits = layer.in_features % 64 == 0 and self.weight.device.type == "cpu" and dtype == torch.bfloat16
         self.rows = _INT8_ROWS if fits else 0
 
     def takes_onednn(self, rows: int) -> bool:
@@ -126,12 +132,29 @@ def int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
+def rows_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the rows that PyTorch multiplies with weights of a precision.
+
+    It is bfloat16 for bfloat16 and int8 weights, and float32 where the device has no optimized bfloat16 matrix
+    multiplication.
+    """
+    half = precision != FLOAT32 and has_fast_matmul(torch.bfloat16, device)
+    return torch.bfloat16 if half else torch.float32
+
+
 def make_product(layer: nn.Module, precision: str) -> Product:
-    """The fastest product here of a Linear layer: `precision` is float32, bfloat16 or int8 (weights)."""
+    """Build the fastest kernel available for a Linear layer.
+
+    Args:
+        layer: The :class:`torch.nn.Linear`.
+        precision: Precision of the weights: float32, bfloat16 or int8. bfloat16 becomes float32 where the device has
+            no optimized bfloat16 matrix multiplication.
+    """
     assert isinstance(layer, nn.Linear)
+    device = layer.weight.device
+    dtype = rows_dtype(precision, device)
     if precision == INT8:
-        return Int8Product(layer)
-    dtype: torch.dtype = getattr(torch, precision)
-    fused: Any = FusedProduct if layer.weight.device.type == "cpu" and FUSED_PRODUCT is not None else PlainProduct
+        return Int8Product(layer, dtype)
+    fused: Any = FusedProduct if device.type == "cpu" and FUSED_PRODUCT is not None else PlainProduct
     product: Product = fused(layer, dtype)
     return product

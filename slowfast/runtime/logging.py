@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,13 @@ _NAME = "slowfast"
 def get_logger() -> logging.Logger:
     """The run's logger; usable before `start_logging`, then it prints warnings only."""
     return logging.getLogger(_NAME)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning in rank 0 (of torchrun), unless this process has logged the same one before."""
+    if os.environ.get("RANK", "0") == "0":
+        get_logger().warning(message)
 
 
 def start_logging(output_dir: Path, rank: int) -> None:

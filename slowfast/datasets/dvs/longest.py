@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from slowfast.datasets.types import Record
 from slowfast.errors import DataError
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import get_logger
+from slowfast.runtime.private_cache import private_cache
 from slowfast.runtime.unfinished import write_whole
 
 
@@ -26,7 +26,7 @@ def longest_recording(records: Sequence[Record], sensor: tuple[int, int], time_u
 
     Raises DataError where none can, or all have one instant only.
     """
-    cache = cache_folder() / f"longest_{_digest(records, sensor, time_unit)}.json"
+    cache = private_cache(f"longest_{_digest(records, sensor, time_unit)}.json")
     known = _read(cache)
     if known is not None:
         return known
@@ -53,11 +53,6 @@ def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
     except DecodeError:
         return 0.0  # it is listed as failed when its turn comes
     return float(ends.t[-1] - ends.t[0]) if len(ends) else 0.0
-
-
-def cache_folder() -> Path:
-    """Where this user's programs keep what they can find again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slowfast"
 
 
 def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> str:
