@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from slowfast.config.defaults import get_cfg
 from slowfast.engine import checkpoint
+from slowfast.runtime.device import has_fast_matmul
 
 Row = dict[str, float]
 
@@ -264,16 +265,19 @@ def test_fine_tuning_takes_the_weights_and_a_new_head(finished: Path, kinetics_f
 
 
 def test_half_precision_trains(kinetics_folder: Path, tmp_path: Path) -> None:
+    """Or float32 does, with one warning, on a CPU that has no instructions for the dtype."""
     losses: dict[str, np.ndarray] = {}
+    used = [dtype for dtype in ("bfloat16", "float16") if has_fast_matmul(getattr(torch, dtype), torch.device("cpu"))]
     for dtype in ("float32", "bfloat16", "float16"):
         half = ["TRAIN.MIXED_PRECISION", True, "TRAIN.AMP_DTYPE", dtype] if dtype != "float32" else []
         settings = [*tiny_settings(kinetics_folder, tmp_path / dtype), *half]
         done = run_net([*settings, "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False])
         assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Running in float32") == (dtype != "float32" and dtype not in used)
         losses[dtype] = np.array([row["loss"] for row in metrics(tmp_path / dtype)])
         last = checkpoint.find_last(tmp_path / dtype)
         assert last is not None
-        assert bool(checkpoint.read_checkpoint(last)["scaler_state"]) == (dtype == "float16")
+        assert bool(checkpoint.read_checkpoint(last)["scaler_state"]) == (dtype == "float16" and dtype in used)
     for dtype, limit in (("bfloat16", 0.05), ("float16", 0.01)):
         error = np.abs(losses[dtype] / losses["float32"] - 1)
-        assert 0 < error.max() < limit
+        assert 0 < error.max() < limit if dtype in used else not error.any()

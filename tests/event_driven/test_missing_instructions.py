@@ -1,0 +1,142 @@
+"""Event-driven inference on CPUs without AVX-512, imitated by the limits that oneDNN, PyTorch and the compiler take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from slowfast.event_driven import EventDrivenInference, compiled, network, products
+from slowfast.event_driven.compiled import load_kernels
+from slowfast.event_driven.products import Int8Product, rows_dtype
+from slowfast.models.evmlp import EvMLP
+from slowfast.runtime.logging import warn_once
+from tests.event_driven.test_engine import video
+from tests.random_weights import randomized
+
+CPU = torch.device("cpu")
+# What is set for a process, and for the compiler. PyTorch reads its variables when it is loaded.
+LIMITS = {
+    "AVX2": ({"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, "-mno-avx512f"),
+    "SSE4.1": ({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, "-mno-avx"),
+}
+NO_BFLOAT16 = "PyTorch has no fast bfloat16 matrix multiplication on this CPU"
+
+
+def small() -> EvMLP:
+    torch.manual_seed(0)
+    sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
+    return randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0.5), **sizes)).eval()
+
+
+def error(model: EvMLP, **options: Any) -> float:
+    """The largest error of event-driven logits, as a share of the largest logit in float32."""
+    frames = video(5)
+    logits = EventDrivenInference(model, 0.0, **options).run(frames[:, None]).logits[:, 0]
+    with torch.no_grad():
+        want = model(frames)
+    return float((logits - want).abs().max() / want.abs().max())
+
+
+def measure() -> dict[str, Any]:
+    """What a process with such limits finds."""
+    model = small()
+    return {
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": str(rows_dtype("bfloat16", CPU)),
+        "kernels": load_kernels() is not None,
+        "errors": {
+            f"{precision} {kernels}": error(model, precision=precision, compiled=kernels)
+            for precision in ("float32", "bfloat16", "int8")
+            for kernels in (True, False)
+        },
+    }
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these limits are those of x86")
+@pytest.mark.parametrize("name", LIMITS)
+def test_all_precisions_work_without_the_instructions(name: str) -> None:
+    environment, flag = LIMITS[name]
+    code = (
+        "import json, sys; from slowfast.event_driven import compiled; "
+        f"compiled._FLAGS += ({flag!r},); "
+        "from tests.event_driven.test_missing_instructions import measure; print(json.dumps(measure()))"
+    )
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["capability"] in ("AVX2", "DEFAULT", "NO AVX") and found["bfloat16"] == "torch.float32"
+    assert found["kernels"] == (load_kernels() is not None)
+    errors = found["errors"]
+    assert max(errors["float32 True"], errors["float32 False"], errors["bfloat16 False"]) < 1e-4
+    assert 0 < errors["bfloat16 True"] < 0.05 or not found["kernels"]
+    assert 0 < errors["int8 True"] < 0.1 and 0 < errors["int8 False"] < 0.1
+    # With kernels and without: each is said once, by whatever number of engines.
+    assert done.stderr.count(NO_BFLOAT16) == 1 + found["kernels"] and done.stderr.count("Running in float32") == 1
+
+
+@pytest.fixture
+def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN as it is on a CPU with AVX2: it says so, and raises where bfloat16 weights are given to it."""
+    real = torch.ops.mkldnn._reorder_linear_weight
+
+    def reorder(weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if weight.dtype == torch.bfloat16:
+            raise RuntimeError("mkldnn_reorder_linear_weight: bf16 path needs the cpu support avx_ne_convert")
+        return real(weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(compiled, "_cpu", lambda: b"flags: amx_bf16")  # and oneDNN may be limited to less than it has
+    warn_once.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "precision, kernels, what",
+    [
+        ("bfloat16", True, "The compiled kernels multiply bfloat16 weights in float32; the classifier runs in float32"),
+        ("bfloat16", False, "Running in float32, without compiled kernels"),
+        ("float32", False, None),
+        ("int8", True, None),
+        ("int8", False, None),
+    ],
+)
+def test_the_warning_says_what_is_used(
+    precision: str, kernels: bool, what: str | None, no_bfloat16: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kernels and load_kernels() is None:
+        pytest.skip("no C++ compiler here")
+    model = small()
+    with caplog.at_level(logging.WARNING, "slowfast"):
+        assert [error(model, precision=precision, compiled=kernels) < 0.1 for _ in range(2)] == [True] * 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (what is not None)
+    assert all(NO_BFLOAT16 in message and str(what) in message for message in messages)
+
+
+def test_every_multiplication_is_in_float32(no_bfloat16: None) -> None:
+    plain = network.PatchNetwork(small(), "bfloat16")
+    assert all(stage.plain is not None and stage.plain.dtype == torch.float32 for stage in plain.stages)
+    layer = torch.nn.Linear(64, 5)
+    product = products.make_product(layer, "int8")
+    assert isinstance(product, Int8Product) and product.dtype == torch.float32
+    x = torch.randn(3, 64)
+    whole, scale = products.int8_weights(layer.weight.detach())
+    want = torch.nn.functional.linear(x, whole * scale[:, None], layer.bias.detach())
+    torch.testing.assert_close(product.linear(x), want)
+
+
+def test_weights_are_not_held_twice(no_bfloat16: None) -> None:
+    kernels = load_kernels()
+    if kernels is None:
+        pytest.skip("no C++ compiler here")
+    stages = network.PatchNetwork(small(), "bfloat16", kernels).stages
+    assert all(stage.plain is None and stage.compiled is not None for stage in stages)
