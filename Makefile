@@ -50,7 +50,7 @@ demo-event-driven: $(STAMP)
 	$(BIN)/python tools/calibrate_events.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/kinetics_shapes/videos
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,12 +15,28 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.demo_data.build import build
 from slowfast.demo_data.settings import DemoSettings
+from slowfast.runtime.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # No test is about time: a slow machine passes too.
 settings.register_profile("any_machine", deadline=None)
 settings.load_profile("any_machine")
+
+
+MAX_WORKERS = 8  # each worker process needs about 1 GiB
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of worker processes of `pytest -n auto`."""
+    return min(usable_cores(), MAX_WORKERS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker process of pytest-xdist one thread; PyTorch reads the variable when it is imported."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from slowfast.event_driven.gate import changed_patches
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.products import int8_weights
 from slowfast.models.evmlp import EvMLP, Stage
+from slowfast.runtime.logging import warn_once
 from tests.random_weights import randomized
 
 
@@ -234,3 +237,33 @@ def test_a_failing_compiler_is_said_and_leaves_nothing(
         assert load_kernels.__wrapped__() is None
     assert "failed" in caplog.text
     assert not list((tmp_path / "cache" / "slowfast").iterdir())
+
+
+@pytest.mark.parametrize("what", ["library", "folder"])
+def test_a_library_that_others_can_write_to_is_not_loaded(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "one.cpp").write_text('extern "C" int panel() { return 16; }')
+    monkeypatch.setattr(compiled, "_SOURCES", tmp_path / "sources")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = os.umask(0)
+    try:
+        library = compiled._build()
+    except OSError:
+        pytest.skip("no C++ compiler here")
+    finally:
+        os.umask(before)
+    assert library.parent == tmp_path / "cache" / "slowfast" and not library.stat().st_mode & 0o022
+    changed = library.stat().st_mtime_ns
+    assert compiled._build() == library and library.stat().st_mtime_ns == changed and not caplog.records
+
+    library.write_bytes(b"planted")
+    (library if what == "library" else library.parent).chmod(0o777)
+    warn_once.cache_clear()
+    other = compiled._build()
+    assert other.name == library.name and other.parent != library.parent
+    assert ctypes.CDLL(str(other)).panel() == 16
+    other.unlink()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING and "writable by other users" in record.getMessage()
