@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
+from slowfast.event_driven.compiled import load_kernels
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.morphmlp_image import MorphMLPImage
+from slowfast.runtime.device import has_fast_matmul
 from tests.event_driven.slow_reference import SlowStream
 from tests.random_weights import randomized
 
@@ -227,7 +229,10 @@ def test_smaller_weights_are_close(model: EvMLP, precision: str, limit: float, c
     with torch.no_grad():
         want = model(frames)
     assert logits.dtype == torch.float32
-    assert 0 < (logits - want).abs().max() < limit * want.abs().max()
+    error = (logits - want).abs().max() / want.abs().max()
+    kernels = compiled and load_kernels() is not None
+    rounded = kernels or precision == "int8" or has_fast_matmul(torch.bfloat16, torch.device("cpu"))
+    assert 0 < error < limit if rounded else error < 1e-4  # float32 is used instead
 
 
 def test_multiply_adds_are_those_of_the_active_patches(model: EvMLP) -> None:
