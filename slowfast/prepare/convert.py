@@ -10,9 +10,10 @@ from pathlib import Path
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import DataError
-from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
+from slowfast.prepare.collection import Job, check_folders, find_jobs
 from slowfast.prepare.pool import run_in_processes
 from slowfast.runtime.progress import Progress
+from slowfast.runtime.unfinished import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def convert_videos(
     started = time.monotonic()
     check_folders(source, target)
     jobs = find_jobs(source, target, suffixes)
-    remove_left_behind(target, part)
+    remove_leftovers(target, part, recursive=True)
     todo = [job for job in jobs if not is_done(job)]
     damaged: dict[str, str] = {}
     failed: dict[str, str] = {}

@@ -71,9 +71,9 @@ def test_averaged_weights_when_wanted(tmp_path: Path) -> None:
     raw, average = small(), small()
     path = saved(tmp_path / "w.pyth", {"model_state": raw.state_dict(), "ema_state": average.state_dict()})
     assert same(read_weights(path, "pytorch", raw), raw.state_dict())
-    assert same(read_weights(path, "pytorch", raw, averaged=True), average.state_dict())
+    assert same(read_weights(path, "pytorch", raw, "auto"), average.state_dict())
     path = saved(tmp_path / "plain.pyth", {"model_state": raw.state_dict()})
-    assert same(read_weights(path, "pytorch", raw, averaged=True), raw.state_dict())
+    assert same(read_weights(path, "pytorch", raw, "auto"), raw.state_dict())
 
 
 def paddle_content(model: nn.Module) -> dict:
