@@ -21,39 +21,31 @@ MAX_EXPANSION = 16  # times a file's own size; PyTorch stores its entries uncomp
 
 
 class Archive:
-    """Open zip file of one `torch.save` call.
+    """Zip file of one `torch.save` call.
 
     Args:
         path: The file.
+        opened: The same, open.
 
     Raises:
-        DamagedFileError: If it is not a complete zip archive.
-        CheckpointError: If it is one, but not of `torch.save`.
+        DamagedFileError: If its entries cannot be as they were written.
+        CheckpointError: If it is not of `torch.save`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._unread = path, {}
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except OSError:
-            raise
-        except Exception as error:
-            raise DamagedFileError(f"{path} is damaged: it is not a complete zip archive") from error
+    def __init__(self, path: Path, opened: zipfile.ZipFile) -> None:
+        self.path, self._zip = path, opened
         self._entries = self._checked_entries()
         self._unread = dict(self._entries)
         prefix, _, rest = next(iter(self._entries), "").partition("/")
         self._prefix = f"{prefix}/" if rest else ""
+        if f"{self._prefix}data.pkl" not in self._entries:
+            self.verify_rest()  # a damaged name looks the same
+            raise CheckpointError(f"{path} is a zip archive, but not one of torch.save: it has no data.pkl")
         if f"{self._prefix}constants.pkl" in self._entries:
             raise CheckpointError(
                 f"{path} is a TorchScript program, not a checkpoint. Save the weights alone where the model is "
                 'available: torch.save(model.state_dict(), "weights.pth")'
             )
-        if f"{self._prefix}data.pkl" not in self._entries:
-            raise CheckpointError(f"{path} is a zip archive, but not one of torch.save: it has no data.pkl")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._zip.close()
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
         """Return the entries by name. Raises DamagedFileError where names repeat, entries overlap or are too large."""
@@ -126,8 +118,8 @@ def read_archive(path: Path) -> Any:
         DamagedFileError: If any of its bytes that matter is not as it was written.
         RefusedPickle: If it holds anything but plain data.
     """
-    archive = Archive(path)
-    try:
+    with _open_zip(path) as opened:
+        archive = Archive(path, opened)
         pickled = archive.read("data.pkl")
         order = archive.read("byteorder").decode() if archive.has("byteorder") else "little"
         if order != sys.byteorder:
@@ -144,6 +136,13 @@ def read_archive(path: Path) -> Any:
 
         content = Unpickler(io.BytesIO(pickled), torch_vocabulary(), len(pickled), load_storage).load()
         archive.verify_rest()
-        return content
-    finally:
-        archive.close()
+    return content
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise DamagedFileError(f"{path} is damaged: it is not a complete zip archive") from error

@@ -39,7 +39,6 @@ class Converted:
 def convert_videos(
     source: Path,
     target: Path,
-    part: str,
     is_done: Callable[[Job], bool],
     convert: Callable[[Job], Written | str],
     word: str,
@@ -49,14 +48,14 @@ def convert_videos(
 ) -> Converted:
     """Convert all videos (files with these suffixes) below `source` that are not done yet, to files below `target`.
 
-    convert: writes one there, or says why it cannot be read; it runs in a process of a pool. part: in the names of what
-    it has not finished. word: what is done, for the progress. Raises UserError for wrong folders and for a disk that
-    does not take the files, DataError when no video at all can be read.
+    convert: writes one there, or says why it cannot be read; it runs in a process of a pool. word: what is done, for
+    the progress. Raises UserError for wrong folders and a disk that does not take the files, DataError when no video
+    at all can be read.
     """
     started = time.monotonic()
     check_folders(source, target)
     jobs = find_jobs(source, target, suffixes)
-    remove_leftovers(target, part, recursive=True)
+    remove_leftovers(target, recursive=True)
     todo = [job for job in jobs if not is_done(job)]
     damaged: dict[str, str] = {}
     failed: dict[str, str] = {}

@@ -69,7 +69,7 @@ def prepare(
     indices = [read_index(file, separator, source, target) for file in index_files]
     jobs = find_jobs(source, target)
     target.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target, ".mp4", recursive=True)
+    remove_leftovers(target, recursive=True)
     manifest = Manifest(target)
     digest = settings.digest()
     entries = {job.name: entry for job in jobs if (entry := manifest.done(job, digest)) is not None}

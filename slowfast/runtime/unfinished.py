@@ -17,9 +17,14 @@ import psutil
 
 from slowfast.errors import DiskError
 
-_DISK_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "is full for this user (quota)"}
-_DISK_FULL[errno.EFBIG] = "does not take a file of this size (ulimit -f)"
-_NOT_WRITABLE = {errno.EROFS: "is read-only"}
+_FREE_SPACE = "Free some space, then run this again"
+# What is wrong with a disk, and what to do.
+_PROBLEMS = {
+    errno.ENOSPC: ("is full", _FREE_SPACE),
+    errno.EDQUOT: ("is full for this user: the quota is used up", _FREE_SPACE),
+    errno.EFBIG: ("does not take a file of this size", "Raise the limit (ulimit -f) or choose another folder"),
+    errno.EROFS: ("is read-only", "Choose another folder"),
+}
 _NO_ACCESS = (errno.EACCES, errno.EPERM)
 _PART = re.compile(r"\.(?P<name>.+)-(?P<process>\d+)\.part(?:\.\w+)?")
 _FOREIGN_AGE = 3600.0  # seconds without a write after which another machine's unfinished file is left over
@@ -117,12 +122,11 @@ def disk_error(error: BaseException, place: Path, setting: str = "") -> DiskErro
     number = getattr(error, "errno", None)
     named = {getattr(error, "filename", None), getattr(error, "filename2", None)} - {None}
     folder = f"{setting} {place.parent}" if setting else str(place.parent)
-    if number in _DISK_FULL:
-        text = f"Cannot write {place}: the disk of {folder} {_DISK_FULL[number]}. Free some space, then run this again"
-    elif number in _NOT_WRITABLE:
-        text = f"Cannot write {place}: the disk of {folder} {_NOT_WRITABLE[number]}"
+    if number in _PROBLEMS:
+        problem, advice = _PROBLEMS[number]
+        text = f"Cannot write {place}: the disk of {folder} {problem}. {advice}"
     elif number in _NO_ACCESS and all(Path(str(name)).parent in (place.parent, *place.parents) for name in named):
-        text = f"Cannot write {place}: no permission to write to {folder}"
+        text = f"Cannot write {place}: no permission to write to {folder}. Choose another folder"
     else:
         return None
     return DiskError(text, number or 0)
