@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from slowfast.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
-from slowfast.checkpoint_files.unpickler import MalformedPickle, Unpickler, Vocabulary
+from slowfast.checkpoint_files.unpickler import MalformedPickle, RefusedPickle, Unpickler, Vocabulary
 from slowfast.checkpoint_files.values import plain_vocabulary
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
@@ -58,7 +58,11 @@ def read_legacy(path: Path) -> Any:
     """
     words = torch_vocabulary()
     with BoundedReader(path) as file:
-        if _next(file, words) != MAGIC_NUMBER or _next(file, words) != PROTOCOL_VERSION:
+        try:
+            known = [_next(file, words), _next(file, words)] == [MAGIC_NUMBER, PROTOCOL_VERSION]
+        except RefusedPickle:
+            known = False
+        if not known:
             raise MalformedPickle("it is not a file of torch.save")
         machine = _next(file, words)
         if not isinstance(machine, dict) or machine.get("little_endian") is not (sys.byteorder == "little"):

@@ -28,15 +28,14 @@ from __future__ import annotations
 import itertools
 import pickletools
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 MAX_OPCODES = 20_000_000  # more than any checkpoint has; bounds memory and time
 MAX_KEY_DEPTH = 4  # of tuples as keys: hashing deeper ones could exhaust the C stack
-STANDARD_LIBRARY = frozenset(sys.stdlib_module_names) | {"__builtin__", "copy_reg", "exceptions"}
-RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # of Python 2, in protocol 2 and below
-RENAMED = {("builtins", "xrange"): "range", ("builtins", "unicode"): "str", ("builtins", "long"): "int"}
+STANDARD_LIBRARY = frozenset(sys.stdlib_module_names) | {name.partition(".")[0] for name in IMPORT_MAPPING}
 _SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
 
@@ -235,8 +234,8 @@ class Unpickler:
         self._push_name(module, name)
 
     def _push_name(self, module: str, name: str) -> None:
-        module = RENAMED_MODULES.get(module, module)
-        found = GlobalName(module, RENAMED.get((module, name), name))
+        # Names of Python 2, which protocol 2 and below use
+        found = GlobalName(*NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
         words = self._words
         if str(found) in words.constants:
             self._stack.append(words.constants[str(found)])

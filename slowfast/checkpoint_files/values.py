@@ -220,7 +220,8 @@ def _set_dtype_state(dtype: _PickledDtype, state: Any) -> np.dtype:
     if any(part is not None for part in state[2:5]):
         raise MalformedPickle("an array in it is structured")
     plain = np.dtype(dtype.code)
-    return plain if plain.kind == "O" else plain.newbyteorder(state[1])
+    ordered = plain if plain.kind == "O" else plain.newbyteorder(state[1])
+    return plain if ordered == plain else ordered
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
