@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ class Board:
             )
             self._writer: Any = None
         else:
+            _hush_writer_thread()
             with self._disk_watched():
                 self._writer = SummaryWriter(str(folder))
 
@@ -73,3 +75,18 @@ class Board:
         except OSError as error:
             self._writer = None
             raise disk_error(error, self._folder / "events.out.tfevents", "OUTPUT_DIR") or error from error
+
+
+def _hush_writer_thread() -> None:
+    """Keep disk errors of TensorBoard's thread off the screen: the next call of the writer raises them."""
+    before = threading.excepthook
+    if getattr(before, "hushes_tensorboard", False):
+        return
+
+    def hook(args: threading.ExceptHookArgs, /) -> None:
+        of_writer = type(args.thread).__module__.partition(".")[0] == "tensorboard"
+        if not (of_writer and isinstance(args.exc_value, OSError)):
+            before(args)
+
+    hook.hushes_tensorboard = True  # type: ignore[attr-defined]
+    threading.excepthook = hook

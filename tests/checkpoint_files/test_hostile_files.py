@@ -69,7 +69,7 @@ CALLS = {
     "eval": lambda f: Call(eval, f"open({str(f)!r}, 'w')"),
     "exec": lambda f: Call(exec, f"open({str(f)!r}, 'w')"),
     "open": lambda f: Call(builtins.open, str(f), "w"),
-    "getattr": lambda f: Call(getattr, os, "system") if False else Call(getattr, 1, "real"),
+    "getattr": lambda f: Call(getattr, 1, "real"),
     "partial": lambda f: functools.partial(os.mkdir, str(f)),
     "attrgetter": lambda f: operator.attrgetter("system"),
     "methodcaller": lambda f: operator.methodcaller("mkdir"),
@@ -194,9 +194,8 @@ def test_storages_that_are_not_in_the_file_are_refused(name: str, tmp_path: Path
 )
 def test_tensors_beyond_their_storage_are_refused(shape: tuple[Any, ...], tmp_path: Path) -> None:
     storage = b"(" + text("storage") + global_("torch.FloatStorage") + text("0") + text("cpu") + b"K\x03tQ"
-    rest = pickle.dumps((*shape, False, {}), protocol=2)[2:-1]  # without its start and stop
-    args = b"(" + storage + b"".join(pickle.dumps(part, protocol=2)[2:-1] for part in (*shape, False, {})) + b"t"
-    assert rest
+    parts = [pickle.dumps(part, protocol=2)[2:-1] for part in (*shape, False, {})]  # without their start and stop
+    args = b"(" + storage + b"".join(parts) + b"t"
     with pytest.raises(CheckpointError):
         read_torch_file(
             archive(b"\x80\x02" + global_("torch._utils._rebuild_tensor_v2") + args + b"R.", tmp_path / "a.pth")
