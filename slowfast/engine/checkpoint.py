@@ -139,7 +139,7 @@ def _known_damage(path: Path) -> str | None:
 def _note_damage(path: Path, reason: str) -> None:
     _damaged[_identity(path)] = reason
     if is_main_process():
-        get_logger().warning(f"Skipping a damaged checkpoint: {reason}. The one before it is used")
+        get_logger().warning(f"Skipping a damaged checkpoint, looking for the one before it: {reason}")
 
 
 def _identity(path: Path) -> tuple[str, int, int]:

@@ -11,7 +11,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoint
 from slowfast.engine.run_state import RunState
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.published import READERS, StateDict, read_weights, weights_of
+from slowfast.models.published import StateDict, read_file, read_weights, weights_of
 from slowfast.models.weights import AdaptsWeights, load_weights
 from slowfast.runtime.logging import get_logger
 
@@ -30,7 +30,7 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
         _load_pretrained(cfg, model)
         return
     path, kind = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH), cfg.TRAIN.CHECKPOINT_TYPE
-    content = READERS[kind](path)
+    content = read_file(path, kind)
     packed = checkpoint.training_state(content) if kind == "pytorch" else None
     if packed is not None and not cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
         if packed["epoch"] >= cfg.SOLVER.MAX_EPOCH:

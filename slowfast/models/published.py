@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from slowfast.checkpoint_files.read import HOW_TO_CONVERT, read_paddle_file, read_torch_file
 from slowfast.checkpoint_files.unpickler import InertObject
-from slowfast.errors import CheckpointError
+from slowfast.errors import CheckpointError, DamagedFileError
 from slowfast.runtime.logging import get_logger
 
 StateDict = dict[str, torch.Tensor]
@@ -72,7 +72,23 @@ def read_weights(path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRS
     Raises:
         CheckpointError: If the file is missing, damaged or unsafe, or does not hold such weights.
     """
-    return weights_of(READERS[kind](path), path, kind, model, choice)
+    return weights_of(read_file(path, kind), path, kind, model, choice)
+
+
+def read_file(path: Path, kind: str) -> Any:
+    """Return the content of a file that the user named.
+
+    Args:
+        path: The file.
+        kind: Its format, a key of READERS.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or unsafe.
+    """
+    try:
+        return READERS[kind](path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}. Copy or download it again") from error
 
 
 def weights_of(content: Any, path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:

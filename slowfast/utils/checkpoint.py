@@ -9,7 +9,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine.checkpoint import read_last
-from slowfast.models.published import READERS, weights_of
+from slowfast.models.published import read_file, weights_of
 from slowfast.models.weights import load_weights
 from slowfast.runtime.logging import get_logger
 
@@ -39,4 +39,4 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
 
 def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:
     path = Path(cfg.TEST.CHECKPOINT_FILE_PATH)
-    return path, READERS[cfg.TEST.CHECKPOINT_TYPE](path)
+    return path, read_file(path, cfg.TEST.CHECKPOINT_TYPE)
