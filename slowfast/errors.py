@@ -1,5 +1,9 @@
 """The errors that are the user's to mend; `tools/run_net.py` prints them without a traceback and exits with 2."""
 
+from __future__ import annotations
+
+import os
+
 
 class UserError(Exception):
     """A mistake in the config, an index file or a checkpoint: one line that says what, where and what to do."""
@@ -19,6 +23,24 @@ class IndexFileError(UserError):
 
 class CheckpointError(UserError):
     """A file of weights that is missing, damaged, unsafe, or belongs to another network."""
+
+
+class DamagedFileError(CheckpointError):
+    """A file of weights whose bytes are not those that were written: truncated, or with a wrong checksum."""
+
+
+class DiskError(UserError, OSError):
+    """A file that cannot be written: the disk is full, read-only or not permitted."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(number, os.strerror(number))
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[type[DiskError], tuple[str, int]]:
+        return DiskError, (self.message, self.errno or 0)
 
 
 class DataError(UserError):

@@ -30,6 +30,7 @@ from slowfast.runtime.command import exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.distributed import usable_gpus
 from slowfast.runtime.memory import keep_freed_memory
+from slowfast.runtime.unfinished import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
@@ -121,7 +122,7 @@ def _run(chosen: argparse.Namespace) -> None:
     figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
     if chosen.json is not None:
         results["figures"] = [figure.as_json() for figure in figures]
-        chosen.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_whole(chosen.json, json.dumps(results, indent=1) + "\n")
         print(f"written: {chosen.json}")
 
 

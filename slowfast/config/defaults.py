@@ -65,6 +65,9 @@ _C.TEST.BATCH_SIZE = 8
 _C.TEST.CHECKPOINT_FILE_PATH = ""
 # Layout of that file: pytorch, or paddle for .pdparams. [SF, own]
 _C.TEST.CHECKPOINT_TYPE = "pytorch"
+# Weights of a file that holds raw ones and ones averaged over training (ema_state of MODEL.EMA, model_ema, ...): auto
+# (averaged where there are any), raw or ema. [own]
+_C.TEST.CHECKPOINT_WEIGHTS = "auto"
 # Temporal views (clips) of a video. [SF]
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Spatial crops of a view: 1 (centre) or 3 (start, centre, end of the long side). [SF]
@@ -292,7 +295,8 @@ _C.MODEL.FREEZE_BACKBONE = False
 # Recompute activations in the backward pass: False, True (every block) or a number of
 # blocks per stage, counted from its first. [own]
 _C.MODEL.ACT_CHECKPOINT = False
-# Keep an average of the weights over training, evaluated and saved beside the raw ones. [own]
+# Keep an average of the weights over training, evaluated and saved beside the raw ones; tests of the checkpoint take
+# the average unless TEST.CHECKPOINT_WEIGHTS is raw. [own]
 _C.MODEL.EMA = False
 # Share of the old average kept at each step. [ConvMLP, EAT]
 _C.MODEL.EMA_DECAY = 0.99996
@@ -310,7 +314,7 @@ _C.DISTILL.TAU = 3.0
 # Config file of the teacher, any registered network; its inputs are normalized by its own DATA.MEAN, STD and
 # REVERSE_INPUT_CHANNEL. [own]
 _C.DISTILL.TEACHER_CFG = ""
-# Weights of the teacher, its head included; with MODEL.EMA in its config the averaged ones. [own]
+# Weights of the teacher, its head included; TEST.CHECKPOINT_WEIGHTS of its config chooses raw or averaged ones. [own]
 _C.DISTILL.TEACHER_CHECKPOINT = ""
 # Layout of that file: pytorch, or paddle for .pdparams. [own]
 _C.DISTILL.TEACHER_CHECKPOINT_TYPE = "pytorch"

@@ -12,6 +12,7 @@ from slowfast.errors import ConfigError
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "TRAIN.CHECKPOINT_TYPE": ("pytorch", "paddle"),
     "TEST.CHECKPOINT_TYPE": ("pytorch", "paddle"),
+    "TEST.CHECKPOINT_WEIGHTS": ("auto", "raw", "ema"),
     "DISTILL.TEACHER_CHECKPOINT_TYPE": ("pytorch", "paddle"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.FRAME_ORDER": ("normal", "repeated", "shuffled"),

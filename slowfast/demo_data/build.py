@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
-import psutil
 from tqdm import tqdm
 
 from slowfast.demo_data import events, imagenet, kinetics, kinetics_colours, kinetics_shapes, something
 from slowfast.demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 from slowfast.runtime.cores import usable_cores
+from slowfast.runtime.unfinished import remove_leftovers, written_whole
 
 MANIFEST = "demo_data.json"
 MAKER = "slowfast make_demo_data"
@@ -97,7 +94,9 @@ def build(out: Path, settings: DemoSettings, workers: int | None = None) -> Buil
     made = manifest is None or manifest.get("digest") != settings.digest() or not _is_whole(out, manifest)
     if made:
         _refuse_files_of_others(out, manifest)
-        with _replacing(out) as folder:
+        remove_leftovers(out.parent, out.name)
+        with written_whole(out, replace_folder=True) as folder:
+            folder.mkdir()
             _write_all(folder, settings, workers)
             _write_manifest(folder, settings)
         manifest = _read_manifest(out) or {}
@@ -160,30 +159,3 @@ def _refuse_files_of_others(out: Path, manifest: dict | None) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when all went well and is removed otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(out)
-    new = out.with_name(f".{out.name}.new-{os.getpid()}")
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    new.mkdir()
-    try:
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_left_behind(out: Path) -> None:
-    """Remove the unfinished folders of calls that were killed: their names end in the number of a dead process."""
-    for kind in ("new", "old"):
-        for path in out.parent.glob(f".{out.name}.{kind}-*"):
-            owner = path.name.rpartition("-")[2]
-            if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
-                shutil.rmtree(path)

@@ -96,7 +96,7 @@ class Distillation:
         teacher = build_model(teacher_cfg)
         try:
             kind = cfg.DISTILL.TEACHER_CHECKPOINT_TYPE
-            load_weights(teacher, read_weights(path, kind, teacher, averaged=teacher_cfg.MODEL.EMA), path)
+            load_weights(teacher, read_weights(path, kind, teacher, teacher_cfg.TEST.CHECKPOINT_WEIGHTS), path)
         except CheckpointError as error:
             raise CheckpointError(f"DISTILL.TEACHER_CHECKPOINT: {error}") from error
         teacher.to(device).eval()

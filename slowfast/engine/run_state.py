@@ -66,29 +66,34 @@ class RunState:
         }
 
     def unpack(self, state: checkpoint.State, path: Path) -> None:
-        """Go on from a packed state; raises CheckpointError when it belongs to another network or another data set."""
-        if state["step"] and state["steps_an_epoch"] != self.steps:
+        """Resume from a packed state.
+
+        Raises:
+            CheckpointError: If it belongs to another network, optimizer or dataset.
+        """
+        if state["step"] and state.get("steps_an_epoch") != self.steps:
             raise CheckpointError(
-                f"{path} was written in the middle of an epoch of {state['steps_an_epoch']} steps, an epoch now has "
-                f"{self.steps}: restore the index or TRAIN.BATCH_SIZE, or start anew in another OUTPUT_DIR"
+                f"{path} was written in the middle of an epoch of {state.get('steps_an_epoch')} steps, an epoch now "
+                f"has {self.steps}: restore the index or TRAIN.BATCH_SIZE, or start anew in another OUTPUT_DIR"
             )
         if (self.ema is not None) != ("ema_state" in state):
             raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
         try:
+            at = Position(state["epoch"], state["step"], state["best_top1"], state["best_epoch"])
             self.model.load_state_dict(state["model_state"])
             self._load_optimizer(state["optimizer_state"], yaml.safe_load(state["cfg"])["SOLVER"]["OPTIMIZING_METHOD"])
             if self.ema is not None:
                 self.ema.model.load_state_dict(state["ema_state"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            if state["scaler_state"]:
+                self.scaler.load_state_dict(state["scaler_state"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
                 f"{path} belongs to another network or optimizer ({reason}); to start anew choose another OUTPUT_DIR, "
                 "to take only its weights set TRAIN.CHECKPOINT_FILE_PATH to it and TRAIN.CHECKPOINT_EPOCH_RESET True"
             ) from error
-        if state["scaler_state"]:
-            self.scaler.load_state_dict(state["scaler_state"])
-        self.at.epoch, self.at.step = state["epoch"], state["step"]
-        self.at.best_top1, self.at.best_epoch = state["best_top1"], state["best_epoch"]
+        for name, value in asdict(at).items():  # the position is shared: it stays the same object
+            setattr(self.at, name, value)
 
     def _load_optimizer(self, state: checkpoint.State, method: str) -> None:
         """Its state; how it is set is as the config says. ValueError for that of another kind of optimizer."""
@@ -100,11 +105,16 @@ class RunState:
             group.update(settings)
 
     def resume(self, output_dir: Path) -> bool:
-        """Go on from the furthest whole checkpoint in OUTPUT_DIR; False when there is none."""
-        path = checkpoint.find_last(output_dir)
-        if path is None:
+        """Resume from the furthest undamaged checkpoint in OUTPUT_DIR; False if there is none at all.
+
+        Raises:
+            CheckpointError: If all are damaged, or it belongs to another network or dataset.
+        """
+        found = checkpoint.read_last(output_dir)
+        if found is None:
             return False
-        self.unpack(checkpoint.read_checkpoint(path), path)
+        path, packed = found
+        self.unpack(packed, path)
         get_logger().info(f"going on from {path}: epoch {self.at.epoch + 1}, step {self.at.step} of {self.steps}")
         return True
 

@@ -11,7 +11,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoint
 from slowfast.engine.run_state import RunState
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.published import StateDict, read_weights
+from slowfast.models.published import StateDict, read_file, read_weights, weights_of
 from slowfast.models.weights import AdaptsWeights, load_weights
 from slowfast.runtime.logging import get_logger
 
@@ -19,16 +19,20 @@ from slowfast.runtime.logging import get_logger
 def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> None:
     """Load TRAIN.CHECKPOINT_FILE_PATH, else MORPH.PRETRAIN_PATH, else keep the random weights.
 
-    A checkpoint of this project's training is gone on with, epoch and optimizer included, unless
-    TRAIN.CHECKPOINT_EPOCH_RESET; of any other file the weights are taken, and adapted where the network can.
-    Raises CheckpointError.
+    A checkpoint of this project's training is resumed, epoch and optimizer included, unless
+    TRAIN.CHECKPOINT_EPOCH_RESET. Of any other file the weights are loaded, the raw ones where it also holds averaged
+    ones, and adapted where the network can.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, unsafe or of another network.
     """
     if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
         _load_pretrained(cfg, model)
         return
-    path = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH)
-    packed = None if cfg.TRAIN.CHECKPOINT_EPOCH_RESET else _training_checkpoint(path)
-    if packed is not None:
+    path, kind = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH), cfg.TRAIN.CHECKPOINT_TYPE
+    content = read_file(path, kind)
+    packed = checkpoint.training_state(content) if kind == "pytorch" else None
+    if packed is not None and not cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
         if packed["epoch"] >= cfg.SOLVER.MAX_EPOCH:
             raise CheckpointError(
                 f"{path} has {packed['epoch']} epochs, all of SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}: set "
@@ -37,7 +41,7 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
         state.unpack(packed, path)
         get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
         return
-    weights = read_weights(path, cfg.TRAIN.CHECKPOINT_TYPE, model)
+    weights = weights_of(content, path, kind, model)
     if isinstance(model, AdaptsWeights):
         weights = model.adapt_start_weights(weights, path)
     load_weights(model, weights, path, allow_new_head=True)
@@ -64,11 +68,3 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
     state = model.adapt_pretrained(read_weights(path, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
     get_logger().info(f"starting from the weights in {path}")
-
-
-def _training_checkpoint(path: Path) -> checkpoint.State | None:
-    """The file's content where this project's training wrote it; None for any other file."""
-    try:
-        return checkpoint.read_checkpoint(path)
-    except CheckpointError:
-        return None  # whoever reads its weights says what is wrong with it

@@ -31,7 +31,7 @@ from slowfast.engine.start_weights import load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.test import evaluate_videos
 from slowfast.engine.waiting import timed
-from slowfast.errors import DataError
+from slowfast.errors import CheckpointError, DataError
 from slowfast.models import build_model
 from slowfast.report.batch_picture import FirstBatch
 from slowfast.report.metrics_log import MetricsLog, Row
@@ -42,6 +42,7 @@ from slowfast.runtime.logging import get_logger
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 from slowfast.runtime.stop_signal import StopSignal
+from slowfast.runtime.unfinished import remove_leftovers
 
 
 class Trainer:
@@ -73,6 +74,8 @@ class Trainer:
         """Train from where the last checkpoint left off to the last epoch; False when SIGTERM came before."""
         self.world.agreed(self._start)
         at = self.state.at
+        starts = set(self.world.gather([(at.epoch, at.step)]))
+        self.world.agreed(lambda: self._tidy(starts))
         self.log, self.board, self.progress = self._open_reports()
         self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
         try:
@@ -97,7 +100,13 @@ class Trainer:
             load_start_weights(self.cfg, self.model, self.state)
             if self.ema is not None and self.state.at.total(self.steps) == 0:
                 self.ema.restart(self.model)
+
+    def _tidy(self, starts: set[tuple[int, int]]) -> None:
+        """Remove what earlier runs left unfinished; `starts` are the positions that the processes start from."""
+        if len(starts) > 1:
+            raise CheckpointError(f"{self.output}: the processes read different checkpoints. Check the shared disk")
         if self.world.is_main:
+            remove_leftovers(self.output)
             checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _epoch(self) -> None:
@@ -183,10 +192,12 @@ class Trainer:
 
     def _save(self) -> None:
         self.watch.check()
+        self.world.agreed(self._write_checkpoint)
+
+    def _write_checkpoint(self) -> None:
         if self.world.is_main:
             checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
             checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
-        self.world.wait()
 
     def _report_steps(self, figures: dict[str, float], rate: float) -> None:
         at = self.state.at

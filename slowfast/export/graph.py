@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from slowfast.errors import UserError
+from slowfast.runtime.unfinished import reporting_file
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 2, 3)  # of the check, where the batch may vary
@@ -74,7 +75,8 @@ def _origin(call: object) -> str:
 
 def save_graph(graph: Graph, path: Path) -> Run:
     """Write the graph as .pt2; what the file, read again, computes."""
-    torch.export.save(graph.program, path)
+    with reporting_file(path) as file:
+        torch.export.save(graph.program, file)
     module = torch.export.load(path).module()
     return lambda x: module(x)
 

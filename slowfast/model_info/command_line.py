@@ -11,6 +11,7 @@ from tabulate import tabulate
 from slowfast.errors import UserError
 from slowfast.model_info.rows import COLUMNS, ModelRow, describe_all, grouped_cells, markdown_table, published_settings
 from slowfast.runtime.command import exit_status
+from slowfast.runtime.unfinished import write_whole
 
 BEGIN, END = "<!-- begin: tools/model_info.py -->", "<!-- end: tools/model_info.py -->"
 DESCRIPTION = """\
@@ -57,7 +58,7 @@ def _run(chosen: argparse.Namespace) -> None:
         print(f"{chosen.check}: its table is up to date")
     elif chosen.write is not None:
         held, now = (f"{BEGIN}\n{table}\n{END}" for table in (held_table(chosen.write), markdown_table(rows)))
-        chosen.write.write_text(chosen.write.read_text(encoding="utf-8").replace(held, now), encoding="utf-8")
+        write_whole(chosen.write, chosen.write.read_text(encoding="utf-8").replace(held, now))
         print(f"written: {chosen.write}")
     elif chosen.markdown:
         print(markdown_table(rows))

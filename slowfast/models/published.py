@@ -1,14 +1,14 @@
-"""Files of weights, in the layouts they are published in, to state dicts with this project's keys.
+"""Published files of weights to state dicts with this project's keys.
 
-PyTorch files hold a state dict, bare or under one of WRAPPERS, its keys perhaps with a common prefix (Lightning,
-DistributedDataParallel, torch.compile). Paddle's .pdparams are pickled dicts of NumPy arrays. Nothing that a file
-may contain is ever run.
+A file holds a state dict of tensors or NumPy arrays, bare or under one of RAW_KEYS or AVERAGED_KEYS, its keys perhaps
+with a common prefix (Lightning, DistributedDataParallel, torch.compile, AveragedModel). Files are read by
+:mod:`slowfast.checkpoint_files`, which runs nothing in them and verifies the checksums of PyTorch's.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,109 +17,170 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slowfast.errors import CheckpointError
+from slowfast.checkpoint_files.read import HOW_TO_CONVERT, read_paddle_file, read_torch_file
+from slowfast.checkpoint_files.unpickler import InertObject
+from slowfast.errors import CheckpointError, DamagedFileError
+from slowfast.runtime.logging import get_logger
 
 StateDict = dict[str, torch.Tensor]
 
-# Where training codes keep the weights: SlowFast; DeiT and timm; Lightning and others.
-WRAPPERS = ("model_state", "model", "state_dict", "model_state_dict")
-AVERAGED = "ema_state"  # this project's training, with MODEL.EMA
+# CHECKPOINT_TYPE -> reader of the file's content.
+READERS: dict[str, Callable[[Path], Any]] = {"pytorch": read_torch_file, "paddle": read_paddle_file}
+# Keys of the raw weights: SlowFast; DeiT, timm, torchvision; Lightning; others.
+RAW_KEYS = ("model_state", "model", "state_dict", "model_state_dict", "module", "net", "network", "params")
+# Keys of weights averaged over training: this project; DeiT, timm, torchvision, PaddleViT; others.
+AVERAGED_KEYS = (
+    *("ema_state", "model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model_state_dict"),
+    *("model_state_ema", "ema_model", "averaged_model", "averaged", "swa_model", "params_ema", "ema"),
+)
+AVERAGE_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
 PREFIXES = ("module.", "model.", "_orig_mod.")
 # The name of a layer's tensor in Paddle, and in PyTorch.
 PADDLE_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
 PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 
+RAW, AVERAGED = "raw", "averaged"
+# TEST.CHECKPOINT_WEIGHTS -> kinds of weights in the order of preference; training starts from raw ones if it can.
+RAW_FIRST = "raw first"
+CHOICES = {"auto": (AVERAGED, RAW), "raw": (RAW,), "ema": (AVERAGED,), RAW_FIRST: (RAW, AVERAGED)}
 
-def read_weights(path: Path, kind: str, model: nn.Module, averaged: bool = False) -> StateDict:
-    """The weights in a file, float tensors on the CPU, under the keys that `model` would use.
 
-    kind: pytorch or paddle. averaged: prefer the averaged weights of a training checkpoint that has them.
-    Whether they fit the model is for `load_weights` to say. Raises CheckpointError when the file is missing,
-    damaged, unsafe, or holds no weights.
+@dataclass(frozen=True)
+class Candidate:
+    """State dict in a file, and where it is; `key` is empty for a bare one."""
+
+    kind: str
+    key: str
+    state: StateDict
+
+    def __str__(self) -> str:
+        return f"{self.kind} weights" + (f" ({self.key!r})" if self.key else "")
+
+
+def read_weights(path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
+    """Read the weights in a file; whether they fit the model is checked by `load_weights`.
+
+    Args:
+        path: The file.
+        kind: Its format, a key of READERS.
+        model: Network whose layers and keys decide what is renamed.
+        choice: Raw or averaged weights, a key of CHOICES.
+
+    Returns:
+        Tensors on the CPU under the keys of `model`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or unsafe, or does not hold such weights.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} {'is not a file' if path.exists() else 'does not exist'}; it should hold weights"
-        )
-    readers: dict[str, Callable[[Path], Any]] = {"pytorch": _load_torch, "paddle": _load_paddle}
-    state = _unwrap(readers[kind](path), path, averaged)
+    return weights_of(read_file(path, kind), path, kind, model, choice)
+
+
+def read_file(path: Path, kind: str) -> Any:
+    """Return the content of a file that the user named.
+
+    Args:
+        path: The file.
+        kind: Its format, a key of READERS.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or unsafe.
+    """
+    try:
+        return READERS[kind](path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}. Copy or download it again") from error
+
+
+def weights_of(content: Any, path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
+    """Return the weights in the content of a file, as :func:`read_weights` does."""
+    found = _choose(_candidates(content), content, path, choice)
     if kind == "paddle":
-        return _from_paddle(state, model)
-    return _without_prefix(state, model.state_dict().keys())
+        return _from_paddle(found.state, model)
+    return _without_prefix(found.state, model.state_dict().keys())
 
 
-def _load_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
+def _choose(found: list[Candidate], content: Any, path: Path, choice: str) -> Candidate:
+    """Return the preferred state dict and log it where the file holds averaged ones."""
+    if not found:
+        raise CheckpointError(_no_weights(content, path))
+    for kind in CHOICES[choice]:
+        taken = next((one for one in found if one.kind == kind), None)
+        if taken is not None:
+            break
+    else:
+        others = ", ".join(map(str, found))
         raise CheckpointError(
-            f"{path} cannot be read as PyTorch weights ({_reason(error)}); it must hold tensors and plain values only, "
-            "and a .pdparams file needs CHECKPOINT_TYPE paddle"
-        ) from error
+            f"{path} does not hold the weights that TEST.CHECKPOINT_WEIGHTS {choice} asks for. It holds {others}; "
+            "set TEST.CHECKPOINT_WEIGHTS auto"
+        )
+    others = ", ".join(str(one) for one in found if one is not taken and one.kind != taken.kind)
+    if AVERAGED in (one.kind for one in found):
+        get_logger().info(f"Using the {taken} of {path}" + (f"; it also holds {others}" if others else ""))
+    return taken
 
 
-def _load_paddle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file).load()
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise CheckpointError(f"{path} cannot be read as Paddle weights ({_reason(error)})") from error
-    if isinstance(content, dict):
-        content.pop(PADDLE_NAME_TABLE, None)
+def _candidates(content: Any) -> list[Candidate]:
+    """Return all state dicts in a file's content, by kind in the order of their keys' preference."""
+    if not isinstance(content, Mapping):
+        return []
+    bare = _as_state(content)
+    if bare:
+        return [_candidate(RAW, "", bare)]
+    found = []
+    for kind, keys in ((AVERAGED, AVERAGED_KEYS), (RAW, RAW_KEYS)):
+        for key in keys:
+            state = _as_state(_innermost(content.get(key)))
+            if state:
+                found.append(_candidate(kind, key, state))
+    return found
+
+
+def _candidate(kind: str, key: str, state: StateDict) -> Candidate:
+    """Return a candidate without the counter of an AveragedModel, which shows that its weights are averaged."""
+    if AVERAGE_COUNT not in state or not all(name.startswith("module.") for name in state if name != AVERAGE_COUNT):
+        return Candidate(kind, key, state)
+    return Candidate(AVERAGED, key, {name: value for name, value in state.items() if name != AVERAGE_COUNT})
+
+
+def _innermost(content: Any) -> Any:
+    """Return what lies under wrapping keys: {"state_dict": weights} -> weights."""
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            return content
+        inside = next((content[key] for key in RAW_KEYS if isinstance(content.get(key), Mapping)), None)
+        if inside is None:
+            return content
+        content = inside
     return content
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes NumPy arrays and plain values, and refuses to look up anything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty_array
-        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
-            return _array_from_buffer
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, but only NumPy arrays are read")
+def _as_state(content: Any) -> StateDict:
+    """Return a dict of tensors or arrays as tensors; empty for anything else."""
+    if not isinstance(content, Mapping):
+        return {}
+    state: StateDict = {}
+    for key, value in content.items():
+        if key == PADDLE_NAME_TABLE:
+            continue
+        tensor = _as_tensor(value)
+        if tensor is None or not isinstance(key, str):
+            return {}
+        state[key] = tensor
+    return state
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """What NumPy pickles an array as, before its data is set."""
-    return np.ndarray((0,), np.int8)
-
-
-def _array_from_buffer(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    """NumPy's form of an array in pickle protocol 5."""
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """How pickle protocol 2 keeps bytes."""
-    return text.encode("latin-1")
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    unsafe = next((line.strip() for line in lines if "Unsupported" in line or "Trying to load" in line), None)
-    return (unsafe or (lines[0] if lines else type(error).__name__))[:200]
-
-
-def _unwrap(content: Any, path: Path, averaged: bool) -> StateDict:
-    """The dict of tensors inside the file's content."""
-    if isinstance(content, Mapping):
-        wanted = [AVERAGED, *WRAPPERS] if averaged else [*WRAPPERS]
-        inside = next((content[key] for key in wanted if isinstance(content.get(key), Mapping)), content)
-        state = {key: _as_tensor(value) for key, value in inside.items() if isinstance(key, str)}
-        if state and len(state) == len(inside) and all(value is not None for value in state.values()):
-            return {key: value for key, value in state.items() if value is not None}
-    raise CheckpointError(f"{path} holds no weights: neither a dict of tensors nor one under {', '.join(WRAPPERS)}")
+def _no_weights(content: Any, path: Path) -> str:
+    parts = [content, *(content.values() if isinstance(content, Mapping) else ())]
+    whole = next((part for part in parts if isinstance(part, InertObject)), None)
+    if whole is not None:
+        return f"{path} holds no state dict, but an object of the class {whole.class_name}. {HOW_TO_CONVERT}"
+    return f"{path} holds no weights: neither a dict of tensors nor one under {', '.join(RAW_KEYS + AVERAGED_KEYS)}"
 
 
 def _as_tensor(value: Any) -> torch.Tensor | None:
-    """The value as a tensor where it is one or a numeric array."""
+    """Return a tensor or numeric array as a tensor; Paddle stores some as (name, array)."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        value = value[1]
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":

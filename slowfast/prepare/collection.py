@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import UserError
-from slowfast.runtime.unfinished import part_owner
 
 
 @dataclass(frozen=True)
@@ -57,23 +53,3 @@ def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFI
         short = name.with_suffix(".mp4") if alone else name.with_name(f"{name.name}.mp4")
         jobs.append(Job(source / name, target / short, name.as_posix(), short.as_posix()))
     return jobs
-
-
-def remove_left_behind(target: Path, suffix: str = ".mp4") -> None:
-    """Delete what processes of this machine that are no more left unfinished: .<name><suffix>.<owner>.part."""
-    host = part_owner().rpartition("-")[0]
-    for path in target.rglob(".*.part"):
-        _, _, owner = path.name.removesuffix(".part").rpartition(f"{suffix}.")
-        machine, _, process = owner.rpartition("-")
-        if machine == host and process.isdecimal() and not _is_running(int(process)):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import DataError
-from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
+from slowfast.prepare.collection import Job, check_folders, find_jobs
 from slowfast.prepare.pool import run_in_processes
 from slowfast.runtime.progress import Progress
+from slowfast.runtime.unfinished import remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,6 @@ class Converted:
 def convert_videos(
     source: Path,
     target: Path,
-    part: str,
     is_done: Callable[[Job], bool],
     convert: Callable[[Job], Written | str],
     word: str,
@@ -48,14 +48,14 @@ def convert_videos(
 ) -> Converted:
     """Convert all videos (files with these suffixes) below `source` that are not done yet, to files below `target`.
 
-    convert: writes one there, or says why it cannot be read; it runs in a process of a pool. part: in the names of what
-    it has not finished. word: what is done, for the progress. Raises UserError for wrong folders and for a disk that
-    does not take the files, DataError when no video at all can be read.
+    convert: writes one there, or says why it cannot be read; it runs in a process of a pool. word: what is done, for
+    the progress. Raises UserError for wrong folders and a disk that does not take the files, DataError when no video
+    at all can be read.
     """
     started = time.monotonic()
     check_folders(source, target)
     jobs = find_jobs(source, target, suffixes)
-    remove_left_behind(target, part)
+    remove_leftovers(target, recursive=True)
     todo = [job for job in jobs if not is_done(job)]
     damaged: dict[str, str] = {}
     failed: dict[str, str] = {}

@@ -21,7 +21,7 @@ from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos
 from slowfast.prepare.cut_events import CutSettings, cut
 from slowfast.prepare.event_streams import EventStream
-from slowfast.prepare.events import SUFFIX, save_events
+from slowfast.prepare.events import save_events
 from slowfast.prepare.mat import read_mat
 from slowfast.prepare.prophesee import read_dat, read_raw
 from slowfast.runtime.unfinished import write_whole
@@ -48,7 +48,7 @@ def convert_recordings(source: Path, target: Path, settings: CutSettings, worker
     _check_settings(target / SETTINGS_FILE, settings)
     work = partial(_convert_one, settings, target / SETTINGS_FILE)
     suffixes = frozenset(READERS)
-    return convert_videos(source, target, SUFFIX, _is_done, work, "converted", workers, suffixes, "recordings")
+    return convert_videos(source, target, _is_done, work, "converted", workers, suffixes, "recordings")
 
 
 def _check_settings(file: Path, settings: CutSettings) -> None:

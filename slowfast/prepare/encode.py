@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
 from slowfast.runtime.unfinished import written_whole
-
-# Not the video's fault: the run must stop.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 _MUXER = {"movflags": "+faststart"}
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
@@ -37,7 +33,7 @@ class Encoded:
 def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Encoded:
     """Re-encode `source` as `target`, which appears complete or not at all; its folder is made.
 
-    Raises DecodeError when nothing of the source can be decoded or the result is not what was encoded, OSError when
+    Raises DecodeError when nothing of the source can be decoded or the result is not what was encoded, DiskError when
     the disk does not take it.
     """
     try:
@@ -46,8 +42,6 @@ def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Enco
             _verify(part, count)
             size = part.stat().st_size
     except av.FFmpegError as error:
-        if error.errno in _DISK_ERRORS:
-            raise OSError(error.errno, error.strerror, str(target)) from error
         raise DecodeError(f"cannot be re-encoded ({error.strerror})") from error
     return Encoded(count, size, damage)
 

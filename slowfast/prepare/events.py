@@ -59,7 +59,7 @@ def videos_to_events(source: Path, target: Path, settings: EventSettings, worker
     and for a disk that does not take the files, DataError when no video at all can be read.
     """
     work = partial(_convert_one, settings)
-    return convert_videos(source, target, SUFFIX, lambda job: event_file(job).exists(), work, "converted", workers)
+    return convert_videos(source, target, lambda job: event_file(job).exists(), work, "converted", workers)
 
 
 def event_file(job: Job) -> Path:

@@ -47,7 +47,7 @@ def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -
     and for a disk that does not take the files, DataError when no video at all can be read.
     """
     work = partial(_extract_one, settings)
-    return convert_videos(source, target, PART, lambda job: frame_folder(job).exists(), work, "extracted", workers)
+    return convert_videos(source, target, lambda job: frame_folder(job).exists(), work, "extracted", workers)
 
 
 def frame_folder(job: Job) -> Path:

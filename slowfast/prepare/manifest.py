@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slowfast.prepare.collection import Job
+from slowfast.runtime.unfinished import disk_error
 
 MANIFEST = "prepared.jsonl"
 
@@ -56,9 +57,12 @@ class Manifest:
         return entry if found == (entry.source_size, entry.source_mtime_ns, entry.size) else None
 
     def add(self, entry: Entry) -> None:
-        """Append a finished video, in one write, on a line of its own."""
-        with self._file.open("ab+") as file:
-            size = file.seek(0, 2)
-            file.seek(max(size - 1, 0))
-            start = b"\n" if size and file.read(1) != b"\n" else b""  # after a line cut short
-            file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
+        """Append a finished video, in one write, on a line of its own. Raises DiskError where the disk is full."""
+        try:
+            with self._file.open("ab+") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - 1, 0))
+                start = b"\n" if size and file.read(1) != b"\n" else b""  # after a line cut short
+                file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
+        except OSError as error:
+            raise disk_error(error, self._file) or error from error

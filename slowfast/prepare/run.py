@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.errors import DataError, UserError
-from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
+from slowfast.prepare.collection import Job, check_folders, find_jobs
 from slowfast.prepare.encode import prepare_video
 from slowfast.prepare.index_files import read_index, write_index
 from slowfast.prepare.manifest import Entry, Manifest
@@ -20,6 +20,7 @@ from slowfast.prepare.pool import run_in_processes
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.report.results import write_csv
 from slowfast.runtime.progress import Progress
+from slowfast.runtime.unfinished import remove_leftovers
 
 FAILED_FILE = "failed.csv"
 
@@ -68,7 +69,7 @@ def prepare(
     indices = [read_index(file, separator, source, target) for file in index_files]
     jobs = find_jobs(source, target)
     target.mkdir(parents=True, exist_ok=True)
-    remove_left_behind(target)
+    remove_leftovers(target, recursive=True)
     manifest = Manifest(target)
     digest = settings.digest()
     entries = {job.name: entry for job in jobs if (entry := manifest.done(job, digest)) is not None}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from slowfast.prepare.timing import Timing
+from slowfast.runtime.unfinished import written_whole
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WIDTH_SHARE, HEIGHT_SHARE = 0.6, 0.35  # of a frame that the text takes at most
@@ -30,10 +31,11 @@ class VideoFile:
     """
 
     def __init__(self, target: Path, rate: Fraction, time_base: Fraction) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         self.target, self.rate, self.time_base, self.count = target, rate, time_base, 0
-        self._part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        self._out = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+        with ExitStack() as stack:
+            part = stack.enter_context(written_whole(target))
+            self._out = av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"})
+            self._end = stack.pop_all()
         self._stream: VideoStream | None = None
         self._convert = VideoReformatter()
 
@@ -64,14 +66,18 @@ class VideoFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        try:
-            if kind is None and self._stream is not None:
-                self._out.mux(self._stream.encode(None))
-            self._out.close()
-            if kind is None and self.count:
-                os.replace(self._part, self.target)
-        finally:
-            self._part.unlink(missing_ok=True)
+        with suppress(_NothingWritten), self._end:
+            try:
+                if kind is None and self._stream is not None:
+                    self._out.mux(self._stream.encode(None))
+            finally:
+                self._out.close()
+            if kind is not None or not self.count:
+                raise _NothingWritten
+
+
+class _NothingWritten(Exception):
+    """The file is to be deleted."""
 
 
 def write_annotated(

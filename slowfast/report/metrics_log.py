@@ -9,6 +9,8 @@ from typing import Any
 
 import simplejson
 
+from slowfast.runtime.unfinished import disk_error, write_whole
+
 Row = dict[str, Any]
 
 
@@ -26,19 +28,27 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 class MetricsLog:
-    """Appends rows; going on from a checkpoint first drops the rows of steps that will be done again."""
+    """Log of rows, appended one by one; resuming from a checkpoint drops the rows of steps that will be repeated.
+
+    Raises:
+        DiskError: If the disk does not take a row. No part of the row stays in the file.
+    """
 
     def __init__(self, path: Path, done_steps: int) -> None:
         rows = [row for row in read_metrics(path) if row["step"] <= done_steps]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-        os.replace(temporary, path)
-        self._file = path.open("a", encoding="utf-8")
+        write_whole(path, "".join(_line(row) for row in rows), "OUTPUT_DIR")
+        self._path = path
+        self._file = path.open("ab", buffering=0)  # a buffer would try again, and fail again, when it is closed
 
     def write(self, row: Row) -> None:
         """Append a row; it has `split` (train or val), `epoch` and `step` (steps done since the start)."""
-        self._file.write(_line(row))
-        self._file.flush()
+        line, size = _line(row).encode(), self._file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            self._file.truncate(size)
+            raise disk_error(error, self._path, "OUTPUT_DIR") or error from error
 
     def close(self) -> None:
         """Close the file."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import numpy as np
 from slowfast.config.node import ConfigNode
 from slowfast.runtime.distributed import World
 from slowfast.runtime.logging import get_logger
+from slowfast.runtime.unfinished import disk_error
 
 
 class Board:
     """Writes scalars and images; without TensorBoard installed it says so once and writes nothing."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
@@ -26,7 +30,9 @@ class Board:
             )
             self._writer: Any = None
         else:
-            self._writer = SummaryWriter(str(folder))
+            _hush_writer_thread()
+            with self._disk_watched():
+                self._writer = SummaryWriter(str(folder))
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, world: World) -> Board | None:
@@ -39,20 +45,48 @@ class Board:
         """A row of metrics.jsonl: each number under split/name, at the row's step."""
         if self._writer is None:
             return
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        with self._disk_watched():
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """An image uint8 (H, W, 3), R G B, at a step."""
         if self._writer is None:
             return
         try:
-            self._writer.add_image(name, image, step, dataformats="HWC")
+            with self._disk_watched():
+                self._writer.add_image(name, image, step, dataformats="HWC")
         except ImportError as error:  # Pillow, which TensorBoard itself has not always needed
             get_logger().warning(f"{name} is not written for TensorBoard: images need Pillow ({error})")
 
     def close(self) -> None:
         """Write what is still in memory."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        with self._disk_watched():
             self._writer.close()
+
+    @contextmanager
+    def _disk_watched(self) -> Iterator[None]:
+        """Turn what the writer raises on a full disk into a DiskError, and write no more after it."""
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            raise disk_error(error, self._folder / "events.out.tfevents", "OUTPUT_DIR") or error from error
+
+
+def _hush_writer_thread() -> None:
+    """Keep disk errors of TensorBoard's thread off the screen: the next call of the writer raises them."""
+    before = threading.excepthook
+    if getattr(before, "hushes_tensorboard", False):
+        return
+
+    def hook(args: threading.ExceptHookArgs, /) -> None:
+        of_writer = type(args.thread).__module__.partition(".")[0] == "tensorboard"
+        if not (of_writer and isinstance(args.exc_value, OSError)):
+            before(args)
+
+    hook.hushes_tensorboard = True  # type: ignore[attr-defined]
+    threading.excepthook = hook

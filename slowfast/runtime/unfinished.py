@@ -1,48 +1,216 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear complete or not at all: the one writer of everything that a run leaves behind."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import psutil
+
+from slowfast.errors import DiskError
+
+_FREE_SPACE = "Free some space, then run this again"
+# What is wrong with a disk, and what to do.
+_PROBLEMS = {
+    errno.ENOSPC: ("is full", _FREE_SPACE),
+    errno.EDQUOT: ("is full for this user: the quota is used up", _FREE_SPACE),
+    errno.EFBIG: ("does not take a file of this size", "Raise the limit (ulimit -f) or choose another folder"),
+    errno.EROFS: ("is read-only", "Choose another folder"),
+}
+_NO_ACCESS = (errno.EACCES, errno.EPERM)
+_PART = re.compile(r"\.(?P<name>.+)-(?P<process>\d+)\.part(?:\.\w+)?")
+_FOREIGN_AGE = 3600.0  # seconds without a write after which another machine's unfinished file is left over
 
 
 @contextmanager
-def written_whole(place: Path, mark: str = "", suffix: str = "") -> Iterator[Path]:
-    """Where to write what is to appear at `place`: moved there when the block ends well, deleted when it fails.
+def written_whole(
+    place: Path, mark: str = "", suffix: str = "", replace_folder: bool = False, setting: str = ""
+) -> Iterator[Path]:
+    """Yield a temporary path beside `place` that is moved there if the block succeeds, else deleted.
 
-    Its folder is made. mark: what a folder's name ends with until then, as a file's does with its suffix; suffix: what
-    the name must end in, for writers that look at it. A folder that another process has finished meanwhile is kept.
-    Raises OSError where the disk does not take it.
+    The parent folder is created. A file is flushed to the disk before it is moved, the folder's entry after, so that
+    the old or the new file survives a power cut.
+
+    Args:
+        place: Final path of a file or folder.
+        mark: End of a folder's temporary name, as a file's ends with its suffix.
+        suffix: Suffix of the temporary name, for writers that choose a format by it.
+        replace_folder: Replace a folder that is there. By default the one that another process finished first stays.
+        setting: Config key that names the folder, for error messages.
+
+    Raises:
+        DiskError: If the disk is full or cannot be written to.
     """
     part = place.with_name(f".{place.name}{mark}.{part_owner()}.part{suffix}")
-    place.parent.mkdir(parents=True, exist_ok=True)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        try:
-            os.replace(part, place)
-        except OSError:
-            if not (part.is_dir() and place.is_dir()):
-                raise
+        if part.is_file():
+            _flush(part)
+        _move(part, place, replace_folder)
+        _flush(place.parent)
+    except Exception as error:
+        failure = disk_error(error, place, setting)
+        if failure is None or failure is error:
+            raise
+        raise failure from error
     finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        _remove(part)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one, also when the machine goes down."""
+def write_whole(path: Path, text: str, setting: str = "") -> None:
+    """Write a text file as :func:`written_whole` does."""
     # surrogateescape: file names need not be valid text
-    with written_whole(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (
+        written_whole(path, setting=setting) as part,
+        part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+class ReportingFile:
+    """Binary file that remembers its first failed write, for writers that raise an error of their own instead."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def reporting_file(path: Path) -> Iterator[Any]:
+    """Open a new binary file; what the disk refuses is raised as OSError, whatever a writer makes of it."""
+    file = ReportingFile(path.open("wb"))
+    try:
+        yield file
+    except Exception as error:
+        if file.failure is not None and error is not file.failure:
+            raise file.failure from error
+        raise
+    finally:
+        file.close()
+
+
+def disk_error(error: BaseException, place: Path, setting: str = "") -> DiskError | None:
+    """Return the user error for a file that the disk does not take; None for any other exception.
+
+    Args:
+        error: Exception of Python, FFmpeg or any other writer.
+        place: The file that was being written.
+        setting: Config key that names the folder.
+    """
+    if isinstance(error, DiskError):
+        return error
+    number = getattr(error, "errno", None)
+    named = {getattr(error, "filename", None), getattr(error, "filename2", None)} - {None}
+    folder = f"{setting} {place.parent}" if setting else str(place.parent)
+    if number in _PROBLEMS:
+        problem, advice = _PROBLEMS[number]
+        text = f"Cannot write {place}: the disk of {folder} {problem}. {advice}"
+    elif number in _NO_ACCESS and all(Path(str(name)).parent in (place.parent, *place.parents) for name in named):
+        text = f"Cannot write {place}: no permission to write to {folder}. Choose another folder"
+    else:
+        return None
+    return DiskError(text, number or 0)
+
+
+def remove_leftovers(folder: Path, mark: str = "", *, recursive: bool = False, every: bool = False) -> None:
+    """Delete the unfinished files and folders of processes that are gone.
+
+    Another machine's are deleted after an hour without a write.
+
+    Args:
+        folder: Where to look.
+        mark: End of the final names, such as ".mp4"; empty for any.
+        recursive: Also look into the folders below.
+        every: Delete all but those of running processes of this machine: nobody else may write to the folder.
+    """
+    host = socket.gethostname()
+    found: Iterable[Path] = folder.rglob(".*.part*") if recursive else folder.glob(".*.part*")
+    for path in list(found):
+        match = _PART.fullmatch(path.name)
+        if match is None:
+            continue
+        if match["name"].endswith(f"{mark}.{host}"):
+            left_over = not _is_owned(path, int(match["process"]))
+        else:
+            left_over = f"{mark}." in match["name"] and (every or _age(path) > _FOREIGN_AGE)
+        if left_over:
+            _remove(path)
 
 
 def part_owner() -> str:
-    """Machine and process, in the names of unfinished files."""
+    """Return machine and process, as in the names of unfinished files."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _is_owned(path: Path, number: int) -> bool:
+    """Return whether a process with this number is running that began before the file was last written."""
+    try:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= path.stat().st_mtime + 1
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError):
+        return True
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _move(part: Path, place: Path, replace_folder: bool) -> None:
+    if replace_folder and place.is_dir():
+        old = part.with_name(f"{part.name}.old")
+        os.replace(place, old)
+        os.replace(part, place)
+        _remove(old)
+        return
+    try:
+        os.replace(part, place)
+    except OSError:
+        if not (part.is_dir() and place.is_dir()):
+            raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # a read-only disk: the error that led here counts
+        pass
+
+
+def _flush(path: Path) -> None:
+    """Write a file or a folder's entries through to the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without it
+            raise
+    finally:
+        os.close(file)

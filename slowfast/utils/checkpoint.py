@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.checkpoint import find_last
-from slowfast.models.published import read_weights
+from slowfast.engine.checkpoint import read_last
+from slowfast.models.published import read_file, weights_of
 from slowfast.models.weights import load_weights
 from slowfast.runtime.logging import get_logger
 
@@ -18,15 +19,24 @@ __all__ = ["load_test_checkpoint"]
 def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
     """Load TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR, else warn that the weights are random.
 
-    With MODEL.EMA the averaged weights of a training checkpoint are taken. Raises CheckpointError.
+    TEST.CHECKPOINT_WEIGHTS chooses between the raw and the averaged weights of a file that holds both. A damaged
+    checkpoint in OUTPUT_DIR is skipped with a warning.
+
+    Raises:
+        CheckpointError: If the given file, or every checkpoint in OUTPUT_DIR, cannot be used.
     """
-    given = cfg.TEST.CHECKPOINT_FILE_PATH
-    path = Path(given) if given else find_last(cfg.OUTPUT_DIR)
-    if path is None:
+    found = _read_given(cfg) if cfg.TEST.CHECKPOINT_FILE_PATH else read_last(cfg.OUTPUT_DIR)
+    if found is None:
         get_logger().warning(
             f"testing random weights: there is no checkpoint in {cfg.OUTPUT_DIR}; TEST.CHECKPOINT_FILE_PATH names one"
         )
         return
-    state = read_weights(path, cfg.TEST.CHECKPOINT_TYPE if given else "pytorch", model, averaged=cfg.MODEL.EMA)
-    load_weights(model, state, path)
+    path, content = found
+    kind = cfg.TEST.CHECKPOINT_TYPE if cfg.TEST.CHECKPOINT_FILE_PATH else "pytorch"
+    load_weights(model, weights_of(content, path, kind, model, cfg.TEST.CHECKPOINT_WEIGHTS), path)
     get_logger().info(f"testing {path}")
+
+
+def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:
+    path = Path(cfg.TEST.CHECKPOINT_FILE_PATH)
+    return path, read_file(path, cfg.TEST.CHECKPOINT_TYPE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -145,7 +146,8 @@ def test_failure_leaves_the_old_folder_and_no_rest(tmp_path, monkeypatch):
 def test_rests_of_killed_calls_are_removed_and_those_of_running_ones_kept(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead, alive = tmp_path / f".demo.new-{ended.pid}", tmp_path / f".demo.new-{os.getppid()}"
+    host = socket.gethostname()
+    dead, alive = (tmp_path / f".demo.{host}-{number}.part" for number in (ended.pid, os.getppid()))
     for folder in (dead, alive):
         folder.mkdir()
     build(tmp_path / "demo", DemoSettings(train=1, val=1, test=1, size=32, frames=3), workers=1)

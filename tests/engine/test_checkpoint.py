@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
 from slowfast.engine import checkpoint
-from slowfast.errors import CheckpointError
+from slowfast.errors import CheckpointError, DamagedFileError, DiskError
 
 STATE = {"model_state": {"w": torch.ones(2)}, "optimizer_state": {}, "epoch": 1, "step": 0}
 
@@ -37,6 +38,68 @@ def test_a_truncated_file_is_left_out_with_a_warning(tmp_path: Path, caplog: pyt
     bad.write_bytes(bad.read_bytes()[:-40])
     assert checkpoint.find_last(tmp_path) == good
     assert "checkpoint_epoch_00002.pyth is damaged" in caplog.text
+
+
+def damaged(path: Path) -> Path:
+    """Flip one bit of the tensor: the archive's end stays whole."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\x00\x00\x80?\x00\x00\x80?")] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def test_a_damaged_last_one_is_reported_once_and_the_one_before_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = write(tmp_path, 1)
+    bad = [damaged(write(tmp_path, 2)), damaged(write(tmp_path, 2, 5)), write(tmp_path, 3)]
+    bad[2].write_bytes(bad[2].read_bytes()[:-40])
+    for _ in range(2):
+        found = checkpoint.read_last(tmp_path)
+        assert found is not None and found[0] == good and torch.equal(found[1]["model_state"]["w"], torch.ones(2))
+        assert checkpoint.find_last(tmp_path) == good
+    for path in bad:
+        reports = [record.getMessage() for record in caplog.records if f"{path} is damaged" in record.getMessage()]
+        assert len(reports) == 1 and reports[0].startswith("Skipping a damaged checkpoint, ")
+    with pytest.raises(DamagedFileError, match="checksum"):
+        checkpoint.read_checkpoint(bad[0])
+
+
+def test_a_damaged_checkpoint_is_not_what_others_are_measured_by(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    last = damaged(write(tmp_path, 3))
+    checkpoint.read_last(tmp_path)
+    fresh = write(tmp_path, 1, 7)
+    checkpoint.tidy(tmp_path, keep=1)
+    assert fresh.exists() and last.exists() and checkpoint.find_last(tmp_path) == fresh
+    rewritten = write(tmp_path, 3)
+    assert checkpoint.find_last(tmp_path) == rewritten
+
+
+def test_a_run_never_starts_over_because_all_are_damaged(tmp_path: Path) -> None:
+    for epoch in range(1, 6):
+        damaged(write(tmp_path, epoch))
+    for read in (checkpoint.read_last, checkpoint.find_last):
+        with pytest.raises(
+            CheckpointError, match=r"every checkpoint is damaged \(.*00005.*00004.*and 2 more\)"
+        ) as caught:
+            read(tmp_path)
+        assert "Restore one from a copy" in str(caught.value)
+    assert checkpoint.read_last(tmp_path / "elsewhere") is None
+
+
+def test_a_full_disk_is_one_error_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, 1)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for limit in (0, 100, 5000, 100_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(DiskError, match=f"Cannot write {path}: the disk of OUTPUT_DIR .*"):
+                checkpoint.save_checkpoint(path, STATE | {"large": torch.zeros(50_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

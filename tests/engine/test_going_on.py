@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
+import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine.checkpoint import find_checkpoints, find_last, read_checkpoint
 from slowfast.engine.run import run
-from slowfast.errors import CheckpointError, ConfigError
+from slowfast.errors import CheckpointError, ConfigError, DiskError
+from slowfast.models import build_model
 from slowfast.runtime.claim import claimed
+from slowfast.utils.checkpoint import load_test_checkpoint
 from tests.conftest import run_net, tiny_settings
 
 
@@ -59,6 +64,68 @@ def test_an_optimizer_goes_on_as_the_config_says(cfg: ConfigNode) -> None:
     groups = read_checkpoint(last)["optimizer_state"]["param_groups"]
     assert {group["weight_decay"] for group in groups} == {0.25, 0.0}
     assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
+
+
+def flip(path: Path) -> bytes:
+    """Flip a bit in the middle of the file; returns what was there."""
+    before = path.read_bytes()
+    data = bytearray(before)
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return before
+
+
+def test_a_damaged_last_checkpoint_costs_an_epoch_and_nothing_else(
+    cfg: ConfigNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(changed(cfg, "SOLVER.MAX_EPOCH", 2))
+    output = Path(cfg.OUTPUT_DIR)
+    last = find_last(output)
+    assert last is not None and last.name == "checkpoint_epoch_00002.pyth"
+    undamaged, best = flip(last), read_checkpoint(last.with_name("checkpoint_epoch_00001.pyth"))["model_state"]
+    (output / f".metrics.jsonl.{socket.gethostname()}-999999999.part").touch()
+    (last.parent / ".checkpoint_best.pyth.elsewhere-1.part").touch()
+    (last.parent / ".checkpoint_best.pyth.tmp").touch()
+
+    tested = changed(cfg.clone(), "TEST.CHECKPOINT_FILE_PATH", "")
+    model = build_model(tested)
+    load_test_checkpoint(tested, model)  # the checkpoint before the damaged one
+    assert all(torch.equal(value, best[key]) for key, value in model.state_dict().items())
+    with pytest.raises(CheckpointError, match=f"{last} is damaged: the checksum"):
+        load_test_checkpoint(changed(tested, "TEST.CHECKPOINT_FILE_PATH", str(last)), model)
+
+    run(cfg)
+    log = (output / "stdout.log").read_text()
+    assert "checkpoint_epoch_00001.pyth: epoch 2, step 0" in log
+    again = read_checkpoint(last)["model_state"]
+    last.write_bytes(undamaged)
+    assert all(torch.equal(value, again[key]) for key, value in read_checkpoint(last)["model_state"].items())
+    assert not list(output.rglob(".*.part")) and not list(output.rglob(".*.tmp"))
+
+    for path in find_checkpoints(output):
+        flip(path)
+    with pytest.raises(CheckpointError, match="every checkpoint is damaged"):
+        run(cfg)
+
+
+def test_a_full_disk_ends_a_training_with_one_message_and_its_checkpoints(cfg: ConfigNode) -> None:
+    run(changed(cfg, "TENSORBOARD.ENABLE", True, "DATA_LOADER.DRAW_SAMPLES", 0))
+    output = Path(cfg.OUTPUT_DIR)
+    last = find_last(output)
+    assert last is not None
+    before = last.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (len(before) - 70_000, 100):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(DiskError, match=f"Cannot write {output}"):
+                run(changed(cfg, "SOLVER.MAX_EPOCH", 2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert find_last(output) == last and last.read_bytes() == before
+        assert not list(output.rglob(".*.part"))
+    run(cfg)
+    assert len(find_checkpoints(output)) == 2
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -89,7 +89,7 @@ def test_the_averaged_weights_are_tested(finished: Path, kinetics_folder: Path, 
     averaged = tmp_path / "averaged.pyth"
     torch.save({"model_state": state["ema_state"]}, averaged)
     scores = {}
-    for name, options in (("ema", ["MODEL.EMA", True]), ("raw", []), ("given", [])):
+    for name, options in (("ema", []), ("raw", ["TEST.CHECKPOINT_WEIGHTS", "raw"]), ("given", [])):
         file = averaged if name == "given" else path
         settings = tiny_settings(kinetics_folder, tmp_path / name)
         done = run_net([*settings, "TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", file, *options])

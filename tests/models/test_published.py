@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +73,94 @@ def test_averaged_weights_when_wanted(tmp_path: Path) -> None:
     raw, average = small(), small()
     path = saved(tmp_path / "w.pyth", {"model_state": raw.state_dict(), "ema_state": average.state_dict()})
     assert same(read_weights(path, "pytorch", raw), raw.state_dict())
-    assert same(read_weights(path, "pytorch", raw, averaged=True), average.state_dict())
+    assert same(read_weights(path, "pytorch", raw, "auto"), average.state_dict())
     path = saved(tmp_path / "plain.pyth", {"model_state": raw.state_dict()})
-    assert same(read_weights(path, "pytorch", raw, averaged=True), raw.state_dict())
+    assert same(read_weights(path, "pytorch", raw, "auto"), raw.state_dict())
+
+
+def averaged_module(model: nn.Module) -> dict:
+    """Return the state of an AveragedModel around DistributedDataParallel, as torchvision's references save it."""
+    return torch.optim.swa_utils.AveragedModel(nn.ModuleDict({"module": model})).state_dict()
+
+
+AVERAGES = {
+    "this project": ("ema_state", lambda m: m.state_dict(), "model_state"),
+    "DeiT": ("model_ema", lambda m: m.state_dict(), "model"),
+    "timm": ("state_dict_ema", lambda m: {f"module.{k}": v for k, v in m.state_dict().items()}, "state_dict"),
+    "torchvision": ("model_ema", averaged_module, "model"),
+    "nested": ("ema", lambda m: {"state_dict": m.state_dict(), "decay": 0.99}, "net"),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_raw_or_averaged_weights(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    key, pack, raw_key = AVERAGES[name]
+    raw, average = small(), small()
+    path = saved(tmp_path / "w.pth", {raw_key: raw.state_dict(), key: pack(average), "args": argparse.Namespace(lr=1)})
+    with caplog.at_level(logging.INFO, "slowfast"):
+        assert same(read_weights(path, "pytorch", raw, "auto"), average.state_dict())
+        assert f"Using the averaged weights ({key!r}) of {path}; it also holds raw weights ({raw_key!r})" in caplog.text
+        caplog.clear()
+        assert same(read_weights(path, "pytorch", raw, "raw"), raw.state_dict())
+        assert f"Using the raw weights ({raw_key!r})" in caplog.text
+    assert same(read_weights(path, "pytorch", raw, "ema"), average.state_dict())
+    assert same(read_weights(path, "pytorch", raw), raw.state_dict())  # to start training from
+
+
+def test_weights_that_are_asked_for_but_not_there(tmp_path: Path) -> None:
+    model = small()
+    for content, choice in (({"model": model.state_dict(), "model_ema": None}, "ema"), (averaged_module(model), "raw")):
+        path = saved(tmp_path / "w.pth", content)
+        with pytest.raises(CheckpointError, match=f"TEST.CHECKPOINT_WEIGHTS {choice} asks for. It holds"):
+            read_weights(path, "pytorch", model, choice)
+        assert same(read_weights(path, "pytorch", model, "auto"), model.state_dict())
+
+
+def test_a_whole_pickled_model_says_how_to_save_its_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", nn.Linear(2, 2))
+    with pytest.raises(CheckpointError, match=r"object of the class torch\.nn\..*Linear.*torch\.save\("):
+        read_weights(path, "pytorch", small())
+
+
+class PaddleTensor:
+    """Pickled as paddle.save pickles a tensor inside a nested dict."""
+
+    def __init__(self, name: str, array: np.ndarray) -> None:
+        self.parts = name, array
+
+    def __reduce__(self):
+        return tuple, (self.parts,)
+
+
+@pytest.mark.parametrize("nested_tensors", [True, False])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_paddle_training_checkpoints(protocol: int, nested_tensors: bool, tmp_path: Path) -> None:
+    source, average, target = Mixed(), Mixed(), Mixed()
+
+    def packed(model: nn.Module) -> OrderedDict:
+        content = paddle_content(model)
+        names = content.pop("StructuredToParameterName@@")
+        if nested_tensors:
+            return OrderedDict((key, PaddleTensor(names[key], value)) for key, value in content.items())
+        return OrderedDict(content)
+
+    optimizer = {"linear_0.w_0_moment1_0": np.ones(3, np.float32), "LR_Scheduler": {"last_epoch": 3, "last_lr": 0.1}}
+    path = tmp_path / "w.pdparams"
+    content = {"model": packed(source), "model_ema": packed(average), "optimizer": optimizer, "epoch": 3}
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    load_weights(target, read_weights(path, "paddle", target, "raw"), path)
+    assert same(target.state_dict(), source.state_dict())
+    load_weights(target, read_weights(path, "paddle", target, "auto"), path)
+    assert same(target.state_dict(), average.state_dict())
+
+
+def test_a_file_of_the_other_kind_says_which_type_to_set(tmp_path: Path) -> None:
+    torch_file, paddle_file = saved(tmp_path / "w.pth", small().state_dict()), tmp_path / "w.pdparams"
+    paddle_file.write_bytes(pickle.dumps(paddle_content(Mixed()), protocol=4))
+    with pytest.raises(CheckpointError, match="CHECKPOINT_TYPE pytorch"):
+        read_weights(torch_file, "paddle", small())
+    with pytest.raises(CheckpointError, match="CHECKPOINT_TYPE paddle"):
+        read_weights(paddle_file, "pytorch", small())
 
 
 def paddle_content(model: nn.Module) -> dict:

@@ -17,12 +17,11 @@ import pytest
 
 from slowfast.datasets.decode import open_video
 from slowfast.prepare import run as run_module
-from slowfast.prepare.collection import find_jobs, remove_left_behind
+from slowfast.prepare.collection import find_jobs
 from slowfast.prepare.command_line import main
 from slowfast.prepare.encode import prepare_video, prepared_size
 from slowfast.prepare.manifest import MANIFEST
 from slowfast.prepare.settings import PrepareSettings
-from slowfast.runtime.unfinished import part_owner
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"
@@ -183,18 +182,6 @@ def test_names_that_would_become_one_stay_two(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     jobs = {job.name: job.target_name for job in find_jobs(tmp_path, tmp_path / "new")}
     assert jobs == {"a.avi": "a.avi.mp4", "a.mkv": "a.mkv.mp4", "b.AVI": "b.mp4", "c.mp4": "c.mp4"}
-
-
-def test_only_parts_of_dead_processes_are_removed(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    host = part_owner().rpartition("-")[0]
-    mine, dead = tmp_path / f".a.mp4.{part_owner()}.part", tmp_path / f".a.mp4.{host}-{process.pid}.part"
-    other = tmp_path / f".a.mp4.elsewhere-{process.pid}.part"
-    for path in (mine, dead, other):
-        path.touch()
-    remove_left_behind(tmp_path)
-    assert mine.exists() and other.exists() and not dead.exists()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.errors import UserError
+from slowfast.runtime.unfinished import write_whole
 
 FRAME_LISTS = "frames_{}_split.txt"
 SPLITS = ("train", "val", "test")
@@ -201,7 +202,7 @@ def write_index(
             raise UserError(f"{out / name} is there already; remove it or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        write_whole(out / name, text)
     return [out / name for name in texts]
 
 
