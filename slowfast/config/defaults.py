@@ -69,6 +69,9 @@ _C.TEST.CHECKPOINT_TYPE = "pytorch"
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Spatial crops of a view: 1 (centre) or 3 (start, centre, end of the long side). [SF]
 _C.TEST.NUM_SPATIAL_CROPS = 3
+# Something-Something with NUM_SPATIAL_CROPS 1: center, or left (the top in upright videos), with which the published
+# accuracies of 1 x 1 views were reached. [M]
+_C.TEST.SINGLE_CROP = "center"
 # What is ensembled over views: logits (as published for MorphMLP) or probabilities. [own]
 _C.TEST.ENSEMBLE_ON = "logits"
 # Order of a clip's frames: normal; repeated (the middle frame T times) or shuffled, to show
@@ -198,13 +201,14 @@ _C.AUG.NUM_SAMPLE = 1
 # Strength of colour jitter, used when AA_TYPE is empty; 0 for none. [SF]
 _C.AUG.COLOR_JITTER = 0.4
 # RandAugment in timm's notation: rand-m(agnitude)-n(umber)-mstd(deviation)-inc(reasing); or AutoAugment's ImageNet
-# policy: autoaugment, autoaugment-mstd0.5; empty: none. [SF]
+# policy: autoaugment, autoaugment-mstd0.5 (timm), autoaugment_torchvision; empty: none. [SF, timm, evMLP]
 _C.AUG.AA_TYPE = "rand-m9-mstd0.5-inc1"
 # Interpolation of training warps: nearest, bilinear, bicubic, random. [SF]
 _C.AUG.INTERPOLATION = "bicubic"
 # Probability that a clip has boxes erased. [SF]
 _C.AUG.RE_PROB = 0.25
-# What a box is filled with: pixel (noise a pixel), rand (a colour a box), const (black). [SF]
+# What a box is filled with: pixel (noise per pixel), rand (a color per box), const (the mean color, which is 0 once
+# normalized). [SF]
 _C.AUG.RE_MODE = "pixel"
 # Most boxes erased from a clip. [SF]
 _C.AUG.RE_COUNT = 1
@@ -240,6 +244,8 @@ _C.SOLVER.COSINE_AFTER_WARMUP = False
 # steps_with_relative_lrs: epochs at which a new factor holds (the first is 0), and the factors. [SF]
 _C.SOLVER.STEPS = []
 _C.SOLVER.LRS = []
+# Epochs at the end of the training that keep the cosine's last rate; included in MAX_EPOCH. [ConvMLP]
+_C.SOLVER.COOLDOWN_EPOCHS = 0.0
 # Epochs of training. [SF: 300]
 _C.SOLVER.MAX_EPOCH = 60
 # Epochs of linear warm-up, and the rate at their start. [SF]
