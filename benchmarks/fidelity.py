@@ -117,7 +117,7 @@ def draw_weights(model: torch.nn.Module) -> None:
         if not tensor.is_floating_point():
             continue
         rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-        z = rng.standard_normal(tuple(tensor.shape)).astype(np.float32)
+        z: np.ndarray = rng.standard_normal(tuple(tensor.shape)).astype(np.float32)
         if name.endswith("running_var"):
             z = 1 + 0.1 * np.abs(z)
         elif z.ndim >= 2:
@@ -134,8 +134,8 @@ def draw_events(spec: dict[str, Any]) -> Events:
     shape = (spec["batch"], spec["length"])
     x, y = rng.integers(0, spec["width"], shape), rng.integers(0, spec["height"], shape)
     p = rng.integers(0, 2, shape)
-    t = np.sort(rng.integers(0, spec["duration"], shape), axis=1)
-    t = (t - t[:, :1]).astype(np.float32) / np.float32(spec["t_max"])
+    times = np.sort(rng.integers(0, spec["duration"], shape), axis=1)
+    t = (times - times[:, :1]).astype(np.float32) / np.float32(spec["t_max"])
     valid = np.arange(spec["length"]) < np.array(spec["valid"])[:, None]
     return {key: torch.from_numpy(value) for key, value in zip(EVENT_KEYS, (x, y, t, p, valid), strict=True)}
 
