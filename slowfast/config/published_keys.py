@@ -41,7 +41,7 @@ IGNORED_KEYS = frozenset(
 )
 
 CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM"
-# Data sets whose published networks were trained on B G R frames, and the key that published files do not set.
+# Datasets whose published loader feeds BGR frames, and the key that published files do not set.
 BGR_DATASETS, BGR_KEY = frozenset({"sth"}), "DATA.REVERSE_INPUT_CHANNEL"
 CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
 OTHER_DECODERS = frozenset({"torchvision", "decord"})
@@ -91,7 +91,7 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
         else:
             out.settings.append(setting)
     if out.ignored or out.notes:  # a published file, not one of this project's
-        _note_channel_order(out)
+        _set_channel_order(out)
     if checkpointing:
         _translate_checkpointing(checkpointing, out)
     return out
@@ -106,12 +106,15 @@ def _translate_value(setting: Setting, notes: list[str]) -> Setting:
     return setting
 
 
-def _note_channel_order(out: Translated) -> None:
+def _set_channel_order(out: Translated) -> None:
+    """Feed BGR frames where the published code does, whose loader of these datasets never converts them."""
     keys = {setting.key for setting in out.settings}
-    for setting in out.settings:
+    for setting in list(out.settings):
         if setting.key == "TRAIN.DATASET" and str(setting.raw) in BGR_DATASETS and BGR_KEY not in keys:
+            out.settings.append(Setting(BGR_KEY, True, setting.where))
             out.notes.append(
-                f"published {setting.raw} weights were trained on B G R frames: set {BGR_KEY} True for them"
+                f"frames of {setting.raw} are fed as BGR ({BGR_KEY} True), as by the published code. Set it to False "
+                "for networks trained on RGB"
             )
 
 

@@ -121,6 +121,11 @@ def _check_schedule(cfg: ConfigNode) -> None:
             f"SOLVER.WARMUP_EPOCHS {solver.WARMUP_EPOCHS} leaves nothing of SOLVER.MAX_EPOCH {solver.MAX_EPOCH}; "
             "shorten the warm-up"
         )
+    if cfg.TRAIN.ENABLE and solver.WARMUP_EPOCHS + solver.COOLDOWN_EPOCHS >= solver.MAX_EPOCH:
+        raise ConfigError(
+            f"SOLVER.COOLDOWN_EPOCHS ({solver.COOLDOWN_EPOCHS:g}) and SOLVER.WARMUP_EPOCHS ({solver.WARMUP_EPOCHS:g}) "
+            f"must be together smaller than SOLVER.MAX_EPOCH ({solver.MAX_EPOCH})"
+        )
     if solver.LR_POLICY != "steps_with_relative_lrs":
         return
     if not solver.STEPS or len(solver.STEPS) != len(solver.LRS):

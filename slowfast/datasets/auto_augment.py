@@ -1,16 +1,19 @@
-"""AutoAugment's policy learnt on ImageNet (arXiv 1805.09501, table 9): which operations, how strong."""
+"""AutoAugment's policy learned on ImageNet (arXiv 1805.09501, table 9), with the magnitudes of timm or torchvision."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from slowfast.datasets.rand_augment import PAPER, AugmentOp
+from slowfast.datasets.rand_augment import PAPER, AugmentOp, signed
 from slowfast.errors import ConfigError
 
 NAMES = ("autoaugment", "original")  # the second is timm's
+TORCHVISION = "autoaugment_torchvision"
 _FORM = re.compile(rf"(?:{'|'.join(NAMES)})(?:-mstd(\d+(?:\.\d+)?))?")
 _SCALE = 10.0  # of the magnitudes
 
@@ -52,6 +55,7 @@ class AutoAugment:
     """
 
     magnitude_std: float = 0.0
+    fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
         """The operations of one clip, in the order they apply; may be empty."""
@@ -65,17 +69,54 @@ class AutoAugment:
         return ops
 
 
+def _factor(magnitude: int, rng: np.random.Generator) -> float:
+    """Factor of an enhancement: 1 +- up to 0.9."""
+    return 1.0 + signed(0.9)(magnitude / 9, rng)
+
+
+# Operation -> argument at a whole magnitude of 0 to 9, as torchvision.transforms.AutoAugment computes it.
+_TORCHVISION: dict[str, Callable[[int, np.random.Generator], float]] = {
+    "rotate": lambda magnitude, rng: signed(30.0)(magnitude / 9, rng),
+    "shear_x": lambda magnitude, rng: signed(0.3)(magnitude / 9, rng),
+    "posterize": lambda magnitude, rng: 8 - round(magnitude / 9 * 4),
+    "solarize": lambda magnitude, rng: 255 * (1 - magnitude / 9),
+    **dict.fromkeys(("color", "contrast", "sharpness"), _factor),
+}
+
+
+@dataclass(frozen=True)
+class TorchvisionAutoAugment:
+    """The same pairs with torchvision's magnitudes, random signs and black fill, as evMLP was trained."""
+
+    fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)
+
+    def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
+        """Draw the operations of one clip, in the order they apply; may be empty."""
+        ops = []
+        for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
+            if rng.random() < probability:
+                argument = _TORCHVISION.get(name)
+                ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(magnitude, rng)))
+        return ops
+
+
 def is_auto_augment(aa_type: str) -> bool:
-    """Whether AUG.AA_TYPE means this policy."""
-    return aa_type.split("-")[0] in NAMES
+    """Return whether AUG.AA_TYPE names this policy, in either form."""
+    return aa_type.split("-")[0] in (*NAMES, TORCHVISION)
 
 
-def parse_auto_augment(aa_type: str) -> AutoAugment:
-    """The policy that `autoaugment` or `original-mstd0.5` names; ConfigError when it names none."""
+def parse_auto_augment(aa_type: str) -> AutoAugment | TorchvisionAutoAugment:
+    """Return the policy that `autoaugment`, `original-mstd0.5` or `autoaugment_torchvision` names.
+
+    Raises:
+        ConfigError: If it names none.
+    """
+    if aa_type == TORCHVISION:
+        return TorchvisionAutoAugment()
     match = _FORM.fullmatch(aa_type)
     if match is None:
         raise ConfigError(
-            f"AUG.AA_TYPE {aa_type!r} is not understood; AutoAugment's ImageNet policy is autoaugment or "
-            "autoaugment-mstd<deviation of the magnitudes, for example 0.5>"
+            f"AUG.AA_TYPE: unknown policy {aa_type!r}. AutoAugment's ImageNet policy is autoaugment, "
+            f"autoaugment-mstd<deviation of the magnitudes, for example 0.5> or {TORCHVISION}"
         )
     return AutoAugment(float(match[1] or 0.0))

@@ -61,7 +61,7 @@ class FrameSpec:
             self.read_index(cfg, TRAIN),
             functools.partial(self.open_medium, cfg),
             self.temporal(cfg),
-            TrainTransform.from_config(cfg, shrink_first=self.images),
+            TrainTransform.from_config(cfg, images=self.images),
             samples=cfg.AUG.NUM_SAMPLE,
             seed=cfg.RNG_SEED,
             max_failed=cfg.DATA.MAX_FAILED,
@@ -149,7 +149,8 @@ def _open_frames_or_video(cfg: ConfigNode, record: Record) -> VideoReader:
 
 
 def _something_views(cfg: ConfigNode, crops: int) -> ViewTransform:
-    return ViewTransform(cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE, crops)
+    size = cfg.DATA.TEST_CROP_SIZE
+    return ViewTransform(size, size, crops, single=cfg.TEST.SINGLE_CROP)
 
 
 SOMETHING = FrameSpec(

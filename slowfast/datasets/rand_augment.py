@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class AugmentOp:
     value: float = 0.0
 
 
-def _signed(limit: float) -> Callable[[float, np.random.Generator], float]:
+def signed(limit: float) -> Callable[[float, np.random.Generator], float]:
     """Up to +-limit; the sign is drawn."""
     return lambda level, rng: limit * level * (1.0 if rng.random() < 0.5 else -1.0)
 
@@ -38,12 +39,12 @@ _COMMON: dict[str, _Argument] = {
     "auto_contrast": None,
     "equalize": None,
     "invert": None,
-    "rotate": _signed(30.0),  # degrees
+    "rotate": signed(30.0),  # degrees
     "solarize_add": lambda level, rng: int(level * 110),  # grey levels
-    "shear_x": _signed(0.3),
-    "shear_y": _signed(0.3),
-    "translate_x": _signed(0.45),  # of the frame's width
-    "translate_y": _signed(0.45),  # of the frame's height
+    "shear_x": signed(0.3),
+    "shear_y": signed(0.3),
+    "translate_x": signed(0.45),  # of the frame's width
+    "translate_y": signed(0.45),  # of the frame's height
 }
 
 # Weaker with a higher magnitude (posterize, solarize) or unchanged in its middle (the enhancements).
@@ -57,9 +58,7 @@ _PLAIN: dict[str, _Argument] = _COMMON | {
 _INCREASING: dict[str, _Argument] = _COMMON | {
     "posterize": lambda level, rng: 4 - int(level * 4),
     "solarize": lambda level, rng: 256 - int(level * 256),
-    **dict.fromkeys(
-        ("color", "contrast", "brightness", "sharpness"), lambda level, rng: 1.0 + _signed(0.9)(level, rng)
-    ),
+    **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), lambda level, rng: 1.0 + signed(0.9)(level, rng)),
 }
 
 # The ranges of AutoAugment's paper (arXiv 1805.09501, table 6), read from their lower ends: 4 to 8 bits are kept.
@@ -78,6 +77,7 @@ class RandAugment:
     magnitude_std: float = 0.0
     increasing: bool = False
     magnitude_max: float = _MAX_MAGNITUDE
+    fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
         """The operations of one clip, in the order they apply; may be empty."""
@@ -109,7 +109,8 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
         raise ConfigError(
             f"AUG.AA_TYPE {aa_type!r} is not understood; the form is rand-m<magnitude 0 to 10>-n<operations>"
             "-mstd<deviation>-mmax<0 to 10>-inc<0 or 1>, every part after rand optional, "
-            "for example rand-m7-n4-mstd0.5-inc1; autoaugment is AutoAugment's policy; leave it empty for neither"
+            "for example rand-m7-n4-mstd0.5-inc1; autoaugment and autoaugment_torchvision are AutoAugment's policy; "
+            "leave it empty for none"
         )
     return RandAugment(
         magnitude=float(found.get("m", _MAX_MAGNITUDE)),

@@ -18,9 +18,10 @@ _TRIES = 100
 
 
 class RandomErasing:
-    """Fills boxes of a clip: with noise a pixel and frame ("pixel"), a colour a box ("rand") or black ("const").
+    """Fill boxes of a clip with noise per pixel and frame ("pixel"), a color per box ("rand") or the mean ("const").
 
-    Noise and colours are N(mean, std): standard normal once the clip is normalized. `mean` and `std` are in [0, 1]
+    Noise and colors are drawn from N(mean, std): standard normal once the clip is normalized. The mean color becomes 0
+    there, to half a level, as in the published codes, which erase after normalization. `mean` and `std` are in [0, 1]
     units, in the order of the clip's channels. One to `max_count` boxes are drawn and share the area.
     """
 
@@ -37,6 +38,7 @@ class RandomErasing:
         # 256 equally likely values of the distribution: noise is then a table look-up of random bytes.
         quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
         values = (np.asarray(mean) + np.asarray(std) * quantiles[:, None]) * 255  # (256, 3)
+        self._mean = np.clip(np.rint(np.asarray(mean) * 255), 0, 255).astype(np.uint8)
         self._noise = np.clip(np.rint(values), 0, 255).astype(np.uint8)[None]
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -53,7 +55,7 @@ class RandomErasing:
     def _fill(self, box: np.ndarray, rng: np.random.Generator) -> None:
         """Fill a view (T, h, w, 3) of the clip."""
         if self.mode == "const":
-            box[...] = 0
+            box[...] = self._mean
         elif self.mode == "rand":
             box[...] = self._noise[0, rng.integers(256, size=3), np.arange(3)]
         else:

@@ -126,15 +126,23 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def view_corners(
-    height: int, width: int, size: int, crops: int, centre: Callable[[float], int] = math.ceil
+    height: int,
+    width: int,
+    size: int,
+    crops: int,
+    centre: Callable[[float], int] = math.ceil,
+    single: str = "center",
 ) -> list[tuple[int, int]]:
-    """(top, left) of 1 (centre) or 3 (start, centre, end of the long side) square crops of a frame.
+    """Return (top, left) of 1 or 3 (start, center, end of the long side) square crops of a frame.
 
-    `centre` rounds half of what is left over: up in the published video code.
+    `centre` rounds half of what is left over: up in the published video code. A single crop is the center or, where
+    `single` is "left", the start.
     """
     top, left = centre((height - size) / 2), centre((width - size) / 2)
-    if crops == 1:
+    if crops == 1 and single == "center":
         return [(top, left)]
+    if crops == 1:
+        return [(0, left) if height > width else (top, 0)]
     if height > width:
         return [(0, left), (top, left), (height - size, left)]
     return [(top, 0), (top, left), (top, width - size)]

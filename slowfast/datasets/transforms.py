@@ -21,14 +21,27 @@ from slowfast.datasets.random_erasing import RandomErasing
 from slowfast.datasets.resize import Resize, resize_plain, shrink
 from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
 from slowfast.datasets.types import Crop
-from slowfast.datasets.warp import GEOMETRIC, INTERPOLATIONS, op_matrix, resample, view_matrix
+from slowfast.datasets.warp import (
+    GEOMETRIC,
+    GRAY,
+    INTERPOLATIONS,
+    Color,
+    op_matrix,
+    resample,
+    translate,
+    view_matrix,
+)
 from slowfast.errors import ConfigError
 
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 
 
 class AugmentPolicy(Protocol):
-    """Which operations a clip gets."""
+    """Policy that draws the operations of a clip."""
+
+    @property
+    def fill(self) -> Color | None:
+        """Color of what its warps bring in from outside the frame; None for the transform's."""
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
         """The operations of one clip, in the order they apply."""
@@ -37,10 +50,10 @@ class AugmentPolicy(Protocol):
 class TrainTransform:
     """A random crop of S x S pixels with flip, RandAugment, AutoAugment or colour jitter, and random erasing.
 
-    All frames of a clip share one draw. Each distinct frame is resampled once, straight to the crop: RandAugment's
-    warps act on the whole frame and are joined with crop, resize and flip into one matrix. Its photometric
-    operations then act on the crop, in the order drawn. (The published code runs every operation on whole frames
-    one after the other; joining them keeps content that an earlier warp would have pushed out of the frame.)
+    All frames of a clip share one draw. Each distinct frame is resampled once, straight to the crop: the warps are
+    joined with crop, resize and flip into one matrix. Photometric operations then act on the crop, in the order drawn.
+    (The published codes run the operations one after the other; joining them keeps content that an earlier warp would
+    have pushed out of the frame.)
     """
 
     def __init__(
@@ -55,13 +68,15 @@ class TrainTransform:
         color_jitter: float = 0.0,
         interpolation: str = "bilinear",
         erasing: RandomErasing | None = None,
-        shrink_first: bool = False,
+        images: bool = False,
+        fill: Color = GRAY,
     ) -> None:
         """Plain values of the keys that `from_config` reads; ConfigError names the key of an unusable one.
 
         `scales_relative` and `aspect_relative` (both or none) select the random resized crop instead of
-        short-side jitter; `color_jitter` is used only where `aa_type` is empty. `shrink_first`: frames from which the
-        crop would leave out pixels are shrunk by a whole number before, as photographs of many megapixels need it.
+        short-side jitter; `color_jitter` is used only where `aa_type` is empty. `images`: crop first and warp the
+        crop, as the published image codes do; videos are warped first. Crops of photographs with many pixels are then
+        shrunk by a whole number before they are resampled. `fill`: color of what a warp brings in from outside.
         """
         self.crop_size = crop_size
         self.jitter_scales = jitter_scales
@@ -73,12 +88,16 @@ class TrainTransform:
         self.color_jitter = color_jitter
         self.interpolation = interpolation
         self.erasing = erasing
-        self.shrink_first = shrink_first
+        self.images = images
+        self.fill: Color = fill if self.policy is None or self.policy.fill is None else self.policy.fill
         self._check()
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, *, shrink_first: bool = False) -> TrainTransform:
-        """The training transform of DATA.* and, where AUG.ENABLE, AUG.*; the data set says whether to shrink first."""
+    def from_config(cls, cfg: ConfigNode, *, images: bool = False) -> TrainTransform:
+        """Build the training transform of DATA.* and, where AUG.ENABLE, AUG.*, for still images or for videos.
+
+        Warps of images are filled with the mean color, as by timm, those of videos with gray, as by SlowFast.
+        """
         augment = cfg.AUG.ENABLE
         order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are R G B here
         mean, std = cfg.DATA.MEAN[order], cfg.DATA.STD[order]
@@ -93,7 +112,8 @@ class TrainTransform:
             color_jitter=cfg.AUG.COLOR_JITTER if augment else 0.0,
             interpolation=cfg.AUG.INTERPOLATION,
             erasing=RandomErasing(cfg.AUG.RE_PROB, cfg.AUG.RE_MODE, cfg.AUG.RE_COUNT, mean, std) if erase else None,
-            shrink_first=shrink_first,
+            images=images,
+            fill=mean_color(mean) if images else GRAY,
         )
 
     def _check(self) -> None:
@@ -124,25 +144,46 @@ class TrainTransform:
         ops = self._draw_ops(rng)
         crop = self._draw_crop(height, width, rng)
         flip = self.flip and rng.random() < 0.5
-        if self.shrink_first:
-            frames, crop = shrink(frames, crop, self.crop_size)
-            height, width = frames.shape[1:3]
         interpolation = self.interpolation
         if interpolation == "random":
             interpolation = _RANDOM_INTERPOLATION[rng.integers(2)]
-
-        matrix = np.eye(3)
-        for op in ops:
-            if op.name in GEOMETRIC:
-                matrix = matrix @ op_matrix(op, height, width)
-        matrix = matrix @ view_matrix(crop, self.crop_size, flip)
-
         distinct, back = np.unique(rows, return_inverse=True)
-        clip = resample(frames, distinct, matrix, self.crop_size, interpolation)
+        warp = self._warp_crop if self.images else self._warp_frame
+        clip = warp(frames, distinct, [op for op in ops if op.name in GEOMETRIC], (crop, flip), interpolation)
         apply_photometric(clip, [op for op in ops if op.name not in GEOMETRIC])
         if not np.array_equal(back, np.arange(len(distinct))):
             clip = clip[back]  # a short video's repeated frames, or another order than that of the file
         return clip if self.erasing is None else self.erasing(clip, rng)
+
+    def _warp_frame(
+        self, frames: np.ndarray, rows: np.ndarray, ops: list[AugmentOp], view: tuple[Crop, bool], interpolation: str
+    ) -> np.ndarray:
+        """Warp whole frames, then crop and flip, in one resampling."""
+        matrix = np.eye(3)
+        for op in ops:
+            matrix = matrix @ op_matrix(op, *frames.shape[1:3])
+        crop, flip = view
+        matrix = matrix @ view_matrix(crop, self.crop_size, flip)
+        return resample(frames, rows, matrix, self.crop_size, interpolation, self.fill)
+
+    def _warp_crop(
+        self, frames: np.ndarray, rows: np.ndarray, ops: list[AugmentOp], view: tuple[Crop, bool], interpolation: str
+    ) -> np.ndarray:
+        """Crop and flip, then warp the crop: nothing outside of it is seen. One resampling, unless ops only shift."""
+        (crop, flip), size = view, self.crop_size
+        top, left = int(crop.top), int(crop.left)
+        inside = frames[:, top : top + int(crop.height), left : left + int(crop.width)]
+        inside, crop = shrink(inside, Crop(0, 0, *inside.shape[1:3]), size)
+        warps = np.eye(3)
+        for op in ops:
+            warps = warps @ op_matrix(op, size, size)
+        shifts = all(op.name.startswith("translate") for op in ops)
+        matrix = view_matrix(crop, size, flip)
+        if not shifts:
+            return resample(inside, rows, matrix @ warps, size, interpolation, self.fill)
+        clip = resample(inside, rows, matrix, size, interpolation, self.fill)
+        x, y = int(warps[0, 2]), int(warps[1, 2])
+        return translate(clip, x, y, self.fill) if x or y else clip
 
     def _draw_ops(self, rng: np.random.Generator) -> list[AugmentOp]:
         if self.policy is not None:
@@ -153,6 +194,12 @@ class TrainTransform:
         if self.scales_relative:
             return random_resized_crop(height, width, self.scales_relative, self.aspect_relative, rng)
         return jittered_crop(height, width, self.jitter_scales, self.crop_size, rng)
+
+
+def mean_color(mean: Sequence[float]) -> Color:
+    """Return a color in [0, 1] units as 8-bit levels."""
+    r, g, b = (min(255, round(255 * value)) for value in mean)
+    return r, g, b
 
 
 def _check_range(key: str, values: Sequence[float], limit: float | None) -> None:
@@ -168,7 +215,7 @@ class ViewTransform:
 
     `short_side` (pixels) is what the short side is scaled to, `crops` the number of views: 1 (centre) or 3
     (start, centre, end of the long side). `resize` scales frames (U, H, W, C) to (height, width); `centre` rounds the
-    distance of a centred crop from the edge.
+    distance of a centred crop from the edge; `single` is where a single crop lies, center or left (the start).
     """
 
     def __init__(
@@ -178,6 +225,7 @@ class ViewTransform:
         crops: int,
         resize: Resize = resize_plain,
         centre: Callable[[float], int] = math.ceil,
+        single: str = "center",
     ) -> None:
         if short_side < crop_size:
             raise ConfigError(
@@ -191,6 +239,7 @@ class ViewTransform:
         self.crops = crops
         self.resize = resize
         self.centre = centre
+        self.single = single
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Frames (U, H', W', C) scaled from (U, H, W, C), and (top, left) of each square crop inside them.
@@ -198,5 +247,5 @@ class ViewTransform:
         Frames that have the size already are returned as they are, not copied.
         """
         height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
-        corners = view_corners(height, width, self.crop_size, self.crops, self.centre)
+        corners = view_corners(height, width, self.crop_size, self.crops, self.centre, self.single)
         return (frames if (height, width) == frames.shape[1:3] else self.resize(frames, height, width)), corners

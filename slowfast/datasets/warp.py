@@ -1,7 +1,7 @@
 """Geometry of a training clip: flip, crop, resize and RandAugment's warps as one matrix and one resampling.
 
 Matrices (3, 3) map output points to source points, as (x, y, 1), pixel centres at +0.5. U frames, S side of the output.
-What a warp brings in from outside the frame is grey.
+Pixels that a warp brings in from outside the frame get a fill color.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from slowfast.datasets.types import Crop
 
 GEOMETRIC = frozenset({"rotate", "shear_x", "shear_y", "translate_x", "translate_y"})
 INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
-_FILL = 128
+Color = tuple[int, int, int]
+GRAY: Color = (128, 128, 128)
 
 
 def op_matrix(op: AugmentOp, height: int, width: int) -> np.ndarray:
@@ -51,8 +52,10 @@ def view_matrix(crop: Crop, size: int, flip: bool) -> np.ndarray:
     return np.array([[x_scale, 0, crop.left], [0, y_scale, crop.top], [0, 0, 1]], np.float64)
 
 
-def resample(frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, size: int, interpolation: str) -> np.ndarray:
-    """`frames[rows]` (U, H, W, 3) uint8 warped to (U, S, S, 3); `frames` stays as it is.
+def resample(
+    frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, size: int, interpolation: str, fill: Color = GRAY
+) -> np.ndarray:
+    """Warp `frames[rows]` (U, H, W, 3) uint8 to (U, S, S, 3); `frames` is left unchanged.
 
     Crops, flips and shifts by whole pixels, the most common draws, become a plain resize: with bicubic
     interpolation nine times faster than a warp. No antialiasing, as in the published code.
@@ -64,17 +67,33 @@ def resample(frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, size: int
     upright = matrix[0, 1] == 0 and matrix[1, 0] == 0 and matrix[1, 1] > 0
     if upright and np.abs(box - whole).max() < 1e-6:
         top, bottom, left, right = (int(edge) for edge in whole)
-        _resize_box(frames, rows, (top, bottom, left, right), INTERPOLATIONS[interpolation], out)
+        _resize_box(frames, rows, (top, bottom, left, right), INTERPOLATIONS[interpolation], fill, out)
         if matrix[0, 0] < 0:
             stacked = out.reshape(-1, size, 3)  # (U * S, S, 3)
             cv2.flip(stacked, 1, dst=stacked)
         return out
-    _warp(frames, rows, matrix, INTERPOLATIONS[interpolation], out)
+    _warp(frames, rows, matrix, INTERPOLATIONS[interpolation], fill, out)
+    return out
+
+
+def translate(clip: np.ndarray, x: int, y: int, fill: Color) -> np.ndarray:
+    """Return the clip (U, H, W, 3) whose pixel at (row, column) comes from (row + y, column + x)."""
+    out = np.empty_like(clip)
+    out[...] = fill
+    height, width = clip.shape[1:3]
+    to_rows, to_columns = slice(max(-y, 0), max(height - y, 0)), slice(max(-x, 0), max(width - x, 0))
+    from_rows, from_columns = slice(max(y, 0), max(height + y, 0)), slice(max(x, 0), max(width + x, 0))
+    out[:, to_rows, to_columns] = clip[:, from_rows, from_columns]
     return out
 
 
 def _resize_box(
-    frames: np.ndarray, rows: np.ndarray, box: tuple[int, int, int, int], interpolation: int, out: np.ndarray
+    frames: np.ndarray,
+    rows: np.ndarray,
+    box: tuple[int, int, int, int],
+    interpolation: int,
+    fill: Color,
+    out: np.ndarray,
 ) -> None:
     """Resize a box (top, bottom, left, right) that may reach outside the frames."""
     top, bottom, left, right = box
@@ -83,7 +102,7 @@ def _resize_box(
     if top >= 0 and bottom <= height and left >= 0 and right <= width:
         sources = (frames[row][inside] for row in rows)
     else:
-        padded = np.full((bottom - top, right - left, 3), _FILL, np.uint8)
+        padded = np.full((bottom - top, right - left, 3), fill, np.uint8)
         y, x = max(-top, 0), max(-left, 0)
         sources = (_pasted(padded, frames[row][inside], y, x) for row in rows)
     if interpolation == cv2.INTER_NEAREST:
@@ -102,14 +121,15 @@ def _pasted(canvas: np.ndarray, patch: np.ndarray, top: int, left: int) -> np.nd
     return canvas
 
 
-def _warp(frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, interpolation: int, out: np.ndarray) -> None:
+def _warp(
+    frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, interpolation: int, fill: Color, out: np.ndarray
+) -> None:
     """Resample by any matrix; the coordinates are computed once for all frames."""
     height, width = out.shape[1:3]
     x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     source_x, source_y = ((row[0] * x + row[1] * y + row[2] - 0.5).astype(np.float32) for row in matrix[:2])
     nearest = interpolation == cv2.INTER_NEAREST
     whole, fraction = cv2.convertMaps(source_x, source_y, cv2.CV_16SC2, nninterpolation=nearest)
-    grey = (_FILL, _FILL, _FILL)
     for row, target in zip(rows, out, strict=True):
         frame = frames[row]
-        cv2.remap(frame, whole, fraction, interpolation, target, cv2.BORDER_CONSTANT, grey)
+        cv2.remap(frame, whole, fraction, interpolation, target, cv2.BORDER_CONSTANT, fill)

@@ -91,7 +91,13 @@ class Distillation:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, device: torch.device) -> Distillation:
-        """As DISTILL says, with the teacher's weights; raises ConfigError and CheckpointError."""
+        """Build the teacher of DISTILL and load its weights.
+
+        Raises:
+            ConfigError: If there is no such teacher or it does not take the student's inputs.
+            CheckpointError: If its weights cannot be loaded.
+        """
+        check_teacher_weights(cfg)
         teacher_cfg, path = load_teacher_config(cfg), Path(cfg.DISTILL.TEACHER_CHECKPOINT)
         teacher = build_model(teacher_cfg)
         try:
@@ -123,12 +129,7 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     Raises ConfigError where that is impossible, classes differ or a file is missing.
     """
     distill = cfg.DISTILL
-    for key, name in (("TEACHER_CFG", distill.TEACHER_CFG), ("TEACHER_CHECKPOINT", distill.TEACHER_CHECKPOINT)):
-        if not name:
-            raise ConfigError(f"DISTILL.ENABLE is True, but DISTILL.{key} is empty: name the teacher's file")
-        if not Path(name).is_file():
-            near = nearest_file(Path(name))
-            raise ConfigError(f"DISTILL.{key}: {name} is no file" + (f"; did you mean {near}?" if near else ""))
+    _check_file("TEACHER_CFG", distill.TEACHER_CFG, "the config of the teacher")
     as_tested = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "TEST.DATASET", cfg.TRAIN.DATASET]
     # 3 crops: its own scale of whole frames does not matter
     as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
@@ -143,6 +144,24 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
             f"student's is {cfg.MODEL.NUM_CLASSES}: a teacher must know the same classes"
         )
     return teacher_cfg
+
+
+def check_teacher_weights(cfg: ConfigNode) -> None:
+    """Raise ConfigError when training would distill from a teacher whose weights are not there."""
+    if cfg.TRAIN.ENABLE and cfg.DISTILL.ENABLE:
+        what = f"the trained weights of {cfg.DISTILL.TEACHER_CFG}"
+        _check_file("TEACHER_CHECKPOINT", cfg.DISTILL.TEACHER_CHECKPOINT, what)
+
+
+def _check_file(key: str, name: str, what: str) -> None:
+    """Raise ConfigError unless a key of DISTILL names an existing file."""
+    if not name:
+        raise ConfigError(
+            f"DISTILL.{key} is empty, but DISTILL.ENABLE is True. Set it to {what}, or set DISTILL.ENABLE False"
+        )
+    if not Path(name).is_file():
+        near = nearest_file(Path(name))
+        raise ConfigError(f"DISTILL.{key}: {name} is not a file." + (f" Did you mean {near}?" if near else ""))
 
 
 def check_teacher(cfg: ConfigNode) -> None:

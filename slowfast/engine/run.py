@@ -13,6 +13,7 @@ from slowfast.config.validate import check_pretrain
 from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, train_batches, train_dataset, views_dataset
 from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.engine import checkpoint
+from slowfast.engine.distillation import check_teacher_weights
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError
@@ -107,6 +108,7 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
                 "OUTPUT_DIR or remove it"
             )
         check_pretrain(cfg, last is not None)
+        check_teacher_weights(cfg)
     if data.test is not None:
         class_names(cfg, TEST)
     sizes = {"training": data.train, "validation": data.val, "test": data.test}

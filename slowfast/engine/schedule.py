@@ -31,10 +31,10 @@ class Schedule:
 
 
 def cosine(base: float, end: float, first_epoch: float, last_epoch: float) -> Callable[[float], float]:
-    """Half a cosine from `base` at the first to `end` at the last epoch (arXiv 1608.03983, without restarts)."""
+    """Half a cosine from `base` at the first to `end` at the last epoch and after (arXiv 1608.03983, no restarts)."""
 
     def rate(epoch: float) -> float:
-        share = (epoch - first_epoch) / (last_epoch - first_epoch)
+        share = min((epoch - first_epoch) / (last_epoch - first_epoch), 1.0)
         return end + (base - end) * (math.cos(math.pi * share) + 1) / 2
 
     return rate
@@ -48,7 +48,8 @@ def steps(base: float, starts: Sequence[float], factors: Sequence[float]) -> Cal
 def _cosine_from_config(cfg: ConfigNode, scale: float) -> Callable[[float], float]:
     solver = cfg.SOLVER
     first = solver.WARMUP_EPOCHS if solver.COSINE_AFTER_WARMUP else 0.0
-    return cosine(solver.BASE_LR * scale, solver.COSINE_END_LR * scale, first, solver.MAX_EPOCH)
+    last = solver.MAX_EPOCH - solver.COOLDOWN_EPOCHS
+    return cosine(solver.BASE_LR * scale, solver.COSINE_END_LR * scale, first, last)
 
 
 def _steps_from_config(cfg: ConfigNode, scale: float) -> Callable[[float], float]:

@@ -14,6 +14,8 @@ from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.models.morphmlp_image import MorphMLPImage
+from slowfast.models.teachers.efficientnet_v2 import EfficientNetV2
+from slowfast.models.teachers.regnet import RegNetY
 
 # MODEL.MODEL_NAME -> class with `from_config(cfg)`, and `check_config(cfg)` if a config can be impossible for it.
 MODELS: dict[str, type[nn.Module]] = {
@@ -24,6 +26,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "EAT": EAT,
     "evMLP": EvMLP,
     "Event2Vec": Event2Vec,
+    "EfficientNetV2": EfficientNetV2,
+    "RegNetY": RegNetY,
 }
 
 

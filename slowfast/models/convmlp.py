@@ -21,14 +21,18 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.models.activation_checkpoint import run_blocks
 from slowfast.models.inputs import IMAGES, check_image
-from slowfast.models.layers import DropPath, Mlp, conv_then_norm, init_truncated_normal
+from slowfast.models.layers import (
+    BatchNorm2dType,
+    DropPath,
+    Mlp,
+    batch_norm_2d,
+    conv_then_norm,
+    init_truncated_normal,
+)
 from slowfast.models.stages import check_lengths
-from slowfast.models.sync_batchnorm import SyncBatchNorm2d
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
-
-NormType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
 
 
 class Convolutions(nn.Sequential):
@@ -36,7 +40,7 @@ class Convolutions(nn.Sequential):
 
     MAP_AXES = "BCHW"
 
-    def __init__(self, norm: NormType, convolutions: Sequence[nn.Conv2d], *then: nn.Module) -> None:
+    def __init__(self, norm: BatchNorm2dType, convolutions: Sequence[nn.Conv2d], *then: nn.Module) -> None:
         layers = ((conv, norm(conv.out_channels), nn.ReLU(inplace=True)) for conv in convolutions)
         super().__init__(*itertools.chain.from_iterable(layers), *then)
         self.depth = 3 * len(convolutions)
@@ -57,7 +61,7 @@ def _conv(width: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class Tokenizer(nn.Module):
     """(B, 3, height, width) -> (B, C, H, W) at a quarter of the size."""
 
-    def __init__(self, width: int, norm: NormType) -> None:
+    def __init__(self, width: int, norm: BatchNorm2dType) -> None:
         super().__init__()
         half = width // 2
         convolutions = _conv(3, half, 3, stride=2), _conv(half, half, 3), _conv(half, width, 3)
@@ -70,7 +74,7 @@ class Tokenizer(nn.Module):
 class ConvBlock(Convolutions):
     """x plus three convolutions of it: (B, C, H, W) -> same."""
 
-    def __init__(self, width: int, hidden: int, norm: NormType) -> None:
+    def __init__(self, width: int, hidden: int, norm: BatchNorm2dType) -> None:
         super().__init__(norm, (_conv(width, hidden, 1), _conv(hidden, hidden, 3), _conv(hidden, width, 1)))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -82,7 +86,7 @@ class ConvStage(nn.Module):
 
     MAP_AXES = "BCHW"
 
-    def __init__(self, blocks: int, width: int, out: int, norm: NormType) -> None:
+    def __init__(self, blocks: int, width: int, out: int, norm: BatchNorm2dType) -> None:
         super().__init__()
         self.conv_blocks = nn.Sequential(*(ConvBlock(width, out, norm) for _ in range(blocks)))
         self.downsample = nn.Conv2d(width, out, 3, stride=2, padding=1)
@@ -170,7 +174,7 @@ class ConvMLP(nn.Module):
         super().__init__()
         check_settings(layers, widths, mlp_ratios, conv_width)
         self.act_checkpoint = act_checkpoint
-        norm: NormType = SyncBatchNorm2d if sync_batchnorm else nn.BatchNorm2d
+        norm = batch_norm_2d(sync_batchnorm)
         self.tokenizer = Tokenizer(conv_width, norm)
         self.conv_stages = ConvStage(conv_layers, conv_width, widths[0], norm)
         outs = (*widths[1:], None)

@@ -13,7 +13,7 @@ next stage stand next to each other, row by row, so that (B, N, C) is (B, N / p^
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -99,12 +99,20 @@ class Stage(nn.Sequential):
         return list(self)[2:]
 
 
+# EVMLP.INIT -> how the weights start; PyTorch's default is what the layers come with.
+INITS: dict[str, Callable[[nn.Module], None]] = {
+    "truncated_normal": init_truncated_normal,
+    "pytorch": lambda network: None,
+}
+
+
 class EvMLP(nn.Module):
     """evMLP for images: float (B, 3, side, side), side the product of patch_sides -> logits (B, num_classes).
 
     widths, patch_sides, layers, mlp_ratios and dropout_rates have one value a stage; a patch's side counts pixels in
     the first stage and tokens of the stage before in the others. act_checkpoint: True, or the number of blocks of
-    each stage, from its first, whose activations are computed again in the backward pass instead of kept.
+    each stage, from its first, whose activations are computed again in the backward pass instead of kept. init: how
+    the weights start, a name in INITS.
     Raises ConfigError for impossible settings and, when called, for images of another size.
     """
 
@@ -119,6 +127,7 @@ class EvMLP(nn.Module):
         layers: Sequence[int] = (5, 5, 7, 7, 9, 9),
         mlp_ratios: Sequence[float] = (4, 4, 2, 2, 2, 2),
         dropout_rates: Sequence[float] = (0, 0, 0, 0, 0, 0.2),
+        init: str = "truncated_normal",
         act_checkpoint: bool | int = False,
     ) -> None:
         super().__init__()
@@ -136,7 +145,7 @@ class EvMLP(nn.Module):
             Stage(*sizes) for sizes in zip(widths_in, widths, layers, mlp_ratios, dropout_rates, strict=True)
         )
         self.linear = nn.Linear(widths[-1], num_classes)
-        init_truncated_normal(self)
+        INITS[init](self)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> EvMLP:
@@ -148,6 +157,7 @@ class EvMLP(nn.Module):
             layers=cfg.EVMLP.LAYERS,
             mlp_ratios=cfg.EVMLP.MLP_RATIOS,
             dropout_rates=cfg.EVMLP.DROPOUT_RATES,
+            init=cfg.EVMLP.INIT,
             act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
         )
 
@@ -155,7 +165,8 @@ class EvMLP(nn.Module):
     def check_config(cfg: ConfigNode) -> None:
         """Raise ConfigError, without building, when the settings are impossible for the crops that the run feeds."""
         evmlp, data = cfg.EVMLP, cfg.DATA
-        check_lengths("EVMLP", **evmlp)
+        lists = ("EMBED_DIMS", "PATCH_SIZES", "LAYERS", "MLP_RATIOS", "DROPOUT_RATES")
+        check_lengths("EVMLP", **{key: evmlp[key] for key in lists})
         side = math.prod(evmlp.PATCH_SIZES)
         for key in ("TEST_CROP_SIZE", "TRAIN_CROP_SIZE") if cfg.TRAIN.ENABLE else ("TEST_CROP_SIZE",):
             if data[key] != side:

@@ -9,6 +9,7 @@ from torch import nn
 
 from slowfast.models.batch_rows import draw_uniform
 from slowfast.models.linear import Linear
+from slowfast.models.sync_batchnorm import SyncBatchNorm2d
 
 
 class Mlp(nn.Module):
@@ -53,6 +54,27 @@ class DropPath(nn.Module):
         return f"rate={self.rate}"
 
 
+class SqueezeExcite(nn.Module):
+    """Scale channels by a gate computed from their mean over the map (arXiv 1709.01507): (B, C, H, W) -> same."""
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(width, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, width, 1)
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.fc2(self.activation(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+BatchNorm2dType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
+
+
+def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
+    """Return the class of batch norm for maps, with statistics of this process or of all of them."""
+    return SyncBatchNorm2d if synchronized else nn.BatchNorm2d
+
+
 Conv = nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
 Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # of x, weight, bias
@@ -70,10 +92,22 @@ def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchN
     return convolve(x, conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias)
 
 
-def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:
-    """Start Linear and convolution weights from a normal cut off at +-2, their biases from 0."""
+_ALL_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def init_truncated_normal(
+    module: nn.Module, std: float = 0.02, layers: tuple[type[nn.Module], ...] = _ALL_LAYERS
+) -> None:
+    """Initialize the weights of some layers from a normal distribution cut off at +-2, and their biases with 0.
+
+    Args:
+        module: Network whose layers are initialized in place.
+        std: Standard deviation.
+        layers: Types of the layers to initialize; Linear layers and convolutions by default.
+    """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if isinstance(layer, layers):
+            assert isinstance(layer.weight, torch.Tensor)
             nn.init.trunc_normal_(layer.weight, std=std)
-            if layer.bias is not None:
+            if isinstance(layer.bias, torch.Tensor):
                 nn.init.zeros_(layer.bias)

@@ -150,8 +150,11 @@ class MorphMLP(MorphStages):
         return cls(num_frames=cfg.DATA.NUM_FRAMES, **shared_arguments(cfg))
 
     def reset_parameters(self) -> None:
-        """Random weights: Linear and convolution from a truncated normal, each TemporalFC at its own start."""
-        init_truncated_normal(self)
+        """Initialize Linear weights from a truncated normal distribution and each TemporalFC as it says.
+
+        The convolutions keep PyTorch's default initialization, as in the published code.
+        """
+        init_truncated_normal(self, layers=(nn.Linear,))
         for module in self.modules():
             if isinstance(module, TemporalFC):
                 module.reset_parameters()

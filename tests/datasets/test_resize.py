@@ -97,7 +97,7 @@ def test_large_photographs_are_averaged_in_training() -> None:
 
     def clip(frames: np.ndarray, first: bool) -> np.ndarray:
         scales, aspect = (1.0, 1.0), (1.0, 1.0)
-        transform = TrainTransform(64, scales_relative=scales, aspect_relative=aspect, shrink_first=first)
+        transform = TrainTransform(64, scales_relative=scales, aspect_relative=aspect, images=first)
         return transform(frames, np.zeros(1, int), np.random.default_rng(0))
 
     assert clip(noise, True).std() < 10 < 30 < clip(noise, False).std()

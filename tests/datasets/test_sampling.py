@@ -180,3 +180,10 @@ def test_view_corners() -> None:
     assert sampling.view_corners(224, 300, 224, 3) == [(0, 0), (0, 38), (0, 76)]
     assert sampling.view_corners(300, 224, 224, 3) == [(0, 0), (38, 0), (76, 0)]
     assert sampling.view_corners(224, 224, 224, 3) == [(0, 0)] * 3
+
+
+def test_a_single_crop_can_be_the_left_one() -> None:
+    assert sampling.view_corners(224, 300, 224, 1, single="left") == [(0, 0)]
+    assert sampling.view_corners(300, 224, 224, 1, single="left") == [(0, 0)]
+    assert sampling.view_corners(256, 341, 224, 1, single="left") == [(16, 0)]
+    assert sampling.view_corners(224, 300, 224, 3, single="left") == [(0, 0), (0, 38), (0, 76)]

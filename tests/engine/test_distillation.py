@@ -21,7 +21,14 @@ from slowfast.datasets.types import TrainBatch
 from slowfast.demo_data.build import build
 from slowfast.demo_data.settings import DemoSettings
 from slowfast.engine import checkpoint
-from slowfast.engine.distillation import LOSSES, Distillation, HeadsApart, Renormalize, check_teacher
+from slowfast.engine.distillation import (
+    LOSSES,
+    Distillation,
+    HeadsApart,
+    Renormalize,
+    check_teacher,
+    check_teacher_weights,
+)
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.optimizer import build_optimizer
 from slowfast.engine.run import run
@@ -32,6 +39,7 @@ from slowfast.runtime.distributed import World
 from tests.random_weights import randomized
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
 IMAGES = ["TRAIN.DATASET", "imagenet", "TEST.DATASET", "imagenet", "TEST.NUM_ENSEMBLE_VIEWS", 1]
 IMAGES += ["TEST.NUM_SPATIAL_CROPS", 1, "DATA_LOADER.NUM_WORKERS", 0]
 STUDENT = [*IMAGES, "MODEL.MODEL_NAME", "EAT", "EAT.PATCH_SIZE", 8, "EAT.LAYERS", 2, "EAT.EMBED_DIM", 16]
@@ -265,13 +273,13 @@ def test_missing_files_are_named_before_anything_starts(
     for key, value, message in (
         ("DISTILL.TEACHER_CFG", "", "DISTILL.TEACHER_CFG is empty"),
         ("DISTILL.TEACHER_CHECKPOINT", "", "DISTILL.TEACHER_CHECKPOINT is empty"),
-        ("DISTILL.TEACHER_CFG", "no/teacher.yaml", "DISTILL.TEACHER_CFG: no/teacher.yaml is no file"),
-        ("DISTILL.TEACHER_CHECKPOINT", tmp_path / "no.pyth", "DISTILL.TEACHER_CHECKPOINT: .*no.pyth is no file"),
+        ("DISTILL.TEACHER_CFG", "no/teacher.yaml", "DISTILL.TEACHER_CFG: no/teacher.yaml is not a file"),
+        ("DISTILL.TEACHER_CHECKPOINT", tmp_path / "no.pyth", "DISTILL.TEACHER_CHECKPOINT: .*no.pyth is not a file"),
     ):
         changed = [part for pair in (settings | {key: value}).items() for part in pair]
         (tmp_path / "student.yaml").write_text(config(images_folder, tmp_path / "out", *STUDENT, *changed).dump())
         with pytest.raises(ConfigError, match=message):
-            load_config(tmp_path / "student.yaml")
+            check_teacher_weights(load_config(tmp_path / "student.yaml"))
         load_config(tmp_path / "student.yaml", ["TRAIN.ENABLE", False])  # a test needs no teacher
 
 
@@ -286,6 +294,48 @@ def test_weights_of_another_network_are_refused_whole(images_folder: Path, tmp_p
         torch.save(changed, tmp_path / "teacher.pyth")
         with pytest.raises(CheckpointError, match="DISTILL.TEACHER_CHECKPOINT: .*does not fit this ConvMLP"):
             Distillation.from_config(cfg, CPU)
+
+
+# What makes the teachers small; their layers stay of every kind.
+SMALL_TEACHERS = {
+    "REGNETY_160": "REGNET: {LAYERS: [1, 1, 1, 1], EMBED_DIMS: [8, 8, 16, 16], GROUP_WIDTH: 8}",
+    "EFFICIENTNET_V2_S": "EFFICIENTNET: {LAYERS: [1, 1, 1, 1, 1, 1], EMBED_DIMS: [8, 8, 8, 8, 8, 8], HEAD_DIM: 8}",
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "teacher"),
+    [("EAT_TI_DIST", "REGNETY_160"), ("EAT_S_DIST", "REGNETY_160"), ("EVMLP_DIST", "EFFICIENTNET_V2_S")],
+)
+def test_a_step_of_each_distilled_recipe(recipe: str, teacher: str, tmp_path: Path) -> None:
+    """The published settings with a small teacher: only its weights have to be given."""
+    configs = ROOT / "configs/ImageNet"
+    published = load_config(configs / f"{recipe}.yaml", ["OUTPUT_DIR", tmp_path])
+    assert published.DISTILL.ENABLE and published.TRAIN.ENABLE
+    assert published.DISTILL.TEACHER_CFG == f"configs/ImageNet/TEACHER_{teacher}.yaml"
+    with pytest.raises(ConfigError, match="TEACHER_CHECKPOINT is empty.*Set it to the trained weights of .*TEACHER_"):
+        check_teacher_weights(published)
+    small = tmp_path / "teacher.yaml"
+    small.write_text(f"_BASE_: {configs}/TEACHER_{teacher}.yaml\n{SMALL_TEACHERS[teacher]}\n")
+    torch.manual_seed(0)
+    weights = build_model(load_config(small, ["OUTPUT_DIR", tmp_path])).state_dict()
+    torch.save(
+        weights if teacher == "EFFICIENTNET_V2_S" else {"model": weights}, tmp_path / "teacher.pth"
+    )  # as published
+    given = ["DISTILL.TEACHER_CFG", small, "DISTILL.TEACHER_CHECKPOINT", tmp_path / "teacher.pth"]
+    cfg = load_config(
+        configs / f"{recipe}.yaml", ["OUTPUT_DIR", tmp_path, "NUM_GPUS", 0, "TRAIN.BATCH_SIZE", 2, *given]
+    )
+    check_teacher_weights(cfg)
+    distillation, model = Distillation.from_config(cfg, CPU), build_model(cfg)
+    forward = ClipForward.from_config(cfg, CPU)
+    optimizer = build_optimizer(cfg, model)
+    step = TrainStep(cfg, World(), HeadsApart(model), optimizer, forward, None, distillation)
+    images = torch.randint(0, 256, (2, 1, 224, 224, 3), dtype=torch.uint8)
+    loss, _ = step(TrainBatch(images, torch.tensor([3, 5]), [], []), 0, 0, cfg.SOLVER.BASE_LR)
+    assert float(loss) == pytest.approx(math.log(1000), abs=1)  # chance, of labels and of the teacher's classes
+    heads = [p for name, p in model.named_parameters() if name.partition(".")[0] in type(model).HEAD]
+    assert heads and all(p.grad is not None and p.grad.any() for p in heads)
 
 
 def test_a_wrong_type_names_the_nearest(tmp_path: Path) -> None:

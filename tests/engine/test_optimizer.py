@@ -65,7 +65,7 @@ def test_unknown_method() -> None:
 
 
 def test_a_networks_own_exceptions_hold_with_the_one_dimensional_ones() -> None:
-    eat = EAT(image_size=32, patch_size=8, layers=1, width=16, heads=4, distilled=True)
+    eat = EAT(image_size=32, patch_size=8, layers=1, embed_dim=16, heads=4, distilled=True)
     for model in (eat, FramewiseVideo(eat)):
         found = decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
         spared = {name for name, p in model.named_parameters() if p.ndim > 1 and not found[name]}

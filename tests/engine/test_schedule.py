@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
+from slowfast.config.load import load_config
 from slowfast.engine.schedule import build_schedule
 from slowfast.errors import ConfigError
 
@@ -65,3 +67,26 @@ def test_rates_scale_with_shards_only_when_asked() -> None:
 def test_unknown_policy_names_the_known() -> None:
     with pytest.raises(ConfigError, match=r"SOLVER\.LR_POLICY 'cosinus'.*cosine"):
         build_schedule(config(LR_POLICY="cosinus"))
+
+
+def test_the_cooldown_keeps_the_last_rate() -> None:
+    cfg = config(BASE_LR=1.0, COSINE_END_LR=0.1, MAX_EPOCH=30, COOLDOWN_EPOCHS=10.0)
+    schedule = build_schedule(cfg)
+    assert schedule(10) == pytest.approx(0.55)
+    assert [schedule(epoch) for epoch in (20, 25, 30)] == pytest.approx([0.1] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        # epoch: rate, by the authors' formulas
+        ("CONVMLP_S", {0: 1e-4, 5: 1e-5 + 49e-5 * (1 + math.cos(math.pi * 5 / 300)) / 2, 300: 1e-5, 305: 1e-5}),
+        ("CONVMLP_S_PADDLEVIT", {0: 2e-6, 5: 8e-5, 152.5: 5e-5, 300: 2e-5}),
+        ("EVMLP", {0: 1e-3, 5: 0.1, 152.5: (0.1 + 1e-5) / 2, 300: 1e-5}),
+        ("EAT_TI", {0: 1e-6, 150: (1e-3 + 1e-5) / 2, 300: 1e-5}),
+    ],
+)
+def test_rates_of_the_published_image_recipes(name: str, rates: dict[float, float], tmp_path: Path) -> None:
+    cfg = load_config(Path(__file__).parents[2] / f"configs/ImageNet/{name}.yaml", ["OUTPUT_DIR", tmp_path])
+    schedule = build_schedule(cfg)
+    assert [schedule(epoch) for epoch in rates] == pytest.approx(list(rates.values()), rel=1e-9)

@@ -81,7 +81,7 @@ def test_training_starts_from_weights_for_smaller_images(
     cfg = config(tmp_path, 24, *more, "TRAIN.CHECKPOINT_FILE_PATH", path)
     with caplog.at_level("INFO", "slowfast"):
         model = start(cfg)
-    assert "position embedding resized from images of 16 x 16 pixels to 24 x 24" in caplog.text
+    assert "resized the position embedding from images of 16 to 24 pixels" in caplog.text
     assert "a new one for 3" in caplog.text
     own, fresh, given = model.state_dict(), build_model(cfg).state_dict(), small.state_dict()
     resized = resize_positions(given["pos_embed"], "sis", PATCH, 16, 24)
@@ -124,6 +124,6 @@ def test_tested_weights_are_never_resized(tmp_path: Path) -> None:
 
 
 def test_the_same_size_is_left_alone(tmp_path: Path) -> None:
-    model = EAT(image_size=16, patch_size=PATCH, layers=1, width=16, heads=4)
+    model = EAT(image_size=16, patch_size=PATCH, layers=1, embed_dim=16, heads=4)
     state = model.state_dict()
     assert model.adapt_start_weights(state, tmp_path) is state

@@ -23,7 +23,7 @@ from tests.random_weights import randomized
 
 def eat(**kwargs: object) -> EAT:
     torch.manual_seed(0)
-    return EAT(5, image_size=16, patch_size=4, layers=2, width=8, heads=2, distilled=True, **kwargs)
+    return EAT(5, image_size=16, patch_size=4, layers=2, embed_dim=8, heads=2, distilled=True, **kwargs)
 
 
 def clips(n: int) -> torch.Tensor:
@@ -84,7 +84,7 @@ def test_the_image_network_follows_into_modes_types_and_copies() -> None:
 def test_heads_of_a_framewise_network_are_known() -> None:
     source = randomized(eat())
     torch.manual_seed(0)
-    target = FramewiseVideo(EAT(3, image_size=16, patch_size=4, layers=2, width=8, heads=2, distilled=True))
+    target = FramewiseVideo(EAT(3, image_size=16, patch_size=4, layers=2, embed_dim=8, heads=2, distilled=True))
     load_weights(target, source.state_dict(), Path("w.pth"), allow_new_head=True)
     assert torch.equal(target.get_parameter("pos_embed"), source.pos_embed)
     assert target.eval()(clips(1)).shape == (1, 3)

@@ -29,6 +29,9 @@ _EVMLP = ["EVMLP.EMBED_DIMS", [16, 24, 32], "EVMLP.PATCH_SIZES", [4, 4, 2], "EVM
 _EVMLP += ["EVMLP.MLP_RATIOS", [4, 2, 2], "EVMLP.DROPOUT_RATES", [0.0, 0.5, 0.5]]
 _EVENT2VEC = ["DVS.SENSOR_SIZE", [24, 32], "EVENT2VEC.GRID_SIZE", [6, 8], "EVENT2VEC.EMBED_DIM", 16]
 _EVENT2VEC += ["EVENT2VEC.HEADS", 4, "EVENT2VEC.MLP_DIM", 24, "EVENT2VEC.LAYERS", 2]
+_EFFICIENTNET = ["EFFICIENTNET.LAYERS", [1, 1, 2, 2, 1, 1], "EFFICIENTNET.EMBED_DIMS", [4, 8, 8, 8, 8, 12]]
+_EFFICIENTNET += ["EFFICIENTNET.HEAD_DIM", 16, "EFFICIENTNET.DROPOUT_RATE", 0.5]
+_REGNET = ["REGNET.LAYERS", [1, 2, 1], "REGNET.EMBED_DIMS", [8, 16, 24], "REGNET.GROUP_WIDTH", 4]
 TINY: dict[str, list] = {
     "MorphMLP": _MORPH,
     "MorphMLP_32": _MORPH,
@@ -37,11 +40,28 @@ TINY: dict[str, list] = {
     "EAT": _EAT,
     "evMLP": _EVMLP,
     "Event2Vec": _EVENT2VEC,
+    "EfficientNetV2": _EFFICIENTNET,
+    "RegNetY": _REGNET,
 }
 # Forms of a network that are no other class: the registered name and the settings.
 FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings in TINY.items()} | {
     "EAT distilled": ("EAT", [*_EAT, "EAT.DISTILLED", True]),
     "EAT scan attn": ("EAT", [*_EAT, "EAT.PIXEL_ORDER", "scan", "EAT.LOCAL", "attn"]),
+    "EAT class token": ("EAT", [*_EAT, "EAT.CLS_TOKEN", True, "EAT.POS_EMB", False]),
+    "EAT base second": (
+        "EAT",
+        [
+            *_EAT,
+            "EAT.BLOCK_TYPE",
+            "base",
+            "EAT.SFC_MODE",
+            "second",
+            "EAT.PIXEL_ORDER",
+            "scan",
+            "EAT.CLS_TOKEN_HEAD",
+            False,
+        ],
+    ),
     "ConvMLP framewise": ("ConvMLP", [*_CONVMLP, "MODEL.FRAMEWISE", "logits"]),
     "EAT framewise": ("EAT", [*_EAT, "EAT.DISTILLED", True, "MODEL.FRAMEWISE", "features"]),
     "evMLP framewise": ("evMLP", [*_EVMLP, "MODEL.FRAMEWISE", "logits"]),

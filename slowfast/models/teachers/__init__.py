@@ -1,0 +1,1 @@
+"""Convolutional teachers of the published distillation recipes."""

@@ -1,0 +1,160 @@
+"""RegNetY (arXiv 2003.13678), the teacher of the distilled EAT, as of DeiT (arXiv 2012.12877).
+
+The defaults give RegNetY-16GF. State-dict keys follow timm's ``regnety_160``, so the weights that DeiT distills from
+load unchanged. Verified: logits and parameter count against timm's implementation. No training recipe is provided and
+the published accuracy was not measured here.
+
+Shapes: B images, C channels, H x W feature map. Maps are channels-last in memory.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slowfast.errors import ConfigError
+from slowfast.models.inputs import IMAGES, check_image
+from slowfast.models.layers import BatchNorm2dType, SqueezeExcite, batch_norm_2d, conv_then_norm
+from slowfast.models.stages import check_lengths, check_no_recomputation
+
+if TYPE_CHECKING:
+    from slowfast.config.node import ConfigNode
+
+STEM_DIM = 32
+SE_RATIO = 0.25  # hidden channels of a squeeze-and-excitation, as a share of the block's input channels
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch norm: (B, C, H, W) -> (B, C', H', W')."""
+
+    def __init__(
+        self, width: int, out: int, kernel: int, norm: BatchNorm2dType, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        self.bn = norm(out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        conv = self.conv
+        convolve = partial(F.conv2d, stride=conv.stride, padding=conv.padding, groups=conv.groups)
+        return conv_then_norm(convolve, x, conv, self.bn)
+
+
+class Block(nn.Module):
+    """Residual bottleneck with a grouped convolution and squeeze-and-excitation: (B, C, H, W) -> (B, C', H', W')."""
+
+    MAP_AXES = "BCHW"
+
+    def __init__(self, width: int, out: int, stride: int, group_width: int, norm: BatchNorm2dType) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(width, out, 1, norm)
+        self.conv2 = ConvNorm(out, out, 3, norm, stride, groups=out // group_width)
+        self.se = SqueezeExcite(out, max(1, round(width * SE_RATIO)), nn.ReLU(inplace=True))
+        self.conv3 = ConvNorm(out, out, 1, norm)
+        self.downsample = ConvNorm(width, out, 1, norm, stride) if stride != 1 or width != out else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branch = self.conv2(self.conv1(x).relu_()).relu_()
+        branch = self.conv3(self.se(branch))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return (branch + shortcut).relu_()
+
+
+class RegNetY(nn.Module):
+    """RegNetY for images.
+
+    Maps a float tensor of shape (B, 3, H, W), of any size, to logits of shape (B, num_classes).
+
+    Args:
+        num_classes: Number of classes.
+        layers: Number of blocks of each of the four stages.
+        embed_dims: Channels of each stage; multiples of ``group_width``.
+        group_width: Channels of a group of the grouped convolutions.
+        sync_batchnorm: Compute batch-norm statistics over all processes.
+
+    Raises:
+        ConfigError: If a list does not have one value per stage or a width is not a multiple of ``group_width``.
+    """
+
+    TAKES = IMAGES
+    HEAD: ClassVar[tuple[str, ...]] = ("head.fc",)
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        layers: Sequence[int] = (2, 4, 11, 1),
+        embed_dims: Sequence[int] = (224, 448, 1232, 3024),
+        group_width: int = 112,
+        sync_batchnorm: bool = False,
+    ) -> None:
+        super().__init__()
+        check_stages(layers, embed_dims, group_width)
+        norm = batch_norm_2d(sync_batchnorm)
+        self.stem = ConvNorm(3, STEM_DIM, 3, norm, stride=2)
+        width = STEM_DIM
+        for stage, (depth, out) in enumerate(zip(layers, embed_dims, strict=True), start=1):
+            blocks = OrderedDict[str, nn.Module]()
+            for place in range(1, depth + 1):
+                blocks[f"b{place}"] = Block(width, out, 2 if place == 1 else 1, group_width, norm)
+                width = out
+            self.add_module(f"s{stage}", nn.Sequential(blocks))
+        self.stages = len(layers)
+        head = nn.Linear(width, num_classes)
+        self.head = nn.Sequential(OrderedDict(fc=head))
+        self._reset_parameters(head)
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> RegNetY:
+        """Build the network described by MODEL and REGNET."""
+        return cls(
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            layers=cfg.REGNET.LAYERS,
+            embed_dims=cfg.REGNET.EMBED_DIMS,
+            group_width=cfg.REGNET.GROUP_WIDTH,
+            sync_batchnorm=cfg.BN.NORM_TYPE == "sync_batchnorm",
+        )
+
+    @staticmethod
+    def check_config(cfg: ConfigNode) -> None:
+        """Raise ConfigError, without building, for settings that this network cannot have."""
+        check_stages(cfg.REGNET.LAYERS, cfg.REGNET.EMBED_DIMS, cfg.REGNET.GROUP_WIDTH)
+        check_no_recomputation(cfg)
+
+    def _reset_parameters(self, head: nn.Linear) -> None:
+        """Initialize convolutions from Kaiming's normal distribution (fan out) and the classifier from N(0, 0.01)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.features(x))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input of the head: (B, 3, H, W) -> (B, C)."""
+        check_image(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last)).relu_()
+        for stage in range(1, self.stages + 1):
+            x = self.get_submodule(f"s{stage}")(x)
+        return x.mean((2, 3))
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, num_classes) of features (B, C)."""
+        return self.head(features)
+
+
+def check_stages(layers: Sequence[int], embed_dims: Sequence[int], group_width: int) -> None:
+    """Raise ConfigError unless there is one value per stage and the groups divide each stage's channels."""
+    check_lengths("REGNET", LAYERS=layers, EMBED_DIMS=embed_dims)
+    for width in embed_dims:
+        if width % group_width:
+            raise ConfigError(f"REGNET.EMBED_DIMS: {width} is not a multiple of REGNET.GROUP_WIDTH ({group_width})")
