@@ -5,6 +5,7 @@ N clips of this process, K classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.config.load import load_config
-from slowfast.config.nearest import nearest_file
+from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.errors import CheckpointError, ConfigError, UserError
@@ -23,6 +24,7 @@ from slowfast.models.linear import pack_linears
 from slowfast.models.published import read_weights
 from slowfast.models.weights import load_weights
 from slowfast.runtime.logging import get_logger
+from slowfast.utils.quote import plain
 
 
 def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
@@ -125,10 +127,10 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     distill = cfg.DISTILL
     for key, name in (("TEACHER_CFG", distill.TEACHER_CFG), ("TEACHER_CHECKPOINT", distill.TEACHER_CHECKPOINT)):
         if not name:
-            raise ConfigError(f"DISTILL.ENABLE is True, but DISTILL.{key} is empty: name the teacher's file")
-        if not Path(name).is_file():
-            near = nearest_file(Path(name))
-            raise ConfigError(f"DISTILL.{key}: {name} is no file" + (f"; did you mean {near}?" if near else ""))
+            raise ConfigError(f"DISTILL.ENABLE is True, but DISTILL.{key} is empty. Set it to the teacher's file")
+        if not os.path.isfile(name):
+            wrong = "is not a regular file" if os.path.exists(name) else "does not exist"
+            raise ConfigError(f"DISTILL.{key}: {plain(name)} {wrong}.{did_you_mean(nearest_file(Path(name)))}")
     as_tested = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "TEST.DATASET", cfg.TRAIN.DATASET]
     # 3 crops: its own scale of whole frames does not matter
     as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
@@ -139,8 +141,8 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
         raise ConfigError(f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: {error}") from error
     if teacher_cfg.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
         raise ConfigError(
-            f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES is {teacher_cfg.MODEL.NUM_CLASSES}, the "
-            f"student's is {cfg.MODEL.NUM_CLASSES}: a teacher must know the same classes"
+            f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES ({teacher_cfg.MODEL.NUM_CLASSES}) must "
+            f"equal the student's ({cfg.MODEL.NUM_CLASSES})"
         )
     return teacher_cfg
 
@@ -150,7 +152,7 @@ def check_teacher(cfg: ConfigNode) -> None:
     gives, side = dataset_spec(cfg, TRAIN).gives, cfg.DATA.TRAIN_CROP_SIZE
     if gives == EVENTS:
         raise ConfigError(
-            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events: set it False"
+            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events. Set it False"
         )
     teacher_cfg = load_teacher_config(cfg)
     frames = (cfg.DATA.NUM_FRAMES,) if gives == CLIPS else ()

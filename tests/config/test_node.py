@@ -162,10 +162,10 @@ def test_wrong_overrides_say_what_and_what_to_do(overrides: tuple[object, ...], 
 @pytest.mark.parametrize(
     ("text", "line", "parts"),
     [
-        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCHSIZE: 4\n", 3, ("TRAIN.BATCHSIZE", "nearest is TRAIN.BATCH_SIZE")),
+        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCHSIZE: 4\n", 3, ("TRAIN.BATCHSIZE", "Did you mean TRAIN.BATCH_SIZE?")),
         ("TRIAN:\n  BATCH_SIZE: 4\n", 1, ("TRIAN",)),
-        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCH_SIZE: 8\n", 3, ("stands twice",)),
-        ("TRAIN:\n  BATCH_SIZE: 4\nTRAIN:\n  ENABLE: True\n", 3, ("TRAIN stands twice",)),
+        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCH_SIZE: 8\n", 3, ("is set twice",)),
+        ("TRAIN:\n  BATCH_SIZE: 4\nTRAIN:\n  ENABLE: True\n", 3, ("TRAIN is set twice",)),
         ("TRAIN:\n  BATCH_SIZE: four\n", 2, ("whole number", "four")),
         ("TRAIN:\n  BATCH_SIZE: null\n", 2, ("whole number",)),
         ("TRAIN:\n  BATCH_SIZE: {A: 1}\n", 2, ("whole number",)),
@@ -199,7 +199,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     (tmp_path / "control.yaml").write_text("NUM_GPUS: \x07\n", encoding="utf-8")
     for name, part in (
-        ("K400_S1.yaml", "did you mean"),
+        ("K400_S1.yaml", "Did you mean"),
         ("no/such/K400_S16.yaml", "K400_S16.yaml"),
         ("unlike anything.yaml", "does not exist$"),
         ("", "cannot be read"),

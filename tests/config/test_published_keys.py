@@ -133,13 +133,13 @@ def test_published_something_files_are_told_about_their_channels(
 ) -> None:
     published = "TASK: ''\n"  # a key of published files alone
     assert merged(tmp_path, f"{published}TRAIN: {{DATASET: sth}}").DATA.REVERSE_INPUT_CHANNEL is False
-    assert "B G R" in caplog.text and "DATA.REVERSE_INPUT_CHANNEL True" in caplog.text
+    assert "BGR" in caplog.text and "DATA.REVERSE_INPUT_CHANNEL True" in caplog.text
     caplog.clear()
     for channels in (True, False):
         merged(tmp_path, f"{published}TRAIN: {{DATASET: sth}}\nDATA: {{REVERSE_INPUT_CHANNEL: {channels}}}")
     merged(tmp_path, f"{published}TRAIN: {{DATASET: ssv1}}")
     merged(tmp_path, "TRAIN: {DATASET: sth}")  # no published file
-    assert "B G R" not in caplog.text
+    assert "BGR" not in caplog.text
     with pytest.raises(ConfigError, match=r"TRAIN\.DATASET"):
         merged(tmp_path, f"{published}TRAIN: {{DATASET: [sth]}}")
 
