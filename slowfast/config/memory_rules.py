@@ -138,7 +138,7 @@ def _is_unusual(cfg: ConfigNode) -> bool:
             elements = [x for x in elements if isinstance(x, (int, float))]
             numbers += elements
             blocks += sum(elements) if key.endswith("LAYERS") else 0
-    size = max(numbers)
+    size = max(*numbers, cfg.DATA.NUM_FRAMES)
     return size > USUAL_SIZE or blocks > USUAL_BLOCKS or cfg.MODEL.NUM_CLASSES > USUAL_CLASSES
 
 

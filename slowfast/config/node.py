@@ -74,8 +74,8 @@ class ConfigNode(CfgNode):
         default = self._find(setting.key)
         if default is None:
             known = dict(self.keys_by_path())
-            hint = did_you_mean(" or ".join(nearest_keys(setting.key, known)))
-            raise ConfigError(f"{setting.where}: unknown key {plain(setting.key)}." + (hint or f" {_ALL_KEYS}"))
+            hint = did_you_mean(" or ".join(nearest_keys(setting.key, known))) or self._keys_beside(setting.key)
+            raise ConfigError(f"{setting.where}: unknown key {plain(setting.key)}.{hint}")
         if isinstance(default, ConfigNode):
             raise setting.error(f"is a section, not a key. Its keys: {', '.join(default)}")
         return coerce(setting, default)
@@ -88,6 +88,14 @@ class ConfigNode(CfgNode):
                 return None
             here = here[name]
         return here
+
+    def _keys_beside(self, key: str) -> str:
+        """Return a sentence that lists the keys of a key's section, or points to all keys."""
+        section = key.rpartition(".")[0]
+        node = self._find(section) if section else None
+        if isinstance(node, ConfigNode):
+            return f" Keys of {section}: {', '.join(node)}"
+        return f" {_ALL_KEYS}"
 
     def _is_section(self, key: str) -> bool:
         return isinstance(self._find(key), ConfigNode)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slowfast.datasets.rand_augment import PAPER, AugmentOp
+from slowfast.datasets.rand_augment import MAX_DEVIATION, PAPER, AugmentOp
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import quoted
 
 NAMES = ("autoaugment", "original")  # the second is timm's
 _FORM = re.compile(rf"(?:{'|'.join(NAMES)})(?:-mstd(\d+(?:\.\d+)?))?")
@@ -71,11 +72,11 @@ def is_auto_augment(aa_type: str) -> bool:
 
 
 def parse_auto_augment(aa_type: str) -> AutoAugment:
-    """The policy that `autoaugment` or `original-mstd0.5` names; ConfigError when it names none."""
+    """Parse a policy such as `autoaugment` or `original-mstd0.5`; ConfigError for anything else."""
     match = _FORM.fullmatch(aa_type)
-    if match is None:
+    if match is None or float(match[1] or 0.0) > MAX_DEVIATION:
         raise ConfigError(
-            f"AUG.AA_TYPE {aa_type!r} is not understood; AutoAugment's ImageNet policy is autoaugment or "
-            "autoaugment-mstd<deviation of the magnitudes, for example 0.5>"
+            f"AUG.AA_TYPE: unknown policy {quoted(aa_type)}. Write autoaugment or autoaugment-mstd<deviation of the "
+            "magnitudes>, such as autoaugment-mstd0.5"
         )
     return AutoAugment(float(match[1] or 0.0))
