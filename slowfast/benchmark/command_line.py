@@ -25,18 +25,22 @@ from slowfast.benchmark.videos import find_videos, link_videos, make_videos, on_
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import split_overrides
-from slowfast.errors import UserError
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.distributed import usable_gpus
 from slowfast.runtime.memory import keep_freed_memory
 from slowfast.runtime.unfinished import write_whole
+from slowfast.utils.option_types import whole_number
+from slowfast.utils.output import check_output_file, make_output_folder
+from slowfast.utils.quote import quoted
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
 NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS = "networks", "events", "event_driven", "cameras"  # measured when named alone
 ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS)
-DESCRIPTION = """\
+EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
+USAGE = "%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]"
+DESCRIPTION = f"""\
 Measure on this machine, with the settings of a config:
 
   load      the training pipeline of one worker process on one core: clips a second, and where the time goes; for
@@ -54,7 +58,7 @@ Measure on this machine, with the settings of a config:
   cameras   the whole of event-driven inference behind EVENT.STREAMS cameras, which send the first of --videos over
             TCP: frames a second, those left out, delay, processors in use; in windows of 5 s; when named alone
 
-  python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json DATA.DECODING_THREADS 2
+  {EXAMPLE} DATA.DECODING_THREADS 2
 
 What follows the options are overrides of config keys: KEY VALUE pairs. Times are medians over runs, the first run
 discarded; what is compared takes turns within a run. Without --videos two synthetic clips are made (10 s, 256 lines,
@@ -63,31 +67,31 @@ a key frame every 250 frames, B-frames, film grain), about as hard to decode as 
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values; `overrides` has the config keys and values."""
-    words, overrides = split_overrides(arguments)
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]",
-        allow_abbrev=False,
-    )
+    """Parse the command line; `overrides` has the config keys and values. UserError for one that cannot be parsed."""
+    words, overrides = split_overrides(arguments, {"--profile", "-h", "--help"})
+    parser = CommandParser("benchmark.py", DESCRIPTION, USAGE, EXAMPLE)
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help="load, test, network or all of them (default); or one of the others"
     )
     parser.add_argument("--cfg", type=Path, metavar="FILE", help=f"default: {default.name}, or {evmlp.name}")
     parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="files and folders")
-    parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="runs (default %(default)s)")
     parser.add_argument(
-        "--clips", type=_count, default=2, metavar="N", help="the network's batch (default %(default)s)"
+        "--repeats", type=whole_number(1, 10_000), default=5, metavar="N", help="runs (default %(default)s)"
+    )
+    parser.add_argument(
+        "--clips",
+        type=whole_number(1, 10_000),
+        default=2,
+        metavar="N",
+        help="the network's batch (default %(default)s)",
     )
     parser.add_argument("--profile", action="store_true", help="networks: also where the time of a forward pass goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     chosen = parser.parse_intermixed_args(words)
     for part in chosen.parts:
         if part not in (*PARTS, "all", *ALONE):
-            parser.error(f"{part!r} cannot be measured; there are {', '.join((*PARTS, 'all', *ALONE))}")
+            parser.error(f"unknown PART {quoted(part)}. Choices: {', '.join((*PARTS, 'all', *ALONE))}")
         if part in ALONE and len(chosen.parts) > 1:
             parser.error(f"{part} is measured alone")
         if part in (NETWORKS, EVENTS) and overrides:
@@ -99,20 +103,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
-    return int(text)
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: _run(chosen))
+    """Measure, print and return the exit status: 0 done, 2 user error."""
+    return exit_status(lambda: _run(parse(arguments)))
 
 
 def _run(chosen: argparse.Namespace) -> None:
-    _check_json(chosen.json)
+    if chosen.json is not None:
+        check_output_file(chosen.json, "--json")
     cfg = load_config(chosen.cfg, chosen.overrides)
     keep_freed_memory()  # as a run does
     device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
@@ -122,14 +120,9 @@ def _run(chosen: argparse.Namespace) -> None:
     figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
     if chosen.json is not None:
         results["figures"] = [figure.as_json() for figure in figures]
+        make_output_folder(chosen.json.parent, "--json")
         write_whole(chosen.json, json.dumps(results, indent=1) + "\n")
         print(f"written: {chosen.json}")
-
-
-def _check_json(path: Path | None) -> None:
-    """Raise UserError, before anything is measured, where the results could not be written."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise UserError(f"--json {path}: not a file in an existing folder")
 
 
 def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Figure]]:

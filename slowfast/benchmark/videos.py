@@ -17,6 +17,7 @@ from slowfast.errors import DataError
 from slowfast.prepare.collection import VIDEO_SUFFIXES
 from slowfast.prepare.run import prepare
 from slowfast.prepare.settings import PrepareSettings
+from slowfast.utils.quote import plain
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
             if not inside:
-                raise DataError(f"--videos {path}: the folder holds no videos")
+                raise DataError(f"--videos {plain(path)} contains no videos. Give files or a folder of videos")
             found += inside
         elif path.is_file():
             found.append(path)
         else:
-            raise DataError(f"--videos {path}: there is no such file or folder")
+            raise DataError(f"--videos {plain(path)} does not exist. Give files or a folder of videos")
     return found
 
 

@@ -13,10 +13,12 @@ from slowfast.config.validate import check_batch_size
 from slowfast.errors import ConfigError
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import is_main_process, usable_gpus, world_size
+from slowfast.utils.quote import plain
 
+CONFIG_LOGGER = "slowfast.config"  # parent of this package's loggers
 EXAMPLE = "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4"
 DESCRIPTION = f"""\
-Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), as the config says; or look at videos (if EVENT.ENABLE).
+Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), or run event-driven inference on videos (if EVENT.ENABLE).
 
   {EXAMPLE}
   torchrun --nproc_per_node=2 tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml NUM_GPUS 2
@@ -29,31 +31,44 @@ Every key is explained in slowfast/config/defaults.py.
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The config file and the overrides; UserError for a line that cannot be understood."""
+    """Return the config file and the overrides of a command line; UserError for one that cannot be parsed."""
     parser = CommandParser("run_net.py", DESCRIPTION, "%(prog)s --cfg FILE [KEY VALUE ...]", EXAMPLE)
     parser.add_argument("--cfg", metavar="FILE", required=True, action="append", help="one YAML file")
     parser.add_argument("overrides", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of its keys")
     args = parser.parse_args(list(arguments))
     files = args.cfg + [word for word in args.overrides[:1] if word.endswith((".yaml", ".yml"))]
     if len(files) > 1:
-        raise ConfigError(f"--cfg takes one file; {files[1]} is a second one (a file may name another as _BASE_)")
+        raise ConfigError(f"--cfg: {plain(files[1])} is a second file. Name one file, which may name another as _BASE_")
     return files[0], args.overrides
 
 
 def load(arguments: Sequence[str]) -> ConfigNode:
-    """The validated, frozen config of the command line, for as many processes as will run."""
+    """Return the validated, frozen config of the command line, for as many processes as will run.
+
+    Its warnings are in its `merge_warnings`: the run logs them, so that they are in OUTPUT_DIR too.
+    """
     cfg_file, overrides = parse(arguments)
-    cfg = load_config(cfg_file, overrides, world_size())
+    logger = logging.getLogger(CONFIG_LOGGER)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        cfg = load_config(cfg_file, overrides, world_size())
+    finally:
+        logger.setLevel(level)
     if "RANK" not in os.environ:
         check_batch_size(cfg, max(1, usable_gpus(cfg.NUM_GPUS)))
     return cfg
 
 
 def main(arguments: Sequence[str], run: Callable[[ConfigNode], None]) -> int:
-    """Load the config and run; the exit status: 0 done, 2 the user's mistake (said on stderr), 1 anything else."""
+    """Load the config and run it.
+
+    Returns:
+        The exit status: 0 done, 2 user error (reported on stderr), 1 anything else.
+    """
     main_process, loaded = is_main_process(), []
     if not main_process:
-        logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
+        logging.getLogger(CONFIG_LOGGER).setLevel(logging.ERROR)  # rank 0 warns for all
     # A mistake in the config is the same in every process.
     failed = exit_status(lambda: loaded.append(load(arguments)), quiet=not main_process)
     return failed or exit_status(lambda: run(loaded[0]))

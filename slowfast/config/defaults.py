@@ -254,7 +254,8 @@ _C.SOLVER.MAX_EPOCH = 60
 # Epochs of linear warm-up, and the rate at their start. [SF]
 _C.SOLVER.WARMUP_EPOCHS = 0.0
 _C.SOLVER.WARMUP_START_LR = 0.01
-# Momentum, dampening, Nesterov form of sgd. [SF]
+# Momentum, dampening, Nesterov form of sgd. With MOMENTUM 0 the Nesterov form is plain SGD, too; it allows no
+# dampening. [SF]
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.DAMPENING = 0.0
 _C.SOLVER.NESTEROV = True

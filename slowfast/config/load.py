@@ -13,10 +13,15 @@ from slowfast.event_driven.mode import settings_on_videos
 
 
 def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1) -> ConfigNode:
-    """The frozen config of a run: defaults, then the file (and its `_BASE_`), the overrides, what these imply.
+    """Return the frozen config of a run: defaults, then the file (and its `_BASE_`), the overrides, what these imply.
 
-    `world_size` is the number of processes that share a training batch. Raises ConfigError for every mistake
-    that can be known from the config.
+    Args:
+        cfg_file: A YAML file.
+        overrides: KEY VALUE pairs.
+        world_size: Number of processes that share a training batch.
+
+    Raises:
+        ConfigError: For every mistake that can be known from the config.
     """
     cfg = get_cfg()
     cfg.merge_from_file(cfg_file)

@@ -1,55 +1,95 @@
-"""What the user may have meant: the nearest key, name or file."""
+"""Suggestions for mistyped keys, values and file names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 
-MAX_FILES_LOOKED_AT = 2000
-LEAST_SIMILARITY = 0.6  # of two file names, from 0 to 1
+from slowfast.utils.quote import plain, quoted
+
+MAX_EDITS = 2
+MAX_FILES_COMPARED = 2000
+MAX_KEYS_SUGGESTED = 4
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Return the number of edits between two words: characters inserted, deleted, replaced or swapped with the next."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        before, above, row = row, before, [i]
+        for j, right in enumerate(b, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (left != right))
+            if i > 1 and j > 1 and left == b[j - 2] and a[i - 2] == right:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 def nearest_name(word: str, candidates: Iterable[str]) -> str:
-    """The candidate most similar to `word`, whatever its case; "" when there are none."""
-    names = sorted(candidates)
-    if not names:
-        return ""
-    return max(names, key=lambda name: _similarity(word, name))
+    """Return the candidate that `word` is most likely a typo of, "" where none is close.
+
+    Close is a distance of at most 2 edits and a third of the word, regardless of case.
+    """
+    most = min(MAX_EDITS, len(word) // 3)
+    wanted = word.lower()
+    close = [
+        (edit_distance(wanted, name.lower()), name)
+        for name in candidates
+        if name and abs(len(name) - len(word)) <= most
+    ]
+    distance, name = min(close, default=(most + 1, ""))
+    return name if distance <= most else ""
 
 
-def nearest_key(key: str, candidates: Iterable[str]) -> str:
-    """The dotted key most similar to `key`; a key of the same name in another section comes first."""
+def nearest_keys(key: str, candidates: Iterable[str]) -> list[str]:
+    """Return the dotted keys that `key` may be meant for: one with a typo, else those of its name in other sections."""
     keys = list(candidates)
+    near = nearest_name(key, keys)
+    if near:
+        return [near]
     leaf = key.rpartition(".")[2].lower()
-    same_leaf = [k for k in keys if k.rpartition(".")[2].lower() == leaf]
-    return nearest_name(key, same_leaf or keys)
+    same_leaf = [name for name in keys if name.rpartition(".")[2].lower() == leaf]
+    if not same_leaf:
+        near_leaf = nearest_name(leaf, {name.rpartition(".")[2] for name in keys})
+        same_leaf = [name for name in keys if near_leaf and name.rpartition(".")[2] == near_leaf]
+    return same_leaf[:MAX_KEYS_SUGGESTED]
 
 
 def nearest_file(path: Path, pattern: str = "*") -> Path | None:
-    """The existing file of the most similar name, beside a missing one or below its nearest existing folder.
+    """Return the existing file with the closest name, beside a missing one or below its nearest existing folder.
 
-    None where no name is similar.
+    None where no name is close.
     """
-    folder = next((p for p in path.absolute().parents if p.is_dir()), None)
+    try:
+        folder = next((p for p in path.absolute().parents if p.is_dir()), None)
+    except (OSError, ValueError):  # a name too long, or one that no file can have
+        return None
     if folder is None:
         return None
-    found = (p for depth in (pattern, f"*/{pattern}") for p in islice(folder.glob(depth), MAX_FILES_LOOKED_AT))
-    similar = [p for p in found if p.is_file() and _similarity(path.name, p.name) >= LEAST_SIMILARITY]
-    if not similar:
-        return None
-    best = max(similar, key=lambda p: _similarity(path.name, p.name))
-    return best if path.is_absolute() else _as_written(best)
+    found = [p for depth in (pattern, f"*/{pattern}") for p in islice(folder.glob(depth), MAX_FILES_COMPARED)]
+    near = nearest_name(path.name, {p.name for p in found})
+    best = next((p for p in found if p.name == near and p.is_file()), None) if near else None
+    return best if best is None or path.is_absolute() else _as_written(best)
+
+
+def did_you_mean(near: object) -> str:
+    """Return the question that follows an error message, "" where `near` is empty or None."""
+    return f" Did you mean {plain(near)}?" if near else ""
+
+
+def unknown_value(where: str, value: object, choices: Iterable[str]) -> str:
+    """Return the message for a value that is none of a few."""
+    names = list(choices)
+    near = nearest_name(str(value), names)
+    shown = ", ".join(name or '""' for name in names)
+    return f"{where}: unknown value {quoted(value)}.{did_you_mean(repr(near) if near else '')} Choices: {shown}"
 
 
 def _as_written(path: Path) -> Path:
-    """The path relative to the working directory where it lies below it."""
+    """Return the path relative to the working directory where it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
-
-
-def _similarity(a: str, b: str) -> float:
-    return SequenceMatcher(None, a.lower(), b.lower()).ratio()

@@ -1,6 +1,6 @@
 """The config tree: yacs's node with files that build on others, published keys, and errors that help.
 
-yacs's own merging reads `2e-4` as text, takes Python files, and answers a typo with a bare KeyError.
+yacs's own merging reads `2e-4` as text, takes Python files, and raises a bare KeyError for a typo.
 """
 
 from __future__ import annotations
@@ -14,34 +14,45 @@ from typing import Any
 from yacs.config import CfgNode
 
 from slowfast.config import published_keys
-from slowfast.config.nearest import nearest_key
-from slowfast.config.setting import Setting, coerce
+from slowfast.config.nearest import did_you_mean, nearest_keys
+from slowfast.config.setting import OVERRIDES, Setting, coerce
 from slowfast.config.yaml_file import read_settings
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import plain, quoted
 
 _LOG = logging.getLogger(__name__)
+_WARNINGS = "_merge_warnings"
+_ALL_KEYS = "All keys are explained in slowfast/config/defaults.py"
 _KEY_EQUALS_VALUE = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 
 
 class ConfigNode(CfgNode):
-    """A tree of typed keys. Values are replaced by merging; the type of the default holds."""
+    """A tree of typed keys. Merging replaces values; the type of the default is kept."""
 
     def merge_from_file(self, cfg_filename: str | Path) -> None:
         """Merge a YAML file and, before it, the file it names under `_BASE_`.
 
-        Raises ConfigError (file and line) for anything wrong in it; nothing is merged then.
+        Raises:
+            ConfigError: For anything wrong in it, with file and line; nothing is merged then.
         """
-        self._merge(read_settings(Path(cfg_filename), self._is_section), str(cfg_filename))
+        path = Path(cfg_filename)
+        self._merge(read_settings(path, self._is_section), plain(path))
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Merge overrides: KEY VALUE pairs as the command line gives them, or KEY=VALUE; values may be Python's.
+        """Merge overrides: KEY VALUE pairs as on the command line, or KEY=VALUE; values may be Python values.
 
-        Raises ConfigError for anything wrong in them; nothing is merged then.
+        Raises:
+            ConfigError: For anything wrong in them, published keys without effect included; nothing is merged then.
         """
-        self._merge(_pairs(cfg_list), "overrides")
+        self._merge(_pairs(cfg_list), OVERRIDES)
+
+    @property
+    def merge_warnings(self) -> tuple[str, ...]:
+        """The warnings of all merges so far, such as published keys that were ignored."""
+        return tuple(self.__dict__.get(_WARNINGS, ()))
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Every key in dotted form and its value."""
+        """Yield every key in dotted form and its value."""
         for name, value in self.items():
             if isinstance(value, ConfigNode):
                 yield from value.keys_by_path(f"{prefix}{name}.")
@@ -55,21 +66,22 @@ class ConfigNode(CfgNode):
             section, _, leaf = key.rpartition(".")
             setattr(self._find(section) if section else self, leaf, value)
         if translated.warning():
-            _LOG.warning("%s: %s", source, translated.warning())
+            warning = f"{source}: {translated.warning()}"
+            self.__dict__[_WARNINGS] = [*self.merge_warnings, warning]
+            _LOG.warning("%s", warning)
 
     def _value_of(self, setting: Setting) -> Any:
         default = self._find(setting.key)
         if default is None:
             known = dict(self.keys_by_path())
-            raise ConfigError(
-                f"{setting.where}: unknown key {setting.key}; the nearest is {nearest_key(setting.key, known)}"
-            )
+            hint = did_you_mean(" or ".join(nearest_keys(setting.key, known))) or self._keys_beside(setting.key)
+            raise ConfigError(f"{setting.where}: unknown key {plain(setting.key)}.{hint}")
         if isinstance(default, ConfigNode):
-            raise setting.error(f"is a section, not a key; its keys are {', '.join(default)}")
+            raise setting.error(f"is a section, not a key. Its keys: {', '.join(default)}")
         return coerce(setting, default)
 
     def _find(self, key: str) -> Any:
-        """The value or section under a dotted key; None where there is none (no key's value is None)."""
+        """Return the value or section under a dotted key, None where there is none (no key's value is None)."""
         here: Any = self
         for name in key.split("."):
             if not isinstance(here, ConfigNode) or name not in here:
@@ -77,31 +89,37 @@ class ConfigNode(CfgNode):
             here = here[name]
         return here
 
+    def _keys_beside(self, key: str) -> str:
+        """Return a sentence that lists the keys of a key's section, or points to all keys."""
+        section = key.rpartition(".")[0]
+        node = self._find(section) if section else None
+        if isinstance(node, ConfigNode):
+            return f" Keys of {section}: {', '.join(node)}"
+        return f" {_ALL_KEYS}"
+
     def _is_section(self, key: str) -> bool:
         return isinstance(self._find(key), ConfigNode)
 
 
 def _pairs(tokens: Sequence[Any]) -> list[Setting]:
-    """KEY VALUE KEY=VALUE ... -> settings."""
+    """Parse KEY VALUE KEY=VALUE ..."""
     settings: list[Setting] = []
     rest = iter(tokens)
     for token in rest:
         joined = _KEY_EQUALS_VALUE.fullmatch(token) if isinstance(token, str) else None
         if joined:
-            settings.append(Setting(joined[1], joined[2], "overrides"))
+            settings.append(Setting(joined[1], joined[2], OVERRIDES))
             continue
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", token):
             before = settings[-1] if settings else None
             if before is not None and isinstance(before.raw, str) and before.raw.startswith("["):
-                raise ConfigError(
-                    f"overrides: {before.key}: the list {before.raw} is not closed; write it without spaces"
-                )
-            raise ConfigError(f"overrides: expected a key such as TRAIN.ENABLE, got {token!r}")
+                raise before.error(f"the list {quoted(before.raw)} is not closed. Write it without spaces")
+            raise ConfigError(f"{OVERRIDES}: expected a key such as TRAIN.ENABLE, got {quoted(token)}")
         try:
             value = next(rest)
         except StopIteration:
             raise ConfigError(
-                f"overrides: {token} has no value; overrides are pairs: TEST.NUM_ENSEMBLE_VIEWS 4"
+                f"{OVERRIDES}: {plain(token)} has no value. Overrides are pairs, such as TEST.NUM_ENSEMBLE_VIEWS 4"
             ) from None
-        settings.append(Setting(token, value, "overrides"))
+        settings.append(Setting(token, value, OVERRIDES))
     return settings

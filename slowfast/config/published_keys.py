@@ -1,5 +1,7 @@
 """Keys of published SlowFast and MorphMLP configs that are not keys here: ignored with a warning, or translated.
 
+In a file they are part of what was published; on the command line someone expects an effect, so they are errors there.
+
 Key names are facts of the published `slowfast/config/defaults.py` of both projects; their files load unchanged.
 A key that `defaults.py` declares is never looked up here.
 """
@@ -10,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.setting import Setting, coerce
+from slowfast.config.setting import OVERRIDES, Setting, coerce
+from slowfast.errors import ConfigError
 
 # Whole sections: other networks, detection, demos, pre-training tasks.
 IGNORED_SECTIONS = frozenset(
@@ -49,31 +52,32 @@ OTHER_DECODERS = frozenset({"torchvision", "decord"})
 
 @dataclass
 class Translated:
-    """Settings by keys that exist here, and what was done to get there."""
+    """Settings by keys that exist here, and how they differ from the published ones."""
 
     settings: list[Setting] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def warning(self) -> str:
-        """One line for the log, or "" when there was nothing to do."""
+        """Return one line for the log, "" where nothing differs."""
         parts = list(self.notes)
         if self.ignored:
-            parts.insert(0, "published keys that mean nothing here are ignored: " + ", ".join(self.ignored))
+            parts.insert(0, "ignored published keys, which have no effect here: " + ", ".join(self.ignored))
         return "; ".join(parts)
 
 
 def is_ignored(key: str) -> bool:
-    """Whether a published key, or the section it is in, means nothing here."""
+    """Return whether a published key, or the section it is in, has no effect here."""
     parts = key.split(".")
     sections = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
     return key in IGNORED_KEYS or any(section in IGNORED_SECTIONS for section in sections)
 
 
 def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Translated:
-    """Drop what means nothing here and rename what is called otherwise; unknown keys pass through.
+    """Drop published keys without effect and rename those with another name here; unknown keys pass through.
 
-    Raises ConfigError where a published value has no counterpart.
+    Raises:
+        ConfigError: If a published value has no counterpart, or a key without effect is an override.
     """
     out = Translated()
     checkpointing: dict[str, Setting] = {}
@@ -84,8 +88,12 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
             checkpointing[setting.key] = setting
         elif setting.key == "SOLVER.CLIP_GRADIENT":
             out.settings.append(replace(setting, key="SOLVER.CLIP_GRAD_L2NORM"))
-            out.notes.append("SOLVER.CLIP_GRADIENT is taken as SOLVER.CLIP_GRAD_L2NORM")
+            out.notes.append("SOLVER.CLIP_GRADIENT is read as SOLVER.CLIP_GRAD_L2NORM")
         elif is_ignored(setting.key):
+            if setting.where == OVERRIDES:
+                raise ConfigError(
+                    f"{OVERRIDES}: {setting.key}, a key of published SlowFast configs, has no effect here. Remove it"
+                )
             if setting.key not in out.ignored:
                 out.ignored.append(setting.key)
         else:
@@ -98,8 +106,8 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
 
 
 def _translate_value(setting: Setting, notes: list[str]) -> Setting:
-    if setting.key == "DATA.DECODING_BACKEND" and str(setting.raw) in OTHER_DECODERS:
-        notes.append(f"DATA.DECODING_BACKEND {setting.raw} means the default decoder, pyav")
+    if setting.key == "DATA.DECODING_BACKEND" and setting.raw in tuple(OTHER_DECODERS):
+        notes.append(f"DATA.DECODING_BACKEND {setting.raw} is read as pyav, the default")
         return replace(setting, raw="pyav")
     if setting.key in CLIP_KEYS and setting.raw in (None, "None", "null"):
         return replace(setting, raw=0.0)  # published: None for no clipping
@@ -110,7 +118,7 @@ def _set_channel_order(out: Translated) -> None:
     """Feed BGR frames where the published code does, whose loader of these datasets never converts them."""
     keys = {setting.key for setting in out.settings}
     for setting in list(out.settings):
-        if setting.key == "TRAIN.DATASET" and str(setting.raw) in BGR_DATASETS and BGR_KEY not in keys:
+        if setting.key == "TRAIN.DATASET" and setting.raw in tuple(BGR_DATASETS) and BGR_KEY not in keys:
             out.settings.append(Setting(BGR_KEY, True, setting.where))
             out.notes.append(
                 f"frames of {setting.raw} are fed as BGR ({BGR_KEY} True), as by the published code. Set it to False "
@@ -119,19 +127,21 @@ def _set_channel_order(out: Translated) -> None:
 
 
 def _translate_checkpointing(found: dict[str, Setting], out: Translated) -> None:
-    """USE_CHECKPOINT (on unless said otherwise) and CHECKPOINT_NUM -> MODEL.ACT_CHECKPOINT."""
+    """Translate USE_CHECKPOINT (default True) and CHECKPOINT_NUM to MODEL.ACT_CHECKPOINT."""
     value: Any = True
     if CHECKPOINT_COUNT in found:
         value = _blocks_per_stage(found[CHECKPOINT_COUNT])
     if CHECKPOINT_SWITCH in found and not coerce(found[CHECKPOINT_SWITCH], True):
         value = False
     out.settings.append(Setting("MODEL.ACT_CHECKPOINT", value, next(iter(found.values())).where))
-    out.notes.append(f"{' and '.join(sorted(found, reverse=True))} mean MODEL.ACT_CHECKPOINT {value}")
+    out.notes.append(f"{' and '.join(sorted(found, reverse=True))} read as MODEL.ACT_CHECKPOINT {value}")
 
 
 def _blocks_per_stage(setting: Setting) -> int:
-    is_list = isinstance(setting.raw, (list, tuple)) or str(setting.raw).startswith(("[", "("))
+    is_list = isinstance(setting.raw, (list, tuple)) or (
+        isinstance(setting.raw, str) and setting.raw.startswith(("[", "("))
+    )
     counts = coerce(setting, [0]) if is_list else [coerce(setting, 0)]
     if len(set(counts)) != 1:
-        raise setting.error("one number holds for all stages here: set MODEL.ACT_CHECKPOINT to it instead")
+        raise setting.error("stages with different numbers are not supported. Set MODEL.ACT_CHECKPOINT to one number")
     return int(counts[0])

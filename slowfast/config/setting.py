@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from slowfast.config.plain_yaml import PlainLoader
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import quoted
 
 # Keys whose default is a bool and that take a number, too.
 BOOL_OR_COUNT = frozenset({"MODEL.ACT_CHECKPOINT"})
@@ -19,6 +22,12 @@ TEXT_LISTS = frozenset({"SOLVER.NO_WD_PARAMS"})
 # YAML 1.1 knows these words for booleans; the command line takes the same ones.
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
+# Limits that no sensible value comes near: they keep what follows from being slow or running out of memory.
+MAX_TEXT = 4096  # characters
+MAX_ELEMENTS = 1000  # of a list
+INT_BITS = 63
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*(_\d+)*)", re.ASCII)
+_LEADING_ZEROS = re.compile(r"[+-]?0[\d_]+", re.ASCII)
 
 
 class Nested:
@@ -37,18 +46,23 @@ class Setting:
 
     key: str
     raw: Any
-    where: str  # "file:line" or "overrides"
+    where: str  # "file:line", or OVERRIDES for the command line and Python
 
     def error(self, message: str) -> ConfigError:
-        """A ConfigError that names the place and the key."""
+        """Return a ConfigError that names the place and the key."""
         return ConfigError(f"{self.where}: {self.key}: {message}")
 
 
+OVERRIDES = "overrides"
+
+
 def coerce(setting: Setting, default: Any) -> Any:
-    """The setting's value in the type of `default`.
+    """Convert the setting's value to the type of `default`.
 
     Text is read by the type wanted, not by YAML's rules, so `2e-4` is a float and a folder may be called 2024.
-    Raises ConfigError naming the key, the value and the expected type.
+
+    Raises:
+        ConfigError: If the value is of another type; the message names the key, the value and the type.
     """
     try:
         if setting.key in BOOL_OR_COUNT:
@@ -57,11 +71,7 @@ def coerce(setting: Setting, default: Any) -> Any:
             return _list(setting.raw, [""] if setting.key in TEXT_LISTS else default)
         return _converter(default)(setting.raw)
     except ValueError as error:
-        raise setting.error(f"expected {error}, got {_shown(setting.raw)}") from None
-
-
-def _shown(raw: Any) -> str:
-    return raw if isinstance(raw, str) and raw else repr(raw)
+        raise setting.error(f"expected {error}, got {quoted(setting.raw)}") from None
 
 
 def _converter(default: Any) -> Callable[[Any], Any]:
@@ -81,15 +91,18 @@ def _bool(raw: Any) -> bool:
 
 
 def _int(raw: Any) -> int:
-    wanted = "a whole number"
+    if isinstance(raw, str):
+        text = raw.strip()
+        if _LEADING_ZEROS.fullmatch(text):
+            raise ValueError("a whole number without leading zeros (YAML reads them as octal)")
+        # Count digits first: Python refuses to convert very long ones.
+        raw = int(text) if _INTEGER.fullmatch(text) and len(text) <= INT_BITS else raw
     if isinstance(raw, int) and not isinstance(raw, bool):
+        if raw.bit_length() > INT_BITS:
+            raise ValueError(f"a whole number below 2**{INT_BITS}")
         return raw
-    if not isinstance(raw, str):
-        raise ValueError(wanted)
-    try:
-        return int(raw)
-    except ValueError:
-        raise ValueError(wanted) from None
+    is_long = isinstance(raw, str) and _INTEGER.fullmatch(raw.strip())
+    raise ValueError(f"a whole number below 2**{INT_BITS}" if is_long else "a whole number")
 
 
 def _float(raw: Any) -> float:
@@ -106,7 +119,7 @@ def _float(raw: Any) -> float:
 
 
 def _number(raw: Any) -> int | float:
-    """An int where the value is written as one, else a float."""
+    """Convert to an int where the value is written as one, else to a float."""
     try:
         return _int(raw)
     except ValueError:
@@ -116,11 +129,17 @@ def _number(raw: Any) -> int | float:
 def _text(raw: Any) -> str:
     if raw is None:
         return ""
-    if isinstance(raw, str):
-        return raw
     if isinstance(raw, os.PathLike):
-        return os.fspath(raw)
-    raise ValueError("text")
+        raw = os.fspath(raw)
+    if not isinstance(raw, str):
+        raise ValueError("text")
+    if len(raw) > MAX_TEXT:
+        raise ValueError(f"text of at most {MAX_TEXT} characters")
+    if "\0" in raw:
+        raise ValueError("text without NUL characters")
+    if any("\ud800" <= character <= "\udfff" for character in raw):
+        raise ValueError("UTF-8 text")
+    return raw
 
 
 def _bool_or_count(raw: Any) -> bool | int:
@@ -137,11 +156,13 @@ def _bool_or_count(raw: Any) -> bool | int:
 
 
 def _list(raw: Any, default: list[Any]) -> list[Any]:
-    """A list whose elements have the type of the default's; numbers where the default is empty."""
+    """Convert to a list whose elements have the type of the default's; numbers where the default is empty."""
     if isinstance(raw, str):
         raw = _list_from_text(raw)
     if not isinstance(raw, (list, tuple)):
         raise ValueError("a list such as [1,2]")
+    if len(raw) > MAX_ELEMENTS:
+        raise ValueError(f"a list of at most {MAX_ELEMENTS} values")
     convert = _converter(default[0]) if default else _number
     try:
         return [convert(element) for element in raw]
@@ -150,15 +171,16 @@ def _list(raw: Any, default: list[Any]) -> list[Any]:
 
 
 def _list_from_text(text: str) -> list[Any]:
-    """[14,28] or (14,28) as written on the command line -> ["14", "28"]."""
+    """Split a list as written on the command line: [14,28] or (14,28) -> ["14", "28"]."""
     inner = text.strip()
     if inner.startswith("(") and inner.endswith(")"):
         inner = "[" + inner[1:-1] + "]"
-    hint = f"a list: write [{inner.strip('[]()')}]" if inner else "a list such as [1,2]"
+    bare = inner.strip("[]()")
+    hint = f"a list: write [{bare}]" if re.fullmatch(r"[\w.,+ -]{1,80}", bare) else "a list such as [1,2]"
     if not (inner.startswith("[") and inner.endswith("]")):
         raise ValueError(hint)
     try:
-        node = yaml.compose(inner, Loader=yaml.SafeLoader)
+        node = yaml.compose(inner, Loader=PlainLoader)
     except yaml.YAMLError:
         raise ValueError(hint) from None
     if not isinstance(node, yaml.SequenceNode):
@@ -169,7 +191,7 @@ def _list_from_text(text: str) -> list[Any]:
 
 
 def raw_value(node: yaml.Node) -> Any:
-    """The text of a YAML scalar, None for null, a list for a sequence of scalars, NESTED for all else."""
+    """Return the text of a YAML scalar, None for null, a list for a sequence of scalars, NESTED for anything else."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == "tag:yaml.org,2002:null" else node.value
     if isinstance(node, yaml.SequenceNode):

@@ -1,8 +1,9 @@
-"""Command lines of tools that apply a trained network: `--cfg FILE`, files and options, then KEY VALUE pairs."""
+"""Command lines of tools that apply a trained model: `--cfg FILE`, files and options, then KEY VALUE pairs."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*(=.*)?", re.DOTALL)
 
 
 def split_overrides(arguments: Sequence[str], flags: Collection[str] = ()) -> tuple[list[str], list[str]]:
-    """What comes before the first word that looks like a config key, and the rest.
+    """Split a command line before the first word that looks like a config key.
 
     The name of an existing file is no key, nor is the word after an option, except after one of `flags`, the options
     that take no value.
@@ -27,7 +28,7 @@ def split_overrides(arguments: Sequence[str], flags: Collection[str] = ()) -> tu
     for place, word in enumerate(words):
         option = words[place - 1] if place and words[place - 1].startswith("--") else ""
         is_value = bool(option) and option not in flags and "=" not in option
-        if _KEY.fullmatch(word) and not is_value and not Path(word).exists():
+        if _KEY.fullmatch(word) and not is_value and not os.path.exists(word):
             return words[:place], words[place:]
     return words, []
 
@@ -35,19 +36,23 @@ def split_overrides(arguments: Sequence[str], flags: Collection[str] = ()) -> tu
 def parse_tool_line(
     parser: CommandParser, arguments: Sequence[str], flags: Collection[str] = ()
 ) -> tuple[argparse.Namespace, ConfigNode]:
-    """The options of a parser, to which --cfg is added, and the frozen config for evaluating a network.
+    """Parse a command line with a parser, to which --cfg is added.
 
-    Raises UserError for a line that cannot be understood and for everything wrong with the config.
+    Returns:
+        The options, and the frozen config for evaluating a model.
+
+    Raises:
+        UserError: For a command line that cannot be parsed and for everything wrong with the config.
     """
     parser.add_argument("--cfg", metavar="FILE", required=True, help="one YAML file")
     words, overrides = split_overrides(arguments, {"-h", "--help", *flags})
     chosen = parser.parse_intermixed_args(words)
     if world_size() > 1:
-        raise UserError(f"{parser.prog} works in one process; start it with python, not with torchrun")
+        raise UserError(f"{parser.prog} runs in one process. Start it with python, not with torchrun")
     return chosen, load_for_evaluation(chosen.cfg, overrides)
 
 
 def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = ()) -> ConfigNode:
-    """The frozen config of a file, as `load_config`, for using a trained network: nothing is asked of its training."""
+    """Return the frozen config of a file, as `load_config`, for a trained model: training settings are not checked."""
     settings = ("TRAIN.ENABLE", False, "TEST.ENABLE", True, "EVENT.ENABLE", False, "MODEL.ACT_CHECKPOINT", False)
     return load_config(cfg_file, [*overrides, *settings])

@@ -1,4 +1,4 @@
-"""Everything wrong with a config that can be known before a model is built or a worker started.
+"""Checks of a config that need no data: values, combinations of keys, files to start from, memory.
 
 Each check raises ConfigError with one line: which keys, what is wrong, what to do.
 """
@@ -12,13 +12,19 @@ from typing import Any
 import torch
 
 from slowfast.config import value_rules
-from slowfast.config.nearest import nearest_file
+from slowfast.config.memory_rules import check_memory
+from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import plain, quoted
 
 
 def validate(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check a merged config for a run of `world_size` processes; raises ConfigError for the first mistake."""
+    """Check a merged config for a run of `world_size` processes.
+
+    Raises:
+        ConfigError: For the first mistake.
+    """
     value_rules.check_values(cfg)
     _check_event_driven(cfg, world_size)
     _check_run(cfg)
@@ -30,6 +36,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     _check_weights_exist(cfg)
     _check_output_dir(Path(cfg.OUTPUT_DIR))
     _check_model(cfg)
+    check_memory(cfg, world_size)
     if cfg.TRAIN.ENABLE:
         _check_trained_parameters(cfg)
         _check_teacher(cfg)
@@ -41,28 +48,30 @@ def check_batch_size(cfg: ConfigNode, world_size: int) -> None:
     if cfg.TRAIN.ENABLE and size % parts:
         nearest = max(1, round(size / parts)) * parts
         raise ConfigError(
-            f"TRAIN.BATCH_SIZE {size} cannot be shared by {world_size} processes x TRAIN.ACCUMULATION_STEPS "
-            f"{cfg.TRAIN.ACCUMULATION_STEPS}; it must be a multiple of {parts}, such as {nearest}"
+            f"TRAIN.BATCH_SIZE ({size}) must be a multiple of {parts} ({world_size} processes x "
+            f"TRAIN.ACCUMULATION_STEPS {cfg.TRAIN.ACCUMULATION_STEPS}), such as {nearest}"
         )
 
 
 def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
-    """Raise ConfigError when training would start from a MORPH.PRETRAIN_PATH that does not exist.
+    """Raise ConfigError if training would start from a MORPH.PRETRAIN_PATH that does not exist.
 
-    `resuming`: the run goes on from a checkpoint in OUTPUT_DIR and needs no other weights.
+    Args:
+        cfg: The run's config.
+        resuming: Whether the run resumes from a checkpoint in OUTPUT_DIR and needs no other weights.
     """
     path = cfg.MORPH.PRETRAIN_PATH
     if not cfg.TRAIN.ENABLE or resuming or cfg.TRAIN.CHECKPOINT_FILE_PATH or not path:
         return
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(
-            f"MORPH.PRETRAIN_PATH {path} does not exist; put the weights there, "
+            f"MORPH.PRETRAIN_PATH: {plain(path)} {_what_is_wrong_with(path)}. Put the weights there, "
             'or start from random weights with MORPH.PRETRAIN_PATH ""'
         )
 
 
 def _check_model(cfg: ConfigNode) -> None:
-    """The network takes what the datasets give; its own rules, where its class has a `check_config(cfg)`."""
+    """Check that the network takes what the datasets give, and the rules of its `check_config`, if it has one."""
     from slowfast.datasets.build import DATASETS
     from slowfast.models.build import MODELS
     from slowfast.models.inputs import check_input
@@ -84,13 +93,13 @@ def _check_event_driven(cfg: ConfigNode, world_size: int) -> None:
 
 
 def _check_trained_parameters(cfg: ConfigNode) -> None:
-    """Settings that name parameters, or leave most of them as they are, suit the network."""
+    """Check the settings that name parameters or freeze most of them."""
     from slowfast.engine.optimizer import check_no_decay
     from slowfast.models.build import build_model
 
     if cfg.MODEL.FREEZE_BACKBONE and cfg.BN.USE_PRECISE_STATS:
         raise ConfigError(
-            "MODEL.FREEZE_BACKBONE keeps the statistics that BN.USE_PRECISE_STATS recomputes; set one of them False"
+            "MODEL.FREEZE_BACKBONE keeps the statistics that BN.USE_PRECISE_STATS recomputes. Set one of them False"
         )
     if cfg.SOLVER.NO_WD_PARAMS:
         with torch.device("meta"):  # names only
@@ -105,8 +114,9 @@ def _check_teacher(cfg: ConfigNode) -> None:
 
 
 def _check_transforms(cfg: ConfigNode) -> None:
-    """What the data sets refuse, without a medium being read; they raise ConfigError themselves."""
-    from slowfast.datasets.build import TEST, TRAIN, dataset_spec  # late, like all below: these rooms import the config
+    """Check the settings of transforms, without reading a sample."""
+    # Late, like all below: these packages import the config.
+    from slowfast.datasets.build import TEST, TRAIN, dataset_spec
 
     if cfg.TRAIN.ENABLE:
         dataset_spec(cfg, TRAIN).check(cfg, training=True)
@@ -116,10 +126,15 @@ def _check_transforms(cfg: ConfigNode) -> None:
 
 def _check_schedule(cfg: ConfigNode) -> None:
     solver = cfg.SOLVER
+    if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV and solver.MOMENTUM and solver.DAMPENING:
+        raise ConfigError(
+            f"SOLVER.NESTEROV does not support dampening. Set SOLVER.NESTEROV False or SOLVER.DAMPENING "
+            f"({solver.DAMPENING:g}) to 0"
+        )
     if cfg.TRAIN.ENABLE and solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
         raise ConfigError(
-            f"SOLVER.WARMUP_EPOCHS {solver.WARMUP_EPOCHS} leaves nothing of SOLVER.MAX_EPOCH {solver.MAX_EPOCH}; "
-            "shorten the warm-up"
+            f"SOLVER.WARMUP_EPOCHS ({solver.WARMUP_EPOCHS:g}) must be smaller than SOLVER.MAX_EPOCH "
+            f"({solver.MAX_EPOCH})"
         )
     if cfg.TRAIN.ENABLE and solver.WARMUP_EPOCHS + solver.COOLDOWN_EPOCHS >= solver.MAX_EPOCH:
         raise ConfigError(
@@ -130,11 +145,11 @@ def _check_schedule(cfg: ConfigNode) -> None:
         return
     if not solver.STEPS or len(solver.STEPS) != len(solver.LRS):
         raise ConfigError(
-            f"SOLVER.STEPS {solver.STEPS} and SOLVER.LRS {solver.LRS} must have the same length, at least 1: "
-            "one factor from each epoch on"
+            f"SOLVER.STEPS has {len(solver.STEPS)} values but SOLVER.LRS has {len(solver.LRS)}. Both need one per step "
+            "and at least one"
         )
     if solver.STEPS[0] != 0 or sorted(set(solver.STEPS)) != solver.STEPS:
-        raise ConfigError(f"SOLVER.STEPS {solver.STEPS} must start at epoch 0 and rise, such as [0,30,50]")
+        raise ConfigError(f"SOLVER.STEPS ({quoted(solver.STEPS)}) must start at 0 and increase, such as [0,30,50]")
 
 
 def _check_loss(cfg: ConfigNode) -> None:
@@ -145,47 +160,50 @@ def _check_loss(cfg: ConfigNode) -> None:
         class_weights(cfg.MODEL.CLASS_WEIGHTS, [0], cfg.MODEL.NUM_CLASSES)  # its file is read
     if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
         raise ConfigError(
-            f"MIXUP.ENABLE gives mixed labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} cannot take; "
-            f"set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
+            f"MIXUP.ENABLE mixes labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} does not support. "
+            f"Set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
         )
 
 
 def _check_run(cfg: ConfigNode) -> None:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
-        raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do; set one of them True")
+        raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do. Set one of them True")
     if cfg.SHARD_ID >= cfg.NUM_SHARDS:
-        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} is out of range: NUM_SHARDS {cfg.NUM_SHARDS} machines count from 0")
+        raise ConfigError(f"SHARD_ID ({cfg.SHARD_ID}) must be smaller than NUM_SHARDS ({cfg.NUM_SHARDS})")
     node = os.environ.get("GROUP_RANK", "0")  # torchrun's number of this machine
     if cfg.SHARD_ID and str(cfg.SHARD_ID) != node:
-        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID}: torchrun calls this machine {node}; leave SHARD_ID out")
+        raise ConfigError(f"SHARD_ID ({cfg.SHARD_ID}): torchrun numbers this machine {plain(node)}. Remove SHARD_ID")
 
 
 def _check_decoder(cfg: ConfigNode) -> None:
-    """The decoder's package, which may be an optional one, is installed."""
+    """Check that the decoder's package, which may be optional, is installed."""
     from slowfast.datasets.decode import require_backend
 
     require_backend(cfg.DATA.DECODING_BACKEND)
 
 
 def _check_weights_exist(cfg: ConfigNode) -> None:
-    """The checkpoints to start from and to test exist; one to test may be the training's own, made later."""
+    """Check that the checkpoints to start from and to test exist; this training may write the one to test later."""
     from slowfast.engine.checkpoint import checkpoint_folder
 
     made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
     for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
         path = Path(part.CHECKPOINT_FILE_PATH)
-        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or path.is_file():
+        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or os.path.isfile(path):
             continue
         if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
             continue
-        near = nearest_file(path)
-        hint = f"; did you mean {near}?" if near else ""
-        raise ConfigError(f"{key}: {path} {'is not a file' if path.exists() else 'does not exist'}{hint}")
+        raise ConfigError(f"{key}: {plain(path)} {_what_is_wrong_with(path)}.{did_you_mean(nearest_file(path))}")
+
+
+def _what_is_wrong_with(path: str | Path) -> str:
+    return "is not a regular file" if os.path.exists(path) else "does not exist"
 
 
 def _check_output_dir(folder: Path) -> None:
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
+    where = f"OUTPUT_DIR {plain(folder)}: {plain(existing)}"
     if not existing.is_dir():
-        raise ConfigError(f"OUTPUT_DIR {folder}: {existing} is a file; choose another folder")
+        raise ConfigError(f"{where} is not a directory. Choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"OUTPUT_DIR {folder}: {existing} is not writable; choose another folder")
+        raise ConfigError(f"{where} is not writable. Choose another folder")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
+from string import Formatter
 from typing import Any
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config import ranges
+from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
+from slowfast.config.ranges import RANGES
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import quoted
+
+MAX_WORKERS = ranges.MAX_WORKERS
 
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "TRAIN.CHECKPOINT_TYPE": ("pytorch", "paddle"),
@@ -51,54 +58,6 @@ REGISTRIES = {
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
 }
 
-AT_LEAST_1 = frozenset(
-    "NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.EVAL_PERIOD TRAIN.CHECKPOINT_PERIOD TRAIN.ACCUMULATION_STEPS"
-    " TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE DATA.TARGET_FPS"
-    " DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE DATA_LOADER.PREFETCH_FACTOR"
-    " AUG.NUM_SAMPLE AUG.RE_COUNT SOLVER.MAX_EPOCH BN.NUM_BATCHES_PRECISE MODEL.NUM_CLASSES"
-    " MORPH.LAYERS MORPH.SEGMENT_DIM MORPH.EMBED_DIMS MORPH.MLP_RATIOS"
-    " CONVMLP.LAYERS CONVMLP.EMBED_DIMS CONVMLP.MLP_RATIOS CONVMLP.CONV_DIM"
-    " EAT.PATCH_SIZE EAT.LAYERS EAT.CLASS_LAYERS EAT.EMBED_DIM EAT.HEADS EAT.MLP_RATIO EAT.LOCAL_KS"
-    " EFFICIENTNET.LAYERS EFFICIENTNET.EMBED_DIMS EFFICIENTNET.HEAD_DIM"
-    " REGNET.LAYERS REGNET.EMBED_DIMS REGNET.GROUP_WIDTH"
-    " EVMLP.EMBED_DIMS EVMLP.PATCH_SIZES EVMLP.LAYERS EVMLP.MLP_RATIOS"
-    " EVENT2VEC.GRID_SIZE EVENT2VEC.EMBED_DIM EVENT2VEC.HEADS EVENT2VEC.MLP_DIM EVENT2VEC.LAYERS EVENT2VEC.T_HEADS"
-    " DVS.SENSOR_SIZE EVENT.STREAMS EVENT.CHUNK".split()
-)
-AT_LEAST_0 = frozenset(
-    "NUM_GPUS SHARD_ID RNG_SEED TRAIN.CHECKPOINT_KEEP DATA.DECODING_THREADS DATA_LOADER.NUM_WORKERS"
-    " DATA_LOADER.TIMEOUT AUG.COLOR_JITTER MIXUP.ALPHA MIXUP.CUTMIX_ALPHA SOLVER.COSINE_END_LR SOLVER.STEPS"
-    " DATA_LOADER.DRAW_SAMPLES"
-    " SOLVER.COOLDOWN_EPOCHS"
-    " SOLVER.LRS SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_VAL"
-    " DVS.NUM_EVENTS DVS.LONGEST DVS.TRANSLATE DVS.ROTATE DVS.SHEAR DVS.TIME_JITTER DVS.NOISE DVS.ERASE"
-    " EVENT.THRESHOLD EVENT.KEYFRAME_EVERY EVENT.MAX_FRAMES EVENT.RECONNECT SOLVER.CLIP_GRAD_L2NORM BN.WEIGHT_DECAY"
-    " CONVMLP.CONV_LAYERS".split()
-)
-ABOVE_0 = frozenset(
-    "SOLVER.BASE_LR DATA.STD DATA.IN_VAL_CROP_RATIO DISTILL.TAU DVS.TIME_UNIT DVS.FRAME_GAIN DVS.SCALE".split()
-)
-FROM_0_TO_1 = frozenset(
-    "DATA.IN_VAL_CROP_RATIO DATA.MAX_FAILED DATA.MEAN AUG.RE_PROB MIXUP.PROB MIXUP.SWITCH_PROB MODEL.EMA_DECAY"
-    " DISTILL.ALPHA DVS.AUG_PROB EAT.LOCAL_RATIO".split()
-)
-FROM_0_BELOW_1 = frozenset(
-    "MIXUP.LABEL_SMOOTH_VALUE SOLVER.MOMENTUM SOLVER.DAMPENING SOLVER.BETAS MORPH.DROP_DEPTH_RATE"
-    " CONVMLP.DROP_DEPTH_RATE EAT.DROP_DEPTH_RATE EFFICIENTNET.DROP_DEPTH_RATE EFFICIENTNET.DROPOUT_RATE"
-    " EVMLP.DROPOUT_RATES EVENT2VEC.MASK_RATIO DVS.DROP".split()
-)
-MAX_WORKERS = 1024  # of a process; datasets/media_dataset.py has a table of them
-# Each rule: its keys, the test, and how it reads after "must be".
-RANGES = (
-    (AT_LEAST_1, lambda x: x >= 1, "at least 1"),
-    (AT_LEAST_0, lambda x: x >= 0, "at least 0"),
-    (ABOVE_0, lambda x: x > 0, "above 0"),
-    (frozenset({"RNG_SEED"}), lambda x: x < 2**63, "below 2 to the power of 63"),
-    (frozenset({"DATA_LOADER.NUM_WORKERS"}), lambda x: x <= MAX_WORKERS, f"at most {MAX_WORKERS}"),
-    (FROM_0_TO_1, lambda x: 0 <= x <= 1, "from 0 to 1"),
-    (FROM_0_BELOW_1, lambda x: 0 <= x < 1, "from 0 to below 1"),
-)
-
 LENGTHS = {
     "DATA.MEAN": 3,
     "DATA.STD": 3,
@@ -108,12 +67,22 @@ LENGTHS = {
     "DVS.SENSOR_SIZE": 2,
     "DVS.SCALE": 2,
 }
-# Keys whose {} stands for something, with two examples of it: both must give a name, and another one.
-TEMPLATES: dict[str, tuple[str | int, str | int]] = {
-    "DATA.LABEL_PATH_TEMPLATE": ("train", "validation"),
-    "DATA.IMAGE_TEMPLATE": (1, 2),
+# Longest list of the other keys that hold numbers, such as one value per stage or per step of the schedule.
+MAX_LENGTH = 100
+MAX_BLOCKS = 1000  # of a network, over all stages
+# Keys with a {} to fill in: two examples of what is filled in, and the format specifications that may be used.
+TEMPLATES: dict[str, tuple[str | int, str | int, re.Pattern[str]]] = {
+    "DATA.LABEL_PATH_TEMPLATE": ("train", "validation", re.compile(r"s?")),
+    "DATA.IMAGE_TEMPLATE": (1, 2, re.compile(r"0?[1-9]?[0-9]?d?")),
 }
 NOT_EMPTY = frozenset({"OUTPUT_DIR", "DATA.PATH_LABEL_SEPARATOR"})
+PATHS = frozenset(
+    "OUTPUT_DIR TRAIN.CHECKPOINT_FILE_PATH TEST.CHECKPOINT_FILE_PATH DATA.PATH_TO_DATA_DIR DATA.PATH_PREFIX"
+    " DATA.LABEL_PATH_TEMPLATE DATA.IMAGE_TEMPLATE MODEL.CLASS_WEIGHTS MORPH.PRETRAIN_PATH DISTILL.TEACHER_CFG"
+    " DISTILL.TEACHER_CHECKPOINT TENSORBOARD.LOG_DIR".split()
+)
+# What file systems allow, less the room for names of files in a folder.
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4096 - 256, 255
 
 
 def check_values(cfg: ConfigNode) -> None:
@@ -121,16 +90,21 @@ def check_values(cfg: ConfigNode) -> None:
     for key, value in cfg.keys_by_path():
         _check_choice(key, value)
         if key in LENGTHS and len(value) != LENGTHS[key]:
-            raise ConfigError(f"{key} {value} has {len(value)} values; it must have {LENGTHS[key]}")
+            raise ConfigError(f"{key} has {len(value)} values. It must have {LENGTHS[key]}")
         if key in NOT_EMPTY and not value:
-            raise ConfigError(f"{key} is empty; give it a value")
-        _check_range(key, value)
+            raise ConfigError(f"{key} is empty. Give it a value")
+        if key in RANGES:
+            _check_range(key, value)
         if key in TEMPLATES:
             _check_template(key, value)
+        if key in PATHS:
+            _check_path(key, value)
+    if any(character in cfg.DATA.PATH_LABEL_SEPARATOR for character in "\r\n"):
+        raise ConfigError("DATA.PATH_LABEL_SEPARATOR must not contain line breaks")
 
 
 def choices(key: str) -> tuple[str | int, ...]:
-    """The values a key may have; () where it is not one of a few."""
+    """Return the values a key may have, () where it is not one of a few."""
     if key in REGISTRIES:
         module, attribute = REGISTRIES[key]
         return tuple(getattr(import_module(module), attribute))
@@ -142,27 +116,44 @@ def _check_choice(key: str, value: Any) -> None:
     if not known or value in known:
         return
     if isinstance(known[0], int):
-        raise ConfigError(f"{key} {value}: must be {' or '.join(map(str, known))}")
-    names = sorted(map(str, known))
-    near = nearest_name(value, names)
-    raise ConfigError(
-        f"{key}: there is no {value!r}; the nearest is {near} (of {', '.join(name or 'empty' for name in names)})"
-    )
+        raise ConfigError(f"{key} ({quoted(value)}) must be {' or '.join(map(str, known))}")
+    raise ConfigError(unknown_value(key, value, sorted(map(str, known))))
 
 
 def _check_range(key: str, value: Any) -> None:
-    elements = value if isinstance(value, list) else [value]
-    for keys, is_right, meaning in RANGES:
-        if key in keys and not all(is_right(element) for element in elements):
-            each = "each element " if isinstance(value, list) else ""
-            raise ConfigError(f"{key} {value}: {each}must be {meaning}")
+    allowed = RANGES[key]
+    if not isinstance(value, list):
+        if value not in allowed:
+            raise ConfigError(f"{key} ({quoted(value)}) must be {allowed}")
+        return
+    if len(value) > MAX_LENGTH:
+        raise ConfigError(f"{key} has {len(value)} values. It may have at most {MAX_LENGTH}")
+    if key.endswith(".LAYERS") and sum(value) > MAX_BLOCKS:
+        raise ConfigError(f"{key} ({quoted(value)}) has more than {MAX_BLOCKS} blocks in total")
+    if any(element not in allowed for element in value):
+        raise ConfigError(f"{key} ({quoted(value)}): each value must be {allowed}")
 
 
 def _check_template(key: str, value: str) -> None:
-    one, other = TEMPLATES[key]
+    """Check that a template has one field, without attributes or conversions, of a plain and short format."""
+    one, other, spec = TEMPLATES[key]
     try:
-        usable = value.format(one) != value.format(other)
-    except (ValueError, IndexError, KeyError, AttributeError):
+        fields = [part[1:] for part in Formatter().parse(value) if part[1] is not None]
+        plain_fields = all(
+            name in ("", "0") and conversion is None and spec.fullmatch(form or "") for name, form, conversion in fields
+        )
+        usable = plain_fields and value.format(one) != value.format(other)
+    except (ValueError, IndexError):
         usable = False
     if not usable:
-        raise ConfigError(f"{key} {value!r} must hold one {{}} for such values as {one!r} and {other!r}")
+        example = "{:05d}.jpg" if key == "DATA.IMAGE_TEMPLATE" else "somesomev2_rgb_{}_split.txt"
+        raise ConfigError(f"{key} ({quoted(value)}) must contain one plain {{}} field, such as {example}")
+
+
+def _check_path(key: str, value: str) -> None:
+    if "://" in value:  # the address of a stream
+        return
+    if len(value.encode()) > MAX_PATH_BYTES:
+        raise ConfigError(f"{key} ({quoted(value)}) is longer than {MAX_PATH_BYTES} bytes. Choose a shorter path")
+    if any(len(name.encode()) > MAX_NAME_BYTES for name in value.split("/")):
+        raise ConfigError(f"{key} ({quoted(value)}): a file name is longer than {MAX_NAME_BYTES} bytes. Shorten it")

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from slowfast.datasets.rand_augment import PAPER, AugmentOp, signed
+from slowfast.datasets.rand_augment import MAX_DEVIATION, PAPER, AugmentOp, signed
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import quoted
 
 NAMES = ("autoaugment", "original")  # the second is timm's
 TORCHVISION = "autoaugment_torchvision"
@@ -114,9 +115,9 @@ def parse_auto_augment(aa_type: str) -> AutoAugment | TorchvisionAutoAugment:
     if aa_type == TORCHVISION:
         return TorchvisionAutoAugment()
     match = _FORM.fullmatch(aa_type)
-    if match is None:
+    if match is None or float(match[1] or 0.0) > MAX_DEVIATION:
         raise ConfigError(
-            f"AUG.AA_TYPE: unknown policy {aa_type!r}. AutoAugment's ImageNet policy is autoaugment, "
-            f"autoaugment-mstd<deviation of the magnitudes, for example 0.5> or {TORCHVISION}"
+            f"AUG.AA_TYPE: unknown policy {quoted(aa_type)}. Write autoaugment, autoaugment-mstd<deviation of the "
+            f"magnitudes>, such as autoaugment-mstd0.5, or {TORCHVISION}"
         )
     return AutoAugment(float(match[1] or 0.0))

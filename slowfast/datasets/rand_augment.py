@@ -13,8 +13,10 @@ from typing import ClassVar
 import numpy as np
 
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import quoted
 
 _MAX_MAGNITUDE = 10.0
+MAX_DEVIATION = 100.0  # of the magnitudes
 _APPLY_PROBABILITY = 0.5
 _PART = re.compile(r"(mstd|mmax|inc|m|n)(\d+(?:\.\d+)?)")
 
@@ -94,7 +96,7 @@ class RandAugment:
 
 
 def parse_rand_augment(aa_type: str) -> RandAugment:
-    """The policy that a string like `rand-m7-n4-mstd0.5-inc1` names; ConfigError when it names none."""
+    """Parse a policy such as `rand-m7-n4-mstd0.5-inc1`; ConfigError for anything else."""
     head, *parts = aa_type.split("-")
     matches = [_PART.fullmatch(part) for part in parts]
     found = {match[1]: match[2] for match in matches if match}
@@ -102,15 +104,15 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
         head == "rand"
         and len(found) == len(parts)  # nothing unknown, nothing twice
         and found.get("inc", "0") in ("0", "1")
-        and found.get("n", "2").isdigit()
+        and re.fullmatch(r"[0-9]{1,2}", found.get("n", "2")) is not None
         and all(float(found.get(key, "0")) <= _MAX_MAGNITUDE for key in ("m", "mmax"))
+        and float(found.get("mstd", "0")) <= MAX_DEVIATION
     )
     if not valid:
         raise ConfigError(
-            f"AUG.AA_TYPE {aa_type!r} is not understood; the form is rand-m<magnitude 0 to 10>-n<operations>"
-            "-mstd<deviation>-mmax<0 to 10>-inc<0 or 1>, every part after rand optional, "
-            "for example rand-m7-n4-mstd0.5-inc1; autoaugment and autoaugment_torchvision are AutoAugment's policy; "
-            "leave it empty for none"
+            f"AUG.AA_TYPE: unknown policy {quoted(aa_type)}. Write rand-m<magnitude, 0 to 10>-n<operations, 0 to 99>"
+            "-mstd<deviation>-mmax<0 to 10>-inc<0 or 1>, each part after rand optional, such as "
+            "rand-m7-n4-mstd0.5-inc1; autoaugment or autoaugment_torchvision for AutoAugment's policy; nothing for none"
         )
     return RandAugment(
         magnitude=float(found.get("m", _MAX_MAGNITUDE)),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.auto_augment import is_auto_augment, parse_auto_augment
 from slowfast.datasets.color_jitter import draw_color_jitter
@@ -32,6 +32,7 @@ from slowfast.datasets.warp import (
     view_matrix,
 )
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import quoted
 
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 
@@ -118,15 +119,11 @@ class TrainTransform:
 
     def _check(self) -> None:
         if self.interpolation not in (*INTERPOLATIONS, "random"):
-            names = [*INTERPOLATIONS, "random"]
-            near = nearest_name(self.interpolation, names)
-            raise ConfigError(
-                f"AUG.INTERPOLATION: there is no {self.interpolation!r}; the nearest is {near} (of {', '.join(names)})"
-            )
+            raise ConfigError(unknown_value("AUG.INTERPOLATION", self.interpolation, [*INTERPOLATIONS, "random"]))
         if bool(self.scales_relative) != bool(self.aspect_relative):
             raise ConfigError(
-                "DATA.TRAIN_JITTER_SCALES_RELATIVE and DATA.TRAIN_JITTER_ASPECT_RELATIVE belong together; "
-                "give both (for example [0.08, 1.0] and [0.75, 1.3333]) or neither"
+                "DATA.TRAIN_JITTER_SCALES_RELATIVE and DATA.TRAIN_JITTER_ASPECT_RELATIVE belong together. "
+                "Set both (for example [0.08,1.0] and [0.75,1.3333]) or neither"
             )
         _check_range("DATA.TRAIN_JITTER_SCALES_RELATIVE", self.scales_relative, 1.0)
         _check_range("DATA.TRAIN_JITTER_ASPECT_RELATIVE", self.aspect_relative, None)
@@ -134,8 +131,8 @@ class TrainTransform:
             _check_range("DATA.TRAIN_JITTER_SCALES", self.jitter_scales, None)
             if self.jitter_scales[0] < self.crop_size:
                 raise ConfigError(
-                    f"DATA.TRAIN_JITTER_SCALES starts at {self.jitter_scales[0]}, which is smaller than "
-                    f"DATA.TRAIN_CROP_SIZE {self.crop_size}; raise the one or lower the other"
+                    f"DATA.TRAIN_JITTER_SCALES[0] ({self.jitter_scales[0]}) must not be smaller than "
+                    f"DATA.TRAIN_CROP_SIZE ({self.crop_size})"
                 )
 
     def __call__(self, frames: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -207,7 +204,7 @@ def _check_range(key: str, values: Sequence[float], limit: float | None) -> None
     rising = len(values) == 2 and 0 < values[0] <= values[1] and (limit is None or values[1] <= limit)
     if len(values) and not rising:
         upto = "" if limit is None else f" and at most {limit:g}"
-        raise ConfigError(f"{key} is {list(values)}; use [smallest, largest], both above 0{upto}")
+        raise ConfigError(f"{key} ({quoted(list(values))}) must be [smallest,largest], both above 0{upto}")
 
 
 class ViewTransform:
@@ -229,11 +226,11 @@ class ViewTransform:
     ) -> None:
         if short_side < crop_size:
             raise ConfigError(
-                f"DATA.TEST_CROP_SIZE is {crop_size}, but frames are scaled to a short side of {short_side} "
-                "(DATA.TRAIN_JITTER_SCALES[0] with 1 crop); lower the first or raise the second"
+                f"DATA.TEST_CROP_SIZE ({crop_size}) must not be larger than the short side that frames are scaled to "
+                f"({short_side}, with 1 crop DATA.TRAIN_JITTER_SCALES[0])"
             )
         if crops not in (1, 3):
-            raise ConfigError(f"TEST.NUM_SPATIAL_CROPS is {crops}; use 1 (centre) or 3")
+            raise ConfigError(f"TEST.NUM_SPATIAL_CROPS ({crops}) must be 1 (center) or 3")
         self.crop_size = crop_size
         self.short_side = short_side
         self.crops = crops

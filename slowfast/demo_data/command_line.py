@@ -10,41 +10,56 @@ from typing import Any
 
 from slowfast.demo_data.build import FORMATS, build
 from slowfast.demo_data.settings import SPLITS
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.utils.option_types import whole_number, workers
+from slowfast.utils.output import check_output_folder
 
-HELP = """Makes demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same
-settings, it only checks what is there."""
+EXAMPLE = "python tools/make_demo_data.py --format kinetics --out demo"
+USAGE = "%(prog)s --out FOLDER [--format FORMAT] [options]"
+HELP = f"""\
+Make demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same settings, it
+only checks the existing files.
+
+  {EXAMPLE}
+"""
+MAX_SAMPLES = 1_000_000
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line; UserError for one that cannot be parsed."""
     usual = {name: layout.usual for name, layout in FORMATS.items()}
-    parser = argparse.ArgumentParser(prog="make_demo_data.py", description=HELP, allow_abbrev=False)
+    parser = CommandParser("make_demo_data.py", HELP, USAGE, EXAMPLE)
     parser.add_argument("--format", default="kinetics", choices=sorted(FORMATS), help="layout to write")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal frames")
+    parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, help="equal seeds give equal frames")
     for split in SPLITS:
         counts = ", ".join(f"{name} {settings.count(split)}" for name, settings in usual.items())
-        parser.add_argument(f"--{split}", type=int, help=f"{split} samples (default: {counts})")
+        parser.add_argument(
+            f"--{split}", type=whole_number(1, MAX_SAMPLES), help=f"{split} samples (default: {counts})"
+        )
     sizes = ", ".join(f"{name} {settings.size}" for name, settings in usual.items())
-    parser.add_argument("--size", type=int, help=f"height of the frames, pixels, even (default: {sizes})")
+    parser.add_argument(
+        "--size", type=whole_number(32, 4320), help=f"height of the frames, pixels, even (default: {sizes})"
+    )
     lengths = ", ".join(f"{name} {settings.frames}" for name, settings in usual.items() if name != "imagenet")
-    parser.add_argument("--frames", type=int, help=f"length of a clip, in frames at 30 a second (default: {lengths})")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    parser.add_argument(
+        "--frames",
+        type=whole_number(2, 100_000),
+        help=f"length of a clip, in frames at 30 a second (default: {lengths})",
+    )
+    parser.add_argument("--workers", type=workers, default=None, help="processes (default: one per core)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make the data; exit status 0, or 2 for the user's mistake."""
-    chosen = vars(parse(arguments))
-    return exit_status(lambda: _make(chosen))
+    """Make the data and return the exit status: 0 done, 2 user error."""
+    return exit_status(lambda: _make(vars(parse(arguments))))
 
 
 def _make(chosen: dict[str, Any]) -> None:
-    out, workers = chosen.pop("out"), chosen.pop("workers")
-    if workers is not None:
-        check_workers(workers)
+    out, processes = chosen.pop("out"), chosen.pop("workers")
+    check_output_folder(out, "--out")
     given = {name: value for name, value in chosen.items() if value is not None}
-    result = build(out, replace(FORMATS[given["format"]].usual, **given), workers)
+    result = build(out, replace(FORMATS[given["format"]].usual, **given), processes)
     done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"
     print(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")

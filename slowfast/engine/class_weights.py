@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 
 from slowfast.datasets.index.text import read_lines
-from slowfast.errors import ConfigError
+from slowfast.errors import ConfigError, IndexFileError
+from slowfast.utils.quote import plain, quoted
 
 BALANCED = "balanced"
+MAX_WEIGHT = 1e9
 
 
 def class_weights(choice: str, labels: Sequence[int], num_classes: int) -> torch.Tensor | None:
@@ -42,15 +44,21 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
 def read_class_weights(path: Path, num_classes: int) -> torch.Tensor:
     """Weights (K,) from a file of one number a line, in the order of the labels.
 
-    Raises ConfigError for a line that is no number from 0 on, another number of lines than K, and nothing but zeros;
-    IndexFileError for a file that cannot be read.
+    Raises:
+        ConfigError: For an unreadable file, a line that is no number from 0, another number of lines than K, and only
+            zeros.
     """
-    lines = read_lines(path, "MODEL.CLASS_WEIGHTS is empty, balanced, or a file of one weight a line")
+    try:
+        lines = read_lines(path, "give a file of one weight per line, balanced, or nothing")
+    except IndexFileError as error:
+        raise ConfigError(f"MODEL.CLASS_WEIGHTS: {error}") from None
     if len(lines) != num_classes:
-        raise ConfigError(f"MODEL.CLASS_WEIGHTS {path} holds {len(lines)} weights, MODEL.NUM_CLASSES is {num_classes}")
+        raise ConfigError(
+            f"MODEL.CLASS_WEIGHTS: {plain(path)} has {len(lines)} weights, but MODEL.NUM_CLASSES is {num_classes}"
+        )
     weights = [_weight(path, number, line) for number, line in lines]
     if not any(weights):
-        raise ConfigError(f"MODEL.CLASS_WEIGHTS {path} holds nothing but zeros")
+        raise ConfigError(f"MODEL.CLASS_WEIGHTS: {plain(path)} has only zeros. Give one class a weight above 0")
     return torch.tensor(weights)
 
 
@@ -59,6 +67,8 @@ def _weight(path: Path, number: int, line: str) -> float:
         weight = float(line)
     except ValueError:
         weight = math.nan
-    if not 0 <= weight < math.inf:
-        raise ConfigError(f"MODEL.CLASS_WEIGHTS {path} line {number}: {line!r} is not a number from 0 on")
+    if not 0 <= weight <= MAX_WEIGHT:
+        raise ConfigError(
+            f"MODEL.CLASS_WEIGHTS: {plain(path)} line {number}: {quoted(line)} is not a number from 0 to {MAX_WEIGHT:g}"
+        )
     return weight

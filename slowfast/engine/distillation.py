@@ -5,6 +5,7 @@ N clips of this process, K classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.config.load import load_config
-from slowfast.config.nearest import nearest_file
+from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.errors import CheckpointError, ConfigError, UserError
@@ -23,6 +24,7 @@ from slowfast.models.linear import pack_linears
 from slowfast.models.published import read_weights
 from slowfast.models.weights import load_weights
 from slowfast.runtime.logging import get_logger
+from slowfast.utils.quote import plain
 
 
 def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
@@ -140,8 +142,8 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
         raise ConfigError(f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: {error}") from error
     if teacher_cfg.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
         raise ConfigError(
-            f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES is {teacher_cfg.MODEL.NUM_CLASSES}, the "
-            f"student's is {cfg.MODEL.NUM_CLASSES}: a teacher must know the same classes"
+            f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES ({teacher_cfg.MODEL.NUM_CLASSES}) must "
+            f"equal the student's ({cfg.MODEL.NUM_CLASSES})"
         )
     return teacher_cfg
 
@@ -159,9 +161,9 @@ def _check_file(key: str, name: str, what: str) -> None:
         raise ConfigError(
             f"DISTILL.{key} is empty, but DISTILL.ENABLE is True. Set it to {what}, or set DISTILL.ENABLE False"
         )
-    if not Path(name).is_file():
-        near = nearest_file(Path(name))
-        raise ConfigError(f"DISTILL.{key}: {name} is not a file." + (f" Did you mean {near}?" if near else ""))
+    if not os.path.isfile(name):
+        wrong = "is not a regular file" if os.path.exists(name) else "does not exist"
+        raise ConfigError(f"DISTILL.{key}: {plain(name)} {wrong}.{did_you_mean(nearest_file(Path(name)))}")
 
 
 def check_teacher(cfg: ConfigNode) -> None:
@@ -169,7 +171,7 @@ def check_teacher(cfg: ConfigNode) -> None:
     gives, side = dataset_spec(cfg, TRAIN).gives, cfg.DATA.TRAIN_CROP_SIZE
     if gives == EVENTS:
         raise ConfigError(
-            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events: set it False"
+            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events. Set it False"
         )
     teacher_cfg = load_teacher_config(cfg)
     frames = (cfg.DATA.NUM_FRAMES,) if gives == CLIPS else ()

@@ -1,4 +1,4 @@
-"""The optimizer, and which parameters are spared weight decay."""
+"""Optimizers and their parameter groups."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from typing import Any
 import torch
 from torch import nn
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import did_you_mean, nearest_name, unknown_value
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import plain
 
 
 def is_named(parameter: str, name: str) -> bool:
-    """Whether a parameter's name is `name`, ends with it after a dot, or fits it as a pattern with * or ?."""
+    """Return whether a parameter's name is `name`, ends with it after a dot, or matches it as a pattern with * or ?."""
     return parameter == name or parameter.endswith(f".{name}") or fnmatchcase(parameter, name)
 
 
 def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
-    """Raise ConfigError for a name of SOLVER.NO_WD_PARAMS that no parameter has."""
+    """Raise ConfigError for a name of SOLVER.NO_WD_PARAMS that matches no parameter."""
     parameters = [parameter for parameter, _ in model.named_parameters()]
     for name in names:
         if not any(is_named(parameter, name) for parameter in parameters):
-            near = nearest_name(name, parameters)
-            raise ConfigError(
-                f"SOLVER.NO_WD_PARAMS: {type(model).__name__} has no parameter {name}; the nearest is {near}"
-            )
+            near = did_you_mean(nearest_name(name, parameters))
+            raise ConfigError(f"SOLVER.NO_WD_PARAMS: {type(model).__name__} has no parameter {plain(name)}.{near}")
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, norm_decay: float, spare_1d: bool, spare: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by the rule of their weight decay: none of those in `spare`, batch norm's, the rest.
+    """Group the trainable parameters by weight decay: none for those in `spare`, batch norm's, the rest.
 
-    Groups do not depend on the values, so that a checkpoint of other ones can be gone on with.
-    spare_1d: none of parameters of one dimension, and of those that the network's `NO_DECAY` names.
+    Groups do not depend on the values of weight decay, so that a run can resume with other ones.
+
+    Args:
+        model: The model.
+        weight_decay: Weight decay of most parameters.
+        norm_decay: Weight decay of batch-norm parameters.
+        spare_1d: No weight decay for parameters of one dimension and for those that the model's `NO_DECAY` names.
+        spare: Names of further parameters without weight decay.
     """
     if spare_1d:
         spare = (*spare, *getattr(model, "NO_DECAY", ()))
@@ -68,7 +73,7 @@ def _sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer
         lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         dampening=solver.DAMPENING,
-        nesterov=solver.NESTEROV,
+        nesterov=solver.NESTEROV and solver.MOMENTUM > 0,  # without momentum both forms are the same
         fused=True,
     )
 
@@ -89,10 +94,10 @@ OPTIMIZERS: dict[str, Callable[[ConfigNode, list[dict[str, Any]]], torch.optim.O
 
 
 def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that SOLVER describes; ConfigError for an unknown method or parameter."""
+    """Build the optimizer that SOLVER describes; ConfigError for an unknown method or parameter."""
     solver = cfg.SOLVER
     if solver.OPTIMIZING_METHOD not in OPTIMIZERS:
-        raise ConfigError(f"SOLVER.OPTIMIZING_METHOD {solver.OPTIMIZING_METHOD!r} is none of {', '.join(OPTIMIZERS)}")
+        raise ConfigError(unknown_value("SOLVER.OPTIMIZING_METHOD", solver.OPTIMIZING_METHOD, OPTIMIZERS))
     check_no_decay(model, solver.NO_WD_PARAMS)
     groups = parameter_groups(
         model, solver.WEIGHT_DECAY, cfg.BN.WEIGHT_DECAY, solver.ZERO_WD_1D_PARAM, solver.NO_WD_PARAMS

@@ -67,6 +67,8 @@ def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
     if not world.is_main:
         return
     write_whole(output / "config.yaml", cfg.dump())
+    for warning in cfg.merge_warnings:
+        get_logger().warning(warning)
     where = (
         torch.cuda.get_device_name(world.device)
         if world.device.type == "cuda"

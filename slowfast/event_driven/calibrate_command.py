@@ -20,6 +20,9 @@ from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import join
 from slowfast.runtime.logging import messages_on_screen
 from slowfast.runtime.unfinished import write_whole
+from slowfast.utils.option_types import number
+from slowfast.utils.output import check_output_file
+from slowfast.utils.quote import plain
 
 EXAMPLE = "python tools/calibrate_events.py --cfg configs/ImageNet/EVMLP.yaml videos --top1 0.99"
 DESCRIPTION = f"""\
@@ -41,8 +44,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     parser = CommandParser("calibrate_events.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("videos", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to calibrate on")
     goal = parser.add_mutually_exclusive_group()
-    goal.add_argument("--top1", type=float, metavar="SHARE", help="frames with the same best class (default 0.99)")
-    goal.add_argument("--logit-error", type=float, metavar="E", help="mean |difference| / largest |logit|")
+    goal.add_argument(
+        "--top1", type=number(0, 1), metavar="SHARE", help="frames with the same best class (default 0.99)"
+    )
+    goal.add_argument("--logit-error", type=number(0, 1e6), metavar="E", help="mean |difference| / largest |logit|")
     parser.add_argument("--out", type=Path, metavar="FILE", help="config to write (OUTPUT_DIR/calibrated.yaml)")
     return parse_tool_line(parser, arguments)
 
@@ -58,11 +63,9 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     check_network(cfg)
     if cfg.MODEL.FRAMEWISE:
         raise UserError("calibration goes over videos frame by frame: leave MODEL.FRAMEWISE empty")
-    if out.absolute() == Path(chosen.cfg).absolute() or out.is_dir():
-        raise UserError(f"--out {out}: choose another file; the new config builds on the one of --cfg")
-    there = next(folder for folder in out.absolute().parents if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"--out {out}: {there} is no folder that can be written to")
+    check_output_file(out, "--out")
+    if os.path.realpath(out) == os.path.realpath(chosen.cfg):
+        raise UserError(f"--out {plain(out)} is the file of --cfg, which the new config builds on. Choose another file")
     sources = find_files(chosen.videos, cfg.DATA.DECODING_THREADS)
     calibration = Calibration(cfg, join(cfg.NUM_GPUS).device, sources)
     frames = sum(map(len, calibration.videos))
@@ -75,13 +78,8 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
 
 def _goal(chosen: argparse.Namespace) -> Goal:
     if chosen.logit_error is not None:
-        if not chosen.logit_error >= 0:
-            raise UserError(f"--logit-error {chosen.logit_error:g}: must be at least 0, such as 0.05")
         return Goal(logit_error=chosen.logit_error)
-    top1 = 0.99 if chosen.top1 is None else chosen.top1
-    if not 0 <= top1 <= 1:
-        raise UserError(f"--top1 {top1:g}: must be a share from 0 to 1, such as 0.99")
-    return Goal(top1=top1)
+    return Goal(top1=0.99 if chosen.top1 is None else chosen.top1)
 
 
 def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-from slowfast.config.nearest import nearest_file
+from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.utils.quote import plain
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
@@ -27,7 +29,7 @@ def settings_on_videos(cfg: ConfigNode) -> list[Any]:
 
 def is_camera(place: str) -> bool:
     """Whether DATA.PATH_PREFIX is the number of a camera, and no file or folder of that name."""
-    return place.isdecimal() and not Path(place).exists()
+    return place.isdecimal() and not os.path.exists(place)
 
 
 def is_address(place: str) -> bool:
@@ -42,17 +44,17 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
         return
     if world_size > 1:
         raise ConfigError(
-            "EVENT.ENABLE: event-driven inference on videos works in one process; start it without torchrun"
+            "EVENT.ENABLE: event-driven inference on videos runs in one process. Start it without torchrun"
         )
     place = cfg.DATA.PATH_PREFIX
     if not place:
         raise ConfigError(
-            "EVENT.ENABLE: DATA.PATH_PREFIX is empty; set it to a folder of videos, a file, the number of a camera, "
+            "EVENT.ENABLE: DATA.PATH_PREFIX is empty. Set it to a folder of videos, a file, the number of a camera, "
             "the address of a stream, or a .txt file that lists such"
         )
-    if not (is_camera(place) or is_address(place) or Path(place).exists()):
+    if not (is_camera(place) or is_address(place) or os.path.exists(place)):
         near = nearest_file(Path(place))
-        raise ConfigError(f"DATA.PATH_PREFIX {place} does not exist" + (f"; did you mean {near}?" if near else ""))
+        raise ConfigError(f"DATA.PATH_PREFIX: {plain(place)} does not exist.{did_you_mean(near)}".removesuffix("."))
 
 
 def check_network(cfg: ConfigNode) -> None:

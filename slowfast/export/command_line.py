@@ -13,13 +13,13 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import parse_tool_line
 from slowfast.engine.test import network_to_test
-from slowfast.errors import UserError
 from slowfast.export.graph import ExportDiffers, Graph, Run, check, export_graph, largest_difference, save_graph
 from slowfast.export.onnx_file import require_onnx, save_onnx
 from slowfast.models.inputs import input_shape
 from slowfast.runtime.command import FAILED, CommandParser, exit_status
 from slowfast.runtime.logging import messages_on_screen
 from slowfast.runtime.unfinished import written_whole
+from slowfast.utils.output import check_output_file
 
 EXAMPLE = "python tools/export.py --cfg configs/ImageNet/EAT_TI.yaml --out net.onnx TEST.CHECKPOINT_FILE_PATH w.pth"
 DESCRIPTION = f"""\
@@ -80,9 +80,6 @@ def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, fl
 
 
 def _check_target(out: Path) -> None:
-    if out.suffix not in WRITERS:
-        raise UserError(f"--out {out}: the name must end in {' or '.join(WRITERS)}")
-    if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name a file")
+    check_output_file(out, "--out", tuple(WRITERS))
     if out.suffix == ".onnx":
         require_onnx()

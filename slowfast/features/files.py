@@ -12,16 +12,14 @@ import numpy as np
 from slowfast.errors import UserError
 from slowfast.features.extract import Features
 from slowfast.runtime.unfinished import written_whole
+from slowfast.utils.output import check_output_file
 
 NPZ, PARQUET = ".npz", ".parquet"
 
 
 def check_target(path: Path) -> None:
     """Raise UserError, before anything is computed, where the features could not be written to that file."""
-    if path.suffix not in (NPZ, PARQUET):
-        raise UserError(f"--out {path}: the name must end in {NPZ} or {PARQUET}")
-    if path.is_dir():
-        raise UserError(f"--out {path} is a folder; name a file")
+    check_output_file(path, "--out", (NPZ, PARQUET))
     if path.suffix == PARQUET:
         _pyarrow()
 

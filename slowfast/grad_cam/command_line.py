@@ -10,7 +10,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import did_you_mean, nearest_name
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import parse_tool_line
 from slowfast.datasets.build import TEST, views_of_records
@@ -28,6 +28,7 @@ from slowfast.report.plotting import PlotsUnavailable, new_figure
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import join
 from slowfast.runtime.logging import get_logger, messages_on_screen
+from slowfast.utils.quote import plain
 
 EXAMPLE = "python tools/grad_cam.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH w.pyth"
 DESCRIPTION = f"""\
@@ -139,14 +140,14 @@ def _note(heat: Heat) -> str:
 
 
 def _label_of(word: str, names: Sequence[str]) -> int:
-    """The class of a name or number. Raises UserError with the nearest."""
+    """Return the class of a name or number; UserError for neither."""
     if word in names:
         return list(names).index(word)
-    if word.isdecimal() and int(word) < len(names):
+    if word.isdecimal() and len(word) < 10 and int(word) < len(names):
         return int(word)
-    near = nearest_name(word, names)
+    near = did_you_mean(nearest_name(word, names))
     raise UserError(
-        f"--class {word}: there is no such class; the nearest is {near}, numbers go from 0 to {len(names) - 1}"
+        f"--class: unknown class {plain(word)}.{near} Give a class name or a number from 0 to {len(names) - 1}"
     )
 
 

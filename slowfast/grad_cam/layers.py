@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import did_you_mean, nearest_name
 from slowfast.errors import UserError
+from slowfast.utils.quote import plain
 
 USUAL_SIDE = 4  # a map of fewer places a side shows too little to be taken unasked
 
@@ -108,11 +109,11 @@ def usual_layer(layers: Sequence[MapLayer]) -> MapLayer:
 
 
 def find_layer(layers: Sequence[MapLayer], name: str) -> MapLayer:
-    """The layer of that name. Raises UserError with the nearest one."""
+    """Return the layer of that name; UserError where there is none."""
     names = [layer.name for layer in layers]
     if name not in names:
         raise UserError(
-            f"--layer {name}: no layer with a map has that name; the nearest is {nearest_name(name, names)}, "
-            "--list-layers names all"
+            f"--layer: no layer {plain(name)} with a feature map.{did_you_mean(nearest_name(name, names))} "
+            "--list-layers prints all names"
         )
     return layers[names.index(name)]

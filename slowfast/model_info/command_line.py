@@ -10,28 +10,29 @@ from tabulate import tabulate
 
 from slowfast.errors import UserError
 from slowfast.model_info.rows import COLUMNS, ModelRow, describe_all, grouped_cells, markdown_table, published_settings
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.unfinished import write_whole
+from slowfast.utils.output import check_output_file
+from slowfast.utils.quote import plain
+from slowfast.utils.text_file import MIB, UnreadableTextError, read_text_file
 
+MAX_BYTES = 16 * MIB
 BEGIN, END = "<!-- begin: tools/model_info.py -->", "<!-- end: tools/model_info.py -->"
-DESCRIPTION = """\
+EXAMPLE = "python tools/model_info.py --cfg configs/K400/K400_MLP_S16x4.yaml"
+USAGE = "%(prog)s [--cfg FILE ...] [--markdown] [--check FILE | --write FILE]"
+DESCRIPTION = f"""\
 Print a table of the published settings under configs/: parameters and multiply-adds, counted here without computing
 anything; the input; the published accuracy; where the weights are, their licence, and what was verified here.
 
   python tools/model_info.py
-  python tools/model_info.py --cfg configs/K400/K400_MLP_S16x4.yaml
+  {EXAMPLE}
   python tools/model_info.py --write README.md     puts the table between the two marker comments
 """
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="model_info.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("model_info.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("--cfg", type=Path, nargs="+", metavar="FILE", help="some settings (default: all published)")
     parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
     goal = parser.add_mutually_exclusive_group()
@@ -41,17 +42,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print, check or write the table; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: _run(chosen))
+    """Print, check or write the table and return the exit status: 0 done, 2 user error."""
+    return exit_status(lambda: _run(parse(arguments)))
 
 
 def _run(chosen: argparse.Namespace) -> None:
     file = chosen.check or chosen.write
     if file is not None and chosen.cfg is not None:
-        raise UserError("--check and --write are for the whole table: leave --cfg out")
+        raise UserError("--check and --write are for the whole table. Remove --cfg")
     if file is not None:
         held_table(file)  # before the counting
+    if chosen.write is not None:
+        check_output_file(chosen.write, "--write")
     rows = describe_all(chosen.cfg or published_settings())
     if chosen.check is not None:
         check_file(chosen.check, rows)
@@ -78,11 +80,11 @@ def check_file(file: Path, rows: Sequence[ModelRow]) -> None:
 def held_table(file: Path) -> str:
     """What stands between the marker comments of a file; UserError where they are missing."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        text = read_text_file(file, MAX_BYTES)
+    except UnreadableTextError as error:
+        raise UserError(f"{plain(file)} {error}. Give a Markdown file such as README.md") from None
     start, found, rest = text.partition(f"{BEGIN}\n")
     table, end, _ = rest.partition(f"\n{END}")
     if not found or not end:
-        raise UserError(f"{file} needs the lines {BEGIN} and {END}, with the table between them")
+        raise UserError(f"{plain(file)} has no lines {BEGIN} and {END}. Add them; the table goes between them")
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
@@ -32,13 +32,10 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def build_model(cfg: ConfigNode) -> nn.Module:
-    """The network of the config with random weights, on the CPU. Raises ConfigError for an unknown name."""
+    """Build the model of the config with random weights, on the CPU. Raises ConfigError for an unknown name."""
     name = cfg.MODEL.MODEL_NAME
     if name not in MODELS:
-        raise ConfigError(
-            f"MODEL.MODEL_NAME {name} is not registered; did you mean {nearest_name(name, MODELS)}? "
-            f"There are {', '.join(sorted(MODELS))}"
-        )
+        raise ConfigError(unknown_value("MODEL.MODEL_NAME", name, sorted(MODELS)))
     from_config = getattr(MODELS[name], "from_config")  # noqa: B009 - nn.Module declares no such attribute
     model: nn.Module = from_config(cfg)
     return FramewiseVideo(model, cfg.MODEL.FRAMEWISE) if cfg.MODEL.FRAMEWISE else model

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import unknown_value
 from slowfast.errors import ConfigError
 from slowfast.models.neighbour_sums import Neighbours, neighbour_sums
 
@@ -236,14 +236,14 @@ WITH_NEIGHBOURS: dict[str, type[Neighbour1dNaive] | type[Neighbour1dNaive2d] | t
 
 
 def build_embedding(name: str, grid: Grid, width: int) -> EventEmbedding:
-    """The embedding of a published name, such as neighbor1d-naive2d-2-1; ConfigError for any other."""
+    """Build the embedding of a published name, such as neighbor1d-naive2d-2-1; ConfigError for any other."""
     if name in PLAIN:
         return PLAIN[name](grid, width)
-    match = re.fullmatch(r"(.+)-(\d+)-(\d+)", name)
-    if match is None or match[1] not in WITH_NEIGHBOURS or int(match[3]) < 1:
+    match = re.fullmatch(r"(.+)-([0-9]{1,2})-([1-9][0-9]{0,3})", name)
+    if match is None or match[1] not in WITH_NEIGHBOURS:
         forms = [*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBOURS)]
         raise ConfigError(
-            f"EVENT2VEC.EMBED: there is no {name!r}; the nearest is {nearest_name(name, forms)} "
-            f"(of {', '.join(forms)}; n: neighbours on each side, k: their distance, such as neighbor1d-naive2d-2-1)"
+            f"{unknown_value('EVENT2VEC.EMBED', name, forms)} (n: neighbors on each side, at most 99; k: their "
+            "distance, such as neighbor1d-naive2d-2-1)"
         )
     return WITH_NEIGHBOURS[match[1]](grid, width, int(match[2]), int(match[3]))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slowfast.config.nearest import nearest_file
+from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, DatasetSpec, dataset_spec
 from slowfast.datasets.decode.image import IMAGE_SUFFIXES
@@ -114,8 +114,7 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
         if path.is_dir():
             _look_in(path, wanted, found)
         elif not path.exists():
-            near = nearest_file(path)
-            found.refuse(path, "there is no such file" + (f"; did you mean {near}?" if near else ""))
+            found.refuse(path, f"does not exist.{did_you_mean(nearest_file(path))}".removesuffix("."))
         else:
             _take([path], path, wanted, found)
     return found

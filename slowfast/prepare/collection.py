@@ -9,6 +9,9 @@ from pathlib import Path
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import UserError
+from slowfast.runtime.unfinished import part_owner
+from slowfast.utils.output import check_output_folder
+from slowfast.utils.quote import plain as plain_text
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,16 @@ class Job:
 
 def check_folders(source: Path, target: Path) -> None:
     """Raise UserError unless `source` is a folder and `target` may be one apart from it."""
-    if not source.is_dir():
-        raise UserError(f"{source} is not a folder")
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file, not a folder; choose another one to write to")
+    if not os.path.isdir(source):
+        wrong = "is not a directory" if os.path.exists(source) else "does not exist"
+        raise UserError(f"SOURCE {plain_text(source)} {wrong}. Give the folder of the files to read")
+    check_output_folder(target, "TARGET")
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
-        raise UserError(f"{target} and {source} lie in one another; choose a folder to write to outside of the source")
+        raise UserError(
+            f"TARGET {plain_text(target)} and SOURCE {plain_text(source)} contain one another. Choose a target "
+            "outside of the source"
+        )
 
 
 def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[Job]:

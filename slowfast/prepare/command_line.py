@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.prepare.run import FAILED_FILE, prepare
-from slowfast.prepare.settings import PrepareSettings
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.prepare.settings import PRESETS, PrepareSettings
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.utils.option_types import number_or, whole_number, workers
 
+INTERRUPTED = "Interrupted. Run the same command to continue"
+EXAMPLE = "python tools/prepare_videos.py kinetics/ kinetics_256/ --index kinetics/train.csv kinetics/val.csv"
+USAGE = "%(prog)s SOURCE TARGET [--short-side PIXELS] [--fps N] [--index CSV ...] [options]"
 DESCRIPTION = f"""\
 Re-encode a folder of videos, and the folders in it, so that training clips are read from it fast: H.264 in .mp4,
 small, with frequent key frames and frames that need no decoding when they are not wanted. The source is not touched.
 
-  python tools/prepare_videos.py kinetics/ kinetics_256/ --index kinetics/train.csv kinetics/val.csv
+  {EXAMPLE}
 
 Stopped in the middle, run it again: what is done is kept. Videos that cannot be read are left out and listed, with the
 reason, in {FAILED_FILE}. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA_DIR set to the new folder.
@@ -24,35 +28,34 @@ reason, in {FAILED_FILE}. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values."""
+    """Parse the command line; UserError for one that cannot be parsed."""
     usual = PrepareSettings()
-    parser = argparse.ArgumentParser(
-        prog="prepare_videos.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("prepare_videos.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     parser.add_argument(
         "--short-side",
-        type=int,
+        type=whole_number(16, 4320),
         default=usual.short_side,
         metavar="PIXELS",
         help="never enlarged (default %(default)s)",
     )
     parser.add_argument(
         "--keyframe-interval",
-        type=int,
+        type=whole_number(1, 1000),
         default=usual.keyframe_interval,
         metavar="FRAMES",
         help="smaller is faster to read and larger on disk (default %(default)s)",
     )
-    parser.add_argument("--crf", type=int, default=usual.crf, help="quality, lower is finer (default %(default)s)")
-    parser.add_argument("--preset", default=usual.preset, help="of x264: faster ones make larger files (%(default)s)")
-    parser.add_argument("--fps", type=_rate, default=None, help="most frames a second, or keep (default keep)")
     parser.add_argument(
-        "--workers", type=int, default=usable_cores(), help="processes (default: one a core, %(default)s)"
+        "--crf", type=whole_number(0, 51), default=usual.crf, help="quality, lower is finer (default %(default)s)"
+    )
+    parser.add_argument(
+        "--preset", choices=PRESETS, default=usual.preset, help="of x264: faster ones make larger files (%(default)s)"
+    )
+    parser.add_argument("--fps", type=number_or("keep", 0.1, 1000), help="most frames/s, or keep (default keep)")
+    parser.add_argument(
+        "--workers", type=workers, default=usable_cores(), help="processes (default: one per core, %(default)s)"
     )
     parser.add_argument(
         "--index", type=Path, nargs="+", default=[], metavar="CSV", help="index files to rewrite for the new folder"
@@ -61,19 +64,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _rate(text: str) -> float | None:
-    return None if text == "keep" else float(text)
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Prepare; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
+    """Prepare and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(lambda: _prepare(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(
+            lambda: _prepare(parse(arguments)), interrupted="interrupted. Run the same command to continue"
+        )
 
 
 def _prepare(chosen: argparse.Namespace) -> None:
-    check_workers(chosen.workers)
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
     print(summary.table())

@@ -6,19 +6,22 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.errors import UserError
 from slowfast.prepare.convert_events import convert_recordings
 from slowfast.prepare.cut_events import CutSettings
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.utils.option_types import number, whole_number, workers
 
-DESCRIPTION = """\
+INTERRUPTED = "Interrupted. Run the same command to continue"
+EXAMPLE = "python tools/convert_events.py asldvs_mat/ asldvs/"
+USAGE = "%(prog)s SOURCE TARGET [--window-time US | --window-events N] [--workers N]"
+DESCRIPTION = f"""\
 Convert all recordings of a folder, and of the folders in it, to .npz files with x, y, t (microseconds) and p:
 AEDAT 3.1 and 4.0 (.aedat, .aedat4), Prophesee .dat and .raw (EVT 2.0, 2.1, 3.0), ASL-DVS .mat, turned upright.
 .mat and compressed .aedat4 files need the events extra.
 
-  python tools/convert_events.py asldvs_mat/ asldvs/
+  {EXAMPLE}
   python tools/convert_events.py DvsGesture/ dvsgesture/
   python tools/convert_events.py my_recordings/ my_events/ --window-time 500000
 
@@ -30,33 +33,28 @@ run it again: recordings that were converted are kept. For other settings take a
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="convert_events.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("convert_events.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("source", type=Path, help="folder of recordings")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
-    parser.add_argument("--window-time", type=float, metavar="US", help="cut into windows, microseconds")
-    parser.add_argument("--window-events", type=int, metavar="N", help="cut into windows of N events")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
+    window = parser.add_mutually_exclusive_group()
+    time, events = "cut into windows of this many microseconds", "cut into windows of N events"
+    window.add_argument("--window-time", type=number(1, 1e15), default=0.0, metavar="US", help=time)
+    window.add_argument("--window-events", type=whole_number(1, 10**12), default=0, metavar="N", help=events)
+    parser.add_argument("--workers", type=workers, default=usable_cores(), help="processes (default: one per core)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
+    """Convert and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(lambda: _convert(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(
+            lambda: _convert(parse(arguments)), interrupted="interrupted. Run the same command to continue"
+        )
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    check_workers(chosen.workers)
-    if 0 in (chosen.window_time, chosen.window_events):
-        raise UserError("--window-time and --window-events: above 0; without them recordings stay whole")
-    settings = CutSettings(chosen.window_time or 0.0, chosen.window_events or 0)
+    settings = CutSettings(chosen.window_time, chosen.window_events)
     result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
     for what, recordings in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(recordings.items()):

@@ -8,15 +8,19 @@ from dataclasses import fields
 from pathlib import Path
 
 from slowfast.prepare.events import EventSettings, videos_to_events
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.utils.option_types import number, whole_number, workers
 
-DESCRIPTION = """\
+INTERRUPTED = "Interrupted. Run the same command to continue"
+EXAMPLE = "python tools/video_to_events.py my_videos/ my_events/ --height 128 --width 128"
+USAGE = "%(prog)s SOURCE TARGET [--height H] [--width W] [options]"
+DESCRIPTION = f"""\
 Write what an event camera would have seen of all videos of a folder, and of the folders in it: a/b.mp4 becomes a/b.npz
 with x, y, t (microseconds) and p, by the change of each pixel's log intensity. The source is not touched.
 
-  python tools/video_to_events.py my_videos/ my_events/ --height 128 --width 128
+  {EXAMPLE}
   python tools/run_net.py --cfg configs/Demo/EVENTS_EVENT2VEC.yaml DATA.PATH_TO_DATA_DIR my_events \
     DVS.SENSOR_SIZE [128,128] ...
 
@@ -36,33 +40,29 @@ HELP = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values."""
+    """Parse the command line; UserError for one that cannot be parsed."""
     usual = EventSettings()
-    parser = argparse.ArgumentParser(
-        prog="video_to_events.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("video_to_events.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     for name, text in HELP.items():
         value = getattr(usual, name)
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(value), default=value, help=f"{text} (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes (default: one a core)")
+        kind = whole_number(0, 2**63 - 1) if isinstance(value, int) else number(0, 1e9)  # EventSettings has the ranges
+        parser.add_argument(option, type=kind, default=value, help=f"{text} (default %(default)s)")
+    parser.add_argument("--workers", type=workers, default=usable_cores(), help="processes (default: one per core)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
+    """Convert and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(lambda: _convert(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(
+            lambda: _convert(parse(arguments)), interrupted="interrupted. Run the same command to continue"
+        )
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    check_workers(chosen.workers)
     settings = EventSettings(**{field.name: getattr(chosen, field.name) for field in fields(EventSettings)})
     result = videos_to_events(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):

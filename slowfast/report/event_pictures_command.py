@@ -13,14 +13,18 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import whole
 from slowfast.errors import DataError, UserError
 from slowfast.report.event_pictures import draw_events
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.utils.option_types import number, whole_number
+from slowfast.utils.output import check_output_file
 
 LARGEST_SIDE = 10_000  # pixels of a sensor that is as far as there are events
 
-DESCRIPTION = """\
-Draw an event recording (.npz or .npy with x, y, t, p): as a film of accumulated events, or as points in x, y and time.
+EXAMPLE = "python tools/draw_events.py recording.npz events.mp4 --slower 4"
+USAGE = "%(prog)s RECORDING TARGET [--height H] [--width W] [--fps N] [--slower FACTOR] [--time-unit SECONDS]"
+DESCRIPTION = f"""\
+Draw an event recording (.npz or .npy with x, y, t, p) as a video of accumulated events, or as points in x, y and time.
 
-  python tools/draw_events.py recording.npz events.mp4 --slower 4
+  {EXAMPLE}
   python tools/draw_events.py recording.npz points.png
 
 Red pixels grew brighter, blue ones darker.
@@ -28,41 +32,40 @@ Red pixels grew brighter, blue ones darker.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="draw_events.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("draw_events.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("recording", type=Path, help=".npz or .npy file")
     parser.add_argument("target", type=Path, help=".gif, .mp4 or .png (needs the plots extra)")
-    parser.add_argument("--height", type=int, help="of the sensor (default: as far as there are events)")
-    parser.add_argument("--width", type=int, help="of the sensor (default: as far as there are events)")
-    parser.add_argument("--fps", type=int, default=20, help="frames a second of a film (default %(default)s)")
-    parser.add_argument("--slower", type=float, default=1.0, help="than the events came (default %(default)s)")
-    parser.add_argument("--time-unit", type=float, default=1e-6, help="seconds of one unit of t (default %(default)s)")
+    parser.add_argument(
+        "--height", type=whole_number(1, LARGEST_SIDE), help="of the sensor (default: as far as there are events)"
+    )
+    parser.add_argument(
+        "--width", type=whole_number(1, LARGEST_SIDE), help="of the sensor (default: as far as there are events)"
+    )
+    parser.add_argument(
+        "--fps", type=whole_number(1, 1000), default=20, help="frames/s of a video (default %(default)s)"
+    )
+    parser.add_argument("--slower", type=number(1e-6, 1e9), default=1.0, help="slow-down factor (default %(default)s)")
+    unit = "seconds per unit of t (default %(default)s)"
+    parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, help=unit)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: _draw(chosen))
+    """Draw and return the exit status: 0 done, 2 user error."""
+    return exit_status(lambda: _draw(parse(arguments)))
 
 
 def _side(places: np.ndarray, option: str) -> int:
     """As far as there are events."""
     last = float(np.max(places, initial=0))
     if not last < LARGEST_SIDE:  # nor NaN
-        raise UserError(f"an event is at {last:g}, which is no pixel: give --{option}")
+        raise UserError(f"an event is at {last:g}, outside of any sensor. Give --{option}")
     return int(last) + 1
 
 
 def _draw(chosen: argparse.Namespace) -> None:
-    for name in ("fps", "slower", "time_unit"):
-        if getattr(chosen, name) <= 0:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(chosen, name)}: must be above 0")
+    check_output_file(chosen.target, "TARGET", (".gif", ".mp4", ".png"))
     try:
         raw = Recording(chosen.recording).take(slice(None))
         sensor = (chosen.height or _side(raw["y"], "height"), chosen.width or _side(raw["x"], "width"))

@@ -15,6 +15,7 @@ from slowfast.config.setting import TEXT_LISTS
 from slowfast.errors import ConfigError
 
 DEFAULTS = dict(get_cfg().keys_by_path())
+INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 
@@ -24,9 +25,9 @@ def values_for(key: str) -> st.SearchStrategy[object]:
     default = DEFAULTS[key]
     if key in TEXT_LISTS:
         return st.lists(st.from_regex(r"[a-z_]+(\.[a-z_*]+)?", fullmatch=True), max_size=5)
-    kinds = {bool: st.booleans(), int: st.integers(), float: NUMBERS, str: TEXT}
+    kinds = {bool: st.booleans(), int: INTEGERS, float: NUMBERS, str: TEXT}
     if isinstance(default, list):
-        return st.lists(kinds[type(default[0])] if default else st.one_of(st.integers(), NUMBERS), max_size=5)
+        return st.lists(kinds[type(default[0])] if default else st.one_of(INTEGERS, NUMBERS), max_size=5)
     return kinds[type(default)]
 
 
@@ -131,9 +132,9 @@ def test_null_is_no_text_and_an_empty_section_is_nothing(tmp_path: Path) -> None
     [
         (("TRIAN.BATCH_SIZE", "4"), ("unknown key TRIAN.BATCH_SIZE", "TRAIN.BATCH_SIZE")),
         (("train.batch_size", "4"), ("TRAIN.BATCH_SIZE",)),
-        (("TEST.ENSEMBLE_VIEWS", "4"), ("TEST.NUM_ENSEMBLE_VIEWS",)),
-        (("TRAIN.NUM_ENSEMBLE_VIEWS", "4"), ("nearest is TEST.NUM_ENSEMBLE_VIEWS",)),
-        (("NUM_CLASSES", "4"), ("nearest is MODEL.NUM_CLASSES",)),
+        (("TEST.ENSEMBLE_VIEWS", "4"), ("Keys of TEST: ENABLE, ", "NUM_ENSEMBLE_VIEWS")),
+        (("TRAIN.NUM_ENSEMBLE_VIEWS", "4"), ("Did you mean TEST.NUM_ENSEMBLE_VIEWS?",)),
+        (("NUM_CLASSES", "4"), ("Did you mean MODEL.NUM_CLASSES?",)),
         (("TRAIN.BATCH_SIZE", "many"), ("TRAIN.BATCH_SIZE", "whole number", "many")),
         (("TRAIN.BATCH_SIZE", "2.5"), ("whole number",)),
         (("TRAIN.BATCH_SIZE", True), ("whole number",)),
@@ -162,10 +163,10 @@ def test_wrong_overrides_say_what_and_what_to_do(overrides: tuple[object, ...], 
 @pytest.mark.parametrize(
     ("text", "line", "parts"),
     [
-        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCHSIZE: 4\n", 3, ("TRAIN.BATCHSIZE", "nearest is TRAIN.BATCH_SIZE")),
+        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCHSIZE: 4\n", 3, ("TRAIN.BATCHSIZE", "Did you mean TRAIN.BATCH_SIZE?")),
         ("TRIAN:\n  BATCH_SIZE: 4\n", 1, ("TRIAN",)),
-        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCH_SIZE: 8\n", 3, ("stands twice",)),
-        ("TRAIN:\n  BATCH_SIZE: 4\nTRAIN:\n  ENABLE: True\n", 3, ("TRAIN stands twice",)),
+        ("TRAIN:\n  BATCH_SIZE: 4\n  BATCH_SIZE: 8\n", 3, ("is set twice",)),
+        ("TRAIN:\n  BATCH_SIZE: 4\nTRAIN:\n  ENABLE: True\n", 3, ("TRAIN is set twice",)),
         ("TRAIN:\n  BATCH_SIZE: four\n", 2, ("whole number", "four")),
         ("TRAIN:\n  BATCH_SIZE: null\n", 2, ("whole number",)),
         ("TRAIN:\n  BATCH_SIZE: {A: 1}\n", 2, ("whole number",)),
@@ -199,10 +200,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     (tmp_path / "control.yaml").write_text("NUM_GPUS: \x07\n", encoding="utf-8")
     for name, part in (
-        ("K400_S1.yaml", "did you mean"),
+        ("K400_S1.yaml", "Did you mean"),
         ("no/such/K400_S16.yaml", "K400_S16.yaml"),
         ("unlike anything.yaml", "does not exist$"),
-        ("", "cannot be read"),
+        ("", "is a directory"),
         ("binary.yaml", "UTF-8"),
         ("control.yaml", "not valid YAML"),
     ):

@@ -6,12 +6,12 @@ by share    class folders alone: the first 80 % of each class's files, by name, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.datasets.dvs.recording import SUFFIXES
 from slowfast.datasets.index.kinetics import read_class_names
+from slowfast.datasets.index.paths import inner_folders, list_folder
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
@@ -34,10 +34,10 @@ def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = 
     folder = next((name for name in _folders_of(split) if (root / name).is_dir()), None)
     if folder is None:
         raise IndexFileError(f"{root} has train/ but no test/: put the class folders of the test recordings there")
-    unknown = [name for name in _class_folders(root / folder) if name not in labels]
+    unknown = [name for name in inner_folders(root / folder) if name not in labels]
     if unknown:
         raise IndexFileError(f"{root / folder / unknown[0]}: there is no such class folder in {root / 'train'}")
-    files = {name: _recordings(root / folder / name) for name in _class_folders(root / folder)}
+    files = {name: _recordings(root / folder / name) for name in inner_folders(root / folder)}
     return _records(root, [(f"{folder}/{name}/{file}", labels[name]) for name in files for file in files[name]])
 
 
@@ -56,7 +56,7 @@ def _labels(root: Path, num_classes: int, order: str) -> dict[str, int]:
     base = root / "train" if (root / "train").is_dir() else root
     if not base.is_dir():
         raise IndexFileError(f"{root} is not a folder; set DATA.PATH_TO_DATA_DIR to the folder of the class folders")
-    folders = _class_folders(base)
+    folders = inner_folders(base)
     if not folders:
         raise IndexFileError(f"{base} holds no class folders; set DATA.PATH_TO_DATA_DIR to the folder that does")
     if len(folders) > num_classes:
@@ -71,15 +71,9 @@ def _labels(root: Path, num_classes: int, order: str) -> dict[str, int]:
     return {name: label for label, name in enumerate(folders)}
 
 
-def _class_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _recordings(folder: Path) -> list[str]:
-    """Names of the recordings in a class folder, sorted."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith("."))
+    """Return the sorted names of the recordings in a class folder."""
+    names = [name for name in list_folder(folder) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
     if not names:
         raise IndexFileError(f"{folder} holds no recordings (files ending in {' '.join(SUFFIXES)}); remove or fill it")
     return names
@@ -87,7 +81,7 @@ def _recordings(folder: Path) -> list[str]:
 
 def _by_share(root: Path, labels: dict[str, int], training: bool) -> list[Record]:
     found: list[tuple[str, int]] = []
-    for name in _class_folders(root):
+    for name in inner_folders(root):
         files = _recordings(root / name)
         first = int(len(files) * TRAIN_SHARE)
         found += [(f"{name}/{file}", labels[name]) for file in (files[:first] if training else files[first:])]

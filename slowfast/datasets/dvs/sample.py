@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from slowfast.config.nearest import nearest_name
+from slowfast.config.nearest import unknown_value
 from slowfast.errors import ConfigError
 
 Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # of n, k and a generator
@@ -60,16 +60,13 @@ CHUNKS = "random_chunk_sample"
 
 
 def get_sampler(name: str) -> Sampler:
-    """The sampler of a published name, such as random_chunk_sample_16; ConfigError for any other."""
+    """Return the sampler of a published name, such as random_chunk_sample_16; ConfigError for any other."""
     if name in SAMPLERS:
         return SAMPLERS[name]
-    match = re.fullmatch(rf"{CHUNKS}_(\d+)", name)
-    if match is None or int(match[1]) < 1:
+    match = re.fullmatch(rf"{CHUNKS}_([1-9][0-9]{{0,8}})", name)
+    if match is None:
         names = [*SAMPLERS, f"{CHUNKS}_n"]
-        raise ConfigError(
-            f"DVS.SAMPLER: there is no {name!r}; the nearest is {nearest_name(name, names)} (of {', '.join(names)}; "
-            "n: events a chunk)"
-        )
+        raise ConfigError(f"{unknown_value('DVS.SAMPLER', name, names)} (n: events per chunk)")
     return functools.partial(random_chunk_sample, chunk=int(match[1]))
 
 

@@ -1,4 +1,4 @@
-"""A folder of class folders of one's own, of videos, folders of frames, or images, to index files with a fixed split.
+"""Index files with a fixed split for a folder of class folders, of videos, folders of frames, or images.
 
 videos              train.csv, val.csv, test.csv (kinetics)
 folders of frames   frames_train_split.txt, frames_validation_split.txt, frames_test_split.txt (sth)
@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,13 @@ from slowfast.datasets.decode.frames import FIRST
 from slowfast.datasets.decode.image import IMAGE_SUFFIXES
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.datasets.index.imagenet import LISTS
-from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE
+from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
+from slowfast.datasets.index.paths import inner_folders, walk_files
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.errors import UserError
 from slowfast.runtime.unfinished import write_whole
+from slowfast.utils.output import make_output_folder
+from slowfast.utils.quote import plain, quoted
 
 FRAME_LISTS = "frames_{}_split.txt"
 SPLITS = ("train", "val", "test")
@@ -34,7 +37,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
 
 @dataclass(frozen=True)
 class Medium:
-    """A video, folder of frames or image: its path from the folder with forward slashes, its class, its frames."""
+    """A video, folder of frames or image: its path from the folder with forward slashes, label and frames."""
 
     name: str
     label: int
@@ -43,7 +46,7 @@ class Medium:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a folder of class folders holds. `template` names the frames of all videos, for frames only."""
+    """Contents of a folder of class folders. `template` names the frames of all videos, for frames only."""
 
     kind: str
     classes: list[str]
@@ -52,69 +55,61 @@ class Collection:
 
 
 def scan(folder: Path, kind: str = "") -> Collection:
-    """All media of a folder of class folders; classes and media are sorted by name.
+    """List all samples of a folder of class folders; classes and samples are sorted by name.
 
-    kind: videos, frames or images; empty: what the folder holds. Raises UserError where that is not clear, where a
-    class has no media, and for folders of frames that are not numbered from 1 without a gap.
+    Args:
+        folder: The folder.
+        kind: videos, frames or images; empty: the kind that the folder contains.
+
+    Raises:
+        UserError: If the kind is not clear, a class has no samples, or frames are not numbered from 1 without a gap.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder of class folders")
-    classes = _inner_folders(folder)
+        raise UserError(f"{plain(folder)} is not a folder of class folders")
+    classes = inner_folders(folder)
     if not classes:
-        raise UserError(f"{folder} holds no class folders; a class's media go in a folder with its name")
+        raise UserError(f"{plain(folder)} contains no class folders. Put the files of a class in a folder of its name")
     kind = kind or _guess_kind(folder, classes)
     media: list[Medium] = []
     templates: dict[str, str] = {}  # how frames are named -> the first folder where they are
     for label, name in enumerate(classes):
         found = _frame_folders(folder, name, templates) if kind == FRAMES else _files(folder, name, kind)
         if not found:
-            raise UserError(f"{folder / name} holds no {kind}; remove the folder or fill it")
+            raise UserError(f"{plain(folder / name)} contains no {kind}. Remove the folder or fill it")
         media += [Medium(path, label, frames) for path, frames in found]
     if len(templates) > 1:
         (one, first), (other, second) = list(templates.items())[:2]
-        raise UserError(f"frames are named in two ways: {one} in {first}, {other} in {second}; rename some of them")
+        raise UserError(
+            f"{plain(folder)}: frames are named in two ways: {plain(one)} in {plain(first)}, {plain(other)} in "
+            f"{plain(second)}. Rename some of them"
+        )
     return Collection(kind, classes, media, next(iter(templates), ""))
 
 
-def _inner_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _guess_kind(folder: Path, classes: Sequence[str]) -> str:
-    """What the class folders hold: videos at any depth, else images beside or in folders."""
-    if any(_names_with(folder / name, VIDEO_SUFFIXES) for name in classes):
-        kinds = {VIDEOS} | ({IMAGES} if any(_names_with(folder / name, IMAGE_SUFFIXES) for name in classes) else set())
+    """Return the kind of the class folders: videos at any depth, else images beside or in folders."""
+    if any(walk_files(folder / name, VIDEO_SUFFIXES) for name in classes):
+        kinds = {VIDEOS} | ({IMAGES} if any(walk_files(folder / name, IMAGE_SUFFIXES) for name in classes) else set())
     else:
-        names = [path for name in classes for path in _names_with(folder / name, IMAGE_SUFFIXES)]
+        names = [path for name in classes for path in walk_files(folder / name, IMAGE_SUFFIXES)]
         kinds = {FRAMES if "/" in path else IMAGES for path in names}
     if len(kinds) != 1:
-        found = " and ".join(sorted(kinds)) or "no media"
-        raise UserError(f"{folder} holds {found}; say which to index with --kind {'|'.join(KINDS)}")
+        found = " and ".join(sorted(kinds)) or "no videos and no images"
+        raise UserError(f"{plain(folder)} contains {found}. Choose what to index with --kind {'|'.join(KINDS)}")
     return kinds.pop()
-
-
-def _names_with(folder: Path, suffixes: frozenset[str]) -> list[str]:
-    """Files with one of the suffixes in a folder and the folders in it, sorted; paths from there, forward slashes."""
-    names = []
-    for inner, _, files in os.walk(folder):
-        place = Path(inner).relative_to(folder)
-        chosen = (file for file in files if Path(file).suffix.lower() in suffixes and not file.startswith("."))
-        names += [(place / file).as_posix() for file in chosen]
-    return sorted(names)
 
 
 def _files(folder: Path, class_name: str, kind: str) -> list[tuple[str, int]]:
     suffixes = VIDEO_SUFFIXES if kind == VIDEOS else IMAGE_SUFFIXES
-    return [(f"{class_name}/{name}", 0) for name in _names_with(folder / class_name, suffixes)]
+    return [(f"{class_name}/{name}", 0) for name in walk_files(folder / class_name, suffixes)]
 
 
 def _frame_folders(folder: Path, class_name: str, templates: dict[str, str]) -> list[tuple[str, int]]:
-    """The folders of frames of a class and how many frames each has; what names them is noted with its first place."""
+    """Return the folders of frames of a class and their numbers of frames; `templates` gets how frames are named."""
     found = []
-    for name in _inner_folders(folder / class_name):
+    for name in inner_folders(folder / class_name):
         path = f"{class_name}/{name}"
-        frames = [file for file in _names_with(folder / path, IMAGE_SUFFIXES) if "/" not in file]
+        frames = [file for file in walk_files(folder / path, IMAGE_SUFFIXES) if "/" not in file]
         template = frame_template(frames, folder / path)
         templates.setdefault(template, path)
         found.append((path, len(frames)))
@@ -122,33 +117,33 @@ def _frame_folders(folder: Path, class_name: str, templates: dict[str, str]) -> 
 
 
 def frame_template(names: Sequence[str], folder: Path) -> str:
-    """How the frames of a folder are named, such as {:05d}.jpg; UserError unless they count from 1 without a gap."""
+    """Return how frames are named, such as {:05d}.jpg; UserError unless they are numbered from 1 without a gap."""
     match = _NUMBERED.fullmatch(min(names)) if names else None
     if match is None:
-        raise UserError(f"{folder} holds no numbered frames such as 00001.jpg")
+        raise UserError(f"{plain(folder)} contains no numbered frames such as 00001.jpg")
     prefix, digits, suffix = match.groups()
     prefix = prefix.replace("{", "{{").replace("}", "}}")
     template = f"{prefix}{{:0{len(digits)}d}}{suffix}"
     if {template.format(FIRST + at) for at in range(len(names))} != set(names):
         raise UserError(
-            f"{folder}: its {len(names)} frames are not numbered from {FIRST} to {len(names)} without a gap; the first "
-            f"is {min(names)}"
+            f"{plain(folder)}: its {len(names)} frames, the first of which is {plain(min(names))}, are not numbered "
+            f"from {FIRST} to {len(names)} without a gap. Rename them"
         )
     return template
 
 
 # ------------------------------------------------------------------ the split
 def usual_shares(media: Sequence[Medium]) -> tuple[float, float]:
-    """Shares for validation and test: 0.1 and 0.2; 0 for what the smallest class is too small to give a medium to."""
+    """Return the shares for validation and test: 0.1 and 0.2, 0 where the smallest class has too few samples."""
     smallest = min(Counter(medium.label for medium in media).values())
     return (0.1 if smallest > 2 else 0.0), (0.2 if smallest > 1 else 0.0)
 
 
 def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[str, list[Medium]]:
-    """The media of each split, in their order; each class gives its share of them, and one at least to training.
+    """Split the samples class by class; at least one of each class is for training.
 
-    A share of 0 means the training media again, for collections too small to be split. A medium's split depends on its
-    name, the seed and the class's other names alone, not on the machine or the order.
+    A share of 0 means the training samples again, for collections too small to be split. A sample's split depends only
+    on its name, the seed and the other names of its class, not on the machine or the order.
     """
     shares = {"val": val, "test": test}
     chosen: dict[str, str] = {}
@@ -172,8 +167,8 @@ def check_names(collection: Collection) -> None:
     for name in [*collection.classes, *(medium.name for medium in collection.media)]:
         if not _can_be_listed(name):
             raise UserError(
-                f"{name!r} cannot stand in an index: names must be UTF-8 text without line breaks, and neither begin "
-                "nor end with a space; rename it"
+                f"{quoted(name)} cannot be listed in an index: names must be UTF-8 text without line breaks, and "
+                "neither begin nor end with a space. Rename it"
             )
 
 
@@ -184,23 +179,27 @@ def _can_be_listed(name: str) -> bool:
 def write_index(
     collection: Collection, parts: dict[str, list[Medium]], out: Path, separator: str, others: dict[str, str]
 ) -> list[Path]:
-    """Write the index files, categories.txt and the texts of others to `out`; a split without media gets no file.
+    """Write the index files, categories.txt and the texts of others to `out`; a split without samples gets no file.
 
-    Gives what was written. Raises UserError, before anything is written, where a file is there already.
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: If a file exists already or cannot be written; before anything is written where possible.
     """
-    lines: dict[str, Callable[[Medium], str]] = {
-        VIDEOS: lambda medium: f"{medium.name}{separator}{medium.label}\n",
-        FRAMES: lambda medium: f"{medium.name} {medium.frames} {medium.label}\n",
-        IMAGES: lambda medium: f"{medium.name}{separator}{medium.label}\n",
-    }
-    line = lines[collection.kind]
+
+    def line(medium: Medium) -> str:
+        if collection.kind == FRAMES:
+            return f"{medium.name} {medium.frames} {medium.label}\n"
+        return format_line(medium.name, separator, medium.label)
+
     texts = {_file_name(collection.kind, part): "".join(map(line, media)) for part, media in parts.items() if media}
     texts[CLASS_NAMES_FILE] = "".join(f"{name}\t{label}\n" for label, name in enumerate(collection.classes))
     texts |= others
     for name in texts:
-        if (out / name).exists():
-            raise UserError(f"{out / name} is there already; remove it or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(out / name):
+            raise UserError(f"{plain(out / name)} already exists. Remove it or choose another --out")
+    make_output_folder(out, "--out")
     for name, text in texts.items():
         write_whole(out / name, text)
     return [out / name for name in texts]

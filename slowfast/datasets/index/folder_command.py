@@ -10,49 +10,57 @@ from pathlib import Path
 from slowfast.datasets.index.folder import FRAMES, KINDS, check_names, scan, split, usual_shares, write_index
 from slowfast.datasets.index.folder_run import RUN_FILE, run_yaml
 from slowfast.errors import UserError
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.utils.option_types import number, whole_number
+from slowfast.utils.output import check_output_folder
+from slowfast.utils.quote import plain, quoted
 
-DESCRIPTION = """\
-Write the index files of a folder of class folders: of videos, of folders of extracted frames, or of images. Which
-medium goes to training, validation or test depends on its name and --seed alone.
+EXAMPLE = "python tools/index_folder.py my_videos --out my_index"
+USAGE = "%(prog)s FOLDER --out FOLDER [--kind KIND] [--cfg FILE] [--val SHARE] [--test SHARE] [options]"
+DESCRIPTION = f"""\
+Write the index files of a folder of class folders: of videos, of folders of extracted frames, or of images. The split
+of a file depends only on its name and --seed.
 
-  python tools/index_folder.py my_videos --out my_index
+  {EXAMPLE}
   python tools/run_net.py --cfg my_index/run.yaml TRAIN.CHECKPOINT_FILE_PATH weights.pyth
 
-run.yaml is a config for training and testing a network on them; KEY VALUE pairs change what it says.
+run.yaml is a config for training and testing a model on them; KEY VALUE pairs override its keys.
 """
 
-SHARE = "where each class has enough, else 0: the training media again"
+SHARE = "where each class has enough, else 0: the training samples again"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="index_folder.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("index_folder.py", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("folder", type=Path, help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for the index files")
-    parser.add_argument("--kind", choices=KINDS, default="", help="what the class folders hold (default: found out)")
-    parser.add_argument("--cfg", type=Path, metavar="FILE", help="the network's YAML (default: of configs/Finetune)")
-    parser.add_argument("--val", type=float, help=f"share for validation (default: 0.1 {SHARE})")
-    parser.add_argument("--test", type=float, help=f"share for the test (default: 0.2 {SHARE})")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives another split (default %(default)s)")
+    parser.add_argument("--kind", choices=KINDS, default="", help="what the class folders contain (default: detected)")
+    parser.add_argument("--cfg", type=Path, metavar="FILE", help="config to build on (default: of configs/Finetune)")
+    parser.add_argument("--val", type=number(0, 1), help=f"share for validation (default: 0.1 {SHARE})")
+    parser.add_argument("--test", type=number(0, 1), help=f"share for the test (default: 0.2 {SHARE})")
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        help="another seed gives another split (default %(default)s)",
+    )
     parser.add_argument("--separator", default=" ", help="between path and label (default a space)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the index; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: print(_index(chosen)))
+    """Write the index and return the exit status: 0 done, 2 user error."""
+    return exit_status(lambda: print(_index(parse(arguments))))
 
 
 def _index(chosen: argparse.Namespace) -> str:
     if not chosen.separator:
-        raise UserError("--separator is empty")
+        raise UserError("--separator is empty. Give a character such as a space or a comma")
+    if any(character in chosen.separator for character in "\r\n\0") or not chosen.separator.isprintable():
+        if chosen.separator != "\t":
+            raise UserError(f"--separator {quoted(chosen.separator)} must be printable text or a tab")
+    check_output_folder(chosen.out, "--out")
     collection = scan(chosen.folder, chosen.kind)
     check_names(collection)
     usual = usual_shares(collection.media)
@@ -60,13 +68,13 @@ def _index(chosen: argparse.Namespace) -> str:
         share if share is not None else own for share, own in zip((chosen.val, chosen.test), usual, strict=True)
     )
     if not (val >= 0 and test >= 0 and val + test < 1):
-        raise UserError(f"--val {val} --test {test}: must be shares that leave something for training")
+        raise UserError(f"--val {val:g} and --test {test:g} must be shares that leave samples for training")
     what = {FRAMES: "folders of frames"}.get(collection.kind, collection.kind)
     parts = split(collection.media, val, test, chosen.seed)
     for part, media in parts.items():
         if not media:
             raise UserError(
-                f"{chosen.folder} has too few {what} in each class to give some to {part}; --{part} 0 takes the "
+                f"{plain(chosen.folder)} has too few {what} in each class for {part}. Use --{part} 0 to take the "
                 "training ones"
             )
     run = run_yaml(collection, chosen.folder, chosen.out, chosen.separator, chosen.cfg, len(parts["train"]))

@@ -1,10 +1,10 @@
-"""The ImageNet index: folders train/ and val/ of one folder a class, or lists of paths and labels.
+"""The ImageNet index: folders train/ and val/ of one folder per class, or lists of paths and labels.
 
-train_list.txt, val_list.txt     `train/n01440764/x.JPEG 0` a line
-train/, val/                     n01440764/x.JPEG, ...; labels are the places of the class folders in sorted order
-test_list.txt, test/             tested where they are there; else the validation images are
-categories.txt                   optional: the class names, `name<tab>label` or a name a line. Where they are the names
-                                 of the class folders they decide the labels, so that some of the classes can be tested
+train_list.txt, val_list.txt     lines such as `train/n01440764/x.JPEG 0`
+train/, val/                     n01440764/x.JPEG, ...; labels are the indices of the class folders in sorted order
+test_list.txt, test/             optional test images; without them the validation images are tested
+categories.txt                   optional: the class names, a `name<tab>label` or a name per line. If these are the
+                                 names of the class folders, they define the labels, so that a subset can be tested
 """
 
 from __future__ import annotations
@@ -15,38 +15,45 @@ from pathlib import Path
 
 from slowfast.datasets.decode.image import IMAGE_SUFFIXES
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
-from slowfast.datasets.index.paths import MediaRoot
+from slowfast.datasets.index.paths import MediaRoot, inner_folders, walk_files
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 from slowfast.runtime.logging import get_logger
+from slowfast.utils.quote import plain
 
 LISTS = "{}_list.txt"
 
 
 def read_imagenet_index(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> list[Record]:
-    """The images of a split ("train", "val", "test") with their labels; a list is preferred to folders.
+    """Return the images of a split ("train", "val", "test") with their labels; a list is preferred to folders.
 
-    Paths of a list lie under `prefix` (DATA.PATH_PREFIX), or under `data_dir` without one. The folders are looked for
-    in `data_dir`, then in `prefix`. Raises IndexFileError when there is neither, for a broken line, a class folder
-    without images, and a label outside [0, num_classes).
+    Paths of a list are relative to `prefix` (DATA.PATH_PREFIX), or to `data_dir` without one. The folders are searched
+    in `data_dir`, then in `prefix`.
+
+    Raises:
+        IndexFileError: If there is neither, for a broken line, a class folder without images, and a label outside
+            [0, num_classes).
     """
     root = image_root(data_dir, prefix)
     for name in (split, "val") if split == "test" else (split,):
         file = Path(data_dir) / LISTS.format(name)
-        if file.exists():
+        if os.path.exists(file):
             return read_labelled_paths(file, "", MediaRoot(prefix or str(data_dir)), separator, num_classes)
         if _class_folders(root / name):
             return _read_folders(root, name, _folder_labels(data_dir, root, num_classes))
     raise IndexFileError(
-        f"{data_dir} has neither {LISTS.format(split)} nor a folder {split} of class folders; set "
+        f"{plain(data_dir)} has neither {LISTS.format(split)} nor a folder {split} of class folders. Set "
         "DATA.PATH_TO_DATA_DIR to the folder of train and val"
     )
 
 
 def read_image_class_names(data_dir: Path, prefix: str, num_classes: int) -> list[str] | None:
-    """Names of the classes by label: categories.txt, else the class folders' names; None with neither.
+    """Return the names of the classes by label: categories.txt, else the class folders' names; None with neither.
 
-    A label without a folder is named by its number. Raises IndexFileError for a broken categories.txt.
+    A label without a folder is named by its number.
+
+    Raises:
+        IndexFileError: For a broken categories.txt.
     """
     names = read_class_names(data_dir, num_classes)
     if names is not None or any(Path(data_dir).glob(LISTS.format("*"))):
@@ -57,21 +64,18 @@ def read_image_class_names(data_dir: Path, prefix: str, num_classes: int) -> lis
 
 
 def image_root(data_dir: Path, prefix: str) -> Path:
-    """The folder that holds train/ and val/."""
+    """Return the folder that contains train/ and val/."""
     candidates = [Path(data_dir), Path(prefix)] if prefix else [Path(data_dir)]
     return next((root for root in candidates if _class_folders(root / "val")), candidates[0])
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """Names of the folders in it, sorted; none where it is not there."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    """Return the sorted names of the folders in a folder, none where it does not exist."""
+    return inner_folders(folder) if folder.is_dir() else []
 
 
 def _folder_labels(data_dir: Path, root: Path, num_classes: int) -> dict[str, int]:
-    """Label of each class folder, the same for all splits: those of train/ decide, or of val/ without it."""
+    """Return the label of each class folder, the same for all splits: by those of train/, or of val/ without it."""
     base = root / "train" if _class_folders(root / "train") else root / "val"
     folders = _class_folders(base)
     names = read_class_names(data_dir, num_classes) or []
@@ -79,11 +83,14 @@ def _folder_labels(data_dir: Path, root: Path, num_classes: int) -> dict[str, in
     if known:
         unknown = sorted(set(folders) - known)
         if unknown:
-            raise IndexFileError(f"{base / unknown[0]}: {CLASS_NAMES_FILE} names other class folders but not this one")
+            raise IndexFileError(
+                f"{plain(base / unknown[0])}: {CLASS_NAMES_FILE} names other class folders but not this one"
+            )
         return {name: label for label, name in enumerate(names)}
     if len(folders) > num_classes:
         raise IndexFileError(
-            f"{base} has {len(folders)} class folders, MODEL.NUM_CLASSES is {num_classes}; set it to {len(folders)}"
+            f"{plain(base)} has {len(folders)} class folders, but MODEL.NUM_CLASSES is {num_classes}. Set it to "
+            f"{len(folders)}"
         )
     if len(folders) < num_classes:
         _warn_of_few(base, len(folders), num_classes)
@@ -93,8 +100,8 @@ def _folder_labels(data_dir: Path, root: Path, num_classes: int) -> dict[str, in
 @functools.cache  # once for all splits
 def _warn_of_few(base: Path, folders: int, num_classes: int) -> None:
     get_logger().warning(
-        f"{base} has {folders} class folders for MODEL.NUM_CLASSES {num_classes}: they are labelled 0 to "
-        f"{folders - 1} in sorted order; if they are some of {num_classes} classes, list the folders' names of all in "
+        f"{plain(base)} has {folders} class folders for MODEL.NUM_CLASSES {num_classes}: their labels are 0 to "
+        f"{folders - 1} in sorted order. If they are some of {num_classes} classes, list the names of all folders in "
         f"{CLASS_NAMES_FILE} in DATA.PATH_TO_DATA_DIR"
     )
 
@@ -103,23 +110,12 @@ def _read_folders(root: Path, split: str, labels: dict[str, int]) -> list[Record
     records: list[Record] = []
     for folder in _class_folders(root / split):
         if folder not in labels:
-            raise IndexFileError(f"{root / split / folder}: there is no such class folder in {root / 'train'}")
-        names = [f"{split}/{folder}/{name}" for name in image_names(root / split / folder)]
+            raise IndexFileError(f"{plain(root / split / folder)}: no such class folder in {plain(root / 'train')}")
+        names = [f"{split}/{folder}/{name}" for name in walk_files(root / split / folder, IMAGE_SUFFIXES)]
         records += [Record(len(records) + at, root / name, name, labels[folder]) for at, name in enumerate(names)]
         if not names:
             raise IndexFileError(
-                f"{root / split / folder} holds no images (files ending in {' '.join(sorted(IMAGE_SUFFIXES))}); "
-                "remove the folder or fill it"
+                f"{plain(root / split / folder)} contains no images (files ending in "
+                f"{' '.join(sorted(IMAGE_SUFFIXES))}). Remove the folder or fill it"
             )
     return records
-
-
-def image_names(folder: Path) -> list[str]:
-    """The images in a folder and the folders in it, sorted, as paths from there with forward slashes."""
-    names: list[str] = []
-    for inner, _, files in os.walk(folder):
-        place = Path(inner).relative_to(folder).as_posix()
-        start = "" if place == "." else f"{place}/"
-        images = (file for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES)
-        names += [start + file for file in images if not file.startswith(".")]
-    return sorted(names)

@@ -1,22 +1,31 @@
-"""The Kinetics index: a csv file a split, a line `path<separator>label` a video, and optional class names."""
+"""The Kinetics index: a csv file per split, a line `path<separator>label` per video, and optional class names."""
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
 
 from slowfast.datasets.index.paths import MediaRoot, check_media_exist
-from slowfast.datasets.index.text import read_lines
+from slowfast.datasets.index.text import parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
+from slowfast.utils.quote import plain, quoted
 
 CLASS_NAMES_FILE = "categories.txt"
+_QUOTE = '"'
+_USUAL_SEPARATORS = (" ", ",", "\t", ";")
 
 
 def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> list[Record]:
-    """The videos of a split ("train", "val", "test") with their labels, in the file's order.
+    """Return the videos of a split ("train", "val", "test") with their labels, in the file's order.
 
-    A path may contain the separator: the label is what follows the last one. Raises IndexFileError for a missing,
-    empty or broken index, a label outside [0, num_classes), and paths outside `prefix` (DATA.PATH_PREFIX).
+    A path may contain the separator: the label is what follows the last one. A line that begins with a quotation mark
+    is read as `csv` writes it.
+
+    Raises:
+        IndexFileError: For a missing, empty or broken index, a label outside [0, num_classes), and paths outside
+            `prefix` (DATA.PATH_PREFIX).
     """
     file = Path(data_dir) / f"{split}.csv"
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
@@ -24,13 +33,14 @@ def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str,
 
 
 def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, num_classes: int) -> list[Record]:
-    """The records of a file of lines `path<separator>label`; `hint` says what to do where there is no such file.
+    """Return the records of a file of lines `path<separator>label`; `hint` says what to do if there is no such file.
 
-    Raises IndexFileError as `read_kinetics_index`.
+    Raises:
+        IndexFileError: As `read_kinetics_index`.
     """
     lines = read_lines(file, hint)
     if not lines:
-        raise IndexFileError(f"{file} is empty; expected lines of the form path{separator}label")
+        raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form path{separator}label")
     records: list[Record] = []
     for number, line in lines:
         try:
@@ -38,45 +48,81 @@ def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, 
             records.append(Record(len(records), root.locate(name), name, label))
         except ValueError as error:
             raise IndexFileError(
-                f"{file} line {number}: {line!r}: {error}; expected path{separator}label with a label from 0 to "
-                f"{num_classes - 1} (DATA.PATH_LABEL_SEPARATOR {separator!r}, MODEL.NUM_CLASSES {num_classes})"
-            ) from error
+                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected path{separator}label, label from 0 "
+                f"to {num_classes - 1} (DATA.PATH_LABEL_SEPARATOR {separator!r}, MODEL.NUM_CLASSES {num_classes})"
+                f"{_other_separator(line, separator, num_classes)}"
+            ) from None
     check_media_exist(records, file)
     return records
 
 
 def parse_line(line: str, separator: str, num_classes: int | None = None) -> tuple[str, int]:
-    """Path and label of one line; ValueError says what is wrong with it. `num_classes` None: any label."""
-    name, found, label = line.rpartition(separator)
-    if not found or not name.strip():
-        raise ValueError("no label" if not found else "no path")
-    if not label.strip().isdecimal():
-        raise ValueError(f"label {label.strip()!r} is not a number of a class")
-    if num_classes is not None and int(label) >= num_classes:
-        raise ValueError(f"label {int(label)} is out of range")
-    return name.strip(), int(label)
+    """Return path and label of one line; ValueError says what is wrong with it. `num_classes` None: any label."""
+    if line.startswith(_QUOTE) and len(separator) == 1:
+        name, label = _parse_quoted(line, separator)
+    else:
+        name, found, label = line.rpartition(separator)
+        if not found:
+            raise ValueError("no label")
+    name = name.strip()
+    if not name:
+        raise ValueError("no path")
+    return name, parse_number(label.strip(), "label", num_classes)
+
+
+def format_line(name: str, separator: str, label: int) -> str:
+    """Return the line that `parse_line` reads back."""
+    if name.startswith(_QUOTE) and len(separator) == 1:
+        name = _QUOTE + name.replace(_QUOTE, _QUOTE * 2) + _QUOTE
+    return f"{name}{separator}{label}\n"
+
+
+def _parse_quoted(line: str, separator: str) -> tuple[str, str]:
+    """Split a line of a quoted path and a label, as Python's csv module and spreadsheets write them."""
+    try:
+        fields = next(csv.reader([line], delimiter=separator, strict=True, skipinitialspace=separator != " "))
+    except (csv.Error, TypeError, StopIteration):
+        raise ValueError("unbalanced quotation marks") from None
+    if len(fields) != 2:
+        raise ValueError(f"{len(fields)} fields after the quotation marks are removed")
+    return fields[0], fields[1]
+
+
+def _other_separator(line: str, separator: str, num_classes: int) -> str:
+    """Return the advice to set the separator with which the line is right, "" where there is none."""
+    for other in _USUAL_SEPARATORS:
+        try:
+            parse_line(line, other, num_classes)
+        except ValueError:
+            continue
+        if other != separator:
+            return f". Set DATA.PATH_LABEL_SEPARATOR to {other!r} if that is the separator"
+    return ""
 
 
 def read_class_names(data_dir: Path, num_classes: int) -> list[str] | None:
-    """Names of the classes by label, from categories.txt: `name<tab>label` lines or a name a line; None without it.
+    """Return the names of the classes by label, from categories.txt: lines of `name<tab>label` or a name; None without.
 
-    Raises IndexFileError when names are missing, too many, or given twice for a label.
+    Raises:
+        IndexFileError: If names are missing, too many, or given twice for a label.
     """
     file = Path(data_dir) / CLASS_NAMES_FILE
-    if not file.exists():
+    if not os.path.exists(file):
         return None
     names: dict[int, str] = {}
-    for place, (number, line) in enumerate(read_lines(file, "it holds the class names")):
+    for place, (number, line) in enumerate(read_lines(file, "put the class names there")):
         name, found, label = line.rpartition("\t")
-        if found and not label.strip().isdecimal():
-            raise IndexFileError(f"{file} line {number}: {line!r}: expected name<tab>label or a name alone")
-        key = int(label) if found else place
+        where = f"{plain(file)} line {number}: {quoted(line)}"
+        try:
+            key = parse_number(label.strip(), "label") if found else place
+        except ValueError as error:
+            raise IndexFileError(f"{where}: {error}. Expected name<tab>label or a name alone") from None
         if key in names:
-            raise IndexFileError(f"{file} line {number}: {line!r}: label {key} has a name already, {names[key]!r}")
+            raise IndexFileError(f"{where}: label {key} already has a name, {quoted(names[key])}. Remove one of them")
         names[key] = name.strip() if found else line
     if set(names) != set(range(num_classes)):
         raise IndexFileError(
-            f"{file} names {len(names)} classes, labels {min(names, default=0)} to {max(names, default=0)}; "
+            f"{plain(file)} names {len(names)} classes, labels {min(names, default=0)} to {max(names, default=0)}. "
             f"MODEL.NUM_CLASSES {num_classes} needs labels 0 to {num_classes - 1}, each once"
         )
     return [names[label] for label in range(num_classes)]

@@ -1,21 +1,22 @@
-"""Where the media named by an index lie; shared by all indices."""
+"""Paths of the samples that an index names; shared by all indices."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
+from slowfast.utils.quote import plain
 
-# Media looked for before an index is said to point nowhere.
+# Files looked for before an index counts as wrong.
 _LOOKED_FOR = 300
 
 
 class MediaRoot:
-    """The folder that media paths are relative to and may not leave: DATA.PATH_PREFIX.
+    """The folder that the paths of samples are relative to and may not leave: DATA.PATH_PREFIX.
 
     An empty prefix is the working directory, and then paths may lead anywhere. Paths are compared as text: symbolic
     links are not followed, so that a collection may be made of them.
@@ -25,25 +26,63 @@ class MediaRoot:
         self._folder = os.path.abspath(prefix)
         self._confined = bool(prefix)
         if self._confined and not os.path.isdir(self._folder):
-            raise IndexFileError(f"DATA.PATH_PREFIX {prefix} is not a folder; set it to the folder of the media")
+            raise IndexFileError(
+                f"DATA.PATH_PREFIX {plain(prefix)} is not a folder. Set it to the folder of the samples"
+            )
 
     def locate(self, name: str) -> Path:
-        """Where the medium of that name is; ValueError when it lies outside the prefix."""
+        """Return the path of a sample; ValueError where it is outside the prefix."""
         path = os.path.normpath(os.path.join(self._folder, name))
         inside = os.path.commonpath([path, self._folder]) == self._folder
         if self._confined and not inside:
-            raise ValueError(f"the path leaves DATA.PATH_PREFIX {self._folder}")
+            raise ValueError(f"the path leaves DATA.PATH_PREFIX {plain(self._folder)}")
         return Path(path)
 
 
 def check_media_exist(records: Sequence[Record], index_file: Path) -> None:
-    """Raise IndexFileError when not one of the first few hundred media is there.
+    """Raise IndexFileError if none of the first few hundred files exists.
 
-    Single missing files are no mistake of the config: they fail when read, and are counted.
+    Single missing files fail when they are read, and are counted.
     """
     looked_for = list(itertools.islice(records, _LOOKED_FOR))
     if not any(os.path.exists(record.path) for record in looked_for):  # False for impossible names, too
         raise IndexFileError(
-            f"{index_file}: none of the first {len(looked_for)} files exists, such as {looked_for[0].path}; "
-            "check DATA.PATH_PREFIX"
+            f"{plain(index_file)}: none of the first {len(looked_for)} files exists, such as "
+            f"{plain(looked_for[0].path)}. Check DATA.PATH_PREFIX"
         )
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Return the sorted names in a folder; IndexFileError where it cannot be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise IndexFileError(f"{plain(folder)} cannot be listed ({(error.strerror or str(error)).lower()})") from None
+
+
+def inner_folders(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, hidden ones not included."""
+    names = (name for name in list_folder(folder) if not name.startswith("."))
+    return [name for name in names if os.path.isdir(os.path.join(folder, name))]
+
+
+def walk_files(folder: Path, suffixes: Collection[str]) -> list[str]:
+    """Return the files with one of the suffixes in a folder and the folders in it, hidden ones not included.
+
+    Returns:
+        Sorted paths relative to the folder, with forward slashes.
+
+    Raises:
+        IndexFileError: If a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise IndexFileError(f"{plain(error.filename)} cannot be listed ({(error.strerror or str(error)).lower()})")
+
+    names: list[str] = []
+    for inner, _, files in os.walk(folder, onerror=refuse):
+        place = os.path.relpath(inner, folder).replace(os.sep, "/")
+        start = "" if place == "." else f"{place}/"
+        chosen = (file for file in files if os.path.splitext(file)[1].lower() in suffixes)
+        names += [start + file for file in chosen if not file.startswith(".")]
+    return sorted(names)

@@ -1,24 +1,57 @@
-"""Reading the text files of an index."""
+"""Reading of the text files of an index: their lines and the labels in them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from slowfast.errors import IndexFileError
+from slowfast.utils.quote import plain
+from slowfast.utils.text_file import MIB, UnreadableTextError, read_text_file
+
+MAX_BYTES = 1024 * MIB
+MAX_LINE = 8192  # characters
 
 
 def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
-    """Lines that are not blank, with their number from 1, stripped; a byte order mark is left out.
+    """Return the lines that are not blank, stripped, with their number from 1.
 
-    Raises IndexFileError for a file that is not there (`missing` says what to do), unreadable or not UTF-8.
+    Args:
+        path: A regular file of UTF-8 text, with or without a byte order mark and with any line breaks.
+        missing: What to do where there is no such file, for the message.
+
+    Raises:
+        IndexFileError: If the file is missing or no such text, or a line holds a NUL character or is too long.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise IndexFileError(f"{path} does not exist; {missing}") from error
-    except OSError as error:
-        raise IndexFileError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise IndexFileError(f"{path} line {line}: not UTF-8 text; save the file as UTF-8") from error
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        text = read_text_file(path, MAX_BYTES)
+    except UnreadableTextError as error:
+        hint = missing[:1].upper() + missing[1:] if error.missing else ""
+        line = (
+            f" line {error.line}: not UTF-8 text. Save the file as UTF-8" if error.line else f" {error.reason}. {hint}"
+        )
+        raise IndexFileError(f"{plain(path)}{line}".removesuffix(". ")) from None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    for number, line in lines:
+        if "\0" in line:
+            raise IndexFileError(f"{plain(path)} line {number}: contains a NUL character, so this is no text file")
+        if len(line) > MAX_LINE:
+            raise IndexFileError(f"{plain(path)} line {number}: longer than {MAX_LINE} characters")
+    return lines
+
+
+def parse_number(text: str, what: str, below: int | None = None) -> int:
+    """Parse a whole number from 0 of a line; ValueError says what is wrong with it.
+
+    Args:
+        text: ASCII digits.
+        what: What the number is, for the message, such as "label".
+        below: The first number that is out of range; None for any of up to 18 digits.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{what} {plain(text)} is not a whole number from 0")
+    digits = text.lstrip("0") or "0"
+    if len(digits) > 18 or (below is not None and int(digits) >= below):
+        raise ValueError(f"{what} {plain(digits)} is out of range")
+    return int(digits)

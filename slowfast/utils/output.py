@@ -1,0 +1,56 @@
+"""Checks of the files and folders that a command is asked to write, made before anything else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from slowfast.errors import UserError
+from slowfast.utils.quote import plain
+
+_MAX_NAME_BYTES = 200  # unfinished files have longer names than finished ones
+
+
+def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -> None:
+    """Raise UserError unless a file can be written there.
+
+    Args:
+        path: The file; missing folders are created later.
+        option: What names the file, such as "--out".
+        suffixes: Endings that the name may have; any if empty.
+    """
+    where = f"{option} {plain(path)}"
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{where}: the name must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise UserError(f"{where} is a directory. Name a file")
+    if os.path.lexists(path) and not path.is_file():
+        raise UserError(f"{where} is not a regular file. Choose another one")
+    check_output_folder(path.parent, option)
+    if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
+        raise UserError(f"{where}: the name is longer than {_MAX_NAME_BYTES} bytes. Choose a shorter one")
+
+
+def check_output_folder(folder: Path, option: str) -> None:
+    """Raise UserError unless the folder is writable or can be created; `option` is what names it."""
+    where = f"{option} {plain(folder)}"
+    try:
+        existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
+        is_directory = existing.is_dir()
+    except (OSError, ValueError):
+        raise UserError(f"{where} is not a possible path. Choose another one") from None
+    if not is_directory:
+        raise UserError(f"{where}: {plain(existing)} is not a directory. Choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{where}: {plain(existing)} is not writable. Choose another folder")
+
+
+def make_output_folder(folder: Path, option: str) -> None:
+    """Create a folder and its parents; UserError where that is impossible."""
+    check_output_folder(folder, option)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{option} {plain(folder)} cannot be created ({reason}). Choose another folder") from None
