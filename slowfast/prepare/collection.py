@@ -9,7 +9,6 @@ from pathlib import Path
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.errors import UserError
-from slowfast.runtime.unfinished import part_owner
 from slowfast.utils.output import check_output_folder
 from slowfast.utils.quote import plain as plain_text
 
