@@ -18,6 +18,7 @@ from slowfast.report.tables import files_table
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.logging import get_logger, messages_on_screen
 from slowfast.runtime.progress import Progress
+from slowfast.runtime.screen import show, show_table
 
 EXAMPLE = "python tools/predict.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH w.pyth"
 DESCRIPTION = f"""\
@@ -64,13 +65,13 @@ def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
         progress.close()
     for failure in found.refused:
         get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
-    print(predictions_table(predictions))
+    show_table(predictions_table(predictions))
     output = Path(cfg.OUTPUT_DIR)
     files = write_files(predictions, _about(cfg), output)
     if chosen.annotate:
         files["videos with their classes"] = annotate_media(cfg, predictions, output / "annotated")
-    print(_summary(predictions, found.others))
-    print(files_table(files))
+    show(_summary(predictions, found.others))
+    show_table(files_table(files))
 
 
 def _about(cfg: ConfigNode) -> dict[str, object]:
