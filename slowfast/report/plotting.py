@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,19 +51,20 @@ def _figure_class() -> type[Figure]:
     """Import matplotlib's Figure, also where MPLBACKEND names a backend that is not installed here.
 
     A Figure by itself is always drawn by Agg, whatever the backend; but matplotlib refuses to be imported with an
-    unknown one, such as that of a notebook whose environment a command has inherited.
+    unknown one, such as that of a notebook whose environment a command has inherited. A known one stays in effect.
     """
-    with _quiet():
-        try:
+    first = "matplotlib" not in sys.modules
+    backend = os.environ.pop("MPLBACKEND", None) if first else None
+    try:
+        with _quiet():
+            from matplotlib import rcParams
             from matplotlib.figure import Figure
-        except ValueError:
-            backend = os.environ.pop("MPLBACKEND", None)
-            if backend is None:
-                raise
-            try:
-                from matplotlib.figure import Figure
-            finally:
-                os.environ["MPLBACKEND"] = backend
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            rcParams["backend"] = backend
     return Figure
 
 
