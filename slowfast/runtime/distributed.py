@@ -6,7 +6,10 @@ torchrun starts the processes; gradients go over NCCL (GPUs) or Gloo (CPUs), eve
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ from slowfast.errors import ToldElsewhere, UserError
 Result = TypeVar("Result")
 # Seconds that a process waits for the others: one may draw figures or write a checkpoint meanwhile.
 RESPONSE_TIMEOUT = 600.0
+_NAME_TIMEOUT = 30.0  # seconds that MASTER_ADDR may be unknown
+_POLL = 0.1
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,28 @@ def _number(name: str, default: int, least: int = 0) -> int:
     return int(text)
 
 
-def _check_meeting_point(size: int) -> None:
+def _check_meeting_point(size: int, timeout: float) -> None:
     if not os.environ.get("MASTER_ADDR"):
         raise UserError(f"WORLD_SIZE is {size} but MASTER_ADDR is not set. Unset WORLD_SIZE, or start with torchrun")
     if not os.environ.get("MASTER_PORT"):
         raise UserError(f"WORLD_SIZE is {size} but MASTER_PORT is not set. Unset WORLD_SIZE, or start with torchrun")
     if not 1 <= _number("MASTER_PORT", 0) <= 65535:
         raise UserError(f"MASTER_PORT is {os.environ['MASTER_PORT']!r}; it must be a number from 1 to 65535")
+    _wait_for_name(os.environ["MASTER_ADDR"], min(timeout, _NAME_TIMEOUT))
+
+
+def _wait_for_name(host: str, seconds: float) -> None:
+    """Wait until a host is known: a cluster may start its name service and its processes together."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() >= until:
+                reason = getattr(error, "strerror", None) or error
+                raise UserError(f"MASTER_ADDR is {host!r}, which is not a known host: {reason}") from error
+        time.sleep(1)
 
 
 def world_size() -> int:
@@ -176,15 +196,37 @@ def join(num_gpus: int, timeout: float | None = None) -> World:
         torch.cuda.set_device(device)
     if launched.size == 1:
         return World(device=device)
-    _check_meeting_point(launched.size)
     timeout = RESPONSE_TIMEOUT if timeout is None else timeout
+    _check_meeting_point(launched.size, timeout)
     limit = timedelta(seconds=timeout)
     try:
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=limit)
+        store = _meet(limit)
+        backend = "nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=launched.rank, world_size=launched.size, timeout=limit)
         gloo = dist.new_group(backend="gloo", timeout=limit) if on_gpu else dist.group.WORLD
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(_why_not_met(error, launched, timeout)) from error
     return World(rank=launched.rank, size=launched.size, device=device, gloo=gloo)
+
+
+def _meet(limit: timedelta) -> dist.Store:
+    """Wait until all processes are there, in a thread: a signal must find the main one able to handle it."""
+    found: list[dist.Store | BaseException] = []
+
+    def wait() -> None:
+        try:
+            found.append(next(iter(dist.rendezvous("env://", timeout=limit)))[0])
+        except BaseException as error:  # raised in the main thread
+            found.append(error)
+
+    thread = threading.Thread(target=wait, name="meeting", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL)
+    [store] = found
+    if isinstance(store, BaseException):
+        raise store
+    return dist.PrefixStore("slowfast", store)
 
 
 def _why_not_met(error: Exception, launched: LaunchedAs, timeout: float) -> str:

@@ -20,6 +20,7 @@ def prepare_process() -> None:
     for one in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(one) == signal.SIG_DFL:
             signal.signal(one, _leave)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings precede every error that is reported
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()
 

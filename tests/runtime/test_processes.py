@@ -62,7 +62,10 @@ def test_the_place_among_processes(monkeypatch: pytest.MonkeyPatch, text: str, e
         ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost", "WORLD_SIZE is 2 but MASTER_PORT is not set"),
         ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=http", "MASTER_PORT is 'http'"),
         ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=65536", "MASTER_PORT is '65536'"),
-        ("RANK=1 WORLD_SIZE=2 MASTER_ADDR=no.such.host.invalid MASTER_PORT=29999", "no.such.host.invalid:29999"),
+        (
+            "RANK=1 WORLD_SIZE=2 MASTER_ADDR=no.such.host.invalid MASTER_PORT=29999",
+            "MASTER_ADDR is 'no.such.host.invalid'",
+        ),
     ],
 )
 def test_an_environment_that_makes_no_sense_is_a_user_error(
@@ -88,6 +91,25 @@ def test_others_that_never_come_are_a_user_error(monkeypatch: pytest.MonkeyPatch
     given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
     with pytest.raises(UserError, match="WORLD_SIZE is 2 but not all processes met at .* within 1 s"):
         join(0, timeout=1)
+
+
+def test_a_signal_while_waiting_for_the_others(kinetics_folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    line = command(tiny_settings(kinetics_folder, tmp_path / "out"))
+    process = subprocess.Popen(line, env=environment() | place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while not _is_listening(port) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and err == b"" and not (tmp_path / "out").exists()
+    assert b"Received SIGTERM before anything was to save" in out
+
+
+def _is_listening(port: int) -> bool:
+    return any(one.laddr.port == port and one.status == psutil.CONN_LISTEN for one in psutil.net_connections("tcp"))
 
 
 def test_a_variable_left_in_the_shell_ends_a_run_with_status_2(kinetics_folder: Path, tmp_path: Path) -> None:
