@@ -62,6 +62,8 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
         names = names_of_classes(cfg)
         sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
     _check_streams(cfg, sources)
+    if not sources.count:
+        raise DataError(f"DATA.PATH_PREFIX {cfg.DATA.PATH_PREFIX}: there is no video")
     if sources.others:
         get_logger().info(f"{sources.others} other files in the folder left out")
     with phase("building the network and loading its weights"):
@@ -80,7 +82,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
 
 def _report_nothing(report: RunReport, sources: Sources, stop: StopSignal) -> dict[str, Path]:
     """End a run in which no frame was processed: quietly if it was stopped, else with a DataError."""
-    if not stop.seen or any(failure.lost for failure in report.failures):
+    if not stop.seen or any(failure.lost for failure in report.failures):  # such as a camera that is not there
         raise DataError(_nothing(report, sources))
     if stop.name == signal.SIGINT.name:
         raise KeyboardInterrupt
@@ -240,8 +242,6 @@ def _check_streams(cfg: ConfigNode, sources: Sources) -> None:
 
 
 def _nothing(report: RunReport, sources: Sources) -> str:
-    if not sources.count:
-        return f"DATA.PATH_PREFIX {report.cfg.DATA.PATH_PREFIX}: there is no video"
     lost = [failure for failure in report.failures if failure.lost]
     first = f"{lost[0].name}: {lost[0].reason}"
     return first if sources.count == 1 else f"none of {sources.count} videos can be read; the first: {first}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -66,6 +66,10 @@ class _File(logging.FileHandler):
         if not self._reported:
             self._reported = True
             show(f"warning: {self.baseFilename} cannot be written: {sys.exc_info()[1]}", error=True)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what cannot be written has been reported
+            super().close()
 
 
 class _Buffer(logging.Handler):

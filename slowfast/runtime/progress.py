@@ -13,10 +13,26 @@ from slowfast.runtime.heartbeat import SILENCE, close_phase, open_phase
 from slowfast.runtime.logging import get_logger
 from slowfast.runtime.text import shown
 
+_NARROWEST = 20  # columns
+
 
 def clock(seconds: float) -> str:
     """Format seconds as h:mm:ss."""
     return str(timedelta(seconds=round(max(seconds, 0))))
+
+
+def _has_room_for_bar() -> bool:
+    """Check for a terminal that can move its cursor and is wide enough; some report no width at all.
+
+    With standard output in a file or pipe, the lines belong there.
+    """
+    try:
+        if not sys.stdout.isatty():
+            return False
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # no stream, no terminal, a notebook
+        return False
+    return columns >= _NARROWEST and os.environ.get("TERM") != "dumb"
 
 
 class Progress:
@@ -39,7 +55,7 @@ class Progress:
         self.shown = shown
         self._first, self._start = done, time.perf_counter()
         self._last_line = self._start
-        bar = shown and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        bar = shown and _has_room_for_bar()
         self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, dynamic_ncols=True) if bar else None
         self._phase = open_phase(self._state)
 
