@@ -29,6 +29,7 @@ from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.distributed import usable_gpus
 from slowfast.runtime.memory import keep_freed_memory
+from slowfast.runtime.screen import show, show_table
 from slowfast.runtime.unfinished import write_whole
 from slowfast.utils.option_types import whole_number
 from slowfast.utils.output import check_output_file, make_output_folder
@@ -115,14 +116,14 @@ def _run(chosen: argparse.Namespace) -> None:
     keep_freed_memory()  # as a run does
     device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
     results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
-    print(machine_table(results["machine"]), flush=True)
+    show_table(machine_table(results["machine"]))
     results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
     figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
     if chosen.json is not None:
         results["figures"] = [figure.as_json() for figure in figures]
         make_output_folder(chosen.json.parent, "--json")
         write_whole(chosen.json, json.dumps(results, indent=1) + "\n")
-        print(f"written: {chosen.json}")
+        show(f"written: {chosen.json}")
 
 
 def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Figure]]:
@@ -134,7 +135,8 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
             link_videos(videos, given)
             on_videos = on_folder(cfg, given)
         for part in chosen.parts:
-            print(f"\nmeasuring {part} ...", flush=True)
+            show()
+            show(f"measuring {part} ...")
             if part == "load":
                 prepared = prepare_videos(given, Path(folder) / "prepared", usable_cores())
                 cfgs = {"load, files as given": on_videos, "load, prepared files": on_folder(cfg, prepared)}
@@ -156,7 +158,7 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 figures += on_one_core(measure_reading, Path(folder), chosen.repeats)
             else:
                 figures = measure_network(cfg, device, chosen.repeats, chosen.clips)
-            print(figures_table(figures), flush=True)
+            show_table(figures_table(figures))
             yield figures
 
 
@@ -164,7 +166,7 @@ def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[
     """The figures of all published networks, each named when it is done; then their table."""
     figures: list[Figure] = []
     for one in measure_networks(device, chosen.repeats, shares=chosen.profile):
-        print(f"  {one[0].group}", flush=True)
+        show(f"  {one[0].group}")
         figures += one
-    print(f"\n{networks_table(figures)}\n", flush=True)
+    show_table(f"\n{networks_table(figures)}\n")
     return figures

@@ -18,10 +18,10 @@ from slowfast.config.nearest import did_you_mean, nearest_keys
 from slowfast.config.setting import OVERRIDES, Setting, coerce
 from slowfast.config.yaml_file import read_settings
 from slowfast.errors import ConfigError
+from slowfast.runtime.text import redact
 from slowfast.utils.quote import plain, quoted
 
 _LOG = logging.getLogger(__name__)
-_WARNINGS = "_merge_warnings"
 _ALL_KEYS = "All keys are explained in slowfast/config/defaults.py"
 _KEY_EQUALS_VALUE = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 
@@ -46,10 +46,9 @@ class ConfigNode(CfgNode):
         """
         self._merge(_pairs(cfg_list), OVERRIDES)
 
-    @property
-    def merge_warnings(self) -> tuple[str, ...]:
-        """The warnings of all merges so far, such as published keys that were ignored."""
-        return tuple(self.__dict__.get(_WARNINGS, ()))
+    def dump(self, **options: Any) -> str:
+        """Write the tree as YAML, with secrets in addresses hidden; everything else can be loaded again."""
+        return str(CfgNode.dump(_without_secrets(self), **options))
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Yield every key in dotted form and its value."""
@@ -66,9 +65,7 @@ class ConfigNode(CfgNode):
             section, _, leaf = key.rpartition(".")
             setattr(self._find(section) if section else self, leaf, value)
         if translated.warning():
-            warning = f"{source}: {translated.warning()}"
-            self.__dict__[_WARNINGS] = [*self.merge_warnings, warning]
-            _LOG.warning("%s", warning)
+            _LOG.warning("%s: %s", source, translated.warning())
 
     def _value_of(self, setting: Setting) -> Any:
         default = self._find(setting.key)
@@ -99,6 +96,20 @@ class ConfigNode(CfgNode):
 
     def _is_section(self, key: str) -> bool:
         return isinstance(self._find(key), ConfigNode)
+
+
+def _without_secrets(node: ConfigNode) -> ConfigNode:
+    """Copy a tree; passwords and tokens in its addresses are replaced by ``***``."""
+    copy = node.clone()
+    copy.defrost()
+    for key, value in copy.keys_by_path():
+        section, _, leaf = key.rpartition(".")
+        here = copy._find(section) if section else copy
+        if isinstance(value, str):
+            here[leaf] = redact(value)
+        elif isinstance(value, (list, tuple)):
+            here[leaf] = type(value)(redact(item) if isinstance(item, str) else item for item in value)
+    return copy
 
 
 def _pairs(tokens: Sequence[Any]) -> list[Setting]:

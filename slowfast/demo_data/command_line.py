@@ -11,6 +11,7 @@ from typing import Any
 from slowfast.demo_data.build import FORMATS, build
 from slowfast.demo_data.settings import SPLITS
 from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show
 from slowfast.utils.option_types import whole_number, workers
 from slowfast.utils.output import check_output_folder
 
@@ -62,4 +63,4 @@ def _make(chosen: dict[str, Any]) -> None:
     given = {name: value for name, value in chosen.items() if value is not None}
     result = build(out, replace(FORMATS[given["format"]].usual, **given), processes)
     done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"
-    print(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")
+    show(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, VAL, train_loader, views_loader
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.media_dataset import TestMedia, TrainMedia
-from slowfast.datasets.types import Failure
+from slowfast.datasets.types import Failure, TrainBatch
 from slowfast.engine import checkpoint
 from slowfast.engine.class_weights import class_weights
 from slowfast.engine.distillation import Distillation, HeadsApart
@@ -38,10 +39,12 @@ from slowfast.report.metrics_log import MetricsLog, Row
 from slowfast.report.results import BEST, accuracy, write_failed
 from slowfast.report.tensorboard import Board
 from slowfast.runtime.distributed import World
+from slowfast.runtime.first import nothing_to_save
+from slowfast.runtime.heartbeat import phase
 from slowfast.runtime.logging import get_logger
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
-from slowfast.runtime.stop_signal import StopSignal
+from slowfast.runtime.stop_signal import Stopped, StopSignal
 from slowfast.runtime.unfinished import remove_leftovers
 
 
@@ -69,52 +72,86 @@ class Trainer:
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
         self.watch = LossWatch()
+        self._saved = (0, 0)  # epoch and step of the last checkpoint; before the first, of the weights to start from
 
-    def run(self) -> bool:
-        """Train from where the last checkpoint left off to the last epoch; False when SIGTERM came before."""
-        self.world.agreed(self._start)
+    def start(self) -> None:
+        """Load the last checkpoint of this run, or the weights to start from. Raises CheckpointError."""
+        self.world.agreed(self._load)
         at = self.state.at
         starts = set(self.world.gather([(at.epoch, at.step)]))
-        self.world.agreed(lambda: self._tidy(starts))
-        self.log, self.board, self.progress = self._open_reports()
-        self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
-        try:
-            with StopSignal() as self.stop:
-                while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
-                    self._epoch()
-                    self._end_epoch()
-        except Interrupted:
-            self._save()
-            again = "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
-            get_logger().warning(
-                f"stopped by SIGTERM; the same command{again} goes on from epoch {at.epoch + 1}, step {at.step}"
-            )
-            return False
-        finally:
-            self._close_reports()
-        return True
+        self.world.agreed(lambda: self._check_starts(starts))
+        self._saved = at.epoch, at.step
 
-    def _start(self) -> None:
-        """The last checkpoint of this run, or the weights to start from."""
+    def _load(self) -> None:
         if not (self.cfg.TRAIN.AUTO_RESUME and self.state.resume(self.output)):
             load_start_weights(self.cfg, self.model, self.state)
             if self.ema is not None and self.state.at.total(self.steps) == 0:
                 self.ema.restart(self.model)
 
-    def _tidy(self, starts: set[tuple[int, int]]) -> None:
-        """Remove what earlier runs left unfinished; `starts` are the positions that the processes start from."""
+    def _check_starts(self, starts: set[tuple[int, int]]) -> None:
+        """Raise CheckpointError unless all processes start from the same position."""
         if len(starts) > 1:
             raise CheckpointError(f"{self.output}: the processes read different checkpoints. Check the shared disk")
+
+    def run(self, stop: StopSignal) -> bool:
+        """Train from where `start` left off to the last epoch; False if a signal came before."""
+        self.stop, at = stop, self.state.at
+        self.world.agreed(self._tidy)
+        self.log, self.board, self.progress = self._open_reports()
+        self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
+        try:
+            while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
+                self._epoch()
+                self._end_epoch()
+                if self.world.any(stop.seen):
+                    raise Interrupted
+        except (Interrupted, Stopped):
+            if self._saved != (at.epoch, at.step):
+                self._save()
+            get_logger().warning(self._where_it_stopped())
+            return False
+        finally:
+            self._close_reports()
+        return True
+
+    def _tidy(self) -> None:
+        """Remove what earlier runs left unfinished."""
         if self.world.is_main:
             remove_leftovers(self.output)
             checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
+    def _where_it_stopped(self) -> str:
+        at, name = self.state.at, self.stop.name or "a signal in another process"
+        if at.total(self.steps) == 0:
+            return nothing_to_save(name)
+        again = "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
+        goes_on = f"to resume at epoch {at.epoch + 1}, step {at.step}"
+        if at.epoch == self.cfg.SOLVER.MAX_EPOCH:
+            goes_on = "to test; the training is complete" if self.cfg.TEST.ENABLE else "again; the training is complete"
+        return f"Received {name}, checkpoint saved. Run the same command{again} {goes_on}"
+
+    def _at_once(self) -> AbstractContextManager[None]:
+        """While entered, a signal ends the work at once: the state is not changed inside.
+
+        With several processes the signal is looked at after each step instead, because all must end at the same one.
+        """
+        return self.stop.at_once() if self.world.size == 1 else nullcontext()
+
+    def _batches(self) -> Iterator[TrainBatch]:
+        source = iter(self.loader)
+        while True:
+            with self._at_once():
+                batch = next(source, None)
+            if batch is None:
+                return
+            yield batch
+
     def _epoch(self) -> None:
-        """The steps of an epoch that are still to do; raises Interrupted after the step in which SIGTERM came."""
+        """Do the steps of an epoch that are left. Raises Interrupted after a step in which a signal came."""
         at, meter, ledger = self.state.at, TrainMeter(self.world), FailureLedger(len(self.loader.dataset))
         self.loader.batches.start_at(at.epoch, at.step)
         with self.loader.watched():
-            for batch in timed(self.loader, meter.wait):
+            for batch in timed(self._batches(), meter.wait):
                 self._note(ledger, batch.failures)
                 rate = self.schedule(at.epoch + at.step / self.steps)
                 figures = self.step(batch, at.epoch, at.step, rate)
@@ -147,12 +184,14 @@ class Trainer:
     def _validate(self) -> None:
         """Top-1 of the centre views; the weights that reached the highest are kept as checkpoint_best.pyth."""
         at, model = self.state.at, self.model if self.ema is None else self.ema.model
-        if self.cfg.BN.USE_PRECISE_STATS:
-            recompute_statistics(model, self._statistics_batches(), self.world)
         ledger = FailureLedger(len(self.val_loader.dataset))
-        with self.val_loader.watched():
-            videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
-            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
+        with self._at_once():
+            if self.cfg.BN.USE_PRECISE_STATS:
+                with phase("recomputing batch-norm statistics"):
+                    recompute_statistics(model, self._statistics_batches(), self.world)
+            with self.val_loader.watched():
+                videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
+                predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
         if self.world.any(self.stop.seen):  # agreed upon only now: processes have not as many videos
             raise Interrupted
         figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
@@ -193,11 +232,13 @@ class Trainer:
     def _save(self) -> None:
         self.watch.check()
         self.world.agreed(self._write_checkpoint)
+        self._saved = self.state.at.epoch, self.state.at.step
 
     def _write_checkpoint(self) -> None:
         if self.world.is_main:
-            checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
-            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+            with phase("writing a checkpoint"):
+                checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
+                checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _report_steps(self, figures: dict[str, float], rate: float) -> None:
         at = self.state.at
@@ -229,7 +270,7 @@ class Trainer:
 
 
 class Interrupted(Exception):
-    """SIGTERM came; the state is that of the last whole step."""
+    """A signal came; the state is that of the last whole step."""
 
 
 def _parallel(model: nn.Module, world: World) -> nn.Module:

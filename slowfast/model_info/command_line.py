@@ -11,6 +11,7 @@ from tabulate import tabulate
 from slowfast.errors import UserError
 from slowfast.model_info.rows import COLUMNS, ModelRow, describe_all, grouped_cells, markdown_table, published_settings
 from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show, show_table
 from slowfast.runtime.unfinished import write_whole
 from slowfast.utils.output import check_output_file
 from slowfast.utils.quote import plain
@@ -57,15 +58,15 @@ def _run(chosen: argparse.Namespace) -> None:
     rows = describe_all(chosen.cfg or published_settings())
     if chosen.check is not None:
         check_file(chosen.check, rows)
-        print(f"{chosen.check}: its table is up to date")
+        show(f"{chosen.check}: its table is up to date")
     elif chosen.write is not None:
         held, now = (f"{BEGIN}\n{table}\n{END}" for table in (held_table(chosen.write), markdown_table(rows)))
         write_whole(chosen.write, chosen.write.read_text(encoding="utf-8").replace(held, now))
-        print(f"written: {chosen.write}")
+        show(f"written: {chosen.write}")
     elif chosen.markdown:
-        print(markdown_table(rows))
+        show_table(markdown_table(rows))
     else:
-        print(tabulate(grouped_cells(rows), headers=COLUMNS, tablefmt="simple", disable_numparse=True))
+        show_table(tabulate(grouped_cells(rows), headers=COLUMNS, tablefmt="simple", disable_numparse=True))
 
 
 def check_file(file: Path, rows: Sequence[ModelRow]) -> None:

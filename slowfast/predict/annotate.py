@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 
 from slowfast.config.node import ConfigNode
@@ -44,7 +43,7 @@ def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
                 annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
             else:
                 annotate(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
-        except (DecodeError, av.FFmpegError) as error:
+        except Exception as error:  # the other videos go on
             get_logger().warning(f"{prediction.path} cannot be annotated: {error}")
     return folder
 

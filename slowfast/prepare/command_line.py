@@ -8,12 +8,12 @@ from pathlib import Path
 
 from slowfast.prepare.run import FAILED_FILE, prepare
 from slowfast.prepare.settings import PRESETS, PrepareSettings
-from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show, show_table
 from slowfast.utils.option_types import number_or, whole_number, workers
 
-INTERRUPTED = "Interrupted. Run the same command to continue"
 EXAMPLE = "python tools/prepare_videos.py kinetics/ kinetics_256/ --index kinetics/train.csv kinetics/val.csv"
 USAGE = "%(prog)s SOURCE TARGET [--short-side PIXELS] [--fps N] [--index CSV ...] [options]"
 DESCRIPTION = f"""\
@@ -67,16 +67,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Prepare and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(
-            lambda: _prepare(parse(arguments)), interrupted="interrupted. Run the same command to continue"
-        )
+        return exit_status(lambda: _prepare(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _prepare(chosen: argparse.Namespace) -> None:
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
-    print(summary.table())
+    show_table(summary.table())
     for name, reason in list(summary.failed.items())[:10]:
-        print(f"failed: {name}: {reason}")
+        show(f"failed: {name}: {reason}")
     if summary.failed:
-        print(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")
+        show(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from slowfast.prepare.convert_events import convert_recordings
 from slowfast.prepare.cut_events import CutSettings
-from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 from slowfast.utils.option_types import number, whole_number, workers
 
-INTERRUPTED = "Interrupted. Run the same command to continue"
 EXAMPLE = "python tools/convert_events.py asldvs_mat/ asldvs/"
 USAGE = "%(prog)s SOURCE TARGET [--window-time US | --window-events N] [--workers N]"
 DESCRIPTION = f"""\
@@ -48,9 +48,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Convert and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(
-            lambda: _convert(parse(arguments)), interrupted="interrupted. Run the same command to continue"
-        )
+        return exit_status(lambda: _convert(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _convert(chosen: argparse.Namespace) -> None:
@@ -58,8 +56,8 @@ def _convert(chosen: argparse.Namespace) -> None:
     result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
     for what, recordings in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(recordings.items()):
-            print(f"{what}: {name}: {reason}")
+            show(f"{what}: {name}: {reason}")
     for note, count in sorted(result.notes.items()):
-        print(f"{note}: as {count} of {result.done} recordings say")
+        show(f"{note}: as {count} of {result.done} recordings say")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    print(f"{result.done} recordings converted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    show(f"{result.done} recordings converted to {chosen.target} in {result.seconds:.0f} s, {before}")

@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from slowfast.prepare.events import EventSettings, videos_to_events
-from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 from slowfast.utils.option_types import number, whole_number, workers
 
-INTERRUPTED = "Interrupted. Run the same command to continue"
 EXAMPLE = "python tools/video_to_events.py my_videos/ my_events/ --height 128 --width 128"
 USAGE = "%(prog)s SOURCE TARGET [--height H] [--width W] [options]"
 DESCRIPTION = f"""\
@@ -57,9 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Convert and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(
-            lambda: _convert(parse(arguments)), interrupted="interrupted. Run the same command to continue"
-        )
+        return exit_status(lambda: _convert(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _convert(chosen: argparse.Namespace) -> None:
@@ -67,6 +65,6 @@ def _convert(chosen: argparse.Namespace) -> None:
     result = videos_to_events(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(videos.items()):
-            print(f"{what}: {name}: {reason}")
+            show(f"{what}: {name}: {reason}")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    print(f"{result.done} videos converted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    show(f"{result.done} videos converted to {chosen.target} in {result.seconds:.0f} s, {before}")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
-from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 from slowfast.utils.option_types import number_or, whole_number, workers
 
-INTERRUPTED = "Interrupted. Run the same command to continue"
 EXAMPLE = "python tools/extract_frames.py my_videos/ my_frames/"
 USAGE = "%(prog)s SOURCE TARGET [--short-side PIXELS] [--fps N] [--quality Q] [--workers N]"
 DESCRIPTION = f"""\
@@ -49,9 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Extract and return the exit status: 0 done, failures listed, 2 user error."""
     with messages_on_screen():
-        return exit_status(
-            lambda: _extract(parse(arguments)), interrupted="interrupted. Run the same command to continue"
-        )
+        return exit_status(lambda: _extract(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _extract(chosen: argparse.Namespace) -> None:
@@ -59,6 +57,6 @@ def _extract(chosen: argparse.Namespace) -> None:
     result = extract(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(videos.items()):
-            print(f"{what}: {name}: {reason}")
+            show(f"{what}: {name}: {reason}")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    print(f"{result.done} videos extracted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    show(f"{result.done} videos extracted to {chosen.target} in {result.seconds:.0f} s, {before}")

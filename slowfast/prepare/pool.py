@@ -10,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from slowfast.runtime.stop_signal import Stopped
+
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
@@ -52,4 +54,8 @@ def _one_pool(
                     yield at_work.pop(future), result
         except BrokenProcessPool:
             return list(at_work.values())
+        except Stopped:  # at once: what they have not finished is removed by the next run
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
     return []

@@ -14,6 +14,7 @@ from slowfast.datasets.dvs.repair import whole
 from slowfast.errors import DataError, UserError
 from slowfast.report.event_pictures import draw_events
 from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show
 from slowfast.utils.option_types import number, whole_number
 from slowfast.utils.output import check_output_file
 
@@ -71,8 +72,8 @@ def _draw(chosen: argparse.Namespace) -> None:
         sensor = (chosen.height or _side(raw["y"], "height"), chosen.width or _side(raw["x"], "width"))
         events, done = whole(raw, sensor, chosen.time_unit)
         if done:
-            print(f"{chosen.recording}: {', '.join(done)}")
+            show(f"{chosen.recording}: {', '.join(done)}")
     except DecodeError as error:
         raise DataError(f"{chosen.recording}: {error}") from error
     draw_events(events, sensor, chosen.target, chosen.fps, chosen.slower)
-    print(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn: {chosen.target}")
+    show(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn: {chosen.target}")

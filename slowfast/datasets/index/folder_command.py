@@ -11,6 +11,7 @@ from slowfast.datasets.index.folder import FRAMES, KINDS, check_names, scan, spl
 from slowfast.datasets.index.folder_run import RUN_FILE, run_yaml
 from slowfast.errors import UserError
 from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show
 from slowfast.utils.option_types import number, whole_number
 from slowfast.utils.output import check_output_folder
 from slowfast.utils.quote import plain, quoted
@@ -51,10 +52,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the index and return the exit status: 0 done, 2 user error."""
-    return exit_status(lambda: print(_index(parse(arguments))))
+    return exit_status(lambda: _index(parse(arguments)))
 
 
-def _index(chosen: argparse.Namespace) -> str:
+def _index(chosen: argparse.Namespace) -> None:
     if not chosen.separator:
         raise UserError("--separator is empty. Give a character such as a space or a comma")
     if any(character in chosen.separator for character in "\r\n\0") or not chosen.separator.isprintable():
@@ -85,11 +86,7 @@ def _index(chosen: argparse.Namespace) -> str:
     if shared:
         lines.append(f"{' and '.join(shared)} hold the training {what}: their accuracy says nothing about new ones")
     lines += [f"  {file}" for file in files]
-    line = shlex.join(["python", "tools/run_net.py", "--cfg", str(chosen.out / RUN_FILE)])
-    return "\n".join(
-        [
-            *lines,
-            "Train and test with (add TRAIN.CHECKPOINT_FILE_PATH weights.pyth to start from weights):",
-            f"  {line}",
-        ]
-    )
+    lines.append("Train and test with (add TRAIN.CHECKPOINT_FILE_PATH weights.pyth to start from weights):")
+    lines.append("  " + shlex.join(["python", "tools/run_net.py", "--cfg", str(chosen.out / RUN_FILE)]))
+    for line in lines:
+        show(line)
