@@ -294,11 +294,9 @@ def train_loader(cfg: ConfigNode, world: World, dataset: TrainMedia) -> TrainLoa
     return TrainLoader(dataset, train_batches(cfg, world, dataset), *_loading(cfg, world))
 
 
-def views_loader(cfg: ConfigNode, world: World, dataset: TestMedia, workers: int | None = None) -> TestLoader:
-    """The videos that are this process's; `workers`: other than DATA_LOADER.NUM_WORKERS."""
-    configured, timeout, prefetch, pin = _loading(cfg, world)
-    workers = configured if workers is None else workers
-    return TestLoader(dataset, world.rank, world.size, workers, timeout, prefetch, pin)
+def views_loader(cfg: ConfigNode, world: World, dataset: TestMedia) -> TestLoader:
+    """Return the loader of this process's samples of an evaluation dataset."""
+    return TestLoader(dataset, world.rank, world.size, *_loading(cfg, world))
 
 
 def _loading(cfg: ConfigNode, world: World) -> tuple[int, float, int, bool]:
