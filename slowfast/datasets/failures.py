@@ -10,7 +10,7 @@ import av
 import cv2
 
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.datasets.types import Failure, Record
+from slowfast.datasets.types import Failure
 from slowfast.runtime.logging import get_logger
 
 # Files of a training set that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
@@ -40,11 +40,11 @@ def failure_reason(error: BaseException) -> str:
     return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}..."
 
 
-def failure_of(record: Record, error: BaseException) -> Failure:
+def failure_of(index: int, name: str, error: BaseException) -> Failure:
     """Return the failure of a sample whose reading raised an error; of unexpected ones with the traceback."""
     expected = isinstance(error, (DecodeError, OSError, av.FFmpegError))
     trace = "" if expected else "".join(traceback.format_exception(error))
-    return Failure(record.index, record.name, failure_reason(error), traceback=trace)
+    return Failure(index, name, failure_reason(error), traceback=trace)
 
 
 def allowed_failures(share: float, total: int) -> int:
@@ -76,7 +76,7 @@ class FailureLedger:
                 if not log:
                     continue
                 what = "cannot be read" if failure.lost else "is damaged"
-                get_logger().warning(f"{failure.name} {what}: {failure.reason}{_new_traceback(failure)}")
+                get_logger().warning(f"{failure.name} {what}: {failure.reason}{new_traceback(failure)}")
 
     @property
     def all(self) -> list[Failure]:
@@ -101,7 +101,7 @@ class FailureLedger:
         )
 
 
-def _new_traceback(failure: Failure) -> str:
+def new_traceback(failure: Failure) -> str:
     """Return the traceback of an unexpected error, for the log, the first time that one of its kind is met."""
     kind = failure.traceback.strip().rpartition("\n")[2].partition(":")[0]
     if not kind or kind in _logged_tracebacks:

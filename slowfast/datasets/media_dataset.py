@@ -51,7 +51,7 @@ class Reading:
         except UserError:
             raise
         except Exception as error:
-            return failure_of(record, error)
+            return failure_of(record.index, record.name, error)
         finally:
             working_on(IDLE)
 

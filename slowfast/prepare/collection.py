@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -59,15 +60,15 @@ def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFI
     return jobs
 
 
-def remove_left_behind(target: Path, suffix: str = ".mp4") -> None:
-    """Delete what processes of this machine that are no more left unfinished: .<name><suffix>.<owner>.part."""
+def remove_left_behind(target: Path) -> None:
+    """Delete what processes of this machine that are no more left unfinished: .<name>.<owner>.part."""
     host = part_owner().rpartition("-")[0]
+    pattern = re.compile(rf".*\.{re.escape(host)}-(\d+)\.part", re.DOTALL)
     for path in target.rglob(".*.part"):
-        _, _, owner = path.name.removesuffix(".part").rpartition(f"{suffix}.")
-        machine, _, process = owner.rpartition("-")
-        if machine == host and process.isdecimal() and not _is_running(int(process)):
+        found = pattern.fullmatch(path.name)
+        if found is not None and not _is_running(int(found[1])):
             if path.is_dir():
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,11 @@ from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
+from slowfast.prepare.convert import DISK_ERRORS
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
 from slowfast.runtime.unfinished import written_whole
-
-# Not the video's fault: the run must stop.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+from slowfast.runtime.worker_pool import still_working
 
 _MUXER = {"movflags": "+faststart"}
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
@@ -46,7 +44,7 @@ def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Enco
             _verify(part, count)
             size = part.stat().st_size
     except av.FFmpegError as error:
-        if error.errno in _DISK_ERRORS:
+        if error.errno in DISK_ERRORS:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise DecodeError(f"cannot be re-encoded ({error.strerror})") from error
     return Encoded(count, size, damage)
@@ -58,6 +56,7 @@ def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, s
         timing = choose_timing(video.times(), video.fps, settings.fps)
         writer: _Writer | None = None
         for index, frame in video.every_frame():
+            still_working()
             writer = writer or _Writer(out, frame, timing, settings)
             writer.write(index, frame)
         if writer is None:

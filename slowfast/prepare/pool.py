@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -17,7 +17,7 @@ STALL_LIMIT = 300.0  # seconds in which a file must get on; every frame and ever
 
 def run_in_processes(
     function: Callable[[Input], Output], inputs: Iterable[Input], workers: int, stall_limit: float = STALL_LIMIT
-) -> Iterator[tuple[Input, Output | Lost]]:
+) -> Generator[tuple[Input, Output | Lost]]:
     """Yield each input with its result, in the order they are done.
 
     A process that dies or gets no further costs its input only; one that was killed, as when the memory is full, lets
