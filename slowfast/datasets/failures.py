@@ -30,8 +30,8 @@ def failure_reason(error: BaseException) -> str:
     """
     if isinstance(error, DecodeError):
         text = str(error)
-    elif isinstance(error, (OSError, av.FFmpegError)) and error.strerror:
-        text = str(error.strerror).lower()
+    elif isinstance(error, (OSError, av.FFmpegError)) and str(error):
+        text = str(error.strerror).lower() if error.strerror else str(error)
     elif isinstance(error, cv2.error):
         text = f"OpenCV: {error.err or error}"
     else:

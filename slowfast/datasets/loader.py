@@ -12,7 +12,7 @@ import cv2
 import torch
 
 from slowfast.datasets.collate import collate_clips
-from slowfast.datasets.media_dataset import TestMedia, TrainMedia, timeout_reason
+from slowfast.datasets.media_dataset import Reading, TestMedia, TrainMedia, timeout_reason
 from slowfast.datasets.order import EpochBatches
 from slowfast.datasets.types import TestMedium, TrainBatch
 from slowfast.errors import DataError
@@ -44,7 +44,7 @@ class MediaLoader(Generic[Task, Item]):
 
     def __init__(
         self,
-        dataset: TrainMedia | TestMedia[Any],
+        dataset: Reading,
         read: Callable[[Any, Task], Item],
         workers: int,
         timeout: float,

@@ -120,7 +120,10 @@ def convert_videos(
             if isinstance(result, Written) and result.note is not None:
                 notes[result.note] += 1
             progress.advance(f"failed {len(failed)}")
-    write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
+    if failed:
+        write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
+    else:
+        (target / FAILED_FILE).unlink(missing_ok=True)  # an older run's
     if len(failed) == len(jobs):
         name, reason = next(iter(failed.items()))
         raise DataError(f"none of {len(jobs)} {kind} could be read, {name} for one: {reason}")
