@@ -51,7 +51,9 @@ def failed_to_read(job: Job, error: Exception, target: Path) -> Failure:
 
 
 def note_failure(job: Job, result: Failure | Lost) -> str:
-    """Return why a file failed; log the traceback of an unexpected error, the first of its kind."""
+    """Return why a file failed; log the traceback of the first unexpected error, delete what a lost process left."""
+    if isinstance(result, Lost):
+        remove_left_behind(job.target.parent)
     if isinstance(result, Failure) and (trace := new_traceback(result)):
         get_logger().warning(f"{job.name} cannot be read: {result.reason}{trace}")
     return result.reason

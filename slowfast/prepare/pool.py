@@ -16,7 +16,7 @@ STALL_LIMIT = 300.0  # seconds in which a file must get on; every frame and ever
 
 
 def run_in_processes(
-    function: Callable[[Input], Output], inputs: Iterable[Input], workers: int, stall_limit: float = STALL_LIMIT
+    function: Callable[[Input], Output], inputs: Iterable[Input], workers: int, stall_limit: float | None = None
 ) -> Generator[tuple[Input, Output | Lost]]:
     """Yield each input with its result, in the order they are done.
 
@@ -27,14 +27,13 @@ def run_in_processes(
         function: Picklable function; it calls :func:`still_working` whenever it has got on.
         inputs: Picklable inputs.
         workers: Number of processes, started with "spawn": forking with other threads about is not safe.
-        stall_limit: Seconds without progress after which a process is killed.
+        stall_limit: Seconds without progress after which a process is killed (default STALL_LIMIT).
     """
+    limit = STALL_LIMIT if stall_limit is None else stall_limit
     left = enumerate(inputs)
     given: dict[int, Input] = {}
     killed: set[int] = set()
-    with WorkerPool[Input, Output](
-        partial(_work, function), workers, timeout=stall_limit, timeout_reason=_stalled
-    ) as pool:
+    with WorkerPool[Input, Output](partial(_work, function), workers, timeout=limit, timeout_reason=_stalled) as pool:
         while True:
             for number, item in islice(left, max(workers - len(given), 0)):
                 given[number] = item
