@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 
 from slowfast.config.node import ConfigNode
@@ -16,7 +15,9 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import whole
+from slowfast.datasets.failures import failure_reason
 from slowfast.datasets.types import Record
+from slowfast.errors import UserError
 from slowfast.predict.media import target_files
 from slowfast.predict.predictor import Prediction
 from slowfast.prepare.timing import choose_timing
@@ -44,8 +45,10 @@ def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
                 annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
             else:
                 annotate(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
-        except (DecodeError, av.FFmpegError) as error:
-            get_logger().warning(f"{prediction.path} cannot be annotated: {error}")
+        except UserError:
+            raise
+        except Exception as error:
+            get_logger().warning(f"{prediction.path} cannot be annotated: {failure_reason(error)}")
     return folder
 
 
