@@ -71,6 +71,7 @@ def test_mistakes_found_in_the_run_are_told_by_every_process(
         raise DataError("no video could be read")
 
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert command_line.main(["--cfg", S16], run) == 2
     assert capfd.readouterr().err == "error: no video could be read\n"
 

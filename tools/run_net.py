@@ -12,8 +12,15 @@ from pathlib import Path
 # Runs from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from slowfast.runtime.first import ignore_signals, prepare_process
+
+if __name__ == "__main__":
+    prepare_process()  # before the slow imports
+
 from slowfast.config.command_line import main
 from slowfast.engine.run import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], run))
+    status = main(sys.argv[1:], run)
+    ignore_signals()
+    sys.exit(status)

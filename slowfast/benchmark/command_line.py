@@ -26,10 +26,11 @@ from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import split_overrides
 from slowfast.errors import UserError
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.distributed import usable_gpus
 from slowfast.runtime.memory import keep_freed_memory
+from slowfast.runtime.screen import show, show_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("load", "test", "network")
@@ -64,13 +65,8 @@ a key frame every 250 frames, B-frames, film grain), about as hard to decode as 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values; `overrides` has the config keys and values."""
     words, overrides = split_overrides(arguments)
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]",
-        allow_abbrev=False,
-    )
+    usage = "%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]"
+    parser = CommandParser("benchmark.py", DESCRIPTION, usage)
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help="load, test, network or all of them (default); or one of the others"
@@ -106,8 +102,7 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: _run(chosen))
+    return exit_status(lambda: _run(parse(arguments)))
 
 
 def _run(chosen: argparse.Namespace) -> None:
@@ -116,13 +111,13 @@ def _run(chosen: argparse.Namespace) -> None:
     keep_freed_memory()  # as a run does
     device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
     results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
-    print(machine_table(results["machine"]), flush=True)
+    show_table(machine_table(results["machine"]))
     results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
     figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
     if chosen.json is not None:
         results["figures"] = [figure.as_json() for figure in figures]
         chosen.json.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"written: {chosen.json}")
+        show(f"written: {chosen.json}")
 
 
 def _check_json(path: Path | None) -> None:
@@ -140,7 +135,8 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
             link_videos(videos, given)
             on_videos = on_folder(cfg, given)
         for part in chosen.parts:
-            print(f"\nmeasuring {part} ...", flush=True)
+            show()
+            show(f"measuring {part} ...")
             if part == "load":
                 prepared = prepare_videos(given, Path(folder) / "prepared", usable_cores())
                 cfgs = {"load, files as given": on_videos, "load, prepared files": on_folder(cfg, prepared)}
@@ -162,7 +158,7 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 figures += on_one_core(measure_reading, Path(folder), chosen.repeats)
             else:
                 figures = measure_network(cfg, device, chosen.repeats, chosen.clips)
-            print(figures_table(figures), flush=True)
+            show_table(figures_table(figures))
             yield figures
 
 
@@ -170,7 +166,7 @@ def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[
     """The figures of all published networks, each named when it is done; then their table."""
     figures: list[Figure] = []
     for one in measure_networks(device, chosen.repeats, shares=chosen.profile):
-        print(f"  {one[0].group}", flush=True)
+        show(f"  {one[0].group}")
         figures += one
-    print(f"\n{networks_table(figures)}\n", flush=True)
+    show_table(f"\n{networks_table(figures)}\n")
     return figures

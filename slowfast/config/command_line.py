@@ -13,6 +13,9 @@ from slowfast.config.validate import check_batch_size
 from slowfast.errors import ConfigError
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import is_main_process, usable_gpus, world_size
+from slowfast.runtime.first import nothing_to_save
+from slowfast.runtime.logging import get_logger, start_logging, stop_logging
+from slowfast.runtime.stop_signal import Stopped, StopSignal
 
 EXAMPLE = "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4"
 DESCRIPTION = f"""\
@@ -41,19 +44,40 @@ def parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def load(arguments: Sequence[str]) -> ConfigNode:
-    """The validated, frozen config of the command line, for as many processes as will run."""
+    """Load the validated, frozen config of the command line, for as many processes as will run."""
     cfg_file, overrides = parse(arguments)
     cfg = load_config(cfg_file, overrides, world_size())
-    if "RANK" not in os.environ:
+    if not os.environ.get("RANK"):
         check_batch_size(cfg, max(1, usable_gpus(cfg.NUM_GPUS)))
     return cfg
 
 
 def main(arguments: Sequence[str], run: Callable[[ConfigNode], None]) -> int:
-    """Load the config and run; the exit status: 0 done, 2 the user's mistake (said on stderr), 1 anything else."""
+    """Load the config and run.
+
+    Returns:
+        The exit status: 0 if done, also after a signal; 2 after a user error, reported on stderr; 1 after any other.
+    """
     main_process, loaded = is_main_process(), []
-    if not main_process:
-        logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
-    # A mistake in the config is the same in every process.
-    failed = exit_status(lambda: loaded.append(load(arguments)), quiet=not main_process)
-    return failed or exit_status(lambda: run(loaded[0]))
+
+    def load_first() -> None:
+        start_logging(0 if main_process else 1)
+        if not main_process:
+            logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
+        loaded.append(load(arguments))
+
+    def all_of_it() -> None:
+        with StopSignal() as stop:
+            try:
+                with stop.at_once():
+                    load_first()
+            except Stopped:
+                get_logger().warning(nothing_to_save(stop.name))
+                return
+        run(loaded[0])
+
+    try:
+        # A user error in the config is the same in every process.
+        return exit_status(all_of_it, quiet=lambda: not main_process and not loaded, logged=True)
+    finally:
+        stop_logging()

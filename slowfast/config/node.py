@@ -18,6 +18,7 @@ from slowfast.config.nearest import nearest_key
 from slowfast.config.setting import Setting, coerce
 from slowfast.config.yaml_file import read_settings
 from slowfast.errors import ConfigError
+from slowfast.runtime.text import redact
 
 _LOG = logging.getLogger(__name__)
 _KEY_EQUALS_VALUE = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
@@ -39,6 +40,10 @@ class ConfigNode(CfgNode):
         Raises ConfigError for anything wrong in them; nothing is merged then.
         """
         self._merge(_pairs(cfg_list), "overrides")
+
+    def dump(self, **options: Any) -> str:
+        """Write the tree as YAML, with secrets in addresses hidden; everything else can be loaded again."""
+        return str(CfgNode.dump(_without_secrets(self), **options))
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Every key in dotted form and its value."""
@@ -79,6 +84,20 @@ class ConfigNode(CfgNode):
 
     def _is_section(self, key: str) -> bool:
         return isinstance(self._find(key), ConfigNode)
+
+
+def _without_secrets(node: ConfigNode) -> ConfigNode:
+    """Copy a tree; passwords and tokens in its addresses are replaced by ``***``."""
+    copy = node.clone()
+    copy.defrost()
+    for key, value in copy.keys_by_path():
+        section, _, leaf = key.rpartition(".")
+        here = copy._find(section) if section else copy
+        if isinstance(value, str):
+            here[leaf] = redact(value)
+        elif isinstance(value, (list, tuple)):
+            here[leaf] = type(value)(redact(item) if isinstance(item, str) else item for item in value)
+    return copy
 
 
 def _pairs(tokens: Sequence[Any]) -> list[Setting]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from slowfast.demo_data.build import FORMATS, build
 from slowfast.demo_data.settings import SPLITS
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import CommandParser, check_workers, exit_status
+from slowfast.runtime.screen import show
 
 HELP = """Makes demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same
 settings, it only checks what is there."""
@@ -19,7 +20,7 @@ settings, it only checks what is there."""
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     usual = {name: layout.usual for name, layout in FORMATS.items()}
-    parser = argparse.ArgumentParser(prog="make_demo_data.py", description=HELP, allow_abbrev=False)
+    parser = CommandParser("make_demo_data.py", HELP)
     parser.add_argument("--format", default="kinetics", choices=sorted(FORMATS), help="layout to write")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal frames")
@@ -36,8 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Make the data; exit status 0, or 2 for the user's mistake."""
-    chosen = vars(parse(arguments))
-    return exit_status(lambda: _make(chosen))
+    return exit_status(lambda: _make(vars(parse(arguments))))
 
 
 def _make(chosen: dict[str, Any]) -> None:
@@ -47,4 +47,4 @@ def _make(chosen: dict[str, Any]) -> None:
     given = {name: value for name, value in chosen.items() if value is not None}
     result = build(out, replace(FORMATS[given["format"]].usual, **given), workers)
     done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"
-    print(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")
+    show(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")

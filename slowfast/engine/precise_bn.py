@@ -14,27 +14,37 @@ from slowfast.runtime.distributed import World
 def recompute_statistics(model: nn.Module, inputs: Iterable[torch.Tensor], world: World) -> int:
     """Replace the running statistics by the mean over the given normalized batches of all processes.
 
-    Gives the number of batches of this process, which is the same in each.
-    Everything else of the model stays as it is, its training mode included.
+    Everything else of the model stays as it is, its training mode included. An exception, such as one of `inputs`,
+    leaves the statistics as they were.
+
+    Returns:
+        The number of batches of this process, which is the same in each.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not layers:
         return 0
     was_training = model.training
-    momenta = [layer.momentum for layer in layers]
+    before = [(layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()}) for layer in layers]
     model.eval()  # no stochastic depth: only the statistics are wanted
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the cumulative mean
         layer.train()
     batches = 0
-    for batch in inputs:
-        model(batch)
-        batches += 1
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
+    try:
+        for batch in inputs:
+            model(batch)
+            batches += 1
+    except BaseException:
+        for layer, (_, buffers) in zip(layers, before, strict=True):
+            layer.load_state_dict(buffers, strict=False)
+        raise
+    finally:
+        for layer, (momentum, _) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+        model.train(was_training)
+    for layer in layers:
         for statistic in (layer.running_mean, layer.running_var):
             if statistic is not None:
                 statistic.copy_(world.mean(statistic))
-    model.train(was_training)
     return batches

@@ -13,6 +13,7 @@ from slowfast.config.validate import check_pretrain
 from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, train_batches, train_dataset, views_dataset
 from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.engine import checkpoint
+from slowfast.engine.run_folder import RunFolder
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError
@@ -20,52 +21,118 @@ from slowfast.event_driven.mode import on_videos
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
 from slowfast.report.tables import files_table, results_table
-from slowfast.runtime.claim import claimed
-from slowfast.runtime.distributed import World, gpus_to_launch_on, join, launch_on, leave, usable_gpus
-from slowfast.runtime.logging import get_logger, start_logging, stop_logging
+from slowfast.runtime.distributed import (
+    LaunchedAs,
+    World,
+    gpus_to_launch_on,
+    join,
+    launch_on,
+    leave,
+    other_processes_named,
+    response_timeout,
+    usable_gpus,
+)
+from slowfast.runtime.first import nothing_to_save
+from slowfast.runtime.heartbeat import phase
+from slowfast.runtime.logging import get_logger, log_table, logging_started, start_logging, stop_logging
 from slowfast.runtime.memory import keep_freed_memory
-from slowfast.runtime.unfinished import write_whole
+from slowfast.runtime.stop_signal import Stopped, StopSignal
 
 
 def run(cfg: ConfigNode) -> None:
-    """Do what the frozen config says; raises UserError for what is the user's to mend.
+    """Do what the frozen config says.
 
-    Indices are read before any network is built or worker started. A run stopped by SIGTERM saves and returns.
-    Several GPUs get a process each; this one then does not return.
+    Indices are read before any network is built or worker started; nothing in OUTPUT_DIR changes before the network and
+    its weights are there. A run that is stopped by SIGTERM or SIGHUP saves and returns. Several GPUs get a process
+    each; this one then does not return.
+
+    Raises:
+        UserError: For everything that the user can correct.
     """
     if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
-        _read_indices(cfg, World())  # a mistake in them is told here, once, with its own exit status
+        _read_indices(cfg, World())  # user errors in them are reported here, once, with their own exit status
         launch_on(gpus)
-    output = Path(cfg.OUTPUT_DIR)
-    output.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
-    world = join(cfg.NUM_GPUS)
     with ExitStack() as at_end:
-        if cfg.TRAIN.ENABLE:
-            world.agreed(lambda: at_end.enter_context(claimed(output)) if world.is_main else None)
-        start_logging(output, world.rank)
-        at_end.callback(stop_logging)
-        _announce(cfg, world, output)
-        if on_videos(cfg):
-            _say_where(run_on_videos(cfg, world.device))
-        else:
-            _train_and_test(cfg, world)
-        leave(world)
+        if not logging_started():
+            start_logging(LaunchedAs.from_environment().rank)
+            at_end.callback(stop_logging)
+        stop = at_end.enter_context(StopSignal())
+        keep_freed_memory()
+        timeout = response_timeout(cfg.DATA_LOADER.TIMEOUT)
+        try:
+            with stop.at_once():
+                world = join(cfg.NUM_GPUS, timeout)
+            with other_processes_named(world, timeout), RunFolder(cfg, world) as folder:
+                _Run(cfg, world, folder, stop).do()
+            leave(world)
+        except Stopped as stopped:  # before anything was to save
+            get_logger().warning(nothing_to_save(stopped.name))
 
 
-def _train_and_test(cfg: ConfigNode, world: World) -> None:
-    data = world.agreed(lambda: _read_indices(cfg, world))
-    finished = True
-    if data.train is not None and data.val is not None:
-        finished = _train(cfg, world, data.train, data.val)
-    if finished and data.test is not None:
-        _test(cfg, world, data.test)
+class _Run:
+    """Parts of a run, one after another. A signal ends those at once that have nothing to save."""
+
+    def __init__(self, cfg: ConfigNode, world: World, folder: RunFolder, stop: StopSignal) -> None:
+        self.cfg, self.world, self.folder, self.stop = cfg, world, folder, stop
+
+    def do(self) -> None:
+        """Train and test, or run on videos."""
+        _announce(self.cfg, self.world, self.folder.path)
+        if on_videos(self.cfg):
+            with self.stop.at_once():
+                _say_where(run_on_videos(self.cfg, self.world.device, self.folder.begin))
+            return
+        with self.stop.at_once(), phase("reading index files"):
+            data = self.world.agreed(lambda: _read_indices(self.cfg, self.world))
+        if data.train is not None and data.val is not None and not self._train(data.train, data.val):
+            return
+        if data.test is not None:
+            try:
+                with self.stop.at_once():
+                    self._test(data.test)
+            except Stopped as stopped:
+                get_logger().warning(f"Received {stopped.name} during the test. Run the same command to test again")
+
+    def _train(self, train: TrainMedia, val: TestMedia) -> bool:
+        with self.stop.at_once(), phase("building the network and loading its weights"):
+            trainer = Trainer(self.cfg, self.world, train, val)
+            trainer.start()
+            self.folder.begin()
+        finished = trainer.run(self.stop)
+        if self.world.is_main:
+            try:
+                with self.stop.at_once(finished), phase("drawing plots"):
+                    _say_where(draw_training_curves(self.folder.path))
+            except Stopped as stopped:
+                get_logger().warning(f"Received {stopped.name} after the training, whose checkpoints are complete")
+                return False
+        return finished
+
+    def _test(self, dataset: TestMedia) -> None:
+        cfg, output = self.cfg, self.folder.path
+        self.folder.wait_for_tests()
+        report, predictions = test(cfg, self.world, dataset, self._begin_test)
+        if not self.world.is_main:
+            return
+        files = {name: output / name for name in ("test_results.json", "predictions.csv")}
+        if report.failed:
+            files["failed.csv"] = output / "failed.csv"
+        log_table(results_table(report))
+        try:
+            with phase("drawing plots"):
+                files |= draw_test_pictures(output, dataset, predictions, class_names(cfg, TEST))
+        except Stopped as stopped:
+            get_logger().warning(f"Received {stopped.name} while plots were drawn; the results are complete")
+        _say_where(files)
+
+    def _begin_test(self) -> None:
+        if not self.cfg.TRAIN.ENABLE:
+            self.folder.begin()
 
 
 def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
     if not world.is_main:
         return
-    write_whole(output / "config.yaml", cfg.dump())
     where = (
         torch.cuda.get_device_name(world.device)
         if world.device.type == "cuda"
@@ -114,26 +181,6 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     return data
 
 
-def _train(cfg: ConfigNode, world: World, train: TrainMedia, val: TestMedia) -> bool:
-    finished = Trainer(cfg, world, train, val).run()
-    if world.is_main:
-        _say_where(draw_training_curves(Path(cfg.OUTPUT_DIR)))
-    return finished
-
-
-def _test(cfg: ConfigNode, world: World, dataset: TestMedia) -> None:
-    report, predictions = test(cfg, world, dataset)
-    if not world.is_main:
-        return
-    output = Path(cfg.OUTPUT_DIR)
-    files = {name: output / name for name in ("test_results.json", "predictions.csv")}
-    if report.failed:
-        files["failed.csv"] = output / "failed.csv"
-    files |= draw_test_pictures(output, dataset, predictions, class_names(cfg, TEST))
-    get_logger().info("\n" + results_table(report))
-    _say_where(files)
-
-
 def _say_where(files: dict[str, Path]) -> None:
     if files:
-        get_logger().info("\n" + files_table(files))
+        log_table(files_table(files))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from slowfast.report.results import (
 )
 from slowfast.report.tensorboard import Board
 from slowfast.runtime.distributed import World
+from slowfast.runtime.heartbeat import phase
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 from slowfast.utils.checkpoint import load_test_checkpoint
@@ -85,9 +86,23 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
     return model.eval()
 
 
-def test(cfg: ConfigNode, world: World, dataset: TestMedia) -> tuple[TestReport, list[VideoPrediction]]:
-    """Test the weights that `load_test_checkpoint` finds; results in OUTPUT_DIR and as figures and predictions."""
-    model = world.agreed(lambda: network_to_test(cfg, world.device))
+def test(
+    cfg: ConfigNode, world: World, dataset: TestMedia, begin: Callable[[], None] = lambda: None
+) -> tuple[TestReport, list[VideoPrediction]]:
+    """Test the weights that `load_test_checkpoint` finds, and write the results to OUTPUT_DIR.
+
+    Args:
+        cfg: Config of the run.
+        world: Processes of the run.
+        dataset: Test set.
+        begin: Called once the network has its weights, before anything is written.
+
+    Returns:
+        The metrics and the prediction of each video.
+    """
+    with phase("building the network and loading its weights"):
+        model = world.agreed(lambda: network_to_test(cfg, world.device))
+    begin()
     if cfg.EVENT.ENABLE and isinstance(model, FramewiseVideo):
         model = EventDrivenClips.from_config(cfg, model)
     loader = views_loader(cfg, world, dataset)

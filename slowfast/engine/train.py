@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -39,10 +40,12 @@ from slowfast.report.metrics_log import MetricsLog, Row
 from slowfast.report.results import BEST, accuracy, write_failed
 from slowfast.report.tensorboard import Board
 from slowfast.runtime.distributed import World
+from slowfast.runtime.first import nothing_to_save
+from slowfast.runtime.heartbeat import phase
 from slowfast.runtime.logging import get_logger
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
-from slowfast.runtime.stop_signal import StopSignal
+from slowfast.runtime.stop_signal import Stopped, StopSignal
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
 
@@ -71,43 +74,64 @@ class Trainer:
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
         self.watch = LossWatch()
+        self._saved = (0, 0)  # epoch and step of the last checkpoint; before the first, of the weights to start from
 
-    def run(self) -> bool:
-        """Train from where the last checkpoint left off to the last epoch; False when SIGTERM came before."""
-        self.world.agreed(self._start)
-        at = self.state.at
+    def start(self) -> None:
+        """Load the last checkpoint of this run, or the weights to start from. Raises CheckpointError."""
+        self.world.agreed(self._load)
+        self._saved = self.state.at.epoch, self.state.at.step
+
+    def _load(self) -> None:
+        if not (self.cfg.TRAIN.AUTO_RESUME and self.state.resume(self.output)):
+            load_start_weights(self.cfg, self.model, self.state)
+            if self.ema is not None and self.state.at.total(self.steps) == 0:
+                self.ema.restart(self.model)
+
+    def run(self, stop: StopSignal) -> bool:
+        """Train from where `start` left off to the last epoch; False if a signal came before."""
+        self.stop, at = stop, self.state.at
+        if self.world.is_main:
+            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
         self.log, self.board, self.progress = self._open_reports()
         self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
         try:
-            with StopSignal() as self.stop, self.loader, self.val_loader:
+            with self.loader, self.val_loader:
                 while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
                     self._epoch()
                     self._end_epoch()
-        except Interrupted:
-            self._save()
-            again = "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
-            get_logger().warning(
-                f"stopped by SIGTERM; the same command{again} goes on from epoch {at.epoch + 1}, step {at.step}"
-            )
+                    if self.world.any(stop.seen):
+                        raise Interrupted
+        except (Interrupted, Stopped):
+            if self._saved != (at.epoch, at.step):
+                self._save()
+            get_logger().warning(self._where_it_stopped())
             return False
         finally:
             self._close_reports()
         return True
 
-    def _start(self) -> None:
-        """The last checkpoint of this run, or the weights to start from."""
-        if not (self.cfg.TRAIN.AUTO_RESUME and self.state.resume(self.output)):
-            load_start_weights(self.cfg, self.model, self.state)
-            if self.ema is not None and self.state.at.total(self.steps) == 0:
-                self.ema.restart(self.model)
-        if self.world.is_main:
-            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+    def _where_it_stopped(self) -> str:
+        at, name = self.state.at, self.stop.name or "a signal in another process"
+        if at.total(self.steps) == 0:
+            return nothing_to_save(name)
+        again = "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
+        goes_on = f"to resume at epoch {at.epoch + 1}, step {at.step}"
+        if at.epoch == self.cfg.SOLVER.MAX_EPOCH:
+            goes_on = "to test; the training is complete" if self.cfg.TEST.ENABLE else "again; the training is complete"
+        return f"Received {name}, checkpoint saved. Run the same command{again} {goes_on}"
+
+    def _at_once(self) -> AbstractContextManager[None]:
+        """While entered, a signal ends the work at once: the state is not changed inside.
+
+        With several processes the signal is looked at after each step instead, because all must end at the same one.
+        """
+        return self.stop.at_once() if self.world.size == 1 else nullcontext()
 
     def _epoch(self) -> None:
         """Do the steps of an epoch that are left.
 
         Raises:
-            Interrupted: After the step in which SIGTERM came.
+            Interrupted: If a signal came.
             DataError: If too many samples are unreadable.
         """
         at, meter, ledger = self.state.at, TrainMeter(self.world), FailureLedger(len(self.loader.dataset))
@@ -138,7 +162,8 @@ class Trainer:
         for _ in range(len(self.loader)):
             batch: TrainBatch | None = None
             try:
-                batch = next(left)
+                with self._at_once():
+                    batch = next(left)
                 ledger.add(batch.failures)
             except UnreadableBatch as error:
                 ledger.add(error.failures)
@@ -187,11 +212,13 @@ class Trainer:
     def _validate(self) -> None:
         """Top-1 of the centre views; the weights that reached the highest are kept as checkpoint_best.pyth."""
         at, model = self.state.at, self.model if self.ema is None else self.ema.model
-        if self.cfg.BN.USE_PRECISE_STATS:
-            recompute_statistics(model, self._statistics_batches(), self.world)
         ledger = FailureLedger(len(self.val_loader.dataset))
-        videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
-        predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
+        with self._at_once():
+            if self.cfg.BN.USE_PRECISE_STATS:
+                with phase("recomputing batch-norm statistics"):
+                    recompute_statistics(model, self._statistics_batches(), self.world)
+            videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
+            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
         if self.world.any(self.stop.seen):  # agreed upon only now: processes have not as many videos
             raise Interrupted
         figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
@@ -219,9 +246,11 @@ class Trainer:
     def _save(self) -> None:
         self.watch.check()
         if self.world.is_main:
-            checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
-            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+            with phase("writing a checkpoint"):
+                checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
+                checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
         self.world.wait()
+        self._saved = self.state.at.epoch, self.state.at.step
 
     def _report_steps(self, figures: dict[str, float], rate: float) -> None:
         at = self.state.at
@@ -253,7 +282,7 @@ class Trainer:
 
 
 class Interrupted(Exception):
-    """SIGTERM came; the state is that of the last whole step."""
+    """A signal came; the state is that of the last whole step."""
 
 
 def _parallel(model: nn.Module, world: World) -> nn.Module:

@@ -19,6 +19,7 @@ from slowfast.event_driven.sources import find_files
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import join
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show, show_table
 from slowfast.runtime.unfinished import write_whole
 
 EXAMPLE = "python tools/calibrate_events.py --cfg configs/ImageNet/EVMLP.yaml videos --top1 0.99"
@@ -66,11 +67,11 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     sources = find_files(chosen.videos, cfg.DATA.DECODING_THREADS)
     calibration = Calibration(cfg, join(cfg.NUM_GPUS).device, sources)
     frames = sum(map(len, calibration.videos))
-    print(f"{len(calibration.videos)} videos, {frames} frames; wanted: {goal}", flush=True)
+    show(f"{len(calibration.videos)} videos, {frames} frames; wanted: {goal}")
     best, tried = find_threshold(calibration.measure, goal)
-    print(candidates_table(tried, best))
+    show_table(candidates_table(tried, best))
     write_whole(out, calibrated_yaml(cfg, Path(chosen.cfg), out, best, goal))
-    print(f"EVENT.THRESHOLD {best.threshold:g}, written to {out}")
+    show(f"EVENT.THRESHOLD {best.threshold:g}, written to {out}")
 
 
 def _goal(chosen: argparse.Namespace) -> Goal:

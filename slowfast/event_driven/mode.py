@@ -9,6 +9,7 @@ from typing import Any
 from slowfast.config.nearest import nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.runtime.text import is_redacted
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
@@ -35,6 +36,15 @@ def is_address(place: str) -> bool:
     return _ADDRESS.fullmatch(place) is not None
 
 
+def check_address(address: str) -> None:
+    """Raise ConfigError for an address out of a config that was saved without its password."""
+    if is_redacted(address):
+        raise ConfigError(
+            f"DATA.PATH_PREFIX: {address} is an address whose password or token was hidden when it was saved. Give the "
+            "full address again"
+        )
+
+
 def check(cfg: ConfigNode, world_size: int = 1) -> None:
     """Raise ConfigError where event-driven inference is not possible with these settings."""
     check_network(cfg)
@@ -50,6 +60,8 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
             "EVENT.ENABLE: DATA.PATH_PREFIX is empty; set it to a folder of videos, a file, the number of a camera, "
             "the address of a stream, or a .txt file that lists such"
         )
+    if is_address(place):
+        check_address(place)
     if not (is_camera(place) or is_address(place) or Path(place).exists()):
         near = nearest_file(Path(place))
         raise ConfigError(f"DATA.PATH_PREFIX {place} does not exist" + (f"; did you mean {near}?" if near else ""))

@@ -29,9 +29,10 @@ from slowfast.datasets.resize import nearly_antialiased
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError
-from slowfast.event_driven.mode import is_address, is_camera
+from slowfast.event_driven.mode import check_address, is_address, is_camera
 from slowfast.predict.media import UNLABELLED, Wanted, find_media
 from slowfast.prepare.timing import choose_timing
+from slowfast.runtime.text import redact
 
 # Images among the videos are listed with this reason.
 _VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference is for videos")
@@ -93,11 +94,13 @@ def find_sources(place: str, threads: int) -> Sources:
 
 
 def _live(index: int, place: str) -> Source | None:
-    """A camera or a stream."""
-    record = Record(index, Path(place), place, UNLABELLED)
+    """Make a camera or a stream of a place. Its record, which reports show, has no password; only `open` has it."""
+    name = redact(place)
+    record = Record(index, Path(name), name, UNLABELLED)
     if is_camera(place):
         return Source(record, functools.partial(CameraFrames, int(place)), live=True)
     if is_address(place):
+        check_address(place)
         return Source(record, functools.partial(StreamFrames, place), live=True)
     return None
 

@@ -32,7 +32,8 @@ from slowfast.models.linear import pack_linears
 from slowfast.predict.predictor import names_of_classes
 from slowfast.report.results import write_failed
 from slowfast.runtime.device import synchronize
-from slowfast.runtime.logging import get_logger
+from slowfast.runtime.heartbeat import phase
+from slowfast.runtime.logging import get_logger, log_table
 from slowfast.runtime.progress import Progress
 from slowfast.runtime.stop_signal import StopSignal
 
@@ -41,25 +42,52 @@ _LIVE_EVERY = 5.0  # seconds between two lines about a camera or stream
 _FIGURES_EVERY = 60.0  # seconds between two writings of the figures, where there are cameras or streams
 
 
-def run_on_videos(cfg: ConfigNode, device: torch.device) -> dict[str, Path]:
-    """Look at the videos of DATA.PATH_PREFIX; results in OUTPUT_DIR, what each is and where is given back.
+def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], None] = lambda: None) -> dict[str, Path]:
+    """Run event-driven inference on the videos of DATA.PATH_PREFIX and write the results to OUTPUT_DIR.
 
-    Ctrl-C and SIGTERM end it; the report is then of what was done until then. Raises DataError where nothing was read.
+    Ctrl-C, SIGTERM and SIGHUP end it; the report is then of what was done until then.
+
+    Args:
+        cfg: Config of the run.
+        device: Device of the network.
+        begin: Called once the network has its weights, before anything is written.
+
+    Returns:
+        What each written file is, and where.
+
+    Raises:
+        DataError: If nothing could be read.
     """
-    names = names_of_classes(cfg)
-    sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
+    with phase("looking for videos"):
+        names = names_of_classes(cfg)
+        sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
     _check_streams(cfg, sources)
+    if not sources.count:
+        raise DataError(f"DATA.PATH_PREFIX {cfg.DATA.PATH_PREFIX}: there is no video")
     if sources.others:
         get_logger().info(f"{sources.others} other files in the folder left out")
-    run = VideoRun(cfg, device, sources, names)
-    with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
+    with phase("building the network and loading its weights"):
+        run = VideoRun(cfg, device, sources, names)
+    begin()
+    with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
         report = run.run(lambda: stop.seen)
     output = Path(cfg.OUTPUT_DIR)
     write_failed(report.failures, output / "failed.csv")
     if not report.videos:
+        return _report_nothing(report, sources, stop)
+    log_table(report_table(report))
+    with phase("drawing plots"):
+        return report_files(report, output) | run.log.written | run.annotated.written
+
+
+def _report_nothing(report: RunReport, sources: Sources, stop: StopSignal) -> dict[str, Path]:
+    """End a run in which no frame was processed: quietly if it was stopped, else with a DataError."""
+    if not stop.seen or any(failure.lost for failure in report.failures):  # such as a camera that is not there
         raise DataError(_nothing(report, sources))
-    get_logger().info("\n" + report_table(report))
-    return report_files(report, output) | run.log.written | run.annotated.written
+    if stop.name == signal.SIGINT.name:
+        raise KeyboardInterrupt
+    get_logger().warning(f"Received {stop.name} before a frame was processed")
+    return {}
 
 
 class VideoRun:
@@ -103,7 +131,7 @@ class VideoRun:
                 self._take(message, progress)
             self.ledger.add(feed.left)
         if stopped():
-            get_logger().warning("stopped: the report is of what was done until now")
+            get_logger().warning("stopped: the report covers what was done until now")
         return self._report(finished=True)
 
     def _report(self, finished: bool) -> RunReport:
@@ -214,10 +242,6 @@ def _check_streams(cfg: ConfigNode, sources: Sources) -> None:
 
 
 def _nothing(report: RunReport, sources: Sources) -> str:
-    if not sources.count:
-        return f"DATA.PATH_PREFIX {report.cfg.DATA.PATH_PREFIX}: there is no video"
     lost = [failure for failure in report.failures if failure.lost]
-    if not lost:
-        return "stopped before a frame was looked at"
     first = f"{lost[0].name}: {lost[0].reason}"
     return first if sources.count == 1 else f"none of {sources.count} videos can be read; the first: {first}"

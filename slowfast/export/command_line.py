@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from slowfast.export.onnx_file import require_onnx, save_onnx
 from slowfast.models.inputs import input_shape
 from slowfast.runtime.command import FAILED, CommandParser, exit_status
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 from slowfast.runtime.unfinished import written_whole
 
 EXAMPLE = "python tools/export.py --cfg configs/ImageNet/EAT_TI.yaml --out net.onnx TEST.CHECKPOINT_FILE_PATH w.pth"
@@ -55,14 +55,14 @@ def _export(chosen: argparse.Namespace, cfg: ConfigNode) -> int | None:
     try:
         graph, difference = export(model, shape, chosen.out)
     except ExportDiffers as error:
-        print(f"error: {error}; nothing was written", file=sys.stderr)
+        show(f"error: {error}; nothing was written", error=True)
         return FAILED
     order = "B G R" if cfg.DATA.REVERSE_INPUT_CHANNEL else "R G B"
     batch = f"{graph.batches[0]} ({graph.fixed_batch})" if graph.fixed_batch else "any"
-    print(f"largest difference {difference:.1e} of the largest logit, on {len(graph.batches)} random batches")
-    print(f"input: float32 (batch, {', '.join(map(str, shape))}), batch {batch}; {order}, (pixel / 255 - mean) / std,")
-    print(f"  mean {list(cfg.DATA.MEAN)}, std {list(cfg.DATA.STD)}; output: logits (batch, {cfg.MODEL.NUM_CLASSES})")
-    print(f"written: {chosen.out} ({chosen.out.stat().st_size / 1e6:.1f} MB)")
+    show(f"largest difference {difference:.1e} of the largest logit, on {len(graph.batches)} random batches")
+    show(f"input: float32 (batch, {', '.join(map(str, shape))}), batch {batch}; {order}, (pixel / 255 - mean) / std,")
+    show(f"  mean {list(cfg.DATA.MEAN)}, std {list(cfg.DATA.STD)}; output: logits (batch, {cfg.MODEL.NUM_CLASSES})")
+    show(f"written: {chosen.out} ({chosen.out.stat().st_size / 1e6:.1f} MB)")
     return None
 
 

@@ -14,6 +14,7 @@ from slowfast.report.results import write_failed
 from slowfast.report.tables import files_table
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show, show_table
 
 EXAMPLE = "python tools/extract_features.py --cfg configs/K400/K400_MLP_S16x4.yaml --split train --out features.npz"
 DESCRIPTION = f"""\
@@ -54,5 +55,5 @@ def _extract(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     failed, lost = out.with_name(f"{out.stem}_failed.csv"), sum(failure.lost for failure in features.failures)
     write_failed(features.failures, failed)
     shape = " x ".join(map(str, features.rows.shape))
-    print(f"features {shape} of {len(features.records)} files, {lost} could not be read")
-    print(files_table({"features": out} | ({"what could not be read": failed} if features.failures else {})))
+    show(f"features {shape} of {len(features.records)} files, {lost} could not be read")
+    show_table(files_table({"features": out} | ({"what could not be read": failed} if features.failures else {})))

@@ -29,6 +29,7 @@ from slowfast.report.plotting import PlotsUnavailable, new_figure
 from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.distributed import World, join
 from slowfast.runtime.logging import get_logger, messages_on_screen
+from slowfast.runtime.screen import show, show_table
 
 EXAMPLE = "python tools/grad_cam.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH w.pyth"
 DESCRIPTION = f"""\
@@ -77,7 +78,7 @@ def _draw(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     layer = find_layer(layers, chosen.layer) if chosen.layer else usual_layer(layers)
     if chosen.list_layers:
         rows = [(one.name, one.size, "default" if one is layer else "") for one in layers]
-        print(tabulate(rows, headers=("layer", "map", ""), tablefmt="simple", disable_numparse=True))
+        show_table(tabulate(rows, headers=("layer", "map", ""), tablefmt="simple", disable_numparse=True))
         return
     order = [layer, *(other for other in reversed(layers) if other is not layer)]
     _draw_media(chosen, cfg, model, order, device)
@@ -100,7 +101,7 @@ def _draw_media(
             assert isinstance(video, TestVideo)  # as networks with maps take frames
             ledger.add(video.failures)
             if video.frames is not None:
-                print(_picture(model, forward, video, layers, label, names, target), flush=True)
+                show(_picture(model, forward, video, layers, label, names, target))
                 drawn += 1
     if not drawn:
         first = ledger.all[0]

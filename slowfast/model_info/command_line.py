@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from slowfast.errors import UserError
 from slowfast.model_info.rows import COLUMNS, ModelRow, describe_all, grouped_cells, markdown_table, published_settings
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show, show_table
 
 BEGIN, END = "<!-- begin: tools/model_info.py -->", "<!-- end: tools/model_info.py -->"
 DESCRIPTION = """\
@@ -25,12 +26,7 @@ anything; the input; the published accuracy; where the weights are, their licenc
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="model_info.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("model_info.py", DESCRIPTION)
     parser.add_argument("--cfg", type=Path, nargs="+", metavar="FILE", help="some settings (default: all published)")
     parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
     goal = parser.add_mutually_exclusive_group()
@@ -41,8 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Print, check or write the table; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: _run(chosen))
+    return exit_status(lambda: _run(parse(arguments)))
 
 
 def _run(chosen: argparse.Namespace) -> None:
@@ -54,15 +49,15 @@ def _run(chosen: argparse.Namespace) -> None:
     rows = describe_all(chosen.cfg or published_settings())
     if chosen.check is not None:
         check_file(chosen.check, rows)
-        print(f"{chosen.check}: its table is up to date")
+        show(f"{chosen.check}: its table is up to date")
     elif chosen.write is not None:
         held, now = (f"{BEGIN}\n{table}\n{END}" for table in (held_table(chosen.write), markdown_table(rows)))
         chosen.write.write_text(chosen.write.read_text(encoding="utf-8").replace(held, now), encoding="utf-8")
-        print(f"written: {chosen.write}")
+        show(f"written: {chosen.write}")
     elif chosen.markdown:
-        print(markdown_table(rows))
+        show_table(markdown_table(rows))
     else:
-        print(tabulate(grouped_cells(rows), headers=COLUMNS, tablefmt="simple", disable_numparse=True))
+        show_table(tabulate(grouped_cells(rows), headers=COLUMNS, tablefmt="simple", disable_numparse=True))
 
 
 def check_file(file: Path, rows: Sequence[ModelRow]) -> None:

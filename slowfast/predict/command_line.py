@@ -16,8 +16,10 @@ from slowfast.predict.output import LIST, TABLE, predictions_table, write_files
 from slowfast.predict.predictor import Prediction, Predictor
 from slowfast.report.tables import files_table
 from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.heartbeat import phase
 from slowfast.runtime.logging import get_logger, messages_on_screen
 from slowfast.runtime.progress import Progress
+from slowfast.runtime.screen import show, show_table
 
 EXAMPLE = "python tools/predict.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH w.pyth"
 DESCRIPTION = f"""\
@@ -56,21 +58,23 @@ def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     wanted = Wanted.from_config(cfg)
     if chosen.annotate and wanted.images:
         raise UserError(f"{ANNOTATE} is for videos and event recordings; {cfg.MODEL.MODEL_NAME} takes images here")
-    found, predictor = find_media(chosen.media, wanted), Predictor.from_config(cfg)
+    with phase("building the network and loading its weights"):
+        found, predictor = find_media(chosen.media, wanted), Predictor.from_config(cfg)
     progress = Progress("predict", len(found.records), "files", shown=True, every=cfg.LOG_PERIOD)
     try:
         predictions = predictor.predict_found(found, progress)
     finally:
         progress.close()
+    output = Path(cfg.OUTPUT_DIR)
+    files = write_files(predictions, _about(cfg), output)  # first, whatever happens to the screen
     for failure in found.refused:
         get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
-    print(predictions_table(predictions))
-    output = Path(cfg.OUTPUT_DIR)
-    files = write_files(predictions, _about(cfg), output)
+    show_table(predictions_table(predictions))
     if chosen.annotate:
-        files["videos with their classes"] = annotate_media(cfg, predictions, output / "annotated")
-    print(_summary(predictions, found.others))
-    print(files_table(files))
+        with phase("annotating videos"):
+            files["videos with their classes"] = annotate_media(cfg, predictions, output / "annotated")
+    show(_summary(predictions, found.others))
+    show_table(files_table(files))
 
 
 def _about(cfg: ConfigNode) -> dict[str, object]:

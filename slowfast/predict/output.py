@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.predict.predictor import Prediction
-from slowfast.report.results import BEST, SCORE_DIGITS, write_csv
+from slowfast.report.results import BEST, SCORE_DIGITS, json_text, write_csv
 from slowfast.report.tables import tail
 from slowfast.runtime.unfinished import write_whole
 
@@ -38,7 +37,7 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
     They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
     """
     folder = output / "predict" if _is_of_a_test(output / LIST) else output
-    write_whole(folder / TABLE, json.dumps(about | _as_json(predictions), indent=1, ensure_ascii=True) + "\n")
+    write_whole(folder / TABLE, json_text(about | _as_json(predictions)))
     write_csv(folder / LIST, HEADING, map(_as_row, predictions))
     return {"all predictions": folder / TABLE, "the same as a table": folder / LIST}
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from slowfast.prepare.run import FAILED_FILE, prepare
 from slowfast.prepare.settings import PrepareSettings
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, check_workers, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show, show_table
 
 DESCRIPTION = f"""\
 Re-encode a folder of videos, and the folders in it, so that training clips are read from it fast: H.264 in .mp4,
@@ -26,12 +27,7 @@ reason, in {FAILED_FILE}. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
     usual = PrepareSettings()
-    parser = argparse.ArgumentParser(
-        prog="prepare_videos.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("prepare_videos.py", DESCRIPTION)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     parser.add_argument(
@@ -67,17 +63,16 @@ def _rate(text: str) -> float | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
     with messages_on_screen():
-        return exit_status(lambda: _prepare(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(lambda: _prepare(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _prepare(chosen: argparse.Namespace) -> None:
     check_workers(chosen.workers)
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
-    print(summary.table())
+    show_table(summary.table())
     for name, reason in list(summary.failed.items())[:10]:
-        print(f"failed: {name}: {reason}")
+        show(f"failed: {name}: {reason}")
     if summary.failed:
-        print(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")
+        show(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")

@@ -9,9 +9,10 @@ from pathlib import Path
 from slowfast.errors import UserError
 from slowfast.prepare.convert_events import convert_recordings
 from slowfast.prepare.cut_events import CutSettings
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, check_workers, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 
 DESCRIPTION = """\
 Convert all recordings of a folder, and of the folders in it, to .npz files with x, y, t (microseconds) and p:
@@ -31,12 +32,7 @@ run it again: recordings that were converted are kept. For other settings take a
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="convert_events.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("convert_events.py", DESCRIPTION)
     parser.add_argument("source", type=Path, help="folder of recordings")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     parser.add_argument("--window-time", type=float, metavar="US", help="cut into windows, microseconds")
@@ -47,9 +43,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Convert; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
     with messages_on_screen():
-        return exit_status(lambda: _convert(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(lambda: _convert(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _convert(chosen: argparse.Namespace) -> None:
@@ -60,8 +55,8 @@ def _convert(chosen: argparse.Namespace) -> None:
     result = convert_recordings(chosen.source, chosen.target, settings, chosen.workers)
     for what, recordings in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(recordings.items()):
-            print(f"{what}: {name}: {reason}")
+            show(f"{what}: {name}: {reason}")
     for note, count in sorted(result.notes.items()):
-        print(f"{note}: as {count} of {result.done} recordings say")
+        show(f"{note}: as {count} of {result.done} recordings say")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    print(f"{result.done} recordings converted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    show(f"{result.done} recordings converted to {chosen.target} in {result.seconds:.0f} s, {before}")

@@ -8,9 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from slowfast.prepare.events import EventSettings, videos_to_events
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, check_workers, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 
 DESCRIPTION = """\
 Write what an event camera would have seen of all videos of a folder, and of the folders in it: a/b.mp4 becomes a/b.npz
@@ -38,12 +39,7 @@ HELP = {
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
     usual = EventSettings()
-    parser = argparse.ArgumentParser(
-        prog="video_to_events.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("video_to_events.py", DESCRIPTION)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     for name, text in HELP.items():
@@ -56,9 +52,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Convert; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
     with messages_on_screen():
-        return exit_status(lambda: _convert(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(lambda: _convert(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _convert(chosen: argparse.Namespace) -> None:
@@ -67,6 +62,6 @@ def _convert(chosen: argparse.Namespace) -> None:
     result = videos_to_events(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(videos.items()):
-            print(f"{what}: {name}: {reason}")
+            show(f"{what}: {name}: {reason}")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    print(f"{result.done} videos converted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    show(f"{result.done} videos converted to {chosen.target} in {result.seconds:.0f} s, {before}")

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
-from slowfast.runtime.command import check_workers, exit_status
+from slowfast.runtime.command import RESUMABLE, CommandParser, check_workers, exit_status
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import messages_on_screen
+from slowfast.runtime.screen import show
 
 DESCRIPTION = f"""\
 Write the frames of all videos of a folder, and of the folders in it, as JPEG files: a/b.mp4 becomes a/b/00001.jpg and
@@ -25,12 +26,7 @@ Stopped in the middle, run it again: folders that are there are kept. For other 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
     usual = FrameSettings()
-    parser = argparse.ArgumentParser(
-        prog="extract_frames.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("extract_frames.py", DESCRIPTION)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
     short_side = "never enlarged (default %(default)s)"
@@ -49,9 +45,8 @@ def _rate(text: str) -> float | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Extract; the exit status: 0 done, failures listed, 2 the user's mistake."""
-    chosen = parse(arguments)
     with messages_on_screen():
-        return exit_status(lambda: _extract(chosen), interrupted="interrupted; run the same command again to go on")
+        return exit_status(lambda: _extract(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _extract(chosen: argparse.Namespace) -> None:
@@ -60,6 +55,6 @@ def _extract(chosen: argparse.Namespace) -> None:
     result = extract(chosen.source, chosen.target, settings, chosen.workers)
     for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(videos.items()):
-            print(f"{what}: {name}: {reason}")
+            show(f"{what}: {name}: {reason}")
     before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    print(f"{result.done} videos extracted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    show(f"{result.done} videos extracted to {chosen.target} in {result.seconds:.0f} s, {before}")

@@ -187,7 +187,13 @@ class FirstBatch:
         return cls(split, count, Look.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board)
 
     def __call__(self, inputs: Any, targets: torch.Tensor) -> None:
-        """Draw a network's inputs and their labels (N,) or soft labels (N, K)."""
+        """Draw a network's inputs and their labels (N,) or soft labels (N, K). A failure is a warning."""
+        try:
+            self._draw(inputs, targets)
+        except Exception as error:
+            get_logger().warning(f"{self.file.name} is not drawn: {error}")
+
+    def _draw(self, inputs: Any, targets: torch.Tensor) -> None:
         samples = samples_of(inputs, self.count, self.look)
         title = f"{self.name}: {len(samples.pictures)} of the first {len(targets)} samples, as the network gets them"
         title += f"; {samples.note}" if samples.note else ""

@@ -13,7 +13,8 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import whole
 from slowfast.errors import DataError, UserError
 from slowfast.report.event_pictures import draw_events
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show
 
 LARGEST_SIDE = 10_000  # pixels of a sensor that is as far as there are events
 
@@ -29,12 +30,7 @@ Red pixels grew brighter, blue ones darker.
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="draw_events.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("draw_events.py", DESCRIPTION)
     parser.add_argument("recording", type=Path, help=".npz or .npy file")
     parser.add_argument("target", type=Path, help=".gif, .mp4 or .png (needs the plots extra)")
     parser.add_argument("--height", type=int, help="of the sensor (default: as far as there are events)")
@@ -47,8 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Draw; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: _draw(chosen))
+    return exit_status(lambda: _draw(parse(arguments)))
 
 
 def _side(places: np.ndarray, option: str) -> int:
@@ -68,8 +63,8 @@ def _draw(chosen: argparse.Namespace) -> None:
         sensor = (chosen.height or _side(raw["y"], "height"), chosen.width or _side(raw["x"], "width"))
         events, done = whole(raw, sensor, chosen.time_unit)
         if done:
-            print(f"{chosen.recording}: {', '.join(done)}")
+            show(f"{chosen.recording}: {', '.join(done)}")
     except DecodeError as error:
         raise DataError(f"{chosen.recording}: {error}") from error
     draw_events(events, sensor, chosen.target, chosen.fps, chosen.slower)
-    print(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn: {chosen.target}")
+    show(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn: {chosen.target}")

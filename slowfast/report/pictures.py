@@ -12,7 +12,6 @@ from slowfast.datasets.types import TestMedium
 from slowfast.report.confusion import draw_confusion
 from slowfast.report.contact_sheet import ClipRow, draw_contact_sheet
 from slowfast.report.curves import draw_curves
-from slowfast.report.plotting import PlotsUnavailable
 from slowfast.report.results import VideoPrediction
 from slowfast.runtime.logging import get_logger
 
@@ -33,8 +32,7 @@ def draw_test_pictures(
     labels, answers = [p.label for p in predictions], [p.prediction for p in predictions]
     drawn = _drawn("confusion matrix", confusion, lambda: draw_confusion(labels, answers, names, confusion))
     if drawn:  # without pictures no clip need be decoded for them
-        rows = [_row(dataset[p.index], p, names) for p in choose(predictions, SHEET_ROWS)]
-        drawn |= _drawn("contact sheet", sheet, lambda: draw_contact_sheet(rows, sheet))
+        drawn |= _drawn("contact sheet", sheet, lambda: draw_contact_sheet(_rows(dataset, predictions, names), sheet))
     return drawn
 
 
@@ -51,6 +49,10 @@ def _spread(items: list[VideoPrediction], count: int) -> list[VideoPrediction]:
     return [items[place] for place in places]
 
 
+def _rows(dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Sequence[str]) -> list[ClipRow]:
+    return [_row(dataset[p.index], p, names) for p in choose(predictions, SHEET_ROWS)]
+
+
 def _row(video: TestMedium, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
     if not video.count:
         raise RuntimeError(f"{prediction.name} was readable in the test and is not any more")
@@ -59,9 +61,10 @@ def _row(video: TestMedium, prediction: VideoPrediction, names: Sequence[str]) -
 
 
 def _drawn(what: str, picture: Path, draw: Callable[[], None]) -> dict[str, Path]:
+    """Draw a figure; one that cannot be drawn for any reason is a warning, as it must not cost a run its results."""
     try:
         draw()
-    except PlotsUnavailable as error:
+    except Exception as error:
         get_logger().warning(f"{picture.name} is not drawn: {error}")
         return {}
     return {what: picture}

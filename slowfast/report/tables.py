@@ -8,6 +8,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from slowfast.report.results import TestReport
+from slowfast.runtime.text import shown
 
 WIDTH = 100
 
@@ -49,5 +50,6 @@ def files_table(files: Mapping[str, Path]) -> str:
 
 
 def tail(text: str, room: int) -> str:
-    """The text, or where it is longer than `room` characters its end."""
+    """Prepare a name of any content for a table: safe to show, and only its end if it exceeds `room` characters."""
+    text = shown(text)
     return text if len(text) <= room else "..." + text[len(text) - room + 3 :]

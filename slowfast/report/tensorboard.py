@@ -26,7 +26,11 @@ class Board:
             )
             self._writer: Any = None
         else:
-            self._writer = SummaryWriter(str(folder))
+            try:
+                self._writer = SummaryWriter(str(folder))
+            except OSError as error:
+                get_logger().warning(f"TENSORBOARD.ENABLE is set, but {folder} cannot be written to: {error}")
+                self._writer = None
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, world: World) -> Board | None:

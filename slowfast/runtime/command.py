@@ -1,42 +1,86 @@
-"""What all command lines share: the user's mistake as one line, and the exit status."""
+"""What all command lines share: user errors as one line, and the exit status."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 from slowfast.errors import ToldElsewhere, UserError
+from slowfast.runtime.screen import lost_output, safe_streams, show, write_screen
+from slowfast.runtime.stop_signal import Stopped, StopSignal
+from slowfast.runtime.text import shown_lines
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+RESUMABLE = "interrupted; run the same command again to resume"
+SIGNALLED = 128  # plus the signal's number, as shells have it
 
 
-def exit_status(work: Callable[[], int | None], *, quiet: bool = False, interrupted: str = "interrupted") -> int:
-    """Do the work; its exit status: what it returns (None: 0), 2 for a UserError, 1 for any other exception.
+def exit_status(
+    work: Callable[[], int | None],
+    *,
+    quiet: bool | Callable[[], bool] = False,
+    interrupted: str = "interrupted",
+    logged: bool = False,
+) -> int:
+    """Do the work of a command and return its exit status.
 
-    A UserError is told on stderr in its own words, unless `quiet` or ToldElsewhere: another process tells it. Any other
-    exception is told with its traceback, Ctrl-C (130) in the words of `interrupted`.
+    A UserError is reported on standard error in its own words; any other exception with its traceback. SIGTERM and
+    SIGHUP end the work at once: files appear whole or not at all. Work that saves on them handles them itself. A closed
+    standard output does not end the work; where anything else is wrong with it, output was lost, which is a failure.
+
+    Args:
+        work: Does everything; may return an exit status, None is 0.
+        quiet: Report no user error, because another process does; a function is asked when there is one.
+        interrupted: What to report after Ctrl-C.
+        logged: Standard output is in a log file, too, so that nothing is lost with it.
+
+    Returns:
+        What the work returned, 2 after a UserError, 130 after Ctrl-C, 128 + n after signal n, else 1.
     """
-    try:
-        return work() or DONE
-    except UserError as error:
-        if not (quiet or isinstance(error, ToldElsewhere)):
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return USER_MISTAKE
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr, flush=True)
-        return INTERRUPTED
-    except Exception:
-        traceback.print_exc()
-        return FAILED
+    with safe_streams():
+        try:
+            with StopSignal() as stop, stop.at_once():
+                status = work() or DONE
+        except UserError as error:
+            if not ((quiet() if callable(quiet) else quiet) or isinstance(error, ToldElsewhere)):
+                show(f"error: {error}", error=True)
+            return USER_MISTAKE
+        except KeyboardInterrupt:
+            show(interrupted, error=True)
+            return INTERRUPTED
+        except Stopped as stopped:
+            show(f"Received {stopped.name}, stopping. Files that were written are complete", error=True)
+            return SIGNALLED + signal.Signals[stopped.name]
+        except Exception:
+            write_screen(shown_lines(traceback.format_exc()), sys.stderr)
+            return FAILED
+        return status or (DONE if logged else _status_of_output())
+
+
+def _status_of_output() -> int:
+    """Report output that was lost for another reason than a reader that had enough."""
+    failure = lost_output()
+    if failure is None:
+        return DONE
+    show(f"error: standard output cannot be written: {(failure.strerror or str(failure)).lower()}", error=True)
+    return FAILED
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose complaint about a command line is a UserError that ends in an example of a right one."""
+    """Parser that reports a wrong command line as a UserError of one line.
 
-    def __init__(self, prog: str, description: str, usage: str, example: str) -> None:
+    Args:
+        prog: Name of the tool.
+        description: Text of --help.
+        usage: How to call it; derived from the options by default.
+        example: A right command line, shown after an error; by default the error refers to --help.
+    """
+
+    def __init__(self, prog: str, description: str, usage: str | None = None, example: str = "") -> None:
         super().__init__(
             prog=prog,
             description=description,
@@ -44,10 +88,11 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self._example = example
+        self._hint = f"for example: {example}" if example else f"{prog} --help lists the options"
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; for example: {self._example}")
+        """Raise the UserError."""
+        raise UserError(f"{message}; {self._hint}")
 
 
 def check_workers(workers: int) -> None:

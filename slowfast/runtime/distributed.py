@@ -6,9 +6,14 @@ torchrun starts the processes; gradients go over NCCL (GPUs) or Gloo (CPUs), eve
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +22,10 @@ import torch.distributed as dist
 from slowfast.errors import ToldElsewhere, UserError
 
 Result = TypeVar("Result")
+# Seconds that a process waits for the others: one may draw figures or write a checkpoint meanwhile.
+RESPONSE_TIMEOUT = 600.0
+_NAME_TIMEOUT = 30.0  # seconds that MASTER_ADDR may be unknown
+_POLL = 0.1
 
 
 @dataclass(frozen=True)
@@ -76,14 +85,83 @@ class World:
             dist.barrier(group=self.gloo)
 
 
+@dataclass(frozen=True)
+class LaunchedAs:
+    """Place of this process among those that a launcher started, from the environment."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> LaunchedAs:
+        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them.
+
+        Raises:
+            UserError: If they are no numbers or contradict each other.
+        """
+        size = _number("WORLD_SIZE", 1, least=1)
+        if size > 1 and not os.environ.get("RANK"):
+            raise UserError(f"WORLD_SIZE is {size} but RANK is not set. Unset WORLD_SIZE, or start with torchrun")
+        rank = _number("RANK", 0)
+        if rank >= size:
+            given = "WORLD_SIZE is not set" if not os.environ.get("WORLD_SIZE") else f"WORLD_SIZE is {size}"
+            raise UserError(f"RANK is {rank} but {given}. Unset RANK, or start with torchrun")
+        local_size = _number("LOCAL_WORLD_SIZE", 1, least=1)
+        local_rank = _number("LOCAL_RANK", 0)
+        if os.environ.get("LOCAL_WORLD_SIZE") and local_rank >= local_size:
+            raise UserError(
+                f"LOCAL_RANK is {local_rank} but LOCAL_WORLD_SIZE is {local_size}. Unset both, or start with torchrun"
+            )
+        return cls(rank, size, local_rank, local_size)
+
+
+def _number(name: str, default: int, least: int = 0) -> int:
+    """Read a variable of the environment; UserError unless it is a number."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+        raise UserError(f"{name} is {text!r}; it must be a number from {least}. Unset it, or start with torchrun")
+    return int(text)
+
+
+def _check_meeting_point(size: int, timeout: float) -> None:
+    if not os.environ.get("MASTER_ADDR"):
+        raise UserError(f"WORLD_SIZE is {size} but MASTER_ADDR is not set. Unset WORLD_SIZE, or start with torchrun")
+    if not os.environ.get("MASTER_PORT"):
+        raise UserError(f"WORLD_SIZE is {size} but MASTER_PORT is not set. Unset WORLD_SIZE, or start with torchrun")
+    if not 1 <= _number("MASTER_PORT", 0) <= 65535:
+        raise UserError(f"MASTER_PORT is {os.environ['MASTER_PORT']!r}; it must be a number from 1 to 65535")
+    _wait_for_name(os.environ["MASTER_ADDR"], min(timeout, _NAME_TIMEOUT))
+
+
+def _wait_for_name(host: str, seconds: float) -> None:
+    """Wait until a host is known: a cluster may start its name service and its processes together."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() >= until:
+                reason = getattr(error, "strerror", None) or error
+                raise UserError(f"MASTER_ADDR is {host!r}, which is not a known host: {reason}") from error
+        time.sleep(1)
+
+
 def world_size() -> int:
-    """The number of processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return the number of processes that torchrun started; 1 without it. Raises UserError as `LaunchedAs`."""
+    return LaunchedAs.from_environment().size
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process of the run, known before `join`."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Check whether this is the first process of the run, before `join`; True if the environment makes no sense."""
+    try:
+        return LaunchedAs.from_environment().rank == 0
+    except UserError:
+        return True
 
 
 def usable_gpus(num_gpus: int) -> int:
@@ -91,25 +169,102 @@ def usable_gpus(num_gpus: int) -> int:
     return min(num_gpus, torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
-def join(num_gpus: int) -> World:
+def response_timeout(loader_timeout: float) -> float:
+    """Return how long processes wait for each other: longer than a loader may wait for its data (seconds)."""
+    return max(RESPONSE_TIMEOUT, 2 * loader_timeout)
+
+
+def join(num_gpus: int, timeout: float | None = None) -> World:
     """Join the other processes of the run.
 
     Under torchrun each process takes the GPU of its local rank, also where num_gpus (unless 0) is less than there are
     processes; without enough GPUs all work on the CPU.
+
+    Args:
+        num_gpus: NUM_GPUS.
+        timeout: Seconds that a process waits for the others, at the start and in every exchange; None is
+            RESPONSE_TIMEOUT.
+
+    Raises:
+        UserError: If the environment makes no sense, or the processes cannot meet.
     """
-    size, rank = world_size(), int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    gpus = usable_gpus(max(num_gpus, local_size) if num_gpus else 0)
-    on_gpu = gpus > 0 and gpus >= local_size
-    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    launched = LaunchedAs.from_environment()
+    gpus = usable_gpus(max(num_gpus, launched.local_size) if num_gpus else 0)
+    on_gpu = gpus > 0 and gpus >= launched.local_size
+    device = torch.device("cuda", launched.local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    if size == 1:
+    if launched.size == 1:
         return World(device=device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-    gloo = dist.new_group(backend="gloo") if on_gpu else dist.group.WORLD
-    return World(rank=rank, size=size, device=device, gloo=gloo)
+    timeout = RESPONSE_TIMEOUT if timeout is None else timeout
+    _check_meeting_point(launched.size, timeout)
+    limit = timedelta(seconds=timeout)
+    try:
+        store = _meet(limit)
+        backend = "nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=launched.rank, world_size=launched.size, timeout=limit)
+        gloo = dist.new_group(backend="gloo", timeout=limit) if on_gpu else dist.group.WORLD
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(_why_not_met(error, launched, timeout)) from error
+    return World(rank=launched.rank, size=launched.size, device=device, gloo=gloo)
+
+
+def _meet(limit: timedelta) -> dist.Store:
+    """Wait until all processes are there, in a thread: a signal must find the main one able to handle it."""
+    found: list[dist.Store | BaseException] = []
+
+    def wait() -> None:
+        try:
+            found.append(next(iter(dist.rendezvous("env://", timeout=limit)))[0])
+        except BaseException as error:  # raised in the main thread
+            found.append(error)
+
+    thread = threading.Thread(target=wait, name="meeting", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL)
+    [store] = found
+    if isinstance(store, BaseException):
+        raise store
+    return dist.PrefixStore("slowfast", store)
+
+
+def _why_not_met(error: Exception, launched: LaunchedAs, timeout: float) -> str:
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    text = " ".join(str(error).split())
+    if "EADDRINUSE" in text or "address already in use" in text.lower():
+        return (
+            f"MASTER_PORT {os.environ.get('MASTER_PORT')} is in use by another process. Choose a free port, or start "
+            "with torchrun --standalone"
+        )
+    if "imed out" in text or "imeout" in text:
+        return (
+            f"WORLD_SIZE is {launched.size} but not all processes met at {where} within {timeout:g} s. Start all of "
+            "them, or unset RANK and WORLD_SIZE"
+        )
+    return f"The {launched.size} processes cannot meet at MASTER_ADDR:MASTER_PORT {where}: {text[:300]}"
+
+
+class NoResponse(RuntimeError):
+    """Another process of the run did not answer in time, or has ended."""
+
+
+@contextmanager
+def other_processes_named(world: World, timeout: float) -> Iterator[None]:
+    """Turn errors of the exchange between processes into NoResponse, which says what to look for."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if world.size == 1 or isinstance(error, NoResponse):
+            raise
+        if "imed out" in text or "imeout" in text:
+            what = f"did not respond for {timeout:g} s (at least twice DATA_LOADER.TIMEOUT): it is stopped or hangs"
+        elif any(words in text for words in ("onnection closed", "onnection reset", "roken pipe", "emote process")):
+            what = "has ended; its own error is above"
+        else:
+            raise
+        raise NoResponse(f"rank {world.rank}: another of the {world.size} processes {what}") from error
 
 
 def leave(world: World) -> None:
@@ -121,7 +276,7 @@ def leave(world: World) -> None:
 def gpus_to_launch_on(num_gpus: int) -> int:
     """How many processes are still to be started, one a GPU; 0 where one is enough or torchrun did it."""
     gpus = usable_gpus(num_gpus)
-    return 0 if "RANK" in os.environ or gpus < 2 else gpus
+    return 0 if os.environ.get("RANK") or gpus < 2 else gpus
 
 
 def launch_on(gpus: int) -> None:

@@ -1,32 +1,86 @@
-"""SIGTERM as pre-emption: remember it, let the step finish, save, end. So Ctrl-C, where work may end at any time."""
+"""Signals that end a run: remembered until the work can be saved, or raised where it may end at any time."""
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+_AGAIN = 5.0  # seconds in which a repeated signal may be the same one, sent by a launcher and by its own sender
+
+
+class Stopped(BaseException):
+    """A signal arrived where work may end at once. Not an Exception: no handler of errors takes it for one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class StopSignal:
-    """While entered, the first of some signals, SIGTERM by default, sets `seen`; a second one ends the process as
-    usual.
+    """Handler of the signals that end a run.
+
+    While entered, the first signal sets `seen` and `name`, and raises `Stopped` inside `at_once`. A second one ends the
+    process as usual. A signal that was ignored before, such as SIGHUP under nohup, stays ignored. Does nothing outside
+    of the main thread, where Python allows no handlers, and in forked processes.
+
+    Args:
+        signals: Signals to handle; SIGTERM and SIGHUP if none are given.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
         self.seen = False
-        self._signals = signals or (signal.SIGTERM,)
+        self.name = ""
+        self._signals = signals or (signal.SIGTERM, signal.SIGHUP)
         self._before: dict[signal.Signals, signal.Handlers | object] = {}
+        self._raises = 0  # nested `at_once` blocks
+        self._process, self._when = os.getpid(), 0.0
 
     def __enter__(self) -> StopSignal:
-        self._before = {one: signal.signal(one, self._remember) for one in self._signals}
+        if threading.current_thread() is threading.main_thread():
+            for one in self._signals:
+                before = signal.getsignal(one)
+                if before is not None and (one, before) != (signal.SIGHUP, signal.SIG_IGN):
+                    self._before[one] = before
+                    signal.signal(one, self._receive)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def _remember(self, signum: int, frame: FrameType | None) -> None:
-        self.seen = True
-        self._restore()
-
-    def _restore(self) -> None:
         for one, before in self._before.items():
             signal.signal(one, before)  # type: ignore[arg-type]
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
+        if self.seen:
+            self._receive_again(number)
+            return
+        self.seen, self.name, self._when = True, signal.Signals(number).name, time.monotonic()
+        if self._raises:
+            raise Stopped(self.name)
+
+    def _receive_again(self, number: int) -> None:
+        """End the process; under torchrun not for the signal that torchrun passes on."""
+        if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._when < _AGAIN:
+            return
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    @contextmanager
+    def at_once(self, wanted: bool = True) -> Iterator[None]:
+        """While entered, raise `Stopped` as soon as a signal arrives, also for one that arrived before.
+
+        Args:
+            wanted: False makes this do nothing.
+        """
+        self._raises += wanted
+        try:
+            if wanted and self.seen:
+                raise Stopped(self.name)
+            yield
+        finally:
+            self._raises -= wanted

@@ -11,7 +11,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.engine.checkpoint import find_checkpoints, find_last, read_checkpoint
 from slowfast.engine.run import run
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.runtime.claim import claimed
+from slowfast.runtime.folder_lock import TRAINING, exclusive_lock
 from tests.conftest import run_net, tiny_settings
 
 
@@ -74,13 +74,14 @@ def test_a_training_of_too_many_broken_videos_ends(kinetics_folder: Path, tmp_pa
 
 
 def test_a_folder_that_cannot_be_claimed_is_told(tmp_path: Path) -> None:
-    (tmp_path / ".claimed").mkdir()
-    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .* cannot be written to: is a directory"), claimed(tmp_path):
+    (tmp_path / TRAINING).mkdir()
+    message = r"OUTPUT_DIR .* cannot be written to: is a directory"
+    with pytest.raises(ConfigError, match=message), exclusive_lock(tmp_path, TRAINING):
         pass
 
 
 def test_one_run_trains_in_a_folder_at_a_time(kinetics_folder: Path, tmp_path: Path) -> None:
-    with claimed(tmp_path):
+    with exclusive_lock(tmp_path, TRAINING):
         done = run_net(tiny_settings(kinetics_folder, tmp_path))
         assert done.returncode == 2 and done.stderr.startswith(f"error: OUTPUT_DIR {tmp_path}: another run")
         assert not (tmp_path / "config.yaml").exists()

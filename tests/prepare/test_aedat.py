@@ -138,7 +138,7 @@ def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
 def test_a_packet_that_unpacks_to_too_much_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slowfast.prepare.aedat4.MOST_UNPACKED", 2**20)
     pack = lz4.frame.compress if kind == "lz4" else zstandard.ZstdCompressor().compress
-    packs = iter([pack, lambda body: pack(bytes(2**24)), pack])
+    packs = iter([pack, lambda body: pack(bytes(2**24)), pack, pack])
     events = some_events(60)
     file = tmp_path / "a.aedat4"
     file.write_bytes(aedat4([events], 1 if kind == "lz4" else 3, lambda body: next(packs)(body)))

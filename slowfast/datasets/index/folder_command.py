@@ -10,7 +10,8 @@ from pathlib import Path
 from slowfast.datasets.index.folder import FRAMES, KINDS, check_names, scan, split, usual_shares, write_index
 from slowfast.datasets.index.folder_run import RUN_FILE, run_yaml
 from slowfast.errors import UserError
-from slowfast.runtime.command import exit_status
+from slowfast.runtime.command import CommandParser, exit_status
+from slowfast.runtime.screen import show
 
 DESCRIPTION = """\
 Write the index files of a folder of class folders: of videos, of folders of extracted frames, or of images. Which
@@ -27,12 +28,7 @@ SHARE = "where each class has enough, else 0: the training media again"
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's values."""
-    parser = argparse.ArgumentParser(
-        prog="index_folder.py",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("index_folder.py", DESCRIPTION)
     parser.add_argument("folder", type=Path, help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for the index files")
     parser.add_argument("--kind", choices=KINDS, default="", help="what the class folders hold (default: found out)")
@@ -46,11 +42,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the index; the exit status: 0 done, 2 the user's mistake."""
-    chosen = parse(arguments)
-    return exit_status(lambda: print(_index(chosen)))
+    return exit_status(lambda: _index(parse(arguments)))
 
 
-def _index(chosen: argparse.Namespace) -> str:
+def _index(chosen: argparse.Namespace) -> None:
     if not chosen.separator:
         raise UserError("--separator is empty")
     collection = scan(chosen.folder, chosen.kind)
@@ -77,11 +72,7 @@ def _index(chosen: argparse.Namespace) -> str:
     if shared:
         lines.append(f"{' and '.join(shared)} hold the training {what}: their accuracy says nothing about new ones")
     lines += [f"  {file}" for file in files]
-    line = shlex.join(["python", "tools/run_net.py", "--cfg", str(chosen.out / RUN_FILE)])
-    return "\n".join(
-        [
-            *lines,
-            "Train and test with (add TRAIN.CHECKPOINT_FILE_PATH weights.pyth to start from weights):",
-            f"  {line}",
-        ]
-    )
+    lines.append("Train and test with (add TRAIN.CHECKPOINT_FILE_PATH weights.pyth to start from weights):")
+    lines.append("  " + shlex.join(["python", "tools/run_net.py", "--cfg", str(chosen.out / RUN_FILE)]))
+    for line in lines:
+        show(line)

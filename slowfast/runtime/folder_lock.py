@@ -1,0 +1,100 @@
+"""Lock file of an output folder, held by one run at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from slowfast.errors import ConfigError
+
+TRAINING, TESTING = ".claimed", ".claimed_test"  # what a run writes to OUTPUT_DIR
+_DOING = {TRAINING: "training", TESTING: "testing"}
+
+
+class FolderLock:
+    """Lock on one kind of results in OUTPUT_DIR.
+
+    The lock ends with the process at the latest. What `acquire` creates, `release` removes again if it is empty, so
+    that a run that is refused leaves no trace. File systems without locks are trusted.
+
+    Args:
+        folder: OUTPUT_DIR; created where it does not exist.
+        name: TRAINING or TESTING.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._path = folder, folder / name
+        self._file: TextIO | None = None
+        self._made_file = False
+        self._made_folders: list[Path] = []
+
+    def acquire(self) -> bool:
+        """Try to take the lock; False if another process holds it. Raises ConfigError for a folder without access."""
+        while True:
+            file = self._open()
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would be held by workers that outlive us
+            except (BlockingIOError, PermissionError):
+                file.close()
+                return False
+            except OSError:  # no locks here
+                pass
+            if self._is_current(file):
+                self._file = file
+                return True
+            file.close()  # its last holder has removed it meanwhile
+
+    def _open(self) -> TextIO:
+        try:
+            missing = [place for place in (self._folder, *self._folder.parents) if not place.exists()]
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._made_folders += missing  # the innermost first
+            self._made_file = not self._path.exists()
+            return self._path.open("a")
+        except OSError as error:
+            self._remove_folders()
+            raise ConfigError(
+                f"OUTPUT_DIR {self._folder} cannot be written to: {(error.strerror or str(error)).lower()}"
+            ) from error
+
+    def _is_current(self, file: TextIO) -> bool:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return there.st_ino == os.fstat(file.fileno()).st_ino
+
+    def release(self) -> None:
+        """Give the lock back, if it is held, and remove what it left."""
+        if self._file is None:
+            return
+        if self._made_file:
+            self._path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        for folder in self._made_folders:
+            try:
+                folder.rmdir()
+            except OSError:  # something is in it
+                return
+
+
+@contextmanager
+def exclusive_lock(folder: Path, name: str) -> Iterator[None]:
+    """Hold a lock until the block ends. Raises ConfigError if another run holds it, or without access to the folder."""
+    lock = FolderLock(folder, name)
+    if not lock.acquire():
+        raise ConfigError(
+            f"OUTPUT_DIR {folder}: another run is {_DOING[name]} there. Wait for it, or choose another OUTPUT_DIR"
+        )
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,203 @@
+"""A run that is refused changes nothing in OUTPUT_DIR; runs that share one do not get into each other's way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from slowfast.config import command_line
+from slowfast.config.load import load_config
+from slowfast.engine import checkpoint
+from slowfast.engine.run import run
+from slowfast.engine.run_folder import CONFIG, TEST_CONFIG, RunFolder
+from slowfast.runtime.distributed import World
+from slowfast.runtime.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
+from tests.conftest import ROOT, run_net, tiny_settings
+
+EMPTY = ROOT / "tests" / "empty.yaml"
+Snapshot = dict[str, bytes | None]
+
+
+def settings(data: Path, output: Path, *more: object) -> list[object]:
+    return [*tiny_settings(data, output), "DATA_LOADER.NUM_WORKERS", 0, "SOLVER.MAX_EPOCH", 1, *more]
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the training."""
+    monkeypatch.setattr("slowfast.engine.run.draw_training_curves", lambda output: {})
+    monkeypatch.setattr("slowfast.engine.run.draw_test_pictures", lambda *args: {})
+
+
+@pytest.fixture(scope="module")
+def finished(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a training."""
+    output = tmp_path_factory.mktemp("finished")
+    run(load_config(EMPTY, settings(kinetics_folder, output, "TEST.ENABLE", False)))
+    return output
+
+
+def snapshot(folder: Path) -> Snapshot:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def files(tmp_path: Path, finished: Path) -> Iterator[dict[str, str]]:
+    """Files that cannot be used, by a word for them."""
+    (tmp_path / "broken.pyth").write_bytes(b"PK\x03\x04 not a checkpoint")
+    (tmp_path / "broken.csv").write_text("only a path\n")
+    torch.save({"model_state": {"weight": torch.zeros(3)}}, tmp_path / "other.pyth")
+    yield {word: str(tmp_path / word) for word in ("broken.pyth", "other.pyth", "missing.pyth")} | {
+        "config": str(finished / CONFIG)
+    }
+
+
+REFUSED = [
+    ("training", "MORPH.LAYERS [1,2,1,1]"),  # the checkpoint there is another network's
+    ("training", "SOLVER.OPTIMIZING_METHOD sgd SOLVER.BASE_LR 0.1"),
+    ("training", "MODEL.EMA True"),
+    ("training", "TRAIN.AUTO_RESUME False"),
+    (
+        "training",
+        "SOLVER.MAX_EPOCH 2 DISTILL.ENABLE True DISTILL.TEACHER_CFG {config} DISTILL.TEACHER_CHECKPOINT {broken.pyth}",
+    ),
+    ("training", "TRAIN.DATASET kinetcs"),
+    ("training", "DATA.PATH_TO_DATA_DIR /nowhere"),
+    ("training", "TRAIN.BATCH_SIZE 512"),
+    ("training", "MODEL.NUM_CLASSES 3"),
+    ("test", "TEST.CHECKPOINT_FILE_PATH {missing.pyth}"),
+    ("test", "TEST.CHECKPOINT_FILE_PATH {broken.pyth}"),
+    ("test", "TEST.CHECKPOINT_FILE_PATH {other.pyth}"),
+    ("test", "MORPH.LAYERS [1,2,1,1]"),
+    ("test", "TEST.DATASET kinetcs"),
+    ("test", "DATA.PATH_TO_DATA_DIR /nowhere"),
+    ("new training", "TRAIN.CHECKPOINT_FILE_PATH {missing.pyth}"),
+    ("new training", "TRAIN.CHECKPOINT_FILE_PATH {other.pyth}"),
+    ("new training", "MORPH.PRETRAIN_PATH {missing.pyth}"),
+    ("new training", "MORPH.PRETRAIN_PATH {broken.pyth}"),
+    ("new training", "DATA.PATH_TO_DATA_DIR /nowhere"),
+    ("new test", "TEST.CHECKPOINT_FILE_PATH {broken.pyth}"),
+]
+
+
+@pytest.mark.parametrize(("kind", "mistake"), REFUSED)
+def test_a_refused_run_changes_nothing(
+    finished: Path,
+    kinetics_folder: Path,
+    tmp_path: Path,
+    files: dict[str, str],
+    capfd: pytest.CaptureFixture[str],
+    kind: str,
+    mistake: str,
+) -> None:
+    output = tmp_path / "deep" / "new" if "new" in kind else finished
+    for word, path in files.items():
+        mistake = mistake.replace(f"{{{word}}}", path)
+    line = settings(kinetics_folder, output, "TRAIN.ENABLE", "training" in kind)
+    before = snapshot(finished)
+    assert command_line.main(["--cfg", str(EMPTY), *map(str, line), *mistake.split()], run) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert snapshot(finished) == before and not (tmp_path / "deep").exists()
+
+
+def test_a_run_that_fails_to_start_leaves_nothing(
+    kinetics_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("slowfast.engine.train.build_model", fail)
+    line = ["--cfg", str(EMPTY), *map(str, settings(kinetics_folder, tmp_path / "out"))]
+    assert command_line.main(line, run) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_test_keeps_the_config_of_the_training(finished: Path, kinetics_folder: Path) -> None:
+    before = (finished / CONFIG).read_bytes()
+    log = (finished / "stdout.log").read_text()
+    for views in (1, 2):
+        line = settings(kinetics_folder, finished, "TRAIN.ENABLE", False, "TEST.NUM_ENSEMBLE_VIEWS", views)
+        run(load_config(EMPTY, line))
+        assert (finished / CONFIG).read_bytes() == before
+        again = load_config(finished / TEST_CONFIG)
+        assert again.TEST.NUM_ENSEMBLE_VIEWS == views and not again.TRAIN.ENABLE
+    assert (finished / "stdout.log").read_text().startswith(log)
+
+
+def test_a_test_by_itself_writes_its_config(kinetics_folder: Path, tmp_path: Path) -> None:
+    for views in (1, 2):  # that of an earlier test is replaced
+        line = settings(kinetics_folder, tmp_path, "TRAIN.ENABLE", False, "TEST.NUM_ENSEMBLE_VIEWS", views)
+        run(load_config(EMPTY, line))
+        assert yaml.safe_load((tmp_path / CONFIG).read_text())["TEST"]["NUM_ENSEMBLE_VIEWS"] == views
+    assert not (tmp_path / TEST_CONFIG).exists() and not list(tmp_path.glob(".claimed*"))
+
+
+def test_the_log_begins_before_the_run(kinetics_folder: Path, tmp_path: Path) -> None:
+    """What was said while the config and the indices were read is in stdout.log, too."""
+    line = settings(kinetics_folder, tmp_path, "TRAIN.ENABLE", False, "DATA.DECODING_BACKEND", "decord")
+    assert command_line.main(["--cfg", str(EMPTY), *map(str, line)], run) == 0
+    log = (tmp_path / "stdout.log").read_text()
+    assert log.index("DECODING_BACKEND") < log.index("results in") < log.index("testing random weights")
+
+
+def test_a_second_test_is_refused_and_a_test_beside_a_training_is_not(
+    finished: Path, kinetics_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = [*settings(kinetics_folder, finished, "TRAIN.ENABLE", False)]
+    before = snapshot(finished)
+    with exclusive_lock(finished, TESTING):
+        done = run_net(line)
+        assert done.returncode == 2 and "another run is testing there" in done.stderr
+    assert snapshot(finished) == before
+    with exclusive_lock(finished, TRAINING):
+        done = run_net(line)
+        assert done.returncode == 0, done.stderr
+        assert (finished / "predictions.csv").exists()
+
+
+def test_a_training_waits_for_a_test_before_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = load_config(EMPTY, ["OUTPUT_DIR", str(tmp_path)])
+    tries: list[int] = []
+
+    def acquire(self: FolderLock) -> bool:
+        tries.append(1)
+        return len(tries) > 3
+
+    with RunFolder(cfg, World()) as folder:
+        monkeypatch.setattr(FolderLock, "acquire", acquire)
+        monkeypatch.setattr("slowfast.engine.run_folder.time.sleep", lambda seconds: None)
+        folder.wait_for_tests()
+    assert len(tries) == 4
+
+
+def test_a_lock_that_its_holder_removed_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is removed between opening and locking it would lock nothing."""
+    lock = FolderLock(tmp_path, TRAINING)
+    real, opened = FolderLock._open, []
+
+    def open_and_lose(self: FolderLock) -> object:
+        file = real(self)
+        if not opened:
+            (tmp_path / TRAINING).unlink()
+        opened.append(file)
+        return file
+
+    monkeypatch.setattr(FolderLock, "_open", open_and_lose)
+    assert lock.acquire() and len(opened) == 2 and (tmp_path / TRAINING).exists()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_are_not_tidied_by_a_refused_run(finished: Path, kinetics_folder: Path) -> None:
+    stale = checkpoint.checkpoint_folder(finished) / checkpoint.checkpoint_name(0, 1)
+    stale.write_bytes((checkpoint.checkpoint_folder(finished) / checkpoint.checkpoint_name(1, 0)).read_bytes())
+    line = ["--cfg", str(EMPTY), *map(str, settings(kinetics_folder, finished)), "MORPH.LAYERS", "[1,2,1,1]"]
+    try:
+        assert command_line.main(line, run) == 2 and stale.exists()
+    finally:
+        stale.unlink()

@@ -1,0 +1,240 @@
+"""Signals at any moment of a run: what can be saved is saved, one line says how to resume, and the status is 0."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from slowfast.config import command_line
+from slowfast.config.load import load_config
+from slowfast.engine import checkpoint
+from slowfast.engine.run import run
+from slowfast.engine.run_folder import CONFIG
+from tests.conftest import ROOT, command, environment, tiny_settings
+
+EMPTY = ROOT / "tests" / "empty.yaml"
+
+
+def settings(data: Path, output: Path, *more: object) -> list[object]:
+    """Two epochs of two steps, read in this process."""
+    options = ("DATA_LOADER.NUM_WORKERS", 0, "SOLVER.MAX_EPOCH", 2, "TEST.NUM_ENSEMBLE_VIEWS", 1)
+    return [*tiny_settings(data, output), *options, *more]
+
+
+def signal_in(monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signals, call: int = 1) -> None:
+    """Have the signal arrive at the given call of a function, before it does anything."""
+    owner, name = where.rsplit(".", 1)
+    try:
+        target: object = importlib.import_module(owner)
+    except ModuleNotFoundError:
+        module, cls = owner.rsplit(".", 1)
+        target = getattr(importlib.import_module(module), cls)
+    real, calls = getattr(target, name), []
+
+    def interrupted(*args: object, **more: object) -> object:
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)  # the handler runs here at the latest
+        return real(*args, **more)
+
+    monkeypatch.setattr(target, name, interrupted)
+
+
+def run_here(data: Path, output: Path, *more: object) -> int:
+    return command_line.main(["--cfg", str(EMPTY), *map(str, settings(data, output, *more))], run)
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    path = checkpoint.find_last(output)
+    assert path is not None
+    state = checkpoint.read_checkpoint(path)
+    assert state["epoch"] == 2
+    return state["model_state"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    run(load_config(EMPTY, settings(kinetics_folder, output, "BN.USE_PRECISE_STATS", True)))
+    return weights(output)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "slowfast.config.command_line.load_config",
+        "slowfast.engine.run.join",
+        "slowfast.engine.run._read_indices",
+        "slowfast.engine.train.build_model",
+        "slowfast.engine.train.load_start_weights",
+    ],
+)
+def test_before_the_first_step_nothing_is_left(
+    kinetics_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    signal_in(monkeypatch, where, signal.SIGTERM)
+    assert run_here(kinetics_folder, tmp_path / "out") == 0
+    out, err = capsys.readouterr()
+    assert out.count("Received SIGTERM before anything was to save") == 1 and err == ""
+    assert not (tmp_path / "out").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than the training."""
+    monkeypatch.setattr("slowfast.engine.run.draw_training_curves", lambda output: {})
+    monkeypatch.setattr("slowfast.engine.run.draw_test_pictures", lambda *args: {})
+
+
+@pytest.mark.parametrize(
+    ("where", "call", "resumes", "number"),
+    [
+        ("slowfast.engine.train.TrainStep.__call__", 1, "to resume at epoch 1, step 1", signal.SIGTERM),
+        ("slowfast.engine.train.TrainStep.__call__", 3, "to resume at epoch 2, step 1", signal.SIGHUP),
+        ("slowfast.datasets.loader.MediaLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
+        ("slowfast.engine.train.recompute_statistics", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
+        ("slowfast.engine.train.evaluate_videos", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
+        ("slowfast.engine.checkpoint.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),
+        ("slowfast.engine.checkpoint.tidy", 3, "to test; the training is complete", signal.SIGTERM),
+    ],
+)
+@pytest.mark.usefixtures("no_plots")
+def test_a_training_is_saved_and_resumed(
+    undisturbed: dict[str, torch.Tensor],
+    kinetics_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    call: int,
+    resumes: str,
+    number: signal.Signals,
+) -> None:
+    with monkeypatch.context() as patch:
+        signal_in(patch, where, number, call)
+        assert run_here(kinetics_folder, tmp_path, "BN.USE_PRECISE_STATS", True) == 0
+    out, err = capsys.readouterr()
+    line = f"Received {number.name}, checkpoint saved. Run the same command {resumes}"
+    assert [found for found in out.splitlines() if "Received" in found][0].endswith(line), out
+    assert out.count("Received") == 1 and err == "" and not (tmp_path / "predictions.csv").exists()
+    assert line in (tmp_path / "stdout.log").read_text()
+    assert run_here(kinetics_folder, tmp_path, "BN.USE_PRECISE_STATS", True) == 0
+    done = weights(tmp_path)
+    assert done.keys() == undisturbed.keys() and all(torch.equal(done[key], undisturbed[key]) for key in done)
+    assert (tmp_path / "predictions.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "says", "tested"),
+    [
+        ("slowfast.engine.test.network_to_test", "during the test", False),
+        ("slowfast.engine.test.evaluate_videos", "during the test", False),
+        ("slowfast.engine.run.draw_training_curves", "after the training", False),
+        ("slowfast.report.pictures.draw_confusion", "while plots were drawn", True),
+        ("slowfast.report.pictures.draw_contact_sheet", "while plots were drawn", True),
+    ],
+)
+def test_after_the_training_nothing_is_lost(
+    kinetics_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+    says: str,
+    tested: bool,
+) -> None:
+    signal_in(monkeypatch, where, signal.SIGTERM)
+    assert run_here(kinetics_folder, tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert out.count("Received SIGTERM") == 1 and f"Received SIGTERM {says}" in out and err == ""
+    weights(tmp_path)
+    assert (tmp_path / "test_results.json").exists() == tested
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".part", ".tmp")]
+
+
+def test_statistics_are_whole_after_a_signal(
+    kinetics_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint holds the running statistics of two training steps, not precise ones of one batch."""
+    signal_in(monkeypatch, "slowfast.engine.forward.ClipForward.prepare", signal.SIGTERM, call=4)
+    precise = ("BN.USE_PRECISE_STATS", True, "BN.NUM_BATCHES_PRECISE", 2)
+    assert run_here(kinetics_folder, tmp_path, *precise) == 0
+    path = checkpoint.find_last(tmp_path)
+    assert path is not None and path.name == checkpoint.checkpoint_name(0, 2)
+    state = checkpoint.read_checkpoint(path)["model_state"]
+    assert state["patch_embed1.norm1.num_batches_tracked"] == 2
+
+
+def started(line: list[str], marker: str) -> subprocess.Popen[str]:
+    """A process whose output has come to a line with the marker."""
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for text in process.stdout:
+        if marker in text:
+            return process
+    raise AssertionError(f"{marker!r} did not appear: {process.communicate()}")
+
+
+def test_a_signal_while_libraries_are_imported(kinetics_folder: Path, tmp_path: Path) -> None:
+    line = command(settings(kinetics_folder, tmp_path / "out"))
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not handles(process.pid, signal.SIGTERM):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and err == "" and not (tmp_path / "out").exists()
+    assert "Received SIGTERM before anything was to save" in out and len(out.splitlines()) == 1
+
+
+def handles(process: int, number: signal.Signals) -> bool:
+    """Whether a process has its own handler for a signal."""
+    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{process}/status").read_text())
+    return bool(caught and int(caught[1], 16) >> (number - 1) & 1)
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import sys, time\n"
+        "from slowfast.config.command_line import main\n"
+        "from slowfast.engine import checkpoint\n"
+        "from slowfast.engine.run import run\n"
+        "def save(*args):\n"
+        "    print('SAVING', flush=True)\n"
+        "    for _ in range(600): time.sleep(0.1)\n"
+        "checkpoint.save_checkpoint = save\n"
+        "sys.exit(main(sys.argv[1:], run))\n"
+    )
+    line = [sys.executable, str(script), *command(settings(kinetics_folder, tmp_path / "out"))[2:]]
+    process = started(line, "SAVING")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None  # still saving
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == -signal.SIGTERM
+    process.communicate()
+
+
+def test_under_nohup_a_lost_terminal_is_nothing(kinetics_folder: Path, tmp_path: Path) -> None:
+    line = command(settings(kinetics_folder, tmp_path, "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False))
+    process = started(["nohup", *line], "results in")
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Received" not in out and checkpoint.find_last(tmp_path) is not None
+    assert (tmp_path / CONFIG).exists()
