@@ -11,8 +11,7 @@ from pathlib import Path
 from slowfast.config.nearest import nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, DatasetSpec, dataset_spec
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
 from slowfast.datasets.types import Failure, Record
 from slowfast.models.inputs import IMAGES

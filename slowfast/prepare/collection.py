@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES
 from slowfast.errors import UserError
 from slowfast.runtime.unfinished import part_owner
 

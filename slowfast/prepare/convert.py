@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES
 from slowfast.errors import DataError
 from slowfast.prepare.collection import Job, check_folders, find_jobs, remove_left_behind
 from slowfast.prepare.pool import run_in_processes

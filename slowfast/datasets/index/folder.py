@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.datasets.decode.frames import FIRST
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE
 from slowfast.datasets.index.something import SPLIT_NAMES

@@ -13,7 +13,7 @@ import functools
 import os
 from pathlib import Path
 
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
 from slowfast.datasets.index.paths import MediaRoot
 from slowfast.datasets.types import Record
