@@ -15,14 +15,12 @@ from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.h264 import H264Order, H264Slices
 from slowfast.datasets.decode.hevc import HevcOrder
+from slowfast.datasets.decode.mpeg import MpegPictures
 from slowfast.datasets.decode.nal_units import NalFormat
 from slowfast.datasets.decode.parameter_sets import ParameterSets
 
 # Containers without presentation times, for which FFmpeg fills in what cannot be right for reordered pictures.
 _UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})
-_ONE_BACK = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})  # B-pictures are shown at once, others after them
-_DROPPED_MPEG4 = 19  # bytes of a packet that may say "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)
-_B_PICTURE = {"mpeg4": 2, "mpeg1video": 3, "mpeg2video": 3}
 
 
 @dataclass
@@ -32,9 +30,13 @@ class PacketList:
     pts: list[int | None]
     dts: list[int | None]
     key: list[bool]
-    shown: list[bool]  # whether the packet begins a frame that is shown
-    second: list[bool]  # whether it completes the frame of the packet before (a second field)
-    small: bool = False  # whether some are so small that they may hold no picture
+    shown: np.ndarray  # bool (P,), whether the packet begins a frame that is shown
+    second: list[int]  # packets that complete the frame of the packet before (second fields), ascending
+
+    def shown_times(self) -> np.ndarray | None:
+        """Presentation times of the packets that begin a frame, int64; None where some have none."""
+        known = self.pts if self.shown.all() else [self.pts[place] for place in np.flatnonzero(self.shown)]
+        return None if None in known else np.array(known, dtype=np.int64)
 
 
 def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | None:
@@ -46,18 +48,21 @@ def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | Non
     reorders = stream.codec_context.has_b_frames
     if reorders and stream.container.format.name in _UNTIMED:
         return None
-    known = [time for time, shown in zip(packets.pts, packets.shown, strict=True) if shown]
-    if any(time is None for time in known):
+    of_frames = packets.shown_times()
+    if of_frames is None:
         return None
-    times = np.array([time if time is not None else 0 for time in packets.pts], dtype=np.int64)
-    of_frames = times[np.array(packets.shown, dtype=bool)]
     steps = np.diff(of_frames)
-    keys = np.flatnonzero(packets.key)
-    if reorders and len(steps) and ((steps > 0).all() or len(np.unique(of_frames)) < len(of_frames)):
+    if reorders and len(steps) and ((steps > 0).all() or not np.diff(np.sort(of_frames)).all()):
         return None
-    if not _keys_are_latest(times, keys):
+    times = of_frames if packets.shown.all() else _without_gaps(packets.pts)
+    if not _keys_are_latest(times, np.flatnonzero(packets.key)):
         return None
     return _ranks(times)
+
+
+def _without_gaps(times: list[int | None]) -> np.ndarray:
+    """Times, int64 (P,), those that are missing as 0."""
+    return np.array([time if time is not None else 0 for time in times], dtype=np.int64)
 
 
 def _keys_are_latest(times: np.ndarray, keys: np.ndarray) -> bool:
@@ -75,7 +80,7 @@ def order_by_groups(packets: PacketList, stream: VideoStream) -> np.ndarray | No
     """
     if stream.codec_context.has_b_frames:
         return None
-    if any(time is None for time, shown in zip(packets.pts, packets.shown, strict=True) if shown):
+    if packets.shown_times() is None:
         return np.arange(len(packets.pts))
     latest, stretch, stretches = None, 0, []
     for time, key in zip(packets.pts, packets.key, strict=True):
@@ -84,8 +89,7 @@ def order_by_groups(packets: PacketList, stream: VideoStream) -> np.ndarray | No
             stretch, latest = stretch + 1, time
         latest = time if latest is None else max(latest, time)
         stretches.append(stretch)
-    times = np.array([time if time is not None else 0 for time in packets.pts], dtype=np.int64)
-    return _ranks(times, np.array(stretches))
+    return _ranks(_without_gaps(packets.pts), np.array(stretches))
 
 
 def order_by_pictures(
@@ -108,15 +112,19 @@ def order_by_pictures(
     if nal is not None and sets is not None:
         order: _H264Keys | HevcOrder = _H264Keys(nal) if codec == "h264" else HevcOrder(nal)
         return _by_order_count(packets, order, sets)
-    if codec not in _ONE_BACK or (codec == "mpeg4" and listed.small):
-        return None
+    pictures = MpegPictures.of(stream)
+    return None if pictures is None else _order_one_back(packets, pictures, set(listed.second))
+
+
+def _order_one_back(packets: Iterable[Packet], pictures: MpegPictures, second: set[int]) -> np.ndarray | None:
+    """Ranks where B-pictures are shown at once and others after the B-pictures that follow them."""
     places: list[int] = []
     waiting: int | None = None
     for place, packet in enumerate(packets):
-        picture = _picture_type(bytes(packet), codec)
-        if picture is None:
+        is_b = pictures.is_b(bytes(packet))
+        if is_b is None:
             return None
-        if picture == _B_PICTURE[codec] or listed.second[place]:
+        if is_b or place in second:
             places.append(place)
         else:
             places += [] if waiting is None else [waiting]
@@ -153,14 +161,6 @@ def _by_order_count(packets: Iterable[Packet], order: _H264Keys | HevcOrder, set
         counts.append(count)
     groups, times = np.array(counts, dtype=np.int64).reshape(-1, 2).T
     return _ranks(times, groups)
-
-
-def _picture_type(data: bytes, codec: str) -> int | None:
-    """Type of the first picture of a packet: picture_coding_type of MPEG-1 and 2, vop_coding_type of MPEG-4."""
-    at = data.find(b"\0\0\1\xb6" if codec == "mpeg4" else b"\0\0\1\0")
-    if at < 0 or at + 5 >= len(data):
-        return None
-    return data[at + 4] >> 6 if codec == "mpeg4" else data[at + 5] >> 3 & 7
 
 
 def order_by_output(output: list[int], count: int) -> np.ndarray:

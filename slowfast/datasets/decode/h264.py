@@ -1,4 +1,7 @@
-"""Pictures of H.264 streams by their slice headers: order of display and pairs of fields (ITU-T H.264)."""
+"""Pictures of H.264 streams by their slice headers: order of display and pairs of fields (ITU-T H.264).
+
+Transport streams hold one field per packet; decoders output one frame per pair.
+"""
 
 from __future__ import annotations
 

@@ -23,17 +23,15 @@ from slowfast.datasets.decode.display_order import (
     order_by_pictures,
     order_by_times,
 )
-from slowfast.datasets.decode.fields import FieldPairs, Mpeg2FieldPairs
 from slowfast.datasets.decode.h264 import H264FieldPairs, H264Slices
 from slowfast.datasets.decode.limits import Deadline
+from slowfast.datasets.decode.mpeg import Mpeg2FieldPairs
 from slowfast.datasets.decode.nal_units import NalFormat
 from slowfast.datasets.decode.parameter_sets import ParameterSets
 from slowfast.datasets.decode.reader import DecodeError
 
 # Packets of smaller streams stay in memory between the scan and the decoding.
 HELD_BYTES = 64 * 2**20
-
-_SMALL = 20  # bytes
 
 # Decodes packets first .. last with nothing before them; returns the places of the packets whose frames come out.
 Decode = Callable[[int, int], list[int]]
@@ -50,24 +48,25 @@ class PacketTable:
     last_of: np.ndarray  # int64 (n,) last packet of each frame: another one where fields have packets of their own
 
 
-def build_table(rank: np.ndarray, key: list[bool], shown: np.ndarray, second: list[bool]) -> PacketTable:
+def build_table(rank: np.ndarray, key: list[bool], shown: np.ndarray, second: list[int]) -> PacketTable:
     """Build the table of the frames that are shown, in order of rank.
 
     Args:
         rank: Display order of the packets, int64 (P,).
         key: Whether each packet is a key packet.
         shown: Whether each packet begins a frame that is shown, bool (P,).
-        second: Whether each packet completes the frame of the packet before.
+        second: Packets that complete the frame of the packet before.
     """
-    completes = np.array(second, dtype=bool)
-    keys = np.flatnonzero(np.array(key, dtype=bool) & ~completes)
-    packet_of = np.flatnonzero(shown & ~completes)
+    completes = np.zeros(len(rank) + 1, dtype=bool)
+    completes[second] = True
+    keys = np.flatnonzero(np.array(key, dtype=bool) & ~completes[:-1])
+    packet_of = np.flatnonzero(shown & ~completes[:-1])
     packet_of = packet_of[np.argsort(rank[packet_of], kind="stable")]
     frame_of = np.full(len(rank), -1, dtype=np.int64)
     frame_of[packet_of] = np.arange(len(packet_of))
-    seconds = np.flatnonzero(completes)
+    seconds = np.array(second, dtype=np.int64)
     frame_of[seconds] = frame_of[seconds - 1]
-    last_of = packet_of + np.append(completes, False)[packet_of + 1]
+    last_of = packet_of + completes[packet_of + 1]
     return PacketTable(rank, keys, frame_of, packet_of, last_of)
 
 
@@ -91,43 +90,46 @@ class PacketSource:
         codec, extradata = stream.codec_context.name, stream.codec_context.extradata or b""
         self.nal = NalFormat(codec, extradata) if NalFormat.supports(codec) else None
         self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
-        self._durations: list[int] = []
-        self._turns_first = False
+        self._durations: list[int | None] = []
+        self._first: Packet | None = None
         self._listed = self._scan()
         self._keys = [place for place, key in enumerate(self._listed.key) if key]
 
     def _scan(self) -> PacketList:
         """Read every packet of the stream, keeping them while they are small enough."""
-        listed = PacketList([], [], [], [], [])
-        size, corrupt = 0, False
+        # Opening is mostly this loop: it is written for speed.
+        pts: list[int | None] = []
+        dts: list[int | None] = []
+        key: list[bool] = []
+        hidden: list[int] = []
+        second: list[int] = []
+        durations, size, corrupt, place = self._durations, 0, False, -1
         may_hide = self._stream.codec_context.name == "vp8"
         is_flv = self._container.format.name == "flv"
-        fields = self._fields()
-        for place, packet in enumerate(self._demux(self._container)):
-            listed.pts.append(packet.pts)
-            listed.dts.append(packet.dts)
-            key = packet.is_keyframe
-            if self.sets is not None and (key or is_flv):
-                known = self.sets.current
-                self.sets.see_key(place, packet)
-                if known is not self.sets.current:
-                    fields = self._fields()
-            if place == 0:
-                self._turns_first = self.nal is not None and self.nal.turns_picture(memoryview(packet))
-            second = fields is not None and fields.is_second(memoryview(packet))
-            listed.key.append(key)
-            listed.second.append(second)
-            listed.shown.append(not (second or packet.is_discard or (may_hide and _is_hidden(packet))))
-            self._durations.append(packet.duration or 0)
+        sets, fields = self.sets, self._fields()
+        for packet in self._demux(self._container):
+            place += 1
+            pts.append(packet.pts)
+            dts.append(packet.dts)
+            durations.append(packet.duration)
+            is_key = packet.is_keyframe
+            key.append(is_key)
+            if sets is not None and (is_key or is_flv) and sets.see_key(place, packet):
+                fields = self._fields()
+            if fields is not None and fields.is_second(memoryview(packet)):
+                second.append(place)
+            elif packet.is_discard or (may_hide and _is_hidden(packet)):
+                hidden.append(place)
             corrupt = packet.is_corrupt
             size += packet.size
-            listed.small = listed.small or packet.size < _SMALL
             self._keep(place, packet, size)
         if corrupt:  # the last packet ends with the file, in the middle of a frame
-            listed.shown[-1] = False
-        return listed
+            hidden.append(place)
+        shown = np.ones(len(pts), dtype=bool)
+        shown[hidden + second] = False
+        return PacketList(pts, dts, key, shown, second)
 
-    def _fields(self) -> FieldPairs | None:
+    def _fields(self) -> H264FieldPairs | Mpeg2FieldPairs | None:
         """What finds second fields; None where frames have one packet each."""
         if self._stream.codec_context.name == "mpeg2video":
             return Mpeg2FieldPairs()
@@ -142,6 +144,7 @@ class PacketSource:
         if self._held is None:
             self._places[_identity(packet)] = place
             return
+        self._first = self._first or packet
         self._held.append(packet)
         if size > HELD_BYTES:
             self._places = {_identity(old): number for number, old in enumerate(self._held)}
@@ -154,7 +157,6 @@ class PacketSource:
             The table, and when each frame is shown, int64 (n,) in stream units; None where the file does not say.
         """
         listed, stream = self._listed, self._stream
-        shown = np.array(listed.shown, dtype=bool)
         rank = order_by_times(listed, stream) if listed.pts else np.zeros(0, dtype=np.int64)
         by_times = rank is not None
         if rank is None:
@@ -163,14 +165,14 @@ class PacketSource:
             rank = order_by_pictures(self._held or self._read_again(), stream, listed, self.nal, self.sets)
         if rank is None:
             return self.build_by_decoding(decode)
-        table = build_table(rank, listed.key, self._without_lost_start(rank, shown, decode), listed.second)
+        table = build_table(rank, listed.key, self._without_lost_start(rank, listed.shown, decode), listed.second)
         return table, self._times(table, by_times)
 
     def build_by_decoding(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
         """Build the table of the frames that come out when everything is decoded, in the order of output."""
         count = len(self._listed.pts)
-        output = [place for place in decode(0, count - 1) if not self._listed.second[place]] if count else []
-        output = list(dict.fromkeys(output))
+        seconds = set(self._listed.second)
+        output = list(dict.fromkeys(place for place in decode(0, count - 1) if place not in seconds)) if count else []
         shown = np.zeros(count, dtype=bool)
         shown[output] = True
         table = build_table(order_by_output(output, count), self._listed.key, shown, self._listed.second)
@@ -211,19 +213,22 @@ class PacketSource:
 
     def may_turn_picture(self, place: int) -> bool:
         """Whether a packet itself may say how its picture is to be turned, apart from what the container says."""
-        if self.nal is None or self._held is None:
-            return self.nal is None or self._turns_first
-        return self.nal.turns_picture(memoryview(self._held[place]))
+        if self.nal is None:
+            return place > 0
+        if place == 0:
+            return self._first is not None and self.nal.turns_picture(memoryview(self._first))
+        return self._held is None or self.nal.turns_picture(memoryview(self._held[place]))
 
     def last_duration(self, table: PacketTable) -> int:
         """Duration of the frame shown last in stream units; 0 where the file does not say."""
-        return self._durations[int(table.packet_of[-1])]
+        return self._durations[int(table.packet_of[-1])] or 0
 
     def _demux(self, container: InputContainer) -> Iterator[Packet]:
         """Yield packets up to the end of the file or to where it can't be read any further."""
         try:
+            limited = self._deadline.seconds is not None
             for packet in container.demux(container.streams[self._stream.index]):
-                if self._deadline.is_over:
+                if limited and self._deadline.is_over:
                     raise DecodeError(self._deadline.message)
                 if packet.size:  # empty ones end the stream or repeat a frame
                     yield packet

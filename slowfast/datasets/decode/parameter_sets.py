@@ -35,15 +35,21 @@ class ParameterSets:
         """Whether more than one group of sets is in use."""
         return len(self._places) > 1
 
-    def see_key(self, place: int, packet: Packet) -> None:
-        """Note the sets of a key packet, or of one with a new global header; places ascend."""
+    def see_key(self, place: int, packet: Packet) -> bool:
+        """Note the sets of a key packet, or of one with a new global header; places ascend.
+
+        Returns:
+            Whether other sets are in effect from here on.
+        """
         self._keys += 1
+        before = self.current
         if packet.has_sidedata("new_extradata"):
             self._note(place, self._nal.global_sets(bytes(packet.get_sidedata("new_extradata"))))
         sets = self._nal.parameter_sets(memoryview(packet))
-        if not set(sets) <= set(self.current):
+        if sets and not set(sets) <= set(self.current):
             complete = any(map(self._nal.is_sequence, sets))
             self._note(place, sets if complete else self.current + sets)
+        return self.current is not before
 
     def _note(self, place: int, sets: tuple[bytes, ...]) -> None:
         if self._keys == 1:  # nothing was decoded with the sets before
