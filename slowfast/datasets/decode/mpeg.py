@@ -20,6 +20,9 @@ class MpegPictures:
 
     def __init__(self, codec: str, increment_bits: int | None = None) -> None:
         self._codec, self._increment_bits = codec, increment_bits
+        # Packed bitstreams (DivX): a packet holds a second picture, which FFmpeg decodes when the next packet comes;
+        # the last one in such a row is empty. Whether the picture that waits is B.
+        self._waiting: bool | None = None
 
     @classmethod
     def of(cls, stream: VideoStream) -> MpegPictures | None:
@@ -30,14 +33,26 @@ class MpegPictures:
         return cls(context.name) if context.name in ("mpeg1video", "mpeg2video") else None
 
     def is_b(self, data: bytes) -> bool | None:
-        """Whether a packet holds a B-picture, which is shown at once; None where it may show nothing or another one."""
+        """Whether a packet, the next one in decoding order, shows a B-picture: at once, before the picture it follows.
+
+        Returns:
+            None where it may show nothing, or what cannot be told.
+        """
         if self._codec != "mpeg4":  # picture_coding_type: ISO/IEC 13818-2, 6.3.9
             at = data.find(_PICTURE)
             return data[at + 5] >> 3 & 7 == 3 if 0 <= at < len(data) - 5 else None
-        at = data.find(_VOP)
-        if not 0 <= at < len(data) - 4 or (len(data) <= _NOT_CODED and not self._is_coded(data[at + 4 :])):
+        last = data.rfind(_VOP)
+        if not 0 <= last < len(data) - 4:
             return None
-        return data[at + 4] >> 6 == 2  # vop_coding_type: ISO/IEC 14496-2, 6.3.5
+        before, first = self._waiting, data.find(_VOP)
+        self._waiting = None
+        if first != last or (before is not None and len(data) > 7):
+            self._waiting = data[last + 4] >> 6 == 2  # vop_coding_type: ISO/IEC 14496-2, 6.3.5
+        if before is not None:
+            return before
+        if len(data) <= _NOT_CODED and not self._is_coded(data[last + 4 :]):
+            return None
+        return data[first + 4] >> 6 == 2
 
     def _is_coded(self, header: bytes) -> bool:
         """Whether a video object plane holds a picture (vop_coded)."""

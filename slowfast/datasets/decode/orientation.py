@@ -31,6 +31,11 @@ class Orientation:
         """Whether stored pictures are upright."""
         return self == UPRIGHT
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether upright pictures are mirror images of the stored ones, not only turned."""
+        return (self.transpose + self.mirror_columns + self.mirror_rows) % 2 == 1
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Return a view of an image (H, W, 3) that is upright but for `angle`."""
         if self.transpose:

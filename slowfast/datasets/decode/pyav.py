@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.limits import MAX_FRAME_PIXELS, Deadline
+from slowfast.datasets.decode.limits import Deadline
 from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
 from slowfast.datasets.decode.packets import PacketSource
 from slowfast.datasets.decode.plan import Run, plan_runs, whole
@@ -24,6 +24,7 @@ from slowfast.datasets.decode.reader import (
     DecodeError,
     believable_rate,
     check_file,
+    check_frame_size,
     check_read_size,
     distinct_frames,
     stand_in,
@@ -53,7 +54,7 @@ class PyAVReader:
             self._context.thread_count = threads
             self._context.thread_type = "NONE" if threads == 1 else "AUTO"
             self._coded_size = self._context.width, self._context.height
-            _check_frame_size(*self._coded_size)
+            check_frame_size(*self._coded_size)
             self._error: av.FFmpegError | None = None  # the first one of the current read
             self._unconverted: str | None = None  # why a frame could not be converted to RGB
             self._marked = 0  # frames of the current read that FFmpeg marks corrupt
@@ -197,14 +198,14 @@ class PyAVReader:
             own = int(self._table.packet_of[index])
             if self._source.may_turn_picture(0) or not orientation.is_identity and self._source.may_turn_picture(own):
                 return None
-        _check_frame_size(frame.width, frame.height)
+        check_frame_size(frame.width, frame.height)
         return orientation.size(frame.width, frame.height)
 
     def _first_size(self) -> tuple[int, int]:
         """Width and height of the first upright frame that can be decoded."""
         for run in (*plan_runs(self._table, np.array([0])), whole(self._table)):
             for _, frame in self._decode([run]):
-                _check_frame_size(frame.width, frame.height)
+                check_frame_size(frame.width, frame.height)
                 return orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
         raise DecodeError(f"no frame can be decoded ({self._failure()})")
 
@@ -326,11 +327,6 @@ class _Collected:
         return np.array(
             [index for index, row in self._rows.items() if not self.got[row] or index in self.marked], dtype=np.int64
         )
-
-
-def _check_frame_size(width: int, height: int) -> None:
-    if width * height > MAX_FRAME_PIXELS:
-        raise DecodeError(f"frames of {width} x {height} pixels, more than the limit of {MAX_FRAME_PIXELS} in all")
 
 
 def _open(path: Path, deadline: Deadline) -> InputContainer:

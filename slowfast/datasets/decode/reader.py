@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from slowfast.datasets.decode.limits import MAX_READ_BYTES
+from slowfast.datasets.decode.limits import MAX_FRAME_PIXELS, MAX_READ_BYTES
 
 # Share by which the header's frame rate may differ from the timestamps' and still be believed.
 _RATE_TOLERANCE = 0.05
@@ -77,6 +77,16 @@ def check_file(path: Path) -> None:
         raise DecodeError((error.strerror or str(error)).lower()) from error
     except ValueError as error:  # a name with a zero byte
         raise DecodeError(str(error)) from error
+
+
+def check_frame_size(width: int, height: int) -> None:
+    """Check that frames of a video are of a size that a machine can hold.
+
+    Raises:
+        DecodeError: If they have more than MAX_FRAME_PIXELS.
+    """
+    if width * height > MAX_FRAME_PIXELS:
+        raise DecodeError(f"frames of {width} x {height} pixels, more than the limit of {MAX_FRAME_PIXELS} in all")
 
 
 def check_read_size(frames: int, height: int, width: int) -> None:
