@@ -7,7 +7,7 @@ from av.video.stream import VideoStream
 from slowfast.datasets.decode.bits import Bits
 
 _PICTURE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb5", b"\0\0\1\xb6"
-_NOT_CODED = 19  # bytes at most of a packet that says "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)
+NOT_CODED = 19  # bytes at most of a packet that says "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)
 
 
 class MpegPictures:
@@ -50,7 +50,7 @@ class MpegPictures:
             self._waiting = data[last + 4] >> 6 == 2  # vop_coding_type: ISO/IEC 14496-2, 6.3.5
         if before is not None:
             return before
-        if len(data) <= _NOT_CODED and not self._is_coded(data[last + 4 :]):
+        if len(data) <= NOT_CODED and not self._is_coded(data[last + 4 :]):
             return None
         return data[first + 4] >> 6 == 2
 

@@ -25,13 +25,17 @@ from slowfast.datasets.decode.display_order import (
 )
 from slowfast.datasets.decode.h264 import H264FieldPairs, H264Slices
 from slowfast.datasets.decode.limits import Deadline
-from slowfast.datasets.decode.mpeg import Mpeg2FieldPairs
+from slowfast.datasets.decode.mpeg import NOT_CODED, Mpeg2FieldPairs
 from slowfast.datasets.decode.nal_units import NalFormat
 from slowfast.datasets.decode.parameter_sets import ParameterSets
 from slowfast.datasets.decode.reader import DecodeError
 
 # Packets of smaller streams stay in memory between the scan and the decoding.
 HELD_BYTES = 64 * 2**20
+
+# Packets that show no picture, by codec: bits of the first byte and their value. VP8: show_frame is 0 (RFC 6386, 9.1);
+# Theora: a header packet, as at the start of a joined file (specification, 6.1).
+_HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
 
 # Decodes packets first .. last with nothing before them; returns the places of the packets whose frames come out.
 Decode = Callable[[int, int], list[int]]
@@ -92,6 +96,7 @@ class PacketSource:
         self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
         self._durations: list[int | None] = []
         self._first: Packet | None = None
+        self.ends_early = False
         self._listed = self._scan()
         self._keys = [place for place, key in enumerate(self._listed.key) if key]
 
@@ -104,7 +109,8 @@ class PacketSource:
         hidden: list[int] = []
         second: list[int] = []
         durations, size, corrupt, place = self._durations, 0, False, -1
-        may_hide = self._stream.codec_context.name == "vp8"
+        may_hide, hides = _HIDDEN.get(self._stream.codec_context.name, (0, 0))
+        empty = NOT_CODED if self._stream.codec_context.name == "mpeg4" else 0  # bytes of a packet without a picture
         is_flv = self._container.format.name == "flv"
         sets, fields = self.sets, self._fields()
         for packet in self._demux(self._container):
@@ -112,18 +118,19 @@ class PacketSource:
             pts.append(packet.pts)
             dts.append(packet.dts)
             durations.append(packet.duration)
-            is_key = packet.is_keyframe
+            is_key = packet.is_keyframe and packet.size > empty
             key.append(is_key)
             if sets is not None and (is_key or is_flv) and sets.see_key(place, packet):
                 fields = self._fields()
             if fields is not None and fields.is_second(memoryview(packet)):
                 second.append(place)
-            elif packet.is_discard or (may_hide and _is_hidden(packet)):
+            elif packet.is_discard or (may_hide and memoryview(packet)[0] & may_hide == hides):
                 hidden.append(place)
             corrupt = packet.is_corrupt
             size += packet.size
             self._keep(place, packet, size)
-        if corrupt:  # the last packet ends with the file, in the middle of a frame
+        self.ends_early = corrupt  # the last packet ends with the file, in the middle of a frame
+        if corrupt:
             hidden.append(place)
         shown = np.ones(len(pts), dtype=bool)
         shown[hidden + second] = False
@@ -248,11 +255,15 @@ class PacketSource:
         if self._held is not None:
             yield from enumerate(self._held[first : last + 1], start=first)
             return
-        for place, packet in self._seek(first):
-            if place > last:
-                return
+        place = -1
+        for packets in (self._seek(first), enumerate(self._read_again())):
+            for place, packet in packets:
+                if place > last:
+                    return
+                if place >= first:
+                    yield place, packet
             if place >= first:
-                yield place, packet
+                return  # else the seek was in vain: files joined end to end may end early after one
 
     def _seek(self, first: int) -> Iterator[tuple[int, Packet]]:
         """Packets from `first` or earlier on. Where a seek lands is checked: it may be late, or nowhere known."""
@@ -272,7 +283,6 @@ class PacketSource:
                 yield place, landed
                 yield from enumerate(packets, start=place + 1)
                 return
-        yield from enumerate(self._read_again())
 
     def _read_again(self) -> Iterator[Packet]:
         """All packets, from the file opened once more."""
@@ -284,8 +294,3 @@ class PacketSource:
 def _identity(packet: Packet) -> tuple[int | None, int | None, int | None]:
     """What tells a packet from all others of its stream."""
     return packet.pos, packet.pts, packet.size
-
-
-def _is_hidden(packet: Packet) -> bool:
-    """Whether a VP8 packet is a reference that is never shown (RFC 6386, 9.1: bit 4 of the frame tag)."""
-    return not memoryview(packet)[0] & 0x10

@@ -57,7 +57,9 @@ class PyAVReader:
             check_frame_size(*self._coded_size)
             self._error: av.FFmpegError | None = None  # the first one of the current read
             self._unconverted: str | None = None  # why a frame could not be converted to RGB
+            self._errors = 0  # of all reads
             self._marked = 0  # frames of the current read that FFmpeg marks corrupt
+            self._lost = 0  # frames of the current read that could not be decoded, wanted or not
             self._source = PacketSource(self._container, self._stream, self._deadline)
             self._table, self._times = self._source.build(self._places_of_output)
             self._ascends, self._by_decoding = True, False
@@ -108,7 +110,7 @@ class PyAVReader:
         if not self._ascends and self._correct_order():
             frames, got = self._collect(wanted)
         if got.all():
-            return Decoded(frames, rows, self._marked_text(len(wanted)) or self.cut_off)
+            return Decoded(frames, rows, self._damage(len(wanted)) or self.cut_off)
         if got.any():
             return stand_in(frames[got], rows, wanted, got, self._failure())
         frames = self._rescue(int(wanted[0]))
@@ -129,7 +131,7 @@ class PyAVReader:
 
         Numbers ascend: a frame that a damaged file gives later than another that is shown later is left out.
         """
-        self._error, self._marked, last = None, 0, -1
+        self._error, self._marked, self._lost, last = None, 0, 0, -1
         for number, frame in self._decode([whole(self._table)]):
             if number > last:
                 last = number
@@ -140,25 +142,30 @@ class PyAVReader:
     def error(self) -> str | None:
         """The first thing that went wrong in reading the file's packets and in the last decoding."""
         error = self._source.error or self._error
-        return self._marked_text(self.num_frames) if error is None else _reason(error)
+        return self._damage(self.num_frames) if error is None else _reason(error)
 
     def _failure(self) -> str:
         """Why frames of the current read did not come out."""
         return self._unconverted or _reason(self._error or self._source.error)
 
-    def _marked_text(self, count: int) -> str | None:
-        """What to report of frames that FFmpeg marks corrupt."""
-        return f"{self._marked} of {count} frames are damaged (marked by the decoder)" if self._marked else None
+    def _damage(self, count: int) -> str | None:
+        """What to report of frames that came out: those that FFmpeg marks corrupt, or that build on lost ones."""
+        if self._marked:
+            return f"{self._marked} of {count} frames are damaged (marked by the decoder)"
+        if self._lost:
+            return f"{self._lost} frames that others may build on could not be decoded ({_reason(self._error)})"
+        return None
 
     def _collect(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The wanted frames, uint8 (U, H, W, 3) or empty when there are none, and which came out, bool (U,)."""
-        self._error, self._unconverted, self._marked = None, None, 0
+        self._error, self._unconverted, self._marked, self._lost = None, None, 0, 0
         collected = _Collected(wanted)
         # A second time from one key packet further back: what is marked as one may need what is before it.
         for keys_back in (0, 1):
             left = collected.left()
             if not len(left):
                 break
+            self._lost = 0
             only = set(left.tolist()) if keys_back == 0 else None
             if not self._fill(collected, left, plan_runs(self._table, left, keys_back), only):
                 self._size = self._first_size()
@@ -234,8 +241,13 @@ class PyAVReader:
 
     def _places_of_output(self, first: int, last: int) -> list[int]:
         """Places of the packets whose frames come out when packets first..last are decoded, in the order of output."""
+        self._context.skip_frame = "DEFAULT"
+        output: list[int] = []
         try:
-            return [frame.pts for frame in self._decode_run(Run(first, last)) if frame.pts is not None]
+            for place, packet in self._source.packets(first, last):
+                packet.pts = place
+                output += [frame.pts for frame in self._frames(packet) if frame.pts is not None]
+            return output + [frame.pts for frame in self._frames(None) if frame.pts is not None]
         finally:
             self._context.flush_buffers()
 
@@ -257,13 +269,17 @@ class PyAVReader:
 
     def _decode_run(self, run: Run, only: set[int] | None = None) -> Iterator[av.VideoFrame]:
         """All frames of a run of packets, each with its packet's place as `pts`."""
-        context = self._context
+        context, table = self._context, self._table
         may_skip = only is not None and context.name in _SKIPS_EXACTLY
         for place, packet in self._source.packets(run.first, run.last):
-            unwanted = may_skip and int(self._table.frame_of[place]) not in (only or ())
+            unwanted = may_skip and int(table.frame_of[place]) not in (only or ())
             context.skip_frame = "NONREF" if unwanted else "DEFAULT"
             packet.pts = place
+            errors = self._errors
             yield from self._frames(packet)
+            # Frames shown before the one where decoding starts refer to what was left out.
+            if self._errors > errors and table.frame_of[place] >= 0 and table.rank[place] >= table.rank[run.first]:
+                self._lost += 1
         yield from self._frames(None)
 
     def _frames(self, packet: av.Packet | None) -> list[av.VideoFrame]:
@@ -274,10 +290,13 @@ class PyAVReader:
             return [frame for frame in self._context.decode(packet) if frame.pts is not None]
         except av.FFmpegError as error:
             self._error = self._error or error
+            self._errors += 1
             return []
 
     def _cut_off(self) -> str | None:
         """What is missing at the end of a file by its own header, in words; None where all is there or nobody knows."""
+        if self._source.ends_early:
+            return "the file ends in the middle of a frame"
         stream, times = self._stream, self._times
         if times is None or stream.time_base is None:
             return None
