@@ -117,7 +117,8 @@ def _kinetics_names(cfg: ConfigNode) -> list[str] | None:
 
 
 def _open_video(cfg: ConfigNode, record: Record) -> VideoReader:
-    return open_video(record.path, cfg.DATA.DECODING_BACKEND, cfg.DATA.DECODING_THREADS)
+    data = cfg.DATA
+    return open_video(record.path, data.DECODING_BACKEND, data.DECODING_THREADS, cfg.DATA_LOADER.TIMEOUT or None)
 
 
 def _kinetics_views(cfg: ConfigNode, crops: int) -> ViewTransform:

@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 # Workers lost one after the other, no batch between them, that end a run: every file of a disk that does not answer
 # would cost the time limit.
 _MOST_LOST = 32
+_GRACE = 1.0  # seconds that a reader may exceed the limit by, which it observes itself where it can
 
 
 class MediaLoader(Generic[Task, Item]):
@@ -60,8 +61,8 @@ class MediaLoader(Generic[Task, Item]):
         self._pool = WorkerPool[tuple[Task, dict[int, str]], Item](
             functools.partial(_work, dataset, read),
             workers,
-            timeout=timeout,
-            timeout_reason=timeout_reason,
+            timeout=timeout + _GRACE if timeout else 0,
+            timeout_reason=lambda _: timeout_reason(timeout),
             # fork where there is one: a worker then starts in milliseconds instead of importing everything anew.
             start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
             ahead=self._ahead,

@@ -10,6 +10,7 @@ from typing import TypeVar
 from torch.utils.data import Dataset
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.decode.limits import Deadline
 from slowfast.datasets.failures import allowed_failures, failure_of
 from slowfast.datasets.order import Key, balanced_order, epoch_order
 from slowfast.datasets.types import Failure, Record, Samples, TestMedium, TrainSample
@@ -142,4 +143,4 @@ class TestMedia(Reading, Dataset[Medium]):
 
 def timeout_reason(seconds: float) -> str:
     """Return why reading was given up."""
-    return f"reading took longer than {seconds:g} s (DATA_LOADER.TIMEOUT)"
+    return Deadline(seconds).message

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES
 from slowfast.datasets.failures import failure_of, failure_reason, new_traceback
 from slowfast.datasets.types import Failure
 from slowfast.errors import DataError, UserError

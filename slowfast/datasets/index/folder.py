@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.datasets.decode.frames import FIRST
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.errors import UserError
+from slowfast.runtime.logging import get_logger
 
 FRAME_LISTS = "frames_{}_split.txt"
 SPLITS = ("train", "val", "test")
@@ -62,6 +62,7 @@ def scan(folder: Path, kind: str = "") -> Collection:
     if not classes:
         raise UserError(f"{folder} holds no class folders; a class's media go in a folder with its name")
     kind = kind or _guess_kind(folder, classes)
+    _report_skipped(folder, classes, kind)
     media: list[Medium] = []
     templates: dict[str, str] = {}  # how frames are named -> the first folder where they are
     for label, name in enumerate(classes):
@@ -101,6 +102,19 @@ def _names_with(folder: Path, suffixes: frozenset[str]) -> list[str]:
         chosen = (file for file in files if Path(file).suffix.lower() in suffixes and not file.startswith("."))
         names += [(place / file).as_posix() for file in chosen]
     return sorted(names)
+
+
+def _report_skipped(folder: Path, classes: Sequence[str], kind: str) -> None:
+    """Warn of files in the class folders that may be media of an unknown suffix."""
+    every = [
+        (Path(inner) / file).relative_to(folder).as_posix()
+        for name in classes
+        for inner, _, files in os.walk(folder / name)
+        for file in files
+    ]
+    note = skipped_note(folder, every, VIDEO_SUFFIXES if kind == VIDEOS else IMAGE_SUFFIXES)
+    if note is not None:
+        get_logger().warning(note)
 
 
 def _files(folder: Path, class_name: str, kind: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ import functools
 import os
 from pathlib import Path
 
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, skipped_note
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
 from slowfast.datasets.index.paths import MediaRoot
 from slowfast.datasets.types import Record
@@ -115,11 +115,20 @@ def _read_folders(root: Path, split: str, labels: dict[str, int]) -> list[Record
 
 
 def image_names(folder: Path) -> list[str]:
-    """The images in a folder and the folders in it, sorted, as paths from there with forward slashes."""
+    """Return the images in a folder and the folders in it, sorted, as paths from there with forward slashes.
+
+    Files that may be images of an unknown suffix are reported in a warning.
+    """
     names: list[str] = []
+    others: list[str] = []
     for inner, _, files in os.walk(folder):
         place = Path(inner).relative_to(folder).as_posix()
         start = "" if place == "." else f"{place}/"
-        images = (file for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES)
-        names += [start + file for file in images if not file.startswith(".")]
+        for file in files:
+            if not file.startswith("."):
+                is_image = os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+                (names if is_image else others).append(start + file)
+    note = skipped_note(folder, others, IMAGE_SUFFIXES) if others else None
+    if note is not None:
+        get_logger().warning(note)
     return sorted(names)
