@@ -7,8 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 
 def picture(number: int, height: int, width: int) -> np.ndarray:
@@ -66,12 +66,23 @@ def write_sound(path: Path) -> Path:
 
 
 def plain_frames(path: Path) -> np.ndarray:
-    """Every frame of the first video stream in the decoder's order, decoded from the start, uint8 (n, H, W, 3)."""
-    convert = VideoReformatter()
+    """Decode every frame of the first video stream from the start, in the decoder's order, uint8 (n, H, W, 3).
+
+    Frames are converted by FFmpeg's scale filter, as its programs do it, and not turned.
+    """
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        decoded = [convert.reformat(frame, format="rgb24", threads=1) for frame in container.decode(stream)]
-    return np.stack([frame.to_ndarray() for frame in decoded])
+        decoded = list(container.decode(container.streams.video[0]))
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=decoded[0].width, height=decoded[0].height, format=decoded[0].format, time_base=Fraction(1, 1000)
+    )
+    scale, convert, sink = graph.add("scale", "flags=bicubic"), graph.add("format", "rgb24"), graph.add("buffersink")
+    graph.link_nodes(source, scale, convert, sink).configure()
+    images = []
+    for frame in decoded:
+        graph.vpush(frame)
+        images.append(graph.vpull().to_ndarray())
+    return np.stack(images)
 
 
 def break_packets(source: Path, target: Path, broken: set[int]) -> Path:

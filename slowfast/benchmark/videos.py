@@ -11,10 +11,10 @@ import av
 import numpy as np
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES
 from slowfast.demo_data.motion import MOTIONS
 from slowfast.demo_data.scene import render_clip
 from slowfast.errors import DataError
-from slowfast.prepare.collection import VIDEO_SUFFIXES
 from slowfast.prepare.run import prepare
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.utils.quote import plain

@@ -133,7 +133,8 @@ _C.DATA.DECODING_BACKEND = "pyav"
 _C.DATA.DECODING_THREADS = 1
 # How views are joined into a video's score: sum (the mean) or max. [SF]
 _C.DATA.ENSEMBLE_METHOD = "sum"
-# Share of a training epoch's videos that may fail to decode before the run ends. [own]
+# Share of the training videos that may be unreadable in an epoch before the run ends. Unless it is 0, at least 3 videos
+# may be, but never all. [own]
 _C.DATA.MAX_FAILED = 0.01
 
 # ------------------------------------------------------------------ event cameras
@@ -188,7 +189,8 @@ _C.DATA_LOADER.NUM_WORKERS = 8
 _C.DATA_LOADER.PIN_MEMORY = True
 # Batches a worker prepares ahead. [torch]
 _C.DATA_LOADER.PREFETCH_FACTOR = 2
-# Seconds without a batch after which a worker counts as hung; 0: wait for ever. [own]
+# Seconds that reading one file may take. Then the file counts as unreadable and its worker is replaced; 0 sets no
+# limit. [own]
 _C.DATA_LOADER.TIMEOUT = 300
 # Samples of the first batch of a training and of a test that are drawn to OUTPUT_DIR, and to TensorBoard where it is
 # on, as the network gets them; 0: none. [own]

@@ -117,7 +117,8 @@ def _kinetics_names(cfg: ConfigNode) -> list[str] | None:
 
 
 def _open_video(cfg: ConfigNode, record: Record) -> VideoReader:
-    return open_video(record.path, cfg.DATA.DECODING_BACKEND, cfg.DATA.DECODING_THREADS)
+    data = cfg.DATA
+    return open_video(record.path, data.DECODING_BACKEND, data.DECODING_THREADS, cfg.DATA_LOADER.TIMEOUT or None)
 
 
 def _kinetics_views(cfg: ConfigNode, crops: int) -> ViewTransform:
@@ -295,11 +296,9 @@ def train_loader(cfg: ConfigNode, world: World, dataset: TrainMedia) -> TrainLoa
     return TrainLoader(dataset, train_batches(cfg, world, dataset), *_loading(cfg, world))
 
 
-def views_loader(cfg: ConfigNode, world: World, dataset: TestMedia, workers: int | None = None) -> TestLoader:
-    """The videos that are this process's; `workers`: other than DATA_LOADER.NUM_WORKERS."""
-    configured, timeout, prefetch, pin = _loading(cfg, world)
-    workers = configured if workers is None else workers
-    return TestLoader(dataset, world.rank, world.size, workers, timeout, prefetch, pin)
+def views_loader(cfg: ConfigNode, world: World, dataset: TestMedia) -> TestLoader:
+    """Return the loader of this process's samples of an evaluation dataset."""
+    return TestLoader(dataset, world.rank, world.size, *_loading(cfg, world))
 
 
 def _loading(cfg: ConfigNode, world: World) -> tuple[int, float, int, bool]:

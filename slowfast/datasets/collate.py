@@ -10,25 +10,43 @@ import torch
 from torch.utils.data import default_collate
 
 from slowfast.datasets.dvs.collate import pad_events, to_tensors
-from slowfast.datasets.types import Samples, TrainBatch, TrainSample
+from slowfast.datasets.types import Failure, Samples, TrainBatch, TrainSample
 from slowfast.errors import DataError
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
 
 
+class UnreadableBatch(DataError):
+    """A training batch could not be filled, as too many samples in a row are unreadable.
+
+    Args:
+        message: The message for the user.
+        failures: All failures of the batch.
+    """
+
+    def __init__(self, message: str, failures: list[Failure]) -> None:
+        super().__init__(message, failures)  # so that it can be pickled
+        self.failures = failures
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def collate_clips(samples: list[TrainSample]) -> TrainBatch:
-    """B samples of S clips to one batch of N = B x S clips, a video's clips side by side.
+    """Make one batch of N = B x S clips of B samples of S clips, the clips of a sample side by side.
 
-    The clips are stacked straight into shared memory when this runs in a worker.
-
-    Raises DataError, returned to the main process, where a sample's tries were used up without a readable video.
+    Raises:
+        UnreadableBatch: If a sample was not replaced by a readable one.
     """
     failures = [failure for sample in samples for failure in sample.failures]
     clips = [sample.clips for sample in samples if sample.clips is not None]
     if len(clips) < len(samples):
-        raise DataError(
-            f"too many videos in a row cannot be read; the last: {failures[-1].name}: {failures[-1].reason}"
+        last = failures[-1]
+        raise UnreadableBatch(
+            f"Stopping: too many training videos in a row are unreadable (limit: DATA.MAX_FAILED), the last: "
+            f"{last.name}: {last.reason}",
+            failures,
         )
     repeats = len(clips[0])
     labels = torch.tensor([sample.record.label for sample in samples]).repeat_interleave(repeats)

@@ -1,134 +1,192 @@
-"""Worker processes that read ahead, and what becomes of a run when one of them dies or hangs."""
+"""Data loaders that go on when a worker process dies or hangs: it costs the file it was reading."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, Self, TypeVar
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
 
 from slowfast.datasets.collate import collate_clips
-from slowfast.datasets.media_dataset import PLACE, PROCESS, SINCE, TestMedia, TrainMedia
+from slowfast.datasets.media_dataset import Reading, TestMedia, TrainMedia, timeout_reason
 from slowfast.datasets.order import EpochBatches
 from slowfast.datasets.types import TestMedium, TrainBatch
-from slowfast.errors import UserError
+from slowfast.errors import DataError
+from slowfast.runtime.logging import get_logger
+from slowfast.runtime.worker_pool import Lost, WorkerPool
 
+Task = TypeVar("Task")
 Item = TypeVar("Item")
 
+# Workers lost one after the other, no batch between them, that end a run: every file of a disk that does not answer
+# would cost the time limit.
+_MOST_LOST = 32
+_GRACE = 1.0  # seconds that a reader may exceed the limit by, which it observes itself where it can
 
-class WorkerError(RuntimeError):
-    """A worker process died or hung; says on which file."""
 
+class MediaLoader(Generic[Task, Item]):
+    """Base class of the loaders: reads the items of a dataset in order, ahead of their use, in worker processes.
 
-class MediaLoader(Generic[Item]):
-    """Batches of a dataset, read by worker processes; a worker's end is told with the file it was on."""
+    A worker that dies or exceeds the time limit is replaced and the file it was reading counts as unreadable; the items
+    are the same for any number of workers. Use the loader as a context manager to end its workers.
 
-    def __init__(self, dataset: TrainMedia | TestMedia[Any], options: dict[str, Any], workers: int) -> None:
-        self.dataset, self.workers = dataset, workers
-        # The loader draws a seed for its workers: not out of the generator that drives the network.
-        self._loader: DataLoader[Any] = DataLoader(dataset, generator=torch.Generator(), **options)
+    Args:
+        dataset: Dataset to read.
+        read: Function of the dataset and a task that gives an item; it runs in the workers.
+        workers: Number of worker processes; 0 reads in this process.
+        timeout: Seconds that one file may take; 0 sets no limit.
+        prefetch: Items that each worker reads ahead.
+        pin: Whether items are copied to page-locked memory.
+    """
 
-    def __len__(self) -> int:
-        return len(self._loader)
+    def __init__(
+        self,
+        dataset: Reading,
+        read: Callable[[Any, Task], Item],
+        workers: int,
+        timeout: float,
+        prefetch: int,
+        pin: bool,
+    ) -> None:
+        self.dataset, self.workers, self.timeout = dataset, workers, timeout
+        self._ahead, self._pin = max(prefetch, 1), pin
+        self._read = read
+        self._submitted = 0  # tasks given to the pool so far; their numbers
+        self._lost_in_a_row = 0
+        self._killed: set[int] = set()  # places of files whose reader was killed once
+        self._pool = WorkerPool[tuple[Task, dict[int, str]], Item](
+            functools.partial(_work, dataset, read),
+            workers,
+            timeout=timeout + _GRACE if timeout else 0,
+            timeout_reason=lambda _: timeout_reason(timeout),
+            # fork where there is one: a worker then starts in milliseconds instead of importing everything anew.
+            start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
+            ahead=self._ahead,
+        )
+
+    def tasks(self) -> Iterable[Task]:
+        """Return what is to be read, in order."""
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Item]:
-        with self.watched():
-            yield from self._loader
+        items = self._here() if self.workers == 0 else self._in_workers()
+        for item in items:
+            yield item.pin_memory() if self._pin else item  # type: ignore[attr-defined]
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Turn a worker's end, which can surface anywhere in the main process, into one that names the file."""
-        try:
-            yield
-        except UserError as error:  # raised in a worker: its last line is the message, the rest a traceback
-            lines = str(error).strip().splitlines()
-            if len(lines) < 2:
-                raise
-            self._kill()  # they ignore what would end them while the run ends, which waits for them
-            raise type(error)(lines[-1].split(": ", 1)[-1]) from None
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            text = str(error).strip()
-            broken_pipe = self.workers > 0 and not isinstance(error, RuntimeError)  # died while handing a batch over
-            if isinstance(error, WorkerError) or not (broken_pipe or "DataLoader" in text) or "Caught" in text:
-                raise
-            reading = self._reading()
-            self._kill()
-            raise WorkerError(f"{text or type(error).__name__}; the workers were reading: {reading}") from error
+    def close(self) -> None:
+        """End the worker processes; they are started again when the loader is used again."""
+        self._pool.close()
 
-    def _reading(self) -> str:
-        now = time.monotonic()
-        rows = [row for row in self.dataset.activity.table[: self.workers].tolist() if row[PLACE] >= 0]
-        rows.sort(key=lambda row: row[SINCE])
-        names = (f"{self.dataset.records[int(r[PLACE])].path} (for {now - r[SINCE]:.0f} s)" for r in rows)
-        return ", ".join(names) or "nothing"
+    def __enter__(self) -> Self:
+        return self
 
-    def _kill(self) -> None:
-        """End all workers at once: a hung one would keep the main process from ending."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise once more for each of them
-        for row in self.dataset.activity.table[: self.workers].tolist():
-            if row[PROCESS] > 0:
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _here(self) -> Iterator[Item]:
+        self.dataset.timeout = self.timeout
+        for task in self.tasks():
+            yield self._read(self.dataset, task)
+
+    def _in_workers(self) -> Iterator[Item]:
+        self._pool.forget()  # what an iteration that was given up had asked for
+        left = iter(self.tasks())
+        given: dict[int, Task] = {}  # tasks whose items were not yielded yet, by their number, in order
+        ready: dict[int, Item] = {}
+        while True:
+            while len(given) < self.workers * self._ahead:
                 try:
-                    os.kill(int(row[PROCESS]), signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+                    task = next(left)
+                except StopIteration:
+                    break
+                given[self._submitted] = task
+                self._submit(self._submitted, task)
+                self._submitted += 1
+            if not given:
+                return
+            first = next(iter(given))
+            while first not in ready:
+                event = self._pool.wait()
+                if isinstance(event, Lost):
+                    self._replace(event)
+                    self._submit(event.number, given[event.number], first=True)
+                else:
+                    self._lost_in_a_row = 0
+                    ready[event.number] = event.result
+            del given[first]
+            yield ready.pop(first)
+
+    def _replace(self, lost: Lost) -> None:
+        """Mark the file that cost a worker as unreadable, or let it be read once more if the worker was killed."""
+        name = self.dataset.records[lost.item].name
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row > _MOST_LOST:
+            raise DataError(
+                f"Stopping: {self._lost_in_a_row} worker processes in a row were lost, the last on {name}: {lost}"
+            )
+        if lost.killed and lost.item not in self._killed:  # the file need not be what filled the memory
+            self._killed.add(lost.item)
+            get_logger().warning(f"{name}: {lost}; reading it once more")
+            return
+        self.dataset.unreadable[lost.item] = lost.reason
+
+    def _submit(self, number: int, task: Task, first: bool = False) -> None:
+        self._pool.submit(number, (task, dict(self.dataset.unreadable)), first=first)
 
 
-def start_worker(worker: int) -> None:
-    """One thread a worker, and no ears for the signals that are meant for the main process."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _work(dataset: Any, read: Callable[[Any, Task], Item], task_and_unreadable: tuple[Task, dict[int, str]]) -> Item:
+    """Read the item of a task. Runs in a worker."""
+    start_worker()
+    task, unreadable = task_and_unreadable
+    dataset.unreadable.update(unreadable)
+    return read(dataset, task)
+
+
+def start_worker(worker: int = 0) -> None:
+    """Use one thread in this process."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _options(workers: int, timeout: float, prefetch: int, pin: bool) -> dict[str, Any]:
-    if workers == 0:
-        return {"pin_memory": pin}
-    # fork where there is one: a worker then starts in milliseconds instead of importing everything anew.
-    start = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    return {
-        "num_workers": workers,
-        "pin_memory": pin,
-        "timeout": timeout,
-        "prefetch_factor": prefetch,
-        "persistent_workers": True,
-        "worker_init_fn": start_worker,
-        "multiprocessing_context": start,
-    }
-
-
-class TrainLoader(MediaLoader[TrainBatch]):
-    """This process's part of each training batch; `batches.start_at` chooses the epoch and the first step."""
+class TrainLoader(MediaLoader[tuple[int, int], TrainBatch]):
+    """Loader of this process's part of each training batch; `batches.start_at` chooses the epoch and the first step."""
 
     def __init__(
         self, dataset: TrainMedia, batches: EpochBatches, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
         self.batches = batches
-        options = _options(workers, timeout, prefetch, pin)
-        super().__init__(dataset, {"batch_sampler": batches, "collate_fn": collate_clips, **options}, workers)
+        super().__init__(dataset, functools.partial(_read_batch, batches), workers, timeout, prefetch, pin)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def tasks(self) -> Iterable[tuple[int, int]]:
+        """Return epoch and step of each batch."""
+        return [(self.batches.epoch, step) for step in range(self.batches.first, self.batches.steps)]
 
 
-class TestLoader(MediaLoader[TestMedium]):
-    """This process's videos of a test set, one at a time: every `size`-th, beginning with its rank."""
+class TestLoader(MediaLoader[int, TestMedium]):
+    """Loader of this process's samples of a dataset, one at a time: every `size`-th, beginning with its rank."""
 
     __test__ = False  # not a pytest class
 
     def __init__(
         self, dataset: TestMedia[Any], rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
-        places = range(rank, len(dataset), size)
-        options = _options(workers, timeout, prefetch, pin)
-        super().__init__(dataset, {"batch_size": None, "sampler": places, "collate_fn": _as_is, **options}, workers)
+        self._places = range(rank, len(dataset), size)
+        super().__init__(dataset, operator.getitem, workers, timeout, prefetch, pin)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def tasks(self) -> Iterable[int]:
+        """Return the places of the samples."""
+        return self._places
 
 
-def _as_is(video: TestMedium) -> TestMedium:
-    return video
+def _read_batch(batches: EpochBatches, dataset: TrainMedia, task: tuple[int, int]) -> TrainBatch:
+    return collate_clips([dataset[key] for key in batches.keys(*task)])

@@ -1,56 +1,73 @@
-"""What all datasets share: the order of an epoch, media that fail, and which medium a worker is on."""
+"""Base classes of all datasets: the order of an epoch, and samples that cannot be read."""
 
 from __future__ import annotations
 
 import functools
-import math
-import os
-import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from slowfast.config.value_rules import MAX_WORKERS
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.decode.limits import Deadline
+from slowfast.datasets.failures import allowed_failures, failure_of
 from slowfast.datasets.order import Key, balanced_order, epoch_order
 from slowfast.datasets.types import Failure, Record, Samples, TestMedium, TrainSample
+from slowfast.errors import UserError
+from slowfast.runtime.time_limit import time_limit
+from slowfast.runtime.worker_pool import IDLE, working_on
 
 Medium = TypeVar("Medium", bound=TestMedium)
-
-# Columns of the table that says what each worker is doing.
-PLACE, PROCESS, SINCE = range(3)
+Read = TypeVar("Read")
 
 
-class Activity:
-    """A table shared with the workers: which record each is reading, and since when (monotonic seconds)."""
+class Reading:
+    """What the datasets share: records, each of which is read or fails with a reason.
 
-    def __init__(self) -> None:
-        self.table = torch.full((MAX_WORKERS, 3), -1, dtype=torch.float64).share_memory_()
+    Attributes:
+        unreadable: Reasons of records that are not opened any more, by their place, as they cost a worker process.
+        timeout: Seconds that reading one may take in the process of the loader itself; 0 sets no limit. (Worker
+            processes have their limit from outside.)
+    """
 
-    def start(self, place: int) -> None:
-        """This worker begins with the record at that place of the list."""
-        self._write([place, os.getpid(), time.monotonic()])
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.unreadable: dict[int, str] = {}
+        self.timeout = 0.0
 
-    def finish(self) -> None:
-        """This worker is idle."""
-        self._write([-1, os.getpid(), time.monotonic()])
+    def __len__(self) -> int:
+        return len(self.records)
 
-    def _write(self, row: list[float]) -> None:
-        worker = get_worker_info()
-        if worker is not None:
-            self.table[worker.id] = torch.tensor(row, dtype=torch.float64)
+    def attempt(self, place: int, read: Callable[[Record], Read]) -> Read | Failure:
+        """Read the record at a place; any exception, but user errors, is that record's failure."""
+        record = self.records[place]
+        if place in self.unreadable:
+            return Failure(record.index, record.name, self.unreadable[place])
+        slow = DecodeError(timeout_reason(self.timeout))
+        working_on(place)
+        try:
+            with time_limit(self.timeout, slow):
+                return read(record)
+        except UserError:
+            raise
+        except Exception as error:
+            return failure_of(record.index, record.name, error)
+        finally:
+            working_on(IDLE)
 
 
-class TrainMedia(Dataset[TrainSample]):
-    """Augmented samples of each medium; a key (epoch, place in the epoch's order) always gives the same ones.
+class TrainMedia(Reading, Dataset[TrainSample]):
+    """Training dataset of augmented samples; a key (epoch, place in the epoch's order) always gives the same ones.
 
-    `balanced`: an epoch has as many media of each class, and a medium that comes twice gives other samples.
+    A sample that cannot be read is replaced by the next of the same epoch's order.
 
-    A medium that cannot be read is noted, and the next of the same epoch's order takes its place, at most
-    `max_failed` (a share) of all media in a row.
+    Args:
+        records: Samples of the index.
+        samples: Augmented copies of each.
+        seed: Seed of the order and of all augmentation.
+        max_failed: DATA.MAX_FAILED; more unreadable samples in a row are not replaced.
+        balanced: Whether an epoch has equally many samples of each class. One that comes twice gives other clips.
     """
 
     def __init__(
@@ -61,67 +78,69 @@ class TrainMedia(Dataset[TrainSample]):
         max_failed: float = 0.01,
         balanced: bool = False,
     ) -> None:
-        self.records, self.samples, self.seed = records, samples, seed
-        self.tries = min(math.floor(max_failed * len(records)) + 1, len(records))
-        self.activity = Activity()
+        super().__init__(records)
+        self.samples, self.seed = samples, seed
+        self.max_failures = allowed_failures(max_failed, len(records))
         labels = [record.label for record in records]
         order = functools.partial(balanced_order, labels) if balanced else functools.partial(epoch_order, len(records))
         self._order = functools.lru_cache(maxsize=2)(functools.partial(order, seed))
 
-    def __len__(self) -> int:
-        return len(self.records)
-
     def __getitem__(self, key: Key) -> TrainSample:
         epoch, start = key
         order = self._order(epoch)
-        failures: list[Failure] = []
-        for step in range(self.tries):
+        failures: dict[int, Failure] = {}
+        for step in range(len(order)):
             repeat, place = divmod(int(order[(start + step) % len(order)]), len(self.records))
-            record = self.records[place]
-            self.activity.start(place)
-            try:
-                clips, missing = self._read(record, epoch, record.index + repeat * len(self.records))
-            except DecodeError as error:
-                failures.append(Failure(record.index, record.name, str(error)))
+            if place in failures:
                 continue
-            finally:
-                self.activity.finish()
-            if missing is not None:
-                failures.append(Failure(record.index, record.name, missing, lost=False))
-            return TrainSample(record, clips, failures)
-        return TrainSample(record, None, failures)
+            draw = self.records[place].index + repeat * len(self.records)
+            result = self.attempt(place, functools.partial(self._read, epoch=epoch, draw=draw))
+            if isinstance(result, Failure):
+                failures[place] = result
+                if len(failures) > self.max_failures:
+                    break
+                continue
+            clips, missing = result
+            record = self.records[place]
+            damaged = [] if missing is None else [Failure(record.index, record.name, missing, lost=False)]
+            return TrainSample(record, clips, [*failures.values(), *damaged])
+        return TrainSample(self.records[place], None, list(failures.values()))
 
     @abstractmethod
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[Samples, str | None]:
-        """The samples that (epoch, draw) gives, and what of the medium was missing. Raises DecodeError."""
+        """Return the samples that (epoch, draw) gives, and what of the record was missing.
+
+        Raises:
+            DecodeError: If it cannot be read. Any other exception counts as its failure, too.
+        """
 
 
-class TestMedia(Dataset[Medium]):
-    """All views of each medium, read once; nothing is ever replaced."""
+class TestMedia(Reading, Dataset[Medium]):
+    """Evaluation dataset: all views of each sample, read once; nothing is ever replaced."""
 
     __test__ = False  # not a pytest class
 
     def __init__(self, records: Sequence[Record], seed: int = 0) -> None:
-        self.records, self.seed = records, seed
-        self.activity = Activity()
-
-    def __len__(self) -> int:
-        return len(self.records)
+        super().__init__(records)
+        self.seed = seed
 
     def __getitem__(self, place: int) -> Medium:
-        record = self.records[place]
-        self.activity.start(place)
-        try:
-            return self._read(record)
-        except DecodeError as error:
-            return self._failed(record, Failure(record.index, record.name, str(error)))
-        finally:
-            self.activity.finish()
+        result = self.attempt(place, self._read)
+        return self._failed(self.records[place], result) if isinstance(result, Failure) else result
 
     @abstractmethod
     def _read(self, record: Record) -> Medium:
-        """Its views. Raises DecodeError."""
+        """Return all views of a record.
+
+        Raises:
+            DecodeError: If it cannot be read. Any other exception counts as its failure, too.
+        """
 
     @abstractmethod
     def _failed(self, record: Record, failure: Failure) -> Medium:
-        """What stands for a medium that cannot be read."""
+        """Return what stands for a record that cannot be read."""
+
+
+def timeout_reason(seconds: float) -> str:
+    """Return why reading was given up."""
+    return Deadline(seconds).message

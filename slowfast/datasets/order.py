@@ -84,6 +84,10 @@ class EpochBatches(Sampler[list[Key]]):
     def __len__(self) -> int:
         return max(self.steps - self.first, 0)
 
+    def keys(self, epoch: int, step: int) -> list[Key]:
+        """Return the keys of this process's samples of one batch."""
+        return [(epoch, step * self.batch_size + place) for place in self.places]
+
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.first, self.steps):
-            yield [(self.epoch, step * self.batch_size + place) for place in self.places]
+            yield self.keys(self.epoch, step)

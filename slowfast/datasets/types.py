@@ -36,15 +36,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Failure:
-    """A medium, or a part of it, that could not be read.
+    """A sample, or a part of it, that could not be read.
 
-    `lost` is True when nothing of it could be used; False when frames were missing from an otherwise usable clip.
+    Attributes:
+        index: Place in the index file, from 0.
+        name: As in the index file.
+        reason: Why, in one line.
+        lost: True if nothing of it could be used; False if frames were missing from an otherwise usable clip.
+        traceback: Of an unexpected error, for the log.
     """
 
     index: int
     name: str
     reason: str
     lost: bool = True
+    traceback: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

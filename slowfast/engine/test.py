@@ -111,7 +111,7 @@ def test(
     show = FirstBatch.from_config(cfg, world, TEST, board)
     start = time.perf_counter()
     try:
-        with loader.watched():
+        with loader:
             predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, TEST, show)
     finally:
         if board is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, VAL, train_loader, views_loader
+from slowfast.datasets.collate import UnreadableBatch
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.datasets.types import Failure, TrainBatch
@@ -32,7 +33,7 @@ from slowfast.engine.start_weights import load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.test import evaluate_videos
 from slowfast.engine.waiting import timed
-from slowfast.errors import CheckpointError, DataError
+from slowfast.errors import CheckpointError, DataError, ToldElsewhere
 from slowfast.models import build_model
 from slowfast.report.batch_picture import FirstBatch
 from slowfast.report.metrics_log import MetricsLog, Row
@@ -46,6 +47,8 @@ from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
 from slowfast.runtime.stop_signal import Stopped, StopSignal
 from slowfast.runtime.unfinished import remove_leftovers
+
+FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
 
 
 class Trainer:
@@ -100,11 +103,12 @@ class Trainer:
         self.log, self.board, self.progress = self._open_reports()
         self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
         try:
-            while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
-                self._epoch()
-                self._end_epoch()
-                if self.world.any(stop.seen):
-                    raise Interrupted
+            with self.loader, self.val_loader:
+                while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
+                    self._epoch()
+                    self._end_epoch()
+                    if self.world.any(stop.seen):
+                        raise Interrupted
         except (Interrupted, Stopped):
             if self._saved != (at.epoch, at.step):
                 self._save()
@@ -137,38 +141,76 @@ class Trainer:
         """
         return self.stop.at_once() if self.world.size == 1 else nullcontext()
 
-    def _batches(self) -> Iterator[TrainBatch]:
-        source = iter(self.loader)
-        while True:
-            with self._at_once():
-                batch = next(source, None)
-            if batch is None:
-                return
-            yield batch
-
     def _epoch(self) -> None:
-        """Do the steps of an epoch that are left. Raises Interrupted after a step in which a signal came."""
+        """Do the steps of an epoch that are left.
+
+        Raises:
+            Interrupted: If a signal came.
+            DataError: If too many samples are unreadable.
+        """
         at, meter, ledger = self.state.at, TrainMeter(self.world), FailureLedger(len(self.loader.dataset))
         self.loader.batches.start_at(at.epoch, at.step)
-        with self.loader.watched():
-            for batch in timed(self._batches(), meter.wait):
-                self._note(ledger, batch.failures)
-                rate = self.schedule(at.epoch + at.step / self.steps)
-                figures = self.step(batch, at.epoch, at.step, rate)
-                self.watch.add(figures[0], at.epoch + 1, at.step + 1, rate, batch.names)
-                if self.ema is not None:
-                    self.ema.update(self.model)
-                meter.add(figures)
-                at.step += 1
-                if at.total(self.steps) % self.cfg.LOG_PERIOD == 0 or at.step == self.steps:
-                    self._report_steps(meter.read(), rate)
-                self.progress.advance(self.note)
-                if self.world.any(self.stop.seen):
-                    raise Interrupted
-        failures = self.world.gather(ledger.all)
-        self.world.agreed(lambda: self._note(ledger, failures if self.world.is_main else [], of_all=True))
-        if ledger.all and self.world.is_main:
-            write_failed(ledger.all, self.output / "failed_train.csv")
+        for batch in timed(self._batches(ledger), meter.wait):
+            rate = self.schedule(at.epoch + at.step / self.steps)
+            figures = self.step(batch, at.epoch, at.step, rate)
+            self.watch.add(figures[0], at.epoch + 1, at.step + 1, rate, batch.names)
+            if self.ema is not None:
+                self.ema.update(self.model)
+            meter.add(figures)
+            at.step += 1
+            if at.total(self.steps) % self.cfg.LOG_PERIOD == 0 or at.step == self.steps:
+                self._report_steps(meter.read(), rate)
+            self.progress.advance(self.note)
+        failures = self._gather_failures(ledger)
+        self._stop_if_too_many(ledger)
+        if failures and self.world.is_main:
+            write_failed(failures, self.output / FAILED_TRAIN)
+
+    def _batches(self, ledger: FailureLedger) -> Iterator[TrainBatch]:
+        """Yield the batches that are left of the epoch, as long as all processes can go on.
+
+        Failures are added to the ledger. One exchange between processes per batch tells them that one of them cannot
+        go on, so that all end together.
+        """
+        left = iter(self.loader)
+        for _ in range(len(self.loader)):
+            batch: TrainBatch | None = None
+            try:
+                with self._at_once():
+                    batch = next(left)
+                ledger.add(batch.failures)
+            except UnreadableBatch as error:
+                ledger.add(error.failures)
+            too_many = batch is None or ledger.complaint(self.cfg.DATA.MAX_FAILED) is not None
+            if self.world.any(too_many or self.stop.seen):
+                unfilled = self.world.any(batch is None)
+                self._gather_failures(ledger)
+                self._stop_if_too_many(ledger, unfilled)
+                raise Interrupted
+            assert batch is not None
+            yield batch
+
+    def _gather_failures(self, ledger: FailureLedger) -> list[Failure]:
+        """Add the failures of all processes to the ledger of each and return them."""
+        ledger.add(self.world.gather(ledger.all), log=self.world.is_main)
+        return ledger.all
+
+    def _stop_if_too_many(self, ledger: FailureLedger, unfilled: bool = False) -> None:
+        """Raise DataError in every process if too many samples are unreadable; the main one writes their list first.
+
+        Args:
+            ledger: Ledger with the failures of all processes.
+            unfilled: Whether a batch could not be filled.
+        """
+        complaint = ledger.complaint(self.cfg.DATA.MAX_FAILED)
+        if complaint is None and unfilled:
+            complaint = f"Stopping: a batch could not be filled, {len(ledger.lost)} training videos are unreadable"
+        if complaint is None:
+            return
+        if self.world.is_main:
+            write_failed(ledger.all, self.output / FAILED_TRAIN)
+            raise DataError(f"{complaint}. Full list: {self.output / FAILED_TRAIN}")
+        raise ToldElsewhere(complaint)
 
     def _end_epoch(self) -> None:
         """Validate and save where the periods say so; both always after the last epoch. Pre-training has no classes."""
@@ -189,9 +231,8 @@ class Trainer:
             if self.cfg.BN.USE_PRECISE_STATS:
                 with phase("recomputing batch-norm statistics"):
                     recompute_statistics(model, self._statistics_batches(), self.world)
-            with self.val_loader.watched():
-                videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
-                predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
+            videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
+            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
         if self.world.any(self.stop.seen):  # agreed upon only now: processes have not as many videos
             raise Interrupted
         figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
@@ -213,21 +254,8 @@ class Trainer:
         """Normalized batches of the epoch that ends, for precise batch-norm statistics."""
         self.loader.batches.start_at(self.state.at.epoch)
         count = self.cfg.BN.NUM_BATCHES_PRECISE
-        with self.loader.watched():
-            for batch in itertools.islice(self.loader, count):
-                if self.world.any(self.stop.seen):
-                    raise Interrupted
-                yield self.forward.prepare(batch.clips)
-
-    def _note(self, ledger: FailureLedger, failures: Sequence[Failure], of_all: bool = False) -> None:
-        """of_all: the main process's ledger has those of all processes."""
-        ledger.add(failures)
-        complaint = ledger.complaint(self.cfg.DATA.MAX_FAILED)
-        if complaint is not None:
-            path = self.output / f"failed_train{f'_{self.world.rank}' if self.world.rank else ''}.csv"
-            write_failed(ledger.all, path)
-            whose = "" if of_all or self.world.size == 1 else " of one process"
-            raise DataError(f"{complaint} (the whole list{whose}: {path})")
+        for batch in itertools.islice(self._batches(FailureLedger(len(self.loader.dataset))), count):
+            yield self.forward.prepare(batch.clips)
 
     def _save(self) -> None:
         self.watch.check()

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.failures import failure_reason
 from slowfast.event_driven.feed import Batch, Opened
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.sources import Source, reason
+from slowfast.event_driven.sources import Source
 from slowfast.predict.annotate import NAME_ROOM
 from slowfast.predict.media import target_files
 from slowfast.report.annotate import VideoFile, draw_lines, even_sides
@@ -90,7 +91,7 @@ class AnnotatedVideos:
         try:
             yield
         except _NOT_TAKEN as error:
-            get_logger().warning(f"{source.record.name} cannot be annotated: {reason(error)}")
+            get_logger().warning(f"{source.record.name} cannot be annotated: {failure_reason(error)}")
             self._drop(source)
 
     def _drop(self, source: Source) -> None:

@@ -13,14 +13,14 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
-from slowfast.datasets.failures import FailureLedger
+from slowfast.datasets.failures import FailureLedger, failure_of
 from slowfast.datasets.types import Failure
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Figures, VideoActivity, figures
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.sources import VIDEO_ERRORS, Sources, centre_crop, read_crops, reason
+from slowfast.event_driven.sources import Sources, centre_crop, read_crops
 from slowfast.models.linear import pack_linears
 
 # 0, then 12 values a decade, in units of the normalized frame; a change from black to white is some 4.
@@ -80,8 +80,10 @@ class Calibration:
             record = source.record
             try:
                 crops, missing = read_crops(source, transform, self.cfg.EVENT.MAX_FRAMES)
-            except VIDEO_ERRORS as error:
-                self.ledger.add([Failure(record.index, record.name, reason(error))])
+            except UserError:
+                raise
+            except Exception as error:
+                self.ledger.add([failure_of(record.index, record.name, error)])
                 continue
             videos.append(crops)
             self.ledger.add([Failure(record.index, record.name, missing, lost=False)] if missing else [])

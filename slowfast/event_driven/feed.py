@@ -1,6 +1,7 @@
-"""Videos to changes, in a thread of its own: decode, resize, crop, normalize, find what changed.
+"""Videos to changes, in a separate thread: decode, resize, crop, normalize, find what changed.
 
-Files are read there, as fast as they are looked at; cameras and streams in threads of their own (reading.py).
+Files are read there, as fast as they are processed; cameras and streams in one thread each (reading.py). A thread that
+hangs in a file is left behind, and a new one goes on with the others.
 
 K frames of each of S videos that are read at once, P pixels of a crop's side.
 """
@@ -12,25 +13,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import torch
 
+from slowfast.datasets.failures import failure_of
+from slowfast.datasets.media_dataset import timeout_reason
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure
 from slowfast.engine.forward import ClipForward
+from slowfast.errors import UserError
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.reading import FileReading, LiveReading, Reading
-from slowfast.event_driven.sources import VIDEO_ERRORS, Source, crops, reason
+from slowfast.event_driven.sources import Source, crops
 from slowfast.runtime.device import synchronize
 
 AHEAD = 2  # batches that wait for the network at most
 _ROOM = 2  # chunks of a live source that wait to be taken at most
 _POLL = 0.1  # seconds between two looks whether to stop
-_JOIN = 12.0  # seconds for the thread to end; a stream may be waiting for data
+_JOIN = 6.0  # seconds for the thread to end; a stream may be waiting for data
 _LEAVE = 1.0  # seconds to wait for a camera of which enough has been seen, while the others wait
 
 
@@ -80,22 +85,31 @@ class Feed:
         chunk: int,
         limit: int,
         reconnect: float = 0.0,
+        timeout: float = 0.0,
     ) -> None:
         """`streams` videos at once, `chunk` frames of each, `limit` frames of a video at most (0: all).
 
-        reconnect: seconds until a camera or stream that has ended is opened again, 0: never.
+        reconnect: seconds until a camera or stream that has ended is opened again, 0: never. timeout: seconds that a
+        file may take to open, and for each of its frames; 0: no limit.
         """
         self.engine, self.transform, self.forward = engine, transform, forward
         self.streams, self.chunk, self.limit, self.reconnect = streams, chunk, limit, reconnect
+        self.timeout = timeout
         self.left: list[Failure] = []  # once `messages` has ended: of videos that had not, what is wrong with them
         self._announced: set[int] = set()
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
         self._stop, self._arrived = threading.Event(), threading.Event()
+        self._waiting: deque[Source] = deque()
+        self._readings: list[Reading] = []  # that are open
+        self._thread: threading.Thread | None = None  # the one that is not left behind
+        self._reads: tuple[Source, float] | None = (
+            None  # the file the thread is reading, and the clock at its last sign
+        )
 
     def messages(self, sources: list[Source], stopped: Callable[[], bool]) -> Iterator[Message]:
         """Read all sources, until `stopped`; the videos' own errors are told by Closed, any other is raised here."""
-        thread = threading.Thread(target=self._work, args=(sources,), daemon=True, name="decoding")
-        thread.start()
+        self._waiting = deque(sources)
+        self._start_thread()
         try:
             while (message := self._get(stopped)) is not None:
                 if isinstance(message, BaseException):
@@ -103,17 +117,37 @@ class Feed:
                 yield message
         finally:
             self._stop.set()
-            thread.join(_JOIN)
+            if self._thread is not None:
+                self._thread.join(_JOIN)
             while not self._queue.empty():
                 self._not_delivered(self._queue.get_nowait())
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._work, daemon=True, name="decoding")
+        self._thread.start()
 
     def _get(self, stopped: Callable[[], bool]) -> Message | BaseException | None:
         while not stopped():  # looked at also while the thread waits for a stream's data
             try:
                 return self._queue.get(timeout=_POLL)
             except queue.Empty:
-                continue
+                if (closed := self._leave_behind()) is not None:
+                    return closed
         return None
+
+    def _leave_behind(self) -> Closed | None:
+        """Give up the file that the thread hangs in, and the thread with it; another one goes on with the rest."""
+        reads = self._reads
+        if reads is None or not self.timeout or time.monotonic() - reads[1] <= self.timeout:
+            return None
+        source, self._reads = reads[0], None
+        hung = [reading for reading in self._readings if reading.source is source]
+        self._readings = [reading for reading in self._readings if reading.source is not source]
+        seen = any(reading.seen for reading in hung)
+        if seen:
+            self.engine.reset(source.record.index)
+        self._start_thread()
+        return Closed(source, _failure(source, timeout_reason(self.timeout), lost=not seen))
 
     def _put(self, message: Message | BaseException | None) -> None:
         while not self._stop.is_set():
@@ -128,54 +162,83 @@ class Feed:
             self.left.append(message.failure)
 
     # ------------------------------------------------------------------ in the thread
-    def _work(self, sources: list[Source]) -> None:
+    def _work(self) -> None:
         torch.set_num_threads(1)  # of this thread; the network has the other cores
-        readings: list[Reading] = []
         try:
-            self._read_all(deque(sources), readings)
+            self._read_all()
             self._put(None)
+        except _LeftBehind:
+            return  # another thread has taken over
         except BaseException as error:  # raised again by `messages`
             self._put(error)
-        finally:
-            for reading in readings:
-                reading.stop()
-            until = time.monotonic() + _JOIN / 2  # for all together
-            for reading in readings:
-                reading.close(max(until - time.monotonic(), 0))
-            for reading in readings:
-                never = reading.source.live and not reading.seen
-                if why := reading.error or ("no frame had come when the run was stopped" if never else None):
-                    self.left.append(_failure(reading.source, why, lost=not reading.seen))
+        self._end_readings()
 
-    def _read_all(self, waiting: deque[Source], readings: list[Reading]) -> None:
-        """readings: those that are open are kept there."""
-        while (waiting or readings) and not self._stop.is_set():
+    def _end_readings(self) -> None:
+        for reading in self._readings:
+            reading.stop()
+        until = time.monotonic() + _JOIN / 2  # for all together
+        for reading in self._readings:
+            reading.close(max(until - time.monotonic(), 0))
+        for reading in self._readings:
+            never = reading.source.live and not reading.seen
+            if why := reading.error or ("no frame had come when the run was stopped" if never else None):
+                self.left.append(_failure(reading.source, why, lost=not reading.seen))
+
+    def _read_all(self) -> None:
+        """Read the sources that wait and those that are open."""
+        self._send(self._readings)  # what a thread that was left behind had read of the others
+        while (self._waiting or self._readings) and not self._stop.is_set():
             self._arrived.clear()
-            while waiting and len(readings) < self.streams:
-                readings += self._open(waiting.popleft())
-            for reading in readings:
+            while self._waiting and len(self._readings) < self.streams:
+                self._readings += self._open(self._waiting.popleft())
+            for reading in self._readings:
                 self._announce(reading)
-                reading.fill(self.chunk)
+                with self._timed(reading.source):
+                    reading.fill(self.chunk)
                 self._announce(reading)  # a camera that has been opened meanwhile
-            self._send(readings)
-            ended = [reading for reading in readings if reading.ended]
+            idle = not any(reading.next for reading in self._readings)
+            self._send(self._readings)
+            ended = [reading for reading in self._readings if reading.ended]
             for reading in ended:
-                readings.remove(reading)
+                self._readings.remove(reading)
                 self._close(reading)
-            if not ended and not any(reading.next for reading in readings):
+            if idle and not ended:
                 self._arrived.wait(_POLL)
+
+    @contextmanager
+    def _timed(self, source: Source) -> Iterator[None]:
+        """Limit the time of the block, in which a file is read; raise _LeftBehind after it if that was exceeded."""
+        if not source.live:
+            self._reads = (source, time.monotonic())
+        yield
+        if threading.current_thread() is not self._thread:
+            raise _LeftBehind
+        self._reads = None
+
+    def _next_frame(self) -> bool:
+        """Note that a file gets on; whether to stop reading it."""
+        reads = self._reads
+        if reads is not None and threading.current_thread() is self._thread:
+            self._reads = (reads[0], time.monotonic())
+        return self._stop.is_set()
 
     def _open(self, source: Source) -> list[Reading]:
         if source.live:
             room = _ROOM * self.chunk
             return [LiveReading(source, self.transform, self.limit, room, self.reconnect, self._arrived)]
         began = time.perf_counter()
-        try:
-            video = source.open()
-        except VIDEO_ERRORS as error:
-            self._put(Closed(source, _failure(source, reason(error), lost=True)))
+        failure: Failure | None = None
+        with self._timed(source):
+            try:
+                video = source.open()
+            except UserError:
+                raise
+            except Exception as error:
+                failure = failure_of(source.record.index, source.record.name, error)
+        if failure is not None:
+            self._put(Closed(source, failure))
             return []
-        return [FileReading(source, video, crops(video, self.transform, self.limit), self._stop.is_set, began)]
+        return [FileReading(source, video, crops(video, self.transform, self.limit), self._next_frame, began)]
 
     def _announce(self, reading: Reading) -> None:
         index = reading.source.record.index
@@ -199,6 +262,8 @@ class Feed:
             members = [reading for reading in readings if len(reading.next) >= count]
             self._put(self._batch(members, done, count))
             done = count
+        for reading in readings:
+            reading.next = []
 
     def _batch(self, members: list[Reading], first: int, last: int) -> Batch:
         images = torch.from_numpy(np.stack([[one.next[k][1] for one in members] for k in range(first, last)]))
@@ -212,6 +277,10 @@ class Feed:
         seconds = time.perf_counter() - start
         dropped = [one.dropped for one in members]
         return Batch([one.source for one in members], ticks, images, frames, changes, seconds, dropped)
+
+
+class _LeftBehind(Exception):
+    """The thread took too long in a file: it must not touch anything any more."""
 
 
 def _failure(source: Source, why: str, lost: bool) -> Failure:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from slowfast.datasets.failures import failure_reason
 from slowfast.datasets.transforms import ViewTransform
-from slowfast.event_driven.sources import VIDEO_ERRORS, OpenVideo, Source, crops, reason
+from slowfast.errors import UserError
+from slowfast.event_driven.sources import OpenVideo, Source, crops
 from slowfast.runtime.logging import get_logger
 
 
@@ -45,8 +47,10 @@ class FileReading:
                     self.ended, self.error = True, self.video.missing
                 else:
                     self.next.append(frame)
-        except VIDEO_ERRORS as error:
-            self.ended, self.error = True, reason(error)
+        except UserError:
+            raise
+        except Exception as error:
+            self.ended, self.error = True, failure_reason(error)
         self.seen += len(self.next)
 
     def stop(self) -> None:
@@ -126,7 +130,7 @@ class LiveReading:
                 get_logger().warning(f"{self.source.record.name}: {why}; opened again in {self._reconnect:g} seconds")
                 if not self._stop.wait(self._reconnect):
                     self._read_once()
-        except BaseException as error:  # raised where the frames are taken
+        except BaseException as error:  # such as a UserError: raised where the frames are taken
             self.mistake = error
         finally:
             self._done = True
@@ -136,8 +140,10 @@ class LiveReading:
         """Until its end; `error` is then what was wrong."""
         try:
             video = self.source.open()
-        except VIDEO_ERRORS as error:
-            self.error = reason(error)
+        except UserError:
+            raise
+        except Exception as error:
+            self.error = failure_reason(error)
             return
         if self.video is None:
             self.began = time.perf_counter()
@@ -146,9 +152,11 @@ class LiveReading:
         try:
             self._read_frames(video, first=self._ended_at + 1)
             self.error = video.missing
-        except VIDEO_ERRORS as error:
+        except UserError:
+            raise
+        except Exception as error:
             if not self._stop.is_set():
-                self.error = "; ".join(filter(None, (reason(error), video.missing)))
+                self.error = "; ".join(filter(None, (failure_reason(error), video.missing)))
         finally:
             video.close()
 

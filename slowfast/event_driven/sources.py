@@ -23,6 +23,7 @@ from slowfast.datasets.build import TEST, FrameSpec, dataset_spec
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.failures import failure_reason
 from slowfast.datasets.index.text import read_lines
 from slowfast.datasets.resize import nearly_antialiased
 from slowfast.datasets.transforms import ViewTransform
@@ -39,10 +40,6 @@ LIST = ".txt"
 _WAIT = 10.0  # seconds for a stream to open and for its next data
 _MOST_BAD = 1000  # packets in a row that cannot be decoded: more than stand between two key frames
 _USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
-
-
-# What can be wrong with one video.
-VIDEO_ERRORS = (DecodeError, av.FFmpegError, OSError, cv2.error, ValueError)
 
 
 class OpenVideo(Protocol):
@@ -142,9 +139,10 @@ def crops(video: OpenVideo, transform: ViewTransform, limit: int) -> Generator[t
 
 
 def read_crops(source: Source, transform: ViewTransform, limit: int) -> tuple[np.ndarray, str | None]:
-    """The crops uint8 (K, S, S, 3) of a video's first frames, as above, and what of them could not be read.
+    """Return the crops uint8 (K, S, S, 3) of a video's first frames, as above, and what of them could not be read.
 
-    Raises DecodeError where there is none, and any of VIDEO_ERRORS.
+    Raises:
+        DecodeError: If there is none. Any other exception is the video's failure, too.
     """
     video = source.open()
     try:
@@ -165,12 +163,6 @@ def centre_crop(cfg: ConfigNode) -> ViewTransform:
     if spec.images:
         transform.resize = nearly_antialiased(cfg.DATA.IN_VAL_INTERPOLATION)
     return transform
-
-
-def reason(error: Exception) -> str:
-    """An error in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
 
 
 class FileFrames:
@@ -226,7 +218,7 @@ class StreamFrames:
             return frames
         except av.FFmpegError as error:
             self._bad, self._bad_in_a_row = self._bad + 1, self._bad_in_a_row + 1
-            self._first_error = self._first_error or reason(error).lower()
+            self._first_error = self._first_error or failure_reason(error)
             if self._bad_in_a_row == _MOST_BAD:
                 raise DecodeError(f"{_MOST_BAD} packets in a row cannot be decoded ({self._first_error})") from error
             return []
@@ -241,7 +233,7 @@ class StreamFrames:
 
 def _of_stream(error: av.FFmpegError | OSError) -> str:
     """FFmpeg calls its own time limit an exit."""
-    return f"no data for {_WAIT:g} seconds" if isinstance(error, av.ExitError) else reason(error).lower()
+    return f"no data for {_WAIT:g} seconds" if isinstance(error, av.ExitError) else failure_reason(error)
 
 
 class CameraFrames:

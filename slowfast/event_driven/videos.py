@@ -118,7 +118,7 @@ class VideoRun:
         self.ledger.add(self.sources.refused)
         if not event.FRAME_LOG:
             self.log.path.unlink(missing_ok=True)  # an older run's
-        how = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT
+        how = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
         feed = Feed(self.engine, centre_crop(self.cfg), forward, *how)
         count = len(self.sources.videos)
         progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)

@@ -76,7 +76,7 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
     loader = views_loader(cfg, world, dataset)
     join_views = _mean if views == MEAN else _as_they_are
     try:
-        with loader.watched():
+        with loader:
             results, _ = evaluate(model, loader, forward, join_views, cfg.TEST.BATCH_SIZE, ledger, progress)
     finally:
         progress.close()

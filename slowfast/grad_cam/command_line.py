@@ -13,7 +13,8 @@ from torch import nn
 from slowfast.config.nearest import did_you_mean, nearest_name
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import parse_tool_line
-from slowfast.datasets.build import TEST, views_of_records
+from slowfast.datasets.build import TEST, views_loader, views_of_records
+from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.types import TestVideo
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
@@ -26,7 +27,7 @@ from slowfast.predict.predictor import names_of_classes
 from slowfast.report.heat_map import draw_heat_map
 from slowfast.report.plotting import PlotsUnavailable, new_figure
 from slowfast.runtime.command import CommandParser, exit_status
-from slowfast.runtime.distributed import join
+from slowfast.runtime.distributed import World, join
 from slowfast.runtime.logging import get_logger, messages_on_screen
 from slowfast.runtime.screen import show, show_table
 from slowfast.utils.quote import plain
@@ -94,17 +95,18 @@ def _draw_media(
     videos = views_of_records(cfg, TEST, found.records, all_views=False)
     targets = target_files(found.records, Path(cfg.OUTPUT_DIR) / "grad_cam", ".png")
     forward = ClipForward.from_config(cfg, device, TEST)
-    failures, drawn = list(found.refused), 0
-    for place, target in enumerate(targets):
-        video = videos[place]
-        failures += video.failures
-        if video.frames is not None:
-            show(_picture(model, forward, video, layers, label, names, target))
-            drawn += 1
-    for failure in failures:
-        get_logger().warning(f"{failure.name} {'cannot be read' if failure.lost else 'is damaged'}: {failure.reason}")
+    ledger, drawn = FailureLedger(found.count), 0
+    ledger.add(found.refused)
+    with views_loader(cfg, World(device=device), videos) as loader:
+        for video, target in zip(loader, targets, strict=True):
+            assert isinstance(video, TestVideo)  # as networks with maps take frames
+            ledger.add(video.failures)
+            if video.frames is not None:
+                show(_picture(model, forward, video, layers, label, names, target))
+                drawn += 1
     if not drawn:
-        raise DataError(f"nothing could be read; the first: {failures[0].name}: {failures[0].reason}")
+        first = ledger.all[0]
+        raise DataError(f"nothing could be read; the first: {first.name}: {first.reason}")
 
 
 def _picture(

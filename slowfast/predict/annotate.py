@@ -15,7 +15,9 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import whole
+from slowfast.datasets.failures import failure_reason
 from slowfast.datasets.types import Record
+from slowfast.errors import UserError
 from slowfast.predict.media import target_files
 from slowfast.predict.predictor import Prediction
 from slowfast.prepare.timing import choose_timing
@@ -43,8 +45,10 @@ def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
                 annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
             else:
                 annotate(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
-        except Exception as error:  # the other videos go on
-            get_logger().warning(f"{prediction.path} cannot be annotated: {error}")
+        except UserError:
+            raise
+        except Exception as error:
+            get_logger().warning(f"{prediction.path} cannot be annotated: {failure_reason(error)}")
     return folder
 
 

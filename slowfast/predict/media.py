@@ -11,12 +11,12 @@ from pathlib import Path
 from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, DatasetSpec, dataset_spec
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
 from slowfast.datasets.types import Failure, Record
 from slowfast.models.inputs import IMAGES
 from slowfast.prepare.convert_events import READERS as RAW_READERS
+from slowfast.runtime.logging import get_logger
 
 UNLABELLED = -1
 LONGEST_NAME = 150  # bytes, without a suffix, of files that are named as a medium is; systems take some 250
@@ -121,7 +121,7 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
 
 
 def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
-    before = found.count
+    before, unknown = found.count, list[str]()
 
     def closed(error: OSError) -> None:
         found.refuse(Path(error.filename), f"the folder cannot be looked into ({(error.strerror or '').lower()})")
@@ -134,6 +134,7 @@ def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
         if not wanted.recordings:
             del by_kind[RECORDING]  # arrays of anything
         found.others += len(files) - sum(map(len, by_kind.values()))
+        unknown += [str(file.relative_to(folder)) for file in files if wanted.kind_of(file) is None]
         frames = highest_frame([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
         if frames:
             found.add(place, frames)
@@ -141,6 +142,9 @@ def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
         for of_kind in by_kind.values():
             if of_kind:
                 _take(of_kind, place, wanted, found)
+    note = skipped_note(folder, unknown, SUFFIXES[wanted.kind])
+    if note is not None:
+        get_logger().warning(note)
     if found.count == before:
         found.refuse(folder, f"the folder holds no {wanted.kind}s ({_names(wanted)})")
 

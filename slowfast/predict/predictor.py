@@ -107,8 +107,7 @@ class Predictor:
         scores: dict[int, torch.Tensor | None] = {}
         if found.records:
             progress = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
-            loader = self.read(found.records)
-            with loader.watched():
+            with self.read(found.records) as loader:
                 results, _ = evaluate(
                     self.model, loader, self.forward, self.ensemble, self.batch_clips, ledger, progress
                 )
@@ -122,9 +121,8 @@ class Predictor:
 
 
 def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> TestLoader:
-    """All views of a test of some media; a single medium is read without a worker process."""
-    dataset = views_of_records(cfg, TEST, records, all_views=True)
-    return views_loader(cfg, world, dataset, workers=min(cfg.DATA_LOADER.NUM_WORKERS, len(records) - 1))
+    """Return the loader of all test views of some records."""
+    return views_loader(cfg, world, views_of_records(cfg, TEST, records, all_views=True))
 
 
 def names_of_classes(cfg: ConfigNode) -> list[str]:

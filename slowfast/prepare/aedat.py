@@ -14,7 +14,7 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.events import EventColumns
 from slowfast.prepare.aedat4 import MAGIC, read_aedat4
-from slowfast.prepare.event_streams import EventStream
+from slowfast.prepare.event_streams import EventStream, read_raw_bytes
 
 END_OF_HEADER = b"#!END-HEADER\r\n"
 PACKET = np.dtype(
@@ -45,7 +45,7 @@ def read_aedat3(path: Path) -> list[EventStream]:
 
     Raises DecodeError.
     """
-    data = path.read_bytes()
+    data = read_raw_bytes(path)
     if not data.startswith(b"#!AER-DAT3."):
         version = data[: len(MAGIC)].decode("latin-1").strip()
         raise DecodeError(f"it is no AEDAT 3.1 or 4.0 file (it begins with {version!r})")

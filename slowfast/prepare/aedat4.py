@@ -18,7 +18,7 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.events import EventColumns
 from slowfast.errors import UserError
-from slowfast.prepare.event_streams import EventStream
+from slowfast.prepare.event_streams import EventStream, read_raw_bytes
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 HEADER, EVENTS = b"IOHE", b"EVTS"  # FlatBuffers' identifiers; the second is also a stream's type
@@ -26,6 +26,8 @@ EVENT = np.dtype(
     {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
 )
 NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)  # compressions
+MOST_UNPACKED = 2**28  # bytes of a packet, which holds the events of some milliseconds
+_ZSTD_STEP = 1024  # bytes unpacked at once: at most 32 MiB come of them
 NOT_CLOSED = -1  # in the place of the table of packets
 
 Unpack = Callable[[bytes], bytes]
@@ -46,7 +48,7 @@ def read_aedat4(path: Path) -> list[EventStream]:
     What was read before a tear, and beside packets that cannot be unpacked, is given with that as damage. Raises
     DecodeError, and UserError where what unpacks it is not installed.
     """
-    data = path.read_bytes()
+    data = read_raw_bytes(path)
     header = _read_header(data)
     parts: dict[int, list[np.ndarray]] = {stream: [] for stream in header.sensors}
     broken: list[str] = []
@@ -128,11 +130,11 @@ def _get_unpack(compression: int) -> Unpack:
         if package == "lz4":
             import lz4.frame
 
-            return lz4.frame.decompress
+            return lambda body: _lz4_frame(lz4.frame.LZ4FrameDecompressor(), body)
         if package == "zstandard":
             import zstandard
 
-            return lambda body: _whole_frame(zstandard.ZstdDecompressor().decompressobj(), body)
+            return lambda body: _zstd_frame(zstandard.ZstdDecompressor().decompressobj(), body)
     except ImportError as error:
         raise UserError(
             f'.aedat4 files compressed like this need {package} ({error}): pip install "slowfast[events]"'
@@ -142,11 +144,29 @@ def _get_unpack(compression: int) -> Unpack:
     return bytes
 
 
-def _whole_frame(decompressor: Any, body: bytes) -> bytes:
-    content: bytes = decompressor.decompress(body)
-    if not decompressor.eof:
-        raise ValueError("it is cut short")
+def _lz4_frame(decompressor: Any, body: bytes) -> bytes:
+    content: bytes = decompressor.decompress(body, max_length=MOST_UNPACKED + 1)
+    _check_unpacked(len(content), decompressor.eof)
     return content
+
+
+def _zstd_frame(decompressor: Any, body: bytes) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for start in range(0, len(body), _ZSTD_STEP):
+        parts.append(decompressor.decompress(body[start : start + _ZSTD_STEP]))
+        size += len(parts[-1])
+        if size > MOST_UNPACKED or decompressor.eof:
+            break
+    _check_unpacked(size, decompressor.eof)
+    return b"".join(parts)
+
+
+def _check_unpacked(size: int, ended: bool) -> None:
+    if size > MOST_UNPACKED:
+        raise ValueError(f"unpacked it has more than {MOST_UNPACKED / 2**20:g} MiB")
+    if not ended:
+        raise ValueError("it is cut short")
 
 
 def _unpacked(unpack: Unpack, body: bytes) -> bytes:

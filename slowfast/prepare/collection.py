@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES, skipped_note
 from slowfast.errors import UserError
+from slowfast.runtime.logging import get_logger
 from slowfast.utils.output import check_output_folder
 from slowfast.utils.quote import plain as plain_text
 
@@ -38,19 +39,24 @@ def check_folders(source: Path, target: Path) -> None:
 
 
 def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[Job]:
-    """All files below `source` with one of the suffixes, sorted by name; links to folders are not followed.
+    """Find all files below `source` with one of the suffixes, sorted by name; links to folders are not followed.
 
-    a/b.avi becomes a/b.mp4; where two would become the same file, each keeps its suffix: a/b.avi.mp4.
+    a/b.avi becomes a/b.mp4; where two would become the same file, each keeps its suffix: a/b.avi.mp4. Files that may be
+    media of an unknown suffix are reported in a warning.
+
+    Raises:
+        UserError: If there are none.
     """
-    names = sorted(
-        (Path(folder) / file).relative_to(source)
-        for folder, _, files in os.walk(source)
-        for file in files
-        if Path(file).suffix.lower() in suffixes
-    )
+    files = [
+        (Path(folder) / file).relative_to(source) for folder, _, files in os.walk(source) for file in sorted(files)
+    ]
+    names = sorted(file for file in files if file.suffix.lower() in suffixes)
+    note = skipped_note(source, (file.as_posix() for file in files), suffixes)
     if not names:
         kind = "videos" if suffixes == VIDEO_SUFFIXES else "recordings"
         raise UserError(f"{source} holds no {kind} (files ending in {' '.join(sorted(suffixes))})")
+    if note is not None:
+        get_logger().warning(note)
     plain = Counter(str(name.with_suffix(".mp4")).lower() for name in names)
     jobs = []
     for name in names:

@@ -15,16 +15,18 @@ from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import MAX_STRAY, undo_overflow
+from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
 from slowfast.prepare.aedat import read_aedat
 from slowfast.prepare.collection import Job
-from slowfast.prepare.convert import Converted, Written, convert_videos
+from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
 from slowfast.prepare.cut_events import CutSettings, cut
 from slowfast.prepare.event_streams import EventStream
 from slowfast.prepare.events import save_events
 from slowfast.prepare.mat import read_mat
 from slowfast.prepare.prophesee import read_dat, read_raw
 from slowfast.runtime.unfinished import write_whole
+from slowfast.runtime.worker_pool import still_working
 
 SETTINGS_FILE = ".convert_events.json"  # in the target folder: how its recordings were cut
 MOST_PIXELS = 2**16  # x and y are written as uint16
@@ -78,25 +80,23 @@ def _read_note(file: Path) -> dict | None:
     return note if isinstance(note, dict) else None
 
 
-def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Written | str:
-    """Convert one recording, or why it cannot be read. Runs in a process of the pool."""
+def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Written | Failure:
+    """Convert one recording or return its failure. Runs in a process of the pool."""
     try:
         streams = _read(job.source)
         damage = list(dict.fromkeys(stream.damage for stream in streams if stream.damage))
         total = sum(len(stream.events) for stream in streams)
         if not total:
-            return "; ".join(damage) or "it holds no events"
+            raise DecodeError("; ".join(damage) or "it holds no events")
         if not settings_file.exists():
             write_whole(settings_file, json.dumps(asdict(settings)) + "\n")
         counts, empty = _write_parts(streams, settings, job)
         if not counts:
-            return _nothing_written(total, settings)
+            raise DecodeError(_nothing_written(total, settings))
         note = {"events": total, "files": counts, "sensors": [stream.sensor for stream in streams]}
         write_whole(note_file(job), json.dumps(note) + "\n")
-    except DecodeError as error:
-        return str(error)
-    except OSError as error:
-        raise UserError(f"{job.target.parent} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except Exception as error:
+        return failed_to_read(job, error, job.target.parent)
     if empty:
         damage.append(f"{len(empty)} labelled parts hold no events and are left out: {', '.join(empty)}")
     return Written("; ".join(damage) or None, _sizes(streams))
@@ -114,6 +114,7 @@ def _write_parts(streams: Sequence[EventStream], settings: CutSettings, job: Job
             if not len(part):
                 empty.append(name)
                 continue
+            still_working()
             save_events(file, part)
             counts[name] = Recording(file).n
             if counts[name] != len(part):

@@ -11,11 +11,14 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.decode.rgb import FilterChain, make_convertible
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
 from slowfast.runtime.unfinished import written_whole
+from slowfast.runtime.worker_pool import still_working
 
 _MUXER = {"movflags": "+faststart"}
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
@@ -52,23 +55,26 @@ def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, s
         timing = choose_timing(video.times(), video.fps, settings.fps)
         writer: _Writer | None = None
         for index, frame in video.every_frame():
+            still_working()
             writer = writer or _Writer(out, frame, timing, settings)
             writer.write(index, frame)
         if writer is None:
             raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
         writer.finish()
         lost = len(timing.source) - writer.count
-        if lost or video.error is not None:
+        if lost:
             return writer.count, f"{lost} of {len(timing.source)} frames lost ({video.error or 'no error given'})"
-        return writer.count, video.cut_off
+        return writer.count, video.error or video.cut_off
 
 
 class _Writer:
-    """Scales and encodes frames of one video. The first frame decides the size, the colours and the rotation."""
+    """Turns upright, scales and encodes frames of one video. The first frame decides the size and the colors."""
 
     def __init__(self, out: OutputContainer, first: av.VideoFrame, timing: Timing, settings: PrepareSettings) -> None:
         self._out, self._timing = out, timing
         self._reformatter = VideoReformatter()
+        self._filters: FilterChain | None = None
+        make_convertible(first)
         self._stream = _add_stream(out, first, timing, settings)
         self._next = 0  # output frame to write
         self.count = 0  # frames written
@@ -79,20 +85,33 @@ class _Writer:
         first = max(self._next, int(np.searchsorted(source, index, side="left")))
         last = int(np.searchsorted(source, index, side="right"))
         for k in range(first, last):
-            scaled = self._reformatter.reformat(
-                frame,
-                self._stream.width,
-                self._stream.height,
-                format="yuv420p",
-                dst_color_range=ColorRange.MPEG,
-                interpolation="BICUBIC",
-                threads=1,
-            )
+            scaled = self._scaled(frame)
             scaled.pts, scaled.time_base = int(ticks[k]), self._timing.time_base
             scaled.pict_type = 0  # the encoder decides, not the source
             self._out.mux(self._stream.encode(scaled))
             self.count += 1
         self._next = max(self._next, last)
+
+    def _scaled(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame, upright and as large as the output."""
+        make_convertible(frame)
+        width, height = self._stream.width, self._stream.height
+        orientation = orientation_of(frame_matrix(frame))
+        if orientation.is_identity:
+            return self._reformatter.reformat(
+                frame,
+                width,
+                height,
+                format="yuv420p",
+                dst_color_range=ColorRange.MPEG,
+                interpolation="BICUBIC",
+                threads=1,
+            )
+        scale = ("scale", f"{width}:{height}:flags=bicubic:out_range=tv")
+        steps = [*orientation.filters(), scale, ("format", "yuv420p"), ("sidedata", "delete:DISPLAYMATRIX")]
+        if self._filters is None or not self._filters.fit(frame, steps):
+            self._filters = FilterChain(frame, steps)
+        return self._filters(frame)
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
@@ -101,16 +120,15 @@ class _Writer:
 
 def _add_stream(out: OutputContainer, first: av.VideoFrame, timing: Timing, settings: PrepareSettings) -> VideoStream:
     stream = out.add_stream("libx264", rate=timing.rate, options=settings.x264_options())
-    stream.width, stream.height = prepared_size(first.width, first.height, settings.short_side)
+    upright = orientation_of(frame_matrix(first)).size(first.width, first.height)
+    stream.width, stream.height = prepared_size(*upright, settings.short_side)
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.time_base = timing.time_base
     context.thread_count = 1
-    # The same matrix as the source's, or the usual one for a source in R G B (0).
+    # The same matrix as the source's, or the usual one for a source in RGB (0).
     context.colorspace, context.color_range = first.colorspace or _UNSPECIFIED, ColorRange.MPEG
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
-    if first.rotation:
-        stream.set_display_rotation(first.rotation)
     return stream
 
 

@@ -19,10 +19,12 @@ from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, join_events
 from slowfast.datasets.sampling import scaled_size
+from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
-from slowfast.prepare.convert import Converted, Written, convert_videos
+from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
 from slowfast.runtime.unfinished import written_whole
+from slowfast.runtime.worker_pool import still_working
 
 SUFFIX = ".npz"
 # Between frames shown no longer apart than this (seconds), movement is interpolated: a cut or a gap is none.
@@ -67,8 +69,8 @@ def event_file(job: Job) -> Path:
     return job.target.with_suffix(SUFFIX)
 
 
-def _convert_one(settings: EventSettings, job: Job) -> Written | str:
-    """Convert one video: what of it was damaged, or why it cannot be read. Runs in a process of the pool."""
+def _convert_one(settings: EventSettings, job: Job) -> Written | Failure:
+    """Convert one video or return its failure. Runs in a process of the pool."""
     file = event_file(job)
     try:
         check_file(job.source)
@@ -76,12 +78,10 @@ def _convert_one(settings: EventSettings, job: Job) -> Written | str:
             events = events_of(video, settings)
             damage = video.error
         if not len(events):
-            return "nothing in it changes: it gives no events; lower the thresholds"
+            raise DecodeError("nothing in it changes: it gives no events; lower the thresholds")
         save_events(file, events)
-    except DecodeError as error:
-        return str(error)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except Exception as error:
+        return failed_to_read(job, error, file)
     return Written(damage)
 
 
@@ -105,7 +105,10 @@ def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:
     )
     times, convert = 1e6 * video.times(), RgbConverter()
     shown = ((times[index], fit(convert(frame), settings)) for index, frame in video.every_frame())
-    parts = [simulator.feed(image, time) for time, image in in_between(shown, settings.interpolate)]
+    parts = []
+    for time, image in in_between(shown, settings.interpolate):
+        still_working()
+        parts.append(simulator.feed(image, time))
     if not parts:
         raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
     return join_events(parts)

@@ -15,11 +15,13 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.sampling import scaled_size
+from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
-from slowfast.prepare.convert import Converted, Written, convert_videos
+from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
 from slowfast.prepare.timing import choose_timing
 from slowfast.runtime.unfinished import written_whole
+from slowfast.runtime.worker_pool import still_working
 
 TEMPLATE = "{:05d}.jpg"
 PART = ".frames"  # in the names of unfinished folders
@@ -55,18 +57,16 @@ def frame_folder(job: Job) -> Path:
     return job.target.with_suffix("")
 
 
-def _extract_one(settings: FrameSettings, job: Job) -> Written | str:
-    """Extract one video: what of it was damaged, or why it cannot be read. Runs in a process of the pool."""
+def _extract_one(settings: FrameSettings, job: Job) -> Written | Failure:
+    """Extract one video or return its failure. Runs in a process of the pool."""
     folder = frame_folder(job)
     try:
         check_file(job.source)
         with written_whole(folder, PART) as part:
             part.mkdir()
             damage = _write_frames(job.source, part, settings)
-    except DecodeError as error:
-        return str(error)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except Exception as error:
+        return failed_to_read(job, error, folder)
     return Written(damage)
 
 
@@ -94,6 +94,7 @@ def _images(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:
     """All frames that can be decoded, with their number, as upright R G B (H, W, 3)."""
     convert = RgbConverter()
     for index, frame in video.every_frame():
+        still_working()
         yield index, convert(frame)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.recording import check_count
 from slowfast.errors import UserError
-from slowfast.prepare.event_streams import EventStream
+from slowfast.prepare.event_streams import EventStream, check_raw_size
 
 SENSOR = (180, 240)  # height, width
 KEYS = ("x", "y", "ts", "pol")
@@ -21,12 +23,17 @@ def read_mat(path: Path) -> list[EventStream]:
     The data set's pictures lie half turned in its files: they are turned upright (x' = 239 - x, y' = 179 - y), as
     SpikingJelly's conversion does, which the published Event2Vec weights were trained on.
     """
+    check_raw_size(path)
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise UserError(f'.mat files need SciPy ({error}): pip install "slowfast[events]"') from error
     try:
+        sizes = {name: prod(shape) for name, shape, _ in whosmat(path)}  # of the headers: nothing is unpacked
+        check_count(max((sizes.get(key, 0) for key in KEYS), default=0))
         content = loadmat(path, variable_names=KEYS)
+    except DecodeError:
+        raise
     except NotImplementedError as error:  # HDF5
         raise DecodeError(
             "it is a MATLAB 7.3 file (HDF5), which is not read; load it in MATLAB, then save(name, 'x', 'y', 'ts', "

@@ -1,61 +1,60 @@
-"""Running a function over many inputs in processes, of which any may crash."""
+"""Running a function over many files in processes, of which any may crash or hang."""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
-from slowfast.runtime.stop_signal import Stopped
+from slowfast.runtime.worker_pool import IDLE, Lost, WorkerPool, working_on
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
-
-class Crash(Exception):
-    """The process that worked on an input died, and died again when it worked on that input alone."""
+STALL_LIMIT = 300.0  # seconds in which a file must get on; every frame and every part of a recording counts
 
 
 def run_in_processes(
-    function: Callable[[Input], Output], inputs: Iterable[Input], workers: int
-) -> Iterator[tuple[Input, Output | Crash]]:
-    """Each input with its result, in the order they are done; an exception of `function` is raised here and ends all.
+    function: Callable[[Input], Output], inputs: Iterable[Input], workers: int, stall_limit: float | None = None
+) -> Generator[tuple[Input, Output | Lost]]:
+    """Yield each input with its result, in the order they are done.
 
-    When a process dies, those then at work are tried again one by one, which tells the culprit.
+    A process that dies or gets no further costs its input only; one that was killed, as when the memory is full, lets
+    its input be tried once more. An exception of `function` is raised here and ends all.
+
+    Args:
+        function: Picklable function; it calls :func:`still_working` whenever it has got on.
+        inputs: Picklable inputs.
+        workers: Number of processes, started with "spawn": forking with other threads about is not safe.
+        stall_limit: Seconds without progress after which a process is killed (default STALL_LIMIT).
     """
-    todo = deque(inputs)
-    while todo:
-        suspects = yield from _one_pool(function, todo, workers)
-        for item in suspects:
-            if (yield from _one_pool(function, deque([item]), 1)):
-                yield item, Crash("the process that worked on it died")
+    limit = STALL_LIMIT if stall_limit is None else stall_limit
+    left = enumerate(inputs)
+    given: dict[int, Input] = {}
+    killed: set[int] = set()
+    with WorkerPool[Input, Output](partial(_work, function), workers, timeout=limit, timeout_reason=_stalled) as pool:
+        while True:
+            for number, item in islice(left, max(workers - len(given), 0)):
+                given[number] = item
+                pool.submit(number, item)
+            if not given:
+                return
+            event = pool.wait()
+            if isinstance(event, Lost) and event.killed and event.number not in killed:
+                killed.add(event.number)
+                pool.submit(event.number, given[event.number], first=True)
+                continue
+            yield given.pop(event.number), event if isinstance(event, Lost) else event.result
 
 
-def _one_pool(
-    function: Callable[[Input], Output], todo: deque[Input], workers: int
-) -> Generator[tuple[Input, Output], None, list[Input]]:
-    """Results of one pool, taking from `todo` until it is empty or a process dies; the inputs then at work."""
-    at_work: dict[Future[Output], Input] = {}
-    context = multiprocessing.get_context("spawn")  # forking with other threads about is not safe
-    quiet = signal.SIGINT, signal.SIG_IGN  # Ctrl-C ends the run from its main process, after the work begun
-    with ProcessPoolExecutor(min(workers, len(todo)), context, signal.signal, quiet) as pool:
-        try:
-            while todo or at_work:
-                while todo and len(at_work) < workers:
-                    future = pool.submit(function, todo[0])
-                    at_work[future] = todo.popleft()
-                finished, _ = wait(at_work, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    result = future.result()
-                    yield at_work.pop(future), result
-        except BrokenProcessPool:
-            return list(at_work.values())
-        except Stopped:  # at once: what they have not finished is removed by the next run
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
-    return []
+def _work(function: Callable[[Input], Output], item: Input) -> Output:
+    working_on(0)
+    try:
+        return function(item)
+    finally:
+        working_on(IDLE)
+
+
+def _stalled(seconds: float) -> str:
+    return f"reading got no further for {seconds:g} s"

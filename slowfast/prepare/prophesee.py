@@ -16,7 +16,7 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.events import EventColumns
-from slowfast.prepare.event_streams import EventStream
+from slowfast.prepare.event_streams import EventStream, read_raw_bytes
 
 # Types of the words of EVT 2.0 and 2.1.
 OFF, ON, TIME_HIGH_2 = 0x0, 0x1, 0x8
@@ -178,7 +178,7 @@ def _split_header(path: Path) -> tuple[dict[str, str], bytes]:
 
     A line of a format, EVT3;height=720;width=1280, gives its options as lines of their own would.
     """
-    data = path.read_bytes()
+    data = read_raw_bytes(path)
     end = 0
     fields: dict[str, str] = {}
     while data[end : end + 2] == b"% ":

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
 
-from slowfast.datasets.decode.reader import DecodeError, check_file
-from slowfast.errors import DataError, UserError
+from slowfast.datasets.decode.reader import check_file
+from slowfast.datasets.types import Failure
+from slowfast.errors import DataError
 from slowfast.prepare.collection import Job, check_folders, find_jobs
+from slowfast.prepare.convert import FAILED_FILE, failed_to_read, note_failure, progress_and_cleanup
 from slowfast.prepare.encode import prepare_video
 from slowfast.prepare.index_files import read_index, write_index
 from slowfast.prepare.manifest import Entry, Manifest
@@ -21,8 +24,6 @@ from slowfast.prepare.settings import PrepareSettings
 from slowfast.report.results import write_csv
 from slowfast.runtime.progress import Progress
 from slowfast.runtime.unfinished import remove_leftovers
-
-FAILED_FILE = "failed.csv"
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,15 @@ def prepare(
     failed: dict[str, str] = {}
     todo = [job for job in jobs if job.name not in entries]
     progress = Progress("prepared", len(jobs), "videos", True, max(len(jobs) // 20, 1), already_done)
-    for job, result in run_in_processes(partial(_prepare_one, settings), todo, workers):
-        if isinstance(result, Entry):
-            manifest.add(result)
-            entries[job.name] = result
-        else:
-            failed[job.name] = str(result)
-        progress.advance(f"failed {len(failed)}")
-    progress.close()
+    work = partial(_prepare_one, settings)
+    with progress_and_cleanup(progress, target), closing(run_in_processes(work, todo, workers)) as results:
+        for job, result in results:
+            if isinstance(result, Entry):
+                manifest.add(result)
+                entries[job.name] = result
+            else:
+                failed[job.name] = note_failure(job, result)
+            progress.advance(f"failed {len(failed)}")
     for index in indices:
         for name in write_index(index, separator, target, {entry.source: entry.target for entry in entries.values()}):
             failed.setdefault(name, f"named in {index.file.name}, but not among the videos of {source}")
@@ -96,16 +98,14 @@ def prepare(
     return Summary(list(entries.values()), already_done, failed, size, time.monotonic() - started)
 
 
-def _prepare_one(settings: PrepareSettings, job: Job) -> Entry | str:
-    """Prepare one video: its entry, or why it cannot be. Runs in a process of the pool."""
+def _prepare_one(settings: PrepareSettings, job: Job) -> Entry | Failure:
+    """Prepare one video or return its failure. Runs in a process of the pool."""
     try:
         check_file(job.source)
         stat = job.source.stat()
         result = prepare_video(job.source, job.target, settings)
-    except DecodeError as error:
-        return str(error)
-    except OSError as error:
-        raise UserError(f"{job.target} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except Exception as error:
+        return failed_to_read(job, error, job.target)
     return Entry(
         job.name,
         job.target_name,

@@ -26,7 +26,7 @@ _PROBLEMS = {
     errno.EROFS: ("is read-only", "Choose another folder"),
 }
 _NO_ACCESS = (errno.EACCES, errno.EPERM)
-_PART = re.compile(r"\.(?P<name>.+)-(?P<process>\d+)\.part(?:\.\w+)?")
+_PART = re.compile(r"\.(?P<name>.+)-(?P<process>\d+)\.part(?:\.\w+)?", re.DOTALL)
 _FOREIGN_AGE = 3600.0  # seconds without a write after which another machine's unfinished file is left over
 
 

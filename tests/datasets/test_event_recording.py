@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.columns import MOST_EVENTS, StoredColumn
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import OVERFLOW, STRAY, UNSORTED, as_events, repair, undo_overflow
 
@@ -35,12 +41,12 @@ def structured(events: Columns) -> np.ndarray:
 
 
 class TestForms:
-    def test_npz_stored_is_mapped_and_compressed_is_read(self, tmp_path: Path) -> None:
+    def test_npz_stored_is_read_in_place_and_compressed_is_unpacked(self, tmp_path: Path) -> None:
         want = columns()
         np.savez(tmp_path / "a.npz", **want)
         np.savez_compressed(tmp_path / "b.npz", **want)
         stored, packed = Recording(tmp_path / "a.npz"), Recording(tmp_path / "b.npz")
-        assert all(isinstance(column, np.memmap) for column in stored.columns.values())
+        assert all(isinstance(column, StoredColumn) for column in stored.columns.values())
         rows = np.array([3, 7, 150])
         for recording in (stored, packed):
             assert recording.n == 200 and same(recording.take(slice(None)), want)
@@ -58,7 +64,7 @@ class TestForms:
         np.savez(tmp_path / "a.npz", X=want["x"], y=want["y"], ts=want["t"], polarity=want["p"])
         assert same(Recording(tmp_path / "a.npz").take(slice(None)), want)
 
-    def test_mapping_finds_arrays_behind_any_header(self, tmp_path: Path) -> None:
+    def test_stored_arrays_are_found_behind_any_header(self, tmp_path: Path) -> None:
         """A zip file's members may have headers of their own with extra bytes, other orders and byte orders."""
         want = columns()
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
@@ -69,12 +75,26 @@ class TestForms:
                 file.writestr(info, (tmp_path / "one.npy").read_bytes())
         assert same(Recording(tmp_path / "a.npz").take(slice(None)), want)
 
-    def test_few_events_of_many_read_few_bytes(self, tmp_path: Path) -> None:
-        """Only the pages of the chosen events are read of a mapped file: of the whole nothing is copied."""
-        np.savez(tmp_path / "a.npz", **columns(20000))
-        part = Recording(tmp_path / "a.npz").take(np.arange(10))
-        assert all(type(column) is np.ndarray and column.base is None for column in part.values())
-        assert sum(column.nbytes for column in part.values()) <= 10 * 4 * 8
+    def test_few_events_of_many_read_few_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        want, read = columns(200_000), []
+        np.savez(tmp_path / "a.npz", **want)
+        recording, pread = Recording(tmp_path / "a.npz"), os.pread
+        monkeypatch.setattr(os, "pread", lambda file, size, start: read.append(size) or pread(file, size, start))
+        for rows in (np.array([3, 199_999, 100_000, 3, -1]), np.arange(500, 510)):
+            read.clear()
+            assert same(recording.take(rows), {key: values[rows] for key, values in want.items()})
+            assert sum(read) <= len(rows) * 4 * 8
+
+    @given(rows=st.lists(st.integers(-300, 299), max_size=40), as_records=st.booleans())
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+    def test_any_events_in_any_order(self, tmp_path: Path, rows: list[int], as_records: bool) -> None:
+        want = columns(300)
+        if as_records:
+            np.save(tmp_path / "a.npy", structured(want))
+        else:
+            np.savez(tmp_path / "a.npz", **want)
+        path, wanted = tmp_path / ("a.npy" if as_records else "a.npz"), np.array(rows, np.int64)
+        assert same(Recording(path).take(wanted), {key: values[wanted] for key, values in want.items()})
 
 
 class TestWhatCannotBeRead:
@@ -83,14 +103,73 @@ class TestWhatCannotBeRead:
             Recording(path)
 
     def test_missing_empty_damaged(self, tmp_path: Path) -> None:
-        self.refused(tmp_path / "none.npz", "does not exist")
+        self.refused(tmp_path / "none.npz", "no such file or directory")
         (tmp_path / "empty.npz").write_bytes(b"")
-        self.refused(tmp_path / "empty.npz", "cannot be read as .npz")
+        self.refused(tmp_path / "empty.npz", "empty")
         np.savez(tmp_path / "cut.npz", **columns())
         (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:900])
         self.refused(tmp_path / "cut.npz", "cannot be read as .npz")
         (tmp_path / "text.npy").write_text("t x y p")
         self.refused(tmp_path / "text.npy", "cannot be read as .npy")
+
+    def test_cut_off_while_it_is_read(self, tmp_path: Path) -> None:
+        """A mapped file would end the process with SIGBUS."""
+        np.savez(tmp_path / "a.npz", **columns(20_000))
+        recording = Recording(tmp_path / "a.npz")
+        os.truncate(tmp_path / "a.npz", 3000)
+        for rows in (slice(None), np.array([5, 19_999]), np.array([19_999])):
+            with pytest.raises(DecodeError, match="the file ends before the last of its events"):
+                recording.take(rows)
+
+    def test_pipes_and_devices_are_never_opened(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.npz")
+        (tmp_path / "b.npy").symlink_to("/dev/zero")
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(tmp_path / "c.npz"))
+            for name in ("a.npz", "b.npy", "c.npz"):
+                self.refused(tmp_path / name, "empty|regular")
+
+    @pytest.mark.parametrize("kind", [np.uint8, np.float64])
+    def test_what_unpacks_to_too_much(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The sizes are those of the headers: nothing is unpacked to find out."""
+        if kind == np.float64:
+            monkeypatch.setattr("slowfast.datasets.dvs.recording.MOST_BYTES", 2**26)  # packing 2 GiB takes its time
+        events = MOST_EVENTS + 1 if kind == np.uint8 else 2**26 // 32 + 1
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            for key in "xytp":
+                with file.open(f"{key}.npy", "w") as member:
+                    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (events,)}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    left = events * np.dtype(kind).itemsize
+                    while left:
+                        left -= member.write(bytes(min(left, 2**24)))
+        start = time.perf_counter()
+        self.refused(tmp_path / "a.npz", "at most 67108864 are read" if kind == np.uint8 else "0.1 GiB; at most")
+        assert time.perf_counter() - start < 1
+
+    def test_stored_events_are_too_many_only_for_reading_them_whole(self, tmp_path: Path) -> None:
+        header = {"descr": [(key, "<i2") for key in "xytp"], "fortran_order": False, "shape": (2**32,)}
+        with (tmp_path / "a.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + 8 * 2**32)  # sparse: 32 GiB of nothing
+        recording = Recording(tmp_path / "a.npy")
+        assert same(recording.take(np.array([7, 2**32 - 1])), dict.fromkeys("xytp", np.zeros(2, np.int16)))
+        with pytest.raises(DecodeError, match=f"it has {2**32} events; at most"):
+            recording.take(slice(None))
+
+    @pytest.mark.parametrize("shape", ["(-5,)", "(10**30,)", "(1000000000000,)", "(5, 2)", "()", "7", "('x',)"])
+    def test_impossible_headers(self, tmp_path: Path, shape: str) -> None:
+        header = (
+            f"{{'descr': [('x','<i2'),('y','<i2'),('t','<i8'),('p','u1')], 'fortran_order': False, 'shape': {shape}}}"
+        )
+        data = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header.encode() + bytes(5 * 13)
+        (tmp_path / "a.npy").write_bytes(data)
+        self.refused(tmp_path / "a.npy", "impossible|ends before|one dimension|cannot be read as .npy")
+
+    @pytest.mark.parametrize("kind", ["S4", "U4", "M8[us]", "c16", "V8", "(2,)i4"])
+    def test_values_that_are_no_numbers(self, tmp_path: Path, kind: str) -> None:
+        np.savez(tmp_path / "a.npz", **{**columns(5), "x": np.zeros(5, kind)})
+        self.refused(tmp_path / "a.npz", "x holds|dimension|impossible")
 
     def test_no_events(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", **columns(0))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -15,10 +21,10 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader
 from slowfast.datasets.build import process_parts, train_dataset, train_loader, views_dataset, views_loader
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.loader import WorkerError
 from slowfast.datasets.types import Record, TrainBatch
 from slowfast.errors import DataError
 from slowfast.runtime.distributed import World
+from slowfast.runtime.worker_pool import WorkerError
 
 
 def epoch(cfg: ConfigNode, at: int, world: World | None = None) -> list[TrainBatch]:
@@ -113,7 +119,7 @@ def test_too_many_broken_videos_in_a_row_end_the_run(tiny_cfg: ConfigNode, worke
     tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
     dataset = train_dataset(tiny_cfg)
     _break(dataset, *(record.name for record in dataset.records))
-    with pytest.raises(DataError, match="too many videos in a row.*on purpose") as caught:
+    with pytest.raises(DataError, match="too many training videos in a row.*on purpose") as caught:
         list(train_loader(tiny_cfg, World(), dataset))
     assert "\n" not in str(caught.value)
 
@@ -124,37 +130,180 @@ def test_fewer_videos_than_a_batch(tiny_cfg: ConfigNode) -> None:
         build_loader(tiny_cfg, "train")
 
 
-def test_a_dead_worker_is_told_with_its_file(tiny_cfg: ConfigNode) -> None:
-    dataset = views_dataset(tiny_cfg, "test")
-    victim = dataset.records[2].path
-    opened = dataset.open_medium
+def _disturb(dataset: object, name: str, disturb: Callable[[], object]) -> None:
+    """Do something whenever the sample of that name is opened."""
+    opened = dataset.open_medium  # type: ignore[attr-defined]
 
-    def kill(record: Record) -> object:
-        if record.path == victim:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def open_medium(record: Record) -> object:
+        if record.name == name:
+            disturb()
         return opened(record)
 
-    dataset.open_medium = kill  # type: ignore[assignment]
-    with pytest.raises(WorkerError, match=victim.name):
-        list(views_loader(tiny_cfg, World(), dataset))
+    dataset.open_medium = open_medium  # type: ignore[attr-defined]
 
 
-def test_a_hung_worker_is_told_with_its_file_and_ended(tiny_cfg: ConfigNode) -> None:
+def _sleep_in_c() -> None:
+    """Sleep in a call that holds the interpreter and that no signal but SIGKILL ends."""
+    libc = ctypes.PyDLL(None)
+    while True:
+        libc.sleep(600)
+
+
+DEATHS = {
+    "killed by SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "killed by SIGBUS": lambda: os.kill(os.getpid(), signal.SIGBUS),
+    "killed by SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "exited with status 7": lambda: os._exit(7),
+}
+
+
+@pytest.mark.parametrize("how", DEATHS)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_dead_worker_costs_its_file_only(tiny_cfg: ConfigNode, how: str, workers: int) -> None:
+    tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
+    dataset = views_dataset(tiny_cfg, "test")
+    whole = [video.frames for video in views_loader(tiny_cfg, World(), dataset)]
+    _disturb(dataset, dataset.records[2].name, DEATHS[how])
+    with views_loader(tiny_cfg, World(), dataset) as loader:
+        for _ in range(2):  # the second time it is not opened any more
+            videos = list(loader)
+            assert [video.record.index for video in videos] == list(range(8))
+            assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
+            assert [failure.reason for video in videos for failure in video.failures] == [
+                f"the worker reading it was {how}" if "killed" in how else f"the worker reading it {how}"
+            ]
+            others = [(a, b.frames) for a, b in zip(whole, videos, strict=True) if b.frames is not None]
+            assert all(torch.equal(one, other) for one, other in others)
+    assert _no_workers()
+
+
+@pytest.mark.parametrize("hang", [_sleep_in_c, lambda: time.sleep(600)], ids=["in C", "in Python"])
+def test_a_hung_worker_costs_its_file_only(tiny_cfg: ConfigNode, hang: Callable[[], None]) -> None:
     tiny_cfg.DATA_LOADER.TIMEOUT = 2
     dataset = views_dataset(tiny_cfg, "test")
-    victim = dataset.records[2].path
-    opened = dataset.open_medium
+    _disturb(dataset, dataset.records[2].name, hang)
+    with views_loader(tiny_cfg, World(), dataset) as loader:
+        videos = list(loader)
+    assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
+    assert videos[2].failures[0].reason == "reading took longer than 2 s (DATA_LOADER.TIMEOUT)"
+    assert _no_workers()
 
-    def hang(record: Record) -> object:
-        if record.path == victim:
-            time.sleep(60)
-        return opened(record)
 
-    dataset.open_medium = hang  # type: ignore[assignment]
-    start = time.monotonic()
-    with pytest.raises(WorkerError, match=victim.name):
-        list(views_loader(tiny_cfg, World(), dataset))
-    assert time.monotonic() - start < 30
+def test_without_workers_a_slow_file_is_given_up(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.DATA_LOADER.TIMEOUT, tiny_cfg.DATA_LOADER.NUM_WORKERS = 1, 0
+    dataset = views_dataset(tiny_cfg, "test")
+    _disturb(dataset, dataset.records[2].name, lambda: time.sleep(600))
+    videos = list(views_loader(tiny_cfg, World(), dataset))
+    assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
+    assert videos[2].failures[0].reason == "reading took longer than 1 s (DATA_LOADER.TIMEOUT)"
+
+
+def test_batches_do_not_depend_on_where_a_worker_died(augmented: ConfigNode) -> None:
+    epochs = {}
+    for workers, disturb in ((0, _fail), (1, DEATHS["killed by SIGSEGV"]), (2, DEATHS["killed by SIGKILL"])):
+        augmented.DATA_LOADER.NUM_WORKERS = workers
+        dataset = train_dataset(augmented)
+        _disturb(dataset, dataset.records[5].name, disturb)
+        with train_loader(augmented, World(), dataset) as loader:
+            batches = []
+            for at in (3, 4):
+                loader.batches.start_at(at)
+                batches += list(loader)
+        epochs[workers] = batches
+    for workers in (1, 2):
+        assert len(epochs[workers]) == len(epochs[0]) == 4
+        for one, other in zip(epochs[0], epochs[workers], strict=True):
+            assert one.names == other.names and torch.equal(one.clips, other.clips)
+            assert [failure.name for failure in one.failures] == [failure.name for failure in other.failures]
+
+
+def _fail() -> None:
+    raise DecodeError("on purpose")
+
+
+def test_a_killed_worker_that_was_not_to_blame_costs_nothing(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
+    dataset = views_dataset(tiny_cfg, "test")
+
+    def die_once() -> None:
+        if not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _disturb(dataset, dataset.records[2].name, die_once)
+    with views_loader(tiny_cfg, World(), dataset) as loader:
+        videos = list(loader)
+    assert (tmp_path / "died").exists()
+    assert not any(video.failures for video in videos)
+
+
+def _no_workers() -> bool:
+    """Whether this process has no child left; loaders that nobody uses any more end theirs."""
+    gc.collect()
+    return not psutil.Process().children()
+
+
+ERRORS: list[Exception] = [
+    MemoryError(),
+    OSError(5, "Input/output error"),
+    UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "unexpected end of data"),
+    ValueError("could not broadcast\ninput array"),
+    RecursionError("maximum recursion depth exceeded"),
+    cv2.error("a matrix of no size"),
+    av.FFmpegError(1, "Invalid data found when processing input"),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_any_error_is_the_samples_failure(tiny_cfg: ConfigNode, error: Exception, workers: int) -> None:
+    tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
+
+    def fail() -> None:
+        raise error
+
+    dataset = views_dataset(tiny_cfg, "test")
+    _disturb(dataset, dataset.records[1].name, fail)
+    with views_loader(tiny_cfg, World(), dataset) as loader:
+        videos = list(loader)
+    assert [video.frames is None for video in videos] == [index == 1 for index in range(8)]
+    reason = videos[1].failures[0].reason
+    assert reason and "\n" not in reason
+    if isinstance(error, OSError):
+        assert reason == "input/output error"
+    elif not isinstance(error, (cv2.error, av.FFmpegError)):
+        assert reason.startswith(type(error).__name__)
+        assert type(error).__name__ in videos[1].failures[0].traceback
+
+
+def test_more_workers_than_batches_end_with_an_error(tiny_cfg: ConfigNode) -> None:
+    tiny_cfg.DATA_LOADER.NUM_WORKERS = 8
+    dataset = train_dataset(tiny_cfg)
+    with pytest.raises(KeyError), train_loader(tiny_cfg, World(), dataset) as loader:
+        for _ in loader:
+            raise KeyError("in the main process")
+    assert _no_workers()
+
+
+def test_an_error_outside_of_reading_is_raised(tiny_cfg: ConfigNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = train_dataset(tiny_cfg)
+
+    def broken(samples: object) -> None:
+        raise ZeroDivisionError("in collate")
+
+    monkeypatch.setattr("slowfast.datasets.loader.collate_clips", broken)
+    with pytest.raises(WorkerError, match="ZeroDivisionError: in collate"):
+        with train_loader(tiny_cfg, World(), dataset) as loader:
+            list(loader)
+    assert _no_workers()
+
+
+def test_workers_that_die_without_a_file_end_the_run(tiny_cfg: ConfigNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = train_dataset(tiny_cfg)
+    monkeypatch.setattr("slowfast.datasets.loader.collate_clips", lambda samples: os._exit(3))
+    with pytest.raises(WorkerError, match="exited with status 3 while it was not reading a file, 3 times in a row"):
+        with train_loader(tiny_cfg, World(), dataset) as loader:
+            list(loader)
+    assert _no_workers()
 
 
 def test_frame_orders(tiny_cfg: ConfigNode) -> None:

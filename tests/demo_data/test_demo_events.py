@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slowfast.datasets.dvs.columns import StoredColumn
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import as_events
@@ -30,7 +31,7 @@ def test_the_folder_reads_as_it_is(tmp_path: Path) -> None:
             events = as_events(recording.take(slice(None)), (32, SETTINGS.width), 1e-6)
             assert events is not None and len(events) > 50 and set(events.p) == {0, 1}
             assert 0 <= events.t[0] and events.t[-1] <= 1e6 * 6 / 30
-            assert all(isinstance(column, np.memmap) for column in recording.columns.values())
+            assert all(isinstance(column, StoredColumn) for column in recording.columns.values())
 
 
 def test_the_same_seed_gives_the_same_events(tmp_path: Path) -> None:

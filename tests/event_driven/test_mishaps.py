@@ -17,14 +17,14 @@ import torch
 from slowfast.config.load import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
-from slowfast.errors import DataError
+from slowfast.errors import DataError, UserError
 from slowfast.event_driven.reading import LiveReading
 from slowfast.event_driven.sources import Source, Sources, StreamFrames, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.models.build import build_model
-from tests.event_driven.made_videos import CPU, Made, by_name, frame_rows, live_sources, video_run
+from tests.event_driven.made_videos import CPU, Made, by_name, frame_rows, live_sources, made_sources, video_run
 from tests.event_driven.settings import EMPTY, on_videos
-from tests.video_files import write_video
+from tests.video_files import picture, write_video
 
 SMALL = (48, 64)
 
@@ -119,7 +119,7 @@ def test_a_camera_that_never_came_is_listed_when_the_run_is_stopped(tmp_path: Pa
     assert [(failure.index, failure.reason, failure.lost) for failure in report.failures] == [(0, "not there", True)]
 
 
-def test_a_mistake_of_the_program_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_error_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it comes between looking for frames and looking for the end."""
     fill = LiveReading.fill
 
@@ -128,8 +128,8 @@ def test_a_mistake_of_the_program_is_never_lost(tmp_path: Path, monkeypatch: pyt
         self._thread.join(10)
 
     monkeypatch.setattr(LiveReading, "fill", fill_then_wait)
-    with pytest.raises(KeyError, match="a mistake"):
-        video_run(tmp_path, live_sources(Made(0, KeyError("a mistake")))).run(lambda: False)
+    with pytest.raises(UserError, match="a mistake"):
+        video_run(tmp_path, live_sources(Made(0, UserError("a mistake")))).run(lambda: False)
 
 
 class Slow(Made):
@@ -236,3 +236,43 @@ def test_a_silent_camera_is_listed_when_the_run_is_stopped(tmp_path: Path) -> No
     report = run.run(lambda: 1 in run.activity and run.activity[1].frames > 20)
     [failure] = report.failures
     assert failure.index == 0 and failure.lost and "no frame had come" in failure.reason
+
+
+class Hangs(Made):
+    """It gives three frames, and then never anything."""
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for number in range(3):
+            yield number, picture(number, 32, 32)
+        time.sleep(600)
+
+
+class HangsAtOnce(Made):
+    """It is never open."""
+
+    def __init__(self) -> None:
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("kind", [Hangs, HangsAtOnce])
+def test_a_file_that_hangs_costs_nothing_else(tmp_path: Path, streams: int, kind: type[Made]) -> None:
+    records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(5)]
+    whole = [lambda n=n: Made(n, None) for n in (9, 0, 12, 7, 11)]
+    opens = [*whole[:1], HangsAtOnce if kind is HangsAtOnce else lambda: Hangs(0, None), *whole[2:]]
+    sources = Sources([Source(record, open_) for record, open_ in zip(records, opens, strict=True)], [])
+    change = ("EVENT.STREAMS", streams, "EVENT.CHUNK", 4, "DATA_LOADER.TIMEOUT", 1)
+    report = video_run(tmp_path, sources, *change).run(lambda: False)
+    assert {index: video.frames for index, video in report.videos.items()} == {0: 9, 2: 12, 3: 7, 4: 11}
+    (failure,) = report.failures
+    assert (failure.name, failure.reason) == ("v1", "reading took longer than 1 s (DATA_LOADER.TIMEOUT)")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RecursionError("too deep"), UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "x")]
+)
+def test_any_error_is_the_videos_failure(tmp_path: Path, error: Exception) -> None:
+    report = video_run(tmp_path, made_sources((9, None), (4, error), (0, error), (7, None))).run(lambda: False)
+    assert {index: video.frames for index, video in report.videos.items()} == {0: 9, 1: 4, 3: 7}
+    assert [(failure.name, failure.lost) for failure in report.failures] == [("v1", False), ("v2", True)]
+    assert all(failure.reason.startswith(type(error).__name__) for failure in report.failures)

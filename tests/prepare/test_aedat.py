@@ -132,3 +132,16 @@ def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "a.aedat").write_bytes(data)
     with pytest.raises(DecodeError, match=message):
         read_aedat(tmp_path / "a.aedat")
+
+
+@pytest.mark.parametrize("kind", ["lz4", "zstd"])
+def test_a_packet_that_unpacks_to_too_much_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slowfast.prepare.aedat4.MOST_UNPACKED", 2**20)
+    pack = lz4.frame.compress if kind == "lz4" else zstandard.ZstdCompressor().compress
+    packs = iter([pack, lambda body: pack(bytes(2**24)), pack, pack])
+    events = some_events(60)
+    file = tmp_path / "a.aedat4"
+    file.write_bytes(aedat4([events], 1 if kind == "lz4" else 3, lambda body: next(packs)(body)))
+    (stream,) = read_aedat4(file)
+    assert rows(stream.events) == events[:20] + events[40:]
+    assert "1 packets of events are lost" in str(stream.damage) and "more than 1 MiB" in str(stream.damage)

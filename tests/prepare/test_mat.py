@@ -75,3 +75,11 @@ def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mat").write_bytes(b"anything")
     with pytest.raises(UserError, match=r"slowfast\[events\]"):
         read_mat(tmp_path / "a.mat")
+
+
+def test_what_unpacks_to_too_much_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    savemat(tmp_path / "a.mat", MAT, do_compression=True)
+    monkeypatch.setattr("slowfast.datasets.dvs.recording.MOST_EVENTS", 199)
+    monkeypatch.setattr("scipy.io.loadmat", None)
+    with pytest.raises(DecodeError, match="it has 200 events; at most 199"):
+        read_mat(tmp_path / "a.mat")

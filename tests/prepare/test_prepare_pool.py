@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import time
 
+import psutil
 import pytest
 
-from slowfast.prepare.pool import Crash, run_in_processes
+from slowfast.errors import UserError
+from slowfast.prepare.pool import run_in_processes
+from slowfast.runtime.worker_pool import Lost
 
 
 def crash_on_three(number: int) -> int:
@@ -16,15 +21,42 @@ def crash_on_three(number: int) -> int:
     return number * 10
 
 
+def hang_on_three(number: int) -> int:
+    if number == 3:
+        ctypes.PyDLL(None).sleep(600)  # in C, holding the interpreter
+    return number
+
+
 def fail_on_three(number: int) -> int:
     if number == 3:
-        raise OSError("disk full")
+        raise UserError("disk full")
+    time.sleep(600)
     return number
+
+
+def _no_workers() -> bool:
+    """Whether no child is left but Python's own that cleans up shared memory."""
+    return not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
 
 
 def test_a_process_that_dies_costs_one_input() -> None:
     results = dict(run_in_processes(crash_on_three, range(6), 2))
-    assert isinstance(results.pop(3), Crash)
+    lost = results.pop(3)
+    assert isinstance(lost, Lost) and lost.reason == "the worker reading it was killed by SIGKILL"
     assert results == {0: 0, 1: 10, 2: 20, 4: 40, 5: 50}
-    with pytest.raises(OSError, match="disk full"):
-        list(run_in_processes(fail_on_three, [3], 1))
+    assert _no_workers()
+
+
+def test_a_process_that_gets_no_further_costs_one_input() -> None:
+    results = dict(run_in_processes(hang_on_three, range(5), 1, stall_limit=3))
+    lost = results.pop(3)
+    assert isinstance(lost, Lost) and lost.reason == "reading got no further for 3 s"
+    assert results == {0: 0, 1: 1, 2: 2, 4: 4}
+
+
+def test_an_error_that_is_not_the_files_ends_all_processes_at_once() -> None:
+    start = time.monotonic()
+    with pytest.raises(UserError, match="disk full"):
+        list(run_in_processes(fail_on_three, [1, 3], 2))
+    assert time.monotonic() - start < 60
+    assert _no_workers()

@@ -19,7 +19,11 @@ BACKENDS = {
 
 
 def require_backend(name: str) -> Callable[..., VideoReader]:
-    """The reader class of a decoder; ConfigError when it is unknown or its package does not work here."""
+    """Return the reader class of a decoder.
+
+    Raises:
+        ConfigError: If it is unknown or its package does not work here.
+    """
     if name not in BACKENDS:
         raise ConfigError(f"DATA.DECODING_BACKEND {name!r} is unknown; valid are {', '.join(BACKENDS)}")
     module, attribute = BACKENDS[name]
@@ -27,16 +31,18 @@ def require_backend(name: str) -> Callable[..., VideoReader]:
     return reader
 
 
-def open_video(path: Path | str, backend: str = "pyav", threads: int = 1) -> VideoReader:
+def open_video(path: Path | str, backend: str = "pyav", threads: int = 1, timeout: float | None = None) -> VideoReader:
     """Open a video file; use it as a context manager.
 
     Args:
-        path: any file FFmpeg reads. Its best video stream is taken.
-        backend: a name in BACKENDS.
-        threads: decoder threads; 0 lets FFmpeg choose. Frames never depend on it.
+        path: Any file FFmpeg reads. Its best video stream is taken.
+        backend: A name in BACKENDS.
+        threads: Decoder threads; 0 lets FFmpeg choose. Frames never depend on it.
+        timeout: Seconds after which opening and reading the file is given up with a DecodeError; None for no limit.
 
     Raises:
-        DecodeError: the file is missing, empty, or has no video that can be decoded.
-        ConfigError: the backend is unknown or not installed.
+        DecodeError: If the file is missing, empty, no regular file, has no video that can be decoded, exceeds a limit
+            (`slowfast.datasets.decode.limits`), or takes longer than the timeout.
+        ConfigError: If the backend is unknown or not installed.
     """
-    return require_backend(backend)(Path(path), threads=threads)
+    return require_backend(backend)(Path(path), threads=threads, timeout=timeout)

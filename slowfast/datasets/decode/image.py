@@ -1,31 +1,40 @@
-"""Reading still images: any file that OpenCV reads, as upright 8-bit R G B; and one image as a video of one frame."""
+"""Still images as upright 8-bit RGB, any file that OpenCV reads; and one image as a video of one frame."""
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from slowfast.datasets.decode.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from slowfast.datasets.decode.reader import Decoded, DecodeError, check_file, distinct_frames
 
-IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
-
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image as uint8 (H, W, 3), R G B, turned upright as its EXIF orientation says.
+    """Read an image, turned upright as its EXIF orientation says.
 
-    Grey and palette images become R G B, CMYK is converted, 16 bits are cut to the upper 8, transparency is left out
+    Grey and palette images become RGB, CMYK is converted, 16 bits are cut to the upper 8, transparency is left out
     (as in Pillow's conversion to RGB, with which published networks were evaluated).
-    Raises DecodeError for a file that is missing, cut off, or no image.
+
+    Returns:
+        The image, uint8 (H, W, 3), RGB.
+
+    Raises:
+        DecodeError: If the file is missing, cut off, no image, or exceeds MAX_IMAGE_BYTES or MAX_IMAGE_PIXELS.
     """
     check_file(path)
     try:
-        data = path.read_bytes()
+        data = _read_limited(path)
+        _check_pixels(data)
         if _is_cut_off(data):
             raise DecodeError("the image is cut off")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -36,6 +45,48 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise DecodeError("not a whole image that OpenCV can read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _read_limited(path: Path) -> bytes:
+    """The bytes of a file of at most MAX_IMAGE_BYTES."""
+    size = path.stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        raise DecodeError(f"the file has {size} bytes, more than the limit of {MAX_IMAGE_BYTES} for images")
+    return path.read_bytes()
+
+
+def _check_pixels(data: bytes) -> None:
+    """Raise DecodeError for an image of more than MAX_IMAGE_PIXELS by its header, which is all that is read of it."""
+    size = _jpeg_size(data) if data.startswith(_JPEG_START) else _header_size(data)
+    if size is not None and size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise DecodeError(
+            f"the image has {size[0]} x {size[1]} pixels, more than the limit of {MAX_IMAGE_PIXELS} in all"
+        )
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in a JPEG's frame header (ITU-T T.81, B.2.2); faster than Pillow for the most common images."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _header_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in an image's header; None for what Pillow does not know, which is left to OpenCV."""
+    if data.startswith(_PNG_START):
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.size
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"the image has more pixels than the limit of {MAX_IMAGE_PIXELS}") from error
+    except Exception:  # Pillow's parsers raise anything on damaged headers; OpenCV decides
+        return None
 
 
 def _is_cut_off(data: bytes) -> bool:

@@ -1,124 +1,277 @@
-"""A video stream's packets, read without decoding them: how many frames there are, when each is shown,
-which packet it comes from, and how to get at that packet again.
+"""Packets of a video stream, read without decoding them: how many frames there are, when each is shown, which packet
+it comes from, and how to get at that packet again.
 
 P packets in decoding order, n frames in display order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import bisect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
 import numpy as np
+from av import Packet
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.display_order import (
+    PacketList,
+    order_by_groups,
+    order_by_output,
+    order_by_pictures,
+    order_by_times,
+)
+from slowfast.datasets.decode.h264 import H264FieldPairs, H264Slices
+from slowfast.datasets.decode.limits import Deadline
+from slowfast.datasets.decode.mpeg import NOT_CODED, Mpeg2FieldPairs
+from slowfast.datasets.decode.nal_units import NalFormat
+from slowfast.datasets.decode.parameter_sets import ParameterSets
+from slowfast.datasets.decode.reader import DecodeError
+
 # Packets of smaller streams stay in memory between the scan and the decoding.
 HELD_BYTES = 64 * 2**20
+
+# Packets that show no picture, by codec: bits of the first byte and their value. VP8: show_frame is 0 (RFC 6386, 9.1);
+# Theora: a header packet, as at the start of a joined file (specification, 6.1).
+_HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
+
+# Decodes packets first .. last with nothing before them; returns the places of the packets whose frames come out.
+Decode = Callable[[int, int], list[int]]
 
 
 @dataclass(frozen=True)
 class PacketTable:
     """Which packet gives which frame."""
 
-    pts: np.ndarray  # int64 (P,) presentation time in stream units; 0 where there is none
+    rank: np.ndarray  # int64 (P,) order in which packets are shown
     keys: np.ndarray  # int64 (K,) packets at which decoding can start, ascending
     frame_of: np.ndarray  # int64 (P,) display index of the packet's frame, -1 when it shows none
-    packet_of: np.ndarray  # int64 (n,) packet of each frame in display order
-    timed: bool  # False: no usable timestamps, frames are known only by decoding from the start
+    packet_of: np.ndarray  # int64 (n,) first packet of each frame in display order
+    last_of: np.ndarray  # int64 (n,) last packet of each frame: another one where fields have packets of their own
 
 
-def build_table(pts: list[int | None], key: list[bool], shown: list[bool]) -> PacketTable:
-    """Order frames by presentation time (equal times by decoding order).
+def build_table(rank: np.ndarray, key: list[bool], shown: np.ndarray, second: list[int]) -> PacketTable:
+    """Build the table of the frames that are shown, in order of rank.
 
-    What comes before the first key packet, in decoding or in display, can't be decoded and is not counted.
+    Args:
+        rank: Display order of the packets, int64 (P,).
+        key: Whether each packet is a key packet.
+        shown: Whether each packet begins a frame that is shown, bool (P,).
+        second: Packets that complete the frame of the packet before.
     """
-    visible = np.array(shown, dtype=bool)
-    keys = np.flatnonzero(np.array(key, dtype=bool))
-    times = np.array([time if time is not None else 0 for time in pts], dtype=np.int64)
-    timed = all(time is not None for time in pts) and _keys_are_latest(times, keys)
-    if len(keys):
-        visible[: keys[0]] = False
-        if timed and visible[keys[0]]:
-            visible &= times >= times[keys[0]]
-    packet_of = np.flatnonzero(visible)
-    if timed:
-        packet_of = packet_of[np.argsort(times[packet_of], kind="stable")]
-    frame_of = np.full(len(times), -1, dtype=np.int64)
+    completes = np.zeros(len(rank) + 1, dtype=bool)
+    completes[second] = True
+    keys = np.flatnonzero(np.array(key, dtype=bool) & ~completes[:-1])
+    packet_of = np.flatnonzero(shown & ~completes[:-1])
+    packet_of = packet_of[np.argsort(rank[packet_of], kind="stable")]
+    frame_of = np.full(len(rank), -1, dtype=np.int64)
     frame_of[packet_of] = np.arange(len(packet_of))
-    return PacketTable(times, keys, frame_of, packet_of, timed)
-
-
-def _keys_are_latest(times: np.ndarray, keys: np.ndarray) -> bool:
-    """Whether each key packet is shown after all that is decoded before it, as in every codec.
-
-    Where not, timestamps are broken, or start again as in files joined end to end.
-    """
-    return bool((times[keys] >= np.maximum.accumulate(times)[keys]).all())
+    seconds = np.array(second, dtype=np.int64)
+    frame_of[seconds] = frame_of[seconds - 1]
+    last_of = packet_of + completes[packet_of + 1]
+    return PacketTable(rank, keys, frame_of, packet_of, last_of)
 
 
 class PacketSource:
-    """The packets of one stream: scanned once, then given out by their place in decoding order."""
+    """The packets of one stream: scanned once, then given out by their place in decoding order.
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self._container = container
-        self._stream = stream
-        self._held: list[av.Packet] | None = []
+    Args:
+        container: Open file.
+        stream: Its video stream.
+        deadline: Time limit for reading.
+
+    Raises:
+        DecodeError: If the deadline passes.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> None:
+        self._container, self._stream, self._deadline = container, stream, deadline
+        self._held: list[Packet] | None = []
         self.error: av.FFmpegError | None = None  # what ended the scan early
         self._places: dict[tuple[int | None, int | None, int | None], int] = {}
-        self.table = self._scan()
+        codec, extradata = stream.codec_context.name, stream.codec_context.extradata or b""
+        self.nal = NalFormat(codec, extradata) if NalFormat.supports(codec) else None
+        self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
+        self._durations: list[int | None] = []
+        self._first: Packet | None = None
+        self.ends_early = False
+        self._listed = self._scan()
+        self._keys = [place for place, key in enumerate(self._listed.key) if key]
 
-    def _scan(self) -> PacketTable:
+    def _scan(self) -> PacketList:
         """Read every packet of the stream, keeping them while they are small enough."""
+        # Opening is mostly this loop: it is written for speed.
         pts: list[int | None] = []
+        dts: list[int | None] = []
         key: list[bool] = []
-        shown: list[bool] = []
-        size, cut_off = 0, False
-        # AVI stores no presentation times; with reordered frames FFmpeg's guesses are wrong.
-        guessed = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-        may_hide = self._stream.codec_context.name == "vp8"
+        hidden: list[int] = []
+        second: list[int] = []
+        durations, size, corrupt, place = self._durations, 0, False, -1
+        may_hide, hides = _HIDDEN.get(self._stream.codec_context.name, (0, 0))
+        empty = NOT_CODED if self._stream.codec_context.name == "mpeg4" else 0  # bytes of a packet without a picture
+        is_flv = self._container.format.name == "flv"
+        sets, fields = self.sets, self._fields()
         for packet in self._demux(self._container):
-            pts.append(None if guessed else packet.pts)
-            key.append(packet.is_keyframe)
-            shown.append(not (packet.is_discard or (may_hide and _is_hidden(packet))))
-            cut_off = packet.is_corrupt
+            place += 1
+            pts.append(packet.pts)
+            dts.append(packet.dts)
+            durations.append(packet.duration)
+            is_key = packet.is_keyframe and packet.size > empty
+            key.append(is_key)
+            if sets is not None and (is_key or is_flv) and sets.see_key(place, packet):
+                fields = self._fields()
+            if fields is not None and fields.is_second(memoryview(packet)):
+                second.append(place)
+            elif packet.is_discard or (may_hide and memoryview(packet)[0] & may_hide == hides):
+                hidden.append(place)
+            corrupt = packet.is_corrupt
             size += packet.size
-            if self._held is not None:
-                self._held.append(packet)
-                if size > HELD_BYTES:
-                    self._places = {_identity(old): place for place, old in enumerate(self._held)}
-                    self._held = None
-            else:
-                self._places[_identity(packet)] = len(pts) - 1
-        if cut_off:  # the last packet ends with the file, in the middle of a frame
-            shown[-1] = False
-        return build_table(pts, key, shown)
+            self._keep(place, packet, size)
+        self.ends_early = corrupt  # the last packet ends with the file, in the middle of a frame
+        if corrupt:
+            hidden.append(place)
+        shown = np.ones(len(pts), dtype=bool)
+        shown[hidden + second] = False
+        return PacketList(pts, dts, key, shown, second)
 
-    def _demux(self, container: InputContainer) -> Iterator[av.Packet]:
-        """Packets up to the end of the file or to where it can't be read any further."""
+    def _fields(self) -> H264FieldPairs | Mpeg2FieldPairs | None:
+        """What finds second fields; None where frames have one packet each."""
+        if self._stream.codec_context.name == "mpeg2video":
+            return Mpeg2FieldPairs()
+        if self.nal is None or self.sets is None or self._stream.codec_context.name != "h264":
+            return None
+        slices = H264Slices(self.nal)
+        slices.learn(self.sets.current)
+        return H264FieldPairs(slices) if slices.may_be_fields else None
+
+    def _keep(self, place: int, packet: Packet, size: int) -> None:
+        """Hold the packet, or note how to find it again where all `size` bytes until here are too many to hold."""
+        if self._held is None:
+            self._places[_identity(packet)] = place
+            return
+        self._first = self._first or packet
+        self._held.append(packet)
+        if size > HELD_BYTES:
+            self._places = {_identity(old): number for number, old in enumerate(self._held)}
+            self._held = None
+
+    def build(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
+        """Find the display order of the frames, by decoding where nothing else tells.
+
+        Returns:
+            The table, and when each frame is shown, int64 (n,) in stream units; None where the file does not say.
+        """
+        listed, stream = self._listed, self._stream
+        rank = order_by_times(listed, stream) if listed.pts else np.zeros(0, dtype=np.int64)
+        by_times = rank is not None
+        if rank is None:
+            rank = order_by_groups(listed, stream)
+        if rank is None:
+            rank = order_by_pictures(self._held or self._read_again(), stream, listed, self.nal, self.sets)
+        if rank is None:
+            return self.build_by_decoding(decode)
+        table = build_table(rank, listed.key, self._without_lost_start(rank, listed.shown, decode), listed.second)
+        return table, self._times(table, by_times)
+
+    def build_by_decoding(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
+        """Build the table of the frames that come out when everything is decoded, in the order of output."""
+        count = len(self._listed.pts)
+        seconds = set(self._listed.second)
+        output = list(dict.fromkeys(place for place in decode(0, count - 1) if place not in seconds)) if count else []
+        shown = np.zeros(count, dtype=bool)
+        shown[output] = True
+        table = build_table(order_by_output(output, count), self._listed.key, shown, self._listed.second)
+        return table, self._times(table, by_times=False)
+
+    def _without_lost_start(self, rank: np.ndarray, shown: np.ndarray, decode: Decode) -> np.ndarray:
+        """Leave out frames decoded or shown before the first key packet, unless they can be decoded; bool (P,)."""
+        if not self._keys:
+            return shown
+        first = self._keys[0]
+        early = shown & ((rank < rank[first]) | (np.arange(len(rank)) < first))
+        if not early.any():
+            return shown
+        come_out = np.zeros(len(rank), dtype=bool)
+        come_out[decode(0, max(int(np.flatnonzero(early)[-1]), first))] = True
+        return shown & (come_out | ~early)
+
+    def _times(self, table: PacketTable, by_times: bool) -> np.ndarray | None:
+        """When each frame is shown, int64 (n,); from decoding times where the container stores no others."""
+        for stored in (self._listed.pts, self._listed.dts):
+            known = [stored[place] for place in table.packet_of]
+            if any(time is None for time in known):
+                continue
+            times = np.array(known, dtype=np.int64)
+            if by_times or (np.diff(np.sort(times)) > 0).all() and self._is_one_stretch():
+                return times if by_times else np.sort(times)
+        return None
+
+    def _is_one_stretch(self) -> bool:
+        """Whether decoding times do not start again, as in files joined end to end."""
+        known = [time for time in self._listed.dts if time is not None]
+        return all(a <= b for a, b in zip(known, known[1:], strict=False))
+
+    @property
+    def changes_parameters(self) -> bool:
+        """Whether parameter sets, and with them perhaps the size of frames, change within the stream."""
+        return self.sets is not None and self.sets.change
+
+    def may_turn_picture(self, place: int) -> bool:
+        """Whether a packet itself may say how its picture is to be turned, apart from what the container says."""
+        if self.nal is None:
+            return place > 0
+        if place == 0:
+            return self._first is not None and self.nal.turns_picture(memoryview(self._first))
+        return self._held is None or self.nal.turns_picture(memoryview(self._held[place]))
+
+    def last_duration(self, table: PacketTable) -> int:
+        """Duration of the frame shown last in stream units; 0 where the file does not say."""
+        return self._durations[int(table.packet_of[-1])] or 0
+
+    def _demux(self, container: InputContainer) -> Iterator[Packet]:
+        """Yield packets up to the end of the file or to where it can't be read any further."""
         try:
+            limited = self._deadline.seconds is not None
             for packet in container.demux(container.streams[self._stream.index]):
+                if limited and self._deadline.is_over:
+                    raise DecodeError(self._deadline.message)
                 if packet.size:  # empty ones end the stream or repeat a frame
                     yield packet
         except av.FFmpegError as error:
+            if self._deadline.is_over:
+                raise DecodeError(self._deadline.message) from error
             self.error = self.error or error
 
-    def packets(self, first: int, last: int) -> Iterator[tuple[int, av.Packet]]:
-        """Packets first..last with their place. `first` is a key packet or 0."""
+    def packets(self, first: int, last: int) -> Iterator[tuple[int, Packet]]:
+        """Yield packets first..last with their place. `first` is a key packet or 0."""
+        for place, packet in self._from(first, last):
+            if place == first and self.sets is not None:
+                packet = self.sets.prepend(place, packet)
+            yield place, packet
+
+    def _from(self, first: int, last: int) -> Iterator[tuple[int, Packet]]:
         if self._held is not None:
             yield from enumerate(self._held[first : last + 1], start=first)
             return
-        for place, packet in self._seek(first):
-            if place > last:
-                return
+        place = -1
+        for packets in (self._seek(first), enumerate(self._read_again())):
+            for place, packet in packets:
+                if place > last:
+                    return
+                if place >= first:
+                    yield place, packet
             if place >= first:
-                yield place, packet
+                return  # else the seek was in vain: files joined end to end may end early after one
 
-    def _seek(self, first: int) -> Iterator[tuple[int, av.Packet]]:
+    def _seek(self, first: int) -> Iterator[tuple[int, Packet]]:
         """Packets from `first` or earlier on. Where a seek lands is checked: it may be late, or nowhere known."""
-        before = self.table.keys[self.table.keys < first][-1:]
-        for time in self.table.pts[[first, *before]] if self.table.timed else ():
+        at = bisect.bisect_left(self._keys, first)
+        for start in [first, *self._keys[max(at - 1, 0) : at]]:
+            time = self._listed.pts[start] if self._listed.pts[start] is not None else self._listed.dts[start]
+            if time is None:
+                break
             try:
                 self._container.seek(int(time), stream=self._stream)
             except av.FFmpegError:
@@ -130,15 +283,14 @@ class PacketSource:
                 yield place, landed
                 yield from enumerate(packets, start=place + 1)
                 return
-        with av.open(self._container.name, options=self._container.options) as again:
-            yield from enumerate(self._demux(again))
+
+    def _read_again(self) -> Iterator[Packet]:
+        """All packets, from the file opened once more."""
+        name, options, limit = self._container.name, self._container.options, self._deadline.seconds
+        with av.open(name, options=options, metadata_errors="replace", timeout=limit) as again:
+            yield from self._demux(again)
 
 
-def _identity(packet: av.Packet) -> tuple[int | None, int | None, int | None]:
+def _identity(packet: Packet) -> tuple[int | None, int | None, int | None]:
     """What tells a packet from all others of its stream."""
     return packet.pos, packet.pts, packet.size
-
-
-def _is_hidden(packet: av.Packet) -> bool:
-    """Whether a VP8 packet is a reference that is never shown (RFC 6386, 9.1: bit 4 of the frame tag)."""
-    return not memoryview(packet)[0] & 0x10

@@ -18,32 +18,35 @@ class Run:
 
 
 def plan_runs(table: PacketTable, wanted: np.ndarray, keys_back: int = 0) -> list[Run]:
-    """The runs of packets that give the wanted frames (U,), ascending and disjoint.
+    """Return the runs of packets that give the wanted frames, ascending and disjoint.
 
     Each starts at the last key packet that is decoded and shown no later than the frame (a picture shown before its
-    key packet refers to the group before), `keys_back` key packets earlier if asked, and ends at the frame's packet.
+    key packet refers to the group before) and ends at the frame's last packet.
+
+    Args:
+        table: The packets.
+        wanted: Display indices of the frames (U,).
+        keys_back: Number of key packets to start earlier.
     """
     if not len(wanted):
         return []
-    if not table.timed or not len(table.keys):
-        return [whole(table)]
     runs: list[Run] = []
-    for packet in np.sort(table.packet_of[wanted]):
-        first = _start(table, int(packet), keys_back)
+    for packet, last in sorted(zip(table.packet_of[wanted].tolist(), table.last_of[wanted].tolist(), strict=True)):
+        first = _start(table, packet, keys_back)
         while runs and first <= runs[-1].last + 1:
             first = min(first, runs.pop().first)
-        runs.append(Run(first, int(packet)))
+        runs.append(Run(first, last))
     return runs
 
 
 def whole(table: PacketTable) -> Run:
-    """All packets from the first key packet on."""
-    return Run(int(table.keys[0]) if len(table.keys) else 0, len(table.pts) - 1)
+    """Return the run of all packets."""
+    return Run(0, len(table.rank) - 1)
 
 
 def _start(table: PacketTable, packet: int, keys_back: int) -> int:
-    """The key packet to start at for one packet's frame."""
+    """The key packet to start at for one packet's frame; 0 before the first."""
     at = int(np.searchsorted(table.keys, packet, side="right")) - 1
-    while at > 0 and table.pts[table.keys[at]] > table.pts[packet]:
+    while at > 0 and table.rank[table.keys[at]] > table.rank[packet]:
         at -= 1
-    return int(table.keys[max(at - keys_back, 0)])
+    return int(table.keys[max(at - keys_back, 0)]) if at >= 0 else 0

@@ -15,19 +15,23 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.packets import PacketSource, PacketTable
+from slowfast.datasets.decode.limits import Deadline
+from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
+from slowfast.datasets.decode.packets import PacketSource
 from slowfast.datasets.decode.plan import Run, plan_runs, whole
 from slowfast.datasets.decode.reader import (
     Decoded,
     DecodeError,
     believable_rate,
     check_file,
+    check_frame_size,
+    check_read_size,
     distinct_frames,
     stand_in,
 )
 from slowfast.datasets.decode.rgb import RgbConverter
 
-# A file whose last frame comes earlier than its header says by more than this share, and a second, was cut off.
+# A file whose last frame ends earlier than its header says by more than this share, and a second, was cut off.
 _CUT_OFF = 0.05
 # Codecs whose unreferenced frames can be left out without changing any other frame. H.264 states it per picture
 # (nal_ref_idc, 7.4.1); H.265 only within one temporal layer, so its frames are all decoded.
@@ -35,158 +39,275 @@ _SKIPS_EXACTLY = frozenset({"h264"})
 
 
 class PyAVReader:
-    """One open video file; see `open_video`."""
+    """One open video file; see `open_video`.
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self._container = _open(path)
+    Frames are those of FFmpeg's programs: in the order in which a decoder that reads the whole file puts them out, each
+    turned as it says, all scaled to the upright size of the first.
+    """
+
+    def __init__(self, path: Path, threads: int = 1, timeout: float | None = None) -> None:
+        self._deadline = Deadline(timeout)
+        self._container = _open(path, self._deadline)
         try:
             self._stream = _best_stream(self._container)
             self._context = self._stream.codec_context
             self._context.thread_count = threads
             self._context.thread_type = "NONE" if threads == 1 else "AUTO"
-            self._source = PacketSource(self._container, self._stream)
+            self._coded_size = self._context.width, self._context.height
+            check_frame_size(*self._coded_size)
+            self._error: av.FFmpegError | None = None  # the first one of the current read
+            self._unconverted: str | None = None  # why a frame could not be converted to RGB
+            self._errors = 0  # of all reads
+            self._marked = 0  # frames of the current read that FFmpeg marks corrupt
+            self._lost = 0  # frames of the current read that could not be decoded, wanted or not
+            self._source = PacketSource(self._container, self._stream, self._deadline)
+            self._table, self._times = self._source.build(self._places_of_output)
+            self._ascends, self._by_decoding = True, False
             if not self.num_frames:
                 raise DecodeError(f"no video frames in the file ({_reason(self._source.error)})")
-            self.fps = _frame_rate(self._stream, self._source.table)
-            self.cut_off = _cut_off(self._stream, self._source.table)  # what its end lacks, None: nothing
+            self.fps = _frame_rate(self._stream, self._times)
+            self.cut_off = self._cut_off()  # what its end lacks, None: nothing
         except BaseException:
             self._container.close()
             raise
-        self._size: tuple[int, int] | None = None  # (H, W), upright
-        self._error: av.FFmpegError | None = None  # the first one of the current read
+        self._size: tuple[int, int] | None = None  # (W, H) of all upright frames
 
     @property
     def num_frames(self) -> int:
         """Frames that can be asked for, counted from the packets, whatever the header says."""
-        return len(self._source.table.packet_of)
+        return len(self._table.packet_of)
 
     @property
     def height(self) -> int:
         """Height of the upright frames (pixels)."""
-        return self._upright_size()[0]
+        return self._upright_size()[1]
 
     @property
     def width(self) -> int:
         """Width of the upright frames (pixels)."""
-        return self._upright_size()[1]
+        return self._upright_size()[0]
 
     def _upright_size(self) -> tuple[int, int]:
-        """(H, W); the turn is known only from a decoded frame."""
+        """(W, H); known only from a decoded frame."""
         if self._size is None:
             self.read([0])
         assert self._size is not None
         return self._size
 
     def read(self, indices: Any) -> Decoded:
-        """Decode the frames at `indices` (any shape, any order, repeats allowed).
+        """Decode the frames at `indices`.
 
-        Raises DecodeError when neither one of them nor any other frame can be decoded.
+        Args:
+            indices: Frame numbers from 0, of any shape and order, repeats allowed.
+
+        Raises:
+            DecodeError: If neither one of them nor any other frame can be decoded, or a limit is exceeded.
         """
         wanted, rows = distinct_frames(indices, self.num_frames)
         if not len(wanted):
             return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
-        self._error = None
         frames, got = self._collect(wanted)
+        if not self._ascends and self._correct_order():
+            frames, got = self._collect(wanted)
         if got.all():
-            decoded = Decoded(frames, rows, self.cut_off)
-        elif got.any():
-            decoded = stand_in(frames[got], rows, wanted, got, _reason(self._error))
-        else:
-            frames = self._rescue(int(wanted[0]))
-            missing = f"none of {len(wanted)} frames could be decoded ({_reason(self._error)})"
-            decoded = Decoded(frames, np.zeros_like(rows), missing)
-        self._size = (decoded.frames.shape[1], decoded.frames.shape[2])
-        return decoded
+            return Decoded(frames, rows, self._damage(len(wanted)) or self.cut_off)
+        if got.any():
+            return stand_in(frames[got], rows, wanted, got, self._failure())
+        frames = self._rescue(int(wanted[0]))
+        missing = f"none of {len(wanted)} frames could be decoded ({self._failure()})"
+        return Decoded(frames, np.zeros_like(rows), missing)
 
     def times(self) -> np.ndarray:
-        """When each frame is shown, float64 (n,), seconds from the first; from the rate where the file does not say."""
-        table = self._source.table
-        if not table.timed or self._stream.time_base is None:
+        """Return when each frame is shown in seconds from the first, float64 (n,).
+
+        Where the file does not say, frames follow one another at the frame rate.
+        """
+        if self._times is None or self._stream.time_base is None:
             return np.arange(self.num_frames) / self.fps
-        shown = table.pts[table.packet_of]
-        return (shown - shown[0]) * float(self._stream.time_base)
+        return (self._times - self._times[0]) * float(self._stream.time_base)
 
     def every_frame(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """All frames that can be decoded, with their number, as the decoder gives them: not converted, not turned.
+        """Yield all frames that can be decoded, with their number, as the decoder gives them: not turned or converted.
 
         Numbers ascend: a frame that a damaged file gives later than another that is shown later is left out.
         """
-        self._error, last = None, -1
-        for number, frame in self._decode([whole(self._source.table)]):
+        self._error, self._marked, self._lost, last = None, 0, 0, -1
+        for number, frame in self._decode([whole(self._table)]):
             if number > last:
                 last = number
+                self._marked += frame.is_corrupt
                 yield number, frame
 
     @property
     def error(self) -> str | None:
         """The first thing that went wrong in reading the file's packets and in the last decoding."""
         error = self._source.error or self._error
-        return None if error is None else _reason(error)
+        return self._damage(self.num_frames) if error is None else _reason(error)
+
+    def _failure(self) -> str:
+        """Why frames of the current read did not come out."""
+        return self._unconverted or _reason(self._error or self._source.error)
+
+    def _damage(self, count: int) -> str | None:
+        """What to report of frames that came out: those that FFmpeg marks corrupt, or that build on lost ones."""
+        if self._marked:
+            return f"{self._marked} of {count} frames are damaged (marked by the decoder)"
+        if self._lost:
+            return f"{self._lost} frames that others may build on could not be decoded ({_reason(self._error)})"
+        return None
 
     def _collect(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The wanted frames, uint8 (U, H, W, 3) or empty when there are none, and which came out, bool (U,)."""
-        table = self._source.table
-        convert = RgbConverter()
-        frames = np.empty((0, 0, 0, 3), np.uint8)
-        slots = {int(index): row for row, index in enumerate(wanted)}
+        self._error, self._unconverted, self._marked, self._lost = None, None, 0, 0
+        collected = _Collected(wanted)
         # A second time from one key packet further back: what is marked as one may need what is before it.
         for keys_back in (0, 1):
-            left = np.array(sorted(slots), dtype=np.int64)
-            only = set(slots) if keys_back == 0 else None
-            for index, frame in self._decode(plan_runs(table, left, keys_back), only):
-                if index not in slots:
-                    continue
-                image = convert(frame)
-                if not len(frames):
-                    frames = np.empty((len(wanted), *image.shape), np.uint8)
-                frames[slots.pop(index)] = image
-                if not slots:
-                    break
-        got = np.ones(len(wanted), dtype=bool)
-        got[list(slots.values())] = False
-        return frames, got
+            left = collected.left()
+            if not len(left):
+                break
+            self._lost = 0
+            only = set(left.tolist()) if keys_back == 0 else None
+            if not self._fill(collected, left, plan_runs(self._table, left, keys_back), only):
+                self._size = self._first_size()
+                self._fill(collected, left, plan_runs(self._table, left, keys_back), only)
+        self._marked = len(collected.marked)
+        return collected.frames, collected.got
+
+    def _fill(self, collected: _Collected, left: np.ndarray, runs: list[Run], only: set[int] | None) -> bool:
+        """Decode what is left of a read; False, with nothing done, where the size of the first frame must be known."""
+        waiting = set(left.tolist())
+        convert: RgbConverter | None = None
+        for index, frame in self._decode(runs, only):
+            if index not in waiting:
+                continue
+            if convert is None:
+                self._size = self._size or self._certain_size(index, frame)
+                if self._size is None:
+                    return False
+                check_read_size(len(collected.got), *self._size)
+                convert = RgbConverter(self._size)
+            try:
+                collected.add(index, convert(frame), frame.is_corrupt)
+            except DecodeError as error:
+                self._unconverted = str(error)
+                continue
+            waiting.remove(index)
+            if not waiting:
+                break
+        return True
+
+    def _certain_size(self, index: int, frame: av.VideoFrame) -> tuple[int, int] | None:
+        """Width and height of the first upright frame, where this frame tells them for certain."""
+        orientation = orientation_of(frame_matrix(frame))
+        if index != 0:
+            if (frame.width, frame.height) != self._coded_size or self._source.changes_parameters:
+                return None
+            own = int(self._table.packet_of[index])
+            if self._source.may_turn_picture(0) or not orientation.is_identity and self._source.may_turn_picture(own):
+                return None
+        check_frame_size(frame.width, frame.height)
+        return orientation.size(frame.width, frame.height)
+
+    def _first_size(self) -> tuple[int, int]:
+        """Width and height of the first upright frame that can be decoded."""
+        for run in (*plan_runs(self._table, np.array([0])), whole(self._table)):
+            for _, frame in self._decode([run]):
+                check_frame_size(frame.width, frame.height)
+                return orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
+        raise DecodeError(f"no frame can be decoded ({self._failure()})")
 
     def _rescue(self, wanted: int) -> np.ndarray:
         """The decodable frame of the whole file nearest to the wanted one, uint8 (1, H, W, 3)."""
-        everything = self._decode([whole(self._source.table)])
+        everything = self._decode([whole(self._table)])
         best = min(everything, key=lambda found: abs(found[0] - wanted), default=None)
         if best is None:
-            raise DecodeError(f"no frame can be decoded ({_reason(self._error or self._source.error)})")
-        return RgbConverter()(best[1])[None]
+            raise DecodeError(f"no frame can be decoded ({self._failure()})")
+        return RgbConverter(self._size)(best[1])[None]
+
+    def _correct_order(self) -> bool:
+        """Learn the order of the frames by decoding the file; whether that gives another one for as many frames.
+
+        Called where frames came out in another order than the packets promised.
+        """
+        self._ascends = True
+        if self._by_decoding or self._error is not None:
+            return False
+        self._by_decoding = True
+        table, times = self._source.build_by_decoding(self._places_of_output)
+        if len(table.packet_of) != self.num_frames:
+            return False
+        self._table, self._times = table, times
+        return True
+
+    def _places_of_output(self, first: int, last: int) -> list[int]:
+        """Places of the packets whose frames come out when packets first..last are decoded, in the order of output."""
+        self._context.skip_frame = "DEFAULT"
+        output: list[int] = []
+        try:
+            for place, packet in self._source.packets(first, last):
+                packet.pts = place
+                output += [frame.pts for frame in self._frames(packet) if frame.pts is not None]
+            return output + [frame.pts for frame in self._frames(None) if frame.pts is not None]
+        finally:
+            self._context.flush_buffers()
 
     def _decode(self, runs: list[Run], only: set[int] | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames with their number, from runs of packets; those not in `only` may be left out."""
-        table = self._source.table
+        frame_of = self._table.frame_of
         for run in runs:
-            output = -1  # place in the order of output, all that is known where there are no timestamps
+            before = -1
             try:
                 for frame in self._decode_run(run, only):
-                    index = int(table.frame_of[frame.pts])
+                    index = int(frame_of[frame.pts])
                     if index < 0:
                         continue
-                    output += 1
-                    yield (index if table.timed else output), frame
+                    self._ascends = self._ascends and index > before
+                    before = index
+                    yield index, frame
             finally:
                 self._context.flush_buffers()
 
-    def _decode_run(self, run: Run, only: set[int] | None) -> Iterator[av.VideoFrame]:
+    def _decode_run(self, run: Run, only: set[int] | None = None) -> Iterator[av.VideoFrame]:
         """All frames of a run of packets, each with its packet's place as `pts`."""
-        table, context = self._source.table, self._context
-        may_skip = only is not None and table.timed and context.name in _SKIPS_EXACTLY
+        context, table = self._context, self._table
+        may_skip = only is not None and context.name in _SKIPS_EXACTLY
         for place, packet in self._source.packets(run.first, run.last):
             unwanted = may_skip and int(table.frame_of[place]) not in (only or ())
             context.skip_frame = "NONREF" if unwanted else "DEFAULT"
             packet.pts = place
+            errors = self._errors
             yield from self._frames(packet)
+            # Frames shown before the one where decoding starts refer to what was left out.
+            if self._errors > errors and table.frame_of[place] >= 0 and table.rank[place] >= table.rank[run.first]:
+                self._lost += 1
         yield from self._frames(None)
 
     def _frames(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """Frames that come out for a packet (None: what is left); an error is kept and decoding goes on."""
+        if self._deadline.is_over:
+            raise DecodeError(self._deadline.message)
         try:
             return [frame for frame in self._context.decode(packet) if frame.pts is not None]
         except av.FFmpegError as error:
             self._error = self._error or error
+            self._errors += 1
             return []
+
+    def _cut_off(self) -> str | None:
+        """What is missing at the end of a file by its own header, in words; None where all is there or nobody knows."""
+        if self._source.ends_early:
+            return "the file ends in the middle of a frame"
+        stream, times = self._stream, self._times
+        if times is None or stream.time_base is None:
+            return None
+        unit = float(stream.time_base)
+        # The last frame is shown for its own duration; where that is unknown, for as long as any other may have been.
+        usual = max(1 / self.fps, float(np.diff(times).max(initial=0)) * unit)
+        there = float(times[-1]) * unit + max(self._source.last_duration(self._table) * unit, usual)
+        said = _said_duration(stream)
+        if said is None or said - there <= max(1.0, _CUT_OFF * said):
+            return None
+        return f"the file ends after {there:.1f} of its {said:.1f} seconds"
 
     def close(self) -> None:
         """Close the file."""
@@ -201,27 +322,59 @@ class PyAVReader:
         self.close()
 
 
-def _open(path: Path) -> InputContainer:
-    """Open a local file; DecodeError with FFmpeg's reason when it is no medium."""
+class _Collected:
+    """Frames of one read. U wanted frames."""
+
+    def __init__(self, wanted: np.ndarray) -> None:
+        self._rows = {int(index): row for row, index in enumerate(wanted)}
+        self.frames = np.empty((0, 0, 0, 3), np.uint8)  # (U, H, W, 3) once there is one
+        self.got = np.zeros(len(wanted), dtype=bool)
+        self.marked: set[int] = set()  # frames that FFmpeg marks corrupt
+
+    def add(self, index: int, image: np.ndarray, is_corrupt: bool) -> None:
+        """Take a frame; an intact one replaces a damaged one."""
+        row = self._rows[index]
+        if is_corrupt and self.got[row]:
+            return
+        if not len(self.frames):
+            self.frames = np.empty((len(self.got), *image.shape), np.uint8)
+        self.frames[row], self.got[row] = image, True
+        (self.marked.add if is_corrupt else self.marked.discard)(index)
+
+    def left(self) -> np.ndarray:
+        """Frames that are missing or damaged, ascending."""
+        return np.array(
+            [index for index, row in self._rows.items() if not self.got[row] or index in self.marked], dtype=np.int64
+        )
+
+
+def _open(path: Path, deadline: Deadline) -> InputContainer:
+    """Open a local file; DecodeError with FFmpeg's reason when it is no video."""
     check_file(path)
     name = f"file:{path}"  # the prefix keeps names with a colon from being taken for a protocol
-    options = {"protocol_whitelist": "file"}
     try:
-        return av.open(name, options=options)
+        return _open_container(name, deadline)
     except av.FFmpegError:
+        if deadline.is_over:
+            raise DecodeError(deadline.message) from None
         # FFmpeg's own words, such as "moov atom not found", go only to its log: once more with the log on.
         level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
         av.logging.set_skip_repeated(False)
         try:
             with av.logging.Capture() as log:
-                return av.open(name, options=options)
+                return _open_container(name, deadline)
         except av.FFmpegError as error:
             detail = f": {log[0][2].strip()}" if log else ""
             raise DecodeError(f"not a video that FFmpeg can read ({_reason(error)}{detail})") from error
         finally:
             av.logging.set_level(level)
             av.logging.set_skip_repeated(skips)
+
+
+def _open_container(name: str, deadline: Deadline) -> InputContainer:
+    """Open a file with FFmpeg, text in any encoding; calls that take longer than the time limit are interrupted."""
+    return av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="replace", timeout=deadline.seconds)
 
 
 def _best_stream(container: InputContainer) -> VideoStream:
@@ -240,30 +393,22 @@ def _best_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def _frame_rate(stream: VideoStream, table: PacketTable) -> float:
-    """Frames a second, from the header or else as (n - 1) / duration."""
+def _frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
+    """Frames per second, from the header or else as (n - 1) / duration."""
     header = stream.average_rate or stream.guessed_rate or stream.base_rate
-    times = table.pts[table.packet_of]
-    ticks = int(times[-1] - times[0]) if table.timed else 0
     measured = None
-    if ticks > 0 and stream.time_base is not None:
-        measured = (len(times) - 1) / (ticks * float(stream.time_base))
+    if times is not None and len(times) > 1 and times[-1] > times[0] and stream.time_base is not None:
+        measured = (len(times) - 1) / (int(times[-1] - times[0]) * float(stream.time_base))
     return believable_rate(float(header) if header else None, measured)
 
 
-def _cut_off(stream: VideoStream, table: PacketTable) -> str | None:
-    """What is missing at the end of a file by its own header, in words; None where all is there or nobody knows."""
-    if not table.timed or stream.time_base is None:
-        return None
-    there = float(int(table.pts[table.packet_of][-1]) * stream.time_base)  # counted from 0, as Matroska's tag is
-    said = _tagged_duration(stream)
-    if stream.duration:
-        said = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+def _said_duration(stream: VideoStream) -> float | None:
+    """When the last frame ends by the header (s), counted from 0 as Matroska's tag is; None where it does not say."""
     if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
-        said = float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
-    if said is None or said - there <= max(1.0, _CUT_OFF * said):
-        return None
-    return f"the file ends after {there:.1f} of its {said:.1f} seconds"
+        return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
+    if stream.duration and stream.time_base is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return _tagged_duration(stream)
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:

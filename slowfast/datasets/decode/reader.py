@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,9 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .divx .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
+from slowfast.datasets.decode.limits import MAX_FRAME_PIXELS, MAX_READ_BYTES
 
 # Share by which the header's frame rate may differ from the timestamps' and still be believed.
 _RATE_TOLERANCE = 0.05
@@ -27,7 +26,7 @@ class Decoded:
 
     frames: np.ndarray  # uint8 (U, H, W, 3), R G B, in ascending order of time
     rows: np.ndarray  # int64, the shape of the asked indices: where in `frames` each one is
-    missing: str | None  # what the file lacks: frames stood in for by the nearest decodable one, its end; None: nothing
+    missing: str | None  # damage: frames replaced by the nearest one or marked corrupt, a missing end; None: nothing
 
 
 class VideoReader(Protocol):
@@ -57,9 +56,20 @@ class VideoReader(Protocol):
 
 
 def check_file(path: Path) -> None:
-    """Raise DecodeError when the file is missing, unreadable, a folder or empty."""
+    """Check that a path is a regular file that can be read and is not empty, without opening anything else.
+
+    A pipe or a device would block a reader or never end.
+
+    Raises:
+        DecodeError: If it is anything else.
+    """
     try:
-        if not path.stat().st_size:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise DecodeError("is a directory")
+        if not stat.S_ISREG(info.st_mode):
+            raise DecodeError("not a regular file")
+        if not info.st_size:
             raise DecodeError("the file is empty (0 bytes)")
         with path.open("rb"):
             pass
@@ -67,6 +77,30 @@ def check_file(path: Path) -> None:
         raise DecodeError((error.strerror or str(error)).lower()) from error
     except ValueError as error:  # a name with a zero byte
         raise DecodeError(str(error)) from error
+
+
+def check_frame_size(width: int, height: int) -> None:
+    """Check that frames of a video are of a size that a machine can hold.
+
+    Raises:
+        DecodeError: If they have more than MAX_FRAME_PIXELS.
+    """
+    if width * height > MAX_FRAME_PIXELS:
+        raise DecodeError(f"frames of {width} x {height} pixels, more than the limit of {MAX_FRAME_PIXELS} in all")
+
+
+def check_read_size(frames: int, height: int, width: int) -> None:
+    """Check that the frames of one read, as RGB, stay within the limit.
+
+    Raises:
+        DecodeError: If they would take more than MAX_READ_BYTES.
+    """
+    size = 3 * frames * height * width
+    if size > MAX_READ_BYTES:
+        raise DecodeError(
+            f"{frames} frames of {width} x {height} pixels take {size / 2**30:.0f} GiB as RGB, "
+            f"more than the limit of {MAX_READ_BYTES / 2**30:.0f} GiB"
+        )
 
 
 def believable_rate(header: float | None, measured: float | None) -> float:
@@ -92,8 +126,14 @@ def distinct_frames(indices: Any, num_frames: int) -> tuple[np.ndarray, np.ndarr
 
 
 def stand_in(frames: np.ndarray, rows: np.ndarray, wanted: np.ndarray, got: np.ndarray, reason: str) -> Decoded:
-    """The result of a read where only some of the wanted frames (U,) came out, at least one: `frames` holds those
-    that `got` (U,) marks. Every other one is replaced by the one nearest in time, and `missing` says so.
+    """Return the result of a read of which only some frames came out: each other one is replaced by the nearest.
+
+    Args:
+        frames: The frames that came out, at least one.
+        rows: For each asked index its row among the wanted frames.
+        wanted: Distinct frame numbers (U,), ascending.
+        got: Which of them came out, bool (U,).
+        reason: Why the others did not.
     """
     have = wanted[got]
     nearest = np.abs(wanted[:, None] - have[None, :]).argmin(axis=1)  # (U,) into `frames`

@@ -4,28 +4,126 @@ from __future__ import annotations
 
 from typing import Any
 
+import av
 import numpy as np
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.filter import Graph
+from av.filter.context import FilterContext
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from slowfast.datasets.decode.orientation import Orientation, frame_matrix, orientation_of
+from slowfast.datasets.decode.reader import DecodeError
+
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+# Color matrices (ITU-T H.273, table 4) that FFmpeg's scaler converts from. It refuses others, which are mostly wrong
+# tags on ordinary files; FFmpeg's programs took them for unspecified, and constant luminance for its usual kin.
+_CONVERTIBLE = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 9})
+_STAND_INS = {10: 9}
+# Interpolation of FFmpeg's programs where frames are scaled or chroma is not simply repeated.
+_INTERPOLATION = Interpolation.BICUBIC
 
 
 class RgbConverter:
-    """Converts frames to R G B, all to the size of the first one.
+    """Converter of a video's frames to RGB, each turned as it says itself, all scaled to the upright size of the first.
 
     One conversion context serves all frames and uses no threads: PyAV's `to_rgb()` starts threads for every frame.
+
+    Args:
+        size: Width and height of upright frames (pixels); None for those of the first frame that is converted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
         self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None  # (W, H) as coded
+        self._size = size
+        self._filters: FilterChain | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """A frame as uint8 (H, W, 3), turned upright. The array is a view that keeps the frame's memory alive."""
-        self._size = self._size or (frame.width, frame.height)
-        width, height = self._size
-        rgb = self._reformatter.reformat(frame, width, height, format="rgb24", threads=1)
-        plane: Any = rgb.planes[0]  # has the buffer protocol, which its type does not tell
-        lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        image = lines[:, : width * 3].reshape(height, width, 3)
-        # The display matrix's angle is counter-clockwise; players honour quarter turns only.
-        return np.rot90(image, round(frame.rotation / 90) % 4)
+        """Convert a frame.
+
+        Returns:
+            The upright picture, uint8 (H, W, 3): a view that keeps the frame's memory alive.
+
+        Raises:
+            DecodeError: If FFmpeg cannot convert the frame.
+        """
+        orientation = orientation_of(frame_matrix(frame))
+        if self._size is None:
+            self._size = orientation.size(frame.width, frame.height)
+        width, height = orientation.size(*self._size)  # before it is turned
+        make_convertible(frame)
+        try:
+            if orientation.angle or _places_chroma(frame, width, height):
+                rgb = self._filtered(frame, width, height, orientation)
+            else:
+                rgb = self._reformatter.reformat(
+                    frame, width, height, format="rgb24", interpolation=_INTERPOLATION, threads=1
+                )
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DecodeError(f"frames cannot be converted to RGB ({reason.lower()})") from error
+        return orientation.apply(_rgb_array(rgb))
+
+    def _filtered(self, frame: VideoFrame, width: int, height: int, orientation: Orientation) -> VideoFrame:
+        steps = [step for step in orientation.filters() if step[0] == "rotate"]
+        steps += [("scale", f"{width}:{height}:flags=bicubic"), ("format", "rgb24")]
+        if self._filters is None or not self._filters.fit(frame, steps):
+            self._filters = FilterChain(frame, steps)
+        return self._filters(frame)
+
+
+def make_convertible(frame: VideoFrame) -> None:
+    """Replace a frame's color matrix where FFmpeg's scaler refuses it."""
+    if frame.colorspace not in _CONVERTIBLE:
+        frame.colorspace = _STAND_INS.get(frame.colorspace, _UNSPECIFIED)
+
+
+def _rgb_array(rgb: VideoFrame) -> np.ndarray:
+    plane: Any = rgb.planes[0]  # has the buffer protocol, which its type does not tell
+    lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
+
+
+def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
+    """Whether the result depends on where chroma samples lie, which FFmpeg's programs handle in their scale filter.
+
+    Subsampled 8-bit formats that keep their size repeat chroma samples instead.
+    """
+    kind = frame.format
+    if kind.name in ("yuv420p", "yuvj420p") and (frame.width, frame.height) == (width, height):
+        return False
+    return len(kind.components) >= 3 and kind.chroma_width(64) < 64
+
+
+class FilterChain:
+    """A chain of FFmpeg's filters for frames of one size and format.
+
+    Args:
+        frame: A frame of the kind that is to be filtered.
+        steps: Names and arguments of the filters.
+    """
+
+    def __init__(self, frame: VideoFrame, steps: list[tuple[str, str]]) -> None:
+        self._kind, self._steps = _kind(frame), steps
+        self._graph = Graph()
+        self._graph.threads = 1
+        width, height, name, matrix, color_range = self._kind
+        source = f"video_size={width}x{height}:pix_fmt={name}:time_base=1/1:colorspace={matrix}:range={color_range}"
+        last: FilterContext = self._graph.add("buffer", source)
+        for step, arguments in [*steps, ("buffersink", "")]:
+            following = self._graph.add(step, arguments or None)
+            last.link_to(following)
+            last = following
+        self._graph.configure()
+
+    def fit(self, frame: VideoFrame, steps: list[tuple[str, str]]) -> bool:
+        """Whether this is the chain for a frame."""
+        return _kind(frame) == self._kind and steps == self._steps
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        """Filter a frame."""
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+
+def _kind(frame: VideoFrame) -> tuple[int, int, str, int, int]:
+    return frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)

@@ -1,4 +1,9 @@
-"""Video reading with torchcodec, an optional package: the same interface and meaning as the PyAV reader."""
+"""Video reading with torchcodec, an optional package: the interface of the PyAV reader.
+
+By nature of torchcodec: frames are in order of their presentation times, also where a container stores none (AVI, ASF);
+frames that FFmpeg marks corrupt and a missing end of the file are not reported, only frames that cannot be decoded; and
+the time limit is checked between calls, not within one.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import av
 import numpy as np
+from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.limits import Deadline
+from slowfast.datasets.decode.orientation import UPRIGHT, Orientation, frame_matrix, orientation_of
 from slowfast.datasets.decode.reader import (
     Decoded,
     DecodeError,
     believable_rate,
     check_file,
+    check_frame_size,
+    check_read_size,
     distinct_frames,
     stand_in,
 )
@@ -33,8 +44,9 @@ except (ImportError, OSError, RuntimeError) as _error:
 class TorchCodecReader:
     """One open video file; see `open_video`."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, timeout: float | None = None) -> None:
         check_file(path)
+        self._deadline = Deadline(timeout)
         try:
             self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=threads)
             self.num_frames = len(self._decoder)
@@ -44,6 +56,9 @@ class TorchCodecReader:
             raise DecodeError(f"not a video that torchcodec can read ({_reason(error)})") from error
         if not self.num_frames:
             raise DecodeError("no video frames in the file")
+        self._coded_size = about.height or 0, about.width or 0
+        check_frame_size(*self._coded_size)
+        self._mirror = _mirror(path)
         self._size: tuple[int, int] | None = None  # (H, W), upright
 
     @property
@@ -66,14 +81,17 @@ class TorchCodecReader:
     def read(self, indices: Any) -> Decoded:
         """Decode the frames at `indices` (any shape, any order, repeats allowed).
 
-        Raises DecodeError when not one of them can be decoded.
+        Raises:
+            DecodeError: If not one of them can be decoded, or a limit is exceeded.
         """
         wanted, rows = distinct_frames(indices, self.num_frames)
         if not len(wanted):
             return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
+        check_read_size(len(wanted), *self._coded_size)
+        self._check_time()
         try:
             frames = self._decoder.get_frames_at(wanted.tolist()).data.numpy()  # (U, H, W, 3)
-            decoded = Decoded(frames, rows, None)
+            decoded = Decoded(self._upright(frames), rows, None)
         except (RuntimeError, ValueError, IndexError) as error:
             decoded = self._one_by_one(wanted, rows, _reason(error))
         self._size = (decoded.frames.shape[1], decoded.frames.shape[2])
@@ -84,6 +102,7 @@ class TorchCodecReader:
         frames: list[np.ndarray] = []
         got = np.zeros(len(wanted), dtype=bool)
         for row, index in enumerate(wanted.tolist()):
+            self._check_time()
             try:
                 frames.append(self._decoder.get_frame_at(index).data.numpy())
                 got[row] = True
@@ -91,7 +110,18 @@ class TorchCodecReader:
                 continue  # counted in `missing`, with the first reason
         if not frames:
             raise DecodeError(f"no frame can be decoded ({reason})")
-        return stand_in(np.stack(frames), rows, wanted, got, reason)
+        return stand_in(self._upright(np.stack(frames)), rows, wanted, got, reason)
+
+    def _upright(self, frames: np.ndarray) -> np.ndarray:
+        """Frames (U, H, W, 3), mirrored where the file says so: torchcodec only turns them."""
+        if self._mirror is None:
+            return frames
+        turned, orientation = self._mirror
+        return np.stack([orientation.apply(np.rot90(frame, -turned)) for frame in frames])
+
+    def _check_time(self) -> None:
+        if self._deadline.is_over:
+            raise DecodeError(self._deadline.message)
 
     def close(self) -> None:
         """Close the file."""
@@ -104,6 +134,21 @@ class TorchCodecReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _mirror(path: Path) -> tuple[int, Orientation] | None:
+    """Quarter turns counterclockwise that torchcodec makes, and the orientation, of a video that is mirrored.
+
+    None for all others. torchcodec does not give the display matrix, PyAV does with the first frame.
+    """
+    try:
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
+            frame = next(container.decode(stream)) if isinstance(stream, VideoStream) else None
+    except (av.FFmpegError, StopIteration):
+        return None
+    orientation = orientation_of(frame_matrix(frame)) if frame is not None else UPRIGHT
+    return (round(frame.rotation / 90), orientation) if frame is not None and orientation.is_mirrored else None
 
 
 def _reason(error: BaseException) -> str:

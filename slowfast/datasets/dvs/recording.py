@@ -1,23 +1,27 @@
 """Opening .npz and .npy files of events without reading what is not asked for.
 
-.npz     arrays x, y, t, p (or one structured array); stored without compression they are mapped into memory
-.npy     one structured array with fields x, y, t, p; mapped
+.npz     arrays x, y, t, p (or one structured array); stored without compression they are read where they lie
+.npy     one structured array with fields x, y, t, p
 
 n events of a recording.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.decode.reader import check_file
+from slowfast.datasets.dvs.columns import MOST_BYTES, MOST_EVENTS, Column, StoredColumn, UnpackedColumn
+from slowfast.errors import UserError
 
 SUFFIXES = (".npz", ".npy")
 # Other names that a column has in public data sets.
@@ -29,96 +33,184 @@ NAMES = {
 }
 NEEDED = "x, y, t, p are needed"
 _LOCAL_HEADER = 30  # bytes of a member's own header in a zip file, before its name
+_SHOWN = 12  # names of arrays in a message
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
 
 
 class Recording:
-    """The columns x, y, t, p of a file as they lie there, of any numeric type; nothing is read before `take`."""
+    """Columns x, y, t, p of a file as they lie there, of any numeric type; stored ones are not read before `take`.
+
+    Args:
+        path: A .npz or .npy file.
+
+    Raises:
+        DecodeError: If the file is missing, damaged, no regular file, too large unpacked, or holds no such columns.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises DecodeError where the file is missing, damaged, or holds no such columns."""
+        check_file(path)
         try:
-            columns = _open_npz(path) if path.suffix.lower() == ".npz" else _fields(np.load(path, mmap_mode="r"))
-        except DecodeError:
+            columns = _open_npz(path) if path.suffix.lower() == ".npz" else _open_npy(path)
+        except (DecodeError, UserError):
             raise
-        except FileNotFoundError as error:
-            raise DecodeError("the file does not exist") from error
         except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
             raise DecodeError(f"the file cannot be read as {path.suffix} ({_first_line(error)})") from error
-        self.columns = _named(columns)
+        self.columns = columns
         lengths = {key: column.shape for key, column in self.columns.items()}
         if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
             raise DecodeError(f"x, y, t and p must be of one dimension and equally long, not {lengths}")
-        self.n = len(self.columns["t"])
+        self.n = self.columns["t"].shape[0]
         if self.n == 0:
             raise DecodeError("it holds no events")
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
-        """These events' columns, read now: all of them in one go, single ones without what lies beside them."""
-        scattered = isinstance(rows, np.ndarray)
-        for column in self.columns.values():
-            _announce(column, scattered)
-        return {key: np.array(column[rows]) for key, column in self.columns.items()}
+        """Read the columns of these events: all of them in one go, single ones without what lies beside them.
+
+        Raises:
+            DecodeError: If the file has become shorter, or all events are too many to be read at once.
+        """
+        if isinstance(rows, slice):
+            check_count(self.n)
+        return {key: column.take(rows) for key, column in self.columns.items()}
 
 
-def _announce(column: np.ndarray, scattered: bool) -> None:
-    """Tell the system how a mapped file will be read: by default it reads far more than a page that is asked for."""
-    mapped = getattr(column, "_mmap", None)
-    if mapped is not None and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_RANDOM if scattered else mmap.MADV_NORMAL)
+def check_count(events: int) -> None:
+    """Raise DecodeError if a recording has too many events to be read whole."""
+    if events > MOST_EVENTS:
+        raise DecodeError(f"it has {events} events; at most {MOST_EVENTS} are read at once")
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _named(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns x, y, t, p of those found."""
-    lower = {name.lower(): column for name, column in columns.items()}
-    found = {key: next((lower[name] for name in names if name in lower), None) for key, names in NAMES.items()}
-    missing = [key for key, column in found.items() if column is None]
+def _choose(names: Sequence[str]) -> dict[str, str]:
+    """Return which of the names found in a file is that of each column x, y, t, p."""
+    lower = {name.lower(): name for name in names}
+    found = {key: next((lower[name] for name in known if name in lower), None) for key, known in NAMES.items()}
+    missing = [key for key, name in found.items() if name is None]
     if missing:
-        raise DecodeError(f"it has no {', '.join(missing)}, only {', '.join(columns) or 'nothing'}; {NEEDED}")
-    for key, column in found.items():
-        if column is not None and column.dtype.kind not in "iufb":
-            raise DecodeError(f"{key} holds {column.dtype}, not numbers")
-    return {key: column for key, column in found.items() if column is not None}
+        there = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        raise DecodeError(f"it has no {', '.join(missing)}, only {there or 'nothing'}; {NEEDED}")
+    return {key: name for key, name in found.items() if name is not None}
 
 
-def _fields(array: np.ndarray) -> dict[str, np.ndarray]:
-    """A structured array's columns."""
+def _check_type(name: str, dtype: np.dtype) -> None:
+    if dtype.hasobject:
+        raise DecodeError(f"{name} holds Python objects, which are never read")
+    if dtype.kind not in "iufb":
+        raise DecodeError(f"{name} holds {dtype}, not numbers")
+
+
+# ------------------------------------------------------------------ arrays
+class _Array:
+    """Header of an array in the .npy format.
+
+    Args:
+        stream: Where the array begins; it is left where its values do.
+
+    Raises:
+        DecodeError: If it holds Python objects or its header makes no sense.
+    """
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        version = npy.read_magic(stream)
+        if version not in _HEADERS:
+            raise DecodeError(f"{name} is of an unknown version of the .npy format, {version}")
+        self.name = name
+        self.shape, self.in_columns, self.dtype = _HEADERS[version](stream)
+        self.header_size = stream.tell()
+        if self.dtype.hasobject:
+            raise DecodeError(f"{name} holds Python objects, which are never read")
+        if any(length < 0 for length in self.shape) or not self.dtype.itemsize:
+            raise DecodeError(f"{name} has an impossible header: an array {self.shape} of {self.dtype}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def stored(self, path: Path, offset: int, end: int) -> dict[str, Column]:
+        """Return the columns of an array whose values lie in a file, between two bytes; one is named ""."""
+        if offset + self.size > end:
+            raise DecodeError(f"the file ends before the last value of {self.name}")
+        step = self.dtype.itemsize
+        if self.dtype.names is None:
+            return {"": StoredColumn(path, offset, self.dtype, self.shape, step)}
+        return {
+            name: StoredColumn(path, offset + int(at), dtype, self.shape, step)
+            for name, (dtype, at, *_) in (self.dtype.fields or {}).items()
+        }
+
+    def unpacked(self, stream: IO[bytes]) -> dict[str, Column]:
+        """Read the columns of a compressed array; one is named ""."""
+        data = stream.read(self.size)
+        if len(data) < self.size:
+            raise DecodeError(f"the file ends before the last value of {self.name}")
+        values = np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.in_columns else "C")
+        if self.dtype.names is None:
+            return {"": UnpackedColumn(values)}
+        return {name: UnpackedColumn(values[name]) for name in self.dtype.names}
+
+
+def _fields(array: _Array, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Return the columns x, y, t, p of a structured array."""
     if array.dtype.names is None:
         raise DecodeError(f"an array {array.shape} of {array.dtype} has no names for its columns; {NEEDED}")
-    return {name: array[name] for name in array.dtype.names}
+    return _checked({key: columns[name] for key, name in _choose(array.dtype.names).items()})
 
 
-def _open_npz(path: Path) -> dict[str, np.ndarray]:
+def _checked(columns: dict[str, Column]) -> dict[str, Column]:
+    """Raise DecodeError unless all columns hold numbers."""
+    for key, column in columns.items():
+        _check_type(key, column.dtype)
+    return columns
+
+
+def _open_npy(path: Path) -> dict[str, Column]:
+    with path.open("rb") as file:
+        array = _Array(file, "the array")
+        return _fields(array, array.stored(path, array.header_size, path.stat().st_size))
+
+
+def _open_npz(path: Path) -> dict[str, Column]:
     with zipfile.ZipFile(path) as file:
-        arrays = {info.filename.removesuffix(".npy"): _member(path, file, info) for info in file.infolist()}
-    if len(arrays) == 1:
-        only = next(iter(arrays.values()))
-        return _fields(only) if only.dtype.names is not None else arrays
-    return arrays
+        members = {info.filename.removesuffix(".npy"): info for info in file.infolist()}
+        if len(members) == 1:
+            array, columns = _member(path, file, next(iter(members.values())))
+            if array.dtype.names is not None:
+                return _fields(array, columns)
+        chosen = _choose(list(members))
+        _check_unpacked([members[name] for name in chosen.values()])
+        found = {key: _member(path, file, members[name])[1] for key, name in chosen.items()}
+    for key, columns in found.items():
+        if "" not in columns:
+            raise DecodeError(f"{key} holds records, not numbers")
+    return _checked({key: columns[""] for key, columns in found.items()})
 
 
-def _member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One array of a .npz file: mapped where it is stored as it is, else read."""
+def _check_unpacked(members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise DecodeError if compressed members are too large once unpacked."""
+    size = sum(info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED)
+    if size > MOST_BYTES:
+        raise DecodeError(f"unpacked it has {size / 2**30:.1f} GiB; at most {MOST_BYTES / 2**30:g} GiB are unpacked")
+
+
+def _member(path: Path, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[_Array, dict[str, Column]]:
+    """Open one array of a .npz file: read later if it is stored as it is, else unpacked now."""
+    _check_unpacked([info])
     with file.open(info) as stream:
+        array = _Array(stream, info.filename)
+        if array.header_size + array.size != info.file_size:
+            raise DecodeError(f"{info.filename} is damaged: its header does not fit its size")
         if info.compress_type != zipfile.ZIP_STORED:
-            return npy.read_array(stream, allow_pickle=False)
-        version = npy.read_magic(stream)
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, in_columns, dtype = header(stream)
-        start = stream.tell()
-    if dtype.hasobject:
-        raise DecodeError(f"{info.filename} holds Python objects, which are never read")
-    offset = _data_offset(path, info) + start
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", offset, shape, order="F" if in_columns else "C")
+            check_count(max(array.shape, default=0))
+            return array, array.unpacked(stream)
+    return array, array.stored(path, _data_offset(path, info) + array.header_size, path.stat().st_size)
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin in the file: after its own header, whose lengths only it tells."""
+    """Return where a stored member's bytes begin: after its own header, whose lengths only it tells."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER)

@@ -77,5 +77,5 @@ class EventSpec:
         longest = float(cfg.DVS.LONGEST)
         if cfg.DVS.TIME_NORM == DATASET and not longest:
             records = self.read_index(cfg, "train") if train is None else train
-            longest = longest_recording(records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT)
+            longest = longest_recording(records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT)
         return EventSampling.from_config(cfg, longest)

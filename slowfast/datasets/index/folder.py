@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.datasets.decode.frames import FIRST
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
 from slowfast.datasets.index.paths import inner_folders, walk_files
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.errors import UserError
+from slowfast.runtime.logging import get_logger
 from slowfast.runtime.unfinished import write_whole
 from slowfast.utils.output import make_output_folder
 from slowfast.utils.quote import plain, quoted
@@ -70,6 +70,7 @@ def scan(folder: Path, kind: str = "") -> Collection:
     if not classes:
         raise UserError(f"{plain(folder)} contains no class folders. Put the files of a class in a folder of its name")
     kind = kind or _guess_kind(folder, classes)
+    _report_skipped(folder, classes, kind)
     media: list[Medium] = []
     templates: dict[str, str] = {}  # how frames are named -> the first folder where they are
     for label, name in enumerate(classes):
@@ -97,6 +98,14 @@ def _guess_kind(folder: Path, classes: Sequence[str]) -> str:
         found = " and ".join(sorted(kinds)) or "no videos and no images"
         raise UserError(f"{plain(folder)} contains {found}. Choose what to index with --kind {'|'.join(KINDS)}")
     return kinds.pop()
+
+
+def _report_skipped(folder: Path, classes: Sequence[str], kind: str) -> None:
+    """Warn of files in the class folders that may be samples with an unknown suffix."""
+    files = (f"{name}/{file}" for name in classes for file in walk_files(folder / name))
+    note = skipped_note(folder, files, VIDEO_SUFFIXES if kind == VIDEOS else IMAGE_SUFFIXES)
+    if note is not None:
+        get_logger().warning(note)
 
 
 def _files(folder: Path, class_name: str, kind: str) -> list[tuple[str, int]]:

@@ -13,9 +13,9 @@ import functools
 import os
 from pathlib import Path
 
-from slowfast.datasets.decode.image import IMAGE_SUFFIXES
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, skipped_note, unrecognized
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
-from slowfast.datasets.index.paths import MediaRoot, inner_folders, walk_files
+from slowfast.datasets.index.paths import MediaRoot, has_suffix, inner_folders, walk_files
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 from slowfast.runtime.logging import get_logger
@@ -108,14 +108,20 @@ def _warn_of_few(base: Path, folders: int, num_classes: int) -> None:
 
 def _read_folders(root: Path, split: str, labels: dict[str, int]) -> list[Record]:
     records: list[Record] = []
+    skipped: list[str] = []
     for folder in _class_folders(root / split):
         if folder not in labels:
             raise IndexFileError(f"{plain(root / split / folder)}: no such class folder in {plain(root / 'train')}")
-        names = [f"{split}/{folder}/{name}" for name in walk_files(root / split / folder, IMAGE_SUFFIXES)]
+        files = walk_files(root / split / folder)
+        names = [f"{split}/{folder}/{name}" for name in files if has_suffix(name, IMAGE_SUFFIXES)]
+        skipped += [f"{folder}/{name}" for name in unrecognized(files, IMAGE_SUFFIXES)]
         records += [Record(len(records) + at, root / name, name, labels[folder]) for at, name in enumerate(names)]
         if not names:
             raise IndexFileError(
                 f"{plain(root / split / folder)} contains no images (files ending in "
                 f"{' '.join(sorted(IMAGE_SUFFIXES))}). Remove the folder or fill it"
             )
+    note = skipped_note(root / split, skipped, IMAGE_SUFFIXES)
+    if note is not None:
+        get_logger().warning(note)
     return records

@@ -66,8 +66,17 @@ def inner_folders(folder: Path) -> list[str]:
     return [name for name in names if os.path.isdir(os.path.join(folder, name))]
 
 
-def walk_files(folder: Path, suffixes: Collection[str]) -> list[str]:
-    """Return the files with one of the suffixes in a folder and the folders in it, hidden ones not included.
+def has_suffix(name: str, suffixes: Collection[str]) -> bool:
+    """Check whether a file name ends in one of the suffixes, which are in lower case with the dot."""
+    return os.path.splitext(name)[1].lower() in suffixes
+
+
+def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[str]:
+    """Return the files in a folder and the folders in it, hidden ones not included.
+
+    Args:
+        folder: Where to look.
+        suffixes: Suffixes of the files to return; None for all files.
 
     Returns:
         Sorted paths relative to the folder, with forward slashes.
@@ -83,6 +92,6 @@ def walk_files(folder: Path, suffixes: Collection[str]) -> list[str]:
     for inner, _, files in os.walk(folder, onerror=refuse):
         place = os.path.relpath(inner, folder).replace(os.sep, "/")
         start = "" if place == "." else f"{place}/"
-        chosen = (file for file in files if os.path.splitext(file)[1].lower() in suffixes)
+        chosen = (file for file in files if suffixes is None or has_suffix(file, suffixes))
         names += [start + file for file in chosen if not file.startswith(".")]
     return sorted(names)

@@ -1,0 +1,122 @@
+"""Pictures of MPEG-1, MPEG-2 and MPEG-4 streams by their headers: B-pictures and pairs of fields."""
+
+from __future__ import annotations
+
+from av.video.stream import VideoStream
+
+from slowfast.datasets.decode.bits import Bits
+
+_PICTURE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb5", b"\0\0\1\xb6"
+NOT_CODED = 19  # bytes at most of a packet that says "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)
+
+
+class MpegPictures:
+    """Reader of picture headers.
+
+    Args:
+        codec: FFmpeg's name of the codec.
+        increment_bits: MPEG-4: size of vop_time_increment; None where it is unknown.
+    """
+
+    def __init__(self, codec: str, increment_bits: int | None = None) -> None:
+        self._codec, self._increment_bits = codec, increment_bits
+        # Packed bitstreams (DivX): a packet holds a second picture, which FFmpeg decodes when the next packet comes;
+        # the last one in such a row is empty. Whether the picture that waits is B.
+        self._waiting: bool | None = None
+
+    @classmethod
+    def of(cls, stream: VideoStream) -> MpegPictures | None:
+        """Return the reader for a stream; None for other codecs."""
+        context = stream.codec_context
+        if context.name == "mpeg4":
+            return cls(context.name, _increment_bits(context.extradata or b""))
+        return cls(context.name) if context.name in ("mpeg1video", "mpeg2video") else None
+
+    def is_b(self, data: bytes) -> bool | None:
+        """Whether a packet, the next one in decoding order, shows a B-picture: at once, before the picture it follows.
+
+        Returns:
+            None where it may show nothing, or what cannot be told.
+        """
+        if self._codec != "mpeg4":  # picture_coding_type: ISO/IEC 13818-2, 6.3.9
+            at = data.find(_PICTURE)
+            return data[at + 5] >> 3 & 7 == 3 if 0 <= at < len(data) - 5 else None
+        last = data.rfind(_VOP)
+        if not 0 <= last < len(data) - 4:
+            return None
+        before, first = self._waiting, data.find(_VOP)
+        self._waiting = None
+        if first != last or (before is not None and len(data) > 7):
+            self._waiting = data[last + 4] >> 6 == 2  # vop_coding_type: ISO/IEC 14496-2, 6.3.5
+        if before is not None:
+            return before
+        if len(data) <= NOT_CODED and not self._is_coded(data[last + 4 :]):
+            return None
+        return data[first + 4] >> 6 == 2
+
+    def _is_coded(self, header: bytes) -> bool:
+        """Whether a video object plane holds a picture (vop_coded)."""
+        if self._increment_bits is None:
+            return False
+        bits = Bits(header)
+        try:
+            bits.u(2)
+            while bits.flag():  # modulo_time_base
+                continue
+            bits.u(1 + self._increment_bits + 1)
+            return bits.flag()
+        except IndexError:
+            return False
+
+
+def _increment_bits(extradata: bytes) -> int | None:
+    """Size of vop_time_increment by the video object layer header (ISO/IEC 14496-2, 6.2.3); None without one."""
+    at = extradata.find(b"\0\0\1")
+    while at >= 0 and not 0x20 <= (extradata[at + 3] if at + 3 < len(extradata) else 0) <= 0x2F:
+        at = extradata.find(b"\0\0\1", at + 3)
+    if at < 0:
+        return None
+    bits = Bits(extradata[at + 4 : at + 64])
+    try:
+        bits.u(9)
+        bits.u(7 if bits.flag() else 0)  # is_object_layer_identifier
+        bits.u(16 if bits.u(4) == 15 else 0)  # aspect_ratio_info
+        if bits.flag():  # vol_control_parameters
+            bits.u(3)
+            bits.u(79 if bits.flag() else 0)
+        if bits.u(2):  # video_object_layer_shape other than rectangular
+            return None
+        bits.u(1)
+        return max((bits.u(16) - 1).bit_length(), 1)  # vop_time_increment_resolution
+    except IndexError:
+        return None
+
+
+class Mpeg2FieldPairs:
+    """Field pairing of MPEG-2: picture_structure of the picture coding extension (ISO/IEC 13818-2, 6.2.3.1)."""
+
+    def __init__(self) -> None:
+        self._open = 0  # structure of a first field that waits for its second
+
+    def is_second(self, packet: memoryview) -> bool:
+        """Whether a packet completes the frame of the packet before it."""
+        data = bytes(packet)
+        structure = _mpeg2_structure(data)
+        before, self._open = self._open, 0
+        if structure == 3:
+            return False
+        if before and before != structure:
+            return True
+        if data.count(_PICTURE) == 1:  # not both fields in one packet
+            self._open = structure
+        return False
+
+
+def _mpeg2_structure(data: bytes) -> int:
+    """1: top field, 2: bottom field, 3: frame."""
+    at = data.find(_EXTENSION)
+    while at >= 0 and at + 6 < len(data):
+        if data[at + 4] >> 4 == 8:
+            return data[at + 6] & 3 or 3
+        at = data.find(_EXTENSION, at + 4)
+    return 3

@@ -1,0 +1,93 @@
+"""Messages between processes whose large arrays travel in shared memory.
+
+A message is one file in memory, whose descriptor is sent over a socket in a single call. The receiver therefore never
+waits for the sender after a message has begun, whatever the sender is doing by then, and nothing depends on the size of
+/dev/shm.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import socket
+import struct
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+import torch
+
+_HEADER = struct.Struct("<qq")  # number of the message, number of parts
+_ALIGNMENT = 64  # bytes; arrays begin at multiples of it
+
+
+class _Pickler(pickle.Pickler):
+    """Pickler that leaves the data of CPU tensors and arrays to a list of buffers."""
+
+    def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], Any]) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=keep)
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is torch.Tensor and value.device.type == "cpu" and value.dtype != torch.bfloat16:
+            return torch.from_numpy, (value.detach().contiguous().numpy(),)
+        return NotImplemented
+
+
+def send_message(channel: socket.socket, number: int, value: Any) -> None:
+    """Send a picklable value.
+
+    Args:
+        channel: One end of a Unix socket pair.
+        number: Any integer that tells the receiver which message this is.
+        value: The value; CPU tensors and NumPy arrays in it are copied once, into shared memory.
+    """
+    body, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
+    _Pickler(body, buffers.append).dump(value)
+    parts: list[memoryview] = [body.getbuffer(), *(buffer.raw() for buffer in buffers)]
+    with _shared_file() as file:
+        _write_parts(file.fileno(), parts)
+        socket.send_fds(channel, [_HEADER.pack(number, len(parts))], [file.fileno()])
+
+
+def receive_message(channel: socket.socket) -> tuple[int, Any]:
+    """Receive the number and the value of the next message.
+
+    Raises:
+        EOFError: If the other end is closed.
+    """
+    header, descriptors, _, _ = socket.recv_fds(channel, _HEADER.size, 1)
+    if len(header) < _HEADER.size or not descriptors:
+        raise EOFError("the other process has closed its end")
+    number, count = _HEADER.unpack(header)
+    with os.fdopen(descriptors[0], "r+b", buffering=0) as file:
+        memory = memoryview(mmap.mmap(file.fileno(), 0))
+    sizes = struct.unpack_from(f"<{count}q", memory)
+    starts = _starts(count, sizes)
+    parts = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    return number, pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _starts(count: int, sizes: Sequence[int]) -> list[int]:
+    """Return the byte at which each part begins, after the table of their sizes."""
+    starts, end = [], 8 * count
+    for size in sizes:
+        starts.append(-(-end // _ALIGNMENT) * _ALIGNMENT)
+        end = starts[-1] + size
+    return starts
+
+
+def _write_parts(descriptor: int, parts: Sequence[memoryview]) -> None:
+    sizes = [part.nbytes for part in parts]
+    table = struct.pack(f"<{len(parts)}q", *sizes)
+    for start, part in zip([0, *_starts(len(parts), sizes)], [memoryview(table), *parts], strict=True):
+        done = 0
+        while done < part.nbytes:
+            done += os.pwrite(descriptor, part[done:], start + done)
+
+
+def _shared_file() -> BinaryIO:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("slowfast"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
