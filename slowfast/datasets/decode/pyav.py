@@ -160,16 +160,15 @@ class PyAVReader:
         """The wanted frames, uint8 (U, H, W, 3) or empty when there are none, and which came out, bool (U,)."""
         self._error, self._unconverted, self._marked, self._lost = None, None, 0, 0
         collected = _Collected(wanted)
-        # A second time from one key packet further back: what is marked as one may need what is before it.
-        for keys_back in (0, 1):
+        for again in (False, True):
             left = collected.left()
             if not len(left):
                 break
             self._lost = 0
-            only = set(left.tolist()) if keys_back == 0 else None
-            if not self._fill(collected, left, plan_runs(self._table, left, keys_back), only):
+            only = None if again else set(left.tolist())
+            if not self._fill(collected, left, plan_runs(self._table, left, again), only):
                 self._size = self._first_size()
-                self._fill(collected, left, plan_runs(self._table, left, keys_back), only)
+                self._fill(collected, left, plan_runs(self._table, left, again), only)
         self._marked = len(collected.marked)
         return collected.frames, collected.got
 
@@ -239,15 +238,14 @@ class PyAVReader:
         self._table, self._times = table, times
         return True
 
-    def _places_of_output(self, first: int, last: int) -> list[int]:
+    def _places_of_output(self, first: int, last: int) -> Iterator[int]:
         """Places of the packets whose frames come out when packets first..last are decoded, in the order of output."""
         self._context.skip_frame = "DEFAULT"
-        output: list[int] = []
         try:
             for place, packet in self._source.packets(first, last):
                 packet.pts = place
-                output += [frame.pts for frame in self._frames(packet) if frame.pts is not None]
-            return output + [frame.pts for frame in self._frames(None) if frame.pts is not None]
+                yield from (frame.pts for frame in self._frames(packet) if frame.pts is not None)
+            yield from (frame.pts for frame in self._frames(None) if frame.pts is not None)
         finally:
             self._context.flush_buffers()
 
