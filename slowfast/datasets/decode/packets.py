@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.display_order import (
+    UNTIMED,
     PacketList,
     order_by_groups,
     order_by_output,
@@ -219,7 +220,10 @@ class PacketSource:
 
     def _times(self, table: PacketTable, by_times: bool) -> np.ndarray | None:
         """When each frame is shown, int64 (n,); from decoding times where the container stores no others."""
-        for stored in (self._listed.pts, self._listed.dts):
+        stores = [self._listed.pts, self._listed.dts]
+        if self._container.format.name in UNTIMED:
+            by_times, stores = False, stores[::-1]
+        for stored in stores:
             known = [stored[place] for place in table.packet_of]
             if any(time is None for time in known):
                 continue
@@ -282,15 +286,15 @@ class PacketSource:
         if self._held is not None:
             yield from enumerate(self._held[first : last + 1], start=first)
             return
-        place = -1
+        following = first
         for packets in (self._seek(first), enumerate(self._read_again())):
             for place, packet in packets:
-                if place > last:
-                    return
-                if place >= first:
+                if place >= following:
                     yield place, packet
-            if place >= first:
-                return  # else the seek was in vain: files joined end to end may end early after one
+                    following = place + 1
+                if place >= last:
+                    return
+            # Files joined end to end may end early after a seek.
 
     def _seek(self, first: int) -> Iterator[tuple[int, Packet]]:
         """Packets from `first` or earlier on. Where a seek lands is checked: it may be late, or nowhere known."""

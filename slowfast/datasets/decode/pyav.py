@@ -302,7 +302,7 @@ class PyAVReader:
         # The last frame is shown for its own duration; where that is unknown, for as long as any other may have been.
         usual = max(1 / self.fps, float(np.diff(times).max(initial=0)) * unit)
         there = float(times[-1]) * unit + max(self._source.last_duration(self._table) * unit, usual)
-        said = _said_duration(stream)
+        said = _said_duration(stream, int(times[0]))
         if said is None or said - there <= max(1.0, _CUT_OFF * said):
             return None
         return f"the file ends after {there:.1f} of its {said:.1f} seconds"
@@ -400,13 +400,14 @@ def _frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
     return believable_rate(float(header) if header else None, measured)
 
 
-def _said_duration(stream: VideoStream) -> float | None:
-    """When the last frame ends by the header (s), counted from 0 as Matroska's tag is; None where it does not say."""
+def _said_duration(stream: VideoStream, start: int) -> float | None:
+    """When the last frame ends by the header (s), for a first frame at `start`; None where the header does not say."""
     if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
-    if stream.duration and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    return _tagged_duration(stream)
+    tagged = _tagged_duration(stream)  # counted from 0
+    if tagged is None and stream.duration and stream.time_base is not None:
+        return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
+    return tagged
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:
