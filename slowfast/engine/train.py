@@ -246,9 +246,12 @@ class Trainer:
         )
         if best:
             at.best_top1, at.best_epoch = figures["top1"], at.epoch + 1
-            if self.world.is_main:
-                self.watch.check()
-                checkpoint.save_checkpoint(self.state.best_path(self.output), self.state.weights())
+            self.world.agreed(self._write_best)
+
+    def _write_best(self) -> None:
+        if self.world.is_main:
+            self.watch.check()
+            checkpoint.save_checkpoint(self.state.best_path(self.output), self.state.weights())
 
     def _statistics_batches(self) -> Iterator[torch.Tensor]:
         """Normalized batches of the epoch that ends, for precise batch-norm statistics."""
