@@ -34,12 +34,10 @@ def nearest_name(word: str, candidates: Iterable[str]) -> str:
     """
     most = min(MAX_EDITS, len(word) // 3)
     wanted = word.lower()
-    close = [
-        (edit_distance(wanted, name.lower()), name)
-        for name in candidates
-        if name and abs(len(name) - len(word)) <= most
-    ]
-    distance, name = min(close, default=(most + 1, ""))
+    alike = (name for name in candidates if name and abs(len(name) - len(word)) <= most)
+    # Of equally close names, the one of the same length: a wrong letter is likelier than a missing one.
+    close = [(edit_distance(wanted, name.lower()), abs(len(name) - len(word)), name) for name in alike]
+    distance, _, name = min(close, default=(most + 1, 0, ""))
     return name if distance <= most else ""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -210,6 +213,106 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=part) as caught:
             get_cfg().merge_from_file(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "zeros.yaml").symlink_to("/dev/zero")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "socket.yaml"))
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(2**40)
+    for name, reason in (
+        ("pipe", "named pipe"),
+        ("folder", "directory"),
+        ("zeros", "device"),
+        ("loop", "cannot be read"),
+        ("socket", "socket"),
+        ("large", "larger than 1 MiB"),
+        ("x" * 300, "cannot be read .file name too long"),
+        ("a\0b", "not a possible file name"),
+    ):
+        for path, text in (
+            (tmp_path / f"{name}.yaml", ""),
+            (tmp_path / "base.yaml", f"_BASE_: {json.dumps(name)}.yaml"),
+        ):
+            if text:
+                path.write_text(text.replace(".yaml", "").replace(json.dumps(name), json.dumps(f"{name}.yaml")))
+            with pytest.raises(ConfigError, match=reason) as caught:
+                get_cfg().merge_from_file(path)
+            assert str(caught.value).isprintable()
+            assert ("base.yaml:1: _BASE_: " in str(caught.value)) == bool(text)
+
+
+def test_texts_of_other_systems(tmp_path: Path) -> None:
+    text = "TRAIN:\n  BATCH_SIZE: 3\n"
+    for data in (
+        b"\xef\xbb\xbf" + text.encode(),
+        text.replace("\n", "\r\n").encode(),
+        text.replace("\n", "\r").encode(),
+    ):
+        (tmp_path / "a.yaml").write_bytes(data)
+        cfg = get_cfg()
+        cfg.merge_from_file(tmp_path / "a.yaml")
+        assert cfg.TRAIN.BATCH_SIZE == 3
+    (tmp_path / "a.yaml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(ConfigError, match="is UTF-16 text, not UTF-8"):
+        get_cfg().merge_from_file(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("DATA: {MEAN: " + "[" * 500 + "]" * 500 + "}", "levels of nesting"),
+        ("DATA: " + "{A: " * 500 + "}" * 500, "levels of nesting"),
+        ("A: " + "- " * 500 + "1", "not valid YAML"),
+        ("A: " + "[" * 100_000, "levels of nesting"),
+        ("a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nTRAIN: *c\n", "unknown key a"),
+        ("DATA: {MEAN: [" + "*a," * 200 + "]}", "undefined alias"),
+        ("DATA: &a {MEAN: *a}", "a nested value"),
+        ("A: &a [1]\nDATA: {MEAN: [" + "*a," * 200 + "]}", "more than 100 aliases"),
+        ("DATA: {MEAN: [" + "1," * 30_000 + "]}", "more than 20000 values"),
+        ("TRAIN: {<<: {ENABLE: True}}", "unknown key TRAIN.<<"),
+        ("1: 2", "unknown key 1"),
+        ("~: 2", "unknown key ~"),
+        ("2024-01-01: 2", "unknown key 2024-01-01"),
+        ('"\\0": 2', r"unknown key '\x00'"),
+        ('OUTPUT_DIR: "a\\0b"', "text without NUL characters"),
+        ('OUTPUT_DIR: "\\uD800"', "UTF-8"),
+        ('OUTPUT_DIR: "\\UFFFFFFFF"', "not valid YAML"),
+        ("%YAML " + "9" * 5000 + ".1\n---\nA: 1", "not valid YAML"),
+        ("SOLVER: {MAX_EPOCH: 010}", "without leading zeros"),
+        ("SOLVER: {MAX_EPOCH: 1:30}", "a whole number"),
+        ("SOLVER: {MAX_EPOCH: yes}", "a whole number"),
+        ("SOLVER: {MAX_EPOCH: " + "9" * 5000 + "}", "below 2\\*\\*63"),
+        ("SOLVER: {BASE_LR: .inf}", "a number"),
+        ("SOLVER: {BASE_LR: 1e400}", "a finite number"),
+        ("TRAIN: {ENABLE: 1}\nTRAIN.ENABLE: False", "TRAIN.ENABLE is set twice"),
+        ("A: 1\n---\nB: 1", "not valid YAML"),
+    ],
+)
+def test_texts_that_are_no_config(tmp_path: Path, text: str, part: str) -> None:
+    message = error_of(tmp_path, text)
+    assert part.replace("\\", "") in message and message.isprintable() and len(message) < 600, message
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_config_or_one_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "a.yaml"
+    path.write_bytes(data)
+    try:
+        get_cfg().merge_from_file(path)
+    except ConfigError as error:
+        assert str(error).isprintable()
+
+
+def test_a_long_chain_of_bases_is_refused(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.yaml").write_text(f"_BASE_: {number + 1}.yaml\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"20\.yaml:1: _BASE_: more than 20 files"):
+        get_cfg().merge_from_file(tmp_path / "0.yaml")
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_what_is_loaded_is_frozen_and_reads_back(tmp_path: Path) -> None:
         ("TEST.CHECKPOINT_FILE_PATH no/weights.pth", ("TEST.CHECKPOINT_FILE_PATH", "does not exist")),
         ("MORPH.SEGMENT_DIM [14,28,28,50]", ("MORPH.SEGMENT_DIM",)),
         ("SOLVER.NO_WD_PARAMS [head.wieght]", ("NO_WD_PARAMS", "head.wieght", "Did you mean head.weight?")),
+        (
+            "SOLVER.OPTIMIZING_METHOD sgd SOLVER.DAMPENING 0.1",
+            ("SOLVER.NESTEROV does not support dampening", "Set SOLVER.NESTEROV False"),
+        ),
         ("MODEL.FREEZE_BACKBONE True BN.USE_PRECISE_STATS True", ("FREEZE_BACKBONE", "BN.USE_PRECISE_STATS")),
     ],
 )
@@ -110,6 +114,8 @@ def test_impossible_configs(tmp_path: Path, overrides: str, parts: tuple[str, ..
         "MODEL.ACT_CHECKPOINT 2 TRAIN.MIXED_PRECISION True TRAIN.AMP_DTYPE float16 NUM_GPUS 0",
         "SOLVER.LR_POLICY steps_with_relative_lrs SOLVER.STEPS [0,30,50] SOLVER.LRS [1,0.1,0.01]",
         "MODEL.MODEL_NAME MorphMLP_32 DATA.NUM_FRAMES 32",
+        "SOLVER.OPTIMIZING_METHOD sgd SOLVER.MOMENTUM 0",
+        "SOLVER.OPTIMIZING_METHOD sgd SOLVER.NESTEROV False SOLVER.DAMPENING 0.1",
     ],
 )
 def test_possible_configs(tmp_path: Path, overrides: str) -> None:

@@ -98,13 +98,13 @@ def test_lists(root: Path) -> None:
 def test_mistakes(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(IndexFileError, match="neither train_list.txt nor a folder train of class folders"):
         read(tmp_path / "val")
-    with pytest.raises(IndexFileError, match="has 3 class folders, MODEL.NUM_CLASSES is 2; set it to 3"):
+    with pytest.raises(IndexFileError, match="has 3 class folders, but MODEL.NUM_CLASSES is 2. Set it to 3"):
         read(root, classes=2)
     with caplog.at_level(logging.WARNING, logger="slowfast"):
         assert len(read(root, classes=1000)) == 6
     assert "3 class folders for MODEL.NUM_CLASSES 1000" in caplog.text
     (root / "val" / "n99").mkdir()
-    with pytest.raises(IndexFileError, match="n99: there is no such class"):
+    with pytest.raises(IndexFileError, match="n99: no such class"):
         read(root, "val")
     (root / "train" / "n05").mkdir()
     with pytest.raises(IndexFileError, match="n05 holds no images"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slowfast.datasets.decode.reader import DecodeError, check_file
-from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.index.kinetics import format_line, parse_line, read_class_names, read_kinetics_index
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
@@ -54,9 +58,9 @@ def test_no_prefix_is_the_working_directory(tmp_path: Path, media: Path, monkeyp
     [
         ("one.mp4", "no label"),
         (" 3", "no label"),
-        ("one.mp4 three", "'three' is not a number"),
-        ("one.mp4 -1", "'-1' is not a number"),
-        ("one.mp4 1.5", "'1.5' is not a number"),
+        ("one.mp4 three", "label three is not a whole number"),
+        ("one.mp4 -1", "label -1 is not a whole number"),
+        ("one.mp4 1.5", "label 1.5 is not a whole number"),
         ("one.mp4 10", "label 10 is out of range"),
         ("one.mp4,3", "no label"),
         ("../secret.mp4 3", "leaves DATA.PATH_PREFIX"),
@@ -70,8 +74,85 @@ def test_a_broken_line_is_shown(line: str, problem: str, tmp_path: Path, media: 
         read(tmp_path, f"one.mp4 1\n\n{line}\none.mp4 2\n", str(media))
     message = str(caught.value)
     assert f"{tmp_path / 'train.csv'} line 3: " in message and repr(line.strip()) in message
-    assert problem in message and "expected path label" in message and "0 to 9" in message
+    assert problem in message and "Expected path label" in message and "0 to 9" in message
     assert "\n" not in message
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=1, max_size=20)
+
+
+@given(st.lists(st.tuples(NAMES.map(str.strip).filter(bool), st.integers(0, 9)), min_size=1), st.sampled_from(",;\t| "))
+def test_lines_that_python_writes_as_csv_are_read_back(rows: list[tuple[str, int]], separator: str) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows(rows)
+    lines = text.getvalue().split("\n")[:-1]
+    assert [parse_line(line.strip(), separator, 10) for line in lines] == rows
+
+
+@given(NAMES.map(str.strip).filter(bool), st.sampled_from((" ", ",", "\t", ", ", "::")), st.integers(0, 99))
+def test_lines_written_here_are_read_back(name: str, separator: str, label: int) -> None:
+    assert parse_line(format_line(name, separator, label).strip(), separator) == (name, label)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('"one.mp4,3', "unbalanced quotation marks"),
+        ('"one.mp4" x,3', "unbalanced quotation marks"),
+        ('"one.mp4"', "1 fields"),
+        ('"one.mp4",3,4', "3 fields"),
+        ('"",3', "no path"),
+        ('"one.mp4",three', "label three is not"),
+        ('"../one.mp4",3', "leaves DATA.PATH_PREFIX"),
+    ],
+)
+def test_broken_quotes_are_shown(line: str, problem: str, tmp_path: Path, media: Path) -> None:
+    with pytest.raises(IndexFileError) as caught:
+        read(tmp_path, f"one.mp4,1\n{line}\n", str(media), ",")
+    assert "train.csv line 2: " in str(caught.value) and problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (b"one.mp4 1\n\0\0\0 2\n", "line 2: contains a NUL character"),
+        (b"one.mp4 1\n" + b"x" * 10_000 + b" 2\n", "line 2: longer than 8192 characters"),
+        (b"one.mp4 " + b"9" * 5000 + b"\n", "is out of range"),
+        ("one.mp4 \u0663\n".encode(), "is not a whole number"),
+        ("one.mp4 3\n".encode("utf-16"), "is UTF-16 text"),
+        (b"one.mp4\xff 3\n", "line 1: not UTF-8"),
+        (b"path,label\none.mp4,1\n", "no label"),
+        (b"one.mp4,1\n", "Set DATA.PATH_LABEL_SEPARATOR to ','"),
+        (b"\n# only a comment\n", "label comment is not a whole number"),
+    ],
+)
+def test_texts_that_are_no_index(text: bytes, part: str, tmp_path: Path, media: Path) -> None:
+    with pytest.raises(IndexFileError) as caught:
+        read(tmp_path, text, str(media))
+    message = str(caught.value)
+    assert part in message and message.isprintable() and len(message) < 600
+
+
+def test_line_breaks_of_all_systems(tmp_path: Path, media: Path) -> None:
+    for breaks in ("\n", "\r\n", "\r"):
+        records = read(tmp_path, f"one.mp4 1{breaks}a/two words.mp4 2{breaks}", str(media))
+        assert [(record.name, record.label) for record in records] == [("one.mp4", 1), ("a/two words.mp4", 2)]
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, media: Path) -> None:
+    os.mkfifo(tmp_path / "train.csv")
+    (tmp_path / "val.csv").mkdir()
+    (tmp_path / "test.csv").symlink_to("/dev/zero")
+    for split, kind in (("train", "is a named pipe"), ("val", "is a directory"), ("test", "is a device")):
+        with pytest.raises(IndexFileError, match=rf"{split}\.csv {kind}"):
+            read_kinetics_index(tmp_path, split, str(media), " ", 10)
+
+
+def test_a_file_beyond_any_size_is_not_read(tmp_path: Path, media: Path) -> None:
+    with (tmp_path / "train.csv").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(IndexFileError, match="is larger than 1024 MiB"):
+        read_kinetics_index(tmp_path, "train", str(media), " ", 10)
 
 
 def test_links_inside_the_prefix_may_lead_anywhere(tmp_path: Path, media: Path) -> None:
@@ -83,9 +164,9 @@ def test_links_inside_the_prefix_may_lead_anywhere(tmp_path: Path, media: Path) 
 
 
 def test_missing_files_folders_and_empty_ones(tmp_path: Path, media: Path) -> None:
-    with pytest.raises(IndexFileError, match=r"val\.csv does not exist; set DATA\.PATH_TO_DATA_DIR"):
+    with pytest.raises(IndexFileError, match=r"val\.csv does not exist. Set DATA\.PATH_TO_DATA_DIR"):
         read_kinetics_index(tmp_path, "val", str(media), " ", 10)
-    with pytest.raises(IndexFileError, match="is empty; expected lines of the form path label"):
+    with pytest.raises(IndexFileError, match="is empty. Expected lines of the form path label"):
         read(tmp_path, "\n \n", str(media))
     with pytest.raises(IndexFileError, match=r"DATA\.PATH_PREFIX .*nowhere is not a folder"):
         read(tmp_path, "one.mp4 1\n", str(media / "nowhere"))
@@ -95,12 +176,11 @@ def test_missing_files_folders_and_empty_ones(tmp_path: Path, media: Path) -> No
 
 def test_missing_media_fail_later_unless_all_are_missing(tmp_path: Path, media: Path) -> None:
     assert len(read(tmp_path, "gone.mp4 1\none.mp4 2\n", str(media))) == 2
-    with pytest.raises(IndexFileError, match=r"none of the first 2 files exists.*gone\.mp4; check DATA\.PATH_PREFIX"):
+    with pytest.raises(IndexFileError, match=r"none of the first 2 files exists.*gone\.mp4. Check DATA\.PATH_PREFIX"):
         read(tmp_path, "gone.mp4 1\ngone2.mp4 2\n", str(media))
-    impossible = read(tmp_path, f"a\0b.mp4 1\n{'long' * 200}.mp4 1\none.mp4 2\n", str(media))
-    for record, reason in zip(impossible, ("null byte", "too long"), strict=False):
-        with pytest.raises(DecodeError, match=reason):
-            check_file(record.path)
+    impossible = read(tmp_path, f"{'long' * 200}.mp4 1\none.mp4 2\n", str(media))
+    with pytest.raises(DecodeError, match="too long"):
+        check_file(impossible[0].path)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +197,9 @@ def test_class_names(text: str, tmp_path: Path) -> None:
     [
         ("run\njump\n", "names 2 classes"),
         ("run\njump\nsit\nstand\n", "names 4 classes"),
-        ("run\t0\njump\t1\nsit\t1\n", "line 3: 'sit\\t1': label 1 has a name already, 'jump'"),
+        ("run\t0\njump\t1\nsit\t1\n", "line 3: 'sit\\t1': label 1 already has a name, 'jump'"),
         ("run\t0\njump\t1\nsit\t7\n", "needs labels 0 to 2"),
-        ("run\tzero\n", "expected name<tab>label"),
+        ("run\tzero\n", "Expected name<tab>label"),
         ("", "names 0 classes"),
     ],
 )

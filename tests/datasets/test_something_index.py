@@ -44,9 +44,9 @@ def test_lines_become_records(tmp_path: Path, media: Path) -> None:
     [
         ("7 40", "2 fields"),
         ("7", "1 fields"),
-        ("7 forty 2", "'forty' is not a number of frames"),
-        ("7 0 2", "'0' is not a number of frames"),
-        ("7 40 -1", "'-1' is not a number of a class"),
+        ("7 forty 2", "number of frames forty is not a whole number"),
+        ("7 0 2", "number of frames 0 is out of range"),
+        ("7 40 -1", "label -1 is not a whole number"),
         ("7 40 3", "label 3 is out of range"),
         ("../secret 40 1", "leaves DATA.PATH_PREFIX"),
         ("7,40,1", "1 fields"),
@@ -59,7 +59,7 @@ def test_a_broken_line_is_told_with_its_place_and_the_form(
         read(tmp_path, f"8 5 0\n{line}\n", media)
     message = str(caught.value)
     assert "\n" not in message
-    for part in (TEXT.format("train") + " line 2", repr(line), problem, "expected folder frames label", "0 to 2"):
+    for part in (TEXT.format("train") + " line 2", repr(line), problem, "Expected folder frames label", "0 to 2"):
         assert part in message
 
 
@@ -126,9 +126,9 @@ def test_official_lists(official: Path) -> None:
         ("train", {}, "expected a list"),
         ("train", [], "expected a list"),
         ("labels", [], "expected one object"),
-        ("labels", {"Holding something": "x"}, "expected one object"),
+        ("labels", {"Holding something": "x"}, "label x is not a whole number"),
         ("labels", {"Holding something": "3"}, "label 3 is out of range: MODEL.NUM_CLASSES is 3"),
-        ("labels", {"Holding something": "1", "Moving something up": "1"}, "label 1 stands for more than one"),
+        ("labels", {"Holding something": "1", "Moving something up": "1"}, "label 1 belongs to more than one"),
     ],
 )
 def test_mistakes_in_official_lists(official: Path, name: str, content: Any, problem: str) -> None:
@@ -138,8 +138,9 @@ def test_mistakes_in_official_lists(official: Path, name: str, content: Any, pro
     assert f"{name}.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_broken_json(official: Path) -> None:
-    (official / "train.json").write_text('[{"id": "1",')
+@pytest.mark.parametrize("text", ['[{"id": "1",', "[" * 100_000, '{"a":' * 100_000, "[" + "9" * 5000 + "]"])
+def test_broken_json(official: Path, text: str) -> None:
+    (official / "train.json").write_text("\n".join(text[at : at + 4000] for at in range(0, len(text), 4000)))
     with pytest.raises(IndexFileError, match=r"train\.json: not valid JSON") as caught:
         read_something_index(official, OFFICIAL, "train", str(official / "official"), 3)
     assert "\n" not in str(caught.value)
@@ -191,10 +192,10 @@ def test_frames_are_counted_by_their_names(official_v1: Path) -> None:
     ("name", "text", "problem"),
     [
         ("train", "21;Juggling something", "line 1: .*'Juggling something' is not in the table of labels"),
-        ("train", "21;Holding something\n22", "line 2: '22': no number or no text; expected id;label text"),
+        ("train", "21;Holding something\n22", "line 2: '22': no number or no text. Expected id;label text"),
         ("train", "../21;Holding something", "line 1: .*leaves DATA.PATH_PREFIX"),
-        ("train", "\n", "is empty; expected lines of the form id;label text"),
-        ("labels", "Holding something\nHolding something", "'Holding something' stands twice"),
+        ("train", "\n", "is empty. Expected lines of the form id;label text"),
+        ("labels", "Holding something\nHolding something", "'Holding something' is listed twice"),
         ("labels", "\n", "no class names"),
         ("labels", "a\nb\nc\nd", "'d': label 3 is out of range: MODEL.NUM_CLASSES is 3"),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from slowfast.engine.class_weights import class_weights, read_class_weights
 from slowfast.engine.losses import LOSSES, get_loss
-from slowfast.errors import ConfigError, IndexFileError
+from slowfast.errors import ConfigError
 
 
 def test_balanced_weights_make_every_class_weigh_the_same() -> None:
@@ -28,16 +28,16 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     path.write_text("1\n0.5\n\n2e0\n")
     assert class_weights(str(path), [], 3).tolist() == [1, 0.5, 2]  # type: ignore[union-attr]
     for text, problem in (
-        ("1\n2\n", "holds 2 weights, MODEL.NUM_CLASSES is 3"),
+        ("1\n2\n", "has 2 weights, but MODEL.NUM_CLASSES is 3"),
         ("1\nx\n1\n", "line 2: 'x' is not a number"),
-        ("1\n-1\n1\n", "line 2: '-1' is not a number from 0 on"),
+        ("1\n-1\n1\n", "line 2: '-1' is not a number from 0 to"),
         ("1\n1\ninf\n", "line 3"),
-        ("0\n0\n0\n", "nothing but zeros"),
+        ("0\n0\n0\n", "has only zeros"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=problem):
             read_class_weights(path, 3)
-    with pytest.raises(IndexFileError, match="does not exist"):
+    with pytest.raises(ConfigError, match="MODEL.CLASS_WEIGHTS: .* does not exist"):
         read_class_weights(tmp_path / "missing.txt", 3)
 
 

@@ -47,10 +47,10 @@ def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, 
             name, label = parse_line(line, separator, num_classes)
             records.append(Record(len(records), root.locate(name), name, label))
         except ValueError as error:
+            form = f"path{separator}label with a label from 0 to {num_classes - 1}"
             raise IndexFileError(
-                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected path{separator}label, label from 0 "
-                f"to {num_classes - 1} (DATA.PATH_LABEL_SEPARATOR {separator!r}, MODEL.NUM_CLASSES {num_classes})"
-                f"{_other_separator(line, separator, num_classes)}"
+                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {form} (DATA.PATH_LABEL_SEPARATOR "
+                f"{separator!r}, MODEL.NUM_CLASSES {num_classes}){_other_separator(line, separator, num_classes)}"
             ) from None
     check_media_exist(records, file)
     return records
