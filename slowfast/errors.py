@@ -45,3 +45,9 @@ class DiskError(UserError, OSError):
 
 class DataError(UserError):
     """More media failed than DATA.MAX_FAILED allows, or none could be read at all."""
+
+
+def system_reason(error: BaseException) -> str:
+    """Return the short text of an error of the operating system or FFmpeg in lower case, else the error's own text."""
+    reason = getattr(error, "strerror", None)
+    return str(reason).lower() if reason else str(error) or type(error).__name__

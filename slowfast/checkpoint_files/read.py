@@ -9,7 +9,8 @@ from typing import Any
 from slowfast.checkpoint_files.archive import ZIP_SIGNATURE, read_archive
 from slowfast.checkpoint_files.stream import read_legacy, read_pickle
 from slowfast.checkpoint_files.unpickler import RefusedPickle
-from slowfast.errors import CheckpointError, DamagedFileError
+from slowfast.errors import CheckpointError, DamagedFileError, system_reason
+from slowfast.utils.regular_file import why_not_regular
 
 HOW_TO_CONVERT = 'Save the weights alone where the file was made: torch.save(model.state_dict(), "weights.pth")'
 
@@ -44,14 +45,13 @@ def read_paddle_file(path: Path) -> Any:
 
 
 def _first_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        state = "is not a file" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {state}; it should hold weights")
+    if wrong := why_not_regular(path):
+        raise CheckpointError(f"{path} {wrong}; it should hold weights")
     try:
         with path.open("rb") as file:
             return file.read(len(ZIP_SIGNATURE))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise CheckpointError(f"{path} cannot be read: {system_reason(error)}") from error
 
 
 def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "") -> Any:
@@ -68,7 +68,7 @@ def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "
     except MemoryError as error:
         raise CheckpointError(f"{path} cannot be read as {kind}: it does not fit into memory") from error
     except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise DamagedFileError(f"{path} cannot be read: {system_reason(error)}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = _short(error) or type(error).__name__
         raise DamagedFileError(

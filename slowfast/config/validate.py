@@ -17,6 +17,7 @@ from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.utils.quote import plain, quoted
+from slowfast.utils.regular_file import why_not_regular
 
 
 def validate(cfg: ConfigNode, world_size: int = 1) -> None:
@@ -63,9 +64,9 @@ def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
     path = cfg.MORPH.PRETRAIN_PATH
     if not cfg.TRAIN.ENABLE or resuming or cfg.TRAIN.CHECKPOINT_FILE_PATH or not path:
         return
-    if not os.path.isfile(path):
+    if wrong := why_not_regular(path):
         raise ConfigError(
-            f"MORPH.PRETRAIN_PATH: {plain(path)} {_what_is_wrong_with(path)}. Put the weights there, "
+            f"MORPH.PRETRAIN_PATH: {plain(path)} {wrong}. Put the weights there, "
             'or start from random weights with MORPH.PRETRAIN_PATH ""'
         )
 
@@ -189,15 +190,12 @@ def _check_weights_exist(cfg: ConfigNode) -> None:
     made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
     for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
         path = Path(part.CHECKPOINT_FILE_PATH)
-        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or os.path.isfile(path):
+        wrong = why_not_regular(path)
+        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or not wrong:
             continue
         if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
             continue
-        raise ConfigError(f"{key}: {plain(path)} {_what_is_wrong_with(path)}.{did_you_mean(nearest_file(path))}")
-
-
-def _what_is_wrong_with(path: str | Path) -> str:
-    return "is not a regular file" if os.path.exists(path) else "does not exist"
+        raise ConfigError(f"{key}: {plain(path)} {wrong}.{did_you_mean(nearest_file(path))}")
 
 
 def _check_output_dir(folder: Path) -> None:

@@ -11,6 +11,7 @@ import cv2
 
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Failure
+from slowfast.errors import system_reason
 from slowfast.runtime.logging import get_logger
 
 # Files of a training set that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
@@ -31,7 +32,7 @@ def failure_reason(error: BaseException) -> str:
     if isinstance(error, DecodeError):
         text = str(error)
     elif isinstance(error, (OSError, av.FFmpegError)) and str(error):
-        text = str(error.strerror).lower() if error.strerror else str(error)
+        text = system_reason(error)
     elif isinstance(error, cv2.error):
         text = f"OpenCV: {error.err or error}"
     else:

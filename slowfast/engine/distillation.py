@@ -5,7 +5,6 @@ N clips of this process, K classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from slowfast.models.published import read_weights
 from slowfast.models.weights import load_weights
 from slowfast.runtime.logging import get_logger
 from slowfast.utils.quote import plain
+from slowfast.utils.regular_file import why_not_regular
 
 
 def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
@@ -161,8 +161,7 @@ def _check_file(key: str, name: str, what: str) -> None:
         raise ConfigError(
             f"DISTILL.{key} is empty, but DISTILL.ENABLE is True. Set it to {what}, or set DISTILL.ENABLE False"
         )
-    if not os.path.isfile(name):
-        wrong = "is not a regular file" if os.path.exists(name) else "does not exist"
+    if wrong := why_not_regular(name):
         raise ConfigError(f"DISTILL.{key}: {plain(name)} {wrong}.{did_you_mean(nearest_file(Path(name)))}")
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import yaml
 
 from slowfast.config.node import ConfigNode
-from slowfast.errors import ConfigError
+from slowfast.errors import ConfigError, DiskError, system_reason
 from slowfast.runtime.distributed import World
 from slowfast.runtime.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.runtime.heartbeat import phase
 from slowfast.runtime.logging import get_logger, open_log
 from slowfast.runtime.unfinished import write_whole
+from slowfast.utils.text_file import MIB, UnreadableTextError, read_text_file
 
 CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
 
@@ -57,20 +58,20 @@ class RunFolder:
             return
         name = TEST_CONFIG if not self.cfg.TRAIN.ENABLE and self._has_config_of_training() else CONFIG
         try:
-            write_whole(self.path / name, self.cfg.dump())
+            write_whole(self.path / name, self.cfg.dump(), "OUTPUT_DIR")
             open_log(self.path)
+        except DiskError:
+            raise
         except OSError as error:
-            raise ConfigError(
-                f"OUTPUT_DIR {self.path} cannot be written to: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise ConfigError(f"OUTPUT_DIR {self.path} cannot be written to: {system_reason(error)}") from error
 
     def _has_config_of_training(self) -> bool:
-        path = self.path / CONFIG
-        if not path.exists():
-            return False
         try:
-            return bool(yaml.safe_load(path.read_text(encoding="utf-8"))["TRAIN"]["ENABLE"])
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            text = read_text_file(self.path / CONFIG, MIB)
+            return bool(yaml.safe_load(text)["TRAIN"]["ENABLE"])
+        except UnreadableTextError as error:
+            return not error.missing
+        except (ValueError, TypeError, KeyError, yaml.YAMLError):
             return True  # not ours to replace
 
     def wait_for_tests(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from slowfast.errors import DataError
+from slowfast.errors import DataError, system_reason
 from slowfast.event_driven.activity import FrameFigures
 from slowfast.report.results import row_writer
 
@@ -39,7 +39,7 @@ class FrameLog:
             file.flush()
         except OSError as error:
             raise DataError(
-                f"{self.path} cannot be written ({error.strerror}); EVENT.FRAME_LOG False does without"
+                f"{self.path} cannot be written ({system_reason(error)}); EVENT.FRAME_LOG False does without"
             ) from None
 
     def _begin(self) -> TextIO:

@@ -14,6 +14,7 @@ from slowfast.datasets.build import TEST, DatasetSpec, dataset_spec
 from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
 from slowfast.datasets.types import Failure, Record
+from slowfast.errors import system_reason
 from slowfast.models.inputs import IMAGES
 from slowfast.prepare.convert_events import READERS as RAW_READERS
 from slowfast.runtime.logging import get_logger
@@ -124,7 +125,7 @@ def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
     before, unknown = found.count, list[str]()
 
     def closed(error: OSError) -> None:
-        found.refuse(Path(error.filename), f"the folder cannot be looked into ({(error.strerror or '').lower()})")
+        found.refuse(Path(error.filename), f"the folder cannot be looked into ({system_reason(error)})")
 
     for inner, folders, names in os.walk(folder, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

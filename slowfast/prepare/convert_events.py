@@ -16,7 +16,7 @@ from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import MAX_STRAY, undo_overflow
 from slowfast.datasets.types import Failure
-from slowfast.errors import UserError
+from slowfast.errors import UserError, system_reason
 from slowfast.prepare.aedat import read_aedat
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
@@ -133,7 +133,7 @@ def _read(source: Path) -> list[EventStream]:
     try:
         streams = READERS[source.suffix.lower()](source)
     except OSError as error:
-        raise DecodeError(f"it cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise DecodeError(f"it cannot be read: {system_reason(error)}") from error
     return [_checked(stream) for stream in streams]
 
 

@@ -12,6 +12,7 @@ from slowfast.errors import UserError
 from slowfast.prepare.aedat import read_gesture_labels
 from slowfast.prepare.collection import Job
 from slowfast.streaming.windows import windows_by_count, windows_by_time
+from slowfast.utils.text_file import MIB, UnreadableTextError, read_text_file
 
 LABELS = "_labels.csv"  # beside a recording of DVS Gesture, in the place of its suffix
 SPLIT_LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
@@ -62,6 +63,12 @@ def _split_of(source: Path) -> str:
     """train or test, as the lists beside a recording of DVS Gesture say; DecodeError where none names it."""
     for split, name in SPLIT_LISTS.items():
         file = source.with_name(name)
-        if file.exists() and source.name in file.read_text(encoding="utf-8").split():
+        try:
+            names = read_text_file(file, MIB).split()
+        except UnreadableTextError as error:
+            if error.missing:
+                continue
+            raise DecodeError(f"{name} beside it {error}") from None
+        if source.name in names:
             return split
     raise DecodeError(f"none of {', '.join(SPLIT_LISTS.values())} beside it names it")

@@ -15,6 +15,7 @@ from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, make_convertible
+from slowfast.errors import system_reason
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
 from slowfast.runtime.unfinished import written_whole
@@ -45,7 +46,7 @@ def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Enco
             _verify(part, count)
             size = part.stat().st_size
     except av.FFmpegError as error:
-        raise DecodeError(f"cannot be re-encoded ({error.strerror})") from error
+        raise DecodeError(f"cannot be re-encoded ({system_reason(error)})") from error
     return Encoded(count, size, damage)
 
 

@@ -36,7 +36,7 @@ class Manifest:
     def _read(self) -> list[Entry]:
         """Entries in the order written. A line cut short by a kill is a video not done."""
         entries = []
-        text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
+        text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
             try:
                 entries.append(Entry(**json.loads(line)))

@@ -9,22 +9,36 @@ from typing import Any
 
 import simplejson
 
+from slowfast.runtime.logging import get_logger
 from slowfast.runtime.unfinished import disk_error, write_whole
 
 Row = dict[str, Any]
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a log; a last line torn by a killed process is left out."""
+    """Return the rows of a log; a last line torn by a killed process and damaged lines, which are reported, are not."""
     if not path.is_file():
         return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    rows, damaged = [], []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        row = _parsed(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            damaged.append(number)
+    if damaged:
+        get_logger().warning(f"{path}: skipping {len(damaged)} damaged lines, the first is line {damaged[0]}")
     return rows
+
+
+def _parsed(line: str) -> Row | None:
+    """Parse a line; None if it is no row with the number of a step."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class MetricsLog:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from slowfast.errors import ToldElsewhere, UserError
+from slowfast.errors import ToldElsewhere, UserError, system_reason
 from slowfast.runtime.screen import lost_output, safe_streams, show, write_screen
 from slowfast.runtime.stop_signal import Stopped, StopSignal
 from slowfast.runtime.text import shown_lines
@@ -66,7 +66,7 @@ def _status_of_output() -> int:
     failure = lost_output()
     if failure is None:
         return DONE
-    show(f"error: standard output cannot be written: {(failure.strerror or str(failure)).lower()}", error=True)
+    show(f"error: standard output cannot be written: {system_reason(failure)}", error=True)
     return FAILED
 
 

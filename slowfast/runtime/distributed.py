@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from slowfast.errors import ToldElsewhere, UserError
+from slowfast.errors import ToldElsewhere, UserError, system_reason
 
 Result = TypeVar("Result")
 # Seconds that a process waits for the others: one may draw figures or write a checkpoint meanwhile.
@@ -146,8 +146,9 @@ def _wait_for_name(host: str, seconds: float) -> None:
             return
         except (OSError, UnicodeError) as error:
             if time.monotonic() >= until:
-                reason = getattr(error, "strerror", None) or error
-                raise UserError(f"MASTER_ADDR is {host!r}, which is not a known host: {reason}") from error
+                raise UserError(
+                    f"MASTER_ADDR is {host!r}, which is not a known host: {system_reason(error)}"
+                ) from error
         time.sleep(1)
 
 

@@ -40,12 +40,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
     os._exit(0)
 
 
-def end_with_parent() -> None:
-    """Have the system send SIGTERM to this process when its parent ends, however that is killed. Linux only."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the system send a signal to this process when the thread that started it ends in any way. Linux only."""
     if sys.platform != "linux":
         return
     import ctypes
 
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
-        prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+        prctl(_DIE_WITH_PARENT, number)

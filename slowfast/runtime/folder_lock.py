@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from slowfast.errors import ConfigError
+from slowfast.errors import ConfigError, system_reason
 
 TRAINING, TESTING = ".claimed", ".claimed_test"  # what a run writes to OUTPUT_DIR
 _DOING = {TRAINING: "training", TESTING: "testing"}
@@ -57,9 +57,7 @@ class FolderLock:
             return self._path.open("a")
         except OSError as error:
             self._remove_folders()
-            raise ConfigError(
-                f"OUTPUT_DIR {self._folder} cannot be written to: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise ConfigError(f"OUTPUT_DIR {self._folder} cannot be written to: {system_reason(error)}") from error
 
     def _is_current(self, file: TextIO) -> bool:
         try:

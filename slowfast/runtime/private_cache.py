@@ -17,6 +17,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from slowfast.errors import system_reason
 from slowfast.runtime.logging import warn_once
 
 
@@ -46,7 +47,7 @@ def private_cache(name: str) -> Path:
             return folder / name
         reason = f"{folder} is not writable"
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        reason = f"{error.filename}: {system_reason(error)}" if error.filename else str(error)
     warn_once(
         f"cache: {reason}. Using a temporary folder for this run; set XDG_CACHE_HOME to a folder that only you can "
         "write to."

@@ -7,12 +7,10 @@ closed or the interpreter exits.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -24,6 +22,7 @@ from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
 from slowfast.errors import UserError
+from slowfast.runtime.first import end_with_parent
 from slowfast.runtime.shared_message import receive_message, send_message
 
 Task = TypeVar("Task")
@@ -37,7 +36,6 @@ _PARENT_POLL = 2.0  # seconds between two looks of an idle worker whether its pa
 _QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MOST_IDLE_DEATHS = 3  # in a row, of workers that were not working on an item
 _KILL_WAIT = 3.0  # seconds for killed workers to go; one that waits for a dead disk may not
-_PR_SET_PDEATHSIG = 1
 
 # In a worker: the item it is working on and since when (monotonic seconds), shared with the main process.
 _activity: Any = None
@@ -313,8 +311,8 @@ def _serve(
     for quiet in _QUIET:
         signal.signal(quiet, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _QUIET)
-    if of_main_thread and sys.platform == "linux":  # the signal comes when the thread that started it ends
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if of_main_thread:  # another thread may end before the process does
+        end_with_parent(signal.SIGKILL)
     _activity = activity
     working_on(IDLE)
     while True:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from slowfast.errors import UserError
+from slowfast.errors import UserError, system_reason
 from slowfast.utils.quote import plain
 
 _MAX_NAME_BYTES = 200  # unfinished files have longer names than finished ones
@@ -52,5 +52,5 @@ def make_output_folder(folder: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = system_reason(error)
         raise UserError(f"{option} {plain(folder)} cannot be created ({reason}). Choose another folder") from None

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
+from slowfast.errors import system_reason
+from slowfast.utils.regular_file import irregular_kind
+
 MIB = 2**20
-_KINDS = {
-    stat.S_IFDIR: "is a directory",
-    stat.S_IFIFO: "is a named pipe, not a regular file",
-    stat.S_IFSOCK: "is a socket, not a regular file",
-    stat.S_IFCHR: "is a device, not a regular file",
-    stat.S_IFBLK: "is a device, not a regular file",
-}
 
 
 class UnreadableTextError(Exception):
@@ -45,7 +40,7 @@ def read_text_file(path: str | Path, max_bytes: int) -> str:
     except NotADirectoryError:
         raise UnreadableTextError("does not exist (a part of the path is a file)", missing=True) from None
     except OSError as error:
-        raise UnreadableTextError(f"cannot be read ({(error.strerror or str(error)).lower()})") from None
+        raise UnreadableTextError(f"cannot be read ({system_reason(error)})") from None
     except ValueError:  # a NUL character, or characters that no file name can hold
         raise UnreadableTextError("is not a possible file name") from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -68,8 +63,8 @@ def _read_regular_file(path: str, max_bytes: int) -> bytes:
 
 
 def _refuse_irregular(status: os.stat_result, max_bytes: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableTextError(_KINDS.get(stat.S_IFMT(status.st_mode), "is not a regular file"))
+    if wrong := irregular_kind(status.st_mode):
+        raise UnreadableTextError(wrong)
     if status.st_size > max_bytes:
         raise UnreadableTextError(_too_large(max_bytes))
 

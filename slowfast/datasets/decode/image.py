@@ -14,6 +14,7 @@ from PIL import Image
 
 from slowfast.datasets.decode.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from slowfast.datasets.decode.reader import Decoded, DecodeError, check_file, distinct_frames
+from slowfast.errors import system_reason
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
@@ -39,7 +40,7 @@ def read_image(path: Path) -> np.ndarray:
             raise DecodeError("the image is cut off")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:
-        raise DecodeError((error.strerror or str(error)).lower()) from error
+        raise DecodeError(system_reason(error)) from error
     except cv2.error as error:  # such as an image of more pixels than OpenCV allows
         raise DecodeError(f"not an image that OpenCV can read ({' '.join(error.err.split())})") from error
     if image is None:

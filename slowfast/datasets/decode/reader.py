@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from slowfast.datasets.decode.limits import MAX_FRAME_PIXELS, MAX_READ_BYTES
+from slowfast.errors import system_reason
+from slowfast.utils.regular_file import irregular_kind
 
 # Share by which the header's frame rate may differ from the timestamps' and still be believed.
 _RATE_TOLERANCE = 0.05
@@ -65,16 +66,14 @@ def check_file(path: Path) -> None:
     """
     try:
         info = path.stat()
-        if stat.S_ISDIR(info.st_mode):
-            raise DecodeError("is a directory")
-        if not stat.S_ISREG(info.st_mode):
-            raise DecodeError("not a regular file")
+        if wrong := irregular_kind(info.st_mode):
+            raise DecodeError(wrong)
         if not info.st_size:
             raise DecodeError("the file is empty (0 bytes)")
         with path.open("rb"):
             pass
     except OSError as error:
-        raise DecodeError((error.strerror or str(error)).lower()) from error
+        raise DecodeError(system_reason(error)) from error
     except ValueError as error:  # a name with a zero byte
         raise DecodeError(str(error)) from error
 

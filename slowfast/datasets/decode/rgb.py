@@ -13,6 +13,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from slowfast.datasets.decode.orientation import Orientation, frame_matrix, orientation_of
 from slowfast.datasets.decode.reader import DecodeError
+from slowfast.errors import system_reason
 
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 # Color matrices (ITU-T H.273, table 4) that FFmpeg's scaler converts from. It refuses others, which are mostly wrong
@@ -59,7 +60,7 @@ class RgbConverter:
                     frame, width, height, format="rgb24", interpolation=_INTERPOLATION, threads=1
                 )
         except (av.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = system_reason(error)
             raise DecodeError(f"frames cannot be converted to RGB ({reason.lower()})") from error
         return orientation.apply(_rgb_array(rgb))
 

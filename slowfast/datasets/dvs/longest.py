@@ -14,7 +14,7 @@ from slowfast.datasets.dvs.repair import as_events, repair
 from slowfast.datasets.loader import MediaLoader
 from slowfast.datasets.media_dataset import Reading
 from slowfast.datasets.types import Failure, Record
-from slowfast.errors import DataError
+from slowfast.errors import DataError, system_reason
 from slowfast.runtime.cores import usable_cores
 from slowfast.runtime.logging import get_logger
 from slowfast.runtime.private_cache import private_cache
@@ -50,7 +50,7 @@ def longest_recording(
     try:
         write_whole(cache, json.dumps({"microseconds": longest, "recordings": len(records)}) + "\n")
     except OSError as error:
-        get_logger().warning(f"{cache} cannot be written ({error.strerror}): it will be looked for again")
+        get_logger().warning(f"{cache} cannot be written ({system_reason(error)}): it will be looked for again")
     return longest
 
 

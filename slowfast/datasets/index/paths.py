@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from slowfast.datasets.types import Record
-from slowfast.errors import IndexFileError
+from slowfast.errors import IndexFileError, system_reason
 from slowfast.utils.quote import plain
 
 # Files looked for before an index counts as wrong.
@@ -57,7 +57,7 @@ def list_folder(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
-        raise IndexFileError(f"{plain(folder)} cannot be listed ({(error.strerror or str(error)).lower()})") from None
+        raise IndexFileError(f"{plain(folder)} cannot be listed ({system_reason(error)})") from None
 
 
 def inner_folders(folder: Path) -> list[str]:
@@ -86,7 +86,7 @@ def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[st
     """
 
     def refuse(error: OSError) -> None:
-        raise IndexFileError(f"{plain(error.filename)} cannot be listed ({(error.strerror or str(error)).lower()})")
+        raise IndexFileError(f"{plain(error.filename)} cannot be listed ({system_reason(error)})")
 
     names: list[str] = []
     for inner, _, files in os.walk(folder, onerror=refuse):
