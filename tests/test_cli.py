@@ -122,4 +122,4 @@ def test_the_tool_runs_from_any_folder_and_explains_itself(tmp_path: Path) -> No
 def test_the_tool_answers_a_typo_with_the_nearest_key(tmp_path: Path) -> None:
     done = run_net(tmp_path, "--cfg", S16, "TEST.NUM_VIEWS", "4")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: overrides: unknown key TEST.NUM_VIEWS; the nearest is TEST.NUM_ENSEMBLE_VIEWS\n"
+    assert done.stderr == "error: overrides: unknown key TEST.NUM_VIEW. Did you mean TEST.NUM_VIEWS?\n"

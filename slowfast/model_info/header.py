@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.errors import UserError
+from slowfast.utils.quote import plain
+from slowfast.utils.text_file import MIB, UnreadableTextError, read_text_file
 
 _TITLE = re.compile(
     r"(?P<network>[^,]+), (?:.*, )?(?P<dataset>[^,]+) \((?P<millions>[\d.]+) M parameters, (?P<gmacs>[\d.]+) GMACs"
@@ -73,6 +75,6 @@ def _field(path: Path, lines: list[str], name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        return read_text_file(path, MIB)
+    except UnreadableTextError as error:
+        raise UserError(f"config file {plain(path)} {error}") from None

@@ -265,8 +265,8 @@ def test_missing_files_are_named_before_anything_starts(
     for key, value, message in (
         ("DISTILL.TEACHER_CFG", "", "DISTILL.TEACHER_CFG is empty"),
         ("DISTILL.TEACHER_CHECKPOINT", "", "DISTILL.TEACHER_CHECKPOINT is empty"),
-        ("DISTILL.TEACHER_CFG", "no/teacher.yaml", "DISTILL.TEACHER_CFG: no/teacher.yaml is no file"),
-        ("DISTILL.TEACHER_CHECKPOINT", tmp_path / "no.pyth", "DISTILL.TEACHER_CHECKPOINT: .*no.pyth is no file"),
+        ("DISTILL.TEACHER_CFG", "no/teacher.yaml", "DISTILL.TEACHER_CFG: no/teacher.yaml does not exist"),
+        ("DISTILL.TEACHER_CHECKPOINT", tmp_path / "no.pyth", "DISTILL.TEACHER_CHECKPOINT: .*no.pyth does not exist"),
     ):
         changed = [part for pair in (settings | {key: value}).items() for part in pair]
         (tmp_path / "student.yaml").write_text(config(images_folder, tmp_path / "out", *STUDENT, *changed).dump())

@@ -200,11 +200,11 @@ def test_only_parts_of_dead_processes_are_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["missing", "new"], "missing is not a folder"),
-        (["source", "source"], "lie in one another"),
-        (["source", "source/new"], "lie in one another"),
-        (["source/sub", "source"], "lie in one another"),
-        (["source", "file"], "file is a file"),
+        (["missing", "new"], "SOURCE missing does not exist"),
+        (["source", "source"], "contain one another"),
+        (["source", "source/new"], "contain one another"),
+        (["source/sub", "source"], "contain one another"),
+        (["source", "file"], "file is not a directory"),
         (["source/sub", "new"], "holds no videos"),
         (["source", "new", "--workers", "0"], "--workers 0"),
         (["source", "new", "--crf", "99"], "--crf 99: must be from 0 to 51"),
