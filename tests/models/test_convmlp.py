@@ -109,7 +109,7 @@ def test_paddle_weights_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["CONVMLP.LAYERS", [2, 4]], "CONVMLP.LAYERS 2, CONVMLP.EMBED_DIMS 3, CONVMLP.MLP_RATIOS 3"),
+        (["CONVMLP.LAYERS", [2, 4]], "CONVMLP.LAYERS has 2, CONVMLP.EMBED_DIMS has 3, CONVMLP.MLP_RATIOS has 3"),
         (["CONVMLP.CONV_DIM", 63], "even, not 63"),
     ],
 )

@@ -113,7 +113,7 @@ def test_its_head_is_replaced_for_another_class_count(caplog: pytest.LogCaptureF
     [
         (["DATA.TEST_CROP_SIZE", 256], "DATA.TEST_CROP_SIZE 256: must be 224"),
         (["DATA.TRAIN_CROP_SIZE", 192], "DATA.TRAIN_CROP_SIZE 192: must be 224"),
-        (["EVMLP.LAYERS", [5]], "EVMLP.LAYERS 1"),
+        (["EVMLP.LAYERS", [5]], "EVMLP.LAYERS has 1"),
     ],
 )
 def test_impossible_configs(overrides: list, message: str) -> None:
