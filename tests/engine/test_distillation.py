@@ -226,7 +226,7 @@ EAT_TEACHER = ["MODEL.MODEL_NAME", "EAT", "EAT.PATCH_SIZE", 8, "EAT.EMBED_DIM", 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["MODEL.NUM_CLASSES", 9], "NUM_CLASSES is 9, the student's is 8"),
+        (["MODEL.NUM_CLASSES", 9], "NUM_CLASSES .9. must equal the student's .8."),
         (["MODEL.FRAMEWISE", "logits"], "teacher.yaml: MODEL.FRAMEWISE is for clips, but the dataset imagenet"),
         (["MODEL.MODEL_NAME", "MorphMLP"], "teacher.yaml: MorphMLP takes clips, but the dataset imagenet gives images"),
         (EAT_TEACHER, "cannot take the student's clips of 32 x 32 .*images of 64 x 64 pixels, not 32 x 32"),

@@ -150,7 +150,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "blocks1.0" in capsys.readouterr().out
     for words, part in (
         ((video, "--layer", "bloks1.0"), "Did you mean blocks1.0?"),
-        ((video, "--class", "9"), "numbers go from 0 to 7"),
+        ((video, "--class", "9"), "a number from 0 to 7"),
         ((tmp_path / "gone.mp4",), "no such file"),
         ((), "FILE_OR_FOLDER is missing"),
     ):

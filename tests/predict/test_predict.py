@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     assert [entry["path"] for entry in results["predictions"]] == [f"{media}/b.mp4", f"{media}/inner/a.mkv"]
     assert len(results["predictions"][0]["best"]) == 5
     reasons = {Path(entry["path"]).name: entry["reason"] for entry in results["failed"]}
-    assert reasons.keys() == {"broken.mp4", "gone.mp4", "notes.txt"} and "no such file" in reasons["gone.mp4"]
+    assert reasons.keys() == {"broken.mp4", "gone.mp4", "notes.txt"} and "does not exist" in reasons["gone.mp4"]
     rows = table(output)
     assert [row["class_1"] != "" for row in rows] == [True, False, True, False, False]
     assert float(rows[0]["score_1"]) == results["predictions"][0]["best"][0]["score"]
