@@ -25,9 +25,9 @@ def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -
     where = f"{option} {plain(path)}"
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{where}: the name must end in {' or '.join(suffixes)}")
-    if path.is_dir():
+    if os.path.isdir(path):  # False for names that are too long, too
         raise UserError(f"{where} is a directory. Name a file")
-    if os.path.lexists(path) and not path.is_file():
+    if os.path.lexists(path) and not os.path.isfile(path):
         raise UserError(f"{where} is not a regular file. Choose another one")
     check_output_folder(path.parent, option)
     if len(os.fsencode(path.name)) > _MAX_FILE_NAME_BYTES:
