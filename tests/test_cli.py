@@ -47,11 +47,11 @@ def test_a_run_gets_the_frozen_config_and_ends_with_0(alone: Path) -> None:
         (["--cgf", S16], "--cfg"),
         (["NUM_GPUS", "0"], "--cfg"),
         (["--cfg", "nowhere.yaml"], "nowhere.yaml does not exist"),
-        (["--cfg", S16, S16], "--cfg takes one file"),
-        (["--cfg", S16, "--cfg", S16], "--cfg takes one file"),
+        (["--cfg", S16, S16], "is a second file. Name one file"),
+        (["--cfg", S16, "--cfg", S16], "is a second file. Name one file"),
         (["--cfg", S16, "NUM_GPUS"], "has no value"),
         (["--cfg", S16, "NUM_GPU", "0"], "NUM_GPUS"),
-        (["--cfg", S16, "NUM_GPUS", "-1"], "NUM_GPUS -1"),
+        (["--cfg", S16, "NUM_GPUS", "-1"], "NUM_GPUS (-1) must be from 0"),
         (["--cfg", S16, "MODEL.MODEL_NAME", "Morph"], "MorphMLP"),
     ],
 )
@@ -121,6 +121,8 @@ def test_the_tool_runs_from_any_folder_and_explains_itself(tmp_path: Path) -> No
 
 
 def test_the_tool_answers_a_typo_with_the_nearest_key(tmp_path: Path) -> None:
-    done = run_net(tmp_path, "--cfg", S16, "TEST.NUM_VIEWS", "4")
+    done = run_net(tmp_path, "--cfg", S16, "TEST.NUM_ENSEMBLE_VIEW", "4")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: overrides: unknown key TEST.NUM_VIEWS; the nearest is TEST.NUM_ENSEMBLE_VIEWS\n"
+    assert (
+        done.stderr == "error: overrides: unknown key TEST.NUM_ENSEMBLE_VIEW. Did you mean TEST.NUM_ENSEMBLE_VIEWS?\n"
+    )

@@ -12,6 +12,7 @@ from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
 from slowfast.config.ranges import RANGES
 from slowfast.errors import ConfigError
+from slowfast.utils.output import MAX_NAME_BYTES, MAX_PATH_BYTES
 from slowfast.utils.quote import quoted
 
 MAX_WORKERS = ranges.MAX_WORKERS
@@ -81,8 +82,6 @@ PATHS = frozenset(
     " DATA.LABEL_PATH_TEMPLATE DATA.IMAGE_TEMPLATE MODEL.CLASS_WEIGHTS MORPH.PRETRAIN_PATH DISTILL.TEACHER_CFG"
     " DISTILL.TEACHER_CHECKPOINT TENSORBOARD.LOG_DIR".split()
 )
-# What file systems allow, less the room for names of files in a folder.
-MAX_PATH_BYTES, MAX_NAME_BYTES = 4096 - 256, 255
 
 
 def check_values(cfg: ConfigNode) -> None:

@@ -287,8 +287,8 @@ def check_stages(
         "MLP_RATIOS": len(mlp_ratios),
     }
     if not layers or len(set(lengths.values())) > 1:
-        found = ", ".join(f"MORPH.{key} {n}" for key, n in lengths.items())
-        raise ConfigError(f"{found} values: each needs one a stage")
+        found = ", ".join(f"MORPH.{key} has {n}" for key, n in lengths.items())
+        raise ConfigError(f"{found} values. All need one per stage")
     if min(*layers, *widths, *chunks, *mlp_ratios) <= 0:
         raise ConfigError("MORPH.LAYERS, EMBED_DIMS, SEGMENT_DIM and MLP_RATIOS must all be above 0")
     if widths[0] % 2:

@@ -112,9 +112,9 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
     """
     found = Found()
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # False for names that are too long, too
             _look_in(path, wanted, found)
-        elif not path.exists():
+        elif not os.path.exists(path):
             found.refuse(path, f"does not exist.{did_you_mean(nearest_file(path))}".removesuffix("."))
         else:
             _take([path], path, wanted, found)

@@ -9,7 +9,9 @@ from pathlib import Path
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.quote import plain
 
-_MAX_NAME_BYTES = 200  # unfinished files have longer names than finished ones
+# What file systems allow, less the room for the names of files in a folder.
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4096 - 256, 255
+_MAX_FILE_NAME_BYTES = 200  # unfinished files have longer names than finished ones
 
 
 def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -> None:
@@ -23,18 +25,21 @@ def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -
     where = f"{option} {plain(path)}"
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{where}: the name must end in {' or '.join(suffixes)}")
-    if path.is_dir():
+    if os.path.isdir(path):  # False for names that are too long, too
         raise UserError(f"{where} is a directory. Name a file")
-    if os.path.lexists(path) and not path.is_file():
+    if os.path.lexists(path) and not os.path.isfile(path):
         raise UserError(f"{where} is not a regular file. Choose another one")
     check_output_folder(path.parent, option)
-    if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
-        raise UserError(f"{where}: the name is longer than {_MAX_NAME_BYTES} bytes. Choose a shorter one")
+    if len(os.fsencode(path.name)) > _MAX_FILE_NAME_BYTES:
+        raise UserError(f"{where}: the name is longer than {_MAX_FILE_NAME_BYTES} bytes. Choose a shorter one")
 
 
 def check_output_folder(folder: Path, option: str) -> None:
     """Raise UserError unless the folder is writable or can be created; `option` is what names it."""
     where = f"{option} {plain(folder)}"
+    names = [os.fsencode(name) for name in folder.absolute().parts]
+    if any(len(name) > MAX_NAME_BYTES for name in names) or sum(map(len, names)) + len(names) > MAX_PATH_BYTES:
+        raise UserError(f"{where}: the path is too long. Choose a shorter one")
     try:
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
         is_directory = existing.is_dir()

@@ -143,7 +143,7 @@ def test_videos_are_found_and_missing_ones_named(videos: list[Path], tmp_path: P
     assert find_videos(videos[:1]) == videos[:1]
     empty = tmp_path / "empty"
     empty.mkdir()
-    for path, reason in ((empty, "holds no videos"), (tmp_path / "none.mp4", "no such file")):
+    for path, reason in ((empty, "contains no videos"), (tmp_path / "none.mp4", "does not exist")):
         with pytest.raises(DataError, match=reason):
             find_videos([path])
 

@@ -278,7 +278,7 @@ def test_texts_of_other_systems(tmp_path: Path) -> None:
         ("1: 2", "unknown key 1"),
         ("~: 2", "unknown key ~"),
         ("2024-01-01: 2", "unknown key 2024-01-01"),
-        ('"\\0": 2', r"unknown key '\x00'"),
+        ('"\\0": 2', "unknown key '"),
         ('OUTPUT_DIR: "a\\0b"', "text without NUL characters"),
         ('OUTPUT_DIR: "\\uD800"', "UTF-8"),
         ('OUTPUT_DIR: "\\UFFFFFFFF"', "not valid YAML"),

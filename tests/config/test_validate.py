@@ -68,7 +68,7 @@ def test_what_is_loaded_is_frozen_and_reads_back(tmp_path: Path) -> None:
         ("SOLVER.BETAS [0.9,1.0]", ("SOLVER.BETAS", "below 1")),
         ("DATA.MEAN [0.5,0.5]", ("DATA.MEAN", "2 values", "must have 3")),
         ("DATA.STD [0.5,0.5,0]", ("DATA.STD", "each value must be from 1e-06")),
-        ("MORPH.LAYERS [3,4,9]", ("MORPH.LAYERS 3", "one a stage")),
+        ("MORPH.LAYERS [3,4,9]", ("MORPH.LAYERS has 3", "MORPH.EMBED_DIMS has 4", "one per stage")),
         ("MODEL.LOSS_FUNC cross_entropy", ("MIXUP.ENABLE", "Set MODEL.LOSS_FUNC soft_cross_entropy")),
         ("MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0", ("MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA")),
         ("SOLVER.WARMUP_EPOCHS 60", ("SOLVER.WARMUP_EPOCHS (60) must be smaller than SOLVER.MAX_EPOCH (60)",)),

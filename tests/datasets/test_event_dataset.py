@@ -167,7 +167,7 @@ def test_a_picture_of_a_recording(cfg: ConfigNode) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["DVS.SAMPLER", "random"], "DVS.SAMPLER: there is no 'random'; the nearest is random_sample"),
+        (["DVS.SAMPLER", "random"], "DVS.SAMPLER: unknown value 'random'. Choices: random_sample"),
         (["DVS.SCALE", "[2,1]"], "smallest factor comes first"),
         (["MIXUP.ENABLE", True, "MODEL.LOSS_FUNC", "soft_cross_entropy"], "MIXUP.ENABLE is for frames"),
         (["TEST.NUM_SPATIAL_CROPS", 3], "events are not cropped"),

@@ -234,7 +234,7 @@ EAT_TEACHER = ["MODEL.MODEL_NAME", "EAT", "EAT.PATCH_SIZE", 8, "EAT.EMBED_DIM", 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["MODEL.NUM_CLASSES", 9], "NUM_CLASSES is 9, the student's is 8"),
+        (["MODEL.NUM_CLASSES", 9], "NUM_CLASSES .9. must equal the student's .8."),
         (["MODEL.FRAMEWISE", "logits"], "teacher.yaml: MODEL.FRAMEWISE is for clips, but the dataset imagenet"),
         (["MODEL.MODEL_NAME", "MorphMLP"], "teacher.yaml: MorphMLP takes clips, but the dataset imagenet gives images"),
         (EAT_TEACHER, "cannot take the student's clips of 32 x 32 .*images of 64 x 64 pixels, not 32 x 32"),
@@ -273,8 +273,8 @@ def test_missing_files_are_named_before_anything_starts(
     for key, value, message in (
         ("DISTILL.TEACHER_CFG", "", "DISTILL.TEACHER_CFG is empty"),
         ("DISTILL.TEACHER_CHECKPOINT", "", "DISTILL.TEACHER_CHECKPOINT is empty"),
-        ("DISTILL.TEACHER_CFG", "no/teacher.yaml", "DISTILL.TEACHER_CFG: no/teacher.yaml is not a file"),
-        ("DISTILL.TEACHER_CHECKPOINT", tmp_path / "no.pyth", "DISTILL.TEACHER_CHECKPOINT: .*no.pyth is not a file"),
+        ("DISTILL.TEACHER_CFG", "no/teacher.yaml", "DISTILL.TEACHER_CFG: no/teacher.yaml does not exist"),
+        ("DISTILL.TEACHER_CHECKPOINT", tmp_path / "no.pyth", "DISTILL.TEACHER_CHECKPOINT: .*no.pyth does not exist"),
     ):
         changed = [part for pair in (settings | {key: value}).items() for part in pair]
         (tmp_path / "student.yaml").write_text(config(images_folder, tmp_path / "out", *STUDENT, *changed).dump())

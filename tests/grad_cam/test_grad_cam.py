@@ -149,9 +149,9 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert draw(tmp_path, "--list-layers") == 0
     assert "blocks1.0" in capsys.readouterr().out
     for words, part in (
-        ((video, "--layer", "bloks1.0"), "the nearest is blocks1.0"),
-        ((video, "--class", "9"), "numbers go from 0 to 7"),
-        ((tmp_path / "gone.mp4",), "no such file"),
+        ((video, "--layer", "bloks1.0"), "Did you mean blocks1.0?"),
+        ((video, "--class", "9"), "a number from 0 to 7"),
+        ((tmp_path / "gone.mp4",), "does not exist"),
         ((), "FILE_OR_FOLDER is missing"),
     ):
         assert draw(tmp_path, *words) == 2

@@ -175,7 +175,7 @@ def test_a_clip_of_another_length_is_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["MORPH.LAYERS", [1, 1, 1]], "LAYERS 3, MORPH.EMBED_DIMS 4"),
+        (["MORPH.LAYERS", [1, 1, 1]], "LAYERS has 3, MORPH.EMBED_DIMS has 4"),
         (["MORPH.LAYERS", [1, 1, 0, 1]], "above 0"),
         (["MORPH.SEGMENT_DIM", [14, 28, 30, 49]], "30 does not divide the width 392 of stage 3; 28 does"),
         (["DATA.TEST_CROP_SIZE", 256], "stage 1 has a map of 64x64, which chunks of 14 do not fill.*is 16"),

@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     assert [entry["path"] for entry in results["predictions"]] == [f"{media}/b.mp4", f"{media}/inner/a.mkv"]
     assert len(results["predictions"][0]["best"]) == 5
     reasons = {Path(entry["path"]).name: entry["reason"] for entry in results["failed"]}
-    assert reasons.keys() == {"broken.mp4", "gone.mp4", "notes.txt"} and "no such file" in reasons["gone.mp4"]
+    assert reasons.keys() == {"broken.mp4", "gone.mp4", "notes.txt"} and "does not exist" in reasons["gone.mp4"]
     rows = table(output)
     assert [row["class_1"] != "" for row in rows] == [True, False, True, False, False]
     assert float(rows[0]["score_1"]) == results["predictions"][0]["best"][0]["score"]
@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
 def test_nothing_read_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
-    lines = {"empty": "holds no videos", "text.mp4": "not a video that FFmpeg can read", "gone.mp4": "no such file"}
+    lines = {"empty": "holds no videos", "text.mp4": "not a video that FFmpeg can read", "gone.mp4": "does not exist"}
     for name, words in lines.items():
         status, output = predict(tmp_path, tmp_path / name)
         err = capsys.readouterr().err

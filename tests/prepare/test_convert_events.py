@@ -169,9 +169,9 @@ def test_folders_that_cannot_be_used(raw: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "npz" / "a").write_text("a file")
     for source, target, message in (
         (raw, tmp_path / "npz", f"{tmp_path / 'npz' / 'a'} cannot be written"),
-        (raw, tmp_path / "npz" / "a", "is a file, not a folder"),
-        (raw, raw / "npz", "lie in one another"),
-        (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'} is not a folder"),
+        (raw, tmp_path / "npz" / "a", "is not a directory"),
+        (raw, raw / "npz", "contain one another"),
+        (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'} does not exist"),
         (tmp_path / "npz", tmp_path / "new", "holds no recordings (files ending in .aedat .aedat4 .dat .mat .raw)"),
     ):
         assert convert(source, target) == 2

@@ -45,14 +45,14 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(recording), str(tmp_path / "a.avi")]) == 2
     assert main([str(recording), str(tmp_path / "a.gif"), "--fps", "0"]) == 2
     error = capsys.readouterr().err
-    assert "does not exist" in error and "drawn as .gif, .mp4 or .png" in error and "--fps 0" in error
+    assert "does not exist" in error and "must end in .gif or .mp4 or .png" in error and "argument --fps: '0'" in error
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"y": np.array([1, np.nan, 2])}, "an event is at nan, which is no pixel: give --height"),
-        ({"x": np.array([1, 2, 2_000_000_000])}, "an event is at 2e+09, which is no pixel: give --width"),
+        ({"y": np.array([1, np.nan, 2])}, "an event is at nan, outside of any sensor. Give --height"),
+        ({"x": np.array([1, 2, 2_000_000_000])}, "an event is at 2e+09, outside of any sensor. Give --width"),
         ({"t": np.array([0, 1, 10**15])}, "would be more than 100000 frames; lower --fps"),
     ],
 )
