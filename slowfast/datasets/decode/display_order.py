@@ -20,7 +20,7 @@ from slowfast.datasets.decode.nal_units import NalFormat
 from slowfast.datasets.decode.parameter_sets import ParameterSets
 
 # Containers without presentation times, for which FFmpeg fills in what cannot be right for reordered pictures.
-_UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})
+UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})
 
 
 @dataclass
@@ -46,7 +46,7 @@ def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | Non
     decoding, repeat, or start again.
     """
     reorders = stream.codec_context.has_b_frames
-    if reorders and stream.container.format.name in _UNTIMED:
+    if reorders and stream.container.format.name in UNTIMED:
         return None
     of_frames = packets.shown_times()
     if of_frames is None:

@@ -6,7 +6,7 @@ from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.bits import Bits
 
-_PICTURE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb5", b"\0\0\1\xb6"
+_PICTURE, _SEQUENCE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb5", b"\0\0\1\xb6"
 NOT_CODED = 19  # bytes at most of a packet that says "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)
 
 
@@ -67,6 +67,12 @@ class MpegPictures:
             return bits.flag()
         except IndexError:
             return False
+
+
+def sequence_size(data: bytes) -> bytes:
+    """Return the coded size in the first sequence header of an MPEG-1 or 2 packet; empty without one."""
+    at = data.find(_SEQUENCE)
+    return data[at + 4 : at + 7] if at >= 0 else b""
 
 
 def _increment_bits(extradata: bytes) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _START_CODE = b"\0\0\1"
+_IDR = 5  # H.264
 _DISPLAY_ORIENTATION = 47  # payload type of the SEI message in both standards (D.1)
 
 
@@ -73,6 +74,11 @@ class NalFormat:
     def parameter_sets(self, packet: memoryview) -> tuple[bytes, ...]:
         """Return the parameter sets before a packet's first slice."""
         return tuple(unit for unit in self.head(packet) if self.type_of(unit) in self._syntax.parameters)
+
+    def has_idr(self, packet: memoryview) -> bool:
+        """Whether the first slice of an H.264 packet is one of an IDR picture."""
+        types = (self.type_of(unit) for unit in self.units(bytes(packet[: self.HEAD])) if self.is_slice(unit))
+        return next(types, None) == _IDR
 
     def turns_picture(self, packet: memoryview) -> bool:
         """Whether a packet has a message that says how to turn its picture for display."""

@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.display_order import (
+    UNTIMED,
     PacketList,
     order_by_groups,
     order_by_output,
@@ -25,7 +26,7 @@ from slowfast.datasets.decode.display_order import (
 )
 from slowfast.datasets.decode.h264 import H264FieldPairs, H264Slices
 from slowfast.datasets.decode.limits import Deadline
-from slowfast.datasets.decode.mpeg import NOT_CODED, Mpeg2FieldPairs
+from slowfast.datasets.decode.mpeg import NOT_CODED, Mpeg2FieldPairs, sequence_size
 from slowfast.datasets.decode.nal_units import NalFormat
 from slowfast.datasets.decode.parameter_sets import ParameterSets
 from slowfast.datasets.decode.reader import DecodeError
@@ -37,8 +38,8 @@ HELD_BYTES = 64 * 2**20
 # Theora: a header packet, as at the start of a joined file (specification, 6.1).
 _HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
 
-# Decodes packets first .. last with nothing before them; returns the places of the packets whose frames come out.
-Decode = Callable[[int, int], list[int]]
+# Decodes packets first .. last with nothing before them; gives the places of the packets whose frames come out.
+Decode = Callable[[int, int], Iterator[int]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class PacketSource:
         self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
         self._durations: list[int | None] = []
         self._first: Packet | None = None
-        self.ends_early = False
+        self._first_key: Packet | None = None
+        self.ends_early = self._changes_size = False
         self._listed = self._scan()
         self._keys = [place for place, key in enumerate(self._listed.key) if key]
 
@@ -112,6 +114,7 @@ class PacketSource:
         may_hide, hides = _HIDDEN.get(self._stream.codec_context.name, (0, 0))
         empty = NOT_CODED if self._stream.codec_context.name == "mpeg4" else 0  # bytes of a packet without a picture
         is_flv = self._container.format.name == "flv"
+        is_mpeg, sizes = self._stream.codec_context.name in ("mpeg1video", "mpeg2video"), set[bytes]()
         sets, fields = self.sets, self._fields()
         for packet in self._demux(self._container):
             place += 1
@@ -120,6 +123,10 @@ class PacketSource:
             durations.append(packet.duration)
             is_key = packet.is_keyframe and packet.size > empty
             key.append(is_key)
+            if is_key and self._first_key is None:
+                self._first_key = packet
+            if is_mpeg and is_key:
+                sizes.add(sequence_size(bytes(packet)))
             if sets is not None and (is_key or is_flv) and sets.see_key(place, packet):
                 fields = self._fields()
             if fields is not None and fields.is_second(memoryview(packet)):
@@ -129,6 +136,7 @@ class PacketSource:
             corrupt = packet.is_corrupt
             size += packet.size
             self._keep(place, packet, size)
+        self._changes_size = len(sizes - {b""}) > 1
         self.ends_early = corrupt  # the last packet ends with the file, in the middle of a frame
         if corrupt:
             hidden.append(place)
@@ -164,6 +172,8 @@ class PacketSource:
             The table, and when each frame is shown, int64 (n,) in stream units; None where the file does not say.
         """
         listed, stream = self._listed, self._stream
+        if self._changes_size:  # FFmpeg's decoder drops the last picture before another size
+            return self.build_by_decoding(decode)
         rank = order_by_times(listed, stream) if listed.pts else np.zeros(0, dtype=np.int64)
         by_times = rank is not None
         if rank is None:
@@ -172,7 +182,7 @@ class PacketSource:
             rank = order_by_pictures(self._held or self._read_again(), stream, listed, self.nal, self.sets)
         if rank is None:
             return self.build_by_decoding(decode)
-        table = build_table(rank, listed.key, self._without_lost_start(rank, listed.shown, decode), listed.second)
+        table = build_table(rank, listed.key, self._without_lost_start(rank, decode), listed.second)
         return table, self._times(table, by_times)
 
     def build_by_decoding(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
@@ -185,21 +195,35 @@ class PacketSource:
         table = build_table(order_by_output(output, count), self._listed.key, shown, self._listed.second)
         return table, self._times(table, by_times=False)
 
-    def _without_lost_start(self, rank: np.ndarray, shown: np.ndarray, decode: Decode) -> np.ndarray:
-        """Leave out frames decoded or shown before the first key packet, unless they can be decoded; bool (P,)."""
+    def _without_lost_start(self, rank: np.ndarray, decode: Decode) -> np.ndarray:
+        """Leave out frames at the start of a recording that began within a group and that do not come out, bool (P,).
+
+        These are frames decoded or shown before the first key packet, and in H.264 those before the picture has
+        recovered from a start that is no IDR picture.
+        """
+        shown = self._listed.shown
         if not self._keys:
             return shown
         first = self._keys[0]
         early = shown & ((rank < rank[first]) | (np.arange(len(rank)) < first))
-        if not early.any():
+        recovers = self._begins_within_group
+        if not early.any() and not recovers:
             return shown
         come_out = np.zeros(len(rank), dtype=bool)
-        come_out[decode(0, max(int(np.flatnonzero(early)[-1]), first))] = True
+        last = max(int(np.flatnonzero(early)[-1]) if early.any() else 0, first)
+        for place in decode(0, len(rank) - 1 if recovers else last):
+            come_out[place] = True
+            if recovers and place >= last:
+                early |= shown & (rank < rank[place])
+                break
         return shown & (come_out | ~early)
 
     def _times(self, table: PacketTable, by_times: bool) -> np.ndarray | None:
         """When each frame is shown, int64 (n,); from decoding times where the container stores no others."""
-        for stored in (self._listed.pts, self._listed.dts):
+        stores = [self._listed.pts, self._listed.dts]
+        if self._container.format.name in UNTIMED:
+            by_times, stores = False, stores[::-1]
+        for stored in stores:
             known = [stored[place] for place in table.packet_of]
             if any(time is None for time in known):
                 continue
@@ -217,6 +241,13 @@ class PacketSource:
     def changes_parameters(self) -> bool:
         """Whether parameter sets, and with them perhaps the size of frames, change within the stream."""
         return self.sets is not None and self.sets.change
+
+    @property
+    def _begins_within_group(self) -> bool:
+        """Whether an H.264 stream starts at a key packet other than an IDR picture."""
+        if self.nal is None or self._stream.codec_context.name != "h264" or self._first_key is None:
+            return False
+        return not self.nal.has_idr(memoryview(self._first_key))
 
     def may_turn_picture(self, place: int) -> bool:
         """Whether a packet itself may say how its picture is to be turned, apart from what the container says."""
@@ -255,15 +286,15 @@ class PacketSource:
         if self._held is not None:
             yield from enumerate(self._held[first : last + 1], start=first)
             return
-        place = -1
+        following = first
         for packets in (self._seek(first), enumerate(self._read_again())):
             for place, packet in packets:
-                if place > last:
-                    return
-                if place >= first:
+                if place >= following:
                     yield place, packet
-            if place >= first:
-                return  # else the seek was in vain: files joined end to end may end early after one
+                    following = place + 1
+                if place >= last:
+                    return
+            # Files joined end to end may end early after a seek.
 
     def _seek(self, first: int) -> Iterator[tuple[int, Packet]]:
         """Packets from `first` or earlier on. Where a seek lands is checked: it may be late, or nowhere known."""

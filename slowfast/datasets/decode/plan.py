@@ -17,7 +17,12 @@ class Run:
     last: int
 
 
-def plan_runs(table: PacketTable, wanted: np.ndarray, keys_back: int = 0) -> list[Run]:
+# Packets after a frame's own that a second attempt decodes, too: the frame in which an H.264 decoder recovers from
+# a start within a group comes out only when others follow.
+_MORE_PACKETS = 16
+
+
+def plan_runs(table: PacketTable, wanted: np.ndarray, again: bool = False) -> list[Run]:
     """Return the runs of packets that give the wanted frames, ascending and disjoint.
 
     Each starts at the last key packet that is decoded and shown no later than the frame (a picture shown before its
@@ -26,16 +31,17 @@ def plan_runs(table: PacketTable, wanted: np.ndarray, keys_back: int = 0) -> lis
     Args:
         table: The packets.
         wanted: Display indices of the frames (U,).
-        keys_back: Number of key packets to start earlier.
+        again: Plan a second attempt, one key packet earlier and some packets longer: what is marked as a key packet
+            may need what is before it.
     """
     if not len(wanted):
         return []
     runs: list[Run] = []
     for packet, last in sorted(zip(table.packet_of[wanted].tolist(), table.last_of[wanted].tolist(), strict=True)):
-        first = _start(table, packet, keys_back)
+        first = _start(table, packet, int(again))
         while runs and first <= runs[-1].last + 1:
             first = min(first, runs.pop().first)
-        runs.append(Run(first, last))
+        runs.append(Run(first, min(last + _MORE_PACKETS * again, len(table.rank) - 1)))
     return runs
 
 

@@ -160,16 +160,15 @@ class PyAVReader:
         """The wanted frames, uint8 (U, H, W, 3) or empty when there are none, and which came out, bool (U,)."""
         self._error, self._unconverted, self._marked, self._lost = None, None, 0, 0
         collected = _Collected(wanted)
-        # A second time from one key packet further back: what is marked as one may need what is before it.
-        for keys_back in (0, 1):
+        for again in (False, True):
             left = collected.left()
             if not len(left):
                 break
             self._lost = 0
-            only = set(left.tolist()) if keys_back == 0 else None
-            if not self._fill(collected, left, plan_runs(self._table, left, keys_back), only):
+            only = None if again else set(left.tolist())
+            if not self._fill(collected, left, plan_runs(self._table, left, again), only):
                 self._size = self._first_size()
-                self._fill(collected, left, plan_runs(self._table, left, keys_back), only)
+                self._fill(collected, left, plan_runs(self._table, left, again), only)
         self._marked = len(collected.marked)
         return collected.frames, collected.got
 
@@ -184,7 +183,7 @@ class PyAVReader:
                 self._size = self._size or self._certain_size(index, frame)
                 if self._size is None:
                     return False
-                check_read_size(len(collected.got), *self._size)
+                check_read_size(len(collected.got), self._size[1], self._size[0])
                 convert = RgbConverter(self._size)
             try:
                 collected.add(index, convert(frame), frame.is_corrupt)
@@ -239,15 +238,14 @@ class PyAVReader:
         self._table, self._times = table, times
         return True
 
-    def _places_of_output(self, first: int, last: int) -> list[int]:
+    def _places_of_output(self, first: int, last: int) -> Iterator[int]:
         """Places of the packets whose frames come out when packets first..last are decoded, in the order of output."""
         self._context.skip_frame = "DEFAULT"
-        output: list[int] = []
         try:
             for place, packet in self._source.packets(first, last):
                 packet.pts = place
-                output += [frame.pts for frame in self._frames(packet) if frame.pts is not None]
-            return output + [frame.pts for frame in self._frames(None) if frame.pts is not None]
+                yield from (frame.pts for frame in self._frames(packet) if frame.pts is not None)
+            yield from (frame.pts for frame in self._frames(None) if frame.pts is not None)
         finally:
             self._context.flush_buffers()
 
@@ -304,7 +302,7 @@ class PyAVReader:
         # The last frame is shown for its own duration; where that is unknown, for as long as any other may have been.
         usual = max(1 / self.fps, float(np.diff(times).max(initial=0)) * unit)
         there = float(times[-1]) * unit + max(self._source.last_duration(self._table) * unit, usual)
-        said = _said_duration(stream)
+        said = _said_duration(stream, int(times[0]))
         if said is None or said - there <= max(1.0, _CUT_OFF * said):
             return None
         return f"the file ends after {there:.1f} of its {said:.1f} seconds"
@@ -402,13 +400,14 @@ def _frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
     return believable_rate(float(header) if header else None, measured)
 
 
-def _said_duration(stream: VideoStream) -> float | None:
-    """When the last frame ends by the header (s), counted from 0 as Matroska's tag is; None where it does not say."""
+def _said_duration(stream: VideoStream, start: int) -> float | None:
+    """When the last frame ends by the header (s), for a first frame at `start`; None where the header does not say."""
     if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
-    if stream.duration and stream.time_base is not None:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-    return _tagged_duration(stream)
+    tagged = _tagged_duration(stream)  # counted from 0
+    if tagged is None and stream.duration and stream.time_base is not None:
+        return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
+    return tagged
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:

@@ -86,11 +86,11 @@ def _rgb_array(rgb: VideoFrame) -> np.ndarray:
 def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
     """Whether the result depends on where chroma samples lie, which FFmpeg's programs handle in their scale filter.
 
-    Subsampled 8-bit formats that keep their size repeat chroma samples instead.
+    It is so for subsampled chroma, but for progressive 8-bit frames that keep their size: there samples are repeated.
     """
     kind = frame.format
     if kind.name in ("yuv420p", "yuvj420p") and (frame.width, frame.height) == (width, height):
-        return False
+        return frame.interlaced_frame
     return len(kind.components) >= 3 and kind.chroma_width(64) < 64
 
 
