@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from slowfast.errors import ToldElsewhere, UserError
+from slowfast.runtime.heartbeat import Heartbeat
 from slowfast.runtime.screen import lost_output, safe_streams, show, write_screen
 from slowfast.runtime.stop_signal import Stopped, StopSignal
 from slowfast.runtime.text import shown_lines
@@ -43,7 +44,7 @@ def exit_status(
     Returns:
         What the work returned, 2 after a UserError or on a full disk, 130 after Ctrl-C, 128 + n after signal n, else 1.
     """
-    with safe_streams():
+    with safe_streams(), Heartbeat.unless_running(lambda line: show(line, error=True)):
         try:
             with StopSignal() as stop, stop.at_once():
                 status = work() or DONE
