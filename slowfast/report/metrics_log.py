@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import simplejson
+
+from slowfast.runtime.unfinished import write_whole
 
 Row = dict[str, Any]
 
@@ -30,9 +31,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, done_steps: int) -> None:
         rows = [row for row in read_metrics(path) if row["step"] <= done_steps]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, "".join(_line(row) for row in rows))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Row) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 import traceback
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from slowfast.errors import ToldElsewhere, UserError
+from slowfast.runtime.heartbeat import Heartbeat
 from slowfast.runtime.screen import lost_output, safe_streams, show, write_screen
 from slowfast.runtime.stop_signal import Stopped, StopSignal
 from slowfast.runtime.text import shown_lines
@@ -28,7 +30,8 @@ def exit_status(
 ) -> int:
     """Do the work of a command and return its exit status.
 
-    A UserError is reported on standard error in its own words; any other exception with its traceback. SIGTERM and
+    A UserError is reported on standard error in its own words, so is a full disk; any other exception with its
+    traceback. SIGTERM and
     SIGHUP end the work at once: files appear whole or not at all. Work that saves on them handles them itself. A closed
     standard output does not end the work; where anything else is wrong with it, output was lost, which is a failure.
 
@@ -39,9 +42,9 @@ def exit_status(
         logged: Standard output is in a log file, too, so that nothing is lost with it.
 
     Returns:
-        What the work returned, 2 after a UserError, 130 after Ctrl-C, 128 + n after signal n, else 1.
+        What the work returned, 2 after a UserError or on a full disk, 130 after Ctrl-C, 128 + n after signal n, else 1.
     """
-    with safe_streams():
+    with safe_streams(), Heartbeat.unless_running(lambda line: show(line, error=True)):
         try:
             with StopSignal() as stop, stop.at_once():
                 status = work() or DONE
@@ -55,7 +58,11 @@ def exit_status(
         except Stopped as stopped:
             show(f"Received {stopped.name}, stopping. Files that were written are complete", error=True)
             return SIGNALLED + signal.Signals[stopped.name]
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                place = f"{error.filename}: " if error.filename else ""
+                show(f"error: {place}the disk is full. Free some space, then run the same command again", error=True)
+                return USER_MISTAKE
             write_screen(shown_lines(traceback.format_exc()), sys.stderr)
             return FAILED
         return status or (DONE if logged else _status_of_output())
