@@ -12,7 +12,7 @@ import cv2
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Failure
 from slowfast.errors import system_reason
-from slowfast.runtime.logging import get_logger
+from slowfast.runtime.logging import get_logger, log_table
 
 # Files of a training set that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
 MIN_ALLOWED = 3
@@ -77,7 +77,8 @@ class FailureLedger:
                 if not log:
                     continue
                 what = "cannot be read" if failure.lost else "is damaged"
-                get_logger().warning(f"{failure.name} {what}: {failure.reason}{new_traceback(failure)}")
+                get_logger().warning(f"{failure.name} {what}: {failure.reason}")
+                log_traceback(failure)
 
     @property
     def all(self) -> list[Failure]:
@@ -102,10 +103,9 @@ class FailureLedger:
         )
 
 
-def new_traceback(failure: Failure) -> str:
-    """Return the traceback of an unexpected error, for the log, the first time that one of its kind is met."""
+def log_traceback(failure: Failure) -> None:
+    """Log the traceback of an unexpected error, the first time that one of its kind is met."""
     kind = failure.traceback.strip().rpartition("\n")[2].partition(":")[0]
-    if not kind or kind in _logged_tracebacks:
-        return ""
-    _logged_tracebacks.add(kind)
-    return f"\n{failure.traceback.rstrip()}"
+    if kind and kind not in _logged_tracebacks:
+        _logged_tracebacks.add(kind)
+        log_table(failure.traceback.rstrip())

@@ -52,7 +52,8 @@ class MediaLoader(Generic[Task, Item]):
         prefetch: int,
         pin: bool,
     ) -> None:
-        self.dataset, self.workers, self.timeout = dataset, workers, timeout
+        self.dataset, self.workers = dataset, workers
+        dataset.timeout = timeout
         self._ahead, self._pin = max(prefetch, 1), pin
         self._read = read
         self._submitted = 0  # tasks given to the pool so far; their numbers
@@ -88,7 +89,6 @@ class MediaLoader(Generic[Task, Item]):
         self.close()
 
     def _here(self) -> Iterator[Item]:
-        self.dataset.timeout = self.timeout
         for task in self.tasks():
             yield self._read(self.dataset, task)
 

@@ -27,8 +27,7 @@ class Reading:
 
     Attributes:
         unreadable: Reasons of records that are not opened any more, by their place, as they cost a worker process.
-        timeout: Seconds that reading one may take in the process of the loader itself; 0 sets no limit. (Worker
-            processes have their limit from outside.)
+        timeout: Seconds that reading one may take; 0 sets no limit. A worker that hangs in C is ended from outside.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:

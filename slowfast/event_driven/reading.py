@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from slowfast.datasets.failures import failure_reason
+from slowfast.datasets.failures import failure_of, log_traceback
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.errors import UserError
 from slowfast.event_driven.sources import OpenVideo, Source, crops
 from slowfast.runtime.logging import get_logger
+
+
+def _reason(source: Source, error: Exception) -> str:
+    """Return why a video could not be read; log the traceback of an unexpected error."""
+    failure = failure_of(source.record.index, source.record.name, error)
+    log_traceback(failure)
+    return failure.reason
 
 
 @dataclass
@@ -50,7 +57,7 @@ class FileReading:
         except UserError:
             raise
         except Exception as error:
-            self.ended, self.error = True, failure_reason(error)
+            self.ended, self.error = True, _reason(self.source, error)
         self.seen += len(self.next)
 
     def stop(self) -> None:
@@ -143,7 +150,7 @@ class LiveReading:
         except UserError:
             raise
         except Exception as error:
-            self.error = failure_reason(error)
+            self.error = _reason(self.source, error)
             return
         if self.video is None:
             self.began = time.perf_counter()
@@ -156,7 +163,7 @@ class LiveReading:
             raise
         except Exception as error:
             if not self._stop.is_set():
-                self.error = "; ".join(filter(None, (failure_reason(error), video.missing)))
+                self.error = "; ".join(filter(None, (_reason(self.source, error), video.missing)))
         finally:
             video.close()
 

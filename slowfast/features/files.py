@@ -11,6 +11,7 @@ import numpy as np
 
 from slowfast.errors import UserError
 from slowfast.features.extract import Features
+from slowfast.runtime.text import escape
 from slowfast.runtime.unfinished import written_whole
 from slowfast.utils.output import check_output_file
 
@@ -60,9 +61,19 @@ def _write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
 def _write_parquet(path: Path, columns: dict[str, np.ndarray]) -> None:
     arrow, parquet = _pyarrow()
     width = columns["feature"].shape[1]
+    columns = columns | {"path": np.array([_as_utf8(name) for name in columns["path"].tolist()])}
     table = {name: arrow.array(values) for name, values in columns.items() if name != "feature"}
     table["feature"] = arrow.FixedSizeListArray.from_arrays(arrow.array(columns["feature"].reshape(-1)), width)
     parquet.write_table(arrow.table(table), path)
+
+
+def _as_utf8(name: str) -> str:
+    """Escape bytes of a name that are not UTF-8: a table of text cannot hold them."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return escape(name)
+    return name
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -13,13 +13,12 @@ from pathlib import Path
 import av
 
 from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES
-from slowfast.datasets.failures import failure_of, failure_reason, new_traceback
+from slowfast.datasets.failures import failure_of, failure_reason, log_traceback
 from slowfast.datasets.types import Failure
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.collection import Job, check_folders, find_jobs
 from slowfast.prepare.pool import run_in_processes
 from slowfast.report.results import write_csv
-from slowfast.runtime.logging import get_logger
 from slowfast.runtime.progress import Progress
 from slowfast.runtime.unfinished import remove_leftovers
 from slowfast.runtime.worker_pool import Lost
@@ -54,8 +53,8 @@ def note_failure(job: Job, result: Failure | Lost) -> str:
     """Return why a file failed; log the traceback of the first unexpected error, delete what a lost process left."""
     if isinstance(result, Lost):
         remove_leftovers(job.target.parent)
-    if isinstance(result, Failure) and (trace := new_traceback(result)):
-        get_logger().warning(f"{job.name} cannot be read: {result.reason}{trace}")
+    if isinstance(result, Failure):
+        log_traceback(result)
     return result.reason
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from slowfast.errors import ToldElsewhere, UserError, system_reason
+from slowfast.runtime.heartbeat import Heartbeat
 from slowfast.runtime.screen import lost_output, safe_streams, show, write_screen
 from slowfast.runtime.stop_signal import Stopped, StopSignal
 from slowfast.runtime.text import shown_lines
+from slowfast.runtime.unfinished import disk_error
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
@@ -28,9 +30,10 @@ def exit_status(
 ) -> int:
     """Do the work of a command and return its exit status.
 
-    A UserError is reported on standard error in its own words; any other exception with its traceback. SIGTERM and
-    SIGHUP end the work at once: files appear whole or not at all. Work that saves on them handles them itself. A closed
-    standard output does not end the work; where anything else is wrong with it, output was lost, which is a failure.
+    A UserError and a full disk are reported on standard error in one line, any other exception with its traceback.
+    SIGTERM and SIGHUP end the work at once: files appear whole or not at all. Work that saves on them handles them
+    itself. A closed standard output does not end the work; where anything else is wrong with it, output was lost, which
+    is a failure.
 
     Args:
         work: Does everything; may return an exit status, None is 0.
@@ -39,9 +42,9 @@ def exit_status(
         logged: Standard output is in a log file, too, so that nothing is lost with it.
 
     Returns:
-        What the work returned, 2 after a UserError, 130 after Ctrl-C, 128 + n after signal n, else 1.
+        What the work returned, 2 after a UserError or on a full disk, 130 after Ctrl-C, 128 + n after signal n, else 1.
     """
-    with safe_streams():
+    with safe_streams(), Heartbeat.unless_running(lambda line: show(line, error=True)):
         try:
             with StopSignal() as stop, stop.at_once():
                 status = work() or DONE
@@ -55,7 +58,10 @@ def exit_status(
         except Stopped as stopped:
             show(f"Received {stopped.name}, stopping. Files that were written are complete", error=True)
             return SIGNALLED + signal.Signals[stopped.name]
-        except Exception:
+        except Exception as error:
+            if failure := disk_error(error):
+                show(f"error: {failure}", error=True)
+                return USER_MISTAKE
             write_screen(shown_lines(traceback.format_exc()), sys.stderr)
             return FAILED
         return status or (DONE if logged else _status_of_output())

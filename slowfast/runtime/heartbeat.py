@@ -87,6 +87,19 @@ class Heartbeat(threading.Thread):
         cls._running.start()
 
     @classmethod
+    @contextmanager
+    def unless_running(cls, tell: Callable[[str], None]) -> Iterator[None]:
+        """While entered, have a heartbeat; one that is running, or is begun meanwhile, takes precedence."""
+        if cls._running is not None:
+            yield
+            return
+        cls.begin(tell)
+        try:
+            yield
+        finally:
+            cls.end()
+
+    @classmethod
     def end(cls) -> None:
         """Stop the heartbeat, if it is running."""
         if cls._running is not None:

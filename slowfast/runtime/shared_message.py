@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import torch
 
 _HEADER = struct.Struct("<qq")  # number of the message, number of parts
+_SMALL = 2**18  # bytes of a message that is copied
 _ALIGNMENT = 64  # bytes; arrays begin at multiples of it
 
 
@@ -62,11 +63,17 @@ def receive_message(channel: socket.socket) -> tuple[int, Any]:
         raise EOFError("the other process has closed its end")
     number, count = _HEADER.unpack(header)
     with os.fdopen(descriptors[0], "r+b", buffering=0) as file:
-        memory = memoryview(mmap.mmap(file.fileno(), 0))
+        memory = _contents(file.fileno())
     sizes = struct.unpack_from(f"<{count}q", memory)
     starts = _starts(count, sizes)
     parts = [memory[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     return number, pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _contents(descriptor: int) -> memoryview:
+    """Return a file's bytes, those of a large one without copying them; each of these keeps a descriptor open."""
+    size = os.fstat(descriptor).st_size
+    return memoryview(bytearray(os.pread(descriptor, size, 0)) if size <= _SMALL else mmap.mmap(descriptor, size))
 
 
 def _starts(count: int, sizes: Sequence[int]) -> list[int]:

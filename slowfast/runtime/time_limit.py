@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_LONGEST = 1e8  # seconds; timers know no longer ones everywhere
+
 
 @contextmanager
 def time_limit(seconds: float, error: Exception) -> Iterator[None]:
@@ -25,7 +27,7 @@ def time_limit(seconds: float, error: Exception) -> Iterator[None]:
         raise error
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST))
     try:
         yield
     finally:

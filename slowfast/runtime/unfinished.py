@@ -109,27 +109,38 @@ def reporting_file(path: Path) -> Iterator[Any]:
         file.close()
 
 
-def disk_error(error: BaseException, place: Path, setting: str = "") -> DiskError | None:
+def disk_error(error: BaseException, place: Path | None = None, setting: str = "") -> DiskError | None:
     """Return the user error for a file that the disk does not take; None for any other exception.
 
     Args:
         error: Exception of Python, FFmpeg or any other writer.
-        place: The file that was being written.
+        place: The file that was being written; where it is not known, missing permissions are no disk error.
         setting: Config key that names the folder.
     """
     if isinstance(error, DiskError):
         return error
     number = getattr(error, "errno", None)
-    named = {getattr(error, "filename", None), getattr(error, "filename2", None)} - {None}
-    folder = f"{setting} {place.parent}" if setting else str(place.parent)
     if number in _PROBLEMS:
         problem, advice = _PROBLEMS[number]
-        text = f"Cannot write {place}: the disk of {folder} {problem}. {advice}"
-    elif number in _NO_ACCESS and all(Path(str(name)).parent in (place.parent, *place.parents) for name in named):
-        text = f"Cannot write {place}: no permission to write to {folder}. Choose another folder"
+        name = getattr(error, "filename", None)
+        place = Path(str(name)) if place is None and name else place
+        what, disk = ("", "disk") if place is None else (f" {place}", f"disk of {_folder(place, setting)}")
+        text = f"Cannot write{what}: the {disk} {problem}. {advice}"
+    elif number in _NO_ACCESS and place is not None and _names_folder_of(error, place):
+        text = f"Cannot write {place}: no permission to write to {_folder(place, setting)}. Choose another folder"
     else:
         return None
     return DiskError(text, number or 0)
+
+
+def _folder(place: Path, setting: str) -> str:
+    return f"{setting} {place.parent}".lstrip()
+
+
+def _names_folder_of(error: BaseException, place: Path) -> bool:
+    """Check that the files that an error names, if any, are on the way to a place."""
+    named = {getattr(error, "filename", None), getattr(error, "filename2", None)} - {None}
+    return all(Path(str(name)).parent in (place.parent, *place.parents) for name in named)
 
 
 def remove_leftovers(folder: Path, mark: str = "", *, recursive: bool = False, every: bool = False) -> None:

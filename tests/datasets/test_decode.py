@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError, open_video, packets, require_backend
+from slowfast.datasets.decode.display_order import PacketList, order_by_times
 from slowfast.datasets.decode.plan import plan_runs
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.errors import ConfigError
@@ -323,24 +325,51 @@ def test_unknown_backend() -> None:
         require_backend("decord")
 
 
+def listed(pts: list[int | None], keys: set[int], shown: list[bool] | None = None) -> PacketList:
+    """Packets as they are scanned."""
+    visible = np.array(shown if shown is not None else [True] * len(pts))
+    return PacketList(pts, pts, [place in keys for place in range(len(pts))], visible, [])
+
+
+def a_stream(reorders: bool, container: str = "mp4") -> Any:
+    """What the order of packets depends on in a stream."""
+    context = SimpleNamespace(has_b_frames=reorders)
+    return SimpleNamespace(codec_context=context, container=SimpleNamespace(format=SimpleNamespace(name=container)))
+
+
 def test_packets_are_ordered_by_time_and_start_at_a_key() -> None:
-    # Decoding order: a picture before any key, I at 4, P at 7, its B-frames, a leading picture of the next key.
-    table = packets.build_table(
-        pts=[3, 4, 7, 5, 6, 9, 8, 8],
-        key=[False, True, False, False, False, True, False, False],
-        shown=[True, True, True, True, False, True, True, True],
-    )
-    assert table.timed
-    assert table.packet_of.tolist() == [1, 3, 2, 6, 7, 5]
-    assert table.frame_of.tolist() == [-1, 0, 2, 1, -1, 5, 3, 4]
+    # Decoding order: I at 4, P at 7, its B-frames, the last one not shown, a later I with a leading picture.
+    packet_list = listed([4, 7, 5, 6, 9, 8, 8], {0, 4}, [True, True, True, False, True, True, True])
+    rank = order_by_times(packet_list, a_stream(True, "avi"))
+    assert rank is None  # a container without presentation times
+    rank = order_by_times(packet_list, a_stream(False))
+    assert rank is not None
+    table = packets.build_table(rank, packet_list.key, packet_list.shown, [])
+    assert table.packet_of.tolist() == [0, 2, 1, 5, 6, 4]
+    assert table.frame_of.tolist() == [0, 2, 1, -1, 5, 3, 4]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([1]))]
-    assert runs == [(1, 3)]
+    assert runs == [(0, 2)]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([0, 5]))]
-    assert runs == [(1, 1), (5, 5)]
+    assert runs == [(0, 0), (4, 4)]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([4, 5]))]  # 4 is shown before its key
-    assert runs == [(1, 7)]
-    assert not packets.build_table([5, 6, 0, 1], [True, False, True, False], [True] * 4).timed
-    assert not packets.build_table([0, None], [True, False], [True] * 2).timed
+    assert runs == [(0, 6)]
+
+
+def test_second_fields_belong_to_the_frame_before() -> None:
+    shown = np.array([True, False, True, False, True])
+    table = packets.build_table(np.arange(5), [True, True, False, False, True], shown, [1, 3])
+    assert table.keys.tolist() == [0, 4]  # decoding cannot start at a second field
+    assert table.frame_of.tolist() == [0, 0, 1, 1, 2]
+    runs = [(run.first, run.last) for run in plan_runs(table, np.array([1]))]
+    assert runs == [(0, 3)]
+
+
+def test_times_that_cannot_be_right_are_not_believed() -> None:
+    assert order_by_times(listed([5, 6, 0, 1], {0, 2}), a_stream(False)) is None  # they start again
+    assert order_by_times(listed([0, None], {0}), a_stream(False)) is None
+    assert order_by_times(listed([0, 1, 2, 3], {0}), a_stream(True)) is None  # those of decoding
+    assert order_by_times(listed([0, 3, 3, 2], {0}), a_stream(True)) is None
+    assert order_by_times(listed([0, 1, 2, 3], {0}), a_stream(False)) is not None
 
 
 def test_frames_of_a_damaged_file_ascend(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from slowfast.config.load import load_config
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.errors import ConfigError
+from slowfast.errors import ConfigError, UserError
 from slowfast.event_driven.activity import Course
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.activity import draw_activity
@@ -153,9 +153,9 @@ def test_an_error_ends_its_own_video_only(tmp_path: Path) -> None:
     ]
 
 
-def test_an_error_of_the_program_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="a mistake"):
-        video_run(tmp_path, made_sources((3, KeyError("a mistake")))).run(lambda: False)
+def test_a_user_error_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a mistake"):
+        video_run(tmp_path, made_sources((3, UserError("a mistake")))).run(lambda: False)
 
 
 def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from slowfast.config.load import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
-from slowfast.errors import ConfigError, DataError
+from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.event_driven.output import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
@@ -101,9 +101,9 @@ def test_frames_that_come_too_fast_are_left_out_and_counted(tmp_path: Path) -> N
     assert report.of(video).dropped == video.dropped
 
 
-def test_an_error_of_the_program_in_a_camera_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="a mistake"):
-        video_run(tmp_path, live_sources(Made(3, KeyError("a mistake")))).run(lambda: False)
+def test_a_user_error_in_a_camera_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a mistake"):
+        video_run(tmp_path, live_sources(Made(3, UserError("a mistake")))).run(lambda: False)
 
 
 def serve(port: int, frames: int) -> None:

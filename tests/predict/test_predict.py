@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -168,3 +169,40 @@ def test_text_fits_the_smallest_frames_and_the_font() -> None:
         image = np.full((side, side, 3), 200, np.uint8)
         drawn = draw_lines(image.copy(), ["a very long name of a class that goes on and on"] * 5)
         assert drawn.shape == image.shape and (drawn != image).any()
+
+
+def test_names_of_any_bytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Files named to confuse a terminal or a spreadsheet, and one that is not UTF-8."""
+    media = tmp_path / "media"
+    media.mkdir()
+    clip = write_video(media / "plain.mp4").read_bytes()
+    names = [b"=1+1.mp4", b"a\nb.mp4", b"a\x1b[2Jb.mp4", b"caf\xe9.mp4", b"back\\slash.mp4", "\u202egnp.mp4".encode()]
+    for name in names:
+        (media / os.fsdecode(name)).write_bytes(clip)
+    (media / "broken\n\x1b[31m.mp4").write_text("no video")
+    status, output = predict(tmp_path, media, "--annotate")
+    assert status == 0
+    out, err = capfd.readouterr()
+    text = (output / "predictions.csv").read_text(encoding="utf-8")
+    for shown in (out + err, text):
+        assert not any(character in shown for character in "\x1b\r\u202e\udce9")
+    assert r"broken\n\x1b[31m.mp4 cannot be read: " in out
+    rows = {row["path"].removeprefix(f"{media}/") for row in table(output)}
+    assert rows == {
+        *("plain.mp4", "=1+1.mp4", r"a\nb.mp4", r"a\x1b[2Jb.mp4", r"caf\xe9.mp4", r"back\\slash.mp4"),
+        *(r"\u202egnp.mp4", r"broken\n\x1b[31m.mp4"),
+    }
+    found = json.loads((output / "predictions.json").read_text())
+    read = {os.fsencode(Path(one["path"]).name) for one in found["predictions"]}
+    assert read == {b"plain.mp4", *names} and len(list((output / "annotated").iterdir())) == 7
+
+
+def test_results_are_written_before_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "clip.mp4")
+
+    def fail(*args: object) -> str:
+        raise OSError("the screen is gone")
+
+    monkeypatch.setattr("slowfast.predict.command_line.predictions_table", fail)
+    status, output = predict(tmp_path, tmp_path / "clip.mp4")
+    assert status == 1 and len(table(output)) == 1 and (output / "predictions.json").exists()

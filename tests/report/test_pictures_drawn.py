@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -19,7 +22,10 @@ from slowfast.report.confusion import (
 )
 from slowfast.report.contact_sheet import ClipRow, draw_contact_sheet
 from slowfast.report.curves import draw_curves, read_curves, smooth
+from slowfast.report.pictures import draw_training_curves
 from slowfast.report.plotting import PlotsUnavailable, label_text, new_figure
+
+ROOT = Path(__file__).parents[2]
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -133,6 +139,39 @@ def test_contact_sheet_of_no_clips_says_so(tmp_path):
 def test_labels_are_one_short_line_without_formulas():
     assert label_text("a $b$\n c") == r"a \$b\$ c"
     assert label_text("long " * 20, room=12) == "long long..."
+
+
+@pytest.mark.parametrize(
+    ("backend", "kept"),
+    [("module://matplotlib_inline.backend_inline", False), ("garbage", False), ("tkagg", True), ("", False)],
+)
+def test_figures_are_drawn_whatever_backend_was_inherited(tmp_path, backend, kept):
+    """As from a notebook; in a process that has not imported matplotlib."""
+    code = (
+        "import os, sys, pathlib\n"
+        "from slowfast.report.plotting import new_figure, save_png\n"
+        "figure = new_figure(1, 1)\n"
+        "figure.suptitle('\u4e2d')\n"
+        "save_png(figure, pathlib.Path(sys.argv[1]))\n"
+        "import matplotlib\n"
+        "print(matplotlib.rcParams['backend'], os.environ['MPLBACKEND'])\n"
+    )
+    home = {"MPLBACKEND": backend, "HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere", "XDG_CONFIG_HOME": "/nowhere"}
+    line = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.png")]
+    done = subprocess.run(line, env=os.environ | home | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    name, inherited = done.stdout.rstrip("\n").split(" ")
+    assert inherited == backend and (name == backend) == kept and pixels(tmp_path / "a.png").shape == (130, 130, 3)
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch, caplog):
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("no room")
+
+    monkeypatch.setattr("slowfast.report.pictures.draw_curves", fail)
+    with caplog.at_level("WARNING", "slowfast"):
+        assert draw_training_curves(tmp_path) == {}
+    assert caplog.messages == ["curves.png is not drawn: no room"] and not list(tmp_path.iterdir())
 
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):

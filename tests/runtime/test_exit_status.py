@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,14 @@ def fail_with(error: BaseException) -> int:
         (DataError("no video"), 2, "error: no video\n"),
         (KeyboardInterrupt(), 130, "try again\n"),
         (ZeroDivisionError("oh"), 1, "Traceback"),
+        (DataError("a\nb\x1b[2J of rtsp://u:s3cret@h/x"), 2, "error: a\\nb\\x1b[2J of rtsp://***@h/x\n"),
+        (
+            OSError(errno.ENOSPC, "No space", "out/x.csv"),
+            2,
+            "error: Cannot write out/x.csv: the disk of out is full",
+        ),
+        (OSError(errno.EDQUOT, "Quota"), 2, "error: Cannot write: the disk is full for this user: "),
+        (OSError(errno.EIO, "Input/output error"), 1, "Traceback"),
     ],
 )
 def test_each_end_has_its_status_and_words(
@@ -28,6 +40,24 @@ def test_each_end_has_its_status_and_words(
 ) -> None:
     assert exit_status(lambda: fail_with(error), interrupted="try again") == status
     assert capsys.readouterr().err.startswith(words)
+
+
+def test_a_traceback_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(lambda: fail_with(RuntimeError("rtsp://u:s3cret@h/x\x1b[2J"))) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and err.endswith("RuntimeError: rtsp://***@h/x\\x1b[2J\n")
+    assert "s3cret" not in err  # nor in the line of this file, which is quoted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_tool_at_once(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+
+    assert exit_status(work) == 128 + number
+    assert capsys.readouterr().err == f"Received {number.name}, stopping. Files that were written are complete\n"
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 def test_what_the_work_returns_is_the_status(capsys: pytest.CaptureFixture[str]) -> None:

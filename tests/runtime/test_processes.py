@@ -166,17 +166,17 @@ def test_killed_torchrun_leaves_no_ranks(kinetics_folder: Path, tmp_path: Path) 
 
 
 def test_a_stopped_rank_ends_the_others(kinetics_folder: Path, tmp_path: Path) -> None:
-    with training(kinetics_folder, tmp_path / "out", timeout=5) as (process, ranks):
+    with training(kinetics_folder, tmp_path / "out", timeout=20) as (process, ranks):
         stopped = next(one for one in ranks if one.environ()["RANK"] == "1")
         other = next(one for one in ranks if one is not stopped)
         stopped.suspend()
         began = time.monotonic()
-        other.wait(timeout=60)
-        assert time.monotonic() - began > 3
+        other.wait(timeout=90)
+        assert time.monotonic() - began > 10
         stopped.kill()  # torchrun does so after 30 s
         assert process.wait(timeout=60) == 1
     lines = (tmp_path / "stderr").read_text().splitlines()
-    assert any("another of the 2 processes did not respond for 5 s" in line for line in lines), lines
+    assert any("another of the 2 processes did not respond for 20 s" in line for line in lines), lines
 
 
 def test_processes_follow_their_launcher(tmp_path: Path) -> None:

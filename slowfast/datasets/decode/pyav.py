@@ -183,7 +183,7 @@ class PyAVReader:
                 self._size = self._size or self._certain_size(index, frame)
                 if self._size is None:
                     return False
-                check_read_size(len(collected.got), *self._size)
+                check_read_size(len(collected.got), self._size[1], self._size[0])
                 convert = RgbConverter(self._size)
             try:
                 collected.add(index, convert(frame), frame.is_corrupt)

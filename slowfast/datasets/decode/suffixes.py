@@ -8,10 +8,11 @@ from pathlib import PurePath
 VIDEO_SUFFIXES = frozenset(
     # Containers.
     ".3g2 .3gp .amv .apng .asf .avi .dav .divx .dv .evo .f4v .flv .gif .gxf .ismv .ivr .m2t .m2ts .m4v .mj2 .mk3d .mkv"
-    " .mod .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .nuv .ogg .ogm .ogv .ogx .pva .qt .rm .rmvb .tod .ts .vob .webm"
-    " .wmv .wtv .y4m"
+    " .mod .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .nuv .ogg .ogm .ogv .ogx .psp .pva .qt .rm .rmvb .roq .tod .ts .vob"
+    " .webm .wmv .wtv .y4m"
     # Elementary streams.
-    " .264 .265 .266 .avc .h261 .h263 .h264 .h265 .h266 .hevc .ivf .m1v .m2v .mjpeg .mjpg .mpv .obu .vc1 .vvc".split()
+    " .264 .265 .266 .apv .avc .avs2 .avs3 .cavs .dnxhd .dnxhr .drc .evc .h261 .h263 .h264 .h265 .h266 .hevc .ivf .m1v"
+    " .m2v .mjpeg .mjpg .mpv .obu .rcv .vc1 .vc2 .vvc".split()
 )
 IMAGE_SUFFIXES = frozenset(".bmp .dib .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 

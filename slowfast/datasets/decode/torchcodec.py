@@ -57,7 +57,7 @@ class TorchCodecReader:
         if not self.num_frames:
             raise DecodeError("no video frames in the file")
         self._coded_size = about.height or 0, about.width or 0
-        check_frame_size(*self._coded_size)
+        check_frame_size(about.width or 0, about.height or 0)
         self._mirror = _mirror(path)
         self._size: tuple[int, int] | None = None  # (H, W), upright
 

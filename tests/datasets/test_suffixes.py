@@ -1,0 +1,71 @@
+"""Searches of folders: every suffix that FFmpeg gives to videos is looked for, other files are named."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import av
+import pytest
+from av.format import ContainerFormat, formats_available
+
+from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
+from slowfast.datasets.index.folder import scan
+from slowfast.prepare.collection import find_jobs
+from tests.video_files import write_video
+
+# Of FFmpeg's video formats: sound with a cover, playlists, single images, raw samples, and what else is no video file.
+ELSEWHERE = set(
+    "a64 afc aif aifc aiff flac m4a m4b mp3 ra wma isma m3u8 mpd avif fits ico flm rgb yuv avs cpk dvd swf".split()
+)
+
+
+def video_extensions() -> set[str]:
+    """Extensions of the formats for which FFmpeg's muxers choose a video codec."""
+    found: set[str] = set()
+    for name in formats_available:
+        try:
+            kind = ContainerFormat(name, "w")
+            with av.open("/dev/null", "w", format=name) as out:
+                if out.default_video_codec not in ("none", "", None) and name != "image2":
+                    found |= {extension.strip().lower() for extension in kind.extensions}
+        except (ValueError, av.FFmpegError):
+            continue
+    return found
+
+
+def test_the_suffixes_of_ffmpegs_video_formats_are_known() -> None:
+    found = video_extensions()
+    assert {"mp4", "mkv", "webm", "gif", "mxf", "asf", "nut", "ogv", "h264"} <= found
+    unknown = {name for name in found if f".{name}" not in VIDEO_SUFFIXES | IMAGE_SUFFIXES} - ELSEWHERE
+    assert not unknown
+    assert not VIDEO_SUFFIXES & IMAGE_SUFFIXES
+
+
+def test_files_of_unknown_suffixes_are_named_others_are_not() -> None:
+    names = ["a.mp4", "b.MXF", "notes.txt", "labels.csv", "c.xyz", "no_suffix", ".hidden.xyz", "folder/d.braw", "e.jpg"]
+    note = skipped_note("videos", names, VIDEO_SUFFIXES)
+    assert note == "videos: 3 files were skipped because of an unknown suffix: c.xyz, folder/d.braw, no_suffix"
+    assert skipped_note("videos", names[:4], VIDEO_SUFFIXES) is None
+    many = skipped_note("videos", [f"{number}.xyz" for number in range(9)], VIDEO_SUFFIXES)
+    assert many is not None and many.endswith("0.xyz, 1.xyz, 2.xyz, ...")
+
+
+def test_searches_find_and_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_video(tmp_path / name / "x.gif", frames=3, codec="gif", pix_fmt="rgb8")
+        (tmp_path / name / "y.braw").touch()
+    logger = logging.getLogger("slowfast")
+    logger.addHandler(caplog.handler)
+    try:
+        jobs = find_jobs(tmp_path, tmp_path.parent / "target")
+        collection = scan(tmp_path)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [job.name for job in jobs] == ["a/x.gif", "b/x.gif"]
+    assert [sample.name for sample in collection.media] == ["a/x.gif", "b/x.gif"]
+    notes = [record for record in caplog.records if "unknown suffix" in record.getMessage()]
+    assert {record.filename for record in notes} == {"collection.py", "folder.py"}
+    assert all("2 files were skipped" in note.getMessage() for note in notes)
+    assert all(note.getMessage().endswith("a/y.braw, b/y.braw") for note in notes)
