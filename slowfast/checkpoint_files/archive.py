@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from slowfast.checkpoint_files.inert import MalformedPickle
 from slowfast.checkpoint_files.tensors import Storage, StorageKey, storage_key, torch_vocabulary
-from slowfast.checkpoint_files.unpickler import MalformedPickle, Unpickler
+from slowfast.checkpoint_files.unpickler import Unpickler
 from slowfast.errors import CheckpointError, DamagedFileError
 
 ZIP_SIGNATURE = b"PK\x03\x04"

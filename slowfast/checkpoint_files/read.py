@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.checkpoint_files.archive import ZIP_SIGNATURE, read_archive
+from slowfast.checkpoint_files.inert import RefusedPickle
 from slowfast.checkpoint_files.stream import read_legacy, read_pickle
-from slowfast.checkpoint_files.unpickler import RefusedPickle
 from slowfast.errors import CheckpointError, DamagedFileError, system_reason
 from slowfast.utils.regular_file import why_not_regular
 

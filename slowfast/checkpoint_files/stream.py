@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from slowfast.checkpoint_files.inert import MalformedPickle, RefusedPickle
 from slowfast.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
-from slowfast.checkpoint_files.unpickler import MalformedPickle, RefusedPickle, Unpickler, Vocabulary
+from slowfast.checkpoint_files.unpickler import Unpickler, Vocabulary
 from slowfast.checkpoint_files.values import plain_vocabulary
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file

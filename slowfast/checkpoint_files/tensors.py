@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from slowfast.checkpoint_files.unpickler import (
-    Constructor,
-    GlobalName,
-    InertObject,
-    MalformedPickle,
-    RefusedPickle,
-    Vocabulary,
-)
+from slowfast.checkpoint_files.inert import GlobalName, InertObject, MalformedPickle, RefusedPickle
+from slowfast.checkpoint_files.unpickler import Constructor, Vocabulary
 from slowfast.checkpoint_files.values import plain_vocabulary
 
 MAX_ELEMENTS = 2**40  # of one tensor; views of few bytes can claim any shape

@@ -1,6 +1,6 @@
 """Unpickler that builds plain data only and never imports, looks up or calls what a file names.
 
-A name in a pickle becomes an inert :class:`GlobalName`. Only the constructors of
+A name in a pickle becomes an inert :class:`~slowfast.checkpoint_files.inert.GlobalName`. Only the constructors of
 :mod:`slowfast.checkpoint_files.values` and, inside PyTorch files, of :mod:`slowfast.checkpoint_files.tensors` are
 called, each with checked arguments:
 
@@ -16,7 +16,8 @@ device
 argparse.Namespace, types.SimpleNamespace     the same, attributes only
 paths of pathlib                              PurePosixPath, PureWindowsPath
 date, time, datetime, timedelta, timezone     the same
-objects of other packages' classes            :class:`InertObject`: class name, arguments, items and state
+objects of other packages' classes (pickled   :class:`InertObject`: class name, arguments, items and state
+as objects, or as calls of capitalized names)
 names of such classes and functions           :class:`GlobalName`
 calls of any other function; other names of   refused
 the standard library
@@ -27,68 +28,21 @@ from __future__ import annotations
 
 import itertools
 import pickletools
-import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from slowfast.checkpoint_files.inert import (
+    STANDARD_LIBRARY,
+    GlobalName,
+    InertObject,
+    MalformedPickle,
+    RefusedPickle,
+    checked_key,
+)
+
 MAX_OPCODES = 20_000_000  # more than any checkpoint has; bounds memory and time
-MAX_KEY_DEPTH = 4  # of tuples as keys: hashing deeper ones could exhaust the C stack
-STANDARD_LIBRARY = frozenset(sys.stdlib_module_names) | {name.partition(".")[0] for name in IMPORT_MAPPING}
-_SCALARS = (str, bytes, int, float, complex, bool, type(None))
-
-
-class RefusedPickle(Exception):
-    """The pickle asks for something that is never provided: a function call or an unknown name."""
-
-
-class MalformedPickle(Exception):
-    """The pickle's bytes are not a valid pickle of plain data."""
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalName:
-    """Name of a class or function in a pickle. It is never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-    @property
-    def package(self) -> str:
-        """Top-level package."""
-        return self.module.partition(".")[0]
-
-    @property
-    def looks_like_a_class(self) -> bool:
-        """Whether the last part of the name is capitalized, as PEP 8 has it for classes."""
-        return self.name.rpartition(".")[2].lstrip("_")[:1].isupper()
-
-
-class InertObject(dict):
-    """Object of a class that this reader does not know: its data, and nothing that could run.
-
-    Args:
-        class_name: Full name of the class in the file.
-        args: Arguments of its constructor.
-    """
-
-    def __init__(self, class_name: str, args: tuple[Any, ...] = ()) -> None:
-        super().__init__()
-        self.class_name, self.args = class_name, args
-        self.state: Any = None
-        self.elements: list[Any] = []
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __repr__(self) -> str:
-        return f"<inert {self.class_name}>"
 
 
 Constructor = Callable[..., Any]
@@ -290,21 +244,6 @@ class Unpickler:
         if self._persistent_load is None:
             raise RefusedPickle("data outside of it")
         self._stack.append(self._persistent_load(identity))
-
-
-def checked_key(key: Any) -> Any:
-    """Return a key of a dict or member of a set. Raises MalformedPickle unless hashing it is cheap and safe."""
-    if not _is_plain_key(key, MAX_KEY_DEPTH):
-        raise MalformedPickle(f"a key is a {type(key).__name__}")
-    return key
-
-
-def _is_plain_key(key: Any, depth: int) -> bool:
-    if type(key) in (tuple, frozenset):
-        return depth > 0 and all(_is_plain_key(item, depth - 1) for item in key)
-    if isinstance(key, _SCALARS) or isinstance(key, (GlobalName, InertObject)):
-        return True
-    return type(key).__module__ in ("torch", "numpy", "pathlib", "datetime") and type(key).__hash__ is not None
 
 
 def _operand(method: Callable[[Unpickler, Any], None]) -> Callable[[Unpickler, Any], None]:

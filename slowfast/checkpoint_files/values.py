@@ -17,17 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from slowfast.checkpoint_files.unpickler import (
+from slowfast.checkpoint_files.inert import (
     STANDARD_LIBRARY,
-    Constructor,
     GlobalName,
     InertObject,
     MalformedPickle,
     RefusedPickle,
-    SetState,
-    Vocabulary,
     checked_key,
 )
+from slowfast.checkpoint_files.unpickler import Constructor, SetState, Vocabulary
 
 _DTYPE_CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU]\d{1,9}|O8?)")
 # Types that other values refer to, such as the default factory of a defaultdict.

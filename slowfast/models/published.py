@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slowfast.checkpoint_files.inert import InertObject
 from slowfast.checkpoint_files.read import HOW_TO_CONVERT, read_paddle_file, read_torch_file
-from slowfast.checkpoint_files.unpickler import InertObject
 from slowfast.errors import CheckpointError, DamagedFileError
 from slowfast.runtime.logging import get_logger
 

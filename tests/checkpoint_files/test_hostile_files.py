@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 
+from slowfast.checkpoint_files.inert import InertObject
 from slowfast.checkpoint_files.read import read_paddle_file, read_torch_file
-from slowfast.checkpoint_files.unpickler import InertObject
 from slowfast.errors import CheckpointError
 
 
