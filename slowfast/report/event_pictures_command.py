@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from slowfast.runtime.command import CommandParser, exit_status
 from slowfast.runtime.screen import show
 from slowfast.utils.option_types import number, whole_number
 from slowfast.utils.output import check_output_file
-from slowfast.utils.quote import plain
 
 LARGEST_SIDE = 10_000  # pixels of a sensor that is as far as there are events
 
@@ -69,8 +67,6 @@ def _side(places: np.ndarray, option: str) -> int:
 
 def _draw(chosen: argparse.Namespace) -> None:
     check_output_file(chosen.target, "TARGET", (".gif", ".mp4", ".png"))
-    if os.path.exists(chosen.recording) and not os.path.isfile(chosen.recording):
-        raise UserError(f"RECORDING {plain(chosen.recording)} is not a regular file. Give an .npz or .npy file")
     try:
         raw = Recording(chosen.recording).take(slice(None))
         sensor = (chosen.height or _side(raw["y"], "height"), chosen.width or _side(raw["x"], "width"))

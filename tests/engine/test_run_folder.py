@@ -201,3 +201,16 @@ def test_checkpoints_are_not_tidied_by_a_refused_run(finished: Path, kinetics_fo
         assert command_line.main(line, run) == 2 and stale.exists()
     finally:
         stale.unlink()
+
+
+def test_warnings_of_the_config_are_in_the_log(
+    kinetics_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are reported before there is a folder for the log."""
+    file, output = tmp_path / "published.yaml", tmp_path / "out"
+    file.write_text("BN:\n  GLOBAL_SYNC: False\n")
+    line = ["--cfg", str(file), *map(str, settings(kinetics_folder, output, "TEST.ENABLE", False))]
+    assert command_line.main(line, run) == 0
+    for text in (capfd.readouterr().out, (output / "stdout.log").read_text()):
+        [warning] = [one for one in text.splitlines() if "BN.GLOBAL_SYNC" in one]
+        assert f"{file}: " in warning
