@@ -45,7 +45,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(recording), str(tmp_path / "a.avi")]) == 2
     assert main([str(recording), str(tmp_path / "a.gif"), "--fps", "0"]) == 2
     error = capsys.readouterr().err
-    assert "does not exist" in error and "must end in .gif or .mp4 or .png" in error and "argument --fps: '0'" in error
+    assert "no such file" in error and "must end in .gif or .mp4 or .png" in error and "argument --fps: '0'" in error
 
 
 @pytest.mark.parametrize(
