@@ -96,7 +96,6 @@ class PacketSource:
         self.nal = NalFormat(codec, extradata) if NalFormat.supports(codec) else None
         self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
         self._durations: list[int | None] = []
-        self._first: Packet | None = None
         self._first_key: Packet | None = None
         self.ends_early = self._changes_size = False
         self._listed = self._scan()
@@ -110,7 +109,8 @@ class PacketSource:
         key: list[bool] = []
         hidden: list[int] = []
         second: list[int] = []
-        durations, size, corrupt, place = self._durations, 0, False, -1
+        size, corrupt, place = 0, False, -1
+        held: list[Packet] | None = []
         may_hide, hides = _HIDDEN.get(self._stream.codec_context.name, (0, 0))
         empty = NOT_CODED if self._stream.codec_context.name == "mpeg4" else 0  # bytes of a packet without a picture
         is_flv = self._container.format.name == "flv"
@@ -120,13 +120,12 @@ class PacketSource:
             place += 1
             pts.append(packet.pts)
             dts.append(packet.dts)
-            durations.append(packet.duration)
             is_key = packet.is_keyframe and packet.size > empty
             key.append(is_key)
-            if is_key and self._first_key is None:
-                self._first_key = packet
-            if is_mpeg and is_key:
-                sizes.add(sequence_size(bytes(packet)))
+            if is_key:
+                self._first_key = self._first_key or packet
+                if is_mpeg:
+                    sizes.add(sequence_size(bytes(packet)))
             if sets is not None and (is_key or is_flv) and sets.see_key(place, packet):
                 fields = self._fields()
             if fields is not None and fields.is_second(memoryview(packet)):
@@ -135,11 +134,19 @@ class PacketSource:
                 hidden.append(place)
             corrupt = packet.is_corrupt
             size += packet.size
-            self._keep(place, packet, size)
+            if held is None:
+                self._note(place, packet)
+                continue
+            held.append(packet)
+            if size > HELD_BYTES:
+                for number, old in enumerate(held):
+                    self._note(number, old)
+                held = None
         self._changes_size = len(sizes - {b""}) > 1
         self.ends_early = corrupt  # the last packet ends with the file, in the middle of a frame
         if corrupt:
             hidden.append(place)
+        self._held = held
         shown = np.ones(len(pts), dtype=bool)
         shown[hidden + second] = False
         return PacketList(pts, dts, key, shown, second)
@@ -154,16 +161,10 @@ class PacketSource:
         slices.learn(self.sets.current)
         return H264FieldPairs(slices) if slices.may_be_fields else None
 
-    def _keep(self, place: int, packet: Packet, size: int) -> None:
-        """Hold the packet, or note how to find it again where all `size` bytes until here are too many to hold."""
-        if self._held is None:
-            self._places[_identity(packet)] = place
-            return
-        self._first = self._first or packet
-        self._held.append(packet)
-        if size > HELD_BYTES:
-            self._places = {_identity(old): number for number, old in enumerate(self._held)}
-            self._held = None
+    def _note(self, place: int, packet: Packet) -> None:
+        """Note how to find a packet again that is not held."""
+        self._places[packet.pos, packet.pts, packet.size] = place
+        self._durations.append(packet.duration)
 
     def build(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
         """Find the display order of the frames, by decoding where nothing else tells.
@@ -254,12 +255,13 @@ class PacketSource:
         if self.nal is None:
             return place > 0
         if place == 0:
-            return self._first is not None and self.nal.turns_picture(memoryview(self._first))
+            return self._first_key is not None and self.nal.turns_picture(memoryview(self._first_key))
         return self._held is None or self.nal.turns_picture(memoryview(self._held[place]))
 
     def last_duration(self, table: PacketTable) -> int:
         """Duration of the frame shown last in stream units; 0 where the file does not say."""
-        return self._durations[int(table.packet_of[-1])] or 0
+        place = int(table.packet_of[-1])
+        return (self._held[place].duration if self._held is not None else self._durations[place]) or 0
 
     def _demux(self, container: InputContainer) -> Iterator[Packet]:
         """Yield packets up to the end of the file or to where it can't be read any further."""
@@ -309,7 +311,7 @@ class PacketSource:
                 break  # a format without seeking
             packets = self._demux(self._container)
             landed = next(packets, None)
-            place = None if landed is None else self._places.get(_identity(landed))
+            place = None if landed is None else self._places.get((landed.pos, landed.pts, landed.size))
             if landed is not None and place is not None and place <= first:
                 yield place, landed
                 yield from enumerate(packets, start=place + 1)
@@ -320,8 +322,3 @@ class PacketSource:
         name, options, limit = self._container.name, self._container.options, self._deadline.seconds
         with av.open(name, options=options, metadata_errors="replace", timeout=limit) as again:
             yield from self._demux(again)
-
-
-def _identity(packet: Packet) -> tuple[int | None, int | None, int | None]:
-    """What tells a packet from all others of its stream."""
-    return packet.pos, packet.pts, packet.size
