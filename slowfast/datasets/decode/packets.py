@@ -38,6 +38,8 @@ HELD_BYTES = 64 * 2**20
 # Theora: a header packet, as at the start of a joined file (specification, 6.1).
 _HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
 
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
+
 # Decodes packets first .. last with nothing before them; gives the places of the packets whose frames come out.
 Decode = Callable[[int, int], Iterator[int]]
 
@@ -157,6 +159,8 @@ class PacketSource:
             return Mpeg2FieldPairs()
         if self.nal is None or self.sets is None or self._stream.codec_context.name != "h264":
             return None
+        if self._stream.codec_context.field_order == _PROGRESSIVE and not self.sets.change:
+            return None
         slices = H264Slices(self.nal)
         slices.learn(self.sets.current)
         return H264FieldPairs(slices) if slices.may_be_fields else None
@@ -225,12 +229,12 @@ class PacketSource:
         if self._container.format.name in UNTIMED:
             by_times, stores = False, stores[::-1]
         for stored in stores:
-            known = [stored[place] for place in table.packet_of]
-            if any(time is None for time in known):
+            known = [stored[place] for place in table.packet_of.tolist()]
+            if None in known:
                 continue
-            times = np.array(known, dtype=np.int64)
-            if by_times or (np.diff(np.sort(times)) > 0).all() and self._is_one_stretch():
-                return times if by_times else np.sort(times)
+            times = np.sort(np.array(known, dtype=np.int64))
+            if by_times or ((np.diff(times) > 0).all() and self._is_one_stretch()):
+                return times
         return None
 
     def _is_one_stretch(self) -> bool:
