@@ -16,7 +16,7 @@ from slowfast.datasets.order import Key, balanced_order, epoch_order
 from slowfast.datasets.types import Failure, Record, Samples, TestMedium, TrainSample
 from slowfast.errors import UserError
 from slowfast.runtime.time_limit import time_limit
-from slowfast.runtime.worker_pool import IDLE, working_on
+from slowfast.runtime.worker import IDLE, working_on
 
 Medium = TypeVar("Medium", bound=TestMedium)
 Read = TypeVar("Read")

@@ -26,7 +26,7 @@ from slowfast.prepare.events import save_events
 from slowfast.prepare.mat import read_mat
 from slowfast.prepare.prophesee import read_dat, read_raw
 from slowfast.runtime.unfinished import write_whole
-from slowfast.runtime.worker_pool import still_working
+from slowfast.runtime.worker import still_working
 
 SETTINGS_FILE = ".convert_events.json"  # in the target folder: how its recordings were cut
 MOST_PIXELS = 2**16  # x and y are written as uint16

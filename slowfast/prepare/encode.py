@@ -19,7 +19,7 @@ from slowfast.errors import system_reason
 from slowfast.prepare.settings import PrepareSettings
 from slowfast.prepare.timing import Timing, choose_timing
 from slowfast.runtime.unfinished import written_whole
-from slowfast.runtime.worker_pool import still_working
+from slowfast.runtime.worker import still_working
 
 _MUXER = {"movflags": "+faststart"}
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED

@@ -24,7 +24,7 @@ from slowfast.errors import UserError
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
 from slowfast.runtime.unfinished import written_whole
-from slowfast.runtime.worker_pool import still_working
+from slowfast.runtime.worker import still_working
 
 SUFFIX = ".npz"
 # Between frames shown no longer apart than this (seconds), movement is interpolated: a cut or a gap is none.

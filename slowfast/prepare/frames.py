@@ -21,7 +21,7 @@ from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
 from slowfast.prepare.timing import choose_timing
 from slowfast.runtime.unfinished import written_whole
-from slowfast.runtime.worker_pool import still_working
+from slowfast.runtime.worker import still_working
 
 TEMPLATE = "{:05d}.jpg"
 PART = ".frames"  # in the names of unfinished folders

@@ -7,7 +7,8 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from slowfast.runtime.worker_pool import IDLE, Lost, WorkerPool, working_on
+from slowfast.runtime.worker import IDLE, working_on
+from slowfast.runtime.worker_pool import Lost, WorkerPool
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")

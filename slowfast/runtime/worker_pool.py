@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,41 +20,17 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
-from slowfast.errors import UserError
-from slowfast.runtime.first import end_with_parent
 from slowfast.runtime.shared_message import receive_message, send_message
+from slowfast.runtime.worker import IDLE, QUIET, WorkerError, serve
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-IDLE = -1  # of no item
 _STARTING = -2
 _START_LIMIT = 120.0  # seconds for a worker to begin
 _POLL = 1.0  # seconds between two looks for workers that take too long
-_PARENT_POLL = 2.0  # seconds between two looks of an idle worker whether its parent is still there
-_QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MOST_IDLE_DEATHS = 3  # in a row, of workers that were not working on an item
 _KILL_WAIT = 3.0  # seconds for killed workers to go; one that waits for a dead disk may not
-
-# In a worker: the item it is working on and since when (monotonic seconds), shared with the main process.
-_activity: Any = None
-
-
-def working_on(item: int) -> None:
-    """In a worker, note the item that it begins with; the time limit counts from here. Elsewhere do nothing."""
-    if _activity is not None:
-        _activity[1] = time.monotonic()
-        _activity[0] = item
-
-
-def still_working() -> None:
-    """In a worker, start the time limit of the current item anew. Elsewhere do nothing."""
-    if _activity is not None:
-        _activity[1] = time.monotonic()
-
-
-class WorkerError(RuntimeError):
-    """A worker process failed in a way that has nothing to do with one item."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +47,7 @@ class Lost:
 
     Attributes:
         number: Number of the task.
-        item: What the worker noted last with :func:`working_on`.
+        item: What the worker noted last with :func:`slowfast.runtime.worker.working_on`.
         reason: Why the worker is gone, such as "the worker reading it was killed by SIGSEGV".
         killed: Whether the process was killed by SIGKILL, as by the kernel when memory runs out.
     """
@@ -100,7 +75,7 @@ class WorkerPool(Generic[Task, Result]):
     Args:
         work: Called with each task in a worker. An exception of it is raised in the main process.
         workers: Number of processes; they are started when there are tasks for them.
-        timeout: Seconds that one item (see :func:`working_on`) may take; 0 sets no limit.
+        timeout: Seconds that one item (see :func:`slowfast.runtime.worker.working_on`) may take; 0 sets no limit.
         timeout_reason: Gives the reason of an item that exceeded the limit (seconds).
         start_method: Start method of :mod:`multiprocessing`.
         ahead: Tasks that a worker is given at once, at most.
@@ -204,8 +179,8 @@ class WorkerPool(Generic[Task, Result]):
         activity = self._context.RawArray("d", [_STARTING, time.monotonic()])
         main_thread = threading.current_thread() is threading.main_thread()
         arguments = (self._work, theirs, activity, os.getpid(), main_thread)
-        process = self._context.Process(target=_serve, args=arguments, daemon=True)
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, _QUIET)  # until the worker ignores them
+        process = self._context.Process(target=serve, args=arguments, daemon=True)
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # until the worker ignores them
         try:
             process.start()
         finally:
@@ -300,48 +275,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-# ------------------------------------------------------------------ in a worker
-def _serve(
-    work: Callable[[Any], Any], channel: socket.socket, activity: Any, parent: int, of_main_thread: bool
-) -> None:
-    """Work on the tasks that come in, until the parent is gone."""
-    global _activity
-    for quiet in _QUIET:
-        signal.signal(quiet, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _QUIET)
-    if of_main_thread:  # another thread may end before the process does
-        end_with_parent(signal.SIGKILL)
-    _activity = activity
-    working_on(IDLE)
-    while True:
-        while not connection.wait([channel], _PARENT_POLL):
-            if os.getppid() != parent:
-                os._exit(0)
-        try:
-            number, task = receive_message(channel)
-        except (EOFError, ConnectionError):
-            os._exit(0)
-        result = _attempt(work, task)
-        working_on(IDLE)
-        try:
-            send_message(channel, number, result)
-        except ConnectionError:
-            os._exit(0)
-        except Exception as error:  # a result that cannot be sent
-            send_message(channel, number, _portable(error))
-
-
-def _attempt(work: Callable[[Any], Any], task: Any) -> Any:
-    try:
-        return work(task)
-    except BaseException as error:
-        return _portable(error)
-
-
-def _portable(error: BaseException) -> BaseException:
-    """Return an error that the main process can raise: user errors as they are, others with their traceback."""
-    if isinstance(error, UserError):
-        return error
-    return WorkerError(f"{type(error).__name__} in a worker process.\n{''.join(traceback.format_exception(error))}")

@@ -24,7 +24,7 @@ from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.types import Record, TrainBatch
 from slowfast.errors import DataError
 from slowfast.runtime.distributed import World
-from slowfast.runtime.worker_pool import WorkerError
+from slowfast.runtime.worker import WorkerError
 
 
 def epoch(cfg: ConfigNode, at: int, world: World | None = None) -> list[TrainBatch]:

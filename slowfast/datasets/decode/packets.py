@@ -38,6 +38,8 @@ HELD_BYTES = 64 * 2**20
 # Theora: a header packet, as at the start of a joined file (specification, 6.1).
 _HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
 
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
+
 # Decodes packets first .. last with nothing before them; gives the places of the packets whose frames come out.
 Decode = Callable[[int, int], Iterator[int]]
 
@@ -96,7 +98,6 @@ class PacketSource:
         self.nal = NalFormat(codec, extradata) if NalFormat.supports(codec) else None
         self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
         self._durations: list[int | None] = []
-        self._first: Packet | None = None
         self._first_key: Packet | None = None
         self.ends_early = self._changes_size = False
         self._listed = self._scan()
@@ -110,7 +111,8 @@ class PacketSource:
         key: list[bool] = []
         hidden: list[int] = []
         second: list[int] = []
-        durations, size, corrupt, place = self._durations, 0, False, -1
+        size, corrupt, place = 0, False, -1
+        held: list[Packet] | None = []
         may_hide, hides = _HIDDEN.get(self._stream.codec_context.name, (0, 0))
         empty = NOT_CODED if self._stream.codec_context.name == "mpeg4" else 0  # bytes of a packet without a picture
         is_flv = self._container.format.name == "flv"
@@ -120,13 +122,12 @@ class PacketSource:
             place += 1
             pts.append(packet.pts)
             dts.append(packet.dts)
-            durations.append(packet.duration)
             is_key = packet.is_keyframe and packet.size > empty
             key.append(is_key)
-            if is_key and self._first_key is None:
-                self._first_key = packet
-            if is_mpeg and is_key:
-                sizes.add(sequence_size(bytes(packet)))
+            if is_key:
+                self._first_key = self._first_key or packet
+                if is_mpeg:
+                    sizes.add(sequence_size(bytes(packet)))
             if sets is not None and (is_key or is_flv) and sets.see_key(place, packet):
                 fields = self._fields()
             if fields is not None and fields.is_second(memoryview(packet)):
@@ -135,11 +136,19 @@ class PacketSource:
                 hidden.append(place)
             corrupt = packet.is_corrupt
             size += packet.size
-            self._keep(place, packet, size)
+            if held is None:
+                self._note(place, packet)
+                continue
+            held.append(packet)
+            if size > HELD_BYTES:
+                for number, old in enumerate(held):
+                    self._note(number, old)
+                held = None
         self._changes_size = len(sizes - {b""}) > 1
         self.ends_early = corrupt  # the last packet ends with the file, in the middle of a frame
         if corrupt:
             hidden.append(place)
+        self._held = held
         shown = np.ones(len(pts), dtype=bool)
         shown[hidden + second] = False
         return PacketList(pts, dts, key, shown, second)
@@ -150,20 +159,16 @@ class PacketSource:
             return Mpeg2FieldPairs()
         if self.nal is None or self.sets is None or self._stream.codec_context.name != "h264":
             return None
+        if self._stream.codec_context.field_order == _PROGRESSIVE and not self.sets.change:
+            return None
         slices = H264Slices(self.nal)
         slices.learn(self.sets.current)
         return H264FieldPairs(slices) if slices.may_be_fields else None
 
-    def _keep(self, place: int, packet: Packet, size: int) -> None:
-        """Hold the packet, or note how to find it again where all `size` bytes until here are too many to hold."""
-        if self._held is None:
-            self._places[_identity(packet)] = place
-            return
-        self._first = self._first or packet
-        self._held.append(packet)
-        if size > HELD_BYTES:
-            self._places = {_identity(old): number for number, old in enumerate(self._held)}
-            self._held = None
+    def _note(self, place: int, packet: Packet) -> None:
+        """Note how to find a packet again that is not held."""
+        self._places[packet.pos, packet.pts, packet.size] = place
+        self._durations.append(packet.duration)
 
     def build(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
         """Find the display order of the frames, by decoding where nothing else tells.
@@ -224,12 +229,12 @@ class PacketSource:
         if self._container.format.name in UNTIMED:
             by_times, stores = False, stores[::-1]
         for stored in stores:
-            known = [stored[place] for place in table.packet_of]
-            if any(time is None for time in known):
+            known = [stored[place] for place in table.packet_of.tolist()]
+            if None in known:
                 continue
-            times = np.array(known, dtype=np.int64)
-            if by_times or (np.diff(np.sort(times)) > 0).all() and self._is_one_stretch():
-                return times if by_times else np.sort(times)
+            times = np.sort(np.array(known, dtype=np.int64))
+            if by_times or ((np.diff(times) > 0).all() and self._is_one_stretch()):
+                return times
         return None
 
     def _is_one_stretch(self) -> bool:
@@ -254,12 +259,13 @@ class PacketSource:
         if self.nal is None:
             return place > 0
         if place == 0:
-            return self._first is not None and self.nal.turns_picture(memoryview(self._first))
+            return self._first_key is not None and self.nal.turns_picture(memoryview(self._first_key))
         return self._held is None or self.nal.turns_picture(memoryview(self._held[place]))
 
     def last_duration(self, table: PacketTable) -> int:
         """Duration of the frame shown last in stream units; 0 where the file does not say."""
-        return self._durations[int(table.packet_of[-1])] or 0
+        place = int(table.packet_of[-1])
+        return (self._held[place].duration if self._held is not None else self._durations[place]) or 0
 
     def _demux(self, container: InputContainer) -> Iterator[Packet]:
         """Yield packets up to the end of the file or to where it can't be read any further."""
@@ -309,7 +315,7 @@ class PacketSource:
                 break  # a format without seeking
             packets = self._demux(self._container)
             landed = next(packets, None)
-            place = None if landed is None else self._places.get(_identity(landed))
+            place = None if landed is None else self._places.get((landed.pos, landed.pts, landed.size))
             if landed is not None and place is not None and place <= first:
                 yield place, landed
                 yield from enumerate(packets, start=place + 1)
@@ -320,8 +326,3 @@ class PacketSource:
         name, options, limit = self._container.name, self._container.options, self._deadline.seconds
         with av.open(name, options=options, metadata_errors="replace", timeout=limit) as again:
             yield from self._demux(again)
-
-
-def _identity(packet: Packet) -> tuple[int | None, int | None, int | None]:
-    """What tells a packet from all others of its stream."""
-    return packet.pos, packet.pts, packet.size

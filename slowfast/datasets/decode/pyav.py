@@ -292,19 +292,18 @@ class PyAVReader:
             return []
 
     def _cut_off(self) -> str | None:
-        """What is missing at the end of a file by its own header, in words; None where all is there or nobody knows."""
-        if self._source.ends_early:
-            return "the file ends in the middle of a frame"
+        """What is missing at the end of a file, in words; None where all is there or nobody knows."""
+        within = "the file ends in the middle of a frame" if self._source.ends_early else None
         stream, times = self._stream, self._times
         if times is None or stream.time_base is None:
-            return None
+            return within
         unit = float(stream.time_base)
         # The last frame is shown for its own duration; where that is unknown, for as long as any other may have been.
         usual = max(1 / self.fps, float(np.diff(times).max(initial=0)) * unit)
         there = float(times[-1]) * unit + max(self._source.last_duration(self._table) * unit, usual)
         said = _said_duration(stream, int(times[0]))
         if said is None or said - there <= max(1.0, _CUT_OFF * said):
-            return None
+            return within
         return f"the file ends after {there:.1f} of its {said:.1f} seconds"
 
     def close(self) -> None:

@@ -54,19 +54,23 @@ class RgbConverter:
         make_convertible(frame)
         try:
             if orientation.angle or _places_chroma(frame, width, height):
-                rgb = self._filtered(frame, width, height, orientation)
-            else:
-                rgb = self._reformatter.reformat(
-                    frame, width, height, format="rgb24", interpolation=_INTERPOLATION, threads=1
-                )
+                return _rgb_array(self._filtered(frame, orientation))
+            rgb = self._reformatter.reformat(
+                frame, width, height, format="rgb24", interpolation=_INTERPOLATION, threads=1
+            )
         except (av.FFmpegError, ValueError) as error:
             reason = system_reason(error)
             raise DecodeError(f"frames cannot be converted to RGB ({reason.lower()})") from error
         return orientation.apply(_rgb_array(rgb))
 
-    def _filtered(self, frame: VideoFrame, width: int, height: int, orientation: Orientation) -> VideoFrame:
-        steps = [step for step in orientation.filters() if step[0] == "rotate"]
-        steps += [("scale", f"{width}:{height}:flags=bicubic"), ("format", "rgb24")]
+    def _filtered(self, frame: VideoFrame, orientation: Orientation) -> VideoFrame:
+        """The upright picture of a frame, turned and scaled by FFmpeg's filters."""
+        assert self._size is not None
+        steps = [
+            *orientation.filters(),
+            ("scale", f"{self._size[0]}:{self._size[1]}:flags=bicubic"),
+            ("format", "rgb24"),
+        ]
         if self._filters is None or not self._filters.fit(frame, steps):
             self._filters = FilterChain(frame, steps)
         return self._filters(frame)
