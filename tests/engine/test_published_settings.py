@@ -6,7 +6,9 @@ these. Some two minutes of one idle core, 4 to 15 s a setting; only the batch (o
 
 from __future__ import annotations
 
+import fcntl
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,16 @@ def test_these_are_the_published_settings() -> None:
     assert found == SETTINGS.keys() and len(SETTINGS) == 12
 
 
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """One setting at a time, also where tests run in parallel: each needs up to 6 GiB of memory."""
+    with Path(__file__).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.mark.parametrize("name", SETTINGS)
-def test_one_step(name: str, tmp_path: Path) -> None:
+def test_one_step(name: str, tmp_path: Path, alone: None) -> None:
     keep_freed_memory()  # as a run does
     frames, classes = SETTINGS[name]
     cfg = load_config(CONFIGS / f"{name}.yaml", [*ONE_CLIP, "OUTPUT_DIR", tmp_path])

@@ -23,6 +23,7 @@ from slowfast.event_driven.gate import changed_patches
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.products import int8_weights
 from slowfast.models.evmlp import EvMLP, Stage
+from slowfast.runtime import private_cache
 from slowfast.runtime.logging import warn_once
 from tests.random_weights import randomized
 
@@ -266,9 +267,9 @@ def test_a_library_that_others_can_write_to_is_not_loaded(
     library.write_bytes(b"planted")
     (library if what == "library" else library.parent).chmod(0o777)
     warn_once.cache_clear()
+    monkeypatch.setattr(private_cache, "_temporary_folder", lambda: tmp_path)
     other = compiled._build()
     assert other.name == library.name and other.parent != library.parent
     assert ctypes.CDLL(str(other)).panel() == 16
-    other.unlink()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "writable by other users" in record.getMessage()
