@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import av
-import av.logging
 import numpy as np
-from av.container import InputContainer
-from av.stream import Discard, Disposition
-from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.container import best_stream, frame_rate, open_file, reason, said_duration
 from slowfast.datasets.decode.limits import Deadline
 from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
 from slowfast.datasets.decode.packets import PacketSource
@@ -22,8 +18,6 @@ from slowfast.datasets.decode.plan import Run, plan_runs, whole
 from slowfast.datasets.decode.reader import (
     Decoded,
     DecodeError,
-    believable_rate,
-    check_file,
     check_frame_size,
     check_read_size,
     distinct_frames,
@@ -47,9 +41,9 @@ class PyAVReader:
 
     def __init__(self, path: Path, threads: int = 1, timeout: float | None = None) -> None:
         self._deadline = Deadline(timeout)
-        self._container = _open(path, self._deadline)
+        self._container = open_file(path, self._deadline)
         try:
-            self._stream = _best_stream(self._container)
+            self._stream = best_stream(self._container)
             self._context = self._stream.codec_context
             self._context.thread_count = threads
             self._context.thread_type = "NONE" if threads == 1 else "AUTO"
@@ -64,8 +58,8 @@ class PyAVReader:
             self._table, self._times = self._source.build(self._places_of_output)
             self._ascends, self._by_decoding = True, False
             if not self.num_frames:
-                raise DecodeError(f"no video frames in the file ({_reason(self._source.error)})")
-            self.fps = _frame_rate(self._stream, self._times)
+                raise DecodeError(f"no video frames in the file ({reason(self._source.error)})")
+            self.fps = frame_rate(self._stream, self._times)
             self.cut_off = self._cut_off()  # what its end lacks, None: nothing
         except BaseException:
             self._container.close()
@@ -142,18 +136,18 @@ class PyAVReader:
     def error(self) -> str | None:
         """The first thing that went wrong in reading the file's packets and in the last decoding."""
         error = self._source.error or self._error
-        return self._damage(self.num_frames) if error is None else _reason(error)
+        return self._damage(self.num_frames) if error is None else reason(error)
 
     def _failure(self) -> str:
         """Why frames of the current read did not come out."""
-        return self._unconverted or _reason(self._error or self._source.error)
+        return self._unconverted or reason(self._error or self._source.error)
 
     def _damage(self, count: int) -> str | None:
         """What to report of frames that came out: those that FFmpeg marks corrupt, or that build on lost ones."""
         if self._marked:
             return f"{self._marked} of {count} frames are damaged (marked by the decoder)"
         if self._lost:
-            return f"{self._lost} frames that others may build on could not be decoded ({_reason(self._error)})"
+            return f"{self._lost} frames that others may build on could not be decoded ({reason(self._error)})"
         return None
 
     def _collect(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -301,7 +295,7 @@ class PyAVReader:
         # The last frame is shown for its own duration; where that is unknown, for as long as any other may have been.
         usual = max(1 / self.fps, float(np.diff(times).max(initial=0)) * unit)
         there = float(times[-1]) * unit + max(self._source.last_duration(self._table) * unit, usual)
-        said = _said_duration(stream, int(times[0]))
+        said = said_duration(stream, int(times[0]))
         if said is None or said - there <= max(1.0, _CUT_OFF * said):
             return within
         return f"the file ends after {there:.1f} of its {said:.1f} seconds"
@@ -343,78 +337,3 @@ class _Collected:
         return np.array(
             [index for index, row in self._rows.items() if not self.got[row] or index in self.marked], dtype=np.int64
         )
-
-
-def _open(path: Path, deadline: Deadline) -> InputContainer:
-    """Open a local file; DecodeError with FFmpeg's reason when it is no video."""
-    check_file(path)
-    name = f"file:{path}"  # the prefix keeps names with a colon from being taken for a protocol
-    try:
-        return _open_container(name, deadline)
-    except av.FFmpegError:
-        if deadline.is_over:
-            raise DecodeError(deadline.message) from None
-        # FFmpeg's own words, such as "moov atom not found", go only to its log: once more with the log on.
-        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
-        av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)
-        try:
-            with av.logging.Capture() as log:
-                return _open_container(name, deadline)
-        except av.FFmpegError as error:
-            detail = f": {log[0][2].strip()}" if log else ""
-            raise DecodeError(f"not a video that FFmpeg can read ({_reason(error)}{detail})") from error
-        finally:
-            av.logging.set_level(level)
-            av.logging.set_skip_repeated(skips)
-
-
-def _open_container(name: str, deadline: Deadline) -> InputContainer:
-    """Open a file with FFmpeg, text in any encoding; calls that take longer than the time limit are interrupted."""
-    return av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="replace", timeout=deadline.seconds)
-
-
-def _best_stream(container: InputContainer) -> VideoStream:
-    """FFmpeg's choice among the video streams, cover pictures left out."""
-    best = container.streams.best("video")
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        covers = " (only a cover picture)" if container.streams.video else ""
-        raise DecodeError(f"no video stream{covers}")
-    stream = best if best in moving else moving[0]
-    if stream.codec_context is None:
-        raise DecodeError("no decoder for its video codec")
-    for other in container.streams:
-        if other is not stream:
-            other.discard = Discard.all
-    return stream
-
-
-def _frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
-    """Frames per second, from the header or else as (n - 1) / duration."""
-    header = stream.average_rate or stream.guessed_rate or stream.base_rate
-    measured = None
-    if times is not None and len(times) > 1 and times[-1] > times[0] and stream.time_base is not None:
-        measured = (len(times) - 1) / (int(times[-1] - times[0]) * float(stream.time_base))
-    return believable_rate(float(header) if header else None, measured)
-
-
-def _said_duration(stream: VideoStream, start: int) -> float | None:
-    """When the last frame ends by the header (s), for a first frame at `start`; None where the header does not say."""
-    if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
-    tagged = _tagged_duration(stream)  # counted from 0
-    if tagged is None and stream.duration and stream.time_base is not None:
-        return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
-    return tagged
-
-
-def _tagged_duration(stream: VideoStream) -> float | None:
-    """The duration (s) in a Matroska tag such as 00:00:10.333000000."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
-
-
-def _reason(error: av.FFmpegError | None) -> str:
-    """An FFmpeg error in a few words."""
-    return error.strerror.lower() if error is not None and error.strerror else "the decoder gave no error"
