@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import signal
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -25,6 +23,7 @@ from slowfast.datasets.types import Record, TrainBatch
 from slowfast.errors import DataError
 from slowfast.runtime.distributed import World
 from slowfast.runtime.worker import WorkerError
+from tests.worker_processes import no_workers
 
 
 def epoch(cfg: ConfigNode, at: int, world: World | None = None) -> list[TrainBatch]:
@@ -174,7 +173,7 @@ def test_a_dead_worker_costs_its_file_only(tiny_cfg: ConfigNode, how: str, worke
             ]
             others = [(a, b.frames) for a, b in zip(whole, videos, strict=True) if b.frames is not None]
             assert all(torch.equal(one, other) for one, other in others)
-    assert _no_workers()
+    assert no_workers()
 
 
 @pytest.mark.parametrize("hang", [_sleep_in_c, lambda: time.sleep(600)], ids=["in C", "in Python"])
@@ -186,7 +185,7 @@ def test_a_hung_worker_costs_its_file_only(tiny_cfg: ConfigNode, hang: Callable[
         videos = list(loader)
     assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
     assert videos[2].failures[0].reason == "reading took longer than 2 s (DATA_LOADER.TIMEOUT)"
-    assert _no_workers()
+    assert no_workers()
 
 
 def test_without_workers_a_slow_file_is_given_up(tiny_cfg: ConfigNode) -> None:
@@ -236,12 +235,6 @@ def test_a_killed_worker_that_was_not_to_blame_costs_nothing(tiny_cfg: ConfigNod
     assert not any(video.failures for video in videos)
 
 
-def _no_workers() -> bool:
-    """Whether this process has no child left; loaders that nobody uses any more end theirs."""
-    gc.collect()
-    return not psutil.Process().children()
-
-
 ERRORS: list[Exception] = [
     MemoryError(),
     OSError(5, "Input/output error"),
@@ -281,7 +274,7 @@ def test_more_workers_than_batches_end_with_an_error(tiny_cfg: ConfigNode) -> No
     with pytest.raises(KeyError), train_loader(tiny_cfg, World(), dataset) as loader:
         for _ in loader:
             raise KeyError("in the main process")
-    assert _no_workers()
+    assert no_workers()
 
 
 def test_an_error_outside_of_reading_is_raised(tiny_cfg: ConfigNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +287,7 @@ def test_an_error_outside_of_reading_is_raised(tiny_cfg: ConfigNode, monkeypatch
     with pytest.raises(WorkerError, match="ZeroDivisionError: in collate"):
         with train_loader(tiny_cfg, World(), dataset) as loader:
             list(loader)
-    assert _no_workers()
+    assert no_workers()
 
 
 def test_workers_that_die_without_a_file_end_the_run(tiny_cfg: ConfigNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +296,7 @@ def test_workers_that_die_without_a_file_end_the_run(tiny_cfg: ConfigNode, monke
     with pytest.raises(WorkerError, match="exited with status 3 while it was not reading a file, 3 times in a row"):
         with train_loader(tiny_cfg, World(), dataset) as loader:
             list(loader)
-    assert _no_workers()
+    assert no_workers()
 
 
 def test_frame_orders(tiny_cfg: ConfigNode) -> None:

@@ -88,7 +88,7 @@ def test_folders_and_what_cannot_be_read(data: Path, tmp_path: Path, capsys: pyt
         "wide.npz",
     ]
     out = capsys.readouterr().out
-    for words in ("broken.npz", "tools/convert_events.py", "tools/video_to_events.py", "SENSOR_SIZE", "no such file"):
+    for words in ("broken.npz", "tools/convert_events.py", "tools/video_to_events.py", "SENSOR_SIZE", "does not exist"):
         assert words in out
     assert "2 read, 5 not" in out and "1 other files" in out
 

@@ -16,6 +16,7 @@ import pytest
 from slowfast.errors import UserError
 from slowfast.prepare.pool import run_in_processes
 from slowfast.runtime.worker_pool import Lost
+from tests.worker_processes import no_workers
 
 
 def crash_on_three(number: int) -> int:
@@ -37,17 +38,12 @@ def fail_on_three(number: int) -> int:
     return number
 
 
-def _no_workers() -> bool:
-    """Whether no child is left but Python's own that cleans up shared memory."""
-    return not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
-
-
 def test_a_process_that_dies_costs_one_input() -> None:
     results = dict(run_in_processes(crash_on_three, range(6), 2))
     lost = results.pop(3)
     assert isinstance(lost, Lost) and lost.reason == "the worker reading it was killed by SIGKILL"
     assert results == {0: 0, 1: 10, 2: 20, 4: 40, 5: 50}
-    assert _no_workers()
+    assert no_workers()
 
 
 def test_a_process_that_gets_no_further_costs_one_input() -> None:
@@ -62,7 +58,7 @@ def test_an_error_that_is_not_the_files_ends_all_processes_at_once() -> None:
     with pytest.raises(UserError, match="disk full"):
         list(run_in_processes(fail_on_three, [1, 3], 2))
     assert time.monotonic() - start < 60
-    assert _no_workers()
+    assert no_workers()
 
 
 SLOW = """

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import av
-import av.logging
 import numpy as np
-from av.container import InputContainer
-from av.stream import Discard, Disposition
-from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.container import best_stream, frame_rate, open_file, reason, said_duration
 from slowfast.datasets.decode.limits import Deadline
 from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
 from slowfast.datasets.decode.packets import PacketSource
@@ -22,12 +18,9 @@ from slowfast.datasets.decode.plan import Run, plan_runs, whole
 from slowfast.datasets.decode.reader import (
     Decoded,
     DecodeError,
-    believable_rate,
-    check_file,
     check_frame_size,
     check_read_size,
     distinct_frames,
-    scaled_down,
     stand_in,
 )
 from slowfast.datasets.decode.rgb import RgbConverter
@@ -43,18 +36,14 @@ class PyAVReader:
     """One open video file; see `open_video`.
 
     Frames are those of FFmpeg's programs: in the order in which a decoder that reads the whole file puts them out, each
-    turned by its own display matrix, all scaled to the upright size of the first. A longer short side than `short_side`
-    is scaled down to it by area averaging.
+    turned as it says, all scaled to the upright size of the first.
     """
 
-    def __init__(
-        self, path: Path, threads: int = 1, timeout: float | None = None, short_side: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, threads: int = 1, timeout: float | None = None) -> None:
         self._deadline = Deadline(timeout)
-        self._short_side = short_side
-        self._container = _open(path, self._deadline)
+        self._container = open_file(path, self._deadline)
         try:
-            self._stream = _best_stream(self._container)
+            self._stream = best_stream(self._container)
             self._context = self._stream.codec_context
             self._context.thread_count = threads
             self._context.thread_type = "NONE" if threads == 1 else "AUTO"
@@ -69,13 +58,13 @@ class PyAVReader:
             self._table, self._times = self._source.build(self._places_of_output)
             self._ascends, self._by_decoding = True, False
             if not self.num_frames:
-                raise DecodeError(f"no video frames in the file ({_reason(self._source.error)})")
-            self.fps = _frame_rate(self._stream, self._times)
+                raise DecodeError(f"no video frames in the file ({reason(self._source.error)})")
+            self.fps = frame_rate(self._stream, self._times)
             self.cut_off = self._cut_off()  # what its end lacks, None: nothing
         except BaseException:
             self._container.close()
             raise
-        self._size: tuple[int, int] | None = None  # (W, H) of all upright frames, scaled
+        self._size: tuple[int, int] | None = None  # (W, H) of all upright frames
 
     @property
     def num_frames(self) -> int:
@@ -84,12 +73,12 @@ class PyAVReader:
 
     @property
     def height(self) -> int:
-        """Height of the upright frames that `read` returns (pixels)."""
+        """Height of the upright frames (pixels)."""
         return self._upright_size()[1]
 
     @property
     def width(self) -> int:
-        """Width of the upright frames that `read` returns (pixels)."""
+        """Width of the upright frames (pixels)."""
         return self._upright_size()[0]
 
     def _upright_size(self) -> tuple[int, int]:
@@ -147,18 +136,18 @@ class PyAVReader:
     def error(self) -> str | None:
         """The first thing that went wrong in reading the file's packets and in the last decoding."""
         error = self._source.error or self._error
-        return self._damage(self.num_frames) if error is None else _reason(error)
+        return self._damage(self.num_frames) if error is None else reason(error)
 
     def _failure(self) -> str:
         """Why frames of the current read did not come out."""
-        return self._unconverted or _reason(self._error or self._source.error)
+        return self._unconverted or reason(self._error or self._source.error)
 
     def _damage(self, count: int) -> str | None:
         """What to report of frames that came out: those that FFmpeg marks corrupt, or that build on lost ones."""
         if self._marked:
             return f"{self._marked} of {count} frames are damaged (marked by the decoder)"
         if self._lost:
-            return f"{self._lost} frames that others may build on could not be decoded ({_reason(self._error)})"
+            return f"{self._lost} frames that others may build on could not be decoded ({reason(self._error)})"
         return None
 
     def _collect(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +178,7 @@ class PyAVReader:
                 if self._size is None:
                     return False
                 check_read_size(len(collected.got), self._size[1], self._size[0])
-                convert = RgbConverter(self._size, self._short_side)
+                convert = RgbConverter(self._size)
             try:
                 collected.add(index, convert(frame), frame.is_corrupt)
             except DecodeError as error:
@@ -201,7 +190,7 @@ class PyAVReader:
         return True
 
     def _certain_size(self, index: int, frame: av.VideoFrame) -> tuple[int, int] | None:
-        """Width and height of the first upright frame, scaled; None unless this frame determines them."""
+        """Width and height of the first upright frame, where this frame tells them for certain."""
         orientation = orientation_of(frame_matrix(frame))
         if index != 0:
             if (frame.width, frame.height) != self._coded_size or self._source.changes_parameters:
@@ -210,15 +199,14 @@ class PyAVReader:
             if self._source.may_turn_picture(0) or not orientation.is_identity and self._source.may_turn_picture(own):
                 return None
         check_frame_size(frame.width, frame.height)
-        return scaled_down(*orientation.size(frame.width, frame.height), self._short_side)
+        return orientation.size(frame.width, frame.height)
 
     def _first_size(self) -> tuple[int, int]:
-        """Width and height of the first upright frame that can be decoded, scaled."""
+        """Width and height of the first upright frame that can be decoded."""
         for run in (*plan_runs(self._table, np.array([0])), whole(self._table)):
             for _, frame in self._decode([run]):
                 check_frame_size(frame.width, frame.height)
-                upright = orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
-                return scaled_down(*upright, self._short_side)
+                return orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
         raise DecodeError(f"no frame can be decoded ({self._failure()})")
 
     def _rescue(self, wanted: int) -> np.ndarray:
@@ -227,7 +215,7 @@ class PyAVReader:
         best = min(everything, key=lambda found: abs(found[0] - wanted), default=None)
         if best is None:
             raise DecodeError(f"no frame can be decoded ({self._failure()})")
-        return RgbConverter(self._size, self._short_side)(best[1])[None]
+        return RgbConverter(self._size)(best[1])[None]
 
     def _correct_order(self) -> bool:
         """Learn the order of the frames by decoding the file; whether that gives another one for as many frames.
@@ -307,7 +295,7 @@ class PyAVReader:
         # The last frame is shown for its own duration; where that is unknown, for as long as any other may have been.
         usual = max(1 / self.fps, float(np.diff(times).max(initial=0)) * unit)
         there = float(times[-1]) * unit + max(self._source.last_duration(self._table) * unit, usual)
-        said = _said_duration(stream, int(times[0]))
+        said = said_duration(stream, int(times[0]))
         if said is None or said - there <= max(1.0, _CUT_OFF * said):
             return within
         return f"the file ends after {there:.1f} of its {said:.1f} seconds"
@@ -349,78 +337,3 @@ class _Collected:
         return np.array(
             [index for index, row in self._rows.items() if not self.got[row] or index in self.marked], dtype=np.int64
         )
-
-
-def _open(path: Path, deadline: Deadline) -> InputContainer:
-    """Open a local file; DecodeError with FFmpeg's reason when it is no video."""
-    check_file(path)
-    name = f"file:{path}"  # the prefix keeps names with a colon from being taken for a protocol
-    try:
-        return _open_container(name, deadline)
-    except av.FFmpegError:
-        if deadline.is_over:
-            raise DecodeError(deadline.message) from None
-        # FFmpeg's own words, such as "moov atom not found", go only to its log: once more with the log on.
-        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
-        av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)
-        try:
-            with av.logging.Capture() as log:
-                return _open_container(name, deadline)
-        except av.FFmpegError as error:
-            detail = f": {log[0][2].strip()}" if log else ""
-            raise DecodeError(f"not a video that FFmpeg can read ({_reason(error)}{detail})") from error
-        finally:
-            av.logging.set_level(level)
-            av.logging.set_skip_repeated(skips)
-
-
-def _open_container(name: str, deadline: Deadline) -> InputContainer:
-    """Open a file with FFmpeg, text in any encoding; calls that take longer than the time limit are interrupted."""
-    return av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="replace", timeout=deadline.seconds)
-
-
-def _best_stream(container: InputContainer) -> VideoStream:
-    """FFmpeg's choice among the video streams, cover pictures left out."""
-    best = container.streams.best("video")
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        covers = " (only a cover picture)" if container.streams.video else ""
-        raise DecodeError(f"no video stream{covers}")
-    stream = best if best in moving else moving[0]
-    if stream.codec_context is None:
-        raise DecodeError("no decoder for its video codec")
-    for other in container.streams:
-        if other is not stream:
-            other.discard = Discard.all
-    return stream
-
-
-def _frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
-    """Frames per second, from the header or else as (n - 1) / duration."""
-    header = stream.average_rate or stream.guessed_rate or stream.base_rate
-    measured = None
-    if times is not None and len(times) > 1 and times[-1] > times[0] and stream.time_base is not None:
-        measured = (len(times) - 1) / (int(times[-1] - times[0]) * float(stream.time_base))
-    return believable_rate(float(header) if header else None, measured)
-
-
-def _said_duration(stream: VideoStream, start: int) -> float | None:
-    """When the last frame ends by the header (s), for a first frame at `start`; None where the header does not say."""
-    if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
-    tagged = _tagged_duration(stream)  # counted from 0
-    if tagged is None and stream.duration and stream.time_base is not None:
-        return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
-    return tagged
-
-
-def _tagged_duration(stream: VideoStream) -> float | None:
-    """The duration (s) in a Matroska tag such as 00:00:10.333000000."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
-
-
-def _reason(error: av.FFmpegError | None) -> str:
-    """An FFmpeg error in a few words."""
-    return error.strerror.lower() if error is not None and error.strerror else "the decoder gave no error"

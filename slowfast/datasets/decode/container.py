@@ -1,0 +1,91 @@
+"""Opening video files with FFmpeg, and what their headers say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from slowfast.datasets.decode.limits import Deadline
+from slowfast.datasets.decode.reader import DecodeError, believable_rate, check_file
+
+
+def open_file(path: Path, deadline: Deadline) -> InputContainer:
+    """Open a local file; DecodeError with FFmpeg's reason when it is no video."""
+    check_file(path)
+    name = f"file:{path}"  # the prefix keeps names with a colon from being taken for a protocol
+    try:
+        return _open_by_name(name, deadline)
+    except av.FFmpegError:
+        if deadline.is_over:
+            raise DecodeError(deadline.message) from None
+        # FFmpeg's own words, such as "moov atom not found", go only to its log: once more with the log on.
+        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)
+        try:
+            with av.logging.Capture() as log:
+                return _open_by_name(name, deadline)
+        except av.FFmpegError as error:
+            detail = f": {log[0][2].strip()}" if log else ""
+            raise DecodeError(f"not a video that FFmpeg can read ({reason(error)}{detail})") from error
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips)
+
+
+def _open_by_name(name: str, deadline: Deadline) -> InputContainer:
+    """Open a file with FFmpeg, text in any encoding; calls that take longer than the time limit are interrupted."""
+    return av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="replace", timeout=deadline.seconds)
+
+
+def best_stream(container: InputContainer) -> VideoStream:
+    """FFmpeg's choice among the video streams, cover pictures left out."""
+    best = container.streams.best("video")
+    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        covers = " (only a cover picture)" if container.streams.video else ""
+        raise DecodeError(f"no video stream{covers}")
+    stream = best if best in moving else moving[0]
+    if stream.codec_context is None:
+        raise DecodeError("no decoder for its video codec")
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return stream
+
+
+def frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
+    """Frames per second, from the header or else as (n - 1) / duration."""
+    header = stream.average_rate or stream.guessed_rate or stream.base_rate
+    measured = None
+    if times is not None and len(times) > 1 and times[-1] > times[0] and stream.time_base is not None:
+        measured = (len(times) - 1) / (int(times[-1] - times[0]) * float(stream.time_base))
+    return believable_rate(float(header) if header else None, measured)
+
+
+def said_duration(stream: VideoStream, start: int) -> float | None:
+    """When the last frame ends by the header (s), for a first frame at `start`; None where the header does not say."""
+    if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
+    tagged = _tagged_duration(stream)  # counted from 0
+    if tagged is None and stream.duration and stream.time_base is not None:
+        return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
+    return tagged
+
+
+def _tagged_duration(stream: VideoStream) -> float | None:
+    """The duration (s) in a Matroska tag such as 00:00:10.333000000."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+
+
+def reason(error: av.FFmpegError | None) -> str:
+    """An FFmpeg error in a few words."""
+    return error.strerror.lower() if error is not None and error.strerror else "the decoder gave no error"
