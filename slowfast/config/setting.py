@@ -138,7 +138,10 @@ def _text(raw: Any) -> str:
     if "\0" in raw:
         raise ValueError("text without NUL characters")
     if any("\ud800" <= character <= "\udfff" for character in raw):
-        raise ValueError("UTF-8 text")
+        try:
+            os.fsencode(raw).decode("utf-8")  # of a command line in a locale without UTF-8
+        except UnicodeError:
+            raise ValueError("UTF-8 text") from None
     return raw
 
 

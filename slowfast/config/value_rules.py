@@ -152,7 +152,7 @@ def _check_template(key: str, value: str) -> None:
 def _check_path(key: str, value: str) -> None:
     if "://" in value:  # the address of a stream
         return
-    if len(value.encode()) > MAX_PATH_BYTES:
+    if len(value.encode("utf-8", "surrogateescape")) > MAX_PATH_BYTES:
         raise ConfigError(f"{key} ({quoted(value)}) is longer than {MAX_PATH_BYTES} bytes. Choose a shorter path")
-    if any(len(name.encode()) > MAX_NAME_BYTES for name in value.split("/")):
+    if any(len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for name in value.split("/")):
         raise ConfigError(f"{key} ({quoted(value)}): a file name is longer than {MAX_NAME_BYTES} bytes. Shorten it")

@@ -220,7 +220,7 @@ class EAT(nn.Module):
             )
         tokens = self.loc_encoder.embed(x, self.patch_embed)  # B N C
         if self.has_class_token and self.cls_token is not None:
-            tokens = torch.cat((self.cls_token.expand(len(x), -1, -1), tokens), 1)  # B 1+N C
+            tokens = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), tokens), 1)  # B 1+N C
         if self.pos_embed is not None:
             tokens = tokens + self.pos_embed
         tokens = self.norm(run_blocks(self.blocks, tokens, self.act_checkpoint))

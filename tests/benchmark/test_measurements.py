@@ -166,8 +166,8 @@ def test_command_line(line: str, parts: list[str], overrides: list[str]) -> None
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("load --videos {tmp}/none.mp4", "no such file"),
-        ("network --json {tmp}/none/results.json", "existing folder"),
+        ("load --videos {tmp}/none.mp4", "none.mp4 does not exist"),
+        ("network --json {tmp}", "is a directory. Name a file"),
         ("network NUM_GPU 0", "NUM_GPUS"),
     ],
 )
