@@ -79,11 +79,11 @@ def test_the_written_config_keeps_the_promise(
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--top1", "99"], "a share from 0 to 1"),
+        (["--top1", "99"], "is not a number from 0 to 1"),
         (["--top1", "0.9", "--logit-error", "0.1"], "not allowed with"),
         (["MODEL.MODEL_NAME", "ConvMLP"], "must be evMLP"),
-        (["--out", str(EMPTY)], "choose another file"),
-        (["--out", str(EMPTY / "new" / "c.yaml")], "empty.yaml is no folder that can be written to"),
+        (["--out", str(EMPTY)], "Choose another file"),
+        (["--out", str(EMPTY / "new" / "c.yaml")], "empty.yaml is not a directory. Choose another folder"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -231,7 +231,7 @@ def test_damaged_files(kind: str, content: bytes, tmp_path: Path) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no.pth does not exist"):
         read_weights(tmp_path / "no.pth", "pytorch", Mixed())
-    with pytest.raises(CheckpointError, match="is not a file"):
+    with pytest.raises(CheckpointError, match="is a directory"):
         read_weights(tmp_path, "pytorch", Mixed())
 
 
