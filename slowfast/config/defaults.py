@@ -442,6 +442,10 @@ _C.EVENT = ConfigNode()
 # number of a camera, the address of a stream, or a .txt file that lists such, one a line), and nothing is trained or
 # tested; with MODEL.FRAMEWISE inside the clips of the test. [own]
 _C.EVENT.ENABLE = False
+# How a frame of a video or camera becomes the network's square: squash (the whole frame, whatever its proportions),
+# crop (as images are tested: short side, then the center), letterbox (the whole frame in proportion, the rest filled
+# with DATA.MEAN). Clips of a test (MODEL.FRAMEWISE) are cropped as TEST says. [own; evMLP: squash]
+_C.EVENT.RESIZE = "squash"
 # A patch is computed again where its change is above this, in units of the normalized frame. [evMLP: 0.05]
 _C.EVENT.THRESHOLD = 0.05
 # What a patch is compared with: hold (its pixels when it was last computed) or previous (the frame before; errors of

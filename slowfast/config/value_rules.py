@@ -55,6 +55,7 @@ REGISTRIES = {
     "DVS.TIME_NORM": ("slowfast.datasets.dvs.normalize_time", "TIME_NORMS"),
     "EVENT.REFERENCE": ("slowfast.event_driven.gate", "REFERENCES"),
     "EVENT.GATE": ("slowfast.event_driven.gate", "GATES"),
+    "EVENT.RESIZE": ("slowfast.event_driven.resize", "RESIZES"),
     "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
 }

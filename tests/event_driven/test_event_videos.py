@@ -128,7 +128,7 @@ def test_nothing_readable_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["DATA.PATH_PREFIX", ""], "DATA.PATH_PREFIX is empty"),
         (["DATA.PATH_PREFIX", "nowhere/at/all"], "nowhere/at/all does not exist"),
         (["MODEL.MODEL_NAME", "ConvMLP"], "MODEL.MODEL_NAME must be evMLP"),
-        (["EVENT.CHUNK", 0], "EVENT.CHUNK 0"),
+        (["EVENT.CHUNK", 0], r"EVENT.CHUNK \(0\)"),
         (["EVENT.GATE", "median"], "EVENT.GATE"),
         (["EVENT.PRECISION", "int4"], "int8"),
     ],
