@@ -200,9 +200,13 @@ _C.DATA_LOADER.DRAW_SAMPLES = 8
 _C.AUG = ConfigNode()
 # Apply AA_TYPE and random erasing in training. [SF]
 _C.AUG.ENABLE = False
-# Augmented clips taken from one decoded video (or image) a step, all in its batch: repeated augmentation (Hoffer et
-# al. 2020, arXiv 1901.09335). [SF]
+# Augmented clips taken from one decoded video (or image) a step, all in its batch, which becomes that many times as
+# large: repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335). [SF]
 _C.AUG.NUM_SAMPLE = 1
+# Repeated augmentation in the sampler: each drawn image (or video) comes this often in a row, each copy with its own
+# augmentation and, where there are as many, in another process. Batches and epochs keep their size, so that an epoch
+# sees one in REPEATED of the images. [EAT: 3 with its option repeated-aug]
+_C.AUG.REPEATED = 1
 # Strength of colour jitter, used when AA_TYPE is empty; 0 for none. [SF]
 _C.AUG.COLOR_JITTER = 0.4
 # RandAugment in timm's notation: rand-m(agnitude)-n(umber)-mstd(deviation)-inc(reasing); or AutoAugment's ImageNet
