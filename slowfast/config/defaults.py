@@ -68,6 +68,10 @@ _C.TEST.CHECKPOINT_TYPE = "pytorch"
 # Weights of a file that holds raw ones and ones averaged over training (ema_state of MODEL.EMA, model_ema, ...): auto
 # (averaged where there are any), raw or ema. [own]
 _C.TEST.CHECKPOINT_WEIGHTS = "auto"
+# File for the scores of all videos: .npz with names (N,), labels (N,) and logits (N, classes), which are joined over
+# the views as DATA.ENSEMBLE_METHOD says (sum: their mean), NaN where a video could not be read. A relative path is one
+# in OUTPUT_DIR; the name of a pickle becomes that of an .npz file; empty: none. [SF]
+_C.TEST.SAVE_RESULTS_PATH = ""
 # Temporal views (clips) of a video. [SF]
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Spatial crops of a view: 1 (centre) or 3 (start, centre, end of the long side). [SF]
