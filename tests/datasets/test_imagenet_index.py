@@ -107,5 +107,5 @@ def test_mistakes(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     with pytest.raises(IndexFileError, match="n99: no such class"):
         read(root, "val")
     (root / "train" / "n05").mkdir()
-    with pytest.raises(IndexFileError, match="n05 holds no images"):
+    with pytest.raises(IndexFileError, match="n05 contains no images"):
         read(root, classes=4)
