@@ -136,7 +136,7 @@ def _set_clipping(out: Translated) -> None:
         if setting.key == "MODEL.MODEL_NAME" and setting.raw in tuple(CLIPPED_NETWORKS) and not keys & CLIP_KEYS:
             out.settings.append(Setting("SOLVER.CLIP_GRAD_L2NORM", CLIP_NORM, setting.where))
             out.notes.append(
-                f"gradients of {setting.raw} are clipped (SOLVER.CLIP_GRAD_L2NORM {CLIP_NORM:g}), as there"
+                f"gradients are clipped (SOLVER.CLIP_GRAD_L2NORM {CLIP_NORM:g}), as by default in the published code"
             )
 
 
