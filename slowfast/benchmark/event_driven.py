@@ -23,7 +23,8 @@ from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.engine import PRECISIONS
 from slowfast.event_driven.mode import check_network
 from slowfast.event_driven.products import FLOAT32
-from slowfast.event_driven.sources import centre_crop, find_files, read_crops
+from slowfast.event_driven.resize import FrameToSquare
+from slowfast.event_driven.sources import find_files, read_squares
 from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears
@@ -103,7 +104,7 @@ class _Bench:
         found = find_files([path], self.cfg.DATA.DECODING_THREADS)
         if not found.videos:
             raise ConfigError(f"{path}: {found.refused[0].reason if found.refused else 'no video'}")
-        pixels, _ = read_crops(found.videos[0], centre_crop(self.cfg), _MOST_FRAMES)
+        pixels, _ = read_squares(found.videos[0], FrameToSquare.from_config(self.cfg), _MOST_FRAMES)
         if len(pixels) < 2 * STREAMS:
             raise ConfigError(f"{path}: {len(pixels)} frames are too few; it takes {2 * STREAMS}")
         forward = ClipForward.from_config(self.cfg, self.device, TEST)

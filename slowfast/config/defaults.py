@@ -68,6 +68,10 @@ _C.TEST.CHECKPOINT_TYPE = "pytorch"
 # Weights of a file that holds raw ones and ones averaged over training (ema_state of MODEL.EMA, model_ema, ...): auto
 # (averaged where there are any), raw or ema. [own]
 _C.TEST.CHECKPOINT_WEIGHTS = "auto"
+# File for the scores of all videos: .npz with names (N,), labels (N,) and logits (N, classes), which are joined over
+# the views as DATA.ENSEMBLE_METHOD says (sum: their mean), NaN where a video could not be read. A relative path is one
+# in OUTPUT_DIR; the name of a pickle becomes that of an .npz file; empty: none. [SF]
+_C.TEST.SAVE_RESULTS_PATH = ""
 # Temporal views (clips) of a video. [SF]
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Spatial crops of a view: 1 (centre) or 3 (start, centre, end of the long side). [SF]
@@ -200,9 +204,13 @@ _C.DATA_LOADER.DRAW_SAMPLES = 8
 _C.AUG = ConfigNode()
 # Apply AA_TYPE and random erasing in training. [SF]
 _C.AUG.ENABLE = False
-# Augmented clips taken from one decoded video (or image) a step, all in its batch: repeated augmentation (Hoffer et
-# al. 2020, arXiv 1901.09335). [SF]
+# Augmented clips taken from one decoded video (or image) a step, all in its batch, which becomes that many times as
+# large: repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335). [SF]
 _C.AUG.NUM_SAMPLE = 1
+# Repeated augmentation in the sampler: each drawn image (or video) comes this often in a row, each copy with its own
+# augmentation and, where there are as many, in another process. Batches and epochs keep their size, so that an epoch
+# sees one in REPEATED of the images. [EAT: 3 with its option repeated-aug]
+_C.AUG.REPEATED = 1
 # Strength of colour jitter, used when AA_TYPE is empty; 0 for none. [SF]
 _C.AUG.COLOR_JITTER = 0.4
 # RandAugment in timm's notation: rand-m(agnitude)-n(umber)-mstd(deviation)-inc(reasing); or AutoAugment's ImageNet
@@ -442,6 +450,10 @@ _C.EVENT = ConfigNode()
 # number of a camera, the address of a stream, or a .txt file that lists such, one a line), and nothing is trained or
 # tested; with MODEL.FRAMEWISE inside the clips of the test. [own]
 _C.EVENT.ENABLE = False
+# How a frame of a video or camera becomes the network's square: squash (the whole frame, whatever its proportions),
+# crop (as images are tested: short side, then the center), letterbox (the whole frame in proportion, the rest filled
+# with DATA.MEAN). Clips of a test (MODEL.FRAMEWISE) are cropped as TEST says. [own; evMLP: squash]
+_C.EVENT.RESIZE = "squash"
 # A patch is computed again where its change is above this, in units of the normalized frame. [evMLP: 0.05]
 _C.EVENT.THRESHOLD = 0.05
 # What a patch is compared with: hold (its pixels when it was last computed) or previous (the frame before; errors of

@@ -72,6 +72,26 @@ def nearest_file(path: Path, pattern: str = "*") -> Path | None:
     return best if best is None or path.is_absolute() else _as_written(best)
 
 
+def file_in_sibling_folder(path: Path) -> Path | None:
+    """Return the existing file of the same name in a folder that is spelled like the one of a missing file.
+
+    Folders that differ in hyphens, case and the like come first, then those with a typo; None where there is none.
+    """
+    try:
+        folders = islice(path.parent.absolute().parent.iterdir(), MAX_FILES_COMPARED)
+        names = sorted(folder.name for folder in folders if (folder / path.name).is_file())
+    except (OSError, ValueError):  # no such folder, or a name that no file can have
+        return None
+    wanted = path.parent.absolute().name
+    same = next((name for name in names if _letters(name) == _letters(wanted)), "")
+    near = same or nearest_name(wanted, names)
+    return path.parent.parent / near / path.name if near and path.parent.name else None
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
 def did_you_mean(near: object) -> str:
     """Return the question that follows an error message, "" where `near` is empty or None."""
     return f" Did you mean {plain(near)}?" if near else ""

@@ -24,7 +24,7 @@ IGNORED_SECTIONS = frozenset(
 _IGNORED_BY_SECTION = {
     "": "DIST_BACKEND LOG_MODEL_INFO TASK",
     "TRAIN": "CHECKPOINT_CLEAR_NAME_PATTERN CHECKPOINT_INFLATE CHECKPOINT_IN_INIT KILL_LOSS_EXPLOSION_FACTOR",
-    "TEST": "NUM_TEMPORAL_CLIPS SAVE_RESULTS_PATH",
+    "TEST": "NUM_TEMPORAL_CLIPS",
     "AUG": "GEN_MASK_LOADER MASK_FRAMES MASK_RATIO MASK_TUBE MASK_WINDOW_SIZE MAX_MASK_PATCHES_PER_BLOCK RE_SPLIT",
     "BN": "GLOBAL_SYNC NUM_SPLITS NUM_SYNC_DEVICES",
     "DATA": "COLOR_RND_GRAYSCALE DUMMY_LOAD IN22k_VAL_IN1K IN22K_TRAINVAL INPUT_CHANNEL_NUM"
@@ -47,6 +47,8 @@ CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_
 # Datasets whose published loader feeds BGR frames, and the key that published files do not set.
 BGR_DATASETS, BGR_KEY = frozenset({"sth"}), "DATA.REVERSE_INPUT_CHANNEL"
 CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
+# Networks whose published code clips gradients by default, and the norm, which published files do not set.
+CLIPPED_NETWORKS, CLIP_NORM = frozenset({"MorphMLP", "MorphMLP_32"}), 20.0
 OTHER_DECODERS = frozenset({"torchvision", "decord"})
 
 
@@ -100,6 +102,7 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
             out.settings.append(setting)
     if out.ignored or out.notes:  # a published file, not one of this project's
         _set_channel_order(out)
+        _set_clipping(out)
     if checkpointing:
         _translate_checkpointing(checkpointing, out)
     return out
@@ -123,6 +126,17 @@ def _set_channel_order(out: Translated) -> None:
             out.notes.append(
                 f"frames of {setting.raw} are fed as BGR ({BGR_KEY} True), as by the published code. Set it to False "
                 "for networks trained on RGB"
+            )
+
+
+def _set_clipping(out: Translated) -> None:
+    """Clip gradients where the published code does by default."""
+    keys = {setting.key for setting in out.settings}
+    for setting in list(out.settings):
+        if setting.key == "MODEL.MODEL_NAME" and setting.raw in tuple(CLIPPED_NETWORKS) and not keys & CLIP_KEYS:
+            out.settings.append(Setting("SOLVER.CLIP_GRAD_L2NORM", CLIP_NORM, setting.where))
+            out.notes.append(
+                f"gradients are clipped (SOLVER.CLIP_GRAD_L2NORM {CLIP_NORM:g}), as by default in the published code"
             )
 
 

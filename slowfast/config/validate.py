@@ -36,6 +36,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     check_batch_size(cfg, world_size)
     _check_weights_exist(cfg)
     _check_output_dir(Path(cfg.OUTPUT_DIR))
+    _check_scores_path(cfg)
     _check_model(cfg)
     check_memory(cfg, world_size)
     if cfg.TRAIN.ENABLE:
@@ -196,6 +197,13 @@ def _check_weights_exist(cfg: ConfigNode) -> None:
         if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
             continue
         raise ConfigError(f"{key}: {plain(path)} {wrong}.{did_you_mean(nearest_file(path))}")
+
+
+def _check_scores_path(cfg: ConfigNode) -> None:
+    from slowfast.report.scores import check_scores_path
+
+    if cfg.TEST.ENABLE:
+        check_scores_path(cfg)
 
 
 def _check_output_dir(folder: Path) -> None:

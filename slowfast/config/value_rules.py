@@ -55,6 +55,7 @@ REGISTRIES = {
     "DVS.TIME_NORM": ("slowfast.datasets.dvs.normalize_time", "TIME_NORMS"),
     "EVENT.REFERENCE": ("slowfast.event_driven.gate", "REFERENCES"),
     "EVENT.GATE": ("slowfast.event_driven.gate", "GATES"),
+    "EVENT.RESIZE": ("slowfast.event_driven.resize", "RESIZES"),
     "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
 }
@@ -80,7 +81,7 @@ NOT_EMPTY = frozenset({"OUTPUT_DIR", "DATA.PATH_LABEL_SEPARATOR"})
 PATHS = frozenset(
     "OUTPUT_DIR TRAIN.CHECKPOINT_FILE_PATH TEST.CHECKPOINT_FILE_PATH DATA.PATH_TO_DATA_DIR DATA.PATH_PREFIX"
     " DATA.LABEL_PATH_TEMPLATE DATA.IMAGE_TEMPLATE MODEL.CLASS_WEIGHTS MORPH.PRETRAIN_PATH DISTILL.TEACHER_CFG"
-    " DISTILL.TEACHER_CHECKPOINT TENSORBOARD.LOG_DIR".split()
+    " DISTILL.TEACHER_CHECKPOINT TENSORBOARD.LOG_DIR TEST.SAVE_RESULTS_PATH".split()
 )
 
 

@@ -66,6 +66,7 @@ class FrameSpec:
             seed=cfg.RNG_SEED,
             max_failed=cfg.DATA.MAX_FAILED,
             balanced=cfg.DATA.SAMPLING == BALANCED,
+            repeated=cfg.AUG.REPEATED,
         )
 
     def views(self, cfg: ConfigNode, records: Sequence[Record], all_views: bool) -> TestVideos:
@@ -308,10 +309,9 @@ def _loading(cfg: ConfigNode, world: World) -> tuple[int, float, int, bool]:
 
 
 def process_parts(cfg: ConfigNode, world: World) -> list[list[int]]:
-    """This process's places in a training batch, one list an accumulation step."""
-    steps = cfg.TRAIN.ACCUMULATION_STEPS
-    parts = batch_parts(cfg.TRAIN.BATCH_SIZE, world.size * steps)
-    return parts[world.rank * steps : (world.rank + 1) * steps]
+    """Return this process's places in a training batch, one list per accumulation step."""
+    parts = batch_parts(cfg.TRAIN.BATCH_SIZE, world.size * cfg.TRAIN.ACCUMULATION_STEPS)
+    return parts[world.rank :: world.size]
 
 
 def train_batches(cfg: ConfigNode, world: World, dataset: TrainMedia) -> EpochBatches:

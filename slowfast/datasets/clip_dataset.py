@@ -35,8 +35,9 @@ class TrainClips(TrainMedia):
         seed: int = 0,
         max_failed: float = 0.01,
         balanced: bool = False,
+        repeated: int = 1,
     ) -> None:
-        super().__init__(records, samples, seed, max_failed, balanced)
+        super().__init__(records, samples, seed, max_failed, balanced, repeated)
         self.open_medium, self.temporal, self.transform = open_medium, temporal, transform
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[np.ndarray, str | None]:

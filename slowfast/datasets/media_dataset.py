@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.limits import Deadline
 from slowfast.datasets.failures import allowed_failures, failure_of
-from slowfast.datasets.order import Key, balanced_order, epoch_order
+from slowfast.datasets.order import Key, balanced_order, epoch_order, repeated_order
 from slowfast.datasets.types import Failure, Record, Samples, TestMedium, TrainSample
 from slowfast.errors import UserError
 from slowfast.runtime.time_limit import time_limit
@@ -59,7 +59,7 @@ class Reading:
 class TrainMedia(Reading, Dataset[TrainSample]):
     """Training dataset of augmented samples; a key (epoch, place in the epoch's order) always gives the same ones.
 
-    A sample that cannot be read is replaced by the next of the same epoch's order.
+    A sample that cannot be read is replaced by the next of the same epoch's order; each of its copies by another one.
 
     Args:
         records: Samples of the index.
@@ -67,6 +67,7 @@ class TrainMedia(Reading, Dataset[TrainSample]):
         seed: Seed of the order and of all augmentation.
         max_failed: DATA.MAX_FAILED; more unreadable samples in a row are not replaced.
         balanced: Whether an epoch has equally many samples of each class. One that comes twice gives other clips.
+        repeated: Copies of each sample in the order of an epoch, which is not longer for it (AUG.REPEATED).
     """
 
     def __init__(
@@ -76,20 +77,21 @@ class TrainMedia(Reading, Dataset[TrainSample]):
         seed: int = 0,
         max_failed: float = 0.01,
         balanced: bool = False,
+        repeated: int = 1,
     ) -> None:
         super().__init__(records)
-        self.samples, self.seed = samples, seed
+        self.samples, self.seed, self.repeated = samples, seed, repeated
         self.max_failures = allowed_failures(max_failed, len(records))
         labels = [record.label for record in records]
         order = functools.partial(balanced_order, labels) if balanced else functools.partial(epoch_order, len(records))
-        self._order = functools.lru_cache(maxsize=2)(functools.partial(order, seed))
+        self._order = functools.lru_cache(maxsize=2)(lambda epoch: repeated_order(order(seed, epoch), repeated))
 
     def __getitem__(self, key: Key) -> TrainSample:
         epoch, start = key
         order = self._order(epoch)
         failures: dict[int, Failure] = {}
         for step in range(len(order)):
-            repeat, place = divmod(int(order[(start + step) % len(order)]), len(self.records))
+            repeat, place = divmod(int(order[(start + step * self.repeated) % len(order)]), len(self.records))
             if place in failures:
                 continue
             draw = self.records[place].index + repeat * len(self.records)

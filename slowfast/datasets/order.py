@@ -49,17 +49,39 @@ def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def batch_parts(size: int, parts: int) -> list[list[int]]:
-    """Split the places 0 .. size - 1 of a batch in equal parts that mirror each other's ends.
+def repeated_order(order: np.ndarray, repeats: int) -> np.ndarray:
+    """Return an epoch of the same length with each of its first draws `repeats` times in a row.
 
-    A place and its mirror image (size - 1 - place) share a part wherever parts have an even size. MixUp pairs
-    mirror images, so each process mixes its part just as one process would mix the whole batch.
+    Repeated augmentation as a sampler (Hoffer et al. 2020, arXiv 1901.09335; DeiT): an epoch sees 1 / `repeats` of the
+    videos. All copies of a draw differ in their number, and so in their augmentation.
+
+    Args:
+        order: int64 (count,), each draw a video's place plus `count` times the number of the draw.
+        repeats: AUG.REPEATED, at least 1.
+
+    Returns:
+        int64 (count,), in the same notation.
+    """
+    count = len(order)
+    times, places = np.divmod(order[: -(-count // repeats)], count)
+    numbers = times[:, None] * repeats + np.arange(repeats)  # draws, repeats
+    return np.asarray((places[:, None] + count * numbers).ravel()[:count])
+
+
+def batch_parts(size: int, parts: int) -> list[list[int]]:
+    """Split the places 0 .. size - 1 of a batch into equal parts.
+
+    A place and its mirror image (size - 1 - place) share a part, unless the parts have an odd size, in which one place
+    of each is alone. MixUp pairs mirror images, so each process mixes its part just as one process would mix the whole
+    batch. Neighboring places are in different parts, as the copies of a repeated sample should be.
     """
     if size % parts:
         raise ValueError(f"{size} places cannot be split in {parts} equal parts")
     inward = [place for i in range((size + 1) // 2) for place in dict.fromkeys((i, size - 1 - i))]
-    share = size // parts
-    return [sorted(inward[i * share : (i + 1) * share]) for i in range(parts)]
+    pairs = size // parts // 2 * parts
+    firsts, alone = range(pairs), inward[2 * pairs :]  # of each pair; what remains is nothing or one place of each part
+    shares = [[place for i in firsts[part::parts] for place in (i, size - 1 - i)] for part in range(parts)]
+    return [sorted(share + alone[part : part + 1]) for part, share in enumerate(shares)]
 
 
 def clip_rows(videos: list[int], samples: int) -> list[int]:

@@ -38,6 +38,7 @@ class VideoResult:
     record: Record
     scores: torch.Tensor | None
     answers: tuple[int, ...] = ()  # the best class of each view by itself
+    logits: torch.Tensor | None = None  # float32 (K,), joined over the views, where they are kept
 
 
 @dataclass
@@ -63,11 +64,12 @@ def evaluate(
     ledger: FailureLedger,
     progress: Progress,
     show: Show | None = None,
+    keep: Join | None = None,
 ) -> tuple[list[VideoResult], Pace]:
     """Score every video; `batch_clips` clips share a forward pass, whichever videos they come from.
 
     A video that cannot be read is noted in the ledger and has no scores; nothing takes its place. `show` is called with
-    the inputs and labels (N,) of the first batch.
+    the inputs and labels (N,) of the first batch. `keep` joins the logits that results keep besides; None: none.
     """
     model.eval()
     if forward.amp_dtype is None:
@@ -79,7 +81,7 @@ def evaluate(
 
     def finish() -> None:
         while waiting and len(logits) >= (views := waiting[0].count):
-            results.append(_joined(waiting.popleft().record, logits[:views], ensemble))
+            results.append(_joined(waiting.popleft().record, logits[:views], ensemble, keep))
             del logits[:views]
             pace.compute = time.perf_counter() - start - pace.data
             memory = peak_memory_gib(forward.device)
@@ -102,11 +104,12 @@ def evaluate(
     return results, pace
 
 
-def _joined(record: Record, logits: list[torch.Tensor], ensemble: Join) -> VideoResult:
+def _joined(record: Record, logits: list[torch.Tensor], ensemble: Join, keep: Join | None) -> VideoResult:
     if not logits:
         return VideoResult(record, None)
     views = torch.stack(logits)  # views K
-    return VideoResult(record, ensemble(views), tuple(views.argmax(1).tolist()))
+    kept = None if keep is None else keep(views)
+    return VideoResult(record, ensemble(views), tuple(views.argmax(1).tolist()), kept)
 
 
 def _clips(

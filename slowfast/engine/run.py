@@ -21,6 +21,7 @@ from slowfast.errors import ConfigError
 from slowfast.event_driven.mode import on_videos
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
+from slowfast.report.scores import scores_path
 from slowfast.report.tables import files_table, results_table
 from slowfast.runtime.distributed import (
     LaunchedAs,
@@ -118,6 +119,8 @@ class _Run:
         files = {name: output / name for name in ("test_results.json", "predictions.csv")}
         if report.failed:
             files["failed.csv"] = output / "failed.csv"
+        if (scores := scores_path(cfg)) is not None:
+            files["all scores"] = scores
         log_table(results_table(report))
         try:
             with phase("drawing plots"):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, views_loader
+from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.media_dataset import TestMedia
 from slowfast.datasets.types import TestMedium
@@ -22,6 +22,7 @@ from slowfast.engine.forward import ClipForward, Show
 from slowfast.event_driven.clips import EventDrivenClips, joined
 from slowfast.models import build_model
 from slowfast.models.framewise import FramewiseVideo
+from slowfast.models.inputs import EVENTS
 from slowfast.report.batch_picture import FirstBatch
 from slowfast.report.results import (
     BEST,
@@ -32,6 +33,7 @@ from slowfast.report.results import (
     write_predictions,
     write_results,
 )
+from slowfast.report.scores import scores_path, write_scores
 from slowfast.report.tensorboard import Board
 from slowfast.runtime.distributed import World
 from slowfast.runtime.heartbeat import phase
@@ -46,7 +48,8 @@ def prediction_of(result: VideoResult) -> VideoPrediction:
     if result.scores is not None:
         scores, classes = result.scores.topk(min(BEST, len(result.scores)))
         best = list(zip(classes.tolist(), scores.tolist(), strict=True))
-    return VideoPrediction(result.record.index, result.record.name, result.record.label, best, result.answers)
+    logits = None if result.logits is None else result.logits.numpy()
+    return VideoPrediction(result.record.index, result.record.name, result.record.label, best, result.answers, logits)
 
 
 def evaluate_videos(
@@ -64,11 +67,12 @@ def evaluate_videos(
     """
     forward = ClipForward.from_config(cfg, world.device, split)
     ensemble = Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)
+    keep = ensemble.join if split == TEST and cfg.TEST.SAVE_RESULTS_PATH else None
     batch_clips = max(1, cfg.TEST.BATCH_SIZE // world.size)
     mine = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
     progress = Progress("test" if split == TEST else "validate", mine, "videos", world.is_main, cfg.LOG_PERIOD)
     try:
-        results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress, show)
+        results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress, show, keep)
     finally:
         progress.close()
     failures = world.gather(ledger.all)
@@ -125,6 +129,8 @@ def test(
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
         config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
     )
+    if dataset_spec(cfg, TEST).gives == EVENTS:
+        report = replace(report, top1_single=report.top1_view, top1_single_std=report.top1_view_std)
     if isinstance(model, EventDrivenClips):
         savings = joined(world.gather([model.savings]))
         report = replace(report, macs_saved=savings.macs_saved, active_patches=savings.active_shares)
@@ -138,3 +144,5 @@ def _write(cfg: ConfigNode, report: TestReport, predictions: list[VideoPredictio
     write_results(report, output / "test_results.json")
     write_predictions(predictions, class_names(cfg, TEST), output / "predictions.csv")
     write_failed(ledger.all, output / "failed.csv")
+    if (scores := scores_path(cfg)) is not None:
+        write_scores(predictions, cfg.MODEL.NUM_CLASSES, scores, cfg.TEST.SAVE_RESULTS_PATH)

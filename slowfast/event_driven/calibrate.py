@@ -1,6 +1,6 @@
 """The largest threshold whose answers agree with the whole network's as well as is wanted.
 
-K frames of a video, P x P pixels of a crop, C classes.
+K frames of a video, P x P pixels that the network sees of a frame, C classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Figures, VideoActivity, figures
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.sources import Sources, centre_crop, read_crops
+from slowfast.event_driven.resize import FrameToSquare
+from slowfast.event_driven.sources import Sources, read_squares
 from slowfast.models.linear import pack_linears
 
 # 0, then 12 values a decade, in units of the normalized frame; a change from black to white is some 4.
@@ -73,19 +74,19 @@ class Calibration:
         self.whole = [torch.cat([self._whole(chunk) for chunk in self._chunks(video)]) for video in self.videos]
 
     def _read(self, sources: Sources) -> list[np.ndarray]:
-        """Crops uint8 (K, P, P, 3) of each video."""
-        transform, videos = centre_crop(self.cfg), []
+        """Return the frames uint8 (K, P, P, 3) of each video as the network sees them."""
+        transform, videos = FrameToSquare.from_config(self.cfg), []
         self.ledger.add(sources.refused)
         for source in sources.videos:
             record = source.record
             try:
-                crops, missing = read_crops(source, transform, self.cfg.EVENT.MAX_FRAMES)
+                frames, missing = read_squares(source, transform, self.cfg.EVENT.MAX_FRAMES)
             except UserError:
                 raise
             except Exception as error:
                 self.ledger.add([failure_of(record.index, record.name, error)])
                 continue
-            videos.append(crops)
+            videos.append(frames)
             self.ledger.add([Failure(record.index, record.name, missing, lost=False)] if missing else [])
         if not videos:
             raise DataError(

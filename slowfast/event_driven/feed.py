@@ -1,9 +1,9 @@
-"""Videos to changes, in a separate thread: decode, resize, crop, normalize, find what changed.
+"""Videos to changes, in a separate thread: decode, resize to the square, normalize, find what changed.
 
 Files are read there, as fast as they are processed; cameras and streams in one thread each (reading.py). A thread that
 hangs in a file is left behind, and a new one goes on with the others.
 
-K frames of each of S videos that are read at once, P pixels of a crop's side.
+K frames of each of S videos that are read at once, P pixels of the side of the network's input.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import torch
 
 from slowfast.datasets.failures import failure_of
 from slowfast.datasets.media_dataset import timeout_reason
-from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import UserError
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.reading import FileReading, LiveReading, Reading
-from slowfast.event_driven.sources import Source, crops
+from slowfast.event_driven.resize import FrameToSquare
+from slowfast.event_driven.sources import Source, squares
 from slowfast.runtime.device import synchronize
 
 AHEAD = 2  # batches that wait for the network at most
@@ -55,7 +55,7 @@ class Batch:
 
     sources: list[Source]  # S
     ticks: list[list[int]]  # S K
-    images: torch.Tensor  # uint8 (K, S, P, P, 3), the crops
+    images: torch.Tensor  # uint8 (K, S, P, P, 3), as the network sees them
     frames: torch.Tensor  # float (K, S, 3, P, P), normalized, on the device
     changes: Changes
     detect_seconds: float
@@ -79,7 +79,7 @@ class Feed:
     def __init__(
         self,
         engine: EventDrivenInference,
-        transform: ViewTransform,
+        transform: FrameToSquare,
         forward: ClipForward,
         streams: int,
         chunk: int,
@@ -238,7 +238,7 @@ class Feed:
         if failure is not None:
             self._put(Closed(source, failure))
             return []
-        return [FileReading(source, video, crops(video, self.transform, self.limit), self._next_frame, began)]
+        return [FileReading(source, video, squares(video, self.transform, self.limit), self._next_frame, began)]
 
     def _announce(self, reading: Reading) -> None:
         index = reading.source.record.index

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from slowfast.datasets.failures import failure_of, log_traceback
-from slowfast.datasets.transforms import ViewTransform
 from slowfast.errors import UserError
-from slowfast.event_driven.sources import OpenVideo, Source, crops
+from slowfast.event_driven.resize import FrameToSquare
+from slowfast.event_driven.sources import OpenVideo, Source, squares
 from slowfast.runtime.logging import get_logger
 
 
@@ -34,7 +34,7 @@ class FileReading:
 
     source: Source
     video: OpenVideo
-    crops: Generator[tuple[int, np.ndarray]]
+    squares: Generator[tuple[int, np.ndarray]]
     stopped: Callable[[], bool]
     began: float  # reading of the clock before it was opened
     next: list[tuple[int, np.ndarray]] = field(default_factory=list)
@@ -49,7 +49,7 @@ class FileReading:
         self.next = []
         try:
             while len(self.next) < count and not (self.ended or self.stopped()):
-                frame = next(self.crops, None)
+                frame = next(self.squares, None)
                 if frame is None:
                     self.ended, self.error = True, self.video.missing
                 else:
@@ -65,12 +65,12 @@ class FileReading:
 
     def close(self, wait: float) -> None:
         """Close the file, at once."""
-        self.crops.close()
+        self.squares.close()
         self.video.close()
 
 
 class LiveReading:
-    """The crops of a live source as they come. Where they are not taken in time the oldest are dropped, and counted.
+    """The frames of a live source as they come. Where they are not taken in time the oldest are dropped, and counted.
 
     video: once it is open; next: what `fill` took; error: once ended, what was wrong; mistake: an error of the program.
     """
@@ -78,7 +78,7 @@ class LiveReading:
     def __init__(
         self,
         source: Source,
-        transform: ViewTransform,
+        transform: FrameToSquare,
         limit: int,
         room: int,
         reconnect: float,
@@ -90,7 +90,7 @@ class LiveReading:
         """
         self.source = source
         self.video: OpenVideo | None = None
-        self.next: list[tuple[int, np.ndarray]] = []  # crops uint8 (S, S, 3), each with its tick
+        self.next: list[tuple[int, np.ndarray]] = []  # uint8 (S, S, 3), each with its tick
         self.seen, self.dropped = 0, 0
         self.error: str | None = None
         self.mistake: BaseException | None = None
@@ -169,7 +169,7 @@ class LiveReading:
 
     def _read_frames(self, video: OpenVideo, first: int) -> None:
         """first: the tick of its first frame; not 0 of a source that was opened again."""
-        for tick, image in crops(video, self._transform, 0):
+        for tick, image in squares(video, self._transform, 0):
             if self._stop.is_set():
                 return
             self._ended_at = first + tick

@@ -1,6 +1,6 @@
 """The videos of event-driven inference: files, cameras and streams, each as its frames in order.
 
-H x W pixels of a frame, S pixels of a crop's side.
+H x W pixels of a frame, S pixels of the side of the network's square input.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ import cv2
 import numpy as np
 from cv2.utils import logging
 
-from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, FrameSpec, dataset_spec
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.failures import failure_reason
 from slowfast.datasets.index.text import read_lines
-from slowfast.datasets.resize import nearly_antialiased
-from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError
 from slowfast.event_driven.mode import check_address, is_address, is_camera
+from slowfast.event_driven.resize import FrameToSquare
 from slowfast.predict.media import UNLABELLED, Wanted, find_media
 from slowfast.prepare.timing import choose_timing
 from slowfast.runtime.text import redact
@@ -130,39 +127,27 @@ def find_files(paths: Iterable[Path], threads: int) -> Sources:
     return Sources(videos, found.refused, found.others)
 
 
-def crops(video: OpenVideo, transform: ViewTransform, limit: int) -> Generator[tuple[int, np.ndarray]]:
-    """The centre crop uint8 (S, S, 3) and tick of each frame, of `limit` frames at most; 0: all."""
-    size = transform.crop_size
+def squares(video: OpenVideo, transform: FrameToSquare, limit: int) -> Generator[tuple[int, np.ndarray]]:
+    """Yield the tick of each frame and what the network sees of it, uint8 (S, S, 3); `limit` frames at most, 0: all."""
     for tick, image in islice(video, limit or None):
-        scaled, [(top, left)] = transform(image[None])
-        yield tick, scaled[0, top : top + size, left : left + size]
+        yield tick, transform(image)
 
 
-def read_crops(source: Source, transform: ViewTransform, limit: int) -> tuple[np.ndarray, str | None]:
-    """Return the crops uint8 (K, S, S, 3) of a video's first frames, as above, and what of them could not be read.
+def read_squares(source: Source, transform: FrameToSquare, limit: int) -> tuple[np.ndarray, str | None]:
+    """Return the network's view uint8 (K, S, S, 3) of a video's first frames, and what of them could not be read.
 
     Raises:
         DecodeError: If there is none. Any other exception is the video's failure, too.
     """
     video = source.open()
     try:
-        images = [image for _, image in crops(video, transform, limit)]
+        images = [image for _, image in squares(video, transform, limit)]
         missing = video.missing
     finally:
         video.close()
     if not images:
         raise DecodeError("no frame can be decoded")
     return np.stack(images), missing
-
-
-def centre_crop(cfg: ConfigNode) -> ViewTransform:
-    """How the evaluation of the test's images scales and crops, but for the rounding of a pixel here and there."""
-    spec = dataset_spec(cfg, TEST)
-    assert isinstance(spec, FrameSpec)  # as the network's input was checked
-    transform = spec.view_transform(cfg, 1)
-    if spec.images:
-        transform.resize = nearly_antialiased(cfg.DATA.IN_VAL_INTERPOLATION)
-    return transform
 
 
 class FileFrames:

@@ -27,7 +27,8 @@ from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
 from slowfast.event_driven.frame_log import FrameLog
 from slowfast.event_driven.output import RunReport, report_figures, report_files, report_table
-from slowfast.event_driven.sources import Source, Sources, centre_crop, find_sources
+from slowfast.event_driven.resize import FrameToSquare
+from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.models.linear import pack_linears
 from slowfast.predict.predictor import names_of_classes
 from slowfast.report.results import write_failed
@@ -119,7 +120,7 @@ class VideoRun:
         if not event.FRAME_LOG:
             self.log.path.unlink(missing_ok=True)  # an older run's
         how = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
-        feed = Feed(self.engine, centre_crop(self.cfg), forward, *how)
+        feed = Feed(self.engine, FrameToSquare.from_config(self.cfg), forward, *how)
         count = len(self.sources.videos)
         progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
         self.began = self._written = time.perf_counter()

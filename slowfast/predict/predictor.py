@@ -106,11 +106,15 @@ class Predictor:
         ledger = FailureLedger(found.count)
         scores: dict[int, torch.Tensor | None] = {}
         if found.records:
-            progress = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
-            with self.read(found.records) as loader:
-                results, _ = evaluate(
-                    self.model, loader, self.forward, self.ensemble, self.batch_clips, ledger, progress
-                )
+            own = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
+            try:
+                with self.read(found.records) as loader:
+                    results, _ = evaluate(
+                        self.model, loader, self.forward, self.ensemble, self.batch_clips, ledger, own
+                    )
+            finally:
+                if progress is None:
+                    own.close()
             scores = {result.record.index: result.scores for result in results}
         reasons = {failure.index: failure.reason for failure in [*ledger.all, *found.refused]}
         if all(score is None for score in scores.values()):

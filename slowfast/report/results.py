@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, TextIO
 
+import numpy as np
+
 from slowfast.datasets.types import Failure
 from slowfast.runtime.text import escape, redact
 from slowfast.runtime.unfinished import write_whole
@@ -36,6 +38,7 @@ class VideoPrediction:
 
     best: up to five (class, score in [0, 1]), best first; empty when the video could not be read.
     views: the best class of each view by itself.
+    logits: float32 (classes,), joined over the views as DATA.ENSEMBLE_METHOD says; only with TEST.SAVE_RESULTS_PATH.
     """
 
     index: int
@@ -43,6 +46,7 @@ class VideoPrediction:
     label: int
     best: Sequence[tuple[int, float]] = ()
     views: Sequence[int] = ()
+    logits: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def prediction(self) -> int | None:
@@ -60,6 +64,8 @@ class TestReport:
 
     With fewer than five classes, top5 takes as many as there are (`k`). top1_view and top1_view_std are the mean and
     standard deviation, over views, of the accuracy of one view of each video alone; failed videos count as wrong.
+    Of event recordings these are also top1_single and top1_single_std: each sample of the events counts alone, as in
+    the published figures, while top1 is that of the average of a recording's samples.
     macs_saved and active_patches (of each stage) are in %, of event-driven tests only.
     """
 
@@ -80,6 +86,8 @@ class TestReport:
     config_digest: str
     top1_view: float = 0.0
     top1_view_std: float = 0.0
+    top1_single: float | None = None
+    top1_single_std: float | None = None
     macs_saved: float | None = None
     active_patches: Sequence[float] | None = None
     versions: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.datasets.order import EpochBatches, balanced_order, batch_parts, clip_rows, epoch_order, generator
+from slowfast.datasets.order import (
+    EpochBatches,
+    balanced_order,
+    batch_parts,
+    clip_rows,
+    epoch_order,
+    generator,
+    repeated_order,
+)
 
 
 @given(st.integers(1, 6), st.integers(1, 8))
@@ -29,6 +37,15 @@ def test_mixing_a_part_is_mixing_the_whole(parts: int, pairs: int, samples: int)
 def test_parts_must_be_equal() -> None:
     with pytest.raises(ValueError, match="7 places"):
         batch_parts(7, 2)
+
+
+@given(st.integers(3, 8), st.integers(1, 5), st.integers(1, 3))
+def test_three_places_in_a_row_are_in_three_parts(parts: int, pairs: int, repeats: int) -> None:
+    """The copies of a repeated image are, unless they are in the middle of a batch."""
+    size = 2 * parts * pairs
+    of = {place: number for number, part in enumerate(batch_parts(size, parts)) for place in part}
+    for first in (*range(size // 2 - repeats + 1), *range(size // 2, size - repeats + 1)):
+        assert len({of[first + i] for i in range(repeats)}) == repeats
 
 
 def test_order_depends_on_seed_and_epoch() -> None:
@@ -83,3 +100,27 @@ def test_balanced_epochs_depend_on_seed_and_epoch_and_see_all_of_a_large_class()
 
 def test_an_even_set_is_balanced_without_repeats() -> None:
     assert sorted(balanced_order([0, 1, 2] * 4, 3, 1)) == list(range(12))
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(0, 5))
+def test_a_repeated_epoch_has_every_image_of_a_part_that_often(count: int, repeats: int, epoch: int) -> None:
+    once = epoch_order(count, 3, epoch)
+    order = repeated_order(once, repeats)
+    assert len(order) == count == len(set(order.tolist()))
+    numbers, places = np.divmod(order, count)
+    assert places.tolist() == [int(once[i // repeats]) for i in range(count)]
+    assert numbers.tolist() == [i % repeats for i in range(count)]
+
+
+def test_one_repeat_changes_nothing() -> None:
+    for order in (epoch_order(31, 2, 1), balanced_order([0] * 20 + [1] * 3, 2, 1)):
+        np.testing.assert_array_equal(repeated_order(order, 1), order)
+
+
+def test_repeats_of_a_balanced_epoch_are_balanced_and_all_differ() -> None:
+    labels = [0] * 50 + [1] * 7 + [2] * 3
+    order = repeated_order(balanced_order(labels, 0, 0), 3)
+    assert len(set(order.tolist())) == 60  # also those of a video that the balanced order drew several times
+    places = order % 60
+    assert sorted(int((np.array(labels)[places] == label).sum()) for label in range(3)) == [18, 21, 21]
+    assert all(len(set(places[i : i + 3].tolist())) == 1 for i in range(0, 60, 3))

@@ -205,3 +205,19 @@ def test_mistakes_in_official_csv_lists(official_v1: Path, name: str, text: str,
     with pytest.raises(IndexFileError, match=problem) as caught:
         read_something_index(official_v1, CSV, "train", str(official_v1 / "frames"), 3)
     assert CSV.format(name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "there"), [("sth-v1", "sthv1"), ("sthv2", "sth-v2")])
+def test_the_folder_of_another_spelling_is_named(given: str, there: str, tmp_path: Path) -> None:
+    """The authors' lists are in data_list/sthv1 and sthv2, those of the configs here in sth-v1 and sth-v2."""
+    lists = tmp_path / "data_list" / there
+    lists.mkdir(parents=True)
+    (lists / TEXT.format("train")).write_text("7 40 2\n")
+    with pytest.raises(IndexFileError) as error:
+        read_something_index(tmp_path / "data_list" / given, TEXT, "train", "", 3)
+    message = str(error.value)
+    assert f"{given}/{TEXT.format('train')} does not exist. Check DATA.PATH_TO_DATA_DIR" in message
+    assert message.endswith(f". Did you mean {lists / TEXT.format('train')}?")
+    with pytest.raises(IndexFileError) as error:  # no other folder has this one
+        read_something_index(tmp_path / "data_list" / given, TEXT, "val", "", 3)
+    assert "Did you mean" not in str(error.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,23 @@ def run(videos: list[TestVideo], batch_clips: int) -> tuple[Linear, list, Failur
     results, pace = evaluate(model, iter(videos), FORWARD, Ensemble(), batch_clips, ledger, progress)
     assert pace.clips == sum(model.seen) and progress.done == len(videos)
     return model, results, ledger
+
+
+@pytest.mark.parametrize(
+    ("method", "join"), [("sum", lambda views: views.mean(0)), ("max", lambda views: views.amax(0))]
+)
+def test_joined_logits_are_kept_only_if_asked_for(method: str, join: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model, videos = Linear(frames=2), [make_video(0), make_video(1, broken=True), make_video(2, views=1)]
+    ledger, progress = FailureLedger(3), Progress("test", 3, "videos", shown=False, every=1)
+    ensemble = Ensemble(method, "probabilities")
+    results, _ = evaluate(model, iter(videos), FORWARD, ensemble, 4, ledger, progress, keep=ensemble.join)
+    assert results[1].logits is None
+    for video, result in ((videos[0], results[0]), (videos[2], results[2])):
+        clips = torch.stack(list(video.clips(torch.device("cpu"))))
+        assert result.logits is not None and result.logits.dtype == torch.float32
+        torch.testing.assert_close(result.logits, join(model(FORWARD.prepare(clips))).detach())
+    plain, _ = evaluate(model, iter(videos), FORWARD, ensemble, 4, FailureLedger(3), progress)
+    assert all(result.logits is None for result in plain)
 
 
 @pytest.mark.parametrize("batch_clips", [1, 4, 5, 7, 1000])

@@ -171,13 +171,25 @@ def test_two_processes_are_one_with_the_whole_batch(kinetics_folder: Path, tmp_p
 
 
 def test_processes_and_batch_size_do_not_change_a_test(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
-    tables = set()
+    tables, scores = set(), []
     for name, processes, batch in (("a", 1, 1), ("b", 1, 7), ("c", 3, 64)):
         settings = [*tiny_settings(kinetics_folder, tmp_path / name), "TRAIN.ENABLE", False, "TEST.BATCH_SIZE", batch]
+        settings += ["TEST.SAVE_RESULTS_PATH", "scores.npz"]
         done = run_net([*settings, "TEST.CHECKPOINT_FILE_PATH", checkpoint.find_last(finished)], processes)
         assert done.returncode == 0, done.stderr
         tables.add((tmp_path / name / "predictions.csv").read_text())
+        with np.load(tmp_path / name / "scores.npz", allow_pickle=False) as file:
+            scores.append(dict(file))
     assert len(tables) == 1
+    with (tmp_path / "a" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for arrays in scores:
+        assert arrays["names"].tolist() == [row["path"] for row in rows]
+        assert arrays["labels"].tolist() == [int(row["label"]) for row in rows]
+        np.testing.assert_allclose(arrays["logits"], scores[0]["logits"], rtol=0, atol=1e-5)
+    best = torch.from_numpy(scores[0]["logits"]).softmax(1).max(1)
+    assert best.indices.tolist() == [int(row["prediction"]) for row in rows]
+    assert best.values.tolist() == pytest.approx([float(row["score"]) for row in rows], abs=1e-4)
 
 
 # Each step multiplies the weights by -BASE_LR * WEIGHT_DECAY.
@@ -219,8 +231,13 @@ def test_broken_videos_are_listed_and_count_as_wrong(kinetics_folder: Path, tmp_
     whole = (kinetics_folder / lines[0].rsplit(" ", 1)[0]).read_bytes()
     (data / "cut.mp4").write_bytes(whole[: len(whole) // 3])
     (data / "test.csv").write_text("\n".join([*lines, "empty.mp4 0", "text.mp4 1", "cut.mp4 2", "gone.mp4 3"]) + "\n")
-    done = run_net([*tiny_settings(data, tmp_path / "out"), "TRAIN.ENABLE", False])
+    settings = [*tiny_settings(data, tmp_path / "out"), "TRAIN.ENABLE", False]
+    done = run_net([*settings, "TEST.SAVE_RESULTS_PATH", "scores.pkl"])
     assert done.returncode == 0, done.stderr
+    assert "not in a pickle" in done.stdout and not (tmp_path / "out" / "scores.pkl").exists()
+    with np.load(tmp_path / "out" / "scores.npz", allow_pickle=False) as arrays:
+        nan = np.isnan(arrays["logits"]).all(1)
+        assert nan.sum() == np.isnan(arrays["logits"]).any(1).sum() and nan[[8, 9, 11]].all() and not nan[:8].any()
     results = json.loads((tmp_path / "out" / "test_results.json").read_text())
     assert results["videos"] == 12
     failed = (tmp_path / "out" / "failed.csv").read_text()

@@ -105,8 +105,9 @@ class TrainRecordings(TrainMedia):
         seed: int = 0,
         max_failed: float = 0.01,
         balanced: bool = False,
+        repeated: int = 1,
     ) -> None:
-        super().__init__(records, samples, seed, max_failed, balanced)
+        super().__init__(records, samples, seed, max_failed, balanced, repeated)
         self.sampling, self.augment, self.repairs = sampling, augment, Repairs()
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[list[dict[str, np.ndarray]], str | None]:

@@ -47,6 +47,7 @@ class EventSpec:
             seed=cfg.RNG_SEED,
             max_failed=cfg.DATA.MAX_FAILED,
             balanced=cfg.DATA.SAMPLING == BALANCED,
+            repeated=cfg.AUG.REPEATED,
         )
 
     def views(self, cfg: ConfigNode, records: Sequence[Record], all_views: bool) -> TestRecordings:

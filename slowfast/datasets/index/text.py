@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slowfast.config.nearest import did_you_mean, file_in_sibling_folder
 from slowfast.errors import IndexFileError
 from slowfast.utils.quote import plain
 from slowfast.utils.text_file import MIB, UnreadableTextError, read_text_file
@@ -25,11 +26,10 @@ def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
     try:
         text = read_text_file(path, MAX_BYTES)
     except UnreadableTextError as error:
-        hint = missing[:1].upper() + missing[1:] if error.missing else ""
-        line = (
-            f" line {error.line}: not UTF-8 text. Save the file as UTF-8" if error.line else f" {error.reason}. {hint}"
-        )
-        raise IndexFileError(f"{plain(path)}{line}".removesuffix(". ")) from None
+        problem = f"line {error.line}: not UTF-8 text. Save the file as UTF-8" if error.line else error.reason
+        hint = f". {missing[:1].upper()}{missing[1:]}" if error.missing else ""
+        near = did_you_mean(file_in_sibling_folder(path)) if error.missing else ""
+        raise IndexFileError(f"{plain(path)} {problem}{hint}{near and '.'}{near}") from None
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
