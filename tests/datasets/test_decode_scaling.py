@@ -96,9 +96,7 @@ def test_turned_frames_are_scaled_and_upright(quarter_turns: int, tmp_path: Path
 
 @pytest.mark.parametrize("how", [{}, {"rotation": 90}, {"pix_fmt": "yuv420p10le"}], ids=["plain", "turned", "10 bit"])
 @pytest.mark.parametrize("size", [(256, 340), (456, 256), (120, 160)])
-def test_smaller_frames_stay_bit_for_bit(
-    size: tuple[int, int], how: dict[str, Any], tmp_path: Path
-) -> None:
+def test_smaller_frames_stay_bit_for_bit(size: tuple[int, int], how: dict[str, Any], tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, size=size, **how)
     plain = plain_frames(path)
     expected = np.rot90(plain, 1, axes=(1, 2)) if "rotation" in how else plain
