@@ -65,10 +65,10 @@ def write_sound(path: Path) -> Path:
     return path
 
 
-def plain_frames(path: Path) -> np.ndarray:
+def plain_frames(path: Path, scale: str = "flags=bicubic") -> np.ndarray:
     """Decode every frame of the first video stream from the start, in the decoder's order, uint8 (n, H, W, 3).
 
-    Frames are converted by FFmpeg's scale filter, as its programs do it, and not turned.
+    Frames are converted by FFmpeg's scale filter with the arguments `scale`, as its programs do it, and not turned.
     """
     with av.open(str(path)) as container:
         decoded = list(container.decode(container.streams.video[0]))
@@ -76,7 +76,7 @@ def plain_frames(path: Path) -> np.ndarray:
     source = graph.add_buffer(
         width=decoded[0].width, height=decoded[0].height, format=decoded[0].format, time_base=Fraction(1, 1000)
     )
-    scale, convert, sink = graph.add("scale", "flags=bicubic"), graph.add("format", "rgb24"), graph.add("buffersink")
+    scale, convert, sink = graph.add("scale", scale), graph.add("format", "rgb24"), graph.add("buffersink")
     graph.link_nodes(source, scale, convert, sink).configure()
     images = []
     for frame in decoded:

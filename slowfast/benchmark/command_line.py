@@ -15,13 +15,13 @@ from slowfast.benchmark.cameras import measure_cameras
 from slowfast.benchmark.event_driven import measure_event_driven
 from slowfast.benchmark.events import measure_embeddings, measure_reading, measure_stream
 from slowfast.benchmark.figures import Figure, figures_table, machine_table
-from slowfast.benchmark.loading import loading_figures, measure_loading
+from slowfast.benchmark.loading import loading_figures, measure_large, measure_loading
 from slowfast.benchmark.machine import describe_machine
 from slowfast.benchmark.network import measure_network
 from slowfast.benchmark.networks import measure_networks, networks_table
 from slowfast.benchmark.processes import on_one_core
 from slowfast.benchmark.testing import measure_testing
-from slowfast.benchmark.videos import find_videos, link_videos, make_videos, on_folder, prepare_videos
+from slowfast.benchmark.videos import enlarge_video, find_videos, link_videos, make_videos, on_folder, prepare_videos
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import split_overrides
@@ -45,7 +45,8 @@ DESCRIPTION = f"""\
 Measure on this machine, with the settings of a config:
 
   load      the training pipeline of one worker process on one core: clips a second, and where the time goes; for
-            the files as given and for the same files prepared by tools/prepare_videos.py
+            the files as given and for the same files prepared by tools/prepare_videos.py; and for the first file
+            enlarged to 1080 lines, with frames scaled while decoding and in full size
   test      the test pipeline on one core at 4x1 and 10x3 views, against decoding each file once
   network   forward and train step in float32 and bfloat16, plain and with gradient checkpointing; memory; the share
             of the machine's matrix-multiply rate
@@ -142,6 +143,8 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 cfgs = {"load, files as given": on_videos, "load, prepared files": on_folder(cfg, prepared)}
                 loading = on_one_core(measure_loading, cfgs, chosen.repeats)
                 figures = [f for group in cfgs for f in loading_figures(group, loading[group], chosen.repeats)]
+                enlarge_video(videos[0], Path(folder) / "large" / "large.mp4")
+                figures += on_one_core(measure_large, on_folder(cfg, Path(folder) / "large"), chosen.repeats)
             elif part == "test":
                 figures = on_one_core(measure_testing, on_videos, chosen.repeats)
             elif part == NETWORKS:

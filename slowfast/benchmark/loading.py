@@ -5,12 +5,12 @@ R runs, K samples (videos with their draws), P pieces.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
 from unittest import mock
 
@@ -19,7 +19,8 @@ import numpy as np
 from slowfast.benchmark.figures import Figure
 from slowfast.benchmark.timing import Stopwatch
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, build_dataset
+from slowfast.config.ranges import MAX_SIDE
+from slowfast.datasets.build import KINETICS, TRAIN, build_dataset
 from slowfast.datasets.clip_dataset import TrainClips
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import require_backend
@@ -33,6 +34,9 @@ SAMPLES = 48
 OPEN, DECODE, CONVERT, AUGMENT = "opening and scanning", "decoding", "converting to RGB", "augmentation"
 PROCESSOR = "clips a second of processor time"
 PIECES = (OPEN, DECODE, CONVERT, AUGMENT)
+# Samples of a run from frames of 1080 lines, which take several times as long; and the two ways to read them.
+LARGE_SAMPLES = 12
+LARGE, FULL_SIZE = "load, 1080p file", "load, 1080p file, not scaled while decoding"
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,41 @@ def measure_loading(cfgs: Mapping[str, ConfigNode], runs: int, samples: int = SA
 
     Medians over runs for each sample, then the mean over samples. Raises DataError where a video cannot be read.
     """
-    datasets = {name: _train_set(cfg) for name, cfg in cfgs.items()}
-    timed: dict[str, list[np.ndarray]] = {name: [] for name in cfgs}
+    return _measure({name: (cfg, _train_set(cfg)) for name, cfg in cfgs.items()}, runs, samples)
+
+
+def _measure(collections: Mapping[str, tuple[ConfigNode, TrainClips]], runs: int, samples: int) -> dict[str, Loading]:
+    timed: dict[str, list[np.ndarray]] = {name: [] for name in collections}
     for run in range(runs + 1):
-        for name, cfg in cfgs.items():
-            seconds = _time_samples(cfg, datasets[name], samples)
+        for name, (cfg, dataset) in collections.items():
+            seconds = _time_samples(cfg, dataset, samples)
             if run:  # the first warms up
                 timed[name].append(seconds)
-    clips = {name: dataset.samples for name, dataset in datasets.items()}
-    return {name: _summary(np.stack(seconds), clips[name]) for name, seconds in timed.items()}
+    return {name: _summary(np.stack(timed[name]), dataset.samples) for name, (_, dataset) in collections.items()}
+
+
+def measure_large(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLES) -> list[Figure]:
+    """Return the figures of videos whose frames are scaled while decoding, and of the same videos read in full size.
+
+    Args:
+        cfg: Config on a collection of videos with frames larger than DATA.TRAIN_JITTER_SCALES[0].
+        runs: Timed runs; both ways take turns.
+        samples: Samples per run, at least.
+
+    Raises:
+        DataError: If a video cannot be read.
+    """
+    full_size = _train_set(cfg)
+    full_size.open_medium = functools.partial(KINETICS.open_medium, cfg, MAX_SIDE)
+    measured = _measure({LARGE: (cfg, _train_set(cfg)), FULL_SIZE: (cfg, full_size)}, runs, samples)
+    figures = [figure for name, loading in measured.items() for figure in loading_figures(name, loading, runs)]
+    ratios = {
+        "ratio to full size": measured[LARGE].clips_per_second / measured[FULL_SIZE].clips_per_second,
+        "ratio to full size, processor time": (
+            measured[LARGE].clips_per_processor_second / measured[FULL_SIZE].clips_per_processor_second
+        ),
+    }
+    return [*figures, *(Figure(LARGE, name, value, "x", runs) for name, value in ratios.items())]
 
 
 def loading_figures(group: str, loading: Loading, runs: int) -> list[Figure]:
@@ -109,7 +139,7 @@ def _timed_pieces(cfg: ConfigNode, watch: Stopwatch) -> Iterator[None]:
 
 
 def _timed(function: Callable[..., Any], watch: Stopwatch, piece: str) -> Callable[..., Any]:
-    @wraps(function)
+    @functools.wraps(function)
     def measured(*args: Any, **kwargs: Any) -> Any:
         with watch.measure(piece):
             return function(*args, **kwargs)

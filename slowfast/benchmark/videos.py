@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,15 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.video.frame import PictureType
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.rgb import make_convertible
 from slowfast.datasets.decode.suffixes import VIDEO_SUFFIXES
 from slowfast.demo_data.motion import MOTIONS
 from slowfast.demo_data.scene import render_clip
@@ -71,15 +79,49 @@ def _add_grain(frames: np.ndarray, strength: int, rng: np.random.Generator) -> N
         frame[:] = np.clip(frame + moved, 0, 255)
 
 
+def _add_stream(container: OutputContainer, rate: int, keyframe_interval: int, size: tuple[int, int]) -> VideoStream:
+    """Add an H.264 stream with x264's default GOP structure but for the distance of key frames."""
+    options = {"g": str(keyframe_interval), "x264-params": "scenecut=0:bframes=3"}
+    stream = container.add_stream("libx264", rate=rate, options=options)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    return stream
+
+
 def _encode(path: Path, frames: np.ndarray, clip: SyntheticClip) -> None:
-    """x264's default pattern of frames, but for the distance of key frames."""
-    options = {"g": str(clip.keyframe_interval), "x264-params": "scenecut=0:bframes=3"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=clip.rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = clip.height, clip.width, "yuv420p"
+        stream = _add_stream(container, clip.rate, clip.keyframe_interval, (clip.height, clip.width))
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def enlarge_video(source: Path, target: Path, size: tuple[int, int] = (1080, 1920), frames: int = 150) -> Path:
+    """Encode the first frames of a video at another size, as H.264 with the GOP structure of the synthetic clips.
+
+    Args:
+        source: Video to read.
+        target: File to write; its folder is created.
+        size: Height and width of the new frames (pixels).
+        frames: Number of frames, at most.
+
+    Raises:
+        DataError: If the source cannot be decoded.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    convert = VideoReformatter()
+    try:
+        with PyAVReader(source) as video, av.open(str(target), "w") as container:
+            stream = _add_stream(container, max(1, round(video.fps)), SyntheticClip.keyframe_interval, size)
+            for _, frame in itertools.islice(video.every_frame(), frames):
+                make_convertible(frame)
+                larger = convert.reformat(frame, size[1], size[0], "yuv420p", interpolation=Interpolation.BICUBIC)
+                larger.pts, larger.pict_type = None, PictureType.NONE  # the encoder chooses
+                container.mux(stream.encode(larger))
+            container.mux(stream.encode(None))
+    except DecodeError as error:
+        raise DataError(f"--videos: {source.name} cannot be read: {error}") from error
+    return target
 
 
 def link_videos(videos: Sequence[Path], folder: Path) -> Path:

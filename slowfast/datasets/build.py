@@ -42,7 +42,8 @@ class FrameSpec:
 
     read_index: Callable[[ConfigNode, str], list[Record]]  # (cfg, split); raises IndexFileError
     read_class_names: Callable[[ConfigNode], list[str] | None]
-    open_medium: Callable[[ConfigNode, Record], VideoReader]  # raises DecodeError
+    # (cfg, short side that larger frames of videos are scaled down to, record); raises DecodeError
+    open_medium: Callable[[ConfigNode, int, Record], VideoReader]
     temporal: Callable[[ConfigNode], TemporalSampling]
     view_transform: Callable[[ConfigNode, int], ViewTransform]  # (cfg, spatial crops); raises ConfigError
     images: bool = False  # single images: networks get (B, 3, H, W), and there is one temporal view
@@ -59,7 +60,7 @@ class FrameSpec:
         """The augmented clips of the training split."""
         return TrainClips(
             self.read_index(cfg, TRAIN),
-            functools.partial(self.open_medium, cfg),
+            functools.partial(self.open_medium, cfg, cfg.DATA.TRAIN_JITTER_SCALES[0]),
             self.temporal(cfg),
             TrainTransform.from_config(cfg, images=self.images),
             samples=cfg.AUG.NUM_SAMPLE,
@@ -78,9 +79,11 @@ class FrameSpec:
                 f"note: a view sees {transform.crop_size} of the {transform.short_side} pixels of a short side, "
                 f"as {'DATA.IN_VAL_CROP_RATIO' if self.images else 'DATA.TRAIN_JITTER_SCALES[0]'} says"
             )
+        # Never below what the views need: a crop may be larger than the training scale.
+        short_side = max(cfg.DATA.TRAIN_JITTER_SCALES[0], transform.short_side)
         return TestVideos(
             records,
-            functools.partial(self.open_medium, cfg),
+            functools.partial(self.open_medium, cfg, short_side),
             self.temporal(cfg),
             transform,
             views=views,
@@ -117,9 +120,10 @@ def _kinetics_names(cfg: ConfigNode) -> list[str] | None:
     return read_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES)
 
 
-def _open_video(cfg: ConfigNode, record: Record) -> VideoReader:
-    data = cfg.DATA
-    return open_video(record.path, data.DECODING_BACKEND, data.DECODING_THREADS, cfg.DATA_LOADER.TIMEOUT or None)
+def _open_video(cfg: ConfigNode, short_side: int, record: Record) -> VideoReader:
+    """Open a video whose larger frames are scaled down as by the decoder of the published MorphMLP configs."""
+    data, timeout = cfg.DATA, cfg.DATA_LOADER.TIMEOUT or None
+    return open_video(record.path, data.DECODING_BACKEND, data.DECODING_THREADS, timeout, short_side)
 
 
 def _kinetics_views(cfg: ConfigNode, crops: int) -> ViewTransform:
@@ -144,9 +148,9 @@ def _something_names(cfg: ConfigNode) -> list[str] | None:
     return read_class_names(folder, cfg.MODEL.NUM_CLASSES)
 
 
-def _open_frames_or_video(cfg: ConfigNode, record: Record) -> VideoReader:
+def _open_frames_or_video(cfg: ConfigNode, short_side: int, record: Record) -> VideoReader:
     if record.frames is None:
-        return _open_video(cfg, record)
+        return _open_video(cfg, short_side, record)
     return FrameFolderReader(record.path, cfg.DATA.IMAGE_TEMPLATE, record.frames, cfg.DATA.TARGET_FPS)
 
 
@@ -177,7 +181,7 @@ def _imagenet_names(cfg: ConfigNode) -> list[str] | None:
     return read_image_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.DATA.PATH_PREFIX, cfg.MODEL.NUM_CLASSES)
 
 
-def _open_image(cfg: ConfigNode, record: Record) -> VideoReader:
+def _open_image(cfg: ConfigNode, short_side: int, record: Record) -> VideoReader:
     return ImageReader(record.path)
 
 
@@ -197,7 +201,7 @@ IMAGENET = FrameSpec(
 EVENTS = EventSpec()
 
 
-def _open_event_frames(cfg: ConfigNode, record: Record) -> VideoReader:
+def _open_event_frames(cfg: ConfigNode, short_side: int, record: Record) -> VideoReader:
     dvs, frames = cfg.DVS, cfg.DATA.NUM_FRAMES
     sensor = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1])
     return EventFramesReader(record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN)

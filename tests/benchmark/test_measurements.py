@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from video_files import plain_frames, write_video
 from slowfast.benchmark import loading, network
 from slowfast.benchmark.command_line import main, parse
 from slowfast.benchmark.figures import TARGETS, Figure
-from slowfast.benchmark.loading import measure_loading
+from slowfast.benchmark.loading import measure_large, measure_loading
 from slowfast.benchmark.memory import LiveBytes
 from slowfast.benchmark.network import measure_network
 from slowfast.benchmark.subject import FLOAT32, example_batch, train_steps
 from slowfast.benchmark.testing import decode_once, measure_testing, read_views
-from slowfast.benchmark.videos import SyntheticClip, find_videos, link_videos, make_videos, on_folder
+from slowfast.benchmark.videos import SyntheticClip, enlarge_video, find_videos, link_videos, make_videos, on_folder
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.clip_dataset import TestVideos
@@ -50,6 +51,35 @@ def test_loading_is_split_into_all_its_pieces(on_videos: ConfigNode) -> None:
     assert all(value > 0 for value in measured.milliseconds.values())
     whole = sum(measured.milliseconds.values()) / 1e3
     assert math.isclose(measured.clips_per_second, on_videos.AUG.NUM_SAMPLE / whole)
+
+
+def test_scaling_while_decoding_is_compared_with_full_size(
+    tiny_cfg: ConfigNode, videos: list[Path], tmp_path: Path
+) -> None:
+    large = enlarge_video(videos[0], tmp_path / "large" / "a.mp4", size=(192, 288), frames=16)
+    frames = plain_frames(large)
+    assert frames.shape == (16, 192, 288, 3)
+    assert np.abs(plain_frames(large, "96:64:flags=area").astype(int) - plain_frames(videos[0])[:16]).mean() < 12
+    figures = measure_large(on_folder(tiny_cfg, large.parent), runs=1, samples=2)
+    found = {(figure.group, figure.name): figure.value for figure in figures}
+    assert all(value > 0 for value in found.values())
+    clips = [found[group, "clips a second"] for group in (loading.LARGE, loading.FULL_SIZE)]
+    assert found[loading.LARGE, "ratio to full size"] == pytest.approx(clips[0] / clips[1])
+
+
+def test_large_files_are_read_in_both_sizes(
+    tiny_cfg: ConfigNode, videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    transform = loading.TrainTransform.__call__
+
+    def spy(self: loading.TrainTransform, frames: np.ndarray, *rest: Any) -> np.ndarray:
+        shapes.append(frames.shape[1:3])
+        return transform(self, frames, *rest)
+
+    monkeypatch.setattr(loading.TrainTransform, "__call__", spy)
+    measure_large(on_folder(tiny_cfg, link_videos(videos, tmp_path / "given")), runs=1, samples=2)
+    assert set(shapes) == {(32, 48), (64, 96)}
 
 
 def test_measuring_leaves_the_pipeline_as_it_was(on_videos: ConfigNode) -> None:

@@ -31,7 +31,13 @@ def require_backend(name: str) -> Callable[..., VideoReader]:
     return reader
 
 
-def open_video(path: Path | str, backend: str = "pyav", threads: int = 1, timeout: float | None = None) -> VideoReader:
+def open_video(
+    path: Path | str,
+    backend: str = "pyav",
+    threads: int = 1,
+    timeout: float | None = None,
+    short_side: int | None = None,
+) -> VideoReader:
     """Open a video file; use it as a context manager.
 
     Args:
@@ -39,10 +45,12 @@ def open_video(path: Path | str, backend: str = "pyav", threads: int = 1, timeou
         backend: A name in BACKENDS.
         threads: Decoder threads; 0 lets FFmpeg choose. Frames never depend on it.
         timeout: Seconds after which opening and reading the file is given up with a DecodeError; None for no limit.
+        short_side: Frames with a longer short side (pixels) are scaled down to it by area averaging, and `height` and
+            `width` are those of the scaled frames; None to keep the size of the file.
 
     Raises:
         DecodeError: If the file is missing, empty, no regular file, has no video that can be decoded, exceeds a limit
             (`slowfast.datasets.decode.limits`), or takes longer than the timeout.
         ConfigError: If the backend is unknown or not installed.
     """
-    return require_backend(backend)(Path(path), threads=threads, timeout=timeout)
+    return require_backend(backend)(Path(path), threads=threads, timeout=timeout, short_side=short_side)

@@ -21,6 +21,7 @@ from slowfast.datasets.decode.reader import (
     check_frame_size,
     check_read_size,
     distinct_frames,
+    scaled_down,
     stand_in,
 )
 from slowfast.datasets.decode.rgb import RgbConverter
@@ -36,11 +37,15 @@ class PyAVReader:
     """One open video file; see `open_video`.
 
     Frames are those of FFmpeg's programs: in the order in which a decoder that reads the whole file puts them out, each
-    turned as it says, all scaled to the upright size of the first.
+    turned by its own display matrix, all scaled to the upright size of the first. A longer short side than `short_side`
+    is scaled down to it by area averaging.
     """
 
-    def __init__(self, path: Path, threads: int = 1, timeout: float | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, timeout: float | None = None, short_side: int | None = None
+    ) -> None:
         self._deadline = Deadline(timeout)
+        self._short_side = short_side
         self._container = open_file(path, self._deadline)
         try:
             self._stream = best_stream(self._container)
@@ -64,7 +69,7 @@ class PyAVReader:
         except BaseException:
             self._container.close()
             raise
-        self._size: tuple[int, int] | None = None  # (W, H) of all upright frames
+        self._size: tuple[int, int] | None = None  # (W, H) of all upright frames, scaled
 
     @property
     def num_frames(self) -> int:
@@ -73,12 +78,12 @@ class PyAVReader:
 
     @property
     def height(self) -> int:
-        """Height of the upright frames (pixels)."""
+        """Height of the upright frames that `read` returns (pixels)."""
         return self._upright_size()[1]
 
     @property
     def width(self) -> int:
-        """Width of the upright frames (pixels)."""
+        """Width of the upright frames that `read` returns (pixels)."""
         return self._upright_size()[0]
 
     def _upright_size(self) -> tuple[int, int]:
@@ -178,7 +183,7 @@ class PyAVReader:
                 if self._size is None:
                     return False
                 check_read_size(len(collected.got), self._size[1], self._size[0])
-                convert = RgbConverter(self._size)
+                convert = RgbConverter(self._size, self._short_side)
             try:
                 collected.add(index, convert(frame), frame.is_corrupt)
             except DecodeError as error:
@@ -190,7 +195,7 @@ class PyAVReader:
         return True
 
     def _certain_size(self, index: int, frame: av.VideoFrame) -> tuple[int, int] | None:
-        """Width and height of the first upright frame, where this frame tells them for certain."""
+        """Width and height of the first upright frame, scaled; None unless this frame determines them."""
         orientation = orientation_of(frame_matrix(frame))
         if index != 0:
             if (frame.width, frame.height) != self._coded_size or self._source.changes_parameters:
@@ -199,14 +204,15 @@ class PyAVReader:
             if self._source.may_turn_picture(0) or not orientation.is_identity and self._source.may_turn_picture(own):
                 return None
         check_frame_size(frame.width, frame.height)
-        return orientation.size(frame.width, frame.height)
+        return scaled_down(*orientation.size(frame.width, frame.height), self._short_side)
 
     def _first_size(self) -> tuple[int, int]:
-        """Width and height of the first upright frame that can be decoded."""
+        """Width and height of the first upright frame that can be decoded, scaled."""
         for run in (*plan_runs(self._table, np.array([0])), whole(self._table)):
             for _, frame in self._decode([run]):
                 check_frame_size(frame.width, frame.height)
-                return orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
+                upright = orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
+                return scaled_down(*upright, self._short_side)
         raise DecodeError(f"no frame can be decoded ({self._failure()})")
 
     def _rescue(self, wanted: int) -> np.ndarray:
@@ -215,7 +221,7 @@ class PyAVReader:
         best = min(everything, key=lambda found: abs(found[0] - wanted), default=None)
         if best is None:
             raise DecodeError(f"no frame can be decoded ({self._failure()})")
-        return RgbConverter(self._size)(best[1])[None]
+        return RgbConverter(self._size, self._short_side)(best[1])[None]
 
     def _correct_order(self) -> bool:
         """Learn the order of the frames by decoding the file; whether that gives another one for as many frames.

@@ -102,6 +102,23 @@ def check_read_size(frames: int, height: int, width: int) -> None:
         )
 
 
+def scaled_down(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Return the width and height of frames that are scaled down to a short side.
+
+    Args:
+        width: Width of the frames (pixels).
+        height: Height of the frames (pixels).
+        short_side: Length of the short side after scaling (pixels). Frames whose short side is not longer keep their
+            size; None keeps every size. The long side is rounded to the nearest pixel, halves up, as by torchvision's
+            video reader (`video_min_dimension`).
+    """
+    shortest = min(width, height)
+    if short_side is None or shortest <= short_side:
+        return width, height
+    scaled = [(2 * length * short_side + shortest) // (2 * shortest) for length in (width, height)]
+    return scaled[0], scaled[1]
+
+
 def believable_rate(header: float | None, measured: float | None) -> float:
     """Frames a second: the header's figure where the timestamps agree with it, else what they tell.
 

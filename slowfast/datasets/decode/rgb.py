@@ -11,8 +11,8 @@ from av.filter import Graph
 from av.filter.context import FilterContext
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from slowfast.datasets.decode.orientation import Orientation, frame_matrix, orientation_of
-from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
+from slowfast.datasets.decode.reader import DecodeError, scaled_down
 from slowfast.errors import system_reason
 
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
@@ -25,17 +25,21 @@ _INTERPOLATION = Interpolation.BICUBIC
 
 
 class RgbConverter:
-    """Converter of a video's frames to RGB, each turned as it says itself, all scaled to the upright size of the first.
+    """Converter of a video's frames to RGB, each turned by its own display matrix, all scaled to one upright size.
 
     One conversion context serves all frames and uses no threads: PyAV's `to_rgb()` starts threads for every frame.
 
     Args:
-        size: Width and height of upright frames (pixels); None for those of the first frame that is converted.
+        size: Width and height of upright frames (pixels); None for those of the first frame that is converted, scaled
+            down to `short_side`.
+        short_side: Frames with a longer short side (pixels) are scaled by area averaging, in the same pass that
+            converts them; None to scale all frames with bicubic interpolation.
     """
 
-    def __init__(self, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, size: tuple[int, int] | None = None, short_side: int | None = None) -> None:
         self._reformatter = VideoReformatter()
         self._size = size
+        self._short_side = short_side
         self._filters: FilterChain | None = None
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
@@ -49,12 +53,17 @@ class RgbConverter:
         """
         orientation = orientation_of(frame_matrix(frame))
         if self._size is None:
-            self._size = orientation.size(frame.width, frame.height)
+            self._size = scaled_down(*orientation.size(frame.width, frame.height), self._short_side)
         width, height = orientation.size(*self._size)  # before it is turned
         make_convertible(frame)
         try:
+            if self._averages(frame, width, height):
+                # Scaled first: fewer pixels are turned, and what the scaler knows of the chroma samples holds.
+                turn = orientation.filters() if orientation.angle else []
+                return orientation.apply(_rgb_array(self._filtered(frame, turn, f"{width}:{height}:flags=area")))
             if orientation.angle or _places_chroma(frame, width, height):
-                return _rgb_array(self._filtered(frame, orientation))
+                scale = f"{self._size[0]}:{self._size[1]}:flags=bicubic"
+                return _rgb_array(self._filtered(frame, orientation.filters(), scale))
             rgb = self._reformatter.reformat(
                 frame, width, height, format="rgb24", interpolation=_INTERPOLATION, threads=1
             )
@@ -63,14 +72,15 @@ class RgbConverter:
             raise DecodeError(f"frames cannot be converted to RGB ({reason.lower()})") from error
         return orientation.apply(_rgb_array(rgb))
 
-    def _filtered(self, frame: VideoFrame, orientation: Orientation) -> VideoFrame:
-        """The upright picture of a frame, turned and scaled by FFmpeg's filters."""
-        assert self._size is not None
-        steps = [
-            *orientation.filters(),
-            ("scale", f"{self._size[0]}:{self._size[1]}:flags=bicubic"),
-            ("format", "rgb24"),
-        ]
+    def _averages(self, frame: VideoFrame, width: int, height: int) -> bool:
+        """Whether a frame is scaled by area averaging to `width` x `height` pixels."""
+        if self._short_side is None or (frame.width, frame.height) == (width, height):
+            return False
+        return min(frame.width, frame.height) > self._short_side
+
+    def _filtered(self, frame: VideoFrame, turn: list[tuple[str, str]], scale: str) -> VideoFrame:
+        """Turn a frame with FFmpeg's filters, then scale it with these arguments while it is converted to RGB."""
+        steps = [*turn, ("scale", scale), ("format", "rgb24")]
         if self._filters is None or not self._filters.fit(frame, steps):
             self._filters = FilterChain(frame, steps)
         return self._filters(frame)

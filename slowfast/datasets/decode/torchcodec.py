@@ -1,8 +1,9 @@
 """Video reading with torchcodec, an optional package: the interface of the PyAV reader.
 
 By nature of torchcodec: frames are in order of their presentation times, also where a container stores none (AVI, ASF);
-frames that FFmpeg marks corrupt and a missing end of the file are not reported, only frames that cannot be decoded; and
-the time limit is checked between calls, not within one.
+frames that FFmpeg marks corrupt and a missing end of the file are not reported, only frames that cannot be decoded; the
+time limit is checked between calls, not within one; and frames are scaled down after their conversion to RGB, not in
+it, so that their colors differ from the PyAV reader's by more than 2 levels at sharp edges.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
@@ -26,6 +28,7 @@ from slowfast.datasets.decode.reader import (
     check_frame_size,
     check_read_size,
     distinct_frames,
+    scaled_down,
     stand_in,
 )
 from slowfast.errors import ConfigError
@@ -44,8 +47,11 @@ except (ImportError, OSError, RuntimeError) as _error:
 class TorchCodecReader:
     """One open video file; see `open_video`."""
 
-    def __init__(self, path: Path, threads: int = 1, timeout: float | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, timeout: float | None = None, short_side: int | None = None
+    ) -> None:
         check_file(path)
+        self._short_side = short_side
         self._deadline = Deadline(timeout)
         try:
             self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=threads)
@@ -63,12 +69,12 @@ class TorchCodecReader:
 
     @property
     def height(self) -> int:
-        """Height of the upright frames (pixels)."""
+        """Height of the upright frames that `read` returns (pixels)."""
         return self._upright_size()[0]
 
     @property
     def width(self) -> int:
-        """Width of the upright frames (pixels)."""
+        """Width of the upright frames that `read` returns (pixels)."""
         return self._upright_size()[1]
 
     def _upright_size(self) -> tuple[int, int]:
@@ -113,7 +119,11 @@ class TorchCodecReader:
         return stand_in(self._upright(np.stack(frames)), rows, wanted, got, reason)
 
     def _upright(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (U, H, W, 3), mirrored where the file says so: torchcodec only turns them."""
+        """Mirror frames (U, H, W, 3) where the file says so, as torchcodec only turns them, and scale them down."""
+        height, width = frames.shape[1:3]
+        size = scaled_down(width, height, self._short_side)
+        if size != (width, height):
+            frames = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
         if self._mirror is None:
             return frames
         turned, orientation = self._mirror
