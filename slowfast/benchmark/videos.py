@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -112,11 +113,13 @@ def enlarge_video(source: Path, target: Path, size: tuple[int, int] = (1080, 192
     convert = VideoReformatter()
     try:
         with PyAVReader(source) as video, av.open(str(target), "w") as container:
-            stream = _add_stream(container, max(1, round(video.fps)), SyntheticClip.keyframe_interval, size)
-            for _, frame in itertools.islice(video.every_frame(), frames):
+            rate = max(1, round(video.fps))
+            stream = _add_stream(container, rate, SyntheticClip.keyframe_interval, size)
+            for number, (_, frame) in enumerate(itertools.islice(video.every_frame(), frames)):
                 make_convertible(frame)
                 larger = convert.reformat(frame, size[1], size[0], "yuv420p", interpolation=Interpolation.BICUBIC)
-                larger.pts, larger.pict_type = None, PictureType.NONE  # the encoder chooses
+                larger.pts, larger.time_base = number, Fraction(1, rate)
+                larger.pict_type = PictureType.NONE  # the encoder chooses
                 container.mux(stream.encode(larger))
             container.mux(stream.encode(None))
     except DecodeError as error:

@@ -59,6 +59,8 @@ def test_scaling_while_decoding_is_compared_with_full_size(
     large = enlarge_video(videos[0], tmp_path / "large" / "a.mp4", size=(192, 288), frames=16)
     frames = plain_frames(large)
     assert frames.shape == (16, 192, 288, 3)
+    with open_video(large) as enlarged, open_video(videos[0]) as source:
+        assert enlarged.fps == pytest.approx(source.fps)
     assert np.abs(plain_frames(large, "96:64:flags=area").astype(int) - plain_frames(videos[0])[:16]).mean() < 12
     figures = measure_large(on_folder(tiny_cfg, large.parent), runs=1, samples=2)
     found = {(figure.group, figure.name): figure.value for figure in figures}
