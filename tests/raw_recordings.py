@@ -24,9 +24,11 @@ def rows(events: object) -> list[Event]:
     return [tuple(int(v) for v in row) for row in zip(*columns, strict=True)]
 
 
-def dat(events: list[Event]) -> bytes:
-    body = b"".join(struct.pack("<II", t, x | y << 14 | p << 28) for x, y, t, p in events)
-    return b"% Data file containing CD events.\n% Height 240\n% Width 304\n" + bytes([0, 8]) + body
+def dat(events: list[Event], version: int = 2) -> bytes:
+    y_bit, p_bit = (9, 17) if version == 1 else (14, 28)
+    body = b"".join(struct.pack("<II", t, x | y << y_bit | p << p_bit) for x, y, t, p in events)
+    header = f"% Data file containing CD events.\n% Version {version}\n% Height 240\n% Width 304\n"
+    return header.encode() + bytes([0, 8]) + body
 
 
 def evt2_words(events: list[Event]) -> list[int]:

@@ -31,14 +31,27 @@ DAT_EVENT = 8  # bytes
 Fields = Mapping[str, str]
 
 
+# Versions of the .dat format: first bit of x, y and p, and bits of x and y, in an event's second word. Version 1 is
+# that of ATIS sensors (Prophesee's load_atis_data.m), whose headers need not give it.
+DAT_LAYOUTS = {"1": ((0, 9), (9, 8), (17, 1)), "2": ((0, 14), (14, 14), (28, 1))}
+
+
 def read_dat(path: Path) -> list[EventStream]:
-    """A .dat file of events of two dimensions. Raises DecodeError."""
+    """Read a .dat file of two-dimensional events, version 1 or 2.
+
+    Raises:
+        DecodeError: If it is none, or of another version.
+    """
     fields, data = _split_header(path)
+    version = fields.get("version", "2")
+    if version not in DAT_LAYOUTS:
+        raise DecodeError(f"the .dat format in its header is version {version}; versions 1 and 2 are read")
     if len(data) < 2 or data[1] != DAT_EVENT:
         raise DecodeError("it is no .dat file of events of 8 bytes")
     words = np.frombuffer(data, "<u4", (len(data) - 2) // DAT_EVENT * 2, 2).reshape(-1, 2)
     time, place = words[:, 0], words[:, 1]
-    events = _columns(place & 0x3FFF, place >> 14 & 0x3FFF, time, place >> 28 & 1)
+    x, y, p = (place >> first & (1 << bits) - 1 for first, bits in DAT_LAYOUTS[version])
+    events = _columns(x, y, time, p)
     return [EventStream(events, _size(fields), _left_over(len(data) - 2, DAT_EVENT))]
 
 

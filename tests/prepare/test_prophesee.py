@@ -29,6 +29,7 @@ def crowded(n: int, seed: int, longest: int) -> list[Event]:
     ("name", "data", "sensor"),
     [
         ("a.dat", raw.dat(some_events()), (240, 304)),
+        ("a.dat", raw.dat(some_events(), version=1), (240, 304)),
         ("a.raw", raw.evt2(some_events()), None),
         ("a.raw", raw.evt21(some_events(), LITTLE_21), (240, 320)),
         ("a.raw", raw.evt21(some_events(), LEGACY_21), (240, 320)),
@@ -124,3 +125,9 @@ def test_words_of_evt21_in_both_orders() -> None:
     """The example of Prophesee's documentation: IMX636 and GenX320 send 0x0102030405060708."""
     for sent, order in ((0x0403020108070605, "legacy"), (0x0807060504030201, "little")):
         assert [hex(word) for word in evt21_words(sent.to_bytes(8, "big"), order)] == ["0x102030405060708"]
+
+
+def test_other_versions_of_dat_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(raw.dat(some_events(), version=3))
+    with pytest.raises(DecodeError, match="version 3; versions 1 and 2 are read"):
+        read_dat(tmp_path / "a.dat")
