@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import pytest
@@ -66,7 +67,13 @@ def test_everything_else_stays(text: str) -> None:
     assert redact(text).replace("tokens_like=***", "tokens_like=") == text
 
 
-@given(st.text(), st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1).filter(lambda s: s.strip()))
+PASSWORDS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1).filter(
+    # admin:0/@ reads as a host, its port and a path, also to FFmpeg.
+    lambda s: s.strip() and not re.match(r"\d*[/?#]", s)
+)
+
+
+@given(st.text(), PASSWORDS)
 def test_no_password_stays(path: str, password: str) -> None:
     found = redact(f"rtsp://admin:{password}@camera.example/{path.strip()}")
     assert found.startswith("rtsp://***@") and f":{password}@camera" not in found
