@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
@@ -78,6 +79,7 @@ def test_overrides_of_every_type_as_text_and_as_python_values(setting: tuple[str
             assert type(value(cfg, key)) is type(DEFAULTS[key])
 
 
+@hypothesis_settings(max_examples=30)
 @given(st.dictionaries(st.just("x"), settings(), min_size=1).map(lambda d: d["x"]))
 def test_a_dump_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, setting: tuple[str, object]) -> None:
     cfg = get_cfg()
