@@ -1,8 +1,8 @@
 """Each published MorphMLP network does one whole optimizer step on one clip.
 
-At the published size: 49 tokens are the fewest that the last stage's segments of 49 fill, and 224 x 224 pixels give just
-these. Some 40 s of one idle core, 4 to 15 s per network; only the batch (one clip) is smaller than published. The eight
-settings for Something-Something train the same networks with another head; `tests/config` loads and builds them.
+At the published size: 49 tokens are the fewest that the last stage's segments of 49 fill, and 224 x 224 pixels give
+just these. Some 40 s of one idle core; only the batch (one clip) is smaller than published. The eight settings for
+Something-Something train the same networks with another head; `tests/config` loads and builds them.
 """
 
 from __future__ import annotations
