@@ -93,7 +93,7 @@ class MorphMLPImage(MorphStages):
             Downsample,
             act_checkpoint,
         )
-        init_truncated_normal(self, layers=(nn.Linear,))
+        init_truncated_normal(self)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> MorphMLPImage:
