@@ -150,7 +150,7 @@ class MorphMLP(MorphStages):
         return cls(num_frames=cfg.DATA.NUM_FRAMES, **shared_arguments(cfg))
 
     def reset_parameters(self) -> None:
-        """Initialize Linear and convolution weights from a truncated normal distribution, and each TemporalFC as it says.
+        """Initialize Linear and convolution weights from a truncated normal distribution, each TemporalFC its own way.
 
         The published code keeps PyTorch's default for the convolutions, which learned more slowly on the demo clips.
         """
