@@ -37,7 +37,7 @@ class GlobalName:
 
     @property
     def looks_like_a_class(self) -> bool:
-        """Whether the last part of the name is capitalized, as PEP 8 has it for classes."""
+        """Return whether the last part of the name is capitalized, as PEP 8 has it for classes."""
         return self.name.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 

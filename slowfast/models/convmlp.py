@@ -27,6 +27,7 @@ from slowfast.models.layers import (
     Mlp,
     batch_norm_2d,
     conv_then_norm,
+    init_kaiming_normal,
     init_truncated_normal,
 )
 from slowfast.models.stages import check_lengths
@@ -209,9 +210,7 @@ class ConvMLP(nn.Module):
     def reset_parameters(self) -> None:
         """Random weights: Linear from a truncated normal, convolutions from Kaiming's normal by their fan out."""
         init_truncated_normal(self)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_kaiming_normal(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classify(self.features(x))

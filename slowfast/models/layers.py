@@ -92,6 +92,15 @@ def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchN
     return convolve(x, conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias)
 
 
+def init_kaiming_normal(module: nn.Module) -> None:
+    """Initialize 2D convolutions from Kaiming's normal distribution (fan out) for ReLU, and their biases with 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 _ALL_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 

@@ -66,7 +66,7 @@ def _without_gaps(times: list[int | None]) -> np.ndarray:
 
 
 def _keys_are_latest(times: np.ndarray, keys: np.ndarray) -> bool:
-    """Whether each key packet is shown after all that is decoded before it, as in every codec.
+    """Return whether each key packet is shown after all that is decoded before it, as in every codec.
 
     Where not, timestamps are broken, or start again as in files joined end to end.
     """

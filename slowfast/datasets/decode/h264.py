@@ -75,7 +75,7 @@ class H264Slices:
 
     @property
     def may_be_fields(self) -> bool:
-        """Whether a sequence may have pictures of single fields."""
+        """Return whether a sequence may have pictures of single fields."""
         return any(sequence.may_be_fields for sequence in self._sequences.values())
 
     def first(self, packet: memoryview) -> Picture | None:
@@ -173,7 +173,7 @@ class H264FieldPairs:
         self._open: Picture | None = None  # a first field that waits for its second
 
     def is_second(self, packet: memoryview) -> bool:
-        """Whether a packet completes the frame of the packet before it."""
+        """Return whether a packet completes the frame of the packet before it."""
         first = self._slices.first(packet)
         before, self._open = self._open, None
         if first is None or first.structure == FRAME:

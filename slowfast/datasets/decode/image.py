@@ -91,7 +91,7 @@ def _header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG lacks its end marker, as Pillow asks for it too: OpenCV fills the rest with grey and says nothing.
+    """Return whether a JPEG lacks its end marker, which Pillow requires too: OpenCV silently fills the rest with gray.
 
     After the last start of a scan only coded data follows, in which the marker cannot occur by chance (ITU-T T.81,
     B.1.1.5), so a thumbnail's own end does not count.

@@ -23,7 +23,7 @@ class Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is up."""
+        """Return whether the time is up."""
         return self._end is not None and time.monotonic() > self._end
 
     @property

@@ -33,7 +33,7 @@ class MpegPictures:
         return cls(context.name) if context.name in ("mpeg1video", "mpeg2video") else None
 
     def is_b(self, data: bytes) -> bool | None:
-        """Whether a packet, the next one in decoding order, shows a B-picture: at once, before the picture it follows.
+        """Return whether a packet, next in decoding order, shows a B-picture: at once, before the picture it follows.
 
         Returns:
             None where it may show nothing, or what cannot be told.
@@ -55,7 +55,7 @@ class MpegPictures:
         return data[first + 4] >> 6 == 2
 
     def _is_coded(self, header: bytes) -> bool:
-        """Whether a video object plane holds a picture (vop_coded)."""
+        """Return whether a video object plane holds a picture (vop_coded)."""
         if self._increment_bits is None:
             return False
         bits = Bits(header)
@@ -105,7 +105,7 @@ class Mpeg2FieldPairs:
         self._open = 0  # structure of a first field that waits for its second
 
     def is_second(self, packet: memoryview) -> bool:
-        """Whether a packet completes the frame of the packet before it."""
+        """Return whether a packet completes the frame of the packet before it."""
         data = bytes(packet)
         structure = _mpeg2_structure(data)
         before, self._open = self._open, 0

@@ -43,7 +43,7 @@ class NalFormat:
 
     @staticmethod
     def supports(codec: str) -> bool:
-        """Whether the codec's NAL units are known here."""
+        """Return whether the codec's NAL units are known here."""
         return codec in _SYNTAX
 
     def type_of(self, unit: bytes) -> int:
@@ -51,11 +51,11 @@ class NalFormat:
         return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
 
     def is_slice(self, unit: bytes) -> bool:
-        """Whether a NAL unit holds a part of a picture."""
+        """Return whether a NAL unit holds a part of a picture."""
         return self.type_of(unit) in self._syntax.slices
 
     def is_sequence(self, unit: bytes) -> bool:
-        """Whether a NAL unit is a sequence parameter set."""
+        """Return whether a NAL unit is a sequence parameter set."""
         return self.type_of(unit) == self._syntax.sequence
 
     def units(self, data: bytes) -> Iterator[bytes]:
@@ -76,12 +76,12 @@ class NalFormat:
         return tuple(unit for unit in self.head(packet) if self.type_of(unit) in self._syntax.parameters)
 
     def has_idr(self, packet: memoryview) -> bool:
-        """Whether the first slice of an H.264 packet is one of an IDR picture."""
+        """Return whether the first slice of an H.264 packet is one of an IDR picture."""
         types = (self.type_of(unit) for unit in self.units(bytes(packet[: self.HEAD])) if self.is_slice(unit))
         return next(types, None) == _IDR
 
     def turns_picture(self, packet: memoryview) -> bool:
-        """Whether a packet has a message that says how to turn its picture for display."""
+        """Return whether a packet has a message that says how to turn its picture for display."""
         start = self._syntax.header
         return any(
             _DISPLAY_ORIENTATION in _payload_types(unit[start:])
@@ -104,7 +104,7 @@ class NalFormat:
 
 
 def _is_record(extradata: bytes) -> bool:
-    """Whether a global header is a configuration record, not Annex B."""
+    """Return whether a global header is a configuration record, not Annex B."""
     return len(extradata) > 6 and extradata[0] == 1
 
 

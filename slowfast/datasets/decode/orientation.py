@@ -28,12 +28,12 @@ class Orientation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether stored pictures are upright."""
+        """Return whether stored pictures are upright."""
         return self == UPRIGHT
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether upright pictures are mirror images of the stored ones, not only turned."""
+        """Return whether upright pictures are mirror images of the stored ones, not only turned."""
         return (self.transpose + self.mirror_columns + self.mirror_rows) % 2 == 1
 
     def apply(self, image: np.ndarray) -> np.ndarray:

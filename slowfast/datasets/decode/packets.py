@@ -238,24 +238,24 @@ class PacketSource:
         return None
 
     def _is_one_stretch(self) -> bool:
-        """Whether decoding times do not start again, as in files joined end to end."""
+        """Return whether decoding times do not start again, as in files joined end to end."""
         known = [time for time in self._listed.dts if time is not None]
         return all(a <= b for a, b in zip(known, known[1:], strict=False))
 
     @property
     def changes_parameters(self) -> bool:
-        """Whether parameter sets, and with them perhaps the size of frames, change within the stream."""
+        """Return whether parameter sets, and with them perhaps the size of frames, change within the stream."""
         return self.sets is not None and self.sets.change
 
     @property
     def _begins_within_group(self) -> bool:
-        """Whether an H.264 stream starts at a key packet other than an IDR picture."""
+        """Return whether an H.264 stream starts at a key packet other than an IDR picture."""
         if self.nal is None or self._stream.codec_context.name != "h264" or self._first_key is None:
             return False
         return not self.nal.has_idr(memoryview(self._first_key))
 
     def may_turn_picture(self, place: int) -> bool:
-        """Whether a packet itself may say how its picture is to be turned, apart from what the container says."""
+        """Return whether a packet itself may say how its picture is turned, apart from what the container says."""
         if self.nal is None:
             return place > 0
         if place == 0:

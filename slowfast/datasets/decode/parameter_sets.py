@@ -32,7 +32,7 @@ class ParameterSets:
 
     @property
     def change(self) -> bool:
-        """Whether more than one group of sets is in use."""
+        """Return whether more than one group of sets is in use."""
         return len(self._places) > 1
 
     def see_key(self, place: int, packet: Packet) -> bool:

@@ -73,7 +73,7 @@ class RgbConverter:
         return orientation.apply(_rgb_array(rgb))
 
     def _averages(self, frame: VideoFrame, width: int, height: int) -> bool:
-        """Whether a frame is scaled by area averaging to `width` x `height` pixels."""
+        """Return whether a frame is scaled by area averaging to `width` x `height` pixels."""
         if self._short_side is None or (frame.width, frame.height) == (width, height):
             return False
         return min(frame.width, frame.height) > self._short_side
@@ -99,7 +99,7 @@ def _rgb_array(rgb: VideoFrame) -> np.ndarray:
 
 
 def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
-    """Whether the result depends on where chroma samples lie, which FFmpeg's programs handle in their scale filter.
+    """Return whether the result depends on where chroma samples lie, which FFmpeg handles in its scale filter.
 
     It is so for subsampled chroma, but for progressive 8-bit frames that keep their size: there samples are repeated.
     """
@@ -131,7 +131,7 @@ class FilterChain:
         self._graph.configure()
 
     def fit(self, frame: VideoFrame, steps: list[tuple[str, str]]) -> bool:
-        """Whether this is the chain for a frame."""
+        """Return whether this is the chain for a frame."""
         return _kind(frame) == self._kind and steps == self._steps
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:

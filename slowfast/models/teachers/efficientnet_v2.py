@@ -19,7 +19,14 @@ from torch import nn
 
 from slowfast.models.dropout import Dropout
 from slowfast.models.inputs import IMAGES, check_image
-from slowfast.models.layers import BatchNorm2dType, DropPath, SqueezeExcite, batch_norm_2d, conv_then_norm
+from slowfast.models.layers import (
+    BatchNorm2dType,
+    DropPath,
+    SqueezeExcite,
+    batch_norm_2d,
+    conv_then_norm,
+    init_kaiming_normal,
+)
 from slowfast.models.stages import check_lengths, check_no_recomputation
 
 if TYPE_CHECKING:
@@ -173,11 +180,7 @@ class EfficientNetV2(nn.Module):
 
     def reset_parameters(self) -> None:
         """Initialize convolutions from Kaiming's normal distribution (fan out) and the classifier uniformly."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_kaiming_normal(self)
         head = self.classifier[1]
         assert isinstance(head, nn.Linear)
         bound = head.out_features**-0.5

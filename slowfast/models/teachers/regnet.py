@@ -20,7 +20,7 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.inputs import IMAGES, check_image
-from slowfast.models.layers import BatchNorm2dType, SqueezeExcite, batch_norm_2d, conv_then_norm
+from slowfast.models.layers import BatchNorm2dType, SqueezeExcite, batch_norm_2d, conv_then_norm, init_kaiming_normal
 from slowfast.models.stages import check_lengths, check_no_recomputation
 
 if TYPE_CHECKING:
@@ -128,11 +128,7 @@ class RegNetY(nn.Module):
 
     def _reset_parameters(self, head: nn.Linear) -> None:
         """Initialize convolutions from Kaiming's normal distribution (fan out) and the classifier from N(0, 0.01)."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_kaiming_normal(self)
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
 
