@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.runtime.distributed import usable_gpus
@@ -24,7 +25,7 @@ FLOAT_BYTES = 4
 WORKER_BYTES = 32 * 2**20  # private memory of an idle worker process, at the least
 # Networks below all of these fit any machine, and are not built to be measured.
 USUAL_SIZE, USUAL_CLASSES, USUAL_BLOCKS = 2048, 65_536, 200
-SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC")
+SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC", "EFFICIENTNET", "REGNET")
 # Bytes per pixel of a clip that the first stage of a network takes, roughly: decides whether to measure it.
 BYTES_PER_PIXEL = 64
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -132,13 +133,14 @@ def _is_unusual(cfg: ConfigNode) -> bool:
     """Return whether the network could be too large for a machine."""
     numbers: list[float] = []
     blocks = 0.0
+    defaults = get_cfg()
     for section in SECTIONS:
         for key, value in cfg[section].items():
             elements = value if isinstance(value, list) else [value]
             elements = [x for x in elements if isinstance(x, (int, float))]
-            numbers += elements
+            numbers += elements if value != defaults[section][key] else []
             blocks += sum(elements) if key.endswith("LAYERS") else 0
-    size = max(*numbers, cfg.DATA.NUM_FRAMES)
+    size = max([*numbers, cfg.DATA.NUM_FRAMES])
     return size > USUAL_SIZE or blocks > USUAL_BLOCKS or cfg.MODEL.NUM_CLASSES > USUAL_CLASSES
 
 
