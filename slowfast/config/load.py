@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slowfast.config.defaults import get_cfg
+from slowfast.config.merge import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.validate import validate
-from slowfast.event_driven.mode import settings_on_videos
 
 
 def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1) -> ConfigNode:
@@ -23,10 +22,7 @@ def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size:
     Raises:
         ConfigError: For every mistake that can be known from the config.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(cfg_file)
-    cfg.merge_from_list(overrides)
-    cfg.merge_from_list(settings_on_videos(cfg))
+    cfg = merge_config(cfg_file, overrides)
     validate(cfg, world_size)
     cfg.freeze()
     return cfg

@@ -41,7 +41,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     check_memory(cfg, world_size)
     if cfg.TRAIN.ENABLE:
         _check_trained_parameters(cfg)
-        _check_teacher(cfg)
+        check_distillation(cfg)
 
 
 def check_batch_size(cfg: ConfigNode, world_size: int) -> None:
@@ -108,11 +108,18 @@ def _check_trained_parameters(cfg: ConfigNode) -> None:
             check_no_decay(build_model(cfg), cfg.SOLVER.NO_WD_PARAMS)
 
 
-def _check_teacher(cfg: ConfigNode) -> None:
-    from slowfast.engine.distillation import check_teacher
+def check_distillation(cfg: ConfigNode) -> None:
+    """Raise ConfigError unless the teacher's config is valid and it takes the student's training clips."""
+    from slowfast.engine.distillation import check_teacher, load_teacher_config
 
-    if cfg.DISTILL.ENABLE:
-        check_teacher(cfg)
+    if not cfg.DISTILL.ENABLE:
+        return
+    try:
+        validate(load_teacher_config(cfg))
+    except ConfigError as error:
+        name = f"DISTILL.TEACHER_CFG {cfg.DISTILL.TEACHER_CFG}"
+        raise error if str(error).startswith("DISTILL.") else ConfigError(f"{name}: {error}") from error
+    check_teacher(cfg)
 
 
 def _check_transforms(cfg: ConfigNode) -> None:

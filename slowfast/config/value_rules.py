@@ -7,15 +7,12 @@ from importlib import import_module
 from string import Formatter
 from typing import Any
 
-from slowfast.config import ranges
 from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
 from slowfast.config.ranges import RANGES
 from slowfast.errors import ConfigError
 from slowfast.utils.output import MAX_NAME_BYTES, MAX_PATH_BYTES
 from slowfast.utils.quote import quoted
-
-MAX_WORKERS = ranges.MAX_WORKERS
 
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "TRAIN.CHECKPOINT_TYPE": ("pytorch", "paddle"),

@@ -258,6 +258,16 @@ def class_names(cfg: ConfigNode, split: str) -> list[str]:
     return names if names is not None else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
 
+def names_of_classes(cfg: ConfigNode) -> list[str]:
+    """Return the class names that DATA.PATH_TO_DATA_DIR holds, else the numbers of the classes."""
+    return class_names(cfg, TEST) if has_data(cfg) else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
+
+
+def has_data(cfg: ConfigNode) -> bool:
+    """Return whether DATA.PATH_TO_DATA_DIR is an existing folder."""
+    return bool(cfg.DATA.PATH_TO_DATA_DIR) and Path(cfg.DATA.PATH_TO_DATA_DIR).is_dir()
+
+
 def build_dataset(cfg: ConfigNode, split: str) -> TrainMedia | TestMedia:
     """The dataset of a split: train gives augmented clips, val one centre view a video, test all views.
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.config.load import load_config
+from slowfast.config.merge import merge_config
 from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
@@ -126,10 +126,14 @@ class Distillation:
 
 
 def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
-    """The teacher's own config, checked as if it were tested on the student's training data.
+    """Return the teacher's own config, merged as if it were tested on the student's training data.
 
     Raises ConfigError where that is impossible, classes differ or a file is missing.
     """
+    if dataset_spec(cfg, TRAIN).gives == EVENTS:
+        raise ConfigError(
+            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events. Set it False"
+        )
     distill = cfg.DISTILL
     _check_file("TEACHER_CFG", distill.TEACHER_CFG, "the config of the teacher")
     as_tested = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "TEST.DATASET", cfg.TRAIN.DATASET]
@@ -137,7 +141,7 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
     as_tested += ["TEST.CHECKPOINT_FILE_PATH", "", "DATA.DECODING_BACKEND", cfg.DATA.DECODING_BACKEND]
     try:
-        teacher_cfg = load_config(distill.TEACHER_CFG, as_tested)
+        teacher_cfg = merge_config(distill.TEACHER_CFG, as_tested)
     except ConfigError as error:
         raise ConfigError(f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: {error}") from error
     if teacher_cfg.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
@@ -145,6 +149,7 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
             f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES ({teacher_cfg.MODEL.NUM_CLASSES}) must "
             f"equal the student's ({cfg.MODEL.NUM_CLASSES})"
         )
+    teacher_cfg.freeze()
     return teacher_cfg
 
 
@@ -168,10 +173,6 @@ def _check_file(key: str, name: str, what: str) -> None:
 def check_teacher(cfg: ConfigNode) -> None:
     """Raise ConfigError unless there is a teacher that takes the student's training clips; no weight is read."""
     gives, side = dataset_spec(cfg, TRAIN).gives, cfg.DATA.TRAIN_CROP_SIZE
-    if gives == EVENTS:
-        raise ConfigError(
-            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events. Set it False"
-        )
     teacher_cfg = load_teacher_config(cfg)
     frames = (cfg.DATA.NUM_FRAMES,) if gives == CLIPS else ()
     with torch.device("meta"), torch.no_grad():  # shapes only

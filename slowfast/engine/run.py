@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from slowfast.config.merge import on_videos
 from slowfast.config.node import ConfigNode
 from slowfast.config.validate import check_pretrain
 from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, train_batches, train_dataset, views_dataset
@@ -18,7 +19,7 @@ from slowfast.engine.run_folder import RunFolder
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError
-from slowfast.event_driven.mode import on_videos
+from slowfast.event_driven.clips import EventDrivenTest
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.report.pictures import draw_test_pictures, draw_training_curves
 from slowfast.report.scores import scores_path
@@ -113,7 +114,8 @@ class _Run:
     def _test(self, dataset: TestMedia) -> None:
         cfg, output = self.cfg, self.folder.path
         self.folder.wait_for_tests()
-        report, predictions = test(cfg, self.world, dataset, self._begin_test)
+        mode = EventDrivenTest(cfg) if cfg.EVENT.ENABLE else None
+        report, predictions = test(cfg, self.world, dataset, self._begin_test, mode)
         if not self.world.is_main:
             return
         files = {name: output / name for name in ("test_results.json", "predictions.csv")}

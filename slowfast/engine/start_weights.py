@@ -1,9 +1,9 @@
-"""The weights that training starts from."""
+"""Weights that training starts from, and weights to test."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -68,3 +68,29 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
     state = model.adapt_pretrained(read_weights(path, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
     get_logger().info(f"starting from the weights in {path}")
+
+
+def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
+    """Load TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR, else warn that the weights are random.
+
+    TEST.CHECKPOINT_WEIGHTS chooses between the raw and the averaged weights of a file that holds both. A damaged
+    checkpoint in OUTPUT_DIR is skipped with a warning.
+
+    Raises:
+        CheckpointError: If the given file, or every checkpoint in OUTPUT_DIR, cannot be used.
+    """
+    found = _read_given(cfg) if cfg.TEST.CHECKPOINT_FILE_PATH else checkpoint.read_last(cfg.OUTPUT_DIR)
+    if found is None:
+        get_logger().warning(
+            f"testing random weights: there is no checkpoint in {cfg.OUTPUT_DIR}; TEST.CHECKPOINT_FILE_PATH names one"
+        )
+        return
+    path, content = found
+    kind = cfg.TEST.CHECKPOINT_TYPE if cfg.TEST.CHECKPOINT_FILE_PATH else "pytorch"
+    load_weights(model, weights_of(content, path, kind, model, cfg.TEST.CHECKPOINT_WEIGHTS), path)
+    get_logger().info(f"testing {path}")
+
+
+def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:
+    path = Path(cfg.TEST.CHECKPOINT_FILE_PATH)
+    return path, read_file(path, cfg.TEST.CHECKPOINT_TYPE)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -19,9 +20,8 @@ from slowfast.datasets.types import TestMedium
 from slowfast.engine.ensemble import Ensemble
 from slowfast.engine.evaluate import Pace, VideoResult, evaluate
 from slowfast.engine.forward import ClipForward, Show
-from slowfast.event_driven.clips import EventDrivenClips, joined
+from slowfast.engine.start_weights import load_test_checkpoint
 from slowfast.models import build_model
-from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import EVENTS
 from slowfast.report.batch_picture import FirstBatch
 from slowfast.report.results import (
@@ -39,7 +39,6 @@ from slowfast.runtime.distributed import World
 from slowfast.runtime.heartbeat import phase
 from slowfast.runtime.memory import peak_memory_gib
 from slowfast.runtime.progress import Progress
-from slowfast.utils.checkpoint import load_test_checkpoint
 
 
 def prediction_of(result: VideoResult) -> VideoPrediction:
@@ -90,8 +89,22 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
     return model.eval()
 
 
+class TestMode(Protocol):
+    """Another way to compute the logits of a test, which adds results of its own."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the module that takes the place of the model."""
+
+    def results(self, world: World) -> dict[str, Any]:
+        """Return values for fields of the :class:`TestReport`, gathered over the processes."""
+
+
 def test(
-    cfg: ConfigNode, world: World, dataset: TestMedia, begin: Callable[[], None] = lambda: None
+    cfg: ConfigNode,
+    world: World,
+    dataset: TestMedia,
+    begin: Callable[[], None] = lambda: None,
+    mode: TestMode | None = None,
 ) -> tuple[TestReport, list[VideoPrediction]]:
     """Test the weights that `load_test_checkpoint` finds, and write the results to OUTPUT_DIR.
 
@@ -100,6 +113,7 @@ def test(
         world: Processes of the run.
         dataset: Test set.
         begin: Called once the network has its weights, before anything is written.
+        mode: Another way to compute the logits.
 
     Returns:
         The metrics and the prediction of each video.
@@ -107,8 +121,8 @@ def test(
     with phase("building the network and loading its weights"):
         model = world.agreed(lambda: network_to_test(cfg, world.device))
     begin()
-    if cfg.EVENT.ENABLE and isinstance(model, FramewiseVideo):
-        model = EventDrivenClips.from_config(cfg, model)
+    if mode is not None:
+        model = mode.wrap(model)
     loader = views_loader(cfg, world, dataset)
     ledger = FailureLedger(len(dataset))
     board = Board.from_config(cfg, world)
@@ -131,9 +145,8 @@ def test(
     )
     if dataset_spec(cfg, TEST).gives == EVENTS:
         report = replace(report, top1_single=report.top1_view, top1_single_std=report.top1_view_std)
-    if isinstance(model, EventDrivenClips):
-        savings = joined(world.gather([model.savings]))
-        report = replace(report, macs_saved=savings.macs_saved, active_patches=savings.active_shares)
+    if mode is not None:
+        report = replace(report, **mode.results(world))
     if world.is_main:
         _write(cfg, report, predictions, ledger)
     return report, predictions

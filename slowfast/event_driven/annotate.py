@@ -19,9 +19,8 @@ from slowfast.datasets.failures import failure_reason
 from slowfast.event_driven.feed import Batch, Opened
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.sources import Source
-from slowfast.predict.annotate import NAME_ROOM
 from slowfast.predict.media import target_files
-from slowfast.report.annotate import VideoFile, draw_lines, even_sides
+from slowfast.report.annotate import NAME_ROOM, VideoFile, draw_lines, even_sides
 from slowfast.report.results import BEST
 from slowfast.runtime.logging import get_logger
 

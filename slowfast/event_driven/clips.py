@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
 from slowfast.event_driven.activity import whole_macs
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS
+from slowfast.runtime.distributed import World
 
 
 @dataclass
@@ -72,8 +75,14 @@ class EventDrivenClips(nn.Module):
         self.savings = Savings(engine.network.counts, whole_macs(engine.network))
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, model: FramewiseVideo) -> EventDrivenClips:
-        """As EVENT says, with the weights of a framewise network. Raises ConfigError for another than evMLP."""
+    def from_config(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
+        """Build from the EVENT settings, with the weights of a framewise network.
+
+        Raises:
+            ConfigError: For another network than evMLP, frame by frame.
+        """
+        if not isinstance(model, FramewiseVideo):
+            raise ConfigError("EVENT.ENABLE: MODEL.FRAMEWISE is empty. Set it to logits")
         return cls(EventDrivenInference.from_config(cfg, model.image))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,3 +92,23 @@ class EventDrivenClips(nn.Module):
             results = self.engine.run(frames.float(), range(len(x)))
         self.savings.add(results.active, results.macs)
         return results.logits.mean(0)
+
+
+class EventDrivenTest:
+    """Test whose clips are computed event-driven; reports the work that was saved."""
+
+    def __init__(self, cfg: ConfigNode) -> None:
+        self._cfg = cfg
+        self._model: EventDrivenClips | None = None
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return event-driven inference with the weights of a framewise evMLP."""
+        self._model = EventDrivenClips.from_config(self._cfg, model)
+        return self._model
+
+    def results(self, world: World) -> dict[str, Any]:
+        """Return the share of multiply-adds saved and of patches computed, over all processes."""
+        if self._model is None:
+            return {}
+        savings = joined(world.gather([self._model.savings]))
+        return {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
+from slowfast.config.merge import on_videos
 from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
@@ -14,18 +14,6 @@ from slowfast.runtime.text import is_redacted
 from slowfast.utils.quote import plain
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
-
-
-def on_videos(cfg: ConfigNode) -> bool:
-    """Whether the run is event-driven inference on the videos of DATA.PATH_PREFIX, instead of training and testing."""
-    return bool(cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE)
-
-
-def settings_on_videos(cfg: ConfigNode) -> list[Any]:
-    """The overrides that such a run implies: it uses a network as a test does, in one process. Else none."""
-    if not on_videos(cfg):
-        return []
-    return ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "NUM_GPUS", min(cfg.NUM_GPUS, 1)]
 
 
 def is_camera(place: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST
+from slowfast.datasets.build import TEST, names_of_classes
 from slowfast.datasets.failures import FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
@@ -30,7 +30,6 @@ from slowfast.event_driven.output import RunReport, report_figures, report_files
 from slowfast.event_driven.resize import FrameToSquare
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.models.linear import pack_linears
-from slowfast.predict.predictor import names_of_classes
 from slowfast.report.results import write_failed
 from slowfast.runtime.device import synchronize
 from slowfast.runtime.heartbeat import phase

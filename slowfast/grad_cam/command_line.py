@@ -13,7 +13,7 @@ from torch import nn
 from slowfast.config.nearest import did_you_mean, nearest_name
 from slowfast.config.node import ConfigNode
 from slowfast.config.tool_line import parse_tool_line
-from slowfast.datasets.build import TEST, views_loader, views_of_records
+from slowfast.datasets.build import TEST, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.types import TestVideo
 from slowfast.engine.forward import ClipForward
@@ -23,7 +23,6 @@ from slowfast.grad_cam.heat import Heat, heat_of
 from slowfast.grad_cam.layers import MapLayer, find_layer, map_layers, usual_layer
 from slowfast.models.inputs import input_shape
 from slowfast.predict.media import Wanted, find_media, target_files
-from slowfast.predict.predictor import names_of_classes
 from slowfast.report.heat_map import draw_heat_map
 from slowfast.report.plotting import PlotsUnavailable, new_figure
 from slowfast.runtime.command import CommandParser, exit_status

@@ -21,11 +21,10 @@ from slowfast.errors import UserError
 from slowfast.predict.media import target_files
 from slowfast.predict.predictor import Prediction
 from slowfast.prepare.timing import choose_timing
-from slowfast.report.annotate import write_annotated
+from slowfast.report.annotate import NAME_ROOM, write_annotated
 from slowfast.report.event_pictures import film
 from slowfast.runtime.logging import get_logger
 
-NAME_ROOM = 40  # characters of a class name
 EVENTS_FPS, SHORTEST = 20, 40  # of films of events: frames a second, and in all at least
 
 

@@ -16,7 +16,7 @@ from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import system_reason
 from slowfast.models.inputs import IMAGES
-from slowfast.prepare.convert_events import READERS as RAW_READERS
+from slowfast.prepare.recording_formats import READERS as RAW_READERS
 from slowfast.runtime.logging import get_logger
 
 UNLABELLED = -1

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader, views_of_records
+from slowfast.datasets.build import TEST, dataset_spec, has_data, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.dvs.normalize_time import DATASET
 from slowfast.datasets.failures import FailureLedger
 from slowfast.datasets.loader import TestLoader
@@ -129,19 +129,10 @@ def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> T
     return views_loader(cfg, world, views_of_records(cfg, TEST, records, all_views=True))
 
 
-def names_of_classes(cfg: ConfigNode) -> list[str]:
-    """The class names that DATA.PATH_TO_DATA_DIR holds, else the classes' numbers."""
-    return class_names(cfg, TEST) if _has_data(cfg) else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
-
-
-def _has_data(cfg: ConfigNode) -> bool:
-    return bool(cfg.DATA.PATH_TO_DATA_DIR) and Path(cfg.DATA.PATH_TO_DATA_DIR).is_dir()
-
-
 def _check_times(cfg: ConfigNode) -> None:
     """Raise ConfigError where events' times are to be divided by what nobody says."""
     of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
-    if of_training and not cfg.DVS.LONGEST and not _has_data(cfg):
+    if of_training and not cfg.DVS.LONGEST and not has_data(cfg):
         raise ConfigError(
             "DVS.TIME_NORM dataset divides times by that of the longest training recording: set DVS.LONGEST to it "
             "(microseconds), or DATA.PATH_TO_DATA_DIR to the folder of the recordings"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,27 +17,17 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import MAX_STRAY, undo_overflow
 from slowfast.datasets.types import Failure
 from slowfast.errors import UserError, system_reason
-from slowfast.prepare.aedat import read_aedat
 from slowfast.prepare.collection import Job
 from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
 from slowfast.prepare.cut_events import CutSettings, cut
 from slowfast.prepare.event_streams import EventStream
 from slowfast.prepare.events import save_events
-from slowfast.prepare.mat import read_mat
-from slowfast.prepare.prophesee import read_dat, read_raw
+from slowfast.prepare.recording_formats import READERS
 from slowfast.runtime.unfinished import write_whole
 from slowfast.runtime.worker import still_working
 
 SETTINGS_FILE = ".convert_events.json"  # in the target folder: how its recordings were cut
 MOST_PIXELS = 2**16  # x and y are written as uint16
-
-READERS: dict[str, Callable[[Path], Sequence[EventStream]]] = {
-    ".aedat": read_aedat,
-    ".aedat4": read_aedat,
-    ".dat": read_dat,
-    ".raw": read_raw,
-    ".mat": read_mat,
-}
 
 
 def convert_recordings(source: Path, target: Path, settings: CutSettings, workers: int) -> Converted:

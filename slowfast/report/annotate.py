@@ -18,6 +18,7 @@ from slowfast.prepare.timing import Timing
 from slowfast.runtime.unfinished import written_whole
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+NAME_ROOM = 40  # characters of a class name
 WIDTH_SHARE, HEIGHT_SHARE = 0.6, 0.35  # of a frame that the text takes at most
 LARGEST = 1.0  # font scale
 _X264 = {"preset": "veryfast", "crf": "20"}

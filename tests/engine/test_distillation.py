@@ -15,6 +15,7 @@ from conftest import run_net, tiny_settings
 from slowfast.config.defaults import get_cfg
 from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
+from slowfast.config.validate import check_distillation
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.normalize import normalize
 from slowfast.datasets.types import TrainBatch
@@ -26,7 +27,6 @@ from slowfast.engine.distillation import (
     Distillation,
     HeadsApart,
     Renormalize,
-    check_teacher,
     check_teacher_weights,
 )
 from slowfast.engine.forward import ClipForward
@@ -222,7 +222,7 @@ def test_a_framewise_teacher_of_clips(kinetics_folder: Path, tmp_path: Path) -> 
     clips = ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics", "MODEL.FRAMEWISE", "logits"]
     taught_by = teacher_files(tmp_path / "teacher", *clips)
     cfg = config(kinetics_folder, tmp_path / "out", "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False, *taught_by)
-    check_teacher(cfg)
+    check_distillation(cfg)
     run(cfg)
     assert len(metrics(tmp_path / "out")) == 2
 
@@ -245,25 +245,25 @@ def test_a_teacher_that_does_not_suit_is_refused(
 ) -> None:
     cfg = config(images_folder, tmp_path / "out", *STUDENT, *teacher_files(tmp_path / "teacher", *overrides))
     with pytest.raises(ConfigError, match=message) as caught:
-        check_teacher(cfg)
+        check_distillation(cfg)
     assert "\n" not in str(caught.value)
 
 
 def test_a_teacher_for_images_or_other_lengths_cannot_take_clips(kinetics_folder: Path, tmp_path: Path) -> None:
     images = teacher_files(tmp_path / "images")
     with pytest.raises(ConfigError, match="teacher.yaml: ConvMLP takes images, but the dataset kinetics gives clips"):
-        check_teacher(config(kinetics_folder, tmp_path / "out", *images))
+        check_distillation(config(kinetics_folder, tmp_path / "out", *images))
     clips = ["MODEL.MODEL_NAME", "MorphMLP", "DATA.NUM_FRAMES", 8, "DATA.TEST_CROP_SIZE", 32]
     clips += ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics"]
     longer = teacher_files(tmp_path / "clips", *clips)
     with pytest.raises(ConfigError, match="student's clips of 4 x 32 x 32 .*for clips of 8 frames, not 4"):
-        check_teacher(config(kinetics_folder, tmp_path / "out", *longer))
+        check_distillation(config(kinetics_folder, tmp_path / "out", *longer))
 
 
 def test_events_are_not_distilled(images_folder: Path, teacher: list[object], tmp_path: Path) -> None:
     cfg = config(images_folder, tmp_path, *STUDENT, *teacher, "TRAIN.DATASET", "asldvs")
     with pytest.raises(ConfigError, match="for images and clips, but TRAIN.DATASET asldvs gives events"):
-        check_teacher(cfg)
+        check_distillation(cfg)
 
 
 def test_missing_files_are_named_before_anything_starts(
