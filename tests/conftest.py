@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from demo_data.build import build
+from demo_data.settings import DemoSettings
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.demo_data.build import build
-from slowfast.demo_data.settings import DemoSettings
-from slowfast.runtime.cores import usable_cores
+from slowfast.utils.machine import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 # Runs from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.prepare.convert_events_command import main
+from slowfast.cli.convert_events import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

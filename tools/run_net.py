@@ -12,13 +12,13 @@ from pathlib import Path
 # Runs from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.runtime.first import ignore_signals, prepare_process
+from slowfast.utils.signals import ignore_signals, prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # before the slow imports
 
-from slowfast.config.command_line import main
-from slowfast.engine.run import run
+from slowfast.cli.run import run
+from slowfast.cli.setup import main
 
 if __name__ == "__main__":
     status = main(sys.argv[1:], run)

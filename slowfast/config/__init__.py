@@ -1,0 +1,1 @@
+"""Config tree: defaults, merging, and the rules of single values."""

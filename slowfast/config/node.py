@@ -14,12 +14,10 @@ from typing import Any
 from yacs.config import CfgNode
 
 from slowfast.config import published_keys
-from slowfast.config.nearest import did_you_mean, nearest_keys
-from slowfast.config.setting import OVERRIDES, Setting, coerce
-from slowfast.config.yaml_file import read_settings
+from slowfast.config.parse import OVERRIDES, Setting, coerce, read_settings
 from slowfast.errors import ConfigError
-from slowfast.runtime.text import redact
-from slowfast.utils.quote import plain, quoted
+from slowfast.utils.suggest import did_you_mean, nearest_keys
+from slowfast.utils.text import plain, quoted, redact
 
 _LOG = logging.getLogger(__name__)
 _ALL_KEYS = "All keys are explained in slowfast/config/defaults.py"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.setting import OVERRIDES, Setting, coerce
+from slowfast.config.parse import OVERRIDES, Setting, coerce
 from slowfast.errors import ConfigError
 
 # Whole sections: other networks, detection, demos, pre-training tasks.

@@ -9,28 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.clip_dataset import TestVideos, TrainClips
+from slowfast.datasets.clip_dataset import TestMedia, TestVideos, TrainClips, TrainMedia
 from slowfast.datasets.decode import VideoReader, open_video
-from slowfast.datasets.decode.frames import FrameFolderReader
-from slowfast.datasets.decode.image import ImageReader
+from slowfast.datasets.decode.image import FrameFolderReader, ImageReader
+from slowfast.datasets.dvs.dataset import EventSpec
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
-from slowfast.datasets.dvs.spec import EventSpec
 from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
-from slowfast.datasets.index.something import read_something_index
-from slowfast.datasets.index.something_official import is_official, official_class_names
+from slowfast.datasets.index.something import is_official, official_class_names, read_something_index
 from slowfast.datasets.loader import TestLoader, TrainLoader
-from slowfast.datasets.media_dataset import TestMedia, TrainMedia
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED, EpochBatches, batch_parts
-from slowfast.datasets.resize import antialiased
-from slowfast.datasets.temporal import SegmentSampling, SingleImage, SpanSampling, TemporalSampling
+from slowfast.datasets.resample import antialiased
+from slowfast.datasets.sampling import SegmentSampling, SingleImage, SpanSampling, TemporalSampling
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.models.inputs import CLIPS, IMAGES
-from slowfast.runtime.distributed import World
-from slowfast.runtime.logging import get_logger
+from slowfast.utils.distributed import World
+from slowfast.utils.logging import get_logger
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)

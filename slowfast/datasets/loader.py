@@ -11,13 +11,13 @@ from typing import Any, Generic, Self, TypeVar
 import cv2
 import torch
 
+from slowfast.datasets.clip_dataset import Reading, TestMedia, TrainMedia, timeout_reason
 from slowfast.datasets.collate import collate_clips
-from slowfast.datasets.media_dataset import Reading, TestMedia, TrainMedia, timeout_reason
 from slowfast.datasets.order import EpochBatches
 from slowfast.datasets.types import TestMedium, TrainBatch
 from slowfast.errors import DataError
-from slowfast.runtime.logging import get_logger
-from slowfast.runtime.worker_pool import Lost, WorkerPool
+from slowfast.utils.logging import get_logger
+from slowfast.utils.worker_pool import Lost, WorkerPool
 
 Task = TypeVar("Task")
 Item = TypeVar("Item")

@@ -163,3 +163,10 @@ def _sharpness(clip: np.ndarray, factor: float) -> None:
 
 
 _PIXEL_OPS: dict[str, Callable[[np.ndarray, float], None]] = {"color": _color, "sharpness": _sharpness}
+
+
+def draw_color_jitter(strength: float, rng: np.random.Generator) -> list[AugmentOp]:
+    """Three operations with factors uniform in [max(0, 1 - strength), 1 + strength]."""
+    names = rng.permutation(["brightness", "contrast", "color"])
+    factors = rng.uniform(max(0.0, 1.0 - strength), 1.0 + strength, size=3)
+    return [AugmentOp(str(name), float(factor)) for name, factor in zip(names, factors, strict=True)]

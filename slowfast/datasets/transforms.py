@@ -11,28 +11,28 @@ from typing import Protocol
 
 import numpy as np
 
-from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.auto_augment import is_auto_augment, parse_auto_augment
-from slowfast.datasets.color_jitter import draw_color_jitter
-from slowfast.datasets.photometric import apply_photometric
-from slowfast.datasets.rand_augment import AugmentOp, parse_rand_augment
+from slowfast.datasets.photometric import apply_photometric, draw_color_jitter
+from slowfast.datasets.rand_augment import AugmentOp, is_auto_augment, parse_auto_augment, parse_rand_augment
 from slowfast.datasets.random_erasing import RandomErasing
-from slowfast.datasets.resize import Resize, resize_plain, shrink
-from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
-from slowfast.datasets.types import Crop
-from slowfast.datasets.warp import (
+from slowfast.datasets.resample import (
     GEOMETRIC,
     GRAY,
     INTERPOLATIONS,
     Color,
+    Resize,
     op_matrix,
     resample,
+    resize_plain,
+    shrink,
     translate,
     view_matrix,
 )
+from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
+from slowfast.datasets.types import Crop
 from slowfast.errors import ConfigError
-from slowfast.utils.quote import quoted
+from slowfast.utils.suggest import unknown_value
+from slowfast.utils.text import quoted
 
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 

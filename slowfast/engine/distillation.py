@@ -13,18 +13,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.config.merge import merge_config
-from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
 from slowfast.errors import CheckpointError, ConfigError, UserError
 from slowfast.models.build import build_model
 from slowfast.models.inputs import CLIPS, EVENTS
 from slowfast.models.linear import pack_linears
-from slowfast.models.published import read_weights
-from slowfast.models.weights import load_weights
-from slowfast.runtime.logging import get_logger
-from slowfast.utils.quote import plain
-from slowfast.utils.regular_file import why_not_regular
+from slowfast.models.weights import load_weights, read_weights
+from slowfast.utils.logging import get_logger
+from slowfast.utils.suggest import did_you_mean, nearest_file
+from slowfast.utils.text import plain
+from slowfast.utils.text_files import why_not_regular
 
 
 def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:

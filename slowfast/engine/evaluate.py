@@ -16,16 +16,46 @@ import torch
 from torch import nn
 
 from slowfast.datasets.collate import stack_clips
-from slowfast.datasets.failures import FailureLedger
-from slowfast.datasets.types import Record, TestMedium
+from slowfast.datasets.types import FailureLedger, Record, TestMedium
 from slowfast.engine.forward import ClipForward, Show
-from slowfast.engine.waiting import timed
+from slowfast.engine.meters import timed
+from slowfast.errors import ConfigError
 from slowfast.models.linear import pack_linears
-from slowfast.runtime.memory import peak_memory_gib
-from slowfast.runtime.progress import Progress
+from slowfast.utils.machine import peak_memory_gib
+from slowfast.utils.progress import Progress
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
+
+
+JOIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sum": lambda views: views.mean(0),  # the sum's order, on the scale of one view
+    "max": lambda views: views.amax(0),
+}
+ENSEMBLE_ON = ("logits", "probabilities")
+
+
+class Ensemble:
+    """Joins the logits of a video's views, as DATA.ENSEMBLE_METHOD and TEST.ENSEMBLE_ON say."""
+
+    def __init__(self, method: str = "sum", on: str = "logits") -> None:
+        if method not in JOIN:
+            raise ConfigError(f"DATA.ENSEMBLE_METHOD {method!r} is none of {', '.join(JOIN)}")
+        if on not in ENSEMBLE_ON:
+            raise ConfigError(f"TEST.ENSEMBLE_ON {on!r} is none of {', '.join(ENSEMBLE_ON)}")
+        self.join, self.on_logits = JOIN[method], on == "logits"
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (views, K) to the video's probabilities (K,), in float64.
+
+        On logits: the softmax of the joined logits. On probabilities: the joined softmax, which for "max"
+        does not sum to 1.
+        """
+        logits = logits.double()
+        if self.on_logits:
+            return self.join(logits).softmax(0)
+        return self.join(logits.softmax(1))
+
 
 # What joins the outputs (views, K) of a video's views: an Ensemble makes them the video's probabilities (K,).
 Join = Callable[[torch.Tensor], torch.Tensor]

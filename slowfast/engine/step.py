@@ -5,9 +5,10 @@ N clips of this process, A accumulation steps, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,14 +23,34 @@ from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
 from slowfast.engine.forward import ClipForward, Show
-from slowfast.engine.freeze import freeze_modes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, get_loss
-from slowfast.engine.pretext import pretext_of
-from slowfast.models.batch_rows import global_batch
-from slowfast.runtime.distributed import World
+from slowfast.engine.optim import freeze_modes
+from slowfast.models.layers import global_batch
+from slowfast.utils.distributed import World
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
+
+
+Pretext = Callable[[Any], tuple[Any, torch.Tensor]]  # inputs -> inputs to predict from, targets (M,)
+
+
+@runtime_checkable
+class Pretrains(Protocol):
+    """A network with a form that is pre-trained: its outputs for the pretext's inputs are logits (M, targets)."""
+
+    @property
+    def pretraining(self) -> bool:
+        """Whether it is that form."""
+
+    def pretext(self, inputs: Any) -> tuple[Any, torch.Tensor]:
+        """Inputs with something left out, and what it was."""
+
+
+def pretext_of(model: nn.Module) -> Pretext | None:
+    """How the network's targets are made where it is to be pre-trained; None for training on labels."""
+    network = model.module if isinstance(model, DistributedDataParallel) else model
+    return network.pretext if isinstance(network, Pretrains) and network.pretraining else None
 
 
 @dataclass(frozen=True)

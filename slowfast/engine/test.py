@@ -14,31 +14,30 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader
-from slowfast.datasets.failures import FailureLedger
-from slowfast.datasets.media_dataset import TestMedia
-from slowfast.datasets.types import TestMedium
-from slowfast.engine.ensemble import Ensemble
-from slowfast.engine.evaluate import Pace, VideoResult, evaluate
+from slowfast.datasets.clip_dataset import TestMedia
+from slowfast.datasets.types import FailureLedger, TestMedium
+from slowfast.engine.evaluate import Ensemble, Pace, VideoResult, evaluate
 from slowfast.engine.forward import ClipForward, Show
-from slowfast.engine.start_weights import load_test_checkpoint
+from slowfast.engine.state import load_test_checkpoint
 from slowfast.models import build_model
 from slowfast.models.inputs import EVENTS
-from slowfast.report.batch_picture import FirstBatch
-from slowfast.report.results import (
+from slowfast.utils.distributed import World
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.machine import peak_memory_gib
+from slowfast.utils.progress import Progress
+from slowfast.visualization.metrics_log import Board
+from slowfast.visualization.results import (
     BEST,
     TestReport,
     VideoPrediction,
+    scores_path,
     summarize,
     write_failed,
     write_predictions,
     write_results,
+    write_scores,
 )
-from slowfast.report.scores import scores_path, write_scores
-from slowfast.report.tensorboard import Board
-from slowfast.runtime.distributed import World
-from slowfast.runtime.heartbeat import phase
-from slowfast.runtime.memory import peak_memory_gib
-from slowfast.runtime.progress import Progress
+from slowfast.visualization.sheets import FirstBatch
 
 
 def prediction_of(result: VideoResult) -> VideoPrediction:

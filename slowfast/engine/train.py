@@ -13,40 +13,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, VAL, train_loader, views_loader
+from slowfast.datasets.clip_dataset import TestMedia, TrainMedia
 from slowfast.datasets.collate import UnreadableBatch
-from slowfast.datasets.failures import FailureLedger
-from slowfast.datasets.media_dataset import TestMedia, TrainMedia
-from slowfast.datasets.types import Failure, TrainBatch
-from slowfast.engine import checkpoint
-from slowfast.engine.class_weights import class_weights
+from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
+from slowfast.engine import checkpoints
+from slowfast.engine.averaging import WeightAverage, recompute_statistics
 from slowfast.engine.distillation import Distillation, HeadsApart
-from slowfast.engine.ema import WeightAverage
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.freeze import freeze_backbone
-from slowfast.engine.loss_watch import LossWatch
-from slowfast.engine.meters import TrainMeter
-from slowfast.engine.optimizer import build_optimizer
-from slowfast.engine.precise_bn import recompute_statistics
-from slowfast.engine.run_state import RunState
-from slowfast.engine.schedule import build_schedule
-from slowfast.engine.start_weights import load_start_weights
+from slowfast.engine.losses import class_weights
+from slowfast.engine.meters import LossWatch, TrainMeter, timed
+from slowfast.engine.optim import build_optimizer, build_schedule, freeze_backbone
+from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.test import evaluate_videos
-from slowfast.engine.waiting import timed
 from slowfast.errors import CheckpointError, DataError, ToldElsewhere
 from slowfast.models import build_model
-from slowfast.report.batch_picture import FirstBatch
-from slowfast.report.metrics_log import MetricsLog, Row
-from slowfast.report.results import BEST, accuracy, write_failed
-from slowfast.report.tensorboard import Board
-from slowfast.runtime.distributed import World
-from slowfast.runtime.first import nothing_to_save
-from slowfast.runtime.heartbeat import phase
-from slowfast.runtime.logging import get_logger
-from slowfast.runtime.memory import peak_memory_gib
-from slowfast.runtime.progress import Progress
-from slowfast.runtime.stop_signal import Stopped, StopSignal
-from slowfast.runtime.unfinished import remove_leftovers
+from slowfast.utils.distributed import World
+from slowfast.utils.files import remove_leftovers
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.logging import get_logger
+from slowfast.utils.machine import peak_memory_gib
+from slowfast.utils.progress import Progress
+from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
+from slowfast.visualization.metrics_log import Board, MetricsLog, Row
+from slowfast.visualization.results import BEST, accuracy, write_failed
+from slowfast.visualization.sheets import FirstBatch
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
 
@@ -122,7 +113,7 @@ class Trainer:
         """Remove what earlier runs left unfinished."""
         if self.world.is_main:
             remove_leftovers(self.output)
-            checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+            checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _where_it_stopped(self) -> str:
         at, name = self.state.at, self.stop.name or "a signal in another process"
@@ -251,7 +242,7 @@ class Trainer:
     def _write_best(self) -> None:
         if self.world.is_main:
             self.watch.check()
-            checkpoint.save_checkpoint(self.state.best_path(self.output), self.state.weights())
+            checkpoints.save_checkpoint(self.state.best_path(self.output), self.state.weights())
 
     def _statistics_batches(self) -> Iterator[torch.Tensor]:
         """Normalized batches of the epoch that ends, for precise batch-norm statistics."""
@@ -268,8 +259,8 @@ class Trainer:
     def _write_checkpoint(self) -> None:
         if self.world.is_main:
             with phase("writing a checkpoint"):
-                checkpoint.save_checkpoint(self.state.path(self.output), self.state.pack())
-                checkpoint.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+                checkpoints.save_checkpoint(self.state.path(self.output), self.state.pack())
+                checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _report_steps(self, figures: dict[str, float], rate: float) -> None:
         at = self.state.at

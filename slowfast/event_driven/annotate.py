@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.failures import failure_reason
+from slowfast.datasets.index.media import target_files
+from slowfast.datasets.types import failure_reason
 from slowfast.event_driven.feed import Batch, Opened
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.sources import Source
-from slowfast.predict.media import target_files
-from slowfast.report.annotate import NAME_ROOM, VideoFile, draw_lines, even_sides
-from slowfast.report.results import BEST
-from slowfast.runtime.logging import get_logger
+from slowfast.utils.logging import get_logger
+from slowfast.visualization.results import BEST
+from slowfast.visualization.video_writer import NAME_ROOM, VideoFile, draw_lines, even_sides
 
 SHOWN_SIDE = 448  # pixels at least, so that text can be read
 OUTLINE = (255, 210, 0)  # R G B

@@ -13,15 +13,13 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
-from slowfast.datasets.failures import FailureLedger, failure_of
-from slowfast.datasets.types import Failure
+from slowfast.datasets.types import Failure, FailureLedger, failure_of
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Figures, VideoActivity, figures
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.resize import FrameToSquare
-from slowfast.event_driven.sources import Sources, read_squares
+from slowfast.event_driven.sources import FrameToSquare, Sources, read_squares
 from slowfast.models.linear import pack_linears
 
 # 0, then 12 values a decade, in units of the normalized frame; a change from black to white is some 4.

@@ -18,7 +18,7 @@ from slowfast.event_driven.activity import whole_macs
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS
-from slowfast.runtime.distributed import World
+from slowfast.utils.distributed import World
 
 
 @dataclass

@@ -5,14 +5,69 @@ K frames of each of S streams, H x W pixels, N = n x n patches of p x p pixels i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 
-from slowfast.event_driven.gate import changed_patches
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.slots import rows_of
 from slowfast.models.evmlp import nested_patches
+
+Reduce = Callable[[torch.Tensor, int], torch.Tensor]
+# What of a patch's absolute differences is compared with the threshold: the largest, as published, or the mean.
+GATES: dict[str, Reduce] = {"any": torch.amax, "mean": torch.mean}
+# What a frame is compared with: the frame before, as published, or each patch as it was when last computed.
+REFERENCES = ("previous", "hold")
+
+
+def changed_patches(
+    frames: torch.Tensor, references: torch.Tensor, patch: int, gate: str, threshold: float
+) -> torch.Tensor:
+    """Patches that differ by more than the threshold: (B, C, H, W) twice -> bool (B, n, n).
+
+    A difference that is no number (a NaN pixel) is a change. With threshold 0 every patch with a changed pixel is.
+    """
+    reduce = GATES[gate]
+    change = torch.sub(frames, references).abs_()
+    b, c, h, w = change.shape
+    if change.is_contiguous():
+        rows = reduce(reduce(change.view(b, c, h // patch, patch, w), 3), 1)  # B n W
+        patches = reduce(rows.view(b, h // patch, w // patch, patch), 3)
+    else:  # channels last in memory
+        rows = reduce(change.permute(0, 2, 3, 1).reshape(b, h // patch, patch, w * c), 2)  # B n (W C)
+        patches = reduce(rows.view(b, h // patch, w // patch, patch * c), 3)
+    return ~(patches <= threshold)
+
+
+def rows_of(table: torch.Tensor, slots: list[int]) -> torch.Tensor:
+    """table[slots]: a view of it where the slots follow one another, else a copy."""
+    first = slots[0]
+    if slots == list(range(first, first + len(slots))):
+        return table[first : first + len(slots)]
+    return table[slots]
+
+
+class Slots:
+    """Gives each open stream a number, and closed streams' numbers to new ones."""
+
+    def __init__(self) -> None:
+        self.of: dict[Hashable, int] = {}
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.of) + len(self._free)
+
+    def open(self, stream: Hashable) -> int:
+        """The number of a new stream: the lowest one that is free."""
+        slot = self._free.pop() if self._free else len(self.of)
+        self.of[stream] = slot
+        return slot
+
+    def close(self, stream: Hashable) -> None:
+        """Free a stream's number."""
+        self._free.append(self.of.pop(stream))
+        self._free.sort(reverse=True)
+
 
 Found = tuple[torch.Tensor, torch.Tensor]  # mask and pixels of Changes
 SLOTS = 4  # room is made for so many streams at first

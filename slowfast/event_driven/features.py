@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from slowfast.event_driven.detector import SLOTS, Changes
+from slowfast.event_driven.detector import SLOTS, Changes, rows_of
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.slots import rows_of
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,15 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from slowfast.datasets.failures import failure_of
-from slowfast.datasets.media_dataset import timeout_reason
-from slowfast.datasets.types import Failure
+from slowfast.datasets.clip_dataset import timeout_reason
+from slowfast.datasets.types import Failure, failure_of
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import UserError
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.reading import FileReading, LiveReading, Reading
-from slowfast.event_driven.resize import FrameToSquare
-from slowfast.event_driven.sources import Source, squares
-from slowfast.runtime.device import synchronize
+from slowfast.event_driven.sources import FrameToSquare, Source, squares
+from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # batches that wait for the network at most
 _ROOM = 2  # chunks of a live source that wait to be taken at most

@@ -7,11 +7,10 @@ import re
 from pathlib import Path
 
 from slowfast.config.merge import on_videos
-from slowfast.config.nearest import did_you_mean, nearest_file
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.runtime.text import is_redacted
-from slowfast.utils.quote import plain
+from slowfast.utils.suggest import did_you_mean, nearest_file
+from slowfast.utils.text import is_redacted, plain
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from slowfast.datasets.failures import failure_of, log_traceback
+from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
-from slowfast.event_driven.resize import FrameToSquare
-from slowfast.event_driven.sources import OpenVideo, Source, squares
-from slowfast.runtime.logging import get_logger
+from slowfast.event_driven.sources import FrameToSquare, OpenVideo, Source, squares
+from slowfast.utils.logging import get_logger
 
 
 def _reason(source: Source, error: Exception) -> str:

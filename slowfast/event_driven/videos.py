@@ -17,7 +17,7 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, names_of_classes
-from slowfast.datasets.failures import FailureLedger
+from slowfast.datasets.types import FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError
@@ -25,17 +25,15 @@ from slowfast.event_driven.activity import FrameFigures, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
-from slowfast.event_driven.frame_log import FrameLog
-from slowfast.event_driven.output import RunReport, report_figures, report_files, report_table
-from slowfast.event_driven.resize import FrameToSquare
-from slowfast.event_driven.sources import Source, Sources, find_sources
+from slowfast.event_driven.report import FrameLog, RunReport, report_figures, report_files, report_table
+from slowfast.event_driven.sources import FrameToSquare, Source, Sources, find_sources
 from slowfast.models.linear import pack_linears
-from slowfast.report.results import write_failed
-from slowfast.runtime.device import synchronize
-from slowfast.runtime.heartbeat import phase
-from slowfast.runtime.logging import get_logger, log_table
-from slowfast.runtime.progress import Progress
-from slowfast.runtime.stop_signal import StopSignal
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.logging import get_logger, log_table
+from slowfast.utils.machine import synchronize
+from slowfast.utils.progress import Progress
+from slowfast.utils.signals import StopSignal
+from slowfast.visualization.results import write_failed
 
 Output = TypeVar("Output")
 _LIVE_EVERY = 5.0  # seconds between two lines about a camera or stream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from slowfast.config.nearest import unknown_value
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
@@ -16,6 +15,7 @@ from slowfast.models.morphmlp import MorphMLP
 from slowfast.models.morphmlp_image import MorphMLPImage
 from slowfast.models.teachers.efficientnet_v2 import EfficientNetV2
 from slowfast.models.teachers.regnet import RegNetY
+from slowfast.utils.suggest import unknown_value
 
 # MODEL.MODEL_NAME -> class with `from_config(cfg)`, and `check_config(cfg)` if a config can be impossible for it.
 MODELS: dict[str, type[nn.Module]] = {

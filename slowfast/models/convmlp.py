@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.activation_checkpoint import run_blocks
+from slowfast.models.checkpointing import run_blocks
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import (
     BatchNorm2dType,
     DropPath,
     Mlp,
     batch_norm_2d,
+    check_lengths,
     conv_then_norm,
     init_kaiming_normal,
     init_truncated_normal,
 )
-from slowfast.models.stages import check_lengths
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

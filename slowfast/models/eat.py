@@ -19,24 +19,28 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.activation_checkpoint import run_blocks
+from slowfast.models.checkpointing import run_blocks
 from slowfast.models.eat_blocks import (
     BLOCK_TYPES,
     EPS,
     SFC_MODES,
+    SWEEP_IN_SWEEP,
     BlockSettings,
     ClassBlock,
     LocalBlock,
     check_blocks,
+    check_pixel_order,
+    pixel_order,
+    token_grid,
 )
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import init_truncated_normal
-from slowfast.models.pixel_order import SWEEP_IN_SWEEP, check_pixel_order, pixel_order, token_grid
-from slowfast.models.published import StateDict
-from slowfast.runtime.logging import get_logger
+from slowfast.models.weights import StateDict
+from slowfast.utils.logging import get_logger
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
+
 
 STD = 0.02
 

@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.activation_checkpoint import run_blocks
-from slowfast.models.batch_rows import draw_uniform
+from slowfast.models.checkpointing import run_blocks
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
 from slowfast.models.inputs import EVENTS, Events, check_events
+from slowfast.models.layers import draw_uniform
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
+
 
 MASKED = "masked"  # (B, L) bool in a batch of pre-training: events whose places are to be predicted
 

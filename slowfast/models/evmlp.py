@@ -20,12 +20,10 @@ import torch
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.activation_checkpoint import run_blocks
-from slowfast.models.dropout import Dropout
+from slowfast.models.checkpointing import run_blocks
 from slowfast.models.inputs import IMAGES, check_image
-from slowfast.models.layers import add_residual, init_truncated_normal
+from slowfast.models.layers import Dropout, add_residual, check_lengths, init_truncated_normal
 from slowfast.models.linear import Linear
-from slowfast.models.stages import check_lengths
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.batch_rows import BatchRows, batch_rows_as, current_batch_rows
 from slowfast.models.inputs import CLIPS, IMAGES, takes
-from slowfast.models.published import StateDict
-from slowfast.models.weights import AdaptsWeights
+from slowfast.models.layers import BatchRows, batch_rows_as, current_batch_rows
+from slowfast.models.weights import AdaptsWeights, StateDict
 
 AVERAGES = ("logits", "features")
 

@@ -1,15 +1,91 @@
-"""Layers and initial values that several networks share."""
+"""Layers shared by the networks: initialization, norms, dropout and drop path by batch row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from slowfast.models.batch_rows import draw_uniform
+from slowfast.errors import ConfigError
 from slowfast.models.linear import Linear
 from slowfast.models.sync_batchnorm import SyncBatchNorm2d
+
+if TYPE_CHECKING:
+    from slowfast.config.node import ConfigNode
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """Clips of the whole batch, and the places of this process's clips among them."""
+
+    total: int
+    rows: tuple[int, ...]
+
+
+_current: BatchRows | None = None
+
+
+@contextmanager
+def global_batch(total: int, rows: Sequence[int]) -> Iterator[None]:
+    """While this is open, the local batch stands for these rows of a batch of `total` clips."""
+    with batch_rows_as(BatchRows(total, tuple(rows))):
+        yield
+
+
+@contextmanager
+def batch_rows_as(value: BatchRows | None) -> Iterator[None]:
+    """Set what `current_batch_rows` gives, and restore it at the end."""
+    global _current
+    before, _current = _current, value
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def current_batch_rows() -> BatchRows | None:
+    """What the innermost open context says; None when the local batch is the whole one."""
+    return _current
+
+
+def draw_uniform(batch: int, *shape: int) -> torch.Tensor:
+    """Numbers in [0, 1) for each clip of the local batch, float32 (batch, *shape) on the CPU.
+
+    Drawn for the whole batch from torch's default generator, so that seeding it alike in all processes gives
+    every clip the numbers it would get in a single process, on a CPU and on a GPU alike.
+    """
+    where = _current
+    if where is None:
+        return torch.rand(batch, *shape)
+    if len(where.rows) != batch:
+        raise ValueError(f"a batch of {batch} clips, but global_batch was given {len(where.rows)} rows")
+    return torch.rand(where.total, *shape)[list(where.rows)]
+
+
+class Dropout(nn.Module):
+    """In training, zero a share `rate` of the values and scale the others by 1 / (1 - rate): (B, ...) -> same.
+
+    Unlike torch's it draws by `batch_rows.draw_uniform`, so that each clip gets the numbers a single process gives it.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout: rate must be in [0, 1), not {rate}")
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = (draw_uniform(*x.shape) >= self.rate) / (1 - self.rate)
+        return x * kept.to(x.device, x.dtype, non_blocking=True)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
 
 
 class Mlp(nn.Module):
@@ -120,3 +196,34 @@ def init_truncated_normal(
             nn.init.trunc_normal_(layer.weight, std=std)
             if isinstance(layer.bias, torch.Tensor):
                 nn.init.zeros_(layer.bias)
+
+
+def check_lengths(section: str, *, count: int | None = None, **lists: Sequence[float]) -> None:
+    """Raise ConfigError unless all lists have one value per stage.
+
+    Args:
+        section: Section of the config whose keys the message names.
+        count: Number of stages, for networks with a fixed one.
+        lists: The values of each key.
+    """
+    lengths = {key: len(values) for key, values in lists.items()}
+    first, wanted = next(iter(lengths.items()))
+    for key, n in lengths.items():
+        if n == 0:
+            raise ConfigError(f"{section}.{key} is empty. It needs one value per stage")
+        if n != wanted:
+            raise ConfigError(
+                f"{section}.{first} has {wanted} values but {section}.{key} has {n}; both need one per stage"
+            )
+    for key, n in lengths.items():
+        if count is not None and n != count:
+            raise ConfigError(f"{section}.{key} has {n} values; it needs {count}, one per stage")
+
+
+def check_no_recomputation(cfg: ConfigNode) -> None:
+    """Raise ConfigError where activations shall be recomputed in a network whose batch norm would count them twice."""
+    if cfg.MODEL.ACT_CHECKPOINT:
+        raise ConfigError(
+            f"MODEL.ACT_CHECKPOINT: {cfg.MODEL.MODEL_NAME} does not support it, because its batch norm would count "
+            "each batch twice. Set it to False"
+        )

@@ -21,12 +21,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.inflate import inflate_convolutions
 from slowfast.models.layers import conv_then_norm, init_truncated_normal
 from slowfast.models.linear import Linear
 from slowfast.models.morphmlp_stages import MorphStages, Stages, half, shared_arguments
-from slowfast.models.published import StateDict
 from slowfast.models.sync_batchnorm import SyncBatchNorm
+from slowfast.models.weights import StateDict, inflate_convolutions
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.activation_checkpoint import Part, run_blocks
+from slowfast.models.checkpointing import Part, run_blocks
 from slowfast.models.layers import DropPath, Mlp, add_residual
 from slowfast.models.linear import Linear
 

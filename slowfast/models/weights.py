@@ -1,18 +1,22 @@
-"""Put weights into a network: all of them or none."""
+"""Weights of published layouts: reading, renaming, inflation to video and loading."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from slowfast.errors import CheckpointError
-from slowfast.models.published import StateDict
-from slowfast.runtime.logging import get_logger
+from slowfast.errors import CheckpointError, DamagedFileError
+from slowfast.utils.checkpoint_files.inert import InertObject
+from slowfast.utils.checkpoint_files.read import HOW_TO_CONVERT, read_paddle_file, read_torch_file
+from slowfast.utils.logging import get_logger
 
 SHOWN = 3  # keys named in a message
 
@@ -123,3 +127,222 @@ def _depths(keys: Iterable[str]) -> dict[str, int]:
 
 def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+
+
+StateDict = dict[str, torch.Tensor]
+
+# CHECKPOINT_TYPE -> reader of the file's content.
+READERS: dict[str, Callable[[Path], Any]] = {"pytorch": read_torch_file, "paddle": read_paddle_file}
+# Keys of the raw weights: SlowFast; DeiT, timm, torchvision; Lightning; others.
+RAW_KEYS = ("model_state", "model", "state_dict", "model_state_dict", "module", "net", "network", "params")
+# Keys of weights averaged over training: this project; DeiT, timm, torchvision, PaddleViT; others.
+AVERAGED_KEYS = (
+    *("ema_state", "model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model_state_dict"),
+    *("model_state_ema", "ema_model", "averaged_model", "averaged", "swa_model", "params_ema", "ema"),
+)
+AVERAGE_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
+PREFIXES = ("module.", "model.", "_orig_mod.")
+# The name of a layer's tensor in Paddle, and in PyTorch.
+PADDLE_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
+PADDLE_NAME_TABLE = "StructuredToParameterName@@"
+
+RAW, AVERAGED = "raw", "averaged"
+# TEST.CHECKPOINT_WEIGHTS -> kinds of weights in the order of preference; training starts from raw ones if it can.
+RAW_FIRST = "raw first"
+CHOICES = {"auto": (AVERAGED, RAW), "raw": (RAW,), "ema": (AVERAGED,), RAW_FIRST: (RAW, AVERAGED)}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """State dict in a file, and where it is; `key` is empty for a bare one."""
+
+    kind: str
+    key: str
+    state: StateDict
+
+    def __str__(self) -> str:
+        return f"{self.kind} weights" + (f" ({self.key!r})" if self.key else "")
+
+
+def read_weights(path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
+    """Read the weights in a file; whether they fit the model is checked by `load_weights`.
+
+    Args:
+        path: The file.
+        kind: Its format, a key of READERS.
+        model: Network whose layers and keys decide what is renamed.
+        choice: Raw or averaged weights, a key of CHOICES.
+
+    Returns:
+        Tensors on the CPU under the keys of `model`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or unsafe, or does not hold such weights.
+    """
+    return weights_of(read_file(path, kind), path, kind, model, choice)
+
+
+def read_file(path: Path, kind: str) -> Any:
+    """Return the content of a file that the user named.
+
+    Args:
+        path: The file.
+        kind: Its format, a key of READERS.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or unsafe.
+    """
+    try:
+        return READERS[kind](path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}. Copy or download it again") from error
+
+
+def weights_of(content: Any, path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
+    """Return the weights in the content of a file, as :func:`read_weights` does."""
+    found = _choose(_candidates(content), content, path, choice)
+    if kind == "paddle":
+        return _from_paddle(found.state, model)
+    return _without_prefix(found.state, model.state_dict().keys())
+
+
+def _choose(found: list[Candidate], content: Any, path: Path, choice: str) -> Candidate:
+    """Return the preferred state dict and log it where the file holds averaged ones."""
+    if not found:
+        raise CheckpointError(_no_weights(content, path))
+    for kind in CHOICES[choice]:
+        taken = next((one for one in found if one.kind == kind), None)
+        if taken is not None:
+            break
+    else:
+        others = ", ".join(map(str, found))
+        raise CheckpointError(
+            f"{path} does not hold the weights that TEST.CHECKPOINT_WEIGHTS {choice} asks for. It holds {others}; "
+            "set TEST.CHECKPOINT_WEIGHTS auto"
+        )
+    others = ", ".join(str(one) for one in found if one is not taken and one.kind != taken.kind)
+    if AVERAGED in (one.kind for one in found):
+        get_logger().info(f"Using the {taken} of {path}" + (f"; it also holds {others}" if others else ""))
+    return taken
+
+
+def _candidates(content: Any) -> list[Candidate]:
+    """Return all state dicts in a file's content, by kind in the order of their keys' preference."""
+    if not isinstance(content, Mapping):
+        return []
+    bare = _as_state(content)
+    if bare:
+        return [_candidate(RAW, "", bare)]
+    found = []
+    for kind, keys in ((AVERAGED, AVERAGED_KEYS), (RAW, RAW_KEYS)):
+        for key in keys:
+            state = _as_state(_innermost(content.get(key)))
+            if state:
+                found.append(_candidate(kind, key, state))
+    return found
+
+
+def _candidate(kind: str, key: str, state: StateDict) -> Candidate:
+    """Return a candidate without the counter of an AveragedModel, which shows that its weights are averaged."""
+    if AVERAGE_COUNT not in state or not all(name.startswith("module.") for name in state if name != AVERAGE_COUNT):
+        return Candidate(kind, key, state)
+    return Candidate(AVERAGED, key, {name: value for name, value in state.items() if name != AVERAGE_COUNT})
+
+
+def _innermost(content: Any) -> Any:
+    """Return what lies under wrapping keys: {"state_dict": weights} -> weights."""
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            return content
+        inside = next((content[key] for key in RAW_KEYS if isinstance(content.get(key), Mapping)), None)
+        if inside is None:
+            return content
+        content = inside
+    return content
+
+
+def _as_state(content: Any) -> StateDict:
+    """Return a dict of tensors or arrays as tensors; empty for anything else."""
+    if not isinstance(content, Mapping):
+        return {}
+    state: StateDict = {}
+    for key, value in content.items():
+        if key == PADDLE_NAME_TABLE:
+            continue
+        tensor = _as_tensor(value)
+        if tensor is None or not isinstance(key, str):
+            return {}
+        state[key] = tensor
+    return state
+
+
+def _no_weights(content: Any, path: Path) -> str:
+    parts = [content, *(content.values() if isinstance(content, Mapping) else ())]
+    whole = next((part for part in parts if isinstance(part, InertObject)), None)
+    if whole is not None:
+        return f"{path} holds no state dict, but an object of the class {whole.class_name}. {HOW_TO_CONVERT}"
+    return f"{path} holds no weights: neither a dict of tensors nor one under {', '.join(RAW_KEYS + AVERAGED_KEYS)}"
+
+
+def _as_tensor(value: Any) -> torch.Tensor | None:
+    """Return a tensor or numeric array as a tensor; Paddle stores some as (name, array)."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        value = value[1]
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.array(value, order="C", dtype=value.dtype.newbyteorder("=")))
+    return None
+
+
+def _without_prefix(state: StateDict, wanted: Iterable[str]) -> StateDict:
+    """Take off the prefixes that all keys of the file share and not all of the network's."""
+    wanted = list(wanted)
+    for _ in PREFIXES:
+        for prefix in PREFIXES:
+            if all(k.startswith(prefix) for k in state) and not all(k.startswith(prefix) for k in wanted):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _from_paddle(state: StateDict, model: nn.Module) -> StateDict:
+    """Paddle's names and (in, out) Linear weights to PyTorch's names and (out, in)."""
+    layers = dict(model.named_modules())
+    renamed: StateDict = {}
+    for key, value in state.items():
+        layer, _, name = key.rpartition(".")
+        renamed[f"{layer}.{PADDLE_NAMES.get(name, name)}"] = value
+    for name, layer in layers.items():
+        if isinstance(layer, _BatchNorm) and layer.num_batches_tracked is not None:  # Paddle does not count
+            renamed.setdefault(f"{name}.num_batches_tracked", torch.zeros_like(layer.num_batches_tracked))
+    linear = [f"{name}.weight" for name, layer in layers.items() if isinstance(layer, nn.Linear)]
+    for key in _transposed(linear, renamed, model):
+        renamed[key] = renamed[key].t().contiguous()
+    return renamed
+
+
+def _transposed(linear: list[str], state: StateDict, model: nn.Module) -> list[str]:
+    """Linear weights stored as (in, out): all of them, square ones too, unless the others show that none is."""
+    linear = [key for key in linear if key in state and state[key].dim() == 2]
+    parameters = dict(model.named_parameters())
+    rectangular = [key for key in linear if parameters[key].shape[0] != parameters[key].shape[1]]
+    as_here = [key for key in rectangular if state[key].shape == parameters[key].shape]
+    return [] if rectangular and as_here == rectangular else linear
+
+
+def inflate_convolutions(state: StateDict, like: StateDict) -> StateDict:
+    """Give a time axis to the convolutions that have one in `like`: (out, in, h, w) -> (out, in, t, h, w).
+
+    The image kernel becomes the middle tap, the others 0, so that a video of one repeated frame gives exactly what
+    the image gave at every time. (Spreading it over the taps, as I3D does, fails where zero padding is under one.)
+    """
+    return {
+        key: _centred(value, like[key].shape[2]) if key in like and value.dim() == 4 and like[key].dim() == 5 else value
+        for key, value in state.items()
+    }
+
+
+def _centred(kernel: torch.Tensor, frames: int) -> torch.Tensor:
+    out = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
+    out[:, :, frames // 2] = kernel
+    return out

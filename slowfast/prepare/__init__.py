@@ -1,1 +1,1 @@
-"""Collections made ready for training: videos that read fast, frames of videos, events of recordings or videos."""
+"""Preparation of collections: videos that read fast, frames of videos, events of recordings or videos."""

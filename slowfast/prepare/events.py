@@ -16,15 +16,14 @@ import numpy as np
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.datasets.decode.rgb import RgbConverter
-from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, join_events
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
-from slowfast.prepare.collection import Job
-from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
-from slowfast.runtime.unfinished import written_whole
-from slowfast.runtime.worker import still_working
+from slowfast.prepare.jobs import Converted, Job, Written, convert_videos, failed_to_read
+from slowfast.utils.files import written_whole
+from slowfast.utils.worker import still_working
 
 SUFFIX = ".npz"
 # Between frames shown no longer apart than this (seconds), movement is interpolated: a cut or a gap is none.

@@ -10,18 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from slowfast.datasets.decode.frames import FIRST
+from slowfast.datasets.decode.image import FIRST
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
-from slowfast.prepare.collection import Job
-from slowfast.prepare.convert import Converted, Written, convert_videos, failed_to_read
-from slowfast.prepare.timing import choose_timing
-from slowfast.runtime.unfinished import written_whole
-from slowfast.runtime.worker import still_working
+from slowfast.prepare.jobs import Converted, Job, Written, convert_videos, failed_to_read
+from slowfast.utils.files import written_whole
+from slowfast.utils.worker import still_working
 
 TEMPLATE = "{:05d}.jpg"
 PART = ".frames"  # in the names of unfinished folders

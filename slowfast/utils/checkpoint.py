@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from slowfast.engine.start_weights import load_test_checkpoint
+from slowfast.engine.state import load_test_checkpoint
 
 __all__ = ["load_test_checkpoint"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.models.build import build_model
 

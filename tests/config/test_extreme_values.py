@@ -11,9 +11,9 @@ import psutil
 import pytest
 import torch
 
-from slowfast.config import memory_rules
+from slowfast.cli import memory_rules
+from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.errors import UserError
 from slowfast.models.build import build_model
 from tests.config.extreme_values import extreme_values

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.config.nearest import edit_distance, file_in_sibling_folder, nearest_keys, nearest_name, unknown_value
+from slowfast.utils.suggest import edit_distance, file_in_sibling_folder, nearest_keys, nearest_name, unknown_value
 
 WORDS = st.text("abc", max_size=6)
 KEYS = ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE", "TRAIN.ENABLE", "SOLVER.LRS", "DATA.NUM_FRAMES")

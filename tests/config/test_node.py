@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.setting import TEXT_LISTS
+from slowfast.config.parse import TEXT_LISTS
 from slowfast.errors import ConfigError
 
 DEFAULTS = dict(get_cfg().keys_by_path())

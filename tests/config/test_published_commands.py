@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from tests.config.test_published_keys import PUBLISHED
 

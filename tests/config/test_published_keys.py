@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.cli.setup import load_config
 from slowfast.config import published_keys
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 

@@ -7,8 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slowfast.datasets.auto_augment import AutoAugment, TorchvisionAutoAugment, is_auto_augment, parse_auto_augment
-from slowfast.datasets.rand_augment import AugmentOp
+from slowfast.datasets.rand_augment import (
+    AugmentOp,
+    AutoAugment,
+    TorchvisionAutoAugment,
+    is_auto_augment,
+    parse_auto_augment,
+)
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.errors import ConfigError
 

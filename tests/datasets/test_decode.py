@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError, open_video, packets, require_backend
 from slowfast.datasets.decode.display_order import PacketList, order_by_times
-from slowfast.datasets.decode.plan import plan_runs
+from slowfast.datasets.decode.packets import plan_runs
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.errors import ConfigError
 from tests.video_files import break_packets, plain_frames, write_sound, write_video

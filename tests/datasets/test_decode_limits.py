@@ -18,10 +18,9 @@ import pytest
 from slowfast.datasets.decode import DecodeError, open_video, reader
 from slowfast.datasets.decode import image as image_module
 from slowfast.datasets.decode.image import ImageReader, read_image
-from slowfast.datasets.decode.limits import MAX_IMAGE_BYTES
 from slowfast.datasets.decode.pyav import PyAVReader
-from slowfast.prepare.encode import prepare_video
-from slowfast.prepare.settings import PrepareSettings
+from slowfast.datasets.decode.reader import MAX_IMAGE_BYTES
+from slowfast.prepare.encode import PrepareSettings, prepare_video
 from tests.video_files import plain_frames, write_video
 
 

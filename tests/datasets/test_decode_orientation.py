@@ -13,9 +13,8 @@ import pytest
 from av import BitStreamFilterContext
 
 from slowfast.datasets.decode import open_video
-from slowfast.prepare.encode import prepare_video
+from slowfast.prepare.encode import PrepareSettings, prepare_video
 from slowfast.prepare.frames import FrameSettings, extract
-from slowfast.prepare.settings import PrepareSettings
 from tests.coded_pictures import set_track_matrix
 from tests.video_files import plain_frames, write_video
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from event_files import SENSOR, event_settings, write_folder, write_recording
 
+from slowfast.cli.validate import validate
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.validate import validate
 from slowfast.datasets import build_dataset, build_loader
 from slowfast.datasets.build import process_parts
 from slowfast.datasets.collate import split_clips, stack_clips
 from slowfast.datasets.types import TestRecording, TrainBatch
 from slowfast.errors import ConfigError
-from slowfast.runtime.distributed import World
+from slowfast.utils.distributed import World
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from event_files import SENSOR, event_settings, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slowfast.cli.validate import validate
 from slowfast.config.defaults import get_cfg
-from slowfast.config.validate import validate
 from slowfast.datasets import build_loader
-from slowfast.datasets.dvs.events import EventColumns
 from slowfast.datasets.dvs.frames import EventFramesReader, event_frames
+from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import ConfigError
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.dvs import longest as longest_module
+from slowfast.datasets.dvs import dataset as longest_module
+from slowfast.datasets.dvs.dataset import EventSpec, longest_recording
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
-from slowfast.datasets.dvs.longest import longest_recording
-from slowfast.datasets.dvs.spec import EventSpec
 from slowfast.errors import DataError, IndexFileError
 
 SENSOR = (12, 16)

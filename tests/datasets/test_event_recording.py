@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import MOST_EVENTS, StoredColumn
-from slowfast.datasets.dvs.recording import Recording
+from slowfast.datasets.dvs.recording import MOST_EVENTS, Recording, StoredColumn
 from slowfast.datasets.dvs.repair import OVERFLOW, STRAY, UNSORTED, as_events, repair, undo_overflow
 
 SENSOR = (12, 16)

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.datasets.dvs.events import EventColumns
-from slowfast.datasets.dvs.normalize_time import normalize_time
-from slowfast.datasets.dvs.sample import SAMPLERS, choose, get_sampler
+from slowfast.datasets.dvs.sample import SAMPLERS, EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.errors import ConfigError
 

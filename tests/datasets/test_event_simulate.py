@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import DARK, EventSimulator, join_events
 
 

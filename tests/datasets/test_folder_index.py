@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from video_files import picture, write_video
 
-from slowfast.config.load import load_config
+from slowfast.cli.index import main
+from slowfast.cli.setup import load_config
 from slowfast.datasets.build import views_dataset
 from slowfast.datasets.index.folder import Medium, frame_template, scan, split
-from slowfast.datasets.index.folder_command import main
 from slowfast.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "index_folder.py"

@@ -12,18 +12,18 @@ import torch
 from conftest import tiny_settings
 from video_files import write_video
 
+from demo_data.build import build
+from demo_data.motion import MOTIONS
+from demo_data.settings import DemoSettings
+from demo_data.shapes import SHAPES
+from slowfast.cli.run import run
+from slowfast.cli.validate import validate
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.validate import validate
 from slowfast.datasets import build_dataset, build_loader
 from slowfast.datasets.build import class_names
 from slowfast.datasets.clip_dataset import TestVideos
-from slowfast.demo_data.build import build
-from slowfast.demo_data.motion import MOTIONS
-from slowfast.demo_data.settings import DemoSettings
-from slowfast.demo_data.shapes import SHAPES
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.run import run
 from slowfast.errors import ConfigError
 
 

@@ -13,8 +13,7 @@ from PIL import Image
 from video_files import picture
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.decode.frames import FrameFolderReader
-from slowfast.datasets.decode.image import ImageReader, read_image
+from slowfast.datasets.decode.image import FrameFolderReader, ImageReader, read_image
 
 SOFT = cv2.GaussianBlur(picture(3, 60, 90), (0, 0), 3)
 

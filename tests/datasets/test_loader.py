@@ -21,8 +21,8 @@ from slowfast.datasets.build import process_parts, train_dataset, train_loader, 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.types import Record, TrainBatch
 from slowfast.errors import DataError
-from slowfast.runtime.distributed import World
-from slowfast.runtime.worker import WorkerError
+from slowfast.utils.distributed import World
+from slowfast.utils.worker import WorkerError
 from tests.worker_processes import no_workers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowfast.datasets.normalize import normalize
+from slowfast.engine.forward import normalize
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

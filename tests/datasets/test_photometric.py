@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from slowfast.datasets.photometric import apply_photometric
 from slowfast.datasets.rand_augment import AugmentOp, RandAugment
-from slowfast.datasets.warp import GEOMETRIC
+from slowfast.datasets.resample import GEOMETRIC
 
 ADD = [min(255, level + 77) if level < 128 else level for level in range(256)] * 3
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from slowfast.datasets.color_jitter import draw_color_jitter
+from slowfast.datasets.photometric import draw_color_jitter
 from slowfast.datasets.rand_augment import RandAugment, parse_rand_augment
 from slowfast.errors import ConfigError
 

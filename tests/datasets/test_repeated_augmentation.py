@@ -8,14 +8,14 @@ import pytest
 import torch
 from conftest import tiny_settings
 
+from demo_data.build import build
+from demo_data.settings import DemoSettings
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_loader
 from slowfast.datasets.build import process_parts, train_dataset, train_loader
 from slowfast.datasets.types import TrainBatch
-from slowfast.demo_data.build import build
-from slowfast.demo_data.settings import DemoSettings
-from slowfast.runtime.distributed import World
+from slowfast.utils.distributed import World
 
 
 @pytest.mark.parametrize("dataset", ["imagenet", "kinetics"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.build import DATASETS
-from slowfast.datasets.resize import antialiased, nearly_antialiased, resize_plain, shrink
+from slowfast.datasets.resample import antialiased, nearly_antialiased, resize_plain, shrink
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.datasets.types import Crop
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from slowfast.datasets.index.something import read_something_index
-from slowfast.datasets.index.something_official import count_frames, official_class_names
+from slowfast.datasets.index.something import count_frames, official_class_names, read_something_index
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 

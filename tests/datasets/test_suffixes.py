@@ -9,9 +9,9 @@ import av
 import pytest
 from av.format import ContainerFormat, formats_available
 
-from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
+from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.index.folder import scan
-from slowfast.prepare.collection import find_jobs
+from slowfast.prepare.jobs import find_jobs
 from tests.video_files import write_video
 
 # Of FFmpeg's video formats: sound with a cover, playlists, single images, raw samples, and what else is no video file.

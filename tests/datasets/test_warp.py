@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from slowfast.datasets.rand_augment import AugmentOp
+from slowfast.datasets.resample import op_matrix, resample, view_matrix
 from slowfast.datasets.types import Crop
-from slowfast.datasets.warp import op_matrix, resample, view_matrix
 
 HEIGHT, WIDTH, SIZE = 96, 128, 64
 ROWS = np.array([0, 1])

@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
+from demo_data import build as build_module
+from demo_data.build import MANIFEST, DemoFormat, build
+from demo_data.command_line import main
+from demo_data.kinetics_colors import COLOURS, render_colour_clip
+from demo_data.motion import MOTIONS
+from demo_data.settings import SPLITS, DemoSettings
+from demo_data.shapes import SHAPES, render_shape_clip
 from slowfast.config.defaults import get_cfg
-from slowfast.demo_data import build as build_module
-from slowfast.demo_data.build import MANIFEST, DemoFormat, build
-from slowfast.demo_data.command_line import main
-from slowfast.demo_data.kinetics_colours import COLOURS, render_colour_clip
-from slowfast.demo_data.motion import MOTIONS
-from slowfast.demo_data.settings import SPLITS, DemoSettings
-from slowfast.demo_data.shapes import SHAPES, render_shape_clip
 from slowfast.errors import UserError
 
 TINY = DemoSettings(seed=3, train=16, val=8, test=8, size=32, frames=6)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from slowfast.demo_data.motion import MOTIONS, RADIUS, Path, draw_path
+from demo_data.motion import MOTIONS, RADIUS, Path, draw_path
 
 HEIGHT, WIDTH, FRAMES, DRAWS = 96, 112, 48, 1500
 OPPOSITES = [("left", "right"), ("up", "down"), ("clockwise", "counter-clockwise"), ("nearer", "farther")]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.demo_data.motion import MOTIONS, Path
-from slowfast.demo_data.scene import PATCH, paint, render_clip
+from demo_data.motion import MOTIONS, Path
+from demo_data.scene import PATCH, paint, render_clip
 
 
 def render(name: str, seed: int = 0, frames: int = 5) -> np.ndarray:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slowfast.engine.ema import WeightAverage
-from slowfast.engine.precise_bn import recompute_statistics
-from slowfast.runtime.distributed import World
+from slowfast.engine.averaging import WeightAverage, recompute_statistics
+from slowfast.utils.distributed import World
 
 
 def test_average_follows_the_formula() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.engine.class_weights import class_weights, read_class_weights
-from slowfast.engine.losses import LOSSES, get_loss
+from slowfast.engine.losses import LOSSES, class_weights, get_loss, read_class_weights
 from slowfast.errors import ConfigError
 
 

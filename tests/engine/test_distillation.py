@@ -12,30 +12,23 @@ import pytest
 import torch
 from conftest import run_net, tiny_settings
 
+from demo_data.build import build
+from demo_data.settings import DemoSettings
+from slowfast.cli.run import run
+from slowfast.cli.setup import load_config
+from slowfast.cli.validate import check_distillation
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.validate import check_distillation
 from slowfast.datasets.mixup import Mixup
-from slowfast.datasets.normalize import normalize
 from slowfast.datasets.types import TrainBatch
-from slowfast.demo_data.build import build
-from slowfast.demo_data.settings import DemoSettings
-from slowfast.engine import checkpoint
-from slowfast.engine.distillation import (
-    LOSSES,
-    Distillation,
-    HeadsApart,
-    Renormalize,
-    check_teacher_weights,
-)
-from slowfast.engine.forward import ClipForward
-from slowfast.engine.optimizer import build_optimizer
-from slowfast.engine.run import run
+from slowfast.engine import checkpoints
+from slowfast.engine.distillation import LOSSES, Distillation, HeadsApart, Renormalize, check_teacher_weights
+from slowfast.engine.forward import ClipForward, normalize
+from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.errors import CheckpointError, ConfigError, UserError
 from slowfast.models import build_model
-from slowfast.runtime.distributed import World
+from slowfast.utils.distributed import World
 from tests.random_weights import randomized
 
 CPU = torch.device("cpu")
@@ -183,10 +176,10 @@ def metrics(output: Path) -> list[dict[str, float]]:
     return [row for row in rows if row["split"] == "train"]
 
 
-def state(output: Path) -> checkpoint.State:
-    path = checkpoint.find_last(output)
+def state(output: Path) -> checkpoints.State:
+    path = checkpoints.find_last(output)
     assert path is not None
-    return checkpoint.read_checkpoint(path)
+    return checkpoints.read_checkpoint(path)
 
 
 def full(data: Path, output: Path, teacher: list[object], *more: object) -> list[object]:
@@ -211,7 +204,7 @@ def test_processes_accumulation_and_resuming_change_nothing(
     own = {key for key, _ in build_model(config(images_folder, tmp_path, *STUDENT)).state_dict().items()}
     assert wanted["model_state"].keys() == wanted["ema_state"].keys() == own
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-    (tmp_path / "resumed" / "checkpoints" / checkpoint.checkpoint_name(2, 0)).unlink()
+    (tmp_path / "resumed" / "checkpoints" / checkpoints.checkpoint_name(2, 0)).unlink()
     run(config(images_folder, tmp_path, *full(images_folder, tmp_path / "resumed", teacher)))
     resumed = state(tmp_path / "resumed")
     for part in ("model_state", "ema_state"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast.engine.ensemble import Ensemble
+from slowfast.engine.evaluate import Ensemble
 from slowfast.errors import ConfigError
 
 

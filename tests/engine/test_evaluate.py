@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast.datasets.failures import FailureLedger
-from slowfast.datasets.types import Failure, Record, TestVideo
-from slowfast.engine.ensemble import Ensemble
-from slowfast.engine.evaluate import evaluate
+from slowfast.datasets.types import Failure, FailureLedger, Record, TestVideo
+from slowfast.engine.evaluate import Ensemble, evaluate
 from slowfast.engine.forward import ClipForward
-from slowfast.runtime.progress import Progress
+from slowfast.utils.progress import Progress
 
 SIZE, CLASSES = 4, 3
 FORWARD = ClipForward(torch.device("cpu"), (0.45, 0.4, 0.35), (0.2, 0.25, 0.3), False, None)

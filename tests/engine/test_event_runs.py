@@ -12,8 +12,8 @@ from conftest import run_net
 from event_files import event_settings, write_folder, write_recording
 
 from slowfast.config.defaults import get_cfg
-from slowfast.engine import checkpoint
-from slowfast.engine.pretext import pretext_of
+from slowfast.engine import checkpoints
+from slowfast.engine.step import pretext_of
 from slowfast.models import build_model
 
 
@@ -26,9 +26,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(output: Path) -> dict[str, torch.Tensor]:
-    path = checkpoint.find_last(output)
+    path = checkpoints.find_last(output)
     assert path is not None
-    return checkpoint.read_checkpoint(path)["model_state"]
+    return checkpoints.read_checkpoint(path)["model_state"]
 
 
 def rows(output: Path, split: str) -> list[dict]:
@@ -78,7 +78,7 @@ def test_pretrain_and_go_on_from_it(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     losses = [row["loss"] for row in rows(before, "train")]
     assert losses[-1] < losses[0] and not rows(before, "val")
-    file = checkpoint.find_last(before)
+    file = checkpoints.find_last(before)
     settings = event_settings(data, after)
     go_on = ["TRAIN.CHECKPOINT_FILE_PATH", str(file), "TRAIN.CHECKPOINT_EPOCH_RESET", True, "SOLVER.BASE_LR", 1e-9]
     done = run_net([*settings, *go_on, "SOLVER.MAX_EPOCH", 1])

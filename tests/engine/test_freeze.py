@@ -10,21 +10,19 @@ import torch
 from conftest import run_net, tiny_settings
 from torch import nn
 
+from slowfast.cli.run import run
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import TrainBatch
-from slowfast.engine import checkpoint
+from slowfast.engine import checkpoints
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.freeze import freeze_backbone, freeze_modes
-from slowfast.engine.optimizer import build_optimizer
-from slowfast.engine.run import run
+from slowfast.engine.optim import build_optimizer, freeze_backbone, freeze_modes
 from slowfast.engine.step import TrainStep
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models import build_model
-from slowfast.models.dropout import Dropout
-from slowfast.models.layers import DropPath
+from slowfast.models.layers import Dropout, DropPath
 from slowfast.models.weights import head_names
-from slowfast.runtime.distributed import World
+from slowfast.utils.distributed import World
 from tests.models.test_registry import FORMS, inputs, tiny
 from tests.random_weights import randomized
 
@@ -73,10 +71,10 @@ def config(data: Path, output: Path, *overrides: object) -> ConfigNode:
     return cfg
 
 
-def last(output: Path) -> checkpoint.State:
-    path = checkpoint.find_last(output)
+def last(output: Path) -> checkpoints.State:
+    path = checkpoints.find_last(output)
     assert path is not None
-    return checkpoint.read_checkpoint(path)
+    return checkpoints.read_checkpoint(path)
 
 
 def losses(output: Path) -> list[float]:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from slowfast.cli.run import run
 from slowfast.config.node import ConfigNode
-from slowfast.engine.checkpoint import find_checkpoints, find_last, read_checkpoint
-from slowfast.engine.run import run
+from slowfast.engine.checkpoints import find_checkpoints, find_last, read_checkpoint
 from slowfast.errors import CheckpointError, ConfigError, DiskError
 from slowfast.models import build_model
-from slowfast.runtime.folder_lock import TRAINING, exclusive_lock
 from slowfast.utils.checkpoint import load_test_checkpoint
+from slowfast.utils.folder_lock import TRAINING, exclusive_lock
 from tests.conftest import run_net, tiny_settings
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.optimizer import OPTIMIZERS, build_optimizer, check_no_decay, parameter_groups
+from slowfast.engine.optim import OPTIMIZERS, build_optimizer, check_no_decay, parameter_groups
 from slowfast.errors import ConfigError
 from slowfast.models.eat import EAT
 from slowfast.models.framewise import FramewiseVideo

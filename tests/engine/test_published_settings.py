@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.config.load import load_config
+from slowfast.cli.setup import load_config
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.optimizer import build_optimizer
+from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.models import build_model
-from slowfast.runtime.distributed import World
-from slowfast.runtime.memory import keep_freed_memory
+from slowfast.utils.distributed import World
+from slowfast.utils.machine import keep_freed_memory
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Setting: frames and classes.

@@ -18,8 +18,8 @@ from conftest import command, environment, run_net, tiny_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slowfast.config.defaults import get_cfg
-from slowfast.engine import checkpoint
-from slowfast.runtime.device import has_fast_matmul
+from slowfast.engine import checkpoints
+from slowfast.utils.machine import has_fast_matmul
 
 Row = dict[str, float]
 
@@ -30,9 +30,9 @@ def metrics(output: Path, split: str = "train") -> list[Row]:
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
-    path = checkpoint.find_last(output)
+    path = checkpoints.find_last(output)
     assert path is not None
-    return checkpoint.read_checkpoint(path)["model_state"]
+    return checkpoints.read_checkpoint(path)["model_state"]
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -82,9 +82,9 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
 
 
 def test_the_averaged_weights_are_tested(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
-    path = checkpoint.find_last(finished)
+    path = checkpoints.find_last(finished)
     assert path is not None
-    state = checkpoint.read_checkpoint(path)
+    state = checkpoints.read_checkpoint(path)
     assert not same(state["model_state"], state["ema_state"])
     averaged = tmp_path / "averaged.pyth"
     torch.save({"model_state": state["ema_state"]}, averaged)
@@ -109,7 +109,7 @@ def test_killed_anywhere_it_ends_with_the_same_weights(finished: Path, kinetics_
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
-    half = checkpoint.checkpoint_folder(tmp_path) / ".checkpoint_epoch_00009.pyth.tmp"
+    half = checkpoints.checkpoint_folder(tmp_path) / ".checkpoint_epoch_00009.pyth.tmp"
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"killed while writing")
     done = run_net(full(kinetics_folder, tmp_path))
@@ -131,9 +131,9 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder
     assert process.returncode == 0
     assert "Received SIGTERM, checkpoint saved" in output
     steps = len(metrics(tmp_path))
-    last = checkpoint.find_last(tmp_path)
+    last = checkpoints.find_last(tmp_path)
     assert last is not None and steps < 6
-    state = checkpoint.read_checkpoint(last)
+    state = checkpoints.read_checkpoint(last)
     assert state["epoch"] * 2 + state["step"] == steps
     done = run_net(full(kinetics_folder, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -175,7 +175,7 @@ def test_processes_and_batch_size_do_not_change_a_test(finished: Path, kinetics_
     for name, processes, batch in (("a", 1, 1), ("b", 1, 7), ("c", 3, 64)):
         settings = [*tiny_settings(kinetics_folder, tmp_path / name), "TRAIN.ENABLE", False, "TEST.BATCH_SIZE", batch]
         settings += ["TEST.SAVE_RESULTS_PATH", "scores.npz"]
-        done = run_net([*settings, "TEST.CHECKPOINT_FILE_PATH", checkpoint.find_last(finished)], processes)
+        done = run_net([*settings, "TEST.CHECKPOINT_FILE_PATH", checkpoints.find_last(finished)], processes)
         assert done.returncode == 0, done.stderr
         tables.add((tmp_path / name / "predictions.csv").read_text())
         with np.load(tmp_path / name / "scores.npz", allow_pickle=False) as file:
@@ -274,7 +274,7 @@ def test_precise_statistics_and_tensorboard(kinetics_folder: Path, tmp_path: Pat
 
 
 def test_fine_tuning_takes_the_weights_and_a_new_head(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
-    file = checkpoint.find_last(finished)
+    file = checkpoints.find_last(finished)
     options = ["TRAIN.CHECKPOINT_FILE_PATH", file, "TRAIN.CHECKPOINT_EPOCH_RESET", True, "MODEL.NUM_CLASSES", 9]
     (tmp_path / "data").mkdir()
     for split in ("train", "val", "test"):
@@ -299,9 +299,9 @@ def test_half_precision_trains(kinetics_folder: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Running in float32") == (dtype != "float32" and dtype not in used)
         losses[dtype] = np.array([row["loss"] for row in metrics(tmp_path / dtype)])
-        last = checkpoint.find_last(tmp_path / dtype)
+        last = checkpoints.find_last(tmp_path / dtype)
         assert last is not None
-        assert bool(checkpoint.read_checkpoint(last)["scaler_state"]) == (dtype == "float16" and dtype in used)
+        assert bool(checkpoints.read_checkpoint(last)["scaler_state"]) == (dtype == "float16" and dtype in used)
     for dtype, limit in (("bfloat16", 0.05), ("float16", 0.01)):
         error = np.abs(losses[dtype] / losses["float32"] - 1)
         assert 0 < error.max() < limit if dtype in used else not error.any()

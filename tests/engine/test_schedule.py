@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
-from slowfast.engine.schedule import build_schedule
+from slowfast.engine.optim import build_schedule
 from slowfast.errors import ConfigError
 
 

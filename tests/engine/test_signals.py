@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.config import command_line
-from slowfast.config.load import load_config
-from slowfast.engine import checkpoint
-from slowfast.engine.run import run
-from slowfast.engine.run_folder import CONFIG
+from slowfast.cli import setup
+from slowfast.cli.run import CONFIG, run
+from slowfast.cli.setup import load_config
+from slowfast.engine import checkpoints
 from tests.conftest import ROOT, command, environment, tiny_settings
 
 EMPTY = ROOT / "tests" / "empty.yaml"
@@ -51,13 +50,13 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signal
 
 
 def run_here(data: Path, output: Path, *more: object) -> int:
-    return command_line.main(["--cfg", str(EMPTY), *map(str, settings(data, output, *more))], run)
+    return setup.main(["--cfg", str(EMPTY), *map(str, settings(data, output, *more))], run)
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
-    path = checkpoint.find_last(output)
+    path = checkpoints.find_last(output)
     assert path is not None
-    state = checkpoint.read_checkpoint(path)
+    state = checkpoints.read_checkpoint(path)
     assert state["epoch"] == 2
     return state["model_state"]
 
@@ -72,9 +71,9 @@ def undisturbed(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize(
     "where",
     [
-        "slowfast.config.command_line.load_config",
-        "slowfast.engine.run.join",
-        "slowfast.engine.run._read_indices",
+        "slowfast.cli.setup.load_config",
+        "slowfast.cli.run.join",
+        "slowfast.cli.run._read_indices",
         "slowfast.engine.train.build_model",
         "slowfast.engine.train.load_start_weights",
     ],
@@ -97,8 +96,8 @@ def test_before_the_first_step_nothing_is_left(
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the training."""
-    monkeypatch.setattr("slowfast.engine.run.draw_training_curves", lambda output: {})
-    monkeypatch.setattr("slowfast.engine.run.draw_test_pictures", lambda *args: {})
+    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda output: {})
+    monkeypatch.setattr("slowfast.cli.run.draw_test_pictures", lambda *args: {})
 
 
 @pytest.mark.parametrize(
@@ -109,8 +108,8 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
         ("slowfast.datasets.loader.MediaLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
         ("slowfast.engine.train.recompute_statistics", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.train.evaluate_videos", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
-        ("slowfast.engine.checkpoint.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),
-        ("slowfast.engine.checkpoint.tidy", 3, "to test; the training is complete", signal.SIGTERM),
+        ("slowfast.engine.checkpoints.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),
+        ("slowfast.engine.checkpoints.tidy", 3, "to test; the training is complete", signal.SIGTERM),
     ],
 )
 @pytest.mark.usefixtures("no_plots")
@@ -144,9 +143,9 @@ def test_a_training_is_saved_and_resumed(
     [
         ("slowfast.engine.test.network_to_test", "during the test", False),
         ("slowfast.engine.test.evaluate_videos", "during the test", False),
-        ("slowfast.engine.run.draw_training_curves", "after the training", False),
-        ("slowfast.report.pictures.draw_confusion", "while plots were drawn", True),
-        ("slowfast.report.pictures.draw_contact_sheet", "while plots were drawn", True),
+        ("slowfast.cli.run.draw_training_curves", "after the training", False),
+        ("slowfast.visualization.sheets.draw_confusion", "while plots were drawn", True),
+        ("slowfast.visualization.sheets.draw_contact_sheet", "while plots were drawn", True),
     ],
 )
 def test_after_the_training_nothing_is_lost(
@@ -174,9 +173,9 @@ def test_statistics_are_whole_after_a_signal(
     signal_in(monkeypatch, "slowfast.engine.forward.ClipForward.prepare", signal.SIGTERM, call=4)
     precise = ("BN.USE_PRECISE_STATS", True, "BN.NUM_BATCHES_PRECISE", 2)
     assert run_here(kinetics_folder, tmp_path, *precise) == 0
-    path = checkpoint.find_last(tmp_path)
-    assert path is not None and path.name == checkpoint.checkpoint_name(0, 2)
-    state = checkpoint.read_checkpoint(path)["model_state"]
+    path = checkpoints.find_last(tmp_path)
+    assert path is not None and path.name == checkpoints.checkpoint_name(0, 2)
+    state = checkpoints.read_checkpoint(path)["model_state"]
     assert state["patch_embed1.norm1.num_batches_tracked"] == 2
 
 
@@ -212,9 +211,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> 
     script = tmp_path / "slow.py"
     script.write_text(
         "import sys, time\n"
-        "from slowfast.config.command_line import main\n"
+        "from slowfast.cli.setup import main\n"
         "from slowfast.engine import checkpoint\n"
-        "from slowfast.engine.run import run\n"
+        "from slowfast.cli.run import run\n"
         "def save(*args):\n"
         "    print('SAVING', flush=True)\n"
         "    for _ in range(600): time.sleep(0.1)\n"
@@ -236,5 +235,5 @@ def test_under_nohup_a_lost_terminal_is_nothing(kinetics_folder: Path, tmp_path:
     process = started(["nohup", *line], "results in")
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and "Received" not in out and checkpoint.find_last(tmp_path) is not None
+    assert process.returncode == 0 and "Received" not in out and checkpoints.find_last(tmp_path) is not None
     assert (tmp_path / CONFIG).exists()

@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from slowfast.config.load import load_config
+from slowfast.cli.setup import load_config
 from slowfast.datasets.build import VAL, train_dataset, views_dataset
-from slowfast.engine.checkpoint import find_last
+from slowfast.engine.checkpoints import find_last
 from slowfast.engine.train import Interrupted, Trainer
-from slowfast.runtime.distributed import World
+from slowfast.utils.distributed import World
 from tests.conftest import ROOT, tiny_settings
 
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import torch
 
-from slowfast.config.load import load_config
+from slowfast.cli.setup import load_config
 from slowfast.datasets.types import Record
 from slowfast.event_driven.sources import OpenVideo, Source, Sources
 from slowfast.event_driven.videos import VideoRun

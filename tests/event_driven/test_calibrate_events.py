@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.config.load import load_config
+from slowfast.cli.calibrate import main
+from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Figures
 from slowfast.event_driven.calibrate import GRID, Calibration, Candidate, Goal, find_threshold
-from slowfast.event_driven.calibrate_command import main
 from slowfast.event_driven.sources import find_files
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.video_files import write_video

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.compiled import load_kernels
+from slowfast.event_driven.kernels import load_kernels
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.morphmlp_image import MorphMLPImage
-from slowfast.runtime.device import has_fast_matmul
+from slowfast.utils.machine import has_fast_matmul
 from tests.event_driven.slow_reference import SlowStream
 from tests.random_weights import randomized
 

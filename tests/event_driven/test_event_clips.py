@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.config.load import load_config
-from slowfast.engine.run import run
+from slowfast.cli.run import run
+from slowfast.cli.setup import load_config
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.clips import EventDrivenClips, Savings, joined

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.config.load import load_config
+from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import ConfigError, UserError
 from slowfast.event_driven.activity import Course
 from slowfast.event_driven.videos import run_on_videos
-from slowfast.report.activity import draw_activity
-from slowfast.runtime.stop_signal import StopSignal
+from slowfast.utils.signals import StopSignal
+from slowfast.visualization.heat_map import draw_activity
 from tests.conftest import run_net
 from tests.event_driven.made_videos import CPU, STILL_FRAMES, by_name, frame_rows, made_sources, video_run, write_still
 from tests.event_driven.settings import EMPTY, on_videos

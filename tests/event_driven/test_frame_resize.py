@@ -12,14 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
+from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.errors import ConfigError
 from slowfast.event_driven.annotate import OUTLINE, draw_patches
 from slowfast.event_driven.calibrate import Calibration
 from slowfast.event_driven.feed import Batch
-from slowfast.event_driven.resize import RESIZES, FrameToSquare
-from slowfast.event_driven.sources import Sources
+from slowfast.event_driven.sources import RESIZES, FrameToSquare, Sources
 from tests.event_driven.made_videos import CPU, made_sources, video_run
 from tests.event_driven.settings import EMPTY, on_videos
 

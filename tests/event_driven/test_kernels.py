@@ -13,18 +13,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.event_driven import compiled
-from slowfast.event_driven.compiled import Gate, Kernels, load_kernels, takes_frames
-from slowfast.event_driven.compiled_features import CompiledFeatures
-from slowfast.event_driven.compiled_stage import CompiledStage
-from slowfast.event_driven.detector import Changes
+from slowfast.event_driven import kernels as compiled
+from slowfast.event_driven.cpu import CompiledFeatures
+from slowfast.event_driven.detector import Changes, changed_patches
 from slowfast.event_driven.features import PatchFeatures
-from slowfast.event_driven.gate import changed_patches
+from slowfast.event_driven.kernels import Gate, Kernels, load_kernels, takes_frames
+from slowfast.event_driven.linear_kernels import CompiledStage, int8_weights
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.products import int8_weights
 from slowfast.models.evmlp import EvMLP, Stage
-from slowfast.runtime import private_cache
-from slowfast.runtime.logging import warn_once
+from slowfast.utils import private_cache
+from slowfast.utils.logging import warn_once
 from tests.random_weights import randomized
 
 # As this CPU allows, and as older ones do: without bfloat16 products, without vectors of 64 bytes.

@@ -14,11 +14,11 @@ import av
 import numpy as np
 import pytest
 
-from slowfast.config.load import load_config
+from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError, UserError
-from slowfast.event_driven.output import report_table
+from slowfast.event_driven.report import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from tests.conftest import run_net

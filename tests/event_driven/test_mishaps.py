@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast.config.load import load_config
+from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError, UserError

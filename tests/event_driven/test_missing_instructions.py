@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from slowfast.event_driven import EventDrivenInference, compiled, network, products
-from slowfast.event_driven.compiled import load_kernels
-from slowfast.event_driven.products import Int8Product, rows_dtype
+from slowfast.event_driven import EventDrivenInference, linear_kernels, network
+from slowfast.event_driven import kernels as compiled
+from slowfast.event_driven.kernels import load_kernels
+from slowfast.event_driven.linear_kernels import Int8Product, rows_dtype
 from slowfast.models.evmlp import EvMLP
-from slowfast.runtime.logging import warn_once
+from slowfast.utils.logging import warn_once
 from tests.event_driven.test_engine import video
 from tests.random_weights import randomized
 
@@ -126,10 +127,10 @@ def test_every_multiplication_is_in_float32(no_bfloat16: None) -> None:
     plain = network.PatchNetwork(small(), "bfloat16")
     assert all(stage.plain is not None and stage.plain.dtype == torch.float32 for stage in plain.stages)
     layer = torch.nn.Linear(64, 5)
-    product = products.make_product(layer, "int8")
+    product = linear_kernels.make_product(layer, "int8")
     assert isinstance(product, Int8Product) and product.dtype == torch.float32
     x = torch.randn(3, 64)
-    whole, scale = products.int8_weights(layer.weight.detach())
+    whole, scale = linear_kernels.int8_weights(layer.weight.detach())
     want = torch.nn.functional.linear(x, whole * scale[:, None], layer.bias.detach())
     torch.testing.assert_close(product.linear(x), want)
 

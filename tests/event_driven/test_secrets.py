@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.config import command_line
-from slowfast.config.load import load_config
+from slowfast.cli import setup
+from slowfast.cli.run import run
+from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.engine.run import run
 from slowfast.errors import ConfigError
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.video_files import write_video
@@ -55,7 +55,7 @@ def check(output: Path, capfd: pytest.CaptureFixture[str]) -> str:
 
 def start(place: str, output: Path, *more: object) -> int:
     line = [*on_videos(place, output), "EVENT.ANNOTATE", True, "EVENT.COMPARE", False, *more]
-    return command_line.main(["--cfg", str(EMPTY), *map(str, line)], run)
+    return setup.main(["--cfg", str(EMPTY), *map(str, line)], run)
 
 
 def test_a_camera_that_is_read(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

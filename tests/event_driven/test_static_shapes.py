@@ -19,10 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.captured import Graphs
-from slowfast.event_driven.static_detector import StaticChangeDetector, StaticChanges
-from slowfast.event_driven.static_features import StaticPatchFeatures, possible_rows, rows_for
-from slowfast.event_driven.transfer import HostCopy
+from slowfast.event_driven.cuda import (
+    Graphs,
+    HostCopy,
+    StaticChangeDetector,
+    StaticChanges,
+    StaticPatchFeatures,
+    possible_rows,
+    rows_for,
+)
 from slowfast.models.evmlp import EvMLP
 from tests.event_driven.recorded_graphs import RecordedGraphs
 from tests.event_driven.slow_reference import SlowStream

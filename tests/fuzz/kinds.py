@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
-from slowfast.config.load import load_config
 from slowfast.datasets.decode import DecodeError, open_video
 from slowfast.datasets.decode.image import read_image
 from slowfast.datasets.dvs.recording import Recording
@@ -22,7 +22,7 @@ from slowfast.errors import UserError
 from slowfast.models import MODELS, build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, takes
-from slowfast.models.published import read_weights
+from slowfast.models.weights import read_weights
 from slowfast.prepare.convert_events import _read as read_raw
 from tests import raw_recordings
 from tests.fuzz.mutate import BINARY, TEXT, Mutation

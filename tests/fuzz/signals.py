@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import torch
 
-from slowfast.demo_data.build import build
-from slowfast.demo_data.settings import DemoSettings
-from slowfast.engine.checkpoint import find_last, read_checkpoint
+from demo_data.build import build
+from demo_data.settings import DemoSettings
+from slowfast.engine.checkpoints import find_last, read_checkpoint
 from tests.conftest import command, environment, tiny_settings
 from tests.fuzz.fuzz import CRASH, HANG, WRONG, Outcome
 from tests.fuzz.kinds import USED

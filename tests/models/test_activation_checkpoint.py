@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast.models.activation_checkpoint import run_blocks
-from slowfast.models.batch_rows import global_batch
-from slowfast.models.layers import DropPath
+from slowfast.models.checkpointing import run_blocks
+from slowfast.models.layers import DropPath, global_batch
 
 
 class Residual(nn.Module):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowfast.models.batch_rows import draw_uniform, global_batch
-from slowfast.models.layers import DropPath
+from slowfast.models.layers import DropPath, draw_uniform, global_batch
 
 
 @pytest.mark.parametrize("shape", [(), (3, 2)])

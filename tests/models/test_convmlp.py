@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
-from slowfast.models.published import read_weights
-from slowfast.models.weights import load_weights
+from slowfast.models.weights import load_weights, read_weights
 from tests.random_weights import randomized
 
 

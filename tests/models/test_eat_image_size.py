@@ -12,14 +12,13 @@ from conftest import tiny_settings
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.engine.ema import WeightAverage
-from slowfast.engine.optimizer import build_optimizer
-from slowfast.engine.run_state import RunState
-from slowfast.engine.start_weights import load_start_weights
+from slowfast.engine.averaging import WeightAverage
+from slowfast.engine.optim import build_optimizer
+from slowfast.engine.state import RunState, load_start_weights
 from slowfast.errors import CheckpointError
 from slowfast.models import build_model
 from slowfast.models.eat import EAT, resize_positions
-from slowfast.models.pixel_order import PIXEL_ORDERS, pixel_order, token_grid
+from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order, token_grid
 from slowfast.utils.checkpoint import load_test_checkpoint
 from tests.random_weights import randomized
 

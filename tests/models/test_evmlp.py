@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
-from slowfast.models.batch_rows import global_batch
 from slowfast.models.evmlp import EvMLP, nested_patches
+from slowfast.models.layers import global_batch
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
 

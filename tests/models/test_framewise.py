@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.batch_rows import global_batch
 from slowfast.models.convmlp import ConvMLP
 from slowfast.models.eat import EAT
 from slowfast.models.event2vec import Event2Vec
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, check_input
+from slowfast.models.layers import global_batch
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized

@@ -16,8 +16,7 @@ from torch import nn
 
 from slowfast.errors import CheckpointError
 from slowfast.models.morphmlp import MorphMLP
-from slowfast.models.published import read_weights
-from slowfast.models.weights import load_weights
+from slowfast.models.weights import load_weights, read_weights
 
 
 def small(layers: tuple = (1, 1, 1, 1), widths: tuple = (16, 24, 32, 40), classes: int = 7) -> MorphMLP:

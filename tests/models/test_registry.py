@@ -12,8 +12,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models import MODELS, build_model
-from slowfast.models.batch_rows import global_batch
 from slowfast.models.inputs import EVENTS, IMAGES, takes
+from slowfast.models.layers import global_batch
 
 CLIP = (3, 8, 32, 32)  # C T H W
 IMAGE = (3, 32, 32)

@@ -11,9 +11,9 @@ import pytest
 import zstandard
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.formats.aedat import read_aedat
+from slowfast.datasets.dvs.formats.aedat4 import read_aedat4
 from slowfast.errors import UserError
-from slowfast.prepare.aedat import read_aedat
-from slowfast.prepare.aedat4 import read_aedat4
 from tests.raw_recordings import aedat, aedat4, rows, some_events
 
 # 60 events each, written with dv-processing 2.0.4's MonoCameraWriter, with a stream of frames and one of triggers.
@@ -136,7 +136,7 @@ def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
 
 @pytest.mark.parametrize("kind", ["lz4", "zstd"])
 def test_a_packet_that_unpacks_to_too_much_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast.prepare.aedat4.MOST_UNPACKED", 2**20)
+    monkeypatch.setattr("slowfast.datasets.dvs.formats.aedat4.MOST_UNPACKED", 2**20)
     pack = lz4.frame.compress if kind == "lz4" else zstandard.ZstdCompressor().compress
     packs = iter([pack, lambda body: pack(bytes(2**24)), pack, pack])
     events = some_events(60)

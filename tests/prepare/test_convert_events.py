@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slowfast.cli.convert_events import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.prepare.convert_events import convert_recordings
-from slowfast.prepare.convert_events_command import main
-from slowfast.prepare.cut_events import CutSettings
+from slowfast.prepare.convert_events import CutSettings, convert_recordings
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from video_files import picture, write_video
 
+from slowfast.cli.extract_frames import main
 from slowfast.datasets.decode import open_video
-from slowfast.datasets.decode.frames import FrameFolderReader
+from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.index.folder import scan
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
-from slowfast.prepare.frames_command import main
 
 TOOL = Path(__file__).parents[2] / "tools" / "extract_frames.py"
 

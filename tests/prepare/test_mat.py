@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from slowfast.cli.convert_events import main
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.formats.mat import read_mat
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import UserError
-from slowfast.prepare.convert_events_command import main
-from slowfast.prepare.mat import read_mat
 from tests.raw_recordings import rows, some_events
 
 EVENTS = some_events(200, width=240, height=180)

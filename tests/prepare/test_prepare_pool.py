@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from slowfast.errors import UserError
-from slowfast.prepare.pool import run_in_processes
-from slowfast.runtime.worker_pool import Lost
+from slowfast.prepare.jobs import run_in_processes
+from slowfast.utils.worker_pool import Lost
 from tests.worker_processes import no_workers
 
 
@@ -64,8 +64,8 @@ def test_an_error_that_is_not_the_files_ends_all_processes_at_once() -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from slowfast.prepare.pool import run_in_processes
-from slowfast.runtime.command import exit_status
+from slowfast.prepare.jobs import run_in_processes
+from slowfast.cli.command import exit_status
 
 def work(place):
     Path(place).touch()

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slowfast.cli.prepare import main
 from slowfast.datasets.decode import open_video
-from slowfast.prepare import run as run_module
-from slowfast.prepare.collection import find_jobs
-from slowfast.prepare.command_line import main
-from slowfast.prepare.encode import prepare_video, prepared_size
-from slowfast.prepare.manifest import MANIFEST
-from slowfast.prepare.settings import PrepareSettings
+from slowfast.prepare import videos as run_module
+from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
+from slowfast.prepare.jobs import find_jobs
+from slowfast.prepare.videos import MANIFEST
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.prepare.prophesee import decode_evt2, decode_evt3, decode_evt21, evt21_words, read_dat, read_raw
+from slowfast.datasets.dvs.formats.prophesee import (
+    decode_evt2,
+    decode_evt3,
+    decode_evt21,
+    evt21_words,
+    read_dat,
+    read_raw,
+)
 from tests import raw_recordings as raw
 from tests.raw_recordings import Event, rows, some_events
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.datasets.dvs.columns import StoredColumn
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.demo_data.kinetics import write_video
+from demo_data.kinetics import write_video
+from slowfast.cli.video_to_events import main
+from slowfast.datasets.dvs.recording import Recording, StoredColumn
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.events import EventSettings, fit, in_between, videos_to_events
-from slowfast.prepare.events_command import main
 
 SMALL = EventSettings(height=24, width=32, interpolate=2)
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import cv2
 
-import slowfast.prepare.pool
+import slowfast.prepare.jobs
 from slowfast.datasets.decode.pyav import PyAVReader
 
 LIMIT = 4  # seconds for a file
@@ -71,7 +71,7 @@ def _hostile_open(self: PyAVReader, path: Path, *args: object, **options: object
 
 
 PyAVReader.__init__ = _hostile_open  # type: ignore[assignment, method-assign]
-slowfast.prepare.pool.STALL_LIMIT = LIMIT
+slowfast.prepare.jobs.STALL_LIMIT = LIMIT
 
 if __name__ == "__main__":
     tool = Path(__file__).parents[2] / "tools" / f"{sys.argv.pop(1)}.py"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.datasets.failures import FailureLedger, allowed_failures
-from slowfast.datasets.types import Failure
+from slowfast.datasets.types import Failure, FailureLedger, allowed_failures
 from tests.conftest import run_net, tiny_settings
 
 

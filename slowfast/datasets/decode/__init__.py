@@ -50,7 +50,7 @@ def open_video(
 
     Raises:
         DecodeError: If the file is missing, empty, no regular file, has no video that can be decoded, exceeds a limit
-            (`slowfast.datasets.decode.limits`), or takes longer than the timeout.
+            (`slowfast.datasets.decode.reader`), or takes longer than the timeout.
         ConfigError: If the backend is unknown or not installed.
     """
     return require_backend(backend)(Path(path), threads=threads, timeout=timeout, short_side=short_side)

@@ -12,8 +12,7 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.limits import Deadline
-from slowfast.datasets.decode.reader import DecodeError, believable_rate, check_file
+from slowfast.datasets.decode.reader import Deadline, DecodeError, believable_rate, check_file
 
 
 def open_file(path: Path, deadline: Deadline) -> InputContainer:

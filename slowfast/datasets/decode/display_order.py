@@ -16,8 +16,7 @@ from av.video.stream import VideoStream
 from slowfast.datasets.decode.h264 import H264Order, H264Slices
 from slowfast.datasets.decode.hevc import HevcOrder
 from slowfast.datasets.decode.mpeg import MpegPictures
-from slowfast.datasets.decode.nal_units import NalFormat
-from slowfast.datasets.decode.parameter_sets import ParameterSets
+from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
 
 # Containers without presentation times, for which FFmpeg fills in what cannot be right for reordered pictures.
 UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})

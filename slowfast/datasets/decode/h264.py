@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slowfast.datasets.decode.bits import Bits
-from slowfast.datasets.decode.nal_units import NalFormat
+from slowfast.datasets.decode.nal_units import Bits, NalFormat
 
 FRAME, TOP, BOTTOM = 0, 1, 2
 _SLICE_BYTES = 64  # hold a slice's header up to its order count

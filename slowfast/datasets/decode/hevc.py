@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from slowfast.datasets.decode.bits import Bits
-from slowfast.datasets.decode.nal_units import NalFormat
+from slowfast.datasets.decode.nal_units import Bits, NalFormat
 
 _SLICE_BYTES = 64  # hold a slice's header up to its order count
 _SEQUENCE_SET, _PICTURE_SET = 33, 34

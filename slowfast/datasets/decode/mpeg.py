@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.bits import Bits
+from slowfast.datasets.decode.nal_units import Bits
 
 _PICTURE, _SEQUENCE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb5", b"\0\0\1\xb6"
 NOT_CODED = 19  # bytes at most of a packet that says "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)

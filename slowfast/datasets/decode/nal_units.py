@@ -1,9 +1,48 @@
-"""NAL units at the start of H.264 and H.265 packets: parameter sets and orientation messages."""
+"""NAL units of H.264 and HEVC, their bits and parameter sets."""
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from av import Packet
+
+
+class Bits:
+    """Bits of a NAL unit's payload, read from the front; every method raises IndexError at its end.
+
+    Args:
+        data: The payload, with emulation prevention bytes.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\3", b"\0\0")
+        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
+
+    def u(self, count: int) -> int:
+        """Read an unsigned number of `count` bits."""
+        if count > self._left:
+            raise IndexError("end of the NAL unit")
+        self._left -= count
+        number = self._value >> self._left
+        self._value &= (1 << self._left) - 1
+        return number
+
+    def flag(self) -> bool:
+        """Read one bit."""
+        return bool(self.u(1))
+
+    def ue(self) -> int:
+        """Read an unsigned Exp-Golomb code (ITU-T H.264, 9.1)."""
+        zeros = self._left - self._value.bit_length()
+        return self.u(2 * zeros + 1) - 1
+
+    def se(self) -> int:
+        """Read a signed Exp-Golomb code."""
+        code = self.ue()
+        return (code + 1) // 2 if code & 1 else -(code // 2)
+
 
 _START_CODE = b"\0\0\1"
 _IDR = 5  # H.264
@@ -171,3 +210,67 @@ def _payload_types(messages: bytes) -> list[int]:
         types.append(values[0])
         at += values[1]
     return types
+
+
+class ParameterSets:
+    """Parameter sets in effect at each packet of a stream.
+
+    A decoder keeps the sets that it got last. Where a stream changes them (a recording that was interrupted, files
+    joined end to end, several sample descriptions), decoding that starts elsewhere needs those in effect there.
+
+    Args:
+        nal: NAL unit format of the stream.
+        extradata: Global header of the stream.
+    """
+
+    def __init__(self, nal: NalFormat, extradata: bytes) -> None:
+        self._nal = nal
+        self._places, self._sets = [0], [nal.global_sets(extradata)]
+        self._keys = 0
+
+    @property
+    def current(self) -> tuple[bytes, ...]:
+        """Sets in effect after the last packet that was seen."""
+        return self._sets[-1]
+
+    @property
+    def change(self) -> bool:
+        """Return whether more than one group of sets is in use."""
+        return len(self._places) > 1
+
+    def see_key(self, place: int, packet: Packet) -> bool:
+        """Note the sets of a key packet, or of one with a new global header; places ascend.
+
+        Returns:
+            Whether other sets are in effect from here on.
+        """
+        self._keys += 1
+        before = self.current
+        if packet.has_sidedata("new_extradata"):
+            self._note(place, self._nal.global_sets(bytes(packet.get_sidedata("new_extradata"))))
+        sets = self._nal.parameter_sets(memoryview(packet))
+        if sets and not set(sets) <= set(self.current):
+            complete = any(map(self._nal.is_sequence, sets))
+            self._note(place, sets if complete else self.current + sets)
+        return self.current is not before
+
+    def _note(self, place: int, sets: tuple[bytes, ...]) -> None:
+        if self._keys == 1:  # nothing was decoded with the sets before
+            self._sets = [sets]
+        elif set(sets) != set(self.current):
+            self._places.append(place)
+            self._sets.append(sets)
+
+    def at(self, place: int) -> tuple[bytes, ...]:
+        """Return the sets in effect at a packet."""
+        return self._sets[bisect.bisect_right(self._places, place) - 1]
+
+    def prepend(self, place: int, packet: Packet) -> Packet:
+        """Return a packet at which decoding can start: with the sets in effect in front of it, if they ever change."""
+        if not self.change:
+            return packet
+        start = Packet(self._nal.join(self.at(place)) + bytes(packet))
+        start.pts, start.dts, start.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+        if packet.time_base:
+            start.time_base = packet.time_base
+        return start

@@ -11,11 +11,9 @@ import av
 import numpy as np
 
 from slowfast.datasets.decode.container import best_stream, frame_rate, open_file, reason, said_duration
-from slowfast.datasets.decode.limits import Deadline
-from slowfast.datasets.decode.orientation import frame_matrix, orientation_of
-from slowfast.datasets.decode.packets import PacketSource
-from slowfast.datasets.decode.plan import Run, plan_runs, whole
+from slowfast.datasets.decode.packets import PacketSource, Run, plan_runs, whole
 from slowfast.datasets.decode.reader import (
+    Deadline,
     Decoded,
     DecodeError,
     check_frame_size,
@@ -24,7 +22,7 @@ from slowfast.datasets.decode.reader import (
     scaled_down,
     stand_in,
 )
-from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.decode.rgb import RgbConverter, frame_matrix, orientation_of
 
 # A file whose last frame ends earlier than its header says by more than this share, and a second, was cut off.
 _CUT_OFF = 0.05

@@ -18,9 +18,8 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.limits import Deadline
-from slowfast.datasets.decode.orientation import UPRIGHT, Orientation, frame_matrix, orientation_of
 from slowfast.datasets.decode.reader import (
+    Deadline,
     Decoded,
     DecodeError,
     believable_rate,
@@ -31,6 +30,7 @@ from slowfast.datasets.decode.reader import (
     scaled_down,
     stand_in,
 )
+from slowfast.datasets.decode.rgb import UPRIGHT, Orientation, frame_matrix, orientation_of
 from slowfast.errors import ConfigError
 
 try:

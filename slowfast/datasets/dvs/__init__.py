@@ -1,1 +1,1 @@
-"""Event cameras: indices, reading, repairing, sampling and augmenting streams of events."""
+"""Event-camera recordings: reading, sampling, transforms and simulation."""

@@ -1,28 +1,33 @@
-"""Event recordings as training samples and as samples of a test: index -> read -> sample -> augment.
-
-n events of a recording, L of a sample, S samples.
-"""
+"""Datasets of event recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.dvs.collate import PADDING, to_tensors
-from slowfast.datasets.dvs.events import EventColumns
-from slowfast.datasets.dvs.normalize_time import normalize_time
+from slowfast.datasets.clip_dataset import Reading, TestMedia, TrainMedia
+from slowfast.datasets.collate import PADDING, to_tensors
+from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import REPAIRS, as_events, repair
-from slowfast.datasets.dvs.sample import choose, get_sampler
+from slowfast.datasets.dvs.sample import DATASET, EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.dvs.transforms import EventAugment
-from slowfast.datasets.media_dataset import TestMedia, TrainMedia
-from slowfast.datasets.order import VIEW, generator
+from slowfast.datasets.loader import MediaLoader
+from slowfast.datasets.order import BALANCED, VIEW, generator
 from slowfast.datasets.types import Failure, Record, TestRecording
-from slowfast.runtime.logging import get_logger
+from slowfast.errors import ConfigError, DataError, system_reason
+from slowfast.models.inputs import EVENTS
+from slowfast.utils.files import write_whole
+from slowfast.utils.logging import get_logger
+from slowfast.utils.machine import usable_cores
+from slowfast.utils.private_cache import private_cache
 
 NORMAL, REPEATED, SHUFFLED = "normal", "repeated", "shuffled"
 SHUFFLE = 1  # number of the generator of shuffled times
@@ -155,3 +160,159 @@ class TestRecordings(TestMedia[TestRecording]):
         elif self.order == SHUFFLED:
             t[:n] = generator(VIEW, *seed, SHUFFLE).permutation(t[:n])
         return {**sample, "t": t}
+
+
+_TOGETHER = 32  # recordings of one task of a worker
+
+
+def longest_recording(
+    records: Sequence[Record], sensor: tuple[int, int], time_unit: float, timeout: float = 0.0
+) -> float:
+    """Return the longest time (microseconds) from first to last event, of the recordings that can be read.
+
+    Args:
+        records: Recordings of the training set.
+        sensor: Height and width in pixels.
+        time_unit: Seconds of one unit of the files' times.
+        timeout: Seconds that one recording may take; 0 sets no limit.
+
+    Raises:
+        DataError: If none can be read, or all have one instant only.
+    """
+    cache = private_cache(f"longest_{_digest(records, sensor, time_unit)}.json")
+    known = _read(cache)
+    if known is not None:
+        return known
+    get_logger().info(f"looking for the longest of {len(records)} recordings; DVS.LONGEST would save this")
+    with _Durations(_Recordings(records, sensor, time_unit), timeout) as durations:
+        longest = max(durations, default=0.0)
+    if longest <= 0:
+        raise DataError("no training recording can be read and has a duration; set DVS.TIME_NORM none, or mend them")
+    get_logger().info(f"the longest recording has {longest:.0f} microseconds; kept in {cache}")
+    try:
+        write_whole(cache, json.dumps({"microseconds": longest, "recordings": len(records)}) + "\n")
+    except OSError as error:
+        get_logger().warning(f"{cache} cannot be written ({system_reason(error)}): it will be looked for again")
+    return longest
+
+
+class _Recordings(Reading):
+    """Recordings of which only the duration is read."""
+
+    def __init__(self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> None:
+        super().__init__(records)
+        self.sensor, self.time_unit = sensor, time_unit
+
+    def longest(self, first: int) -> float:
+        """Return the longest duration of _TOGETHER recordings, microseconds."""
+        return max(self._duration(place) for place in range(first, min(first + _TOGETHER, len(self))))
+
+    def _duration(self, place: int) -> float:
+        """Return 0 for one that cannot be read: it is listed as failed when its turn comes."""
+        found = self.attempt(place, lambda record: duration(record.path, self.sensor, self.time_unit))
+        return 0.0 if isinstance(found, Failure) else found
+
+
+class _Durations(MediaLoader[int, float]):
+    """Loader of the longest durations of some recordings each."""
+
+    def __init__(self, recordings: _Recordings, timeout: float) -> None:
+        super().__init__(recordings, _Recordings.longest, usable_cores(), timeout, prefetch=2, pin=False)
+
+    def tasks(self) -> Iterable[int]:
+        """Return the place of the first recording of each task."""
+        return range(0, len(self.dataset), _TOGETHER)
+
+
+def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
+    """Return the microseconds from the first to the last event. Raises DecodeError."""
+    recording = Recording(path)
+    ends = as_events(recording.take(np.array([0, -1])), sensor, time_unit)
+    if ends is None:
+        ends, _ = repair(recording.take(slice(None)), sensor, time_unit)
+    return float(ends.t[-1] - ends.t[0]) if len(ends) else 0.0
+
+
+def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> str:
+    """Of the files' places, sizes and dates, and how they are read."""
+    text = hashlib.sha256(repr((sensor, time_unit)).encode())
+    for record in records:
+        try:
+            state = record.path.stat()
+            text.update(
+                f"{record.path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
+        except OSError:
+            text.update(f"{record.path.absolute()}\0missing\n".encode(errors="surrogateescape"))
+    return text.hexdigest()[:24]
+
+
+def _read(cache: Path) -> float | None:
+    try:
+        value = json.loads(cache.read_text(encoding="utf-8"))["microseconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none yet, or a damaged one: it is made anew
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+
+
+@dataclass(frozen=True)
+class EventSpec:
+    """Recordings of events in class folders; the sensor and its files' times are the config's."""
+
+    images: bool = False
+    frame_folders: bool = False
+    recordings: bool = True
+    gives: str = EVENTS
+
+    def read_index(self, cfg: ConfigNode, split: str) -> list[Record]:
+        """The recordings of a split; raises IndexFileError."""
+        return read_event_index(Path(cfg.DATA.PATH_TO_DATA_DIR), split, cfg.MODEL.NUM_CLASSES, cfg.DVS.CLASS_ORDER)
+
+    def read_class_names(self, cfg: ConfigNode) -> list[str] | None:
+        """The class folders' names."""
+        return read_event_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES, cfg.DVS.CLASS_ORDER)
+
+    def train(self, cfg: ConfigNode) -> TrainRecordings:
+        """The augmented samples of the training split."""
+        records = self.read_index(cfg, "train")
+        return TrainRecordings(
+            records,
+            self._sampling(cfg, records),
+            EventAugment.from_config(cfg) if cfg.AUG.ENABLE else None,
+            samples=cfg.AUG.NUM_SAMPLE,
+            seed=cfg.RNG_SEED,
+            max_failed=cfg.DATA.MAX_FAILED,
+            balanced=cfg.DATA.SAMPLING == BALANCED,
+            repeated=cfg.AUG.REPEATED,
+        )
+
+    def views(self, cfg: ConfigNode, records: Sequence[Record], all_views: bool) -> TestRecordings:
+        """TEST.NUM_ENSEMBLE_VIEWS samples of each recording, or one."""
+        return TestRecordings(
+            records,
+            self._sampling(cfg, None),
+            samples=cfg.TEST.NUM_ENSEMBLE_VIEWS if all_views else 1,
+            order=cfg.TEST.FRAME_ORDER if all_views else NORMAL,
+            seed=cfg.RNG_SEED,
+        )
+
+    def check(self, cfg: ConfigNode, training: bool) -> None:
+        """Raise ConfigError for settings that are impossible for events, without a recording being read."""
+        get_sampler(cfg.DVS.SAMPLER)
+        if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
+            raise ConfigError(f"DVS.SCALE {cfg.DVS.SCALE}: the smallest factor comes first")
+        for key, on in (("MIXUP", training and cfg.MIXUP.ENABLE), ("DISTILL", training and cfg.DISTILL.ENABLE)):
+            if on:
+                raise ConfigError(f"{key}.ENABLE is for frames, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events")
+        if not training and cfg.TEST.NUM_SPATIAL_CROPS != 1:
+            raise ConfigError(
+                f"TEST.NUM_SPATIAL_CROPS {cfg.TEST.NUM_SPATIAL_CROPS}: events are not cropped; set it to 1"
+            )
+
+    def _sampling(self, cfg: ConfigNode, train: Sequence[Record] | None) -> EventSampling:
+        """`train`: the training recordings, where they were read already."""
+        longest = float(cfg.DVS.LONGEST)
+        if cfg.DVS.TIME_NORM == DATASET and not longest:
+            records = self.read_index(cfg, "train") if train is None else train
+            longest = longest_recording(records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT)
+        return EventSampling.from_config(cfg, longest)

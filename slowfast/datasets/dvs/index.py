@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.datasets.dvs.recording import SUFFIXES
+from slowfast.datasets.index.common import inner_folders, list_folder
 from slowfast.datasets.index.kinetics import read_class_names
-from slowfast.datasets.index.paths import inner_folders, list_folder
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 

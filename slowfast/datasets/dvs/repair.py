@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.sample import EventColumns
 
 # Stray events off the sensor are left out; more than this share of them means another sensor.
 MAX_STRAY = 0.1

@@ -1,18 +1,61 @@
-"""Which events of a recording make a sample: the published samplers (Event2Vec, arXiv 2504.15371 v1).
-
-n events of a recording, k of a sample (at most n). Every sampler gives int64 (k,), ascending, out of [0, n).
-"""
+"""Events, and the choice of the events of a sample."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from slowfast.config.nearest import unknown_value
 from slowfast.errors import ConfigError
+from slowfast.utils.suggest import unknown_value
+
+
+@dataclass(frozen=True)
+class EventColumns:
+    """Events in the order of their times; every array (n,)."""
+
+    x: np.ndarray  # int64, columns of the sensor
+    y: np.ndarray  # int64, lines
+    t: np.ndarray  # float64, microseconds
+    p: np.ndarray  # int64, 0 (darker) or 1 (brighter)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def take(self, rows: np.ndarray) -> EventColumns:
+        """The events of these numbers, or where a mask is True."""
+        return EventColumns(self.x[rows], self.y[rows], self.t[rows], self.p[rows])
+
+    def at(self, t: np.ndarray) -> EventColumns:
+        """The same events at other times, in their order."""
+        return replace(self, t=t).take(np.argsort(t, kind="stable"))
+
+    @staticmethod
+    def join(one: EventColumns, other: EventColumns) -> EventColumns:
+        """Both, in the order of their times."""
+        columns = [np.concatenate((getattr(one, key), getattr(other, key))) for key in "xytp"]
+        return EventColumns(*columns).at(columns[2])
+
+
+NONE, SAMPLE, DATASET = "none", "sample", "dataset"
+TIME_NORMS = (NONE, SAMPLE, DATASET)
+
+
+def normalize_time(t: np.ndarray, norm: str, longest: float) -> np.ndarray:
+    """Ascending times (microseconds) from the first on: float32, in units of the norm.
+
+    longest: of the data set, microseconds, above 0; used by "dataset".
+    """
+    t = t - t[0]
+    if norm == SAMPLE:
+        t = t / t[-1] if t[-1] > 0 else t
+    elif norm == DATASET:
+        t = t / longest
+    return t.astype(np.float32)
+
 
 Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # of n, k and a generator
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.sample import EventColumns
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R G B
 DARK = 10.0  # added to the intensity, of 255, before the logarithm: dark pixels are not infinitely sensitive

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.dvs.events import EventColumns
+from slowfast.datasets.dvs.sample import EventColumns
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Index files: the samples of a dataset and their labels."""

@@ -16,17 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.decode.frames import FIRST
-from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
+from slowfast.datasets.decode.image import FIRST
+from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
+from slowfast.datasets.index.common import inner_folders, walk_files
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
-from slowfast.datasets.index.paths import inner_folders, walk_files
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.errors import UserError
-from slowfast.runtime.logging import get_logger
-from slowfast.runtime.unfinished import write_whole
-from slowfast.utils.output import make_output_folder
-from slowfast.utils.quote import plain, quoted
+from slowfast.utils.files import write_whole
+from slowfast.utils.logging import get_logger
+from slowfast.utils.output_folders import make_output_folder
+from slowfast.utils.text import plain, quoted
 
 FRAME_LISTS = "frames_{}_split.txt"
 SPLITS = ("train", "val", "test")

@@ -13,13 +13,13 @@ import functools
 import os
 from pathlib import Path
 
-from slowfast.datasets.decode.suffixes import IMAGE_SUFFIXES, skipped_note, unrecognized
+from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unrecognized
+from slowfast.datasets.index.common import MediaRoot, has_suffix, inner_folders, walk_files
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
-from slowfast.datasets.index.paths import MediaRoot, has_suffix, inner_folders, walk_files
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
-from slowfast.runtime.logging import get_logger
-from slowfast.utils.quote import plain
+from slowfast.utils.logging import get_logger
+from slowfast.utils.text import plain
 
 LISTS = "{}_list.txt"
 

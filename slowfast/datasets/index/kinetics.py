@@ -6,11 +6,10 @@ import csv
 import os
 from pathlib import Path
 
-from slowfast.datasets.index.paths import MediaRoot, check_media_exist
-from slowfast.datasets.index.text import parse_number, read_lines
+from slowfast.datasets.index.common import MediaRoot, check_media_exist, parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
-from slowfast.utils.quote import plain, quoted
+from slowfast.utils.text import plain, quoted
 
 CLASS_NAMES_FILE = "categories.txt"
 _QUOTE = '"'

@@ -6,15 +6,169 @@ has the others.
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from slowfast.datasets.index.paths import MediaRoot, check_media_exist
-from slowfast.datasets.index.something_official import is_official, read_official_list
-from slowfast.datasets.index.text import parse_number, read_lines
+from slowfast.datasets.decode.image import FIRST
+from slowfast.datasets.index.common import MediaRoot, check_media_exist, list_folder, parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
-from slowfast.utils.quote import plain, quoted
+from slowfast.utils.text import plain, quoted
+
+LABELS = "labels"  # what stands for {} in DATA.LABEL_PATH_TEMPLATE, for the table of labels
+OBJECTS, TABLE = ".json", ".csv"  # how V2's and V1's lists end
+VIDEO_SUFFIXES = (".webm", ".mp4")  # of the official videos, and of what they are often re-encoded to
+
+_CSV_FORM = "id;label text"
+_HINT = "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE"
+
+
+def is_official(template: str) -> bool:
+    """Return whether DATA.LABEL_PATH_TEMPLATE names official lists."""
+    return template.endswith((OBJECTS, TABLE))
+
+
+def read_labels(data_dir: Path, template: str, num_classes: int) -> dict[str, int]:
+    """Return the label of each template, such as "Holding something", from the official table.
+
+    The V1 table has no numbers: a label is the text's place among all in sorted order, as in the published frame lists.
+
+    Raises:
+        IndexFileError: If the table is missing or broken, or holds a label outside [0, num_classes) or one twice.
+    """
+    file = data_dir / template.format(LABELS)
+    table = _sorted_texts(file) if template.endswith(TABLE) else _read_json(file)
+    if not isinstance(table, dict):
+        raise IndexFileError(f'{plain(file)}: expected one object of the form {{"Holding something": "0", ...}}')
+    labels: dict[str, int] = {}
+    for text, label in table.items():
+        try:
+            labels[text] = parse_number(label if isinstance(label, str) else repr(label), "label", num_classes)
+        except ValueError as error:
+            limit = f"MODEL.NUM_CLASSES is {num_classes}"
+            raise IndexFileError(f"{plain(file)}: {quoted(text)}: {error}: {limit}") from None
+    doubled = [label for label, count in Counter(labels.values()).items() if count > 1]
+    if doubled:
+        raise IndexFileError(f"{plain(file)}: label {doubled[0]} belongs to more than one text")
+    return labels
+
+
+def official_class_names(data_dir: Path, template: str, num_classes: int) -> list[str] | None:
+    """Return the class names by label, its number where the official table lacks one; None without the table."""
+    if not os.path.exists(data_dir / template.format(LABELS)):
+        return None
+    names = {label: text for text, label in read_labels(data_dir, template, num_classes).items()}
+    return [names.get(label, str(label)) for label in range(num_classes)]
+
+
+def read_official_list(
+    file: Path, data_dir: Path, template: str, prefix: str, num_classes: int, image_template: str
+) -> list[Record]:
+    """Return the videos (.json) or folders of frames (.csv) of an official list, as `read_something_index`."""
+    labels = read_labels(data_dir, template, num_classes)
+    if template.endswith(TABLE):
+        return _official_frame_folders(file, labels, MediaRoot(prefix), image_template)
+    return _videos(file, labels, MediaRoot(prefix), prefix)
+
+
+# ------------------------------------------------------------------ V2: JSON, videos
+def _videos(file: Path, labels: dict[str, int], root: MediaRoot, prefix: str) -> list[Record]:
+    entries = _read_json(file)
+    if not isinstance(entries, list) or not entries:
+        raise IndexFileError(f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}')
+    found = _video_names(prefix)
+    usual = Counter(Path(name).suffix for name in found.values()).most_common(1)
+    suffix = usual[0][0] if usual else VIDEO_SUFFIXES[0]
+    records: list[Record] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            stem, label = _parse_entry(entry, labels)
+            name = found.get(stem, stem + suffix)
+            records.append(Record(len(records), root.locate(name), name, label))
+        except ValueError as error:
+            raise IndexFileError(f"{plain(file)} entry {number}: {error}") from None
+    return records
+
+
+def _video_names(prefix: str) -> dict[str, str]:
+    """Return the videos in the folder by their name without suffix: listing it once is faster than asking per video."""
+    names = [name for name in list_folder(Path(prefix or ".")) if name.lower().endswith(VIDEO_SUFFIXES)]
+    return {Path(name).stem: name for name in names}
+
+
+def _parse_entry(entry: Any, labels: dict[str, int]) -> tuple[str, int]:
+    """Return id and label of an entry of an official list; ValueError says what is wrong with it."""
+    if not isinstance(entry, dict) or "id" not in entry or "template" not in entry:
+        raise ValueError(f'{quoted(entry)[:120]}: expected an object with "id" and "template"')
+    text = str(entry["template"]).replace("[", "").replace("]", "")  # Holding [something] -> Holding something
+    if text not in labels:
+        raise ValueError(f"template {quoted(entry['template'])} is not in the table of labels")
+    name = str(entry["id"])
+    if not name or "\0" in name:
+        raise ValueError(f"id {quoted(name)} is not the name of a file")
+    return name, labels[text]
+
+
+def _read_json(file: Path) -> Any:
+    text = "\n".join(line for _, line in read_lines(file, _HINT))
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        near = text[error.pos : error.pos + 20]
+        raise IndexFileError(f"{plain(file)}: not valid JSON: {error.msg} near {quoted(near)}") from None
+    except RecursionError:
+        raise IndexFileError(f"{plain(file)}: not valid JSON: nested too deeply") from None
+    except ValueError:  # an integer of more digits than Python converts
+        raise IndexFileError(f"{plain(file)}: not valid JSON: a number is too long") from None
+
+
+# ------------------------------------------------------------------ V1: csv, folders of frames
+def _sorted_texts(file: Path) -> dict[str, int]:
+    """Return the labels of V1's table of one text per line; IndexFileError for a text that is repeated."""
+    texts = [text for _, text in read_lines(file, _HINT)]
+    doubled = [text for text, count in Counter(texts).items() if count > 1]
+    if doubled or not texts:
+        raise IndexFileError(
+            f"{plain(file)}: {f'{quoted(doubled[0])} is listed twice' if doubled else 'no class names'}"
+        )
+    return {text: label for label, text in enumerate(sorted(texts))}
+
+
+def _official_frame_folders(file: Path, labels: dict[str, int], root: MediaRoot, image_template: str) -> list[Record]:
+    lines = read_lines(file, _HINT)
+    if not lines:
+        raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_CSV_FORM}")
+    records: list[Record] = []
+    for number, line in lines:
+        name, found, text = line.partition(";")
+        try:
+            if not found or not name:
+                raise ValueError("no number or no text")
+            if text not in labels:
+                raise ValueError(f"{quoted(text)} is not in the table of labels")
+            path = root.locate(name)
+            records.append(Record(len(records), path, name, labels[text], count_frames(path, image_template)))
+        except ValueError as error:
+            raise IndexFileError(
+                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {_CSV_FORM}"
+            ) from None
+    return records
+
+
+def count_frames(folder: Path, image_template: str) -> int:
+    """Count the images of a folder numbered from 1 without a gap; 1 where there are none, so that reading it fails."""
+    try:
+        names = set(os.listdir(folder))
+    except OSError:
+        return 1
+    frames = 0
+    while image_template.format(FIRST + frames) in names:
+        frames += 1
+    return max(frames, 1)
+
 
 # What stands for {} in DATA.LABEL_PATH_TEMPLATE.
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}

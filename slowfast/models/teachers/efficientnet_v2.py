@@ -17,20 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.models.dropout import Dropout
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import (
     BatchNorm2dType,
+    Dropout,
     DropPath,
     SqueezeExcite,
     batch_norm_2d,
+    check_lengths,
+    check_no_recomputation,
     conv_then_norm,
     init_kaiming_normal,
 )
-from slowfast.models.stages import check_lengths, check_no_recomputation
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
+
 
 EPS = 1e-3  # of every batch norm
 SE_RATIO = 4  # hidden channels of a squeeze-and-excitation: the block's input channels divided by this

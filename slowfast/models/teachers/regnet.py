@@ -20,11 +20,19 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.inputs import IMAGES, check_image
-from slowfast.models.layers import BatchNorm2dType, SqueezeExcite, batch_norm_2d, conv_then_norm, init_kaiming_normal
-from slowfast.models.stages import check_lengths, check_no_recomputation
+from slowfast.models.layers import (
+    BatchNorm2dType,
+    SqueezeExcite,
+    batch_norm_2d,
+    check_lengths,
+    check_no_recomputation,
+    conv_then_norm,
+    init_kaiming_normal,
+)
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
+
 
 STEM_DIM = 32
 SE_RATIO = 0.25  # hidden channels of a squeeze-and-excitation, as a share of the block's input channels

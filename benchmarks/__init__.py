@@ -1,0 +1,1 @@
+"""Benchmarks: throughput of the pipeline and of the networks on this machine."""

@@ -1,0 +1,246 @@
+"""Event recordings: embeddings against gathering neighbour by neighbour, and how fast samples are read.
+
+B recordings of a batch, L events of a sample.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.measure import Figure, time_interleaved
+from slowfast.datasets.collate import collate_clips
+from slowfast.datasets.dvs.dataset import EventSampling, Repairs, TrainRecordings
+from slowfast.datasets.dvs.index import read_event_index
+from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.datasets.dvs.windows import windows_by_count
+from slowfast.datasets.types import Record
+from slowfast.engine.forward import ClipForward
+from slowfast.inference.stream import StreamClassifier, pace
+from slowfast.models.event2vec import Event2Vec
+from slowfast.models.event_embedding import (
+    EventEmbedding,
+    EventTable,
+    Grid,
+    Naive,
+    Naive2d,
+    Neighbour1dNaive,
+    Neighbour1dNaive2d,
+    NeighbourNaive,
+    build_embedding,
+)
+
+
+def plain_embedding(
+    embedding: EventEmbedding, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor
+) -> torch.Tensor:
+    """What embedding(p, y, x, valid) gives: (B, L) each -> (B, L, d)."""
+    h, w = embedding.grid.height, embedding.grid.width
+
+    def rows(table: EventTable, at: torch.Tensor) -> torch.Tensor:
+        return F.embedding(torch.where(valid, at + 1, 0), table.weight, padding_idx=0)
+
+    if isinstance(embedding, Naive):
+        return rows(embedding, (p * h + y) * w + x)
+    if isinstance(embedding, Naive2d):
+        return torch.cat((rows(embedding.embed_y, p * h + y), rows(embedding.embed_x, p * w + x)), -1)
+    if isinstance(embedding, Neighbour1dNaive2d):
+        steps = _steps(embedding.reach, embedding.dilation)
+        lines = [rows(embedding.embed.embed_y, p * h + (y + step).clamp(0, h - 1)) for step in steps]
+        columns = [rows(embedding.embed.embed_x, p * w + (x + step).clamp(0, w - 1)) for step in steps]
+        return torch.cat((_weighted(lines, embedding.c_y), _weighted(columns, embedding.c_x)), -1)
+    assert isinstance(embedding, NeighbourNaive)
+    steps = _steps(embedding.reach, embedding.dilation)
+    if isinstance(embedding, Neighbour1dNaive):
+        places = [(y + step).clamp(0, h - 1) * w + (x + step).clamp(0, w - 1) for step in steps]
+    else:
+        places = [(y + dy).clamp(0, h - 1) + (x + dx).clamp(0, w - 1) for dy in steps for dx in steps]
+    return _weighted([rows(embedding.embed, p * (h * w) + place) for place in places], embedding.c)
+
+
+def _steps(reach: int, dilation: int) -> list[int]:
+    return [i * dilation for i in range(-reach, reach + 1)]
+
+
+def _weighted(rows: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    total = weights[0] * rows[0]  # (1, 1, 1) x (B, L, d)
+    for weight, row in zip(weights[1:], rows[1:], strict=True):
+        total = total + weight * row
+    return total
+
+
+# As Event2Vec was published for ASL-DVS.
+BATCH, EVENTS, GRID, WIDTH, SENSOR = 128, 255, Grid(2, 36, 48), 256, (180, 240)
+EMBEDDINGS = ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
+LONG = 5_000_000  # events of one long recording
+USUAL, RECORDINGS = 28_000, 100  # events of the others (the mean of ASL-DVS), and how many of them
+WINDOWS, PIECE = 20, 4_000  # of the stream, and the events that come at once
+SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
+GATHERED, SUMMED = "gathering neighbour by neighbour", "neighbours summed in the table"
+FILES = {"stored": np.savez, "compressed": np.savez_compressed}
+_CAN_FORGET = hasattr(os, "posix_fadvise")  # to have the system drop files from memory
+
+
+def measure_embeddings(device: torch.device, runs: int) -> list[Figure]:
+    """Milliseconds of an embedding, forward and forward + backward, and how much faster than the plain way.
+
+    Of a batch and of a single recording.
+    """
+    figures = []
+    for name, batch, training in itertools.product(EMBEDDINGS, (BATCH, 1), (False, True)):
+        timings = time_interleaved(
+            _cases(build_embedding(name, GRID, WIDTH).to(device), batch, training, device), runs, device
+        )
+        group = f"events, {name}, forward{' + backward' if training else ''}{', one recording' if batch == 1 else ''}"
+        figures += [Figure(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)]
+        figures.append(Figure(group, "times as fast", timings.ratio(GATHERED, SUMMED), "x", runs))
+    return figures
+
+
+def _cases(
+    embedding: EventEmbedding, batch: int, training: bool, device: torch.device
+) -> dict[str, Callable[[], object]]:
+    rng = torch.Generator().manual_seed(0)
+    limits = (GRID.polarities, GRID.height, GRID.width)
+    p, y, x = (torch.randint(limit, (batch, EVENTS), generator=rng).to(device) for limit in limits)
+    valid = torch.ones_like(p, dtype=torch.bool)
+    wanted = torch.randn(batch, EVENTS, WIDTH, generator=rng).to(device)
+
+    def run(embed: Callable[..., torch.Tensor]) -> None:
+        with torch.set_grad_enabled(training):
+            tokens = embed(p, y, x, valid)
+        if training:
+            embedding.zero_grad()
+            tokens.backward(wanted)
+
+    return {GATHERED: partial(run, partial(plain_embedding, embedding)), SUMMED: partial(run, embedding)}
+
+
+def measure_reading(folder: Path, runs: int) -> list[Figure]:
+    """Samples a second out of stored and compressed files, against plainly reading their bytes; files are made here."""
+    figures = []
+    for kind, write in FILES.items():
+        long = folder / kind / "long.npz"
+        _write(long, LONG, write)
+        read = partial(SAMPLING.draw, Record(0, long, long.name, 0), [(0, 0, 1)], Repairs())
+        group = f"events, {EVENTS} of {LONG / 1e6:.0f} million, {kind}"
+        figures.append(Figure(group, "file", long.stat().st_size / 2**20, "MiB", 1))
+        figures.append(Figure(group, "sample, file in memory", 1e3 * _seconds(read, runs), "ms", runs))
+        figures += _from_disk(group, long, read, runs)
+        figures += _measure_folder(folder / f"{kind} usual", kind, write, runs)
+    return figures
+
+
+def measure_stream(device: torch.device, runs: int) -> list[Figure]:
+    """A stream of usual recordings classified window by window by the published network with random weights."""
+    torch.manual_seed(0)
+    forward = ClipForward(device, (0.0,), (1.0,), False, None)
+    classifier = StreamClassifier(Event2Vec().to(device), forward, SAMPLING)
+    rng = np.random.default_rng(0)
+    count = WINDOWS * USUAL
+    x, y, p = (rng.integers(0, limit, count) for limit in (SENSOR[1], SENSOR[0], 2))
+    stream = [EventColumns(x, y, np.sort(rng.uniform(0, 1e7, count)), p)]
+    pieces = [stream[0].take(np.arange(at, at + PIECE)) for at in range(0, count, PIECE)]
+    paces = [pace(classifier(windows_by_count(pieces, USUAL))) for _ in range(runs + 1)][1:]
+    group = f"events, stream in windows of {USUAL}, {EVENTS} sampled"
+    units = {"latency_ms": "ms", "latency_99_ms": "ms", "events_per_second": "events/s"}
+    return [Figure(group, key, median(p[key] for p in paces), unit, runs) for key, unit in units.items()]
+
+
+def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Figure]:
+    """With nothing of the file in memory; nothing where the system cannot tell what it reads."""
+    if not (_CAN_FORGET and Path("/proc/self/io").exists()):
+        return []
+    seconds, sizes = [], []
+    for _ in range(runs):
+        _forget(file)
+        before = _bytes_from_disk()
+        start = time.perf_counter()
+        read()
+        seconds.append(time.perf_counter() - start)
+        sizes.append(_bytes_from_disk() - before)
+    return [
+        Figure(group, "sample, file on disk", 1e3 * median(seconds), "ms", runs),
+        Figure(group, "read from disk for it", median(sizes) / 2**20, "MiB", runs),
+    ]
+
+
+def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: int) -> list[Figure]:
+    """One worker's training samples of a folder of usual recordings, in memory and from the disk."""
+    for number in range(RECORDINGS):
+        _write(folder / "train" / "a" / f"{number:03d}.npz", USUAL, write, number)
+    records = read_event_index(folder, "train", 1)
+    size = sum(record.path.stat().st_size for record in records)
+    group = f"events, {RECORDINGS} recordings of {USUAL}, {kind}"
+    whole = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
+    sampled, everything = (TrainRecordings(records, sampling) for sampling in (SAMPLING, whole))
+
+    def read(recordings: TrainRecordings) -> object:
+        return [collate_clips([recordings[0, place]]) for place in range(len(records))]
+
+    def plainly() -> object:
+        return [record.path.read_bytes() for record in records]
+
+    samples, events, plain = (
+        _seconds(work, runs) for work in (lambda: read(sampled), lambda: read(everything), plainly)
+    )
+    figures = [
+        Figure(group, f"recordings, {EVENTS} events of each", RECORDINGS / samples, "recordings/s", runs),
+        Figure(group, "recordings, all events", RECORDINGS / events, "recordings/s", runs),
+        Figure(group, "events, all of them", RECORDINGS * USUAL / events / 1e6, "million/s", runs),
+        Figure(group, "bytes, all events", size / events / 2**20, "MiB/s", runs),
+        Figure(group, "plain reading of the files", size / plain / 2**20, "MiB/s", runs),
+    ]
+    if not _CAN_FORGET:
+        return figures
+
+    def forget() -> None:
+        for record in records:
+            _forget(record.path)
+
+    cold, plain_cold = (_seconds(work, runs, forget) for work in (lambda: read(everything), plainly))
+    return [
+        *figures,
+        Figure(group, "recordings, all events, files on disk", RECORDINGS / cold, "recordings/s", runs),
+        Figure(group, "bytes, all events, files on disk", size / cold / 2**20, "MiB/s", runs),
+        Figure(group, "plain reading of the files on disk", size / plain_cold / 2**20, "MiB/s", runs),
+    ]
+
+
+def _write(file: Path, n: int, write: Callable[..., None], seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    x, y, p = (rng.integers(0, limit, n, np.int16) for limit in (SENSOR[1], SENSOR[0], 2))
+    write(file, x=x, y=y, t=np.sort(rng.integers(0, 10**6, n)), p=p)
+
+
+def _seconds(work: Callable[[], object], runs: int, before: Callable[[], object] = lambda: None) -> float:
+    """The median over runs, after one that warms up; `before` each comes what is not timed."""
+    seconds = []
+    for _ in range(runs + 1):
+        before()
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds[1:])
+
+
+def _forget(file: Path) -> None:
+    """Have the system drop what it holds of a file in memory."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _bytes_from_disk() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split(":")[1])

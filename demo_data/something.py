@@ -1,0 +1,56 @@
+"""Demo data in the Something-Something layout: folders of JPEG frames, a list a split and categories.txt.
+
+somesomev1_rgb_{train,validation,test}_split.txt   `train_00000 24 0` a line: folder, frames, label
+categories.txt                                     `left<tab>0` a line
+frames/<split>_<number>/00001.jpg, ...             at 30 frames a second
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from demo_data.motion import MOTIONS
+from demo_data.scene import render_clip
+from demo_data.settings import SPLITS, DemoSettings
+from slowfast.datasets.index.something import SPLIT_NAMES
+
+QUALITY = 85  # of the JPEG files
+
+
+def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
+    """Render and write the frames of one video; they depend on nothing but the settings, the split and the number."""
+    motions = list(MOTIONS.values())
+    rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
+    clip = render_clip(motions[number % len(motions)], settings.frames, settings.size, settings.width, rng)
+    write_frames(folder / "frames" / _name(split, number), clip)
+
+
+def write_index(folder: Path, settings: DemoSettings) -> None:
+    """Write categories.txt and the list of each split."""
+    (folder / "categories.txt").write_text("".join(f"{name}\t{label}\n" for label, name in enumerate(MOTIONS)))
+    for split in SPLITS:
+        numbers = range(settings.count(split))
+        lines = [f"{_name(split, number)} {settings.frames} {number % len(MOTIONS)}\n" for number in numbers]
+        (folder / f"somesomev1_rgb_{SPLIT_NAMES[split]}_split.txt").write_text("".join(lines))
+
+
+def _name(split: str, number: int) -> str:
+    return f"{split}_{number:05d}"
+
+
+def write_frames(folder: Path, clip: np.ndarray) -> None:
+    """Write frames uint8 (T, H, W, 3), R G B, as 00001.jpg and so on; the folder is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(clip, start=1):
+        write_jpeg(folder / f"{number:05d}.jpg", frame)
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write an image uint8 (H, W, 3), R G B."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not done:
+        raise RuntimeError(f"{path}: OpenCV cannot encode JPEG here")
+    path.write_bytes(data.tobytes())

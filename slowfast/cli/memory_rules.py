@@ -1,0 +1,170 @@
+"""Settings that need more memory than this machine has, found before anything is allocated.
+
+All figures are lower bounds: what they refuse cannot run here. B clips of a batch, T frames, S pixels of a side.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+from slowfast.utils.distributed import usable_gpus
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+GIB = 2**30
+FLOAT_BYTES = 4
+WORKER_BYTES = 32 * 2**20  # private memory of an idle worker process, at the least
+# Networks below all of these fit any machine, and are not built to be measured.
+USUAL_SIZE, USUAL_CLASSES, USUAL_BLOCKS = 2048, 65_536, 200
+SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC", "EFFICIENTNET", "REGNET")
+# Bytes per pixel of a clip that the first stage of a network takes, roughly: decides whether to measure it.
+BYTES_PER_PIXEL = 64
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory this process may use: of the machine, its control group and its resource limit."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for name in _CGROUP_LIMITS:
+        try:
+            text = Path(name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        limits += [int(text)] if text.isdecimal() else []
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return min(limits + ([soft] if soft != resource.RLIM_INFINITY else []))
+
+
+def check_memory(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Raise ConfigError for settings that need more memory than this machine has.
+
+    Args:
+        cfg: Config whose values are within their ranges.
+        world_size: Number of processes that share a training batch.
+    """
+    memory = machine_memory()
+    workers = cfg.DATA_LOADER.NUM_WORKERS
+    _refuse(workers * WORKER_BYTES, memory, f"DATA_LOADER.NUM_WORKERS ({workers})")
+    _check_frames(cfg, memory)
+    batches = _clips_per_batch(cfg, world_size)
+    clip = cfg.DATA.NUM_FRAMES if _has_frames(cfg) else 1
+    for what, (clips, side) in batches.items():
+        _refuse(clips * clip * 3 * side**2, memory, f"one batch of {what}")
+    if _is_unusual(cfg):
+        with torch.device("meta"):  # shapes only
+            model = _build(cfg)
+        weights = sum(parameter.numel() for parameter in model.parameters()) * FLOAT_BYTES
+        _refuse(weights, memory, f"the weights of {cfg.MODEL.MODEL_NAME}")
+    if not cfg.NUM_GPUS:  # a config for GPUs may be read on a smaller machine
+        for what, (clips, side) in batches.items():
+            if clips * clip * side**2 * BYTES_PER_PIXEL > memory // 4:
+                _refuse(_largest_activation(cfg, clips, side), memory, f"one layer's output for a batch of {what}")
+
+
+def _refuse(need: int, memory: int, what: str) -> None:
+    if need > memory:
+        raise ConfigError(
+            f"{what} needs at least {need / GIB:,.1f} GiB of memory, but this machine has {memory / GIB:,.1f} GiB. "
+            "Lower these settings"
+        )
+
+
+def _check_frames(cfg: ConfigNode, memory: int) -> None:
+    """Check the frames of one clip, scaled to the short side."""
+    from slowfast.datasets.build import DATASETS, FrameSpec
+
+    parts = {"TRAIN": cfg.TRAIN, "TEST": cfg.TEST}
+    for name, part in parts.items():
+        spec = DATASETS[part.DATASET]
+        if not part.ENABLE or not isinstance(spec, FrameSpec):
+            continue
+        crops = cfg.TEST.NUM_SPATIAL_CROPS if name == "TEST" else 1
+        side = spec.view_transform(cfg, crops).short_side
+        frames = 1 if spec.images else cfg.DATA.NUM_FRAMES
+        size = f"{frames} frame{'s' * (frames > 1)} with a short side of {side} pixels"
+        _refuse(frames * side**2 * 3, memory, f"{name}.DATASET {part.DATASET}: {size}")
+        if spec.recordings:
+            height, width = cfg.DVS.SENSOR_SIZE
+            _refuse(frames * height * width * 3, memory, f"DVS.SENSOR_SIZE: {frames} frames of {height} x {width}")
+
+
+def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, int]]:
+    """Return the clips in a batch of one process and their side, by a description; none for events."""
+    from slowfast.datasets.build import DATASETS, FrameSpec
+
+    batches: dict[str, tuple[int, int]] = {}
+    data, frames = cfg.DATA, f"{cfg.DATA.NUM_FRAMES} frames of " if _has_frames(cfg) else ""
+    if cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE:
+        count = cfg.EVENT.STREAMS * cfg.EVENT.CHUNK
+        streams = f"EVENT.STREAMS ({cfg.EVENT.STREAMS}) x EVENT.CHUNK ({cfg.EVENT.CHUNK}) frames"
+        return {f"{streams} of {data.TEST_CROP_SIZE} x {data.TEST_CROP_SIZE}": (count, data.TEST_CROP_SIZE)}
+    if cfg.TRAIN.ENABLE and isinstance(DATASETS[cfg.TRAIN.DATASET], FrameSpec):
+        processes = max(world_size, usable_gpus(cfg.NUM_GPUS), 1)
+        share = max(1, cfg.TRAIN.BATCH_SIZE // (processes * cfg.TRAIN.ACCUMULATION_STEPS)) * cfg.AUG.NUM_SAMPLE
+        side = data.TRAIN_CROP_SIZE
+        batches[f"{share} training clips (TRAIN.BATCH_SIZE), {frames}{side} x {side}"] = (share, side)
+    if cfg.TEST.ENABLE and isinstance(DATASETS[cfg.TEST.DATASET], FrameSpec):
+        share = max(1, cfg.TEST.BATCH_SIZE // max(world_size, usable_gpus(cfg.NUM_GPUS), 1))
+        side = data.TEST_CROP_SIZE
+        batches[f"{share} test clips (TEST.BATCH_SIZE), {frames}{side} x {side}"] = (share, side)
+    return batches
+
+
+def _has_frames(cfg: ConfigNode) -> bool:
+    """Return whether samples are clips of DATA.NUM_FRAMES frames."""
+    from slowfast.datasets.build import DATASETS
+    from slowfast.models.inputs import CLIPS
+
+    used = [part.DATASET for part in (cfg.TRAIN, cfg.TEST) if part.ENABLE]
+    on_videos = cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE
+    return not on_videos and any(DATASETS[name].gives == CLIPS for name in used)
+
+
+def _is_unusual(cfg: ConfigNode) -> bool:
+    """Return whether the network could be too large for a machine."""
+    numbers: list[float] = []
+    blocks = 0.0
+    defaults = get_cfg()
+    for section in SECTIONS:
+        for key, value in cfg[section].items():
+            elements = value if isinstance(value, list) else [value]
+            elements = [x for x in elements if isinstance(x, (int, float))]
+            numbers += elements if value != defaults[section][key] else []
+            blocks += sum(elements) if key.endswith("LAYERS") else 0
+    size = max([*numbers, cfg.DATA.NUM_FRAMES])
+    return size > USUAL_SIZE or blocks > USUAL_BLOCKS or cfg.MODEL.NUM_CLASSES > USUAL_CLASSES
+
+
+def _build(cfg: ConfigNode) -> nn.Module:
+    from slowfast.models.build import build_model
+
+    return build_model(cfg)
+
+
+def _largest_activation(cfg: ConfigNode, clips: int, side: int) -> int:
+    """Return the bytes of the largest output of a module of the network for a batch of clips."""
+    from slowfast.models.inputs import input_shape
+
+    largest = 0
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, torch.Tensor):
+            largest = max(largest, output.numel() * clips)
+
+    with torch.device("meta"), torch.no_grad():
+        model = _build(cfg).eval()
+        for module in model.modules():
+            module.register_forward_hook(note)
+        model(torch.empty(1, *input_shape(model, cfg.DATA.NUM_FRAMES, side)))
+    return largest * FLOAT_BYTES

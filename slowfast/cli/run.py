@@ -1,0 +1,267 @@
+"""A run: train if TRAIN.ENABLE, then test if TEST.ENABLE; or event-driven inference on videos."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from slowfast.cli.validate import check_pretrain
+from slowfast.config.merge import on_videos
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, train_batches, train_dataset, views_dataset
+from slowfast.datasets.clip_dataset import TestMedia, TrainMedia
+from slowfast.engine import checkpoints
+from slowfast.engine.distillation import check_teacher_weights
+from slowfast.engine.test import test
+from slowfast.engine.train import Trainer
+from slowfast.errors import ConfigError, DiskError, system_reason
+from slowfast.event_driven.clips import EventDrivenTest
+from slowfast.event_driven.videos import run_on_videos
+from slowfast.utils.distributed import (
+    LaunchedAs,
+    World,
+    gpus_to_launch_on,
+    join,
+    launch_on,
+    leave,
+    other_processes_named,
+    response_timeout,
+    usable_gpus,
+)
+from slowfast.utils.files import write_whole
+from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.logging import get_logger, log_table, logging_started, open_log, start_logging, stop_logging
+from slowfast.utils.machine import keep_freed_memory
+from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
+from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
+from slowfast.visualization.results import scores_path
+from slowfast.visualization.sheets import draw_test_pictures, draw_training_curves
+from slowfast.visualization.tables import files_table, results_table
+
+CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
+
+
+class RunFolder:
+    """Output folder of a run.
+
+    While entered, no other run trains there, or tests if this one only tests. Raises ConfigError where one does.
+
+    Args:
+        cfg: Config of the run.
+        world: Processes of the run; the first one writes.
+    """
+
+    def __init__(self, cfg: ConfigNode, world: World) -> None:
+        self.cfg, self.world, self.path = cfg, world, Path(cfg.OUTPUT_DIR)
+        self._at_end = ExitStack()
+        self._locked = TRAINING if cfg.TRAIN.ENABLE else TESTING
+
+    def __enter__(self) -> RunFolder:
+        self.world.agreed(self._lock)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._at_end.close()
+
+    def _lock(self) -> None:
+        if self.world.is_main:
+            self._at_end.enter_context(exclusive_lock(self.path, self._locked))
+
+    def begin(self) -> None:
+        """Write the config and open the log: everything that can refuse the run has been done.
+
+        A run that only tests leaves the config of a training as it is and writes config_test.yaml beside it.
+        """
+        self.world.agreed(self._write)
+
+    def _write(self) -> None:
+        if not self.world.is_main:
+            return
+        name = TEST_CONFIG if not self.cfg.TRAIN.ENABLE and self._has_config_of_training() else CONFIG
+        try:
+            write_whole(self.path / name, self.cfg.dump(), "OUTPUT_DIR")
+            open_log(self.path)
+        except DiskError:
+            raise
+        except OSError as error:
+            raise ConfigError(f"OUTPUT_DIR {self.path} cannot be written to: {system_reason(error)}") from error
+
+    def _has_config_of_training(self) -> bool:
+        try:
+            text = read_text_file(self.path / CONFIG, MIB)
+            return bool(yaml.safe_load(text)["TRAIN"]["ENABLE"])
+        except UnreadableTextError as error:
+            return not error.missing
+        except (ValueError, TypeError, KeyError, yaml.YAMLError):
+            return True  # not ours to replace
+
+    def wait_for_tests(self) -> None:
+        """Before a training tests: wait until other runs that test in the folder have ended."""
+        if self._locked == TESTING:
+            return
+        lock = FolderLock(self.path, TESTING)
+        self._at_end.callback(lock.release)
+        told = False
+        with phase("waiting for another run that is testing in OUTPUT_DIR"):
+            while self.world.any(self.world.is_main and not lock.acquire()):
+                if not told and self.world.is_main:
+                    get_logger().info(f"waiting for another run that is testing in {self.path}")
+                told = True
+                time.sleep(1)
+
+
+def run(cfg: ConfigNode) -> None:
+    """Do what the frozen config says.
+
+    Indices are read before any network is built or worker started; nothing in OUTPUT_DIR changes before the network and
+    its weights are there. A run that is stopped by SIGTERM or SIGHUP saves and returns. Several GPUs get a process
+    each; this one then does not return.
+
+    Raises:
+        UserError: For everything that the user can correct.
+    """
+    if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
+        _read_indices(cfg, World())  # user errors in them are reported here, once, with their own exit status
+        launch_on(gpus)
+    with ExitStack() as at_end:
+        if not logging_started():
+            start_logging(LaunchedAs.from_environment().rank)
+            at_end.callback(stop_logging)
+        stop = at_end.enter_context(StopSignal())
+        keep_freed_memory()
+        timeout = response_timeout(cfg.DATA_LOADER.TIMEOUT)
+        try:
+            with stop.at_once():
+                world = join(cfg.NUM_GPUS, timeout)
+            with other_processes_named(world, timeout), RunFolder(cfg, world) as folder:
+                _Run(cfg, world, folder, stop).do()
+            leave(world)
+        except Stopped as stopped:  # before anything was to save
+            get_logger().warning(nothing_to_save(stopped.name))
+
+
+class _Run:
+    """Parts of a run, one after another. A signal ends those at once that have nothing to save."""
+
+    def __init__(self, cfg: ConfigNode, world: World, folder: RunFolder, stop: StopSignal) -> None:
+        self.cfg, self.world, self.folder, self.stop = cfg, world, folder, stop
+
+    def do(self) -> None:
+        """Train and test, or run on videos."""
+        _announce(self.cfg, self.world, self.folder.path)
+        if on_videos(self.cfg):
+            with self.stop.at_once():
+                _say_where(run_on_videos(self.cfg, self.world.device, self.folder.begin))
+            return
+        with self.stop.at_once(), phase("reading index files"):
+            data = self.world.agreed(lambda: _read_indices(self.cfg, self.world))
+        if data.train is not None and data.val is not None and not self._train(data.train, data.val):
+            return
+        if data.test is not None:
+            try:
+                with self.stop.at_once():
+                    self._test(data.test)
+            except Stopped as stopped:
+                get_logger().warning(f"Received {stopped.name} during the test. Run the same command to test again")
+
+    def _train(self, train: TrainMedia, val: TestMedia) -> bool:
+        with self.stop.at_once(), phase("building the network and loading its weights"):
+            trainer = Trainer(self.cfg, self.world, train, val)
+            trainer.start()
+            self.folder.begin()
+        finished = trainer.run(self.stop)
+        if self.world.is_main:
+            try:
+                with self.stop.at_once(finished), phase("drawing plots"):
+                    _say_where(draw_training_curves(self.folder.path))
+            except Stopped as stopped:
+                get_logger().warning(f"Received {stopped.name} after the training, whose checkpoints are complete")
+                return False
+        return finished
+
+    def _test(self, dataset: TestMedia) -> None:
+        cfg, output = self.cfg, self.folder.path
+        self.folder.wait_for_tests()
+        mode = EventDrivenTest(cfg) if cfg.EVENT.ENABLE else None
+        report, predictions = test(cfg, self.world, dataset, self._begin_test, mode)
+        if not self.world.is_main:
+            return
+        files = {name: output / name for name in ("test_results.json", "predictions.csv")}
+        if report.failed:
+            files["failed.csv"] = output / "failed.csv"
+        if (scores := scores_path(cfg)) is not None:
+            files["all scores"] = scores
+        log_table(results_table(report))
+        try:
+            with phase("drawing plots"):
+                files |= draw_test_pictures(output, dataset, predictions, class_names(cfg, TEST))
+        except Stopped as stopped:
+            get_logger().warning(f"Received {stopped.name} while plots were drawn; the results are complete")
+        _say_where(files)
+
+    def _begin_test(self) -> None:
+        if not self.cfg.TRAIN.ENABLE:
+            self.folder.begin()
+
+
+def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
+    if not world.is_main:
+        return
+    where = (
+        torch.cuda.get_device_name(world.device)
+        if world.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    get_logger().info(f"{world.size} process{'es' if world.size > 1 else ''} on {where}; results in {output}")
+    there = usable_gpus(max(cfg.NUM_GPUS, world.size))
+    on_cpu = world.device.type == "cpu"
+    if cfg.NUM_GPUS > there or (cfg.NUM_GPUS and on_cpu):
+        enough = f" for {world.size} processes" if there else ""
+        using = "the CPU" if on_cpu else there
+        get_logger().warning(f"NUM_GPUS is {cfg.NUM_GPUS}, this machine has {there}{enough}: using {using}")
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The datasets of the parts that run."""
+
+    train: TrainMedia | None = None
+    val: TestMedia | None = None
+    test: TestMedia | None = None
+
+
+def _read_indices(cfg: ConfigNode, world: World) -> _Data:
+    """Read every index file that is needed, and with it find every mistake that they can hold."""
+    data = _Data(
+        train=train_dataset(cfg) if cfg.TRAIN.ENABLE else None,
+        val=views_dataset(cfg, VAL) if cfg.TRAIN.ENABLE else None,
+        test=views_dataset(cfg, TEST) if cfg.TEST.ENABLE else None,
+    )
+    if data.train is not None:
+        train_batches(cfg, world, data.train)
+        if cfg.DATA_LOADER.DRAW_SAMPLES:
+            class_names(cfg, TRAIN)
+        last = checkpoints.find_last(cfg.OUTPUT_DIR)
+        if last is not None and not cfg.TRAIN.AUTO_RESUME:
+            raise ConfigError(
+                f"TRAIN.AUTO_RESUME False: {last} is there, of a run that this one would be taken for; choose another "
+                "OUTPUT_DIR or remove it"
+            )
+        check_pretrain(cfg, last is not None)
+        check_teacher_weights(cfg)
+    if data.test is not None:
+        class_names(cfg, TEST)
+    sizes = {"training": data.train, "validation": data.val, "test": data.test}
+    get_logger().info(", ".join(f"{len(part)} {name}" for name, part in sizes.items() if part is not None) + " videos")
+    return data
+
+
+def _say_where(files: dict[str, Path]) -> None:
+    if files:
+        log_table(files_table(files))

@@ -1,0 +1,196 @@
+"""Files and folders that a user names, to the records of what a network can read in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST, DatasetSpec, dataset_spec
+from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
+from slowfast.datasets.dvs.formats import READERS as RAW_READERS
+from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
+from slowfast.datasets.types import Failure, Record
+from slowfast.errors import system_reason
+from slowfast.models.inputs import IMAGES
+from slowfast.utils.logging import get_logger
+from slowfast.utils.suggest import did_you_mean, nearest_file
+
+UNLABELLED = -1
+LONGEST_NAME = 150  # bytes, without a suffix, of files that are named as a medium is; systems take some 250
+IMAGE, VIDEO, RECORDING, RAW = "image", "video", "event recording", "raw event recording"
+SUFFIXES = {
+    RAW: frozenset(RAW_READERS),
+    RECORDING: frozenset(RECORDING_SUFFIXES),
+    IMAGE: IMAGE_SUFFIXES,
+    VIDEO: VIDEO_SUFFIXES,
+}
+CONVERT = "make .npz files of raw recordings first: python tools/convert_events.py FOLDER TARGET"
+MAKE_EVENTS = "events are made of videos with tools/video_to_events.py"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the configured dataset and network read."""
+
+    images: bool  # single images; False: clips of videos
+    template: str  # of a clip's extracted frames, {} is their number from 1; "" where clips are no such folders
+    instead_of_video: str  # why a video cannot be read, and what to set
+    instead_of_image: str
+    instead_of_recording: str = "this reads videos only"
+    recordings: bool = False  # event recordings, neither images nor videos
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> Wanted:
+        """As TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE say."""
+        spec, name = dataset_spec(cfg, TEST), cfg.MODEL.MODEL_NAME
+        if spec.recordings:
+            reads = f"TEST.DATASET {cfg.TEST.DATASET} reads event recordings"
+            return cls(False, "", f"{reads}; {MAKE_EVENTS}", reads, recordings=True)
+        return cls._of_frames(cfg, spec, name)
+
+    @classmethod
+    def _of_frames(cls, cfg: ConfigNode, spec: DatasetSpec, name: str) -> Wanted:
+        template = cfg.DATA.IMAGE_TEMPLATE if spec.frame_folders else ""
+        for_video = "set MODEL.FRAMEWISE logits TEST.DATASET kinetics DATA.NUM_FRAMES 8"
+        image = f"{name} takes clips"
+        if cfg.MODEL.FRAMEWISE:
+            image = f"with MODEL.FRAMEWISE {name} takes clips; for images leave it empty and set TEST.DATASET imagenet"
+        frames = f"folders of frames named {template}" if template else "for folders of frames set TEST.DATASET sth"
+        kind = "images" if spec.gives == IMAGES else "clips"
+        events = f"{name} takes {kind}; for event recordings set TEST.DATASET dvsframes with a network of clips"
+        return cls(spec.images, template, f"{name} takes images; for videos {for_video}", f"{image} ({frames})", events)
+
+    @property
+    def kind(self) -> str:
+        """Which of SUFFIXES."""
+        if self.recordings:
+            return RECORDING
+        return IMAGE if self.images else VIDEO
+
+    def instead_of(self, kind: str) -> str:
+        """Why another kind cannot be read, and what to do."""
+        reasons = {IMAGE: self.instead_of_image, VIDEO: self.instead_of_video, RECORDING: self.instead_of_recording}
+        return reasons.get(kind, CONVERT)
+
+    def kind_of(self, file: Path) -> str | None:
+        """What a file's suffix says; None for one that says nothing. Those of raw recordings mean many other things."""
+        suffix = file.suffix.lower()
+        return next((kind for kind in SUFFIXES if suffix in SUFFIXES[kind] and (kind != RAW or self.recordings)), None)
+
+
+@dataclass
+class Found:
+    """The media in what was named, and what of it is none; numbered together in the order they were found."""
+
+    records: list[Record] = field(default_factory=list)
+    refused: list[Failure] = field(default_factory=list)
+    others: int = 0  # files in folders that are of no kind that is looked for
+
+    def add(self, path: Path, frames: int | None = None) -> None:
+        """A medium to read."""
+        self.records.append(Record(self.count, path, str(path), UNLABELLED, frames))
+
+    def refuse(self, path: Path, reason: str) -> None:
+        """Something named, or in a folder that was, that cannot be read."""
+        self.refused.append(Failure(self.count, str(path), reason))
+
+    @property
+    def count(self) -> int:
+        """How many media and refusals there are."""
+        return len(self.records) + len(self.refused)
+
+
+def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
+    """Every video, image or folder of frames that `paths` name, folders with all the folders in them, sorted by name.
+
+    In a folder the suffix tells what a file is; a file named by itself is taken for what the network wants unless its
+    suffix says otherwise.
+    """
+    found = Found()
+    for path in paths:
+        if os.path.isdir(path):  # False for names that are too long, too
+            _look_in(path, wanted, found)
+        elif not os.path.exists(path):
+            found.refuse(path, f"does not exist.{did_you_mean(nearest_file(path))}".removesuffix("."))
+        else:
+            _take([path], path, wanted, found)
+    return found
+
+
+def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
+    before, unknown = found.count, list[str]()
+
+    def closed(error: OSError) -> None:
+        found.refuse(Path(error.filename), f"the folder cannot be looked into ({system_reason(error)})")
+
+    for inner, folders, names in os.walk(folder, onerror=closed):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        place = Path(inner)
+        files = [place / name for name in sorted(names) if not name.startswith(".")]
+        by_kind = {kind: [file for file in files if wanted.kind_of(file) == kind] for kind in SUFFIXES}
+        if not wanted.recordings:
+            del by_kind[RECORDING]  # arrays of anything
+        found.others += len(files) - sum(map(len, by_kind.values()))
+        unknown += [str(file.relative_to(folder)) for file in files if wanted.kind_of(file) is None]
+        frames = highest_frame([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
+        if frames:
+            found.add(place, frames)
+            del by_kind[IMAGE]
+        for of_kind in by_kind.values():
+            if of_kind:
+                _take(of_kind, place, wanted, found)
+    note = skipped_note(folder, unknown, SUFFIXES[wanted.kind])
+    if note is not None:
+        get_logger().warning(note)
+    if found.count == before:
+        found.refuse(folder, f"the folder holds no {wanted.kind}s ({_names(wanted)})")
+
+
+def _take(files: Sequence[Path], where: Path, wanted: Wanted, found: Found) -> None:
+    """Add files of one kind, or refuse them in one line."""
+    kind = wanted.kind_of(files[0]) or wanted.kind
+    if kind == wanted.kind:
+        for file in files:
+            found.add(file)
+        return
+    article = "an" if kind[0] in "aeiou" else "a"
+    what = f"{article} {kind}" if len(files) == 1 else f"{len(files)} {kind}s"
+    found.refuse(where, f"{what}, but {wanted.instead_of(kind)}")
+
+
+def highest_frame(names: Iterable[str], template: str) -> int:
+    """The highest number of a frame among the names of a folder's images; 0 where none follows the template."""
+    numbers = (
+        int(digits) for name in names for digits in re.findall(r"\d+", name) if template.format(int(digits)) == name
+    )
+    return max(numbers, default=0)
+
+
+def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[Path]:
+    """A file in `folder` for what is made of each record: named as the medium is, numbered where two would be one.
+
+    Names are cut at LONGEST_NAME bytes, as addresses of streams may be longer than disks allow.
+    """
+    taken: set[str] = set()
+    targets = []
+    for record in records:
+        stem = record.path.name if record.frames is not None else record.path.stem
+        if len(os.fsencode(stem)) > LONGEST_NAME:
+            stem = os.fsencode(stem)[:LONGEST_NAME].decode(errors="ignore")
+        name, number = f"{stem}{suffix}", 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}_{number}{suffix}"
+        taken.add(name.lower())
+        targets.append(folder / name)
+    return targets
+
+
+def _names(wanted: Wanted) -> str:
+    """How files and folders of what is wanted are named."""
+    frames = f", or folders of frames named {wanted.template}" if wanted.template else ""
+    return f"files ending in {' '.join(sorted(SUFFIXES[wanted.kind]))}{frames}"

@@ -1,0 +1,189 @@
+"""Resizing and affine warps of frames."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from slowfast.datasets.rand_augment import AugmentOp
+from slowfast.datasets.types import Crop
+
+# Frames uint8 (U, H, W, 3), height, width -> frames of that size.
+Resize = Callable[[np.ndarray, int, int], np.ndarray]
+
+# DATA.IN_VAL_INTERPOLATION -> Pillow's filter.
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def resize_plain(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear between the four nearest pixels, without antialiasing, as published video networks are tested."""
+    scaled = np.empty((len(frames), height, width, 3), np.uint8)
+    for source, target in zip(frames, scaled, strict=True):
+        cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+    return scaled
+
+
+def antialiased(interpolation: str) -> Resize:
+    """A resize with a name of FILTERS that averages over all pixels when it shrinks, as published image networks are
+    tested: Pillow's own, to the bit.
+    """
+    return functools.partial(_resize_with_pillow, FILTERS[interpolation])
+
+
+def _resize_with_pillow(resample: Image.Resampling, frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(frame).resize((width, height), resample)) for frame in frames])
+
+
+def nearly_antialiased(interpolation: str) -> Resize:
+    """As `antialiased` to a level or two of 255 in a few pixels, several times as fast: for a camera's frames."""
+    return functools.partial(_resize_with_torch, interpolation)
+
+
+def _resize_with_torch(mode: str, frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # U 3 H W, channels last in memory
+    scaled = F.interpolate(images, (height, width), mode=mode, antialias=True)
+    return np.asarray(scaled.permute(0, 2, 3, 1).numpy())
+
+
+def shrink(frames: np.ndarray, crop: Crop, size: int) -> tuple[np.ndarray, Crop]:
+    """Frames averaged over squares of k x k pixels, and the crop in them; k as large as leaves the crop `size` pixels.
+
+    A warp to `size` pixels that looks at the nearest few pixels only would leave out the others. Edge pixels that fill
+    no square are left out. Frames are returned as they are where k is 1.
+    """
+    factor = int(min(crop.height, crop.width, *frames.shape[1:3]) // size)
+    if factor < 2:
+        return frames, crop
+    height, width = (length // factor for length in frames.shape[1:3])
+    inner = frames[:, : height * factor, : width * factor]
+    small = np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in inner])
+    top, left = crop.top / factor, crop.left / factor
+    return small, Crop(top, left, min(crop.height / factor, height - top), min(crop.width / factor, width - left))
+
+
+GEOMETRIC = frozenset({"rotate", "shear_x", "shear_y", "translate_x", "translate_y"})
+INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+Color = tuple[int, int, int]
+GRAY: Color = (128, 128, 128)
+
+
+def op_matrix(op: AugmentOp, height: int, width: int) -> np.ndarray:
+    """The warp of one RandAugment operation on a frame of this size.
+
+    Rotation is counter-clockwise for positive degrees, about the centre, as in Pillow. Translations are
+    rounded to whole pixels: a clip that is only shifted then needs no interpolation for it.
+    """
+    matrix = np.eye(3)
+    if op.name == "rotate":
+        cos, sin = math.cos(math.radians(op.value)), math.sin(math.radians(op.value))
+        x, y = width / 2, height / 2
+        matrix[:2] = [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
+    elif op.name == "shear_x":
+        matrix[0, 1] = op.value
+    elif op.name == "shear_y":
+        matrix[1, 0] = op.value
+    elif op.name == "translate_x":
+        matrix[0, 2] = round(op.value * width)
+    elif op.name == "translate_y":
+        matrix[1, 2] = round(op.value * height)
+    else:
+        raise ValueError(f"{op.name!r} is not a geometric operation")
+    return matrix
+
+
+def view_matrix(crop: Crop, size: int, flip: bool) -> np.ndarray:
+    """The crop of a frame, scaled to size x size pixels, then mirrored left to right if `flip`."""
+    x_scale, y_scale = crop.width / size, crop.height / size
+    if flip:
+        return np.array([[-x_scale, 0, crop.left + crop.width], [0, y_scale, crop.top], [0, 0, 1]], np.float64)
+    return np.array([[x_scale, 0, crop.left], [0, y_scale, crop.top], [0, 0, 1]], np.float64)
+
+
+def resample(
+    frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, size: int, interpolation: str, fill: Color = GRAY
+) -> np.ndarray:
+    """Warp `frames[rows]` (U, H, W, 3) uint8 to (U, S, S, 3); `frames` is left unchanged.
+
+    Crops, flips and shifts by whole pixels, the most common draws, become a plain resize: with bicubic
+    interpolation nine times faster than a warp. No antialiasing, as in the published code.
+    """
+    out = np.empty((len(rows), size, size, 3), np.uint8)
+    left, right = sorted((matrix[0, 2], matrix[0, 2] + matrix[0, 0] * size))
+    box = np.array([matrix[1, 2], matrix[1, 2] + matrix[1, 1] * size, left, right])  # top, bottom, left, right
+    whole = np.rint(box)
+    upright = matrix[0, 1] == 0 and matrix[1, 0] == 0 and matrix[1, 1] > 0
+    if upright and np.abs(box - whole).max() < 1e-6:
+        top, bottom, left, right = (int(edge) for edge in whole)
+        _resize_box(frames, rows, (top, bottom, left, right), INTERPOLATIONS[interpolation], fill, out)
+        if matrix[0, 0] < 0:
+            stacked = out.reshape(-1, size, 3)  # (U * S, S, 3)
+            cv2.flip(stacked, 1, dst=stacked)
+        return out
+    _warp(frames, rows, matrix, INTERPOLATIONS[interpolation], fill, out)
+    return out
+
+
+def translate(clip: np.ndarray, x: int, y: int, fill: Color) -> np.ndarray:
+    """Return the clip (U, H, W, 3) whose pixel at (row, column) comes from (row + y, column + x)."""
+    out = np.empty_like(clip)
+    out[...] = fill
+    height, width = clip.shape[1:3]
+    to_rows, to_columns = slice(max(-y, 0), max(height - y, 0)), slice(max(-x, 0), max(width - x, 0))
+    from_rows, from_columns = slice(max(y, 0), max(height + y, 0)), slice(max(x, 0), max(width + x, 0))
+    out[:, to_rows, to_columns] = clip[:, from_rows, from_columns]
+    return out
+
+
+def _resize_box(
+    frames: np.ndarray,
+    rows: np.ndarray,
+    box: tuple[int, int, int, int],
+    interpolation: int,
+    fill: Color,
+    out: np.ndarray,
+) -> None:
+    """Resize a box (top, bottom, left, right) that may reach outside the frames."""
+    top, bottom, left, right = box
+    height, width = frames.shape[1:3]
+    inside = (slice(max(top, 0), max(min(bottom, height), 0)), slice(max(left, 0), max(min(right, width), 0)))
+    if top >= 0 and bottom <= height and left >= 0 and right <= width:
+        sources = (frames[row][inside] for row in rows)
+    else:
+        padded = np.full((bottom - top, right - left, 3), fill, np.uint8)
+        y, x = max(-top, 0), max(-left, 0)
+        sources = (_pasted(padded, frames[row][inside], y, x) for row in rows)
+    if interpolation == cv2.INTER_NEAREST:
+        interpolation = (
+            cv2.INTER_NEAREST_EXACT
+        )  # from pixel centres, as a warp does; the plain one shifts by half a pixel
+    for source, target in zip(sources, out, strict=True):
+        cv2.resize(source, target.shape[1::-1], dst=target, interpolation=interpolation)
+
+
+def _pasted(canvas: np.ndarray, patch: np.ndarray, top: int, left: int) -> np.ndarray:
+    """The canvas with a patch copied onto it."""
+    height, width = patch.shape[:2]
+    if height and width:
+        canvas[top : top + height, left : left + width] = patch
+    return canvas
+
+
+def _warp(
+    frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, interpolation: int, fill: Color, out: np.ndarray
+) -> None:
+    """Resample by any matrix; the coordinates are computed once for all frames."""
+    height, width = out.shape[1:3]
+    x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    source_x, source_y = ((row[0] * x + row[1] * y + row[2] - 0.5).astype(np.float32) for row in matrix[:2])
+    nearest = interpolation == cv2.INTER_NEAREST
+    whole, fraction = cv2.convertMaps(source_x, source_y, cv2.CV_16SC2, nninterpolation=nearest)
+    for row, target in zip(rows, out, strict=True):
+        frame = frames[row]
+        cv2.remap(frame, whole, fraction, interpolation, target, cv2.BORDER_CONSTANT, fill)

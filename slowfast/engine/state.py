@@ -1,0 +1,207 @@
+"""State of a training run: what a checkpoint holds, resuming and start weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import yaml
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.engine import checkpoints
+from slowfast.engine.averaging import WeightAverage
+from slowfast.errors import CheckpointError, ConfigError
+from slowfast.models.weights import AdaptsWeights, StateDict, load_weights, read_file, read_weights, weights_of
+from slowfast.utils.logging import get_logger
+
+
+@dataclass
+class Position:
+    """How far a run is: finished epochs, steps of the next one, and the best validation so far (top-1 in %)."""
+
+    epoch: int = 0
+    step: int = 0
+    best_top1: float = -1.0
+    best_epoch: int = 0
+
+    def total(self, steps: int) -> int:
+        """Steps since the start of training, with `steps` an epoch."""
+        return self.epoch * steps + self.step
+
+
+class RunState:
+    """The parts of a run that change: weights, optimizer, loss scale, average, position."""
+
+    def __init__(
+        self,
+        cfg: ConfigNode,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        ema: WeightAverage | None,
+        steps: int,
+    ) -> None:
+        self.cfg, self.steps = cfg, steps
+        self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
+        self.at = Position()
+
+    def weights(self) -> checkpoints.State:
+        """What testing needs."""
+        state: checkpoints.State = {"model_state": self.model.state_dict()}
+        if self.ema is not None:
+            state["ema_state"] = self.ema.model.state_dict()
+        return state | {"cfg": self.cfg.dump()}
+
+    def pack(self) -> checkpoints.State:
+        """The whole state: tensors and plain values only."""
+        return self.weights() | {
+            "optimizer_state": self.optimizer.state_dict(),
+            "scaler_state": self.scaler.state_dict(),
+            "steps_an_epoch": self.steps,
+            **asdict(self.at),
+        }
+
+    def unpack(self, state: checkpoints.State, path: Path) -> None:
+        """Resume from a packed state.
+
+        Raises:
+            CheckpointError: If it belongs to another network, optimizer or dataset.
+        """
+        if state["step"] and state.get("steps_an_epoch") != self.steps:
+            raise CheckpointError(
+                f"{path} was written in the middle of an epoch of {state.get('steps_an_epoch')} steps, an epoch now "
+                f"has {self.steps}: restore the index or TRAIN.BATCH_SIZE, or start anew in another OUTPUT_DIR"
+            )
+        if (self.ema is not None) != ("ema_state" in state):
+            raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
+        try:
+            at = Position(state["epoch"], state["step"], state["best_top1"], state["best_epoch"])
+            self.model.load_state_dict(state["model_state"])
+            self._load_optimizer(state["optimizer_state"], yaml.safe_load(state["cfg"])["SOLVER"]["OPTIMIZING_METHOD"])
+            if self.ema is not None:
+                self.ema.model.load_state_dict(state["ema_state"])
+            if state["scaler_state"]:
+                self.scaler.load_state_dict(state["scaler_state"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{path} belongs to another network or optimizer ({reason}); to start anew choose another OUTPUT_DIR, "
+                "to take only its weights set TRAIN.CHECKPOINT_FILE_PATH to it and TRAIN.CHECKPOINT_EPOCH_RESET True"
+            ) from error
+        for name, value in asdict(at).items():  # the position is shared: it stays the same object
+            setattr(self.at, name, value)
+
+    def _load_optimizer(self, state: checkpoints.State, method: str) -> None:
+        """Its state; how it is set is as the config says. ValueError for that of another kind of optimizer."""
+        if method != self.cfg.SOLVER.OPTIMIZING_METHOD:
+            raise ValueError(f"SOLVER.OPTIMIZING_METHOD was {method}")
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+
+    def resume(self, output_dir: Path) -> bool:
+        """Resume from the furthest undamaged checkpoint in OUTPUT_DIR; False if there is none at all.
+
+        Raises:
+            CheckpointError: If all are damaged, or it belongs to another network or dataset.
+        """
+        found = checkpoints.read_last(output_dir)
+        if found is None:
+            return False
+        path, packed = found
+        self.unpack(packed, path)
+        get_logger().info(f"going on from {path}: epoch {self.at.epoch + 1}, step {self.at.step} of {self.steps}")
+        return True
+
+    def path(self, output_dir: Path) -> Path:
+        """Where the state is saved now."""
+        return checkpoints.checkpoint_folder(output_dir) / checkpoints.checkpoint_name(self.at.epoch, self.at.step)
+
+    @staticmethod
+    def best_path(output_dir: Path) -> Path:
+        """Where the best weights are kept."""
+        return checkpoints.checkpoint_folder(output_dir) / checkpoints.BEST
+
+
+def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> None:
+    """Load TRAIN.CHECKPOINT_FILE_PATH, else MORPH.PRETRAIN_PATH, else keep the random weights.
+
+    A checkpoint of this project's training is resumed, epoch and optimizer included, unless
+    TRAIN.CHECKPOINT_EPOCH_RESET. Of any other file the weights are loaded, the raw ones where it also holds averaged
+    ones, and adapted where the network can.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, unsafe or of another network.
+    """
+    if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        _load_pretrained(cfg, model)
+        return
+    path, kind = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH), cfg.TRAIN.CHECKPOINT_TYPE
+    content = read_file(path, kind)
+    packed = checkpoints.training_state(content) if kind == "pytorch" else None
+    if packed is not None and not cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
+        if packed["epoch"] >= cfg.SOLVER.MAX_EPOCH:
+            raise CheckpointError(
+                f"{path} has {packed['epoch']} epochs, all of SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}: set "
+                "TRAIN.CHECKPOINT_EPOCH_RESET True to start anew from its weights, or more epochs to go on"
+            )
+        state.unpack(packed, path)
+        get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
+        return
+    weights = weights_of(content, path, kind, model)
+    if isinstance(model, AdaptsWeights):
+        weights = model.adapt_start_weights(weights, path)
+    load_weights(model, weights, path, allow_new_head=True)
+
+
+@runtime_checkable
+class TakesPretrained(Protocol):
+    """A network whose published pre-trained weights are not in its own layout."""
+
+    def adapt_pretrained(self, state: StateDict) -> StateDict:
+        """The state dict of this network that the pre-trained weights amount to."""
+
+
+def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
+    path = Path(cfg.MORPH.PRETRAIN_PATH)
+    if not cfg.MORPH.PRETRAIN_PATH:
+        if cfg.MODEL.FREEZE_BACKBONE:
+            get_logger().warning(
+                "MODEL.FREEZE_BACKBONE keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
+            )
+        return
+    if not isinstance(model, TakesPretrained):
+        raise ConfigError(f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights: empty it")
+    state = model.adapt_pretrained(read_weights(path, "pytorch", model))
+    load_weights(model, state, path, allow_new_head=True)
+    get_logger().info(f"starting from the weights in {path}")
+
+
+def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
+    """Load TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR, else warn that the weights are random.
+
+    TEST.CHECKPOINT_WEIGHTS chooses between the raw and the averaged weights of a file that holds both. A damaged
+    checkpoint in OUTPUT_DIR is skipped with a warning.
+
+    Raises:
+        CheckpointError: If the given file, or every checkpoint in OUTPUT_DIR, cannot be used.
+    """
+    found = _read_given(cfg) if cfg.TEST.CHECKPOINT_FILE_PATH else checkpoints.read_last(cfg.OUTPUT_DIR)
+    if found is None:
+        get_logger().warning(
+            f"testing random weights: there is no checkpoint in {cfg.OUTPUT_DIR}; TEST.CHECKPOINT_FILE_PATH names one"
+        )
+        return
+    path, content = found
+    kind = cfg.TEST.CHECKPOINT_TYPE if cfg.TEST.CHECKPOINT_FILE_PATH else "pytorch"
+    load_weights(model, weights_of(content, path, kind, model, cfg.TEST.CHECKPOINT_WEIGHTS), path)
+    get_logger().info(f"testing {path}")
+
+
+def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:
+    path = Path(cfg.TEST.CHECKPOINT_FILE_PATH)
+    return path, read_file(path, cfg.TEST.CHECKPOINT_TYPE)

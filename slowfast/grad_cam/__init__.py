@@ -1,1 +1,0 @@
-"""Where a network looks: Grad-CAM (arXiv 1610.02391) for any network."""

@@ -1,0 +1,5 @@
+"""Trained networks applied: predictions, features, Grad-CAM, export and event streams."""
+
+from slowfast.inference.predictor import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor"]

@@ -1,0 +1,165 @@
+"""A network's graph as an ONNX file (the optional packages onnx, onnxscript and onnxruntime)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from slowfast.errors import UserError
+from slowfast.utils.files import reporting_file
+
+TOLERANCE = 1e-4  # of the largest logit
+BATCHES = (1, 2, 3)  # of the check, where the batch may vary
+EXAMPLES = 2  # clips or images that the graph is traced with
+PLAIN = frozenset({"aten", "_operator"})  # where the operators of a graph may come from
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+class ExportDiffers(UserError):
+    """An exported network gives other logits than the network."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported network, and why its batch is fixed ("" where it may vary)."""
+
+    program: ExportedProgram
+    fixed_batch: str = ""
+
+    @property
+    def batches(self) -> Sequence[int]:
+        """Sizes of batches that it takes, for a check."""
+        return (EXAMPLES,) if self.fixed_batch else BATCHES
+
+
+def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
+    """The graph of a network in evaluation mode for inputs (B, *shape), any B where it can be traced so.
+
+    A network that makes a plain number of the batch's size, as `len(x)` does where `x.shape[0]` does not, fixes it.
+    Raises UserError where an operator is none of PyTorch's own.
+    """
+    model, x = model.eval(), example(shape, EXAMPLES, seed=0)
+    try:
+        graph = Graph(_trace(model, x, ({0: Dim("batch", min=1)},)))
+    except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        graph = Graph(_trace(model, x, None), fixed_batch=reason)
+    foreign = foreign_operators(graph.program)
+    if foreign:
+        raise UserError(f"the graph holds operators that other programs lack: {', '.join(sorted(foreign))}")
+    return graph
+
+
+def _trace(model: nn.Module, x: torch.Tensor, dynamic_shapes: object) -> ExportedProgram:
+    with torch.enable_grad():  # without gradients layers take paths of their own, made for speed
+        # Not strict, as is usual only since PyTorch 2.7: the strict one reads Python's code and knows little of it.
+        return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes, strict=False)  # type: ignore[arg-type]
+
+
+def foreign_operators(program: ExportedProgram) -> set[str]:
+    """Operators of a graph, and of the graphs in it, that are not PyTorch's own."""
+    nodes = (node for part in program.graph_module.modules() for node in getattr(part, "graph", torch.fx.Graph()).nodes)
+    calls = (node.target for node in nodes if node.op == "call_function")
+    return {str(call) for call in calls if _origin(call) not in PLAIN}
+
+
+def _origin(call: object) -> str:
+    return str(getattr(call, "namespace", None) or getattr(call, "__module__", ""))
+
+
+def save_graph(graph: Graph, path: Path) -> Run:
+    """Write the graph as .pt2; what the file, read again, computes."""
+    with reporting_file(path) as file:
+        torch.export.save(graph.program, file)
+    module = torch.export.load(path).module()
+    return lambda x: module(x)
+
+
+def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
+    """Random inputs (batch, *shape), as normalized pixels may be."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def largest_difference(model: nn.Module, run: Run, shape: Sequence[int], batches: Sequence[int]) -> float:
+    """The largest difference of two networks' logits on new random inputs, as a share of the largest logit."""
+    worst = 0.0
+    for batch in batches:
+        x = example(shape, batch, seed=batch)
+        wanted, found = model.eval()(x), run(x)
+        if found.shape != wanted.shape:
+            raise ExportDiffers(f"the exported network gives {tuple(found.shape)} for {tuple(wanted.shape)}")
+        difference = float((found - wanted).abs().max() / wanted.abs().max())
+        worst = difference if difference != difference else max(worst, difference)  # NaN stays
+    return worst
+
+
+def check(difference: float) -> None:
+    """Raise ExportDiffers where the difference is more than TOLERANCE."""
+    if not difference <= TOLERANCE:
+        raise ExportDiffers(
+            f"the exported network's logits differ by {difference:.1e} of the largest, more than {TOLERANCE}"
+        )
+
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INPUT, OUTPUT = "input", "logits"
+_TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")  # loggers
+
+
+def require_onnx() -> None:
+    """Raise UserError where a package that ONNX files need cannot be imported."""
+    for package in PACKAGES:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f'.onnx needs {package}, which cannot be imported ({error}): pip install "slowfast[onnx]", or take .pt2'
+            ) from error
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep the exporter's progress and its notes about packages that are not used off the screen; errors are raised."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_TALKATIVE)]
+    loggers = [logging.getLogger(name) for name in {*_TALKATIVE, *names}]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def save_onnx(graph: Graph, path: Path) -> Run:
+    """Write the graph as .onnx, its input named input and its output logits; what the file, read again, computes."""
+    with _hushed():
+        program = torch.onnx.export(graph.program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True)
+    if program is None:
+        raise UserError("PyTorch's exporter gave no ONNX program")
+    program.save(str(path), external_data=False)
+    runtime: Any = import_module("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        (logits,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(x.numpy())})
+        return torch.from_numpy(logits)
+
+    return run

@@ -1,0 +1,69 @@
+"""What a prediction leaves: a table on the screen, predictions.json and predictions.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from slowfast.inference.predictor import Prediction
+from slowfast.utils.files import write_whole
+from slowfast.visualization.results import BEST, SCORE_DIGITS, json_text, write_csv
+from slowfast.visualization.tables import tail
+
+TABLE, LIST = "predictions.json", "predictions.csv"
+SHOWN = 20  # media in the table on the screen
+HEADING = ("path", *(f"class_{n}" for n in range(1, BEST + 1)), *(f"score_{n}" for n in range(1, BEST + 1)))
+
+
+def predictions_table(predictions: Sequence[Prediction]) -> str:
+    """The best classes of the first SHOWN media that were read, a line each."""
+    read = [prediction for prediction in predictions if prediction.scores is not None]
+    rows = []
+    for prediction in read[:SHOWN]:
+        for place, (name, score) in enumerate(prediction.best()):
+            rows.append((tail(prediction.path, 48) if place == 0 else "", tail(name, 38), f"{score:.{SCORE_DIGITS}f}"))
+    text = tabulate(rows, headers=("file", "class", "score"), tablefmt="simple", disable_numparse=True)
+    more = len(read) - SHOWN
+    return text if more <= 0 else f"{text}\n... and {more} more in the files below"
+
+
+def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output: Path) -> dict[str, Path]:
+    """Write both files; gives what each is and where.
+
+    They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
+    """
+    folder = output / "predict" if _is_of_a_test(output / LIST) else output
+    write_whole(folder / TABLE, json_text(about | _as_json(predictions)))
+    write_csv(folder / LIST, HEADING, map(_as_row, predictions))
+    return {"all predictions": folder / TABLE, "the same as a table": folder / LIST}
+
+
+def _is_of_a_test(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return next(csv.reader(file), []) != list(HEADING)
+
+
+def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    read, failed = [], []
+    for prediction in predictions:
+        best = [{"class": name, "score": round(score, SCORE_DIGITS)} for name, score in prediction.best()]
+        entry: dict[str, Any] = {"path": prediction.path}
+        if prediction.scores is None:
+            failed.append(entry | {"reason": prediction.failure})
+        else:
+            read.append(entry | {"best": best} | ({"damaged": prediction.failure} if prediction.failure else {}))
+    return {"predictions": read, "failed": failed}
+
+
+def _as_row(prediction: Prediction) -> list[str]:
+    """Empty cells where there are fewer than BEST classes, or nothing was read."""
+    best = prediction.best()
+    names = [name for name, _ in best] + [""] * (BEST - len(best))
+    scores = [f"{score:.{SCORE_DIGITS}f}" for _, score in best] + [""] * (BEST - len(best))
+    return [prediction.path, *names, *scores]

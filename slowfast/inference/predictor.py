@@ -1,0 +1,145 @@
+"""The best classes of any video, image, folder of frames or event recording: a test without an index.
+
+Decoding, views, transforms and ensemble are those of a test, so a file gets the scores that a test would give it. Of an
+event recording other events may be drawn: that depends on its place among the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST, dataset_spec, has_data, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.dvs.sample import DATASET
+from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
+from slowfast.datasets.loader import TestLoader
+from slowfast.datasets.types import FailureLedger, Record
+from slowfast.engine.evaluate import Ensemble, Join, evaluate
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.test import network_to_test
+from slowfast.errors import ConfigError, DataError, UserError
+from slowfast.models.inputs import EVENTS
+from slowfast.utils.distributed import World, join
+from slowfast.utils.progress import Progress
+from slowfast.visualization.results import BEST
+
+Read = Callable[[Sequence[Record]], TestLoader]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network makes of one medium."""
+
+    record: Record
+    names: Sequence[str]  # of the classes
+    scores: torch.Tensor | None  # probabilities (classes,), float64; None where nothing could be read
+    failure: str = ""  # why nothing could be read, or what was missing
+
+    @property
+    def path(self) -> str:
+        """The medium, as it was named."""
+        return self.record.name
+
+    def best(self, count: int = BEST) -> list[tuple[str, float]]:
+        """Names and scores of the best classes, best first; fewer where there are fewer, none for what was not read."""
+        if self.scores is None:
+            return []
+        scores, classes = self.scores.topk(min(count, len(self.scores)))
+        return [(self.names[label], score) for label, score in zip(classes.tolist(), scores.tolist(), strict=True)]
+
+
+class Predictor:
+    """Scores media with a trained network: `Predictor.from_config(cfg)("clip.mp4").best(5)`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        read: Read,
+        wanted: Wanted,
+        forward: ClipForward,
+        ensemble: Join,
+        batch_clips: int = 8,
+    ) -> None:
+        """`read` gives all views of some records, `wanted` says what the network takes."""
+        self.model, self.names, self.read, self.wanted = model, names, read, wanted
+        self.forward, self.ensemble, self.batch_clips = forward, ensemble, batch_clips
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> Predictor:
+        """The network, weights, views and ensemble of a test; no index is read. Raises UserError."""
+        _check_times(cfg)
+        world = join(cfg.NUM_GPUS)
+        return cls(
+            network_to_test(cfg, world.device),
+            names_of_classes(cfg),
+            lambda records: views_to_read(cfg, world, records),
+            Wanted.from_config(cfg),
+            ClipForward.from_config(cfg, world.device, TEST),
+            Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON),
+            cfg.TEST.BATCH_SIZE,
+        )
+
+    def __call__(self, path: str | Path) -> Prediction:
+        """The prediction for one medium. Raises DataError where it cannot be read, UserError for a folder of more."""
+        found = find_media([Path(path)], self.wanted)
+        if len(found.records) > 1:
+            raise UserError(f"{path} holds {len(found.records)} media: predict([{str(path)!r}]) gives all predictions")
+        return next(prediction for prediction in self.predict_found(found) if prediction.scores is not None)
+
+    def predict(self, paths: Iterable[str | Path]) -> list[Prediction]:
+        """Predictions for all media in files and folders; what could not be read has a `failure` and no scores.
+
+        Raises DataError where nothing could be read.
+        """
+        return self.predict_found(find_media(map(Path, paths), self.wanted))
+
+    def predict_found(self, found: Found, progress: Progress | None = None) -> list[Prediction]:
+        """The same for media that were looked for before."""
+        ledger = FailureLedger(found.count)
+        scores: dict[int, torch.Tensor | None] = {}
+        if found.records:
+            own = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
+            try:
+                with self.read(found.records) as loader:
+                    results, _ = evaluate(
+                        self.model, loader, self.forward, self.ensemble, self.batch_clips, ledger, own
+                    )
+            finally:
+                if progress is None:
+                    own.close()
+            scores = {result.record.index: result.scores for result in results}
+        reasons = {failure.index: failure.reason for failure in [*ledger.all, *found.refused]}
+        if all(score is None for score in scores.values()):
+            raise DataError(_nothing_read(found, reasons))
+        records = [*found.records, *(Record(f.index, Path(f.name), f.name, UNLABELLED) for f in found.refused)]
+        predictions = [Prediction(r, self.names, scores.get(r.index), reasons.get(r.index, "")) for r in records]
+        return sorted(predictions, key=lambda prediction: prediction.record.index)
+
+
+def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> TestLoader:
+    """Return the loader of all test views of some records."""
+    return views_loader(cfg, world, views_of_records(cfg, TEST, records, all_views=True))
+
+
+def _check_times(cfg: ConfigNode) -> None:
+    """Raise ConfigError where events' times are to be divided by what nobody says."""
+    of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
+    if of_training and not cfg.DVS.LONGEST and not has_data(cfg):
+        raise ConfigError(
+            "DVS.TIME_NORM dataset divides times by that of the longest training recording: set DVS.LONGEST to it "
+            "(microseconds), or DATA.PATH_TO_DATA_DIR to the folder of the recordings"
+        )
+
+
+def _nothing_read(found: Found, reasons: dict[int, str]) -> str:
+    names = {record.index: record.name for record in found.records}
+    names |= {failure.index: failure.name for failure in found.refused}
+    first = min(reasons)
+    line = f"{names[first]}: {reasons[first]}"
+    return line if len(names) == 1 else f"none of {len(names)} files and folders can be read; the first: {line}"

@@ -1,1 +1,0 @@
-"""What the published settings under configs/ are: counted sizes, published figures, weights."""

@@ -1,0 +1,231 @@
+"""Preparation of a collection of videos for fast training, resumable, with its index files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from tabulate import tabulate
+
+from slowfast.datasets.decode.reader import check_file
+from slowfast.datasets.index.common import read_lines
+from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, parse_line
+from slowfast.datasets.types import Failure
+from slowfast.errors import DataError, IndexFileError, UserError
+from slowfast.prepare.encode import PrepareSettings, prepare_video
+from slowfast.prepare.jobs import (
+    FAILED_FILE,
+    Job,
+    check_folders,
+    failed_to_read,
+    find_jobs,
+    note_failure,
+    progress_and_cleanup,
+    run_in_processes,
+)
+from slowfast.utils.files import disk_error, remove_leftovers, write_whole
+from slowfast.utils.progress import Progress
+from slowfast.visualization.results import write_csv
+
+MANIFEST = "prepared.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished video. Paths are relative to the two folders."""
+
+    source: str
+    target: str
+    source_size: int  # bytes
+    source_mtime_ns: int
+    settings: str  # digest
+    frames: int
+    size: int  # bytes of the target
+    damage: str | None
+
+
+class Manifest:
+    """The finished videos of a target folder; several runs may append to it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / MANIFEST
+        self._entries = {entry.source: entry for entry in self._read()}
+
+    def _read(self) -> list[Entry]:
+        """Entries in the order written. A line cut short by a kill is a video not done."""
+        entries = []
+        text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
+        for line in text.splitlines():
+            try:
+                entries.append(Entry(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+        return entries
+
+    def done(self, job: Job, settings: str) -> Entry | None:
+        """The entry of a video that is unchanged, and whose copy is there, made with these settings; else None."""
+        entry = self._entries.get(job.name)
+        if entry is None or (entry.settings, entry.target) != (settings, job.target_name):
+            return None
+        try:
+            source, target = job.source.stat(), job.target.stat()
+        except OSError:
+            return None
+        found = (source.st_size, source.st_mtime_ns, target.st_size)
+        return entry if found == (entry.source_size, entry.source_mtime_ns, entry.size) else None
+
+    def add(self, entry: Entry) -> None:
+        """Append a finished video, in one write, on a line of its own. Raises DiskError where the disk is full."""
+        try:
+            with self._file.open("ab+") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - 1, 0))
+                start = b"\n" if size and file.read(1) != b"\n" else b""  # after a line cut short
+                file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
+        except OSError as error:
+            raise disk_error(error, self._file) or error from error
+
+
+@dataclass(frozen=True)
+class IndexLines:
+    """A Kinetics index: the file, and for each line the video's name below the source folder and its label."""
+
+    file: Path
+    lines: list[tuple[str, int]]
+
+
+def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexLines:
+    """Read an index whose paths are relative to `source` or absolute.
+
+    Raises IndexFileError for a missing or broken file and for paths outside `source`, UserError when writing the new
+    one would replace it.
+    """
+    if (target / file.name).resolve() == file.resolve():
+        raise UserError(f"--index {file} is where the new index goes; give the source's index")
+    lines = []
+    for number, line in read_lines(file, "check --index"):
+        try:
+            name, label = parse_line(line, separator)
+        except ValueError as error:
+            raise IndexFileError(
+                f"{file} line {number}: {line!r}: {error}; expected path{separator}label (--separator {separator!r})"
+            ) from error
+        inside = os.path.relpath(os.path.join(os.path.abspath(source), name), os.path.abspath(source))
+        if inside.split(os.sep)[0] == os.pardir:
+            raise IndexFileError(f"{file} line {number}: {line!r}: the path lies outside of {source}")
+        lines.append((Path(inside).as_posix(), label))
+    if not lines:
+        raise IndexFileError(f"{file} is empty; expected lines of the form path{separator}label")
+    return IndexLines(file, lines)
+
+
+def write_index(index: IndexLines, separator: str, target: Path, prepared: Mapping[str, str]) -> list[str]:
+    """Write the index of the prepared copies to `target`, and the class names beside it.
+
+    `prepared`: name below the source folder -> name below `target`. Returns the names left out for want of a copy.
+    """
+    kept = [f"{prepared[name]}{separator}{label}\n" for name, label in index.lines if name in prepared]
+    write_whole(target / index.file.name, "".join(kept))
+    class_names = index.file.parent / CLASS_NAMES_FILE
+    if class_names.exists():
+        shutil.copyfile(class_names, target / CLASS_NAMES_FILE)
+    return [name for name, _ in index.lines if name not in prepared]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run left behind."""
+
+    prepared: list[Entry]  # all of the collection, those of earlier runs too
+    already_done: int
+    failed: dict[str, str]  # name -> reason
+    source_size: int  # bytes, of the prepared ones
+    seconds: float
+
+    def table(self) -> str:
+        """The summary for the screen."""
+        size = sum(entry.size for entry in self.prepared)
+        damaged = sum(entry.damage is not None for entry in self.prepared)
+        rows = [
+            ("prepared", f"{len(self.prepared)} ({self.already_done} of them before)"),
+            ("of which damaged, whole as far as readable", damaged),
+            (f"failed, listed in {FAILED_FILE}", len(self.failed)),
+            ("frames", sum(entry.frames for entry in self.prepared)),
+            ("size before", f"{self.source_size / 1e6:.1f} MB"),
+            ("size after", f"{size / 1e6:.1f} MB ({size / max(self.source_size, 1):.2f} x)"),
+            ("time", f"{self.seconds:.0f} s"),
+        ]
+        return tabulate(rows, headers=("videos", ""), tablefmt="simple", disable_numparse=True)
+
+
+def prepare(
+    source: Path,
+    target: Path,
+    settings: PrepareSettings,
+    workers: int,
+    index_files: Sequence[Path] = (),
+    separator: str = " ",
+) -> Summary:
+    """Re-encode all videos below `source` into `target`, skipping what an earlier run finished with these settings.
+
+    Writes `failed.csv` and the given indices, rewritten, to `target`. Raises UserError for wrong folders or indices
+    and for a disk that does not take the files, DataError when no video at all can be read.
+    """
+    started = time.monotonic()
+    check_folders(source, target)
+    indices = [read_index(file, separator, source, target) for file in index_files]
+    jobs = find_jobs(source, target)
+    target.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target, recursive=True)
+    manifest = Manifest(target)
+    digest = settings.digest()
+    entries = {job.name: entry for job in jobs if (entry := manifest.done(job, digest)) is not None}
+    already_done = len(entries)
+    failed: dict[str, str] = {}
+    todo = [job for job in jobs if job.name not in entries]
+    progress = Progress("prepared", len(jobs), "videos", True, max(len(jobs) // 20, 1), already_done)
+    work = partial(_prepare_one, settings)
+    with progress_and_cleanup(progress, target), closing(run_in_processes(work, todo, workers)) as results:
+        for job, result in results:
+            if isinstance(result, Entry):
+                manifest.add(result)
+                entries[job.name] = result
+            else:
+                failed[job.name] = note_failure(job, result)
+            progress.advance(f"failed {len(failed)}")
+    for index in indices:
+        for name in write_index(index, separator, target, {entry.source: entry.target for entry in entries.values()}):
+            failed.setdefault(name, f"named in {index.file.name}, but not among the videos of {source}")
+    write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
+    if not entries:
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"none of {len(jobs)} videos could be prepared, {name} for one: {reason}; see {FAILED_FILE}")
+    size = sum(entry.source_size for entry in entries.values())
+    return Summary(list(entries.values()), already_done, failed, size, time.monotonic() - started)
+
+
+def _prepare_one(settings: PrepareSettings, job: Job) -> Entry | Failure:
+    """Prepare one video or return its failure. Runs in a process of the pool."""
+    try:
+        check_file(job.source)
+        stat = job.source.stat()
+        result = prepare_video(job.source, job.target, settings)
+    except Exception as error:
+        return failed_to_read(job, error, job.target)
+    return Entry(
+        job.name,
+        job.target_name,
+        stat.st_size,
+        stat.st_mtime_ns,
+        settings.digest(),
+        result.frames,
+        result.size,
+        result.damage,
+    )

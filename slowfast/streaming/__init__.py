@@ -1,1 +1,0 @@
-"""Classifying streams of events as they come."""

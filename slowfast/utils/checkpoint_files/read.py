@@ -1,0 +1,180 @@
+"""Restricted reading of checkpoint files: zip archives and the older stream format."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slowfast.errors import CheckpointError, DamagedFileError, system_reason
+from slowfast.utils.checkpoint_files.archive import ZIP_SIGNATURE, read_archive
+from slowfast.utils.checkpoint_files.inert import MalformedPickle, RefusedPickle
+from slowfast.utils.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
+from slowfast.utils.checkpoint_files.unpickler import Unpickler, Vocabulary
+from slowfast.utils.checkpoint_files.values import plain_vocabulary
+from slowfast.utils.text_files import why_not_regular
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
+PROTOCOL_VERSION = 1001
+
+
+class BoundedReader(io.BufferedReader):
+    """Binary file that never allocates more than it can hold, whatever length is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most what is left of the file."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(self.size - self.tell(), 0))
+        return super().read(size)
+
+
+def read_pickle(path: Path) -> Any:
+    """Return the content of a file of one pickle.
+
+    Raises:
+        RefusedPickle: If it holds anything but plain data.
+        Exception: Of nearly any kind if the file is damaged.
+    """
+    with BoundedReader(path) as file:
+        return Unpickler(file, plain_vocabulary(), file.size).load()
+
+
+def read_legacy(path: Path) -> Any:
+    """Return the content of a file of `torch.save` before PyTorch 1.6, tensors on the CPU.
+
+    Layout: pickles of a magic number, a version, facts about the machine, the content and the storages' keys; then per
+    key the number of elements as int64 and the elements.
+
+    Raises:
+        RefusedPickle: If it holds anything but plain data.
+        Exception: Of nearly any kind if the file is damaged.
+    """
+    words = torch_vocabulary()
+    with BoundedReader(path) as file:
+        try:
+            known = [_next(file, words), _next(file, words)] == [MAGIC_NUMBER, PROTOCOL_VERSION]
+        except RefusedPickle:
+            known = False
+        if not known:
+            raise MalformedPickle("it is not a file of torch.save")
+        machine = _next(file, words)
+        if not isinstance(machine, dict) or machine.get("little_endian") is not (sys.byteorder == "little"):
+            raise MalformedPickle("it was written on a machine with another byte order")
+        storages: dict[str, Storage] = {}
+        left = file.size
+
+        def load_storage(identity: Any) -> Storage:
+            nonlocal left
+            key = storage_key(identity)
+            if key.key not in storages:
+                left -= key.size
+                if left < 0:
+                    raise MalformedPickle("its storages are larger than the file")
+                storages[key.key] = Storage(torch.UntypedStorage(key.size), key.dtype, key.count)
+            whole = storages[key.key]
+            if (whole.dtype, whole.count) != (key.dtype, key.count):
+                raise MalformedPickle(f"storage {key.key} is used with two types or sizes")
+            return whole if key.view is None else Storage(whole.data, whole.dtype, key.view[2], key.view[1])
+
+        content = Unpickler(file, words, file.size, load_storage).load()
+        keys = _next(file, words)
+        if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+            raise MalformedPickle("its list of storages is not that of its tensors")
+        for key in keys:
+            _fill(storages[key], file)
+    return content
+
+
+def _next(file: BoundedReader, words: Vocabulary) -> Any:
+    return Unpickler(file, words, file.size).load()
+
+
+def _fill(storage: Storage, file: BoundedReader) -> None:
+    """Read a storage's elements in place."""
+    count = int.from_bytes(file.read(8), sys.byteorder, signed=True)
+    if count != storage.count:
+        raise MalformedPickle("a storage in it has another number of elements than its tensors")
+    if not storage.count:
+        return
+    target = torch.empty(0, dtype=torch.uint8).set_(storage.data).numpy().data
+    if file.readinto(target) != len(target):
+        raise EOFError
+
+
+HOW_TO_CONVERT = 'Save the weights alone where the file was made: torch.save(model.state_dict(), "weights.pth")'
+
+
+def read_torch_file(path: Path) -> Any:
+    """Return the content of a file of `torch.save`, tensors on the CPU.
+
+    Raises:
+        DamagedFileError: If the file is truncated or a checksum is wrong.
+        CheckpointError: If it is missing, or holds anything but tensors and plain values.
+    """
+    signature = _first_bytes(path)
+    if signature == ZIP_SIGNATURE:
+        return _explained(read_archive, path, "PyTorch weights")
+    return _explained(
+        read_legacy, path, "PyTorch weights", " (a .pdparams file of Paddle needs CHECKPOINT_TYPE paddle)"
+    )
+
+
+def read_paddle_file(path: Path) -> Any:
+    """Return the content of a file of `paddle.save`, tensors as NumPy arrays.
+
+    Raises:
+        DamagedFileError: If the file is truncated.
+        CheckpointError: If it is missing, or holds anything but arrays and plain values.
+    """
+    if _first_bytes(path) == ZIP_SIGNATURE:
+        raise CheckpointError(
+            f"{path} cannot be read as Paddle weights: it is a PyTorch file (CHECKPOINT_TYPE pytorch)"
+        )
+    return _explained(read_pickle, path, "Paddle weights")
+
+
+def _first_bytes(path: Path) -> bytes:
+    if wrong := why_not_regular(path):
+        raise CheckpointError(f"{path} {wrong}; it should hold weights")
+    try:
+        with path.open("rb") as file:
+            return file.read(len(ZIP_SIGNATURE))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {system_reason(error)}") from error
+
+
+def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "") -> Any:
+    """Call a reader and turn whatever a damaged or hostile file raises into one line."""
+    try:
+        return read(path)
+    except CheckpointError:
+        raise
+    except RefusedPickle as refused:
+        raise CheckpointError(
+            f"{path} cannot be read as {kind}: it asks for {_short(refused)}, but only tensors and plain values are "
+            f"read and nothing in a file is run. {HOW_TO_CONVERT}"
+        ) from refused
+    except MemoryError as error:
+        raise CheckpointError(f"{path} cannot be read as {kind}: it does not fit into memory") from error
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read: {system_reason(error)}") from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        reason = _short(error) or type(error).__name__
+        raise DamagedFileError(
+            f"{path} cannot be read as {kind}: it is damaged or of another kind{hint}: {reason}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    """Return an exception's text as one printable line."""
+    text = " ".join(str(error).split())[:160]
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,183 @@
+"""Tensors of PyTorch files, rebuilt on the CPU from storages whose bytes were checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from slowfast.utils.checkpoint_files.inert import GlobalName, InertObject, MalformedPickle, RefusedPickle
+from slowfast.utils.checkpoint_files.unpickler import Constructor, Vocabulary
+from slowfast.utils.checkpoint_files.values import plain_vocabulary
+
+MAX_ELEMENTS = 2**40  # of one tensor; views of few bytes can claim any shape
+
+STORAGE_DTYPES: dict[str, torch.dtype] = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64,
+    "UntypedStorage": torch.uint8,
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Typed view of a storage's bytes, from element `offset` on, `count` elements."""
+
+    data: torch.UntypedStorage
+    dtype: torch.dtype
+    count: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class StorageKey:
+    """Persistent ID of a storage in a pickle."""
+
+    dtype: torch.dtype
+    key: str
+    count: int
+    view: tuple[str, int, int] | None = None  # of files before PyTorch 0.4: key, offset and size of a view
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return self.count * self.dtype.itemsize
+
+
+def storage_key(identity: Any) -> StorageKey:
+    """Check and return a persistent ID ("storage", type, key, device, elements[, view]).
+
+    Raises:
+        RefusedPickle: If it is anything else.
+    """
+    if not (isinstance(identity, tuple) and len(identity) in (5, 6) and identity[0] in ("storage", b"storage")):
+        raise RefusedPickle("data outside of it that is no tensor storage")
+    kind, key, _, count = identity[1:5]
+    dtype = STORAGE_DTYPES.get(kind.name.rpartition(".")[2]) if isinstance(kind, GlobalName) else None
+    if dtype is None or not isinstance(key, str) or type(count) is not int or not 0 <= count < MAX_ELEMENTS:
+        raise RefusedPickle(f"a storage of type {kind!s:.60}")
+    view = identity[5] if len(identity) == 6 else None
+    if view is not None and not (
+        isinstance(view, tuple)
+        and len(view) == 3
+        and isinstance(view[0], str)
+        and all(type(number) is int for number in view[1:])
+        and 0 <= view[1] <= view[1] + view[2] <= count
+    ):
+        raise MalformedPickle("a view of a storage in it is impossible")
+    return StorageKey(dtype, key, count, view)
+
+
+def torch_vocabulary() -> Vocabulary:
+    """Return the names of plain values and of tensors."""
+    plain = plain_vocabulary()
+    return Vocabulary(plain.constants | _constants(), plain.constructors | _CONSTRUCTORS, plain.set_state)
+
+
+def _constants() -> dict[str, Any]:
+    names = (name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))
+    return {f"torch.{name}": getattr(torch, name) for name in names}
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
+    """Build a strided tensor; gradient flag and hooks are dropped."""
+    if not isinstance(storage, Storage):
+        raise MalformedPickle("a tensor in it has no storage")
+    if any(isinstance(part, Mapping) and any(part.values()) for part in rest[2:]):
+        raise RefusedPickle("a conjugate or negative view of a tensor")
+    return _strided(storage, storage.dtype, offset, size, stride)
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, metadata: Any = None
+) -> torch.Tensor:
+    """Build a tensor of a dtype that has no typed storage."""
+    if not (isinstance(storage, Storage) and isinstance(dtype, torch.dtype)) or metadata:
+        raise MalformedPickle("a tensor in it has no storage or dtype")
+    return _strided(storage, dtype, offset, size, stride)
+
+
+def _strided(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any) -> torch.Tensor:
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else None
+    strides = tuple(stride) if isinstance(stride, (tuple, list)) else None
+    if sizes is None or strides is None or len(sizes) != len(strides) or len(sizes) > 64:
+        raise MalformedPickle("a tensor in it has no shape")
+    if not all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in (*sizes, *strides, offset)):
+        raise MalformedPickle("a tensor in it has an impossible shape")
+    elements = math.prod(sizes)
+    last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) + 1 if elements else offset
+    available = storage.count * storage.dtype.itemsize // dtype.itemsize
+    if elements > MAX_ELEMENTS or last > available:
+        raise MalformedPickle(f"a tensor in it of shape {sizes} is larger than its storage")
+    return torch.empty(0, dtype=dtype).set_(storage.data, offset + storage.offset, sizes, strides)
+
+
+def _parameter(data: Any, *rest: Any) -> torch.Tensor:
+    if not isinstance(data, torch.Tensor):
+        raise MalformedPickle("a parameter in it is no tensor")
+    return data
+
+
+def _typed_tensor(function: Any, kind: Any, args: Any, state: Any) -> Any:
+    """Build a tensor of a subclass, or one with attributes, as a plain tensor."""
+    rebuild = _CONSTRUCTORS.get(str(function)) if isinstance(function, GlobalName) else None
+    if rebuild is None or not str(function).startswith("torch._utils._rebuild") or not isinstance(args, tuple):
+        raise RefusedPickle(f"{function!s:.100}")
+    return rebuild(*args)
+
+
+def _device_tensor(data: Any, dtype: Any, device: Any, requires_grad: Any) -> torch.Tensor:
+    """Build a tensor of a device without storages (XLA) from its copy on the CPU."""
+    if isinstance(data, np.ndarray):
+        data = torch.from_numpy(data.copy())
+    if not (isinstance(data, torch.Tensor) and isinstance(dtype, torch.dtype)):
+        raise MalformedPickle("a tensor in it has no data")
+    return data.to(dtype)
+
+
+def _size(sizes: Any = ()) -> torch.Size:
+    if not (isinstance(sizes, (tuple, list)) and all(type(n) is int and abs(n) < 2**63 for n in sizes)):
+        raise MalformedPickle("a torch.Size in it is not made of integers")
+    return torch.Size(sizes)
+
+
+def _version(text: Any) -> str:
+    if not isinstance(text, str):
+        raise MalformedPickle("a version in it is not text")
+    return text
+
+
+def _device(kind: Any, index: Any = None) -> torch.device:
+    if not isinstance(kind, str) or not (index is None or type(index) is int):
+        raise MalformedPickle("a torch.device in it has no name")
+    return torch.device(kind) if index is None else torch.device(kind, index)
+
+
+_CONSTRUCTORS: dict[str, Constructor] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_device_tensor_from_numpy": _device_tensor,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _device_tensor,
+    "torch._tensor._rebuild_from_type_v2": _typed_tensor,
+    "torch.serialization._get_layout": lambda name: InertObject("torch.layout", (name,)),
+    "torch.torch_version.TorchVersion": _version,
+    "torch.Size": _size,
+    "torch.device": _device,
+}

@@ -1,0 +1,153 @@
+"""One logger for the run: the screen and OUTPUT_DIR/stdout.log in the main process, warnings elsewhere.
+
+Every message passes one formatter: secrets in addresses are hidden and control characters are escaped.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from slowfast.utils.heartbeat import Heartbeat
+from slowfast.utils.screen import show, write_screen
+from slowfast.utils.text import shown, shown_lines
+
+_NAME = "slowfast"
+_TABLE = "table"  # attribute of records whose newlines are meant
+
+
+def get_logger() -> logging.Logger:
+    """Return the run's logger; usable before `start_logging`, then it prints warnings only."""
+    return logging.getLogger(_NAME)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning in rank 0 (of torchrun), unless this process has logged the same one before."""
+    if os.environ.get("RANK", "0") == "0":
+        get_logger().warning(message)
+
+
+def log_table(text: str) -> None:
+    """Log a text of several lines, whose cells were escaped before, below the line with the time."""
+    get_logger().info("\n" + text, extra={_TABLE: True})
+
+
+class _Formatter(logging.Formatter):
+    """Formatter that lets nothing unsafe through."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        safe = shown_lines if getattr(record, _TABLE, False) else shown
+        record.message = safe(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: object) -> str:
+        return shown_lines(super().formatException(ei))  # type: ignore[arg-type]
+
+
+class _Screen(logging.Handler):
+    """Handler that writes to what standard output or standard error is at the time, above a progress bar."""
+
+    def __init__(self, error: bool = False) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream: TextIO | None = sys.stderr if self._error else sys.stdout
+        try:
+            write_screen(self.format(record) + "\n", stream)
+        except Exception:
+            self.handleError(record)
+
+
+class _File(logging.FileHandler):
+    """Handler that reports once when the log file cannot be written, and lets the run go on."""
+
+    _reported = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._reported:
+            self._reported = True
+            show(f"warning: {self.baseFilename} cannot be written: {sys.exc_info()[1]}", error=True)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what cannot be written has been reported
+            super().close()
+
+
+class _Buffer(logging.Handler):
+    """Handler that keeps records until there is a file for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def start_logging(rank: int) -> None:
+    """Send messages to the screen; in rank 0 also keep them for `open_log`. Other ranks show warnings only."""
+    logger = get_logger()
+    stop_logging()
+    logger.propagate = False
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    line = "[%(asctime)s] %(message)s" if rank == 0 else f"[%(asctime)s rank {rank}] %(message)s"
+    _add(_Screen(error=rank != 0), line)
+    if rank == 0:
+        _add(_Buffer(), line)
+        Heartbeat.begin(lambda text: get_logger().info(text))
+
+
+def logging_started() -> bool:
+    """Check whether `start_logging` was called, and `stop_logging` was not."""
+    return any(isinstance(handler, _Screen) for handler in get_logger().handlers)
+
+
+def open_log(output_dir: Path) -> None:
+    """Append the messages so far, and all further ones, to `output_dir/stdout.log`. Does nothing in other ranks."""
+    logger = get_logger()
+    for buffer in [handler for handler in logger.handlers if isinstance(handler, _Buffer)]:
+        file = _File(output_dir / "stdout.log", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(buffer.formatter)
+        for record in buffer.records:
+            file.handle(record)
+        logger.removeHandler(buffer)
+        logger.addHandler(file)
+
+
+@contextmanager
+def messages_on_screen() -> Iterator[None]:
+    """While this is open, plain messages go to the screen: for tools that leave no log."""
+    logger, handler = get_logger(), _Screen()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logger.addHandler(handler)
+    Heartbeat.begin(lambda text: get_logger().info(text))
+    try:
+        yield
+    finally:
+        Heartbeat.end()
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def stop_logging() -> None:
+    """Close the logger's files."""
+    Heartbeat.end()
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _add(handler: logging.Handler, line: str) -> None:
+    handler.setFormatter(_Formatter(line, datefmt="%m/%d %H:%M:%S"))
+    get_logger().addHandler(handler)

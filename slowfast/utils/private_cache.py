@@ -1,0 +1,128 @@
+"""Cache of files that this user's programs create once and load again: compiled kernels, downloads.
+
+A file in a folder that another user can write to may be that user's. A file or folder is trusted if it and all folders
+above it belong to this user or root and no other user can write to them. Folders above may be sticky, such as ``/tmp``,
+where nobody can replace the files of others, or writable for the user's private group.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import grp
+import os
+import pwd
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from slowfast.errors import system_reason
+from slowfast.utils.logging import warn_once
+
+
+def private_cache(name: str) -> Path:
+    """Return the path of a file in the user's cache that is trusted if it exists, and can be created if not.
+
+    The cache is ``$XDG_CACHE_HOME/slowfast``, by default ``~/.cache/slowfast``, and is created for this user alone. If
+    it or the file is not trusted, or the file is missing and the folder is not writable, the path is in a temporary
+    folder of this process instead, and a warning says so once.
+
+    Args:
+        name: Name of the file, without folders.
+
+    Raises:
+        OSError: If there is no place for a temporary folder either.
+    """
+    try:
+        folder = _cache_folder()
+        _create(folder)
+        folder = Path(os.path.realpath(folder, strict=True))  # links are followed once, before the checks
+        check_trusted(folder)
+        if os.path.lexists(folder / name):
+            file = Path(os.path.realpath(folder / name, strict=True))
+            check_trusted(file)
+            return file
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder / name
+        reason = f"{folder} is not writable"
+    except OSError as error:
+        reason = f"{error.filename}: {system_reason(error)}" if error.filename else str(error)
+    warn_once(
+        f"cache: {reason}. Using a temporary folder for this run; set XDG_CACHE_HOME to a folder that only you can "
+        "write to."
+    )
+    return _temporary_folder() / name
+
+
+def check_trusted(path: Path) -> None:
+    """Check that no other user can change a file or folder.
+
+    Args:
+        path: Path without symbolic links.
+
+    Raises:
+        PermissionError: If another user owns or can write to the path or a folder above it, with the reason.
+    """
+    for place in (path, *path.parents):
+        found = place.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            raise PermissionError(f"{place} is a symbolic link")
+        if found.st_uid not in (0, os.geteuid()) and not (place != path and found.st_uid == _unmapped_root()):
+            raise PermissionError(f"{place} belongs to another user (uid {found.st_uid})")
+        if found.st_mode & _writable_by_others(found, above=place != path):
+            raise PermissionError(f"{place} is writable by other users (mode {stat.S_IMODE(found.st_mode):o})")
+
+
+def _writable_by_others(found: os.stat_result, above: bool) -> int:
+    """Return the permission bits that let other users replace a file; `above`: of a folder above it."""
+    if above and found.st_mode & stat.S_ISVTX:
+        return 0
+    # Many systems give each user a group and a umask of 002.
+    return stat.S_IWOTH if above and _is_private_group(found.st_gid) else stat.S_IWOTH | stat.S_IWGRP
+
+
+def _is_private_group(gid: int) -> bool:
+    """Return whether a group is named like this user and has no other members."""
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+
+
+@functools.cache
+def _unmapped_root() -> int | None:
+    """Return the uid that root's folders seem to belong to in a user namespace (rootless containers), else None."""
+    try:
+        mapped = Path("/proc/self/uid_map").read_text().split()
+        return None if mapped == ["0", "0", "4294967295"] else int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except OSError:
+        return None
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the standard ignores relative paths
+        base = os.path.expanduser("~/.cache")
+        if not os.path.isabs(base):
+            raise OSError("HOME is not set and this user has no home folder")
+    return Path(base) / "slowfast"
+
+
+def _create(folder: Path) -> None:
+    """Create a folder and the missing ones above it, for this user alone whatever the umask is."""
+    missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    for place in reversed(missing):
+        try:
+            place.mkdir(mode=0o700)
+        except FileExistsError:  # by another process; it is checked like any other
+            pass
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    """Return a folder of this process, deleted when it exits."""
+    folder = Path(tempfile.mkdtemp(prefix="slowfast-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

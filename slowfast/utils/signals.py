@@ -1,0 +1,131 @@
+"""Signals that stop a run: what is saved first, and the first seconds of a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_AGAIN = 5.0  # seconds in which a repeated signal may be the same one, sent by a launcher and by its own sender
+
+
+class Stopped(BaseException):
+    """A signal arrived where work may end at once. Not an Exception: no handler of errors takes it for one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class StopSignal:
+    """Handler of the signals that end a run.
+
+    While entered, the first signal sets `seen` and `name`, and raises `Stopped` inside `at_once`. A second one ends the
+    process as usual. A signal that was ignored before, such as SIGHUP under nohup, stays ignored. Does nothing outside
+    of the main thread, where Python allows no handlers, and in forked processes.
+
+    Args:
+        signals: Signals to handle; SIGTERM and SIGHUP if none are given.
+    """
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        self.seen = False
+        self.name = ""
+        self._signals = signals or (signal.SIGTERM, signal.SIGHUP)
+        self._before: dict[signal.Signals, signal.Handlers | object] = {}
+        self._raises = 0  # nested `at_once` blocks
+        self._process, self._when = os.getpid(), 0.0
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for one in self._signals:
+                before = signal.getsignal(one)
+                if before is not None and (one, before) != (signal.SIGHUP, signal.SIG_IGN):
+                    self._before[one] = before
+                    signal.signal(one, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for one, before in self._before.items():
+            signal.signal(one, before)  # type: ignore[arg-type]
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
+        if self.seen:
+            self._receive_again(number)
+            return
+        self.seen, self.name, self._when = True, signal.Signals(number).name, time.monotonic()
+        if self._raises:
+            raise Stopped(self.name)
+
+    def _receive_again(self, number: int) -> None:
+        """End the process; under torchrun not for the signal that torchrun passes on."""
+        if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._when < _AGAIN:
+            return
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    @contextmanager
+    def at_once(self, wanted: bool = True) -> Iterator[None]:
+        """While entered, raise `Stopped` as soon as a signal arrives, also for one that arrived before.
+
+        Args:
+            wanted: False makes this do nothing.
+        """
+        self._raises += wanted
+        try:
+            if wanted and self.seen:
+                raise Stopped(self.name)
+            yield
+        finally:
+            self._raises -= wanted
+
+
+_DIE_WITH_PARENT = 1  # Linux: prctl's PR_SET_PDEATHSIG
+
+
+def nothing_to_save(name: str) -> str:
+    """Describe the end of a run by a signal before it did anything."""
+    return f"Received {name} before anything was to save. Run the same command to start again"
+
+
+def prepare_process() -> None:
+    """Handle signals that arrive while the libraries are imported, and follow the end of torchrun."""
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) == signal.SIG_DFL:
+            signal.signal(one, _leave)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings precede every error that is reported
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
+
+
+def ignore_signals() -> None:
+    """Let nothing disturb the end of a process that has done its work."""
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if os.environ.get("RANK", "0") == "0" and sys.stdout is not None:
+        try:
+            print(nothing_to_save(signal.Signals(number).name), flush=True)
+        except OSError:
+            pass
+    os._exit(0)
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the system send a signal to this process when the thread that started it ends in any way. Linux only."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_DIE_WITH_PARENT, number)

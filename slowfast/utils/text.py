@@ -1,0 +1,111 @@
+"""Text made safe to show: escaped, redacted, quoted and shortened."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "***"
+
+# Control characters, line and paragraph separators, marks that change the direction of text, and surrogates: Python's
+# stand-ins for bytes of a file name that are not UTF-8.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+# An address. `pathlib` turns "//" into "/", and a slash or colon is easily forgotten.
+_SCHEMES = r"rtsp[sut]?|rtmp\w{0,2}|https?|s?ftps?|s3|gs|srt|rtp|udp|tcp|tls|hls|mms[ht]?|ws{1,2}"
+_ADDRESS = re.compile(rf"\b(?:(?:{_SCHEMES})(?::/*|//)|[a-z][a-z0-9+.-]{{1,15}}:/+)\S+", re.IGNORECASE)
+_NEXT = re.compile(r"([,;|\"'])(?=[a-z][a-z0-9+.-]{1,15}:/)", re.IGNORECASE)  # between addresses written without spaces
+# user:password@ in the part before the first slash; a password may hold "@", and slashes where it was not encoded.
+_USER = re.compile(r"^([a-z][a-z0-9+.-]*[:/]+)(?:[^\s/?#]+@|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))\S*@)", re.IGNORECASE)
+_SECRET_NAME = (
+    r"[\w.%-]{0,40}(?:passw(?:or)?d|passphrase|passcode|pwd|secret|token|signature|credential|"
+    r"api[-_]?key|access[-_]?key(?:[-_]?id)?)[\w.%-]{0,40}"
+    r"|auth(?:orization|[-_]?key)?|key|sig|pass|pw|psw|psk|jwt|policy|session(?:[-_]?id)?|sid|hdnts|hdnea"
+)
+# The value ends at "&" or a space; punctuation after it belongs to the sentence.
+_VALUE = r"""[^\s&]*?(?=["'`),.;:>\]]*(?:[\s&]|$))"""
+_IN_QUERY = re.compile(rf"([?&](?:{_SECRET_NAME})=){_VALUE}", re.IGNORECASE)
+_IN_ADDRESS = re.compile(rf"((?<![a-z0-9])(?:{_SECRET_NAME})=){_VALUE}", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Replace passwords, tokens and signatures in the addresses of a text by ``***``.
+
+    Covers the user and password of ``scheme://user:password@host`` and values of parameters such as ``?token=``,
+    ``&X-Amz-Signature=`` or ``/password=``.
+    """
+    return _IN_QUERY.sub(rf"\1{HIDDEN}", _ADDRESS.sub(lambda found: _redact_address(found[0]), text))
+
+
+def _redact_address(addresses: str) -> str:
+    return "".join(map(_redact_one, _NEXT.split(addresses)))
+
+
+def _redact_one(address: str) -> str:
+    return _IN_ADDRESS.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", address))
+
+
+def is_redacted(address: str) -> bool:
+    """Check whether secrets of an address were replaced by `redact`, so that it cannot be opened any more."""
+    return f"{HIDDEN}@" in address or f"={HIDDEN}" in address
+
+
+def escape(text: str, keep: str = "") -> str:
+    r"""Write characters that a terminal, log or table must not get as backslash escapes.
+
+    A newline becomes ``\n``, an escape character ``\x1b``, the byte 0xE9 of a name that is not UTF-8 ``\xe9``, a
+    direction mark ``\u202e``.
+
+    Args:
+        text: Text of any origin, such as a file name.
+        keep: Control characters to leave as they are, such as the newlines of a table.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    if character in _NAMED:
+        return _NAMED[character]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a raw byte
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def shown(text: str) -> str:
+    """Prepare one line for the screen or a log: without secrets, every control character escaped."""
+    return escape(redact(text))
+
+
+def shown_lines(text: str) -> str:
+    """Prepare a table or traceback for the screen or a log: as `shown`, but its newlines and tabs are kept."""
+    return escape(redact(text), keep="\n\t")
+
+
+MAX_SHOWN = 120  # characters of a value
+
+
+def quoted(value: Any, limit: int = MAX_SHOWN) -> str:
+    """Return the repr of a value, shortened to about `limit` characters.
+
+    Control characters, line breaks and characters that are not Unicode text are escaped.
+    """
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print integers of 4300 digits
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (str, bytes)) and len(value) > limit:
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{value[: limit // 2]!r}... ({len(value)} {unit})"
+    if isinstance(value, (list, tuple)) and len(value) > limit // 4:
+        return f"a list of {len(value)} values"
+    if isinstance(value, (list, tuple)):
+        shown = "[" + ", ".join(quoted(element, limit) for element in value) + "]"
+    else:
+        shown = repr(value)
+    return shown if len(shown) <= 2 * limit else f"{shown[:limit]}..."
+
+
+def plain(text: object, limit: int = 2 * MAX_SHOWN) -> str:
+    """Return a path or a word as it is, or quoted and shortened where it is empty, long or not printable."""
+    text = str(text)
+    return text if text.isprintable() and text == text.strip() and 0 < len(text) <= limit else quoted(text)

@@ -1,0 +1,101 @@
+"""Reading of small text files: regular files only, UTF-8, with the place of an error."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from slowfast.errors import system_reason
+
+_KINDS = {
+    stat.S_IFDIR: "is a directory",
+    stat.S_IFIFO: "is a named pipe, not a regular file",
+    stat.S_IFSOCK: "is a socket, not a regular file",
+    stat.S_IFCHR: "is a device, not a regular file",
+    stat.S_IFBLK: "is a device, not a regular file",
+}
+
+
+def irregular_kind(mode: int) -> str:
+    """Return what a file is instead of a regular file, such as "is a directory"; an empty string for a regular one.
+
+    Args:
+        mode: `st_mode` of its status.
+    """
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "is not a regular file")
+
+
+def why_not_regular(path: str | Path) -> str:
+    """Return why there is no regular file, such as "does not exist"; an empty string where there is one."""
+    try:
+        return irregular_kind(os.stat(path).st_mode)
+    except PermissionError:
+        return "is in a folder without access"
+    except (OSError, ValueError):  # also impossible names
+        return "does not exist"
+
+
+MIB = 2**20
+
+
+class UnreadableTextError(Exception):
+    """A file that cannot be read as text.
+
+    Args:
+        reason: What is wrong, to follow the file's name, such as "does not exist".
+        missing: Whether there is no such file.
+        line: Number of the line from 1, 0 where none is to blame.
+    """
+
+    def __init__(self, reason: str, *, missing: bool = False, line: int = 0) -> None:
+        super().__init__(reason)
+        self.reason, self.missing, self.line = reason, missing, line
+
+
+def read_text_file(path: str | Path, max_bytes: int) -> str:
+    """Read a regular file of UTF-8 text; a byte order mark is dropped.
+
+    Pipes, devices and sockets are refused before they are opened: reading them may never end.
+
+    Raises:
+        UnreadableTextError: If the file is missing, not regular, larger than `max_bytes`, unreadable or not UTF-8 text.
+    """
+    try:
+        data = _read_regular_file(os.fspath(path), max_bytes)
+    except FileNotFoundError:
+        raise UnreadableTextError("does not exist", missing=True) from None
+    except NotADirectoryError:
+        raise UnreadableTextError("does not exist (a part of the path is a file)", missing=True) from None
+    except OSError as error:
+        raise UnreadableTextError(f"cannot be read ({system_reason(error)})") from None
+    except ValueError:  # a NUL character, or characters that no file name can hold
+        raise UnreadableTextError("is not a possible file name") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UnreadableTextError("is UTF-16 text, not UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableTextError("is not UTF-8 text", line=data.count(b"\n", 0, error.start) + 1) from None
+
+
+def _read_regular_file(path: str, max_bytes: int) -> bytes:
+    _refuse_irregular(os.stat(path), max_bytes)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        _refuse_irregular(os.fstat(descriptor), max_bytes)
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:  # grown meanwhile, or a file of /proc, whose size reads as 0
+        raise UnreadableTextError(_too_large(max_bytes))
+    return data
+
+
+def _refuse_irregular(status: os.stat_result, max_bytes: int) -> None:
+    if wrong := irregular_kind(status.st_mode):
+        raise UnreadableTextError(wrong)
+    if status.st_size > max_bytes:
+        raise UnreadableTextError(_too_large(max_bytes))
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"is larger than {max_bytes // MIB} MiB"

@@ -1,0 +1,1 @@
+"""Result files, tables, plots, contact sheets and annotated videos."""

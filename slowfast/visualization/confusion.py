@@ -1,0 +1,138 @@
+"""Draws which classes a network takes for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slowfast.visualization.plots import BLUE, GREY, INK, RED, label_text, new_figure, save_png, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+MATRIX_CLASSES = 60  # more than these cannot be read as a matrix
+NUMBERED_CLASSES = 20  # more than these leave no room for the counts
+LISTED = 25  # pairs, and worst classes, listed for many classes
+
+
+def draw_confusion(
+    labels: Sequence[int], predictions: Sequence[int | None], class_names: Sequence[str], picture: Path
+) -> None:
+    """Draw labels against predictions (None: not read, left out) as a PNG.
+
+    Up to MATRIX_CLASSES classes give the matrix, each row in shares of its class; more give the most confused pairs,
+    the worst classes and the distribution of the accuracies. Raises PlotsUnavailable without matplotlib.
+    """
+    counts = count_confusions(labels, predictions, len(class_names))
+    if len(class_names) <= MATRIX_CLASSES:
+        figure = _draw_matrix(counts, class_names)
+    else:
+        figure = _draw_many(counts, class_names)
+    save_png(figure, picture)
+
+
+def count_confusions(labels: Sequence[int], predictions: Sequence[int | None], num_classes: int) -> np.ndarray:
+    """How often each class (row) was taken for each (column): int64 (num_classes, num_classes)."""
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    for label, prediction in zip(labels, predictions, strict=True):
+        if prediction is not None:
+            counts[label, prediction] += 1
+    return counts
+
+
+def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent confusions as (label, prediction, videos), most frequent first."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(int(row), int(column), int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
+
+
+def class_accuracies(counts: np.ndarray) -> np.ndarray:
+    """The share of each class that was recognized, NaN for a class with no video: float64 (classes,)."""
+    totals = counts.sum(axis=1)
+    return np.where(totals > 0, np.diag(counts) / np.maximum(totals, 1), np.nan)
+
+
+def _draw_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    classes = len(class_names)
+    side = float(np.clip(0.5 * classes, 3.2, 12.0))
+    figure = new_figure(side + 2.2, side + 1.2)
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    small = 9 if classes <= NUMBERED_CLASSES else 6
+    names = [label_text(name, 24) for name in class_names]
+    axes.set_xticks(range(classes), names, rotation=90 if classes > 12 else 40, fontsize=small)
+    axes.set_yticks(range(classes), names, fontsize=small)
+    if classes <= 12:
+        for tick in axes.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
+    axes.set_xlabel("prediction", color=INK)
+    axes.set_ylabel("label", color=INK)
+    axes.set_title(_headline(counts), fontsize=10, color=INK, loc="left")
+    if classes <= NUMBERED_CLASSES:
+        for row, column in np.argwhere(counts):
+            ink = "white" if shares[row, column] > 0.55 else INK
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=ink)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.0)
+    axes.tick_params(which="both", length=0)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_many(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    figure = new_figure(15.0, 7.0)
+    pair_axes, worst_axes, spread_axes = figure.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
+    figure.suptitle(_headline(counts), fontsize=11, color=INK, x=0.01, ha="left")
+    pairs = confused_pairs(counts, LISTED)
+    texts = [f"{label_text(class_names[a], 26)} as {label_text(class_names[b], 26)}" for a, b, _ in pairs]
+    _draw_bars(pair_axes, texts, [videos for _, _, videos in pairs], RED, "Most confused (videos)")
+
+    accuracies = class_accuracies(counts)
+    known = np.flatnonzero(np.isfinite(accuracies))
+    worst = known[np.argsort(accuracies[known], kind="stable")][:LISTED]
+    _draw_bars(
+        worst_axes,
+        [label_text(class_names[label], 30) for label in worst],
+        [100.0 * accuracies[label] for label in worst],
+        BLUE,
+        "Worst classes (top-1, %)",
+    )
+    worst_axes.set_xlim(0.0, 100.0)
+
+    spread_axes.hist(100.0 * accuracies[known], bins=np.linspace(0.0, 100.0, 21), color=BLUE, edgecolor="white")
+    if len(known):
+        middle = float(np.median(100.0 * accuracies[known]))
+        spread_axes.axvline(middle, color=GREY, linestyle="--", linewidth=1.2, label=f"median {middle:.0f} %")
+        spread_axes.legend(fontsize=8, frameon=False)
+    spread_axes.set_title("Classes by top-1 (%)", fontsize=10, color=INK, loc="left")
+    spread_axes.set_ylabel("classes", fontsize=8, color=INK)
+    tidy(spread_axes)
+    return figure
+
+
+def _draw_bars(axes: Axes, texts: Sequence[str], values: Sequence[float], colour: str, title: str) -> None:
+    places = np.arange(len(texts))
+    axes.barh(places, values, color=colour, height=0.7)
+    axes.set_yticks(places, texts)
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    tidy(axes)
+    axes.grid(visible=False, axis="y")
+
+
+def _headline(counts: np.ndarray) -> str:
+    videos = int(counts.sum())
+    share = 100.0 * np.trace(counts) / videos if videos else 0.0
+    return f"{share:.1f} % of {videos} videos right"

@@ -1,0 +1,225 @@
+"""Plots of the training, and what all plots share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slowfast.utils.files import written_whole
+from slowfast.utils.text import shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from slowfast.visualization.metrics_log import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+BLUE, ORANGE, GREEN, RED = "#2f6db3", "#e08214", "#2e8b57", "#c43c39"
+INK, GREY, FAINT = "#222222", "#777777", "#dddddd"
+
+
+class PlotsUnavailable(ImportError):
+    """The drawing library is not installed or cannot be loaded: everything but the figures works without it."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Create an empty figure, without touching the program's own plotting state.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+
+    Raises:
+        PlotsUnavailable: If matplotlib cannot be imported.
+    """
+    try:
+        figure = _figure_class()
+    except Exception as error:  # a broken matplotlibrc raises many kinds
+        raise PlotsUnavailable(
+            f'figures need matplotlib, which cannot be imported ({error}): pip install "slowfast[plots]"'
+        ) from error
+    return figure(figsize=(width, height), facecolor="white", layout="constrained")
+
+
+def _figure_class() -> type[Figure]:
+    """Import matplotlib's Figure, also where MPLBACKEND names a backend that is not installed here.
+
+    A Figure by itself is always drawn by Agg, whatever the backend; but matplotlib refuses to be imported with an
+    unknown one, such as that of a notebook whose environment a command has inherited. A known one stays in effect.
+    """
+    first = "matplotlib" not in sys.modules
+    backend = os.environ.pop("MPLBACKEND", None) if first else None
+    try:
+        with _quiet():
+            from matplotlib import rcParams
+            from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            rcParams["backend"] = backend
+    return Figure
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep matplotlib from remarking on missing letters, folders that it cannot write to, and its fonts."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def tidy(axes: Axes) -> None:
+    """The plain look: no frame above and on the right, a faint grid, small ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=INK)
+
+
+def evenly(length: int, most: int) -> np.ndarray:
+    """At most `most` numbers from 0 to length - 1, evenly from the first to the last: int64, ascending."""
+    return np.rint(np.linspace(0, length - 1, min(most, length))).astype(np.int64)
+
+
+def label_text(name: str, room: int = 40) -> str:
+    """Prepare a name for a figure: one line, safe to show, at most `room` characters, no formula signs."""
+    line = shown(" ".join(name.split()))
+    if len(line) > room:
+        line = line[: room - 3].rstrip() + "..."
+    return line.replace("$", r"\$")
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
+    """Write the figure, complete or not at all."""
+    with written_whole(path) as partial, _quiet():
+        figure.savefig(partial, format="png", dpi=dpi)
+
+
+Points = dict[float, float]  # epoch -> value; NaN where the log has null
+
+
+@dataclass
+class Curves:
+    """What metrics.jsonl says, by fractional epoch."""
+
+    loss: Points = field(default_factory=dict)
+    lr: Points = field(default_factory=dict)
+    top1: Points = field(default_factory=dict)  # validation, %
+
+
+def read_curves(metrics: Path) -> Curves:
+    """Read metrics.jsonl; other keys and splits than these are left alone:
+
+    {"split": "train", "epoch": 1.25, "loss": ..., "lr": ...}    epochs done, fractional
+    {"split": "val", "epoch": 2.0, "top1": ...}                  %
+    """
+    curves = Curves()
+    for row in read_metrics(metrics):
+        for key in {"train": ("loss", "lr"), "val": ("top1",)}.get(row["split"], ()):
+            if key in row:
+                value = row[key]
+                getattr(curves, key)[float(row["epoch"])] = np.nan if value is None else float(value)
+    return curves
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draw metrics.jsonl as a PNG. Raises PlotsUnavailable without matplotlib."""
+    figure = new_figure(11.0, 3.4)
+    curves = read_curves(metrics)
+    loss_axes, lr_axes, top1_axes = figure.subplots(1, 3)
+    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.top1])
+    for axes, title in (
+        (loss_axes, "Training loss"),
+        (lr_axes, "Learning rate"),
+        (top1_axes, "Validation top-1 (%)"),
+    ):
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        axes.set_xlabel("epoch", fontsize=8, color=INK)
+        axes.set_xlim(0.0, last_epoch or 1.0)
+        tidy(axes)
+    _draw_loss(loss_axes, curves.loss)
+    _draw_line(lr_axes, curves.lr, ORANGE)
+    lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    lr_axes.set_ylim(bottom=0.0)
+    _draw_top1(top1_axes, curves.top1)
+    save_png(figure, picture)
+
+
+def _draw_loss(axes: Axes, points: Points) -> None:
+    epochs, losses = _in_order(points)
+    finite = losses[np.isfinite(losses)]
+    if not len(finite):
+        _say_empty(axes)
+        return
+    axes.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="each logged step")
+    axes.plot(epochs, smooth(losses, width=max(len(losses) // 20, 1)), color=BLUE, linewidth=1.8, label="smoothed")
+    axes.set_ylim(0.0, 1.05 * float(finite.max()))
+    axes.legend(fontsize=8, frameon=False, loc="best")
+
+
+def _draw_top1(axes: Axes, points: Points) -> None:
+    _draw_line(axes, points, GREEN, marker="o")
+    axes.set_ylim(0.0, 102.0)
+    if points:
+        best = max(points, key=lambda epoch: points[epoch])
+        axes.axhline(points[best], color=GREEN, linestyle=":", linewidth=1.0)
+        axes.text(
+            0.98,
+            0.04,
+            f"best {points[best]:.1f} %, epoch {best:g}",
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=8,
+        )
+
+
+def _draw_line(axes: Axes, points: Points, colour: str, marker: str = "") -> None:
+    if not points:
+        _say_empty(axes)
+        return
+    axes.plot(*_in_order(points), color=colour, linewidth=1.8, marker=marker, markersize=4, clip_on=False)
+
+
+def _say_empty(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color=GREY, fontsize=9)
+
+
+def _in_order(points: Points) -> tuple[np.ndarray, np.ndarray]:
+    epochs = sorted(points)
+    return np.array(epochs), np.array([points[epoch] for epoch in epochs])
+
+
+def smooth(values: Sequence[float] | np.ndarray, width: int) -> np.ndarray:
+    """Mean over a centred window of 2 width + 1 values, shorter at the ends, leaving out NaN and infinity."""
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    place = np.arange(len(values))
+    first, last = np.maximum(place - width, 0), np.minimum(place + width + 1, len(values))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((sums[last] - sums[first]) / (counts[last] - counts[first]))

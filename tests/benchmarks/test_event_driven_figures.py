@@ -1,0 +1,45 @@
+"""The event-driven figures, of a small network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from video_files import write_video
+
+from benchmarks.event_driven import measure_event_driven
+from benchmarks.measure import TARGETS
+from slowfast.cli.setup import load_config
+from slowfast.config.node import ConfigNode
+from slowfast.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = [
+    *("EVMLP.EMBED_DIMS", [8, 8], "EVMLP.PATCH_SIZES", [2, 16], "EVMLP.LAYERS", [1, 1], "EVMLP.MLP_RATIOS", [1, 1]),
+    *("EVMLP.DROPOUT_RATES", [0, 0], "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32, "NUM_GPUS", 0),
+]
+
+
+def small(tmp_path: Path, *overrides: object) -> ConfigNode:
+    return load_config(CONFIGS / "ImageNet" / "EVMLP.yaml", [*SMALL, "OUTPUT_DIR", tmp_path, *overrides])
+
+
+def test_every_figure_with_a_target_is_there(tmp_path: Path) -> None:
+    video = tmp_path / "fixed_camera_bottles.mp4"  # a clip that has targets of its own
+    write_video(video, frames=260)
+    figures = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, [video])
+    assert all(figure.value > 0 for figure in figures)
+    wanted = {key for key in TARGETS if key[0].startswith("event-driven")}
+    assert wanted == {(figure.group, figure.name) for figure in figures if figure.target is not None}
+    assert any(video.name in figure.group for figure in figures)
+
+
+def test_mistakes_are_said(tmp_path: Path) -> None:
+    video = tmp_path / "short.mp4"
+    write_video(video, frames=20)
+    with pytest.raises(ConfigError, match="20 frames are too few"):
+        measure_event_driven(small(tmp_path), torch.device("cpu"), 1, [video])
+    other = load_config(CONFIGS / "ImageNet" / "CONVMLP_S.yaml", ["OUTPUT_DIR", tmp_path])
+    with pytest.raises(ConfigError, match="ConvMLP"):
+        measure_event_driven(other, torch.device("cpu"), 1, [])

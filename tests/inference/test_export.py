@@ -1,0 +1,142 @@
+"""Exported networks give the network's logits, for any batch, in plain operators; one that does not is no file."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, tiny_settings
+from torch import nn
+
+from slowfast.cli import export as command
+from slowfast.cli.export import export, main
+from slowfast.errors import UserError
+from slowfast.inference import export as exporting
+from slowfast.inference.export import (
+    BATCHES,
+    TOLERANCE,
+    ExportDiffers,
+    export_graph,
+    foreign_operators,
+    largest_difference,
+)
+from slowfast.models.linear import FUSED_PRODUCT
+from tests.models.test_registry import FORMS, inputs, scramble, tiny
+
+EMPTY = str(ROOT / "tests" / "empty.yaml")
+ALIASES = {"MorphMLP_32"}  # the same network under another name
+PICTURES = [name for name in sorted(FORMS) if isinstance(inputs(name, 1), torch.Tensor) and name not in ALIASES]
+FAST = [
+    "MODEL.MODEL_NAME",
+    "evMLP",
+    "MODEL.FRAMEWISE",
+    "logits",
+    "EVMLP.PATCH_SIZES",
+    "[4,8]",
+    "EVMLP.EMBED_DIMS",
+    "[8,8]",
+]
+FAST += ["EVMLP.LAYERS", "[1,1]", "EVMLP.MLP_RATIOS", "[1,1]", "EVMLP.DROPOUT_RATES", "[0,0]"]
+
+
+def require_onnx() -> None:
+    for package in exporting.PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            pytest.skip(f"{package}, of the extra onnx, is not installed, so no ONNX file is checked: {error}")
+
+
+def small(name: str) -> nn.Module:
+    """Few blocks: the time that tracing takes grows with them."""
+    deep = {"MORPH__LAYERS": [1, 1, 1, 1], "EAT__LAYERS": 1, "EAT__CLASS_LAYERS": 1}
+    return scramble(tiny(name, **deep)).eval()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_network_exports(name: str, tmp_path: Path) -> None:
+    model, shape = small(name), inputs(name, 1).shape[1:]
+    exported, difference = export(model, shape, tmp_path / "net.pt2")
+    assert difference <= TOLERANCE and not exported.fixed_batch and exported.batches == BATCHES
+    assert not foreign_operators(exported.program)
+    graph, x = exported.program.module(), inputs(name, 5)
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["evMLP", "MorphMLP"])
+def test_onnx(name: str, tmp_path: Path) -> None:
+    require_onnx()
+    model, shape = small(name), inputs(name, 1).shape[1:]
+    exported, difference = export(model, shape, tmp_path / "net.onnx")
+    assert difference <= TOLERANCE and not exported.fixed_batch
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def settings_of(folder: Path) -> list[str]:
+    return [*map(str, tiny_settings(folder, folder / "out")), *FAST]
+
+
+class Counting(nn.Module):
+    """Asks for the batch as a plain number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(len(x), -1)
+
+
+class Fused(nn.Module):
+    """Calls an operator that only PyTorch on CPUs has."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return FUSED_PRODUCT(x, torch.ones(4, x.shape[-1]), None, "none", [], "")
+
+
+def test_a_batch_that_cannot_vary_is_said(tmp_path: Path) -> None:
+    exported, difference = export(Counting(), (3, 2), tmp_path / "net.pt2")
+    assert exported.fixed_batch and difference == 0
+
+
+def test_operators_of_pytorch_alone_are_refused() -> None:
+    with pytest.raises(UserError, match="mkldnn"):
+        export_graph(Fused(), (5,))
+
+
+def test_a_file_that_differs_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(one: exporting.Graph, path: Path) -> exporting.Run:
+        run = exporting.save_graph(one, path)
+        return lambda x: run(x) + 0.01
+
+    monkeypatch.setitem(command.WRITERS, ".pt2", wrong)
+    with pytest.raises(ExportDiffers):
+        export(small("evMLP"), inputs("evMLP", 1).shape[1:], tmp_path / "net.pt2")
+    words = ["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings_of(tmp_path)]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert "differ by" in err and err.count("\n") == 1 and not list(tmp_path.glob("*net.pt2"))
+
+
+def test_not_a_number_is_a_difference() -> None:
+    model = nn.Linear(2, 2)
+    difference = largest_difference(model, lambda x: model(x) * float("nan"), (2,), (1, 2))
+    with pytest.raises(ExportDiffers):
+        exporting.check(difference)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+    assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings]) == 0
+    out = capsys.readouterr().out
+    assert "largest difference" in out and "(batch, 3, 4, 32, 32), batch any; R G B" in out
+    assert torch.export.load(tmp_path / "net.pt2").module()(torch.zeros(5, 3, 4, 32, 32)).shape == (5, 8)
+    assert main(["--cfg", EMPTY, "--out", "net.pth", *settings]) == 2
+    assert "must end in .pt2 or .onnx" in capsys.readouterr().err
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(exporting, "import_module", missing)
+    assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.onnx"), *settings]) == 2
+    assert 'pip install "slowfast[onnx]"' in capsys.readouterr().err

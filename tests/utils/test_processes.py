@@ -1,0 +1,194 @@
+"""Several processes: what the environment says, and what becomes of them when one does not answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slowfast.errors import UserError
+from slowfast.utils.distributed import LaunchedAs, is_main_process, join
+from tests.conftest import command, environment, tiny_settings
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for pair in text.split():
+        monkeypatch.setenv(*pair.split("=", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", LaunchedAs()),
+        ("WORLD_SIZE=1", LaunchedAs()),
+        ("WORLD_SIZE= RANK=", LaunchedAs()),
+        ("RANK=0", LaunchedAs()),
+        ("RANK=2 WORLD_SIZE=3 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2", LaunchedAs(2, 3, 1, 2)),
+    ],
+)
+def test_the_place_among_processes(monkeypatch: pytest.MonkeyPatch, text: str, expected: LaunchedAs) -> None:
+    given(monkeypatch, text)
+    assert LaunchedAs.from_environment() == expected
+    assert is_main_process() == (expected.rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("WORLD_SIZE=2", "WORLD_SIZE is 2 but RANK is not set. Unset WORLD_SIZE, or start with torchrun"),
+        ("RANK=1", "RANK is 1 but WORLD_SIZE is not set"),
+        ("RANK=2 WORLD_SIZE=2", "RANK is 2 but WORLD_SIZE is 2"),
+        ("RANK=-1 WORLD_SIZE=2", "RANK is '-1'; it must be a number from 0"),
+        ("RANK=0 WORLD_SIZE=0", "WORLD_SIZE is '0'; it must be a number from 1"),
+        ("RANK=0 WORLD_SIZE=two", "WORLD_SIZE is 'two'"),
+        ("RANK=0 WORLD_SIZE=\u0662", "WORLD_SIZE is '\u0662'"),
+        ("RANK=0 WORLD_SIZE=99999999999999999999", "WORLD_SIZE is '9999"),
+        ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=x", "LOCAL_RANK is 'x'"),
+        ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2", "LOCAL_RANK is 2 but LOCAL_WORLD_SIZE is 2"),
+        ("RANK=0 WORLD_SIZE=2", "WORLD_SIZE is 2 but MASTER_ADDR is not set"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost", "WORLD_SIZE is 2 but MASTER_PORT is not set"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=http", "MASTER_PORT is 'http'"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=65536", "MASTER_PORT is '65536'"),
+        (
+            "RANK=1 WORLD_SIZE=2 MASTER_ADDR=no.such.host.invalid MASTER_PORT=29999",
+            "MASTER_ADDR is 'no.such.host.invalid'",
+        ),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_a_user_error(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    given(monkeypatch, text)
+    with pytest.raises(UserError) as error:
+        join(0, timeout=2)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_port_in_use_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
+        with pytest.raises(UserError, match=f"MASTER_PORT {port} is in use by another process"):
+            join(0, timeout=5)
+
+
+def test_others_that_never_come_are_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
+    with pytest.raises(UserError, match="WORLD_SIZE is 2 but not all processes met at .* within 1 s"):
+        join(0, timeout=1)
+
+
+def test_a_signal_while_waiting_for_the_others(kinetics_folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    line = command(tiny_settings(kinetics_folder, tmp_path / "out"))
+    process = subprocess.Popen(line, env=environment() | place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while not _is_listening(port) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and err == b"" and not (tmp_path / "out").exists()
+    assert b"Received SIGTERM before anything was to save" in out
+
+
+def _is_listening(port: int) -> bool:
+    return any(one.laddr.port == port and one.status == psutil.CONN_LISTEN for one in psutil.net_connections("tcp"))
+
+
+def test_a_variable_left_in_the_shell_ends_a_run_with_status_2(kinetics_folder: Path, tmp_path: Path) -> None:
+    line, left = command(tiny_settings(kinetics_folder, tmp_path / "out")), {"WORLD_SIZE": "2"}
+    done = subprocess.run(line, env=environment() | left, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "out").exists()
+    assert done.stderr == "error: WORLD_SIZE is 2 but RANK is not set. Unset WORLD_SIZE, or start with torchrun\n"
+
+
+@contextmanager
+def training(data: Path, output: Path, timeout: float) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A long training of two processes under torchrun that is past its first steps, and its ranks."""
+    script = output.parent / "run.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from slowfast.utils.signals import prepare_process\n"
+        "prepare_process()\n"
+        "from slowfast.utils import distributed\n"
+        f"distributed.RESPONSE_TIMEOUT = {timeout}\n"
+        "from slowfast.cli.setup import main\n"
+        "from slowfast.cli.run import run\n"
+        "sys.exit(main(sys.argv[1:], run))\n"
+    )
+    options = ("SOLVER.MAX_EPOCH", 100000, "TRAIN.EVAL_PERIOD", 10**6, "TRAIN.CHECKPOINT_PERIOD", 10**6)
+    loading = ("DATA_LOADER.NUM_WORKERS", 0, "DATA_LOADER.TIMEOUT", 0)
+    line = command([*tiny_settings(data, output), *options, *loading], processes=2)
+    line = [str(script) if word.endswith("run_net.py") else word for word in line]
+    log = (output.parent / "stderr").open("w")
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=log, text=True)
+    ranks: list[psutil.Process] = []
+    try:
+        assert process.stdout is not None
+        assert any("train 3/" in text for text in process.stdout), (output.parent / "stderr").read_text()
+        ranks = [one for one in psutil.Process(process.pid).children() if str(script) in one.cmdline()]
+        assert len(ranks) == 2
+        yield process, ranks
+    finally:
+        log.close()
+        for one in ranks:
+            if one.is_running():
+                one.kill()
+        process.kill()
+        process.communicate()
+
+
+def test_killed_torchrun_leaves_no_ranks(kinetics_folder: Path, tmp_path: Path) -> None:
+    with training(kinetics_folder, tmp_path / "out", timeout=60) as (process, ranks):
+        process.send_signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(ranks, timeout=30)
+        assert not alive
+    assert "Received SIGTERM, checkpoint saved" in (tmp_path / "out" / "stdout.log").read_text()
+    assert list((tmp_path / "out" / "checkpoints").glob("checkpoint_epoch_*.pyth"))
+
+
+def test_a_stopped_rank_ends_the_others(kinetics_folder: Path, tmp_path: Path) -> None:
+    with training(kinetics_folder, tmp_path / "out", timeout=20) as (process, ranks):
+        stopped = next(one for one in ranks if one.environ()["RANK"] == "1")
+        other = next(one for one in ranks if one is not stopped)
+        stopped.suspend()
+        began = time.monotonic()
+        other.wait(timeout=90)
+        assert time.monotonic() - began > 10
+        stopped.kill()  # torchrun does so after 30 s
+        assert process.wait(timeout=60) == 1
+    lines = (tmp_path / "stderr").read_text().splitlines()
+    assert any("another of the 2 processes did not respond for 20 s" in line for line in lines), lines
+
+
+def test_processes_follow_their_launcher(tmp_path: Path) -> None:
+    """Also before they have joined: the launcher may be killed while they import their libraries."""
+    code = "import time; from slowfast.utils.signals import prepare_process; prepare_process(); print(1, flush=True)"
+    child = [sys.executable, "-c", f"{code}; time.sleep(60)"]
+    launch = f"import subprocess; subprocess.run({child!r})"
+    there = {**environment(), "TORCHELASTIC_RUN_ID": "1", "RANK": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    launcher = subprocess.Popen([sys.executable, "-c", launch], env=there, stdout=subprocess.PIPE)
+    assert launcher.stdout is not None and launcher.stdout.readline() == b"1\n"
+    [rank] = psutil.Process(launcher.pid).children()
+    launcher.kill()
+    _, alive = psutil.wait_procs([rank], timeout=20)
+    assert not alive
+    launcher.communicate()

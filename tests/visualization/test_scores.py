@@ -1,0 +1,71 @@
+"""TEST.SAVE_RESULTS_PATH: the file of all scores."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slowfast.config.defaults import get_cfg
+from slowfast.errors import ConfigError
+from slowfast.visualization.results import VideoPrediction, check_scores_path, scores_path, write_scores
+
+LOGITS = np.array([[0.5, -2.25, 7], [1, 2, 3]], np.float32)
+PREDICTIONS = [
+    VideoPrediction(2, "ü, c.mp4", 1, [(2, 0.7)], logits=LOGITS[1]),
+    VideoPrediction(0, "a.mp4", 2, [(2, 0.9)], logits=LOGITS[0]),
+    VideoPrediction(1, "broken\udcff.mp4", 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("scores.npz", "out/scores.npz"),
+        ("scores.pkl", "out/scores.npz"),
+        ("a/b.PICKLE", "out/a/b.npz"),
+        ("scores", "out/scores.npz"),
+        ("k400.v1", "out/k400.v1.npz"),
+        ("/tmp/scores.pkl", "/tmp/scores.npz"),
+        ("", None),
+    ],
+)
+def test_a_relative_path_is_in_the_output_folder(setting: str, name: str | None) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["OUTPUT_DIR", "out", "TEST.SAVE_RESULTS_PATH", setting])
+    assert scores_path(cfg) == (None if name is None else Path(name))
+
+
+@pytest.mark.parametrize("setting", ["scores.npz", "scores.pkl"])
+def test_the_file_holds_every_video_in_order(setting: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    write_scores(PREDICTIONS, 3, tmp_path / "new" / "scores.npz", setting)
+    with np.load(tmp_path / "new" / "scores.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert sorted(arrays) == ["labels", "logits", "names"]
+    assert arrays["names"].tolist() == ["a.mp4", "broken\udcff.mp4", "ü, c.mp4"]
+    assert arrays["labels"].tolist() == [2, 0, 1] and arrays["labels"].dtype == np.int64
+    assert arrays["logits"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["logits"], [LOGITS[0], [np.nan] * 3, LOGITS[1]])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.npz"]
+    notices = [record.getMessage() for record in caplog.records]
+    assert len(notices) == (setting == "scores.pkl")
+    assert all("scores.pkl" in notice and "scores.npz" in notice for notice in notices)
+
+
+def test_an_empty_test_writes_empty_arrays(tmp_path: Path) -> None:
+    write_scores([], 5, tmp_path / "scores.npz", "scores.npz")
+    with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
+        assert file["logits"].shape == (0, 5) and file["names"].shape == (0,)
+
+
+def test_a_place_that_is_none_is_found_before_the_test(tmp_path: Path) -> None:
+    (tmp_path / "taken.npz").mkdir()
+    (tmp_path / "file").touch()
+    cfg = get_cfg()
+    for setting, part in (("taken.pkl", "is a directory"), ("file/scores.npz", "is not a directory")):
+        cfg.merge_from_list(["OUTPUT_DIR", tmp_path, "TEST.SAVE_RESULTS_PATH", setting])
+        with pytest.raises(ConfigError, match=rf"TEST\.SAVE_RESULTS_PATH .*{part}"):
+            check_scores_path(cfg)
