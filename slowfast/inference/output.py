@@ -10,8 +10,9 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.inference.predictor import Prediction
-from slowfast.utils.files import write_whole
-from slowfast.visualization.results import BEST, SCORE_DIGITS, json_text, write_csv
+from slowfast.utils.csv_files import write_csv
+from slowfast.utils.json_files import write_json
+from slowfast.visualization.results import BEST, SCORE_DIGITS
 from slowfast.visualization.tables import tail
 
 TABLE, LIST = "predictions.json", "predictions.csv"
@@ -37,7 +38,7 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
     They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
     """
     folder = output / "predict" if _is_of_a_test(output / LIST) else output
-    write_whole(folder / TABLE, json_text(about | _as_json(predictions)))
+    write_json(folder / TABLE, about | _as_json(predictions))
     write_csv(folder / LIST, HEADING, map(_as_row, predictions))
     return {"all predictions": folder / TABLE, "the same as a table": folder / LIST}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from slowfast.errors import UserError, system_reason
 from slowfast.prepare.events import save_events
 from slowfast.prepare.jobs import Converted, Job, Written, convert_videos, failed_to_read
 from slowfast.utils.files import write_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 from slowfast.utils.worker import still_working
 
@@ -125,7 +125,7 @@ def _is_done(job: Job) -> bool:
 
 def _read_note(file: Path) -> dict | None:
     try:
-        note = json.loads(file.read_text(encoding="utf-8"))
+        note = from_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) else None
@@ -140,12 +140,12 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Writte
         if not total:
             raise DecodeError("; ".join(damage) or "it holds no events")
         if not settings_file.exists():
-            write_whole(settings_file, json.dumps(asdict(settings)) + "\n")
+            write_whole(settings_file, to_json(asdict(settings)) + "\n")
         counts, empty = _write_parts(streams, settings, job)
         if not counts:
             raise DecodeError(_nothing_written(total, settings))
         note = {"events": total, "files": counts, "sensors": [stream.sensor for stream in streams]}
-        write_whole(note_file(job), json.dumps(note) + "\n")
+        write_whole(note_file(job), to_json(note) + "\n")
     except Exception as error:
         return failed_to_read(job, error, job.target.parent)
     if empty:

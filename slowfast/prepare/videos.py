@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -30,9 +29,10 @@ from slowfast.prepare.jobs import (
     progress_and_cleanup,
     run_in_processes,
 )
+from slowfast.utils.csv_files import write_csv
 from slowfast.utils.files import disk_error, remove_leftovers, write_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.progress import Progress
-from slowfast.visualization.results import write_csv
 
 MANIFEST = "prepared.jsonl"
 
@@ -64,7 +64,7 @@ class Manifest:
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
             try:
-                entries.append(Entry(**json.loads(line)))
+                entries.append(Entry(**from_json(line)))
             except (ValueError, TypeError):
                 continue
         return entries
@@ -88,7 +88,7 @@ class Manifest:
                 size = file.seek(0, 2)
                 file.seek(max(size - 1, 0))
                 start = b"\n" if size and file.read(1) != b"\n" else b""  # after a line cut short
-                file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
+                file.write(start + to_json(asdict(entry)).encode() + b"\n")
         except OSError as error:
             raise disk_error(error, self._file) or error from error
 

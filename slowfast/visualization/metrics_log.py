@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejson
 
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import World
 from slowfast.utils.files import disk_error, write_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 
 Row = dict[str, Any]
@@ -41,7 +40,7 @@ def read_metrics(path: Path) -> list[Row]:
 def _parsed(line: str) -> Row | None:
     """Parse a line; None if it is no row with the number of a step."""
     try:
-        row = json.loads(line)
+        row = from_json(line)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
@@ -76,8 +75,7 @@ class MetricsLog:
 
 
 def _line(row: Row) -> str:
-    # ignore_nan: JSON has no NaN; it becomes null
-    return str(simplejson.dumps(row, ignore_nan=True)) + "\n"
+    return to_json(row) + "\n"
 
 
 class Board:

@@ -6,33 +6,28 @@ errors of another batch size do not show.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import platform
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import Failure
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.files import reporting_file, write_whole, written_whole
+from slowfast.utils.csv_files import write_csv
+from slowfast.utils.files import reporting_file, written_whole
+from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.output_folders import check_output_file
-from slowfast.utils.text import escape, redact
 
 BEST = 5  # classes kept of each video
 PERCENT_DIGITS = 2
 SCORE_DIGITS = 4
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")  # also in full width
 REPORTED_PACKAGES = ("torch", "numpy", "av", "opencv-python", "pillow")
 
 
@@ -159,7 +154,7 @@ def library_versions() -> dict[str, str]:
 def write_results(report: TestReport, path: Path) -> None:
     """Write test_results.json; what does not apply is left out."""
     given = {name: value for name, value in asdict(report).items() if value is not None}
-    write_whole(path, json_text(given))
+    write_json(path, given)
 
 
 def write_predictions(predictions: Iterable[VideoPrediction], class_names: Sequence[str], path: Path) -> None:
@@ -185,58 +180,6 @@ def write_failed(failures: Iterable[Failure], path: Path) -> None:
     ordered = sorted(set(failures), key=lambda failure: (failure.index, failure.reason))
     rows = [(failure.name, "yes" if failure.lost else "no", failure.reason) for failure in ordered]
     write_csv(path, ("path", "lost", "reason"), rows)
-
-
-def json_text(content: Any) -> str:
-    """Format content as JSON in ASCII: file names of any bytes can be recovered, secrets in addresses are hidden."""
-    return json.dumps(_redacted(content), indent=2) + "\n"
-
-
-def _redacted(content: Any) -> Any:
-    if isinstance(content, str):
-        return redact(content)
-    if isinstance(content, Mapping):
-        return {_redacted(key): _redacted(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_redacted(item) for item in content]
-    return content
-
-
-def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a heading and rows, whole or not at all."""
-    text = io.StringIO(newline="")
-    write = row_writer(text)
-    write(heading)
-    for row in rows:
-        write(row)
-    write_whole(path, text.getvalue())
-
-
-def row_writer(file: TextIO) -> Callable[[Sequence[object]], object]:
-    """Return a function that writes a row of a CSV file whose lines end in LF; cells are escaped by `csv_cell`."""
-    plain = csv.writer(file, lineterminator="\n")
-    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-
-    def write(row: Sequence[object]) -> object:
-        cells = [csv_cell(cell) for cell in row]
-        splits = any(isinstance(cell, str) and ";" in cell for cell in cells)  # where ";" separates cells
-        return (quoted if splits else plain).writerow(cells)
-
-    return write
-
-
-def csv_cell(value: object) -> object:
-    r"""Escape a cell so that no program takes it for more than text.
-
-    Secrets in addresses are hidden. Backslashes are doubled; control characters become backslash escapes as in
-    `escape`; text that a spreadsheet would compute, because it begins with one of ``= + - @``, gets a backslash before
-    it. So a backslash followed by another character than ``n r t x u`` stands for that character, and every name can be
-    recovered. Numbers are left alone.
-    """
-    if not isinstance(value, str) or _NUMBER.fullmatch(value):
-        return value
-    text = escape(redact(value).replace("\\", r"\\"))
-    return f"\\{text}" if text.lstrip()[:1] in _FORMULA else text
 
 
 KEY, SUFFIX = "TEST.SAVE_RESULTS_PATH", ".npz"

@@ -11,12 +11,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slowfast.datasets.types import Failure
+from slowfast.utils.csv_files import csv_cell
 from slowfast.utils.text import redact
 from slowfast.visualization.results import (
     TestReport,
     VideoPrediction,
     accuracy,
-    csv_cell,
     summarize,
     write_failed,
     write_predictions,
