@@ -162,15 +162,12 @@ def _check_schedule(cfg: ConfigNode) -> None:
 
 
 def _check_loss(cfg: ConfigNode) -> None:
-    from slowfast.engine.losses import SOFT_LOSSES, class_weights
+    from slowfast.engine.losses import class_weights
+    from slowfast.engine.tasks import check_task
 
     if cfg.TRAIN.ENABLE:
         class_weights(cfg.MODEL.CLASS_WEIGHTS, [0], cfg.MODEL.NUM_CLASSES)  # its file is read
-    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
-        raise ConfigError(
-            f"MIXUP.ENABLE mixes labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} does not support. "
-            f"Set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
-        )
+    check_task(cfg)
 
 
 def _check_run(cfg: ConfigNode) -> None:

@@ -300,7 +300,10 @@ _C.MODEL = ConfigNode()
 _C.MODEL.MODEL_NAME = "MorphMLP"
 # Classes of the head. [SF]
 _C.MODEL.NUM_CLASSES = 400
-# cross_entropy, soft_cross_entropy (label smoothing, MixUp). [SF]
+# Registered task: classification (one class per sample), multi_label (labels such as 3,17 in the index files),
+# pretraining (Event2Vec with EVENT2VEC.MASK_RATIO above 0, which is always pre-trained). [own]
+_C.MODEL.TASK = "classification"
+# cross_entropy, soft_cross_entropy (label smoothing, MixUp), bce_logit (MODEL.TASK multi_label). [SF]
 _C.MODEL.LOSS_FUNC = "cross_entropy"
 # Weight of each class in the loss: empty (all 1), balanced (the rarer in training, the heavier), or a file of one
 # number a line, in the order of the labels. [own]

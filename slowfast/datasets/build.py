@@ -16,6 +16,7 @@ from slowfast.datasets.dvs.dataset import EventSpec
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.index.labels import label_format
 from slowfast.datasets.index.something import is_official, official_class_names, read_something_index
 from slowfast.datasets.loader import TestLoader, TrainLoader
 from slowfast.datasets.mixup import Mixup
@@ -109,7 +110,12 @@ class FrameSpec:
 def _kinetics_index(cfg: ConfigNode, split: str) -> list[Record]:
     data = cfg.DATA
     return read_kinetics_index(
-        Path(data.PATH_TO_DATA_DIR), split, data.PATH_PREFIX, data.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES
+        Path(data.PATH_TO_DATA_DIR),
+        split,
+        data.PATH_PREFIX,
+        data.PATH_LABEL_SEPARATOR,
+        cfg.MODEL.NUM_CLASSES,
+        label_format(cfg),
     )
 
 
@@ -170,7 +176,12 @@ SOMETHING = FrameSpec(
 def _imagenet_index(cfg: ConfigNode, split: str) -> list[Record]:
     data = cfg.DATA
     return read_imagenet_index(
-        Path(data.PATH_TO_DATA_DIR), split, data.PATH_PREFIX, data.PATH_LABEL_SEPARATOR, cfg.MODEL.NUM_CLASSES
+        Path(data.PATH_TO_DATA_DIR),
+        split,
+        data.PATH_PREFIX,
+        data.PATH_LABEL_SEPARATOR,
+        cfg.MODEL.NUM_CLASSES,
+        label_format(cfg),
     )
 
 

@@ -30,9 +30,18 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Ten
     return F.cross_entropy(logits.float(), labels, weights, reduction="sum") / len(labels)
 
 
+def bce_logit(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the binary cross-entropy of logits (N, K) and targets in [0, 1], averaged over N and K.
+
+    Each class is weighted by weights (K,).
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, weights)
+
+
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": cross_entropy,
     "soft_cross_entropy": soft_cross_entropy,
+    "bce_logit": bce_logit,  # of MODEL.TASK multi_label
 }
 # The losses that take shares of classes: those that label smoothing and MixUp need.
 SOFT_LOSSES = frozenset({"soft_cross_entropy"})

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from slowfast.utils.distributed import World
+from slowfast.visualization.results import Metric
 
 
 class TrainMeter:
-    """Means of loss and top-1, and where the time went, since the last `read`."""
+    """Averages the loss, the task's metrics and the time per step since the last `read`.
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self._figures: list[torch.Tensor] = []
+    Args:
+        world: Processes of the run.
+        metrics: Metrics of a training step besides the loss.
+    """
+
+    def __init__(self, world: World, metrics: Sequence[Metric]) -> None:
+        self.world, self._keys = world, ["loss", *(metric.key for metric in metrics)]
+        self._values: list[torch.Tensor] = []
         self._data = 0.0
         self._start = time.perf_counter()
 
@@ -25,22 +31,22 @@ class TrainMeter:
         """Add time spent waiting for data."""
         self._data += seconds
 
-    def add(self, figures: torch.Tensor) -> None:
-        """A step's (loss, share of right clips); stays on its device."""
-        self._figures.append(figures)
+    def add(self, values: torch.Tensor) -> None:
+        """Add the loss and the metrics of a step; the tensor stays on its device."""
+        self._values.append(values)
 
     def read(self) -> dict[str, float]:
-        """loss, top1 (%) over all processes; data_s, compute_s (seconds a step in this process). Starts anew."""
-        count = len(self._figures)
-        loss, right = self.world.mean(torch.stack(self._figures).mean(0)).tolist()
+        """Return the averages and start over.
+
+        Returns:
+            loss and the metrics over all processes; data_s and compute_s, in seconds per step of this process.
+        """
+        count = len(self._values)
+        means = self.world.mean(torch.stack(self._values).mean(0)).tolist()
         elapsed = time.perf_counter() - self._start
-        row = {
-            "loss": loss,
-            "top1": 100 * right,
-            "data_s": self._data / count,
-            "compute_s": (elapsed - self._data) / count,
-        }
-        self._figures, self._data, self._start = [], 0.0, time.perf_counter()
+        row = dict(zip(self._keys, means, strict=True))
+        row |= {"data_s": self._data / count, "compute_s": (elapsed - self._data) / count}
+        self._values, self._data, self._start = [], 0.0, time.perf_counter()
         return row
 
 

@@ -20,12 +20,12 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import WeightAverage, recompute_statistics
 from slowfast.engine.distillation import Distillation, HeadsApart
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.losses import class_weights
 from slowfast.engine.meters import LossWatch, TrainMeter, timed
 from slowfast.engine.optim import build_optimizer, build_schedule, freeze_backbone
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
-from slowfast.engine.test import evaluate_videos
+from slowfast.engine.tasks import Evaluator, build_task
+from slowfast.engine.test import evaluate_split
 from slowfast.errors import CheckpointError, DataError, ToldElsewhere
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
@@ -36,7 +36,7 @@ from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.metrics_log import Board, MetricsLog, Row
-from slowfast.visualization.results import BEST, accuracy, write_failed
+from slowfast.visualization.results import Metric, write_failed
 from slowfast.visualization.sheets import FirstBatch
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
@@ -51,7 +51,6 @@ class Trainer:
         self.val_loader = views_loader(cfg, world, val_set)
         self.steps = self.loader.batches.steps
         labels = [record.label for record in train_set.records]
-        weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, labels, cfg.MODEL.NUM_CLASSES)
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
         if cfg.MODEL.FREEZE_BACKBONE:
@@ -59,10 +58,10 @@ class Trainer:
         self.ema = WeightAverage(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
         self.optimizer = build_optimizer(cfg, self.model)
         self.forward = ClipForward.from_config(cfg, world.device)
-        weights = None if weights is None else weights.to(world.device)
+        self.task = build_task(cfg, labels=labels, model=self.model, device=world.device)
         distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
         trained = _parallel(self.model if distillation is None else HeadsApart(self.model), world)
-        self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, weights, distillation)
+        self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, self.task, distillation)
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
         self.watch = LossWatch()
@@ -92,7 +91,7 @@ class Trainer:
         self.stop, at = stop, self.state.at
         self.world.agreed(self._tidy)
         self.log, self.board, self.progress = self._open_reports()
-        self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
+        self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board, self.task.captions)
         try:
             with self.loader, self.val_loader:
                 while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
@@ -139,15 +138,16 @@ class Trainer:
             Interrupted: If a signal came.
             DataError: If too many samples are unreadable.
         """
-        at, meter, ledger = self.state.at, TrainMeter(self.world), FailureLedger(len(self.loader.dataset))
+        at, meter = self.state.at, TrainMeter(self.world, self.task.step_metrics)
+        ledger = FailureLedger(len(self.loader.dataset))
         self.loader.batches.start_at(at.epoch, at.step)
         for batch in timed(self._batches(ledger), meter.wait):
             rate = self.schedule(at.epoch + at.step / self.steps)
-            figures = self.step(batch, at.epoch, at.step, rate)
-            self.watch.add(figures[0], at.epoch + 1, at.step + 1, rate, batch.names)
+            values = self.step(batch, at.epoch, at.step, rate)
+            self.watch.add(values[0], at.epoch + 1, at.step + 1, rate, batch.names)
             if self.ema is not None:
                 self.ema.update(self.model)
-            meter.add(figures)
+            meter.add(values)
             at.step += 1
             if at.total(self.steps) % self.cfg.LOG_PERIOD == 0 or at.step == self.steps:
                 self._report_steps(meter.read(), rate)
@@ -204,40 +204,44 @@ class Trainer:
         raise ToldElsewhere(complaint)
 
     def _end_epoch(self) -> None:
-        """Validate and save where the periods say so; both always after the last epoch. Pre-training has no classes."""
+        """Validate and save if this epoch is due; both always after the last one."""
         cfg, at = self.cfg, self.state.at
         last = at.epoch + 1 == cfg.SOLVER.MAX_EPOCH
-        labels_learned = self.step.pretext is None
-        if labels_learned and (last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
-            self._validate()
+        if self.task.best is not None and (last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
+            self._validate(self.task.best)
         at.epoch, at.step = at.epoch + 1, 0
         if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
             self._save()
 
-    def _validate(self) -> None:
-        """Top-1 of the centre views; the weights that reached the highest are kept as checkpoint_best.pyth."""
+    def _validate(self, metric: Metric) -> None:
+        """Evaluate the center views; save the weights as checkpoint_best.pyth if the metric is the best so far."""
         at, model = self.state.at, self.model if self.ema is None else self.ema.model
-        ledger = FailureLedger(len(self.val_loader.dataset))
+        ledger, evaluator = FailureLedger(len(self.val_loader.dataset)), self.task.evaluator(self.cfg, self.world, VAL)
         with self._at_once():
             if self.cfg.BN.USE_PRECISE_STATS:
                 with phase("recomputing batch-norm statistics"):
                     recompute_statistics(model, self._statistics_batches(), self.world)
             videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
-            predictions, pace = evaluate_videos(self.cfg, self.world, model, videos, ledger, VAL)
+            pace = evaluate_split(self.cfg, self.world, model, videos, ledger, VAL, evaluator)
         if self.world.any(self.stop.seen):  # agreed upon only now: processes have not as many videos
             raise Interrupted
-        figures = {"top1": accuracy(predictions, 1), "top5": accuracy(predictions, BEST)}
-        row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **figures}
-        row |= {"videos": len(predictions), "failed": len(ledger.lost), "seconds": round(pace.data + pace.compute, 3)}
-        self._write(row)
-        best = figures["top1"] > at.best_top1
-        get_logger().info(
-            f"epoch {at.epoch + 1}: validation top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} % of "
-            f"{len(predictions)} videos, {len(ledger.lost)} of them not readable{'; the best so far' if best else ''}"
-        )
-        if best:
-            at.best_top1, at.best_epoch = figures["top1"], at.epoch + 1
+        results = evaluator.evaluate().values
+        values = {one.key: results[one.key] for one in self.task.metrics}
+        videos_read = {"videos": len(evaluator.predictions), "failed": evaluator.failed}
+        row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **values, **videos_read}
+        self._write(row | {"seconds": round(pace.data + pace.compute, 3)})
+        is_best = metric.is_better(values[metric.key], at.best_metric)
+        self._log_validation(values, evaluator, is_best)
+        if is_best:
+            at.best_metric, at.best_epoch = values[metric.key], at.epoch + 1
             self.world.agreed(self._write_best)
+
+    def _log_validation(self, values: dict[str, float], evaluator: Evaluator, is_best: bool) -> None:
+        text = ", ".join(f"{one.title} {one.text(values[one.key])}" for one in self.task.metrics)
+        failed = f", {evaluator.failed} of them unreadable" if evaluator.failed else ""
+        best = "; best so far" if is_best else ""
+        videos = len(evaluator.predictions)
+        get_logger().info(f"epoch {self.state.at.epoch + 1}: validation {text} of {videos} videos{failed}{best}")
 
     def _write_best(self) -> None:
         if self.world.is_main:
@@ -262,14 +266,15 @@ class Trainer:
                 checkpoints.save_checkpoint(self.state.path(self.output), self.state.pack())
                 checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
-    def _report_steps(self, figures: dict[str, float], rate: float) -> None:
+    def _report_steps(self, values: dict[str, float], rate: float) -> None:
         at = self.state.at
-        figures |= {"lr": rate, "memory_gib": peak_memory_gib(self.world.device), "left_s": self.progress.left()}
+        values |= {"lr": rate, "memory_gib": peak_memory_gib(self.world.device), "left_s": self.progress.left()}
         epoch = at.epoch + at.step / self.steps
-        self._write({"split": "train", "epoch": round(epoch, 4), "step": at.total(self.steps), **figures})
+        self._write({"split": "train", "epoch": round(epoch, 4), "step": at.total(self.steps), **values})
+        metrics = "".join(f"{one.title} {one.text(values[one.key], digits=1)}  " for one in self.task.step_metrics)
         self.note = (
-            f"epoch {epoch:.2f}  loss {figures['loss']:.4f}  top-1 {figures['top1']:.1f} %  lr {rate:.2e}  "
-            f"data {figures['data_s']:.3f} s  compute {figures['compute_s']:.3f} s  {figures['memory_gib']:.2f} GiB"
+            f"epoch {epoch:.2f}  loss {values['loss']:.4f}  {metrics}lr {rate:.2e}  "
+            f"data {values['data_s']:.3f} s  compute {values['compute_s']:.3f} s  {values['memory_gib']:.2f} GiB"
         )
 
     def _write(self, row: Row) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.inference.predictor import Prediction
-from slowfast.utils.csv_files import write_csv
 from slowfast.utils.json_files import write_json
-from slowfast.visualization.results import BEST, SCORE_DIGITS
+from slowfast.visualization.results import PREDICTIONS, SCORE_DIGITS, TEST_RESULTS, class_row, write_predictions
 from slowfast.visualization.tables import tail
 
-TABLE, LIST = "predictions.json", "predictions.csv"
+TABLE, LIST = "predictions.json", PREDICTIONS
 SHOWN = 20  # media in the table on the screen
-HEADING = ("path", *(f"class_{n}" for n in range(1, BEST + 1)), *(f"score_{n}" for n in range(1, BEST + 1)))
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> str:
@@ -37,17 +34,17 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
 
     They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
     """
-    folder = output / "predict" if _is_of_a_test(output / LIST) else output
+    folder = output / "predict" if _holds_test(output) else output
     write_json(folder / TABLE, about | _as_json(predictions))
-    write_csv(folder / LIST, HEADING, map(_as_row, predictions))
+    rows = (class_row(one.path, None, one.best_classes(), one.names) for one in predictions)
+    write_predictions(rows, folder / LIST)
     return {"all predictions": folder / TABLE, "the same as a table": folder / LIST}
 
 
-def _is_of_a_test(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return next(csv.reader(file), []) != list(HEADING)
+def _holds_test(output: Path) -> bool:
+    """Check if the predictions.csv of a folder was written by a test."""
+    is_own = (output / TABLE).is_file() and not (output / TEST_RESULTS).is_file()
+    return (output / LIST).is_file() and not is_own
 
 
 def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -60,11 +57,3 @@ def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
         else:
             read.append(entry | {"best": best} | ({"damaged": prediction.failure} if prediction.failure else {}))
     return {"predictions": read, "failed": failed}
-
-
-def _as_row(prediction: Prediction) -> list[str]:
-    """Empty cells where there are fewer than BEST classes, or nothing was read."""
-    best = prediction.best()
-    names = [name for name, _ in best] + [""] * (BEST - len(best))
-    scores = [f"{score:.{SCORE_DIGITS}f}" for _, score in best] + [""] * (BEST - len(best))
-    return [prediction.path, *names, *scores]

@@ -16,6 +16,7 @@ from tabulate import tabulate
 from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.index.common import read_lines
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, parse_line
+from slowfast.datasets.index.labels import CLASSES, LABEL_SEPARATOR, ONE_CLASS, format_label
 from slowfast.datasets.types import Failure
 from slowfast.errors import DataError, IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
@@ -98,7 +99,7 @@ class IndexLines:
     """A Kinetics index: the file, and for each line the video's name below the source folder and its label."""
 
     file: Path
-    lines: list[tuple[str, int]]
+    lines: list[tuple[str, str]]  # path and text of the label
 
 
 def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexLines:
@@ -112,7 +113,7 @@ def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexL
     lines = []
     for number, line in read_lines(file, "check --index"):
         try:
-            name, label = parse_line(line, separator)
+            name, label = parse_line(line, separator, labels=ONE_CLASS if LABEL_SEPARATOR in separator else CLASSES)
         except ValueError as error:
             raise IndexFileError(
                 f"{file} line {number}: {line!r}: {error}; expected path{separator}label (--separator {separator!r})"
@@ -120,7 +121,7 @@ def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexL
         inside = os.path.relpath(os.path.join(os.path.abspath(source), name), os.path.abspath(source))
         if inside.split(os.sep)[0] == os.pardir:
             raise IndexFileError(f"{file} line {number}: {line!r}: the path lies outside of {source}")
-        lines.append((Path(inside).as_posix(), label))
+        lines.append((Path(inside).as_posix(), format_label(label)))
     if not lines:
         raise IndexFileError(f"{file} is empty; expected lines of the form path{separator}label")
     return IndexLines(file, lines)

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slowfast.visualization.metrics_log import read_metrics
+from slowfast.visualization.results import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,39 +125,56 @@ Points = dict[float, float]  # epoch -> value; NaN where the log has null
 
 @dataclass
 class Curves:
-    """What metrics.jsonl says, by fractional epoch."""
+    """Curves of a training by fractional epoch."""
 
     loss: Points = field(default_factory=dict)
     lr: Points = field(default_factory=dict)
-    top1: Points = field(default_factory=dict)  # validation, %
+    validation: Points = field(default_factory=dict)  # metric of the validations
 
 
-def read_curves(metrics: Path) -> Curves:
-    """Read metrics.jsonl; other keys and splits than these are left alone:
+def read_curves(path: Path, metric: Metric | None) -> Curves:
+    """Read the curves of metrics.jsonl.
 
-    {"split": "train", "epoch": 1.25, "loss": ..., "lr": ...}    epochs done, fractional
-    {"split": "val", "epoch": 2.0, "top1": ...}                  %
+    .. code-block:: json
+
+        {"split": "train", "epoch": 1.25, "loss": 2.5, "lr": 0.001}
+        {"split": "val", "epoch": 2.0, "top1": 81.5}
+
+    Args:
+        path: The log.
+        metric: Metric of the validations; None for none.
     """
     curves = Curves()
-    for row in read_metrics(metrics):
-        for key in {"train": ("loss", "lr"), "val": ("top1",)}.get(row["split"], ()):
+    keys = {"train": {"loss": curves.loss, "lr": curves.lr}}
+    if metric is not None:
+        keys["val"] = {metric.key: curves.validation}
+    for row in read_metrics(path):
+        for key, points in keys.get(row["split"], {}).items():
             if key in row:
                 value = row[key]
-                getattr(curves, key)[float(row["epoch"])] = np.nan if value is None else float(value)
+                points[float(row["epoch"])] = np.nan if value is None else float(value)
     return curves
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw metrics.jsonl as a PNG. Raises PlotsUnavailable without matplotlib."""
+def draw_curves(path: Path, picture: Path, metric: Metric | None) -> None:
+    """Draw metrics.jsonl as a PNG.
+
+    Args:
+        path: The log.
+        picture: Image to write.
+        metric: Metric of the validations to draw; None for none.
+
+    Raises:
+        PlotsUnavailable: Without matplotlib.
+    """
+    curves = read_curves(path, metric)
+    titles = ["Training loss", "Learning rate"]
+    if metric is not None:
+        titles.append(f"Validation {metric.title}" + (f" ({metric.unit})" if metric.unit else ""))
     figure = new_figure(11.0, 3.4)
-    curves = read_curves(metrics)
-    loss_axes, lr_axes, top1_axes = figure.subplots(1, 3)
-    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.top1])
-    for axes, title in (
-        (loss_axes, "Training loss"),
-        (lr_axes, "Learning rate"),
-        (top1_axes, "Validation top-1 (%)"),
-    ):
+    loss_axes, lr_axes, *validation_axes = all_axes = figure.subplots(1, len(titles))
+    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.validation])
+    for axes, title in zip(all_axes, titles, strict=True):
         axes.set_title(title, fontsize=10, color=INK, loc="left")
         axes.set_xlabel("epoch", fontsize=8, color=INK)
         axes.set_xlim(0.0, last_epoch or 1.0)
@@ -165,7 +183,8 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     _draw_line(lr_axes, curves.lr, ORANGE)
     lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     lr_axes.set_ylim(bottom=0.0)
-    _draw_top1(top1_axes, curves.top1)
+    if metric is not None:
+        _draw_validation(validation_axes[0], curves.validation, metric)
     save_png(figure, picture)
 
 
@@ -181,16 +200,17 @@ def _draw_loss(axes: Axes, points: Points) -> None:
     axes.legend(fontsize=8, frameon=False, loc="best")
 
 
-def _draw_top1(axes: Axes, points: Points) -> None:
+def _draw_validation(axes: Axes, points: Points, metric: Metric) -> None:
     _draw_line(axes, points, GREEN, marker="o")
-    axes.set_ylim(0.0, 102.0)
+    if metric.unit == "%":
+        axes.set_ylim(0.0, 102.0)
     if points:
-        best = max(points, key=lambda epoch: points[epoch])
+        best = (max if metric.higher_is_better else min)(points, key=lambda epoch: points[epoch])
         axes.axhline(points[best], color=GREEN, linestyle=":", linewidth=1.0)
         axes.text(
             0.98,
             0.04,
-            f"best {points[best]:.1f} %, epoch {best:g}",
+            f"best {metric.text(points[best], 1 if metric.unit == '%' else None)}, epoch {best:g}",
             transform=axes.transAxes,
             ha="right",
             fontsize=8,

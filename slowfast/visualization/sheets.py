@@ -17,6 +17,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import class_names
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.dvs.frames import accumulate
+from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import TestMedium
 from slowfast.models.event2vec import MASKED
 from slowfast.utils.distributed import World
@@ -25,7 +26,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion
 from slowfast.visualization.metrics_log import Board
 from slowfast.visualization.plots import GREEN, GREY, INK, RED, draw_curves, evenly, label_text, new_figure, save_png
-from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.results import Metric, VideoPrediction
 from slowfast.visualization.video_writer import FONT, drawable
 
 FRAMES = 6  # shown of each clip
@@ -41,11 +42,7 @@ class ClipRow:
     label: str
     prediction: str
     score: float  # of the prediction, in [0, 1]
-
-    @property
-    def right(self) -> bool:
-        """Whether the prediction is the label."""
-        return self.label == self.prediction
+    correct: bool
 
 
 def draw_contact_sheet(rows: Sequence[ClipRow], picture: Path) -> None:
@@ -64,7 +61,7 @@ def draw_contact_sheet(rows: Sequence[ClipRow], picture: Path) -> None:
     for row, axes in zip(rows, grid, strict=True):
         for one in axes:
             one.set_axis_off()
-        colour = GREEN if row.right else RED
+        colour = GREEN if row.correct else RED
         verdict = f"{label_text(row.prediction, 24)}  {100.0 * row.score:.0f} %"
         axes[0].set(xlim=(0.0, 1.0), ylim=(0.0, 1.0))
         axes[0].plot([0.02, 0.02], [0.08, 0.92], color=colour, linewidth=4, solid_capstyle="butt")
@@ -73,9 +70,9 @@ def draw_contact_sheet(rows: Sequence[ClipRow], picture: Path) -> None:
         axes[0].text(0.09, 0.24, label_text(Path(row.name).name, 30), fontsize=6.5, color=GREY, va="center")
         for one, frame in zip(axes[1:], row.frames[_shown(len(row.frames))], strict=True):
             one.imshow(frame, interpolation="antialiased")
-    right = sum(row.right for row in rows)
+    correct = sum(row.correct for row in rows)
     figure.suptitle(
-        f"Label, prediction and score; time runs to the right; {right} right and {len(rows) - right} wrong shown",
+        f"Label, prediction and score; time runs to the right; {correct} correct and {len(rows) - correct} wrong shown",
         fontsize=8,
         color=GREY,
         x=0.01,
@@ -231,23 +228,44 @@ def _text(text: str, width: int, colour: tuple[int, int, int]) -> np.ndarray:
     return image
 
 
+Captions = Callable[[torch.Tensor, Sequence[str], int], list[str]]
+
+
 class FirstBatch:
-    """Draws one batch: calling it writes a PNG and tells TensorBoard."""
+    """Callable that draws a batch to a PNG and, if it is on, TensorBoard.
+
+    Args:
+        name: Split of the batch, for the file name.
+        count: Number of samples to draw at most.
+        look: Inverse of the normalization.
+        names: Class names.
+        folder: Folder of the PNG.
+        board: TensorBoard; None for none.
+        describe: Function of the targets, the class names and the count that returns a caption per sample.
+    """
 
     def __init__(
-        self, name: str, count: int, look: Look, names: Sequence[str], folder: Path, board: Board | None
+        self,
+        name: str,
+        count: int,
+        look: Look,
+        names: Sequence[str],
+        folder: Path,
+        board: Board | None,
+        describe: Captions = captions,
     ) -> None:
-        """name: of the part that the batch belongs to, in the file's name, too; names: of the classes."""
-        self.name, self.count, self.look, self.names = name, count, look, names
+        self.name, self.count, self.look, self.names, self.describe = name, count, look, names, describe
         self.file, self.board = folder / f"first_batch_{name}.png", board
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, world: World, split: str, board: Board | None) -> FirstBatch | None:
-        """DATA_LOADER.DRAW_SAMPLES samples to OUTPUT_DIR; None for 0 and on all processes but the first."""
+    def from_config(
+        cls, cfg: ConfigNode, world: World, split: str, board: Board | None, describe: Captions = captions
+    ) -> FirstBatch | None:
+        """Build for DATA_LOADER.DRAW_SAMPLES samples and OUTPUT_DIR; None for 0 samples and in other processes."""
         count = cfg.DATA_LOADER.DRAW_SAMPLES
         if not count or not world.is_main:
             return None
-        return cls(split, count, Look.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board)
+        return cls(split, count, Look.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board, describe)
 
     def __call__(self, inputs: Any, targets: torch.Tensor) -> None:
         """Draw a network's inputs and their labels (N,) or soft labels (N, K). A failure is a warning."""
@@ -260,7 +278,7 @@ class FirstBatch:
         samples = samples_of(inputs, self.count, self.look)
         title = f"{self.name}: {len(samples.pictures)} of the first {len(targets)} samples, as the network gets them"
         title += f"; {samples.note}" if samples.note else ""
-        sheet = draw_sheet(samples.pictures, captions(targets, self.names, self.count), title)
+        sheet = draw_sheet(samples.pictures, self.describe(targets, self.names, self.count), title)
         save_image(sheet, self.file)
         if self.board is not None:
             self.board.picture(f"first_batch/{self.name}", sheet, step=0)
@@ -276,22 +294,27 @@ def save_image(image: np.ndarray, path: Path) -> None:
 SHEET_ROWS = 10
 
 
-def draw_training_curves(output: Path) -> dict[str, Path]:
-    """Draw metrics.jsonl; gives what was drawn and where."""
+def draw_training_curves(output: Path, metric: Metric | None) -> dict[str, Path]:
+    """Draw curves.png of metrics.jsonl and a metric of the validations; return its description and path."""
     picture = output / "curves.png"
-    return _drawn("training curves", picture, lambda: draw_curves(output / "metrics.jsonl", picture))
+    return _drawn("training curves", picture, lambda: draw_curves(output / "metrics.jsonl", picture, metric))
 
 
-def draw_test_pictures(
+def draw_confusion_matrix(
+    output: Path, predictions: Sequence[VideoPrediction], names: Sequence[str]
+) -> dict[str, Path]:
+    """Draw confusion.png of predictions with one class per sample; return its description and path."""
+    picture = output / "confusion.png"
+    labels, predicted = [p.label for p in predictions], [p.prediction for p in predictions]
+    return _drawn("confusion matrix", picture, lambda: draw_confusion(labels, predicted, names, picture))
+
+
+def draw_samples(
     output: Path, dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Sequence[str]
 ) -> dict[str, Path]:
-    """Draw the confusion matrix and a contact sheet of test clips; gives what was drawn and where."""
-    confusion, sheet = output / "confusion.png", output / "contact_sheet.png"
-    labels, answers = [p.label for p in predictions], [p.prediction for p in predictions]
-    drawn = _drawn("confusion matrix", confusion, lambda: draw_confusion(labels, answers, names, confusion))
-    if drawn:  # without pictures no clip need be decoded for them
-        drawn |= _drawn("contact sheet", sheet, lambda: draw_contact_sheet(_rows(dataset, predictions, names), sheet))
-    return drawn
+    """Draw contact_sheet.png of test samples; return its description and path."""
+    sheet = output / "contact_sheet.png"
+    return _drawn("contact sheet", sheet, lambda: draw_contact_sheet(_rows(dataset, predictions, names), sheet))
 
 
 def choose(predictions: Sequence[VideoPrediction], count: int) -> list[VideoPrediction]:
@@ -314,8 +337,9 @@ def _rows(dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Seq
 def _row(video: TestMedium, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
     if not video.count:
         raise RuntimeError(f"{prediction.name} was readable in the test and is not any more")
-    answer, score = prediction.best[0]
-    return ClipRow(prediction.name, video.picture(), names[prediction.label], names[answer], score)
+    best, score = prediction.best[0]
+    label = ", ".join(names[number] for number in classes_of(prediction.label))
+    return ClipRow(prediction.name, video.picture(), label, names[best], score, prediction.hit(1))
 
 
 def _drawn(what: str, picture: Path, draw: Callable[[], None]) -> dict[str, Path]:

@@ -87,8 +87,8 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     reasons = {Path(entry["path"]).name: entry["reason"] for entry in results["failed"]}
     assert reasons.keys() == {"broken.mp4", "gone.mp4", "notes.txt"} and "does not exist" in reasons["gone.mp4"]
     rows = table(output)
-    assert [row["class_1"] != "" for row in rows] == [True, False, True, False, False]
-    assert float(rows[0]["score_1"]) == results["predictions"][0]["best"][0]["score"]
+    assert [row["prediction"] != "" for row in rows] == [True, False, True, False, False]
+    assert float(rows[0]["score"]) == results["predictions"][0]["best"][0]["score"]
     out = capsys.readouterr().out
     assert "2 read, 3 not" in out and "1 other files" in out and all(name in out for name in reasons)
 
