@@ -185,7 +185,7 @@ class _Run:
         return finished
 
     def _test(self, dataset: TestMedia) -> None:
-        cfg, output = self.cfg, self.folder.path
+        cfg = self.cfg
         self.folder.wait_for_tests()
         mode = EventDrivenTest(cfg) if cfg.EVENT.ENABLE else None
         outcome = test(cfg, self.world, dataset, self._begin_test, mode)
@@ -195,7 +195,7 @@ class _Run:
         log_table(results_table(outcome.report))
         try:
             with phase("drawing plots"):
-                files |= outcome.evaluator.draw(output, dataset, class_names(cfg, TEST))
+                files |= outcome.evaluator.draw(cfg, dataset, class_names(cfg, TEST))
         except Stopped as stopped:
             get_logger().warning(f"Received {stopped.name} while plots were drawn; the results are complete")
         _say_where(files)

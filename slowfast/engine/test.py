@@ -31,11 +31,9 @@ from slowfast.visualization.results import (
     TEST_RESULTS,
     Results,
     TestReport,
-    scores_path,
     write_failed,
     write_predictions,
     write_results,
-    write_scores,
 )
 from slowfast.visualization.sheets import FirstBatch
 
@@ -180,11 +178,8 @@ def _write(cfg: ConfigNode, report: TestReport, evaluator: Evaluator, ledger: Fa
     files = {name: output / name for name in (TEST_RESULTS, PREDICTIONS)}
     write_results(report, files[TEST_RESULTS])
     write_predictions((evaluator.row(one, names) for one in evaluator.predictions), files[PREDICTIONS])
-    files |= evaluator.write(output, names)
+    files |= evaluator.write(cfg, names)
     write_failed(ledger.all, output / "failed.csv")
     if report.failed:
         files["failed.csv"] = output / "failed.csv"
-    if (scores := scores_path(cfg)) is not None:
-        write_scores(evaluator.predictions, cfg.MODEL.NUM_CLASSES, scores, cfg.TEST.SAVE_RESULTS_PATH)
-        files["all scores"] = scores
     return files

@@ -21,7 +21,7 @@ from slowfast.datasets.loader import TestLoader
 from slowfast.datasets.types import FailureLedger, Record
 from slowfast.engine.evaluate import best_classes, evaluate
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.tasks import build_task
+from slowfast.engine.tasks import task_class
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.inputs import EVENTS
@@ -83,7 +83,7 @@ class Predictor:
             lambda records: views_to_read(cfg, world, records),
             Wanted.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),
-            build_task(cfg).ensemble(cfg),
+            task_class(cfg).ensemble(cfg),
             cfg.TEST.BATCH_SIZE,
         )
 

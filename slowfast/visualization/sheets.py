@@ -157,9 +157,18 @@ def pixels(clips: torch.Tensor, look: Look) -> np.ndarray:
 
 
 def captions(targets: torch.Tensor, names: Sequence[str], count: int) -> list[str]:
-    """Names of the classes of labels (N,), or of soft labels (N, K): of two that are mixed with their shares."""
+    """Return a caption for each of the first `count` targets.
+
+    Args:
+        targets: Class indices (N,), soft labels (N, K), of which two that are mixed are shown with their shares, or any
+            other numbers (N,).
+        names: Class names.
+        count: Number of captions at most.
+    """
     targets = targets[:count].detach().cpu()
     if targets.dim() == 1:
+        if targets.is_floating_point():
+            return [f"{value:.4g}" for value in targets.tolist()]
         return [names[label] for label in targets.tolist()]
     weights = targets.double() - targets.double().amin(1, keepdim=True)  # what is smoothed over all classes is no share
     weights = weights / weights.sum(1, keepdim=True)

@@ -50,7 +50,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 def test_files_get_the_scores_of_a_test(tiny_cfg: ConfigNode) -> None:
     tiny_cfg.freeze()
-    _, wanted = testing.test(tiny_cfg, World(), views_dataset(tiny_cfg, TEST))
+    wanted = testing.test(tiny_cfg, World(), views_dataset(tiny_cfg, TEST)).evaluator.predictions
     data = Path(tiny_cfg.DATA.PATH_PREFIX)
     predictor = Predictor.from_config(tiny_cfg)
     found = predictor.predict([data / one.name for one in wanted])

@@ -84,12 +84,12 @@ class Evaluator(ABC, Generic[Prediction]):
     def row(self, prediction: Prediction, class_names: Sequence[str]) -> PredictionRow:
         """Return the line of a prediction in predictions.csv."""
 
-    def write(self, folder: Path, class_names: Sequence[str]) -> dict[str, Path]:
-        """Write further output files of a test; return their descriptions and paths."""
+    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
+        """Write further output files of a test to OUTPUT_DIR; return their descriptions and paths."""
         return {}
 
-    def draw(self, folder: Path, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
-        """Draw plots of a test; return their descriptions and paths."""
+    def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
+        """Draw plots of a test to OUTPUT_DIR; return their descriptions and paths."""
         return {}
 
 
@@ -159,7 +159,8 @@ class Task(ABC):
         """Return a new evaluator of a split."""
         raise ConfigError(f"MODEL.TASK {cfg.MODEL.TASK} has no evaluation. Set TEST.ENABLE False")
 
-    def ensemble(self, cfg: ConfigNode) -> Ensemble:
+    @classmethod
+    def ensemble(cls, cfg: ConfigNode) -> Ensemble:
         """Return the function that combines the outputs of a sample's views into class scores in [0, 1]."""
         raise ConfigError(f"MODEL.TASK {cfg.MODEL.TASK} has no class scores")
 

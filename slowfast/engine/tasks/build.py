@@ -44,6 +44,11 @@ def check_task(cfg: ConfigNode) -> None:
     """Raise ConfigError for settings that the task of a config cannot be used with."""
     task = task_class(cfg)
     task.check_config(cfg)
+    if cfg.TEST.ENABLE and cfg.TEST.SAVE_RESULTS_PATH:
+        try:
+            task.ensemble(cfg)
+        except ConfigError as error:
+            raise ConfigError(f'{error} to save. Set TEST.SAVE_RESULTS_PATH ""') from None
     if cfg.TRAIN.ENABLE and cfg.DISTILL.ENABLE and not task.distillable:
         raise ConfigError(
             f"DISTILL.ENABLE distills the probabilities of exclusive classes, which MODEL.TASK {cfg.MODEL.TASK} does "

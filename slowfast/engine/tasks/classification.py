@@ -30,6 +30,8 @@ from slowfast.visualization.results import (
     Results,
     VideoPrediction,
     class_row,
+    scores_path,
+    write_scores,
 )
 from slowfast.visualization.sheets import draw_confusion_matrix, draw_samples
 
@@ -80,9 +82,17 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         """Return the best classes as a line of predictions.csv."""
         return class_row(prediction.name, prediction.label, prediction.best, class_names)
 
-    def draw(self, folder: Path, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
+    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
+        """Write the logits of all classes if TEST.SAVE_RESULTS_PATH is set."""
+        path = scores_path(cfg)
+        if path is None:
+            return {}
+        write_scores(self.predictions, self.num_classes, path, cfg.TEST.SAVE_RESULTS_PATH)
+        return {"all scores": path}
+
+    def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw a contact sheet of test samples."""
-        return draw_samples(folder, dataset, self.predictions, class_names)
+        return draw_samples(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
 
 
 class ClassificationEvaluator(ClassScoreEvaluator):
@@ -132,11 +142,11 @@ class ClassificationEvaluator(ClassScoreEvaluator):
             rows[f"{five} of those read"] = f"{values['top5_read']:.2f} %"
         return list(rows.items())
 
-    def draw(self, folder: Path, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
+    def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw the confusion matrix and a contact sheet of test samples."""
-        drawn = draw_confusion_matrix(folder, self.predictions, class_names)
+        drawn = draw_confusion_matrix(Path(cfg.OUTPUT_DIR), self.predictions, class_names)
         # Without plots, do not decode samples for them.
-        return drawn | super().draw(folder, dataset, class_names) if drawn else drawn
+        return drawn | super().draw(cfg, dataset, class_names) if drawn else drawn
 
 
 def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
@@ -233,6 +243,7 @@ class Classification(Task):
             single_samples=dataset_spec(cfg, split).gives == EVENTS,
         )
 
-    def ensemble(self, cfg: ConfigNode) -> Ensemble:
+    @classmethod
+    def ensemble(cls, cfg: ConfigNode) -> Ensemble:
         """Return the ensemble of DATA.ENSEMBLE_METHOD and TEST.ENSEMBLE_ON, with softmax scores."""
         return Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)

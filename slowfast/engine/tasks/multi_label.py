@@ -134,14 +134,14 @@ class MultiLabelEvaluator(ClassScoreEvaluator):
             rows.append(("classes", excluded))
         return rows
 
-    def write(self, folder: Path, class_names: Sequence[str]) -> dict[str, Path]:
+    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
         """Write per_class.csv: positives and average precision (%) of each class, empty without positives."""
-        rows = []
+        rows, path = [], Path(cfg.OUTPUT_DIR) / PER_CLASS
         for number, (name, one) in enumerate(zip(class_names, self.per_class, strict=True)):
             ap = "" if one.average_precision is None else f"{one.average_precision:.{PERCENT_DIGITS}f}"
             rows.append((number, name, one.positives, ap))
-        write_csv(folder / PER_CLASS, ("class", "class_name", "positives", "ap"), rows)
-        return {"average precision per class": folder / PER_CLASS}
+        write_csv(path, ("class", "class_name", "positives", "ap"), rows)
+        return {"average precision per class": path} | super().write(cfg, class_names)
 
 
 @TASK_REGISTRY.register(name="multi_label")
@@ -210,7 +210,8 @@ class MultiLabel(Task):
             world, self.num_classes, self.ensemble(cfg), keep_logits=keep_logits, keep_scores=True
         )
 
-    def ensemble(self, cfg: ConfigNode) -> Ensemble:
+    @classmethod
+    def ensemble(cls, cfg: ConfigNode) -> Ensemble:
         """Return the ensemble of DATA.ENSEMBLE_METHOD and TEST.ENSEMBLE_ON, with sigmoid scores."""
         return Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON, torch.Tensor.sigmoid)
 
