@@ -15,7 +15,7 @@ from slowfast.datasets.dvs.repair import whole
 from slowfast.errors import DataError, UserError
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.screen import show
-from slowfast.visualization.event_pictures import draw_events
+from slowfast.visualization.event_plots import draw_events
 
 LARGEST_SIDE = 10_000  # pixels of a sensor that is as far as there are events
 

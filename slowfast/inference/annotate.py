@@ -21,7 +21,7 @@ from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.event_pictures import film
+from slowfast.visualization.event_plots import film
 from slowfast.visualization.video_writer import NAME_ROOM, write_annotated
 
 EVENTS_FPS, SHORTEST = 20, 40  # of films of events: frames a second, and in all at least

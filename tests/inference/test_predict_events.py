@@ -24,7 +24,7 @@ from slowfast.engine import test as testing
 from slowfast.inference import Predictor
 from slowfast.inference.annotate import SHORTEST
 from slowfast.utils.distributed import World
-from slowfast.visualization.event_pictures import film
+from slowfast.visualization.event_plots import film
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 
