@@ -15,7 +15,8 @@ from slowfast.cli.validate import check_batch_size, validate
 from slowfast.config.merge import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.distributed import is_main_process, usable_gpus, world_size
+from slowfast.utils.distributed import usable_gpus
+from slowfast.utils.launch import is_main_process, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text import plain
