@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Converts recordings of event cameras to .npz files.
+"""Draws an event recording as a film or as points in space and time.
 
-python tools/convert_events.py my_recordings/ my_events/
+python tools/draw_events.py recording.npz events.mp4
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 # Runs from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.draw_dvs import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
