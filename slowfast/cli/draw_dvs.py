@@ -1,78 +1,73 @@
-"""The command line of `tools/draw_events.py`."""
+"""`slowfast draw-dvs`: a recording of an event camera as a video or a plot."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from slowfast.cli.command import CommandParser, exit_status, number, whole_number
-from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import whole
+from slowfast.cli.command import CommandParser, add_source_and_out, exit_status, number, whole_number
 from slowfast.errors import DataError, UserError
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.screen import show
-from slowfast.visualization.event_pictures import draw_events
 
-LARGEST_SIDE = 10_000  # pixels of a sensor that is as far as there are events
-
-EXAMPLE = "python tools/draw_events.py recording.npz events.mp4 --slower 4"
-USAGE = "%(prog)s RECORDING TARGET [--height H] [--width W] [--fps N] [--slower FACTOR] [--time-unit SECONDS]"
+EXAMPLE = "slowfast draw-dvs recording.npz --out events.mp4 --slower 4"
+USAGE = "%(prog)s RECORDING --out FILE [--height H] [--width W] [--fps N] [--slower FACTOR] [--time-unit SECONDS]"
 DESCRIPTION = f"""\
 Draw an event recording (.npz or .npy with x, y, t, p) as a video of accumulated events, or as points in x, y and time.
 
   {EXAMPLE}
-  python tools/draw_events.py recording.npz points.png
+  slowfast draw-dvs recording.npz --out points.png
 
-Red pixels grew brighter, blue ones darker.
+ON events are red, OFF events are blue.
 """
+MAX_SIDE = 10_000  # pixels of a sensor
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; UserError for one that cannot be parsed."""
-    parser = CommandParser("draw_events.py", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("recording", type=Path, help=".npz or .npy file")
-    parser.add_argument("target", type=Path, help=".gif, .mp4 or .png (needs the plots extra)")
+    parser = CommandParser("slowfast draw-dvs", DESCRIPTION, USAGE, EXAMPLE)
+    add_source_and_out(parser, ".npz or .npy file", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
+    for name in ("height", "width"):
+        text = f"sensor {name} in pixels (default: from the largest coordinate)"
+        parser.add_argument(f"--{name}", type=whole_number(1, MAX_SIDE), metavar=name[0].upper(), help=text)
     parser.add_argument(
-        "--height", type=whole_number(1, LARGEST_SIDE), help="of the sensor (default: as far as there are events)"
+        "--fps", type=whole_number(1, 1000), default=20, metavar="N", help="frame rate of a video (default %(default)s)"
     )
     parser.add_argument(
-        "--width", type=whole_number(1, LARGEST_SIDE), help="of the sensor (default: as far as there are events)"
+        "--slower", type=number(1e-6, 1e9), default=1.0, metavar="FACTOR", help="slow-down factor (default %(default)s)"
     )
-    parser.add_argument(
-        "--fps", type=whole_number(1, 1000), default=20, help="frames/s of a video (default %(default)s)"
-    )
-    parser.add_argument("--slower", type=number(1e-6, 1e9), default=1.0, help="slow-down factor (default %(default)s)")
-    unit = "seconds per unit of t (default %(default)s)"
-    parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, help=unit)
-    return parser.parse_args(arguments)
+    unit = "unit of t in seconds (default %(default)s)"
+    parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, metavar="SECONDS", help=unit)
+    return parser.parse_and_import(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw and return the exit status: 0 done, 2 user error."""
+    """Draw and return the exit status: 0 done, 2 after a user error."""
     return exit_status(lambda: _draw(parse(arguments)))
 
 
-def _side(places: np.ndarray, option: str) -> int:
-    """As far as there are events."""
-    last = float(np.max(places, initial=0))
-    if not last < LARGEST_SIDE:  # nor NaN
-        raise UserError(f"an event is at {last:g}, outside of any sensor. Give --{option}")
-    return int(last) + 1
-
-
 def _draw(chosen: argparse.Namespace) -> None:
-    check_output_file(chosen.target, "TARGET", (".gif", ".mp4", ".png"))
+    check_output_file(chosen.out, "--out", (".gif", ".mp4", ".png"))
+    from slowfast.datasets.decode import DecodeError
+    from slowfast.datasets.dvs.recording import Recording
+    from slowfast.datasets.dvs.repair import whole
+    from slowfast.visualization.event_pictures import draw_events
+
     try:
         raw = Recording(chosen.recording).take(slice(None))
-        sensor = (chosen.height or _side(raw["y"], "height"), chosen.width or _side(raw["x"], "width"))
-        events, done = whole(raw, sensor, chosen.time_unit)
-        if done:
-            show(f"{chosen.recording}: {', '.join(done)}")
+        height = chosen.height or _extent(float(raw["y"].max(initial=0)), "height")
+        width = chosen.width or _extent(float(raw["x"].max(initial=0)), "width")
+        events, repairs = whole(raw, (height, width), chosen.time_unit)
     except DecodeError as error:
         raise DataError(f"{chosen.recording}: {error}") from error
-    draw_events(events, sensor, chosen.target, chosen.fps, chosen.slower)
-    show(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn: {chosen.target}")
+    if repairs:
+        show(f"{chosen.recording}: {', '.join(repairs)}")
+    draw_events(events, (height, width), chosen.out, chosen.fps, chosen.slower)
+    show(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn to {chosen.out}")
+
+
+def _extent(largest: float, option: str) -> int:
+    """Return the sensor side that holds the largest coordinate; UserError if no sensor has it."""
+    if not largest < MAX_SIDE:  # nor NaN
+        raise UserError(f"RECORDING: the coordinate {largest:g} is outside of any sensor. Give --{option}")
+    return int(largest) + 1

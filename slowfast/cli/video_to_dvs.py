@@ -1,69 +1,71 @@
-"""The command line of `tools/video_to_events.py`."""
+"""`slowfast video-to-dvs`: simulated events of an event camera, from videos."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
 
-from slowfast.cli.command import RESUMABLE, CommandParser, exit_status, number, whole_number, workers
-from slowfast.prepare.events import EventSettings, videos_to_events
+from slowfast.cli.command import (
+    RESUMABLE,
+    CommandParser,
+    add_source_and_out,
+    add_workers,
+    exit_status,
+    number,
+    whole_number,
+)
+from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.machine import usable_cores
-from slowfast.utils.screen import show
 
-EXAMPLE = "python tools/video_to_events.py my_videos/ my_events/ --height 128 --width 128"
-USAGE = "%(prog)s SOURCE TARGET [--height H] [--width W] [options]"
+EXAMPLE = "slowfast video-to-dvs my_videos --out my_events --height 128 --width 128"
+USAGE = "%(prog)s SOURCE --out FOLDER [--height H] [--width W] [options]"
 DESCRIPTION = f"""\
-Write what an event camera would have seen of all videos of a folder, and of the folders in it: a/b.mp4 becomes a/b.npz
-with x, y, t (microseconds) and p, by the change of each pixel's log intensity. The source is not touched.
+Simulate an event camera on all videos of a folder and its subfolders: a/b.mp4 becomes a/b.npz with x, y, t
+(microseconds) and p. A pixel fires an event when its log intensity has changed by a threshold. The source is not
+changed.
 
   {EXAMPLE}
-  python tools/run_net.py --cfg configs/Demo/EVENTS_EVENT2VEC.yaml DATA.PATH_TO_DATA_DIR my_events \
-    DVS.SENSOR_SIZE [128,128] ...
+  slowfast train --cfg Demo/EVENTS_EVENT2VEC DATA.PATH_TO_DATA_DIR my_events DVS.SENSOR_SIZE [128,128] ...
 
-where my_videos/ holds a folder a class, or train/ and test/ of them. Stopped in the middle, run it again: files that
-are there are kept. For other settings take another target.
+where my_videos holds one folder per class, or train/ and test/ with one folder per class. Run an interrupted command
+again to continue: complete files are kept. Write other settings to another folder.
 """
-HELP = {
-    "height": "pixels of the sensor",
-    "width": "pixels of the sensor",
-    "threshold_on": "change of log intensity that fires a brighter event",
-    "threshold_off": "the same for a darker one",
-    "refractory": "microseconds in which a pixel that has fired stays silent",
-    "noise": "events a pixel and second that nothing causes",
-    "interpolate": "steps from a frame to the next, moved by optical flow; 1: none",
-    "seed": "of the noise",
+# Option: default, help.
+OPTIONS: dict[str, tuple[int | float, str]] = {
+    "height": (128, "sensor height in pixels"),
+    "width": (128, "sensor width in pixels"),
+    "threshold_on": (0.2, "increase of log intensity that fires an ON event"),
+    "threshold_off": (0.2, "decrease of log intensity that fires an OFF event"),
+    "refractory": (0.0, "refractory period of a pixel in microseconds"),
+    "noise": (0.0, "noise events per pixel and second"),
+    "interpolate": (4, "steps between two frames, interpolated by optical flow; 1 for none"),
+    "seed": (0, "seed of the noise"),
 }
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; UserError for one that cannot be parsed."""
-    usual = EventSettings()
-    parser = CommandParser("video_to_events.py", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("source", type=Path, help="folder of videos")
-    parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
-    for name, text in HELP.items():
-        value = getattr(usual, name)
+    parser = CommandParser("slowfast video-to-dvs", DESCRIPTION, USAGE, EXAMPLE)
+    add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
+    for name, (default, text) in OPTIONS.items():
+        # EventSettings checks the ranges.
+        kind = whole_number(0, 2**63 - 1) if isinstance(default, int) else number(0, 1e9)
         option = f"--{name.replace('_', '-')}"
-        kind = whole_number(0, 2**63 - 1) if isinstance(value, int) else number(0, 1e9)  # EventSettings has the ranges
-        parser.add_argument(option, type=kind, default=value, help=f"{text} (default %(default)s)")
-    parser.add_argument("--workers", type=workers, default=usable_cores(), help="processes (default: one per core)")
-    return parser.parse_args(arguments)
+        parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default %(default)s)")
+    add_workers(parser)
+    return parser.parse_and_import(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Convert and return the exit status: 0 done, failures listed, 2 user error."""
+    """Convert and return the exit status: 0 done, failures listed; 2 after a user error."""
     with messages_on_screen():
         return exit_status(lambda: _convert(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    settings = EventSettings(**{field.name: getattr(chosen, field.name) for field in fields(EventSettings)})
-    result = videos_to_events(chosen.source, chosen.target, settings, chosen.workers)
-    for what, videos in (("damaged, whole as far as readable", result.damaged), ("failed", result.failed)):
-        for name, reason in sorted(videos.items()):
-            show(f"{what}: {name}: {reason}")
-    before = f"{result.already_there} were there already, {len(result.failed)} failed"
-    show(f"{result.done} videos converted to {chosen.target} in {result.seconds:.0f} s, {before}")
+    from slowfast.prepare.events import EventSettings, videos_to_events
+    from slowfast.utils.machine import usable_cores
+
+    settings = EventSettings(**{name: getattr(chosen, name) for name in OPTIONS})
+    result = videos_to_events(chosen.source, chosen.out, settings, chosen.workers or usable_cores())
+    show_conversion(result, "videos converted", chosen.out)

@@ -157,10 +157,18 @@ PATHS = frozenset(
 )
 
 
-def check_values(cfg: ConfigNode) -> None:
-    """Raise ConfigError for the first key whose value alone is wrong."""
+def check_registered_names(cfg: ConfigNode) -> None:
+    """Raise ConfigError for the first key whose value is not registered."""
     for key, value in cfg.keys_by_path():
-        _check_choice(key, value)
+        if key in REGISTRIES:
+            _check_choice(key, value)
+
+
+def check_values(cfg: ConfigNode) -> None:
+    """Raise ConfigError for the first key whose value alone is wrong, registered names aside."""
+    for key, value in cfg.keys_by_path():
+        if key not in REGISTRIES:
+            _check_choice(key, value)
         if key in LENGTHS and len(value) != LENGTHS[key]:
             raise ConfigError(f"{key} has {len(value)} values. It must have {LENGTHS[key]}")
         if key in NOT_EMPTY and not value:

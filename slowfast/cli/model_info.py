@@ -1,0 +1,104 @@
+"""`slowfast model-info`: a table of models."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slowfast.cli.command import CommandParser, exit_status
+from slowfast.config.shipped import find_config, shipped_configs
+from slowfast.errors import UserError
+from slowfast.utils.files import write_whole
+from slowfast.utils.output_folders import check_output_file
+from slowfast.utils.screen import show, show_table
+from slowfast.utils.text import plain
+from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
+
+if TYPE_CHECKING:
+    from slowfast.cli.model_table import ModelRow
+
+MAX_BYTES = 16 * MIB
+BEGIN, END = "<!-- begin: tools/model_info.py -->", "<!-- end: tools/model_info.py -->"
+EXAMPLE = "slowfast model-info --cfg K400/K400_MLP_S16x4"
+USAGE = "%(prog)s [--cfg FILE ...] [--list] [--markdown] [--check FILE | --write FILE]"
+DESCRIPTION = f"""\
+Print a table of models: parameters and GMACs, counted without computing anything; the input size; the published
+accuracy; the weights and their license; and what was verified in this project.
+
+  slowfast model-info
+  {EXAMPLE}
+  slowfast model-info --list               prints the names of all shipped configs
+  slowfast model-info --write README.md    writes the table between the two marker comments of a file
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("slowfast model-info", DESCRIPTION, USAGE, EXAMPLE)
+    cfg = "YAML files or names of shipped configs (default: all published models)"
+    parser.add_argument("--cfg", nargs="+", metavar="FILE", help=cfg)
+    parser.add_argument("--list", action="store_true", help="print the names of all shipped configs and exit")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--check", type=Path, metavar="FILE", help="exit with 2 unless the table in the file is current")
+    goal.add_argument("--write", type=Path, metavar="FILE", help="write the table into the file")
+    return parser.parse_and_import(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print, check or write the table and return the exit status: 0 done, 2 after a user error."""
+    return exit_status(lambda: _run(parse(arguments)))
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    if chosen.list:
+        show_table("\n".join(shipped_configs()))
+        return
+    file = chosen.check or chosen.write
+    if file is not None and chosen.cfg is not None:
+        raise UserError("--check and --write are for the table of all published models. Remove --cfg")
+    if file is not None:
+        table_in_file(file)  # before the counting
+    if chosen.write is not None:
+        check_output_file(chosen.write, "--write")
+    paths = [find_config(name) for name in chosen.cfg or ()]
+    from slowfast.cli.model_table import describe_all, markdown_table, plain_table, published_configs
+
+    rows = describe_all(paths or published_configs())
+    if chosen.check is not None:
+        check_file(chosen.check, rows)
+        show(f"The table in {chosen.check} is current")
+    elif chosen.write is not None:
+        old, new = (f"{BEGIN}\n{table}\n{END}" for table in (table_in_file(chosen.write), markdown_table(rows)))
+        write_whole(chosen.write, chosen.write.read_text(encoding="utf-8").replace(old, new))
+        show(f"Wrote the table to {chosen.write}")
+    else:
+        show_table(markdown_table(rows) if chosen.markdown else plain_table(rows))
+
+
+def check_file(file: Path, rows: Sequence[ModelRow]) -> None:
+    """Raise UserError, with the first line that differs, unless the table in a file is that of the rows."""
+    from slowfast.cli.model_table import markdown_table
+
+    old, new = table_in_file(file).splitlines(), markdown_table(rows).splitlines()
+    if old != new:
+        pairs = zip(new, [*old, *[""] * len(new)], strict=False)
+        expected = next((line for line, found in pairs if line != found), "no more lines")
+        raise UserError(
+            f"{file}: the table is out of date, expected {expected}. Run slowfast model-info --write {file}"
+        )
+
+
+def table_in_file(file: Path) -> str:
+    """Return the text between the marker comments of a file; UserError if it has none."""
+    try:
+        text = read_text_file(file, MAX_BYTES)
+    except UnreadableTextError as error:
+        raise UserError(f"{plain(file)} {error}. Give a Markdown file such as README.md") from None
+    _, begin, rest = text.partition(f"{BEGIN}\n")
+    table, end, _ = rest.partition(f"\n{END}")
+    if not begin or not end:
+        raise UserError(f"{plain(file)} has no lines {BEGIN} and {END}. Add them around the place of the table")
+    return table
