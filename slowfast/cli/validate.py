@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from slowfast.cli.memory_rules import check_memory
-from slowfast.config import rules
+from slowfast.config.defaults import check_values
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import did_you_mean, nearest_file
@@ -26,7 +26,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     Raises:
         ConfigError: For the first mistake.
     """
-    rules.check_values(cfg)
+    check_values(cfg)
     _check_event_driven(cfg, world_size)
     _check_run(cfg)
     _check_decoder(cfg)

@@ -49,10 +49,6 @@ class PlainLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.peek_event().start_mark)
 
 
-# Keys whose default is a bool and that take a number, too.
-BOOL_OR_COUNT = frozenset({"MODEL.ACT_CHECKPOINT"})
-# Keys whose default is an empty list and that take texts, not numbers.
-TEXT_LISTS = frozenset({"SOLVER.NO_WD_PARAMS"})
 # YAML 1.1 knows these words for booleans; the command line takes the same ones.
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
@@ -90,19 +86,24 @@ class Setting:
 OVERRIDES = "overrides"
 
 
-def coerce(setting: Setting, default: Any) -> Any:
-    """Convert the setting's value to the type of `default`.
+def coerce(setting: Setting, default: Any, declared: object = None) -> Any:
+    """Convert the setting's value to the type of its key.
 
     Text is read by the type wanted, not by YAML's rules, so `2e-4` is a float and a folder may be called 2024.
+
+    Args:
+        setting: Key and raw value.
+        default: Default of the key, whose type is wanted.
+        declared: Declared type, where the default does not tell it: ``bool | int`` or ``list[str]``.
 
     Raises:
         ConfigError: If the value is of another type; the message names the key, the value and the type.
     """
     try:
-        if setting.key in BOOL_OR_COUNT:
+        if declared == bool | int:
             return _bool_or_count(setting.raw)
         if isinstance(default, list):
-            return _list(setting.raw, [""] if setting.key in TEXT_LISTS else default)
+            return _list(setting.raw, [""] if declared == list[str] else default)
         return _converter(default)(setting.raw)
     except ValueError as error:
         raise setting.error(f"expected {error}, got {quoted(setting.raw)}") from None
