@@ -18,7 +18,7 @@ from slowfast.models.build import build_model
 ROOT = Path(__file__).parents[2]
 DEFAULTS = ROOT / "slowfast/config/defaults.py"
 # Checking a value is not using it.
-NOT_USERS = {DEFAULTS, *(ROOT / f"slowfast/config/{name}.py" for name in ("validate", "value_rules", "memory_rules"))}
+NOT_USERS = {DEFAULTS, *(ROOT / f"slowfast/{name}.py" for name in ("cli/validate", "cli/memory_rules", "config/rules"))}
 # Read nowhere else on purpose: torchrun numbers the machines, validation compares.
 ONLY_CHECKED = {"SHARD_ID"}
 SECTIONS = {name for name, value in get_cfg().items() if isinstance(value, ConfigNode)}
