@@ -14,7 +14,7 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 
-# Limits of what is read or unpacked whole, so that a small file cannot fill the memory (DATASET.md states them).
+# Limits of what is read or unpacked at once, so that a small file cannot fill the memory (see docs/EVENT_CAMERAS.md).
 MOST_EVENTS = 2**26
 MOST_BYTES = 2**31  # of all columns together
 _PAGE = 4096  # bytes that the system reads at least
