@@ -199,7 +199,7 @@ anything; the input; the published accuracy; where the weights are, their licenc
 
   python tools/model_info.py
   {EXAMPLE}
-  python tools/model_info.py --write README.md     puts the table between the two marker comments
+  python tools/model_info.py --write docs/MODEL_ZOO.md     update the table between the two marker comments
 """
 
 
@@ -255,7 +255,7 @@ def held_table(file: Path) -> str:
     try:
         text = read_text_file(file, MAX_BYTES)
     except UnreadableTextError as error:
-        raise UserError(f"{plain(file)} {error}. Give a Markdown file such as README.md") from None
+        raise UserError(f"{plain(file)} {error}. Give a Markdown file such as docs/MODEL_ZOO.md") from None
     start, found, rest = text.partition(f"{BEGIN}\n")
     table, end, _ = rest.partition(f"\n{END}")
     if not found or not end:

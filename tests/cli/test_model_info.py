@@ -1,4 +1,4 @@
-"""The table of published settings: sizes, headers and README against what is counted."""
+"""The table of published settings: sizes, headers and docs/MODEL_ZOO.md against what is counted."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_headers_name_the_views_of_the_config(path: Path) -> None:
         assert (int(words[2]), int(words[1])) == (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS)
 
 
-def test_the_readme_has_this_table(rows: dict[str, ModelRow]) -> None:
-    check_file(ROOT / "README.md", list(rows.values()))
+def test_the_model_zoo_page_has_this_table(rows: dict[str, ModelRow]) -> None:
+    check_file(ROOT / "docs/MODEL_ZOO.md", list(rows.values()))
 
 
 def test_published_accuracies_with_their_views(rows: dict[str, ModelRow]) -> None:
