@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.convert_dvs import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.prepare.convert_events import CutSettings, convert_recordings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demo_data.kinetics import write_video
-from slowfast.cli.video_to_events import main
+from slowfast.cli.video_to_dvs import main
 from slowfast.datasets.dvs.recording import Recording, StoredColumn
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.events import EventSettings, fit, in_between, videos_to_events
