@@ -242,7 +242,7 @@ _C.MIXUP.LABEL_SMOOTH_VALUE = 0.1
 
 # ------------------------------------------------------------------ optimization
 _C.SOLVER = ConfigNode()
-# sgd, adam, adamw. [SF]
+# sgd, adam, adamw, or a name that your own file registers in OPTIMIZER_REGISTRY (slowfast/engine/optim.py). [SF]
 _C.SOLVER.OPTIMIZING_METHOD = "sgd"
 # Learning rate after warm-up, for TRAIN.BATCH_SIZE videos a step. [SF]
 _C.SOLVER.BASE_LR = 0.1
@@ -279,6 +279,11 @@ _C.SOLVER.ZERO_WD_1D_PARAM = False
 # Further parameters without weight decay: the ends of their names, such as head.weight, or patterns, such as
 # "blocks.*.fc1.weight". [own]
 _C.SOLVER.NO_WD_PARAMS = []
+# Layer-wise learning-rate decay: the top layer (last norm and head) has the scheduled rate, each layer below it this
+# share of the rate of the one above; 1: all the same. Layers are the blocks; the embedding is below the first. [SF]
+_C.SOLVER.LAYER_DECAY = 1.0
+# Multiply the head's learning rate by this, such as 10 for a new head on pre-trained weights. [own]
+_C.SOLVER.HEAD_LR_MULT = 1.0
 # Clip each gradient element to this; 0 for none. [SF]
 _C.SOLVER.CLIP_GRAD_VAL = 0.0
 # Clip the norm of all gradients to this; 0 for none. [SF]
@@ -309,6 +314,10 @@ _C.MODEL.CLASS_WEIGHTS = ""
 _C.MODEL.FRAMEWISE = ""
 # Train the head alone: everything else keeps the weights to start from and works as in evaluation. [own]
 _C.MODEL.FREEZE_BACKBONE = False
+# Layers that keep the weights to start from and work as in evaluation, batch norms included: names of layers or
+# parameters, such as patch_embed1, patterns, such as "blocks[12].*", and stages, such as stage1 (with the embedding
+# before it). With FREEZE_BACKBONE what either of them names. [own]
+_C.MODEL.FREEZE = []
 # Recompute activations in the backward pass: False, True (every block) or a number of
 # blocks per stage, counted from its first. [own]
 _C.MODEL.ACT_CHECKPOINT = False

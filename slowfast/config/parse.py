@@ -52,7 +52,7 @@ class PlainLoader(yaml.SafeLoader):
 # Keys whose default is a bool and that take a number, too.
 BOOL_OR_COUNT = frozenset({"MODEL.ACT_CHECKPOINT"})
 # Keys whose default is an empty list and that take texts, not numbers.
-TEXT_LISTS = frozenset({"SOLVER.NO_WD_PARAMS"})
+TEXT_LISTS = frozenset({"SOLVER.NO_WD_PARAMS", "MODEL.FREEZE"})
 # YAML 1.1 knows these words for booleans; the command line takes the same ones.
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})

@@ -74,7 +74,7 @@ _GROUPS = (
     (Range(0, 1, below=True), "EVMLP.DROPOUT_RATES EVENT2VEC.MASK_RATIO"),
     (Range(0.01, 1), "DATA.IN_VAL_CROP_RATIO"),
     # ------------------------------------------------------------------ other numbers
-    (Range(0, 10**6, above=True), "SOLVER.BASE_LR"),
+    (Range(0, 10**6, above=True), "SOLVER.BASE_LR SOLVER.HEAD_LR_MULT"),
     (Range(0, 10**6), "SOLVER.COSINE_END_LR SOLVER.WARMUP_START_LR SOLVER.LRS SOLVER.STEPS SOLVER.WARMUP_EPOCHS"),
     (Range(0, 10**6), "SOLVER.COOLDOWN_EPOCHS"),
     (Range(0, 10**6), "SOLVER.WEIGHT_DECAY BN.WEIGHT_DECAY EVENT.THRESHOLD EVENT.RECONNECT DATA_LOADER.TIMEOUT"),
@@ -84,7 +84,7 @@ _GROUPS = (
     (Range(1e-6, 1000), "DATA.STD"),
     (Range(1e-3, 1e6), "DISTILL.TAU DVS.FRAME_GAIN"),
     (Range(1e-3, 1000), "DVS.SCALE DATA.TRAIN_JITTER_ASPECT_RELATIVE"),
-    (Range(0, 1, above=True), "DATA.TRAIN_JITTER_SCALES_RELATIVE"),
+    (Range(0, 1, above=True), "DATA.TRAIN_JITTER_SCALES_RELATIVE SOLVER.LAYER_DECAY"),
     (Range(1e-12, 3600), "DVS.TIME_UNIT"),
 )
 RANGES: dict[str, Range] = {key: allowed for allowed, keys in _GROUPS for key in keys.split()}
@@ -112,7 +112,7 @@ REGISTRIES = {
     "DATA.DECODING_BACKEND": ("slowfast.datasets.decode", "BACKENDS"),
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.evaluate", "JOIN"),
     "AUG.RE_MODE": ("slowfast.datasets.random_erasing", "MODES"),
-    "SOLVER.OPTIMIZING_METHOD": ("slowfast.engine.optim", "OPTIMIZERS"),
+    "SOLVER.OPTIMIZING_METHOD": ("slowfast.engine.optim", "OPTIMIZER_REGISTRY"),
     "DISTILL.TYPE": ("slowfast.engine.distillation", "LOSSES"),
     "SOLVER.LR_POLICY": ("slowfast.engine.optim", "POLICIES"),
     "MODEL.MODEL_NAME": ("slowfast.models.build", "MODELS"),
@@ -178,8 +178,11 @@ def check_values(cfg: ConfigNode) -> None:
 def choices(key: str) -> tuple[str | int, ...]:
     """Return the values a key may have, () where it is not one of a few."""
     if key in REGISTRIES:
+        from fvcore.common.registry import Registry
+
         module, attribute = REGISTRIES[key]
-        return tuple(getattr(import_module(module), attribute))
+        known = getattr(import_module(module), attribute)
+        return tuple(name for name, _ in known) if isinstance(known, Registry) else tuple(known)
     return CHOICES.get(key, ())
 
 
