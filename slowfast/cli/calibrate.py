@@ -15,7 +15,7 @@ from slowfast.cli.setup import parse_tool_line
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
 from slowfast.event_driven.calibrate import Calibration, Candidate, Goal, find_threshold
-from slowfast.event_driven.mode import check_network
+from slowfast.event_driven.checks import check_network
 from slowfast.event_driven.sources import find_files
 from slowfast.utils.distributed import join
 from slowfast.utils.files import write_whole

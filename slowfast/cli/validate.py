@@ -88,7 +88,7 @@ def _check_model(cfg: ConfigNode) -> None:
 
 
 def _check_event_driven(cfg: ConfigNode, world_size: int) -> None:
-    from slowfast.event_driven.mode import check
+    from slowfast.event_driven.checks import check
 
     if cfg.EVENT.ENABLE:
         check(cfg, world_size)

@@ -127,7 +127,7 @@ REGISTRIES = {
     "DVS.TIME_NORM": ("slowfast.datasets.dvs.sample", "TIME_NORMS"),
     "EVENT.REFERENCE": ("slowfast.event_driven.detector", "REFERENCES"),
     "EVENT.GATE": ("slowfast.event_driven.detector", "GATES"),
-    "EVENT.RESIZE": ("slowfast.event_driven.sources", "RESIZES"),
+    "EVENT.RESIZE": ("slowfast.event_driven.frame_resize", "RESIZES"),
     "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
 }
