@@ -22,7 +22,7 @@ from slowfast.engine.freezing import find_frozen
 from slowfast.engine.losses import SOFT_LOSSES, class_weights
 from slowfast.engine.optim import check_no_decay
 from slowfast.errors import ConfigError
-from slowfast.event_driven import mode
+from slowfast.event_driven import checks
 from slowfast.models.build import MODELS, build_model
 from slowfast.models.inputs import check_input
 from slowfast.utils.suggest import did_you_mean, nearest_file
@@ -43,7 +43,7 @@ def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
     """
     check_registered_names(cfg)
     if cfg.EVENT.ENABLE:
-        mode.check(cfg, world_size)
+        checks.check(cfg, world_size)
     require_backend(cfg.DATA.DECODING_BACKEND)
     _check_loss(cfg)
     _check_transforms(cfg)

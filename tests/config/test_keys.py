@@ -94,7 +94,7 @@ IMPLEMENTED = {
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
     "EVENT.GATE": ("slowfast.event_driven.detector", "GATES"),
     "EVENT.REFERENCE": ("slowfast.event_driven.detector", "REFERENCES"),
-    "EVENT.RESIZE": ("slowfast.event_driven.sources", "RESIZES"),
+    "EVENT.RESIZE": ("slowfast.event_driven.frame_resize", "RESIZES"),
     "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
 }
 # Values handled before the table is used, and entries of a table that no config may choose.

@@ -72,7 +72,7 @@ SOLVER.NO_WD_PARAMS = Key(
 SOLVER.LAYER_DECAY = Key(
     1.0,
     "Layer-wise learning-rate decay: the top layer (last norm and head) has the scheduled rate, each layer below it "
-    "this factor times the rate of the layer above; 1 for none. Layers are the blocks, the embedding is below the first.",
+    "this factor times the rate of the layer above; 1 for none. Layers are the blocks; the embedding comes first.",
     rule=Range(0, 1, above=True),
     origin="SF",
 )
