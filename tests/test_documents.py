@@ -31,7 +31,8 @@ CONFIG_NAME = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[A-Za-z0-9_*-]+(?:\.yaml)?
 KEY = re.compile(r"(?<![\w./-])[A-Z][A-Z0-9_]*(?:\.[A-Z][A-Z0-9_]+)+(?![\w.]*[a-z/])")
 # Published keys that are translated to other ones when a file is loaded.
 TRANSLATED = {CHECKPOINT_SWITCH, CHECKPOINT_COUNT, "SOLVER.CLIP_GRADIENT"}
-NAMES_PUBLISHED_KEYS = ("MIGRATING.md", "CONFIG.md")
+MIGRATING = "MIGRATING.md"
+NAMES_PUBLISHED_KEYS = (MIGRATING, "CONFIG.md")
 READERS_KEYS = {"MYNET.WIDTH"}  # of the example of a section in CONFIG.md
 READERS_OWN = ("/run.yaml", "FILE.yaml")  # configs that the reader has
 COMMANDS = set(
