@@ -29,12 +29,17 @@ def choices(key: str) -> tuple[str | int, ...]:
 
 
 def check_values(cfg: ConfigNode) -> None:
-    """Raise ConfigError for the first key whose value alone is wrong.
+    """Raise ConfigError for the first key whose value alone is wrong; names in registries are not looked up."""
+    _check(cfg, registered=False)
 
-    Registries, which import networks and datasets, are looked at only when all other values are right.
-    """
-    keys = [(name, value, KEYS[name]) for name, value in cfg.keys_by_path()]
-    for registered in (False, True):
-        for name, value, key in keys:
-            if isinstance(key.rule, RegistryNames) is registered:
-                key.check(name, value)
+
+def check_registered_names(cfg: ConfigNode) -> None:
+    """Raise ConfigError for the first key whose value is not registered; imports the modules of the registries."""
+    _check(cfg, registered=True)
+
+
+def _check(cfg: ConfigNode, registered: bool) -> None:
+    for name, value in cfg.keys_by_path():
+        key = KEYS[name]
+        if isinstance(key.rule, RegistryNames) is registered:
+            key.check(name, value)

@@ -95,6 +95,13 @@ def test_what_is_loaded_is_frozen_and_reads_back(tmp_path: Path) -> None:
             ("SOLVER.NESTEROV does not support dampening", "Set SOLVER.NESTEROV False"),
         ),
         ("MODEL.FREEZE_BACKBONE True BN.USE_PRECISE_STATS True", ("FREEZE_BACKBONE", "BN.USE_PRECISE_STATS")),
+        ("MODEL.FREEZE [blocks1] BN.USE_PRECISE_STATS True", ("MODEL.FREEZE", "BN.USE_PRECISE_STATS")),
+        ("MODEL.FREEZE [blocks1,bloks2]", ("MODEL.FREEZE", "bloks2", "Did you mean blocks2?")),
+        ("MODEL.FREEZE [stage5]", ("MODEL.FREEZE", "Its stages are stage1 to stage4")),
+        ('MODEL.FREEZE ["*"]', ("MODEL.FREEZE", "every parameter is frozen")),
+        ("MODEL.FREEZE [head] MODEL.FREEZE_BACKBONE True", ("MODEL.FREEZE", "every parameter is frozen")),
+        ("SOLVER.LAYER_DECAY 0", ("SOLVER.LAYER_DECAY (0.0)", "above 0")),
+        ("SOLVER.HEAD_LR_MULT 0", ("SOLVER.HEAD_LR_MULT (0.0)", "above 0")),
     ],
 )
 def test_impossible_configs(tmp_path: Path, overrides: str, parts: tuple[str, ...]) -> None:

@@ -34,6 +34,13 @@ MODEL.FRAMEWISE = Key(
 MODEL.FREEZE_BACKBONE = Key(
     False, "Linear probing: train only the head; all other weights are frozen and in evaluation mode."
 )
+MODEL.FREEZE = Key(
+    [],
+    "Layers that keep their initial weights and run in evaluation mode, batch norms included: names of layers or "
+    'parameters such as patch_embed1, patterns such as "blocks[12].*", and stages such as stage1 (with the embedding '
+    "before it). Adds to MODEL.FREEZE_BACKBONE.",
+    type=list[str],
+)
 MODEL.ACT_CHECKPOINT = Key(
     False,
     "Activation checkpointing: False, True (every block), or the number of leading blocks per stage.",

@@ -6,7 +6,10 @@ from slowfast.config.rules import Choices, Range, RegistryNames
 SOLVER = Section("SOLVER", "Optimization")
 
 SOLVER.OPTIMIZING_METHOD = Key(
-    "sgd", "Optimizer.", rule=RegistryNames("slowfast.engine.optim", "OPTIMIZER_REGISTRY"), origin="SF"
+    "sgd",
+    "Optimizer; a user's file registers more in OPTIMIZER_REGISTRY.",
+    rule=RegistryNames("slowfast.engine.optim", "OPTIMIZER_REGISTRY"),
+    origin="SF",
 )
 SOLVER.BASE_LR = Key(
     0.1,
@@ -65,6 +68,18 @@ SOLVER.NO_WD_PARAMS = Key(
     "Further parameters without weight decay: suffixes of their names such as head.weight, or patterns such as "
     '"blocks.*.fc1.weight".',
     type=list[str],
+)
+SOLVER.LAYER_DECAY = Key(
+    1.0,
+    "Layer-wise learning-rate decay: the top layer (last norm and head) has the scheduled rate, each layer below it "
+    "this factor times the rate of the layer above; 1 for none. Layers are the blocks; the embedding comes first.",
+    rule=Range(0, 1, above=True),
+    origin="SF",
+)
+SOLVER.HEAD_LR_MULT = Key(
+    1.0,
+    "Factor of the head's learning rate, such as 10 for a new head on pre-trained weights.",
+    rule=Range(0, 10**6, above=True),
 )
 SOLVER.CLIP_GRAD_VAL = Key(
     0.0, "Clip each gradient element to this absolute value; 0 for none.", rule=Range(0, 10**12), origin="SF"
