@@ -15,8 +15,9 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from slowfast.config import published_keys
+from slowfast.config.coerce import coerce
 from slowfast.config.keys import KEYS
-from slowfast.config.parse import OVERRIDES, Setting, coerce, read_settings
+from slowfast.config.parse import OVERRIDES, Setting, read_settings
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import did_you_mean, nearest_keys
 from slowfast.utils.text import plain, quoted, redact

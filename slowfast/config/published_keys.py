@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.parse import OVERRIDES, Setting, coerce
+from slowfast.config.coerce import coerce
+from slowfast.config.parse import OVERRIDES, Setting
 from slowfast.errors import ConfigError
 
 # Whole sections: other networks, detection, demos, pre-training tasks.
