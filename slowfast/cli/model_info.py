@@ -30,7 +30,7 @@ accuracy; the weights and their license; and what was verified in this project.
   slowfast model-info
   {EXAMPLE}
   slowfast model-info --list               prints the names of all shipped configs
-  slowfast model-info --write README.md    writes the table between the two marker comments of a file
+  slowfast model-info --write docs/MODEL_ZOO.md    writes the table between the two marker comments of a file
 """
 
 
@@ -96,7 +96,7 @@ def table_in_file(file: Path) -> str:
     try:
         text = read_text_file(file, MAX_BYTES)
     except UnreadableTextError as error:
-        raise UserError(f"{plain(file)} {error}. Give a Markdown file such as README.md") from None
+        raise UserError(f"{plain(file)} {error}. Give a Markdown file such as docs/MODEL_ZOO.md") from None
     _, begin, rest = text.partition(f"{BEGIN}\n")
     table, end, _ = rest.partition(f"\n{END}")
     if not begin or not end:

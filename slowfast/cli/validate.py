@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from slowfast.config import rules
+from slowfast.config.defaults import check_values
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.utils.text import plain, quoted
@@ -33,7 +33,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
 
 def check_settings(cfg: ConfigNode, world_size: int = 1) -> None:
     """Check values and combinations that concern no registered model, dataset or function, as `validate` does."""
-    rules.check_values(cfg)
+    check_values(cfg)
     _check_run(cfg)
     _check_schedule(cfg)
     check_batch_size(cfg, world_size)

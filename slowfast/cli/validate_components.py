@@ -12,16 +12,17 @@ import torch
 
 from slowfast.cli.memory_rules import check_memory
 from slowfast.cli.validate import validate
+from slowfast.config.defaults import check_registered_names
 from slowfast.config.node import ConfigNode
-from slowfast.config.rules import check_registered_names
 from slowfast.datasets.build import DATASETS, TEST, TRAIN, dataset_spec
 from slowfast.datasets.decode import require_backend
 from slowfast.engine.checkpoints import checkpoint_folder
 from slowfast.engine.distillation import check_teacher, load_teacher_config
+from slowfast.engine.freezing import find_frozen
 from slowfast.engine.losses import SOFT_LOSSES, class_weights
 from slowfast.engine.optim import check_no_decay
 from slowfast.errors import ConfigError
-from slowfast.event_driven import mode
+from slowfast.event_driven import checks
 from slowfast.models.build import MODELS, build_model
 from slowfast.models.inputs import check_input
 from slowfast.utils.suggest import did_you_mean, nearest_file
@@ -42,7 +43,7 @@ def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
     """
     check_registered_names(cfg)
     if cfg.EVENT.ENABLE:
-        mode.check(cfg, world_size)
+        checks.check(cfg, world_size)
     require_backend(cfg.DATA.DECODING_BACKEND)
     _check_loss(cfg)
     _check_transforms(cfg)
@@ -101,13 +102,15 @@ def _check_model(cfg: ConfigNode) -> None:
 
 def _check_trained_parameters(cfg: ConfigNode) -> None:
     """Check the settings that name parameters or freeze most of them."""
-    if cfg.MODEL.FREEZE_BACKBONE and cfg.BN.USE_PRECISE_STATS:
-        raise ConfigError(
-            "MODEL.FREEZE_BACKBONE keeps the statistics that BN.USE_PRECISE_STATS recomputes. Set one of them False"
-        )
-    if cfg.SOLVER.NO_WD_PARAMS:
+    frozen = cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE
+    if frozen and cfg.BN.USE_PRECISE_STATS:
+        key = "MODEL.FREEZE_BACKBONE" if cfg.MODEL.FREEZE_BACKBONE else "MODEL.FREEZE"
+        raise ConfigError(f"{key} keeps the statistics that BN.USE_PRECISE_STATS recomputes. Turn one of them off")
+    if cfg.SOLVER.NO_WD_PARAMS or frozen:
         with torch.device("meta"):  # names only
-            check_no_decay(build_model(cfg), cfg.SOLVER.NO_WD_PARAMS)
+            model = build_model(cfg)
+        check_no_decay(model, cfg.SOLVER.NO_WD_PARAMS)
+        find_frozen(model, cfg.MODEL.FREEZE_BACKBONE, cfg.MODEL.FREEZE)
 
 
 def check_distillation(cfg: ConfigNode) -> None:

@@ -12,12 +12,14 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
 from slowfast import __version__
 from tests.conftest import ROOT, tiny_settings
-from tests.video_files import write_image, write_video
+from tests.video_files import write_video
 
 SOURCES = ("slowfast", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
@@ -92,7 +94,9 @@ def test_the_command_is_installed(installed: Installed) -> None:
 
 def test_an_index_builds_on_a_shipped_config(installed: Installed) -> None:
     for number in range(6):
-        write_image(installed.folder / "images" / "ab"[number % 2] / f"{number}.jpg", number)
+        image = installed.folder / "images" / "ab"[number % 2] / f"{number}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(image), np.full((40, 48, 3), 40 * number, np.uint8))
     done = installed.run("slowfast", "index", "images", "--out", "index")
     assert done.returncode == 0, done.stderr
     base = yaml.safe_load((installed.folder / "index" / "run.yaml").read_text())["_BASE_"]
