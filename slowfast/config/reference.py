@@ -54,7 +54,8 @@ cfg.merge_from_file("configs/K400/K400_MLP_S16x4.yaml")
 cfg.merge_from_list(["TRAIN.BATCH_SIZE", 32])
 ```
 
-Keys are declared in `slowfast/config/keys`. A file of your own adds a section, for example the keys of a network:
+Keys are declared in `slowfast/config/keys`. A module of your own, passed to any command with `--import`, may add a
+section, for example the keys of a network:
 
 ```python
 from slowfast.config.key import Key, Section
