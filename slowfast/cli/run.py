@@ -23,7 +23,6 @@ from slowfast.errors import ConfigError, DiskError, system_reason
 from slowfast.event_driven.clips import EventDrivenTest
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.distributed import (
-    LaunchedAs,
     World,
     gpus_to_launch_on,
     join,
@@ -35,7 +34,7 @@ from slowfast.utils.distributed import (
 from slowfast.utils.files import write_whole
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.utils.heartbeat import phase
-from slowfast.utils.launcher import Launcher
+from slowfast.utils.launch import LaunchedAs, Launcher
 from slowfast.utils.logging import (
     get_logger,
     log_table,

@@ -8,20 +8,21 @@ from typing import Any
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
+from slowfast.config.shipped import find_config
 
 
 def merge_config(cfg_file: str | Path, overrides: Sequence[Any] = ()) -> ConfigNode:
     """Return the merged config of a run, neither validated nor frozen.
 
     Args:
-        cfg_file: YAML file.
+        cfg_file: YAML file, or name of a shipped config.
         overrides: KEY VALUE pairs.
 
     Raises:
         ConfigError: For a file that cannot be read, an unknown key or a value of the wrong type.
     """
     cfg = get_cfg()
-    cfg.merge_from_file(cfg_file)
+    cfg.merge_from_file(find_config(cfg_file))
     cfg.merge_from_list(overrides)
     cfg.merge_from_list(_implied_on_videos(cfg))
     return cfg

@@ -1,6 +1,7 @@
-"""The config tree: yacs's node with files that build on others, published keys, and errors that help.
+"""Config tree: fvcore's CfgNode with typed values, published keys, and errors that name file, line and nearest key.
 
-yacs's own merging reads `2e-4` as text, takes Python files, and raises a bare KeyError for a typo.
+All merging is replaced: fvcore's reads `2e-4` as text, may evaluate Python tags (``allow_unsafe``) and raises a bare
+KeyError for a typo. Inherited are attribute access, freezing, cloning and dumping.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from yacs.config import CfgNode
+from fvcore.common.config import CfgNode
 
 from slowfast.config import published_keys
-from slowfast.config.parse import OVERRIDES, Setting, coerce, read_settings
+from slowfast.config.coerce import coerce
+from slowfast.config.keys import KEYS
+from slowfast.config.parse import OVERRIDES, Setting, read_settings
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import did_you_mean, nearest_keys
 from slowfast.utils.text import plain, quoted, redact
 
 _LOG = logging.getLogger(__name__)
-_ALL_KEYS = "All keys are explained in slowfast/config/defaults.py"
+_ALL_KEYS = "docs/CONFIG.md lists all keys"
 _KEY_EQUALS_VALUE = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 
 
@@ -73,7 +76,8 @@ class ConfigNode(CfgNode):
             raise ConfigError(f"{setting.where}: unknown key {plain(setting.key)}.{hint}")
         if isinstance(default, ConfigNode):
             raise setting.error(f"is a section, not a key. Its keys: {', '.join(default)}")
-        return coerce(setting, default)
+        declared = KEYS.get(setting.key)
+        return coerce(setting, default, declared.type if declared else None)
 
     def _find(self, key: str) -> Any:
         """Return the value or section under a dotted key, None where there is none (no key's value is None)."""

@@ -1,9 +1,9 @@
-"""Keys of published SlowFast and MorphMLP configs that are not keys here: ignored with a warning, or translated.
+"""Keys of published PySlowFast and MorphMLP configs that are not declared here: ignored with a warning, or translated.
 
-In a file they are part of what was published; on the command line someone expects an effect, so they are errors there.
+Published files load unchanged. As overrides these keys are errors, since whoever writes one expects an effect.
 
-Key names are facts of the published `slowfast/config/defaults.py` of both projects; their files load unchanged.
-A key that `defaults.py` declares is never looked up here.
+The names are those of the published ``slowfast/config/defaults.py`` of both projects. Declared keys are never looked up
+here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.parse import OVERRIDES, Setting, coerce
+from slowfast.config.coerce import coerce
+from slowfast.config.parse import OVERRIDES, Setting
 from slowfast.errors import ConfigError
 
 # Whole sections: other networks, detection, demos, pre-training tasks.
@@ -43,11 +44,23 @@ IGNORED_KEYS = frozenset(
     f"{section}.{name}".lstrip(".") for section, names in _IGNORED_BY_SECTION.items() for name in names.split()
 )
 
+# What `translate` does, for docs/CONFIG.md.
+TRANSLATED = {
+    "`MODEL.USE_CHECKPOINT`, `MODEL.CHECKPOINT_NUM`": "`MODEL.ACT_CHECKPOINT`",
+    "`SOLVER.CLIP_GRADIENT`": "`SOLVER.CLIP_GRAD_L2NORM`",
+    "`SOLVER.CLIP_GRAD_VAL: null`, `SOLVER.CLIP_GRAD_L2NORM: null`": "0",
+    "`DATA.DECODING_BACKEND: torchvision` or `decord`": "`pyav`",
+    "a published file with `TRAIN.DATASET: sth`": "`DATA.REVERSE_INPUT_CHANNEL: True`, unless the file sets it",
+    "a published file with `MODEL.MODEL_NAME: MorphMLP` or `MorphMLP_32`": (
+        "`SOLVER.CLIP_GRAD_L2NORM: 20`, unless the file sets a limit"
+    ),
+}
+
 CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM"
-# Datasets whose published loader feeds BGR frames, and the key that published files do not set.
+# Datasets whose published loader feeds BGR frames; the key is not in published files.
 BGR_DATASETS, BGR_KEY = frozenset({"sth"}), "DATA.REVERSE_INPUT_CHANNEL"
 CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
-# Networks whose published code clips gradients by default, and the norm, which published files do not set.
+# Networks whose published code clips gradients by default, and the norm; the key is not in published files.
 CLIPPED_NETWORKS, CLIP_NORM = frozenset({"MorphMLP", "MorphMLP_32"}), 20.0
 OTHER_DECODERS = frozenset({"torchvision", "decord"})
 

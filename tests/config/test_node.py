@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
+from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
-from slowfast.config.parse import TEXT_LISTS
 from slowfast.errors import ConfigError
 
 DEFAULTS = dict(get_cfg().keys_by_path())
@@ -27,7 +27,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 def values_for(key: str) -> st.SearchStrategy[object]:
     """Values of a key's type, whether or not they make sense."""
     default = DEFAULTS[key]
-    if key in TEXT_LISTS:
+    if KEYS[key].type == list[str]:
         return st.lists(st.from_regex(r"[a-z_]+(\.[a-z_*]+)?", fullmatch=True), max_size=5)
     kinds = {bool: st.booleans(), int: INTEGERS, float: NUMBERS, str: TEXT}
     if isinstance(default, list):

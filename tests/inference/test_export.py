@@ -10,14 +10,14 @@ import torch
 from conftest import ROOT, tiny_settings
 from torch import nn
 
-from slowfast.cli import export as command
-from slowfast.cli.export import export, main
+from slowfast.cli.export import main
 from slowfast.errors import UserError
 from slowfast.inference import export as exporting
 from slowfast.inference.export import (
     BATCHES,
     TOLERANCE,
     ExportDiffers,
+    export,
     export_graph,
     foreign_operators,
     largest_difference,
@@ -109,7 +109,7 @@ def test_a_file_that_differs_is_not_kept(
         run = exporting.save_graph(one, path)
         return lambda x: run(x) + 0.01
 
-    monkeypatch.setitem(command.WRITERS, ".pt2", wrong)
+    monkeypatch.setitem(exporting.WRITERS, ".pt2", wrong)
     with pytest.raises(ExportDiffers):
         export(small("evMLP"), inputs("evMLP", 1).shape[1:], tmp_path / "net.pt2")
     words = ["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings_of(tmp_path)]

@@ -203,6 +203,6 @@ def test_results_are_written_before_the_screen(tmp_path: Path, monkeypatch: pyte
     def fail(*args: object) -> str:
         raise OSError("the screen is gone")
 
-    monkeypatch.setattr("slowfast.cli.predict.predictions_table", fail)
+    monkeypatch.setattr("slowfast.inference.output.predictions_table", fail)
     status, output = predict(tmp_path, tmp_path / "clip.mp4")
     assert status == 1 and len(table(output)) == 1 and (output / "predictions.json").exists()

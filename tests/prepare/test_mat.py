@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.convert_dvs import main
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats.mat import read_mat
 from slowfast.datasets.dvs.recording import Recording

@@ -10,7 +10,7 @@ import pytest
 from event_files import SENSOR, write_recording
 from PIL import Image
 
-from slowfast.cli.draw_events import main
+from slowfast.cli.draw_dvs import main
 from slowfast.datasets.dvs.frames import BACKGROUND, BRIGHTER, DARKER, accumulate
 
 

@@ -1,4 +1,4 @@
-"""Start of one process per GPU on this machine; torchrun is only needed for several machines."""
+"""Processes of one machine: their place in the run, and a launcher that replaces torchrun there. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
-import torch.distributed as dist
-
+from slowfast.errors import UserError
 from slowfast.utils.screen import show
 from slowfast.utils.signals import nothing_to_save
 
@@ -20,6 +20,70 @@ _POLL = 0.1  # seconds
 _GRACE = 5.0  # seconds in which the other processes notice by themselves that one has failed
 _TERMINATION = 30.0  # seconds from SIGTERM to SIGKILL
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class LaunchedAs:
+    """Place of this process among those that a launcher started, from the environment."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> LaunchedAs:
+        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them.
+
+        Raises:
+            UserError: If they are no numbers or contradict each other.
+        """
+        size = environment_number("WORLD_SIZE", 1, least=1)
+        if size > 1 and not os.environ.get("RANK"):
+            raise UserError(f"WORLD_SIZE is {size} but RANK is not set. Unset WORLD_SIZE, or start with torchrun")
+        rank = environment_number("RANK", 0)
+        if rank >= size:
+            given = "WORLD_SIZE is not set" if not os.environ.get("WORLD_SIZE") else f"WORLD_SIZE is {size}"
+            raise UserError(f"RANK is {rank} but {given}. Unset RANK, or start with torchrun")
+        local_size = environment_number("LOCAL_WORLD_SIZE", 1, least=1)
+        local_rank = environment_number("LOCAL_RANK", 0)
+        if os.environ.get("LOCAL_WORLD_SIZE") and local_rank >= local_size:
+            raise UserError(
+                f"LOCAL_RANK is {local_rank} but LOCAL_WORLD_SIZE is {local_size}. Unset both, or start with torchrun"
+            )
+        return cls(rank, size, local_rank, local_size)
+
+
+def environment_number(name: str, default: int, least: int = 0) -> int:
+    """Read a number from an environment variable.
+
+    Args:
+        name: Name of the variable.
+        default: Value if it is unset or empty.
+        least: Smallest value.
+
+    Raises:
+        UserError: If it is not a whole number of at least `least`.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+        raise UserError(f"{name} is {text!r}; it must be a number from {least}. Unset it, or start with torchrun")
+    return int(text)
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun started; 1 without it. Raises UserError as `LaunchedAs` does."""
+    return LaunchedAs.from_environment().size
+
+
+def is_main_process() -> bool:
+    """Check whether this is the first process of the run, before `join`; True if the environment makes no sense."""
+    try:
+        return LaunchedAs.from_environment().rank == 0
+    except UserError:
+        return True
 
 
 class Launcher:
@@ -45,6 +109,8 @@ class Launcher:
         Returns:
             0 if all have done their work or were stopped by a signal, else the exit status of the first that failed.
         """
+        import torch.distributed as dist  # late: the environment is read before PyTorch is needed
+
         # The store is served here, on a port that the system chooses: no other program can take it meanwhile.
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         with self._forwarding_signals():

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from slowfast.engine import checkpoints
-from slowfast.utils import launcher
-from slowfast.utils.launcher import Launcher
+from slowfast.utils import launch
+from slowfast.utils.launch import Launcher
 from tests.conftest import ROOT, environment, tiny_settings
 
 
@@ -24,8 +24,8 @@ def in_each(code: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_GRACE", 0.5)
-    monkeypatch.setattr(launcher, "_TERMINATION", 1.0)
+    monkeypatch.setattr(launch, "_GRACE", 0.5)
+    monkeypatch.setattr(launch, "_TERMINATION", 1.0)
 
 
 def test_processes_know_their_place_and_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_the_end_of_the_launcher_ends_the_processes(tmp_path: Path) -> None:
         f"open({str(tmp_path)!r} + f'/{{rank}}', 'w').write(str(os.getpid()))\n"
         "time.sleep(60)"
     )
-    script = f"from slowfast.utils.launcher import Launcher\nLauncher(2, {in_each(code)!r}).run()"
+    script = f"from slowfast.utils.launch import Launcher\nLauncher(2, {in_each(code)!r}).run()"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.DEVNULL)
     files = [tmp_path / "0", tmp_path / "1"]
