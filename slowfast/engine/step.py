@@ -5,13 +5,11 @@ N clips of this process, A accumulation steps, K classes.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import process_parts
@@ -20,7 +18,9 @@ from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
 from slowfast.engine.forward import ClipForward, Show
-from slowfast.engine.optim import freeze_modes
+from slowfast.engine.freezing import freeze_modes
+from slowfast.engine.optim import set_lr
+from slowfast.engine.parallel import no_sync
 from slowfast.engine.tasks import Task, build_task
 from slowfast.models.layers import global_batch
 from slowfast.utils.distributed import World
@@ -72,7 +72,8 @@ class TrainStep:
         distillation: Distillation | None = None,
     ) -> None:
         self.model, self.optimizer, self.forward = model, optimizer, forward
-        self.distillation, self.frozen = distillation, cfg.MODEL.FREEZE_BACKBONE
+        self.distillation, self.probing = distillation, cfg.MODEL.FREEZE_BACKBONE
+        self.frozen = bool(cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE)
         self.seed = cfg.RNG_SEED
         self.show: Show | None = None
         self.task = build_task(cfg, model=model, device=forward.device) if task is None else task
@@ -90,15 +91,14 @@ class TrainStep:
         """
         self.model.train()
         if self.frozen:
-            freeze_modes(self.model)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            freeze_modes(self.model, self.probing)
+        set_lr(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         parts = []
         size = len(self.rows[0])
         clips, labels = split_clips(batch.clips, size), batch.labels.split(size)
         for part, rows in enumerate(self.rows):
-            with self._gradients_stay_here(part < len(self.rows) - 1), global_batch(self.total_clips, rows):
+            with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.total_clips, rows):
                 parts.append(self._backward(clips[part], labels[part], epoch, step))
         self.scaler.unscale_(self.optimizer)
         self.clipping(self.parameters)
@@ -130,8 +130,3 @@ class TrainStep:
         heads = self.model(inputs)
         loss = self.distillation.join(self.task.loss(heads[0], targets), heads[-1], taught)
         return loss, torch.stack(heads).mean(0)
-
-    def _gradients_stay_here(self, stay: bool) -> AbstractContextManager[None]:
-        if stay and isinstance(self.model, DistributedDataParallel):
-            return self.model.no_sync()
-        return nullcontext()

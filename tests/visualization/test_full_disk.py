@@ -13,15 +13,15 @@ import pytest
 import torch
 from video_files import write_video
 
-from slowfast.cli.export import export
 from slowfast.datasets.types import Record
 from slowfast.errors import DiskError, UserError
+from slowfast.inference.export import export
 from slowfast.inference.features import Features, write_features
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.prepare.encode import PrepareSettings, prepare_video
+from slowfast.utils.csv_files import write_csv
 from slowfast.visualization.metrics_log import Board, MetricsLog, read_metrics
 from slowfast.visualization.plots import new_figure, save_png
-from slowfast.visualization.results import write_csv
 from slowfast.visualization.video_writer import VideoFile
 
 LIMIT = 8192  # bytes

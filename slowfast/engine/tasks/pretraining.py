@@ -11,6 +11,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine.losses import Loss, get_loss
+from slowfast.engine.parallel import unwrap_model
 from slowfast.engine.tasks.base import TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import TOP1
 from slowfast.errors import ConfigError
@@ -34,7 +35,8 @@ class Pretrains(Protocol):
 
 def pretext_of(model: nn.Module) -> Pretext | None:
     """Return the function that makes the targets of a model in its pre-training form; None for any other model."""
-    return model.pretext if isinstance(model, Pretrains) and model.pretraining else None
+    network = unwrap_model(model)
+    return network.pretext if isinstance(network, Pretrains) and network.pretraining else None
 
 
 @TASK_REGISTRY.register(name=NAME)
