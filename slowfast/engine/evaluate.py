@@ -17,8 +17,8 @@ from torch import nn
 
 from slowfast.datasets.collate import stack_clips, stack_labels
 from slowfast.datasets.types import FailureLedger, Record, TestMedium
-from slowfast.engine.forward import ClipForward, Show
-from slowfast.engine.meters import timed
+from slowfast.engine.forward import BatchHook, ClipForward
+from slowfast.engine.meters import timed_iter
 from slowfast.errors import ConfigError
 from slowfast.models.linear import pack_linears
 from slowfast.utils.machine import peak_memory_gib
@@ -80,7 +80,7 @@ Process = Callable[[Record, torch.Tensor | None], None]
 
 
 @dataclass
-class Pace:
+class EvaluationTime:
     """Number of clips and time in seconds of an evaluation."""
 
     clips: int = 0
@@ -101,8 +101,8 @@ def evaluate(
     batch_clips: int,
     ledger: FailureLedger,
     progress: Progress,
-    show: Show | None = None,
-) -> Pace:
+    batch_hook: BatchHook | None = None,
+) -> EvaluationTime:
     """Run the model on all views of each sample.
 
     Args:
@@ -113,7 +113,7 @@ def evaluate(
         batch_clips: Clips per forward pass, whichever samples they belong to.
         ledger: Collects the failures.
         progress: Progress display.
-        show: Called with the inputs and labels of the first batch.
+        batch_hook: Called with the inputs and labels of the first batch.
 
     Returns:
         How long the evaluation took.
@@ -121,7 +121,7 @@ def evaluate(
     model.eval()
     if forward.amp_dtype is None:
         pack_linears(model)
-    pace, start = Pace(), time.perf_counter()
+    pace, start = EvaluationTime(), time.perf_counter()
     pending: deque[TestMedium] = deque()  # samples with clips that are not computed yet, oldest first
     outputs: list[torch.Tensor] = []  # of the pending samples' clips, in order, (K,) each
 
@@ -133,13 +133,13 @@ def evaluate(
             memory = peak_memory_gib(forward.device)
             progress.advance(f"data {pace.data:.1f} s  compute {pace.compute:.1f} s  {memory:.2f} GiB")
 
-    clips = _clips(timed(samples, pace.wait), forward.device, pending, ledger)
+    clips = _clips(timed_iter(samples, pace.wait), forward.device, pending, ledger)
     while batch := list(itertools.islice(clips, batch_clips)):
         inputs = forward.prepare(stack_clips(batch))
-        if show is not None:
+        if batch_hook is not None:
             labels = [sample.record.label for sample in pending for _ in range(sample.count)]
-            show(inputs, stack_labels(labels[: len(batch)]))
-            show = None
+            batch_hook(inputs, stack_labels(labels[: len(batch)]))
+            batch_hook = None
         with forward.autocast():
             output = model(inputs)
         del inputs  # before the next are made

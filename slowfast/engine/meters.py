@@ -1,4 +1,4 @@
-"""Meters of the training: averages, time spent waiting, losses that are not finite."""
+"""Meters of the training loop: averages, waiting time, and a check for losses that are not finite."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainMeter:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; says at which step, learning rate and batch."""
+    """The loss became NaN or infinite; the message names the step, learning rate and batch."""
 
 
 @dataclass(frozen=True)
@@ -59,35 +59,38 @@ class _Step:
     loss: torch.Tensor
     epoch: int
     step: int
-    rate: float
+    lr: float
     names: list[str]
 
 
-class LossWatch:
-    """Looks at each step's loss when the next one has been queued, and at the last one in `check`."""
+class LossMonitor:
+    """Raises an error if the loss is not finite.
+
+    The loss of a step is checked after the next step is queued, which avoids a synchronization with the GPU.
+    """
 
     def __init__(self) -> None:
         self._last: _Step | None = None
 
-    def add(self, loss: torch.Tensor, epoch: int, step: int, rate: float, names: list[str]) -> None:
-        """Watch a step's loss (a tensor on any device); raises TrainingDiverged for the step before."""
-        before, self._last = self._last, _Step(loss, epoch, step, rate, names)
-        _require_finite(before)
+    def add(self, loss: torch.Tensor, epoch: int, step: int, lr: float, names: list[str]) -> None:
+        """Add the loss of a step, a tensor on any device; raise TrainingDiverged for the previous step."""
+        previous, self._last = self._last, _Step(loss, epoch, step, lr, names)
+        _require_finite(previous)
 
     def check(self) -> None:
-        """Raise TrainingDiverged when the last step's loss is not finite."""
+        """Raise TrainingDiverged if the loss of the last step is not finite."""
         _require_finite(self._last)
         self._last = None
 
 
-def _require_finite(seen: _Step | None) -> None:
-    if seen is None:
+def _require_finite(last: _Step | None) -> None:
+    if last is None:
         return
-    value = float(seen.loss)
+    value = float(last.loss)
     if value - value != 0.0:  # NaN and the infinities
         raise TrainingDiverged(
-            f"the loss is {value} at epoch {seen.epoch}, step {seen.step}, learning rate {seen.rate:.3g}, on the batch "
-            f"{', '.join(seen.names)}. The last checkpoint is from before it; try a lower SOLVER.BASE_LR, a longer "
+            f"Loss is {value} at epoch {last.epoch}, step {last.step}, learning rate {last.lr:.3g}, batch "
+            f"{', '.join(last.names)}. The last checkpoint is older. Try a lower SOLVER.BASE_LR, a longer "
             f"SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.AMP_DTYPE bfloat16"
         )
 
@@ -95,8 +98,8 @@ def _require_finite(seen: _Step | None) -> None:
 Item = TypeVar("Item")
 
 
-def timed(items: Iterable[Item], note: Callable[[float], None]) -> Iterator[Item]:
-    """The items; the seconds spent waiting for each are given to `note`."""
+def timed_iter(items: Iterable[Item], note: Callable[[float], None]) -> Iterator[Item]:
+    """Yield items; `note` is called with the seconds spent waiting for each."""
     source = iter(items)
     while True:
         start = time.perf_counter()

@@ -1,7 +1,4 @@
-"""One optimizer step: forward, loss, backward, update; with loss scaling, gradient clipping and accumulation.
-
-N clips of this process, A accumulation steps, K classes.
-"""
+"""Optimizer step: forward, loss, backward, update; with loss scaling, gradient clipping and accumulation."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from slowfast.datasets.collate import split_clips
 from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
-from slowfast.engine.forward import ClipForward, Show
+from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.freezing import freeze_modes
 from slowfast.engine.optim import set_lr
 from slowfast.engine.parallel import no_sync
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Limits of gradients; 0 for none."""
+    """Gradient clipping by value and by L2 norm; 0 for none."""
 
     value: float = 0.0
     norm: float = 0.0
@@ -58,7 +55,7 @@ class TrainStep:
         distillation: Teacher and its loss; None for none.
 
     Attributes:
-        show: Called once with the inputs of the first batch and what the task shows of its targets; None for none.
+        batch_hook: Called once with the inputs and targets of the first batch; None for none.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class TrainStep:
         self.distillation, self.probing = distillation, cfg.MODEL.FREEZE_BACKBONE
         self.frozen = bool(cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE)
         self.seed = cfg.RNG_SEED
-        self.show: Show | None = None
+        self.batch_hook: BatchHook | None = None
         self.task = build_task(cfg, model=model, device=forward.device) if task is None else task
         self.rows = [clip_rows(videos, cfg.AUG.NUM_SAMPLE) for videos in process_parts(cfg, world)]
         self.total_clips = cfg.TRAIN.BATCH_SIZE * cfg.AUG.NUM_SAMPLE
@@ -83,7 +80,7 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=forward.amp_dtype == torch.float16)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, batch: TrainBatch, epoch: int, step: int, rate: float) -> torch.Tensor:
+    def __call__(self, batch: TrainBatch, epoch: int, step: int, lr: float) -> torch.Tensor:
         """Train on one batch at a learning rate.
 
         Returns:
@@ -92,7 +89,7 @@ class TrainStep:
         self.model.train()
         if self.frozen:
             freeze_modes(self.model, self.probing)
-        set_lr(self.optimizer, rate)
+        set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         parts = []
         size = len(self.rows[0])
@@ -107,14 +104,14 @@ class TrainStep:
         return torch.stack(parts).mean(0)
 
     def _backward(self, clips: Clips, labels: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
-        # Every part and process starts from the same numbers and takes those of its own clips.
+        # All parts and processes start from the same random state and use the numbers of their own clips.
         torch.manual_seed(int(generator(MIX, self.seed, epoch, step, 0).integers(2**62)))
         inputs = self.forward.prepare(clips)
         labels = labels.to(self.forward.device, non_blocking=True)
         inputs, targets = self.task.targets(inputs, labels, generator(MIX, self.seed, epoch, step, 1))
-        if self.show is not None:
-            self.show(inputs, self.task.shown(labels, targets))
-            self.show = None
+        if self.batch_hook is not None:
+            self.batch_hook(inputs, self.task.shown(labels, targets))
+            self.batch_hook = None
         with self.forward.autocast():
             loss, outputs = self._loss(inputs, targets)
         self.scaler.scale(loss / len(self.rows)).backward()
@@ -126,7 +123,9 @@ class TrainStep:
         if self.distillation is None:
             outputs = self.model(inputs)
             return self.task.loss(outputs, targets), outputs
-        taught = self.distillation.ask(inputs)  # first: its activations are gone when the student's are made
+        teacher_logits = self.distillation.ask(
+            inputs
+        )  # first, so that its activations are freed before the student's are allocated
         heads = self.model(inputs)
-        loss = self.distillation.join(self.task.loss(heads[0], targets), heads[-1], taught)
+        loss = self.distillation.join(self.task.loss(heads[0], targets), heads[-1], teacher_logits)
         return loss, torch.stack(heads).mean(0)

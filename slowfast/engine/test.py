@@ -16,8 +16,8 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, views_loader
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.types import FailureLedger, TestMedium
-from slowfast.engine.evaluate import Pace, evaluate
-from slowfast.engine.forward import ClipForward, Show
+from slowfast.engine.evaluate import EvaluationTime, evaluate
+from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.engine.tasks import Evaluator, Task, build_task
 from slowfast.models import build_model
@@ -25,7 +25,7 @@ from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
-from slowfast.visualization.metrics_log import Board
+from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.results import (
     PREDICTIONS,
     TEST_RESULTS,
@@ -46,8 +46,8 @@ def evaluate_split(
     ledger: FailureLedger,
     split: str,
     evaluator: Evaluator,
-    show: Show | None = None,
-) -> Pace:
+    batch_hook: BatchHook | None = None,
+) -> EvaluationTime:
     """Run the model on this process's samples of a split.
 
     Args:
@@ -58,7 +58,7 @@ def evaluate_split(
         ledger: Collects the failures; that of the main process those of all.
         split: Split of the samples.
         evaluator: Gets the outputs; its `evaluate` is left to the caller.
-        show: Called with the inputs and labels of the first batch.
+        batch_hook: Called with the inputs and labels of the first batch.
 
     Returns:
         How long this process took.
@@ -69,7 +69,7 @@ def evaluate_split(
     progress = Progress("test" if split == TEST else "validate", own, "videos", world.is_main, cfg.LOG_PERIOD)
     evaluator.reset()
     try:
-        pace = evaluate(model, samples, forward, evaluator.process, batch_clips, ledger, progress, show)
+        pace = evaluate(model, samples, forward, evaluator.process, batch_clips, ledger, progress, batch_hook)
     finally:
         progress.close()
     failures = world.gather(ledger.all)
@@ -162,11 +162,11 @@ def _run(
     task: Task,
     evaluator: Evaluator,
 ) -> None:
-    board = Board.from_config(cfg, world)
-    show = FirstBatch.from_config(cfg, world, TEST, board, task.captions)
+    board = TensorBoardWriter.from_config(cfg, world)
+    batch_hook = FirstBatch.from_config(cfg, world, TEST, board, task.captions)
     try:
         with views_loader(cfg, world, dataset) as loader:
-            evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, show)
+            evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook)
     finally:
         if board is not None:
             board.close()

@@ -1,4 +1,4 @@
-"""The results of a test as text for the screen, at most 100 columns wide."""
+"""Tables for the terminal, at most 100 columns wide."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def results_table(report: TestReport) -> str:
 
 
 def files_table(files: Mapping[str, Path]) -> str:
-    """Where each output file is: what it holds -> its path; a path too long for the line loses its beginning."""
-    room = WIDTH - 2 - max(map(len, files), default=0)
-    rows = [(what, tail(str(path), room)) for what, path in files.items()]
+    """Return the descriptions and paths of output files; a path that is too long is cut at its start."""
+    length = WIDTH - 2 - max(map(len, files), default=0)
+    rows = [(what, tail(str(path), length)) for what, path in files.items()]
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
-def tail(text: str, room: int) -> str:
-    """Prepare a name of any content for a table: safe to show, and only its end if it exceeds `room` characters."""
+def tail(text: str, length: int) -> str:
+    """Prepare a name for a table: printable, and only its end if it exceeds `length` characters."""
     text = shown(text)
-    return text if len(text) <= room else "..." + text[len(text) - room + 3 :]
+    return text if len(text) <= length else "..." + text[len(text) - length + 3 :]

@@ -22,7 +22,7 @@ from slowfast.engine import test as testing
 from slowfast.errors import DataError, UserError
 from slowfast.inference import Predictor
 from slowfast.utils.distributed import World
-from slowfast.visualization.video_writer import draw_lines, drawable
+from slowfast.visualization.video_writer import draw_lines, to_drawable
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 CONVMLP = ["MODEL.MODEL_NAME", "ConvMLP", "CONVMLP.LAYERS", "[1]", "CONVMLP.EMBED_DIMS", "[16]", "CONVMLP.CONV_DIM", 8]
@@ -164,7 +164,7 @@ def test_annotated_videos_have_the_size_rate_and_length_of_the_original(tmp_path
 
 
 def test_text_fits_the_smallest_frames_and_the_font() -> None:
-    assert drawable("Café – 猫") == "Cafe ? ?"
+    assert to_drawable("Café – 猫") == "Cafe ? ?"
     for side in (2, 16, 300):
         image = np.full((side, side, 3), 200, np.uint8)
         drawn = draw_lines(image.copy(), ["a very long name of a class that goes on and on"] * 5)

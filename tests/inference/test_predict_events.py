@@ -24,7 +24,7 @@ from slowfast.engine import test as testing
 from slowfast.inference import Predictor
 from slowfast.inference.annotate import SHORTEST
 from slowfast.utils.distributed import World
-from slowfast.visualization.event_plots import film
+from slowfast.visualization.event_plots import event_frames
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 
@@ -144,10 +144,10 @@ def test_a_film_shows_what_is_accumulated() -> None:
     rng = np.random.default_rng(0)
     x, y, p = (rng.integers(0, limit, 500) for limit in (SENSOR[1], SENSOR[0], 2))
     events = EventColumns(x, y, np.sort(rng.uniform(5.0, 99.0, 500)), p)
-    images = np.stack(list(film(events, SENSOR, 7)))[:, ::20, ::20]
+    images = np.stack(list(event_frames(events, SENSOR, 7)))[:, ::20, ::20]
     assert np.array_equal(images, accumulate(events.x, events.y, events.t, events.p, SENSOR, 7))
     one = events.take(np.array([3]))
-    assert len(list(film(one, SENSOR, 4))) == 4
+    assert len(list(event_frames(one, SENSOR, 4))) == 4
 
 
 def test_features_are_extracted_and_heat_maps_refused(

@@ -1,4 +1,4 @@
-"""The pictures are drawn, whole, and show what they were given; their look was judged by eye."""
+"""Plots are complete and show their data; their appearance was judged by eye."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_contact_sheet_of_no_clips_says_so(tmp_path):
 
 def test_labels_are_one_short_line_without_formulas():
     assert label_text("a $b$\n c") == r"a \$b\$ c"
-    assert label_text("long " * 20, room=12) == "long long..."
+    assert label_text("long " * 20, length=12) == "long long..."
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch, caplo
     monkeypatch.setattr("slowfast.visualization.sheets.draw_curves", fail)
     with caplog.at_level("WARNING", "slowfast"):
         assert draw_training_curves(tmp_path, TOP1) == {}
-    assert caplog.messages == ["curves.png is not drawn: no room"] and not list(tmp_path.iterdir())
+    assert caplog.messages == ["Cannot draw curves.png: no room"] and not list(tmp_path.iterdir())
 
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):

@@ -28,6 +28,7 @@ from slowfast.utils.registry import Registry
 from slowfast.visualization.results import Metric, PredictionRow, Results
 from slowfast.visualization.sheets import captions
 
+CPU = torch.device("cpu")
 Prediction = TypeVar("Prediction")
 # Combines the outputs (V, K) of a sample's views into its class scores (K,).
 Ensemble = Callable[[torch.Tensor], torch.Tensor]
@@ -116,7 +117,7 @@ class Task(ABC):
         *,
         labels: Sequence[Any] = (),
         model: nn.Module | None = None,
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+        device: torch.device = CPU,
     ) -> Task:
         """Build the task of a config.
 

@@ -1,4 +1,4 @@
-"""The task of a config."""
+"""Construction and checks of the task of a config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine.tasks import multi_label  # noqa: F401 - registers its task
-from slowfast.engine.tasks.base import TASK_REGISTRY, Task
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.pretraining import Pretraining, pretext_of
 from slowfast.errors import ConfigError
 
@@ -25,7 +25,7 @@ def build_task(
     *,
     labels: Sequence[Any] = (),
     model: nn.Module | None = None,
-    device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+    device: torch.device = CPU,
 ) -> Task:
     """Build the task of a config; a model in its pre-training form is pre-trained whatever MODEL.TASK says.
 

@@ -18,7 +18,7 @@ from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss
-from slowfast.engine.tasks.base import TASK_REGISTRY, Evaluator, Task
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
 from slowfast.errors import ConfigError
 from slowfast.models.inputs import EVENTS
 from slowfast.utils.distributed import World
@@ -131,15 +131,15 @@ class ClassificationEvaluator(ClassScoreEvaluator):
             one: f"{values['top1']:.2f} %" + (" (failed videos count as wrong)" if failed else ""),
             five: f"{values['top5']:.2f} %",  # the same line as top-1 for a single class
         }
-        view = "top-1 of one view"
+        view = "top-1 (single view)"
         if self.single_samples and self.views > 1:
             rows = {f"top-1 (average of {self.views} samples)": rows.pop(one), **rows}
             view = "top-1 (single samples, as published)"
         if self.views * self.crops > 1:
             rows[view] = f"{values['top1_view']:.2f} +- {values['top1_view_std']:.2f} %"
         if failed:
-            rows["top-1 of those read"] = f"{values['top1_read']:.2f} %"
-            rows[f"{five} of those read"] = f"{values['top5_read']:.2f} %"
+            rows["top-1 (readable videos)"] = f"{values['top1_read']:.2f} %"
+            rows[f"{five} (readable videos)"] = f"{values['top5_read']:.2f} %"
         return list(rows.items())
 
     def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
@@ -192,7 +192,7 @@ class Classification(Task):
         *,
         labels: Sequence[Any] = (),
         model: nn.Module | None = None,
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+        device: torch.device = CPU,
     ) -> Classification:
         """Build from MODEL.LOSS_FUNC, MODEL.CLASS_WEIGHTS and MIXUP."""
         name, classes = cfg.MODEL.LOSS_FUNC, cfg.MODEL.NUM_CLASSES

@@ -22,7 +22,7 @@ from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.losses import Loss, class_weights, get_loss
-from slowfast.engine.tasks.base import TASK_REGISTRY, Task
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import ClassScoreEvaluator, accuracy
 from slowfast.errors import ConfigError
 from slowfast.utils.csv_files import write_csv
@@ -128,7 +128,7 @@ class MultiLabelEvaluator(ClassScoreEvaluator):
             (PRECISION.title, PRECISION.text(values["precision1"])),
         ]
         if failed:
-            rows.append(("mAP of those read", MAP.text(values["map_read"])))
+            rows.append(("mAP (readable videos)", MAP.text(values["map_read"])))
         if values["classes_without_positives"]:
             excluded = f"{values['classes']} ({values['classes_without_positives']} without positives are excluded)"
             rows.append(("classes", excluded))
@@ -170,7 +170,7 @@ class MultiLabel(Task):
         *,
         labels: Sequence[Any] = (),
         model: nn.Module | None = None,
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+        device: torch.device = CPU,
     ) -> MultiLabel:
         """Build from MODEL.CLASS_WEIGHTS and MIXUP; a class's videos for balanced weights are those that have it."""
         flat = [number for label in labels for number in classes_of(label)]

@@ -12,7 +12,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.engine.losses import Loss, get_loss
 from slowfast.engine.parallel import unwrap_model
-from slowfast.engine.tasks.base import TASK_REGISTRY, Task
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import TOP1
 from slowfast.errors import ConfigError
 from slowfast.models.build import build_model
@@ -60,7 +60,7 @@ class Pretraining(Task):
         *,
         labels: Sequence[Any] = (),
         model: nn.Module | None = None,
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+        device: torch.device = CPU,
     ) -> Pretraining:
         """Build from the model to train and MODEL.LOSS_FUNC.
 
