@@ -157,11 +157,11 @@ def columns_of(features: Features, crops: int) -> dict[str, np.ndarray]:
 
 
 def _labels(records: list[Record]) -> np.ndarray:
-    """Return class indices int64 (N,); as text, like ``3,17``, if samples have several."""
+    """Return class indices int64 (N,), or floats; several classes of a sample are text, such as ``3,17``."""
     labels = [record.label for record in records]
     if any(isinstance(label, tuple) for label in labels):
         return np.array([format_label(label) for label in labels])
-    return np.array(labels, np.int64)
+    return np.array(labels)
 
 
 def _write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:

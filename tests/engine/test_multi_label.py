@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
@@ -229,9 +230,8 @@ def test_unreadable_videos_rank_last() -> None:
     read = np.delete(np.arange(12), [2, 7])
     expected = 100 * average_precision_score(hot[read], scores[read], average="macro")
     assert found.values["map_read"] == pytest.approx(expected, abs=0.005)
-    assert dict(found.rows)["mAP"].endswith("% (failed videos rank last)") and "mAP (readable videos)" in dict(
-        found.rows
-    )
+    rows = dict(found.rows)
+    assert rows["mAP"].endswith("% (failed videos rank last)") and "mAP (readable videos)" in rows
     assert evaluator.compute([]).values["map"] == 0.0
 
 
@@ -317,7 +317,7 @@ def test_resume_and_predict(data: Path, tmp_path: Path) -> None:
     constant = ["SOLVER.LR_POLICY", "steps_with_relative_lrs", "SOLVER.STEPS", "[0]", "SOLVER.LRS", "[1]"]
     for output, epochs in ((whole, 2), (parts, 1), (parts, 2)):
         more = ["SOLVER.MAX_EPOCH", epochs, "TEST.ENABLE", epochs == 2, "MODEL.EMA", True, *constant]
-        assert run_net(settings(data, output, *more)).returncode == 0
+        run(load_config(EMPTY, settings(data, output, "DATA_LOADER.NUM_WORKERS", 0, *more)))
     one, two = (checkpoints.read_checkpoint(checkpoints.find_last(output)) for output in (whole, parts))
     assert all(torch.equal(one["model_state"][key], two["model_state"][key]) for key in one["model_state"])
     assert (one["best_metric"], one["best_epoch"]) == (two["best_metric"], two["best_epoch"])
