@@ -99,6 +99,12 @@ def test_a_broken_label_says_what_the_task_expects(data: Path, tmp_path: Path) -
         run(load_config(EMPTY, settings(tmp_path, tmp_path / "out")))
 
 
+def test_a_task_without_evaluation_is_not_tested(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TASK_REGISTRY.get("SpeedRegression"), "evaluator", Task.evaluator)
+    with pytest.raises(ConfigError, match="SpeedRegression has no evaluation. Set TEST.ENABLE False"):
+        load_config(EMPTY, settings(data, tmp_path))
+
+
 def test_only_tasks_under_new_names_are_registered() -> None:
     with pytest.raises(ConfigError, match="must derive from"):
         TASK_REGISTRY.register(dict)

@@ -44,6 +44,8 @@ def check_task(cfg: ConfigNode) -> None:
     """Raise ConfigError for settings that the task of a config cannot be used with."""
     task = task_class(cfg)
     task.check_config(cfg)
+    if cfg.TEST.ENABLE and task.evaluator is Task.evaluator:
+        raise ConfigError(f"MODEL.TASK {cfg.MODEL.TASK} has no evaluation. Set TEST.ENABLE False")
     if cfg.TEST.ENABLE and cfg.TEST.SAVE_RESULTS_PATH:
         try:
             task.ensemble(cfg)
