@@ -20,6 +20,7 @@ import torch
 
 from slowfast.errors import UserError
 from slowfast.utils.signals import end_with_parent
+from slowfast.utils.user_modules import import_user_modules
 
 _HEADER = struct.Struct("<qq")  # message number, number of parts
 _SMALL = 2**18  # bytes up to which a message is copied
@@ -127,8 +128,24 @@ class WorkerError(RuntimeError):
     """Failure of a worker process that is not due to a single item."""
 
 
-def serve(work: Callable[[Any], Any], channel: socket.socket, activity: Any, parent: int, of_main_thread: bool) -> None:
-    """Process incoming tasks until the parent process ends."""
+def serve(
+    work: Callable[[Any], Any],
+    channel: socket.socket,
+    activity: Any,
+    parent: int,
+    of_main_thread: bool,
+    modules: Sequence[str] = (),
+) -> None:
+    """Process incoming tasks until the parent process ends.
+
+    Args:
+        work: Function called with each task.
+        channel: Socket on which tasks arrive and results are sent.
+        activity: Current item and its start time, shared with the parent.
+        parent: Process ID of the parent.
+        of_main_thread: Whether the parent's main thread started this process.
+        modules: User modules to import; a forked worker has them already.
+    """
     global _activity
     for quiet in QUIET:
         signal.signal(quiet, signal.SIG_IGN)
@@ -136,6 +153,7 @@ def serve(work: Callable[[Any], Any], channel: socket.socket, activity: Any, par
     if of_main_thread:  # another thread of the parent may end before the parent process does
         end_with_parent(signal.SIGKILL)
     _activity = activity
+    import_user_modules(modules)
     working_on(IDLE)
     while True:
         while not connection.wait([channel], _PARENT_POLL):
