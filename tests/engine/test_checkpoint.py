@@ -60,7 +60,7 @@ def test_a_damaged_last_one_is_reported_once_and_the_one_before_is_read(
         assert checkpoints.find_last(tmp_path) == good
     for path in bad:
         reports = [record.getMessage() for record in caplog.records if f"{path} is damaged" in record.getMessage()]
-        assert len(reports) == 1 and reports[0].startswith("Skipping a damaged checkpoint, ")
+        assert len(reports) == 1 and reports[0].startswith("Skipping damaged checkpoint, ")
     with pytest.raises(DamagedFileError, match="checksum"):
         checkpoints.read_checkpoint(bad[0])
 
