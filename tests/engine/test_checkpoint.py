@@ -149,5 +149,5 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
 def test_bare_weights_are_no_training_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "weights.pyth"
     torch.save({"model_state": {}}, path)
-    with pytest.raises(CheckpointError, match="no training checkpoint"):
+    with pytest.raises(CheckpointError, match="not a training checkpoint"):
         checkpoints.read_checkpoint(path)
