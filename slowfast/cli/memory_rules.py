@@ -20,6 +20,8 @@ from slowfast.utils.distributed import usable_gpus
 if TYPE_CHECKING:
     from torch import nn
 
+    from slowfast.models.protocol import Network
+
 
 GIB = 2**30
 FLOAT_BYTES = 4
@@ -145,7 +147,7 @@ def _is_unusual(cfg: ConfigNode) -> bool:
     return size > USUAL_SIZE or blocks > USUAL_BLOCKS or cfg.MODEL.NUM_CLASSES > USUAL_CLASSES
 
 
-def _build(cfg: ConfigNode) -> nn.Module:
+def _build(cfg: ConfigNode) -> Network:
     from slowfast.models.build import build_model
 
     return build_model(cfg)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
-from torch import nn
 
 from slowfast.cli.command import CommandParser, exit_status
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
 from slowfast.models import build_model
-from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape, takes
+from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape
 from slowfast.models.linear import count_macs
+from slowfast.models.protocol import Network
 from slowfast.utils.files import write_whole
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.screen import show, show_table
@@ -150,13 +150,13 @@ def describe(path: Path) -> ModelRow:
         model = build_model(cfg)
         text, inputs = _example(model, cfg)
         macs = count_macs(model, inputs, 1)
-    views = "" if takes(model) == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
+    views = "" if model.input_kind == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
     return ModelRow(path.stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
 
 
-def _example(model: nn.Module, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
+def _example(model: Network, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
     """One input of the network, in words and as it takes it."""
-    if takes(model) == EVENTS:
+    if model.input_kind == EVENTS:
         count = cfg.DVS.NUM_EVENTS
         events = {key: torch.zeros(1, count, dtype=torch.bool if key == "valid" else None) for key in EVENT_KEYS}
         return f"{count} events", events

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -73,18 +72,16 @@ def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
 
 
 def _check_model(cfg: ConfigNode) -> None:
-    """Check that the network takes what the datasets give, and the rules of its `check_config`, if it has one."""
+    """Check that the network takes what the datasets contain, and the rules of its `check_config`."""
     from slowfast.datasets.build import DATASETS
-    from slowfast.models.build import MODELS
+    from slowfast.models.build import find_network
     from slowfast.models.inputs import check_input
 
-    network = MODELS[cfg.MODEL.MODEL_NAME]
+    network = find_network(cfg)
     for part in (cfg.TRAIN, cfg.TEST):
         if part.ENABLE:
             check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].gives)
-    check: Any = getattr(network, "check_config", None)
-    if check is not None:
-        check(cfg)
+    network.check_config(cfg)
 
 
 def _check_event_driven(cfg: ConfigNode, world_size: int) -> None:

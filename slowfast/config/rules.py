@@ -115,7 +115,7 @@ REGISTRIES = {
     "SOLVER.OPTIMIZING_METHOD": ("slowfast.engine.optim", "OPTIMIZERS"),
     "DISTILL.TYPE": ("slowfast.engine.distillation", "LOSSES"),
     "SOLVER.LR_POLICY": ("slowfast.engine.optim", "POLICIES"),
-    "MODEL.MODEL_NAME": ("slowfast.models.build", "MODELS"),
+    "MODEL.MODEL_NAME": ("slowfast.models.build", "MODEL_REGISTRY"),
     "MODEL.LOSS_FUNC": ("slowfast.engine.losses", "LOSSES"),
     "EAT.PIXEL_ORDER": ("slowfast.models.eat_blocks", "PIXEL_ORDERS"),
     "EAT.SFC_MODE": ("slowfast.models.eat_blocks", "SFC_MODES"),
@@ -179,7 +179,9 @@ def choices(key: str) -> tuple[str | int, ...]:
     """Return the values a key may have, () where it is not one of a few."""
     if key in REGISTRIES:
         module, attribute = REGISTRIES[key]
-        return tuple(getattr(import_module(module), attribute))
+        registry = getattr(import_module(module), attribute)
+        # A fvcore Registry yields pairs of name and object.
+        return tuple(entry[0] if isinstance(entry, tuple) else entry for entry in registry)
     return CHOICES.get(key, ())
 
 

@@ -19,6 +19,7 @@ from slowfast.errors import CheckpointError, ConfigError, UserError
 from slowfast.models.build import build_model
 from slowfast.models.inputs import CLIPS, EVENTS
 from slowfast.models.linear import pack_linears
+from slowfast.models.protocol import Network
 from slowfast.models.weights import load_weights, read_weights
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
@@ -75,9 +76,7 @@ class HeadsApart(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Of a network with one head: its logits (N, K) alone."""
-        forward_heads: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None
-        forward_heads = getattr(self.model, "forward_heads", None)
-        return (self.model(x),) if forward_heads is None else forward_heads(x)
+        return self.model.forward_heads(x) if isinstance(self.model, Network) else (self.model(x),)
 
 
 class Distillation:

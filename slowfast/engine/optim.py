@@ -14,6 +14,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_name, unknown_value
@@ -23,9 +24,9 @@ from slowfast.utils.text import plain
 def freeze_backbone(model: nn.Module) -> None:
     """Let nothing but the head want gradients, and say how much that leaves; ConfigError where there is no head."""
     heads = head_names(model)
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_network(model).named_parameters():
         parameter.requires_grad_(is_head(name, heads))
-    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p.numel() for name, p in named_network(model).named_parameters() if p.requires_grad}
     if not trained:
         raise ConfigError(f"MODEL.FREEZE_BACKBONE: {type(model).__name__} has no layer called {' or '.join(heads)}")
     total = sum(p.numel() for p in model.parameters())
@@ -106,7 +107,7 @@ def is_named(parameter: str, name: str) -> bool:
 
 def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
     """Raise ConfigError for a name of SOLVER.NO_WD_PARAMS that matches no parameter."""
-    parameters = [parameter for parameter, _ in model.named_parameters()]
+    parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
     for name in names:
         if not any(is_named(parameter, name) for parameter in parameters):
             near = did_you_mean(nearest_name(name, parameters))
@@ -124,11 +125,11 @@ def parameter_groups(
         model: The model.
         weight_decay: Weight decay of most parameters.
         norm_decay: Weight decay of batch-norm parameters.
-        spare_1d: No weight decay for parameters of one dimension and for those that the model's `NO_DECAY` names.
+        spare_1d: No weight decay for parameters of one dimension and those of the model's `no_weight_decay`.
         spare: Names of further parameters without weight decay.
     """
     if spare_1d:
-        spare = (*spare, *getattr(model, "NO_DECAY", ()))
+        spare = (*spare, *(model.no_weight_decay() if isinstance(model, Network) else ()))
     batch_norm = {
         id(parameter)
         for module in model.modules()
@@ -136,7 +137,7 @@ def parameter_groups(
         for parameter in module.parameters(recurse=False)
     }
     groups: dict[str, dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_network(model).named_parameters():
         if not parameter.requires_grad:
             continue
         one_dimension = parameter.ndim <= 1 or name.endswith(".bias")

@@ -21,6 +21,7 @@ from slowfast.engine.forward import ClipForward, Show
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.models import build_model
 from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
@@ -80,7 +81,7 @@ def evaluate_videos(
     return sorted(predictions, key=lambda prediction: prediction.index), pace
 
 
-def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
+def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     """The network on the device with the weights that `load_test_checkpoint` finds, in evaluation mode."""
     torch.manual_seed(cfg.RNG_SEED)  # of the weights, where no checkpoint gives them
     model = build_model(cfg).to(device)
@@ -118,7 +119,7 @@ def test(
         The metrics and the prediction of each video.
     """
     with phase("building the network and loading its weights"):
-        model = world.agreed(lambda: network_to_test(cfg, world.device))
+        model: nn.Module = world.agreed(lambda: network_to_test(cfg, world.device))
     begin()
     if mode is not None:
         model = mode.wrap(model)

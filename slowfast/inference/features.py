@@ -19,6 +19,7 @@ from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import join
 from slowfast.utils.files import written_whole
@@ -39,7 +40,7 @@ class HeadInput(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        layers = dict(model.named_modules())
+        layers = dict(named_network(model).named_modules())
         self._heads = [layers[name] for name in head_names(model) if name in layers]
 
     def forward(self, x: Any) -> torch.Tensor:
