@@ -73,14 +73,14 @@ def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
 
 def _check_model(cfg: ConfigNode) -> None:
     """Check that the network takes what the datasets contain, and the rules of its `check_config`."""
-    from slowfast.datasets.build import DATASETS
+    from slowfast.datasets.build import TEST, TRAIN, find_dataset
     from slowfast.models.build import find_network
     from slowfast.models.inputs import check_input
 
     network = find_network(cfg)
-    for part in (cfg.TRAIN, cfg.TEST):
+    for part, split in ((cfg.TRAIN, TRAIN), (cfg.TEST, TEST)):
         if part.ENABLE:
-            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].gives)
+            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, find_dataset(cfg, split).input_kind)
     network.check_config(cfg)
 
 
@@ -122,12 +122,12 @@ def check_distillation(cfg: ConfigNode) -> None:
 def _check_transforms(cfg: ConfigNode) -> None:
     """Check the settings of transforms, without reading a sample."""
     # Late, like all below: these packages import the config.
-    from slowfast.datasets.build import TEST, TRAIN, dataset_spec
+    from slowfast.datasets.build import TEST, TRAIN, find_dataset
 
     if cfg.TRAIN.ENABLE:
-        dataset_spec(cfg, TRAIN).check(cfg, training=True)
+        find_dataset(cfg, TRAIN).check(training=True)
     if cfg.TEST.ENABLE:
-        dataset_spec(cfg, TEST).check(cfg, training=False)
+        find_dataset(cfg, TEST).check(training=False)
 
 
 def _check_schedule(cfg: ConfigNode) -> None:

@@ -95,7 +95,6 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "TEST.CHECKPOINT_WEIGHTS": ("auto", "raw", "ema"),
     "DISTILL.TEACHER_CHECKPOINT_TYPE": ("pytorch", "paddle"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
-    "TEST.FRAME_ORDER": ("normal", "repeated", "shuffled"),
     "TEST.SINGLE_CROP": ("center", "left"),
     "BN.NORM_TYPE": ("batchnorm", "sync_batchnorm"),
     "MODEL.FRAMEWISE": ("", "logits", "features"),
@@ -103,9 +102,10 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
 }
 # Keys whose choices are the names in a registry: its module and attribute, imported when a config is checked.
 REGISTRIES = {
-    "TRAIN.DATASET": ("slowfast.datasets.build", "DATASETS"),
+    "TRAIN.DATASET": ("slowfast.datasets.build", "DATASET_REGISTRY"),
     "TRAIN.AMP_DTYPE": ("slowfast.engine.forward", "AMP_DTYPES"),
-    "TEST.DATASET": ("slowfast.datasets.build", "DATASETS"),
+    "TEST.DATASET": ("slowfast.datasets.build", "DATASET_REGISTRY"),
+    "TEST.FRAME_ORDER": ("slowfast.datasets.sampling", "FRAME_ORDERS"),
     "TEST.ENSEMBLE_ON": ("slowfast.engine.evaluate", "ENSEMBLE_ON"),
     "DATA.SAMPLING": ("slowfast.datasets.order", "SAMPLING"),
     "DATA.IN_VAL_INTERPOLATION": ("slowfast.datasets.resample", "FILTERS"),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader
+from slowfast.datasets.build import TEST, class_names, find_dataset, views_loader
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.types import FailureLedger, TestMedium
 from slowfast.engine.evaluate import Ensemble, Pace, VideoResult, evaluate
@@ -143,7 +143,7 @@ def test(
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
         config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
     )
-    if dataset_spec(cfg, TEST).gives == EVENTS:
+    if find_dataset(cfg, TEST).input_kind == EVENTS:
         report = replace(report, top1_single=report.top1_view, top1_single_std=report.top1_view_std)
     if mode is not None:
         report = replace(report, **mode.results(world))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec, views_loader, views_of_records
+from slowfast.datasets.build import TEST, find_dataset, views_loader, views_of_records
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
@@ -69,7 +69,7 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
 
     Raises IndexFileError for a broken index, CheckpointError, and DataError where nothing can be read.
     """
-    records = dataset_spec(cfg, split).read_index(cfg, split)
+    records = find_dataset(cfg, split).read_index(split)
     dataset = views_of_records(cfg, split, records, all_views=True)
     world = join(cfg.NUM_GPUS)
     model = HeadInput(network_to_test(cfg, world.device))

@@ -168,7 +168,7 @@ def test_a_picture_of_a_recording(cfg: ConfigNode) -> None:
     ("settings", "message"),
     [
         (["DVS.SAMPLER", "random"], "DVS.SAMPLER: unknown value 'random'. Choices: random_sample"),
-        (["DVS.SCALE", "[2,1]"], "smallest factor comes first"),
+        (["DVS.SCALE", "[2,1]"], "smaller factor must come first"),
         (["MIXUP.ENABLE", True, "MODEL.LOSS_FUNC", "soft_cross_entropy"], "MIXUP.ENABLE is for frames"),
         (["TEST.NUM_SPATIAL_CROPS", 3], "events are not cropped"),
         (["MODEL.MODEL_NAME", "MorphMLP"], "MorphMLP takes clips, but the dataset dvsfolder contains events"),

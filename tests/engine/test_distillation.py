@@ -247,9 +247,7 @@ def test_a_teacher_that_does_not_suit_is_refused(
 
 def test_a_teacher_for_images_or_other_lengths_cannot_take_clips(kinetics_folder: Path, tmp_path: Path) -> None:
     images = teacher_files(tmp_path / "images")
-    with pytest.raises(
-        ConfigError, match="ConvMLP takes images, but the dataset kinetics contains clips"
-    ):
+    with pytest.raises(ConfigError, match="ConvMLP takes images, but the dataset kinetics contains clips"):
         check_distillation(config(kinetics_folder, tmp_path / "out", *images))
     clips = ["MODEL.MODEL_NAME", "MorphMLP", "DATA.NUM_FRAMES", 8, "DATA.TEST_CROP_SIZE", 32]
     clips += ["TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics"]
@@ -260,7 +258,7 @@ def test_a_teacher_for_images_or_other_lengths_cannot_take_clips(kinetics_folder
 
 def test_events_are_not_distilled(images_folder: Path, teacher: list[object], tmp_path: Path) -> None:
     cfg = config(images_folder, tmp_path, *STUDENT, *teacher, "TRAIN.DATASET", "asldvs")
-    with pytest.raises(ConfigError, match="for images and clips, but TRAIN.DATASET asldvs gives events"):
+    with pytest.raises(ConfigError, match="for images and clips, but TRAIN.DATASET asldvs contains events"):
         check_distillation(cfg)
 
 
