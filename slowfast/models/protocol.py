@@ -103,6 +103,14 @@ class Network(nn.Module):
         """Return the names of parameters without weight decay, besides those of one dimension."""
         return ()
 
+    def blocks_by_stage(self) -> list[list[str]] | None:
+        """Return the names of the blocks of each stage, input first, such as ``[["blks.0.2", "blks.0.3"], ...]``.
+
+        They number the layers for SOLVER.LAYER_DECAY and the stages for MODEL.FREEZE. None finds them by the structure
+        of the network, see :func:`~slowfast.models.depth.find_blocks`.
+        """
+        return None
+
     def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
         """Adapt weights for other inputs, such as images of another size, when training starts from them.
 

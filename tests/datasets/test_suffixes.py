@@ -66,6 +66,6 @@ def test_searches_find_and_name(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert [job.name for job in jobs] == ["a/x.gif", "b/x.gif"]
     assert [sample.name for sample in collection.media] == ["a/x.gif", "b/x.gif"]
     notes = [record for record in caplog.records if "unknown suffix" in record.getMessage()]
-    assert {record.filename for record in notes} == {"collection.py", "folder.py"}
+    assert {record.filename for record in notes} == {"jobs.py", "folder.py"}
     assert all("2 files were skipped" in note.getMessage() for note in notes)
     assert all(note.getMessage().endswith("a/y.braw, b/y.braw") for note in notes)

@@ -24,7 +24,7 @@ from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.reader import check_file
 from slowfast.errors import UserError
 
-# Limits of what is read or unpacked whole, so that a small file cannot fill the memory (DATASET.md states them).
+# Limits of what is read or unpacked at once, so that a small file cannot fill the memory (see docs/EVENT_CAMERAS.md).
 MOST_EVENTS = 2**26
 MOST_BYTES = 2**31  # of all columns together
 _PAGE = 4096  # bytes that the system reads at least
