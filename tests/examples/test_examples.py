@@ -14,8 +14,6 @@ from video_files import write_video
 
 EXAMPLES = ROOT / "examples"
 CLASSES = ("ApplyEyeMakeup", "Archery", "BabyCrawling")
-# Until every command has --import: the modules are imported, then the command runs.
-START = "import sys; sys.path.append(sys.argv.pop(1)); import ucf101, small_3d_cnn; from slowfast.cli.run import main; "
 SMALL = [
     *("TRAIN.BATCH_SIZE", 4, "TEST.BATCH_SIZE", 4, "DATA.NUM_FRAMES", 4, "DATA.SAMPLING_RATE", 2, "NUM_GPUS", 0),
     *("DATA.TRAIN_JITTER_SCALES", "[32,40]", "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32),
@@ -47,9 +45,10 @@ def ucf101(tmp_path: Path) -> Path:
 def run(root: Path, out: Path, *overrides: object) -> subprocess.CompletedProcess[str]:
     settings = ["DATA.PATH_TO_DATA_DIR", root / "lists", "DATA.PATH_PREFIX", root / "videos", "OUTPUT_DIR", out]
     line = [*("--cfg", EXAMPLES / "ucf101_small_3d_cnn.yaml"), *settings, *SMALL, *overrides]
-    start = [sys.executable, "-c", START + "sys.exit(main(sys.argv[1:]))", str(EXAMPLES)]
+    modules = [part for name in ("ucf101.py", "small_3d_cnn.py") for part in ("--import", EXAMPLES / name)]
+    command = [sys.executable, ROOT / "tools" / "run_net.py", *modules, *line]
     return subprocess.run(
-        [*start, *map(str, line)], capture_output=True, text=True, timeout=180, env=environment(), cwd=ROOT
+        [*map(str, command)], capture_output=True, text=True, timeout=180, env=environment(), cwd=ROOT
     )
 
 
