@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec
+from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
@@ -33,7 +33,7 @@ def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
     Whole videos at their own size and rate, without their sound; folders of frames at DATA.TARGET_FPS; all events of
     recordings, as red and blue dots, as fast as they came, or slower for a event_frames of at least SHORTEST frames.
     """
-    recordings = dataset_spec(cfg, TEST).recordings
+    recordings = find_dataset(cfg, TEST).reads_recordings
     read = [prediction for prediction in predictions if prediction.scores is not None]
     targets = target_files([prediction.record for prediction in read], folder, ".mp4")
     for prediction, target in zip(read, targets, strict=True):

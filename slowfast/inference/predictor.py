@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec, has_data, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.build import TEST, find_dataset, has_data, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
 from slowfast.datasets.loader import TestLoader
@@ -132,7 +132,7 @@ def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> T
 
 def _check_times(cfg: ConfigNode) -> None:
     """Raise ConfigError where events' times are to be divided by what nobody says."""
-    of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
+    of_training = find_dataset(cfg, TEST).input_kind == EVENTS and cfg.DVS.TIME_NORM == DATASET
     if of_training and not cfg.DVS.LONGEST and not has_data(cfg):
         raise ConfigError(
             "DVS.TIME_NORM dataset divides times by that of the longest training recording: set DVS.LONGEST to it "
