@@ -6,17 +6,17 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from fvcore.common.registry import Registry
 
+from slowfast.cli.setup import load_config
 from slowfast.config import keys as declarations
 from slowfast.config.defaults import check_registered_names, check_values, choices, get_cfg
 from slowfast.config.key import ORIGINS, Key, Section
-from slowfast.config.keys import KEYS, SECTIONS, add_section
+from slowfast.config.keys import KEYS, add_section
 from slowfast.config.rules import Choices, FilePath, Range, RegistryNames, Rule, Separator, Template
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.errors import ConfigError
@@ -27,14 +27,12 @@ OPEN = sorted(name for name, key in KEYS.items() if isinstance(key.rule, Registr
 
 
 @pytest.fixture
-def own_section() -> Iterator[Section]:
-    """Yield a section that was added to the config; it is removed again."""
+def own_section(restored_keys: None) -> Section:
+    """Return a section that was added to the config."""
     section = Section("MYNET", "My network")
     section.WIDTH = Key(8, "Width.", unit="channels", rule=Range(1, 64))
     add_section(section)
-    yield section
-    SECTIONS.remove(section)
-    del KEYS["MYNET.WIDTH"]
+    return section
 
 
 def test_defaults_obey_their_rules() -> None:
@@ -198,8 +196,8 @@ def test_a_section_of_a_network_outside_of_the_package(own_section: Section) -> 
         add_section(own_section)
 
 
-def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path) -> None:
-    module = tmp_path / "wide_network.py"
+def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path, restored_keys: None) -> None:
+    module = tmp_path / "section_of_a_test.py"
     module.write_text(
         "from slowfast.config.key import Key, Section\n"
         "from slowfast.config.keys import add_section\n"
@@ -208,14 +206,9 @@ def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path) -> 
         "add_section(WIDENET)\n",
         encoding="utf-8",
     )
-    script = (
-        "import sys; from slowfast.cli.setup import load_config;"
-        "cfg = load_config(sys.argv[1], ['WIDENET.WIDTH', '16', 'OUTPUT_DIR', sys.argv[2]], modules=[sys.argv[3]]);"
-        "print(cfg.WIDENET.WIDTH)"
-    )
-    line = [sys.executable, "-c", script, "Demo/KINETICS_MORPHMLP", str(tmp_path / "out"), str(module)]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert done.stdout == "16\n"
+    overrides = ["WIDENET.WIDTH", "16", "OUTPUT_DIR", tmp_path / "out"]
+    cfg = load_config("Demo/KINETICS_MORPHMLP", overrides, modules=[str(module)])
+    assert cfg.WIDENET.WIDTH == 16
 
 
 def test_a_key_is_declared_once() -> None:

@@ -14,7 +14,7 @@ import pytest
 from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from tests.config.test_published_keys import PUBLISHED
+from tests.config.yaml_files import PUBLISHED_K400_S16
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LAYERS = {"S": "[3, 4, 9, 3]", "B": "[4, 6, 15, 4]"}
@@ -42,7 +42,7 @@ def published_file(name: str) -> str:
     """Return the authors' file: that of K400 S 16x4 with what the others have instead."""
     rate, warmup, drop, epochs, stride = MORPHMLP[name]
     data, size, frames = name[:4], name.split("_")[2][0], 32 if "32" in name else 16
-    text = PUBLISHED
+    text = PUBLISHED_K400_S16
     changes = {
         "NUM_FRAMES: 16, SAMPLING_RATE: 4": f"NUM_FRAMES: {frames}, SAMPLING_RATE: {stride}",
         "LAYERS: [3, 4, 9, 3]": f"LAYERS: {LAYERS[size]}",

@@ -48,17 +48,13 @@ def test_the_links_of_the_contents_lead_to_headings() -> None:
     assert len(links) == len(SECTIONS) and set(links) <= anchors
 
 
-def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, restored_keys: None) -> None:
     monkeypatch.chdir(ROOT)
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(examples) == 2
-    count = len(SECTIONS)
-    try:
-        for example in examples:
-            exec(compile(example, str(PAGE), "exec"), {})
-        assert get_cfg().MYNET.WIDTH == 64
-    finally:
-        del SECTIONS[count:], KEYS["MYNET.WIDTH"]
+    for example in examples:
+        exec(compile(example, str(PAGE), "exec"), {})
+    assert get_cfg().MYNET.WIDTH == 64
 
 
 @pytest.mark.parametrize(
