@@ -129,7 +129,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     settings = settings_of(tmp_path)
     assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings]) == 0
     out = capsys.readouterr().out
-    assert "largest difference" in out and "(batch, 3, 4, 32, 32), batch any; R G B" in out
+    assert "largest difference" in out and "(batch, 3, 4, 32, 32), batch any; RGB" in out
     assert torch.export.load(tmp_path / "net.pt2").module()(torch.zeros(5, 3, 4, 32, 32)).shape == (5, 8)
     assert main(["--cfg", EMPTY, "--out", "net.pth", *settings]) == 2
     assert "must end in .pt2 or .onnx" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     assert [row["class_1"] != "" for row in rows] == [True, False, True, False, False]
     assert float(rows[0]["score_1"]) == results["predictions"][0]["best"][0]["score"]
     out = capsys.readouterr().out
-    assert "2 read, 3 not" in out and "1 other files" in out and all(name in out for name in reasons)
+    assert "2 files read, 3 failed" in out and "1 files of other types" in out and all(name in out for name in reasons)
 
 
 def test_nothing_read_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
