@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from slowfast.config.defaults import check_value
 from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.types import FailureLedger, Record, TestMedium
 from slowfast.engine.forward import ClipForward, Show
 from slowfast.engine.meters import timed
-from slowfast.errors import ConfigError
 from slowfast.models.linear import pack_linears
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
@@ -32,17 +32,14 @@ JOIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda views: views.mean(0),  # the sum's order, on the scale of one view
     "max": lambda views: views.amax(0),
 }
-ENSEMBLE_ON = ("logits", "probabilities")
 
 
 class Ensemble:
     """Joins the logits of a video's views, as DATA.ENSEMBLE_METHOD and TEST.ENSEMBLE_ON say."""
 
     def __init__(self, method: str = "sum", on: str = "logits") -> None:
-        if method not in JOIN:
-            raise ConfigError(f"DATA.ENSEMBLE_METHOD {method!r} is none of {', '.join(JOIN)}")
-        if on not in ENSEMBLE_ON:
-            raise ConfigError(f"TEST.ENSEMBLE_ON {on!r} is none of {', '.join(ENSEMBLE_ON)}")
+        check_value("DATA.ENSEMBLE_METHOD", method)
+        check_value("TEST.ENSEMBLE_ON", on)
         self.join, self.on_logits = JOIN[method], on == "logits"
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:

@@ -72,15 +72,12 @@ IMPLEMENTED = {
     "DISTILL.TEACHER_CHECKPOINT_TYPE": ("slowfast.models.weights", "READERS"),
     "TRAIN.AMP_DTYPE": ("slowfast.engine.forward", "AMP_DTYPES"),
     "AUG.INTERPOLATION": ("slowfast.datasets.resample", "INTERPOLATIONS"),
-    "AUG.RE_MODE": ("slowfast.datasets.random_erasing", "MODES"),
-    "DATA.SAMPLING": ("slowfast.datasets.order", "SAMPLING"),
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.evaluate", "JOIN"),
     "DATA.DECODING_BACKEND": ("slowfast.datasets.decode", "BACKENDS"),
     "DATA.IN_VAL_INTERPOLATION": ("slowfast.datasets.resample", "FILTERS"),
     "DVS.CLASS_ORDER": ("slowfast.datasets.dvs.index", "CLASS_ORDERS"),
     "DVS.FRAMES": ("slowfast.datasets.dvs.frames", "FRAME_KINDS"),
     "DVS.TIME_NORM": ("slowfast.datasets.dvs.sample", "TIME_NORMS"),
-    "TEST.ENSEMBLE_ON": ("slowfast.engine.evaluate", "ENSEMBLE_ON"),
     "MODEL.FRAMEWISE": ("slowfast.models.framewise", "AVERAGES"),
     "SOLVER.LR_POLICY": ("slowfast.engine.optim", "POLICIES"),
     "DISTILL.TYPE": ("slowfast.engine.distillation", "LOSSES"),
@@ -91,15 +88,18 @@ IMPLEMENTED = {
     "EVMLP.INIT": ("slowfast.models.evmlp", "INITS"),
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
     "EVENT.GATE": ("slowfast.event_driven.detector", "GATES"),
-    "EVENT.REFERENCE": ("slowfast.event_driven.detector", "REFERENCES"),
     "EVENT.RESIZE": ("slowfast.event_driven.frame_resize", "RESIZES"),
-    "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
 }
 # Values handled before the table is used, and entries of a table that no config may choose.
 BESIDE_TABLE: dict[str, set[str]] = {"AUG.INTERPOLATION": {"random"}, "MODEL.FRAMEWISE": {""}}
 INTERNAL: dict[str, set[str]] = {"TEST.CHECKPOINT_WEIGHTS": {"raw first"}}
 # Choices that are compared with `==`: the file that does, which may leave out one, the remaining case.
 COMPARED = {
+    "AUG.RE_MODE": "datasets/random_erasing.py",
+    "DATA.SAMPLING": "datasets/order.py",
+    "EVENT.REFERENCE": "event_driven/detector.py",
+    "EVENT.PRECISION": "event_driven/linear_kernels.py",
+    "TEST.ENSEMBLE_ON": "engine/evaluate.py",
     "TEST.FRAME_ORDER": "datasets/sampling.py",
     "TEST.SINGLE_CROP": "datasets/sampling.py",
     "BN.NORM_TYPE": "models/convmlp.py",
