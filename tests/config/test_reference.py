@@ -13,7 +13,7 @@ from slowfast.config import published_keys
 from slowfast.config.defaults import get_cfg
 from slowfast.config.key import Key
 from slowfast.config.keys import KEYS, SECTIONS
-from slowfast.config.reference import _allowed
+from slowfast.config.reference import _allowed, _row
 from slowfast.config.rules import Choices, Range
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +71,8 @@ def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, restored_keys:
 )
 def test_allowed_values_in_words(key: Key, allowed: str) -> None:
     assert _allowed(key) == allowed
+
+
+def test_what_markdown_would_interpret_is_escaped() -> None:
+    row = _row("A.KEY", Key("", "Patterns such as <name>.* or a|b."))
+    assert row == r'| `A.KEY` | `""` |  | string | Patterns such as \<name>.\* or a\|b. |'
