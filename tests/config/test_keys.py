@@ -1,4 +1,4 @@
-"""Declarations of keys: complete, consistent, and the same choices as in the modules that implement them."""
+"""Declarations of keys: complete, consistent, and with the choices that are implemented."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_units_are_spelled_in_one_way() -> None:
     }
 
 
-# Where the choices of a key are implemented: module and table.
+# Module and table that implement the choices of a key.
 IMPLEMENTED = {
     "TRAIN.CHECKPOINT_TYPE": ("slowfast.models.weights", "READERS"),
     "TEST.CHECKPOINT_WEIGHTS": ("slowfast.models.weights", "CHOICES"),
@@ -90,10 +90,10 @@ IMPLEMENTED = {
     "EVENT.GATE": ("slowfast.event_driven.detector", "GATES"),
     "EVENT.RESIZE": ("slowfast.event_driven.frame_resize", "RESIZES"),
 }
-# Values handled before the table is used, and entries of a table that no config may choose.
+# Values handled outside of the table, and entries of a table for internal use.
 BESIDE_TABLE: dict[str, set[str]] = {"AUG.INTERPOLATION": {"random"}, "MODEL.FRAMEWISE": {""}}
 INTERNAL: dict[str, set[str]] = {"TEST.CHECKPOINT_WEIGHTS": {"raw first"}}
-# Choices that are compared with `==`: the file that does, which may leave out one, the remaining case.
+# File that compares the value with all of its choices, except for one (the remaining case).
 COMPARED = {
     "AUG.RE_MODE": "datasets/random_erasing.py",
     "DATA.SAMPLING": "datasets/order.py",
@@ -104,7 +104,7 @@ COMPARED = {
     "TEST.SINGLE_CROP": "datasets/sampling.py",
     "BN.NORM_TYPE": "models/convmlp.py",
 }
-# Numbers without a table: tested with their users.
+# Numbers, tested below or with the network.
 NUMBERS = {"TEST.NUM_SPATIAL_CROPS", "EVENT2VEC.POLARITIES"}
 
 

@@ -1,4 +1,4 @@
-"""Merging: types, lists, published spellings of numbers, `_BASE_` files, and errors that name place and remedy."""
+"""Merging of files and overrides: types, lists, number formats, `_BASE_` chains and error messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 
 
 def values_for(key: str) -> st.SearchStrategy[object]:
-    """Values of a key's type, whether or not they make sense."""
+    """Return a strategy for values of the type of a key, regardless of its rule."""
     default = DEFAULTS[key]
     if KEYS[key].type == list[str]:
         return st.lists(st.from_regex(r"[a-z_]+(\.[a-z_*]+)?", fullmatch=True), max_size=5)
@@ -188,7 +188,7 @@ def test_wrong_files_name_file_and_line(tmp_path: Path, text: str, line: int, pa
 
 
 def test_the_same_line_twice_is_no_contradiction(tmp_path: Path) -> None:
-    # as in the published MorphMLP files
+    # as in published MorphMLP files
     cfg = merge_text(tmp_path, "SOLVER:\n  COSINE_AFTER_WARMUP: True\n  COSINE_AFTER_WARMUP: True\n")
     assert cfg.SOLVER.COSINE_AFTER_WARMUP is True
 

@@ -1,4 +1,4 @@
-"""Published SlowFast and MorphMLP configs load unchanged, with one warning that says what was left out."""
+"""Published SlowFast and MorphMLP configs load unchanged, with one warning about ignored keys."""
 
 from __future__ import annotations
 

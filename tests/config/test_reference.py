@@ -1,4 +1,4 @@
-"""Reference page of the config: current, complete, and with examples that work."""
+"""Config reference page: up to date, complete, with working examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITE = "python -m slowfast.config.reference --write docs/CONFIG.md"
 
 
 def test_the_page_is_current(tmp_path: Path) -> None:
-    # In a process of its own: other tests register networks and datasets.
+    # In a separate process, since other tests register networks and datasets.
     written = tmp_path / "CONFIG.md"
     line = [sys.executable, "-m", "slowfast.config.reference", "--write", str(written)]
     subprocess.run(line, cwd=ROOT, check=True)

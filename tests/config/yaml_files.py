@@ -1,4 +1,4 @@
-"""YAML texts of tests: merging them into the defaults, and the published K400_MLP_S16x4.yaml."""
+"""YAML files for tests."""
 
 from __future__ import annotations
 
