@@ -25,7 +25,7 @@ from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count
 from slowfast.datasets.types import Record
 from slowfast.engine.forward import ClipForward
-from slowfast.inference.stream import StreamClassifier, pace
+from slowfast.inference.stream import StreamClassifier, stream_metrics
 from slowfast.models.event2vec import Event2Vec
 from slowfast.models.event_embedding import (
     EventEmbedding,
@@ -150,7 +150,7 @@ def measure_stream(device: torch.device, runs: int) -> list[Figure]:
     x, y, p = (rng.integers(0, limit, count) for limit in (SENSOR[1], SENSOR[0], 2))
     stream = [EventColumns(x, y, np.sort(rng.uniform(0, 1e7, count)), p)]
     pieces = [stream[0].take(np.arange(at, at + PIECE)) for at in range(0, count, PIECE)]
-    paces = [pace(classifier(windows_by_count(pieces, USUAL))) for _ in range(runs + 1)][1:]
+    paces = [stream_metrics(classifier(windows_by_count(pieces, USUAL))) for _ in range(runs + 1)][1:]
     group = f"events, stream in windows of {USUAL}, {EVENTS} sampled"
     units = {"latency_ms": "ms", "latency_99_ms": "ms", "events_per_second": "events/s"}
     return [Figure(group, key, median(p[key] for p in paces), unit, runs) for key, unit in units.items()]

@@ -13,7 +13,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.media import Wanted, find_media
 from slowfast.engine.checkpoints import find_last
 from slowfast.errors import UserError
-from slowfast.inference.annotate import annotate_media
+from slowfast.inference.annotate import annotate_files
 from slowfast.inference.predictor import Prediction, Predictor
 from slowfast.utils.files import write_whole
 from slowfast.utils.heartbeat import phase
@@ -24,7 +24,7 @@ from slowfast.visualization.results import BEST, SCORE_DIGITS, json_text, write_
 from slowfast.visualization.tables import files_table, tail
 
 TABLE, LIST = "predictions.json", "predictions.csv"
-SHOWN = 20  # media in the table on the screen
+SHOWN = 20  # files in the table on the screen
 HEADING = ("path", *(f"class_{n}" for n in range(1, BEST + 1)), *(f"score_{n}" for n in range(1, BEST + 1)))
 
 
@@ -57,7 +57,7 @@ def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, an
     show_table(predictions_table(predictions))
     if annotate:
         with phase("annotating videos"):
-            files["annotated videos"] = annotate_media(cfg, predictions, output / "annotated")
+            files["annotated videos"] = annotate_files(cfg, predictions, output / "annotated")
     show(_summary(predictions, found.others))
     show_table(files_table(files))
 
@@ -81,7 +81,7 @@ def _summary(predictions: Sequence[Prediction], others: int) -> str:
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> str:
-    """The best classes of the first SHOWN media that were read, a line each."""
+    """Return a table of the best classes of the first files that were read."""
     read = [prediction for prediction in predictions if prediction.scores is not None]
     rows = []
     for prediction in read[:SHOWN]:
@@ -89,21 +89,27 @@ def predictions_table(predictions: Sequence[Prediction]) -> str:
             rows.append((tail(prediction.path, 48) if place == 0 else "", tail(name, 38), f"{score:.{SCORE_DIGITS}f}"))
     text = tabulate(rows, headers=("file", "class", "score"), tablefmt="simple", disable_numparse=True)
     more = len(read) - SHOWN
-    return text if more <= 0 else f"{text}\n... and {more} more in the files below"
+    return text if more <= 0 else f"{text}\n... and {more} more in the files listed below"
 
 
 def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output: Path) -> dict[str, Path]:
-    """Write both files; gives what each is and where.
+    """Write predictions.json and predictions.csv.
 
-    They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
+    Args:
+        predictions: Predictions of files.
+        about: How they were made, for predictions.json.
+        output: Output folder; its subfolder predict is used if it holds the predictions.csv of a test.
+
+    Returns:
+        The files by description.
     """
-    folder = output / "predict" if _is_of_a_test(output / LIST) else output
+    folder = output / "predict" if _is_from_test(output / LIST) else output
     write_whole(folder / TABLE, json_text(about | _as_json(predictions)))
     write_csv(folder / LIST, HEADING, map(_as_row, predictions))
     return {"predictions": folder / TABLE, "predictions as CSV": folder / LIST}
 
 
-def _is_of_a_test(path: Path) -> bool:
+def _is_from_test(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -123,7 +129,7 @@ def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _as_row(prediction: Prediction) -> list[str]:
-    """Empty cells where there are fewer than BEST classes, or nothing was read."""
+    """Return a row of predictions.csv; cells of missing classes are empty."""
     best = prediction.best()
     names = [name for name, _ in best] + [""] * (BEST - len(best))
     scores = [f"{score:.{SCORE_DIGITS}f}" for _, score in best] + [""] * (BEST - len(best))
