@@ -24,7 +24,7 @@ demo: $(STAMP)
 	@echo; echo "Pictures:"; ls $(DEMO_OUT)/*.png
 
 demo-framewise: $(STAMP)
-	$(BIN)/python tools/make_demo_data.py --format kinetics_colours --out demo/kinetics_colours
+	$(BIN)/python tools/make_demo_data.py --format kinetics_colors --out demo/kinetics_colors
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/KINETICS_CONVMLP_FRAMEWISE.yaml
 
 demo-something: $(STAMP)
