@@ -38,15 +38,15 @@ def load_config(
         cfg_file: A YAML file, or the name of a shipped config.
         overrides: KEY VALUE pairs.
         world_size: Number of processes that share a training batch.
-        modules: Modules that register models and datasets, imported before registered names are checked.
+        modules: Modules that register models and datasets or add config sections; they are imported first.
 
     Raises:
         ConfigError: For every mistake that can be known from the config.
         UserError: If a module cannot be imported.
     """
+    import_user_modules(modules)
     cfg = merge_config(cfg_file, overrides)
     check_settings(cfg, world_size)
-    import_user_modules(modules)
     from slowfast.cli.validate_components import validate_components
 
     validate_components(cfg, world_size)
@@ -154,7 +154,7 @@ class RunCommand:
 _ABOUT_OVERRIDES = """\
 --cfg takes one file or the name of one shipped config; all that follows the options are overrides of its keys: KEY
 VALUE pairs. Lists are written without spaces: MORPH.SEGMENT_DIM [14,28,28,49].
-Every key is explained in slowfast/config/defaults.py.
+All keys are described in docs/CONFIG.md.
 """
 RUN_NET = RunCommand(
     "run_net.py",

@@ -1,4 +1,4 @@
-"""Settings converted to the type of their defaults."""
+"""Conversion of raw values to the types of their keys."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import yaml
 from slowfast.config.parse import PlainLoader, Setting, raw_value
 from slowfast.utils.text import quoted
 
-# YAML 1.1 knows these words for booleans; the command line takes the same ones.
+# Booleans of YAML 1.1, also accepted on the command line.
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
-# Limits that no sensible value comes near: they keep what follows from being slow or running out of memory.
+# Limits far above any sensible value, which protect later checks against slow or huge inputs.
 MAX_TEXT = 4096  # characters
 MAX_ELEMENTS = 1000  # of a list
 INT_BITS = 63
@@ -25,17 +25,18 @@ _LEADING_ZEROS = re.compile(r"[+-]?0[\d_]+", re.ASCII)
 
 
 def coerce(setting: Setting, default: Any, declared: object = None) -> Any:
-    """Convert the setting's value to the type of its key.
+    """Convert a raw value to the type of its key.
 
-    Text is read by the type wanted, not by YAML's rules, so `2e-4` is a float and a folder may be called 2024.
+    Strings are parsed by the type of the key instead of YAML's rules, so ``2e-4`` is a float and a folder may be named
+    2024.
 
     Args:
         setting: Key and raw value.
-        default: Default of the key, whose type is wanted.
-        declared: Declared type, where the default does not tell it: ``bool | int`` or ``list[str]``.
+        default: Default of the key.
+        declared: Type of the key if the default is ambiguous: ``bool | int`` or ``list[str]``.
 
     Raises:
-        ConfigError: If the value is of another type; the message names the key, the value and the type.
+        ConfigError: If the value cannot be converted.
     """
     try:
         if declared == bool | int:
@@ -48,7 +49,7 @@ def coerce(setting: Setting, default: Any, declared: object = None) -> Any:
 
 
 def _converter(default: Any) -> Callable[[Any], Any]:
-    # bool first: it is an int to isinstance
+    # bool first, since it is a subclass of int
     for kind, convert in ((bool, _bool), (int, _int), (float, _float), (str, _text)):
         if isinstance(default, kind):
             return convert
@@ -67,15 +68,15 @@ def _int(raw: Any) -> int:
     if isinstance(raw, str):
         text = raw.strip()
         if _LEADING_ZEROS.fullmatch(text):
-            raise ValueError("a whole number without leading zeros (YAML reads them as octal)")
-        # Count digits first: Python refuses to convert very long ones.
+            raise ValueError("an integer without leading zeros (octal in YAML)")
+        # Count digits first, since Python refuses to convert very long ones.
         raw = int(text) if _INTEGER.fullmatch(text) and len(text) <= INT_BITS else raw
     if isinstance(raw, int) and not isinstance(raw, bool):
         if raw.bit_length() > INT_BITS:
-            raise ValueError(f"a whole number below 2**{INT_BITS}")
+            raise ValueError(f"an integer below 2**{INT_BITS}")
         return raw
     is_long = isinstance(raw, str) and _INTEGER.fullmatch(raw.strip())
-    raise ValueError(f"a whole number below 2**{INT_BITS}" if is_long else "a whole number")
+    raise ValueError(f"an integer below 2**{INT_BITS}" if is_long else "an integer")
 
 
 def _float(raw: Any) -> float:
@@ -92,7 +93,7 @@ def _float(raw: Any) -> float:
 
 
 def _number(raw: Any) -> int | float:
-    """Convert to an int where the value is written as one, else to a float."""
+    """Convert to int if the value is written as one, else to float."""
     try:
         return _int(raw)
     except ValueError:
@@ -105,21 +106,21 @@ def _text(raw: Any) -> str:
     if isinstance(raw, os.PathLike):
         raw = os.fspath(raw)
     if not isinstance(raw, str):
-        raise ValueError("text")
+        raise ValueError("a string")
     if len(raw) > MAX_TEXT:
-        raise ValueError(f"text of at most {MAX_TEXT} characters")
+        raise ValueError(f"a string of at most {MAX_TEXT} characters")
     if "\0" in raw:
-        raise ValueError("text without NUL characters")
+        raise ValueError("a string without NUL characters")
     if any("\ud800" <= character <= "\udfff" for character in raw):
         try:
-            os.fsencode(raw).decode("utf-8")  # of a command line in a locale without UTF-8
+            os.fsencode(raw).decode("utf-8")  # command line in a locale without UTF-8
         except UnicodeError:
-            raise ValueError("UTF-8 text") from None
+            raise ValueError("a UTF-8 string") from None
     return raw
 
 
 def _bool_or_count(raw: Any) -> bool | int:
-    wanted = "True, False or a number from 0"
+    wanted = "True, False or an integer from 0"
     for convert in (_bool, _int):
         try:
             value = convert(raw)
@@ -132,7 +133,7 @@ def _bool_or_count(raw: Any) -> bool | int:
 
 
 def _list(raw: Any, default: list[Any]) -> list[Any]:
-    """Convert to a list whose elements have the type of the default's; numbers where the default is empty."""
+    """Convert to a list of the element type of the default; of numbers if the default is empty."""
     if isinstance(raw, str):
         raw = _list_from_text(raw)
     if not isinstance(raw, (list, tuple)):
@@ -143,11 +144,11 @@ def _list(raw: Any, default: list[Any]) -> list[Any]:
     try:
         return [convert(element) for element in raw]
     except ValueError as error:
-        raise ValueError(f"a list whose elements are each {error}") from None
+        raise ValueError(f"a list in which each element is {error}") from None
 
 
 def _list_from_text(text: str) -> list[Any]:
-    """Split a list as written on the command line: [14,28] or (14,28) -> ["14", "28"]."""
+    """Split a list such as [14,28] or (14,28) into strings."""
     inner = text.strip()
     if inner.startswith("(") and inner.endswith(")"):
         inner = "[" + inner[1:-1] + "]"

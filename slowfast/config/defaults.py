@@ -1,4 +1,4 @@
-"""Default config tree, and the check of its values.
+"""Default config tree and checks of its values.
 
 The keys are declared in slowfast/config/keys, each with its default, meaning, unit and rule; docs/CONFIG.md lists them.
 """
@@ -11,7 +11,7 @@ from slowfast.config.rules import Choices, RegistryNames
 
 
 def get_cfg() -> ConfigNode:
-    """Return the whole tree with its defaults, as a fresh mutable copy."""
+    """Return a mutable copy of the default config tree."""
     tree = ConfigNode()
     for section in SECTIONS:
         node = tree
@@ -23,18 +23,26 @@ def get_cfg() -> ConfigNode:
 
 
 def choices(key: str) -> tuple[str | int, ...]:
-    """Return the values that a key may have, () if they are not a set of names or numbers."""
+    """Return the allowed values of a key; empty if they are not a finite set."""
     rule = KEYS[key].rule
     return rule.values if isinstance(rule, Choices | RegistryNames) else ()
 
 
 def check_values(cfg: ConfigNode) -> None:
-    """Raise ConfigError for the first key whose value alone is wrong; names in registries are not looked up."""
+    """Check each value against the rule of its key, except for names in registries.
+
+    Raises:
+        ConfigError: For the first value that is not allowed.
+    """
     _check(cfg, registered=False)
 
 
 def check_registered_names(cfg: ConfigNode) -> None:
-    """Raise ConfigError for the first key whose value is not registered; imports the modules of the registries."""
+    """Check all names in registries, whose modules are imported.
+
+    Raises:
+        ConfigError: For the first name that is not registered.
+    """
     _check(cfg, registered=True)
 
 

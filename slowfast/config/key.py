@@ -26,8 +26,8 @@ class Key:
         unit: Unit of the value or of each element, such as "frames"; "" for none.
         rule: Allowed values; None for every value of the type.
         length: Number of elements of a list; None for any.
-        type: Type of the values where the default does not tell it: ``bool | int``, or ``list[str]`` for an empty list
-            (of numbers otherwise).
+        type: Type of the key if the default is ambiguous: ``bool | int``, or ``list[str]`` for an empty list, which
+            otherwise holds numbers.
         origin: Source of the default, one of `ORIGINS`; "" if it was chosen for this project.
     """
 
@@ -41,11 +41,19 @@ class Key:
     origin: str = ""
 
     def new_default(self) -> Any:
-        """Return the default; a list is copied."""
+        """Return the default, copied if it is a list."""
         return copy.copy(self.default)
 
     def check(self, name: str, value: Any) -> None:
-        """Raise ConfigError unless the value is allowed; `name` is the dotted key."""
+        """Check a value.
+
+        Args:
+            name: Dotted name of the key, for messages.
+            value: Value of the right type.
+
+        Raises:
+            ConfigError: If the value is not allowed.
+        """
         if self.length is not None and len(value) != self.length:
             raise ConfigError(f"{name} has {len(value)} values. It must have {self.length}")
         if self.rule is not None:
@@ -68,10 +76,10 @@ ORIGINS = {
 
 
 class Section:
-    """Keys of a section in the order of their declaration; assigning a `Key` to an attribute declares it.
+    """Section of the config. Assigning a `Key` to an attribute declares the key.
 
     Args:
-        name: Name in the config, such as "TRAIN"; "" for the keys outside of all sections.
+        name: Name in the config, such as "TRAIN"; "" for top-level keys.
         title: Heading in docs/CONFIG.md.
         doc: Paragraph below the heading.
     """
@@ -90,5 +98,5 @@ class Section:
         self.keys[name] = key
 
     def full_name(self, name: str) -> str:
-        """Return the dotted name of one of the keys."""
+        """Return the dotted name of a key of this section."""
         return f"{self.name}.{name}" if self.name else name

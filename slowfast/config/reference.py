@@ -1,6 +1,6 @@
-"""Reference page of the config, generated from the declarations of the keys.
+"""Config reference page, generated from the declarations of the keys.
 
-``python -m slowfast.config.reference`` prints it, ``--write docs/CONFIG.md`` writes it.
+``python -m slowfast.config.reference`` prints the page, ``--write docs/CONFIG.md`` updates it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ closest key or value.
 | `LAYERS: [3, 4, 9, 3]` | `MORPH.LAYERS [3,4,9,3]` | list, without spaces on the command line |
 | `ENABLE: True` | `TRAIN.ENABLE True` | true, yes, on / false, no, off, in upper or lower case |
 | `BASE_LR: 2e-4` | `SOLVER.BASE_LR 2e-4` | number, read by the type of the key |
-| `PRETRAIN_PATH: null` | `MORPH.PRETRAIN_PATH ""` | empty text |
+| `PRETRAIN_PATH: null` | `MORPH.PRETRAIN_PATH ""` | empty string |
 | | `TRAIN.BATCH_SIZE=32` | same as `TRAIN.BATCH_SIZE 32` |
 
 In Python:
@@ -54,7 +54,8 @@ cfg.merge_from_file("configs/K400/K400_MLP_S16x4.yaml")
 cfg.merge_from_list(["TRAIN.BATCH_SIZE", 32])
 ```
 
-Keys are declared in `slowfast/config/keys`. A file of your own adds a section, for example the keys of a network:
+Keys are declared in `slowfast/config/keys`. A module of your own, passed to any command with `--import`, may add a
+section, for example the keys of a network:
 
 ```python
 from slowfast.config.key import Key, Section
@@ -85,7 +86,7 @@ These keys and sections have no effect here. In a file they cause one warning; a
 
 
 def reference() -> str:
-    """Return the reference page as Markdown. Imports the modules of all registries for the names in them."""
+    """Return the reference page as Markdown; imports the modules of all registries."""
     origins = ", ".join(f"{tag} ({source})" if tag != source else tag for tag, source in ORIGINS.items())
     legend = " ".join(LEGEND.format(origins=origins).split())
     parts = [INTRODUCTION.replace("{max_bases}", str(MAX_BASES)), _contents(), textwrap.fill(legend, 120) + "\n\n"]
@@ -94,7 +95,7 @@ def reference() -> str:
 
 
 def _contents() -> str:
-    """Return links to all sections; an anchor is the heading in lower case without punctuation."""
+    """Return links to all sections; GitHub's anchors are headings in lower case without punctuation."""
     headings = [_heading(section) for section in SECTIONS]
     anchors = [re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings]
     links = ",\n".join(f"[{heading}](#{anchor})" for heading, anchor in zip(headings, anchors, strict=True))
@@ -128,10 +129,10 @@ def _allowed(key: Key) -> str:
     if isinstance(key.default, bool):
         return "True, False"
     if key.type == list[str]:
-        return "list of texts"
+        return "list of strings"
     if isinstance(key.rule, RegistryNames):
         return f"{key.rule}, or a name of your own in `{key.rule.attribute}`"
-    rule = str(key.rule) if key.rule else "text"
+    rule = str(key.rule) if key.rule else "string"
     rule = re.sub(r"\b1((?:,000){2,})", lambda found: f"10^{3 * found[1].count(',')}", rule)
     rule = rule.replace(f"{2**63 - 1:,}", "2^63 - 1")
     if not isinstance(key.default, list):
@@ -160,7 +161,7 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 
 
 def main() -> None:
-    """Print or write the page."""
+    """Print or write the reference page."""
     parser = argparse.ArgumentParser(prog="python -m slowfast.config.reference", description="Config reference page.")
     parser.add_argument("--write", metavar="FILE", type=Path, help="write the page to FILE instead of printing it")
     target = parser.parse_args().write

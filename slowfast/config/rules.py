@@ -1,4 +1,4 @@
-"""Rules for the value of a single config key: ranges, choices, registered names, paths and templates."""
+"""Rules for the values of config keys: ranges, choices, registered names, paths and templates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slowfast.utils.text import quoted
 MAX_SIDE = 16_384  # pixels
 MAX_WORKERS = 1024  # per process; datasets/clip_dataset.py has a table of them
 MAX_BLOCKS = 1000  # of a network, over all stages
-# Longest list of numbers whose length is not declared, such as one value per stage or per step of the schedule.
+# Longest list of numbers without a declared length.
 MAX_LENGTH = 100
 
 
@@ -26,7 +26,7 @@ _FORMER = {"MODEL_REGISTRY": "MODELS", "DATASET_REGISTRY": "DATASETS", "OPTIMIZE
 
 
 class Rule(Protocol):
-    """Rule for the value of a key; its text lists the allowed values."""
+    """Rule for the values of a key; ``str(rule)`` describes the allowed values."""
 
     def check(self, key: str, value: Any) -> None:
         """Raise ConfigError unless the value is allowed."""
@@ -36,7 +36,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """Interval of numbers, for a number or each element of a list.
+    """Interval for a number or each element of a list.
 
     Args:
         low: Smallest value.
@@ -80,7 +80,7 @@ class Choices:
     """Closed set of values.
 
     Args:
-        values: The allowed values, all texts or all integers.
+        values: Allowed values, all strings or all integers.
     """
 
     def __init__(self, *values: str | int) -> None:
@@ -96,11 +96,11 @@ class Choices:
 
 @dataclass(frozen=True)
 class RegistryNames:
-    """Names in an open registry, which users extend; its module is imported only to check a value.
+    """Names in a registry that users can extend; its module is imported on first use.
 
     Args:
         module: Module that defines the registry.
-        attribute: Name of the registry in it: a fvcore Registry or a dict.
+        attribute: Name of the registry in the module, a fvcore Registry or a dict.
     """
 
     module: str
@@ -136,9 +136,9 @@ class FilePath:
         return "path" if self.required else 'path or ""'
 
     def check(self, key: str, value: Any) -> None:
-        """Raise ConfigError for a path that no file system holds; whether it exists is checked by its user."""
+        """Raise ConfigError for a path that is too long; existence is checked where it is used."""
         if self.required and not value:
-            raise ConfigError(f"{key} is empty. Give it a value")
+            raise ConfigError(f"{key} must not be empty")
         if "://" in value:
             return
         if len(value.encode("utf-8", "surrogateescape")) > MAX_PATH_BYTES:
@@ -152,7 +152,7 @@ class Template:
     """File name with one plain ``{}`` field.
 
     Args:
-        fields: Two different values for the field.
+        fields: Two example values for the field, which must give different names.
         spec: Regular expression of the allowed format specifications.
         example: A valid template, for messages.
     """
@@ -165,7 +165,7 @@ class Template:
         return "path with one {} field"
 
     def check(self, key: str, value: Any) -> None:
-        """Raise ConfigError unless there is one field, without attributes or conversions, of a short format."""
+        """Raise ConfigError unless there is one field with a short format and no attributes or conversions."""
         first, second = self.fields
         try:
             fields = [part[1:] for part in Formatter().parse(value) if part[1] is not None]
@@ -183,15 +183,15 @@ class Template:
 
 @dataclass(frozen=True)
 class Separator:
-    """Text between two fields of a line."""
+    """Separator between two fields of a line."""
 
     def __str__(self) -> str:
-        return "text without line breaks"
+        return "string without line breaks"
 
     def check(self, key: str, value: Any) -> None:
-        """Raise ConfigError for an empty text and one that breaks the line."""
+        """Raise ConfigError for an empty string and for line breaks."""
         if not value:
-            raise ConfigError(f"{key} is empty. Give it a value")
+            raise ConfigError(f"{key} must not be empty")
         if any(character in value for character in "\r\n"):
             raise ConfigError(f"{key} must not contain line breaks")
 

@@ -31,7 +31,7 @@ from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
 from slowfast.utils.heartbeat import phase
-from slowfast.utils.logging import get_logger
+from slowfast.utils.logging import get_logger, warn_main
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
@@ -102,7 +102,7 @@ class Trainer:
         except (Interrupted, Stopped):
             if self._saved != (at.epoch, at.step):
                 self._save()
-            get_logger().warning(self._where_it_stopped())
+            warn_main(self._where_it_stopped())
             return False
         finally:
             self._close_reports()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -224,9 +223,3 @@ def gpus_to_launch_on(num_gpus: int) -> int:
     """How many processes are still to be started, one a GPU; 0 where one is enough or torchrun did it."""
     gpus = usable_gpus(num_gpus)
     return 0 if os.environ.get("RANK") or gpus < 2 else gpus
-
-
-def launch_on(gpus: int) -> None:
-    """Replace this process by one per GPU."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
-    os.execv(sys.executable, [*torchrun, *sys.argv])

@@ -51,7 +51,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         ("prepare videos --out a --workers 0", "--workers: '0' is not a whole number from 1 to 1024"),
         ("train --cfg K400/K400_MLP_S16x5", "no such file or shipped config. Did you mean K400/K400_MLP_S16x4?"),
         (f"train --cfg {S16} NUM_GPU 0", "unknown key NUM_GPU. Did you mean NUM_GPUS?"),
-        (f"test --cfg {S16} NUM_GPUS many", "NUM_GPUS: expected a whole number, got 'many'"),
+        (f"test --cfg {S16} NUM_GPUS many", "NUM_GPUS: expected an integer, got 'many'"),
         (f"run --cfg {S16} DATA.STD [0,1,1]", "DATA.STD"),
         (f"run --cfg {S16} TEST.SINGLE_CROP centre", "Did you mean 'center'?"),
         (f"run --cfg {S16} SOLVER.WARMUP_EPOCHS 1000", "must be smaller than SOLVER.MAX_EPOCH"),

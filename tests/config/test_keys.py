@@ -198,6 +198,26 @@ def test_a_section_of_a_network_outside_of_the_package(own_section: Section) -> 
         add_section(own_section)
 
 
+def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path) -> None:
+    module = tmp_path / "wide_network.py"
+    module.write_text(
+        "from slowfast.config.key import Key, Section\n"
+        "from slowfast.config.keys import add_section\n"
+        "WIDENET = Section('WIDENET', 'A network')\n"
+        "WIDENET.WIDTH = Key(8, 'Width.')\n"
+        "add_section(WIDENET)\n",
+        encoding="utf-8",
+    )
+    script = (
+        "import sys; from slowfast.cli.setup import load_config;"
+        "cfg = load_config(sys.argv[1], ['WIDENET.WIDTH', '16', 'OUTPUT_DIR', sys.argv[2]], modules=[sys.argv[3]]);"
+        "print(cfg.WIDENET.WIDTH)"
+    )
+    line = [sys.executable, "-c", script, "Demo/KINETICS_MORPHMLP", str(tmp_path / "out"), str(module)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout == "16\n"
+
+
 def test_a_key_is_declared_once() -> None:
     section = Section("MYNET", "My network")
     section.WIDTH = Key(8, "Width.")

@@ -66,7 +66,7 @@ def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Key(True, "A."), "True, False"),
         (Key(False, "A.", rule=Range(0, 9), type=bool | int), "True, False, or from 0 to 9"),
-        (Key([], "A.", type=list[str]), "list of texts"),
+        (Key([], "A.", type=list[str]), "list of strings"),
         (Key([1, 2], "A.", rule=Range(1, 10**9), length=2), "2 values from 1 to 10^9"),
         (Key([1], "A.", rule=Range(0, 1, below=True)), "list of values at least 0 and below 1"),
         (Key("", "A.", rule=Choices("", "a")), '"", a'),

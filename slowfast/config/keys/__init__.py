@@ -1,6 +1,6 @@
-"""All sections and keys of the config, declared once: default, meaning, unit and rule.
+"""Declarations of all config keys, by subject.
 
-The modules here declare the keys by subject; `slowfast.config.defaults.get_cfg` builds the config tree from them.
+`slowfast.config.defaults.get_cfg` builds the config tree from them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ SECTIONS: list[Section] = [
     event.EVENT,
     run.TENSORBOARD,
 ]
-# Declaration of each dotted key, such as "TRAIN.ENABLE".
+# By dotted name, such as "TRAIN.ENABLE".
 KEYS: dict[str, Key] = {}
 
 
 def add_section(section: Section) -> None:
-    """Add a section of keys, such as those of a network of your own, to all configs built from now on.
+    """Add a section, such as the keys of a custom network, to all configs created afterwards.
 
     Raises:
-        ValueError: If there is another section of this name.
+        ValueError: If a section of this name exists.
     """
     if any(other.name == section.name for other in SECTIONS):
         raise ValueError(f"{section.name}: a section of this name exists")

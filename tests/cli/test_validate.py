@@ -162,6 +162,6 @@ def test_a_checkpoint_that_this_run_will_write_may_be_tested(tmp_path: Path) -> 
 def test_output_dirs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "is not a directory" in error_of(tmp_path, "OUTPUT_DIR", tmp_path / "file" / "x")
-    assert "OUTPUT_DIR is empty" in error_of(tmp_path, "OUTPUT_DIR", "")
+    assert "OUTPUT_DIR must not be empty" in error_of(tmp_path, "OUTPUT_DIR", "")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert "not writable" in error_of(tmp_path)
