@@ -25,11 +25,12 @@ from benchmarks.measure import Measurement, Stopwatch, time_interleaved
 from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_SIDE
-from slowfast.datasets.build import KINETICS, TEST, TRAIN, build_dataset
+from slowfast.datasets.build import TEST, TRAIN, build_dataset
 from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.kinetics import Kinetics
 from slowfast.datasets.order import Key
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.transforms import TrainTransform
@@ -97,7 +98,7 @@ def measure_large_frames(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLE
         DataError: If a video cannot be read.
     """
     full_size = _train_set(cfg)
-    full_size.open_medium = functools.partial(KINETICS.open_medium, cfg, MAX_SIDE)
+    full_size.open_medium = functools.partial(Kinetics(cfg).open_sample, MAX_SIDE)
     measured = _measure({LARGE: (cfg, _train_set(cfg)), FULL_SIZE: (cfg, full_size)}, runs, samples)
     measurements = [
         measurement for name, loading in measured.items() for measurement in loading_measurements(name, loading, runs)

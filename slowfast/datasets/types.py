@@ -25,6 +25,8 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import system_reason
 from slowfast.utils.logging import get_logger, log_table
 
+TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
+
 # Augmented samples of one medium: uint8 (NUM_SAMPLE, T, H, W, C), or the events of each: x, y, t, p and valid (L,).
 Samples = np.ndarray | list[dict[str, np.ndarray]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import yaml
@@ -15,7 +15,8 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import WeightAverage
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.weights import AdaptsWeights, StateDict, load_weights, read_file, read_weights, weights_of
+from slowfast.models.protocol import Network
+from slowfast.models.weights import load_weights, read_file, read_weights, weights_of
 from slowfast.utils.logging import get_logger
 
 
@@ -152,17 +153,9 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
         get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
         return
     weights = weights_of(content, path, kind, model)
-    if isinstance(model, AdaptsWeights):
+    if isinstance(model, Network):
         weights = model.adapt_start_weights(weights, path)
     load_weights(model, weights, path, allow_new_head=True)
-
-
-@runtime_checkable
-class TakesPretrained(Protocol):
-    """A network whose published pre-trained weights are not in its own layout."""
-
-    def adapt_pretrained(self, state: StateDict) -> StateDict:
-        """The state dict of this network that the pre-trained weights amount to."""
 
 
 def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
@@ -174,8 +167,10 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
                 f"MODEL.{key} keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
             )
         return
-    if not isinstance(model, TakesPretrained):
-        raise ConfigError(f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights: empty it")
+    if not (isinstance(model, Network) and model.takes_pretrain_path):
+        raise ConfigError(
+            f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights. Set it to an empty string"
+        )
     state = model.adapt_pretrained(read_weights(path, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
     get_logger().info(f"starting from the weights in {path}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from slowfast.engine.losses import SOFT_LOSSES, Loss, get_loss
 from slowfast.engine.optim import set_lr
 from slowfast.engine.parallel import no_sync, unwrap_model
 from slowfast.models.layers import global_batch
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 
 if TYPE_CHECKING:
@@ -35,22 +36,10 @@ if TYPE_CHECKING:
 Pretext = Callable[[Any], tuple[Any, torch.Tensor]]  # inputs -> inputs to predict from, targets (M,)
 
 
-@runtime_checkable
-class Pretrains(Protocol):
-    """A network with a form that is pre-trained: its outputs for the pretext's inputs are logits (M, targets)."""
-
-    @property
-    def pretraining(self) -> bool:
-        """Whether it is that form."""
-
-    def pretext(self, inputs: Any) -> tuple[Any, torch.Tensor]:
-        """Inputs with something left out, and what it was."""
-
-
 def pretext_of(model: nn.Module) -> Pretext | None:
     """How the network's targets are made where it is to be pre-trained; None for training on labels."""
     network = unwrap_model(model)
-    return network.pretext if isinstance(network, Pretrains) and network.pretraining else None
+    return network.pretext if isinstance(network, Network) and network.pretraining else None
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ class TrainStep:
         size = len(self.rows[0])
         clips, labels = split_clips(batch.clips, size), batch.labels.split(size)
         for part, rows in enumerate(self.rows):
-            with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.total_clips, rows):
+            with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.model, self.total_clips, rows):
                 figures.append(self._backward(clips[part], labels[part], epoch, step))
         self.scaler.unscale_(self.optimizer)
         self.clipping(self.parameters)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader
+from slowfast.datasets.build import TEST, class_names, find_dataset, views_loader
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.types import FailureLedger, TestMedium
 from slowfast.engine.evaluate import Ensemble, Pace, VideoResult, evaluate
@@ -21,6 +21,7 @@ from slowfast.engine.forward import ClipForward, Show
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.models import build_model
 from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
@@ -80,7 +81,7 @@ def evaluate_videos(
     return sorted(predictions, key=lambda prediction: prediction.index), pace
 
 
-def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
+def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     """The network on the device with the weights that `load_test_checkpoint` finds, in evaluation mode."""
     torch.manual_seed(cfg.RNG_SEED)  # of the weights, where no checkpoint gives them
     model = build_model(cfg).to(device)
@@ -118,7 +119,7 @@ def test(
         The metrics and the prediction of each video.
     """
     with phase("building the network and loading its weights"):
-        model = world.agreed(lambda: network_to_test(cfg, world.device))
+        model: nn.Module = world.agreed(lambda: network_to_test(cfg, world.device))
     begin()
     if mode is not None:
         model = mode.wrap(model)
@@ -142,7 +143,7 @@ def test(
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
         config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
     )
-    if dataset_spec(cfg, TEST).gives == EVENTS:
+    if find_dataset(cfg, TEST).input_kind == EVENTS:
         report = replace(report, top1_single=report.top1_view, top1_single_std=report.top1_view_std)
     if mode is not None:
         report = replace(report, **mode.results(world))

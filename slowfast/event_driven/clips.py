@@ -18,6 +18,7 @@ from slowfast.event_driven.activity import whole_macs
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 
 
@@ -61,13 +62,13 @@ def joined(parts: Iterable[Savings]) -> Savings:
     return total
 
 
-class EventDrivenClips(nn.Module):
+class EventDrivenClips(Network):
     """In the place of a framewise network: float (B, 3, T, H, W) -> logits (B, C), the mean over a clip's frames.
 
     Each clip is a stream of its own that starts with its first frame. `savings` grows with each call.
     """
 
-    TAKES = CLIPS
+    input_kind = CLIPS
 
     def __init__(self, engine: EventDrivenInference) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class EventDrivenClips(nn.Module):
         self.savings = Savings(engine.network.counts, whole_macs(engine.network))
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
+    def from_framewise(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
         """Build from the EVENT settings, with the weights of a framewise network.
 
         Raises:
@@ -103,7 +104,7 @@ class EventDrivenTest:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return event-driven inference with the weights of a framewise evMLP."""
-        self._model = EventDrivenClips.from_config(self._cfg, model)
+        self._model = EventDrivenClips.from_framewise(self._cfg, model)
         return self._model
 
     def results(self, world: World) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec
+from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
@@ -43,7 +43,7 @@ def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
     Returns:
         The output folder.
     """
-    recordings = dataset_spec(cfg, TEST).recordings
+    recordings = find_dataset(cfg, TEST).reads_recordings
     read = [prediction for prediction in predictions if prediction.scores is not None]
     targets = target_files([prediction.record for prediction in read], folder, ".mp4")
     for prediction, target in zip(read, targets, strict=True):

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import dataset_spec, views_loader, views_of_records
+from slowfast.datasets.build import find_dataset, views_loader, views_of_records
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import join
 from slowfast.utils.files import written_whole
@@ -45,7 +46,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        layers = dict(model.named_modules())
+        layers = dict(named_network(model).named_modules())
         self._heads = [layers[name] for name in head_names(model) if name in layers]
 
     def forward(self, x: Any) -> torch.Tensor:
@@ -110,7 +111,7 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
         CheckpointError: If the weights cannot be loaded.
         DataError: If no sample can be read.
     """
-    records = dataset_spec(cfg, split).read_index(cfg, split)
+    records = find_dataset(cfg, split).read_index(split)
     dataset = views_of_records(cfg, split, records, all_views=True)
     world = join(cfg.NUM_GPUS)
     model = FeatureExtractor(network_to_test(cfg, world.device))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec, has_data, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.build import TEST, find_dataset, has_data, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
 from slowfast.datasets.loader import TestLoader
@@ -154,7 +154,7 @@ def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> T
 
 def _check_times(cfg: ConfigNode) -> None:
     """Raise ConfigError if times are normalized by the dataset's longest recording, whose duration is unknown."""
-    of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
+    of_training = find_dataset(cfg, TEST).input_kind == EVENTS and cfg.DVS.TIME_NORM == DATASET
     if of_training and not cfg.DVS.LONGEST and not has_data(cfg):
         raise ConfigError(
             "DVS.TIME_NORM dataset divides times by the duration of the longest training recording. Set DVS.LONGEST to "
