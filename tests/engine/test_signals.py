@@ -96,8 +96,8 @@ def test_before_the_first_step_nothing_is_left(
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the training."""
-    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda output: {})
-    monkeypatch.setattr("slowfast.cli.run.draw_test_pictures", lambda *args: {})
+    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda *args: {})
+    monkeypatch.setattr("slowfast.engine.tasks.classification.ClassificationEvaluator.draw", lambda *args: {})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
         ("slowfast.engine.train.TrainStep.__call__", 3, "to resume at epoch 2, step 1", signal.SIGHUP),
         ("slowfast.datasets.loader.MediaLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
         ("slowfast.engine.train.recompute_statistics", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
-        ("slowfast.engine.train.evaluate_videos", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
+        ("slowfast.engine.train.evaluate_split", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.checkpoints.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),
         ("slowfast.engine.checkpoints.tidy", 3, "to test; the training is complete", signal.SIGTERM),
     ],
@@ -142,7 +142,7 @@ def test_a_training_is_saved_and_resumed(
     ("where", "says", "tested"),
     [
         ("slowfast.engine.test.network_to_test", "during the test", False),
-        ("slowfast.engine.test.evaluate_videos", "during the test", False),
+        ("slowfast.engine.test.evaluate_split", "during the test", False),
         ("slowfast.cli.run.draw_training_curves", "after the training", False),
         ("slowfast.visualization.sheets.draw_confusion", "while plots were drawn", True),
         ("slowfast.visualization.sheets.draw_contact_sheet", "while plots were drawn", True),
