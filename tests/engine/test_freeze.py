@@ -42,7 +42,7 @@ def test_the_head_of_every_network_trains_alone(name: str, caplog: pytest.LogCap
     there = [head for head in heads if f"{head}.weight" in model.state_dict()]
     assert there and trained == {f"{head}.{name}" for head in there for name in ("weight", "bias")}
     numbers = sum(dict(model.named_parameters())[key].numel() for key in trained)
-    assert f"{numbers:,} of {sum(p.numel() for p in model.parameters()):,} parameters train" in caplog.text
+    assert f"{numbers:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trainable" in caplog.text
     model.train()
     freeze_modes(model, probing=True)
     for key, module in model.named_modules():
@@ -187,7 +187,7 @@ def test_a_frozen_stage_keeps_weights_and_statistics(kinetics_folder: Path, tmp_
 def test_random_weights_are_frozen_with_a_warning(kinetics_folder: Path, tmp_path: Path) -> None:
     frozen = settings(kinetics_folder, tmp_path, Path(""), "TRAIN.CHECKPOINT_FILE_PATH", "", "SOLVER.MAX_EPOCH", 1)
     run(config(kinetics_folder, tmp_path, *frozen))
-    assert "keeps random weights as they are" in (tmp_path / "stdout.log").read_text()
+    assert "freezes random weights" in (tmp_path / "stdout.log").read_text()
 
 
 def test_a_step_equals_one_on_fixed_features(kinetics_folder: Path, tmp_path: Path) -> None:

@@ -24,19 +24,19 @@ def decays(model: nn.Module, **options: object) -> dict[str, float]:
 
 
 def test_no_decay_for_one_dimension() -> None:
-    found = decays(small_network(), weight_decay=0.05, norm_decay=0.3, spare_1d=True)
+    found = decays(small_network(), weight_decay=0.05, norm_decay=0.3, skip_1d=True)
     assert {name for name, decay in found.items() if decay} == {"0.weight", "4.weight"}
 
 
 def test_batch_norm_has_its_own_decay() -> None:
-    found = decays(small_network(), weight_decay=0.05, norm_decay=0.0, spare_1d=False)
+    found = decays(small_network(), weight_decay=0.05, norm_decay=0.0, skip_1d=False)
     assert {name for name, decay in found.items() if not decay} == {"1.weight", "1.bias"}
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = small_network()
     model[0].requires_grad_(False)
-    assert "0.weight" not in decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
+    assert "0.weight" not in decays(model, weight_decay=0.05, norm_decay=0.0, skip_1d=True)
 
 
 @pytest.mark.parametrize("method", sorted(name for name, _ in OPTIMIZER_REGISTRY))
@@ -67,10 +67,10 @@ def test_unknown_method() -> None:
 def test_a_networks_own_exceptions_hold_with_the_one_dimensional_ones() -> None:
     eat = EAT(image_size=32, patch_size=8, layers=1, embed_dim=16, heads=4, distilled=True)
     for model in (eat, FramewiseVideo(eat)):
-        found = decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
+        found = decays(model, weight_decay=0.05, norm_decay=0.0, skip_1d=True)
         spared = {name for name, p in model.named_parameters() if p.ndim > 1 and not found[name]}
         assert spared == {"cls_token", "dist_token", "pos_embed"}
-        assert decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=False)["pos_embed"] == 0.05
+        assert decays(model, weight_decay=0.05, norm_decay=0.0, skip_1d=False)["pos_embed"] == 0.05
 
 
 @pytest.mark.parametrize(
