@@ -191,7 +191,7 @@ class _Watch:
         self._now = _Window()
         self._before: tuple[float, float, int] | None = None  # time, processors' seconds, dropped frames
         self._next = 0.0  # reading of the clock at which a window ends
-        run.watch = self._see
+        run.on_batch = self._see
 
     def _see(self, batch: Batch) -> None:
         now = time.monotonic()

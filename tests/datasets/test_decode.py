@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError, open_video, packets, require_backend
 from slowfast.datasets.decode.display_order import PacketList, order_by_times
-from slowfast.datasets.decode.packets import plan_runs
+from slowfast.datasets.decode.packet_table import build_table, plan_runs
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.errors import ConfigError
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
@@ -92,7 +92,7 @@ def test_chosen_frames_equal_those_of_a_plain_decode(kind: str, collection: Any)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_too_large_to_hold_are_sought_in(kind: str, collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packets, "HELD_BYTES", 0)
+    monkeypatch.setattr(packets, "MAX_CACHED_BYTES", 0)
     path, plain = collection[kind]
     last = len(plain) - 1
     for indices in ([last], [0], [last // 2, (last + 1) // 2], [[0, last], [last // 3, last]]):
@@ -299,7 +299,7 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         out.mux(cover.encode(image))
         for stream in (sound, cover):
             out.mux(stream.encode(None))
-    with pytest.raises(DecodeError, match="only a cover picture"):
+    with pytest.raises(DecodeError, match="only a cover image"):
         open_video(path)
 
 
@@ -344,7 +344,7 @@ def test_packets_are_ordered_by_time_and_start_at_a_key() -> None:
     assert rank is None  # a container without presentation times
     rank = order_by_times(packet_list, a_stream(False))
     assert rank is not None
-    table = packets.build_table(rank, packet_list.key, packet_list.shown, [])
+    table = build_table(rank, packet_list.key, packet_list.shown, [])
     assert table.packet_of.tolist() == [0, 2, 1, 5, 6, 4]
     assert table.frame_of.tolist() == [0, 2, 1, -1, 5, 3, 4]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([1]))]
@@ -357,7 +357,7 @@ def test_packets_are_ordered_by_time_and_start_at_a_key() -> None:
 
 def test_second_fields_belong_to_the_frame_before() -> None:
     shown = np.array([True, False, True, False, True])
-    table = packets.build_table(np.arange(5), [True, True, False, False, True], shown, [1, 3])
+    table = build_table(np.arange(5), [True, True, False, False, True], shown, [1, 3])
     assert table.keys.tolist() == [0, 4]  # decoding cannot start at a second field
     assert table.frame_of.tolist() == [0, 0, 1, 1, 2]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([1]))]

@@ -140,12 +140,12 @@ def _cut(source: Path, target: Path) -> Path:
 MAKERS: list[Callable[[Path], Path]] = [maker for name, maker in sorted(globals().items()) if name.startswith("make_")]
 
 
-@pytest.mark.parametrize("held", [packets.HELD_BYTES, 0])
+@pytest.mark.parametrize("held", [packets.MAX_CACHED_BYTES, 0])
 @pytest.mark.parametrize("make", MAKERS)
 def test_frames_are_those_of_a_plain_decode(
     make: Callable[[Path], Path], held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packets, "HELD_BYTES", held)
+    monkeypatch.setattr(packets, "MAX_CACHED_BYTES", held)
     path = make(tmp_path)
     plain = plain_frames(path)
     with open_video(path) as video:

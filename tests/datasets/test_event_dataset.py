@@ -123,7 +123,7 @@ def test_what_is_repaired_is_said_once(
     monkeypatch.setattr(logging.getLogger("slowfast"), "propagate", True)
     batch = epoch(cfg)[0]
     assert batch.clips["x"].shape == (8, 59) and int(batch.clips["x"].max()) == 15 and not batch.failures
-    said = [record for record in caplog.records if "events off the sensor are left out" in record.getMessage()]
+    said = [record for record in caplog.records if "dropped events outside of the sensor" in record.getMessage()]
     assert len(set(map(id, said))) == 1  # a record is there twice where two loggers are looked at
 
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_listed_or_replaced(cfg: ConfigNode, tmp_path: Pa
         write_recording(tmp_path / "data" / name, 0, 0)
     recordings = list(build_loader(cfg, "test"))
     assert [r.count for r in recordings] == [3, 0, 3, 3, 3, 3]
-    assert recordings[1].failures[0].reason == "it holds no events" and recordings[1].failures[0].lost
+    assert recordings[1].failures[0].reason == "the recording contains no events" and recordings[1].failures[0].lost
     cfg.DATA.MAX_FAILED = 0.1
     failures = [failure for batch in epoch(cfg) for failure in batch.failures]
     assert {failure.name for failure in failures} == {"b/000.npz"}

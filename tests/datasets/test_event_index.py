@@ -82,14 +82,14 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         with pytest.raises(IndexFileError, match=message):
             read_event_index(tmp_path, split, classes)
 
-    refused("train", 2, "holds no class folders")
+    refused("train", 2, "contains no class folders")
     fill(tmp_path / "train" / "a", ["x.npz"])
     refused("test", 2, r"no test/")
     fill(tmp_path / "test" / "b", ["x.npz"])
-    refused("test", 2, "no such class folder")
+    refused("test", 2, "has no counterpart in")
     refused("train", 0, "MODEL.NUM_CLASSES is 0")
     fill(tmp_path / "train" / "c", ["x.txt"])
-    refused("train", 3, "holds no recordings")
+    refused("train", 3, "contains no recordings")
     with pytest.raises(IndexFileError, match="is not a folder"):
         read_event_index(tmp_path / "none", "train", 2)
 

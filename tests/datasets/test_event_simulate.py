@@ -66,5 +66,5 @@ def test_impossible_values() -> None:
             EventSimulator(np.random.default_rng(0), **settings_)
     simulator = EventSimulator(np.random.default_rng(0))
     simulator.feed(np.zeros((2, 2)), 5.0)
-    with pytest.raises(ValueError, match="order of their times"):
+    with pytest.raises(ValueError, match="ascending order of time"):
         simulator.feed(np.zeros((2, 2)), 5.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slowfast.cli.calibrate import main
 from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
-from slowfast.event_driven.activity import Figures
+from slowfast.event_driven.activity import Summary
 from slowfast.event_driven.calibrate import GRID, Calibration, Candidate, Goal, find_threshold
 from slowfast.event_driven.sources import find_files
 from tests.event_driven.settings import EMPTY, on_videos
@@ -20,7 +20,7 @@ from tests.video_files import write_video
 
 
 def candidate(threshold: float, same: float, error: float) -> Candidate:
-    figures = Figures(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
+    figures = Summary(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
     return Candidate(threshold, figures)
 
 

@@ -73,7 +73,7 @@ def test_a_camera_that_is_pulled_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert done.returncode == 0, done.stderr
     video, [failed] = results_of(tmp_path)
     assert 0 < video["frames"] + video["dropped"] <= 9
-    assert (failed["path"], failed["reason"]) == (CAMERA, "the camera gives no more frames")
+    assert (failed["path"], failed["reason"]) == (CAMERA, "the camera delivers no more frames")
 
 
 def test_a_camera_that_is_plugged_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,4 +82,4 @@ def test_a_camera_that_is_plugged_in_again(tmp_path: Path, monkeypatch: pytest.M
     assert done.returncode == 0, done.stderr
     video, failed = results_of(tmp_path)
     assert (video["frames"] + video["dropped"], failed) == (20, [])
-    assert "the camera gives no more frames; opened again in 0.1 seconds" in done.stdout + done.stderr
+    assert "the camera delivers no more frames. Reconnecting in 0.1 s" in done.stdout + done.stderr

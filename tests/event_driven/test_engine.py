@@ -266,7 +266,7 @@ def test_mistakes_are_said(model: EvMLP) -> None:
         engine((frames * 255).byte())
     with pytest.raises(ConfigError, match="3 x 30 x 30"):
         engine(torch.zeros(1, 3, 30, 30))
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="distinct"):
         engine.run(frames[:, None].expand(-1, 2, -1, -1, -1), ["a", "a"])
     assert not engine.streams
 

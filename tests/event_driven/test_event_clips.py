@@ -13,7 +13,7 @@ from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.clips import EventDrivenClips, Savings, joined
+from slowfast.event_driven.clips import EventDrivenClips, Savings
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
 from tests.event_driven.settings import EMPTY, small_evmlp
@@ -50,10 +50,10 @@ def test_autocast_does_not_reach_the_engine() -> None:
 
 def test_savings_of_processes_are_joined() -> None:
     parts = [Savings([4, 1], 100, 2, 150, [6, 2]), Savings([4, 1], 100), Savings([4, 1], 100, 2, 50, [2, 1])]
-    total = joined(parts)
+    total = Savings.total(parts)
     assert (total.frames, total.macs, total.active) == (4, 200, [8, 3])
     assert total.macs_saved == 50 and total.active_shares == [50, 75] and parts[0].frames == 2
-    assert joined(parts[1:2]).macs_saved == 0 and joined(parts[1:2]).active_shares == []
+    assert Savings.total(parts[1:2]).macs_saved == 0 and Savings.total(parts[1:2]).active_shares == []
 
 
 def predictions(output: Path) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import ConfigError, UserError
-from slowfast.event_driven.activity import Course
+from slowfast.event_driven.activity import BinnedMeans, summarize
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.heat_map import draw_activity
@@ -102,7 +102,7 @@ def test_without_comparison_and_with_few_frames(folder: Path, tmp_path: Path) ->
 
 def test_a_line_a_frame_is_not_written_unless_asked_for(folder: Path, tmp_path: Path) -> None:
     overrides = [*on_videos(folder / "still.mkv", tmp_path), "EVENT.FRAME_LOG", False]
-    assert "a line a frame" not in run_on_videos(load_config(EMPTY, overrides), CPU)
+    assert "metrics per frame" not in run_on_videos(load_config(EMPTY, overrides), CPU)
     assert not (tmp_path / "event_frames.csv").exists()
 
 
@@ -163,21 +163,21 @@ def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:
     start = time.monotonic()
     report = run.run(lambda: run.batches >= 3)
     assert time.monotonic() - start < 20
-    assert report.videos[0].frames == 6 and report.of(report.videos[0]).event_fps > 0
+    assert report.videos[0].frames == 6 and summarize([report.videos[0]]).event_fps > 0
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=30), st.sampled_from([2, 6]))
 def test_the_course_of_a_long_video_takes_no_more_memory(chunks: list[list[int]], points: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Course, "POINTS", points)
-        course = Course(1)
+        patch.setattr(BinnedMeans, "MAX_BINS", points)
+        course = BinnedMeans(1)
         for chunk in chunks:
             course.add(np.array(chunk)[:, None])
     values = np.array(sum(chunks, []), float)
     starts, means = course.means()
-    assert course.frames == len(values) and course.total == values.sum() and len(starts) <= points
-    assert len(starts) * 2 > points or course.span == 1
-    want = [values[start : start + course.span].mean() for start in starts]
+    assert course.frames == len(values) and len(starts) <= points
+    assert len(starts) * 2 > points or course.bin_size == 1
+    want = [values[start : start + course.bin_size].mean() for start in starts]
     np.testing.assert_allclose(means[:, 0], want)
 
 
@@ -196,7 +196,7 @@ def test_ctrl_c_is_remembered_once() -> None:
 
 def test_long_videos_are_drawn(tmp_path: Path) -> None:
     shares = np.random.default_rng(0).uniform(0, 100, (4321, 3))
-    course = Course(3)
+    course = BinnedMeans(3)
     course.add(shares)
     draw_activity(picture(0, 32, 32), np.eye(8), *course.means(), "a $name", "note", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

@@ -100,14 +100,14 @@ CHANGED = {
 def test_changed_patches_cover_what_the_network_saw(how: str, tmp_path: Path) -> None:
     run = video_run(tmp_path, left_edge(), "EVENT.RESIZE", how, "EVENT.ANNOTATE", True)
     batches: list[Batch] = []
-    run.watch = batches.append
+    run.on_batch = batches.append
     report = run.run(lambda: False)
     changed = np.concatenate([run.engine.network.as_map(b.changes.mask[:, 0].T, 0).numpy() for b in batches], 2)
     assert changed.shape == (8, 8, 6) and changed[..., 0].all()
     for frame in np.moveaxis(changed, 2, 0)[1:]:
         assert [tuple(place) for place in np.argwhere(frame).tolist()] == CHANGED[how]
     seen = FrameToSquare.from_config(run.cfg)(next(iter(LeftEdge()))[1])
-    np.testing.assert_array_equal(report.pictures[0], seen)
+    np.testing.assert_array_equal(report.thumbnails[0], seen)
     outlined = (draw_patches(seen, changed[..., 1]) == OUTLINE).all(2)  # patches of 56 x 56 pixels
     assert {(row // 56, column // 56) for row, column in np.argwhere(outlined).tolist()} == set(CHANGED[how])
     with av.open(str(tmp_path / "annotated" / "v0.mp4")) as container:

@@ -37,7 +37,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
         patch.setattr(build, "_FLAGS", (*build._FLAGS, *filter(None, [request.param])))
         found = load_kernels.__wrapped__()
     if found is None:
-        pytest.skip(f"no C++ compiler here that takes {request.param or 'the flags'}")
+        pytest.skip(f"No C++ compiler here that takes {request.param or 'the flags'}")
     yield found
 
 
@@ -93,7 +93,7 @@ def test_a_compiled_stage_is_the_plain_one(
         torch.set_num_threads(usual)
         for weight in (p for p in stage.parameters() if p.ndim == 2):
             weight.copy_(as_stored(weight, precision))
-        if kernels.inputs_of_a_step(fast.weight_bytes) == 1:
+        if kernels.inputs_per_step(fast.weight_bytes) == 1:
             torch.testing.assert_close(found, rounded_stage(stage, x, lambda x: x), rtol=1e-4, atol=1e-4)
             return
         off = (found - rounded_stage(stage, x, lambda x: x.bfloat16().float())).abs()
@@ -206,7 +206,7 @@ def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: floa
             changes = Changes(mask, pixels, slots, [slot for slot in slots if slot not in opened])
             opened.update(slots)
             before = mask.clone()
-            want, found = plain.renew(changes), fast.renew(changes)
+            want, found = plain.update(changes), fast.update(changes)
             assert torch.equal(found.logits, want.logits) and torch.equal(found.active, want.active)
             assert torch.equal(mask, before)
             for slot in slots:
@@ -227,7 +227,7 @@ def test_without_a_compiler_there_is_one_message(
     monkeypatch.delenv("CXX", raising=False)
     with caplog.at_level(logging.INFO, "slowfast"):
         assert load_kernels.__wrapped__() is None
-    assert "no C++ compiler" in caplog.text and len(caplog.records) == 1
+    assert "No C++ compiler" in caplog.text and len(caplog.records) == 1
 
 
 def test_a_failing_compiler_is_said_and_leaves_nothing(
@@ -255,7 +255,7 @@ def test_a_library_that_others_can_write_to_is_not_loaded(
     try:
         library = build.build_library()
     except OSError:
-        pytest.skip("no C++ compiler here")
+        pytest.skip("No C++ compiler here")
     finally:
         os.umask(before)
     assert library.parent == tmp_path / "cache" / "slowfast" and not library.stat().st_mode & 0o022

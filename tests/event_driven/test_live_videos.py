@@ -18,6 +18,7 @@ from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError, UserError
+from slowfast.event_driven.activity import summarize
 from slowfast.event_driven.report import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
@@ -43,7 +44,7 @@ def test_a_number_that_is_a_folder_is_no_camera(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_a_running_run_has_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast.event_driven.videos._FIGURES_EVERY", 0.0)
+    monkeypatch.setattr("slowfast.event_driven.videos._REPORT_INTERVAL", 0.0)
     run = video_run(tmp_path, live_sources(Made(10**9, None)), "EVENT.CHUNK", 2)
     results = tmp_path / "event_results.json"
     seen: list[tuple[int, int]] = []  # frames in the figures and lines, while it runs
@@ -97,8 +98,8 @@ def test_frames_that_come_too_fast_are_left_out_and_counted(tmp_path: Path) -> N
     report = run.run(lambda: False)
     video = report.videos[0]
     assert video.frames + video.dropped == 500 and video.frames > 0
-    assert not video.dropped or f"{video.dropped} frames came faster" in report_table(report)
-    assert report.of(video).dropped == video.dropped
+    assert not video.dropped or f"{video.dropped} frames dropped" in report_table(report)
+    assert summarize([video]).dropped == video.dropped
 
 
 def test_a_user_error_in_a_camera_is_raised(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_camera_that_comes_back_goes_on(tmp_path: Path, caplog: pytest.LogCapt
     results = json.loads((tmp_path / "event_results.json").read_text())
     [video] = results["videos"]
     assert video["frames"] + video["dropped"] == 30 and not results["failed"]
-    assert sum("opened again in 0.2 seconds" in message for message in caplog.messages) >= 2
+    assert sum("Reconnecting in 0.2 s" in message for message in caplog.messages) >= 2
 
 
 def free_port() -> int:
@@ -184,10 +185,10 @@ def wait_for_listener(port: int) -> None:
 
 def test_mistakes_in_a_list_are_told(tmp_path: Path) -> None:
     listed = tmp_path / "cameras.txt"
-    for text, words in (("", "names no video"), ("\n0\nnowhere.mp4\n", "line 3: nowhere.mp4 is no file")):
+    for text, words in (("", "contains no video"), ("\n0\nnowhere.mp4\n", "line 3: nowhere.mp4 is not a file")):
         listed.write_text(text)
         with pytest.raises(DataError, match=words):
             find_sources(str(listed), 1)
     listed.write_text("0\n1\n")
-    with pytest.raises(ConfigError, match="lists 2 videos.* set EVENT.STREAMS 2"):
+    with pytest.raises(ConfigError, match="for the 2 sources of .* Set EVENT.STREAMS to 2"):
         run_on_videos(load_config(EMPTY, on_videos(listed, tmp_path)), CPU)

@@ -18,8 +18,9 @@ from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError, UserError
+from slowfast.event_driven.activity import summarize
 from slowfast.event_driven.captures import StreamFrames
-from slowfast.event_driven.readers import LiveReading
+from slowfast.event_driven.readers import LiveReader
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.models.build import build_model
@@ -37,7 +38,7 @@ def test_a_film_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytes
     with caplog.at_level("WARNING", "slowfast"):
         run_on_videos(load_config(EMPTY, [*on_videos(tmp_path, tmp_path / "out"), "EVENT.ANNOTATE", True]), CPU)
     assert set(by_name(tmp_path / "out")) == {"a.mp4", "b.mp4"}
-    assert [line for line in caplog.messages if "a.mp4 cannot be annotated" in line]
+    assert [line for line in caplog.messages if "annotated video of" in line and "a.mp4" in line]
     with av.open(str(tmp_path / "out" / "annotated" / "b.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == 9
 
@@ -77,7 +78,7 @@ def test_a_stream_goes_on_after_packets_that_cannot_be_decoded(tmp_path: Path) -
     path.write_bytes(data)
     stream = StreamFrames(f"file://{path}")
     assert [number for number, _ in stream] == list(range(18))
-    assert stream.missing is not None and stream.missing.startswith("2 packets cannot be decoded (")
+    assert stream.missing is not None and stream.missing.startswith("2 packets cannot be decoded: ")
     cfg = load_config(EMPTY, [*on_videos(f"file://{path}", tmp_path / "out"), "EVENT.CHUNK", 100])
     run_on_videos(cfg, CPU)
     results = json.loads((tmp_path / "out" / "event_results.json").read_text())
@@ -107,7 +108,7 @@ def test_a_stream_of_nothing_that_can_be_decoded_ends(tmp_path: Path) -> None:
     while (place := data.find(b"\xff\xd8\xff", place)) >= 0:
         data[place : place + 300] = bytes(300)
     path.write_bytes(data)
-    with pytest.raises(DecodeError, match="1000 packets in a row cannot be decoded"):
+    with pytest.raises(DecodeError, match="1000 consecutive packets cannot be decoded"):
         list(StreamFrames(f"file://{path}"))
 
 
@@ -122,13 +123,13 @@ def test_a_camera_that_never_came_is_listed_when_the_run_is_stopped(tmp_path: Pa
 
 def test_a_user_error_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it comes between looking for frames and looking for the end."""
-    fill = LiveReading.fill
+    fill = LiveReader.fill
 
-    def fill_then_wait(self: LiveReading, count: int) -> None:
+    def fill_then_wait(self: LiveReader, count: int) -> None:
         fill(self, count)
         self._thread.join(10)
 
-    monkeypatch.setattr(LiveReading, "fill", fill_then_wait)
+    monkeypatch.setattr(LiveReader, "fill", fill_then_wait)
     with pytest.raises(UserError, match="a mistake"):
         video_run(tmp_path, live_sources(Made(0, UserError("a mistake")))).run(lambda: False)
 
@@ -145,14 +146,14 @@ class Slow(Made):
 def test_the_time_of_a_video_begins_before_its_first_frame_is_decoded(tmp_path: Path) -> None:
     run = video_run(tmp_path, Sources([Source(Record(0, Path("v"), "v", -1), lambda: Slow(5, None))], []))
     report = run.run(lambda: False)
-    assert report.videos[0].elapsed >= 0.5 and report.of(report.videos[0]).end_to_end_fps <= 10
+    assert report.videos[0].elapsed >= 0.5 and summarize([report.videos[0]]).end_to_end_fps <= 10
 
 
 def test_a_first_frame_does_not_keep_its_batch_in_memory(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 40, size=SMALL)
     run = video_run(tmp_path, find_sources(str(tmp_path), 1))
     run.run(lambda: False)
-    assert run.pictures[0].untyped_storage().nbytes() == run.pictures[0].numel()
+    assert run.thumbnails[0].untyped_storage().nbytes() == run.thumbnails[0].numel()
 
 
 def test_networks_that_give_no_numbers_leave_valid_files(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_a_silent_camera_is_listed_when_the_run_is_stopped(tmp_path: Path) -> No
     run = video_run(tmp_path, live_sources(Silent(3, None), Made(10**9, None)), "EVENT.STREAMS", 2)
     report = run.run(lambda: 1 in run.activity and run.activity[1].frames > 20)
     [failure] = report.failures
-    assert failure.index == 0 and failure.lost and "no frame had come" in failure.reason
+    assert failure.index == 0 and failure.lost and "no frame had arrived" in failure.reason
 
 
 class Hangs(Made):

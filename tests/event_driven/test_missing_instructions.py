@@ -15,7 +15,7 @@ import torch
 
 from slowfast.event_driven import EventDrivenInference, linear_kernels, network
 from slowfast.event_driven.kernels import build, load_kernels
-from slowfast.event_driven.linear_kernels import Int8Product, rows_dtype
+from slowfast.event_driven.linear_kernels import Int8Linear, rows_dtype
 from slowfast.models.evmlp import EvMLP
 from slowfast.utils.logging import warn_once
 from tests.event_driven.test_engine import video
@@ -126,8 +126,8 @@ def test_every_multiplication_is_in_float32(no_bfloat16: None) -> None:
     plain = network.PatchNetwork(small(), "bfloat16")
     assert all(stage.plain is not None and stage.plain.dtype == torch.float32 for stage in plain.stages)
     layer = torch.nn.Linear(64, 5)
-    product = linear_kernels.make_product(layer, "int8")
-    assert isinstance(product, Int8Product) and product.dtype == torch.float32
+    product = linear_kernels.make_linear(layer, "int8")
+    assert isinstance(product, Int8Linear) and product.dtype == torch.float32
     x = torch.randn(3, 64)
     whole, scale = linear_kernels.int8_weights(layer.weight.detach())
     want = torch.nn.functional.linear(x, whole * scale[:, None], layer.bias.detach())

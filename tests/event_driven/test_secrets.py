@@ -67,7 +67,9 @@ def test_a_camera_that_is_read(camera: str, tmp_path: Path, capfd: pytest.Captur
     for name in ("config.yaml", "event_results.json", "event_videos.csv", "event_frames.csv", "stdout.log"):
         assert hidden in (output / name).read_text(), name
     assert len(list((output / "annotated").iterdir())) == len(list((output / "activity").iterdir())) == 1
-    with pytest.raises(ConfigError, match=r"http://\*\*\*@.* was hidden when it was saved. Give the full address"):
+    with pytest.raises(
+        ConfigError, match=r"http://\*\*\*@.* was hidden when the config was saved. Give the full address"
+    ):
         load_config(output / "config.yaml")
 
 

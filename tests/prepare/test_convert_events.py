@@ -73,10 +73,10 @@ def test_what_is_torn_is_converted_and_told(raw: Path, tmp_path: Path, capsys: p
     (raw / "header.aedat4").write_bytes(aedat4([some_events()])[:50])
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "damaged, whole as far as readable: torn.aedat4: it is torn at byte" in said
+    assert "damaged, whole as far as readable: torn.aedat4: damaged or truncated at byte" in said
     assert (
         "failed: empty.raw: the recording contains no events" in said
-        and "failed: header.aedat4: its header is cut" in said
+        and "failed: header.aedat4: the header is truncated" in said
     )
     assert written(tmp_path / "npz" / "torn.npz") == some_events(60)[:40]
 

@@ -198,8 +198,8 @@ def test_names_that_would_become_one_stay_two(tmp_path: Path) -> None:
         (["source", "new", "--preset", "quick"], "argument --preset: invalid choice: 'quick'"),
         (["source", "new", "--index", "none.csv"], "none.csv does not exist"),
         (["source", "new", "--index", "broken.csv"], "broken.csv line 1"),
-        (["source", "new", "--index", "outside.csv"], "lies outside of"),
-        (["source", "new", "--index", "new/train.csv"], "where the new index goes"),
+        (["source", "new", "--index", "outside.csv"], "is outside of"),
+        (["source", "new", "--index", "new/train.csv"], "would be overwritten by the new index"),
     ],
 )
 def test_mistakes_of_the_user(

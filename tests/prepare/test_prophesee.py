@@ -108,18 +108,22 @@ def test_a_torn_file_gives_what_it_has_and_says_so(tmp_path: Path, read: object)
     (tmp_path / "a.raw").write_bytes(data[:-1])
     (stream,) = (read_dat if read is raw.dat else read_raw)(tmp_path / "a.raw")
     assert rows(stream.events) == some_events()[:-1]
-    assert stream.damage is not None and "it ends inside an event" in stream.damage
+    assert stream.damage is not None and "the file ends within an event" in stream.damage
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.raw", b"% evt 4.0\n% end\n....", "the encoding in its header is EVT 4.0; EVT 2.0, EVT 2.1 and EVT 3.0 are"),
-        ("a.raw", b"% format HISTO3D;height=320;width=320\n....", "encoding in its header is HISTO3D"),
-        ("a.raw", b"no header", "encoding in its header is EVT unknown"),
-        ("a.raw", b"% evt 2.0", "its header does not end"),
-        ("a.raw", b"% format EVT21;endianness=big\n" + struct.pack("<Q", 8 << 60), "order is big; little and legacy"),
-        ("a.dat", b"% no events\n\x0c\x10", "no .dat file"),
+        ("a.raw", b"% evt 4.0\n% end\n....", "unsupported encoding EVT 4.0. Supported: EVT 2.0, EVT 2.1, EVT 3.0"),
+        ("a.raw", b"% format HISTO3D;height=320;width=320\n....", "unsupported encoding HISTO3D"),
+        ("a.raw", b"no header", "unsupported encoding EVT unknown"),
+        ("a.raw", b"% evt 2.0", "the header is incomplete"),
+        (
+            "a.raw",
+            b"% format EVT21;endianness=big\n" + struct.pack("<Q", 8 << 60),
+            "unsupported word order big. Supported: little, legacy",
+        ),
+        ("a.dat", b"% no events\n\x0c\x10", "not a .dat file"),
     ],
 )
 def test_damaged_files(tmp_path: Path, name: str, data: bytes, message: str) -> None:
@@ -136,5 +140,5 @@ def test_words_of_evt21_in_both_orders() -> None:
 
 def test_other_versions_of_dat_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(raw.dat(some_events(), version=3))
-    with pytest.raises(DecodeError, match="version 3; versions 1 and 2 are read"):
+    with pytest.raises(DecodeError, match="unsupported version 3 of the .dat format"):
         read_dat(tmp_path / "a.dat")

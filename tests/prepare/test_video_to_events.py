@@ -9,9 +9,10 @@ import pytest
 
 from demo_data.kinetics import write_video
 from slowfast.cli.video_to_events import main
-from slowfast.datasets.dvs.recording import Recording, StoredColumn
+from slowfast.datasets.dvs.columns import StoredColumn
+from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import DataError, UserError
-from slowfast.prepare.events import EventSettings, fit, in_between, videos_to_events
+from slowfast.prepare.events import EventSettings, fit, interpolate_frames, videos_to_events
 
 SMALL = EventSettings(height=24, width=32, interpolate=2)
 
@@ -78,11 +79,11 @@ def test_frames_of_any_shape_fill_the_sensor(size: tuple[int, int]) -> None:
     assert grey.shape == (24, 32) and np.allclose(grey, 100, atol=0.5)
 
 
-def test_steps_in_between_move_what_moves() -> None:
+def test_steps_interpolate_frames_move_what_moves() -> None:
     frames = [(1e5 * at, clip @ np.float32([1 / 3] * 3)) for at, clip in enumerate(bar(2, 4).astype(np.float32))]
-    found = list(in_between(iter(frames), 4))
+    found = list(interpolate_frames(iter(frames), 4))
     assert [time for time, _ in found] == [0.0, 25e3, 50e3, 75e3, 1e5]
     middles = [float((image.sum(0) * np.arange(64)).sum() / image.sum()) for _, image in found]
     np.testing.assert_allclose(np.diff(middles), 1.0, atol=0.5)
     gap = [(0.0, frames[0][1]), (0.0, frames[1][1]), (2e6, frames[1][1])]
-    assert [time for time, _ in in_between(iter(gap), 4)] == [0.0, 2e6], "over a gap nothing moves"
+    assert [time for time, _ in interpolate_frames(iter(gap), 4)] == [0.0, 2e6], "over a gap nothing moves"
