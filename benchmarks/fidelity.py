@@ -37,7 +37,7 @@ from slowfast.models.inputs import EVENT_KEYS, Events
 CASES = Path(__file__).with_name("published_logits.json")
 TOLERANCE = 2e-4  # of the largest logit, in float32 on the CPU
 BEGIN, END = "<!-- begin: benchmarks/fidelity.py -->", "<!-- end -->"
-HEADER = ("config", "compared with", "input", "parameters", "largest difference of logits")
+HEADER = ("config", "compared with", "input", "parameters", "max. relative difference of logits")
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,6 @@ def test_a_larger_size_midway_is_averaged_to_the_first(tmp_path: Path) -> None:
 def test_memory_limit_is_that_of_the_scaled_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", frames=4, size=(128, 192))
     monkeypatch.setattr(reader, "MAX_READ_BYTES", 4 * 3 * 64 * 96)
-    assert 4 * 3 * 128 * 192 > reader.MAX_READ_BYTES  # the unscaled frames
     assert read_all(path, 64).shape == (4, 64, 96, 3)
     with open_video(path) as video, pytest.raises(DecodeError, match="more than the limit"):
         video.read(np.arange(4))

@@ -182,9 +182,9 @@ class TestWhatCannotBeRead:
         np.savez(tmp_path / "a.npz", x=events["x"], y=events["y"])
         self.refused(tmp_path / "a.npz", "missing t, p; found x, y")
         np.savez(tmp_path / "b.npz", **{**events, "x": events["x"][:5]})
-        self.refused(tmp_path / "b.npz", "equally long")
+        self.refused(tmp_path / "b.npz", "equal length")
         np.save(tmp_path / "c.npy", np.zeros((5, 4)))
-        self.refused(tmp_path / "c.npy", "no names")
+        self.refused(tmp_path / "c.npy", "no named columns")
 
     def test_objects_are_never_read(self, tmp_path: Path) -> None:
         array = np.array([print], dtype=object)

@@ -212,12 +212,12 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> 
     script.write_text(
         "import sys, time\n"
         "from slowfast.cli.setup import main\n"
-        "from slowfast.engine import checkpoint\n"
+        "from slowfast.engine import checkpoints\n"
         "from slowfast.cli.run import run\n"
         "def save(*args):\n"
         "    print('SAVING', flush=True)\n"
         "    for _ in range(600): time.sleep(0.1)\n"
-        "checkpoint.save_checkpoint = save\n"
+        "checkpoints.save_checkpoint = save\n"
         "sys.exit(main(sys.argv[1:], run))\n"
     )
     line = [sys.executable, str(script), *command(settings(kinetics_folder, tmp_path / "out"))[2:]]

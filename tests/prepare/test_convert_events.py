@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.convert_dvs import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.prepare.convert_events import CutSettings, convert_recordings
@@ -44,11 +44,11 @@ def test_a_folder_whole_and_again(raw: Path, tmp_path: Path, capsys: pytest.Capt
     (raw / "broken.raw").write_bytes(b"% nothing\n")
     assert convert(raw, target) == 0
     said = capsys.readouterr().out
-    assert "failed: broken.raw" in said and "DVS.SENSOR_SIZE [240,304]: as 1 of 2 recordings say" in said
+    assert "failed: broken.raw" in said and "DVS.SENSOR_SIZE [240,304]: in 1 of 2 recordings" in said
     assert written(target / "a" / "x.npz") == some_events()
     before = (target / "y.npz").stat().st_mtime_ns
     assert convert(raw, target) == 0
-    assert "2 were there already" in capsys.readouterr().out and (target / "y.npz").stat().st_mtime_ns == before
+    assert "2 converted before" in capsys.readouterr().out and (target / "y.npz").stat().st_mtime_ns == before
     assert not list(target.rglob("*.part"))
     (target / "y.npz").unlink()
     assert convert(raw, target) == 0 and written(target / "y.npz") == some_events(seed=1), "a lost file comes back"
@@ -73,7 +73,7 @@ def test_what_is_torn_is_converted_and_told(raw: Path, tmp_path: Path, capsys: p
     (raw / "header.aedat4").write_bytes(aedat4([some_events()])[:50])
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "damaged, whole as far as readable: torn.aedat4: damaged or truncated at byte" in said
+    assert "damaged, converted up to the damage: torn.aedat4: damaged or truncated at byte" in said
     assert (
         "failed: empty.raw: the recording contains no events" in said
         and "failed: header.aedat4: the header is truncated" in said

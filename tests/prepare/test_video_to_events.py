@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demo_data.kinetics import write_video
-from slowfast.cli.video_to_events import main
+from slowfast.cli.video_to_dvs import main
 from slowfast.datasets.dvs.columns import StoredColumn
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import DataError, UserError
@@ -58,7 +58,7 @@ def test_run_again_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFix
     (made,) = (tmp_path / "events").iterdir()
     before = made.stat().st_mtime_ns
     assert main(line) == 0 and made.stat().st_mtime_ns == before
-    assert "1 were there already" in capsys.readouterr().out
+    assert "1 converted before" in capsys.readouterr().out
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

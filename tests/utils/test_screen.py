@@ -110,7 +110,8 @@ def test_a_full_disk_does_not_end_the_log(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A heartbeat after 0.3 seconds."""
+    """Set a heartbeat after 0.3 seconds, in a process where nothing is in progress."""
+    monkeypatch.setattr(heartbeat, "_phases", [])
     monkeypatch.setattr(heartbeat, "SILENCE", 0.3)
     monkeypatch.setattr(heartbeat, "_CHECK_EVERY", 0.02)
 

@@ -32,7 +32,8 @@ NAMES = {
     "p": ("p", "pol", "polarity", "polarities"),
 }
 NEEDED = "Required: x, y, t, p"
-# Limits of what is read or decompressed at once, so that a small file cannot exhaust the memory (see DATASET.md).
+# Limits of what is read or decompressed at once, so that a small file cannot exhaust the memory. docs/EVENT_CAMERAS.md
+# states them.
 MAX_EVENTS = 2**26
 MAX_BYTES = 2**31  # all columns together
 _LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
