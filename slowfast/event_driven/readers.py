@@ -128,7 +128,7 @@ class LiveReader:
 
     @property
     def ended(self) -> bool:
-        """Whether no more frames will be read."""
+        """True if no more frames will be read."""
         return self.seen == self._limit > 0 or (self._done and not self._frames)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Reading, mapping and repairing files of events."""
+"""Reading and repair of event recordings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def structured(events: Columns) -> np.ndarray:
 
 
 class TestForms:
-    def test_npz_stored_is_read_in_place_and_compressed_is_unpacked(self, tmp_path: Path) -> None:
+    def test_uncompressed_npz_is_read_on_demand(self, tmp_path: Path) -> None:
         want = columns()
         np.savez(tmp_path / "a.npz", **want)
         np.savez_compressed(tmp_path / "b.npz", **want)
@@ -59,13 +59,13 @@ class TestForms:
         for name in ("a.npy", "b.npz"):
             assert same(Recording(tmp_path / name).take(slice(None)), want)
 
-    def test_other_names_of_columns(self, tmp_path: Path) -> None:
+    def test_alternative_column_names(self, tmp_path: Path) -> None:
         want = columns()
         np.savez(tmp_path / "a.npz", X=want["x"], y=want["y"], ts=want["t"], polarity=want["p"])
         assert same(Recording(tmp_path / "a.npz").take(slice(None)), want)
 
-    def test_stored_arrays_are_found_behind_any_header(self, tmp_path: Path) -> None:
-        """A zip file's members may have headers of their own with extra bytes, other orders and byte orders."""
+    def test_uncompressed_arrays_behind_any_header(self, tmp_path: Path) -> None:
+        """Local headers of zip members may have extra bytes, and arrays other orders and byte orders."""
         want = columns()
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
             for key in "ptyx":
@@ -75,7 +75,7 @@ class TestForms:
                 file.writestr(info, (tmp_path / "one.npy").read_bytes())
         assert same(Recording(tmp_path / "a.npz").take(slice(None)), want)
 
-    def test_few_events_of_many_read_few_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_few_events_read_few_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         want, read = columns(200_000), []
         np.savez(tmp_path / "a.npz", **want)
         recording, pread = Recording(tmp_path / "a.npz"), os.pread
@@ -112,8 +112,8 @@ class TestWhatCannotBeRead:
         (tmp_path / "text.npy").write_text("t x y p")
         self.refused(tmp_path / "text.npy", "not a readable .npy file")
 
-    def test_cut_off_while_it_is_read(self, tmp_path: Path) -> None:
-        """A mapped file would end the process with SIGBUS."""
+    def test_truncation_while_reading(self, tmp_path: Path) -> None:
+        """A memory-mapped file would kill the process with SIGBUS."""
         np.savez(tmp_path / "a.npz", **columns(20_000))
         recording = Recording(tmp_path / "a.npz")
         os.truncate(tmp_path / "a.npz", 3000)
@@ -130,8 +130,8 @@ class TestWhatCannotBeRead:
                 self.refused(tmp_path / name, "empty|regular")
 
     @pytest.mark.parametrize("kind", [np.uint8, np.float64])
-    def test_what_unpacks_to_too_much(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The sizes are those of the headers: nothing is unpacked to find out."""
+    def test_oversized_archives(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The sizes are read from headers, without decompression."""
         if kind == np.float64:
             monkeypatch.setattr("slowfast.datasets.dvs.recording.MAX_BYTES", 2**26)  # packing 2 GiB takes its time
         events = MAX_EVENTS + 1 if kind == np.uint8 else 2**26 // 32 + 1
@@ -149,7 +149,7 @@ class TestWhatCannotBeRead:
         )
         assert time.perf_counter() - start < 1
 
-    def test_stored_events_are_too_many_only_for_reading_them_whole(self, tmp_path: Path) -> None:
+    def test_event_limit_applies_to_full_reads_only(self, tmp_path: Path) -> None:
         header = {"descr": [(key, "<i2") for key in "xytp"], "fortran_order": False, "shape": (2**32,)}
         with (tmp_path / "a.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
@@ -160,7 +160,7 @@ class TestWhatCannotBeRead:
             recording.take(slice(None))
 
     @pytest.mark.parametrize("shape", ["(-5,)", "(10**30,)", "(1000000000000,)", "(5, 2)", "()", "7", "('x',)"])
-    def test_impossible_headers(self, tmp_path: Path, shape: str) -> None:
+    def test_invalid_headers(self, tmp_path: Path, shape: str) -> None:
         header = (
             f"{{'descr': [('x','<i2'),('y','<i2'),('t','<i8'),('p','u1')], 'fortran_order': False, 'shape': {shape}}}"
         )
@@ -169,7 +169,7 @@ class TestWhatCannotBeRead:
         self.refused(tmp_path / "a.npy", "invalid header|ends before|one-dimensional|not a readable .npy")
 
     @pytest.mark.parametrize("kind", ["S4", "U4", "M8[us]", "c16", "V8", "(2,)i4"])
-    def test_values_that_are_no_numbers(self, tmp_path: Path, kind: str) -> None:
+    def test_non_numeric_values(self, tmp_path: Path, kind: str) -> None:
         np.savez(tmp_path / "a.npz", **{**columns(5), "x": np.zeros(5, kind)})
         self.refused(tmp_path / "a.npz", "x contains|dimension|invalid header")
 
@@ -177,7 +177,7 @@ class TestWhatCannotBeRead:
         np.savez(tmp_path / "a.npz", **columns(0))
         self.refused(tmp_path / "a.npz", "no events")
 
-    def test_columns_that_are_missing_or_unlike(self, tmp_path: Path) -> None:
+    def test_missing_and_unequal_columns(self, tmp_path: Path) -> None:
         events = columns()
         np.savez(tmp_path / "a.npz", x=events["x"], y=events["y"])
         self.refused(tmp_path / "a.npz", "missing t, p; found x, y")
@@ -186,7 +186,7 @@ class TestWhatCannotBeRead:
         np.save(tmp_path / "c.npy", np.zeros((5, 4)))
         self.refused(tmp_path / "c.npy", "no named columns")
 
-    def test_objects_are_never_read(self, tmp_path: Path) -> None:
+    def test_objects_are_never_loaded(self, tmp_path: Path) -> None:
         array = np.array([print], dtype=object)
         np.savez(tmp_path / "a.npz", **{**columns(1), "t": array})
         np.save(tmp_path / "b.npy", array, allow_pickle=True)
@@ -195,7 +195,7 @@ class TestWhatCannotBeRead:
 
 
 class TestRepair:
-    def test_clean_events_are_taken_as_they_are(self) -> None:
+    def test_clean_events_are_unchanged(self) -> None:
         want = columns()
         events = as_events(want, SENSOR, MICROSECOND)
         assert events is not None and all(np.array_equal(getattr(events, key), want[key]) for key in "xytp")
@@ -211,7 +211,7 @@ class TestRepair:
             assert events is not None and np.array_equal(events.p, want["p"])
 
     @pytest.mark.parametrize("wrong", [2, -1, 255])
-    def test_other_polarities_mean_nothing_certain(self, wrong: int) -> None:
+    def test_other_polarities_are_errors(self, wrong: int) -> None:
         raw = columns()
         raw["p"][0], raw["p"][1] = wrong, 0
         with pytest.raises(DecodeError, match="p contains"):
@@ -223,7 +223,7 @@ class TestRepair:
         assert events is not None
         np.testing.assert_allclose(events.t, raw["t"])
 
-    def test_stray_events_are_left_out_and_many_are_refused(self) -> None:
+    def test_stray_events_are_dropped_up_to_a_limit(self) -> None:
         raw = columns()
         raw["x"][5], raw["y"][9] = 16, -1
         assert as_events(raw, SENSOR, MICROSECOND) is None
@@ -241,7 +241,7 @@ class TestRepair:
         assert done == [UNSORTED] and np.array_equal(events.t, raw["t"])
 
     @pytest.mark.parametrize(("counter", "kind"), [(2**31, np.int64), (2**32, np.uint32), (2**32, np.int32)])
-    def test_an_overflow_is_undone(self, counter: int, kind: type) -> None:
+    def test_overflow_is_unwrapped(self, counter: int, kind: type) -> None:
         whole = np.arange(0, 40_000_000, 100_000) + (counter - 20_000_000 if kind != np.int32 else 2**31 - 20_000_000)
         wrapped = (whole % counter).astype(np.uint64).astype(kind) if kind != np.int32 else whole.astype(np.int32)
         found = undo_overflow(wrapped.astype(np.float64))
@@ -250,20 +250,20 @@ class TestRepair:
         events, done = repair({**raw, "t": wrapped}, SENSOR, MICROSECOND)
         assert done == [OVERFLOW] and np.array_equal(np.diff(events.t), np.diff(whole))
 
-    def test_disorder_about_an_overflow_keeps_its_place(self) -> None:
+    def test_unordered_events_around_an_overflow(self) -> None:
         whole = np.array([10.0, 20, 30, 50, 40, 60]) + 2**32 - 35
         found = undo_overflow(whole % 2**32)
         assert found is not None and np.array_equal(found, whole)
 
     @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 0.5])
-    def test_values_that_are_no_pixels(self, value: float) -> None:
+    def test_values_that_are_not_pixels(self, value: float) -> None:
         events = columns()
         events["x"] = events["x"].astype(np.float64)
         events["x"][7] = value
         with pytest.raises(DecodeError, match=f"x contains values that are not pixels, such as {value}"):
             as_events(events, SENSOR, MICROSECOND)
 
-    def test_values_that_are_no_pixels_or_times(self) -> None:
+    def test_values_that_are_not_pixels_or_times(self) -> None:
         raw = columns()
         with pytest.raises(DecodeError, match="not pixels"):
             as_events({**raw, "x": raw["x"] + 0.5}, SENSOR, MICROSECOND)

@@ -1,4 +1,4 @@
-"""The compiled kernels against PyTorch, on odd sizes; and doing without them."""
+"""Compiled kernels against PyTorch on odd sizes, and the fallback without a compiler."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 
 
 def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
-    """A float32 weight after rounding to what is kept of it."""
+    """Round a float32 weight to a precision."""
     if precision == "int8":
         whole, scale = int8_weights(weight)
         return whole.float() * scale[:, None]
@@ -50,7 +50,7 @@ def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
 
 
 def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """A stage in float32, but what is multiplied is rounded first."""
+    """Compute a stage in float32 with rounded inputs of the multiplications."""
     y = stage[1](rounded(x))
     for block in stage.blocks:
         first, *_, last = block.fn
@@ -70,7 +70,7 @@ def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor
     group=st.sampled_from([0, 0, 1, 6, 7, 48]),
     threads=st.sampled_from([1, 2, 5]),
 )
-def test_a_compiled_stage_is_the_plain_one(
+def test_compiled_stage_equals_pytorch(
     kernels: Kernels,
     precision: str,
     inputs: int,
@@ -101,8 +101,8 @@ def test_a_compiled_stage_is_the_plain_one(
         assert off.median() < 2e-5 + 1e-3 * blocks and (off > 0.05).float().mean() <= 0.05
 
 
-def test_gelu_is_exact_to_float32s_digits(kernels: Kernels) -> None:
-    """One block whose weights pass a number through: LayerNorm(x + W gelu(x)) tells gelu(x)."""
+def test_gelu_is_exact_in_float32(kernels: Kernels) -> None:
+    """Recover gelu(x) from a block that computes LayerNorm(x + W gelu(x))."""
     x = torch.cat((torch.linspace(-12, 12, 4001), torch.tensor([-100.0, 100.0, 0.0])))
     stage = Stage(1, 2, 1, 0.5, 0.0).eval()
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def test_gelu_is_exact_to_float32s_digits(kernels: Kernels) -> None:
     threshold=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 99),
 )
-def test_the_compiled_gate_is_the_plain_one(
+def test_compiled_gate_equals_pytorch(
     kernels: Kernels,
     k: int,
     slots: list[int],
@@ -176,7 +176,7 @@ def slow_changes(
     threshold: float,
     whole: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frame after frame: bool (K, S, n, n), and what is remembered (S, 3, H, W)."""
+    """Return the changes frame by frame, bool (K, S, n, n), and the references (S, 3, H, W)."""
     masks, held = [], references.clone()
     for frame, all_of in zip(frames, whole, strict=True):
         mask = changed_patches(frame, held, patch, "mean" if mean else "any", threshold) | all_of[:, None, None]
@@ -192,7 +192,7 @@ def slow_changes(
     share=st.sampled_from([0.02, 0.3, 1.0]),
     seed=st.integers(0, 99),
 )
-def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: float, seed: int) -> None:
+def test_compiled_update_equals_pytorch(kernels: Kernels, k: int, share: float, seed: int) -> None:
     torch.manual_seed(seed)
     with torch.inference_mode():
         sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
@@ -213,14 +213,14 @@ def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: floa
                 assert all(map(torch.equal, fast.rows(slot), plain.rows(slot)))
 
 
-def test_frames_the_kernels_cannot_read_are_known() -> None:
+def test_unsupported_frames_are_detected() -> None:
     assert takes_frames(torch.zeros(2, 1, 3, 8, 8))
     assert not takes_frames(torch.zeros(2, 1, 3, 8, 8).double())
     assert not takes_frames(torch.zeros(2, 1, 3, 8, 16)[..., ::2])
     assert takes_frames(torch.zeros(2, 1, 8, 8, 3).permute(0, 1, 4, 2, 3))
 
 
-def test_without_a_compiler_there_is_one_message(
+def test_missing_compiler_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -230,7 +230,7 @@ def test_without_a_compiler_there_is_one_message(
     assert "No C++ compiler" in caplog.text and len(caplog.records) == 1
 
 
-def test_a_failing_compiler_is_said_and_leaves_nothing(
+def test_failing_compiler_is_logged_and_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "sources").mkdir()
@@ -244,7 +244,7 @@ def test_a_failing_compiler_is_said_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("what", ["library", "folder"])
-def test_a_library_that_others_can_write_to_is_not_loaded(
+def test_library_writable_by_others_is_not_loaded(
     what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "sources").mkdir()

@@ -1,4 +1,4 @@
-"""Event-driven inference on cameras and streams: as they come, go, stall and come back."""
+"""Event-driven inference on live sources that stall, end and reconnect."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from slowfast.event_driven.report import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from tests.conftest import run_net
-from tests.event_driven.made_videos import CPU, Made, frame_rows, live_sources, video_run, write_still
 from tests.event_driven.settings import EMPTY, on_videos
+from tests.event_driven.synthetic_videos import CPU, SyntheticVideo, frame_rows, live_sources, video_run, write_still
 from tests.video_files import picture, write_video
 
 
-def test_cameras_and_streams_that_are_not_there_say_so(tmp_path: Path) -> None:
+def test_missing_cameras_and_streams_are_reported(tmp_path: Path) -> None:
     for place, words in (("98", "camera 98 cannot be opened"), ("http://127.0.0.1:9/x", "the stream cannot be opened")):
         cfg = load_config(EMPTY, on_videos(place, tmp_path))
         with pytest.raises(DataError, match=words):
             run_on_videos(cfg, CPU)
 
 
-def test_a_number_that_is_a_folder_is_no_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_named_as_a_number_is_not_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "0").mkdir()
     write_still(tmp_path / "0" / "a.mkv")
@@ -43,9 +43,9 @@ def test_a_number_that_is_a_folder_is_no_camera(tmp_path: Path, monkeypatch: pyt
     assert [source.live for source in find_sources("1", 1).videos] == [True]
 
 
-def test_what_a_running_run_has_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interim_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slowfast.event_driven.videos._REPORT_INTERVAL", 0.0)
-    run = video_run(tmp_path, live_sources(Made(10**9, None)), "EVENT.CHUNK", 2)
+    run = video_run(tmp_path, live_sources(SyntheticVideo(10**9, None)), "EVENT.CHUNK", 2)
     results = tmp_path / "event_results.json"
     seen: list[tuple[int, int]] = []  # frames in the figures and lines, while it runs
 
@@ -63,8 +63,8 @@ def test_what_a_running_run_has_seen_is_on_the_disk(tmp_path: Path, monkeypatch:
     assert all(before <= float(row["seconds"]) <= time.time() for row in frame_rows(tmp_path))
 
 
-class Stalled(Made):
-    """One that waits before each frame."""
+class Stalled(SyntheticVideo):
+    """Video that waits before each frame."""
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for frame in super().__iter__():
@@ -72,7 +72,7 @@ class Stalled(Made):
             yield frame
 
 
-def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_stalled_video_does_not_delay_the_end(tmp_path: Path) -> None:
     sources = Sources([Source(Record(0, Path("v"), "v", -1), lambda: Stalled(10**9, None), live=True)], [])
     run = video_run(tmp_path, sources)
     start = time.monotonic()
@@ -80,8 +80,10 @@ def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
     assert time.monotonic() - start < 10 and not report.videos
 
 
-def test_a_silent_camera_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    sources = live_sources(Stalled(10**9, None), Made(50, DecodeError("unplugged")), Made(0, OSError("no")))
+def test_silent_camera_does_not_delay_others(tmp_path: Path) -> None:
+    sources = live_sources(
+        Stalled(10**9, None), SyntheticVideo(50, DecodeError("unplugged")), SyntheticVideo(0, OSError("no"))
+    )
     run = video_run(tmp_path, sources, "EVENT.STREAMS", 3, "EVENT.CHUNK", 100)
     start = time.monotonic()
     report = run.run(lambda: len(run.ledger.all) == 2 and run.activity[0].frames > 0)
@@ -93,8 +95,8 @@ def test_a_silent_camera_does_not_hold_up_the_others(tmp_path: Path) -> None:
     ]
 
 
-def test_frames_that_come_too_fast_are_left_out_and_counted(tmp_path: Path) -> None:
-    run = video_run(tmp_path, live_sources(Made(500, None)), "EVENT.CHUNK", 2)
+def test_frames_that_arrive_too_fast_are_dropped_and_counted(tmp_path: Path) -> None:
+    run = video_run(tmp_path, live_sources(SyntheticVideo(500, None)), "EVENT.CHUNK", 2)
     report = run.run(lambda: False)
     video = report.videos[0]
     assert video.frames + video.dropped == 500 and video.frames > 0
@@ -102,13 +104,13 @@ def test_frames_that_come_too_fast_are_left_out_and_counted(tmp_path: Path) -> N
     assert summarize([video]).dropped == video.dropped
 
 
-def test_a_user_error_in_a_camera_is_raised(tmp_path: Path) -> None:
+def test_user_error_of_a_camera_is_raised(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a mistake"):
-        video_run(tmp_path, live_sources(Made(3, UserError("a mistake")))).run(lambda: False)
+        video_run(tmp_path, live_sources(SyntheticVideo(3, UserError("a mistake")))).run(lambda: False)
 
 
 def serve(port: int, frames: int) -> None:
-    """A camera on the network: MPEG-TS over TCP, some frames at 50 a second to the first who connects."""
+    """Serve some frames as MPEG-TS over TCP at 50 frames/s to the first client."""
     with av.open(f"tcp://127.0.0.1:{port}?listen=1", "w", format="mpegts") as out:
         stream = out.add_stream("mpeg4", rate=50)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
@@ -119,7 +121,7 @@ def serve(port: int, frames: int) -> None:
         out.mux(stream.encode(None))
 
 
-def test_a_list_of_streams_and_files(tmp_path: Path) -> None:
+def test_list_of_streams_and_files(tmp_path: Path) -> None:
     moving = write_video(tmp_path / "moving.mp4", 37, size=(48, 64))
     ports = [free_port(), free_port()]
     cameras = [multiprocessing.get_context("spawn").Process(target=serve, args=(port, 30)) for port in ports]
@@ -141,7 +143,7 @@ def test_a_list_of_streams_and_files(tmp_path: Path) -> None:
     assert failed["path"] == places[2] and "cannot be opened" in failed["reason"]
 
 
-def test_a_camera_that_comes_back_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reconnected_stream_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     spawn = multiprocessing.get_context("spawn").Process
     cameras = [spawn(target=serve, args=(port, frames)) for frames in (10, 40)]
@@ -175,7 +177,7 @@ def free_port() -> int:
 
 
 def wait_for_listener(port: int) -> None:
-    """Until something listens, without connecting: whoever connects gets the stream."""
+    """Wait for a listening socket without connecting, which would consume the stream."""
     wanted = f"0100007F:{port:04X} 00000000:0000 0A"
     until = time.monotonic() + 30
     while wanted not in Path("/proc/net/tcp").read_text():
@@ -183,7 +185,7 @@ def wait_for_listener(port: int) -> None:
         time.sleep(0.05)
 
 
-def test_mistakes_in_a_list_are_told(tmp_path: Path) -> None:
+def test_invalid_lists_are_errors(tmp_path: Path) -> None:
     listed = tmp_path / "cameras.txt"
     for text, words in (("", "contains no video"), ("\n0\nnowhere.mp4\n", "line 3: nowhere.mp4 is not a file")):
         listed.write_text(text)

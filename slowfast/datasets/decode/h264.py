@@ -74,7 +74,7 @@ class H264Slices:
 
     @property
     def may_be_fields(self) -> bool:
-        """Whether pictures may be single fields."""
+        """True if pictures may be single fields."""
         return any(sequence.may_be_fields for sequence in self._sequences.values())
 
     def first(self, packet: memoryview) -> Picture | None:

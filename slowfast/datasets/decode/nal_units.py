@@ -199,7 +199,7 @@ class ParameterSets:
 
     @property
     def changed(self) -> bool:
-        """Whether the sets change within the stream."""
+        """True if the sets change within the stream."""
         return len(self._positions) > 1
 
     def observe(self, position: int, packet: Packet) -> bool:

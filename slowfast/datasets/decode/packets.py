@@ -213,12 +213,12 @@ class PacketSource:
 
     @property
     def changes_parameters(self) -> bool:
-        """Whether parameter sets, and with them possibly the frame size, change within the stream."""
+        """True if parameter sets, and with them possibly the frame size, change within the stream."""
         return self.sets is not None and self.sets.changed
 
     @property
     def _begins_within_group(self) -> bool:
-        """Whether an H.264 stream starts at a key packet without an IDR picture."""
+        """True if an H.264 stream starts at a key packet without an IDR picture."""
         if self.nal is None or self._stream.codec_context.name != "h264" or self._first_key is None:
             return False
         return not self.nal.has_idr(memoryview(self._first_key))

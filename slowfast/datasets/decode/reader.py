@@ -97,7 +97,7 @@ class Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time limit is exceeded."""
+        """True if the time limit is exceeded."""
         return self._end is not None and time.monotonic() > self._end
 
     @property

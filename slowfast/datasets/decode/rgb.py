@@ -162,12 +162,12 @@ class Orientation:
 
     @property
     def is_identity(self) -> bool:
-        """Whether stored images are upright."""
+        """True if stored images are upright."""
         return self == UPRIGHT
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether upright images are mirrored, not only rotated."""
+        """True if upright images are mirrored, not only rotated."""
         return (self.transpose + self.mirror_columns + self.mirror_rows) % 2 == 1
 
     def apply(self, image: np.ndarray) -> np.ndarray:

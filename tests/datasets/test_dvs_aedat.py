@@ -1,4 +1,4 @@
-"""AEDAT files: those that iniVation's dv-processing wrote, others of an encoder written here, torn and damaged ones."""
+"""AEDAT files written by iniVation's dv-processing and by the test encoder, truncated and damaged ones."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_files_of_dv_processing(file: Path) -> None:
     assert (stream.sensor, stream.damage, stream.name) == ((260, 346), None, "")
 
 
-def test_all_compressions_of_dv_processing_are_there() -> None:
+def test_all_compressions_are_covered() -> None:
     assert [file.stem for file in WRITTEN_BY_DV] == ["dv_lz4", "dv_lz4_high", "dv_none", "dv_zstd", "dv_zstd_high"]
 
 
 @pytest.mark.parametrize("compression", PACKERS)
-def test_several_streams_among_others(tmp_path: Path, compression: int) -> None:
+def test_event_streams_among_others(tmp_path: Path, compression: int) -> None:
     one, other = some_events(), some_events(70, seed=1)
     data = aedat4([one, other], compression, PACKERS[compression], types=["FRME", "POSE", "XXXX"])
     (tmp_path / "a.aedat").write_bytes(data)
@@ -49,14 +49,14 @@ def test_several_streams_among_others(tmp_path: Path, compression: int) -> None:
     assert (first.name, second.name, first.sensor, first.damage) == ("stream0", "stream1", (200, 300), None)
 
 
-def test_a_size_that_is_not_told_and_a_file_without_events(tmp_path: Path) -> None:
+def test_unknown_sensor_size_and_no_events(tmp_path: Path) -> None:
     (tmp_path / "a.aedat4").write_bytes(aedat4([[]], sizes=False))
     (stream,) = read_aedat4(tmp_path / "a.aedat4")
     assert (len(stream.events), stream.sensor, stream.damage) == (0, None, None)
 
 
 @pytest.mark.parametrize("compression", PACKERS)
-def test_wherever_a_file_is_torn_it_is_said(tmp_path: Path, compression: int) -> None:
+def test_truncation_is_reported_wherever_it_is(tmp_path: Path, compression: int) -> None:
     events, file = some_events(60), tmp_path / "a.aedat4"
     data = aedat4([events], compression, PACKERS[compression])
     whole = len(data) - len(PACKERS[compression](b"the table of packets"))
@@ -74,14 +74,14 @@ def test_wherever_a_file_is_torn_it_is_said(tmp_path: Path, compression: int) ->
     assert rows(read_aedat4(file)[0].events) == events
 
 
-def test_a_recording_that_was_not_closed(tmp_path: Path) -> None:
+def test_unclosed_recording(tmp_path: Path) -> None:
     (tmp_path / "a.aedat4").write_bytes(aedat4([some_events()], closed=False))
     (stream,) = read_aedat4(tmp_path / "a.aedat4")
     assert rows(stream.events) == some_events()
     assert stream.damage == "the recording was not closed properly; the last events may be missing"
 
 
-def test_packets_that_cannot_be_unpacked_are_counted(tmp_path: Path) -> None:
+def test_undecompressable_packets_are_counted(tmp_path: Path) -> None:
     packs = iter([lz4.frame.compress, lambda data: lz4.frame.compress(data)[:-9], lz4.frame.compress])
     data = aedat4([some_events()], 1, lambda data: next(packs, lz4.frame.compress)(data))
     (tmp_path / "a.aedat4").write_bytes(data)
@@ -91,7 +91,7 @@ def test_packets_that_cannot_be_unpacked_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("compression", "package"), [(2, "lz4.frame"), (3, "zstandard")])
-def test_a_missing_package_is_named(
+def test_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -108,7 +108,7 @@ def test_aedat_3(tmp_path: Path) -> None:
     assert stream.damage is None
 
 
-def test_aedat_3_torn(tmp_path: Path) -> None:
+def test_truncated_aedat_3(tmp_path: Path) -> None:
     data, events = aedat(some_events()), some_events()
     for cut, count in ((9, 50), (60, 40), (len(data) - 60, 0)):
         (tmp_path / "a.aedat").write_bytes(data[:-cut])
@@ -135,7 +135,7 @@ def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lz4", "zstd"])
-def test_a_packet_that_unpacks_to_too_much_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_packet_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slowfast.datasets.dvs.formats.aedat4.MAX_UNPACKED", 2**20)
     pack = lz4.frame.compress if kind == "lz4" else zstandard.ZstdCompressor().compress
     packs = iter([pack, lambda body: pack(bytes(2**24)), pack, pack])

@@ -1,4 +1,4 @@
-"""ASL-DVS's .mat files by SciPy: upright, and what is none of them."""
+""".mat files of ASL-DVS: orientation and invalid files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MAT = {"x": COLUMNS[:, [0]], "y": COLUMNS[:, [1]], "ts": COLUMNS[:, [2]], "pol":
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("kind", [np.float64, np.uint32])
-def test_events_are_turned_upright(tmp_path: Path, compressed: bool, kind: type) -> None:
-    """As SpikingJelly's conversion does, which published weights were trained on."""
+def test_events_are_rotated_upright(tmp_path: Path, compressed: bool, kind: type) -> None:
+    """Equal SpikingJelly's conversion, on which the published weights were trained."""
     columns = {key: column.astype(kind) for key, column in MAT.items()}
     savemat(tmp_path / "a.mat", columns, do_compression=compressed)
     (stream,) = read_mat(tmp_path / "a.mat")
@@ -47,7 +47,7 @@ def test_to_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def matlab_73() -> bytes:
-    """The head of a MATLAB 7.3 file: a text, the version, then HDF5."""
+    """Return the beginning of a MATLAB 7.3 file: a text, the version, then HDF5."""
     text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
     return text.ljust(124) + b"\x00\x02IM" + b"\0" * 384 + b"\x89HDF\r\n\x1a\n" + b"\0" * 64
 
@@ -77,7 +77,7 @@ def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_mat(tmp_path / "a.mat")
 
 
-def test_what_unpacks_to_too_much_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_events_are_refused_before_decompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     savemat(tmp_path / "a.mat", MAT, do_compression=True)
     monkeypatch.setattr("slowfast.datasets.dvs.recording.MAX_EVENTS", 199)
     monkeypatch.setattr("scipy.io.loadmat", None)

@@ -1,4 +1,4 @@
-"""Work in processes of which one may crash."""
+"""Job runner: workers that crash, stall and are interrupted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fail_on_three(number: int) -> int:
     return number
 
 
-def test_a_process_that_dies_costs_one_input() -> None:
+def test_killed_worker_loses_one_input() -> None:
     results = dict(run_in_processes(crash_on_three, range(6), 2))
     lost = results.pop(3)
     assert isinstance(lost, Lost) and lost.reason == "the worker reading it was killed by SIGKILL"
@@ -46,14 +46,14 @@ def test_a_process_that_dies_costs_one_input() -> None:
     assert no_workers()
 
 
-def test_a_process_that_gets_no_further_costs_one_input() -> None:
+def test_stalled_worker_loses_one_input() -> None:
     results = dict(run_in_processes(hang_on_three, range(5), 1, stall_limit=3))
     lost = results.pop(3)
     assert isinstance(lost, Lost) and lost.reason == "reading made no progress for 3 s"
     assert results == {0: 0, 1: 1, 2: 2, 4: 4}
 
 
-def test_an_error_that_is_not_the_files_ends_all_processes_at_once() -> None:
+def test_user_error_stops_all_workers_at_once() -> None:
     start = time.monotonic()
     with pytest.raises(UserError, match="disk full"):
         list(run_in_processes(fail_on_three, [1, 3], 2))
@@ -76,7 +76,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_signal_ends_the_processes(tmp_path: Path) -> None:
+def test_signal_ends_the_workers(tmp_path: Path) -> None:
     script, mark = tmp_path / "slow.py", tmp_path / "mark"
     script.write_text(SLOW)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

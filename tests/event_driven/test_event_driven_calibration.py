@@ -1,4 +1,4 @@
-"""Calibration: what it promises holds."""
+"""Calibration of the threshold."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def candidate(threshold: float, same: float, error: float) -> Candidate:
 
 
 @given(good=st.integers(1, len(GRID)), by_error=st.booleans())
-def test_the_largest_threshold_is_found(good: int, by_error: bool) -> None:
+def test_finds_largest_threshold(good: int, by_error: bool) -> None:
     measured = []
 
     def measure(threshold: float) -> Candidate:
@@ -38,11 +38,11 @@ def test_the_largest_threshold_is_found(good: int, by_error: bool) -> None:
     assert sorted(measured) == [one.threshold for one in tried] and len(measured) <= 6
 
 
-def test_the_grid_rises_from_0() -> None:
+def test_grid_ascends_from_0() -> None:
     assert GRID[0] == 0 and list(GRID) == sorted(set(GRID)) and 0.05 < GRID[-1]
 
 
-def test_a_goal_out_of_reach_is_an_error() -> None:
+def test_unreachable_goal_is_an_error() -> None:
     with pytest.raises(UserError, match="no threshold gives top-1 agreement of at least 99 %"):
         find_threshold(lambda threshold: candidate(threshold, 90.0, 0.2), Goal(top1=0.99))
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("goal", [["--top1", "0.97"], ["--logit-error", "0.02"]])
-def test_the_written_config_keeps_the_promise(
+def test_written_config_meets_the_goal(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], goal: list[str]
 ) -> None:
     base, out = tmp_path / "base.yaml", tmp_path / "deep" / "calibrated.yaml"
@@ -86,7 +86,7 @@ def test_the_written_config_keeps_the_promise(
         (["--out", str(EMPTY / "new" / "c.yaml")], "empty.yaml is not a directory. Choose another folder"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_user_errors_are_one_line(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     settings = [str(word) for word in on_videos(folder, tmp_path)]
