@@ -18,6 +18,7 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convertible, orientation_of
 from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
+from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
@@ -47,11 +48,8 @@ class PrepareSettings:
     preset: str = "medium"
 
     def __post_init__(self) -> None:
-        limits = {"short_side": (16, 4320), "keyframe_interval": (1, 1000), "crf": (0, 51), "fps": (0.1, 1000)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+        ranges = {"short_side": (16, 4320), "keyframe_interval": (1, 1000), "crf": (0, 51), "fps": (0.1, 1000)}
+        check_ranges(self, ranges)
         if self.preset not in PRESETS:
             raise UserError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
 

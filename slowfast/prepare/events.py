@@ -21,6 +21,7 @@ from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, join_events
 from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
+from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
@@ -56,11 +57,8 @@ class EventSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        limits = (("height", 16, 4320), ("width", 16, 7680), ("threshold_on", 0.01, 5), ("threshold_off", 0.01, 5))
-        for name, low, high in (*limits, ("refractory", 0, 1e6), ("noise", 0, 1000), ("interpolate", 1, 64)):
-            if not low <= getattr(self, name) <= high:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} {getattr(self, name)}: must be from {low} to {high}")
+        sensor = {"height": (16, 4320), "width": (16, 7680), "threshold_on": (0.01, 5), "threshold_off": (0.01, 5)}
+        check_ranges(self, {**sensor, "refractory": (0, 1e6), "noise": (0, 1000), "interpolate": (1, 64)})
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: must be at least 0")
 

@@ -19,8 +19,8 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.sampling import scaled_size
-from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
+from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
@@ -46,10 +46,7 @@ class FrameSettings:
     quality: int = 95
 
     def __post_init__(self) -> None:
-        for name, low, high in (("short_side", 16, 4320), ("fps", 0.1, 1000), ("quality", 1, 100)):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+        check_ranges(self, {"short_side": (16, 4320), "fps": (0.1, 1000), "quality": (1, 100)})
 
 
 def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Conversion:

@@ -37,7 +37,7 @@ def open_file(path: Path, deadline: Deadline) -> InputContainer:
                 return _open_by_name(name, deadline)
         except av.FFmpegError as error:
             detail = f": {log[0][2].strip()}" if log else ""
-            raise DecodeError(f"not a video that FFmpeg can read ({reason(error)}{detail})") from error
+            raise DecodeError(f"not a video that FFmpeg can read: {reason(error)}{detail}") from error
         finally:
             av.logging.set_level(level)
             av.logging.set_skip_repeated(skips)

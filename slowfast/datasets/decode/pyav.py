@@ -219,14 +219,14 @@ class PyAVReader:
                 check_frame_size(frame.width, frame.height)
                 upright = orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
                 return scaled_down(*upright, self._short_side)
-        raise DecodeError(f"no frame can be decoded ({self._failure()})")
+        raise DecodeError(f"no frame can be decoded: {self._failure()}")
 
     def _nearest_decodable(self, wanted: int) -> np.ndarray:
         """Return the decodable frame of the file that is nearest to a frame, uint8 (1, H, W, 3)."""
         everything = self._decode([all_packets(self._table)])
         best = min(everything, key=lambda found: abs(found[0] - wanted), default=None)
         if best is None:
-            raise DecodeError(f"no frame can be decoded ({self._failure()})")
+            raise DecodeError(f"no frame can be decoded: {self._failure()}")
         return RgbConverter(self._size, self._short_side)(best[1])[None]
 
     def _correct_order(self) -> bool:
