@@ -14,13 +14,13 @@ import torch
 
 from benchmarks.measure import OVER_WHOLE, SHARE_OF_WHOLE, Figure, time_interleaved
 from benchmarks.videos import changed
+from slowfast.config.defaults import choices
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.checks import check_network
-from slowfast.event_driven.engine import PRECISIONS
 from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.sources import find_files
@@ -62,7 +62,7 @@ class _Bench:
     def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
         self.cfg, self.model, self.device = cfg, model, device
         self.runs, self.calls = runs, (1 + runs) * _TURN
-        self.grid, self.patch = model.side // model.patch_sides[0], model.patch_sides[0]
+        self.grid, self.patch = model.side // model.patch_sizes[0], model.patch_sizes[0]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
 
     def frames(self, k: int, s: int, block: tuple[int, int]) -> list[torch.Tensor]:
@@ -125,7 +125,7 @@ class _Bench:
         """restart: turns after which a video begins again, which are a run; 0: never, and each turn is a run."""
         group, figures, turns_a_run = f"{GROUP}, {name}", [], restart or 1
         frames = sum(call.shape[0] * call.shape[1] for turn in turns[:turns_a_run] for call in turn)
-        for precision in PRECISIONS:
+        for precision in map(str, choices("EVENT.PRECISION")):
             cases = {WHOLE: self._whole(turns), precision: self._event(turns, precision, restart)}
             timed = time_interleaved(cases, len(turns) - turns_a_run, self.device, warm_up=turns_a_run)
             timings = timed.summed(turns_a_run)

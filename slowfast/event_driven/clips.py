@@ -5,8 +5,6 @@ Notation: B clips, T frames, C classes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -16,17 +14,19 @@ from slowfast.event_driven.activity import Savings
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
+from slowfast.visualization.results import Results
 
 
-class EventDrivenClips(nn.Module):
+class EventDrivenClips(Network):
     """Drop-in replacement of a framewise evMLP that computes only the patches that change within a clip.
 
     Maps float (B, 3, T, H, W) to logits (B, C), averaged over the frames. Each clip is a separate stream. ``savings``
     accumulates over the calls.
     """
 
-    TAKES = CLIPS
+    input_kind = CLIPS
 
     def __init__(self, engine: EventDrivenInference) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class EventDrivenClips(nn.Module):
         self.savings = Savings.of(engine.network)
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
+    def from_framewise(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
         """Build from the EVENT settings, with the weights of a framewise network.
 
         Raises:
@@ -62,12 +62,16 @@ class EventDrivenTest:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return event-driven inference with the weights of a framewise evMLP."""
-        self._model = EventDrivenClips.from_config(self._cfg, model)
+        self._model = EventDrivenClips.from_framewise(self._cfg, model)
         return self._model
 
-    def results(self, world: World) -> dict[str, Any]:
+    def results(self, world: World) -> Results:
         """Return the percentage of multiply-adds saved and of patches computed per stage, over all processes."""
         if self._model is None:
-            return {}
+            return Results()
         savings = Savings.total(world.gather([self._model.savings]))
-        return {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares}
+        active = " ".join(f"{share:.1f}" for share in savings.active_shares)
+        return Results(
+            {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares},
+            [("multiply-adds saved", f"{savings.macs_saved:.1f} %"), ("patches computed", f"{active} % per stage")],
+        )

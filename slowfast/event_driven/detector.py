@@ -17,8 +17,6 @@ from slowfast.models.evmlp import nested_patches
 # Reduction of the absolute differences of a patch that is compared with the threshold: the maximum, as published, or
 # the mean.
 GATES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"any": torch.amax, "mean": torch.mean}
-# What a frame is compared with: the frame before, as published, or each patch as it was when last computed.
-REFERENCES = ("previous", "hold")
 INITIAL_SLOTS = 4  # capacity for streams at first
 MaskAndPixels = tuple[torch.Tensor, torch.Tensor]  # fields of Changes
 
@@ -29,7 +27,7 @@ class GateSettings:
 
     Args:
         threshold: Threshold in units of the normalized frame.
-        reference: A name in REFERENCES.
+        reference: ``previous`` or ``hold``.
         gate: A name in GATES.
         keyframe_every: Interval of frames that are computed in full; 0 for never.
     """

@@ -22,10 +22,11 @@ from slowfast.engine.checkpoints import find_last
 from slowfast.errors import DataError, system_reason
 from slowfast.event_driven.activity import FrameActivity, Summary, VideoActivity, summarize
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.utils.files import write_whole
+from slowfast.utils.csv_files import row_writer, write_csv
+from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.heat_map import draw_activity
-from slowfast.visualization.results import json_text, library_versions, row_writer, write_csv
+from slowfast.visualization.results import library_versions
 from slowfast.visualization.tables import tail
 
 RESULTS_FILE, VIDEOS_FILE, FRAMES_FILE = "event_results.json", "event_videos.csv", "event_frames.csv"
@@ -128,7 +129,7 @@ def report_metrics(report: RunReport, output: Path) -> dict[str, Path]:
     Returns:
         The path of each file, by description.
     """
-    write_whole(output / RESULTS_FILE, json_text(_as_json(report)))
+    write_json(output / RESULTS_FILE, _as_json(report))
     _write_videos(report, output / VIDEOS_FILE)
     return {"all metrics": output / RESULTS_FILE, "metrics per video": output / VIDEOS_FILE}
 

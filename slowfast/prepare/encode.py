@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
 from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
+from slowfast.utils.json_files import to_json
 from slowfast.utils.worker import still_working
 
 # Presets of x264 from fastest to smallest.
@@ -55,7 +55,7 @@ class PrepareSettings:
 
     def digest(self) -> str:
         """Return a hash of the settings and of the x264 options that follow from them."""
-        text = json.dumps([asdict(self), self.x264_options()], sort_keys=True)
+        text = to_json([asdict(self), self.x264_options()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def x264_options(self) -> dict[str, str]:
