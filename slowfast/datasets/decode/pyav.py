@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from slowfast.datasets.decode.container import best_stream, frame_rate, header_duration, open_file, reason
+from slowfast.datasets.decode.packet_decoder import PacketDecoder
 from slowfast.datasets.decode.packet_table import Run, all_packets, plan_runs
 from slowfast.datasets.decode.packets import PacketSource
 from slowfast.datasets.decode.reader import (
@@ -27,9 +28,6 @@ from slowfast.datasets.decode.rgb import RgbConverter, frame_matrix, orientation
 
 # A file is truncated if its last frame ends earlier than its header states by more than this share, and a second.
 _TRUNCATION_TOLERANCE = 0.05
-# Codecs whose unreferenced frames can be skipped without changing any other frame. H.264 marks them per picture
-# (nal_ref_idc, 7.4.1), H.265 only within a temporal layer, so its frames are all decoded.
-_SKIPS_EXACTLY = frozenset({"h264"})
 
 
 class PyAVReader:
@@ -46,24 +44,22 @@ class PyAVReader:
     def __init__(
         self, path: Path, threads: int = 1, timeout: float | None = None, short_side: int | None = None
     ) -> None:
-        self._deadline = Deadline(timeout)
+        deadline = Deadline(timeout)
         self._short_side = short_side
-        self._container = open_file(path, self._deadline)
+        self._container = open_file(path, deadline)
         try:
             self._stream = best_stream(self._container)
-            self._context = self._stream.codec_context
-            self._context.thread_count = threads
-            self._context.thread_type = "NONE" if threads == 1 else "AUTO"
-            self._coded_size = self._context.width, self._context.height
+            context = self._stream.codec_context
+            context.thread_count = threads
+            context.thread_type = "NONE" if threads == 1 else "AUTO"
+            self._coded_size = context.width, context.height
             check_frame_size(*self._coded_size)
-            self._error: av.FFmpegError | None = None  # first error of the current read
             self._unconverted: str | None = None  # reason why a frame could not be converted to RGB
-            self._errors = 0  # number of errors in all reads
             self._corrupt = 0  # frames of the current read that FFmpeg marks as corrupt
-            self._lost = 0  # frames of the current read that could not be decoded, requested or not
-            self._source = PacketSource(self._container, self._stream, self._deadline)
-            self._table, self._times = self._source.build(self._output_positions)
-            self._in_order, self._by_decoding = True, False
+            self._source = PacketSource(self._container, self._stream, deadline)
+            self._decoder = PacketDecoder(context, self._source, deadline)
+            self._table, self._times = self._source.build(self._decoder.output_positions)
+            self._by_decoding = False
             if not self.num_frames:
                 raise DecodeError(f"no video frames in the file: {reason(self._source.error)}")
             self.fps = frame_rate(self._stream, self._times)
@@ -108,7 +104,7 @@ class PyAVReader:
         if not len(wanted):
             return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
         frames, valid = self._collect(wanted)
-        if not self._in_order and self._correct_order():
+        if not self._decoder.in_order and self._correct_order():
             frames, valid = self._collect(wanted)
         if valid.all():
             return Decoded(frames, rows, self._damage(len(wanted)) or self.truncation)
@@ -132,8 +128,9 @@ class PyAVReader:
 
         Indices ascend: frames that a damaged file outputs out of order are skipped.
         """
-        self._error, self._corrupt, self._lost, last = None, 0, 0, -1
-        for number, frame in self._decode([all_packets(self._table)]):
+        self._decoder.reset()
+        self._corrupt, last = 0, -1
+        for number, frame in self._decoder.decode(self._table, [all_packets(self._table)]):
             if number > last:
                 last = number
                 self._corrupt += frame.is_corrupt
@@ -142,30 +139,32 @@ class PyAVReader:
     @property
     def error(self) -> str | None:
         """Description of the first error in reading the file or in the last decoding, or None."""
-        error = self._source.error or self._error
+        error = self._source.error or self._decoder.error
         return self._damage(self.num_frames) if error is None else reason(error)
 
     def _failure(self) -> str:
         """Return why frames of the current read could not be decoded."""
-        return self._unconverted or reason(self._error or self._source.error)
+        return self._unconverted or reason(self._decoder.error or self._source.error)
 
     def _damage(self, count: int) -> str | None:
         """Describe damage of `count` decoded frames: marked as corrupt by FFmpeg, or dependent on lost frames."""
         if self._corrupt:
             return f"{self._corrupt} of {count} frames are damaged (marked by the decoder)"
-        if self._lost:
-            return f"{self._lost} frames that others may depend on could not be decoded: {reason(self._error)}"
+        if self._decoder.lost:
+            why = reason(self._decoder.error)
+            return f"{self._decoder.lost} frames that others may depend on could not be decoded: {why}"
         return None
 
     def _collect(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decode frames; return them, uint8 (U, H, W, 3) or empty, and a mask of the valid ones, bool (U,)."""
-        self._error, self._unconverted, self._corrupt, self._lost = None, None, 0, 0
+        self._decoder.reset()
+        self._unconverted, self._corrupt = None, 0
         collected = _FrameBuffer(wanted)
         for again in (False, True):
             left = collected.remaining()
             if not len(left):
                 break
-            self._lost = 0
+            self._decoder.lost = 0
             only = None if again else set(left.tolist())
             if not self._fill(collected, left, plan_runs(self._table, left, again), only):
                 self._size = self._first_size()
@@ -177,7 +176,7 @@ class PyAVReader:
         """Decode the remaining frames; return False, doing nothing, if the size of the first frame must be known."""
         waiting = set(left.tolist())
         convert: RgbConverter | None = None
-        for index, frame in self._decode(runs, only):
+        for index, frame in self._decoder.decode(self._table, runs, only):
             if index not in waiting:
                 continue
             if convert is None:
@@ -215,7 +214,7 @@ class PyAVReader:
     def _first_size(self) -> tuple[int, int]:
         """Return the scaled width and height of the first upright frame that can be decoded."""
         for run in (*plan_runs(self._table, np.array([0])), all_packets(self._table)):
-            for _, frame in self._decode([run]):
+            for _, frame in self._decoder.decode(self._table, [run]):
                 check_frame_size(frame.width, frame.height)
                 upright = orientation_of(frame_matrix(frame)).size(frame.width, frame.height)
                 return scaled_down(*upright, self._short_side)
@@ -223,7 +222,7 @@ class PyAVReader:
 
     def _nearest_decodable(self, wanted: int) -> np.ndarray:
         """Return the decodable frame of the file that is nearest to a frame, uint8 (1, H, W, 3)."""
-        everything = self._decode([all_packets(self._table)])
+        everything = self._decoder.decode(self._table, [all_packets(self._table)])
         best = min(everything, key=lambda found: abs(found[0] - wanted), default=None)
         if best is None:
             raise DecodeError(f"no frame can be decoded: {self._failure()}")
@@ -235,72 +234,15 @@ class PyAVReader:
         Returns:
             Whether the order was corrected; False if the number of frames would change.
         """
-        self._in_order = True
-        if self._by_decoding or self._error is not None:
+        self._decoder.in_order = True
+        if self._by_decoding or self._decoder.error is not None:
             return False
         self._by_decoding = True
-        table, times = self._source.build_by_decoding(self._output_positions)
+        table, times = self._source.build_by_decoding(self._decoder.output_positions)
         if len(table.packet_of) != self.num_frames:
             return False
         self._table, self._times = table, times
         return True
-
-    def _output_positions(self, first: int, last: int) -> Iterator[int]:
-        """Decode packets first..last and yield the positions of the packets whose frames are output, in that order."""
-        self._context.skip_frame = "DEFAULT"
-        try:
-            for position, packet in self._source.packets(first, last):
-                packet.pts = position
-                yield from (frame.pts for frame in self._frames(packet) if frame.pts is not None)
-            yield from (frame.pts for frame in self._frames(None) if frame.pts is not None)
-        finally:
-            self._context.flush_buffers()
-
-    def _decode(self, runs: list[Run], only: set[int] | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield the index and the frame for runs of packets; frames that are not in `only` may be skipped."""
-        frame_of = self._table.frame_of
-        for run in runs:
-            before = -1
-            try:
-                for frame in self._decode_run(run, only):
-                    index = int(frame_of[frame.pts])
-                    if index < 0:
-                        continue
-                    self._in_order = self._in_order and index > before
-                    before = index
-                    yield index, frame
-            finally:
-                self._context.flush_buffers()
-
-    def _decode_run(self, run: Run, only: set[int] | None = None) -> Iterator[av.VideoFrame]:
-        """Yield all frames of a run, with the position of their packet as ``pts``."""
-        context, table = self._context, self._table
-        may_skip = only is not None and context.name in _SKIPS_EXACTLY
-        for position, packet in self._source.packets(run.first, run.last):
-            unwanted = may_skip and int(table.frame_of[position]) not in (only or ())
-            context.skip_frame = "NONREF" if unwanted else "DEFAULT"
-            packet.pts = position
-            errors = self._errors
-            yield from self._frames(packet)
-            # Frames shown before the first one of the run refer to packets that were not decoded.
-            if (
-                self._errors > errors
-                and table.frame_of[position] >= 0
-                and table.rank[position] >= table.rank[run.first]
-            ):
-                self._lost += 1
-        yield from self._frames(None)
-
-    def _frames(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        """Decode a packet, or flush the decoder (None); errors are recorded and decoding continues."""
-        if self._deadline.is_over:
-            raise DecodeError(self._deadline.message)
-        try:
-            return [frame for frame in self._context.decode(packet) if frame.pts is not None]
-        except av.FFmpegError as error:
-            self._error = self._error or error
-            self._errors += 1
-            return []
 
     def _truncation(self) -> str | None:
         """Describe the missing end of a truncated file; None if it is complete or that is unknown."""
