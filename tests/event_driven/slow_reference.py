@@ -36,17 +36,17 @@ class SlowStream:
     def __call__(self, frame: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Return the logits (classes,) of a frame (3, side, side) and the number of patches computed per stage."""
         p, changed = self.model.patch_sizes[0], set()
-        whole = self.seen == 0 and self.reference == "hold"
-        whole = whole or (self.keyframe_every > 0 and self.seen > 0 and self.seen % self.keyframe_every == 0)
+        full = self.seen == 0 and self.reference == "hold"
+        full = full or (self.keyframe_every > 0 and self.seen > 0 and self.seen % self.keyframe_every == 0)
         for r in range(self.grid(0)):
             for c in range(self.grid(0)):
-                place = slice(None), slice(r * p, (r + 1) * p), slice(c * p, (c + 1) * p)
-                change = (frame[place] - self.held[place]).abs()
+                patch = slice(None), slice(r * p, (r + 1) * p), slice(c * p, (c + 1) * p)
+                change = (frame[patch] - self.held[patch]).abs()
                 change = change.max() if self.gate == "any" else change.mean()
-                if whole or not change <= self.threshold:
+                if full or not change <= self.threshold:
                     changed.add((r, c))
                     if self.reference == "hold":
-                        self.held[place] = frame[place]
+                        self.held[patch] = frame[patch]
         if self.reference == "previous":
             self.held = frame.clone()
         self.seen += 1

@@ -129,8 +129,8 @@ def test_all_multiplications_are_in_float32(no_bfloat16: None) -> None:
     product = linear_kernels.make_linear(layer, "int8")
     assert isinstance(product, Int8Linear) and product.dtype == torch.float32
     x = torch.randn(3, 64)
-    whole, scale = linear_kernels.int8_weights(layer.weight.detach())
-    want = torch.nn.functional.linear(x, whole * scale[:, None], layer.bias.detach())
+    quantized, scale = linear_kernels.int8_weights(layer.weight.detach())
+    want = torch.nn.functional.linear(x, quantized * scale[:, None], layer.bias.detach())
     torch.testing.assert_close(product.linear(x), want)
 
 

@@ -149,12 +149,12 @@ def test_slow_change_drifts_with_previous_and_is_bounded_with_hold(model: EvMLP)
     base = video(1)[0]
     frames = torch.stack([base + 0.004 * i for i in range(1000)])
     with torch.no_grad():
-        whole = torch.cat([model(part) for part in frames.split(100)])
+        dense = torch.cat([model(part) for part in frames.split(100)])
     errors = {}
     for reference in ("previous", "hold"):
         engine = EventDrivenInference(model, 0.05, reference, "any")
         logits = torch.cat([engine.run(part[:, None]).logits[:, 0] for part in frames.split(64)])
-        errors[reference] = (logits - whole).abs().amax(1)
+        errors[reference] = (logits - dense).abs().amax(1)
     change_in_hold = 0.06  # a patch is at most so far from its reference
     with torch.no_grad():
         bound = max(

@@ -30,8 +30,8 @@ def test_finds_largest_threshold(good: int, by_error: bool) -> None:
 
     def measure(threshold: float) -> Candidate:
         measured.append(threshold)
-        place = GRID.index(threshold)
-        return candidate(threshold, 99.5 if place < good else 98.0, 0.01 if place < good else 0.1)
+        index = GRID.index(threshold)
+        return candidate(threshold, 99.5 if index < good else 98.0, 0.01 if index < good else 0.1)
 
     best, tried = find_threshold(measure, Goal(logit_error=0.05) if by_error else Goal(top1=0.99))
     assert best.threshold == GRID[good - 1]
@@ -49,11 +49,11 @@ def test_unreachable_goal_is_an_error() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("videos")
-    write_video(place / "a.mp4", 33, size=(48, 64))
-    write_video(place / "b.mkv", 18, size=(64, 40))
-    (place / "c.mp4").write_text("text")
-    return place
+    root = tmp_path_factory.mktemp("videos")
+    write_video(root / "a.mp4", 33, size=(48, 64))
+    write_video(root / "b.mkv", 18, size=(64, 40))
+    (root / "c.mp4").write_text("text")
+    return root
 
 
 @pytest.mark.parametrize("goal", [["--top1", "0.97"], ["--logit-error", "0.02"]])

@@ -47,8 +47,8 @@ def test_unwritable_annotated_video_does_not_stop_the_run(tmp_path: Path, caplog
         run_on_videos(load_config(EMPTY, [*on_videos(tmp_path, tmp_path / "out"), "EVENT.ANNOTATE", True]), CPU)
     assert set(by_name(tmp_path / "out")) == {"a.mp4", "b.mp4"}
     assert [line for line in caplog.messages if "annotated video of" in line and "a.mp4" in line]
-    with av.open(str(tmp_path / "out" / "annotated" / "b.mp4")) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 9
+    with av.open(str(tmp_path / "out" / "annotated" / "b.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 9
 
 
 class ComesBack(SyntheticVideo):
@@ -67,8 +67,8 @@ def test_annotated_video_of_a_reconnected_camera_continues(tmp_path: Path) -> No
     run = video_run(tmp_path, live_sources(camera), *change)
     report = run.run(lambda: False)
     assert report.videos[0].frames == 17 and not report.failures
-    with av.open(str(tmp_path / "annotated" / "v0.mp4")) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 17
+    with av.open(str(tmp_path / "annotated" / "v0.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 17
 
 
 def test_limit_counts_processed_frames(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_limit_counts_processed_frames(tmp_path: Path) -> None:
 def test_stream_continues_after_corrupt_packets(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 20, codec="mjpeg", pix_fmt="yuvj420p", size=SMALL)
     data = bytearray(path.read_bytes())
-    pictures = [place for place in range(len(data) - 2) if data[place : place + 3] == b"\xff\xd8\xff"]
-    for place in pictures[7:9]:
-        data[place : place + 300] = bytes(300)
+    offsets = [offset for offset in range(len(data) - 2) if data[offset : offset + 3] == b"\xff\xd8\xff"]
+    for offset in offsets[7:9]:
+        data[offset : offset + 300] = bytes(300)
     path.write_bytes(data)
     stream = StreamFrames(f"file://{path}")
     assert [number for number, _ in stream] == list(range(18))
@@ -110,9 +110,9 @@ def test_errors_after_the_limit_are_ignored(tmp_path: Path, limit: int, reason: 
 def test_undecodable_stream_ends(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 1100, codec="mjpeg", pix_fmt="yuvj420p", size=(16, 16))
     data = bytearray(path.read_bytes())
-    place = 0
-    while (place := data.find(b"\xff\xd8\xff", place)) >= 0:
-        data[place : place + 300] = bytes(300)
+    offset = 0
+    while (offset := data.find(b"\xff\xd8\xff", offset)) >= 0:
+        data[offset : offset + 300] = bytes(300)
     path.write_bytes(data)
     with pytest.raises(DecodeError, match="1000 consecutive packets cannot be decoded"):
         list(StreamFrames(f"file://{path}"))
@@ -266,8 +266,8 @@ class HangsAtOnce(SyntheticVideo):
 @pytest.mark.parametrize("kind", [Hangs, HangsAtOnce])
 def test_hanging_file_does_not_affect_others(tmp_path: Path, streams: int, kind: type[SyntheticVideo]) -> None:
     records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(5)]
-    whole = [lambda n=n: SyntheticVideo(n, None) for n in (9, 0, 12, 7, 11)]
-    opens = [*whole[:1], HangsAtOnce if kind is HangsAtOnce else lambda: Hangs(0, None), *whole[2:]]
+    intact = [lambda n=n: SyntheticVideo(n, None) for n in (9, 0, 12, 7, 11)]
+    opens = [*intact[:1], HangsAtOnce if kind is HangsAtOnce else lambda: Hangs(0, None), *intact[2:]]
     sources = Sources([Source(record, open_) for record, open_ in zip(records, opens, strict=True)], [])
     change = ("EVENT.STREAMS", streams, "EVENT.CHUNK", 4, "DATA_LOADER.TIMEOUT", 1)
     report = video_run(tmp_path, sources, *change).run(lambda: False)

@@ -38,17 +38,17 @@ from tests.video_files import picture, write_video
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a still video, moving ones of two sizes and lengths, a truncated one, and a text file named as a video."""
-    place = tmp_path_factory.mktemp("videos")
-    write_still(place / "still.mkv")
-    write_video(place / "moving.mp4", 37, size=(48, 64))
-    (place / "inner").mkdir()
-    write_video(place / "inner" / "tall.avi", 11, codec="mpeg4", size=(80, 34))
-    whole = write_video(place / "whole.mkv", 60, size=(48, 64), options={"g": "10"}).read_bytes()
-    (place / "whole.mkv").unlink()
-    (place / "truncated.mkv").write_bytes(whole[: len(whole) // 3])
-    (place / "text.mp4").write_text("no video")
-    (place / "notes.txt").write_text("nothing")
-    return place
+    root = tmp_path_factory.mktemp("videos")
+    write_still(root / "still.mkv")
+    write_video(root / "moving.mp4", 37, size=(48, 64))
+    (root / "inner").mkdir()
+    write_video(root / "inner" / "tall.avi", 11, codec="mpeg4", size=(80, 34))
+    complete = write_video(root / "complete.mkv", 60, size=(48, 64), options={"g": "10"}).read_bytes()
+    (root / "complete.mkv").unlink()
+    (root / "truncated.mkv").write_bytes(complete[: len(complete) // 3])
+    (root / "text.mp4").write_text("no video")
+    (root / "notes.txt").write_text("nothing")
+    return root
 
 
 def test_command_reports_every_video(folder: Path, tmp_path: Path) -> None:

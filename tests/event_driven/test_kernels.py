@@ -44,8 +44,8 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
     """Round a float32 weight to a precision."""
     if precision == "int8":
-        whole, scale = int8_weights(weight)
-        return whole.float() * scale[:, None]
+        quantized, scale = int8_weights(weight)
+        return quantized.float() * scale[:, None]
     return weight.to(getattr(torch, precision)).float()
 
 
@@ -149,22 +149,22 @@ def test_compiled_gate_equals_pytorch(
     changed = torch.rand(k, s, 1, side, side, generator=generator) < 0.1
     frames = references[slots] + torch.randn(k, s, 3, side, side, generator=generator) * changed
     frames[-1, 0, 0, 0, 0] = torch.nan
-    whole = torch.rand(k, s, generator=generator) < 0.2
+    full = torch.rand(k, s, generator=generator) < 0.2
     if channels_last:
         references = references.contiguous(memory_format=torch.channels_last)
         frames = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (k, s))
     order = torch.randperm(grid**2, generator=generator)  # any order of the patches
     gate = Gate.of(side, patch, threshold, mean, hold, order.argsort())
-    want, kept = slow_changes(frames, references[slots], patch, mean, hold, threshold, whole)
+    want, kept = slow_changes(frames, references[slots], patch, mean, hold, threshold, full)
 
-    found = kernels.find_changes(frames, references, torch.tensor(slots), gate, whole)
+    found = kernels.find_changes(frames, references, torch.tensor(slots), gate, full)
     assert torch.equal(found, want.flatten(2)[:, :, order])
     assert torch.equal(references[slots].nan_to_num(), kept.nan_to_num())
 
-    places = found.flatten().nonzero().squeeze(1)
-    rows = kernels.take_patches(frames, places, gate, order)
+    indices = found.flatten().nonzero().squeeze(1)
+    rows = kernels.take_patches(frames, indices, gate, order)
     cut = frames.reshape(k * s, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)  # KS N p p 3
-    assert torch.equal(rows.nan_to_num(), cut[:, order].flatten(0, 1).flatten(1)[places].nan_to_num())
+    assert torch.equal(rows.nan_to_num(), cut[:, order].flatten(0, 1).flatten(1)[indices].nan_to_num())
 
 
 def slow_changes(
@@ -174,11 +174,11 @@ def slow_changes(
     mean: bool,
     hold: bool,
     threshold: float,
-    whole: torch.Tensor,
+    full: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the changes frame by frame, bool (K, S, n, n), and the references (S, 3, H, W)."""
     masks, held = [], references.clone()
-    for frame, all_of in zip(frames, whole, strict=True):
+    for frame, all_of in zip(frames, full, strict=True):
         mask = changed_patches(frame, held, patch, "mean" if mean else "any", threshold) | all_of[:, None, None]
         masks.append(mask)
         pixels = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]

@@ -29,8 +29,11 @@ from tests.video_files import picture, write_video
 
 
 def test_missing_cameras_and_streams_are_reported(tmp_path: Path) -> None:
-    for place, words in (("98", "camera 98 cannot be opened"), ("http://127.0.0.1:9/x", "the stream cannot be opened")):
-        cfg = load_config(EMPTY, on_videos(place, tmp_path))
+    for address, words in (
+        ("98", "camera 98 cannot be opened"),
+        ("http://127.0.0.1:9/x", "the stream cannot be opened"),
+    ):
+        cfg = load_config(EMPTY, on_videos(address, tmp_path))
         with pytest.raises(DataError, match=words):
             run_on_videos(cfg, CPU)
 
@@ -127,9 +130,9 @@ def test_list_of_streams_and_files(tmp_path: Path) -> None:
     cameras = [multiprocessing.get_context("spawn").Process(target=serve, args=(port, 30)) for port in ports]
     for camera in cameras:
         camera.start()
-    places = [*(f"tcp://127.0.0.1:{port}" for port in ports), "http://127.0.0.1:9/x", str(moving)]
+    sources_listed = [*(f"tcp://127.0.0.1:{port}" for port in ports), "http://127.0.0.1:9/x", str(moving)]
     listed = tmp_path / "cameras.txt"
-    listed.write_text("# the doors\n" + "\n".join(places) + "\n\n")
+    listed.write_text("# the doors\n" + "\n".join(sources_listed) + "\n\n")
     for port in ports:
         wait_for_listener(port)
     done = run_net([*on_videos(listed, tmp_path / "out"), "EVENT.STREAMS", 4])
@@ -138,9 +141,9 @@ def test_list_of_streams_and_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "event_results.json").read_text())
     frames = {video["path"]: video["frames"] + video["dropped"] for video in results["videos"]}
-    assert frames == {places[0]: 30, places[1]: 30, places[3]: 37}
+    assert frames == {sources_listed[0]: 30, sources_listed[1]: 30, sources_listed[3]: 37}
     [failed] = results["failed"]
-    assert failed["path"] == places[2] and "cannot be opened" in failed["reason"]
+    assert failed["path"] == sources_listed[2] and "cannot be opened" in failed["reason"]
 
 
 def test_reconnected_stream_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
