@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slowfast.errors import UserError
-from slowfast.prepare.jobs import run_in_processes
+from slowfast.datasets.decode import DecodeError
+from slowfast.errors import DataError, UserError
+from slowfast.prepare.jobs import VIDEOS, Job, JobResults, find_jobs, run_in_processes, run_jobs, target_exists
 from slowfast.utils.worker_pool import Lost
 from tests.worker_processes import no_workers
 
@@ -90,3 +91,56 @@ def test_signal_ends_the_workers(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert err == "Received SIGTERM, stopping. Files that were written are complete\n"
     assert workers and not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def copy(job: Job) -> str:
+    """Copy a file in upper case, unless it contains an error."""
+    text = job.source.read_text()
+    if text == "damaged":
+        raise DecodeError("no video")
+    if text == "user error":
+        raise UserError("disk full")
+    job.target.write_text(text.upper())
+    return text
+
+
+def run_copy(source: Path, target: Path, seen: list[str] | None = None) -> JobResults[str]:
+    jobs, on_output = find_jobs(source, target), None if seen is None else seen.append
+    return run_jobs(copy, jobs, target, 1, is_done=target_exists, on_output=on_output)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name, text in {"a": "one", "b": "damaged", "c": "", "d": "two"}.items():
+        (folder / f"{name}.avi").write_text(text)
+    return folder
+
+
+def test_failures_do_not_stop_the_run_and_finished_jobs_are_skipped(
+    source: Path, tmp_path: Path, in_this_process: None
+) -> None:
+    target, seen = tmp_path / "target", list[str]()
+    first = run_copy(source, target, seen)
+    assert first.outputs == {"a.avi": "one", "d.avi": "two"} and first.skipped == 0 and seen == ["one", "two"]
+    assert first.failed == {"b.avi": "no video", "c.avi": "the file is empty (0 bytes)"}
+    assert (target / "a.mp4").read_text() == "ONE"
+    (target / "d.mp4").unlink()
+    (source / "b.avi").write_text("three")
+    again = run_copy(source, target)
+    assert again.outputs == {"b.avi": "three", "d.avi": "two"} and again.skipped == 1 and set(again.failed) == {"c.avi"}
+
+
+def test_user_error_of_a_job_stops_the_run(source: Path, tmp_path: Path, in_this_process: None) -> None:
+    (source / "b.avi").write_text("user error")
+    with pytest.raises(UserError, match="disk full"):
+        run_copy(source, tmp_path / "target")
+
+
+def test_all_jobs_failed(source: Path, tmp_path: Path, in_this_process: None) -> None:
+    for path in source.iterdir():
+        path.write_text("damaged")
+    results = run_copy(source, tmp_path / "target")
+    with pytest.raises(DataError, match="none of 4 videos could be read. First failure: a.avi: no video. Full list: "):
+        results.require_one(VIDEOS, tmp_path / "target")
