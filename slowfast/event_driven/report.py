@@ -39,7 +39,7 @@ _HEADING = (
     ("", "", "active patches %", "saved", "frames/s", ""),
     ("video", "frames", "stages 1, 2, ..", "%", "event", "all"),
 )
-_COMPARISON = (("dense", "speed-", "same", "logit error", ""), ("fr./s", "up", "top-1 %", "mean", "max"))
+_COMPARISON = (("", "speed-", "same", "logit error", ""), ("dense", "up", "top-1 %", "mean", "max"))
 
 
 @dataclass(frozen=True)
