@@ -114,9 +114,9 @@ def test_broken_frames_and_folders_are_listed(sth_cfg: ConfigNode, frames_folder
     ((lost, reason),) = found["test_00002"]
     assert lost and "the file is empty" in reason
     ((lost, reason),) = found["test_00003"]
-    assert not lost and "00011.jpg: the image is cut off" in reason
+    assert not lost and "00011.jpg: the image is truncated" in reason
     ((lost, reason),) = found["test_00004"]
-    assert lost and "the index says 20 frames, the folder holds 19" in reason
+    assert lost and "the folder contains 19 of the 20 frames in the index" in reason
 
 
 def test_official_lists_and_videos(sth_cfg: ConfigNode, tmp_path: Path) -> None:
