@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_looked_into_is_listed(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "scandir", closed)
     found = find_sources(str(tmp_path), 1)
-    assert "cannot be looked into (permission denied)" in found.refused[0].reason
+    assert "cannot be listed (permission denied)" in found.refused[0].reason
     with pytest.raises(DataError, match="permission denied"):
         run_on_videos(load_config(EMPTY, on_videos(tmp_path, tmp_path / "out")), CPU)
 

@@ -1,4 +1,4 @@
-"""The Kinetics index: a csv file per split, a line `path<separator>label` per video, and optional class names."""
+"""Kinetics index: a csv file per split with a line `path<separator>label` per video, and optional class names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ _USUAL_SEPARATORS = (" ", ",", "\t", ";")
 
 
 def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> list[Record]:
-    """Return the videos of a split ("train", "val", "test") with their labels, in the file's order.
+    """Return the videos of a split in the order of the file.
 
-    A path may contain the separator: the label is what follows the last one. A line that begins with a quotation mark
-    is read as `csv` writes it.
+    A path may contain the separator; the label follows the last one. A line that starts with a quotation mark is parsed
+    as csv.
+
+    Args:
+        data_dir: Folder of the csv files.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder of the videos (DATA.PATH_PREFIX).
+        separator: Separator of path and label.
+        num_classes: Number of classes.
 
     Raises:
-        IndexFileError: For a missing, empty or broken index, a label outside [0, num_classes), and paths outside
-            `prefix` (DATA.PATH_PREFIX).
+        IndexFileError: If the file is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
     file = Path(data_dir) / f"{split}.csv"
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
@@ -32,10 +38,17 @@ def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str,
 
 
 def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, num_classes: int) -> list[Record]:
-    """Return the records of a file of lines `path<separator>label`; `hint` says what to do if there is no such file.
+    """Return the records of a file of lines `path<separator>label`.
+
+    Args:
+        file: The file.
+        hint: Advice in the message if there is no such file.
+        root: Folder of the samples.
+        separator: Separator of path and label.
+        num_classes: Number of classes.
 
     Raises:
-        IndexFileError: As `read_kinetics_index`.
+        IndexFileError: If the file is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
     lines = read_lines(file, hint)
     if not lines:
@@ -56,7 +69,16 @@ def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, 
 
 
 def parse_line(line: str, separator: str, num_classes: int | None = None) -> tuple[str, int]:
-    """Return path and label of one line; ValueError says what is wrong with it. `num_classes` None: any label."""
+    """Return path and label of a line.
+
+    Args:
+        line: The line.
+        separator: Separator of path and label.
+        num_classes: Number of classes; None for any label.
+
+    Raises:
+        ValueError: If the line is broken.
+    """
     if line.startswith(_QUOTE) and len(separator) == 1:
         name, label = _parse_quoted(line, separator)
     else:
@@ -70,7 +92,7 @@ def parse_line(line: str, separator: str, num_classes: int | None = None) -> tup
 
 
 def format_line(name: str, separator: str, label: int) -> str:
-    """Return the line that `parse_line` reads back."""
+    """Return the line that `parse_line` parses to this path and label."""
     if name.startswith(_QUOTE) and len(separator) == 1:
         name = _QUOTE + name.replace(_QUOTE, _QUOTE * 2) + _QUOTE
     return f"{name}{separator}{label}\n"
@@ -88,7 +110,7 @@ def _parse_quoted(line: str, separator: str) -> tuple[str, str]:
 
 
 def _other_separator(line: str, separator: str, num_classes: int) -> str:
-    """Return the advice to set the separator with which the line is right, "" where there is none."""
+    """Return the advice to set the separator with which the line is valid; "" if there is none."""
     for other in _USUAL_SEPARATORS:
         try:
             parse_line(line, other, num_classes)
@@ -100,22 +122,25 @@ def _other_separator(line: str, separator: str, num_classes: int) -> str:
 
 
 def read_class_names(data_dir: Path, num_classes: int) -> list[str] | None:
-    """Return the names of the classes by label, from categories.txt: lines of `name<tab>label` or a name; None without.
+    """Return the names of the classes by label from categories.txt, with a line `name<tab>label` or `name` per class.
+
+    Returns:
+        The names; None if there is no such file.
 
     Raises:
-        IndexFileError: If names are missing, too many, or given twice for a label.
+        IndexFileError: If a label has no name or more than one, or is out of range.
     """
     file = Path(data_dir) / CLASS_NAMES_FILE
     if not os.path.exists(file):
         return None
     names: dict[int, str] = {}
-    for place, (number, line) in enumerate(read_lines(file, "put the class names there")):
+    for position, (number, line) in enumerate(read_lines(file, "put the class names there")):
         name, found, label = line.rpartition("\t")
         where = f"{plain(file)} line {number}: {quoted(line)}"
         try:
-            key = parse_number(label.strip(), "label") if found else place
+            key = parse_number(label.strip(), "label") if found else position
         except ValueError as error:
-            raise IndexFileError(f"{where}: {error}. Expected name<tab>label or a name alone") from None
+            raise IndexFileError(f"{where}: {error}. Expected name<tab>label or a name") from None
         if key in names:
             raise IndexFileError(f"{where}: label {key} already has a name, {quoted(names[key])}. Remove one of them")
         names[key] = name.strip() if found else line
