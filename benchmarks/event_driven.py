@@ -16,13 +16,13 @@ import torch
 
 from benchmarks.measure import OVER_DENSE, SHARE_OF_DENSE, Measurement, time_interleaved
 from benchmarks.videos import with_overrides
+from slowfast.config.defaults import choices
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.checks import check_network
-from slowfast.event_driven.engine import PRECISIONS
 from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.sources import find_files
@@ -130,7 +130,7 @@ class _Bench:
         """Measure turns of calls; `restart` is the number of turns per pass of a video, 0 if each turn is a run."""
         group, measurements, turns_per_run = f"{GROUP}, {name}", [], restart or 1
         frames = sum(call.shape[0] * call.shape[1] for turn in turns[:turns_per_run] for call in turn)
-        for precision in PRECISIONS:
+        for precision in map(str, choices("EVENT.PRECISION")):
             cases = {DENSE: self._dense(turns), precision: self._event(turns, precision, restart)}
             timed = time_interleaved(cases, len(turns) - turns_per_run, self.device, warm_up=turns_per_run)
             timings = timed.summed(turns_per_run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from demo_data import events, imagenet, kinetics, kinetics_colors, kinetics_shap
 from demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 from slowfast.utils.files import remove_leftovers, written_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.machine import usable_cores
 
 MANIFEST = "demo_data.json"
@@ -148,13 +148,13 @@ def _write_manifest(folder: Path, settings: DemoSettings) -> None:
     """Write the settings and the size of each file in bytes, by which `build` recognizes the dataset."""
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
     manifest = {"made_by": MAKER, "digest": settings.digest(), "settings": asdict(settings), "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / MANIFEST).write_text(to_json(manifest, indent=1) + "\n")
 
 
 def _read_manifest(out: Path) -> dict | None:
     """Read the manifest of a folder; None if there is none."""
     try:
-        manifest = json.loads((out / MANIFEST).read_text())
+        manifest = from_json((out / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
     known = isinstance(manifest, dict) and manifest.get("made_by") == MAKER and isinstance(manifest.get("files"), dict)

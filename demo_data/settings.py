@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 
 from slowfast.errors import UserError
+from slowfast.utils.json_files import to_json
 
 RENDERING = 1  # version of the rendering; increase it if the same settings give other content
 SPLITS = ("train", "val", "test")
@@ -61,5 +61,5 @@ class DemoSettings:
 
     def digest(self) -> str:
         """Return a hash of settings and rendering version; equal hashes mean equal content."""
-        text = json.dumps({"rendering": RENDERING, **asdict(self)}, sort_keys=True)
+        text = to_json({"rendering": RENDERING, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

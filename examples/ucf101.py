@@ -30,7 +30,8 @@ class UCF101(FrameDataset):
         """Return the videos of a split; the class is the folder of a video."""
         file = Path(self.cfg.DATA.PATH_TO_DATA_DIR) / self.lists[split]
         labels = {name: label for label, name in enumerate(self.read_class_names())}
-        root, records = MediaRoot(self.cfg.DATA.PATH_PREFIX), []
+        root = MediaRoot(self.cfg.DATA.PATH_PREFIX)
+        records: list[Record] = []
         for number, line in read_lines(file, HINT):
             video = line.split()[0]  # training lists give the label, too
             name = video.partition("/")[0]

@@ -18,8 +18,9 @@ from slowfast.datasets.decode import require_backend
 from slowfast.engine.checkpoints import checkpoint_folder
 from slowfast.engine.distillation import check_teacher, load_teacher_config
 from slowfast.engine.freezing import find_frozen
-from slowfast.engine.losses import SOFT_LOSSES, class_weights
+from slowfast.engine.losses import class_weights
 from slowfast.engine.optim import check_no_decay
+from slowfast.engine.tasks import check_task
 from slowfast.errors import ConfigError
 from slowfast.event_driven import checks
 from slowfast.models.build import build_model, find_network
@@ -57,14 +58,10 @@ def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
 
 
 def _check_loss(cfg: ConfigNode) -> None:
-    """Check the loss function and its class weights."""
+    """Check the task, its loss function and the class weights."""
     if cfg.TRAIN.ENABLE:
         class_weights(cfg.MODEL.CLASS_WEIGHTS, [0], cfg.MODEL.NUM_CLASSES)  # its file is read
-    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
-        raise ConfigError(
-            f"MIXUP.ENABLE mixes labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} does not support. "
-            f"Set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
-        )
+    check_task(cfg)
 
 
 def _check_transforms(cfg: ConfigNode) -> None:

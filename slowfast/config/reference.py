@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import textwrap
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from slowfast.config.key import ORIGINS, Key, Section
 from slowfast.config.keys import SECTIONS
 from slowfast.config.parse import MAX_BASES
 from slowfast.config.rules import RegistryNames
+from slowfast.utils.json_files import to_json
 
 INTRODUCTION = """\
 # Config reference
@@ -114,13 +114,18 @@ def _section(section: Section) -> str:
 
 
 def _row(name: str, key: Key) -> str:
-    meaning = f"{key.doc} [{key.origin}]" if key.origin else key.doc
-    cells = (f"`{name}`", f"`{_value(key.default)}`", key.unit, _allowed(key), meaning)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    meaning = _escape(f"{key.doc} [{key.origin}]" if key.origin else key.doc)
+    cells = (f"`{name}`", f"`{_value(key.default)}`", key.unit, _escape(_allowed(key)), meaning)
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escape(text: str) -> str:
+    """Escape what Markdown would take for a column, a tag or emphasis."""
+    return re.sub(r"([|<*])", r"\\\1", text)
 
 
 def _value(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str | list) else str(value)
+    return to_json(value) if isinstance(value, str | list) else str(value)
 
 
 def _allowed(key: Key) -> str:

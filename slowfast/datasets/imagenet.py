@@ -9,6 +9,7 @@ from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
 from slowfast.datasets.decode import VideoReader
 from slowfast.datasets.decode.image import ImageReader
 from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
+from slowfast.datasets.index.labels import label_format
 from slowfast.datasets.resample import antialiased
 from slowfast.datasets.sampling import SingleImage, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
@@ -31,6 +32,7 @@ class ImageNet(FrameDataset):
             data.PATH_PREFIX,
             data.PATH_LABEL_SEPARATOR,
             self.cfg.MODEL.NUM_CLASSES,
+            label_format(self.cfg),
         )
 
     def read_class_names(self) -> list[str] | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.index.labels import label_format
 from slowfast.datasets.types import Record
 
 
@@ -21,6 +22,7 @@ class Kinetics(FrameDataset):
             data.PATH_PREFIX,
             data.PATH_LABEL_SEPARATOR,
             self.cfg.MODEL.NUM_CLASSES,
+            label_format(self.cfg),
         )
 
     def read_class_names(self) -> list[str] | None:

@@ -22,11 +22,18 @@ from slowfast.utils.logging import get_logger
 
 @dataclass
 class Position:
-    """How far a run is: finished epochs, steps of the next one, and the best validation so far (top-1 in %)."""
+    """Progress of a run.
+
+    Attributes:
+        epoch: Finished epochs.
+        step: Finished steps of the next epoch.
+        best_metric: Best value so far of the metric that the task selects checkpoints by; None before a validation.
+        best_epoch: Epoch of that value, from 1; 0 before a validation.
+    """
 
     epoch: int = 0
     step: int = 0
-    best_top1: float = -1.0
+    best_metric: float | None = None
     best_epoch: int = 0
 
     def total(self, steps: int) -> int:
@@ -80,7 +87,7 @@ class RunState:
         if (self.ema is not None) != ("ema_state" in state):
             raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
         try:
-            at = Position(state["epoch"], state["step"], state["best_top1"], state["best_epoch"])
+            at = _position(state)
             self.model.load_state_dict(state["model_state"])
             self._load_optimizer(state)
             if self.ema is not None:
@@ -156,6 +163,12 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
     if isinstance(model, Network):
         weights = model.adapt_start_weights(weights, path)
     load_weights(model, weights, path, allow_new_head=True)
+
+
+def _position(state: checkpoints.State) -> Position:
+    """Return the progress of a packed state; checkpoints of version 1.1 and before have `best_top1`."""
+    best = state["best_metric"] if "best_metric" in state else state["best_top1"]
+    return Position(state["epoch"], state["step"], best, state["best_epoch"])
 
 
 def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:

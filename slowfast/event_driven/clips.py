@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS
 from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
+from slowfast.visualization.results import Results
 
 
 @dataclass
@@ -107,9 +107,13 @@ class EventDrivenTest:
         self._model = EventDrivenClips.from_framewise(self._cfg, model)
         return self._model
 
-    def results(self, world: World) -> dict[str, Any]:
-        """Return the share of multiply-adds saved and of patches computed, over all processes."""
+    def results(self, world: World) -> Results:
+        """Return the share of multiply-adds saved and of patches computed, over all processes, in percent."""
         if self._model is None:
-            return {}
+            return Results()
         savings = joined(world.gather([self._model.savings]))
-        return {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares}
+        active = " ".join(f"{share:.1f}" for share in savings.active_shares)
+        return Results(
+            {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares},
+            [("multiply-adds saved", f"{savings.macs_saved:.1f} %"), ("patches computed", f"{active} % of each stage")],
+        )

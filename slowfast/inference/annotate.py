@@ -21,8 +21,8 @@ from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.event_pictures import film
-from slowfast.visualization.video_writer import NAME_ROOM, write_annotated
+from slowfast.visualization.event_plots import event_frames
+from slowfast.visualization.video_writer import NAME_LENGTH, write_annotated
 
 # Frame rate and minimum number of frames of a rendered event recording.
 EVENTS_FPS, MIN_FRAMES = 20, 40
@@ -47,7 +47,7 @@ def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
     read = [prediction for prediction in predictions if prediction.scores is not None]
     targets = target_files([prediction.record for prediction in read], folder, ".mp4")
     for prediction, target in zip(read, targets, strict=True):
-        lines = [f"{100 * score:5.1f} %  {name[:NAME_ROOM]}" for name, score in prediction.best()]
+        lines = [f"{100 * score:5.1f} %  {name[:NAME_LENGTH]}" for name, score in prediction.best()]
         try:
             if recordings:
                 annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
@@ -107,7 +107,7 @@ def annotate_events(
     seconds = 1e-6 * float(events.t[-1] - events.t[0])
     frames = max(round(seconds * EVENTS_FPS), MIN_FRAMES)
     timing = choose_timing(np.arange(frames) / EVENTS_FPS, EVENTS_FPS, None)
-    return write_annotated(enumerate(film(events, sensor, frames)), timing, lines, target)
+    return write_annotated(enumerate(event_frames(events, sensor, frames)), timing, lines, target)
 
 
 def _images(folder: FrameFolderReader) -> Iterator[tuple[int, np.ndarray]]:

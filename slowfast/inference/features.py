@@ -14,6 +14,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import find_dataset, views_loader, views_of_records
+from slowfast.datasets.index.labels import format_label
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
@@ -116,30 +117,25 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
     world = join(cfg.NUM_GPUS)
     model = FeatureExtractor(network_to_test(cfg, world.device))
     forward = ClipForward.from_config(cfg, world.device, split)
-    ledger = FailureLedger(len(records))
-    progress = Progress("features", len(records), "files", shown=True, every=cfg.LOG_PERIOD)
+    ledger = FailureLedger(len(dataset))
+    progress = Progress("features", len(dataset), "files", shown=True, every=cfg.LOG_PERIOD)
     loader = views_loader(cfg, world, dataset)
-    combine = _mean if views == MEAN else _keep_views
+    records, rows = [], []
+
+    def process(record: Record, outputs: torch.Tensor | None) -> None:
+        if outputs is not None:
+            records.append(record)
+            rows.append(outputs.double().mean(0).float() if views == MEAN else outputs)
+
     try:
         with loader:
-            results, _ = evaluate(model, loader, forward, combine, cfg.TEST.BATCH_SIZE, ledger, progress)
+            evaluate(model, loader, forward, process, cfg.TEST.BATCH_SIZE, ledger, progress)
     finally:
         progress.close()
-    read = [(result.record, result.scores) for result in results if result.scores is not None]
-    if not read:
+    if not records:
         first = ledger.all[0]
-        raise DataError(f"none of {len(records)} samples can be read. The first one: {first.name}: {first.reason}")
-    rows = torch.stack([scores for _, scores in read]).float()
-    return Features([record for record, _ in read], rows, ledger.all)
-
-
-def _mean(outputs: torch.Tensor) -> torch.Tensor:
-    """Average over views in float64: (V, D) -> (D,)."""
-    return outputs.double().mean(0).float()
-
-
-def _keep_views(outputs: torch.Tensor) -> torch.Tensor:
-    return outputs
+        raise DataError(f"none of {len(dataset)} samples can be read. The first one: {first.name}: {first.reason}")
+    return Features(records, torch.stack(rows).float(), ledger.all)
 
 
 NPZ, PARQUET = ".npz", ".parquet"
@@ -175,13 +171,21 @@ def feature_columns(features: Features, crops: int) -> dict[str, np.ndarray]:
     repeats = rows.shape[1] if rows.ndim == 3 else 1
     columns = {
         "path": np.array([record.name for record in features.records]).repeat(repeats),
-        "label": np.array([record.label for record in features.records], np.int64).repeat(repeats),
+        "label": _labels(features.records).repeat(repeats),
         "feature": rows.reshape(-1, rows.shape[-1]),
     }
     if rows.ndim == 3:
         view, crop = np.divmod(np.tile(np.arange(repeats), len(rows)), crops)
         columns |= {"view": view, "crop": crop}
     return columns
+
+
+def _labels(records: list[Record]) -> np.ndarray:
+    """Return class indices int64 (N,), or floats; several classes of a sample are text, such as ``3,17``."""
+    labels = [record.label for record in records]
+    if any(isinstance(label, tuple) for label in labels):
+        return np.array([format_label(label) for label in labels])
+    return np.array(labels)
 
 
 def _write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:

@@ -19,8 +19,9 @@ from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
 from slowfast.datasets.loader import TestLoader
 from slowfast.datasets.types import FailureLedger, Record
-from slowfast.engine.evaluate import Ensemble, Join, evaluate
+from slowfast.engine.evaluate import best_classes, evaluate
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.tasks import task_class
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.inputs import EVENTS
@@ -52,12 +53,13 @@ class Prediction:
         """Return the path as it was given."""
         return self.record.name
 
+    def best_classes(self, count: int = BEST) -> list[tuple[int, float]]:
+        """Return (class, score) of the best classes, best first; none if the sample is unreadable."""
+        return [] if self.scores is None else best_classes(self.scores, count)
+
     def best(self, count: int = BEST) -> list[tuple[str, float]]:
-        """Return the names and scores of the best classes, best first; none if the file could not be read."""
-        if self.scores is None:
-            return []
-        scores, classes = self.scores.topk(min(count, len(self.scores)))
-        return [(self.names[label], score) for label, score in zip(classes.tolist(), scores.tolist(), strict=True)]
+        """Return (class name, score) of the best classes, best first; none if the sample is unreadable."""
+        return [(self.names[label], score) for label, score in self.best_classes(count)]
 
 
 class Predictor:
@@ -80,7 +82,7 @@ class Predictor:
         read: Read,
         wanted: Wanted,
         forward: ClipForward,
-        ensemble: Join,
+        ensemble: Callable[[torch.Tensor], torch.Tensor],
         batch_clips: int = 8,
     ) -> None:
         self.model, self.names, self.read, self.wanted = model, names, read, wanted
@@ -97,7 +99,7 @@ class Predictor:
             lambda records: views_to_read(cfg, world, records),
             Wanted.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),
-            Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON),
+            task_class(cfg).ensemble(cfg),
             cfg.TEST.BATCH_SIZE,
         )
 
@@ -128,17 +130,18 @@ class Predictor:
         """Classify files that `find_media` has found; see `predict`."""
         ledger = FailureLedger(found.count)
         scores: dict[int, torch.Tensor | None] = {}
+
+        def process(record: Record, outputs: torch.Tensor | None) -> None:
+            scores[record.index] = None if outputs is None else self.ensemble(outputs)
+
         if found.records:
             shown = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
             try:
                 with self.read(found.records) as loader:
-                    results, _ = evaluate(
-                        self.model, loader, self.forward, self.ensemble, self.batch_clips, ledger, shown
-                    )
+                    evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, shown)
             finally:
                 if progress is None:
                     shown.close()
-            scores = {result.record.index: result.scores for result in results}
         reasons = {failure.index: failure.reason for failure in [*ledger.all, *found.refused]}
         if all(score is None for score in scores.values()):
             raise DataError(_nothing_read(found, reasons))

@@ -29,9 +29,9 @@ from slowfast.models import MODEL_REGISTRY
 from slowfast.models.inputs import EVENTS
 
 SETTING = """# Net-S, 32 x 32, Data-1 (0.1 M parameters, 0.1 GMACs an image).
-# Reproduces: nothing.
+# Expected: unknown.
 # Weights: none
-# Licence of the weights: -
+# License of the weights: -
 # Verified here: nothing
 TRAIN: {DATASET: imagenet}
 TEST: {DATASET: imagenet, NUM_ENSEMBLE_VIEWS: 1, NUM_SPATIAL_CROPS: 1}

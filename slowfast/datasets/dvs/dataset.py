@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
 from slowfast.datasets.types import Failure, Record, TestRecording
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.files import write_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import usable_cores
 from slowfast.utils.private_cache import private_cache
@@ -188,7 +188,7 @@ def longest_recording(
         raise DataError("no training recording can be read and has a duration; set DVS.TIME_NORM none, or mend them")
     get_logger().info(f"the longest recording has {longest:.0f} microseconds; kept in {cache}")
     try:
-        write_whole(cache, json.dumps({"microseconds": longest, "recordings": len(records)}) + "\n")
+        write_whole(cache, to_json({"microseconds": longest, "recordings": len(records)}) + "\n")
     except OSError as error:
         get_logger().warning(f"{cache} cannot be written ({system_reason(error)}): it will be looked for again")
     return longest
@@ -247,7 +247,7 @@ def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float
 
 def _read(cache: Path) -> float | None:
     try:
-        value = json.loads(cache.read_text(encoding="utf-8"))["microseconds"]
+        value = from_json(cache.read_text(encoding="utf-8"))["microseconds"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none yet, or a damaged one: it is made anew
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
