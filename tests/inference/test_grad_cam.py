@@ -28,6 +28,7 @@ from slowfast.inference.grad_cam import (
 )
 from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order
 from slowfast.models.evmlp import from_nested, nested_patches
+from slowfast.models.protocol import named_network
 from slowfast.visualization.heat_map import overlay
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
@@ -123,7 +124,7 @@ def test_every_network_has_layers_to_look_at(name: str) -> None:
     heat = compute_heat_map(model, x, 1, [usual, *layers])
     assert heat.values.shape == (x.shape[2] if x.dim() == 5 else 1, 32, 32)
     assert 0 <= heat.values.min() < heat.values.max() <= 1 and not is_constant(heat.values)
-    assert all(map_axes(model.get_submodule(layer.name)) for layer in layers)
+    assert all(map_axes(named_network(model).get_submodule(layer.name)) for layer in layers)
 
 
 def test_a_frame_that_changes_alone_is_where_the_heat_is() -> None:
