@@ -18,12 +18,13 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.measure import Figure, Timings, in_fresh_process, time_interleaved
 from benchmarks.videos import changed
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.datasets.build import TRAIN, find_dataset
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.models import build_model
+from slowfast.models.inputs import IMAGES
 from slowfast.models.linear import count_macs, pack_linears
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
@@ -131,7 +132,8 @@ def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
     """Clips of noise as the loader gives them: uint8 (N, T, S, S, 3); T is 1 where the dataset is one of images."""
     rng = np.random.default_rng(cfg.RNG_SEED)
-    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if dataset_spec(cfg, TRAIN).images else cfg.DATA.NUM_FRAMES
+    images = find_dataset(cfg, TRAIN).input_kind == IMAGES
+    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if images else cfg.DATA.NUM_FRAMES
     pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])
