@@ -88,6 +88,8 @@ def keys_named(text: str) -> set[str]:
 def commands(text: str) -> Iterator[list[str]]:
     """Yield the words of every slowfast, run_net.py and other tools' command in the code blocks of a page."""
     for block in FENCE.findall(text):
+        if block.startswith("```python"):
+            continue
         for line in block.replace("\\\n", " ").splitlines()[1:-1]:
             words = shlex.split(line, comments=True)
             place = next((n for n, word in enumerate(words) if word == "slowfast" or word.startswith("tools/")), None)
