@@ -45,11 +45,7 @@ class Ensemble:
 
     Args:
         method: DATA.ENSEMBLE_METHOD, one of `JOIN`.
-<<<<<<< HEAD
-        on: TEST.ENSEMBLE_ON: combine the "logits", or the scores ("probabilities").
-=======
         on: TEST.ENSEMBLE_ON: combine the logits, or the scores.
->>>>>>> w/house
         activation: Function from logits to scores.
     """
 
