@@ -88,7 +88,7 @@ def test_folders_and_what_cannot_be_read(data: Path, tmp_path: Path, capsys: pyt
         "wide.npz",
     ]
     out = capsys.readouterr().out
-    for words in ("broken.npz", "slowfast convert-dvs", "tools/video_to_events.py", "SENSOR_SIZE", "does not exist"):
+    for words in ("broken.npz", "slowfast convert-dvs", "slowfast video-to-dvs", "SENSOR_SIZE", "does not exist"):
         assert words in out
     assert "2 files read, 5 failed" in out and "1 files of other types" in out
 
