@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,11 +19,13 @@ from benchmarks.measure import Figure, Timings, in_fresh_process, time_interleav
 from benchmarks.videos import changed
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.datasets.collate import to_tensors
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
-from slowfast.models import build_model
+from slowfast.models import MODELS, build_model
+from slowfast.models.inputs import EVENTS, Events, takes
 from slowfast.models.linear import count_macs, pack_linears
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
@@ -109,8 +111,10 @@ FLOAT32, BFLOAT16 = "float32", "bfloat16"
 DTYPES = (FLOAT32, BFLOAT16)
 
 
-def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool) -> dict[str, TrainStep]:
-    """Steps of `clips` clips, in float32 and in bfloat16 autocast, of one new network with random weights."""
+def train_steps(
+    cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool, dtypes: Sequence[str] = DTYPES
+) -> dict[str, TrainStep]:
+    """Steps of `clips` clips, in float32 or autocast to other dtypes, of one new network with random weights."""
     batch = ("TRAIN.BATCH_SIZE", clips, "AUG.NUM_SAMPLE", 1, "TRAIN.ACCUMULATION_STEPS", 1)
     cfg = changed(cfg, "MODEL.ACT_CHECKPOINT", checkpointing, *batch)
     torch.manual_seed(cfg.RNG_SEED)
@@ -118,23 +122,34 @@ def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing
     optimizer = build_optimizer(cfg, model)
     return {
         dtype: TrainStep(cfg, World(device=device), model, optimizer, forward_in(cfg, device, dtype))
-        for dtype in DTYPES
+        for dtype in dtypes
     }
 
 
 def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward:
-    """Build the forward pass in a dtype of DTYPES, also where a run would choose another one for speed."""
+    """Build the forward pass in float32, bfloat16 or float16, also where a run would choose another one for speed."""
     plain = ClipForward.from_config(changed(cfg, "TRAIN.MIXED_PRECISION", False), device)
     return replace(plain, amp_dtype=AMP_DTYPES.get(dtype))
 
 
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
-    """Clips of noise as the loader gives them: uint8 (N, T, S, S, 3); T is 1 where the dataset is one of images."""
+    """Noise as the loader gives it: uint8 clips (N, T, S, S, 3), T is 1 for datasets of images; or events (N, L)."""
     rng = np.random.default_rng(cfg.RNG_SEED)
+    if takes(MODELS[cfg.MODEL.MODEL_NAME]) == EVENTS:
+        labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
+        return TrainBatch(_example_events(cfg, clips, rng), torch.from_numpy(labels), [""] * clips, [])
     side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if dataset_spec(cfg, TRAIN).images else cfg.DATA.NUM_FRAMES
     pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])
+
+
+def _example_events(cfg: ConfigNode, recordings: int, rng: np.random.Generator) -> Events:
+    """Evenly distributed events: x, y, p int64, t float32 ascending from 0 to 1, all valid; each (N, L)."""
+    shape, (height, width) = (recordings, cfg.DVS.NUM_EVENTS), cfg.DVS.SENSOR_SIZE
+    columns = {key: rng.integers(high, size=shape) for key, high in (("x", width), ("y", height), ("p", 2))}
+    columns["t"] = np.sort(rng.random(shape, np.float32), axis=1)
+    return {**to_tensors(columns), "valid": torch.ones(shape, dtype=torch.bool)}
 
 
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
