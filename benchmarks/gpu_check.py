@@ -26,12 +26,12 @@ PARTS = {
     for part in (
         Part("machine", "Machine", 3, "machine:describe", with_table=False),
         Part("tests", "Tests marked gpu", 20, "marked_tests:run_marked", with_table=False),
-        Part("morphmlp", "MorphMLP-S16", 13, "networks:measure_main"),
+        Part("morphmlp", "MorphMLP-S16 (on a CPU: the demo)", 13, "networks:measure_main"),
         Part("event_driven", "Event-driven inference of evMLP", 20, "event_driven:measure"),
         Part("ddp", "DistributedDataParallel in one process", 6, "ddp:measure"),
         Part("training", "End-to-end training", 12, "training:measure"),
         Part("networks", "All networks", 18, "networks:measure_all"),
-        Part("compile", "torch.compile", 8, "networks:measure_compiled"),
+        Part("compile", "torch.compile", 12, "networks:measure_compiled"),
     )
 }
 EPILOG = f"""\

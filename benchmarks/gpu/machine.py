@@ -8,16 +8,15 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.gpu.cases import Cases
+from benchmarks.gpu.processes import ROOT
 from benchmarks.measure import describe_machine, time_interleaved
 from slowfast.utils.machine import has_fast_matmul
 
-PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 _MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}  # distributions with other names
 MATRIX_SIDE = {"cuda": 8192, "cpu": 512}
 WARM_UP = 2  # untimed runs; a GPU's clocks rise and libraries choose kernels meanwhile
@@ -96,7 +95,7 @@ def precision(name: str) -> Iterator[None]:
 
 def missing_packages() -> list[str]:
     """Return the dependencies of the project that are not installed, and what its tests need besides."""
-    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[<>=!~\[; ]", line)[0] for line in [*project["dependencies"], "pytest", "hypothesis"]]
     modules = {name: _MODULES.get(name.lower(), name) for name in names}
     return [name for name, module in modules.items() if importlib.util.find_spec(module) is None]

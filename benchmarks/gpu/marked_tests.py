@@ -11,9 +11,9 @@ import hypothesis  # noqa: F401 - tests/conftest.py needs it
 import pytest
 
 from benchmarks.gpu.cases import OUT_OF_TIME, Cases, DeviceLost, check_device
+from benchmarks.gpu.processes import ROOT
 from benchmarks.gpu.report import DONE, FAILED, SKIPPED, add_error
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = "gpu"
 _LOST = 3  # exit status of pytest when the GPU cannot be used any more
 

@@ -6,6 +6,7 @@ its own is a share of. A training step counts as three forward passes, also wher
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from benchmarks.gpu.cases import CannotRunHere, Cases, Values, first_line
 from benchmarks.gpu.machine import DTYPES, MATRIX_SIDE, can_run, matmul_case, precision
+from benchmarks.gpu.profiles import profile_work
 from benchmarks.measure import time_interleaved
 from benchmarks.network import LEARNING_RATE, example_batch, forward_case, train_steps
 from slowfast.cli.model_info import CONFIGS, published_settings
@@ -26,14 +28,18 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.step import TrainStep
 from slowfast.errors import ConfigError
+from slowfast.models import MODELS
+from slowfast.models.inputs import CLIPS, takes
 from slowfast.models.linear import count_macs
 from slowfast.utils.machine import peak_memory_gib, synchronize
 
 FORWARD, TRAIN = "forward", "train"
 _TASKS = (TRAIN, FORWARD)
 _PASSES = {FORWARD: 1, TRAIN: 3}  # forward passes that take as many operations
+_FRAMES, _IMAGES = 512, 128  # of a batch on a GPU
 _AMP_NAMES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _MATMUL = "matmul"
+_BACKENDS = {"cuda": "inductor", "cpu": "aot_eager"}  # compiling C++ code takes minutes
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _DEMOS = ("KINETICS_MORPHMLP", "IMAGENET_CONVMLP", "IMAGENET_EVMLP", "EVENTS_EVENT2VEC")  # small: what a CPU measures
 
@@ -69,15 +75,17 @@ TASKS: tuple[Task, ...] = (
 
 def measure_main(cases: Cases) -> None:
     """Run the part of the network that matters most."""
-    measure_setting(cases, main_setting(cases.on_gpu), TASKS)
+    path = main_setting(cases.on_gpu)
+    measure_setting(cases, path, TASKS)
+    for task in _TASKS:
+        cases.run(f"{path.stem} {task} {BF16}, profile", partial(_profile, cases, load_config(path), task))
 
 
 def measure_all(cases: Cases) -> None:
     """Run the part of all networks: everything of one setting of each, then bf16 of the other settings."""
-    first, others = order_settings(_settings(cases.on_gpu))
+    (_, *first), others = order_settings([main_setting(cases.on_gpu), *_settings(cases.on_gpu)])
     for path in first:
-        if path != main_setting(cases.on_gpu):
-            measure_setting(cases, path, TASKS)
+        measure_setting(cases, path, TASKS)
     for path in others:
         measure_setting(cases, path, TASKS[:2])
 
@@ -86,7 +94,7 @@ def measure_compiled(cases: Cases) -> None:
     """Run the part of torch.compile: the most important network first, then one setting of each other network."""
     first, _ = order_settings([main_setting(cases.on_gpu), *_settings(cases.on_gpu)])
     for path in first:
-        measure_setting(cases, path, [(task, variant) for variant in (COMPILED, BF16) for task in _TASKS])
+        measure_setting(cases, path, [(FORWARD, COMPILED), (TRAIN, COMPILED)])
 
 
 def main_setting(on_gpu: bool) -> Path:
@@ -115,10 +123,11 @@ def measure_setting(cases: Cases, path: Path, tasks: Sequence[Task]) -> None:
 
 
 def batch_size(cfg: ConfigNode, on_gpu: bool) -> int:
-    """Return the number of clips in a batch: 512 frames for clips, 128 images or recordings; 2 on a CPU."""
+    """Return the number of clips, images or event recordings in a batch; 2 on a CPU."""
     if not on_gpu:
         return 2
-    return 128 if cfg.DATA.NUM_FRAMES == 1 or cfg.MODEL.MODEL_NAME == "Event2Vec" else max(512 // cfg.DATA.NUM_FRAMES, 1)
+    kind = takes(MODELS[cfg.MODEL.MODEL_NAME])
+    return max(_FRAMES // cfg.DATA.NUM_FRAMES, 1) if kind == CLIPS else _IMAGES
 
 
 def _measure_halving(cases: Cases, cfg: ConfigNode, task: str, variant: Variant) -> Values:
@@ -133,6 +142,7 @@ def _measure_halving(cases: Cases, cfg: ConfigNode, task: str, variant: Variant)
             if clips == 1:
                 raise
         clips //= 2
+        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -150,7 +160,7 @@ def measure(cases: Cases, cfg: ConfigNode, task: str, variant: Variant, clips: i
         Values of the row; the memory is the peak on the GPU, on a CPU that of the process so far.
     """
     device, side = cases.device, MATRIX_SIDE[cases.device.type]
-    step, batch = _step(cfg, variant, clips, device), _on_device(example_batch(cfg, clips), device)
+    step, batch = _step(cfg, variant, clips, device), on_device(example_batch(cfg, clips), device)
     flops = 2 * count_macs(step.model, step.forward.prepare(batch.clips), clips) * clips * _PASSES[task]
     reference = "bf16" if can_run("bf16", device) else "fp32"
     with precision(variant.dtype):
@@ -171,6 +181,16 @@ def measure(cases: Cases, cfg: ConfigNode, task: str, variant: Variant, clips: i
     }
 
 
+def _profile(cases: Cases, cfg: ConfigNode, task: str) -> Values:
+    """Profile one task in bf16, or fp32 on CPUs that have no fast bf16."""
+    variant = BF16 if can_run(BF16.dtype, cases.device) else Variant("fp32")
+    clips = batch_size(cfg, cases.on_gpu)
+    step, batch = _step(cfg, variant, clips, cases.device), on_device(example_batch(cfg, clips), cases.device)
+    work = _work(step, batch, task, variant)
+    _warm_up(work, cases.device)
+    return {"batch": clips, **profile_work(work, cases.device)}
+
+
 def _step(cfg: ConfigNode, variant: Variant, clips: int, device: torch.device) -> TrainStep:
     """Build a network and its training step."""
     try:
@@ -184,7 +204,8 @@ def _step(cfg: ConfigNode, variant: Variant, clips: int, device: torch.device) -
     return step
 
 
-def _on_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
+def on_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
+    """Return a batch with its clips and labels on the device."""
     clips = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch.clips)
     return replace(batch, clips=clips, labels=batch.labels.to(device))
 
@@ -193,7 +214,7 @@ def _work(step: TrainStep, batch: TrainBatch, task: str, variant: Variant) -> Ca
     """Return what is timed: a step, or a forward pass as in evaluation."""
     if variant.compiled:
         torch.compiler.reset()  # networks of the same class count towards one limit of recompilations
-        step.model = torch.compile(step.model)
+        step.model.compile(backend=_BACKENDS[step.forward.device.type])
     if task == TRAIN:
         return partial(step, batch, 0, 0, LEARNING_RATE)
     return partial(forward_case, step.model.eval(), step.forward, step.forward.prepare(batch.clips))

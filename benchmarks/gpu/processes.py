@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.gpu.report import FAILED, SKIPPED, add_error, append_row, read_rows
 
+ROOT = Path(__file__).resolve().parents[2]
 IN_PROGRESS = ".in_progress"  # holds part and case, as JSON, while a case runs
 _LEAST = 5.0  # seconds; a part with less does not start
 _GRACE = 15.0  # seconds that the last case of a part may take longer than the part's share
@@ -80,25 +81,24 @@ def run_part(folder: Path, part: Part, seconds: float, left: float, command: Com
         ended = run_limited(command(part, seconds - used), min(seconds + _GRACE, left) - used)
         if ended.status == 0:
             return
-        _report_crash(folder, part, ended, seconds)
-        progressed = len(read_rows(folder, part.name)) > rows
+        case = _take_case_in_progress(folder, part)
+        progressed = case is not None or len(read_rows(folder, part.name)) > rows
+        if case is not None or ended.status is None or not progressed:
+            _report_end(folder, part, case or "all", ended)
         if ended.status is None or not progressed or seconds - (time.monotonic() - start) < _LEAST:
             return
 
 
-def _report_crash(folder: Path, part: Part, ended: Ended, seconds: float) -> None:
-    """Write a row for the case that was running when a process ended."""
-    case = _take_case_in_progress(folder, part)
+def _report_end(folder: Path, part: Part, case: str, ended: Ended) -> None:
+    """Write the row of the case that was running when a process ended."""
     if ended.status is None:
-        reason = f"ended after the {seconds:.0f} s of its part; cases after it were not run"
+        status, reason = SKIPPED, "the time of the part was over; cases after it did not run"
     elif ended.status < 0:
-        reason = f"the process was killed by signal {-ended.status}"
+        status, reason = FAILED, f"the process was killed by signal {-ended.status}"
     else:
-        reason = f"the process ended with status {ended.status}"
-    add_error(folder, part.name, case or "all", f"{reason}; its last output:\n{ended.output}")
-    if case is not None or ended.status is None or not read_rows(folder, part.name):
-        status = SKIPPED if ended.status is None else FAILED
-        append_row(folder, {"part": part.name, "case": case or "all", "status": status, "reason": reason})
+        status, reason = FAILED, f"the process ended with status {ended.status}"
+    add_error(folder, part.name, case, f"{reason}; its last output:\n{ended.output}")
+    append_row(folder, {"part": part.name, "case": case, "status": status, "reason": reason})
 
 
 def _take_case_in_progress(folder: Path, part: Part) -> str | None:
@@ -111,38 +111,65 @@ def _take_case_in_progress(folder: Path, part: Part) -> str | None:
     return case if owner == part.name else None
 
 
-def run_limited(command: Sequence[str], seconds: float) -> Ended:
-    """Run a process and end it, with all processes that it started, when its time is over.
+def run_limited(command: Sequence[str], seconds: float, own_group: bool = True) -> Ended:
+    """Run a process in the root of the checkout and end it when its time is over.
 
     Args:
         command: Command line.
         seconds: Time limit.
+        own_group: Whether the process leads a group of its own, which is ended with it. Processes of a part stay in
+            the group of the part.
 
     Returns:
         Its exit status and the last lines of its output.
     """
     with tempfile.TemporaryFile("w+", errors="replace") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=own_group, cwd=ROOT
+        )
         try:
             status: int | None = process.wait(max(seconds, 0.0))
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            _end_group(process)
+            _end(process, own_group)
         output.seek(0)
         return Ended(status, "".join(output.readlines()[-_TAIL:]))
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process group: politely first, so that torchrun ends its workers, which have groups of their own."""
+def _end(process: subprocess.Popen[bytes], group: bool) -> None:
+    """End a process: politely first, so that torchrun ends its workers, which have groups of their own."""
     if process.poll() is None:
-        _signal_group(process, signal.SIGTERM)
+        _send(process, signal.SIGTERM, group)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_END)
-    _signal_group(process, signal.SIGKILL)
+    _send(process, signal.SIGKILL, group)
     process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+def _send(process: subprocess.Popen[bytes], number: int, group: bool) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        if group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+
+
+class ProcessFailed(RuntimeError):
+    """A process that a case started failed or took too long; the message ends with its last output."""
+
+
+def run_or_raise(command: Sequence[str], seconds: float) -> None:
+    """Run a process that a case needs.
+
+    Args:
+        command: Command line.
+        seconds: Time limit.
+
+    Raises:
+        ProcessFailed: If it exceeds its time or its exit status is not 0.
+    """
+    ended = run_limited(command, seconds, own_group=False)
+    if ended.status != 0:
+        how = f"exceeded {seconds:.0f} s" if ended.status is None else f"ended with status {ended.status}"
+        raise ProcessFailed(f"{' '.join(command[1:4])} ... {how}; its last output:\n{ended.output}")

@@ -16,7 +16,7 @@ from tabulate import tabulate
 RESULTS, ERRORS, REPORT = "results.jsonl", "errors.txt", "report.txt"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 Row = dict[str, Any]
-_NOT_SHOWN = ("part", "case", "status", "reason")
+_NOT_SHOWN = ("part", "case", "status", "reason", "text")
 _NAMED = 6  # skipped cases that are named; the others are counted
 
 
@@ -71,6 +71,7 @@ def part_report(title: str, rows: Sequence[Row], seconds: float, with_table: boo
     done = [row for row in rows if row["status"] == DONE]
     if with_table and done:
         lines.append(results_table(done))
+    lines += [f"\n{row['case']}\n{row['text']}" for row in done if "text" in row]
     lines += [f"  failed: {row['case']}: {row['reason']}" for row in rows if row["status"] == FAILED]
     return "\n".join(lines + _skipped_lines(rows))
 
