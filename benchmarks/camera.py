@@ -28,8 +28,8 @@ from benchmarks.measure import Figure
 from benchmarks.videos import changed
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
+from slowfast.event_driven.checks import check_network
 from slowfast.event_driven.feed import Batch
-from slowfast.event_driven.mode import check_network
 from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun
 

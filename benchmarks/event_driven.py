@@ -19,10 +19,11 @@ from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
+from slowfast.event_driven.checks import check_network
 from slowfast.event_driven.engine import PRECISIONS
+from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
 from slowfast.event_driven.linear_kernels import FLOAT32
-from slowfast.event_driven.mode import check_network
-from slowfast.event_driven.sources import FrameToSquare, find_files, read_squares
+from slowfast.event_driven.sources import find_files
 from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Figure, Timings, time_interleaved
 from benchmarks.network import BFLOAT16, DTYPES, FLOAT32, MATRIX_SIDE, PRODUCT, example_batch, forward_case, forward_in
-from slowfast.cli.model_info import published_settings, read_header
+from slowfast.cli.model_table import published_configs, read_header
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.models import MODELS, build_model
@@ -102,7 +102,7 @@ def measure_networks(
 ) -> Iterator[list[Figure]]:
     """The figures of one network after another; `side`: of the matrices; shares: also where a forward's time goes."""
     side = side or MATRIX_SIDE[device.type]
-    for name, path in one_setting_a_network(published_settings() if settings is None else settings).items():
+    for name, path in one_setting_a_network(published_configs() if settings is None else settings).items():
         yield _measure(name, load_config(path), device, runs, side, shares)
 
 

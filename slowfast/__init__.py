@@ -1,3 +1,3 @@
-"""Video recognition with MLP-like networks: training, testing and event-driven inference."""
+"""MLP-based video models: training, evaluation, deployment and event-driven inference."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend; `tools/run_net.py` prints them without a traceback and exits with 2."""
+"""User-facing errors: commands report them without a traceback and exit with status 2."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import os
 
 
 class UserError(Exception):
-    """A mistake in the config, an index file or a checkpoint: one line that says what, where and what to do."""
+    """Error that the user can fix; its message is one line: where, what is wrong, what to do."""
 
 
 class ToldElsewhere(UserError):
-    """A mistake that the main process tells for all."""
+    """User error that rank 0 reports for all processes."""
 
 
 class ConfigError(UserError):
-    """An unknown key, a value of the wrong type or an impossible combination of values."""
+    """Unknown key, value of the wrong type or out of range, or impossible combination of values."""
 
 
 class IndexFileError(UserError):
-    """A broken line, an unusable label or a missing index file."""
+    """Missing index file, malformed line or unusable label."""
 
 
 class CheckpointError(UserError):
-    """A file of weights that is missing, damaged, unsafe, or belongs to another network."""
+    """Weights file that is missing, damaged, unsafe, or made for another model."""
 
 
 class DamagedFileError(CheckpointError):
-    """A file of weights whose bytes are not those that were written: truncated, or with a wrong checksum."""
+    """Weights file that is truncated or fails its checksum."""
 
 
 class DiskError(UserError, OSError):
-    """A file that cannot be written: the disk is full, read-only or not permitted."""
+    """File that cannot be written: the disk is full, the file system read-only, or permission is denied.
+
+    Args:
+        message: Text of the error.
+        number: Error number of the operating system (``errno``).
+    """
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(number, os.strerror(number))
@@ -44,10 +49,10 @@ class DiskError(UserError, OSError):
 
 
 class DataError(UserError):
-    """More media failed than DATA.MAX_FAILED allows, or none could be read at all."""
+    """More unreadable samples than DATA.MAX_FAILED allows, or none that can be read."""
 
 
 def system_reason(error: BaseException) -> str:
-    """Return the short text of an error of the operating system or FFmpeg in lower case, else the error's own text."""
+    """Return the description by the operating system or FFmpeg in lower case, or else the message of the error."""
     reason = getattr(error, "strerror", None)
     return str(reason).lower() if reason else str(error) or type(error).__name__

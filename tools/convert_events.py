@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
-"""Converts recordings of event cameras to .npz files.
-
-python tools/convert_events.py my_recordings/ my_events/
-"""
+"""Former name of tools/convert_dvs.py; alias of `slowfast convert-dvs`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# Runs from any folder, whether or not the package is installed.
+# Run from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["convert-dvs", *sys.argv[1:]]))

@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
-"""Draws an event recording as a film or as points in space and time.
-
-python tools/draw_events.py recording.npz events.mp4
-"""
+"""Former name of tools/draw_dvs.py; alias of `slowfast draw-dvs`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# Runs from any folder, whether or not the package is installed.
+# Run from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.cli.draw_events import main
+from slowfast.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["draw-dvs", *sys.argv[1:]]))

@@ -1,18 +1,15 @@
 #!/usr/bin/env python3
-"""The five best classes of any video, image or folder.
-
-python tools/predict.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH weights.pyth
-"""
+"""Alias of `slowfast predict`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# Runs from any folder, whether or not the package is installed.
+# Run from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.cli.predict import main
+from slowfast.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["predict", *sys.argv[1:]]))

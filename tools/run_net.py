@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains and tests a network as a config file says.
+"""Train and test a model as a config file says.
 
 python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# Runs from any folder, whether or not the package is installed.
+# Run from any folder, whether or not the package is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from slowfast.utils.signals import ignore_signals, prepare_process
@@ -17,10 +17,9 @@ from slowfast.utils.signals import ignore_signals, prepare_process
 if __name__ == "__main__":
     prepare_process()  # before the slow imports
 
-from slowfast.cli.run import run
 from slowfast.cli.setup import main
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:], run)
+    status = main(sys.argv[1:])
     ignore_signals()
     sys.exit(status)

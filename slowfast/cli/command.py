@@ -1,22 +1,26 @@
-"""Parts of all commands: parser, option types, exit status."""
+"""Parts of all commands: exit status, parser and options."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 import signal
 import sys
 import traceback
 from argparse import ArgumentTypeError
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from slowfast.errors import ToldElsewhere, UserError, system_reason
 from slowfast.utils.files import disk_error
 from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.screen import lost_output, safe_streams, show, write_screen
 from slowfast.utils.signals import Stopped, StopSignal
-from slowfast.utils.text import quoted, shown_lines
+from slowfast.utils.suggest import did_you_mean, nearest_name
+from slowfast.utils.text import plain, quoted, shown_lines
+from slowfast.utils.user_modules import import_user_modules
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
@@ -78,17 +82,23 @@ def _status_of_output() -> int:
     return FAILED
 
 
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
+
+
 class CommandParser(argparse.ArgumentParser):
     """Parser that reports a wrong command line as a UserError of one line.
 
     Args:
-        prog: Name of the tool.
+        prog: How the command is called, such as "slowfast predict".
         description: Text of --help.
-        usage: How to call it; derived from the options by default.
-        example: A right command line, shown after an error; by default the error refers to --help.
+        usage: Arguments and options, in the notation of argparse; derived from the options by default.
+        example: Valid command line, shown after an error; by default the error refers to --help.
+        imports: Add --import, a list in the attribute `modules`.
     """
 
-    def __init__(self, prog: str, description: str, usage: str | None = None, example: str = "") -> None:
+    def __init__(
+        self, prog: str, description: str, usage: str | None = None, example: str = "", *, imports: bool = True
+    ) -> None:
         super().__init__(
             prog=prog,
             description=description,
@@ -96,18 +106,61 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self._hint = f"for example: {example}" if example else f"{prog} --help lists the options"
+        self._hint = f"Example: {example}" if example else f"{prog} --help lists the options"
+        if imports:
+            text = "Python module or .py file that registers models or datasets; may be repeated"
+            self.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=text)
+
+    def flags(self) -> set[str]:
+        """Return the options that take no value."""
+        return {option for action in self._actions if action.nargs == 0 for option in action.option_strings}
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line; options and positional arguments may be mixed.
+
+        Raises:
+            UserError: If it cannot be parsed.
+        """
+        self._refuse_unknown_option(words)
+        takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        chosen = self.parse_args(list(words)) if takes_rest else self.parse_intermixed_args(list(words))
+        _merge_target(self, chosen)
+        return chosen
+
+    def parse_and_import(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line and import the modules of --import; UserError where either is impossible."""
+        chosen = self.parse(words)
+        import_user_modules(chosen.modules)
+        return chosen
+
+    def _refuse_unknown_option(self, words: Sequence[str]) -> None:
+        """Raise UserError for an unknown option before anything that is missing is reported."""
+        known = self._option_string_actions
+        takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        before = ""
+        for word in words:
+            option = word.partition("=")[0]
+            if word == "--" or (takes_rest and not word.startswith("-") and not self._takes_value(before)):
+                return
+            if _OPTION.fullmatch(word) and option not in known:
+                near = nearest_name(option, known)
+                self.error(f"unknown option {plain(option)}.{did_you_mean(near)}".rstrip("."))
+            before = word
+
+    def _takes_value(self, option: str) -> bool:
+        action = self._option_string_actions.get(option)
+        return action is not None and action.nargs != 0
 
     def error(self, message: str) -> NoReturn:
         """Raise the UserError."""
-        raise UserError(f"{message}; {self._hint}")
+        raise UserError(f"{message}{'' if message.endswith('?') else '.'} {self._hint}")
 
 
 MAX_WORKERS = 1024  # processes
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Return a converter to a whole number from `low` to `high`."""
+    """Return a converter to an integer from `low` to `high`."""
 
     def convert(text: str) -> int:
         digits = text.strip().removeprefix("-")
@@ -141,3 +194,36 @@ def number_or(word: str, low: float, high: float) -> Callable[[str], float | Non
 
 
 workers = whole_number(1, MAX_WORKERS)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add --workers for a command that runs jobs in processes; None stands for one per core."""
+    parser.add_argument("--workers", type=workers, metavar="N", help="worker processes (default: one per core)")
+
+
+def add_source_and_out(parser: argparse.ArgumentParser, source: str, out: str, *, name: str = "source") -> None:
+    """Add a path to read and --out.
+
+    Args:
+        parser: Parser of the command.
+        source: Help of the path.
+        out: Help of --out.
+        name: Attribute of the path; in upper case its name in the help.
+    """
+    parser.add_argument(name, type=Path, metavar=name.upper(), help=source)
+    parser.add_argument("--out", type=Path, metavar="PATH", help=out)
+    # Before there was --out, the path to write followed the path to read.
+    parser.add_argument("target", type=Path, nargs="?", help=argparse.SUPPRESS)
+
+
+def _merge_target(parser: CommandParser, chosen: argparse.Namespace) -> None:
+    """Take the old positional argument for --out."""
+    values: dict[str, Any] = vars(chosen)
+    if "target" not in values:
+        return
+    target = values.pop("target")
+    if target is not None and chosen.out is not None:
+        parser.error(f"{plain(target)} is one path too many: --out is given")
+    chosen.out = target if chosen.out is None else chosen.out
+    if chosen.out is None:
+        parser.error("the following arguments are required: --out")

@@ -1,4 +1,4 @@
-"""The command line of `tools/extract_features.py`."""
+"""`slowfast features`: the inputs of the head for all samples of a split."""
 
 from __future__ import annotations
 
@@ -7,52 +7,48 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.cli.setup import parse_tool_line
+from slowfast.cli.setup import add_loader_workers, parse_with_config
 from slowfast.config.node import ConfigNode
-from slowfast.inference.features import MEAN, VIEWS, check_target, extract_features, names_of_splits, write_features
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.screen import show, show_table
-from slowfast.visualization.results import write_failed
-from slowfast.visualization.tables import files_table
 
-EXAMPLE = "python tools/extract_features.py --cfg configs/K400/K400_MLP_S16x4.yaml --split train --out features.npz"
+EXAMPLE = "slowfast features --cfg K400/K400_MLP_S16x4 --split train --out features.npz"
 DESCRIPTION = f"""\
-Write what the head of a trained network sees of every clip of an index: one row a video, the mean over the views of
-TEST.NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS, or one row a view. Weights as for a test; one process.
+Extract the features that a trained model feeds to its head, for all samples of a split: one row per sample, the mean
+over its TEST.NUM_ENSEMBLE_VIEWS x TEST.NUM_SPATIAL_CROPS views, or one row per view. Weights as in testing.
 
   {EXAMPLE}
 
-Arrays of the .npz (columns of the .parquet): path, label, feature; with --views all also view and crop. What cannot
-be read has no row and is listed in a .csv beside the file. What follows the options are KEY VALUE pairs.
+Arrays of the .npz file (columns of the .parquet file): path, label and feature; with --views all also view and crop.
+Samples that cannot be read have no row and are listed in a .csv file beside it. Config overrides, KEY VALUE pairs,
+follow the options.
 """
 USAGE = "%(prog)s --cfg FILE [--split test|val|train] [--out FILE] [--views mean|all] [KEY VALUE ...]"
+SPLITS = ("test", "val", "train")
+VIEWS = ("mean", "all")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
-    """The command line's values and the config. Raises UserError."""
-    parser = CommandParser("extract_features.py", DESCRIPTION, USAGE, EXAMPLE)
-    splits = names_of_splits()
-    parser.add_argument("--split", choices=splits, default=splits[0], help="index to go over (default %(default)s)")
+    """Parse the command line and load the config. Raises UserError."""
+    parser = CommandParser("slowfast features", DESCRIPTION, USAGE, EXAMPLE)
+    parser.add_argument("--split", choices=SPLITS, default=SPLITS[0], help="split of the dataset (default %(default)s)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help=".npz or .parquet (default OUTPUT_DIR/features_SPLIT.npz)"
+        "--out", type=Path, metavar="FILE", help=".npz or .parquet file (default: OUTPUT_DIR/features_SPLIT.npz)"
     )
-    parser.add_argument("--views", choices=VIEWS, default=MEAN, help="one row a video or a view (default %(default)s)")
-    return parse_tool_line(parser, arguments)
+    parser.add_argument(
+        "--views", choices=VIEWS, default=VIEWS[0], help="one row per sample, or per view (default %(default)s)"
+    )
+    add_loader_workers(parser)
+    return parse_with_config(parser, arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Extract; the exit status: 0 done, failures listed, 2 nothing could be read, or the user's mistake."""
+    """Extract and return the exit status: 0 done, failures listed; 2 after a user error or if nothing was read."""
     with messages_on_screen():
         return exit_status(lambda: _extract(*parse(arguments)))
 
 
 def _extract(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
+    from slowfast.inference.features import extract_to_file
+
     out = chosen.out or Path(cfg.OUTPUT_DIR) / f"features_{chosen.split}.npz"
-    check_target(out)
-    features = extract_features(cfg, chosen.split, chosen.views)
-    write_features(features, cfg.TEST.NUM_SPATIAL_CROPS, out)
-    failed, lost = out.with_name(f"{out.stem}_failed.csv"), sum(failure.lost for failure in features.failures)
-    write_failed(features.failures, failed)
-    shape = " x ".join(map(str, features.rows.shape))
-    show(f"features {shape} of {len(features.records)} files, {lost} could not be read")
-    show_table(files_table({"features": out} | ({"what could not be read": failed} if features.failures else {})))
+    extract_to_file(cfg, chosen.split, chosen.views, out)

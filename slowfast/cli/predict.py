@@ -1,4 +1,4 @@
-"""The command line of `tools/predict.py`."""
+"""`slowfast predict`: the best classes of files and folders."""
 
 from __future__ import annotations
 
@@ -7,89 +7,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.cli.setup import parse_tool_line
+from slowfast.cli.setup import add_loader_workers, parse_with_config
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.media import Wanted, find_media
-from slowfast.engine.checkpoints import find_last
-from slowfast.errors import UserError
-from slowfast.inference.annotate import annotate_media
-from slowfast.inference.output import LIST, TABLE, predictions_table, write_files
-from slowfast.inference.predictor import Prediction, Predictor
-from slowfast.utils.heartbeat import phase
-from slowfast.utils.logging import get_logger, messages_on_screen
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show, show_table
-from slowfast.visualization.tables import files_table
+from slowfast.utils.logging import messages_on_screen
 
-EXAMPLE = "python tools/predict.py --cfg configs/K400/K400_MLP_S16x4.yaml clip.mp4 TEST.CHECKPOINT_FILE_PATH w.pyth"
+EXAMPLE = "slowfast predict --cfg K400/K400_MLP_S16x4 clip.mp4 TEST.CHECKPOINT_FILE_PATH weights.pyth"
 DESCRIPTION = f"""\
-The five best classes of any video, image, folder of extracted frames, event recording (.npz, .npy), or folder of
-those, with the weights of TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR. No index is needed;
-views, transforms and ensemble are those of a test.
+Classify videos, images, folders of extracted frames and event recordings (.npz, .npy), or folders of them. Weights are
+those of TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR. No index file is needed; views, transforms
+and ensemble are the same as in testing.
 
   {EXAMPLE}
 
-Writes {TABLE} and {LIST} to OUTPUT_DIR. What cannot be read is listed with the reason; the exit status is 0 when
-something was read. Class names come from DATA.PATH_TO_DATA_DIR. What follows the files are KEY VALUE pairs.
+Writes predictions.json and predictions.csv, with the five best classes of each file. Files that cannot be read are
+listed with the reason; the exit status is 0 if at least one was read. Class names are read from
+DATA.PATH_TO_DATA_DIR. Config overrides, KEY VALUE pairs, follow the files.
 """
-USAGE = "%(prog)s --cfg FILE [--annotate] FILE_OR_FOLDER [...] [KEY VALUE ...]"
-ANNOTATE = "--annotate"
+USAGE = "%(prog)s --cfg FILE [--out FOLDER] [--annotate] FILE_OR_FOLDER [...] [KEY VALUE ...]"
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
-    """The command line's values and the config. Raises UserError."""
-    parser = CommandParser("predict.py", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("media", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to look at")
+    """Parse the command line and load the config. Raises UserError."""
+    parser = CommandParser("slowfast predict", DESCRIPTION, USAGE, EXAMPLE)
+    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to classify")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: OUTPUT_DIR)")
     parser.add_argument(
-        ANNOTATE,
+        "--annotate",
         action="store_true",
-        help="also write each video or event recording with its classes drawn on it, as .mp4",
+        help="also write each video or recording as .mp4 with its classes drawn on it",
     )
-    return parse_tool_line(parser, arguments, {ANNOTATE})
+    add_loader_workers(parser)
+    return parse_with_config(parser, arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predict; the exit status: 0 something was read, 2 nothing was, or the user's mistake."""
+    """Classify and return the exit status: 0 if a file was read, 2 after a user error or if none was."""
     with messages_on_screen():
         return exit_status(lambda: _predict(*parse(arguments)))
 
 
 def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
-    wanted = Wanted.from_config(cfg)
-    if chosen.annotate and wanted.images:
-        raise UserError(f"{ANNOTATE} is for videos and event recordings; {cfg.MODEL.MODEL_NAME} takes images here")
-    with phase("building the network and loading its weights"):
-        found, predictor = find_media(chosen.media, wanted), Predictor.from_config(cfg)
-    progress = Progress("predict", len(found.records), "files", shown=True, every=cfg.LOG_PERIOD)
-    try:
-        predictions = predictor.predict_found(found, progress)
-    finally:
-        progress.close()
-    output = Path(cfg.OUTPUT_DIR)
-    files = write_files(predictions, _about(cfg), output)  # first, whatever happens to the screen
-    for failure in found.refused:
-        get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
-    show_table(predictions_table(predictions))
-    if chosen.annotate:
-        with phase("annotating videos"):
-            files["videos with their classes"] = annotate_media(cfg, predictions, output / "annotated")
-    show(_summary(predictions, found.others))
-    show_table(files_table(files))
+    from slowfast.inference.output import predict_to_files
 
-
-def _about(cfg: ConfigNode) -> dict[str, object]:
-    """What predictions.json says of how it was made."""
-    test = cfg.TEST
-    weights = test.CHECKPOINT_FILE_PATH or find_last(cfg.OUTPUT_DIR) or "random"
-    views, crops = test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS
-    return {"model": cfg.MODEL.MODEL_NAME, "weights": str(weights), "views": views, "crops": crops}
-
-
-def _summary(predictions: Sequence[Prediction], others: int) -> str:
-    failed = sum(prediction.scores is None for prediction in predictions)
-    parts = [f"{len(predictions) - failed} read"]
-    if failed:
-        parts.append(f"{failed} not, for the reasons above and in {TABLE}")
-    if others:
-        parts.append(f"{others} other files in the folders left out")
-    return ", ".join(parts)
+    predict_to_files(cfg, chosen.paths, chosen.out or Path(cfg.OUTPUT_DIR), annotate=chosen.annotate)

@@ -1,4 +1,4 @@
-"""The command line of `tools/prepare_videos.py`."""
+"""`slowfast prepare`: videos re-encoded for fast training."""
 
 from __future__ import annotations
 
@@ -6,74 +6,71 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.cli.command import RESUMABLE, CommandParser, exit_status, number_or, whole_number, workers
-from slowfast.prepare.encode import PRESETS, PrepareSettings
-from slowfast.prepare.videos import FAILED_FILE, prepare
+from slowfast.cli.command import (
+    RESUMABLE,
+    CommandParser,
+    add_source_and_out,
+    add_workers,
+    exit_status,
+    number_or,
+    whole_number,
+)
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.machine import usable_cores
 from slowfast.utils.screen import show, show_table
 
-EXAMPLE = "python tools/prepare_videos.py kinetics/ kinetics_256/ --index kinetics/train.csv kinetics/val.csv"
-USAGE = "%(prog)s SOURCE TARGET [--short-side PIXELS] [--fps N] [--index CSV ...] [options]"
+EXAMPLE = "slowfast prepare kinetics --out kinetics_256 --index kinetics/train.csv kinetics/val.csv"
+USAGE = "%(prog)s SOURCE --out FOLDER [--short-side PIXELS] [--fps N] [--index CSV ...] [options]"
 DESCRIPTION = f"""\
-Re-encode a folder of videos, and the folders in it, so that training clips are read from it fast: H.264 in .mp4,
-small, with frequent key frames and frames that need no decoding when they are not wanted. The source is not touched.
+Re-encode all videos of a folder and its subfolders so that training clips are decoded fast: H.264 in .mp4, resized,
+with frequent keyframes and frames that can be skipped without being decoded. The source is not changed.
 
   {EXAMPLE}
 
-Stopped in the middle, run it again: what is done is kept. Videos that cannot be read are left out and listed, with the
-reason, in {FAILED_FILE}. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA_DIR set to the new folder.
+Run an interrupted command again to continue: complete videos are kept. Videos that cannot be read are skipped and
+listed, with the reason, in failed.csv. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA_DIR set to the new
+folder.
 """
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; UserError for one that cannot be parsed."""
-    usual = PrepareSettings()
-    parser = CommandParser("prepare_videos.py", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("source", type=Path, help="folder of videos")
-    parser.add_argument("target", type=Path, help="folder to write to, outside of the source")
-    parser.add_argument(
-        "--short-side",
-        type=whole_number(16, 4320),
-        default=usual.short_side,
-        metavar="PIXELS",
-        help="never enlarged (default %(default)s)",
-    )
-    parser.add_argument(
-        "--keyframe-interval",
-        type=whole_number(1, 1000),
-        default=usual.keyframe_interval,
-        metavar="FRAMES",
-        help="smaller is faster to read and larger on disk (default %(default)s)",
-    )
-    parser.add_argument(
-        "--crf", type=whole_number(0, 51), default=usual.crf, help="quality, lower is finer (default %(default)s)"
-    )
-    parser.add_argument(
-        "--preset", choices=PRESETS, default=usual.preset, help="of x264: faster ones make larger files (%(default)s)"
-    )
-    parser.add_argument("--fps", type=number_or("keep", 0.1, 1000), help="most frames/s, or keep (default keep)")
-    parser.add_argument(
-        "--workers", type=workers, default=usable_cores(), help="processes (default: one per core, %(default)s)"
-    )
+    parser = CommandParser("slowfast prepare", DESCRIPTION, USAGE, EXAMPLE)
+    add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
+    side = "resize larger videos to this short side (default %(default)s)"
+    parser.add_argument("--short-side", type=whole_number(16, 4320), default=256, metavar="PIXELS", help=side)
+    interval = "frames between keyframes; fewer are faster to read and larger on disk (default %(default)s)"
+    parser.add_argument("--keyframe-interval", type=whole_number(1, 1000), default=32, metavar="FRAMES", help=interval)
+    crf = "constant rate factor of x264; lower is better and larger (default %(default)s)"
+    parser.add_argument("--crf", type=whole_number(0, 51), default=20, help=crf)
+    preset = "preset of x264; a faster one makes larger files (default %(default)s)"
+    parser.add_argument("--preset", choices=PRESETS, default="medium", metavar="NAME", help=preset)
+    fps = "maximum frame rate, or keep (default keep)"
+    parser.add_argument("--fps", type=number_or("keep", 0.1, 1000), metavar="N", help=fps)
     parser.add_argument(
         "--index", type=Path, nargs="+", default=[], metavar="CSV", help="index files to rewrite for the new folder"
     )
-    parser.add_argument("--separator", default=" ", help="between path and label in them (default a space)")
-    return parser.parse_args(arguments)
+    parser.add_argument("--separator", default=" ", help="separator of path and label in them (default: a space)")
+    add_workers(parser)
+    return parser.parse_and_import(arguments)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prepare and return the exit status: 0 done, failures listed, 2 user error."""
+    """Re-encode and return the exit status: 0 done, failures listed; 2 after a user error."""
     with messages_on_screen():
         return exit_status(lambda: _prepare(parse(arguments)), interrupted=RESUMABLE)
 
 
 def _prepare(chosen: argparse.Namespace) -> None:
+    from slowfast.prepare.encode import PrepareSettings
+    from slowfast.prepare.videos import FAILED_FILE, prepare
+    from slowfast.utils.machine import usable_cores
+
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
-    summary = prepare(chosen.source, chosen.target, settings, chosen.workers, chosen.index, chosen.separator)
+    processes = chosen.workers or usable_cores()
+    summary = prepare(chosen.source, chosen.out, settings, processes, chosen.index, chosen.separator)
     show_table(summary.table())
     for name, reason in list(summary.failed.items())[:10]:
         show(f"failed: {name}: {reason}")
     if summary.failed:
-        show(f"all {len(summary.failed)} failures: {chosen.target / FAILED_FILE}")
+        show(f"all {len(summary.failed)} failures: {chosen.out / FAILED_FILE}")

@@ -23,11 +23,9 @@ from slowfast.errors import ConfigError, DiskError, system_reason
 from slowfast.event_driven.clips import EventDrivenTest
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.distributed import (
-    LaunchedAs,
     World,
     gpus_to_launch_on,
     join,
-    launch_on,
     leave,
     other_processes_named,
     response_timeout,
@@ -36,7 +34,16 @@ from slowfast.utils.distributed import (
 from slowfast.utils.files import write_whole
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.utils.heartbeat import phase
-from slowfast.utils.logging import get_logger, log_table, logging_started, open_log, start_logging, stop_logging
+from slowfast.utils.launch import LaunchedAs, Launcher
+from slowfast.utils.logging import (
+    get_logger,
+    log_table,
+    logging_started,
+    open_log,
+    start_logging,
+    stop_logging,
+    warn_main,
+)
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
@@ -121,14 +128,16 @@ def run(cfg: ConfigNode) -> None:
 
     Indices are read before any network is built or worker started; nothing in OUTPUT_DIR changes before the network and
     its weights are there. A run that is stopped by SIGTERM or SIGHUP saves and returns. Several GPUs get a process
-    each; this one then does not return.
+    each.
 
     Raises:
         UserError: For everything that the user can correct.
+        SystemExit: With the status of the processes, where several GPUs get one each.
     """
     if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
         _read_indices(cfg, World())  # user errors in them are reported here, once, with their own exit status
-        launch_on(gpus)
+        stop_logging()  # the processes log
+        raise SystemExit(Launcher(gpus).run())
     with ExitStack() as at_end:
         if not logging_started():
             start_logging(LaunchedAs.from_environment().rank)
@@ -143,7 +152,7 @@ def run(cfg: ConfigNode) -> None:
                 _Run(cfg, world, folder, stop).do()
             leave(world)
         except Stopped as stopped:  # before anything was to save
-            get_logger().warning(nothing_to_save(stopped.name))
+            warn_main(nothing_to_save(stopped.name))
 
 
 class _Run:
@@ -168,7 +177,7 @@ class _Run:
                 with self.stop.at_once():
                     self._test(data.test)
             except Stopped as stopped:
-                get_logger().warning(f"Received {stopped.name} during the test. Run the same command to test again")
+                warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
 
     def _train(self, train: TrainMedia, val: TestMedia) -> bool:
         with self.stop.at_once(), phase("building the network and loading its weights"):
@@ -181,7 +190,7 @@ class _Run:
                 with self.stop.at_once(finished), phase("drawing plots"):
                     _say_where(draw_training_curves(self.folder.path))
             except Stopped as stopped:
-                get_logger().warning(f"Received {stopped.name} after the training, whose checkpoints are complete")
+                warn_main(f"Received {stopped.name} after the training, whose checkpoints are complete")
                 return False
         return finished
 
@@ -202,7 +211,7 @@ class _Run:
             with phase("drawing plots"):
                 files |= draw_test_pictures(output, dataset, predictions, class_names(cfg, TEST))
         except Stopped as stopped:
-            get_logger().warning(f"Received {stopped.name} while plots were drawn; the results are complete")
+            warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
         _say_where(files)
 
     def _begin_test(self) -> None:

@@ -1,4 +1,7 @@
-"""Commands that need a config: loading, validation and the main function of a run."""
+"""Commands with a config: their command line, loading and checking the config, and the main function of a run.
+
+Nothing here imports PyTorch before the command line is parsed and the config merged: a typo is reported at once.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,46 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slowfast.cli.command import CommandParser, exit_status
-from slowfast.cli.validate import check_batch_size, validate
+from slowfast.cli.command import CommandParser, exit_status, whole_number
+from slowfast.cli.validate import check_batch_size, check_settings
 from slowfast.config.merge import merge_config
 from slowfast.config.node import ConfigNode
+from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.distributed import is_main_process, usable_gpus, world_size
+from slowfast.utils.launch import is_main_process, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text import plain
+from slowfast.utils.user_modules import import_user_modules
+
+Run = Callable[[ConfigNode], None]
 
 
-def load_config(cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1) -> ConfigNode:
+def load_config(
+    cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1, modules: Sequence[str] = ()
+) -> ConfigNode:
     """Return the frozen config of a run: defaults, then the file (and its `_BASE_`), the overrides, what these imply.
 
     Args:
-        cfg_file: A YAML file.
+        cfg_file: A YAML file, or the name of a shipped config.
         overrides: KEY VALUE pairs.
         world_size: Number of processes that share a training batch.
+        modules: Modules that register models and datasets or add config sections; they are imported first.
 
     Raises:
         ConfigError: For every mistake that can be known from the config.
+        UserError: If a module cannot be imported.
     """
+    import_user_modules(modules)
     cfg = merge_config(cfg_file, overrides)
-    validate(cfg, world_size)
+    check_settings(cfg, world_size)
+    from slowfast.cli.validate_components import validate_components
+
+    validate_components(cfg, world_size)
     cfg.freeze()
     return cfg
 
@@ -56,10 +72,23 @@ def split_overrides(arguments: Sequence[str], flags: Collection[str] = ()) -> tu
     return words, []
 
 
-def parse_tool_line(
-    parser: CommandParser, arguments: Sequence[str], flags: Collection[str] = ()
-) -> tuple[argparse.Namespace, ConfigNode]:
-    """Parse a command line with a parser, to which --cfg is added.
+def add_cfg(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add --cfg.
+
+    Args:
+        parser: Parser of the command.
+        options: Further arguments of `add_argument`.
+    """
+    text = "YAML file, or name of a shipped config such as K400/K400_MLP_S16x4"
+    parser.add_argument("--cfg", metavar="FILE", required=True, help=text, **options)
+
+
+def parse_with_config(parser: CommandParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
+    """Parse the command line of a command that applies a trained model.
+
+    Args:
+        parser: Parser with the options of the command; --cfg is added.
+        arguments: Words of the command line; config overrides follow the options and files.
 
     Returns:
         The options, and the frozen config for evaluating a model.
@@ -67,70 +96,138 @@ def parse_tool_line(
     Raises:
         UserError: For a command line that cannot be parsed and for everything wrong with the config.
     """
-    parser.add_argument("--cfg", metavar="FILE", required=True, help="one YAML file")
-    words, overrides = split_overrides(arguments, {"-h", "--help", *flags})
-    chosen = parser.parse_intermixed_args(words)
+    add_cfg(parser)
+    words, overrides = split_overrides(arguments, parser.flags())
+    chosen = parser.parse(words)
     if world_size() > 1:
-        raise UserError(f"{parser.prog} runs in one process. Start it with python, not with torchrun")
-    return chosen, load_for_evaluation(chosen.cfg, overrides)
+        raise UserError(f"{parser.prog} runs in one process. Start it without torchrun")
+    if getattr(chosen, "num_workers", None) is not None:
+        overrides = ["DATA_LOADER.NUM_WORKERS", str(chosen.num_workers), *overrides]
+    return chosen, load_for_evaluation(chosen.cfg, overrides, chosen.modules)
 
 
-def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = ()) -> ConfigNode:
+def add_loader_workers(parser: argparse.ArgumentParser) -> None:
+    """Add --workers for a command that loads samples."""
+    parser.add_argument(
+        "--workers",
+        dest="num_workers",
+        type=whole_number(0, MAX_WORKERS),
+        metavar="N",
+        help="worker processes that load samples; 0 loads in the main process (default: DATA_LOADER.NUM_WORKERS)",
+    )
+
+
+def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = (), modules: Sequence[str] = ()) -> ConfigNode:
     """Return the frozen config of a file, as `load_config`, for a trained model: training settings are not checked."""
     settings = ("TRAIN.ENABLE", False, "TEST.ENABLE", True, "EVENT.ENABLE", False, "MODEL.ACT_CHECKPOINT", False)
-    return load_config(cfg_file, [*overrides, *settings])
+    return load_config(cfg_file, [*overrides, *settings], modules=modules)
 
 
-EXAMPLE = "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4"
-DESCRIPTION = f"""\
-Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), or run event-driven inference on videos (if EVENT.ENABLE).
+@dataclass(frozen=True)
+class RunCommand:
+    """Command that trains or tests.
 
-  {EXAMPLE}
-  torchrun --nproc_per_node=2 tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml NUM_GPUS 2
-  python tools/run_net.py --cfg configs/ImageNet/EVMLP.yaml EVENT.ENABLE True DATA.PATH_PREFIX folder_of_videos
+    Args:
+        prog: How it is called.
+        purpose: First paragraph of its help.
+        examples: Valid command lines; the first one is shown after an error.
+        overrides: Config overrides that it stands for; those of the command line come after them.
+    """
 
---cfg takes one file; all that follows it are overrides of its keys: KEY VALUE pairs.
-Lists are written without spaces: MORPH.SEGMENT_DIM [14,28,28,49].
-Every key is explained in slowfast/config/defaults.py.
+    prog: str
+    purpose: str
+    examples: Sequence[str]
+    overrides: Sequence[Any] = ()
+
+    def parser(self) -> CommandParser:
+        """Return the parser of its command line."""
+        description = "\n".join([self.purpose, "", *(f"  {line}" for line in self.examples), "", _ABOUT_OVERRIDES])
+        usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--import MODULE] [KEY VALUE ...]"
+        parser = CommandParser(self.prog, description, usage, self.examples[0])
+        add_cfg(parser, action="append")
+        parser.add_argument("--out", metavar="FOLDER", help="output folder (default: OUTPUT_DIR)")
+        add_loader_workers(parser)
+        parser.add_argument("overrides", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="config overrides")
+        return parser
+
+
+_ABOUT_OVERRIDES = """\
+--cfg takes one file or the name of one shipped config; all that follows the options are overrides of its keys: KEY
+VALUE pairs. Lists are written without spaces: MORPH.SEGMENT_DIM [14,28,28,49].
+All keys are described in docs/CONFIG.md.
 """
+RUN_NET = RunCommand(
+    "run_net.py",
+    "Train (if TRAIN.ENABLE), then test (if TEST.ENABLE), or run event-driven inference on videos (if EVENT.ENABLE).",
+    (
+        "python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4",
+        "torchrun --nproc_per_node=2 tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml NUM_GPUS 2",
+        "python tools/run_net.py --cfg configs/ImageNet/EVMLP.yaml EVENT.ENABLE True DATA.PATH_PREFIX folder_of_videos",
+    ),
+)
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the config file and the overrides of a command line; UserError for one that cannot be parsed."""
-    parser = CommandParser("run_net.py", DESCRIPTION, "%(prog)s --cfg FILE [KEY VALUE ...]", EXAMPLE)
-    parser.add_argument("--cfg", metavar="FILE", required=True, action="append", help="one YAML file")
-    parser.add_argument("overrides", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of its keys")
-    args = parser.parse_args(list(arguments))
-    files = args.cfg + [word for word in args.overrides[:1] if word.endswith((".yaml", ".yml"))]
+@dataclass(frozen=True)
+class RunLine:
+    """Parsed command line of a run: config file, config overrides and user modules."""
+
+    cfg: str
+    overrides: list[Any]
+    modules: list[str]
+
+
+def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
+    """Parse the command line of a run; UserError for one that cannot be parsed."""
+    chosen = command.parser().parse(arguments)
+    files = chosen.cfg + [word for word in chosen.overrides[:1] if word.endswith((".yaml", ".yml"))]
     if len(files) > 1:
         raise ConfigError(f"--cfg: {plain(files[1])} is a second file. Name one file, which may name another as _BASE_")
-    return files[0], args.overrides
+    overrides = list(command.overrides)
+    if chosen.out is not None:
+        overrides += ["OUTPUT_DIR", chosen.out]
+    if chosen.num_workers is not None:
+        overrides += ["DATA_LOADER.NUM_WORKERS", chosen.num_workers]
+    return RunLine(files[0], [*overrides, *chosen.overrides], chosen.modules)
 
 
-def load(arguments: Sequence[str]) -> ConfigNode:
+def load(arguments: Sequence[str], command: RunCommand = RUN_NET) -> ConfigNode:
     """Load the validated, frozen config of the command line, for as many processes as will run."""
-    cfg_file, overrides = parse(arguments)
-    cfg = load_config(cfg_file, overrides, world_size())
+    line = parse(arguments, command)
+    cfg = load_config(line.cfg, line.overrides, world_size(), line.modules)
     if not os.environ.get("RANK"):
+        from slowfast.utils.distributed import usable_gpus
+
         check_batch_size(cfg, max(1, usable_gpus(cfg.NUM_GPUS)))
     return cfg
 
 
-def main(arguments: Sequence[str], run: Callable[[ConfigNode], None]) -> int:
+def _import_run() -> Run:
+    from slowfast.cli.run import run
+
+    return run
+
+
+def main(arguments: Sequence[str], run: Run | None = None, command: RunCommand = RUN_NET) -> int:
     """Load the config and run.
+
+    Args:
+        arguments: Words of the command line.
+        run: Function to call with the config; by default `slowfast.cli.run.run`, imported when the config is loaded.
+        command: Command that the words follow.
 
     Returns:
         The exit status: 0 if done, also after a signal; 2 after a user error, reported on stderr; 1 after any other.
     """
-    main_process, loaded = is_main_process(), []
+    main_process, loaded = is_main_process(), list[tuple[ConfigNode, Run]]()
 
     def load_first() -> None:
         start_logging(0 if main_process else 1)
         if not main_process:
             logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
-        loaded.append(load(arguments))
+        cfg = load(arguments, command)
+        loaded.append((cfg, run or _import_run()))
 
-    def all_of_it() -> None:
+    def load_and_run() -> None:
         with StopSignal() as stop:
             try:
                 with stop.at_once():
@@ -138,10 +235,11 @@ def main(arguments: Sequence[str], run: Callable[[ConfigNode], None]) -> int:
             except Stopped:
                 get_logger().warning(nothing_to_save(stop.name))
                 return
-        run(loaded[0])
+        cfg, do = loaded[0]
+        do(cfg)
 
     try:
         # A user error in the config is the same in every process.
-        return exit_status(all_of_it, quiet=lambda: not main_process and not loaded, logged=True)
+        return exit_status(load_and_run, quiet=lambda: not main_process and not loaded, logged=True)
     finally:
         stop_logging()

@@ -1,4 +1,4 @@
-"""Checks of a config that need no data: values, combinations of keys, files to start from, memory.
+"""Checks of a config that need no data; those of this file import no PyTorch and come first.
 
 Each check raises ConfigError with one line: which keys, what is wrong, what to do.
 """
@@ -7,41 +7,37 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from slowfast.cli.memory_rules import check_memory
-from slowfast.config import rules
+from slowfast.config.defaults import check_values
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import why_not_regular
 
 
 def validate(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check a merged config for a run of `world_size` processes.
+    """Check a merged config.
+
+    Args:
+        cfg: The config.
+        world_size: Number of processes that share a training batch.
 
     Raises:
         ConfigError: For the first mistake.
     """
-    rules.check_values(cfg)
-    _check_event_driven(cfg, world_size)
+    check_settings(cfg, world_size)
+    from slowfast.cli.validate_components import validate_components
+
+    validate_components(cfg, world_size)
+
+
+def check_settings(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Check values and combinations that concern no registered model, dataset or function, as `validate` does."""
+    check_values(cfg)
     _check_run(cfg)
-    _check_decoder(cfg)
     _check_schedule(cfg)
-    _check_loss(cfg)
-    _check_transforms(cfg)
     check_batch_size(cfg, world_size)
-    _check_weights_exist(cfg)
     _check_output_dir(Path(cfg.OUTPUT_DIR))
-    _check_scores_path(cfg)
-    _check_model(cfg)
-    check_memory(cfg, world_size)
-    if cfg.TRAIN.ENABLE:
-        _check_trained_parameters(cfg)
-        check_distillation(cfg)
 
 
 def check_batch_size(cfg: ConfigNode, world_size: int) -> None:
@@ -72,67 +68,6 @@ def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
         )
 
 
-def _check_model(cfg: ConfigNode) -> None:
-    """Check that the network takes what the datasets give, and the rules of its `check_config`, if it has one."""
-    from slowfast.datasets.build import DATASETS
-    from slowfast.models.build import MODELS
-    from slowfast.models.inputs import check_input
-
-    network = MODELS[cfg.MODEL.MODEL_NAME]
-    for part in (cfg.TRAIN, cfg.TEST):
-        if part.ENABLE:
-            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].gives)
-    check: Any = getattr(network, "check_config", None)
-    if check is not None:
-        check(cfg)
-
-
-def _check_event_driven(cfg: ConfigNode, world_size: int) -> None:
-    from slowfast.event_driven.mode import check
-
-    if cfg.EVENT.ENABLE:
-        check(cfg, world_size)
-
-
-def _check_trained_parameters(cfg: ConfigNode) -> None:
-    """Check the settings that name parameters or freeze most of them."""
-    from slowfast.engine.optim import check_no_decay
-    from slowfast.models.build import build_model
-
-    if cfg.MODEL.FREEZE_BACKBONE and cfg.BN.USE_PRECISE_STATS:
-        raise ConfigError(
-            "MODEL.FREEZE_BACKBONE keeps the statistics that BN.USE_PRECISE_STATS recomputes. Set one of them False"
-        )
-    if cfg.SOLVER.NO_WD_PARAMS:
-        with torch.device("meta"):  # names only
-            check_no_decay(build_model(cfg), cfg.SOLVER.NO_WD_PARAMS)
-
-
-def check_distillation(cfg: ConfigNode) -> None:
-    """Raise ConfigError unless the teacher's config is valid and it takes the student's training clips."""
-    from slowfast.engine.distillation import check_teacher, load_teacher_config
-
-    if not cfg.DISTILL.ENABLE:
-        return
-    try:
-        validate(load_teacher_config(cfg))
-    except ConfigError as error:
-        name = f"DISTILL.TEACHER_CFG {cfg.DISTILL.TEACHER_CFG}"
-        raise error if str(error).startswith("DISTILL.") else ConfigError(f"{name}: {error}") from error
-    check_teacher(cfg)
-
-
-def _check_transforms(cfg: ConfigNode) -> None:
-    """Check the settings of transforms, without reading a sample."""
-    # Late, like all below: these packages import the config.
-    from slowfast.datasets.build import TEST, TRAIN, dataset_spec
-
-    if cfg.TRAIN.ENABLE:
-        dataset_spec(cfg, TRAIN).check(cfg, training=True)
-    if cfg.TEST.ENABLE:
-        dataset_spec(cfg, TEST).check(cfg, training=False)
-
-
 def _check_schedule(cfg: ConfigNode) -> None:
     solver = cfg.SOLVER
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV and solver.MOMENTUM and solver.DAMPENING:
@@ -161,18 +96,6 @@ def _check_schedule(cfg: ConfigNode) -> None:
         raise ConfigError(f"SOLVER.STEPS ({quoted(solver.STEPS)}) must start at 0 and increase, such as [0,30,50]")
 
 
-def _check_loss(cfg: ConfigNode) -> None:
-    from slowfast.engine.losses import SOFT_LOSSES, class_weights
-
-    if cfg.TRAIN.ENABLE:
-        class_weights(cfg.MODEL.CLASS_WEIGHTS, [0], cfg.MODEL.NUM_CLASSES)  # its file is read
-    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
-        raise ConfigError(
-            f"MIXUP.ENABLE mixes labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} does not support. "
-            f"Set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
-        )
-
-
 def _check_run(cfg: ConfigNode) -> None:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do. Set one of them True")
@@ -181,35 +104,6 @@ def _check_run(cfg: ConfigNode) -> None:
     node = os.environ.get("GROUP_RANK", "0")  # torchrun's number of this machine
     if cfg.SHARD_ID and str(cfg.SHARD_ID) != node:
         raise ConfigError(f"SHARD_ID ({cfg.SHARD_ID}): torchrun numbers this machine {plain(node)}. Remove SHARD_ID")
-
-
-def _check_decoder(cfg: ConfigNode) -> None:
-    """Check that the decoder's package, which may be optional, is installed."""
-    from slowfast.datasets.decode import require_backend
-
-    require_backend(cfg.DATA.DECODING_BACKEND)
-
-
-def _check_weights_exist(cfg: ConfigNode) -> None:
-    """Check that the checkpoints to start from and to test exist; this training may write the one to test later."""
-    from slowfast.engine.checkpoints import checkpoint_folder
-
-    made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
-    for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
-        path = Path(part.CHECKPOINT_FILE_PATH)
-        wrong = why_not_regular(path)
-        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or not wrong:
-            continue
-        if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
-            continue
-        raise ConfigError(f"{key}: {plain(path)} {wrong}.{did_you_mean(nearest_file(path))}")
-
-
-def _check_scores_path(cfg: ConfigNode) -> None:
-    from slowfast.visualization.results import check_scores_path
-
-    if cfg.TEST.ENABLE:
-        check_scores_path(cfg)
 
 
 def _check_output_dir(folder: Path) -> None:

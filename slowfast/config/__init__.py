@@ -1,1 +1,1 @@
-"""Config tree: defaults, merging, and the rules of single values."""
+"""Config: declarations of all keys, the config tree, and the YAML files and overrides merged into it."""

@@ -1,6 +1,7 @@
-"""The config tree: yacs's node with files that build on others, published keys, and errors that help.
+"""Config tree: fvcore's CfgNode with typed values, published keys, and errors that name file, line and nearest key.
 
-yacs's own merging reads `2e-4` as text, takes Python files, and raises a bare KeyError for a typo.
+All merging is replaced: fvcore's reads `2e-4` as text, may evaluate Python tags (``allow_unsafe``) and raises a bare
+KeyError for a typo. Inherited are attribute access, freezing, cloning and dumping.
 """
 
 from __future__ import annotations
@@ -11,45 +12,50 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from yacs.config import CfgNode
+from fvcore.common.config import CfgNode
 
 from slowfast.config import published_keys
-from slowfast.config.parse import OVERRIDES, Setting, coerce, read_settings
+from slowfast.config.coerce import coerce
+from slowfast.config.keys import KEYS
+from slowfast.config.parse import OVERRIDES, Setting, read_settings
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import did_you_mean, nearest_keys
 from slowfast.utils.text import plain, quoted, redact
 
 _LOG = logging.getLogger(__name__)
-_ALL_KEYS = "All keys are explained in slowfast/config/defaults.py"
+_ALL_KEYS = "docs/CONFIG.md lists all keys"
 _KEY_EQUALS_VALUE = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 
 
 class ConfigNode(CfgNode):
-    """A tree of typed keys. Merging replaces values; the type of the default is kept."""
+    """Config tree whose values keep the types of their defaults."""
 
     def merge_from_file(self, cfg_filename: str | Path) -> None:
-        """Merge a YAML file and, before it, the file it names under `_BASE_`.
+        """Merge a YAML file after the files of its `_BASE_` chain.
 
         Raises:
-            ConfigError: For anything wrong in it, with file and line; nothing is merged then.
+            ConfigError: For any error in a file, with its line. Nothing is merged in this case.
         """
         path = Path(cfg_filename)
         self._merge(read_settings(path, self._is_section), plain(path))
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
-        """Merge overrides: KEY VALUE pairs as on the command line, or KEY=VALUE; values may be Python values.
+        """Merge overrides.
+
+        Args:
+            cfg_list: KEY, VALUE, ... or KEY=VALUE, ...; values are strings as on the command line or Python values.
 
         Raises:
-            ConfigError: For anything wrong in them, published keys without effect included; nothing is merged then.
+            ConfigError: For any error, including published keys without effect. Nothing is merged in this case.
         """
-        self._merge(_pairs(cfg_list), OVERRIDES)
+        self._merge(_parse_overrides(cfg_list), OVERRIDES)
 
     def dump(self, **options: Any) -> str:
-        """Write the tree as YAML, with secrets in addresses hidden; everything else can be loaded again."""
-        return str(CfgNode.dump(_without_secrets(self), **options))
+        """Return the tree as YAML that can be loaded again, except for secrets in addresses, which are redacted."""
+        return str(CfgNode.dump(_redacted(self), **options))
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Yield every key in dotted form and its value."""
+        """Yield the dotted name and the value of every key."""
         for name, value in self.items():
             if isinstance(value, ConfigNode):
                 yield from value.keys_by_path(f"{prefix}{name}.")
@@ -69,14 +75,15 @@ class ConfigNode(CfgNode):
         default = self._find(setting.key)
         if default is None:
             known = dict(self.keys_by_path())
-            hint = did_you_mean(" or ".join(nearest_keys(setting.key, known))) or self._keys_beside(setting.key)
+            hint = did_you_mean(" or ".join(nearest_keys(setting.key, known))) or self._list_siblings(setting.key)
             raise ConfigError(f"{setting.where}: unknown key {plain(setting.key)}.{hint}")
         if isinstance(default, ConfigNode):
             raise setting.error(f"is a section, not a key. Its keys: {', '.join(default)}")
-        return coerce(setting, default)
+        declared = KEYS.get(setting.key)
+        return coerce(setting, default, declared.type if declared else None)
 
     def _find(self, key: str) -> Any:
-        """Return the value or section under a dotted key, None where there is none (no key's value is None)."""
+        """Return the value or section of a dotted name, None if there is none (values are never None)."""
         here: Any = self
         for name in key.split("."):
             if not isinstance(here, ConfigNode) or name not in here:
@@ -84,8 +91,8 @@ class ConfigNode(CfgNode):
             here = here[name]
         return here
 
-    def _keys_beside(self, key: str) -> str:
-        """Return a sentence that lists the keys of a key's section, or points to all keys."""
+    def _list_siblings(self, key: str) -> str:
+        """Return a sentence with the other keys of a key's section, or a reference to all keys."""
         section = key.rpartition(".")[0]
         node = self._find(section) if section else None
         if isinstance(node, ConfigNode):
@@ -96,8 +103,8 @@ class ConfigNode(CfgNode):
         return isinstance(self._find(key), ConfigNode)
 
 
-def _without_secrets(node: ConfigNode) -> ConfigNode:
-    """Copy a tree; passwords and tokens in its addresses are replaced by ``***``."""
+def _redacted(node: ConfigNode) -> ConfigNode:
+    """Copy a tree and replace passwords and tokens in addresses by ``***``."""
     copy = node.clone()
     copy.defrost()
     for key, value in copy.keys_by_path():
@@ -110,8 +117,8 @@ def _without_secrets(node: ConfigNode) -> ConfigNode:
     return copy
 
 
-def _pairs(tokens: Sequence[Any]) -> list[Setting]:
-    """Parse KEY VALUE KEY=VALUE ..."""
+def _parse_overrides(tokens: Sequence[Any]) -> list[Setting]:
+    """Parse tokens such as ["KEY", "VALUE", "KEY=VALUE"]."""
     settings: list[Setting] = []
     rest = iter(tokens)
     for token in rest:
@@ -122,13 +129,15 @@ def _pairs(tokens: Sequence[Any]) -> list[Setting]:
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z_][\w.]*", token):
             before = settings[-1] if settings else None
             if before is not None and isinstance(before.raw, str) and before.raw.startswith("["):
-                raise before.error(f"the list {quoted(before.raw)} is not closed. Write it without spaces")
+                raise before.error(
+                    f"the list {quoted(before.raw)} is not closed. Write lists without spaces, such as [1,2]"
+                )
             raise ConfigError(f"{OVERRIDES}: expected a key such as TRAIN.ENABLE, got {quoted(token)}")
         try:
             value = next(rest)
         except StopIteration:
             raise ConfigError(
-                f"{OVERRIDES}: {plain(token)} has no value. Overrides are pairs, such as TEST.NUM_ENSEMBLE_VIEWS 4"
+                f"{OVERRIDES}: {plain(token)} has no value. Write KEY VALUE pairs such as TEST.NUM_ENSEMBLE_VIEWS 4"
             ) from None
         settings.append(Setting(token, value, OVERRIDES))
     return settings

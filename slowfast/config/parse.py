@@ -1,10 +1,8 @@
-"""Settings read from YAML files and the command line, converted to the type of their defaults."""
+"""Reading of YAML config files and their `_BASE_` chains, with limits that keep untrusted files harmless."""
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,9 @@ MAX_ALIASES = 100  # each may stand for many nodes
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Loader that raises MarkedYAMLError for deep nesting, too many nodes and too many aliases.
+    """Safe loader that limits nesting, nodes and aliases and raises MarkedYAMLError beyond.
 
-    PyYAML composes nodes recursively, so that deep nesting would exhaust the stack.
+    PyYAML composes nodes recursively, so deep nesting would exhaust the stack.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -33,7 +31,7 @@ class PlainLoader(yaml.SafeLoader):
         self._depth = self._nodes = self._aliases = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose one node within the limits."""
+        """Compose a node within the limits."""
         self._nodes += 1
         self._aliases += self.check_event(yaml.AliasEvent)
         self._limit(self._depth >= MAX_DEPTH, f"more than {MAX_DEPTH} levels of nesting")
@@ -49,23 +47,8 @@ class PlainLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.peek_event().start_mark)
 
 
-# Keys whose default is a bool and that take a number, too.
-BOOL_OR_COUNT = frozenset({"MODEL.ACT_CHECKPOINT"})
-# Keys whose default is an empty list and that take texts, not numbers.
-TEXT_LISTS = frozenset({"SOLVER.NO_WD_PARAMS"})
-# YAML 1.1 knows these words for booleans; the command line takes the same ones.
-TRUE_WORDS = frozenset({"true", "yes", "on"})
-FALSE_WORDS = frozenset({"false", "no", "off"})
-# Limits that no sensible value comes near: they keep what follows from being slow or running out of memory.
-MAX_TEXT = 4096  # characters
-MAX_ELEMENTS = 1000  # of a list
-INT_BITS = 63
-_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*(_\d+)*)", re.ASCII)
-_LEADING_ZEROS = re.compile(r"[+-]?0[\d_]+", re.ASCII)
-
-
 class Nested:
-    """Stands for a mapping or a list of lists where a plain value or list is expected."""
+    """Placeholder for a mapping or list where a scalar or a list of scalars is expected."""
 
     def __repr__(self) -> str:
         return "a nested value"
@@ -76,159 +59,28 @@ NESTED = Nested()
 
 @dataclass(frozen=True)
 class Setting:
-    """A key and its raw value: text as it was written, None for YAML's null, a list of these, or a Python value."""
+    """Key with its raw value and origin.
+
+    Args:
+        key: Dotted name.
+        raw: String as written, None for YAML's null, a list of these, or a Python value.
+        where: "file:line", or OVERRIDES for the command line and Python.
+    """
 
     key: str
     raw: Any
-    where: str  # "file:line", or OVERRIDES for the command line and Python
+    where: str
 
     def error(self, message: str) -> ConfigError:
-        """Return a ConfigError that names the place and the key."""
+        """Return a ConfigError that starts with the origin and the key."""
         return ConfigError(f"{self.where}: {self.key}: {message}")
 
 
 OVERRIDES = "overrides"
 
 
-def coerce(setting: Setting, default: Any) -> Any:
-    """Convert the setting's value to the type of `default`.
-
-    Text is read by the type wanted, not by YAML's rules, so `2e-4` is a float and a folder may be called 2024.
-
-    Raises:
-        ConfigError: If the value is of another type; the message names the key, the value and the type.
-    """
-    try:
-        if setting.key in BOOL_OR_COUNT:
-            return _bool_or_count(setting.raw)
-        if isinstance(default, list):
-            return _list(setting.raw, [""] if setting.key in TEXT_LISTS else default)
-        return _converter(default)(setting.raw)
-    except ValueError as error:
-        raise setting.error(f"expected {error}, got {quoted(setting.raw)}") from None
-
-
-def _converter(default: Any) -> Callable[[Any], Any]:
-    # bool first: it is an int to isinstance
-    for kind, convert in ((bool, _bool), (int, _int), (float, _float), (str, _text)):
-        if isinstance(default, kind):
-            return convert
-    raise TypeError(f"no conversion to the type of {default!r}")
-
-
-def _bool(raw: Any) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    if isinstance(raw, str) and raw.lower() in TRUE_WORDS | FALSE_WORDS:
-        return raw.lower() in TRUE_WORDS
-    raise ValueError("True or False")
-
-
-def _int(raw: Any) -> int:
-    if isinstance(raw, str):
-        text = raw.strip()
-        if _LEADING_ZEROS.fullmatch(text):
-            raise ValueError("a whole number without leading zeros (YAML reads them as octal)")
-        # Count digits first: Python refuses to convert very long ones.
-        raw = int(text) if _INTEGER.fullmatch(text) and len(text) <= INT_BITS else raw
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        if raw.bit_length() > INT_BITS:
-            raise ValueError(f"a whole number below 2**{INT_BITS}")
-        return raw
-    is_long = isinstance(raw, str) and _INTEGER.fullmatch(raw.strip())
-    raise ValueError(f"a whole number below 2**{INT_BITS}" if is_long else "a whole number")
-
-
-def _float(raw: Any) -> float:
-    wanted = "a number"
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-        raise ValueError(wanted)
-    try:
-        value = float(raw)
-    except (ValueError, OverflowError):
-        raise ValueError(wanted) from None
-    if not math.isfinite(value):
-        raise ValueError("a finite number")
-    return value
-
-
-def _number(raw: Any) -> int | float:
-    """Convert to an int where the value is written as one, else to a float."""
-    try:
-        return _int(raw)
-    except ValueError:
-        return _float(raw)
-
-
-def _text(raw: Any) -> str:
-    if raw is None:
-        return ""
-    if isinstance(raw, os.PathLike):
-        raw = os.fspath(raw)
-    if not isinstance(raw, str):
-        raise ValueError("text")
-    if len(raw) > MAX_TEXT:
-        raise ValueError(f"text of at most {MAX_TEXT} characters")
-    if "\0" in raw:
-        raise ValueError("text without NUL characters")
-    if any("\ud800" <= character <= "\udfff" for character in raw):
-        try:
-            os.fsencode(raw).decode("utf-8")  # of a command line in a locale without UTF-8
-        except UnicodeError:
-            raise ValueError("UTF-8 text") from None
-    return raw
-
-
-def _bool_or_count(raw: Any) -> bool | int:
-    wanted = "True, False or a number from 0"
-    for convert in (_bool, _int):
-        try:
-            value = convert(raw)
-        except ValueError:
-            continue
-        if value < 0:
-            raise ValueError(wanted)
-        return value
-    raise ValueError(wanted)
-
-
-def _list(raw: Any, default: list[Any]) -> list[Any]:
-    """Convert to a list whose elements have the type of the default's; numbers where the default is empty."""
-    if isinstance(raw, str):
-        raw = _list_from_text(raw)
-    if not isinstance(raw, (list, tuple)):
-        raise ValueError("a list such as [1,2]")
-    if len(raw) > MAX_ELEMENTS:
-        raise ValueError(f"a list of at most {MAX_ELEMENTS} values")
-    convert = _converter(default[0]) if default else _number
-    try:
-        return [convert(element) for element in raw]
-    except ValueError as error:
-        raise ValueError(f"a list whose elements are each {error}") from None
-
-
-def _list_from_text(text: str) -> list[Any]:
-    """Split a list as written on the command line: [14,28] or (14,28) -> ["14", "28"]."""
-    inner = text.strip()
-    if inner.startswith("(") and inner.endswith(")"):
-        inner = "[" + inner[1:-1] + "]"
-    bare = inner.strip("[]()")
-    hint = f"a list: write [{bare}]" if re.fullmatch(r"[\w.,+ -]{1,80}", bare) else "a list such as [1,2]"
-    if not (inner.startswith("[") and inner.endswith("]")):
-        raise ValueError(hint)
-    try:
-        node = yaml.compose(inner, Loader=PlainLoader)
-    except yaml.YAMLError:
-        raise ValueError(hint) from None
-    if not isinstance(node, yaml.SequenceNode):
-        raise ValueError(hint)
-    raw = raw_value(node)
-    assert isinstance(raw, list)
-    return raw
-
-
 def raw_value(node: yaml.Node) -> Any:
-    """Return the text of a YAML scalar, None for null, a list for a sequence of scalars, NESTED for anything else."""
+    """Return the string of a YAML scalar, None for null, a list for a sequence of scalars, and NESTED otherwise."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == "tag:yaml.org,2002:null" else node.value
     if isinstance(node, yaml.SequenceNode):
@@ -239,21 +91,21 @@ def raw_value(node: yaml.Node) -> Any:
 BASE_KEY = "_BASE_"
 MAX_BYTES = MIB
 MAX_BASES = 20  # files in a chain
-# What YAML derives by itself from plain text; anything else (!!python/...) is refused.
+# Tags that YAML resolves from plain scalars; all others, such as !!python/name, are refused.
 PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")
 )
 
 
 def read_settings(path: Path, is_section: Callable[[str], bool]) -> list[Setting]:
-    """Read all settings of a config file, those of its `_BASE_` chain first.
+    """Read all settings of a config file after those of its `_BASE_` chain.
 
     Args:
-        path: The file. A `_BASE_` in it is relative to its folder.
-        is_section: Tells whether a dotted key holds further keys.
+        path: YAML file; a `_BASE_` in it is relative to its folder.
+        is_section: Returns True for the dotted name of a section.
 
     Raises:
-        ConfigError: For a missing or unreadable file, broken YAML, contradicting duplicates and a circular chain.
+        ConfigError: For an unreadable file, invalid YAML, conflicting duplicates and a circular chain.
     """
     return _read_chain(path, is_section, (), "")
 
@@ -264,14 +116,14 @@ def _read_chain(path: Path, is_section: Callable[[str], bool], chain: tuple[Path
     if base is None:
         return settings
     if not isinstance(base.raw, str) or not base.raw:
-        raise base.error(f"expected the path of one config file, got {quoted(base.raw)}")
+        raise base.error(f"expected the path of a config file, got {quoted(base.raw)}")
     chain = (*chain, Path(os.path.realpath(path)))
     base_path = path.parent / base.raw
     if "\0" not in base.raw and Path(os.path.realpath(base_path)) in chain:
         names = " -> ".join(plain(p) for p in (*chain, os.path.realpath(base_path)))
         raise ConfigError(f"{base.where}: {BASE_KEY} is circular: {names}. Remove one of the links")
     if len(chain) > MAX_BASES:
-        raise ConfigError(f"{base.where}: {BASE_KEY}: more than {MAX_BASES} files build on each other. Merge some")
+        raise ConfigError(f"{base.where}: {BASE_KEY}: more than {MAX_BASES} files in a chain. Merge some of them")
     own = [setting for setting in settings if setting.key != BASE_KEY]
     return _read_chain(base_path, is_section, chain, f"{base.where}: {BASE_KEY}: ") + own
 
@@ -286,7 +138,7 @@ def _read_one(path: Path, is_section: Callable[[str], bool], named_at: str) -> l
         raise ConfigError(f"{shown}{line}: not valid YAML: {plain(error.problem or error.context)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{shown}: not valid YAML: {plain(str(error).splitlines()[0])}") from None
-    except (ValueError, OverflowError):  # an escape beyond Unicode, such as "\UFFFFFFFF"
+    except (ValueError, OverflowError):  # escape beyond Unicode, such as "\UFFFFFFFF"
         raise ConfigError(f"{shown}: not valid YAML: an escape sequence is out of range") from None
     if node is None:
         return []
@@ -308,31 +160,31 @@ def _read_text(path: Path, named_at: str) -> str:
 def _flatten(
     node: yaml.MappingNode, prefix: str, shown: str, is_section: Callable[[str], bool], seen: dict[str, Any]
 ) -> list[Setting]:
-    """Return the settings of a mapping and of the sections in it, in the order they are written.
+    """Return the settings of a mapping and its sections in the order of the file.
 
     Args:
-        node: The mapping.
-        prefix: Dotted key of the mapping, with a dot at its end; "" for the file.
-        shown: Name of the file, for messages.
-        is_section: Tells whether a dotted key holds further keys.
-        seen: Raw value of each key read before; updated.
+        node: YAML mapping.
+        prefix: Dotted name of the mapping with a trailing dot; "" for the file.
+        shown: File name for messages.
+        is_section: Returns True for the dotted name of a section.
+        seen: Raw values of the keys read so far; updated in place.
     """
     settings: list[Setting] = []
     for key_node, value in node.value:
         where = f"{shown}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
-            raise ConfigError(f"{where}: a key must be a name")
+            raise ConfigError(f"{where}: keys must be names such as TRAIN")
         key = prefix + key_node.value
         section = is_section(key)
         raw = raw_value(value)
-        # The published YAML files hold COSINE_AFTER_WARMUP twice, with the same value.
+        # The published YAML files set COSINE_AFTER_WARMUP twice, to the same value.
         if key in seen and (section or seen[key] != raw):
             raise ConfigError(f"{where}: {plain(key)} is set twice in this file. Keep one of them")
         seen[key] = raw
         _refuse_tags(value, where, key)
         if section and isinstance(value, yaml.MappingNode):
             settings += _flatten(value, key + ".", shown, is_section, seen)
-        elif not (section and raw is None):  # a section with all its keys commented out is empty
+        elif not (section and raw is None):  # all keys of the section are commented out
             settings.append(Setting(key, raw, where))
     return settings
 

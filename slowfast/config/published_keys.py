@@ -1,9 +1,9 @@
-"""Keys of published SlowFast and MorphMLP configs that are not keys here: ignored with a warning, or translated.
+"""Keys of published PySlowFast and MorphMLP configs that are not declared here: ignored with a warning, or translated.
 
-In a file they are part of what was published; on the command line someone expects an effect, so they are errors there.
+Published files load unchanged. As overrides these keys are errors, since whoever writes one expects an effect.
 
-Key names are facts of the published `slowfast/config/defaults.py` of both projects; their files load unchanged.
-A key that `defaults.py` declares is never looked up here.
+The names are those of the published ``slowfast/config/defaults.py`` of both projects. Declared keys are never looked up
+here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.parse import OVERRIDES, Setting, coerce
+from slowfast.config.coerce import coerce
+from slowfast.config.parse import OVERRIDES, Setting
 from slowfast.errors import ConfigError
 
-# Whole sections: other networks, detection, demos, pre-training tasks.
+# Sections of other networks, detection, demos and pre-training tasks.
 IGNORED_SECTIONS = frozenset(
     "AVA BENCHMARK CONTRASTIVE DEMO DETECTION MASK MULTIGRID MVIT NONLOCAL RESNET SLOWFAST VIS_MASK X3D"
     " TENSORBOARD.CONFUSION_MATRIX TENSORBOARD.HISTOGRAM TENSORBOARD.MODEL_VIS TENSORBOARD.WRONG_PRED_VIS".split()
@@ -36,50 +37,66 @@ _IGNORED_BY_SECTION = {
     "MODEL": "ARCH DETACH_FINAL_FC DROPCONNECT_RATE DROPOUT_RATE FC_INIT_STD FP16_ALLREDUCE FROZEN_BN HEAD_ACT"
     " MULTI_PATHWAY_ARCH SINGLE_PATHWAY_ARCH",
     "MORPH": "ATTENTION_DROPOUT_RATE PATCH_SIZE QKV_SCALE T_STRIDE TRANSITIONS",
-    "SOLVER": "GAMMA LARS_ON LAYER_DECAY STEP_SIZE WARMUP_FACTOR",
+    "SOLVER": "GAMMA LARS_ON STEP_SIZE WARMUP_FACTOR",
     "TENSORBOARD": "CATEGORIES_PATH CLASS_NAMES_PATH PREDICTIONS_PATH",
 }
 IGNORED_KEYS = frozenset(
     f"{section}.{name}".lstrip(".") for section, names in _IGNORED_BY_SECTION.items() for name in names.split()
 )
 
+# What `translate` does, for docs/CONFIG.md.
+TRANSLATED = {
+    "`MODEL.USE_CHECKPOINT`, `MODEL.CHECKPOINT_NUM`": "`MODEL.ACT_CHECKPOINT`",
+    "`SOLVER.CLIP_GRADIENT`": "`SOLVER.CLIP_GRAD_L2NORM`",
+    "`SOLVER.CLIP_GRAD_VAL: null`, `SOLVER.CLIP_GRAD_L2NORM: null`": "0",
+    "`DATA.DECODING_BACKEND: torchvision` or `decord`": "`pyav`",
+    "a published file with `TRAIN.DATASET: sth`": "`DATA.REVERSE_INPUT_CHANNEL: True`, unless the file sets it",
+    "a published file with `MODEL.MODEL_NAME: MorphMLP` or `MorphMLP_32`": (
+        "`SOLVER.CLIP_GRAD_L2NORM: 20`, unless the file sets a limit"
+    ),
+}
+
 CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM"
-# Datasets whose published loader feeds BGR frames, and the key that published files do not set.
+# Datasets whose published loader feeds BGR frames; the key is not in published files.
 BGR_DATASETS, BGR_KEY = frozenset({"sth"}), "DATA.REVERSE_INPUT_CHANNEL"
 CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
-# Networks whose published code clips gradients by default, and the norm, which published files do not set.
+# Networks whose published code clips gradients by default, and the norm; the key is not in published files.
 CLIPPED_NETWORKS, CLIP_NORM = frozenset({"MorphMLP", "MorphMLP_32"}), 20.0
 OTHER_DECODERS = frozenset({"torchvision", "decord"})
 
 
 @dataclass
 class Translated:
-    """Settings by keys that exist here, and how they differ from the published ones."""
+    """Settings with keys that are declared here, and their differences from the published ones."""
 
     settings: list[Setting] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def warning(self) -> str:
-        """Return one line for the log, "" where nothing differs."""
+        """Return a line for the log, "" without differences."""
         parts = list(self.notes)
         if self.ignored:
-            parts.insert(0, "ignored published keys, which have no effect here: " + ", ".join(self.ignored))
+            parts.insert(0, "ignored published keys without effect here: " + ", ".join(self.ignored))
         return "; ".join(parts)
 
 
 def is_ignored(key: str) -> bool:
-    """Return whether a published key, or the section it is in, has no effect here."""
+    """Return True if a published key or its section has no effect here."""
     parts = key.split(".")
     sections = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
     return key in IGNORED_KEYS or any(section in IGNORED_SECTIONS for section in sections)
 
 
 def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Translated:
-    """Drop published keys without effect and rename those with another name here; unknown keys pass through.
+    """Drop published keys without effect and rename those with another name here; unknown keys are kept.
+
+    Args:
+        settings: Settings of a file and its `_BASE_` chain, or overrides.
+        is_declared: Returns True for the dotted name of a key or section of this project.
 
     Raises:
-        ConfigError: If a published value has no counterpart, or a key without effect is an override.
+        ConfigError: If a published value has no counterpart, or an override has no effect.
     """
     out = Translated()
     checkpointing: dict[str, Setting] = {}
@@ -100,7 +117,7 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
                 out.ignored.append(setting.key)
         else:
             out.settings.append(setting)
-    if out.ignored or out.notes:  # a published file, not one of this project's
+    if out.ignored or out.notes:  # a published file
         _set_channel_order(out)
         _set_clipping(out)
     if checkpointing:
@@ -113,35 +130,35 @@ def _translate_value(setting: Setting, notes: list[str]) -> Setting:
         notes.append(f"DATA.DECODING_BACKEND {setting.raw} is read as pyav, the default")
         return replace(setting, raw="pyav")
     if setting.key in CLIP_KEYS and setting.raw in (None, "None", "null"):
-        return replace(setting, raw=0.0)  # published: None for no clipping
+        return replace(setting, raw=0.0)  # None for no clipping in published files
     return setting
 
 
 def _set_channel_order(out: Translated) -> None:
-    """Feed BGR frames where the published code does, whose loader of these datasets never converts them."""
+    """Feed BGR frames for datasets whose published loader does not convert them to RGB."""
     keys = {setting.key for setting in out.settings}
     for setting in list(out.settings):
         if setting.key == "TRAIN.DATASET" and setting.raw in tuple(BGR_DATASETS) and BGR_KEY not in keys:
             out.settings.append(Setting(BGR_KEY, True, setting.where))
             out.notes.append(
-                f"frames of {setting.raw} are fed as BGR ({BGR_KEY} True), as by the published code. Set it to False "
+                f"frames of {setting.raw} are fed as BGR ({BGR_KEY} True), as in the published code. Set it to False "
                 "for networks trained on RGB"
             )
 
 
 def _set_clipping(out: Translated) -> None:
-    """Clip gradients where the published code does by default."""
+    """Clip gradients for networks whose published code clips by default."""
     keys = {setting.key for setting in out.settings}
     for setting in list(out.settings):
         if setting.key == "MODEL.MODEL_NAME" and setting.raw in tuple(CLIPPED_NETWORKS) and not keys & CLIP_KEYS:
             out.settings.append(Setting("SOLVER.CLIP_GRAD_L2NORM", CLIP_NORM, setting.where))
             out.notes.append(
-                f"gradients are clipped (SOLVER.CLIP_GRAD_L2NORM {CLIP_NORM:g}), as by default in the published code"
+                f"gradients are clipped (SOLVER.CLIP_GRAD_L2NORM {CLIP_NORM:g}), the default of the published code"
             )
 
 
 def _translate_checkpointing(found: dict[str, Setting], out: Translated) -> None:
-    """Translate USE_CHECKPOINT (default True) and CHECKPOINT_NUM to MODEL.ACT_CHECKPOINT."""
+    """Translate MODEL.USE_CHECKPOINT (default True) and MODEL.CHECKPOINT_NUM to MODEL.ACT_CHECKPOINT."""
     value: Any = True
     if CHECKPOINT_COUNT in found:
         value = _blocks_per_stage(found[CHECKPOINT_COUNT])
@@ -157,5 +174,5 @@ def _blocks_per_stage(setting: Setting) -> int:
     )
     counts = coerce(setting, [0]) if is_list else [coerce(setting, 0)]
     if len(set(counts)) != 1:
-        raise setting.error("stages with different numbers are not supported. Set MODEL.ACT_CHECKPOINT to one number")
+        raise setting.error("different numbers per stage are not supported. Set MODEL.ACT_CHECKPOINT to one number")
     return int(counts[0])

@@ -37,6 +37,10 @@ class WeightAverage:
 def recompute_statistics(model: nn.Module, inputs: Iterable[torch.Tensor], world: World) -> int:
     """Replace the running statistics by the mean over the given normalized batches of all processes.
 
+    Mean and variance are averages of the batches' own, as in the batch-norm paper. `fvcore.nn.precise_bn` is not used:
+    it pools the samples of all batches for the variance, puts new tensors in place of the buffers, needs the number of
+    batches in advance, and leaves half-computed statistics when a batch cannot be read.
+
     Everything else of the model stays as it is, its training mode included. An exception, such as one of `inputs`,
     leaves the statistics as they were.
 

@@ -15,8 +15,8 @@ import torch
 
 from slowfast.errors import CheckpointError, DamagedFileError
 from slowfast.utils.checkpoint_files.read import read_torch_file
-from slowfast.utils.distributed import is_main_process
 from slowfast.utils.files import remove_leftovers, reporting_file, written_whole
+from slowfast.utils.launch import is_main_process
 from slowfast.utils.logging import get_logger
 
 State = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule and frozen parameters."""
+"""Optimizer, its parameter groups and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -10,35 +10,17 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from fvcore.common.registry import Registry
+from tabulate import tabulate
 from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.models.depth import parameter_depths
 from slowfast.models.weights import head_names, is_head
-from slowfast.utils.logging import get_logger
+from slowfast.utils.logging import log_table
 from slowfast.utils.suggest import did_you_mean, nearest_name, unknown_value
 from slowfast.utils.text import plain
-
-
-def freeze_backbone(model: nn.Module) -> None:
-    """Let nothing but the head want gradients, and say how much that leaves; ConfigError where there is no head."""
-    heads = head_names(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(is_head(name, heads))
-    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-    if not trained:
-        raise ConfigError(f"MODEL.FREEZE_BACKBONE: {type(model).__name__} has no layer called {' or '.join(heads)}")
-    total = sum(p.numel() for p in model.parameters())
-    get_logger().info(
-        f"MODEL.FREEZE_BACKBONE: {sum(trained.values()):,} of {total:,} parameters train: {', '.join(trained)}"
-    )
-
-
-def freeze_modes(model: nn.Module) -> None:
-    """Evaluation mode for every layer with nothing to train: no statistics move, nothing is dropped."""
-    for module in model.modules():
-        if module.training and not any(p.requires_grad for p in module.parameters()):
-            module.train(False)
 
 
 @dataclass(frozen=True)
@@ -114,11 +96,15 @@ def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, norm_decay: float, spare_1d: bool, spare: Sequence[str] = ()
+    model: nn.Module,
+    weight_decay: float,
+    norm_decay: float,
+    spare_1d: bool,
+    spare: Sequence[str] = (),
+    layer_decay: float = 1.0,
+    head_lr_mult: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Group the trainable parameters by weight decay: none for those in `spare`, batch norm's, the rest.
-
-    Groups do not depend on the values of weight decay, so that a run can resume with other ones.
+    """Group the trainable parameters by weight decay (none for those in `spare`, batch norm's, the rest) and lr scale.
 
     Args:
         model: The model.
@@ -126,6 +112,11 @@ def parameter_groups(
         norm_decay: Weight decay of batch-norm parameters.
         spare_1d: No weight decay for parameters of one dimension and for those that the model's `NO_DECAY` names.
         spare: Names of further parameters without weight decay.
+        layer_decay: Factor of the learning rate from a layer to the one before it, as :func:`lr_scales` says.
+        head_lr_mult: Factor of the head's learning rate.
+
+    Returns:
+        Groups with ``params``, ``param_names``, ``weight_decay`` and ``lr_scale``.
     """
     if spare_1d:
         spare = (*spare, *getattr(model, "NO_DECAY", ()))
@@ -135,7 +126,8 @@ def parameter_groups(
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for parameter in module.parameters(recurse=False)
     }
-    groups: dict[str, dict[str, Any]] = {}
+    scales = lr_scales(model, layer_decay, head_lr_mult)
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -146,11 +138,56 @@ def parameter_groups(
             rule, decay = "batch norm", norm_decay
         else:
             rule, decay = "rest", weight_decay
-        groups.setdefault(rule, {"params": [], "weight_decay": decay})["params"].append(parameter)
+        new: dict[str, Any] = {"params": [], "param_names": [], "weight_decay": decay, "lr_scale": scales[name]}
+        group = groups.setdefault((rule, scales[name]), new)
+        group["params"].append(parameter)
+        group["param_names"].append(name)
     return list(groups.values())
 
 
-def _sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def lr_scales(model: nn.Module, layer_decay: float, head_lr_mult: float) -> dict[str, float]:
+    """Return the factor of each parameter's learning rate, by name.
+
+    The top layer (last norm and head) has the full rate, each layer below it `layer_decay` times the rate of the one
+    above (BEiT, arXiv 2106.08254; SlowFast's SOLVER.LAYER_DECAY); :mod:`slowfast.models.depth` numbers the layers.
+    The head's rate is multiplied by `head_lr_mult`.
+    """
+    heads = head_names(model)
+    depths = parameter_depths(model)
+    top = max((depth.layer for depth in depths.values()), default=0)
+    return {
+        name: layer_decay ** (top - depth.layer) * (head_lr_mult if is_head(name, heads) else 1.0)
+        for name, depth in depths.items()
+    }
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set each group's learning rate: the schedule's times the group's own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def lr_range(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the lowest and the highest learning rate of the groups as metrics; empty if all are the same."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return {"lr_min": min(rates), "lr_max": max(rates)} if min(rates) < max(rates) else {}
+
+
+OPTIMIZER_REGISTRY = Registry("OPTIMIZER")
+OPTIMIZER_REGISTRY.__doc__ = """
+Optimizers by the values of SOLVER.OPTIMIZING_METHOD: functions ``(cfg, groups) -> torch.optim.Optimizer``.
+
+The groups are those of :func:`parameter_groups`. To add one from your own file::
+
+    @OPTIMIZER_REGISTRY.register()
+    def rmsprop(cfg, groups):
+        return torch.optim.RMSprop(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM)
+"""
+
+
+@OPTIMIZER_REGISTRY.register()
+def sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Build SGD with SOLVER.MOMENTUM, DAMPENING and NESTEROV."""
     solver = cfg.SOLVER
     return torch.optim.SGD(
         groups,
@@ -162,28 +199,73 @@ def _sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer
     )
 
 
-def _adam(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+@OPTIMIZER_REGISTRY.register()
+def adam(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Build Adam with SOLVER.BETAS."""
     return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.BETAS), fused=True)
 
 
-def _adamw(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+@OPTIMIZER_REGISTRY.register()
+def adamw(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Build AdamW with SOLVER.BETAS."""
     return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.BETAS), fused=True)
-
-
-OPTIMIZERS: dict[str, Callable[[ConfigNode, list[dict[str, Any]]], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
-}
 
 
 def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that SOLVER describes; ConfigError for an unknown method or parameter."""
     solver = cfg.SOLVER
-    if solver.OPTIMIZING_METHOD not in OPTIMIZERS:
-        raise ConfigError(unknown_value("SOLVER.OPTIMIZING_METHOD", solver.OPTIMIZING_METHOD, OPTIMIZERS))
+    if solver.OPTIMIZING_METHOD not in OPTIMIZER_REGISTRY:
+        known = [name for name, _ in OPTIMIZER_REGISTRY]
+        raise ConfigError(unknown_value("SOLVER.OPTIMIZING_METHOD", solver.OPTIMIZING_METHOD, known))
     check_no_decay(model, solver.NO_WD_PARAMS)
-    groups = parameter_groups(
-        model, solver.WEIGHT_DECAY, cfg.BN.WEIGHT_DECAY, solver.ZERO_WD_1D_PARAM, solver.NO_WD_PARAMS
+    groups = _groups_from_config(cfg, model, solver.LAYER_DECAY, solver.HEAD_LR_MULT)
+    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.get(solver.OPTIMIZING_METHOD)(cfg, groups)
+    if len({group["lr_scale"] for group in groups}) > 1:
+        _log_groups(groups)
+    return optimizer
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], cfg: ConfigNode, model: nn.Module
+) -> None:
+    """Load the saved state of an optimizer by the names of its parameters; groups and settings stay as configured.
+
+    Raises:
+        ValueError: If other parameters were trained.
+    """
+    saved = state["param_groups"]
+    names = [group.get("param_names") for group in saved]
+    if None in names:  # version 1.0 and before: one learning rate, no names
+        names = [group["param_names"] for group in _groups_from_config(cfg, model)]
+    by_name = {
+        name: state["state"].get(index)
+        for group, own in zip(saved, names, strict=True)
+        for index, name in zip(group["params"], own, strict=True)
+    }
+    now = optimizer.state_dict()["param_groups"]
+    indices = {name: index for group in now for index, name in zip(group["params"], group["param_names"], strict=True)}
+    if other := sorted(indices.keys() ^ by_name.keys()):
+        raise ValueError(f"other parameters were trained: {len(other)} differ, such as {other[0]}")
+    values = {index: by_name[name] for name, index in indices.items() if by_name[name] is not None}
+    optimizer.load_state_dict({"state": values, "param_groups": now})
+
+
+def _groups_from_config(
+    cfg: ConfigNode, model: nn.Module, layer_decay: float = 1.0, head_lr_mult: float = 1.0
+) -> list[dict[str, Any]]:
+    solver, norm_decay = cfg.SOLVER, cfg.BN.WEIGHT_DECAY
+    return parameter_groups(
+        model, solver.WEIGHT_DECAY, norm_decay, solver.ZERO_WD_1D_PARAM, solver.NO_WD_PARAMS, layer_decay, head_lr_mult
     )
-    return OPTIMIZERS[solver.OPTIMIZING_METHOD](cfg, groups)
+
+
+def _log_groups(groups: list[dict[str, Any]]) -> None:
+    """Log the parameters of each learning rate, the lowest first."""
+    names: dict[float, list[str]] = {}
+    for group in groups:
+        names.setdefault(group["lr_scale"], []).extend(group["param_names"])
+    rows = [
+        (f"{scale:.4g}", str(len(own)), plain(own[0]) + (", ..." if len(own) > 1 else ""))
+        for scale, own in sorted(names.items())
+    ]
+    log_table(tabulate(rows, headers=("lr scale", "tensors", "parameters"), disable_numparse=True))

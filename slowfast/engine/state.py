@@ -13,6 +13,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import WeightAverage
+from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.weights import AdaptsWeights, StateDict, load_weights, read_file, read_weights, weights_of
 from slowfast.utils.logging import get_logger
@@ -80,7 +81,7 @@ class RunState:
         try:
             at = Position(state["epoch"], state["step"], state["best_top1"], state["best_epoch"])
             self.model.load_state_dict(state["model_state"])
-            self._load_optimizer(state["optimizer_state"], yaml.safe_load(state["cfg"])["SOLVER"]["OPTIMIZING_METHOD"])
+            self._load_optimizer(state)
             if self.ema is not None:
                 self.ema.model.load_state_dict(state["ema_state"])
             if state["scaler_state"]:
@@ -94,14 +95,12 @@ class RunState:
         for name, value in asdict(at).items():  # the position is shared: it stays the same object
             setattr(self.at, name, value)
 
-    def _load_optimizer(self, state: checkpoints.State, method: str) -> None:
-        """Its state; how it is set is as the config says. ValueError for that of another kind of optimizer."""
+    def _load_optimizer(self, state: checkpoints.State) -> None:
+        """Load the optimizer's state. Raises ValueError for that of another optimizer or of other parameters."""
+        method = yaml.safe_load(state["cfg"])["SOLVER"]["OPTIMIZING_METHOD"]
         if method != self.cfg.SOLVER.OPTIMIZING_METHOD:
             raise ValueError(f"SOLVER.OPTIMIZING_METHOD was {method}")
-        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state)
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(settings)
+        load_optimizer_state(self.optimizer, state["optimizer_state"], self.cfg, self.model)
 
     def resume(self, output_dir: Path) -> bool:
         """Resume from the furthest undamaged checkpoint in OUTPUT_DIR; False if there is none at all.
@@ -169,9 +168,10 @@ class TakesPretrained(Protocol):
 def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
     path = Path(cfg.MORPH.PRETRAIN_PATH)
     if not cfg.MORPH.PRETRAIN_PATH:
-        if cfg.MODEL.FREEZE_BACKBONE:
+        if cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE:
+            key = "FREEZE_BACKBONE" if cfg.MODEL.FREEZE_BACKBONE else "FREEZE"
             get_logger().warning(
-                "MODEL.FREEZE_BACKBONE keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
+                f"MODEL.{key} keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
             )
         return
     if not isinstance(model, TakesPretrained):

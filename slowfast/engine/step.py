@@ -6,14 +6,12 @@ N clips of this process, A accumulation steps, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import process_parts
@@ -23,8 +21,10 @@ from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
 from slowfast.engine.forward import ClipForward, Show
+from slowfast.engine.freezing import freeze_modes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, get_loss
-from slowfast.engine.optim import freeze_modes
+from slowfast.engine.optim import set_lr
+from slowfast.engine.parallel import no_sync, unwrap_model
 from slowfast.models.layers import global_batch
 from slowfast.utils.distributed import World
 
@@ -49,7 +49,7 @@ class Pretrains(Protocol):
 
 def pretext_of(model: nn.Module) -> Pretext | None:
     """How the network's targets are made where it is to be pre-trained; None for training on labels."""
-    network = model.module if isinstance(model, DistributedDataParallel) else model
+    network = unwrap_model(model)
     return network.pretext if isinstance(network, Pretrains) and network.pretraining else None
 
 
@@ -86,7 +86,8 @@ class TrainStep:
         model: gives logits, or, for distillation, a tuple of those of its class head and its distillation head.
         """
         self.model, self.optimizer, self.forward = model, optimizer, forward
-        self.distillation, self.frozen = distillation, cfg.MODEL.FREEZE_BACKBONE
+        self.distillation, self.probing = distillation, cfg.MODEL.FREEZE_BACKBONE
+        self.frozen = bool(cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE)
         self.seed = cfg.RNG_SEED
         self.show: Show | None = None  # gets the first batch as the network does
         self.loss: Loss = get_loss(cfg.MODEL.LOSS_FUNC, class_weights)
@@ -104,15 +105,14 @@ class TrainStep:
         """Train on one batch at a learning rate; gives (mean loss, share of right clips) on the device."""
         self.model.train()
         if self.frozen:
-            freeze_modes(self.model)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            freeze_modes(self.model, self.probing)
+        set_lr(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         figures = []
         size = len(self.rows[0])
         clips, labels = split_clips(batch.clips, size), batch.labels.split(size)
         for part, rows in enumerate(self.rows):
-            with self._gradients_stay_here(part < len(self.rows) - 1), global_batch(self.total_clips, rows):
+            with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.total_clips, rows):
                 figures.append(self._backward(clips[part], labels[part], epoch, step))
         self.scaler.unscale_(self.optimizer)
         self.clipping(self.parameters)
@@ -153,8 +153,3 @@ class TrainStep:
         if self.mixup is not None:
             return self.mixup(inputs, labels, rng)
         return inputs, smooth_one_hot(labels, self.classes, self.smoothing) if self.soft else labels
-
-    def _gradients_stay_here(self, stay: bool) -> AbstractContextManager[None]:
-        if stay and isinstance(self.model, DistributedDataParallel):
-            return self.model.no_sync()
-        return nullcontext()

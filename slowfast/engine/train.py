@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, VAL, train_loader, views_loader
@@ -20,9 +18,11 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import WeightAverage, recompute_statistics
 from slowfast.engine.distillation import Distillation, HeadsApart
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.freezing import freeze_parameters
 from slowfast.engine.losses import class_weights
 from slowfast.engine.meters import LossWatch, TrainMeter, timed
-from slowfast.engine.optim import build_optimizer, build_schedule, freeze_backbone
+from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
+from slowfast.engine.parallel import run_on_main, same_everywhere, wrap_model
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.test import evaluate_videos
@@ -31,7 +31,7 @@ from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
 from slowfast.utils.heartbeat import phase
-from slowfast.utils.logging import get_logger
+from slowfast.utils.logging import get_logger, warn_main
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
@@ -54,14 +54,13 @@ class Trainer:
         weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, labels, cfg.MODEL.NUM_CLASSES)
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
-        if cfg.MODEL.FREEZE_BACKBONE:
-            freeze_backbone(self.model)
+        freeze_parameters(self.model, cfg.MODEL.FREEZE_BACKBONE, cfg.MODEL.FREEZE)
         self.ema = WeightAverage(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
         self.optimizer = build_optimizer(cfg, self.model)
         self.forward = ClipForward.from_config(cfg, world.device)
         weights = None if weights is None else weights.to(world.device)
         distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
-        trained = _parallel(self.model if distillation is None else HeadsApart(self.model), world)
+        trained = wrap_model(self.model if distillation is None else HeadsApart(self.model), world)
         self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, weights, distillation)
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
@@ -72,8 +71,8 @@ class Trainer:
         """Load the last checkpoint of this run, or the weights to start from. Raises CheckpointError."""
         self.world.agreed(self._load)
         at = self.state.at
-        starts = set(self.world.gather([(at.epoch, at.step)]))
-        self.world.agreed(lambda: self._check_starts(starts))
+        same = same_everywhere(self.world, (at.epoch, at.step))
+        self.world.agreed(lambda: self._check_start(same))
         self._saved = at.epoch, at.step
 
     def _load(self) -> None:
@@ -82,15 +81,15 @@ class Trainer:
             if self.ema is not None and self.state.at.total(self.steps) == 0:
                 self.ema.restart(self.model)
 
-    def _check_starts(self, starts: set[tuple[int, int]]) -> None:
+    def _check_start(self, same: bool) -> None:
         """Raise CheckpointError unless all processes start from the same position."""
-        if len(starts) > 1:
+        if not same:
             raise CheckpointError(f"{self.output}: the processes read different checkpoints. Check the shared disk")
 
     def run(self, stop: StopSignal) -> bool:
         """Train from where `start` left off to the last epoch; False if a signal came before."""
         self.stop, at = stop, self.state.at
-        self.world.agreed(self._tidy)
+        run_on_main(self.world, self._tidy)
         self.log, self.board, self.progress = self._open_reports()
         self.step.show = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board)
         try:
@@ -103,7 +102,7 @@ class Trainer:
         except (Interrupted, Stopped):
             if self._saved != (at.epoch, at.step):
                 self._save()
-            get_logger().warning(self._where_it_stopped())
+            warn_main(self._where_it_stopped())
             return False
         finally:
             self._close_reports()
@@ -111,9 +110,8 @@ class Trainer:
 
     def _tidy(self) -> None:
         """Remove what earlier runs left unfinished."""
-        if self.world.is_main:
-            remove_leftovers(self.output)
-            checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+        remove_leftovers(self.output)
+        checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _where_it_stopped(self) -> str:
         at, name = self.state.at, self.stop.name or "a signal in another process"
@@ -237,12 +235,11 @@ class Trainer:
         )
         if best:
             at.best_top1, at.best_epoch = figures["top1"], at.epoch + 1
-            self.world.agreed(self._write_best)
+            run_on_main(self.world, self._write_best)
 
     def _write_best(self) -> None:
-        if self.world.is_main:
-            self.watch.check()
-            checkpoints.save_checkpoint(self.state.best_path(self.output), self.state.weights())
+        self.watch.check()
+        checkpoints.save_checkpoint(self.state.best_path(self.output), self.state.weights())
 
     def _statistics_batches(self) -> Iterator[torch.Tensor]:
         """Normalized batches of the epoch that ends, for precise batch-norm statistics."""
@@ -253,18 +250,18 @@ class Trainer:
 
     def _save(self) -> None:
         self.watch.check()
-        self.world.agreed(self._write_checkpoint)
+        run_on_main(self.world, self._write_checkpoint)
         self._saved = self.state.at.epoch, self.state.at.step
 
     def _write_checkpoint(self) -> None:
-        if self.world.is_main:
-            with phase("writing a checkpoint"):
-                checkpoints.save_checkpoint(self.state.path(self.output), self.state.pack())
-                checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+        with phase("writing a checkpoint"):
+            checkpoints.save_checkpoint(self.state.path(self.output), self.state.pack())
+            checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _report_steps(self, figures: dict[str, float], rate: float) -> None:
         at = self.state.at
-        figures |= {"lr": rate, "memory_gib": peak_memory_gib(self.world.device), "left_s": self.progress.left()}
+        figures |= {"lr": rate} | lr_range(self.optimizer)
+        figures |= {"memory_gib": peak_memory_gib(self.world.device), "left_s": self.progress.left()}
         epoch = at.epoch + at.step / self.steps
         self._write({"split": "train", "epoch": round(epoch, 4), "step": at.total(self.steps), **figures})
         self.note = (
@@ -293,9 +290,3 @@ class Trainer:
 
 class Interrupted(Exception):
     """A signal came; the state is that of the last whole step."""
-
-
-def _parallel(model: nn.Module, world: World) -> nn.Module:
-    if world.size == 1:
-        return model
-    return DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)

@@ -19,7 +19,8 @@ from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Figures, VideoActivity, figures
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.sources import FrameToSquare, Sources, read_squares
+from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
+from slowfast.event_driven.sources import Sources
 from slowfast.models.linear import pack_linears
 
 # 0, then 12 values a decade, in units of the normalized frame; a change from black to white is some 4.

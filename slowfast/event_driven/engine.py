@@ -19,12 +19,13 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.event_driven.cpu import CompiledDetector, CompiledFeatures
-from slowfast.event_driven.cuda import CudaGraphs, StaticChangeDetector, StaticPatchFeatures
+from slowfast.event_driven.cuda_graphs import CudaGraphs
 from slowfast.event_driven.detector import GATES, REFERENCES, ChangeDetector, Changes, GateSettings, Slots
 from slowfast.event_driven.features import PatchFeatures, Renewed
 from slowfast.event_driven.kernels import Kernels, load_kernels
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8
 from slowfast.event_driven.network import PatchNetwork
+from slowfast.event_driven.static_shapes import StaticChangeDetector, StaticPatchFeatures
 from slowfast.models.evmlp import EvMLP
 
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)

@@ -26,8 +26,9 @@ from slowfast.engine.forward import ClipForward
 from slowfast.errors import UserError
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.reading import FileReading, LiveReading, Reading
-from slowfast.event_driven.sources import FrameToSquare, Source, squares
+from slowfast.event_driven.frame_resize import FrameToSquare, squares
+from slowfast.event_driven.readers import FileReading, LiveReading, Reading
+from slowfast.event_driven.sources import Source
 from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # batches that wait for the network at most

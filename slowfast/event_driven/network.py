@@ -13,16 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.event_driven.kernels import Kernels, has_matrix_unit
-from slowfast.event_driven.linear_kernels import (
-    BFLOAT16,
-    FLOAT32,
-    INT8,
-    CompiledStage,
-    Product,
-    make_product,
-    rows_dtype,
-)
+from slowfast.event_driven.kernels import Kernels
+from slowfast.event_driven.kernels.build import has_matrix_unit
+from slowfast.event_driven.kernels.stage import CompiledStage
+from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8, Product, make_product, rows_dtype
 from slowfast.models.evmlp import Block, EvMLP, Stage, nested_patches
 from slowfast.utils.logging import warn_once
 from slowfast.utils.machine import has_fast_matmul

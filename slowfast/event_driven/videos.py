@@ -25,8 +25,9 @@ from slowfast.event_driven.activity import FrameFigures, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
+from slowfast.event_driven.frame_resize import FrameToSquare
 from slowfast.event_driven.report import FrameLog, RunReport, report_figures, report_files, report_table
-from slowfast.event_driven.sources import FrameToSquare, Source, Sources, find_sources
+from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.models.linear import pack_linears
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, log_table

@@ -17,8 +17,12 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from slowfast.config.node import ConfigNode
+from slowfast.engine.test import network_to_test
 from slowfast.errors import UserError
-from slowfast.utils.files import reporting_file
+from slowfast.models.inputs import input_shape
+from slowfast.utils.files import reporting_file, written_whole
+from slowfast.utils.screen import show
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 2, 3)  # of the check, where the batch may vary
@@ -163,3 +167,53 @@ def save_onnx(graph: Graph, path: Path) -> Run:
         return torch.from_numpy(logits)
 
     return run
+
+
+WRITERS: dict[str, Callable[[Graph, Path], Run]] = {".pt2": save_graph, ".onnx": save_onnx}
+
+
+def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, float]:
+    """Write a model to a .pt2 or .onnx file, which appears complete and checked or not at all.
+
+    Args:
+        model: Model with its weights.
+        shape: Shape of an input without the batch dimension.
+        out: File to write.
+
+    Returns:
+        The exported graph and the largest difference of logits, relative to the largest logit.
+
+    Raises:
+        ExportDiffers: If the file computes other logits than the model.
+        UserError: If the model cannot be exported.
+    """
+    with written_whole(out, suffix=out.suffix) as part:
+        graph = export_graph(model, shape)
+        run = WRITERS[out.suffix](graph, part)
+        difference = largest_difference(model, run, shape, graph.batches)
+        check(difference)
+    return graph, difference
+
+
+def export_trained(cfg: ConfigNode, out: Path) -> None:
+    """Export the model of a config with its weights and print what the file takes and returns.
+
+    Args:
+        cfg: Config for evaluating the model.
+        out: .pt2 or .onnx file.
+
+    Raises:
+        ExportDiffers: If the file computes other logits than the model.
+        UserError: If weights or packages are missing or the model cannot be exported.
+    """
+    if out.suffix == ".onnx":
+        require_onnx()
+    model = network_to_test(cfg, torch.device("cpu"))
+    shape = input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE)
+    graph, difference = export(model, shape, out)
+    order = "BGR" if cfg.DATA.REVERSE_INPUT_CHANNEL else "RGB"
+    batch = f"{graph.batches[0]} ({graph.fixed_batch})" if graph.fixed_batch else "any"
+    show(f"largest difference {difference:.1e} of the largest logit, on {len(graph.batches)} random batches")
+    show(f"input: float32 (batch, {', '.join(map(str, shape))}), batch {batch}; {order}, (pixel / 255 - mean) / std,")
+    show(f"  mean {list(cfg.DATA.MEAN)}, std {list(cfg.DATA.STD)}; output: logits (batch, {cfg.MODEL.NUM_CLASSES})")
+    show(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

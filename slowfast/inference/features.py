@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec, views_loader, views_of_records
+from slowfast.datasets.build import dataset_spec, views_loader, views_of_records
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
@@ -24,7 +24,10 @@ from slowfast.utils.distributed import join
 from slowfast.utils.files import written_whole
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.progress import Progress
+from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import escape
+from slowfast.visualization.results import write_failed
+from slowfast.visualization.tables import files_table
 
 MEAN, ALL = "mean", "all"
 VIEWS = (MEAN, ALL)
@@ -63,6 +66,28 @@ class Features:
     failures: list[Failure]
 
 
+def extract_to_file(cfg: ConfigNode, split: str, views: str, out: Path) -> None:
+    """Extract the features of a split and write them, with a list of failures beside them.
+
+    Args:
+        cfg: Config for evaluating the model.
+        split: Split of the dataset.
+        views: One of `VIEWS`.
+        out: .npz or .parquet file.
+
+    Raises:
+        UserError: If the file cannot be written, or for whatever `extract_features` raises.
+    """
+    check_target(out)
+    features = extract_features(cfg, split, views)
+    write_features(features, cfg.TEST.NUM_SPATIAL_CROPS, out)
+    failures_file, lost = out.with_name(f"{out.stem}_failed.csv"), sum(failure.lost for failure in features.failures)
+    write_failed(features.failures, failures_file)
+    shape = " x ".join(map(str, features.rows.shape))
+    show(f"features {shape} of {len(features.records)} files, {lost} could not be read")
+    show_table(files_table({"features": out} | ({"failures": failures_file} if features.failures else {})))
+
+
 def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features:
     """Features of every medium of a split's index, over the views of a test: their mean, or one row a view.
 
@@ -97,11 +122,6 @@ def _mean(outputs: torch.Tensor) -> torch.Tensor:
 
 def _as_they_are(outputs: torch.Tensor) -> torch.Tensor:
     return outputs
-
-
-def names_of_splits() -> Sequence[str]:
-    """What `split` can be, the usual one first."""
-    return (TEST, "val", "train")
 
 
 NPZ, PARQUET = ".npz", ".parquet"

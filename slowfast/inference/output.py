@@ -1,4 +1,4 @@
-"""What a prediction leaves: a table on the screen, predictions.json and predictions.csv."""
+"""Predictions of files: a table on the screen, predictions.json, predictions.csv and annotated videos."""
 
 from __future__ import annotations
 
@@ -9,14 +9,75 @@ from typing import Any
 
 from tabulate import tabulate
 
-from slowfast.inference.predictor import Prediction
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.index.media import Wanted, find_media
+from slowfast.engine.checkpoints import find_last
+from slowfast.errors import UserError
+from slowfast.inference.annotate import annotate_media
+from slowfast.inference.predictor import Prediction, Predictor
 from slowfast.utils.files import write_whole
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.logging import get_logger
+from slowfast.utils.progress import Progress
+from slowfast.utils.screen import show, show_table
 from slowfast.visualization.results import BEST, SCORE_DIGITS, json_text, write_csv
-from slowfast.visualization.tables import tail
+from slowfast.visualization.tables import files_table, tail
 
 TABLE, LIST = "predictions.json", "predictions.csv"
 SHOWN = 20  # media in the table on the screen
 HEADING = ("path", *(f"class_{n}" for n in range(1, BEST + 1)), *(f"score_{n}" for n in range(1, BEST + 1)))
+
+
+def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, annotate: bool = False) -> None:
+    """Classify files and folders, print the best classes and write the results.
+
+    Args:
+        cfg: Config for evaluating the model.
+        paths: Videos, images, event recordings, and folders of them.
+        output: Output folder.
+        annotate: Also write each video or event recording as .mp4 with its classes drawn on it.
+
+    Raises:
+        UserError: If weights are missing, or images are to be annotated.
+        DataError: If no file can be read.
+    """
+    wanted = Wanted.from_config(cfg)
+    if annotate and wanted.images:
+        raise UserError(f"--annotate needs videos or event recordings, but {cfg.MODEL.MODEL_NAME} takes images here")
+    with phase("building the model and loading its weights"):
+        found, predictor = find_media(paths, wanted), Predictor.from_config(cfg)
+    progress = Progress("predict", len(found.records), "files", shown=True, every=cfg.LOG_PERIOD)
+    try:
+        predictions = predictor.predict_found(found, progress)
+    finally:
+        progress.close()
+    files = write_files(predictions, _about(cfg), output)  # before the screen, which may fail
+    for failure in found.refused:
+        get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
+    show_table(predictions_table(predictions))
+    if annotate:
+        with phase("annotating videos"):
+            files["annotated videos"] = annotate_media(cfg, predictions, output / "annotated")
+    show(_summary(predictions, found.others))
+    show_table(files_table(files))
+
+
+def _about(cfg: ConfigNode) -> dict[str, object]:
+    """Return how the predictions were made, for predictions.json."""
+    test = cfg.TEST
+    weights = test.CHECKPOINT_FILE_PATH or find_last(cfg.OUTPUT_DIR) or "random"
+    views, crops = test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS
+    return {"model": cfg.MODEL.MODEL_NAME, "weights": str(weights), "views": views, "crops": crops}
+
+
+def _summary(predictions: Sequence[Prediction], others: int) -> str:
+    failed = sum(prediction.scores is None for prediction in predictions)
+    parts = [f"{len(predictions) - failed} files read"]
+    if failed:
+        parts.append(f"{failed} failed (reasons in {TABLE})")
+    if others:
+        parts.append(f"{others} files of other types skipped")
+    return ", ".join(parts)
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> str:
@@ -39,7 +100,7 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
     folder = output / "predict" if _is_of_a_test(output / LIST) else output
     write_whole(folder / TABLE, json_text(about | _as_json(predictions)))
     write_csv(folder / LIST, HEADING, map(_as_row, predictions))
-    return {"all predictions": folder / TABLE, "the same as a table": folder / LIST}
+    return {"predictions": folder / TABLE, "predictions as CSV": folder / LIST}
 
 
 def _is_of_a_test(path: Path) -> bool:

@@ -20,6 +20,7 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.checkpointing import run_blocks
+from slowfast.models.depth import block_names
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import (
     BatchNorm2dType,
@@ -206,6 +207,11 @@ class ConvMLP(nn.Module):
         """Raise ConfigError, without building, when the settings are impossible."""
         convmlp = cfg.CONVMLP
         check_settings(convmlp.LAYERS, convmlp.EMBED_DIMS, convmlp.MLP_RATIOS, convmlp.CONV_DIM)
+
+    def blocks_by_stage(self) -> list[list[str]]:
+        """Return the names of the blocks of each stage, the convolutional one first."""
+        names = ["conv_stages.conv_blocks", *(f"stages.{stage}.blocks" for stage in range(len(self.stages)))]
+        return [block_names(name, self.get_submodule(name)) for name in names]
 
     def reset_parameters(self) -> None:
         """Random weights: Linear from a truncated normal, convolutions from Kaiming's normal by their fan out."""

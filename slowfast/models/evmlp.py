@@ -21,6 +21,7 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.checkpointing import run_blocks
+from slowfast.models.depth import block_names
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import Dropout, add_residual, check_lengths, init_truncated_normal
 from slowfast.models.linear import Linear
@@ -169,6 +170,10 @@ class EvMLP(nn.Module):
         for key in ("TEST_CROP_SIZE", "TRAIN_CROP_SIZE") if cfg.TRAIN.ENABLE else ("TEST_CROP_SIZE",):
             if data[key] != side:
                 raise ConfigError(f"DATA.{key} {data[key]}: must be {side}, the product of EVMLP.PATCH_SIZES")
+
+    def blocks_by_stage(self) -> list[list[str]]:
+        """Return the names of the blocks of each stage, without the embedding before them."""
+        return [block_names(f"blks.{i}", stage)[2:] for i, stage in enumerate(self.blks)]
 
     @property
     def side(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.errors import ConfigError
+from slowfast.models.depth import blocks_by_stage
 from slowfast.models.inputs import CLIPS, IMAGES, takes
 from slowfast.models.layers import BatchRows, batch_rows_as, current_batch_rows
 from slowfast.models.weights import AdaptsWeights, StateDict
@@ -61,6 +62,10 @@ class FramewiseVideo(nn.Module):
         """Training or evaluation mode, of the image network too."""
         self._image.training = mode
         return super().train(mode)
+
+    def blocks_by_stage(self) -> list[list[str]]:
+        """Return the names of the image network's blocks by stage."""
+        return blocks_by_stage(self._image)
 
     def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
         """As the image network does, where it does."""

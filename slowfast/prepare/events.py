@@ -14,14 +14,13 @@ import cv2
 import numpy as np
 
 from slowfast.datasets.decode.pyav import PyAVReader
-from slowfast.datasets.decode.reader import DecodeError, check_file
+from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, join_events
 from slowfast.datasets.sampling import scaled_size
-from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
-from slowfast.prepare.jobs import Converted, Job, Written, convert_videos, failed_to_read
+from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
@@ -53,35 +52,34 @@ class EventSettings:
             raise UserError(f"--seed {self.seed}: must be at least 0")
 
 
-def videos_to_events(source: Path, target: Path, settings: EventSettings, workers: int) -> Converted:
-    """Write the events of all videos below `source` to files below `target`: a/b.mp4 to a/b.npz.
+def videos_to_events(source: Path, target: Path, settings: EventSettings, workers: int) -> Conversion:
+    """Simulate the events of all videos below `source` and write them to files below `target`.
 
-    A file appears whole or not at all; one that is there already is left as it is. Raises UserError for wrong folders
-    and for a disk that does not take the files, DataError when no video at all can be read.
+    ``a/b.mp4`` becomes ``a/b.npz``. A file appears once it is complete; existing files are skipped. Failures are listed
+    in failed.csv.
+
+    Args:
+        source: Folder of videos.
+        target: Folder to write to, outside of `source`.
+        settings: Settings of the simulated event camera.
+        workers: Number of worker processes.
+
+    Raises:
+        UserError: If a folder is unsuitable or the events cannot be written.
+        DataError: If no video can be read.
     """
     work = partial(_convert_one, settings)
-    return convert_videos(source, target, lambda job: event_file(job).exists(), work, "converted", workers)
+    return convert_files(work, source, target, workers, is_done=target_exists, target_suffix=SUFFIX)
 
 
-def event_file(job: Job) -> Path:
-    """Where a video's events go."""
-    return job.target.with_suffix(SUFFIX)
-
-
-def _convert_one(settings: EventSettings, job: Job) -> Written | Failure:
-    """Convert one video or return its failure. Runs in a process of the pool."""
-    file = event_file(job)
-    try:
-        check_file(job.source)
-        with PyAVReader(job.source) as video:
-            events = events_of(video, settings)
-            damage = video.error
-        if not len(events):
-            raise DecodeError("nothing in it changes: it gives no events; lower the thresholds")
-        save_events(file, events)
-    except Exception as error:
-        return failed_to_read(job, error, file)
-    return Written(damage)
+def _convert_one(settings: EventSettings, job: Job) -> ConvertedFile:
+    with PyAVReader(job.source) as video:
+        events = events_of(video, settings)
+        damage = video.error
+    if not len(events):
+        raise DecodeError("nothing in the video changes, so there are no events. Lower the thresholds")
+    save_events(job.target, events)
+    return ConvertedFile(damage)
 
 
 def save_events(file: Path, events: EventColumns) -> None:

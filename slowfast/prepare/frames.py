@@ -12,13 +12,12 @@ import numpy as np
 
 from slowfast.datasets.decode.image import FIRST
 from slowfast.datasets.decode.pyav import PyAVReader
-from slowfast.datasets.decode.reader import DecodeError, check_file
+from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.sampling import scaled_size
-from slowfast.datasets.types import Failure
 from slowfast.errors import UserError
-from slowfast.prepare.jobs import Converted, Job, Written, convert_videos, failed_to_read
+from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
@@ -41,32 +40,30 @@ class FrameSettings:
                 raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
 
 
-def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Converted:
-    """Write the frames of all videos below `source` to folders below `target`: a/b.mp4 to a/b/00001.jpg and so on.
+def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Conversion:
+    """Write the frames of all videos below `source` to folders below `target`.
 
-    A folder appears whole or not at all; one that is there already is left as it is. Raises UserError for wrong folders
-    and for a disk that does not take the files, DataError when no video at all can be read.
+    The frames of ``a/b.mp4`` become ``a/b/00001.jpg`` and so on. A folder appears once it is complete; existing folders
+    are skipped. Failures are listed in failed.csv.
+
+    Args:
+        source: Folder of videos.
+        target: Folder to write to, outside of `source`.
+        settings: Size, rate and quality of the frames.
+        workers: Number of worker processes.
+
+    Raises:
+        UserError: If a folder is unsuitable or the frames cannot be written.
+        DataError: If no video can be read.
     """
     work = partial(_extract_one, settings)
-    return convert_videos(source, target, lambda job: frame_folder(job).exists(), work, "extracted", workers)
+    return convert_files(work, source, target, workers, is_done=target_exists, target_suffix="", verb="extracted")
 
 
-def frame_folder(job: Job) -> Path:
-    """Where a video's frames go."""
-    return job.target.with_suffix("")
-
-
-def _extract_one(settings: FrameSettings, job: Job) -> Written | Failure:
-    """Extract one video or return its failure. Runs in a process of the pool."""
-    folder = frame_folder(job)
-    try:
-        check_file(job.source)
-        with written_whole(folder, PART) as part:
-            part.mkdir()
-            damage = _write_frames(job.source, part, settings)
-    except Exception as error:
-        return failed_to_read(job, error, folder)
-    return Written(damage)
+def _extract_one(settings: FrameSettings, job: Job) -> ConvertedFile:
+    with written_whole(job.target, PART) as part:
+        part.mkdir()
+        return ConvertedFile(_write_frames(job.source, part, settings))
 
 
 def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | None:

@@ -1,4 +1,4 @@
-"""Resumable parallel jobs over the files of a folder."""
+"""Parallel, resumable jobs over the files of a folder."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import errno
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import av
 
-from slowfast.datasets.decode.reader import VIDEO_SUFFIXES, skipped_note
+from slowfast.datasets.decode.reader import VIDEO_SUFFIXES, check_file, skipped_note
 from slowfast.datasets.types import Failure, failure_of, failure_reason, log_traceback
 from slowfast.errors import DataError, UserError
 from slowfast.utils.files import remove_leftovers
 from slowfast.utils.logging import get_logger
 from slowfast.utils.output_folders import check_output_folder
 from slowfast.utils.progress import Progress
-from slowfast.utils.text import plain as plain_text
+from slowfast.utils.text import plain
 from slowfast.utils.worker import IDLE, working_on
 from slowfast.utils.worker_pool import Lost, WorkerPool
 from slowfast.visualization.results import write_csv
@@ -31,40 +31,43 @@ from slowfast.visualization.results import write_csv
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
-STALL_LIMIT = 300.0  # seconds in which a file must get on; every frame and every part of a recording counts
+FAILED_FILE = "failed.csv"  # in the target folder
+STALL_LIMIT = 300.0  # seconds without progress, of a frame or a part of a recording, until a worker is killed
+# A file stands where a target folder is needed. DiskError covers full and read-only disks.
+_FOLDER_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
 
 def run_in_processes(
     function: Callable[[Input], Output], inputs: Iterable[Input], workers: int, stall_limit: float | None = None
 ) -> Generator[tuple[Input, Output | Lost]]:
-    """Yield each input with its result, in the order they are done.
+    """Yield each input with its result, in order of completion.
 
-    A process that dies or gets no further costs its input only; one that was killed, as when the memory is full, lets
-    its input be tried once more. An exception of `function` is raised here and ends all.
+    A worker that dies or stalls loses only its input. If it was killed, as the kernel does when memory runs out, its
+    input is retried once. An exception of `function` is raised here and stops all workers.
 
     Args:
-        function: Picklable function; it calls :func:`still_working` whenever it has got on.
+        function: Picklable function; it calls :func:`still_working` whenever it has made progress.
         inputs: Picklable inputs.
-        workers: Number of processes, started with "spawn": forking with other threads about is not safe.
-        stall_limit: Seconds without progress after which a process is killed (default STALL_LIMIT).
+        workers: Number of processes, started with "spawn": forking is unsafe while other threads run.
+        stall_limit: Seconds without progress until a worker is killed (default STALL_LIMIT).
     """
     limit = STALL_LIMIT if stall_limit is None else stall_limit
-    left = enumerate(inputs)
-    given: dict[int, Input] = {}
-    killed: set[int] = set()
+    remaining = enumerate(inputs)
+    submitted: dict[int, Input] = {}
+    retried: set[int] = set()
     with WorkerPool[Input, Output](partial(_work, function), workers, timeout=limit, timeout_reason=_stalled) as pool:
         while True:
-            for number, item in islice(left, max(workers - len(given), 0)):
-                given[number] = item
+            for number, item in islice(remaining, max(workers - len(submitted), 0)):
+                submitted[number] = item
                 pool.submit(number, item)
-            if not given:
+            if not submitted:
                 return
             event = pool.wait()
-            if isinstance(event, Lost) and event.killed and event.number not in killed:
-                killed.add(event.number)
-                pool.submit(event.number, given[event.number], first=True)
+            if isinstance(event, Lost) and event.killed and event.number not in retried:
+                retried.add(event.number)
+                pool.submit(event.number, submitted[event.number], first=True)
                 continue
-            yield given.pop(event.number), event if isinstance(event, Lost) else event.result
+            yield submitted.pop(event.number), event if isinstance(event, Lost) else event.result
 
 
 def _work(function: Callable[[Input], Output], item: Input) -> Output:
@@ -76,12 +79,23 @@ def _work(function: Callable[[Input], Output], item: Input) -> Output:
 
 
 def _stalled(seconds: float) -> str:
-    return f"reading got no further for {seconds:g} s"
+    return f"reading made no progress for {seconds:g} s"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Kind of source files: the name for messages, in the plural, and the file suffixes in lower case."""
+
+    name: str
+    suffixes: frozenset[str]
+
+
+VIDEOS = FileKind("videos", VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video to prepare; names are relative to the two folders, with forward slashes."""
+    """One file to process; names are relative to the source and target folders, with forward slashes."""
 
     source: Path
     target: Path
@@ -89,25 +103,17 @@ class Job:
     target_name: str
 
 
-def check_folders(source: Path, target: Path) -> None:
-    """Raise UserError unless `source` is a folder and `target` may be one apart from it."""
-    if not os.path.isdir(source):
-        wrong = "is not a directory" if os.path.exists(source) else "does not exist"
-        raise UserError(f"SOURCE {plain_text(source)} {wrong}. Give the folder of the files to read")
-    check_output_folder(target, "TARGET")
-    inner, outer = target.resolve(), source.resolve()
-    if inner == outer or outer in inner.parents or inner in outer.parents:
-        raise UserError(
-            f"TARGET {plain_text(target)} and SOURCE {plain_text(source)} contain one another. Choose a target "
-            "outside of the source"
-        )
+def find_jobs(source: Path, target: Path, kind: FileKind = VIDEOS, target_suffix: str = ".mp4") -> list[Job]:
+    """Find all files of a kind below `source`, sorted by name; links to folders are not followed.
 
+    ``a/b.avi`` becomes ``a/b.mp4``. Where two files would get the same target, each keeps its suffix:
+    ``a/b.avi.mp4``. Files with an unknown suffix that may be media are reported in a warning.
 
-def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[Job]:
-    """Find all files below `source` with one of the suffixes, sorted by name; links to folders are not followed.
-
-    a/b.avi becomes a/b.mp4; where two would become the same file, each keeps its suffix: a/b.avi.mp4. Files that may be
-    media of an unknown suffix are reported in a warning.
+    Args:
+        source: Folder to search.
+        target: Folder of the results; it need not exist.
+        kind: Kind of the files.
+        target_suffix: Suffix of the results; empty for folders.
 
     Raises:
         UserError: If there are none.
@@ -115,60 +121,133 @@ def find_jobs(source: Path, target: Path, suffixes: frozenset[str] = VIDEO_SUFFI
     files = [
         (Path(folder) / file).relative_to(source) for folder, _, files in os.walk(source) for file in sorted(files)
     ]
-    names = sorted(file for file in files if file.suffix.lower() in suffixes)
-    note = skipped_note(source, (file.as_posix() for file in files), suffixes)
+    names = sorted(file for file in files if file.suffix.lower() in kind.suffixes)
+    note = skipped_note(source, (file.as_posix() for file in files), kind.suffixes)
     if not names:
-        kind = "videos" if suffixes == VIDEO_SUFFIXES else "recordings"
-        raise UserError(f"{source} holds no {kind} (files ending in {' '.join(sorted(suffixes))})")
+        raise UserError(f"{source} contains no {kind.name} (files ending in {' '.join(sorted(kind.suffixes))})")
     if note is not None:
         get_logger().warning(note)
-    plain = Counter(str(name.with_suffix(".mp4")).lower() for name in names)
+    stems = Counter(str(name.with_suffix("")).lower() for name in names)
     jobs = []
     for name in names:
-        alone = plain[str(name.with_suffix(".mp4")).lower()] == 1
-        short = name.with_suffix(".mp4") if alone else name.with_name(f"{name.name}.mp4")
-        jobs.append(Job(source / name, target / short, name.as_posix(), short.as_posix()))
+        unique = stems[str(name.with_suffix("")).lower()] == 1
+        result = name.with_suffix(target_suffix) if unique else name.with_name(f"{name.name}{target_suffix}")
+        jobs.append(Job(source / name, target / result, name.as_posix(), result.as_posix()))
     return jobs
 
 
-FAILED_FILE = "failed.csv"  # in the target folder
-# Something other than a folder is in the place of a target folder; DiskError covers full and read-only disks.
-_FOLDER_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+def check_folders(source: Path, target: Path) -> None:
+    """Raise UserError unless `source` is a folder and `target` is or can become one outside of it."""
+    if not os.path.isdir(source):
+        wrong = "is not a directory" if os.path.exists(source) else "does not exist"
+        raise UserError(f"SOURCE {plain(source)} {wrong}. Give the folder of the files to read")
+    check_output_folder(target, "TARGET")
+    inner, outer = target.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise UserError(
+            f"TARGET {plain(target)} and SOURCE {plain(source)} contain one another. Choose a target outside of the "
+            "source"
+        )
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a video was to become is written."""
+class JobResults(Generic[Output]):
+    """Outcome of a run; keys are the names of the jobs."""
 
-    damage: str | None  # what could not be read of the video
-    note: str | None = None  # what to tell of it: once, with the count of all it is told of
+    outputs: dict[str, Output]  # of the jobs finished in this run
+    skipped: int  # jobs finished by an earlier run
+    failed: dict[str, str]  # reason of each failure
+    seconds: float
+
+    def require_one(self, kind: FileKind, target: Path) -> None:
+        """Raise DataError if every job failed."""
+        if self.outputs or self.skipped:
+            return
+        name, reason = next(iter(self.failed.items()))
+        raise DataError(
+            f"none of {len(self.failed)} {kind.name} could be read. First failure: {name}: {reason}. "
+            f"Full list: {target / FAILED_FILE}"
+        )
 
 
-def failed_to_read(job: Job, error: Exception, target: Path) -> Failure:
-    """Return the failure of a file that could not be converted.
+def run_jobs(
+    process: Callable[[Job], Output],
+    jobs: Sequence[Job],
+    target: Path,
+    workers: int,
+    *,
+    is_done: Callable[[Job], bool],
+    on_output: Callable[[Output], None] | None = None,
+    verb: str = "converted",
+    kind: FileKind = VIDEOS,
+) -> JobResults[Output]:
+    """Process the jobs that no earlier run has finished in parallel, with progress.
+
+    A file that cannot be read is a failure and does not stop the run. Partial output of an interrupted run, or of a
+    worker that died, is removed from `target`.
+
+    Args:
+        process: Picklable function that writes the results of one job. It runs in a worker process and calls
+            :func:`still_working` whenever it has made progress.
+        jobs: All jobs, finished ones included.
+        target: Folder of the results; created if necessary.
+        workers: Number of worker processes.
+        is_done: Predicate of the jobs that were finished before.
+        on_output: Called in this process with each output, as soon as it is there.
+        verb: Past participle for the progress.
+        kind: Kind of the files.
 
     Raises:
-        UserError: If the error is not about the file: one of the user's, or the disk does not take `target`.
+        UserError: If the results cannot be written.
     """
-    if isinstance(error, UserError):
-        raise error
-    if isinstance(error, OSError) and error.errno in _FOLDER_ERRORS and not isinstance(error, av.FFmpegError):
-        raise UserError(f"{target} cannot be written: {failure_reason(error)}") from error
-    return failure_of(0, job.name, error)
+    started = time.monotonic()
+    target.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target, recursive=True)
+    todo = [job for job in jobs if not is_done(job)]
+    results = JobResults[Output]({}, len(jobs) - len(todo), {}, 0.0)
+    progress = Progress(verb, len(jobs), kind.name, True, max(len(jobs) // 20, 1), results.skipped)
+    work = partial(_process_or_fail, process)
+    with _cleanup(progress, target), closing(run_in_processes(work, todo, workers)) as finished:
+        for job, output in finished:
+            if isinstance(output, Failure | Lost):
+                results.failed[job.name] = _failure_reason(job, output)
+            else:
+                results.outputs[job.name] = output
+                if on_output is not None:
+                    on_output(output)
+            progress.advance(f"failed {len(results.failed)}")
+    return replace(results, seconds=time.monotonic() - started)
 
 
-def note_failure(job: Job, result: Failure | Lost) -> str:
-    """Return why a file failed; log the traceback of the first unexpected error, delete what a lost process left."""
+def _process_or_fail(process: Callable[[Job], Output], job: Job) -> Output | Failure:
+    """Process one job in a worker or return its failure.
+
+    Raises:
+        UserError: If the error has nothing to do with the source file: a user error, or the target is not writable.
+    """
+    try:
+        check_file(job.source)
+        return process(job)
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FOLDER_ERRORS and not isinstance(error, av.FFmpegError):
+            raise UserError(f"{job.target.parent} cannot be written: {failure_reason(error)}") from error
+        return failure_of(0, job.name, error)
+
+
+def _failure_reason(job: Job, result: Failure | Lost) -> str:
+    """Return why a job failed; log the traceback of the first unexpected error, clean up after a lost worker."""
     if isinstance(result, Lost):
         remove_leftovers(job.target.parent)
-    if isinstance(result, Failure):
+    else:
         log_traceback(result)
     return result.reason
 
 
 @contextmanager
-def progress_and_cleanup(progress: Progress, target: Path) -> Iterator[None]:
-    """Close the progress at the end; after an error delete what the processes did not finish."""
+def _cleanup(progress: Progress, target: Path) -> Iterator[None]:
+    """Close the progress bar; after an error remove partial output of the workers."""
     try:
         yield
     except BaseException:
@@ -179,62 +258,71 @@ def progress_and_cleanup(progress: Progress, target: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What a run left behind: names of videos below the source folder."""
+class ConvertedFile:
+    """Output of a conversion: what could not be read of the source, and a note to report once for all files."""
+
+    damage: str | None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Summary of :func:`convert_files`; keys are file names relative to the source folder."""
 
     done: int
-    already_there: int
-    damaged: dict[str, str]  # whole as far as readable -> what was lost
-    failed: dict[str, str]  # -> reason
+    already_there: int  # converted by an earlier run
+    damaged: dict[str, str]  # description of the damage; the rest was converted
+    failed: dict[str, str]  # reason
     seconds: float
-    notes: dict[str, int] = field(default_factory=dict)  # what is told of how many
+    notes: dict[str, int]  # number of files with each note
 
 
-def convert_videos(
+def convert_files(
+    process: Callable[[Job], ConvertedFile],
     source: Path,
     target: Path,
-    is_done: Callable[[Job], bool],
-    convert: Callable[[Job], Written | Failure],
-    word: str,
     workers: int,
-    suffixes: frozenset[str] = VIDEO_SUFFIXES,
-    kind: str = "videos",
-) -> Converted:
-    """Convert all videos (files with these suffixes) below `source` that are not done yet, to files below `target`.
+    *,
+    is_done: Callable[[Job], bool],
+    target_suffix: str,
+    verb: str = "converted",
+    kind: FileKind = VIDEOS,
+) -> Conversion:
+    """Convert all files of a kind below `source` that were not converted before; list failures in failed.csv.
 
     Args:
-        is_done: Whether a video was converted before.
-        convert: Writes the files of one video or returns its failure; it runs in a process of a pool.
-        word: What is done, for the progress.
+        process: Function that writes the results of one file; see :func:`run_jobs`.
+        source: Folder of the files.
+        target: Folder of the results, outside of `source`.
+        workers: Number of worker processes.
+        is_done: Predicate of the files that were converted before.
+        target_suffix: Suffix of the results; empty for folders.
+        verb: Past participle for the progress.
+        kind: Kind of the files.
 
     Raises:
-        UserError: For wrong folders, or if the disk does not take the files.
-        DataError: If no video at all can be read.
+        UserError: If a folder is unsuitable or the results cannot be written.
+        DataError: If no file can be read.
     """
-    started = time.monotonic()
     check_folders(source, target)
-    jobs = find_jobs(source, target, suffixes)
-    remove_leftovers(target, recursive=True)
-    todo = [job for job in jobs if not is_done(job)]
-    damaged: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    notes: Counter[str] = Counter()
-    progress = Progress(word, len(jobs), kind, True, max(len(jobs) // 20, 1), len(jobs) - len(todo))
-    with progress_and_cleanup(progress, target), closing(run_in_processes(convert, todo, workers)) as results:
-        for job, result in results:
-            if not isinstance(result, Written):
-                failed[job.name] = note_failure(job, result)
-            elif result.damage is not None:
-                damaged[job.name] = result.damage
-            if isinstance(result, Written) and result.note is not None:
-                notes[result.note] += 1
-            progress.advance(f"failed {len(failed)}")
-    if failed:
-        write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
+    jobs = find_jobs(source, target, kind, target_suffix)
+    results = run_jobs(process, jobs, target, workers, is_done=is_done, verb=verb, kind=kind)
+    if results.failed:
+        write_failures(target, results.failed)
     else:
-        (target / FAILED_FILE).unlink(missing_ok=True)  # an older run's
-    if len(failed) == len(jobs):
-        name, reason = next(iter(failed.items()))
-        raise DataError(f"none of {len(jobs)} {kind} could be read, {name} for one: {reason}")
-    there = len(jobs) - len(todo)
-    return Converted(len(todo) - len(failed), there, damaged, failed, time.monotonic() - started, dict(notes))
+        (target / FAILED_FILE).unlink(missing_ok=True)  # of an earlier run
+    results.require_one(kind, target)
+    outputs = results.outputs
+    damaged = {name: output.damage for name, output in outputs.items() if output.damage is not None}
+    notes = Counter(output.note for output in outputs.values() if output.note is not None)
+    return Conversion(len(outputs), results.skipped, damaged, results.failed, results.seconds, dict(notes))
+
+
+def target_exists(job: Job) -> bool:
+    """Check if a file was converted before, for targets that appear once they are complete."""
+    return job.target.exists()
+
+
+def write_failures(target: Path, failed: Mapping[str, str]) -> None:
+    """Write failed.csv: the path and the reason of each failure."""
+    write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))

@@ -5,34 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
 
-from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.index.common import read_lines
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, parse_line
-from slowfast.datasets.types import Failure
-from slowfast.errors import DataError, IndexFileError, UserError
+from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
-from slowfast.prepare.jobs import (
-    FAILED_FILE,
-    Job,
-    check_folders,
-    failed_to_read,
-    find_jobs,
-    note_failure,
-    progress_and_cleanup,
-    run_in_processes,
-)
-from slowfast.utils.files import disk_error, remove_leftovers, write_whole
-from slowfast.utils.progress import Progress
-from slowfast.visualization.results import write_csv
+from slowfast.prepare.jobs import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, run_jobs, write_failures
+from slowfast.utils.files import disk_error, write_whole
 
 MANIFEST = "prepared.jsonl"
 
@@ -69,7 +54,7 @@ class Manifest:
                 continue
         return entries
 
-    def done(self, job: Job, settings: str) -> Entry | None:
+    def find(self, job: Job, settings: str) -> Entry | None:
         """The entry of a video that is unchanged, and whose copy is there, made with these settings; else None."""
         entry = self._entries.get(job.name)
         if entry is None or (entry.settings, entry.target) != (settings, job.target_name):
@@ -173,59 +158,50 @@ def prepare(
     index_files: Sequence[Path] = (),
     separator: str = " ",
 ) -> Summary:
-    """Re-encode all videos below `source` into `target`, skipping what an earlier run finished with these settings.
+    """Re-encode all videos below `source` into `target`, skipping those that an earlier run finished.
 
-    Writes `failed.csv` and the given indices, rewritten, to `target`. Raises UserError for wrong folders or indices
-    and for a disk that does not take the files, DataError when no video at all can be read.
+    A video is skipped if it was re-encoded with these settings and neither the source nor its copy has changed since.
+    Rewrites the index files for `target` and lists failures in failed.csv.
+
+    Args:
+        source: Folder of videos.
+        target: Folder of the re-encoded videos, outside of `source`.
+        settings: Settings of the encoder.
+        workers: Number of worker processes.
+        index_files: Kinetics index files whose paths are absolute or relative to `source`.
+        separator: Separator of path and label in the index files.
+
+    Raises:
+        UserError: If a folder or an index file is unsuitable or the videos cannot be written.
+        DataError: If no video can be read.
     """
-    started = time.monotonic()
     check_folders(source, target)
     indices = [read_index(file, separator, source, target) for file in index_files]
     jobs = find_jobs(source, target)
-    target.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target, recursive=True)
-    manifest = Manifest(target)
-    digest = settings.digest()
-    entries = {job.name: entry for job in jobs if (entry := manifest.done(job, digest)) is not None}
-    already_done = len(entries)
-    failed: dict[str, str] = {}
-    todo = [job for job in jobs if job.name not in entries]
-    progress = Progress("prepared", len(jobs), "videos", True, max(len(jobs) // 20, 1), already_done)
-    work = partial(_prepare_one, settings)
-    with progress_and_cleanup(progress, target), closing(run_in_processes(work, todo, workers)) as results:
-        for job, result in results:
-            if isinstance(result, Entry):
-                manifest.add(result)
-                entries[job.name] = result
-            else:
-                failed[job.name] = note_failure(job, result)
-            progress.advance(f"failed {len(failed)}")
+    manifest, digest = Manifest(target), settings.digest()
+    entries = {job.name: entry for job in jobs if (entry := manifest.find(job, digest)) is not None}
+    results = run_jobs(
+        partial(_prepare_one, settings),
+        jobs,
+        target,
+        workers,
+        is_done=lambda job: job.name in entries,
+        on_output=manifest.add,
+        verb="prepared",
+    )
+    entries |= results.outputs
+    failed = dict(results.failed)
     for index in indices:
         for name in write_index(index, separator, target, {entry.source: entry.target for entry in entries.values()}):
-            failed.setdefault(name, f"named in {index.file.name}, but not among the videos of {source}")
-    write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
-    if not entries:
-        name, reason = next(iter(failed.items()))
-        raise DataError(f"none of {len(jobs)} videos could be prepared, {name} for one: {reason}; see {FAILED_FILE}")
+            failed.setdefault(name, f"listed in {index.file.name}, but not found in {source}")
+    write_failures(target, failed)
+    results.require_one(VIDEOS, target)
     size = sum(entry.source_size for entry in entries.values())
-    return Summary(list(entries.values()), already_done, failed, size, time.monotonic() - started)
+    return Summary(list(entries.values()), results.skipped, failed, size, results.seconds)
 
 
-def _prepare_one(settings: PrepareSettings, job: Job) -> Entry | Failure:
-    """Prepare one video or return its failure. Runs in a process of the pool."""
-    try:
-        check_file(job.source)
-        stat = job.source.stat()
-        result = prepare_video(job.source, job.target, settings)
-    except Exception as error:
-        return failed_to_read(job, error, job.target)
-    return Entry(
-        job.name,
-        job.target_name,
-        stat.st_size,
-        stat.st_mtime_ns,
-        settings.digest(),
-        result.frames,
-        result.size,
-        result.damage,
-    )
+def _prepare_one(settings: PrepareSettings, job: Job) -> Entry:
+    stat = job.source.stat()
+    video = prepare_video(job.source, job.target, settings)
+    stamp = (stat.st_size, stat.st_mtime_ns, settings.digest())
+    return Entry(job.name, job.target_name, *stamp, video.frames, video.size, video.damage)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from slowfast.errors import ToldElsewhere, UserError, system_reason
+from slowfast.utils.launch import LaunchedAs, environment_number
 
 Result = TypeVar("Result")
 # Seconds that a process waits for the others: one may draw figures or write a checkpoint meanwhile.
@@ -85,54 +85,12 @@ class World:
             dist.barrier(group=self.gloo)
 
 
-@dataclass(frozen=True)
-class LaunchedAs:
-    """Place of this process among those that a launcher started, from the environment."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-    @classmethod
-    def from_environment(cls) -> LaunchedAs:
-        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them.
-
-        Raises:
-            UserError: If they are no numbers or contradict each other.
-        """
-        size = _number("WORLD_SIZE", 1, least=1)
-        if size > 1 and not os.environ.get("RANK"):
-            raise UserError(f"WORLD_SIZE is {size} but RANK is not set. Unset WORLD_SIZE, or start with torchrun")
-        rank = _number("RANK", 0)
-        if rank >= size:
-            given = "WORLD_SIZE is not set" if not os.environ.get("WORLD_SIZE") else f"WORLD_SIZE is {size}"
-            raise UserError(f"RANK is {rank} but {given}. Unset RANK, or start with torchrun")
-        local_size = _number("LOCAL_WORLD_SIZE", 1, least=1)
-        local_rank = _number("LOCAL_RANK", 0)
-        if os.environ.get("LOCAL_WORLD_SIZE") and local_rank >= local_size:
-            raise UserError(
-                f"LOCAL_RANK is {local_rank} but LOCAL_WORLD_SIZE is {local_size}. Unset both, or start with torchrun"
-            )
-        return cls(rank, size, local_rank, local_size)
-
-
-def _number(name: str, default: int, least: int = 0) -> int:
-    """Read a variable of the environment; UserError unless it is a number."""
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
-        raise UserError(f"{name} is {text!r}; it must be a number from {least}. Unset it, or start with torchrun")
-    return int(text)
-
-
 def _check_meeting_point(size: int, timeout: float) -> None:
     if not os.environ.get("MASTER_ADDR"):
         raise UserError(f"WORLD_SIZE is {size} but MASTER_ADDR is not set. Unset WORLD_SIZE, or start with torchrun")
     if not os.environ.get("MASTER_PORT"):
         raise UserError(f"WORLD_SIZE is {size} but MASTER_PORT is not set. Unset WORLD_SIZE, or start with torchrun")
-    if not 1 <= _number("MASTER_PORT", 0) <= 65535:
+    if not 1 <= environment_number("MASTER_PORT", 0) <= 65535:
         raise UserError(f"MASTER_PORT is {os.environ['MASTER_PORT']!r}; it must be a number from 1 to 65535")
     _wait_for_name(os.environ["MASTER_ADDR"], min(timeout, _NAME_TIMEOUT))
 
@@ -150,19 +108,6 @@ def _wait_for_name(host: str, seconds: float) -> None:
                     f"MASTER_ADDR is {host!r}, which is not a known host: {system_reason(error)}"
                 ) from error
         time.sleep(1)
-
-
-def world_size() -> int:
-    """Return the number of processes that torchrun started; 1 without it. Raises UserError as `LaunchedAs`."""
-    return LaunchedAs.from_environment().size
-
-
-def is_main_process() -> bool:
-    """Check whether this is the first process of the run, before `join`; True if the environment makes no sense."""
-    try:
-        return LaunchedAs.from_environment().rank == 0
-    except UserError:
-        return True
 
 
 def usable_gpus(num_gpus: int) -> int:
@@ -278,9 +223,3 @@ def gpus_to_launch_on(num_gpus: int) -> int:
     """How many processes are still to be started, one a GPU; 0 where one is enough or torchrun did it."""
     gpus = usable_gpus(num_gpus)
     return 0 if os.environ.get("RANK") or gpus < 2 else gpus
-
-
-def launch_on(gpus: int) -> None:
-    """Replace this process by one per GPU."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}"]
-    os.execv(sys.executable, [*torchrun, *sys.argv])

@@ -27,11 +27,16 @@ def get_logger() -> logging.Logger:
     return logging.getLogger(_NAME)
 
 
-@functools.cache
-def warn_once(message: str) -> None:
-    """Log a warning in rank 0 (of torchrun), unless this process has logged the same one before."""
+def warn_main(message: str) -> None:
+    """Log a warning in rank 0 alone: for what is the same in all processes of a run."""
     if os.environ.get("RANK", "0") == "0":
         get_logger().warning(message)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning in rank 0, unless this process has logged the same one before."""
+    warn_main(message)
 
 
 def log_table(text: str) -> None:

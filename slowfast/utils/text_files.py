@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from slowfast.errors import system_reason
+from slowfast.utils.path_manager import FetchError, local_path
 
 _KINDS = {
     stat.S_IFDIR: "is a directory",
@@ -27,9 +28,15 @@ def irregular_kind(mode: int) -> str:
 
 
 def why_not_regular(path: str | Path) -> str:
-    """Return why there is no regular file, such as "does not exist"; an empty string where there is one."""
+    """Return why there is no regular file, such as "does not exist"; an empty string where there is one.
+
+    Args:
+        path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
+    """
     try:
-        return irregular_kind(os.stat(path).st_mode)
+        return irregular_kind(os.stat(local_path(path)).st_mode)
+    except FetchError as error:
+        return str(error)
     except PermissionError:
         return "is in a folder without access"
     except (OSError, ValueError):  # also impossible names
@@ -58,11 +65,17 @@ def read_text_file(path: str | Path, max_bytes: int) -> str:
 
     Pipes, devices and sockets are refused before they are opened: reading them may never end.
 
+    Args:
+        path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
+        max_bytes: Size limit.
+
     Raises:
         UnreadableTextError: If the file is missing, not regular, larger than `max_bytes`, unreadable or not UTF-8 text.
     """
     try:
-        data = _read_regular_file(os.fspath(path), max_bytes)
+        data = _read_regular_file(os.fspath(local_path(path)), max_bytes)
+    except FetchError as error:
+        raise UnreadableTextError(str(error)) from None
     except FileNotFoundError:
         raise UnreadableTextError("does not exist", missing=True) from None
     except NotADirectoryError:

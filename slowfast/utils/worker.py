@@ -20,6 +20,7 @@ import torch
 
 from slowfast.errors import UserError
 from slowfast.utils.signals import end_with_parent
+from slowfast.utils.user_modules import import_user_modules
 
 _HEADER = struct.Struct("<qq")  # number of the message, number of parts
 _SMALL = 2**18  # bytes of a message that is copied
@@ -127,8 +128,24 @@ class WorkerError(RuntimeError):
     """A worker process failed in a way that has nothing to do with one item."""
 
 
-def serve(work: Callable[[Any], Any], channel: socket.socket, activity: Any, parent: int, of_main_thread: bool) -> None:
-    """Work on the tasks that come in, until the parent is gone."""
+def serve(
+    work: Callable[[Any], Any],
+    channel: socket.socket,
+    activity: Any,
+    parent: int,
+    of_main_thread: bool,
+    modules: Sequence[str] = (),
+) -> None:
+    """Work on the tasks that come in, until the parent is gone.
+
+    Args:
+        work: Called with each task.
+        channel: Where tasks come from and results go.
+        activity: Shared with the parent: the current item and since when.
+        parent: Number of the parent process.
+        of_main_thread: Whether the parent's main thread started this process.
+        modules: User modules that the parent has imported; a forked worker has them already.
+    """
     global _activity
     for quiet in QUIET:
         signal.signal(quiet, signal.SIG_IGN)
@@ -136,6 +153,7 @@ def serve(work: Callable[[Any], Any], channel: socket.socket, activity: Any, par
     if of_main_thread:  # another thread may end before the process does
         end_with_parent(signal.SIGKILL)
     _activity = activity
+    import_user_modules(modules)
     working_on(IDLE)
     while True:
         while not connection.wait([channel], _PARENT_POLL):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
+from slowfast.utils.user_modules import imported_modules
 from slowfast.utils.worker import IDLE, QUIET, WorkerError, receive_message, send_message, serve
 
 Task = TypeVar("Task")
@@ -177,7 +178,7 @@ class WorkerPool(Generic[Task, Result]):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         activity = self._context.RawArray("d", [_STARTING, time.monotonic()])
         main_thread = threading.current_thread() is threading.main_thread()
-        arguments = (self._work, theirs, activity, os.getpid(), main_thread)
+        arguments = (self._work, theirs, activity, os.getpid(), main_thread, imported_modules())
         process = self._context.Process(target=serve, args=arguments, daemon=True)
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # until the worker ignores them
         try:

@@ -22,7 +22,7 @@ from benchmarks.networks import (
     one_setting_a_network,
     time_by_kind,
 )
-from slowfast.cli.model_info import published_settings
+from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
 from slowfast.models import MODELS
@@ -43,7 +43,7 @@ NUM_GPUS: 0
 
 
 def test_each_network_of_images_or_clips_is_measured_once() -> None:
-    chosen = one_setting_a_network(published_settings())
+    chosen = one_setting_a_network(published_configs())
     assert {"K400_MLP_S16x4", "K400_MLP_B32x4", "CONVMLP_L", "EAT_TI_384", "EVMLP", "MORPHMLP_B"} <= chosen.keys()
     assert not {"SSV1_MLP_S16", "SSV2_MLP_B32", "EVMLP_DIST"} & chosen.keys()
     measured = {MODELS[load_config(path).MODEL.MODEL_NAME] for path in chosen.values()}
@@ -51,7 +51,7 @@ def test_each_network_of_images_or_clips_is_measured_once() -> None:
 
 
 def test_batches() -> None:
-    chosen = one_setting_a_network(published_settings())
+    chosen = one_setting_a_network(published_configs())
     found = {name: batch_of(load_config(chosen[name])) for name in ("EVMLP", "K400_MLP_S16x4", "K400_MLP_S32x4")}
     assert found == {"EVMLP": 8, "K400_MLP_S16x4": 2, "K400_MLP_S32x4": 1}
 

@@ -13,6 +13,7 @@ import pytest
 from slowfast.cli import setup
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
+from slowfast.utils import distributed
 
 ROOT = Path(__file__).parents[2]
 S16 = str(ROOT / "configs/K400/K400_MLP_S16x4.yaml")
@@ -87,7 +88,7 @@ def test_a_mistake_in_the_config_is_told_by_one_process(
 
 
 def test_the_batch_must_suit_the_gpus_that_will_be_used(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "usable_gpus", lambda wanted: min(wanted, 3))
+    monkeypatch.setattr(distributed, "usable_gpus", lambda wanted: min(wanted, 3))
     assert setup.main(["--cfg", S16], never) == 2
 
 

@@ -7,21 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.cli.model_info import (
-    BEGIN,
-    CONFIGS,
-    END,
-    ROOT,
-    ModelRow,
-    check_file,
-    describe_all,
-    main,
-    markdown_table,
-    published_settings,
-    read_header,
-)
+from slowfast.cli.model_info import BEGIN, END, check_file, main
+from slowfast.cli.model_table import ModelRow, describe_all, markdown_table, published_configs, read_header
 from slowfast.cli.setup import load_config
+from slowfast.config.shipped import configs_folder
 from slowfast.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = configs_folder()
 
 # Exact numbers of parameters, where a published checkpoint tells them.
 EXACT = {
@@ -41,7 +34,7 @@ HEADER = """# Net-S, 8 x 8, Data-1 (1.2 M parameters, 3.4 GMACs an image).
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, ModelRow]:
-    return {row.setting: row for row in describe_all(published_settings())}
+    return {row.config: row for row in describe_all(published_configs())}
 
 
 def test_every_setting_is_in_the_table(rows: dict[str, ModelRow]) -> None:
@@ -52,17 +45,19 @@ def test_every_setting_is_in_the_table(rows: dict[str, ModelRow]) -> None:
 
 def test_sizes_are_those_that_the_headers_give(rows: dict[str, ModelRow]) -> None:
     for row in rows.values():
-        assert round(row.parameters / 1e6, 1) == pytest.approx(row.header.millions), row.setting
-        assert row.macs / 1e9 == pytest.approx(row.header.gmacs, rel=0.02), row.setting
+        assert round(row.parameters / 1e6, 1) == pytest.approx(row.header.millions), row.config
+        assert row.macs / 1e9 == pytest.approx(row.header.gmacs, rel=0.02), row.config
     assert {name: rows[name].parameters for name in EXACT} == EXACT
 
 
-@pytest.mark.parametrize("path", published_settings(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", published_configs(), ids=lambda path: path.stem)
 def test_headers_name_the_views_of_the_config(path: Path) -> None:
-    words = re.search(r"Reproduces: .* x (\d) crops? x (\d) views?", path.read_text())
+    words = re.search(r"Reproduces: top-1 .* with (\d) views? x (\d) crops?", path.read_text())
+    test = load_config(path).TEST
     if words:
-        test = load_config(path).TEST
-        assert (int(words[2]), int(words[1])) == (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS)
+        assert (int(words[1]), int(words[2])) == (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS)
+    else:
+        assert path.parent.name in ("ImageNet", "DVS") or "Reproduces: nothing" in path.read_text()
 
 
 def test_the_model_zoo_page_has_this_table(rows: dict[str, ModelRow]) -> None:
@@ -75,7 +70,7 @@ def test_published_accuracies_with_their_views(rows: dict[str, ModelRow]) -> Non
         "`K400_MLP_S16x4` | MorphMLP-S | 16 x 224 x 224 | 47.0 M | 66.2 | 78.7 % (4 x 1) | [MorphMLP](https://",
         "`SSV2_MLP_B32` | MorphMLP-B | 32 x 224 x 224 | 68.3 M | 196 | 70.1 % (1 x 3) |",
         "`EAT_TI_384` | EAT-Ti | 384 x 384 | 5.8 M | 3.48 | 75.8 % |",
-        "`MORPHMLP_S` | MorphMLP-S's image form | 224 x 224 | 40.5 M | 7.13 | - |",
+        "`MORPHMLP_S` | MorphMLP-S (image) | 224 x 224 | 40.5 M | 7.13 | - |",
     ):
         assert table.count(f"| {cells}") == 1
 
@@ -85,7 +80,7 @@ def test_headers(tmp_path: Path) -> None:
     path.write_text(HEADER + "TRAIN: {}\n# Weights: elsewhere\n")
     header = read_header(path)
     assert (header.network, header.dataset, header.millions, header.gmacs) == ("Net-S", "Data-1", 1.2, 3.4)
-    assert (header.top1, header.weights, header.licence) == ("50.6", "https://host/owner/net", "MIT")
+    assert (header.top1, header.weights, header.license) == ("50.6", "https://host/owner/net", "MIT")
     path.write_text(HEADER.replace("top-1 50.6 %, as", "nothing was"))
     assert read_header(path).top1 == ""
 
@@ -93,8 +88,8 @@ def test_headers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "instead", "problem"),
     [
-        (0, "# Net-S (1.2 M parameters)", "its first line must be"),
-        (1, "# Reproduces: a lot", "must give top-1 N %, or nothing"),
+        (0, "# Net-S (1.2 M parameters)", "the first line must be"),
+        (1, "# Reproduces: a lot", "must contain top-1 N %, or nothing"),
         (2, "#", "need one line # Weights: ..."),
         (3, "# Weights: twice", "need one line # Weights: ..."),
         (4, "# Verified here:", "need one line # Verified here: ..."),
@@ -111,14 +106,14 @@ def test_what_a_header_lacks_is_named(tmp_path: Path, line: int, instead: str, p
 
 def test_check_and_write(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = [CONFIGS / "ImageNet" / "EVMLP.yaml"]
-    monkeypatch.setattr("slowfast.cli.model_info.published_settings", lambda: settings)
+    monkeypatch.setattr("slowfast.cli.model_table.published_configs", lambda: settings)
     file = tmp_path / "page.md"
     file.write_text(f"a - b\n{BEGIN}\n-\n{END}\nc - d\n")
     assert main(["--check", str(file)]) == 2
     assert "out of date" in capsys.readouterr().err
     assert main(["--write", str(file)]) == 0 == main(["--check", str(file)])
     text = file.read_text()
-    assert text.startswith(f"a - b\n{BEGIN}\n| setting |") and text.endswith(f"{END}\nc - d\n")
+    assert text.startswith(f"a - b\n{BEGIN}\n| config |") and text.endswith(f"{END}\nc - d\n")
     file.write_text(text.replace("38.4 M", "38.5 M"))
     capsys.readouterr()
     assert main(["--check", str(file)]) == 2

@@ -14,8 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
+from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
-from slowfast.config.parse import TEXT_LISTS
 from slowfast.errors import ConfigError
 
 DEFAULTS = dict(get_cfg().keys_by_path())
@@ -27,7 +27,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 def values_for(key: str) -> st.SearchStrategy[object]:
     """Values of a key's type, whether or not they make sense."""
     default = DEFAULTS[key]
-    if key in TEXT_LISTS:
+    if KEYS[key].type == list[str]:
         return st.lists(st.from_regex(r"[a-z_]+(\.[a-z_*]+)?", fullmatch=True), max_size=5)
     kinds = {bool: st.booleans(), int: INTEGERS, float: NUMBERS, str: TEXT}
     if isinstance(default, list):
@@ -140,19 +140,19 @@ def test_null_is_no_text_and_an_empty_section_is_nothing(tmp_path: Path) -> None
         (("TEST.ENSEMBLE_VIEWS", "4"), ("Keys of TEST: ENABLE, ", "NUM_ENSEMBLE_VIEWS")),
         (("TRAIN.NUM_ENSEMBLE_VIEWS", "4"), ("Did you mean TEST.NUM_ENSEMBLE_VIEWS?",)),
         (("NUM_CLASSES", "4"), ("Did you mean MODEL.NUM_CLASSES?",)),
-        (("TRAIN.BATCH_SIZE", "many"), ("TRAIN.BATCH_SIZE", "whole number", "many")),
-        (("TRAIN.BATCH_SIZE", "2.5"), ("whole number",)),
-        (("TRAIN.BATCH_SIZE", True), ("whole number",)),
+        (("TRAIN.BATCH_SIZE", "many"), ("TRAIN.BATCH_SIZE", "an integer", "many")),
+        (("TRAIN.BATCH_SIZE", "2.5"), ("an integer",)),
+        (("TRAIN.BATCH_SIZE", True), ("an integer",)),
         (("SOLVER.BASE_LR", "nan"), ("finite",)),
         (("SOLVER.BASE_LR", ""), ("a number",)),
         (("TRAIN.ENABLE", "2"), ("True or False",)),
-        (("OUTPUT_DIR", 3), ("text",)),
+        (("OUTPUT_DIR", 3), ("a string",)),
         (("MORPH.LAYERS", "14,28"), ("write [14,28]",)),
         (("MORPH.LAYERS", "3"), ("write [3]",)),
-        (("MORPH.LAYERS", "[[3]]"), ("whole number",)),
+        (("MORPH.LAYERS", "[[3]]"), ("an integer",)),
         (("MORPH.LAYERS", "[14,", "28]"), ("without spaces",)),
-        (("MORPH.LAYERS", "[a,b]"), ("whole number", "[a,b]")),
-        (("MODEL.ACT_CHECKPOINT", "-1"), ("True, False or a number from 0",)),
+        (("MORPH.LAYERS", "[a,b]"), ("an integer", "[a,b]")),
+        (("MODEL.ACT_CHECKPOINT", "-1"), ("True, False or an integer from 0",)),
         (("TRAIN.ENABLE",), ("TRAIN.ENABLE has no value", "pairs")),
         (("TRAIN", "3"), ("section", "BATCH_SIZE")),
         (("TRAIN.BATCH_SIZE.X", "3"), ("unknown key",)),
@@ -172,15 +172,15 @@ def test_wrong_overrides_say_what_and_what_to_do(overrides: tuple[object, ...], 
         ("TRIAN:\n  BATCH_SIZE: 4\n", 1, ("TRIAN",)),
         ("TRAIN:\n  BATCH_SIZE: 4\n  BATCH_SIZE: 8\n", 3, ("is set twice",)),
         ("TRAIN:\n  BATCH_SIZE: 4\nTRAIN:\n  ENABLE: True\n", 3, ("TRAIN is set twice",)),
-        ("TRAIN:\n  BATCH_SIZE: four\n", 2, ("whole number", "four")),
-        ("TRAIN:\n  BATCH_SIZE: null\n", 2, ("whole number",)),
-        ("TRAIN:\n  BATCH_SIZE: {A: 1}\n", 2, ("whole number",)),
+        ("TRAIN:\n  BATCH_SIZE: four\n", 2, ("an integer", "four")),
+        ("TRAIN:\n  BATCH_SIZE: null\n", 2, ("an integer",)),
+        ("TRAIN:\n  BATCH_SIZE: {A: 1}\n", 2, ("an integer",)),
         ("TRAIN: 3\n", 1, ("section",)),
         ("TRAIN:\n  ENABLE: [unclosed\n", 3, ("not valid YAML",)),
         ("A: &a\n\tB: 1\n", 2, ("not valid YAML",)),
         ("- TRAIN\n", 1, ("sections",)),
         ("just words\n", 1, ("sections",)),
-        ("? [a, b]\n: 1\n", 1, ("a key must be a name",)),
+        ("? [a, b]\n: 1\n", 1, ("keys must be names",)),
         ("\nOUTPUT_DIR: !!python/object/apply:os.getcwd []\n", 2, ("not allowed",)),
         ("MORPH:\n  LAYERS: [!!python/name:os.system '']\n", 2, ("not allowed",)),
         ("TRAIN: &a\n  ENABLE: *a\n", 2, ("True or False",)),
@@ -281,13 +281,13 @@ def test_texts_of_other_systems(tmp_path: Path) -> None:
         ("~: 2", "unknown key ~"),
         ("2024-01-01: 2", "unknown key 2024-01-01"),
         ('"\\0": 2', "unknown key '"),
-        ('OUTPUT_DIR: "a\\0b"', "text without NUL characters"),
+        ('OUTPUT_DIR: "a\\0b"', "a string without NUL characters"),
         ('OUTPUT_DIR: "\\uD800"', "UTF-8"),
         ('OUTPUT_DIR: "\\UFFFFFFFF"', "not valid YAML"),
         ("%YAML " + "9" * 5000 + ".1\n---\nA: 1", "not valid YAML"),
         ("SOLVER: {MAX_EPOCH: 010}", "without leading zeros"),
-        ("SOLVER: {MAX_EPOCH: 1:30}", "a whole number"),
-        ("SOLVER: {MAX_EPOCH: yes}", "a whole number"),
+        ("SOLVER: {MAX_EPOCH: 1:30}", "an integer"),
+        ("SOLVER: {MAX_EPOCH: yes}", "an integer"),
         ("SOLVER: {MAX_EPOCH: " + "9" * 5000 + "}", "below 2\\*\\*63"),
         ("SOLVER: {BASE_LR: .inf}", "a number"),
         ("SOLVER: {BASE_LR: 1e400}", "a finite number"),

@@ -162,7 +162,7 @@ def test_a_typo_in_a_published_key_is_still_a_typo() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["SOLVER.LAYER_DECAY 0.75", "MODEL.DROPOUT_RATE=0.5", "DATA.MULTI_LABEL True", "MULTIGRID.SHORT_CYCLE True"],
+    ["SOLVER.LARS_ON True", "MODEL.DROPOUT_RATE=0.5", "DATA.MULTI_LABEL True", "MULTIGRID.SHORT_CYCLE True"],
 )
 def test_a_key_without_effect_is_an_error_on_the_command_line(
     override: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -96,8 +96,8 @@ def test_small_classes_keep_one_for_training_and_no_share_means_the_training_med
 @pytest.mark.parametrize(
     ("count", "counts", "shared"),
     [
-        (1, "2 train, 2 val, 2 test", "val and test hold"),
-        (2, "2 train, 2 val, 2 test", "val hold"),
+        (1, "2 train, 2 val, 2 test", "val and test contain"),
+        (2, "2 train, 2 val, 2 test", "val contain"),
         (3, "2 train, 2 val, 2 test", ""),
     ],
 )
@@ -107,7 +107,7 @@ def test_small_collections_are_split_as_far_as_they_go(
     assert main([str(make(tmp_path / "data", "images", count=count)), "--out", str(tmp_path / "index")]) == 0
     printed = capsys.readouterr().out
     assert counts in printed
-    assert f"{shared} the training images" in printed if shared else "hold the training" not in printed
+    assert f"{shared} the training images" in printed if shared else "contain the training" not in printed
 
 
 def test_the_run_file_is_on_top_of_the_chosen_network(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_what_is_not_clear_is_asked(tmp_path: Path) -> None:
         ("data --out full", "categories.txt already exists"),
         (
             "single --out out --val 0.1",
-            "too few images in each class for val. Use --val 0 to take the training ones",
+            "too few images per class for val. Use --val 0 to take those of training",
         ),
         ("data --out out --cfg none.yaml", "none.yaml does not exist"),
         ("two --out out", "frames are named in two ways: {:03d}.png in a/1, {:04d}.png in a/2"),

@@ -45,7 +45,7 @@ def results_of(output: Path) -> tuple[dict[str, object], list[dict[str, object]]
 def test_frames_of_a_camera_come_in_order_and_in_colour() -> None:
     look = f"""
 import json
-from slowfast.event_driven.sources import CameraFrames
+from slowfast.event_driven.captures import CameraFrames
 frames = CameraFrames({CAMERA})
 seen = [(number, image.shape, image.mean((0, 1)).tolist()) for (number, image), _ in zip(frames, range(6))]
 frames.close()

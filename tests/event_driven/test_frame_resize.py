@@ -18,7 +18,8 @@ from slowfast.errors import ConfigError
 from slowfast.event_driven.annotate import OUTLINE, draw_patches
 from slowfast.event_driven.calibrate import Calibration
 from slowfast.event_driven.feed import Batch
-from slowfast.event_driven.sources import RESIZES, FrameToSquare, Sources
+from slowfast.event_driven.frame_resize import RESIZES, FrameToSquare
+from slowfast.event_driven.sources import Sources
 from tests.event_driven.made_videos import CPU, made_sources, video_run
 from tests.event_driven.settings import EMPTY, on_videos
 

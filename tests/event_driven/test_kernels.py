@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.event_driven import kernels as compiled
 from slowfast.event_driven.cpu import CompiledFeatures
 from slowfast.event_driven.detector import Changes, changed_patches
 from slowfast.event_driven.features import PatchFeatures
-from slowfast.event_driven.kernels import Gate, Kernels, load_kernels, takes_frames
-from slowfast.event_driven.linear_kernels import CompiledStage, int8_weights
+from slowfast.event_driven.kernels import Gate, Kernels, build, load_kernels, takes_frames
+from slowfast.event_driven.kernels.stage import CompiledStage
+from slowfast.event_driven.linear_kernels import int8_weights
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.models.evmlp import EvMLP, Stage
 from slowfast.utils import private_cache
@@ -31,10 +31,10 @@ INSTRUCTIONS = {"": b"", "-mno-avx512bf16": b"avx512_bf16", "-mno-avx512f": b"av
 
 @pytest.fixture(scope="module", params=list(INSTRUCTIONS))
 def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
-    if INSTRUCTIONS[request.param] not in compiled._cpu():
+    if INSTRUCTIONS[request.param] not in build._cpu():
         pytest.skip("the kernels of this CPU are tested already: it does not have the instructions")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, *filter(None, [request.param])))
+        patch.setattr(build, "_FLAGS", (*build._FLAGS, *filter(None, [request.param])))
         found = load_kernels.__wrapped__()
     if found is None:
         pytest.skip(f"no C++ compiler here that takes {request.param or 'the flags'}")
@@ -235,7 +235,7 @@ def test_a_failing_compiler_is_said_and_leaves_nothing(
 ) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "bad.cpp").write_text("this is no program")
-    monkeypatch.setattr(compiled, "_SOURCES", tmp_path / "sources")
+    monkeypatch.setattr(build, "_SOURCES", tmp_path / "sources")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO, "slowfast"):
         assert load_kernels.__wrapped__() is None
@@ -249,24 +249,24 @@ def test_a_library_that_others_can_write_to_is_not_loaded(
 ) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "one.cpp").write_text('extern "C" int panel() { return 16; }')
-    monkeypatch.setattr(compiled, "_SOURCES", tmp_path / "sources")
+    monkeypatch.setattr(build, "_SOURCES", tmp_path / "sources")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = os.umask(0)
     try:
-        library = compiled._build()
+        library = build.build_library()
     except OSError:
         pytest.skip("no C++ compiler here")
     finally:
         os.umask(before)
     assert library.parent == tmp_path / "cache" / "slowfast" and not library.stat().st_mode & 0o022
     changed = library.stat().st_mtime_ns
-    assert compiled._build() == library and library.stat().st_mtime_ns == changed and not caplog.records
+    assert build.build_library() == library and library.stat().st_mtime_ns == changed and not caplog.records
 
     library.write_bytes(b"planted")
     (library if what == "library" else library.parent).chmod(0o777)
     warn_once.cache_clear()
     monkeypatch.setattr(private_cache, "_temporary_folder", lambda: tmp_path)
-    other = compiled._build()
+    other = build.build_library()
     assert other.name == library.name and other.parent != library.parent
     assert ctypes.CDLL(str(other)).panel() == 16
     (record,) = caplog.records

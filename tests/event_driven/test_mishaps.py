@@ -18,8 +18,9 @@ from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError, UserError
-from slowfast.event_driven.reading import LiveReading
-from slowfast.event_driven.sources import Source, Sources, StreamFrames, find_sources
+from slowfast.event_driven.captures import StreamFrames
+from slowfast.event_driven.readers import LiveReading
+from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.models.build import build_model
 from tests.event_driven.made_videos import CPU, Made, by_name, frame_rows, live_sources, made_sources, video_run

@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from slowfast.event_driven import EventDrivenInference, linear_kernels, network
-from slowfast.event_driven import kernels as compiled
-from slowfast.event_driven.kernels import load_kernels
+from slowfast.event_driven.kernels import build, load_kernels
 from slowfast.event_driven.linear_kernels import Int8Product, rows_dtype
 from slowfast.models.evmlp import EvMLP
 from slowfast.utils.logging import warn_once
@@ -66,8 +65,8 @@ def measure() -> dict[str, Any]:
 def test_all_precisions_work_without_the_instructions(name: str) -> None:
     environment, flag = LIMITS[name]
     code = (
-        "import json, sys; from slowfast.event_driven import kernels; "
-        f"kernels._FLAGS += ({flag!r},); "
+        "import json, sys; from slowfast.event_driven.kernels import build; "
+        f"build._FLAGS += ({flag!r},); "
         "from tests.event_driven.test_missing_instructions import measure; print(json.dumps(measure()))"
     )
     line = [sys.executable, "-c", code]
@@ -96,7 +95,7 @@ def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    monkeypatch.setattr(compiled, "_cpu", lambda: b"flags: amx_bf16")  # and oneDNN may be limited to less than it has
+    monkeypatch.setattr(build, "_cpu", lambda: b"flags: amx_bf16")  # and oneDNN may be limited to less than it has
     warn_once.cache_clear()
 
 

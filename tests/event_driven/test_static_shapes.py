@@ -19,9 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.cuda import (
-    Graphs,
-    HostCopy,
+from slowfast.event_driven.cuda_graphs import Graphs, HostCopy
+from slowfast.event_driven.static_shapes import (
     StaticChangeDetector,
     StaticChanges,
     StaticPatchFeatures,

@@ -23,7 +23,7 @@ from slowfast.models import MODELS, build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, takes
 from slowfast.models.weights import read_weights
-from slowfast.prepare.convert_events import _read as read_raw
+from slowfast.prepare.convert_events import read_streams
 from tests import raw_recordings
 from tests.fuzz.mutate import BINARY, TEXT, Mutation
 
@@ -204,7 +204,7 @@ class Recordings:
                 events, _ = repair(Recording(path).take(slice(None)), self.SENSOR, 1e-6)
                 found = [events]
             else:
-                found = [stream.events for stream in read_raw(path)]
+                found = [stream.events for stream in read_streams(path)]
         except DecodeError:
             return REFUSED
         for events in found:

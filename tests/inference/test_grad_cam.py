@@ -147,7 +147,7 @@ def test_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     assert draw(tmp_path, video, tmp_path / "text.mp4", "--layer", "patch_embed1", "--class", 3) == 0
     out = capsys.readouterr().out
-    assert "heat for 3" in out and "text.mp4 cannot be read" in out
+    assert "heat map of 3" in out and "text.mp4 cannot be read" in out
     drawn = cv2.imread(str(tmp_path / "out" / "grad_cam" / "clip.png"))
     assert drawn.shape[1] > 400 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 100
 
@@ -160,7 +160,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ((video, "--layer", "bloks1.0"), "Did you mean blocks1.0?"),
         ((video, "--class", "9"), "a number from 0 to 7"),
         ((tmp_path / "gone.mp4",), "does not exist"),
-        ((), "FILE_OR_FOLDER is missing"),
+        ((), "are required: FILE_OR_FOLDER"),
     ):
         assert draw(tmp_path, *words) == 2
         err = capsys.readouterr().err

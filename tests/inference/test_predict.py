@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     assert [row["class_1"] != "" for row in rows] == [True, False, True, False, False]
     assert float(rows[0]["score_1"]) == results["predictions"][0]["best"][0]["score"]
     out = capsys.readouterr().out
-    assert "2 read, 3 not" in out and "1 other files" in out and all(name in out for name in reasons)
+    assert "2 files read, 3 failed" in out and "1 files of other types" in out and all(name in out for name in reasons)
 
 
 def test_nothing_read_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +203,6 @@ def test_results_are_written_before_the_screen(tmp_path: Path, monkeypatch: pyte
     def fail(*args: object) -> str:
         raise OSError("the screen is gone")
 
-    monkeypatch.setattr("slowfast.cli.predict.predictions_table", fail)
+    monkeypatch.setattr("slowfast.inference.output.predictions_table", fail)
     status, output = predict(tmp_path, tmp_path / "clip.mp4")
     assert status == 1 and len(table(output)) == 1 and (output / "predictions.json").exists()

@@ -90,7 +90,7 @@ def test_folders_and_what_cannot_be_read(data: Path, tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     for words in ("broken.npz", "tools/convert_events.py", "tools/video_to_events.py", "SENSOR_SIZE", "does not exist"):
         assert words in out
-    assert "2 read, 5 not" in out and "1 other files" in out
+    assert "2 files read, 5 failed" in out and "1 files of other types" in out
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

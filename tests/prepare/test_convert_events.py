@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.convert_dvs import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.prepare.convert_events import CutSettings, convert_recordings
@@ -44,11 +44,11 @@ def test_a_folder_whole_and_again(raw: Path, tmp_path: Path, capsys: pytest.Capt
     (raw / "broken.raw").write_bytes(b"% nothing\n")
     assert convert(raw, target) == 0
     said = capsys.readouterr().out
-    assert "failed: broken.raw" in said and "DVS.SENSOR_SIZE [240,304]: as 1 of 2 recordings say" in said
+    assert "failed: broken.raw" in said and "DVS.SENSOR_SIZE [240,304]: in 1 of 2 recordings" in said
     assert written(target / "a" / "x.npz") == some_events()
     before = (target / "y.npz").stat().st_mtime_ns
     assert convert(raw, target) == 0
-    assert "2 were there already" in capsys.readouterr().out and (target / "y.npz").stat().st_mtime_ns == before
+    assert "2 converted before" in capsys.readouterr().out and (target / "y.npz").stat().st_mtime_ns == before
     assert not list(target.rglob("*.part"))
     (target / "y.npz").unlink()
     assert convert(raw, target) == 0 and written(target / "y.npz") == some_events(seed=1), "a lost file comes back"
@@ -73,8 +73,11 @@ def test_what_is_torn_is_converted_and_told(raw: Path, tmp_path: Path, capsys: p
     (raw / "header.aedat4").write_bytes(aedat4([some_events()])[:50])
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "damaged, whole as far as readable: torn.aedat4: it is torn at byte" in said
-    assert "failed: empty.raw: it holds no events" in said and "failed: header.aedat4: its header is cut" in said
+    assert "damaged, converted up to the damage: torn.aedat4: it is torn at byte" in said
+    assert (
+        "failed: empty.raw: the recording contains no events" in said
+        and "failed: header.aedat4: its header is cut" in said
+    )
     assert written(tmp_path / "npz" / "torn.npz") == some_events(60)[:40]
 
 
@@ -84,8 +87,8 @@ def test_events_off_the_sensor(raw: Path, tmp_path: Path, capsys: pytest.Capture
     (raw / "stray.aedat4").write_bytes(aedat4([[*some_events(), (300, 0, 100_000, 0)]]))
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "of 50 events lie off its sensor of 200 x 300 pixels (x 2" in said
-    assert "failed: negative.aedat4: not all of its events lie on pixels (x -1 to" in said
+    assert "of 50 events are outside of the sensor of 200 x 300 pixels (x 2" in said
+    assert "failed: negative.aedat4: some events have invalid coordinates (x -1 to" in said
     assert len(written(tmp_path / "npz" / "stray.npz")) == 51, "loading tells of stray events and leaves them out"
 
 
@@ -95,7 +98,7 @@ def test_windows(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert convert(raw, tmp_path / "count", "--window-events", "20") == 0
     files = sorted((tmp_path / "count").glob("*.npz"))
     assert [(file.name, Recording(file).n) for file in files] == [("x_00000.npz", 20), ("x_00001.npz", 20)]
-    assert "failed: few.dat: its 19 events are too few for a window of 20" in capsys.readouterr().out
+    assert "failed: few.dat: 19 events are too few for a window of 20" in capsys.readouterr().out
     convert_recordings(raw, tmp_path / "time", CutSettings(window_time=25_000), workers=1)
     parts = [Recording(file).take(slice(None))["t"] for file in sorted((tmp_path / "time").glob("x_*.npz"))]
     assert sum(map(len, parts)) == 50 and all(np.ptp(t) < 25_000 for t in parts)
@@ -107,7 +110,7 @@ def test_other_settings_need_another_folder(raw: Path, tmp_path: Path, capsys: p
     (raw / "x.dat").write_bytes(dat(some_events(50)))
     assert convert(raw, tmp_path / "npz", "--window-events", "20") == 0
     assert convert(raw, tmp_path / "npz") == 2
-    assert "converted with --window-time 0.0 --window-events 20; take another folder" in capsys.readouterr().err
+    assert "converted with --window-time 0.0 --window-events 20. Choose another target" in capsys.readouterr().err
     assert convert(raw, tmp_path / "npz", "--window-events", "20") == 0
 
 
@@ -125,12 +128,10 @@ def test_dvs_gesture_is_cut_by_its_labels(raw: Path, tmp_path: Path) -> None:
     (raw / "trials_to_train.txt").write_text("user01_led.aedat\nuser03.aedat\n")
     (raw / "trials_to_test.txt").write_text("user02_led.aedat\n")
     result = convert_recordings(raw, tmp_path / "npz", CutSettings(), workers=1)
-    assert result.damaged["user01_led.aedat"] == (
-        "1 labelled parts hold no events and are left out: train/1/user01_led_2.npz"
-    )
+    assert result.damaged["user01_led.aedat"] == "skipped 1 labeled parts without events: train/1/user01_led_2.npz"
     assert result.failed == {
-        "user03.aedat": "none of its 200 events belongs to a part that its label file names",
-        "user04.aedat": "none of trials_to_train.txt, trials_to_test.txt beside it names it",
+        "user03.aedat": "none of the 200 events is inside a part of the label file",
+        "user04.aedat": "not listed in trials_to_train.txt or trials_to_test.txt of the same folder",
     }
     train = read_event_index(tmp_path / "npz", "train", 11)
     assert [record.name for record in train] == ["train/0/user01_led_1.npz", "train/10/user01_led_0.npz"]
@@ -171,7 +172,7 @@ def test_folders_that_cannot_be_used(raw: Path, tmp_path: Path, capsys: pytest.C
         (raw, tmp_path / "npz" / "a", "is not a directory"),
         (raw, raw / "npz", "contain one another"),
         (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'} does not exist"),
-        (tmp_path / "npz", tmp_path / "new", "holds no recordings (files ending in .aedat .aedat4 .dat .mat .raw)"),
+        (tmp_path / "npz", tmp_path / "new", "contains no recordings (files ending in .aedat .aedat4 .dat .mat .raw)"),
     ):
         assert convert(source, target) == 2
         said = capsys.readouterr().err

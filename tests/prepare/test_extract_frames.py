@@ -86,7 +86,7 @@ def test_what_is_there_is_kept_and_broken_videos_leave_nothing(videos: Path, tmp
 def test_nothing_readable_and_wrong_settings(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").touch()
-    with pytest.raises(DataError, match="none of 1 videos could be read, a.mp4 for one: the file is empty"):
+    with pytest.raises(DataError, match="none of 1 videos could be read. First failure: a.mp4: the file is empty"):
         extract(tmp_path / "videos", tmp_path / "frames", FrameSettings(), workers=1)
     with pytest.raises(UserError, match="--quality 0"):
         FrameSettings(quality=0)

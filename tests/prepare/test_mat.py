@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.convert_dvs import main
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats.mat import read_mat
 from slowfast.datasets.dvs.recording import Recording
@@ -41,7 +41,7 @@ def test_to_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "failed: a/new.mat: it is a MATLAB 7.3 file (HDF5), which is not read; load it in MATLAB, then save(" in said
     assert "failed: a/text.mat: it cannot be read as a .mat file" in said
-    assert "DVS.SENSOR_SIZE [180,240]: as 1 of 1 recordings say" in said
+    assert "DVS.SENSOR_SIZE [180,240]: in 1 of 1 recordings" in said
     found = Recording(tmp_path / "npz" / "a" / "a_0001.npz").take(slice(None))
     assert rows(found) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
 

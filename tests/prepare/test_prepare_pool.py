@@ -49,7 +49,7 @@ def test_a_process_that_dies_costs_one_input() -> None:
 def test_a_process_that_gets_no_further_costs_one_input() -> None:
     results = dict(run_in_processes(hang_on_three, range(5), 1, stall_limit=3))
     lost = results.pop(3)
-    assert isinstance(lost, Lost) and lost.reason == "reading got no further for 3 s"
+    assert isinstance(lost, Lost) and lost.reason == "reading made no progress for 3 s"
     assert results == {0: 0, 1: 1, 2: 2, 4: 4}
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from slowfast.cli.prepare import main
 from slowfast.datasets.decode import open_video
-from slowfast.prepare import videos as run_module
+from slowfast.prepare import jobs as jobs_module
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
 from slowfast.prepare.jobs import find_jobs
 from slowfast.prepare.videos import MANIFEST
@@ -30,7 +30,7 @@ QUICK = PrepareSettings(short_side=32, preset="ultrafast")
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting worker processes takes seconds; one test does."""
-    monkeypatch.setattr(run_module, "run_in_processes", lambda function, jobs, _: ((j, function(j)) for j in jobs))
+    monkeypatch.setattr(jobs_module, "run_in_processes", lambda function, jobs, _: ((j, function(j)) for j in jobs))
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_names_that_would_become_one_stay_two(tmp_path: Path) -> None:
         (["source", "source/new"], "contain one another"),
         (["source/sub", "source"], "contain one another"),
         (["source", "file"], "file is not a directory"),
-        (["source/sub", "new"], "holds no videos"),
+        (["source/sub", "new"], "contains no videos"),
         (["source", "new", "--workers", "0"], "argument --workers: '0'"),
         (["source", "new", "--crf", "99"], "argument --crf: '99' is not a whole number from 0 to 51"),
         (["source", "new", "--fps", "-3"], "argument --fps: '-3'"),
@@ -227,7 +227,7 @@ def test_nothing_readable_at_all_is_an_error(
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.mp4").touch()
     assert prepare(tmp_path / "source", tmp_path / "new") == 2
-    assert "none of 1 videos could be prepared, a.mp4 for one: the file is empty" in capsys.readouterr().err
+    assert "none of 1 videos could be read. First failure: a.mp4: the file is empty" in capsys.readouterr().err
     assert (tmp_path / "new/failed.csv").exists()
 
 

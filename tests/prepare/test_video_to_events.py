@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demo_data.kinetics import write_video
-from slowfast.cli.video_to_events import main
+from slowfast.cli.video_to_dvs import main
 from slowfast.datasets.dvs.recording import Recording, StoredColumn
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.events import EventSettings, fit, in_between, videos_to_events
@@ -45,7 +45,7 @@ def test_a_still_video_and_a_broken_one_are_listed(tmp_path: Path) -> None:
     write_video(videos / "still.mp4", np.full((5, 48, 64, 3), 90, np.uint8))
     (videos / "text.mp4").write_text("no video")
     result = videos_to_events(videos, tmp_path / "events", SMALL, workers=1)
-    assert result.done == 1 and "nothing in it changes" in result.failed["still.mp4"]
+    assert result.done == 1 and "nothing in the video changes" in result.failed["still.mp4"]
     assert set(result.failed) == {"still.mp4", "text.mp4"}
     assert sorted(path.name for path in (tmp_path / "events").iterdir()) == ["a.npz", "failed.csv"]
 
@@ -57,7 +57,7 @@ def test_run_again_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFix
     (made,) = (tmp_path / "events").iterdir()
     before = made.stat().st_mtime_ns
     assert main(line) == 0 and made.stat().st_mtime_ns == before
-    assert "1 were there already" in capsys.readouterr().out
+    assert "1 converted before" in capsys.readouterr().out
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

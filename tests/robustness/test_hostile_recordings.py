@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_events import main
+from slowfast.cli.convert_dvs import main
 from tests.conftest import run_net
 from tests.event_files import event_settings, write_folder, write_recording
 from tests.raw_recordings import aedat, aedat4, dat, evt2, evt3, some_events

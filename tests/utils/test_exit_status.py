@@ -69,7 +69,7 @@ def test_what_the_work_returns_is_the_status(capsys: pytest.CaptureFixture[str])
 def test_a_parser_complains_in_one_line_with_an_example() -> None:
     parser = CommandParser("a.py", "does a", "%(prog)s FILE", "a.py clip.mp4")
     parser.add_argument("file")
-    with pytest.raises(UserError, match=r"file; for example: a\.py clip\.mp4"):
+    with pytest.raises(UserError, match=r"file\. Example: a\.py clip\.mp4"):
         parser.parse_args([])
 
 

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from slowfast.errors import UserError
-from slowfast.utils.distributed import LaunchedAs, is_main_process, join
+from slowfast.utils.distributed import join
+from slowfast.utils.launch import LaunchedAs, is_main_process
 from tests.conftest import command, environment, tiny_settings
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -10,7 +10,7 @@ import pytest
 from event_files import SENSOR, write_recording
 from PIL import Image
 
-from slowfast.cli.draw_events import main
+from slowfast.cli.draw_dvs import main
 from slowfast.datasets.dvs.frames import BACKGROUND, BRIGHTER, DARKER, accumulate
 
 
@@ -51,8 +51,8 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"y": np.array([1, np.nan, 2])}, "an event is at nan, outside of any sensor. Give --height"),
-        ({"x": np.array([1, 2, 2_000_000_000])}, "an event is at 2e+09, outside of any sensor. Give --width"),
+        ({"y": np.array([1, np.nan, 2])}, "the coordinate nan is outside of any sensor. Give --height"),
+        ({"x": np.array([1, 2, 2_000_000_000])}, "the coordinate 2e+09 is outside of any sensor. Give --width"),
         ({"t": np.array([0, 1, 10**15])}, "would be more than 100000 frames; lower --fps"),
     ],
 )

@@ -13,9 +13,9 @@ import pytest
 import torch
 from video_files import write_video
 
-from slowfast.cli.export import export
 from slowfast.datasets.types import Record
 from slowfast.errors import DiskError, UserError
+from slowfast.inference.export import export
 from slowfast.inference.features import Features, write_features
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.prepare.encode import PrepareSettings, prepare_video

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from slowfast.event_driven.kernels.build import build_library
 from slowfast.utils.logging import get_logger
-from slowfast.utils.private_cache import private_cache
 
-_SOURCES = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 _MAX_SIDE = 4096  # pixels of a frame's side that `find_changes` has room for
 
 
@@ -194,53 +186,10 @@ def load_kernels() -> Kernels | None:
     Compiling takes about 10 s, once.
     """
     try:
-        return Kernels(ctypes.CDLL(str(_build())))
+        return Kernels(ctypes.CDLL(str(build_library())))
     except (OSError, subprocess.SubprocessError) as error:
         get_logger().info(f"event-driven inference: no compiled kernels, inference is slower. {error}")
         return None
-
-
-def _build() -> Path:
-    """Return the library for these sources, flags, compiler and CPU; compile it if it is not in the cache."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-    if compiler is None:
-        raise OSError("no C++ compiler found; install one (g++), or set CXX")
-    command = [compiler, *_FLAGS, *_threads_of_pytorch()]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    sources = [file.read_bytes() for file in sorted(_SOURCES.glob("*.[ch]*"))]
-    what = b"\0".join((*sources, " ".join(command).encode(), version, _cpu()))
-    library = private_cache(f"kernels-{hashlib.sha256(what).hexdigest()[:32]}.so")
-    if not library.exists():
-        # Another process may compile it at the same time.
-        with tempfile.TemporaryDirectory(dir=library.parent) as own:
-            made = Path(own) / library.name
-            files = map(str, sorted(_SOURCES.glob("*.cpp")))
-            result = subprocess.run([*command, *files, "-o", str(made)], capture_output=True, text=True)
-            if result.returncode:
-                raise OSError(f"{compiler} failed: {result.stderr.strip().splitlines()[-1:]}")
-            made.chmod(0o700)  # whatever the umask is: others must not be able to change it
-            made.replace(library)
-    return library
-
-
-def _threads_of_pytorch() -> list[str]:
-    """Link flags for the OpenMP library that PyTorch brings: two of them would fight for the cores."""
-    folder = Path(torch.__file__).parent / "lib"
-    return [flag for file in sorted(folder.glob("libgomp*")) for flag in (f"-L{folder}", f"-l:{file.name}")]
-
-
-def has_matrix_unit() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 in units of their own (AMX)."""
-    return b"amx_bf16" in _cpu()
-
-
-@functools.cache
-def _cpu() -> bytes:
-    """What -march=native depends on."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_bytes().splitlines() if about.exists() else []
-    names = (b"model name", b"flags", b"Features")
-    return platform.machine().encode() + b"".join(sorted({line for line in lines if line.startswith(names)}))
 
 
 def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from slowfast.models.depth import block_names
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import (
     BatchNorm2dType,
@@ -179,6 +180,11 @@ class EfficientNetV2(nn.Module):
         """Raise ConfigError, without building, for settings that this network cannot have."""
         check_stages(cfg.EFFICIENTNET.LAYERS, cfg.EFFICIENTNET.EMBED_DIMS)
         check_no_recomputation(cfg)
+
+    def blocks_by_stage(self) -> list[list[str]]:
+        """Return the names of the blocks of each stage, without the convolutions before and after them."""
+        stages = list(enumerate(self.features))[1:-1]
+        return [block_names(f"features.{i}", stage) for i, stage in stages]
 
     def reset_parameters(self) -> None:
         """Initialize convolutions from Kaiming's normal distribution (fan out) and the classifier uniformly."""

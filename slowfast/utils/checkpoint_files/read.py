@@ -17,6 +17,7 @@ from slowfast.utils.checkpoint_files.inert import MalformedPickle, RefusedPickle
 from slowfast.utils.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
 from slowfast.utils.checkpoint_files.unpickler import Unpickler, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
+from slowfast.utils.path_manager import local_path
 from slowfast.utils.text_files import why_not_regular
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
@@ -116,6 +117,9 @@ HOW_TO_CONVERT = 'Save the weights alone where the file was made: torch.save(mod
 def read_torch_file(path: Path) -> Any:
     """Return the content of a file of `torch.save`, tensors on the CPU.
 
+    Args:
+        path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
+
     Raises:
         DamagedFileError: If the file is truncated or a checksum is wrong.
         CheckpointError: If it is missing, or holds anything but tensors and plain values.
@@ -146,7 +150,7 @@ def _first_bytes(path: Path) -> bytes:
     if wrong := why_not_regular(path):
         raise CheckpointError(f"{path} {wrong}; it should hold weights")
     try:
-        with path.open("rb") as file:
+        with local_path(path).open("rb") as file:
             return file.read(len(ZIP_SIGNATURE))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {system_reason(error)}") from error
@@ -155,7 +159,7 @@ def _first_bytes(path: Path) -> bytes:
 def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "") -> Any:
     """Call a reader and turn whatever a damaged or hostile file raises into one line."""
     try:
-        return read(path)
+        return read(local_path(path))
     except CheckpointError:
         raise
     except RefusedPickle as refused:

@@ -16,7 +16,9 @@ import torch
 
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
-from slowfast.event_driven.sources import FrameToSquare, OpenVideo, Source, squares
+from slowfast.event_driven.captures import OpenVideo
+from slowfast.event_driven.frame_resize import FrameToSquare, squares
+from slowfast.event_driven.sources import Source
 from slowfast.utils.logging import get_logger
 
 

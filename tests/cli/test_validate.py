@@ -9,11 +9,8 @@ import pytest
 
 from slowfast.cli.setup import load_config
 from slowfast.cli.validate import check_batch_size, check_pretrain
-from slowfast.config import rules
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.parse import TEXT_LISTS
-from slowfast.config.rules import RANGES
 from slowfast.errors import ConfigError
 
 S16 = Path(__file__).parents[2] / "configs/K400/K400_MLP_S16x4.yaml"
@@ -98,6 +95,13 @@ def test_what_is_loaded_is_frozen_and_reads_back(tmp_path: Path) -> None:
             ("SOLVER.NESTEROV does not support dampening", "Set SOLVER.NESTEROV False"),
         ),
         ("MODEL.FREEZE_BACKBONE True BN.USE_PRECISE_STATS True", ("FREEZE_BACKBONE", "BN.USE_PRECISE_STATS")),
+        ("MODEL.FREEZE [blocks1] BN.USE_PRECISE_STATS True", ("MODEL.FREEZE", "BN.USE_PRECISE_STATS")),
+        ("MODEL.FREEZE [blocks1,bloks2]", ("MODEL.FREEZE", "bloks2", "Did you mean blocks2?")),
+        ("MODEL.FREEZE [stage5]", ("MODEL.FREEZE", "Its stages are stage1 to stage4")),
+        ('MODEL.FREEZE ["*"]', ("MODEL.FREEZE", "every parameter is frozen")),
+        ("MODEL.FREEZE [head] MODEL.FREEZE_BACKBONE True", ("MODEL.FREEZE", "every parameter is frozen")),
+        ("SOLVER.LAYER_DECAY 0", ("SOLVER.LAYER_DECAY (0.0)", "above 0")),
+        ("SOLVER.HEAD_LR_MULT 0", ("SOLVER.HEAD_LR_MULT (0.0)", "above 0")),
     ],
 )
 def test_impossible_configs(tmp_path: Path, overrides: str, parts: tuple[str, ...]) -> None:
@@ -158,25 +162,6 @@ def test_a_checkpoint_that_this_run_will_write_may_be_tested(tmp_path: Path) -> 
 def test_output_dirs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "is not a directory" in error_of(tmp_path, "OUTPUT_DIR", tmp_path / "file" / "x")
-    assert "OUTPUT_DIR is empty" in error_of(tmp_path, "OUTPUT_DIR", "")
+    assert "OUTPUT_DIR must not be empty" in error_of(tmp_path, "OUTPUT_DIR", "")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert "not writable" in error_of(tmp_path)
-
-
-def test_the_rules_are_about_keys_that_exist() -> None:
-    declared = {key for key, _ in get_cfg().keys_by_path()}
-    tables = (
-        rules.CHOICES,
-        rules.REGISTRIES,
-        rules.LENGTHS,
-        rules.NOT_EMPTY,
-        rules.PATHS,
-    )
-    assert not {key for table in (*tables, RANGES) for key in table} - declared
-    assert len(RANGES) == sum(len(keys.split()) for _, keys in rules._GROUPS)  # each key has one range
-
-
-def test_every_number_has_a_range_that_holds_its_default() -> None:
-    for key, default in get_cfg().keys_by_path():
-        if not isinstance(default, (bool, str)) and key not in TEXT_LISTS and key not in rules.CHOICES:
-            assert all(value in RANGES[key] for value in (default if isinstance(default, list) else [default])), key

@@ -1,0 +1,65 @@
+"""`slowfast convert-dvs`: recordings of event cameras as .npz files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from slowfast.cli.command import (
+    RESUMABLE,
+    CommandParser,
+    add_source_and_out,
+    add_workers,
+    exit_status,
+    number,
+    whole_number,
+)
+from slowfast.cli.conversion import show_conversion
+from slowfast.utils.logging import messages_on_screen
+from slowfast.utils.screen import show
+
+EXAMPLE = "slowfast convert-dvs asldvs_mat --out asldvs"
+USAGE = "%(prog)s SOURCE --out FOLDER [--window-time US | --window-events N] [--workers N]"
+DESCRIPTION = f"""\
+Convert all event recordings of a folder and its subfolders to .npz files with x, y, t (microseconds) and p: AEDAT 3.1
+and 4.0 (.aedat, .aedat4), Prophesee .dat and .raw (EVT 2.0, 2.1, 3.0), and ASL-DVS .mat, turned upright. .mat and
+compressed .aedat4 files need the events extra.
+
+  {EXAMPLE}
+  slowfast convert-dvs DvsGesture --out dvsgesture
+  slowfast convert-dvs my_recordings --out my_events --window-time 500000
+
+An .aedat file of DVS Gesture is cut by its _labels.csv into class folders of train/ and test/, which follow
+trials_to_train.txt and trials_to_test.txt. An incomplete window at the end of a recording is dropped. A truncated file
+is converted up to its last valid event and listed. The source is not changed. Run an interrupted command again to
+continue: complete recordings are kept. Write other settings to another folder.
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("slowfast convert-dvs", DESCRIPTION, USAGE, EXAMPLE)
+    add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
+    window = parser.add_mutually_exclusive_group()
+    time, events = "cut into windows of this many microseconds", "cut into windows of N events"
+    window.add_argument("--window-time", type=number(1, 1e15), default=0.0, metavar="US", help=time)
+    window.add_argument("--window-events", type=whole_number(1, 10**12), default=0, metavar="N", help=events)
+    add_workers(parser)
+    return parser.parse_and_import(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Convert and return the exit status: 0 done, failures listed; 2 after a user error."""
+    with messages_on_screen():
+        return exit_status(lambda: _convert(parse(arguments)), interrupted=RESUMABLE)
+
+
+def _convert(chosen: argparse.Namespace) -> None:
+    from slowfast.prepare.convert_events import CutSettings, convert_recordings
+    from slowfast.utils.machine import usable_cores
+
+    settings = CutSettings(chosen.window_time, chosen.window_events)
+    result = convert_recordings(chosen.source, chosen.out, settings, chosen.workers or usable_cores())
+    for note, count in sorted(result.notes.items()):
+        show(f"{note}: in {count} of {result.done} recordings")
+    show_conversion(result, "recordings converted", chosen.out)

@@ -1,0 +1,73 @@
+"""`slowfast draw-dvs`: a recording of an event camera as a video or a plot."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from slowfast.cli.command import CommandParser, add_source_and_out, exit_status, number, whole_number
+from slowfast.errors import DataError, UserError
+from slowfast.utils.output_folders import check_output_file
+from slowfast.utils.screen import show
+
+EXAMPLE = "slowfast draw-dvs recording.npz --out events.mp4 --slower 4"
+USAGE = "%(prog)s RECORDING --out FILE [--height H] [--width W] [--fps N] [--slower FACTOR] [--time-unit SECONDS]"
+DESCRIPTION = f"""\
+Draw an event recording (.npz or .npy with x, y, t, p) as a video of accumulated events, or as points in x, y and time.
+
+  {EXAMPLE}
+  slowfast draw-dvs recording.npz --out points.png
+
+ON events are red, OFF events are blue.
+"""
+MAX_SIDE = 10_000  # pixels of a sensor
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("slowfast draw-dvs", DESCRIPTION, USAGE, EXAMPLE)
+    add_source_and_out(parser, ".npz or .npy file", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
+    for name in ("height", "width"):
+        text = f"sensor {name} in pixels (default: from the largest coordinate)"
+        parser.add_argument(f"--{name}", type=whole_number(1, MAX_SIDE), metavar=name[0].upper(), help=text)
+    parser.add_argument(
+        "--fps", type=whole_number(1, 1000), default=20, metavar="N", help="frame rate of a video (default %(default)s)"
+    )
+    parser.add_argument(
+        "--slower", type=number(1e-6, 1e9), default=1.0, metavar="FACTOR", help="slow-down factor (default %(default)s)"
+    )
+    unit = "unit of t in seconds (default %(default)s)"
+    parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, metavar="SECONDS", help=unit)
+    return parser.parse_and_import(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw and return the exit status: 0 done, 2 after a user error."""
+    return exit_status(lambda: _draw(parse(arguments)))
+
+
+def _draw(chosen: argparse.Namespace) -> None:
+    check_output_file(chosen.out, "--out", (".gif", ".mp4", ".png"))
+    from slowfast.datasets.decode import DecodeError
+    from slowfast.datasets.dvs.recording import Recording
+    from slowfast.datasets.dvs.repair import whole
+    from slowfast.visualization.event_pictures import draw_events
+
+    try:
+        raw = Recording(chosen.recording).take(slice(None))
+        height = chosen.height or _extent(float(raw["y"].max(initial=0)), "height")
+        width = chosen.width or _extent(float(raw["x"].max(initial=0)), "width")
+        events, repairs = whole(raw, (height, width), chosen.time_unit)
+    except DecodeError as error:
+        raise DataError(f"{chosen.recording}: {error}") from error
+    if repairs:
+        show(f"{chosen.recording}: {', '.join(repairs)}")
+    draw_events(events, (height, width), chosen.out, chosen.fps, chosen.slower)
+    show(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn to {chosen.out}")
+
+
+def _extent(largest: float, option: str) -> int:
+    """Return the sensor side that holds the largest coordinate; UserError if no sensor has it."""
+    if not largest < MAX_SIDE:  # nor NaN
+        raise UserError(f"RECORDING: the coordinate {largest:g} is outside of any sensor. Give --{option}")
+    return int(largest) + 1

@@ -1,0 +1,35 @@
+"""`slowfast env`: versions and hardware, for choosing settings and for bug reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from slowfast.cli.command import CommandParser, exit_status
+from slowfast.utils.screen import show_table
+
+EXAMPLE = "slowfast env"
+DESCRIPTION = """\
+Print what this machine has and what is used of it: Python, PyTorch and other packages, CPU instruction sets, precisions
+with and without fast hardware support, GPUs, and optional extras with the command that installs them.
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; UserError for one that cannot be parsed."""
+    parser = CommandParser("slowfast env", DESCRIPTION, "%(prog)s [--json]", EXAMPLE)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser.parse_and_import(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the environment and return the exit status: 0 done, 2 after a user error."""
+    return exit_status(lambda: _show(parse(arguments)))
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    from slowfast.cli.environment import describe_environment, environment_table
+
+    facts = describe_environment()
+    show_table(json.dumps(facts, indent=2) if chosen.json else environment_table(facts))

@@ -1,0 +1,202 @@
+"""Table of models: sizes counted from their configs, published accuracy and weights from the headers of the files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import nn
+
+from slowfast.cli.setup import load_config
+from slowfast.config.node import ConfigNode
+from slowfast.config.shipped import configs_folder
+from slowfast.errors import UserError
+from slowfast.models import build_model
+from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape, takes
+from slowfast.models.linear import count_macs
+from slowfast.utils.text import plain
+from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
+
+_TITLE = re.compile(
+    r"(?P<network>[^,]+), (?:.*, )?(?P<dataset>[^,]+) \((?P<millions>[\d.]+) M parameters, (?P<gmacs>[\d.]+) GMACs"
+)
+_TOP1 = re.compile(r"top-1 ([\d.]+) %")
+_NO_TOP1 = "nothing"
+REPRODUCES, WEIGHTS, LICENSE, VERIFIED = "Reproduces", "Weights", "License of the weights", "Verified here"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Facts in the comments at the top of a config.
+
+    Attributes:
+        network: Name of the model.
+        dataset: Dataset it was trained on.
+        millions: Parameters in millions.
+        gmacs: GMACs per view.
+        top1: Published top-1 accuracy in percent; "" if none was published.
+        weights: Where the weights are.
+        license: License of the weights.
+        verified: What was verified in this project.
+    """
+
+    network: str
+    dataset: str
+    millions: float
+    gmacs: float
+    top1: str
+    weights: str
+    license: str
+    verified: str
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a config; UserError if a fact is missing."""
+    lines = []
+    for line in _read_config(path).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip().replace("Licence", "License"))
+    title = _TITLE.match(lines[0]) if lines else None
+    if title is None:
+        raise UserError(f"{path}: the first line must be # network, input, dataset (N M parameters, N GMACs ...)")
+    reproduces = _field(path, lines, REPRODUCES)
+    top1 = _TOP1.search(reproduces)
+    if top1 is None and not reproduces.startswith(_NO_TOP1):
+        raise UserError(f"{path}: # {REPRODUCES}: must contain top-1 N %, or {_NO_TOP1}")
+    return Header(
+        network=title["network"],
+        dataset=title["dataset"],
+        millions=float(title["millions"]),
+        gmacs=float(title["gmacs"]),
+        top1=top1[1] if top1 else "",
+        weights=_field(path, lines, WEIGHTS),
+        license=_field(path, lines, LICENSE),
+        verified=_field(path, lines, VERIFIED),
+    )
+
+
+def _field(path: Path, lines: list[str], name: str) -> str:
+    """Return the text after `name:` of the only line that starts with it."""
+    found = [line.removeprefix(f"{name}:").strip() for line in lines if line.startswith(f"{name}:")]
+    if len(found) != 1 or not found[0]:
+        raise UserError(f"{path}: the comments at the top need one line # {name}: ...")
+    return found[0]
+
+
+def _read_config(path: Path) -> str:
+    try:
+        return read_text_file(path, MIB)
+    except UnreadableTextError as error:
+        raise UserError(f"{plain(path)} {error}. slowfast model-info --list prints the shipped configs") from None
+
+
+FOLDERS = ("K400", "SSV1", "SSV2", "ImageNet", "DVS")  # of published models, in the order of the table
+COLUMNS = ("config", "model", "input", "parameters", "GMACs/view", "top-1", "weights", "license", "verified")
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """Row of the table.
+
+    Attributes:
+        config: Name of the config file.
+        header: Its header.
+        input: Input size.
+        views: Temporal x spatial views of the published accuracy; "" for images.
+        parameters: Number of parameters.
+        macs: Multiply-accumulate operations per view.
+    """
+
+    config: str
+    header: Header
+    input: str
+    views: str
+    parameters: int
+    macs: float
+
+    def cells(self) -> list[str]:
+        """Return the cells of the row."""
+        top1 = f"{float(self.header.top1):.1f} %{self.views and f' ({self.views})'}" if self.header.top1 else "-"
+        return [
+            self.config,
+            self.header.network,
+            self.input,
+            f"{self.parameters / 1e6:.1f} M",
+            f"{self.macs / 1e9:.3g}",
+            top1,
+            self.header.weights,
+            self.header.license,
+            self.header.verified,
+        ]
+
+
+def published_configs() -> list[Path]:
+    """Return the config files of all published models."""
+    files = [path for folder in FOLDERS for path in sorted((configs_folder() / folder).glob("*.yaml"))]
+    return [path for path in files if not path.name.startswith("Base-")]
+
+
+def describe_all(paths: Sequence[Path]) -> list[ModelRow]:
+    """Return the rows of configs by dataset, within a dataset by the first word of the name and by size."""
+    rows = [describe(path) for path in paths]
+    datasets = list(dict.fromkeys(row.header.dataset for row in rows))
+    families = {row.config: row.config.partition("_")[0] for row in rows}
+    return sorted(
+        rows, key=lambda row: (datasets.index(row.header.dataset), families[row.config], row.parameters, row.macs)
+    )
+
+
+def describe(path: Path) -> ModelRow:
+    """Count the parameters and MACs of a config's model on the meta device. Raises UserError for a broken file."""
+    header, cfg = read_header(path), load_config(path)
+    with torch.device("meta"):
+        model = build_model(cfg)
+        text, inputs = _example(model, cfg)
+        macs = count_macs(model, inputs, 1)
+    views = "" if takes(model) == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
+    return ModelRow(path.stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
+
+
+def _example(model: nn.Module, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
+    """Return the size of one input of a model as text, and such an input."""
+    if takes(model) == EVENTS:
+        count = cfg.DVS.NUM_EVENTS
+        events = {key: torch.zeros(1, count, dtype=torch.bool if key == "valid" else None) for key in EVENT_KEYS}
+        return f"{count} events", events
+    shape = input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE)
+    return " x ".join(map(str, shape[1:])), torch.empty(1, *shape)
+
+
+def grouped_cells(rows: Sequence[ModelRow]) -> list[list[str]]:
+    """Return the cells of all rows, with a row for the name of each dataset before its models."""
+    table: list[list[str]] = []
+    dataset = ""
+    for row in rows:
+        if row.header.dataset != dataset:
+            dataset = row.header.dataset
+            table.append([dataset, *[""] * (len(COLUMNS) - 1)])
+        table.append(row.cells())
+    return table
+
+
+def plain_table(rows: Sequence[ModelRow]) -> str:
+    """Return the table for a terminal."""
+    return tabulate(grouped_cells(rows), headers=COLUMNS, tablefmt="simple", disable_numparse=True)
+
+
+def markdown_table(rows: Sequence[ModelRow]) -> str:
+    """Return the table in Markdown without a final newline: datasets bold, configs as code, addresses as links."""
+    lines = [list(COLUMNS), ["---"] * len(COLUMNS)]
+    for first, *others in grouped_cells(rows):
+        lines.append([f"`{first}`" if any(others) else f"**{first}**", *map(_linked, others)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _linked(cell: str) -> str:
+    """Return the address of a repository as a link with its name; other text unchanged."""
+    return f"[{cell.rpartition('/')[2]}]({cell})" if cell.startswith("https://") else cell

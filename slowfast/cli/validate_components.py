@@ -1,0 +1,125 @@
+"""Checks of a config that import the packages of what it names: models, datasets, losses, the decoder, checkpoints.
+
+Each check raises ConfigError with one line: which keys, what is wrong, what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slowfast.cli.memory_rules import check_memory
+from slowfast.cli.validate import validate
+from slowfast.config.defaults import check_registered_names
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import DATASETS, TEST, TRAIN, dataset_spec
+from slowfast.datasets.decode import require_backend
+from slowfast.engine.checkpoints import checkpoint_folder
+from slowfast.engine.distillation import check_teacher, load_teacher_config
+from slowfast.engine.freezing import find_frozen
+from slowfast.engine.losses import SOFT_LOSSES, class_weights
+from slowfast.engine.optim import check_no_decay
+from slowfast.errors import ConfigError
+from slowfast.event_driven import checks
+from slowfast.models.build import MODELS, build_model
+from slowfast.models.inputs import check_input
+from slowfast.utils.suggest import did_you_mean, nearest_file
+from slowfast.utils.text import plain
+from slowfast.utils.text_files import why_not_regular
+from slowfast.visualization.results import check_scores_path
+
+
+def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Check registered names, files, and the rules of what the config names.
+
+    Args:
+        cfg: Config that has passed `slowfast.cli.validate.check_settings`.
+        world_size: Number of processes that share a training batch.
+
+    Raises:
+        ConfigError: For the first mistake.
+    """
+    check_registered_names(cfg)
+    if cfg.EVENT.ENABLE:
+        checks.check(cfg, world_size)
+    require_backend(cfg.DATA.DECODING_BACKEND)
+    _check_loss(cfg)
+    _check_transforms(cfg)
+    _check_weights_exist(cfg)
+    if cfg.TEST.ENABLE:
+        check_scores_path(cfg)
+    _check_model(cfg)
+    check_memory(cfg, world_size)
+    if cfg.TRAIN.ENABLE:
+        _check_trained_parameters(cfg)
+        check_distillation(cfg)
+
+
+def _check_loss(cfg: ConfigNode) -> None:
+    """Check the loss function and its class weights."""
+    if cfg.TRAIN.ENABLE:
+        class_weights(cfg.MODEL.CLASS_WEIGHTS, [0], cfg.MODEL.NUM_CLASSES)  # its file is read
+    if cfg.MIXUP.ENABLE and cfg.MODEL.LOSS_FUNC not in SOFT_LOSSES:
+        raise ConfigError(
+            f"MIXUP.ENABLE mixes labels, which MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC} does not support. "
+            f"Set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
+        )
+
+
+def _check_transforms(cfg: ConfigNode) -> None:
+    """Check the settings of transforms, without reading a sample."""
+    if cfg.TRAIN.ENABLE:
+        dataset_spec(cfg, TRAIN).check(cfg, training=True)
+    if cfg.TEST.ENABLE:
+        dataset_spec(cfg, TEST).check(cfg, training=False)
+
+
+def _check_weights_exist(cfg: ConfigNode) -> None:
+    """Check that the checkpoints to start from and to test exist; this training may write the one to test later."""
+    made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
+    for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
+        path = Path(part.CHECKPOINT_FILE_PATH)
+        wrong = why_not_regular(path)
+        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or not wrong:
+            continue
+        if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
+            continue
+        raise ConfigError(f"{key}: {plain(path)} {wrong}.{did_you_mean(nearest_file(path))}")
+
+
+def _check_model(cfg: ConfigNode) -> None:
+    """Check that the network takes what the datasets give, and the rules of its `check_config`, if it has one."""
+    network = MODELS[cfg.MODEL.MODEL_NAME]
+    for part in (cfg.TRAIN, cfg.TEST):
+        if part.ENABLE:
+            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].gives)
+    check: Any = getattr(network, "check_config", None)
+    if check is not None:
+        check(cfg)
+
+
+def _check_trained_parameters(cfg: ConfigNode) -> None:
+    """Check the settings that name parameters or freeze most of them."""
+    frozen = cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE
+    if frozen and cfg.BN.USE_PRECISE_STATS:
+        key = "MODEL.FREEZE_BACKBONE" if cfg.MODEL.FREEZE_BACKBONE else "MODEL.FREEZE"
+        raise ConfigError(f"{key} keeps the statistics that BN.USE_PRECISE_STATS recomputes. Turn one of them off")
+    if cfg.SOLVER.NO_WD_PARAMS or frozen:
+        with torch.device("meta"):  # names only
+            model = build_model(cfg)
+        check_no_decay(model, cfg.SOLVER.NO_WD_PARAMS)
+        find_frozen(model, cfg.MODEL.FREEZE_BACKBONE, cfg.MODEL.FREEZE)
+
+
+def check_distillation(cfg: ConfigNode) -> None:
+    """Raise ConfigError unless the teacher's config is valid and it takes the student's training clips."""
+    if not cfg.DISTILL.ENABLE:
+        return
+    try:
+        validate(load_teacher_config(cfg))
+    except ConfigError as error:
+        name = f"DISTILL.TEACHER_CFG {cfg.DISTILL.TEACHER_CFG}"
+        raise error if str(error).startswith("DISTILL.") else ConfigError(f"{name}: {error}") from error
+    check_teacher(cfg)

@@ -1,0 +1,166 @@
+"""Keys of datasets: index files, clips, crops, decoding and data loading."""
+
+from slowfast.config.key import Key, Section
+from slowfast.config.rules import MAX_SIDE, MAX_WORKERS, Choices, FilePath, Range, Separator, Template
+
+DATA = Section("DATA", "Data")
+
+DATA.PATH_TO_DATA_DIR = Key(
+    "",
+    "Folder of the index files: train.csv, val.csv, test.csv and categories.txt of kinetics, the lists of "
+    "Something-Something, train/ and val/ of imagenet.",
+    rule=FilePath(),
+    origin="SF",
+)
+DATA.PATH_PREFIX = Key(
+    "",
+    "Folder that the paths in the index files are relative to. No path may lead out of it; empty for no restriction.",
+    rule=FilePath(),
+    origin="SF",
+)
+DATA.PATH_LABEL_SEPARATOR = Key(
+    " ", "Separator between path and label on a line of an index file.", rule=Separator(), origin="SF"
+)
+DATA.LABEL_PATH_TEMPLATE = Key(
+    "somesomev1_rgb_{}_split.txt",
+    "Something-Something: file name of the list of a split, where {} is train, validation or test. A name in .json "
+    "(V2, videos) or .csv (V1, folders of frames) selects the official lists and their label table.",
+    rule=Template(("train", "validation"), r"s?", "somesomev2_rgb_{}_split.txt"),
+    origin="M",
+)
+DATA.IMAGE_TEMPLATE = Key(
+    "{:05d}.jpg",
+    "Something-Something: file name of an extracted frame, where {} is its number from 1.",
+    rule=Template((1, 2), r"0?[1-9]?[0-9]?d?", "{:05d}.jpg"),
+    origin="M",
+)
+DATA.SAMPLING = Key(
+    "uniform",
+    "Training samples of an epoch: uniform (each once) or balanced (equally many of each class).",
+    rule=Choices("uniform", "balanced"),
+)
+DATA.NUM_FRAMES = Key(8, "Frames per clip.", unit="frames", rule=Range(1, 4096), origin="SF")
+DATA.SAMPLING_RATE = Key(
+    8,
+    "Distance between consecutive frames of a clip at DATA.TARGET_FPS. A clip covers NUM_FRAMES x SAMPLING_RATE / "
+    "TARGET_FPS seconds.",
+    unit="frames",
+    rule=Range(1, 10**6),
+    origin="SF",
+)
+DATA.TARGET_FPS = Key(
+    30, "Frame rate that DATA.SAMPLING_RATE refers to.", unit="frames/s", rule=Range(1, 10**6), origin="SF"
+)
+DATA.USE_OFFSET_SAMPLING = Key(
+    False,
+    "Start test views at multiples of floor(delta / (views - 1)) instead of delta / views, where delta is the "
+    "number of frames by which a clip can be shifted.",
+    origin="SF",
+)
+DATA.TRAIN_JITTER_SCALES = Key(
+    [256, 320],
+    "Range of the random short side in training. Tests of kinetics with 1 crop resize to the first value.",
+    unit="pixels",
+    rule=Range(1, MAX_SIDE),
+    length=2,
+    origin="SF",
+)
+DATA.TRAIN_JITTER_SCALES_RELATIVE = Key(
+    [],
+    "Range of the area of a random resized crop, relative to the frame; empty for short-side jitter.",
+    unit="fraction",
+    rule=Range(0, 1, above=True),
+    origin="SF",
+)
+DATA.TRAIN_JITTER_ASPECT_RELATIVE = Key(
+    [],
+    "Range of the aspect ratio (width / height) of a random resized crop.",
+    unit="ratio",
+    rule=Range(1e-3, 1000),
+    origin="SF",
+)
+DATA.TRAIN_CROP_SIZE = Key(224, "Side of a training crop.", unit="pixels", rule=Range(1, MAX_SIDE), origin="SF")
+DATA.TEST_CROP_SIZE = Key(
+    224, "Side of a validation and test crop.", unit="pixels", rule=Range(1, MAX_SIDE), origin="M"
+)
+DATA.IN_VAL_CROP_RATIO = Key(
+    0.875,
+    "imagenet: side of the evaluation center crop, relative to the short side.",
+    unit="fraction",
+    rule=Range(0.01, 1),
+    origin="SF",
+)
+DATA.IN_VAL_INTERPOLATION = Key(
+    "bicubic",
+    "imagenet: interpolation (with antialiasing) in evaluation.",
+    rule=Choices("bilinear", "bicubic"),
+    origin="EAT",
+)
+DATA.RANDOM_FLIP = Key(True, "Flip training clips horizontally with probability 0.5.", origin="SF")
+DATA.MEAN = Key(
+    [0.45, 0.45, 0.45],
+    "Mean of each channel, in the channel order of the network input.",
+    unit="in [0, 1]",
+    rule=Range(0, 1),
+    length=3,
+    origin="SF",
+)
+DATA.STD = Key(
+    [0.225, 0.225, 0.225],
+    "Standard deviation of each channel, in the channel order of the network input.",
+    unit="in [0, 1]",
+    rule=Range(1e-6, 1000),
+    length=3,
+    origin="SF",
+)
+DATA.REVERSE_INPUT_CHANNEL = Key(False, "Feed BGR frames instead of RGB frames.", origin="SF")
+DATA.DECODING_BACKEND = Key(
+    "pyav",
+    "Video decoder; torchcodec needs the torchcodec extra.",
+    rule=Choices("pyav", "torchcodec"),
+    origin="SF",
+)
+DATA.DECODING_THREADS = Key(
+    1,
+    "Decoder threads per process; 0 lets FFmpeg choose. Decoded frames do not depend on it.",
+    unit="threads",
+    rule=Range(0, MAX_WORKERS),
+)
+DATA.ENSEMBLE_METHOD = Key(
+    "sum", "Combination of the scores of all views: sum (their mean) or max.", rule=Choices("sum", "max"), origin="SF"
+)
+DATA.MAX_FAILED = Key(
+    0.01,
+    "Training videos that may be unreadable in an epoch before the run stops. Above 0, at least 3 videos may be "
+    "unreadable, but never all.",
+    unit="fraction",
+    rule=Range(0, 1),
+)
+
+DATA_LOADER = Section("DATA_LOADER", "Data loading")
+
+DATA_LOADER.NUM_WORKERS = Key(
+    8,
+    "Worker processes per training process; 0 loads in the process itself.",
+    unit="processes",
+    rule=Range(0, MAX_WORKERS),
+    origin="SF",
+)
+DATA_LOADER.PIN_MEMORY = Key(True, "Copy batches to page-locked memory first (GPU only).", origin="SF")
+DATA_LOADER.PREFETCH_FACTOR = Key(
+    2, "Batches that each worker loads in advance.", unit="batches", rule=Range(1, 1000), origin="torch"
+)
+DATA_LOADER.TIMEOUT = Key(
+    300,
+    "Time limit for reading one file; 0 for none. A file that takes longer counts as unreadable, and its worker is "
+    "replaced.",
+    unit="seconds",
+    rule=Range(0, 10**6),
+)
+DATA_LOADER.DRAW_SAMPLES = Key(
+    8,
+    "Samples of the first training and test batch to draw as the network sees them, into OUTPUT_DIR and TensorBoard; "
+    "0 for none.",
+    unit="samples",
+    rule=Range(0, MAX_WORKERS),
+)

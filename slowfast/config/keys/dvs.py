@@ -1,0 +1,93 @@
+"""Keys of event-camera recordings (DVS): sensor, sampling of events and augmentation."""
+
+from slowfast.config.key import Key, Section
+from slowfast.config.rules import MAX_SIDE, Choices, Range
+
+DVS = Section("DVS", "Event cameras", "Recordings of event cameras (dynamic vision sensors, DVS).")
+
+DVS.SENSOR_SIZE = Key(
+    [180, 240],
+    "Height and width of the sensor.",
+    unit="pixels",
+    rule=Range(1, MAX_SIDE),
+    length=2,
+    origin="Event2Vec",
+)
+DVS.TIME_UNIT = Key(1e-6, "Duration of one timestamp tick in the files.", unit="seconds", rule=Range(1e-12, 3600))
+DVS.CLASS_ORDER = Key(
+    "number",
+    "Order of numbered class folders: number (0, 1, 2, ..., 10) or name (0, 1, 10, 2, ...), which weights trained with "
+    "the authors' code need.",
+    rule=Choices("number", "name"),
+)
+DVS.NUM_EVENTS = Key(
+    255,
+    "Events per sample; 0 for all. A shorter recording contributes all of its events.",
+    unit="events",
+    rule=Range(0, 10**9),
+    origin="Event2Vec",
+)
+DVS.SAMPLER = Key(
+    "random_sample",
+    "Selection of the events: random_sample, uniform_sample, deterministic_uniform_sample, gaussian_sample, "
+    "multivariate_gaussian_sample (one per interval), or random_chunk_sample_n (chunks of n events).",
+    origin="Event2Vec",
+)
+DVS.TIME_NORM = Key(
+    "dataset",
+    "Unit of the timestamps fed to the network: none (microseconds), sample (duration of the sample) or dataset "
+    "(duration of the longest training recording).",
+    rule=Choices("none", "sample", "dataset"),
+    origin="Event2Vec",
+)
+DVS.LONGEST = Key(
+    0,
+    "Duration of the longest training recording; 0 measures it once from the first and last events and caches it.",
+    unit="microseconds",
+    rule=Range(0, 10**15),
+    origin="Event2Vec",
+)
+DVS.FRAMES = Key(
+    "counts",
+    "dvsframes: content of the DATA.NUM_FRAMES frames of a recording: counts of events, or voxels (each event is "
+    "shared between the two nearest frames).",
+    rule=Choices("counts", "voxels"),
+)
+DVS.FRAME_GAIN = Key(64.0, "dvsframes: gray levels (of 255) per event.", unit="gray levels", rule=Range(1e-3, 10**6))
+DVS.AUG_PROB = Key(
+    0.5,
+    "Probability of each enabled augmentation below; AUG.ENABLE enables them.",
+    unit="probability",
+    rule=Range(0, 1),
+    origin="Event2Vec",
+)
+DVS.FLIP_X = Key(False, "Flip horizontally.", origin="Event2Vec")
+DVS.FLIP_Y = Key(False, "Flip vertically.")
+DVS.FLIP_POLARITY = Key(False, "Swap the polarities.")
+DVS.TRANSLATE = Key(
+    0, "Largest translation along each axis.", unit="pixels", rule=Range(0, MAX_SIDE), origin="Event2Vec"
+)
+DVS.ROTATE = Key(0.0, "Largest rotation.", unit="degrees", rule=Range(0, 1000), origin="Event2Vec")
+DVS.SHEAR = Key(0.0, "Largest shear.", unit="ratio", rule=Range(0, 1000), origin="Event2Vec")
+DVS.SCALE = Key(
+    [1.0, 1.0], "Range of the scale factor.", unit="factor", rule=Range(1e-3, 1000), length=2, origin="Event2Vec"
+)
+DVS.TIME_JITTER = Key(
+    0.0,
+    "Standard deviation of the noise added to each timestamp, relative to the duration of the sample.",
+    unit="fraction",
+    rule=Range(0, 100),
+)
+DVS.DROP = Key(
+    0.0, "Largest probability with which each event is dropped.", unit="probability", rule=Range(0, 1, below=True)
+)
+DVS.NOISE = Key(
+    0.0, "Largest number of random events added, relative to the sample.", unit="fraction", rule=Range(0, 100)
+)
+DVS.ERASE = Key(
+    0,
+    "Largest side of a square in which all events are erased.",
+    unit="pixels",
+    rule=Range(0, MAX_SIDE),
+    origin="Event2Vec",
+)

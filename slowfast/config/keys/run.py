@@ -1,0 +1,184 @@
+"""Keys of a run: hardware, output, training, testing and TensorBoard."""
+
+from slowfast.config.key import Key, Section
+from slowfast.config.rules import Choices, FilePath, Range, RegistryNames
+
+RUN = Section("", "Run")
+
+RUN.NUM_GPUS = Key(
+    1,
+    "GPUs of this machine to use; 0 runs on the CPU. If the machine has fewer, those it has are used, with a warning.",
+    unit="GPUs",
+    rule=Range(0, 100_000),
+    origin="SF",
+)
+RUN.NUM_SHARDS = Key(
+    1,
+    "Machines of the run. It only scales SOLVER.BASE_LR (see SOLVER.BASE_LR_SCALE_NUM_SHARDS); torchrun starts the "
+    "processes.",
+    unit="machines",
+    rule=Range(1, 100_000),
+    origin="SF",
+)
+RUN.SHARD_ID = Key(
+    0,
+    "Index of this machine. It must agree with torchrun's node rank, which is the one used.",
+    rule=Range(0, 100_000),
+    origin="SF",
+)
+RUN.RNG_SEED = Key(
+    0,
+    "Seed of all random numbers: initial weights, sample order, views, augmentation and stochastic depth.",
+    rule=Range(0, 2**63 - 1),
+    origin="SF",
+)
+RUN.OUTPUT_DIR = Key(".", "Folder for all output files.", rule=FilePath(required=True), origin="SF")
+RUN.LOG_PERIOD = Key(10, "Training steps between two log lines.", unit="steps", rule=Range(1, 10**9), origin="SF")
+
+TRAIN = Section("TRAIN", "Training")
+
+TRAIN.ENABLE = Key(True, "Train before testing.", origin="SF")
+TRAIN.DATASET = Key(
+    "kinetics",
+    "Dataset for training and validation.",
+    rule=RegistryNames("slowfast.datasets.build", "DATASET_REGISTRY"),
+    origin="SF",
+)
+TRAIN.BATCH_SIZE = Key(
+    64,
+    "Videos (or images, or recordings) per optimizer step, summed over all processes and accumulation steps. Each "
+    "contributes AUG.NUM_SAMPLE clips.",
+    unit="videos",
+    rule=Range(1, 10**6),
+    origin="SF",
+)
+TRAIN.EVAL_PERIOD = Key(
+    10,
+    "Epochs between validations; the last epoch is always validated.",
+    unit="epochs",
+    rule=Range(1, 10**9),
+    origin="SF",
+)
+TRAIN.CHECKPOINT_PERIOD = Key(
+    10, "Epochs between checkpoints; the last epoch is always saved.", unit="epochs", rule=Range(1, 10**9), origin="SF"
+)
+TRAIN.CHECKPOINT_KEEP = Key(
+    0,
+    "Most recent epoch checkpoints to keep; 0 keeps all. The best checkpoint is always kept.",
+    unit="checkpoints",
+    rule=Range(0, 10**9),
+)
+TRAIN.AUTO_RESUME = Key(
+    True,
+    "Resume from the last complete checkpoint in OUTPUT_DIR. False refuses to train if OUTPUT_DIR has one.",
+    origin="SF",
+)
+TRAIN.CHECKPOINT_FILE_PATH = Key(
+    "",
+    "Weights to start from, or a checkpoint of another run to resume; empty for random weights.",
+    rule=FilePath(),
+    origin="SF",
+)
+TRAIN.CHECKPOINT_TYPE = Key(
+    "pytorch",
+    "Format of TRAIN.CHECKPOINT_FILE_PATH; paddle reads .pdparams files.",
+    rule=Choices("pytorch", "paddle"),
+    origin="SF",
+)
+TRAIN.CHECKPOINT_EPOCH_RESET = Key(
+    False,
+    "Load only the weights of TRAIN.CHECKPOINT_FILE_PATH. False resumes a checkpoint of this project, including "
+    "optimizer state and epoch.",
+    origin="SF",
+)
+TRAIN.MIXED_PRECISION = Key(
+    False,
+    "Run the forward pass under autocast in TRAIN.AMP_DTYPE, on GPU and CPU, in training and evaluation.",
+    origin="SF",
+)
+TRAIN.AMP_DTYPE = Key(
+    "bfloat16", "Data type of autocast; float16 uses loss scaling.", rule=Choices("bfloat16", "float16")
+)
+TRAIN.ACCUMULATION_STEPS = Key(
+    1,
+    "Gradient accumulation: forward and backward passes per optimizer step. TRAIN.BATCH_SIZE is their total.",
+    unit="passes",
+    rule=Range(1, 10**6),
+)
+
+TEST = Section("TEST", "Testing")
+
+TEST.ENABLE = Key(True, "Test after training.", origin="SF")
+TEST.DATASET = Key(
+    "kinetics",
+    "Dataset for testing.",
+    rule=RegistryNames("slowfast.datasets.build", "DATASET_REGISTRY"),
+    origin="SF",
+)
+TEST.BATCH_SIZE = Key(
+    8,
+    "Clips (views x crops) per forward pass, summed over all processes. Results do not depend on it, except with "
+    "EVENT2VEC.T_HEADS above 1.",
+    unit="clips",
+    rule=Range(1, 10**6),
+    origin="SF",
+)
+TEST.CHECKPOINT_FILE_PATH = Key(
+    "",
+    "Checkpoint to test. If empty, the last checkpoint in OUTPUT_DIR or, with a warning, random weights.",
+    rule=FilePath(),
+    origin="SF",
+)
+TEST.CHECKPOINT_TYPE = Key(
+    "pytorch",
+    "Format of TEST.CHECKPOINT_FILE_PATH; paddle reads .pdparams files.",
+    rule=Choices("pytorch", "paddle"),
+    origin="SF",
+)
+TEST.CHECKPOINT_WEIGHTS = Key(
+    "auto",
+    "Weights to use from a file with both raw and EMA weights (ema_state of MODEL.EMA, model_ema, ...); auto prefers "
+    "the EMA.",
+    rule=Choices("auto", "raw", "ema"),
+)
+TEST.SAVE_RESULTS_PATH = Key(
+    "",
+    "File for the logits of all videos: an .npz with names (N,), labels (N,) and logits (N, classes), ensembled by "
+    "DATA.ENSEMBLE_METHOD; NaN for unreadable videos. Relative to OUTPUT_DIR; the suffix of a pickle is replaced by "
+    ".npz; empty for none.",
+    rule=FilePath(),
+    origin="SF",
+)
+TEST.NUM_ENSEMBLE_VIEWS = Key(10, "Temporal views (clips) per video.", unit="views", rule=Range(1, 10_000), origin="SF")
+TEST.NUM_SPATIAL_CROPS = Key(
+    3,
+    "Spatial crops per view: 1 (center) or 3 (start, center and end of the long side).",
+    unit="crops",
+    rule=Choices(1, 3),
+    origin="SF",
+)
+TEST.SINGLE_CROP = Key(
+    "center",
+    "Something-Something with TEST.NUM_SPATIAL_CROPS 1: position of the crop. The published accuracies of 1 x 1 views "
+    "were measured with left (the top of upright videos).",
+    rule=Choices("center", "left"),
+    origin="M",
+)
+TEST.ENSEMBLE_ON = Key(
+    "logits",
+    "Scores to ensemble over views; the published MorphMLP accuracies use logits.",
+    rule=Choices("logits", "probabilities"),
+)
+TEST.FRAME_ORDER = Key(
+    "normal",
+    "Order of the frames of a clip. repeated (the middle frame only) and shuffled show how much a network depends on "
+    "motion.",
+    rule=Choices("normal", "repeated", "shuffled"),
+)
+
+TENSORBOARD = Section("TENSORBOARD", "TensorBoard")
+
+TENSORBOARD.ENABLE = Key(False, "Write TensorBoard event files; needs the tensorboard extra.", origin="SF")
+TENSORBOARD.LOG_DIR = Key(
+    "", "Folder of the event files; empty for OUTPUT_DIR/tensorboard.", rule=FilePath(), origin="SF"
+)

@@ -1,0 +1,60 @@
+"""Configs that come with the package, found by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from slowfast.errors import ConfigError
+from slowfast.utils.suggest import did_you_mean, nearest_name
+from slowfast.utils.text import plain
+
+_SUFFIXES = (".yaml", ".yml")
+_LIST = "slowfast model-info --list prints the names of the shipped configs"
+
+
+def configs_folder() -> Path:
+    """Return the folder of the shipped configs: inside an installed package, else at the top of the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the files of the shipped configs by name, such as "K400/K400_MLP_S16x4", in alphabetical order."""
+    folder = configs_folder()
+    files = [path for path in sorted(folder.rglob("*.yaml")) if not path.name.startswith("Base-")]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def find_config(name: str | Path) -> Path:
+    """Find a config file.
+
+    Args:
+        name: Path of a file, else the name of a shipped config, with or without its suffix and "configs/" before it.
+
+    Returns:
+        The path of the file or of the shipped config; `name` itself if it names a file that does not exist.
+
+    Raises:
+        ConfigError: If `name` has no suffix of a config file and is not the name of a shipped config.
+    """
+    path = Path(name)
+    if os.path.lexists(path):
+        return path
+    base = path.with_suffix("") if path.suffix in _SUFFIXES else path
+    wanted = base.as_posix().removeprefix("configs/")
+    shipped = shipped_configs()
+    if wanted in shipped:
+        return shipped[wanted]
+    if path.suffix in _SUFFIXES or not str(name) or "\0" in str(name):
+        return path
+    raise ConfigError(f"--cfg {plain(name)}: no such file or shipped config.{_suggestion(wanted, shipped)}")
+
+
+def _suggestion(wanted: str, shipped: dict[str, Path]) -> str:
+    near = nearest_name(wanted, shipped)
+    if not near:  # the name without its folder
+        near_stem = nearest_name(wanted.rpartition("/")[2], {path.stem for path in shipped.values()})
+        near = next((name for name, path in shipped.items() if path.stem == near_stem), "")
+    return did_you_mean(near) or f" {_LIST}"

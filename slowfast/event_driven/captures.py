@@ -1,0 +1,143 @@
+"""Videos that are being read: files, streams and cameras, each as its frames in order.
+
+H x W pixels of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+from cv2.utils import logging
+
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.decode.timing import choose_timing
+from slowfast.datasets.types import failure_reason
+
+_WAIT = 10.0  # seconds for a stream to open and for its next data
+_MOST_BAD = 1000  # packets in a row that cannot be decoded: more than stand between two key frames
+_USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
+
+
+class OpenVideo(Protocol):
+    """A video that is being read. Iterating and opening raise DecodeError or FFmpeg's errors."""
+
+    rate: Fraction  # frames a second, nominal
+    time_base: Fraction  # seconds of a tick
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Every frame, uint8 (H, W, 3), R G B, and the tick from which on it is shown."""
+
+    @property
+    def missing(self) -> str | None:
+        """After the last frame: what could not be read."""
+
+    def close(self) -> None: ...
+
+
+class FileFrames:
+    """The frames of a file, decoded once from its start to its end."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._reader = PyAVReader(path, threads)
+        timing = choose_timing(self._reader.times(), self._reader.fps, None)
+        self.rate, self.time_base, self._ticks = timing.rate, timing.time_base, timing.ticks
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        convert = RgbConverter()
+        for number, frame in self._reader.every_frame():
+            yield int(self._ticks[number]), convert(frame)
+
+    @property
+    def missing(self) -> str | None:
+        return self._reader.error or self._reader.cut_off
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class StreamFrames:
+    """The frames of a stream that FFmpeg opens by its address; packets that cannot be decoded are left out."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            self._container = av.open(address, timeout=_WAIT)
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(f"the stream cannot be opened ({_of_stream(error)})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise DecodeError("the stream has no video")
+        rate = self._container.streams.video[0].average_rate
+        self.rate = Fraction(rate) if rate else Fraction(_USUAL_RATE)
+        self.time_base = 1 / self.rate
+        self._bad, self._bad_in_a_row, self._first_error = 0, 0, ""  # packets that cannot be decoded
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        convert = RgbConverter()
+        try:
+            frames = (frame for packet in self._container.demux(video=0) for frame in self._decoded(packet))
+            for number, frame in enumerate(frames):
+                yield number, convert(frame)
+        except (av.FFmpegError, OSError) as error:
+            raise DecodeError(f"the stream broke off ({_of_stream(error)})") from error
+
+    def _decoded(self, packet: av.Packet) -> Sequence[av.VideoFrame]:
+        try:
+            frames = packet.decode()
+            self._bad_in_a_row = 0 if frames else self._bad_in_a_row
+            return frames
+        except av.FFmpegError as error:
+            self._bad, self._bad_in_a_row = self._bad + 1, self._bad_in_a_row + 1
+            self._first_error = self._first_error or failure_reason(error)
+            if self._bad_in_a_row == _MOST_BAD:
+                raise DecodeError(f"{_MOST_BAD} packets in a row cannot be decoded ({self._first_error})") from error
+            return []
+
+    @property
+    def missing(self) -> str | None:
+        return f"{self._bad} packets cannot be decoded ({self._first_error})" if self._bad else None
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _of_stream(error: av.FFmpegError | OSError) -> str:
+    """FFmpeg calls its own time limit an exit."""
+    return f"no data for {_WAIT:g} seconds" if isinstance(error, av.ExitError) else failure_reason(error)
+
+
+class CameraFrames:
+    """The frames of a camera of this machine."""
+
+    missing: str | None = None
+
+    def __init__(self, number: int) -> None:
+        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the error below says it
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            logging.setLogLevel(level)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise DecodeError(f"camera {number} cannot be opened: it is not there, in use, or not allowed")
+        self.rate = Fraction(round(self._capture.get(cv2.CAP_PROP_FPS)) or _USUAL_RATE)
+        self.time_base = 1 / self.rate
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        number = 0
+        while True:
+            there, image = self._capture.read()
+            if not there:
+                raise DecodeError("the camera gives no more frames")
+            yield number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            number += 1
+
+    def close(self) -> None:
+        self._capture.release()

@@ -1,0 +1,151 @@
+"""Grad-CAM heat maps of files, drawn as PNGs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.index.media import Wanted, find_media, target_files
+from slowfast.datasets.types import FailureLedger, TestVideo
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.test import network_to_test
+from slowfast.errors import DataError, UserError
+from slowfast.inference.grad_cam import Heat, MapLayer, find_layer, heat_of, map_layers, usual_layer
+from slowfast.models.inputs import input_shape
+from slowfast.utils.distributed import World, join
+from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import show, show_table
+from slowfast.utils.suggest import did_you_mean, nearest_name
+from slowfast.utils.text import plain
+from slowfast.visualization.heat_map import draw_heat_map
+from slowfast.visualization.plots import PlotsUnavailable, new_figure
+
+
+class HeatMaps:
+    """Draws the heat maps of a trained model.
+
+    Args:
+        cfg: Config for evaluating the model.
+        model: Model with its weights.
+        device: Device of the model.
+        layers: Layers with feature maps, the preferred one first.
+        all_layers: The same layers in the order they run.
+    """
+
+    def __init__(
+        self,
+        cfg: ConfigNode,
+        model: nn.Module,
+        device: torch.device,
+        layers: Sequence[MapLayer],
+        all_layers: Sequence[MapLayer],
+    ) -> None:
+        self.cfg, self.model, self.device, self.layers, self.all_layers = cfg, model, device, layers, all_layers
+        self.class_names = names_of_classes(cfg)
+        self.forward = ClipForward.from_config(cfg, device, TEST)
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, layer: str = "") -> HeatMaps:
+        """Build the model and load its weights.
+
+        Args:
+            cfg: Config for evaluating the model.
+            layer: Name of the preferred layer; "" for the last one that is not too coarse.
+
+        Raises:
+            UserError: If weights are missing, or no layer has a feature map or that name.
+        """
+        device = join(cfg.NUM_GPUS).device
+        model = network_to_test(cfg, device)
+        blank = torch.zeros(1, *input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE), device=device)
+        layers = map_layers(model, blank)
+        if not layers:
+            raise UserError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME}: no layer declares the layout of its feature map")
+        first = find_layer(layers, layer) if layer else usual_layer(layers)
+        others = [other for other in reversed(layers) if other is not first]
+        return cls(cfg, model, device, [first, *others], layers)
+
+    def show_layers(self) -> None:
+        """Print the names and sizes of all layers with feature maps."""
+        rows = [(one.name, one.size, "default" if one is self.layers[0] else "") for one in self.all_layers]
+        show_table(tabulate(rows, headers=("layer", "feature map", ""), tablefmt="simple", disable_numparse=True))
+
+    def draw_files(self, paths: Iterable[Path], class_name: str, folder: Path) -> None:
+        """Draw a heat map per video, image or folder of frames.
+
+        Args:
+            paths: Files and folders.
+            class_name: Name or number of the class to draw; "" for the predicted one.
+            folder: Output folder.
+
+        Raises:
+            UserError: For an unknown class, or if plots cannot be drawn.
+            DataError: If no file can be read.
+        """
+        _require_plots()
+        label = self._label_of(class_name) if class_name else None
+        found = find_media(paths, Wanted.from_config(self.cfg))
+        dataset = views_of_records(self.cfg, TEST, found.records, all_views=False)
+        targets = target_files(found.records, folder, ".png")
+        ledger, drawn = FailureLedger(found.count), 0
+        ledger.add(found.refused)
+        with views_loader(self.cfg, World(device=self.device), dataset) as loader:
+            for video, target in zip(loader, targets, strict=True):
+                assert isinstance(video, TestVideo)  # models with feature maps take frames
+                ledger.add(video.failures)
+                if video.frames is not None:
+                    show(self._draw(video, label, target))
+                    drawn += 1
+        if not drawn:
+            first = ledger.all[0]
+            raise DataError(f"nothing could be read; the first: {first.name}: {first.reason}")
+
+    def _draw(self, video: TestVideo, label: int | None, target: Path) -> str:
+        """Draw one file; return a line about it."""
+        clip = next(video.clips(self.forward.device))  # T S S 3
+        x = self.forward.prepare(clip[None])
+        with torch.no_grad():
+            scores = self.model(x)[0].double().softmax(0)
+        best = int(scores.argmax())
+        label = best if label is None else label
+        heat = heat_of(self.model, x, label, self.layers)
+        title = f"{Path(video.record.name).name}: {self.class_names[best]} {100 * float(scores[best]):.1f} %"
+        if label != best:
+            title += f"; heat map of {self.class_names[label]} {100 * float(scores[label]):.1f} %"
+        note = _note(heat)
+        if heat.instead_of:
+            get_logger().warning(f"{video.record.name}: {note}")
+        draw_heat_map(clip.cpu().numpy(), heat.values.cpu().numpy(), title, note, target)
+        return f"{title}; {target}"
+
+    def _label_of(self, name: str) -> int:
+        """Return the class of a name or number; UserError for neither."""
+        names = list(self.class_names)
+        if name in names:
+            return names.index(name)
+        if name.isdecimal() and len(name) < 10 and int(name) < len(names):
+            return int(name)
+        near = did_you_mean(nearest_name(name, names))
+        raise UserError(
+            f"--class: unknown class {plain(name)}.{near} Give a class name or a number from 0 to {len(names) - 1}"
+        )
+
+
+def _note(heat: Heat) -> str:
+    """Describe how the heat map was computed."""
+    note = f"{heat.method} at {heat.layer.name} ({heat.layer.size})"
+    return f"{note}; {heat.instead_of} is constant" if heat.instead_of else note
+
+
+def _require_plots() -> None:
+    """Raise UserError, before a model runs, if plots cannot be drawn."""
+    try:
+        new_figure(1, 1)
+    except PlotsUnavailable as error:
+        raise UserError(str(error)) from error

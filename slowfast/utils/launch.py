@@ -1,0 +1,194 @@
+"""Processes of one machine: their place in the run, and a launcher that replaces torchrun there. Imports no PyTorch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from slowfast.errors import UserError
+from slowfast.utils.screen import show
+from slowfast.utils.signals import nothing_to_save
+
+_POLL = 0.1  # seconds
+_GRACE = 5.0  # seconds in which the other processes notice by themselves that one has failed
+_TERMINATION = 30.0  # seconds from SIGTERM to SIGKILL
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class LaunchedAs:
+    """Place of this process among those that a launcher started, from the environment."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> LaunchedAs:
+        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them.
+
+        Raises:
+            UserError: If they are no numbers or contradict each other.
+        """
+        size = environment_number("WORLD_SIZE", 1, least=1)
+        if size > 1 and not os.environ.get("RANK"):
+            raise UserError(f"WORLD_SIZE is {size} but RANK is not set. Unset WORLD_SIZE, or start with torchrun")
+        rank = environment_number("RANK", 0)
+        if rank >= size:
+            given = "WORLD_SIZE is not set" if not os.environ.get("WORLD_SIZE") else f"WORLD_SIZE is {size}"
+            raise UserError(f"RANK is {rank} but {given}. Unset RANK, or start with torchrun")
+        local_size = environment_number("LOCAL_WORLD_SIZE", 1, least=1)
+        local_rank = environment_number("LOCAL_RANK", 0)
+        if os.environ.get("LOCAL_WORLD_SIZE") and local_rank >= local_size:
+            raise UserError(
+                f"LOCAL_RANK is {local_rank} but LOCAL_WORLD_SIZE is {local_size}. Unset both, or start with torchrun"
+            )
+        return cls(rank, size, local_rank, local_size)
+
+
+def environment_number(name: str, default: int, least: int = 0) -> int:
+    """Read a number from an environment variable.
+
+    Args:
+        name: Name of the variable.
+        default: Value if it is unset or empty.
+        least: Smallest value.
+
+    Raises:
+        UserError: If it is not a whole number of at least `least`.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+        raise UserError(f"{name} is {text!r}; it must be a number from {least}. Unset it, or start with torchrun")
+    return int(text)
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun started; 1 without it. Raises UserError as `LaunchedAs` does."""
+    return LaunchedAs.from_environment().size
+
+
+def is_main_process() -> bool:
+    """Check whether this is the first process of the run, before `join`; True if the environment makes no sense."""
+    try:
+        return LaunchedAs.from_environment().rank == 0
+    except UserError:
+        return True
+
+
+class Launcher:
+    """Runs the command line of this process in several processes, with the environment that torchrun gives them.
+
+    SIGTERM and SIGHUP are passed on, so that the processes save and end; a terminal sends SIGINT to all by itself. When
+    one fails, the others are ended.
+
+    Args:
+        count: Number of processes.
+        command: Command line; by default that of this process.
+    """
+
+    def __init__(self, count: int, command: list[str] | None = None) -> None:
+        self.count = count
+        self.command = [sys.executable, *sys.orig_argv[1:]] if command is None else command
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._received: signal.Signals | None = None
+
+    def run(self) -> int:
+        """Start the processes and wait for them.
+
+        Returns:
+            0 if all have done their work or were stopped by a signal, else the exit status of the first that failed.
+        """
+        import torch.distributed as dist  # late: the environment is read before PyTorch is needed
+
+        # The store is served here, on a port that the system chooses: no other program can take it meanwhile.
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        with self._forwarding_signals():
+            try:
+                for rank in range(self.count):
+                    environment = os.environ | self._environment(rank, store.port)
+                    self._processes.append(subprocess.Popen(self.command, env=environment))
+                if self._received is not None:  # before all were started
+                    self._send(self._received)
+                return self._wait()
+            finally:
+                self._send(signal.SIGKILL)
+
+    def _environment(self, rank: int, port: int) -> dict[str, str]:
+        """Return the variables that torchrun would set."""
+        return {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(self.count),
+            "LOCAL_WORLD_SIZE": str(self.count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "slowfast",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is not rank 0's
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        }
+
+    @contextmanager
+    def _forwarding_signals(self) -> Iterator[None]:
+        before = {number: signal.getsignal(number) for number in (*_FORWARDED, signal.SIGINT)}
+        for number, handler in before.items():
+            if (number, handler) != (signal.SIGHUP, signal.SIG_IGN):  # under nohup
+                signal.signal(number, self._receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = signal.Signals(number)
+        if number in _FORWARDED:
+            self._send(number)
+
+    def _send(self, number: int) -> None:
+        for process in self._processes:
+            process.send_signal(number)  # does nothing for one that has ended
+
+    def _wait(self) -> int:
+        """Wait until all processes have ended; after the first failure the others are ended."""
+        while (failed := self._first_failed()) is None:
+            if self._have_ended(within=0.0):
+                return 0
+            time.sleep(_POLL)
+        for seconds, number in ((_GRACE, signal.SIGTERM), (_TERMINATION, signal.SIGKILL)):
+            if not self._have_ended(within=seconds):
+                self._send(number)
+        return self._status(failed)
+
+    def _first_failed(self) -> int | None:
+        return next((rank for rank, process in enumerate(self._processes) if process.poll()), None)
+
+    def _have_ended(self, within: float) -> bool:
+        until = time.monotonic() + within
+        while any(process.poll() is None for process in self._processes):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def _status(self, rank: int) -> int:
+        """Return the exit status that a failed process stands for, and report a signal that ended it."""
+        code = self._processes[rank].returncode
+        if code > 0:
+            return code
+        if self._received is not None and code == -self._received:  # while Python started, before it handles signals
+            show(nothing_to_save(self._received.name))
+            return 0
+        show(f"error: rank {rank} was ended by {signal.Signals(-code).name}", error=True)
+        return 1

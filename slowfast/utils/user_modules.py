@@ -1,0 +1,98 @@
+"""Modules of a user that register networks and datasets (`--import`)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from slowfast.errors import UserError
+from slowfast.utils.suggest import did_you_mean, nearest_name
+from slowfast.utils.text import plain
+
+OPTION = "--import"
+
+_imported: list[str] = []
+
+
+def import_user_modules(modules: Iterable[str]) -> None:
+    """Import modules that register networks, datasets and the like.
+
+    Args:
+        modules: Names of modules, which may lie in the current folder, and paths of .py files. What was imported before
+            is not imported again.
+
+    Raises:
+        UserError: If a module does not exist or raises an exception.
+    """
+    for module in modules:
+        if module in _imported:
+            continue
+        name = _name_of_file(Path(module)) if module.endswith(".py") or os.sep in module else _name_in_folder(module)
+        try:
+            importlib.import_module(name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{OPTION} {plain(module)}: {_reason(error)}") from error
+        _imported.append(os.path.abspath(module) if module.endswith(".py") else module)
+
+
+def imported_modules() -> Sequence[str]:
+    """Return what was imported with `import_user_modules`, for worker processes to import it, too."""
+    return tuple(_imported)
+
+
+def _name_in_folder(module: str) -> str:
+    """Return the name of a module, after making those of the current folder importable."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UserError(f"{OPTION} {plain(module)}: not the name of a module. Give a name or the path of a .py file")
+    _add_to_path(Path.cwd())
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        near = nearest_name(package, (path.stem for path in Path.cwd().glob("*.py")))
+        raise UserError(
+            f"{OPTION} {plain(module)}: no module {plain(package)} in the current folder or installed."
+            f"{did_you_mean(near)}"
+        )
+    return module
+
+
+def _name_of_file(path: Path) -> str:
+    """Return the name under which a file can be imported, after making its folder importable.
+
+    The file is an ordinary module, not one without a place: worker processes must find its classes again.
+    """
+    where = f"{OPTION} {plain(path)}"
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{where}: no such .py file. Give the path of one or the name of a module")
+    if not path.stem.isidentifier():
+        raise UserError(f"{where}: {plain(path.stem)} is not a possible name of a module. Rename the file")
+    _add_to_path(path.resolve().parent)
+    found = importlib.util.find_spec(path.stem)
+    origin = found.origin if found is not None else None
+    if origin is None or os.path.realpath(origin) != os.path.realpath(path):
+        raise UserError(f"{where}: there is another module {path.stem} ({plain(origin)}). Rename the file")
+    return path.stem
+
+
+def _add_to_path(folder: Path) -> None:
+    """Make a folder's modules importable, after all others."""
+    if not any(os.path.realpath(entry or os.curdir) == os.path.realpath(folder) for entry in sys.path):
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in a module and where."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    last = frames[-1] if frames and frames[-1].filename != __file__ else None
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f" ({plain(error.filename)}:{error.lineno})"
+    else:
+        where = f" ({plain(last.filename)}:{last.lineno})" if last else ""
+    return f"{type(error).__name__}: {plain(error)}{where}"

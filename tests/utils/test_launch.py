@@ -1,0 +1,142 @@
+"""One process per GPU without torchrun: environment, exit statuses, and signals that are passed on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from slowfast.engine import checkpoints
+from slowfast.utils import launch
+from slowfast.utils.launch import Launcher
+from tests.conftest import ROOT, environment, tiny_settings
+
+
+def in_each(code: str) -> list[str]:
+    return [sys.executable, "-c", f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}"]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_GRACE", 0.5)
+    monkeypatch.setattr(launch, "_TERMINATION", 1.0)
+
+
+def test_processes_know_their_place_and_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", "1")  # of another run; not used
+    code = (
+        "from slowfast.utils.distributed import World, join, leave\n"
+        "world = join(num_gpus=0, timeout=60)\n"
+        "both = world.gather([(world.rank, world.size, os.environ['LOCAL_RANK'])])\n"
+        f"open({str(tmp_path)!r} + f'/{{rank}}', 'w').write(repr(both))\n"
+        "leave(world)\n"
+    )
+    assert Launcher(2, in_each(code)).run() == 0
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["[(0, 2, '0'), (1, 2, '1')]"] * 2
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_first_failure_ends_the_others(ignored: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if ignored else ""
+    start = time.monotonic()
+    assert Launcher(3, in_each(f"{ignore}time.sleep(0.1)\nif rank == 1: sys.exit(2)\ntime.sleep(60)")).run() == 2
+    assert time.monotonic() - start < 20
+    assert capfd.readouterr().err == ""
+
+
+def test_a_killed_process_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
+    assert Launcher(2, in_each(code)).run() == 1
+    assert capfd.readouterr().err == "error: rank 1 was ended by SIGKILL\n"
+
+
+SCRIPT = """
+import os, sys
+from slowfast.cli import run as module
+from slowfast.cli.setup import main
+from slowfast.utils.signals import prepare_process
+prepare_process()
+module.gpus_to_launch_on = lambda gpus: 0 if "RANK" in os.environ else 2
+sys.exit(main(sys.argv[1:], module.run))
+"""
+
+
+def launched(tmp_path: Path, overrides: list[object]) -> subprocess.Popen[str]:
+    """Start a run in two processes, as it starts on a machine with two GPUs."""
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    line = [sys.executable, str(script), "--cfg", str(ROOT / "tests" / "empty.yaml"), *map(str, overrides)]
+    env = {**environment(), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_passed_on(number: signal.Signals, tmp_path: Path) -> None:
+    code = (
+        f"signal.signal({number}, lambda *_: sys.exit(0))\n"
+        f"open({str(tmp_path)!r} + f'/{{rank}}', 'w').close()\n"
+        "time.sleep(60)"
+    )
+
+    def send_when_both_run() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send_when_both_run, daemon=True).start()
+    assert Launcher(2, in_each(code)).run() == 0
+
+
+def test_a_signal_saves_the_training(kinetics_folder: Path, tmp_path: Path) -> None:
+    settings = [*tiny_settings(kinetics_folder, tmp_path / "out"), "DATA_LOADER.NUM_WORKERS", 0, "TEST.ENABLE", False]
+    process = launched(tmp_path, [*settings, "SOLVER.MAX_EPOCH", 500])
+    assert process.stdout is not None
+    head = []
+    for line in process.stdout:
+        head.append(line)
+        if "train 3/" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, (head, out, err)
+    assert out.count("Received") == 1 and "Received SIGTERM, checkpoint saved. Run the same command to resume" in out
+    assert err == ""
+    assert checkpoints.find_last(tmp_path / "out") is not None
+
+
+def test_a_user_error_keeps_its_status_and_is_reported_once(kinetics_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "weights.pyth"
+    broken.write_bytes(b"PK\x03\x04")
+    settings = [*tiny_settings(kinetics_folder, tmp_path / "out"), "TRAIN.CHECKPOINT_FILE_PATH", broken]
+    process = launched(tmp_path, [*settings, "DATA_LOADER.NUM_WORKERS", 0])
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, (out, err)
+    assert err.count("error:") == 1 and "weights.pyth" in err and "Traceback" not in err
+
+
+def test_the_end_of_the_launcher_ends_the_processes(tmp_path: Path) -> None:
+    code = (
+        "from slowfast.utils.signals import prepare_process\n"
+        "prepare_process()\n"
+        f"open({str(tmp_path)!r} + f'/{{rank}}', 'w').write(str(os.getpid()))\n"
+        "time.sleep(60)"
+    )
+    script = f"from slowfast.utils.launch import Launcher\nLauncher(2, {in_each(code)!r}).run()"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=env, stdout=subprocess.DEVNULL)
+    files = [tmp_path / "0", tmp_path / "1"]
+    until = time.monotonic() + 60
+    while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while any(Path("/proc", file.read_text()).exists() for file in files) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(Path("/proc", file.read_text()).exists() for file in files)
