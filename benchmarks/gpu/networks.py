@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ _AMP_NAMES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": 
 _MATMUL = "matmul"
 _BACKENDS = {"cuda": "inductor", "cpu": "aot_eager"}  # compiling C++ code takes minutes
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+_load = cache(load_config)
 _DEMOS = ("KINETICS_MORPHMLP", "IMAGENET_CONVMLP", "IMAGENET_EVMLP", "EVENTS_EVENT2VEC")  # small: what a CPU measures
 
 
@@ -78,7 +79,7 @@ def measure_main(cases: Cases) -> None:
     path = main_setting(cases.on_gpu)
     measure_setting(cases, path, TASKS)
     for task in _TASKS:
-        cases.run(f"{path.stem} {task} {BF16}, profile", partial(_profile, cases, load_config(path), task))
+        cases.run(f"{path.stem} {task} {BF16}, profile", partial(_profile, cases, path, task))
 
 
 def measure_all(cases: Cases) -> None:
@@ -110,7 +111,7 @@ def order_settings(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the first setting of each network of the registry, and the other settings."""
     first: dict[str, Path] = {}
     for path in paths:
-        first.setdefault(load_config(path).MODEL.MODEL_NAME.removesuffix("_32"), path)
+        first.setdefault(_load(path).MODEL.MODEL_NAME.removesuffix("_32"), path)
     chosen = list(first.values())
     return chosen, [path for path in dict.fromkeys(paths) if path not in chosen]
 
@@ -119,7 +120,7 @@ def measure_setting(cases: Cases, path: Path, tasks: Sequence[Task]) -> None:
     """Run a case for each task of a setting."""
     for task, variant in tasks:
         case = f"{path.stem} {task} {variant}"
-        cases.run(case, partial(_measure_halving, cases, load_config(path), task, variant))
+        cases.run(case, partial(_measure_halving, cases, path, task, variant))
 
 
 def batch_size(cfg: ConfigNode, on_gpu: bool) -> int:
@@ -130,8 +131,9 @@ def batch_size(cfg: ConfigNode, on_gpu: bool) -> int:
     return max(_FRAMES // cfg.DATA.NUM_FRAMES, 1) if kind == CLIPS else _IMAGES
 
 
-def _measure_halving(cases: Cases, cfg: ConfigNode, task: str, variant: Variant) -> Values:
+def _measure_halving(cases: Cases, path: Path, task: str, variant: Variant) -> Values:
     """Measure with the largest batch that fits: half of it after each out-of-memory error."""
+    cfg = _load(path)
     if not can_run(variant.dtype, cases.device):
         raise CannotRunHere(f"{variant.dtype} has no fast matrix multiplication on this machine")
     clips = batch_size(cfg, cases.on_gpu)
@@ -181,8 +183,9 @@ def measure(cases: Cases, cfg: ConfigNode, task: str, variant: Variant, clips: i
     }
 
 
-def _profile(cases: Cases, cfg: ConfigNode, task: str) -> Values:
+def _profile(cases: Cases, path: Path, task: str) -> Values:
     """Profile one task in bf16, or fp32 on CPUs that have no fast bf16."""
+    cfg = _load(path)
     variant = BF16 if can_run(BF16.dtype, cases.device) else Variant("fp32")
     clips = batch_size(cfg, cases.on_gpu)
     step, batch = _step(cfg, variant, clips, cases.device), on_device(example_batch(cfg, clips), cases.device)
