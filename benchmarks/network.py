@@ -135,13 +135,18 @@ def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
     """Noise as the loader gives it: uint8 clips (N, T, S, S, 3), T is 1 for datasets of images; or events (N, L)."""
     rng = np.random.default_rng(cfg.RNG_SEED)
-    if takes(MODELS[cfg.MODEL.MODEL_NAME]) == EVENTS:
+    if input_kind(cfg) == EVENTS:
         labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
         return TrainBatch(_example_events(cfg, clips, rng), torch.from_numpy(labels), [""] * clips, [])
     side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if dataset_spec(cfg, TRAIN).images else cfg.DATA.NUM_FRAMES
     pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])
+
+
+def input_kind(cfg: ConfigNode) -> str:
+    """Return what the network of a config takes: IMAGES, CLIPS or EVENTS."""
+    return takes(MODELS[cfg.MODEL.MODEL_NAME])
 
 
 def _example_events(cfg: ConfigNode, recordings: int, rng: np.random.Generator) -> Events:

@@ -24,11 +24,11 @@ from benchmarks.gpu.machine import WARM_UP
 from benchmarks.gpu.profiles import profile_work
 from benchmarks.measure import Timings, time_interleaved
 from benchmarks.videos import changed
-from slowfast.cli.model_info import CONFIGS
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
+from slowfast.config.shipped import configs_folder
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.cuda import CudaGraphs
+from slowfast.event_driven.cuda_graphs import CudaGraphs
 from slowfast.event_driven.engine import PRECISIONS
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.models import build_model
@@ -46,7 +46,7 @@ Work = Callable[[torch.Tensor], torch.Tensor]  # frames (S, 3, side, side) -> lo
 
 def measure(cases: Cases) -> None:
     """Run the part: a case for each number of streams, precision and share of active patches."""
-    cfg = load_config(CONFIGS / ("ImageNet/EVMLP.yaml" if cases.on_gpu else "Demo/IMAGENET_EVMLP.yaml"))
+    cfg = load_config(configs_folder() / ("ImageNet/EVMLP.yaml" if cases.on_gpu else "Demo/IMAGENET_EVMLP.yaml"))
     for streams, precision in itertools.product(STREAMS[cases.device.type], PRECISIONS):
         bench = functools.cache(functools.partial(_Bench, cfg, cases.device, streams, precision))
         for active in ACTIVE:
@@ -108,7 +108,7 @@ class _Bench:
 
     def values(self, share: float, runs: int) -> Values:
         """Measure with a share of the patches changing between frames."""
-        frames = alternating_frames(self.model, self.streams, share, self.random, self.device)
+        frames = self._frames(share)
         works = {name: functools.partial(self._run, work, frames) for name, work in self.works.items()}
         timings = time_interleaved(works, runs, self.device, WARM_UP)
         waits = {name: count_host_waits(works[name], self.device) for name in self.engines}
@@ -124,11 +124,16 @@ class _Bench:
 
     def steps_of_engine(self, share: float) -> Callable[[], None]:
         """Return a function of warmed-up steps: captured on a GPU, with a share of the patches changing."""
-        frames = alternating_frames(self.model, self.streams, share, self.random, self.device)
+        frames = self._frames(share)
         steps = functools.partial(self._run, list(self.engines.values())[-1], frames)
         for _ in range(WARM_UP):
             steps()
         return steps
+
+    def _frames(self, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        network = self.engines[EVENT].inference.network
+        one, other = alternating_frames(self.streams, network.side, network.patch, share, self.random)
+        return one.to(self.device), other.to(self.device)
 
     @torch.inference_mode()
     def _run(self, work: Work, frames: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -152,17 +157,21 @@ def speed_up(timings: Timings) -> float:
 
 
 def alternating_frames(
-    model: EvMLP, streams: int, share: float, random: torch.Generator, device: torch.device
+    streams: int, side: int, patch: int, share: float, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return two frames of each stream, (S, 3, side, side), that differ in one block of patches.
 
-    The block has about the given share of the patches, and its own place in each stream. It differs by more than any
-    threshold.
+    Args:
+        streams: Number of streams.
+        side: Side of a frame in pixels.
+        patch: Side of a patch in pixels.
+        share: Share of the patches in the block, about. The block has its own place in each stream, and differs by
+            more than any threshold.
+        random: Generator of the frames and places, on the CPU.
     """
-    side, patch = model.side, model.patch_sides[0]
     grid = side // patch
     block = max(1, round(math.sqrt(share) * grid))
-    one = torch.rand(streams, 3, side, side, device=device)
+    one = torch.rand(streams, 3, side, side, generator=random)
     other = one.clone()
     corners = torch.randint(grid - block + 1, (streams, 2), generator=random) * patch
     for frame, (top, left) in zip(other, corners.tolist(), strict=True):

@@ -21,15 +21,15 @@ from benchmarks.gpu.cases import CannotRunHere, Cases, Values, first_line
 from benchmarks.gpu.machine import DTYPES, MATRIX_SIDE, can_run, matmul_case, precision
 from benchmarks.gpu.profiles import profile_work
 from benchmarks.measure import time_interleaved
-from benchmarks.network import LEARNING_RATE, example_batch, forward_case, train_steps
-from slowfast.cli.model_info import CONFIGS, published_settings
+from benchmarks.network import LEARNING_RATE, example_batch, forward_case, input_kind, train_steps
+from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
+from slowfast.config.shipped import configs_folder
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.step import TrainStep
 from slowfast.errors import ConfigError
-from slowfast.models import MODELS
-from slowfast.models.inputs import CLIPS, takes
+from slowfast.models.inputs import CLIPS
 from slowfast.models.linear import count_macs
 from slowfast.utils.machine import peak_memory_gib, synchronize
 
@@ -100,11 +100,11 @@ def measure_compiled(cases: Cases) -> None:
 
 def main_setting(on_gpu: bool) -> Path:
     """Return the config of MorphMLP-S16, or of the demo where there is no GPU."""
-    return CONFIGS / ("K400/K400_MLP_S16x4.yaml" if on_gpu else "Demo/KINETICS_MORPHMLP.yaml")
+    return configs_folder() / ("K400/K400_MLP_S16x4.yaml" if on_gpu else "Demo/KINETICS_MORPHMLP.yaml")
 
 
 def _settings(on_gpu: bool) -> list[Path]:
-    return published_settings() if on_gpu else [CONFIGS / "Demo" / f"{name}.yaml" for name in _DEMOS]
+    return published_configs() if on_gpu else [configs_folder() / "Demo" / f"{name}.yaml" for name in _DEMOS]
 
 
 def order_settings(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -127,8 +127,7 @@ def batch_size(cfg: ConfigNode, on_gpu: bool) -> int:
     """Return the number of clips, images or event recordings in a batch; 2 on a CPU."""
     if not on_gpu:
         return 2
-    kind = takes(MODELS[cfg.MODEL.MODEL_NAME])
-    return max(_FRAMES // cfg.DATA.NUM_FRAMES, 1) if kind == CLIPS else _IMAGES
+    return max(_FRAMES // cfg.DATA.NUM_FRAMES, 1) if input_kind(cfg) == CLIPS else _IMAGES
 
 
 def _measure_halving(cases: Cases, path: Path, task: str, variant: Variant) -> Values:

@@ -15,12 +15,12 @@ from benchmarks.gpu.processes import run_or_raise
 from benchmarks.videos import link_videos, make_videos, on_folder
 from demo_data.build import build
 from demo_data.settings import DemoSettings
-from slowfast.cli.model_info import CONFIGS
 from slowfast.cli.setup import load_config
+from slowfast.config.shipped import configs_folder
 from slowfast.utils.machine import usable_cores
 from slowfast.visualization.metrics_log import Row, read_metrics
 
-_DEMO = CONFIGS / "Demo" / "KINETICS_MORPHMLP.yaml"
+_DEMO = configs_folder() / "Demo" / "KINETICS_MORPHMLP.yaml"
 _SMALL = DemoSettings(train=32, val=8, test=8)  # for CPUs
 _MOST_WORKERS = 16
 _VIDEOS, _BATCH = 480, 16  # of the large network: links to one video, and videos of a batch
