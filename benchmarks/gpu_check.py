@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -128,5 +129,10 @@ def main(arguments: Sequence[str]) -> int:
     return check(chosen.out.resolve(), chosen.seconds, chosen.parts)
 
 
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)  # as an exception, so that the processes that were started are ended, too
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main(sys.argv[1:]))

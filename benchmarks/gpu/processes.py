@@ -21,6 +21,7 @@ from benchmarks.gpu.report import FAILED, SKIPPED, add_error, append_row, read_r
 ROOT = Path(__file__).resolve().parents[2]
 IN_PROGRESS = ".in_progress"  # holds part and case, as JSON, while a case runs
 _LEAST = 5.0  # seconds; a part with less does not start
+_USEFUL = 15.0  # seconds; a smaller share is raised to this: most of it would go into starting a process
 _GRACE = 15.0  # seconds that the last case of a part may take longer than the part's share
 _END = 5.0  # seconds between SIGTERM and SIGKILL
 _TAIL = 60  # lines of a crashed process's output that are kept
@@ -58,7 +59,7 @@ Command = Callable[[Part, float], Sequence[str]]  # part and its seconds -> comm
 
 def share_of_time(parts: Sequence[Part], left: float) -> float:
     """Return the seconds of the first of the remaining parts, given the seconds that are left for all of them."""
-    return left * parts[0].weight / sum(part.weight for part in parts)
+    return max(left * parts[0].weight / sum(part.weight for part in parts), min(left, _USEFUL))
 
 
 def run_part(folder: Path, part: Part, seconds: float, left: float, command: Command) -> None:

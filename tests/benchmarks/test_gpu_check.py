@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -14,7 +20,7 @@ from benchmarks.gpu import ddp, event_driven, networks, training
 from benchmarks.gpu.cases import OUT_OF_TIME, Cases, Values
 from benchmarks.gpu.marked_tests import run_marked
 from benchmarks.gpu.networks import COMPILED, FORWARD, TASKS, TRAIN
-from benchmarks.gpu.processes import Part, ProcessFailed, run_or_raise, run_part, share_of_time
+from benchmarks.gpu.processes import ROOT, Part, ProcessFailed, run_or_raise, run_part, share_of_time
 from benchmarks.gpu.profiles import profile_work
 from benchmarks.gpu.report import DONE, FAILED, SKIPPED, Row, append_row, part_report, read_rows
 from benchmarks.gpu_check import PARTS, main, parse
@@ -64,6 +70,7 @@ def test_time_that_a_part_leaves_goes_to_the_parts_after_it() -> None:
     assert parts[0].name == "machine" and parts[1].name == "tests"
     assert 80 < share_of_time(parts[1:], 490) < 120
     assert share_of_time(parts[-1:], 77) == 77
+    assert share_of_time(parts, 30) == 15 and share_of_time(parts, 9) == 9  # too short a part would measure nothing
 
 
 def test_a_failing_case_does_not_end_the_others(cases: Cases) -> None:
@@ -100,6 +107,7 @@ def test_finished_cases_are_not_repeated_and_late_ones_are_skipped(cases: Cases)
 CRASHING = """
 import os, signal, sys, time
 from pathlib import Path
+from typing import Any
 from benchmarks.gpu.processes import IN_PROGRESS
 from benchmarks.gpu.report import append_row, finished_cases
 folder = Path(sys.argv[1])
@@ -141,6 +149,16 @@ def test_a_part_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
         (FAILED, "the process ended with status 3"),
         (SKIPPED, "no time left"),
     ]
+
+
+def test_ending_the_check_ends_its_processes(tmp_path: Path) -> None:
+    options = ["--out", str(tmp_path / "out"), "--parts", "morphmlp"]
+    check = subprocess.Popen([sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *options])
+    while not (parts := psutil.Process(check.pid).children()):
+        time.sleep(0.05)
+    check.send_signal(signal.SIGTERM)
+    assert check.wait(30) == 128 + signal.SIGTERM
+    assert not any(part.is_running() for part in parts)
 
 
 def test_a_failed_process_tells_its_last_output() -> None:
@@ -226,6 +244,23 @@ def test_event_driven_against_dense(cases: Cases, monkeypatch: pytest.MonkeyPatc
         assert row["active %"] == computed and row["error"] < 1e-4  # whole patches of a grid of 16 x 16
         assert row["frames/s"] > 0 and row["speed-up"] > 0 and row["dense, ms"] > 0 and row["event, waits"] is None
     assert "aten::" in rows["2 streams, float32, 5 %, profile"]["text"]
+
+
+def test_waits_for_a_gpu_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        for message in ("called a synchronizing CUDA operation", "synchronization debug mode is a prototype"):
+            warnings.warn(message, stacklevel=1)
+        for _ in range(2):
+            torch.cuda.Event.synchronize(event)
+
+    event: Any = object()
+    modes: list[str] = []
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.cuda.Event, "synchronize", waited.append)
+    assert event_driven.count_host_waits(work, torch.device("cuda")) == 3 and len(waited) == 2
+    assert modes == ["warn", "default"]
+    assert event_driven.count_host_waits(work, CPU) is None
 
 
 def test_training_step_under_ddp(cases: Cases) -> None:
