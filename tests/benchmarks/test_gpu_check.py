@@ -20,7 +20,7 @@ from benchmarks.gpu import ddp, event_driven, networks, training
 from benchmarks.gpu.cases import OUT_OF_TIME, Cases, Values
 from benchmarks.gpu.marked_tests import run_marked
 from benchmarks.gpu.networks import COMPILED, FORWARD, TASKS, TRAIN
-from benchmarks.gpu.processes import ROOT, Part, ProcessFailed, run_or_raise, run_part, share_of_time
+from benchmarks.gpu.processes import IN_PROGRESS, ROOT, Part, ProcessFailed, run_or_raise, run_part, share_of_time
 from benchmarks.gpu.profiles import profile_work
 from benchmarks.gpu.report import DONE, FAILED, SKIPPED, Row, append_row, part_report, read_rows
 from benchmarks.gpu_check import PARTS, main, parse
@@ -154,11 +154,12 @@ def test_a_part_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
 def test_ending_the_check_ends_its_processes(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "out"), "--parts", "morphmlp"]
     check = subprocess.Popen([sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *options])
-    while not (parts := psutil.Process(check.pid).children()):
+    while not (tmp_path / "out" / IN_PROGRESS).exists():
         time.sleep(0.05)
+    parts = psutil.Process(check.pid).children()
     check.send_signal(signal.SIGTERM)
     assert check.wait(30) == 128 + signal.SIGTERM
-    assert not any(part.is_running() for part in parts)
+    assert parts and not any(part.is_running() for part in parts)
 
 
 def test_a_failed_process_tells_its_last_output() -> None:
