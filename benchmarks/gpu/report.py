@@ -17,6 +17,12 @@ RESULTS, ERRORS, REPORT = "results.jsonl", "errors.txt", "report.txt"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 Row = dict[str, Any]
 _NOT_SHOWN = ("part", "case", "status", "reason", "text")
+# What an H100 or H200 should reach: by case, a value and its least.
+GOALS = {
+    "K400_MLP_S16x4 train bf16": ("% of bf16 matmul", 50.0),
+    "64 streams, float32, 5 %": ("speed-up", 4.0),
+    "64 streams, bfloat16, 5 %": ("speed-up", 4.0),
+}
 _NAMED = 6  # skipped cases that are named; the others are counted
 
 
@@ -72,8 +78,15 @@ def part_report(title: str, rows: Sequence[Row], seconds: float, with_table: boo
     if with_table and done:
         lines.append(results_table(done))
     lines += [f"\n{row['case']}\n{row['text']}" for row in done if "text" in row]
+    lines += [_verdict(row) for row in done if row["case"] in GOALS]
     lines += [f"  failed: {row['case']}: {row['reason']}" for row in rows if row["status"] == FAILED]
     return "\n".join(lines + _skipped_lines(rows))
+
+
+def _verdict(row: Row) -> str:
+    value, least = GOALS[row["case"]]
+    verdict = "met" if row[value] >= least else "NOT MET"
+    return f"  goal: {row['case']}: {value} at least {least:g}, measured {_cell(row[value])}: {verdict}"
 
 
 def _skipped_lines(rows: Sequence[Row]) -> list[str]:

@@ -154,7 +154,7 @@ def test_a_part_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
 def test_ending_the_check_ends_its_processes(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "out"), "--parts", "morphmlp"]
     check = subprocess.Popen([sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), *options])
-    while not (tmp_path / "out" / IN_PROGRESS).exists():
+    while check.poll() is None and not (tmp_path / "out" / IN_PROGRESS).exists():
         time.sleep(0.05)
     parts = psutil.Process(check.pid).children()
     check.send_signal(signal.SIGTERM)
@@ -180,6 +180,14 @@ def test_the_report_lists_what_failed_and_counts_what_was_skipped(tmp_path: Path
     assert "One part (1 done, 1 failed, 9 skipped; 3 s)" in report
     assert "1.235" in report and "more about it" in report and "failed: b: broken" in report
     assert "skipped (no GPU): s0; s1; s2; s3; s4; s5 and 3 more" in report
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(50.0, "met"), (49.9, "NOT MET")])
+def test_goals_are_judged(share: float, verdict: str) -> None:
+    row = {"part": "one", "case": "K400_MLP_S16x4 train bf16", "status": DONE, "% of bf16 matmul": share}
+    assert part_report("One part", [row], 1).endswith(f"% of bf16 matmul at least 50, measured {share:g}: {verdict}")
+    failed = {"part": "one", "case": "K400_MLP_S16x4 train bf16", "status": FAILED, "reason": "broken"}
+    assert "goal" not in part_report("One part", [failed], 1)
 
 
 def test_every_network_is_measured_first_in_one_setting() -> None:
