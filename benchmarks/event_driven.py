@@ -62,7 +62,7 @@ class _Bench:
     def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
         self.cfg, self.model, self.device = cfg, model, device
         self.runs, self.calls = runs, (1 + runs) * _TURN
-        self.grid, self.patch = model.side // model.patch_sides[0], model.patch_sides[0]
+        self.grid, self.patch = model.side // model.patch_sizes[0], model.patch_sizes[0]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
 
     def frames(self, k: int, s: int, block: tuple[int, int]) -> list[torch.Tensor]:

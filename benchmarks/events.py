@@ -1,4 +1,4 @@
-"""Event recordings: embeddings against gathering neighbour by neighbour, and how fast samples are read.
+"""Event recordings: embeddings against gathering neighbor by neighbor, and how fast samples are read.
 
 B recordings of a batch, L events of a sample.
 """
@@ -33,9 +33,9 @@ from slowfast.models.event_embedding import (
     Grid,
     Naive,
     Naive2d,
-    Neighbour1dNaive,
-    Neighbour1dNaive2d,
-    NeighbourNaive,
+    Neighbor1dNaive,
+    Neighbor1dNaive2d,
+    NeighborNaive,
     build_embedding,
 )
 
@@ -53,14 +53,14 @@ def plain_embedding(
         return rows(embedding, (p * h + y) * w + x)
     if isinstance(embedding, Naive2d):
         return torch.cat((rows(embedding.embed_y, p * h + y), rows(embedding.embed_x, p * w + x)), -1)
-    if isinstance(embedding, Neighbour1dNaive2d):
+    if isinstance(embedding, Neighbor1dNaive2d):
         steps = _steps(embedding.reach, embedding.dilation)
         lines = [rows(embedding.embed.embed_y, p * h + (y + step).clamp(0, h - 1)) for step in steps]
         columns = [rows(embedding.embed.embed_x, p * w + (x + step).clamp(0, w - 1)) for step in steps]
         return torch.cat((_weighted(lines, embedding.c_y), _weighted(columns, embedding.c_x)), -1)
-    assert isinstance(embedding, NeighbourNaive)
+    assert isinstance(embedding, NeighborNaive)
     steps = _steps(embedding.reach, embedding.dilation)
-    if isinstance(embedding, Neighbour1dNaive):
+    if isinstance(embedding, Neighbor1dNaive):
         places = [(y + step).clamp(0, h - 1) * w + (x + step).clamp(0, w - 1) for step in steps]
     else:
         places = [(y + dy).clamp(0, h - 1) + (x + dx).clamp(0, w - 1) for dy in steps for dx in steps]
@@ -85,7 +85,7 @@ LONG = 5_000_000  # events of one long recording
 USUAL, RECORDINGS = 28_000, 100  # events of the others (the mean of ASL-DVS), and how many of them
 WINDOWS, PIECE = 20, 4_000  # of the stream, and the events that come at once
 SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
-GATHERED, SUMMED = "gathering neighbour by neighbour", "neighbours summed in the table"
+GATHERED, SUMMED = "gathering neighbor by neighbor", "neighbors summed in the table"
 FILES = {"stored": np.savez, "compressed": np.savez_compressed}
 _CAN_FORGET = hasattr(os, "posix_fadvise")  # to have the system drop files from memory
 

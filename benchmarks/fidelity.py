@@ -13,7 +13,6 @@ The exit status is 1 if a network differs by more than ``TOLERANCE``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import zlib
@@ -25,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from tabulate import tabulate
+
+from slowfast.utils.json_files import from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -64,7 +65,7 @@ class Row:
 
 def read_cases() -> list[dict[str, Any]]:
     """Return all cases."""
-    cases: list[dict[str, Any]] = json.loads(CASES.read_text(encoding="utf-8"))
+    cases: list[dict[str, Any]] = from_json(CASES.read_text(encoding="utf-8"))
     return cases
 
 

@@ -25,11 +25,12 @@ from benchmarks.measure import Figure, Stopwatch, time_interleaved
 from benchmarks.videos import changed
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_SIDE
-from slowfast.datasets.build import KINETICS, TEST, TRAIN, build_dataset
+from slowfast.datasets.build import TEST, TRAIN, build_dataset
 from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.kinetics import Kinetics
 from slowfast.datasets.order import Key
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.transforms import TrainTransform
@@ -85,7 +86,7 @@ def measure_large(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLES) -> l
         DataError: If a video cannot be read.
     """
     full_size = _train_set(cfg)
-    full_size.open_medium = functools.partial(KINETICS.open_medium, cfg, MAX_SIDE)
+    full_size.open_medium = functools.partial(Kinetics(cfg).open_sample, MAX_SIDE)
     measured = _measure({LARGE: (cfg, _train_set(cfg)), FULL_SIZE: (cfg, full_size)}, runs, samples)
     figures = [figure for name, loading in measured.items() for figure in loading_figures(name, loading, runs)]
     ratios = {

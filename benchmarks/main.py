@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from slowfast.cli.setup import load_config, split_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import usable_gpus
 from slowfast.utils.files import write_whole
+from slowfast.utils.json_files import to_json
 from slowfast.utils.machine import keep_freed_memory, usable_cores
 from slowfast.utils.output_folders import check_output_file, make_output_folder
 from slowfast.utils.screen import show, show_table
@@ -117,7 +117,7 @@ def _run(chosen: argparse.Namespace) -> None:
     if chosen.json is not None:
         results["figures"] = [figure.as_json() for figure in figures]
         make_output_folder(chosen.json.parent, "--json")
-        write_whole(chosen.json, json.dumps(results, indent=1) + "\n")
+        write_whole(chosen.json, to_json(results, indent=1) + "\n")
         show(f"written: {chosen.json}")
 
 

@@ -18,14 +18,14 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.measure import Figure, Timings, in_fresh_process, time_interleaved
 from benchmarks.videos import changed
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.datasets.build import TRAIN, find_dataset
 from slowfast.datasets.collate import to_tensors
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
-from slowfast.models import MODELS, build_model
-from slowfast.models.inputs import EVENTS, Events, takes
+from slowfast.models.build import build_model, find_network
+from slowfast.models.inputs import EVENTS, IMAGES, Events
 from slowfast.models.linear import count_macs, pack_linears
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
@@ -135,10 +135,11 @@ def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
     """Noise as the loader gives it: uint8 clips (N, T, S, S, 3), T is 1 for datasets of images; or events (N, L)."""
     rng = np.random.default_rng(cfg.RNG_SEED)
-    if input_kind(cfg) == EVENTS:
+    kind = find_dataset(cfg, TRAIN).input_kind
+    if kind == EVENTS:
         labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
         return TrainBatch(_example_events(cfg, clips, rng), torch.from_numpy(labels), [""] * clips, [])
-    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if dataset_spec(cfg, TRAIN).images else cfg.DATA.NUM_FRAMES
+    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if kind == IMAGES else cfg.DATA.NUM_FRAMES
     pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])
@@ -146,7 +147,7 @@ def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
 
 def input_kind(cfg: ConfigNode) -> str:
     """Return what the network of a config takes: IMAGES, CLIPS or EVENTS."""
-    return takes(MODELS[cfg.MODEL.MODEL_NAME])
+    return find_network(cfg).input_kind
 
 
 def _example_events(cfg: ConfigNode, recordings: int, rng: np.random.Generator) -> Events:

@@ -20,8 +20,8 @@ from benchmarks.network import BFLOAT16, DTYPES, FLOAT32, MATRIX_SIDE, PRODUCT, 
 from slowfast.cli.model_table import published_configs, read_header
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.models import MODELS, build_model
-from slowfast.models.inputs import CLIPS, IMAGES, takes
+from slowfast.models.build import build_model, find_network
+from slowfast.models.inputs import CLIPS, IMAGES
 from slowfast.models.linear import count_macs, pack_linears
 
 PRODUCTS, CONVOLUTIONS, DEPTHWISE, ATTENTION, MEMORY, NORMS, REST = KINDS = (
@@ -87,7 +87,7 @@ def one_setting_a_network(paths: Sequence[Path]) -> dict[str, Path]:
     chosen: dict[tuple[str, int, int], Path] = {}
     for path in paths:
         cfg = load_config(path)
-        if takes(MODELS[cfg.MODEL.MODEL_NAME]) not in (IMAGES, CLIPS):
+        if find_network(cfg).input_kind not in (IMAGES, CLIPS):
             continue
         chosen.setdefault((read_header(path).network, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE), path)
     return {path.stem: path for path in chosen.values()}

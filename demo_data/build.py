@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from demo_data import events, imagenet, kinetics, kinetics_colors, kinetics_shap
 from demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 from slowfast.utils.files import remove_leftovers, written_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.machine import usable_cores
 
 MANIFEST = "demo_data.json"
@@ -127,13 +127,13 @@ def _write_manifest(folder: Path, settings: DemoSettings) -> None:
     """Note the settings and every file's size (bytes), by which the folder is known again."""
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
     manifest = {"made_by": MAKER, "digest": settings.digest(), "settings": asdict(settings), "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / MANIFEST).write_text(to_json(manifest, indent=1) + "\n")
 
 
 def _read_manifest(out: Path) -> dict | None:
     """What this tool noted in the folder; None when there is no such note."""
     try:
-        manifest = json.loads((out / MANIFEST).read_text())
+        manifest = from_json((out / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
     known = isinstance(manifest, dict) and manifest.get("made_by") == MAKER and isinstance(manifest.get("files"), dict)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 
 from slowfast.errors import UserError
+from slowfast.utils.json_files import to_json
 
 RENDERING = 1  # raised by hand when the same settings give other content, so that old folders are made anew
 SPLITS = ("train", "val", "test")
@@ -52,5 +52,5 @@ class DemoSettings:
 
     def digest(self) -> str:
         """A short name of the settings and the rendering: equal digests mean equal content."""
-        text = json.dumps({"rendering": RENDERING, **asdict(self)}, sort_keys=True)
+        text = to_json({"rendering": RENDERING, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

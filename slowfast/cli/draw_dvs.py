@@ -51,7 +51,7 @@ def _draw(chosen: argparse.Namespace) -> None:
     from slowfast.datasets.decode import DecodeError
     from slowfast.datasets.dvs.recording import Recording
     from slowfast.datasets.dvs.repair import whole
-    from slowfast.visualization.event_pictures import draw_events
+    from slowfast.visualization.event_plots import draw_events
 
     try:
         raw = Recording(chosen.recording).take(slice(None))

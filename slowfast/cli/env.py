@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from slowfast.cli.command import CommandParser, exit_status
+from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show_table
 
 EXAMPLE = "slowfast env"
@@ -32,4 +32,4 @@ def _show(chosen: argparse.Namespace) -> None:
     from slowfast.cli.environment import describe_environment, environment_table
 
     facts = describe_environment()
-    show_table(json.dumps(facts, indent=2) if chosen.json else environment_table(facts))
+    show_table(to_json(facts, indent=2) if chosen.json else environment_table(facts))

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
-from torch import nn
 
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.shipped import configs_folder
 from slowfast.errors import UserError
 from slowfast.models import build_model
-from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape, takes
+from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape
 from slowfast.models.linear import count_macs
+from slowfast.models.protocol import Network
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 
@@ -158,13 +158,13 @@ def describe(path: Path) -> ModelRow:
         model = build_model(cfg)
         text, inputs = _example(model, cfg)
         macs = count_macs(model, inputs, 1)
-    views = "" if takes(model) == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
+    views = "" if model.input_kind == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
     return ModelRow(path.stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
 
 
-def _example(model: nn.Module, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
+def _example(model: Network, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
     """Return the size of one input of a model as text, and such an input."""
-    if takes(model) == EVENTS:
+    if model.input_kind == EVENTS:
         count = cfg.DVS.NUM_EVENTS
         events = {key: torch.zeros(1, count, dtype=torch.bool if key == "valid" else None) for key in EVENT_KEYS}
         return f"{count} events", events

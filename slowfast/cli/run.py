@@ -47,8 +47,7 @@ from slowfast.utils.logging import (
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
-from slowfast.visualization.results import scores_path
-from slowfast.visualization.sheets import draw_test_pictures, draw_training_curves
+from slowfast.visualization.sheets import draw_training_curves
 from slowfast.visualization.tables import files_table, results_table
 
 CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
@@ -188,28 +187,24 @@ class _Run:
         if self.world.is_main:
             try:
                 with self.stop.at_once(finished), phase("drawing plots"):
-                    _say_where(draw_training_curves(self.folder.path))
+                    _say_where(draw_training_curves(self.folder.path, trainer.task.best))
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} after the training, whose checkpoints are complete")
                 return False
         return finished
 
     def _test(self, dataset: TestMedia) -> None:
-        cfg, output = self.cfg, self.folder.path
+        cfg = self.cfg
         self.folder.wait_for_tests()
         mode = EventDrivenTest(cfg) if cfg.EVENT.ENABLE else None
-        report, predictions = test(cfg, self.world, dataset, self._begin_test, mode)
+        outcome = test(cfg, self.world, dataset, self._begin_test, mode)
         if not self.world.is_main:
             return
-        files = {name: output / name for name in ("test_results.json", "predictions.csv")}
-        if report.failed:
-            files["failed.csv"] = output / "failed.csv"
-        if (scores := scores_path(cfg)) is not None:
-            files["all scores"] = scores
-        log_table(results_table(report))
+        files = outcome.files
+        log_table(results_table(outcome.report))
         try:
             with phase("drawing plots"):
-                files |= draw_test_pictures(output, dataset, predictions, class_names(cfg, TEST))
+                files |= outcome.evaluator.draw(cfg, dataset, class_names(cfg, TEST))
         except Stopped as stopped:
             warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
         _say_where(files)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import textwrap
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from slowfast.config.key import ORIGINS, Key, Section
 from slowfast.config.keys import SECTIONS
 from slowfast.config.parse import MAX_BASES
 from slowfast.config.rules import RegistryNames
+from slowfast.utils.json_files import to_json
 
 INTRODUCTION = """\
 # Config reference
@@ -120,7 +120,7 @@ def _row(name: str, key: Key) -> str:
 
 
 def _value(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str | list) else str(value)
+    return to_json(value) if isinstance(value, str | list) else str(value)
 
 
 def _allowed(key: Key) -> str:

@@ -21,10 +21,6 @@ MAX_BLOCKS = 1000  # of a network, over all stages
 MAX_LENGTH = 100
 
 
-# Names of the dicts that became registries.
-_FORMER = {"MODEL_REGISTRY": "MODELS", "DATASET_REGISTRY": "DATASETS", "OPTIMIZER_REGISTRY": "OPTIMIZERS"}
-
-
 class Rule(Protocol):
     """Rule for the values of a key; ``str(rule)`` describes the allowed values."""
 
@@ -109,8 +105,7 @@ class RegistryNames:
     @property
     def values(self) -> tuple[str, ...]:
         """Registered names, sorted."""
-        module = import_module(self.module)
-        registry = getattr(module, self.attribute if hasattr(module, self.attribute) else _FORMER[self.attribute])
+        registry = getattr(import_module(self.module), self.attribute)
         # A fvcore Registry yields pairs of name and object.
         return tuple(sorted(entry[0] if isinstance(entry, tuple) else entry for entry in registry))
 

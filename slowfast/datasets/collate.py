@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 PADDING = -1  # of x, y, t and p, as published
+NO_LABEL = -1  # padding of lists of labels
 
 
 def pad_events(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -70,8 +71,24 @@ def collate_clips(samples: list[TrainSample]) -> TrainBatch:
             failures,
         )
     repeats = len(clips[0])
-    labels = torch.tensor([sample.record.label for sample in samples]).repeat_interleave(repeats)
+    labels = stack_labels([sample.record.label for sample in samples]).repeat_interleave(repeats, 0)
     return TrainBatch(_batch(clips), labels, [sample.record.name for sample in samples], failures)
+
+
+def stack_labels(labels: Sequence[Any]) -> torch.Tensor:
+    """Stack the labels of N samples.
+
+    Args:
+        labels: Class indices, tuples of class indices, or floats.
+
+    Returns:
+        int64 (N,) for class indices; for tuples int64 (N, L), L the length of the longest, padded with `NO_LABEL`;
+        float32 (N,) for floats.
+    """
+    if not any(isinstance(label, tuple) for label in labels):
+        return torch.tensor(labels)
+    longest = max(len(label) for label in labels)
+    return torch.tensor([[*label, *[NO_LABEL] * (longest - len(label))] for label in labels])
 
 
 def _batch(clips: Sequence[Samples]) -> Clips:

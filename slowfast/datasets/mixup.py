@@ -56,15 +56,15 @@ class Mixup:
         self.num_classes = num_classes
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode) -> Mixup:
-        """The mixing of MIXUP.*."""
+    def from_config(cls, cfg: ConfigNode, smoothing: float | None = None) -> Mixup:
+        """Build from MIXUP; `smoothing` replaces MIXUP.LABEL_SMOOTH_VALUE, for labels that are smoothed before."""
         mix = cfg.MIXUP
         return cls(
             mix.ALPHA,
             mix.CUTMIX_ALPHA,
             mix.PROB,
             mix.SWITCH_PROB,
-            mix.LABEL_SMOOTH_VALUE,
+            mix.LABEL_SMOOTH_VALUE if smoothing is None else smoothing,
             cfg.MODEL.NUM_CLASSES,
         )
 

@@ -13,6 +13,8 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import Crop
 
 _CROP_TRIES = 10
+# TEST.FRAME_ORDER -> order of the frames, or of the times of events, in a test.
+NORMAL, REPEATED, SHUFFLED = FRAME_ORDERS = ("normal", "repeated", "shuffled")
 
 
 # ------------------------------------------------------------------ temporal views, Kinetics style
@@ -74,14 +76,20 @@ def _segment_bounds(n: int, num_frames: int) -> np.ndarray:
 
 
 def frame_order(rows: np.ndarray, order: str, rng: np.random.Generator) -> np.ndarray:
-    """A clip's frames (T,) as they are ("normal"), all its middle one ("repeated"), or permuted ("shuffled")."""
-    if order == "normal":
+    """Reorder the frames (T,) of a clip, to show what a network owes to motion.
+
+    Args:
+        rows: Frame indices.
+        order: ``normal`` for none, ``repeated`` for the middle frame throughout, ``shuffled`` for a random order.
+        rng: Generator of the random order.
+    """
+    if order == NORMAL:
         return rows
-    if order == "repeated":
+    if order == REPEATED:
         return np.repeat(rows[len(rows) // 2], len(rows))
-    if order == "shuffled":
+    if order == SHUFFLED:
         return rng.permutation(rows)
-    raise ValueError(f"frame order {order!r}: use normal, repeated or shuffled")
+    raise ValueError(f"frame order {order!r}: use {', '.join(FRAME_ORDERS)}")
 
 
 # ------------------------------------------------------------------ spatial views
@@ -128,15 +136,15 @@ def view_corners(
     width: int,
     size: int,
     crops: int,
-    centre: Callable[[float], int] = math.ceil,
+    center: Callable[[float], int] = math.ceil,
     single: str = "center",
 ) -> list[tuple[int, int]]:
     """Return (top, left) of 1 or 3 (start, center, end of the long side) square crops of a frame.
 
-    `centre` rounds half of what is left over: up in the published video code. A single crop is the center or, where
+    `center` rounds half of what is left over: up in the published video code. A single crop is the center or, where
     `single` is "left", the start.
     """
-    top, left = centre((height - size) / 2), centre((width - size) / 2)
+    top, left = center((height - size) / 2), center((width - size) / 2)
     if crops == 1 and single == "center":
         return [(top, left)]
     if crops == 1:

@@ -210,9 +210,9 @@ def _check_range(key: str, values: Sequence[float], limit: float | None) -> None
 class ViewTransform:
     """Frames scaled once for all spatial views of a test or validation, and where those views lie.
 
-    `short_side` (pixels) is what the short side is scaled to, `crops` the number of views: 1 (centre) or 3
-    (start, centre, end of the long side). `resize` scales frames (U, H, W, C) to (height, width); `centre` rounds the
-    distance of a centred crop from the edge; `single` is where a single crop lies, center or left (the start).
+    `short_side` (pixels) is what the short side is scaled to, `crops` the number of views: 1 (center) or 3
+    (start, center, end of the long side). `resize` scales frames (U, H, W, C) to (height, width); `center` rounds the
+    distance of a centerd crop from the edge; `single` is where a single crop lies, center or left (the start).
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class ViewTransform:
         short_side: int,
         crops: int,
         resize: Resize = resize_plain,
-        centre: Callable[[float], int] = math.ceil,
+        center: Callable[[float], int] = math.ceil,
         single: str = "center",
     ) -> None:
         if short_side < crop_size:
@@ -235,7 +235,7 @@ class ViewTransform:
         self.short_side = short_side
         self.crops = crops
         self.resize = resize
-        self.centre = centre
+        self.center = center
         self.single = single
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -244,5 +244,5 @@ class ViewTransform:
         Frames that have the size already are returned as they are, not copied.
         """
         height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
-        corners = view_corners(height, width, self.crop_size, self.crops, self.centre, self.single)
+        corners = view_corners(height, width, self.crop_size, self.crops, self.center, self.single)
         return (frames if (height, width) == frames.shape[1:3] else self.resize(frames, height, width)), corners

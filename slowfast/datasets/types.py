@@ -25,6 +25,8 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import system_reason
 from slowfast.utils.logging import get_logger, log_table
 
+TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
+
 # Augmented samples of one medium: uint8 (NUM_SAMPLE, T, H, W, C), or the events of each: x, y, t, p and valid (L,).
 Samples = np.ndarray | list[dict[str, np.ndarray]]
 
@@ -36,7 +38,7 @@ class Record:
     index: int
     path: Path  # where to read
     name: str  # as it stands in the index file; used in every report
-    label: int
+    label: Any  # class index; a tuple of them or a float where MODEL.TASK has such labels
     frames: int | None = None  # images in the folder `path`, by the index; None: the medium is a file
 
 
@@ -183,7 +185,7 @@ class TrainBatch:
     """Clips of one process's part of a training batch as they were read, on the host."""
 
     clips: Clips  # uint8 (N, T, H, W, C), or a dict of events (N, L); N = videos x NUM_SAMPLE
-    labels: torch.Tensor  # int64 (N,)
+    labels: torch.Tensor  # see `collate.stack_labels`; (N,) class indices for classification
     names: list[str]  # of the batch's videos
     failures: list[Failure]
 

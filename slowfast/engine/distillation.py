@@ -14,11 +14,12 @@ from torch import nn
 
 from slowfast.config.merge import merge_config
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.datasets.build import TRAIN, find_dataset
 from slowfast.errors import CheckpointError, ConfigError, UserError
 from slowfast.models.build import build_model
 from slowfast.models.inputs import CLIPS, EVENTS
 from slowfast.models.linear import pack_linears
+from slowfast.models.protocol import Network
 from slowfast.models.weights import load_weights, read_weights
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
@@ -75,9 +76,7 @@ class HeadsApart(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Of a network with one head: its logits (N, K) alone."""
-        forward_heads: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None
-        forward_heads = getattr(self.model, "forward_heads", None)
-        return (self.model(x),) if forward_heads is None else forward_heads(x)
+        return self.model.forward_heads(x) if isinstance(self.model, Network) else (self.model(x),)
 
 
 class Distillation:
@@ -129,9 +128,10 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
 
     Raises ConfigError where that is impossible, classes differ or a file is missing.
     """
-    if dataset_spec(cfg, TRAIN).gives == EVENTS:
+    if find_dataset(cfg, TRAIN).input_kind == EVENTS:
         raise ConfigError(
-            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events. Set it False"
+            f"DISTILL.ENABLE is for images and clips, but TRAIN.DATASET {cfg.TRAIN.DATASET} contains events. "
+            "Set it False"
         )
     distill = cfg.DISTILL
     _check_file("TEACHER_CFG", distill.TEACHER_CFG, "the config of the teacher")
@@ -171,9 +171,9 @@ def _check_file(key: str, name: str, what: str) -> None:
 
 def check_teacher(cfg: ConfigNode) -> None:
     """Raise ConfigError unless there is a teacher that takes the student's training clips; no weight is read."""
-    gives, side = dataset_spec(cfg, TRAIN).gives, cfg.DATA.TRAIN_CROP_SIZE
+    kind, side = find_dataset(cfg, TRAIN).input_kind, cfg.DATA.TRAIN_CROP_SIZE
     teacher_cfg = load_teacher_config(cfg)
-    frames = (cfg.DATA.NUM_FRAMES,) if gives == CLIPS else ()
+    frames = (cfg.DATA.NUM_FRAMES,) if kind == CLIPS else ()
     with torch.device("meta"), torch.no_grad():  # shapes only
         teacher, clip = build_model(teacher_cfg).eval(), torch.empty(1, 3, *frames, side, side)
         try:

@@ -1,6 +1,6 @@
-"""Evaluation of a network on whole videos: all views of each, joined; the loop knows no metric.
+"""Evaluation loop: runs the model on all views of each sample and passes the outputs on.
 
-V temporal views, C crops, N clips of a forward pass, K classes, U distinct frames of a video.
+V views of a sample, N clips of a forward pass, K outputs.
 """
 
 from __future__ import annotations
@@ -15,65 +15,73 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from slowfast.datasets.collate import stack_clips
+from slowfast.datasets.collate import stack_clips, stack_labels
 from slowfast.datasets.types import FailureLedger, Record, TestMedium
-from slowfast.engine.forward import ClipForward, Show
-from slowfast.engine.meters import timed
+from slowfast.engine.forward import BatchHook, ClipForward
+from slowfast.engine.meters import timed_iter
 from slowfast.errors import ConfigError
 from slowfast.models.linear import pack_linears
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
+from slowfast.utils.suggest import unknown_value
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
 
 
 JOIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "sum": lambda views: views.mean(0),  # the sum's order, on the scale of one view
+    "sum": lambda views: views.mean(0),  # same order as the sum, on the scale of one view
     "max": lambda views: views.amax(0),
 }
 ENSEMBLE_ON = ("logits", "probabilities")
+Activation = Callable[[torch.Tensor], torch.Tensor]  # logits (..., K) -> scores (..., K)
+
+
+def softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Return the probabilities of exclusive classes, the last dimension."""
+    return logits.softmax(-1)
 
 
 class Ensemble:
-    """Joins the logits of a video's views, as DATA.ENSEMBLE_METHOD and TEST.ENSEMBLE_ON say."""
+    """Combines the logits of a video's views into its scores.
 
-    def __init__(self, method: str = "sum", on: str = "logits") -> None:
+    Args:
+        method: DATA.ENSEMBLE_METHOD, one of `JOIN`.
+        on: TEST.ENSEMBLE_ON, one of `ENSEMBLE_ON`: combine the logits, or the scores.
+        activation: Function from logits to scores.
+    """
+
+    def __init__(self, method: str = "sum", on: str = "logits", activation: Activation = softmax) -> None:
         if method not in JOIN:
-            raise ConfigError(f"DATA.ENSEMBLE_METHOD {method!r} is none of {', '.join(JOIN)}")
+            raise ConfigError(unknown_value("DATA.ENSEMBLE_METHOD", method, sorted(JOIN)))
         if on not in ENSEMBLE_ON:
-            raise ConfigError(f"TEST.ENSEMBLE_ON {on!r} is none of {', '.join(ENSEMBLE_ON)}")
-        self.join, self.on_logits = JOIN[method], on == "logits"
+            raise ConfigError(unknown_value("TEST.ENSEMBLE_ON", on, ENSEMBLE_ON))
+        self.join, self.on_logits, self.activation = JOIN[method], on == "logits", activation
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (views, K) to the video's probabilities (K,), in float64.
+        """Return the scores (K,) of logits (V, K), in float64.
 
-        On logits: the softmax of the joined logits. On probabilities: the joined softmax, which for "max"
-        does not sum to 1.
+        The maximum of softmax scores does not sum to 1.
         """
         logits = logits.double()
         if self.on_logits:
-            return self.join(logits).softmax(0)
-        return self.join(logits.softmax(1))
+            return self.activation(self.join(logits))
+        return self.join(self.activation(logits))
 
 
-# What joins the outputs (views, K) of a video's views: an Ensemble makes them the video's probabilities (K,).
-Join = Callable[[torch.Tensor], torch.Tensor]
+def best_classes(scores: torch.Tensor, count: int) -> list[tuple[int, float]]:
+    """Return (class, score) of the `count` best of scores (K,), best first."""
+    top, classes = scores.topk(min(count, len(scores)))
+    return list(zip(classes.tolist(), top.tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class VideoResult:
-    """A video and what its views were joined to, such as probabilities (K,); None where it could not be read."""
-
-    record: Record
-    scores: torch.Tensor | None
-    answers: tuple[int, ...] = ()  # the best class of each view by itself
-    logits: torch.Tensor | None = None  # float32 (K,), joined over the views, where they are kept
+# Receives a sample and the outputs of its views, float32 (V, K) on the CPU; None if the sample is unreadable.
+Process = Callable[[Record, torch.Tensor | None], None]
 
 
 @dataclass
-class Pace:
-    """Where an evaluation's time went (seconds) and how many clips it took."""
+class EvaluationTime:
+    """Number of clips and time in seconds of an evaluation."""
 
     clips: int = 0
     data: float = 0.0
@@ -87,66 +95,66 @@ class Pace:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    videos: Iterable[TestMedium],
+    samples: Iterable[TestMedium],
     forward: ClipForward,
-    ensemble: Join,
+    process: Process,
     batch_clips: int,
     ledger: FailureLedger,
     progress: Progress,
-    show: Show | None = None,
-    keep: Join | None = None,
-) -> tuple[list[VideoResult], Pace]:
-    """Score every video; `batch_clips` clips share a forward pass, whichever videos they come from.
+    batch_hook: BatchHook | None = None,
+) -> EvaluationTime:
+    """Run the model on all views of each sample.
 
-    A video that cannot be read is noted in the ledger and has no scores; nothing takes its place. `show` is called with
-    the inputs and labels (N,) of the first batch. `keep` joins the logits that results keep besides; None: none.
+    Args:
+        model: Model, which is set to evaluation mode.
+        samples: Samples, in order. An unreadable one is added to the ledger and has no outputs; nothing replaces it.
+        forward: Preparation of the clips.
+        process: Called with each sample and its outputs, in order.
+        batch_clips: Clips per forward pass, whichever samples they belong to.
+        ledger: Collects the failures.
+        progress: Progress display.
+        batch_hook: Called with the inputs and labels of the first batch.
+
+    Returns:
+        How long the evaluation took.
     """
     model.eval()
     if forward.amp_dtype is None:
         pack_linears(model)
-    pace, start = Pace(), time.perf_counter()
-    waiting: deque[TestMedium] = deque()  # videos with clips not yet computed, oldest first
-    logits: list[torch.Tensor] = []  # of the waiting videos' clips, in order, (K,) each
-    results: list[VideoResult] = []
+    pace, start = EvaluationTime(), time.perf_counter()
+    pending: deque[TestMedium] = deque()  # samples with clips that are not computed yet, oldest first
+    outputs: list[torch.Tensor] = []  # of the pending samples' clips, in order, (K,) each
 
     def finish() -> None:
-        while waiting and len(logits) >= (views := waiting[0].count):
-            results.append(_joined(waiting.popleft().record, logits[:views], ensemble, keep))
-            del logits[:views]
+        while pending and len(outputs) >= (views := pending[0].count):
+            process(pending.popleft().record, torch.stack(outputs[:views]) if views else None)
+            del outputs[:views]
             pace.compute = time.perf_counter() - start - pace.data
             memory = peak_memory_gib(forward.device)
             progress.advance(f"data {pace.data:.1f} s  compute {pace.compute:.1f} s  {memory:.2f} GiB")
 
-    clips = _clips(timed(videos, pace.wait), forward.device, waiting, ledger)
+    clips = _clips(timed_iter(samples, pace.wait), forward.device, pending, ledger)
     while batch := list(itertools.islice(clips, batch_clips)):
         inputs = forward.prepare(stack_clips(batch))
-        if show is not None:
-            labels = [video.record.label for video in waiting for _ in range(video.count)]
-            show(inputs, torch.tensor(labels[: len(batch)]))
-            show = None
+        if batch_hook is not None:
+            labels = [sample.record.label for sample in pending for _ in range(sample.count)]
+            batch_hook(inputs, stack_labels(labels[: len(batch)]))
+            batch_hook = None
         with forward.autocast():
             output = model(inputs)
         del inputs  # before the next are made
-        logits.extend(output.float().cpu())
+        outputs.extend(output.float().cpu())
         pace.clips += len(batch)
         finish()
     finish()
-    return results, pace
-
-
-def _joined(record: Record, logits: list[torch.Tensor], ensemble: Join, keep: Join | None) -> VideoResult:
-    if not logits:
-        return VideoResult(record, None)
-    views = torch.stack(logits)  # views K
-    kept = None if keep is None else keep(views)
-    return VideoResult(record, ensemble(views), tuple(views.argmax(1).tolist()), kept)
+    return pace
 
 
 def _clips(
-    videos: Iterable[TestMedium], device: torch.device, waiting: deque[TestMedium], ledger: FailureLedger
+    samples: Iterable[TestMedium], device: torch.device, pending: deque[TestMedium], ledger: FailureLedger
 ) -> Iterator[Clips]:
-    """The clips of all videos, one after another; each video is noted as waiting when its turn comes."""
-    for video in videos:
-        ledger.add(video.failures)
-        waiting.append(video)
-        yield from video.clips(device)
+    """Yield the clips of all samples; each sample is added to `pending` when its turn comes."""
+    for sample in samples:
+        ledger.add(sample.failures)
+        pending.append(sample)
+        yield from sample.clips(device)

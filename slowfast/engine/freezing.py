@@ -10,6 +10,7 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.depth import parameter_depths
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_name
@@ -32,9 +33,9 @@ def freeze_parameters(model: nn.Module, backbone: bool, names: Sequence[str] = (
     frozen = find_frozen(model, backbone, names)
     if not frozen:
         return
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_network(model).named_parameters():
         parameter.requires_grad_(name not in frozen)
-    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p.numel() for name, p in named_network(model).named_parameters() if p.requires_grad}
     total = sum(p.numel() for p in model.parameters())
     keys = " and ".join(key for key, given in (("MODEL.FREEZE_BACKBONE", backbone), ("MODEL.FREEZE", names)) if given)
     shown = ", ".join(list(trained)[:4]) + (", ..." if len(trained) > 4 else "")
@@ -53,7 +54,7 @@ def find_frozen(model: nn.Module, backbone: bool, names: Sequence[str]) -> set[s
     Raises:
         ConfigError: If a name matches nothing, or nothing is left to train.
     """
-    parameters = [name for name, _ in model.named_parameters()]
+    parameters = [name for name, _ in named_network(model).named_parameters()]
     frozen = {parameter for name in names for parameter in _matches(model, name)}
     if backbone:
         heads = head_names(model)
@@ -81,7 +82,7 @@ def freeze_modes(model: nn.Module, probing: bool) -> None:
 
 def _matches(model: nn.Module, name: str) -> list[str]:
     """Return the parameters that an entry of MODEL.FREEZE freezes. Raises ConfigError if there are none."""
-    parameters = [parameter for parameter, _ in model.named_parameters()]
+    parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
     found = [parameter for parameter in parameters if any(fnmatchcase(part, name) for part in _ancestors(parameter))]
     if found:
         return found

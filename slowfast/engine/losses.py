@@ -12,36 +12,47 @@ import torch.nn.functional as F
 
 from slowfast.datasets.index.common import read_lines
 from slowfast.errors import ConfigError, IndexFileError
+from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import plain, quoted
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def soft_cross_entropy(logits: torch.Tensor, shares: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over N of -sum_k weights_k shares_k log softmax(logits)_k; in float32 whatever autocast does."""
+    """Return the mean over N of -sum_k weights_k shares_k log softmax(logits)_k, in float32 whatever autocast does."""
     return F.cross_entropy(logits.float(), shares, weights)
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over N of the labelled classes' negative log probability times weight.
+    """Return the mean over N of the weighted negative log-likelihood of the labels.
 
-    Divided by N, not by the batch's weights: parts of a batch then add up to it, whatever their labels.
+    The sum is divided by N, not by the sum of the weights, so that the average over the parts of a batch is the loss of
+    the whole batch.
     """
     return F.cross_entropy(logits.float(), labels, weights, reduction="sum") / len(labels)
+
+
+def bce_logit(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the binary cross-entropy of logits (N, K) and targets in [0, 1], averaged over N and K.
+
+    Each class is weighted by weights (K,).
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, weights)
 
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": cross_entropy,
     "soft_cross_entropy": soft_cross_entropy,
+    "bce_logit": bce_logit,  # of MODEL.TASK multi_label
 }
-# The losses that take shares of classes: those that label smoothing and MixUp need.
+# Losses of soft labels, which label smoothing and MixUp need.
 SOFT_LOSSES = frozenset({"soft_cross_entropy"})
 
 
 def get_loss(name: str, weights: torch.Tensor | None = None) -> Loss:
-    """The loss of that name with these weights of classes (K,); ConfigError for an unknown one."""
+    """Return the loss of a name with class weights (K,); ConfigError for an unknown name."""
     if name not in LOSSES:
-        raise ConfigError(f"MODEL.LOSS_FUNC {name!r} is none of {', '.join(LOSSES)}")
+        raise ConfigError(unknown_value("MODEL.LOSS_FUNC", name, sorted(LOSSES)))
     return functools.partial(LOSSES[name], weights=weights)
 
 
@@ -50,9 +61,15 @@ MAX_WEIGHT = 1e9
 
 
 def class_weights(choice: str, labels: Sequence[int], num_classes: int) -> torch.Tensor | None:
-    """Weights (K,) that MODEL.CLASS_WEIGHTS names; None where it is empty: all classes weigh the same.
+    """Return the class weights (K,) of MODEL.CLASS_WEIGHTS; None if it is empty.
 
-    labels: of the training videos. Raises ConfigError as `read_class_weights`.
+    Args:
+        choice: MODEL.CLASS_WEIGHTS: empty, `BALANCED` or a file.
+        labels: Labels of the training videos.
+        num_classes: K.
+
+    Raises:
+        ConfigError: If the file is invalid.
     """
     if not choice:
         return None
@@ -62,9 +79,10 @@ def class_weights(choice: str, labels: Sequence[int], num_classes: int) -> torch
 
 
 def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
-    """N / (classes present x videos of the class): each class weighs the same in all, a video 1 on average.
+    """Return the class weights N / (number of classes with videos x videos of the class).
 
-    A class without a video has weight 0.
+    Every class then has the same total weight, and the average weight of a video is 1. A class without videos has
+    weight 0.
     """
     counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
     weights = len(labels) / (int((counts > 0).sum()) * counts.clamp(min=1).double())
@@ -72,11 +90,11 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
 
 
 def read_class_weights(path: Path, num_classes: int) -> torch.Tensor:
-    """Weights (K,) from a file of one number a line, in the order of the labels.
+    """Read class weights (K,) from a file with one number per line, in label order.
 
     Raises:
-        ConfigError: For an unreadable file, a line that is no number from 0, another number of lines than K, and only
-            zeros.
+        ConfigError: If the file is unreadable, does not have K lines, has a line that is not a number from 0, or has
+            only zeros.
     """
     try:
         lines = read_lines(path, "give a file of one weight per line, balanced, or nothing")

@@ -1,23 +1,29 @@
-"""Meters of the training: averages, time spent waiting, losses that are not finite."""
+"""Meters of the training loop: averages, waiting time, and a check for losses that are not finite."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from slowfast.utils.distributed import World
+from slowfast.visualization.results import Metric
 
 
 class TrainMeter:
-    """Means of loss and top-1, and where the time went, since the last `read`."""
+    """Averages the loss, the task's metrics and the time per step since the last `read`.
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self._figures: list[torch.Tensor] = []
+    Args:
+        world: Processes of the run.
+        metrics: Metrics of a training step besides the loss.
+    """
+
+    def __init__(self, world: World, metrics: Sequence[Metric]) -> None:
+        self.world, self._keys = world, ["loss", *(metric.key for metric in metrics)]
+        self._values: list[torch.Tensor] = []
         self._data = 0.0
         self._start = time.perf_counter()
 
@@ -25,27 +31,27 @@ class TrainMeter:
         """Add time spent waiting for data."""
         self._data += seconds
 
-    def add(self, figures: torch.Tensor) -> None:
-        """A step's (loss, share of right clips); stays on its device."""
-        self._figures.append(figures)
+    def add(self, values: torch.Tensor) -> None:
+        """Add the loss and the metrics of a step; the tensor stays on its device."""
+        self._values.append(values)
 
     def read(self) -> dict[str, float]:
-        """loss, top1 (%) over all processes; data_s, compute_s (seconds a step in this process). Starts anew."""
-        count = len(self._figures)
-        loss, right = self.world.mean(torch.stack(self._figures).mean(0)).tolist()
+        """Return the averages and start over.
+
+        Returns:
+            loss and the metrics over all processes; data_s and compute_s, in seconds per step of this process.
+        """
+        count = len(self._values)
+        means = self.world.mean(torch.stack(self._values).mean(0)).tolist()
         elapsed = time.perf_counter() - self._start
-        row = {
-            "loss": loss,
-            "top1": 100 * right,
-            "data_s": self._data / count,
-            "compute_s": (elapsed - self._data) / count,
-        }
-        self._figures, self._data, self._start = [], 0.0, time.perf_counter()
+        row = dict(zip(self._keys, means, strict=True))
+        row |= {"data_s": self._data / count, "compute_s": (elapsed - self._data) / count}
+        self._values, self._data, self._start = [], 0.0, time.perf_counter()
         return row
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; says at which step, learning rate and batch."""
+    """The loss became NaN or infinite; the message names the step, learning rate and batch."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +59,38 @@ class _Step:
     loss: torch.Tensor
     epoch: int
     step: int
-    rate: float
+    lr: float
     names: list[str]
 
 
-class LossWatch:
-    """Looks at each step's loss when the next one has been queued, and at the last one in `check`."""
+class LossMonitor:
+    """Raises an error if the loss is not finite.
+
+    The loss of a step is checked after the next step is queued, which avoids a synchronization with the GPU.
+    """
 
     def __init__(self) -> None:
         self._last: _Step | None = None
 
-    def add(self, loss: torch.Tensor, epoch: int, step: int, rate: float, names: list[str]) -> None:
-        """Watch a step's loss (a tensor on any device); raises TrainingDiverged for the step before."""
-        before, self._last = self._last, _Step(loss, epoch, step, rate, names)
-        _require_finite(before)
+    def add(self, loss: torch.Tensor, epoch: int, step: int, lr: float, names: list[str]) -> None:
+        """Add the loss of a step, a tensor on any device; raise TrainingDiverged for the previous step."""
+        previous, self._last = self._last, _Step(loss, epoch, step, lr, names)
+        _require_finite(previous)
 
     def check(self) -> None:
-        """Raise TrainingDiverged when the last step's loss is not finite."""
+        """Raise TrainingDiverged if the loss of the last step is not finite."""
         _require_finite(self._last)
         self._last = None
 
 
-def _require_finite(seen: _Step | None) -> None:
-    if seen is None:
+def _require_finite(last: _Step | None) -> None:
+    if last is None:
         return
-    value = float(seen.loss)
+    value = float(last.loss)
     if value - value != 0.0:  # NaN and the infinities
         raise TrainingDiverged(
-            f"the loss is {value} at epoch {seen.epoch}, step {seen.step}, learning rate {seen.rate:.3g}, on the batch "
-            f"{', '.join(seen.names)}. The last checkpoint is from before it; try a lower SOLVER.BASE_LR, a longer "
+            f"Loss is {value} at epoch {last.epoch}, step {last.step}, learning rate {last.lr:.3g}, batch "
+            f"{', '.join(last.names)}. The last checkpoint is older. Try a lower SOLVER.BASE_LR, a longer "
             f"SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.AMP_DTYPE bfloat16"
         )
 
@@ -89,8 +98,8 @@ def _require_finite(seen: _Step | None) -> None:
 Item = TypeVar("Item")
 
 
-def timed(items: Iterable[Item], note: Callable[[float], None]) -> Iterator[Item]:
-    """The items; the seconds spent waiting for each are given to `note`."""
+def timed_iter(items: Iterable[Item], note: Callable[[float], None]) -> Iterator[Item]:
+    """Yield items; `note` is called with the seconds spent waiting for each."""
     source = iter(items)
     while True:
         start = time.perf_counter()

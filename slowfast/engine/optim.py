@@ -17,6 +17,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models.depth import parameter_depths
+from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import log_table
 from slowfast.utils.suggest import did_you_mean, nearest_name, unknown_value
@@ -88,7 +89,7 @@ def is_named(parameter: str, name: str) -> bool:
 
 def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
     """Raise ConfigError for a name of SOLVER.NO_WD_PARAMS that matches no parameter."""
-    parameters = [parameter for parameter, _ in model.named_parameters()]
+    parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
     for name in names:
         if not any(is_named(parameter, name) for parameter in parameters):
             near = did_you_mean(nearest_name(name, parameters))
@@ -110,7 +111,7 @@ def parameter_groups(
         model: The model.
         weight_decay: Weight decay of most parameters.
         norm_decay: Weight decay of batch-norm parameters.
-        spare_1d: No weight decay for parameters of one dimension and for those that the model's `NO_DECAY` names.
+        spare_1d: No weight decay for parameters of one dimension and those of the model's `no_weight_decay`.
         spare: Names of further parameters without weight decay.
         layer_decay: Factor of the learning rate from a layer to the one before it, as :func:`lr_scales` says.
         head_lr_mult: Factor of the head's learning rate.
@@ -119,7 +120,7 @@ def parameter_groups(
         Groups with ``params``, ``param_names``, ``weight_decay`` and ``lr_scale``.
     """
     if spare_1d:
-        spare = (*spare, *getattr(model, "NO_DECAY", ()))
+        spare = (*spare, *(model.no_weight_decay() if isinstance(model, Network) else ()))
     batch_norm = {
         id(parameter)
         for module in model.modules()
@@ -128,7 +129,7 @@ def parameter_groups(
     }
     scales = lr_scales(model, layer_decay, head_lr_mult)
     groups: dict[tuple[str, float], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_network(model).named_parameters():
         if not parameter.requires_grad:
             continue
         one_dimension = parameter.ndim <= 1 or name.endswith(".bias")

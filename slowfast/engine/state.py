@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import yaml
@@ -15,17 +15,25 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import WeightAverage
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.weights import AdaptsWeights, StateDict, load_weights, read_file, read_weights, weights_of
+from slowfast.models.protocol import Network
+from slowfast.models.weights import load_weights, read_file, read_weights, weights_of
 from slowfast.utils.logging import get_logger
 
 
 @dataclass
 class Position:
-    """How far a run is: finished epochs, steps of the next one, and the best validation so far (top-1 in %)."""
+    """Progress of a run.
+
+    Attributes:
+        epoch: Finished epochs.
+        step: Finished steps of the next epoch.
+        best_metric: Best value so far of the metric that the task selects checkpoints by; None before a validation.
+        best_epoch: Epoch of that value, from 1; 0 before a validation.
+    """
 
     epoch: int = 0
     step: int = 0
-    best_top1: float = -1.0
+    best_metric: float | None = None
     best_epoch: int = 0
 
     def total(self, steps: int) -> int:
@@ -79,7 +87,7 @@ class RunState:
         if (self.ema is not None) != ("ema_state" in state):
             raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
         try:
-            at = Position(state["epoch"], state["step"], state["best_top1"], state["best_epoch"])
+            at = _position(state)
             self.model.load_state_dict(state["model_state"])
             self._load_optimizer(state)
             if self.ema is not None:
@@ -152,17 +160,15 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
         get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
         return
     weights = weights_of(content, path, kind, model)
-    if isinstance(model, AdaptsWeights):
+    if isinstance(model, Network):
         weights = model.adapt_start_weights(weights, path)
     load_weights(model, weights, path, allow_new_head=True)
 
 
-@runtime_checkable
-class TakesPretrained(Protocol):
-    """A network whose published pre-trained weights are not in its own layout."""
-
-    def adapt_pretrained(self, state: StateDict) -> StateDict:
-        """The state dict of this network that the pre-trained weights amount to."""
+def _position(state: checkpoints.State) -> Position:
+    """Return the progress of a packed state; checkpoints of version 1.1 and before have `best_top1`."""
+    best = state["best_metric"] if "best_metric" in state else state["best_top1"]
+    return Position(state["epoch"], state["step"], best, state["best_epoch"])
 
 
 def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
@@ -174,8 +180,10 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
                 f"MODEL.{key} keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
             )
         return
-    if not isinstance(model, TakesPretrained):
-        raise ConfigError(f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights: empty it")
+    if not (isinstance(model, Network) and model.takes_pretrain_path):
+        raise ConfigError(
+            f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights. Set it to an empty string"
+        )
     state = model.adapt_pretrained(read_weights(path, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
     get_logger().info(f"starting from the weights in {path}")

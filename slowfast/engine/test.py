@@ -1,101 +1,117 @@
-"""Testing: all views of every video, joined over the processes, reported once."""
+"""Testing: evaluates all views of each sample and writes the results."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, dataset_spec, views_loader
+from slowfast.datasets.build import TEST, class_names, views_loader
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.types import FailureLedger, TestMedium
-from slowfast.engine.evaluate import Ensemble, Pace, VideoResult, evaluate
-from slowfast.engine.forward import ClipForward, Show
+from slowfast.engine.evaluate import EvaluationTime, evaluate
+from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.state import load_test_checkpoint
+from slowfast.engine.tasks import Evaluator, Task, build_task
 from slowfast.models import build_model
-from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
-from slowfast.visualization.metrics_log import Board
+from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.results import (
-    BEST,
+    PREDICTIONS,
+    TEST_RESULTS,
+    Results,
     TestReport,
-    VideoPrediction,
-    scores_path,
-    summarize,
     write_failed,
     write_predictions,
     write_results,
-    write_scores,
 )
 from slowfast.visualization.sheets import FirstBatch
 
 
-def prediction_of(result: VideoResult) -> VideoPrediction:
-    """A video's best classes."""
-    best: list[tuple[int, float]] = []
-    if result.scores is not None:
-        scores, classes = result.scores.topk(min(BEST, len(result.scores)))
-        best = list(zip(classes.tolist(), scores.tolist(), strict=True))
-    logits = None if result.logits is None else result.logits.numpy()
-    return VideoPrediction(result.record.index, result.record.name, result.record.label, best, result.answers, logits)
-
-
-def evaluate_videos(
+def evaluate_split(
     cfg: ConfigNode,
     world: World,
     model: nn.Module,
-    videos: Iterable[TestMedium],
+    samples: Iterable[TestMedium],
     ledger: FailureLedger,
     split: str,
-    show: Show | None = None,
-) -> tuple[list[VideoPrediction], Pace]:
-    """Predictions of all processes in the order of the index file, and this process's pace.
+    evaluator: Evaluator,
+    batch_hook: BatchHook | None = None,
+) -> EvaluationTime:
+    """Run the model on this process's samples of a split.
 
-    `videos` are this process's; the main one's ledger ends up with the failures of all; `show` gets the first batch.
+    Args:
+        cfg: Config of the run.
+        world: Processes of the run.
+        model: Model to evaluate.
+        samples: Samples of this process.
+        ledger: Collects the failures; that of the main process those of all.
+        split: Split of the samples.
+        evaluator: Gets the outputs; its `evaluate` is left to the caller.
+        batch_hook: Called with the inputs and labels of the first batch.
+
+    Returns:
+        How long this process took.
     """
     forward = ClipForward.from_config(cfg, world.device, split)
-    ensemble = Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON)
-    keep = ensemble.join if split == TEST and cfg.TEST.SAVE_RESULTS_PATH else None
     batch_clips = max(1, cfg.TEST.BATCH_SIZE // world.size)
-    mine = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
-    progress = Progress("test" if split == TEST else "validate", mine, "videos", world.is_main, cfg.LOG_PERIOD)
+    own = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
+    progress = Progress("test" if split == TEST else "validate", own, "videos", world.is_main, cfg.LOG_PERIOD)
+    evaluator.reset()
     try:
-        results, pace = evaluate(model, videos, forward, ensemble, batch_clips, ledger, progress, show, keep)
+        pace = evaluate(model, samples, forward, evaluator.process, batch_clips, ledger, progress, batch_hook)
     finally:
         progress.close()
     failures = world.gather(ledger.all)
     if world.is_main:
         ledger.add(failures)
-    predictions = world.gather([prediction_of(result) for result in results])
-    return sorted(predictions, key=lambda prediction: prediction.index), pace
+    return pace
 
 
-def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
-    """The network on the device with the weights that `load_test_checkpoint` finds, in evaluation mode."""
-    torch.manual_seed(cfg.RNG_SEED)  # of the weights, where no checkpoint gives them
+def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
+    """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
+    torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
     return model.eval()
 
 
 class TestMode(Protocol):
-    """Another way to compute the logits of a test, which adds results of its own."""
+    """Another way to compute the outputs of a test, with results of its own."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the module that takes the place of the model."""
+        """Return the module that replaces the model."""
 
-    def results(self, world: World) -> dict[str, Any]:
-        """Return values for fields of the :class:`TestReport`, gathered over the processes."""
+    def results(self, world: World) -> Results:
+        """Return the results of the mode, gathered over the processes."""
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """Outcome of a test.
+
+    Attributes:
+        report: Metrics and facts about the run.
+        evaluator: Evaluator with the predictions.
+        files: Descriptions and paths of the files that the main process wrote.
+    """
+
+    __test__ = False  # not a pytest class
+
+    report: TestReport
+    evaluator: Evaluator
+    files: dict[str, Path]
 
 
 def test(
@@ -104,57 +120,67 @@ def test(
     dataset: TestMedia,
     begin: Callable[[], None] = lambda: None,
     mode: TestMode | None = None,
-) -> tuple[TestReport, list[VideoPrediction]]:
+) -> TestOutcome:
     """Test the weights that `load_test_checkpoint` finds, and write the results to OUTPUT_DIR.
 
     Args:
         cfg: Config of the run.
         world: Processes of the run.
         dataset: Test set.
-        begin: Called once the network has its weights, before anything is written.
-        mode: Another way to compute the logits.
-
-    Returns:
-        The metrics and the prediction of each video.
+        begin: Called once the model has its weights, before anything is written.
+        mode: Another way to compute the outputs.
     """
     with phase("building the network and loading its weights"):
-        model = world.agreed(lambda: network_to_test(cfg, world.device))
+        model: nn.Module = world.agreed(lambda: network_to_test(cfg, world.device))
     begin()
     if mode is not None:
         model = mode.wrap(model)
-    loader = views_loader(cfg, world, dataset)
-    ledger = FailureLedger(len(dataset))
-    board = Board.from_config(cfg, world)
-    show = FirstBatch.from_config(cfg, world, TEST, board)
-    start = time.perf_counter()
-    try:
-        with loader:
-            predictions, _ = evaluate_videos(cfg, world, model, loader, ledger, TEST, show)
-    finally:
-        if board is not None:
-            board.close()
-    report = summarize(
-        predictions,
-        num_classes=cfg.MODEL.NUM_CLASSES,
+    task = build_task(cfg)
+    evaluator = task.evaluator(cfg, world, TEST)
+    ledger, start = FailureLedger(len(dataset)), time.perf_counter()
+    _run(cfg, world, model, dataset, ledger, task, evaluator)
+    results = evaluator.evaluate()
+    report = TestReport.from_run(
+        results,
+        videos=len(evaluator.predictions),
+        failed=evaluator.failed,
         views=cfg.TEST.NUM_ENSEMBLE_VIEWS,
         crops=cfg.TEST.NUM_SPATIAL_CROPS,
         seconds=time.perf_counter() - start,
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
         config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
+        extra=Results() if mode is None else mode.results(world),
     )
-    if dataset_spec(cfg, TEST).gives == EVENTS:
-        report = replace(report, top1_single=report.top1_view, top1_single_std=report.top1_view_std)
-    if mode is not None:
-        report = replace(report, **mode.results(world))
-    if world.is_main:
-        _write(cfg, report, predictions, ledger)
-    return report, predictions
+    return TestOutcome(report, evaluator, _write(cfg, report, evaluator, ledger) if world.is_main else {})
 
 
-def _write(cfg: ConfigNode, report: TestReport, predictions: list[VideoPrediction], ledger: FailureLedger) -> None:
-    output = Path(cfg.OUTPUT_DIR)
-    write_results(report, output / "test_results.json")
-    write_predictions(predictions, class_names(cfg, TEST), output / "predictions.csv")
+def _run(
+    cfg: ConfigNode,
+    world: World,
+    model: nn.Module,
+    dataset: TestMedia,
+    ledger: FailureLedger,
+    task: Task,
+    evaluator: Evaluator,
+) -> None:
+    board = TensorBoardWriter.from_config(cfg, world)
+    batch_hook = FirstBatch.from_config(cfg, world, TEST, board, task.captions)
+    try:
+        with views_loader(cfg, world, dataset) as loader:
+            evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook)
+    finally:
+        if board is not None:
+            board.close()
+
+
+def _write(cfg: ConfigNode, report: TestReport, evaluator: Evaluator, ledger: FailureLedger) -> dict[str, Path]:
+    """Write all result files; return those to tell the user of."""
+    output, names = Path(cfg.OUTPUT_DIR), class_names(cfg, TEST)
+    files = {name: output / name for name in (TEST_RESULTS, PREDICTIONS)}
+    write_results(report, files[TEST_RESULTS])
+    write_predictions((evaluator.row(one, names) for one in evaluator.predictions), files[PREDICTIONS])
+    files |= evaluator.write(cfg, names)
     write_failed(ledger.all, output / "failed.csv")
-    if (scores := scores_path(cfg)) is not None:
-        write_scores(predictions, cfg.MODEL.NUM_CLASSES, scores, cfg.TEST.SAVE_RESULTS_PATH)
+    if report.failed:
+        files["failed.csv"] = output / "failed.csv"
+    return files

@@ -22,7 +22,7 @@ from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.sources import Source
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
-from slowfast.visualization.video_writer import NAME_ROOM, VideoFile, draw_lines, even_sides
+from slowfast.visualization.video_writer import NAME_LENGTH, VideoWriter, draw_lines, pad_to_even
 
 SHOWN_SIDE = 448  # pixels at least, so that text can be read
 OUTLINE = (255, 210, 0)  # R G B
@@ -36,7 +36,7 @@ class AnnotatedVideos:
     def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str]) -> None:
         """targets: of each source's index; names: of the classes."""
         self.network, self.targets, self.names = network, targets, names
-        self._open: dict[int, tuple[Source, VideoFile]] = {}
+        self._open: dict[int, tuple[Source, VideoWriter]] = {}
 
     @classmethod
     def from_config(
@@ -58,7 +58,7 @@ class AnnotatedVideos:
         index = opened.source.record.index
         if index in self.targets:
             with self._attempt(opened.source):
-                self._open[index] = opened.source, VideoFile(self.targets[index], opened.rate, opened.time_base)
+                self._open[index] = opened.source, VideoWriter(self.targets[index], opened.rate, opened.time_base)
 
     def write(self, batch: Batch, logits: torch.Tensor) -> None:
         """The next frames of some videos and their logits (K, S, C)."""
@@ -67,16 +67,16 @@ class AnnotatedVideos:
                 with self._attempt(source):
                     self._write(self._open[source.record.index][1], batch, s, logits[:, s])
 
-    def _write(self, file: VideoFile, batch: Batch, s: int, logits: torch.Tensor) -> None:
+    def _write(self, file: VideoWriter, batch: Batch, s: int, logits: torch.Tensor) -> None:
         for k, tick in enumerate(batch.ticks[s]):
             changed = self.network.as_map(batch.changes.mask[k, s, :, None], 0)[:, :, 0]  # n n
             image = draw_patches(batch.images[k, s].numpy(), changed.cpu().numpy())
-            file.write(draw_lines(even_sides(image), self._lines(logits[k])), tick)
+            file.write(draw_lines(pad_to_even(image), self._lines(logits[k])), tick)
 
     def _lines(self, logits: torch.Tensor) -> list[str]:
         scores, classes = logits.softmax(0).topk(min(BEST, len(logits)))
         best = zip(scores.tolist(), classes.tolist(), strict=True)
-        return [f"{100 * score:5.1f} %  {self.names[label][:NAME_ROOM]}" for score, label in best]
+        return [f"{100 * score:5.1f} %  {self.names[label][:NAME_LENGTH]}" for score, label in best]
 
     def close(self, source: Source) -> None:
         """A video has ended."""

@@ -58,10 +58,12 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
 
 def check_network(cfg: ConfigNode) -> None:
     """Raise ConfigError unless the configured network computes each patch by itself."""
-    from slowfast.models.build import MODELS  # late: a config is checked without the networks where this is not asked
+    from slowfast.models.build import (  # late: a config is checked without the networks where this is not asked
+        MODEL_REGISTRY,
+        find_network,
+    )
     from slowfast.models.evmlp import EvMLP
 
-    name = cfg.MODEL.MODEL_NAME
-    if not issubclass(MODELS[name], EvMLP):
-        possible = [known for known, network in MODELS.items() if issubclass(network, EvMLP)]
-        raise ConfigError(f"EVENT.ENABLE: MODEL.MODEL_NAME must be {' or '.join(possible)}, not {name}")
+    if not issubclass(find_network(cfg), EvMLP):
+        possible = [name for name, network in MODEL_REGISTRY if issubclass(network, EvMLP)]
+        raise ConfigError(f"EVENT.ENABLE: MODEL.MODEL_NAME must be {' or '.join(possible)}, not {cfg.MODEL.MODEL_NAME}")

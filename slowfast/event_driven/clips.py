@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,9 @@ from slowfast.event_driven.activity import whole_macs
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
+from slowfast.visualization.results import Results
 
 
 @dataclass
@@ -61,13 +62,13 @@ def joined(parts: Iterable[Savings]) -> Savings:
     return total
 
 
-class EventDrivenClips(nn.Module):
+class EventDrivenClips(Network):
     """In the place of a framewise network: float (B, 3, T, H, W) -> logits (B, C), the mean over a clip's frames.
 
     Each clip is a stream of its own that starts with its first frame. `savings` grows with each call.
     """
 
-    TAKES = CLIPS
+    input_kind = CLIPS
 
     def __init__(self, engine: EventDrivenInference) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class EventDrivenClips(nn.Module):
         self.savings = Savings(engine.network.counts, whole_macs(engine.network))
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
+    def from_framewise(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenClips:
         """Build from the EVENT settings, with the weights of a framewise network.
 
         Raises:
@@ -103,12 +104,16 @@ class EventDrivenTest:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return event-driven inference with the weights of a framewise evMLP."""
-        self._model = EventDrivenClips.from_config(self._cfg, model)
+        self._model = EventDrivenClips.from_framewise(self._cfg, model)
         return self._model
 
-    def results(self, world: World) -> dict[str, Any]:
-        """Return the share of multiply-adds saved and of patches computed, over all processes."""
+    def results(self, world: World) -> Results:
+        """Return the share of multiply-adds saved and of patches computed, over all processes, in percent."""
         if self._model is None:
-            return {}
+            return Results()
         savings = joined(world.gather([self._model.savings]))
-        return {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares}
+        active = " ".join(f"{share:.1f}" for share in savings.active_shares)
+        return Results(
+            {"macs_saved": savings.macs_saved, "active_patches": savings.active_shares},
+            [("multiply-adds saved", f"{savings.macs_saved:.1f} %"), ("patches computed", f"{active} % of each stage")],
+        )

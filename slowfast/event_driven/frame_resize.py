@@ -11,7 +11,8 @@ from itertools import islice
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, FrameSpec, dataset_spec
+from slowfast.datasets.base import FrameDataset
+from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.resample import Color, nearly_antialiased, resize_plain
 from slowfast.datasets.transforms import ViewTransform, mean_color
@@ -44,10 +45,10 @@ class FrameToSquare:
         ``crop`` and ``letterbox`` interpolate as the evaluation of the test dataset. Images are antialiased by a faster
         implementation than there, equal to a level or two in a few pixels.
         """
-        spec = dataset_spec(cfg, TEST)
-        assert isinstance(spec, FrameSpec)  # the network's input was checked
-        view = spec.view_transform(cfg, 1)
-        if spec.images:
+        dataset = find_dataset(cfg, TEST)
+        assert isinstance(dataset, FrameDataset)  # the network's input was checked
+        view = dataset.view_transform(1)
+        if dataset.reads_images:
             view.resize = nearly_antialiased(cfg.DATA.IN_VAL_INTERPOLATION)
         return cls(cfg.EVENT.RESIZE, view, mean_color(cfg.DATA.MEAN[:: -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1]))
 

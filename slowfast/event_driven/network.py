@@ -96,12 +96,12 @@ class PatchNetwork:
         _warn_of_float32(precision, model.linear.weight.device, kernels is not None)
         self.stages = [StageRows(stage, precision, kernels) for stage in model.blks if isinstance(stage, Stage)]
         self._head = make_product(model.linear, precision)
-        self.side, self.patch = model.side, model.patch_sides[0]
-        self.merges = [side**2 for side in model.patch_sides[1:]]
+        self.side, self.patch = model.side, model.patch_sizes[0]
+        self.merges = [side**2 for side in model.patch_sizes[1:]]
         self.counts = [math.prod(self.merges[i:]) for i in range(len(self.stages))]
         self.classes, self.head_macs = model.linear.out_features, model.linear.weight.numel()
         self.device = model.linear.weight.device
-        self.sides = model.patch_sides
+        self.sides = model.patch_sizes
         self.order = self._places(0)
 
     def _places(self, stage: int) -> torch.Tensor:

@@ -19,10 +19,11 @@ from slowfast.engine.checkpoints import find_last
 from slowfast.errors import DataError, system_reason
 from slowfast.event_driven.activity import Figures, FrameFigures, VideoActivity, figures
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.utils.files import write_whole
+from slowfast.utils.csv_files import row_writer, write_csv
+from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.heat_map import draw_activity
-from slowfast.visualization.results import json_text, library_versions, row_writer, write_csv
+from slowfast.visualization.results import library_versions
 from slowfast.visualization.tables import tail
 
 FRAMES = "event_frames.csv"
@@ -163,7 +164,7 @@ def report_files(report: RunReport, output: Path) -> dict[str, Path]:
 
 def report_figures(report: RunReport, output: Path) -> dict[str, Path]:
     """Write the figures, also those of a run that goes on; what each file is and where."""
-    write_whole(output / RESULTS, json_text(_as_json(report)))
+    write_json(output / RESULTS, _as_json(report))
     _write_videos(report, output / VIDEOS)
     return {"all figures": output / RESULTS, "a line a video": output / VIDEOS}
 

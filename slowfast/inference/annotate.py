@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec
+from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
@@ -21,8 +21,8 @@ from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.event_pictures import film
-from slowfast.visualization.video_writer import NAME_ROOM, write_annotated
+from slowfast.visualization.event_plots import event_frames
+from slowfast.visualization.video_writer import NAME_LENGTH, write_annotated
 
 EVENTS_FPS, SHORTEST = 20, 40  # of films of events: frames a second, and in all at least
 
@@ -31,13 +31,13 @@ def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
     """Write every video or event recording that was read to `folder`, its best classes drawn on it; gives the folder.
 
     Whole videos at their own size and rate, without their sound; folders of frames at DATA.TARGET_FPS; all events of
-    recordings, as red and blue dots, as fast as they came, or slower for a film of at least SHORTEST frames.
+    recordings, as red and blue dots, as fast as they came, or slower for a event_frames of at least SHORTEST frames.
     """
-    recordings = dataset_spec(cfg, TEST).recordings
+    recordings = find_dataset(cfg, TEST).reads_recordings
     read = [prediction for prediction in predictions if prediction.scores is not None]
     targets = target_files([prediction.record for prediction in read], folder, ".mp4")
     for prediction, target in zip(read, targets, strict=True):
-        lines = [f"{100 * score:5.1f} %  {name[:NAME_ROOM]}" for name, score in prediction.best()]
+        lines = [f"{100 * score:5.1f} %  {name[:NAME_LENGTH]}" for name, score in prediction.best()]
         try:
             if recordings:
                 annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
@@ -67,7 +67,7 @@ def annotate(record: Record, template: str, fps: float, lines: Sequence[str], ta
 def annotate_events(
     record: Record, sensor: tuple[int, int], time_unit: float, lines: Sequence[str], target: Path
 ) -> int:
-    """Write a film of all events of a recording with lines of text drawn on it; the number of frames written.
+    """Write a event_frames of all events of a recording with lines of text drawn on it; the number of frames written.
 
     sensor: height, width; time_unit: seconds of one unit of its times. Raises DecodeError where it cannot be read.
     """
@@ -75,7 +75,7 @@ def annotate_events(
     seconds = 1e-6 * float(events.t[-1] - events.t[0])
     frames = max(round(seconds * EVENTS_FPS), SHORTEST)
     timing = choose_timing(np.arange(frames) / EVENTS_FPS, EVENTS_FPS, None)
-    return write_annotated(enumerate(film(events, sensor, frames)), timing, lines, target)
+    return write_annotated(enumerate(event_frames(events, sensor, frames)), timing, lines, target)
 
 
 def _images(folder: FrameFolderReader) -> Iterator[tuple[int, np.ndarray]]:

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import dataset_spec, views_loader, views_of_records
+from slowfast.datasets.build import find_dataset, views_loader, views_of_records
+from slowfast.datasets.index.labels import format_label
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import join
 from slowfast.utils.files import written_whole
@@ -42,7 +44,7 @@ class HeadInput(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        layers = dict(model.named_modules())
+        layers = dict(named_network(model).named_modules())
         self._heads = [layers[name] for name in head_names(model) if name in layers]
 
     def forward(self, x: Any) -> torch.Tensor:
@@ -93,35 +95,30 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
 
     Raises IndexFileError for a broken index, CheckpointError, and DataError where nothing can be read.
     """
-    records = dataset_spec(cfg, split).read_index(cfg, split)
+    records = find_dataset(cfg, split).read_index(split)
     dataset = views_of_records(cfg, split, records, all_views=True)
     world = join(cfg.NUM_GPUS)
     model = HeadInput(network_to_test(cfg, world.device))
     forward = ClipForward.from_config(cfg, world.device, split)
-    ledger = FailureLedger(len(records))
-    progress = Progress("features", len(records), "files", shown=True, every=cfg.LOG_PERIOD)
+    ledger = FailureLedger(len(dataset))
+    progress = Progress("features", len(dataset), "files", shown=True, every=cfg.LOG_PERIOD)
     loader = views_loader(cfg, world, dataset)
-    join_views = _mean if views == MEAN else _as_they_are
+    records, rows = [], []
+
+    def process(record: Record, outputs: torch.Tensor | None) -> None:
+        if outputs is not None:
+            records.append(record)
+            rows.append(outputs.double().mean(0).float() if views == MEAN else outputs)
+
     try:
         with loader:
-            results, _ = evaluate(model, loader, forward, join_views, cfg.TEST.BATCH_SIZE, ledger, progress)
+            evaluate(model, loader, forward, process, cfg.TEST.BATCH_SIZE, ledger, progress)
     finally:
         progress.close()
-    read = [(result.record, result.scores) for result in results if result.scores is not None]
-    if not read:
+    if not records:
         first = ledger.all[0]
-        raise DataError(f"none of {len(records)} files can be read; the first: {first.name}: {first.reason}")
-    rows = torch.stack([scores for _, scores in read]).float()
-    return Features([record for record, _ in read], rows, ledger.all)
-
-
-def _mean(outputs: torch.Tensor) -> torch.Tensor:
-    """(V, D) -> (D,), in float64 on the way."""
-    return outputs.double().mean(0).float()
-
-
-def _as_they_are(outputs: torch.Tensor) -> torch.Tensor:
-    return outputs
+        raise DataError(f"none of {len(dataset)} files can be read; the first: {first.name}: {first.reason}")
+    return Features(records, torch.stack(rows).float(), ledger.all)
 
 
 NPZ, PARQUET = ".npz", ".parquet"
@@ -152,13 +149,21 @@ def columns_of(features: Features, crops: int) -> dict[str, np.ndarray]:
     repeats = rows.shape[1] if rows.ndim == 3 else 1
     columns = {
         "path": np.array([record.name for record in features.records]).repeat(repeats),
-        "label": np.array([record.label for record in features.records], np.int64).repeat(repeats),
+        "label": _labels(features.records).repeat(repeats),
         "feature": rows.reshape(-1, rows.shape[-1]),
     }
     if rows.ndim == 3:
         view, crop = np.divmod(np.tile(np.arange(repeats), len(rows)), crops)
         columns |= {"view": view, "crop": crop}
     return columns
+
+
+def _labels(records: list[Record]) -> np.ndarray:
+    """Return class indices int64 (N,), or floats; several classes of a sample are text, such as ``3,17``."""
+    labels = [record.label for record in records]
+    if any(isinstance(label, tuple) for label in labels):
+        return np.array([format_label(label) for label in labels])
+    return np.array(labels)
 
 
 def _write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import UserError
+from slowfast.models.protocol import FeatureMap, Network, named_network
 from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain
 
@@ -44,7 +45,7 @@ def map_axes(layer: nn.Module) -> str:
         return "BCTHW"
     if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
         return "BCHW"
-    return str(getattr(layer, "MAP_AXES", ""))
+    return layer.MAP_AXES if isinstance(layer, FeatureMap) else ""
 
 
 def channels_last(output: torch.Tensor, axes: str) -> torch.Tensor:
@@ -55,10 +56,9 @@ def channels_last(output: torch.Tensor, axes: str) -> torch.Tensor:
 def lay_out(heat: torch.Tensor, model: nn.Module, output: torch.Size, axes: str, clips: int) -> torch.Tensor:
     """One value a place at its place: (R, places) -> (clips, T, H, W), given the shape and axes of the output."""
     if "N" in axes:
-        grid: Any = getattr(model, "on_grid", None)
-        if grid is None:
+        if not isinstance(model, Network):
             raise TypeError(f"{type(model).__name__} has a layer of tokens but no on_grid(values)")
-        heat = grid(heat)  # R H W
+        heat = model.on_grid(heat)  # R H W
     else:
         heat = heat.unflatten(1, [output[axes.index(axis)] for axis in "THW" if axis in axes])
     heat = heat if heat.dim() == 4 else heat.unsqueeze(1)  # R T H W
@@ -86,7 +86,7 @@ def outputs_of(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[dict[str, to
 
 def map_layers(model: nn.Module, x: torch.Tensor) -> list[MapLayer]:
     """Every layer with maps of more than one place, in the order they run for an input x of one clip or image."""
-    candidates = [(name, layer) for name, layer in model.named_modules() if name and map_axes(layer)]
+    candidates = [(name, layer) for name, layer in named_network(model).named_modules() if name and map_axes(layer)]
     layers = dict(candidates)
     with outputs_of(candidates) as outputs:
         model(x)
@@ -152,7 +152,7 @@ def _at_layer(
     model: nn.Module, x: torch.Tensor, label: int, layer: MapLayer
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Size]:
     """The layer's output and the gradient of the class's logit in it, both (R, P, C), and the output's shape."""
-    with torch.enable_grad(), outputs_of([(layer.name, model.get_submodule(layer.name))]) as outputs:
+    with torch.enable_grad(), outputs_of([(layer.name, named_network(model).get_submodule(layer.name))]) as outputs:
         logits = model(x.clone().requires_grad_())
         output = outputs[layer.name]
         (gradient,) = torch.autograd.grad(logits[0, label], output, allow_unused=True)

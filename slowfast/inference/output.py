@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,16 @@ from slowfast.engine.checkpoints import find_last
 from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_media
 from slowfast.inference.predictor import Prediction, Predictor
-from slowfast.utils.files import write_whole
 from slowfast.utils.heartbeat import phase
+from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
 from slowfast.utils.screen import show, show_table
-from slowfast.visualization.results import BEST, SCORE_DIGITS, json_text, write_csv
+from slowfast.visualization.results import PREDICTIONS, SCORE_DIGITS, TEST_RESULTS, class_row, write_predictions
 from slowfast.visualization.tables import files_table, tail
 
-TABLE, LIST = "predictions.json", "predictions.csv"
+TABLE, LIST = "predictions.json", PREDICTIONS
 SHOWN = 20  # media in the table on the screen
-HEADING = ("path", *(f"class_{n}" for n in range(1, BEST + 1)), *(f"score_{n}" for n in range(1, BEST + 1)))
 
 
 def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, annotate: bool = False) -> None:
@@ -97,17 +95,17 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
 
     They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
     """
-    folder = output / "predict" if _is_of_a_test(output / LIST) else output
-    write_whole(folder / TABLE, json_text(about | _as_json(predictions)))
-    write_csv(folder / LIST, HEADING, map(_as_row, predictions))
+    folder = output / "predict" if _holds_test(output) else output
+    write_json(folder / TABLE, about | _as_json(predictions))
+    rows = (class_row(one.path, None, one.best_classes(), one.names) for one in predictions)
+    write_predictions(rows, folder / LIST)
     return {"predictions": folder / TABLE, "predictions as CSV": folder / LIST}
 
 
-def _is_of_a_test(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return next(csv.reader(file), []) != list(HEADING)
+def _holds_test(output: Path) -> bool:
+    """Check if the predictions.csv of a folder was written by a test."""
+    is_own = (output / TABLE).is_file() and not (output / TEST_RESULTS).is_file()
+    return (output / LIST).is_file() and not is_own
 
 
 def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -120,11 +118,3 @@ def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
         else:
             read.append(entry | {"best": best} | ({"damaged": prediction.failure} if prediction.failure else {}))
     return {"predictions": read, "failed": failed}
-
-
-def _as_row(prediction: Prediction) -> list[str]:
-    """Empty cells where there are fewer than BEST classes, or nothing was read."""
-    best = prediction.best()
-    names = [name for name, _ in best] + [""] * (BEST - len(best))
-    scores = [f"{score:.{SCORE_DIGITS}f}" for _, score in best] + [""] * (BEST - len(best))
-    return [prediction.path, *names, *scores]

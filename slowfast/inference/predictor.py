@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec, has_data, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.build import TEST, find_dataset, has_data, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
 from slowfast.datasets.loader import TestLoader
 from slowfast.datasets.types import FailureLedger, Record
-from slowfast.engine.evaluate import Ensemble, Join, evaluate
+from slowfast.engine.evaluate import best_classes, evaluate
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.tasks import task_class
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.inputs import EVENTS
@@ -45,12 +46,13 @@ class Prediction:
         """The medium, as it was named."""
         return self.record.name
 
+    def best_classes(self, count: int = BEST) -> list[tuple[int, float]]:
+        """Return (class, score) of the best classes, best first; none if the sample is unreadable."""
+        return [] if self.scores is None else best_classes(self.scores, count)
+
     def best(self, count: int = BEST) -> list[tuple[str, float]]:
-        """Names and scores of the best classes, best first; fewer where there are fewer, none for what was not read."""
-        if self.scores is None:
-            return []
-        scores, classes = self.scores.topk(min(count, len(self.scores)))
-        return [(self.names[label], score) for label, score in zip(classes.tolist(), scores.tolist(), strict=True)]
+        """Return (class name, score) of the best classes, best first; none if the sample is unreadable."""
+        return [(self.names[label], score) for label, score in self.best_classes(count)]
 
 
 class Predictor:
@@ -63,7 +65,7 @@ class Predictor:
         read: Read,
         wanted: Wanted,
         forward: ClipForward,
-        ensemble: Join,
+        ensemble: Callable[[torch.Tensor], torch.Tensor],
         batch_clips: int = 8,
     ) -> None:
         """`read` gives all views of some records, `wanted` says what the network takes."""
@@ -81,7 +83,7 @@ class Predictor:
             lambda records: views_to_read(cfg, world, records),
             Wanted.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),
-            Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON),
+            task_class(cfg).ensemble(cfg),
             cfg.TEST.BATCH_SIZE,
         )
 
@@ -103,17 +105,18 @@ class Predictor:
         """The same for media that were looked for before."""
         ledger = FailureLedger(found.count)
         scores: dict[int, torch.Tensor | None] = {}
+
+        def process(record: Record, outputs: torch.Tensor | None) -> None:
+            scores[record.index] = None if outputs is None else self.ensemble(outputs)
+
         if found.records:
             own = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
             try:
                 with self.read(found.records) as loader:
-                    results, _ = evaluate(
-                        self.model, loader, self.forward, self.ensemble, self.batch_clips, ledger, own
-                    )
+                    evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, own)
             finally:
                 if progress is None:
                     own.close()
-            scores = {result.record.index: result.scores for result in results}
         reasons = {failure.index: failure.reason for failure in [*ledger.all, *found.refused]}
         if all(score is None for score in scores.values()):
             raise DataError(_nothing_read(found, reasons))
@@ -129,7 +132,7 @@ def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> T
 
 def _check_times(cfg: ConfigNode) -> None:
     """Raise ConfigError where events' times are to be divided by what nobody says."""
-    of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
+    of_training = find_dataset(cfg, TEST).input_kind == EVENTS and cfg.DVS.TIME_NORM == DATASET
     if of_training and not cfg.DVS.LONGEST and not has_data(cfg):
         raise ConfigError(
             "DVS.TIME_NORM dataset divides times by that of the longest training recording: set DVS.LONGEST to it "

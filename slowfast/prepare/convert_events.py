@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from slowfast.errors import UserError, system_reason
 from slowfast.prepare.events import save_events
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
 from slowfast.utils.files import write_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 from slowfast.utils.worker import still_working
 
@@ -102,7 +102,7 @@ def _is_done(job: Job) -> bool:
 
 def _read_json(file: Path) -> dict | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = from_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -115,12 +115,12 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Conver
     if not total:
         raise DecodeError("; ".join(damage) or "the recording contains no events")
     if not settings_file.exists():
-        write_whole(settings_file, json.dumps(asdict(settings)) + "\n")
+        write_whole(settings_file, to_json(asdict(settings)) + "\n")
     counts, empty = _write_parts(streams, settings, job)
     if not counts:
         raise DecodeError(_reason_for_nothing(total, settings))
     record = {"events": total, "files": counts, "sensors": [stream.sensor for stream in streams]}
-    write_whole(record_file(job), json.dumps(record) + "\n")
+    write_whole(record_file(job), to_json(record) + "\n")
     if empty:
         damage.append(f"skipped {len(empty)} labeled parts without events: {', '.join(empty)}")
     return ConvertedFile("; ".join(damage) or None, _sensor_sizes(streams))

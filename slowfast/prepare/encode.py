@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convert
 from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.files import written_whole
+from slowfast.utils.json_files import to_json
 from slowfast.utils.worker import still_working
 
 # x264's trades of encoding time for size, as fast as it gets first.
@@ -46,7 +46,7 @@ class PrepareSettings:
 
     def digest(self) -> str:
         """Differs where the settings, or what `x264_options` makes of them, differ."""
-        text = json.dumps([asdict(self), self.x264_options()], sort_keys=True)
+        text = to_json([asdict(self), self.x264_options()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def x264_options(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,12 @@ from tabulate import tabulate
 
 from slowfast.datasets.index.common import read_lines
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, parse_line
+from slowfast.datasets.index.labels import CLASSES, LABEL_SEPARATOR, ONE_CLASS, format_label
 from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
 from slowfast.prepare.jobs import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, run_jobs, write_failures
 from slowfast.utils.files import disk_error, write_whole
+from slowfast.utils.json_files import from_json, to_json
 
 MANIFEST = "prepared.jsonl"
 
@@ -49,7 +50,7 @@ class Manifest:
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
             try:
-                entries.append(Entry(**json.loads(line)))
+                entries.append(Entry(**from_json(line)))
             except (ValueError, TypeError):
                 continue
         return entries
@@ -73,7 +74,7 @@ class Manifest:
                 size = file.seek(0, 2)
                 file.seek(max(size - 1, 0))
                 start = b"\n" if size and file.read(1) != b"\n" else b""  # after a line cut short
-                file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
+                file.write(start + to_json(asdict(entry)).encode() + b"\n")
         except OSError as error:
             raise disk_error(error, self._file) or error from error
 
@@ -83,7 +84,7 @@ class IndexLines:
     """A Kinetics index: the file, and for each line the video's name below the source folder and its label."""
 
     file: Path
-    lines: list[tuple[str, int]]
+    lines: list[tuple[str, str]]  # path and text of the label
 
 
 def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexLines:
@@ -97,7 +98,7 @@ def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexL
     lines = []
     for number, line in read_lines(file, "check --index"):
         try:
-            name, label = parse_line(line, separator)
+            name, label = parse_line(line, separator, labels=ONE_CLASS if LABEL_SEPARATOR in separator else CLASSES)
         except ValueError as error:
             raise IndexFileError(
                 f"{file} line {number}: {line!r}: {error}; expected path{separator}label (--separator {separator!r})"
@@ -105,7 +106,7 @@ def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexL
         inside = os.path.relpath(os.path.join(os.path.abspath(source), name), os.path.abspath(source))
         if inside.split(os.sep)[0] == os.pardir:
             raise IndexFileError(f"{file} line {number}: {line!r}: the path lies outside of {source}")
-        lines.append((Path(inside).as_posix(), label))
+        lines.append((Path(inside).as_posix(), format_label(label)))
     if not lines:
         raise IndexFileError(f"{file} is empty; expected lines of the form path{separator}label")
     return IndexLines(file, lines)

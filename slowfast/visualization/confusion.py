@@ -1,4 +1,4 @@
-"""Draws which classes a network takes for which."""
+"""Confusion matrix, or its summary for many classes."""
 
 from __future__ import annotations
 
@@ -8,36 +8,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slowfast.visualization.plots import BLUE, GREY, INK, RED, label_text, new_figure, save_png, tidy
+from slowfast.visualization.plots import BLUE, GRAY, INK, RED, label_text, new_figure, save_png, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-MATRIX_CLASSES = 60  # more than these cannot be read as a matrix
-NUMBERED_CLASSES = 20  # more than these leave no room for the counts
-LISTED = 25  # pairs, and worst classes, listed for many classes
+MATRIX_CLASSES = 60  # largest number of classes for which a matrix is legible
+NUMBERED_CLASSES = 20  # largest number of classes with counts in the cells
+LISTED = 25  # pairs and worst classes listed for many classes
 
 
 def draw_confusion(
-    labels: Sequence[int], predictions: Sequence[int | None], class_names: Sequence[str], picture: Path
+    labels: Sequence[int], predictions: Sequence[int | None], class_names: Sequence[str], path: Path
 ) -> None:
-    """Draw labels against predictions (None: not read, left out) as a PNG.
+    """Draw the confusion matrix as a PNG, each row normalized by the number of videos of its class.
 
-    Up to MATRIX_CLASSES classes give the matrix, each row in shares of its class; more give the most confused pairs,
-    the worst classes and the distribution of the accuracies. Raises PlotsUnavailable without matplotlib.
+    For more than MATRIX_CLASSES classes, draw the most confused pairs, the worst classes and the distribution of the
+    accuracies instead.
+
+    Args:
+        labels: Label of each video.
+        predictions: Predicted class of each video; unreadable videos (None) are excluded.
+        class_names: Names of all classes.
+        path: File to write.
+
+    Raises:
+        PlotsUnavailable: Without matplotlib.
     """
     counts = count_confusions(labels, predictions, len(class_names))
     if len(class_names) <= MATRIX_CLASSES:
         figure = _draw_matrix(counts, class_names)
     else:
         figure = _draw_many(counts, class_names)
-    save_png(figure, picture)
+    save_png(figure, path)
 
 
 def count_confusions(labels: Sequence[int], predictions: Sequence[int | None], num_classes: int) -> np.ndarray:
-    """How often each class (row) was taken for each (column): int64 (num_classes, num_classes)."""
+    """Return how often each class (row) was predicted as each class (column), int64 (num_classes, num_classes)."""
     counts = np.zeros((num_classes, num_classes), np.int64)
     for label, prediction in zip(labels, predictions, strict=True):
         if prediction is not None:
@@ -46,7 +55,7 @@ def count_confusions(labels: Sequence[int], predictions: Sequence[int | None], n
 
 
 def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-    """The most frequent confusions as (label, prediction, videos), most frequent first."""
+    """Return the most frequent confusions as (label, prediction, number of videos), most frequent first."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -55,7 +64,7 @@ def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
 
 
 def class_accuracies(counts: np.ndarray) -> np.ndarray:
-    """The share of each class that was recognized, NaN for a class with no video: float64 (classes,)."""
+    """Return the accuracy of each class as float64 (num_classes,); NaN for a class without videos."""
     totals = counts.sum(axis=1)
     return np.where(totals > 0, np.diag(counts) / np.maximum(totals, 1), np.nan)
 
@@ -114,25 +123,25 @@ def _draw_many(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     spread_axes.hist(100.0 * accuracies[known], bins=np.linspace(0.0, 100.0, 21), color=BLUE, edgecolor="white")
     if len(known):
         middle = float(np.median(100.0 * accuracies[known]))
-        spread_axes.axvline(middle, color=GREY, linestyle="--", linewidth=1.2, label=f"median {middle:.0f} %")
+        spread_axes.axvline(middle, color=GRAY, linestyle="--", linewidth=1.2, label=f"median {middle:.0f} %")
         spread_axes.legend(fontsize=8, frameon=False)
     spread_axes.set_title("Classes by top-1 (%)", fontsize=10, color=INK, loc="left")
     spread_axes.set_ylabel("classes", fontsize=8, color=INK)
-    tidy(spread_axes)
+    style_axes(spread_axes)
     return figure
 
 
-def _draw_bars(axes: Axes, texts: Sequence[str], values: Sequence[float], colour: str, title: str) -> None:
+def _draw_bars(axes: Axes, texts: Sequence[str], values: Sequence[float], color: str, title: str) -> None:
     places = np.arange(len(texts))
-    axes.barh(places, values, color=colour, height=0.7)
+    axes.barh(places, values, color=color, height=0.7)
     axes.set_yticks(places, texts)
     axes.invert_yaxis()
     axes.set_title(title, fontsize=10, color=INK, loc="left")
-    tidy(axes)
+    style_axes(axes)
     axes.grid(visible=False, axis="y")
 
 
 def _headline(counts: np.ndarray) -> str:
     videos = int(counts.sum())
     share = 100.0 * np.trace(counts) / videos if videos else 0.0
-    return f"{share:.1f} % of {videos} videos right"
+    return f"{share:.1f} % of {videos} videos correct"

@@ -1,4 +1,4 @@
-"""Plots of the training, and what all plots share."""
+"""Training curves, and the style of all plots."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slowfast.visualization.metrics_log import read_metrics
+from slowfast.visualization.results import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 BLUE, ORANGE, GREEN, RED = "#2f6db3", "#e08214", "#2e8b57", "#c43c39"
-INK, GREY, FAINT = "#222222", "#777777", "#dddddd"
+INK, GRAY, FAINT = "#222222", "#777777", "#dddddd"
 
 
 class PlotsUnavailable(ImportError):
-    """The drawing library is not installed or cannot be loaded: everything but the figures works without it."""
+    """Matplotlib is not installed or cannot be imported; only plots need it."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Create an empty figure, without touching the program's own plotting state.
+    """Create an empty figure, without changing the state of pyplot.
 
     Args:
         width: Width in inches.
@@ -50,18 +51,18 @@ def new_figure(width: float, height: float) -> Figure:
     """
     try:
         figure = _figure_class()
-    except Exception as error:  # a broken matplotlibrc raises many kinds
+    except Exception as error:  # a broken matplotlibrc raises various exceptions
         raise PlotsUnavailable(
-            f'figures need matplotlib, which cannot be imported ({error}): pip install "slowfast[plots]"'
+            f'plots need matplotlib, which cannot be imported ({error}). Run pip install "slowfast[plots]"'
         ) from error
     return figure(figsize=(width, height), facecolor="white", layout="constrained")
 
 
 def _figure_class() -> type[Figure]:
-    """Import matplotlib's Figure, also where MPLBACKEND names a backend that is not installed here.
+    """Import matplotlib's Figure even if MPLBACKEND names a backend that is not installed.
 
-    A Figure by itself is always drawn by Agg, whatever the backend; but matplotlib refuses to be imported with an
-    unknown one, such as that of a notebook whose environment a command has inherited. A known one stays in effect.
+    A command started from a notebook inherits such a value, and matplotlib then refuses to be imported. The backend
+    does not matter here, since a Figure without pyplot is always drawn by Agg. A valid value stays in effect.
     """
     first = "matplotlib" not in sys.modules
     backend = os.environ.pop("MPLBACKEND", None) if first else None
@@ -80,7 +81,7 @@ def _figure_class() -> type[Figure]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep matplotlib from remarking on missing letters, folders that it cannot write to, and its fonts."""
+    """Suppress matplotlib's warnings about missing glyphs, read-only folders and fonts."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -92,29 +93,29 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def tidy(axes: Axes) -> None:
-    """The plain look: no frame above and on the right, a faint grid, small ticks."""
+def style_axes(axes: Axes) -> None:
+    """Apply the common style: no top and right spines, a faint grid, small tick labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8, colors=INK)
 
 
-def evenly(length: int, most: int) -> np.ndarray:
-    """At most `most` numbers from 0 to length - 1, evenly from the first to the last: int64, ascending."""
+def even_indices(length: int, most: int) -> np.ndarray:
+    """Return at most `most` evenly spaced indices from 0 to length - 1, int64 and ascending."""
     return np.rint(np.linspace(0, length - 1, min(most, length))).astype(np.int64)
 
 
-def label_text(name: str, room: int = 40) -> str:
-    """Prepare a name for a figure: one line, safe to show, at most `room` characters, no formula signs."""
+def label_text(name: str, length: int = 40) -> str:
+    """Prepare a name for a plot: one printable line of at most `length` characters, without math markup."""
     line = shown(" ".join(name.split()))
-    if len(line) > room:
-        line = line[: room - 3].rstrip() + "..."
+    if len(line) > length:
+        line = line[: length - 3].rstrip() + "..."
     return line.replace("$", r"\$")
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
-    """Write the figure, complete or not at all."""
+    """Write a figure, completely or not at all."""
     with written_whole(path) as partial, _quiet():
         figure.savefig(partial, format="png", dpi=dpi)
 
@@ -124,88 +125,107 @@ Points = dict[float, float]  # epoch -> value; NaN where the log has null
 
 @dataclass
 class Curves:
-    """What metrics.jsonl says, by fractional epoch."""
+    """Curves of a training by fractional epoch."""
 
     loss: Points = field(default_factory=dict)
     lr: Points = field(default_factory=dict)
-    top1: Points = field(default_factory=dict)  # validation, %
+    validation: Points = field(default_factory=dict)  # metric of the validations
 
 
-def read_curves(metrics: Path) -> Curves:
-    """Read metrics.jsonl; other keys and splits than these are left alone:
+def read_curves(path: Path, metric: Metric | None) -> Curves:
+    """Read the curves of metrics.jsonl.
 
-    {"split": "train", "epoch": 1.25, "loss": ..., "lr": ...}    epochs done, fractional
-    {"split": "val", "epoch": 2.0, "top1": ...}                  %
+    .. code-block:: json
+
+        {"split": "train", "epoch": 1.25, "loss": 2.5, "lr": 0.001}
+        {"split": "val", "epoch": 2.0, "top1": 81.5}
+
+    Args:
+        path: The log.
+        metric: Metric of the validations; None for none.
     """
     curves = Curves()
-    for row in read_metrics(metrics):
-        for key in {"train": ("loss", "lr"), "val": ("top1",)}.get(row["split"], ()):
+    keys = {"train": {"loss": curves.loss, "lr": curves.lr}}
+    if metric is not None:
+        keys["val"] = {metric.key: curves.validation}
+    for row in read_metrics(path):
+        for key, points in keys.get(row["split"], {}).items():
             if key in row:
                 value = row[key]
-                getattr(curves, key)[float(row["epoch"])] = np.nan if value is None else float(value)
+                points[float(row["epoch"])] = np.nan if value is None else float(value)
     return curves
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw metrics.jsonl as a PNG. Raises PlotsUnavailable without matplotlib."""
+def draw_curves(log: Path, path: Path, metric: Metric | None) -> None:
+    """Draw metrics.jsonl as a PNG.
+
+    Args:
+        log: metrics.jsonl.
+        path: File to write.
+        metric: Metric of the validations to draw; None for none.
+
+    Raises:
+        PlotsUnavailable: Without matplotlib.
+    """
+    curves = read_curves(log, metric)
+    titles = ["Training loss", "Learning rate"]
+    if metric is not None:
+        titles.append(f"Validation {metric.title}" + (f" ({metric.unit})" if metric.unit else ""))
     figure = new_figure(11.0, 3.4)
-    curves = read_curves(metrics)
-    loss_axes, lr_axes, top1_axes = figure.subplots(1, 3)
-    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.top1])
-    for axes, title in (
-        (loss_axes, "Training loss"),
-        (lr_axes, "Learning rate"),
-        (top1_axes, "Validation top-1 (%)"),
-    ):
+    loss_axes, lr_axes, *validation_axes = all_axes = figure.subplots(1, len(titles))
+    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.validation])
+    for axes, title in zip(all_axes, titles, strict=True):
         axes.set_title(title, fontsize=10, color=INK, loc="left")
         axes.set_xlabel("epoch", fontsize=8, color=INK)
         axes.set_xlim(0.0, last_epoch or 1.0)
-        tidy(axes)
+        style_axes(axes)
     _draw_loss(loss_axes, curves.loss)
     _draw_line(lr_axes, curves.lr, ORANGE)
     lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     lr_axes.set_ylim(bottom=0.0)
-    _draw_top1(top1_axes, curves.top1)
-    save_png(figure, picture)
+    if metric is not None:
+        _draw_validation(validation_axes[0], curves.validation, metric)
+    save_png(figure, path)
 
 
 def _draw_loss(axes: Axes, points: Points) -> None:
     epochs, losses = _in_order(points)
     finite = losses[np.isfinite(losses)]
     if not len(finite):
-        _say_empty(axes)
+        _mark_empty(axes)
         return
-    axes.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="each logged step")
+    axes.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="logged steps")
     axes.plot(epochs, smooth(losses, width=max(len(losses) // 20, 1)), color=BLUE, linewidth=1.8, label="smoothed")
     axes.set_ylim(0.0, 1.05 * float(finite.max()))
     axes.legend(fontsize=8, frameon=False, loc="best")
 
 
-def _draw_top1(axes: Axes, points: Points) -> None:
+def _draw_validation(axes: Axes, points: Points, metric: Metric) -> None:
     _draw_line(axes, points, GREEN, marker="o")
-    axes.set_ylim(0.0, 102.0)
+    if metric.unit == "%":
+        axes.set_ylim(0.0, 102.0)
     if points:
-        best = max(points, key=lambda epoch: points[epoch])
+        best = (max if metric.higher_is_better else min)(points, key=lambda epoch: points[epoch])
         axes.axhline(points[best], color=GREEN, linestyle=":", linewidth=1.0)
         axes.text(
             0.98,
             0.04,
-            f"best {points[best]:.1f} %, epoch {best:g}",
+            f"best {metric.text(points[best], 1 if metric.unit == '%' else None)}, epoch {best:g}",
             transform=axes.transAxes,
             ha="right",
             fontsize=8,
         )
 
 
-def _draw_line(axes: Axes, points: Points, colour: str, marker: str = "") -> None:
+def _draw_line(axes: Axes, points: Points, color: str, marker: str = "") -> None:
     if not points:
-        _say_empty(axes)
+        _mark_empty(axes)
         return
-    axes.plot(*_in_order(points), color=colour, linewidth=1.8, marker=marker, markersize=4, clip_on=False)
+    axes.plot(*_in_order(points), color=color, linewidth=1.8, marker=marker, markersize=4, clip_on=False)
 
 
-def _say_empty(axes: Axes) -> None:
-    axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color=GREY, fontsize=9)
+def _mark_empty(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "nothing logged", transform=axes.transAxes, ha="center", color=GRAY, fontsize=9)
 
 
 def _in_order(points: Points) -> tuple[np.ndarray, np.ndarray]:
@@ -214,12 +234,12 @@ def _in_order(points: Points) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(values: Sequence[float] | np.ndarray, width: int) -> np.ndarray:
-    """Mean over a centred window of 2 width + 1 values, shorter at the ends, leaving out NaN and infinity."""
+    """Return the mean of the finite values in a centered window of 2 width + 1 values, shorter at the ends."""
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(known)])
-    place = np.arange(len(values))
-    first, last = np.maximum(place - width, 0), np.minimum(place + width + 1, len(values))
+    center = np.arange(len(values))
+    first, last = np.maximum(center - width, 0), np.minimum(center + width + 1, len(values))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((sums[last] - sums[first]) / (counts[last] - counts[first]))

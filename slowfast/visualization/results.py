@@ -1,85 +1,176 @@
-"""What a test leaves on disk: test_results.json, predictions.csv and failed.csv.
+"""Output files of a test: test_results.json, predictions.csv, failed.csv and the scores of all classes.
 
-Every file is written beside its place and moved there whole. Numbers have a fixed count of digits, so that rounding
-errors of another batch size do not show.
+Files appear completely or not at all. Numbers have a fixed number of digits, so that rounding differences of another
+batch size do not show.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import platform
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.index.labels import classes_of, format_label
 from slowfast.datasets.types import Failure
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.files import reporting_file, write_whole, written_whole
+from slowfast.utils.csv_files import write_csv
+from slowfast.utils.files import reporting_file, written_whole
+from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.output_folders import check_output_file
-from slowfast.utils.text import escape, redact
 
-BEST = 5  # classes kept of each video
+BEST = 5  # classes kept per video
+TEST_RESULTS, PREDICTIONS = "test_results.json", "predictions.csv"
 PERCENT_DIGITS = 2
 SCORE_DIGITS = 4
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")  # also in full width
 REPORTED_PACKAGES = ("torch", "numpy", "av", "opencv-python", "pillow")
 
 
 @dataclass(frozen=True)
-class VideoPrediction:
-    """The ensembled prediction for one video of the test set; `index` is its place in the index file, from 0.
+class Metric:
+    """Description of a metric, for everything that reports it.
 
-    best: up to five (class, score in [0, 1]), best first; empty when the video could not be read.
-    views: the best class of each view by itself.
-    logits: float32 (classes,), joined over the views as DATA.ENSEMBLE_METHOD says; only with TEST.SAVE_RESULTS_PATH.
+    Attributes:
+        key: Name in metrics.jsonl, TensorBoard and test_results.json.
+        title: Name in messages, tables and plots.
+        unit: Unit, such as "%"; "" for none.
+        digits: Decimal places in messages and tables.
+        higher_is_better: Direction of improvement.
+    """
+
+    key: str
+    title: str
+    unit: str = "%"
+    digits: int = PERCENT_DIGITS
+    higher_is_better: bool = True
+
+    def text(self, value: float, digits: int | None = None) -> str:
+        """Format a value with its unit."""
+        return f"{value:.{self.digits if digits is None else digits}f} {self.unit}".rstrip()
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Check if a value is an improvement; NaN never is, and any other value is an improvement over None."""
+        if than is None:
+            return value == value
+        return value > than if self.higher_is_better else value < than
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of an evaluation.
+
+    Attributes:
+        values: Values by key, for test_results.json.
+        rows: Lines of the results table, as (name, value).
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    rows: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """Ensembled class scores of one video of the test set.
+
+    Attributes:
+        index: Place in the index file, from 0.
+        name: Path as in the index file.
+        label: Class index, or a tuple of them.
+        best: Up to five (class, score in [0, 1]), best first; empty if the video is unreadable.
+        views: Best class of each view alone.
+        logits: Logits averaged or maximized over the views by DATA.ENSEMBLE_METHOD, float32 (K,); only with
+            TEST.SAVE_RESULTS_PATH.
+        scores: Scores of all classes, float32 (K,), if the task's metrics need them.
     """
 
     index: int
-    name: str  # as in the index file
-    label: int
+    name: str
+    label: Any
     best: Sequence[tuple[int, float]] = ()
     views: Sequence[int] = ()
     logits: np.ndarray | None = field(default=None, compare=False)
+    scores: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def prediction(self) -> int | None:
-        """The best class, None for a video that could not be read."""
+        """Best class; None for an unreadable video."""
         return self.best[0][0] if self.best else None
 
     def hit(self, k: int) -> bool:
-        """Whether the label is among the k best classes."""
-        return self.label in [label for label, _ in self.best[:k]]
+        """Check if a class of the label is among the k best classes."""
+        return any(label in classes_of(self.label) for label, _ in self.best[:k])
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """One line of predictions.csv; the fields are its columns, for every task and command.
+
+    Attributes:
+        path: Path as in the index file or on the command line.
+        label: Label as in the index file, the classes of several joined by commas; empty if there is none.
+        prediction: Best class, or predicted value of a task without classes; empty if the sample is unreadable.
+        class_name: Name of that class.
+        score: Score of that class in [0, 1].
+        five_best: The five best classes as ``class:score``, best first, separated by spaces.
+    """
+
+    path: str
+    label: str = ""
+    prediction: str | int = ""
+    class_name: str = ""
+    score: str = ""
+    five_best: str = ""
+
+
+def class_row(path: str, label: Any, best: Sequence[tuple[int, float]], class_names: Sequence[str]) -> PredictionRow:
+    """Return the line of a sample with class scores.
+
+    Args:
+        path: Path of the sample.
+        label: Class index or a tuple of them; None if there is no label.
+        best: (class, score) of the best classes, best first; empty if the sample is unreadable.
+        class_names: Names of all classes.
+    """
+    text = "" if label is None else format_label(label)
+    if not best:
+        return PredictionRow(path, text)
+    scored = [(number, f"{score:.{SCORE_DIGITS}f}") for number, score in best]
+    first, score = scored[0]
+    return PredictionRow(path, text, first, class_names[first], score, " ".join(f"{n}:{s}" for n, s in scored))
+
+
+def write_predictions(rows: Iterable[PredictionRow], path: Path) -> None:
+    """Write predictions.csv."""
+    write_csv(path, [column.name for column in fields(PredictionRow)], map(astuple, rows))
 
 
 @dataclass(frozen=True)
 class TestReport:
-    """The figures of a test. Accuracies are in %; top1 and top5 count failed videos as wrong, *_read leave them out.
+    """Results of a test and the facts about its run.
 
-    With fewer than five classes, top5 takes as many as there are (`k`). top1_view and top1_view_std are the mean and
-    standard deviation, over views, of the accuracy of one view of each video alone; failed videos count as wrong.
-    Of event recordings these are also top1_single and top1_single_std: each sample of the events counts alone, as in
-    the published figures, while top1 is that of the average of a recording's samples.
-    macs_saved and active_patches (of each stage) are in %, of event-driven tests only.
+    Attributes:
+        results: Metrics of the task.
+        videos: Number of videos, unreadable ones included.
+        failed: Number of unreadable videos.
+        views: Temporal views per video.
+        crops: Spatial crops per view.
+        seconds: Duration of the test.
+        clips_per_second: Throughput.
+        peak_memory_mib: Peak memory of the process, or of the GPU.
+        config_digest: Digest of the config.
+        extra: Results of the test mode, such as the computation saved by event-driven inference.
+        versions: Versions of the libraries.
     """
 
     __test__ = False  # not a pytest class
 
-    top1: float
-    top5: float
-    top1_read: float
-    top5_read: float
-    k: int
+    results: Results
     videos: int
     failed: int
     views: int
@@ -88,59 +179,43 @@ class TestReport:
     clips_per_second: float
     peak_memory_mib: float
     config_digest: str
-    top1_view: float = 0.0
-    top1_view_std: float = 0.0
-    top1_single: float | None = None
-    top1_single_std: float | None = None
-    macs_saved: float | None = None
-    active_patches: Sequence[float] | None = None
-    versions: dict[str, str] = field(default_factory=dict)
+    extra: Results = field(default_factory=Results)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_run(
+        cls,
+        results: Results,
+        *,
+        videos: int,
+        failed: int,
+        views: int,
+        crops: int,
+        seconds: float,
+        peak_memory: int,
+        config_digest: str,
+        extra: Results,
+    ) -> TestReport:
+        """Build from what was measured; peak_memory is in bytes."""
+        clips = (videos - failed) * views * crops
+        return cls(
+            results,
+            videos=videos,
+            failed=failed,
+            views=views,
+            crops=crops,
+            seconds=round(seconds, 2),
+            clips_per_second=round(clips / seconds, 2) if seconds > 0 else 0.0,
+            peak_memory_mib=round(peak_memory / 2**20, 1),
+            config_digest=config_digest,
+            extra=extra,
+            versions=library_versions(),
+        )
 
-def summarize(
-    predictions: Sequence[VideoPrediction],
-    *,
-    num_classes: int,
-    views: int,
-    crops: int,
-    seconds: float,
-    peak_memory: int,
-    config_digest: str,
-) -> TestReport:
-    """The figures of a test from each video's prediction; seconds and peak_memory (bytes) are the caller's measure."""
-    read = [video for video in predictions if video.best]
-    k = min(BEST, num_classes)
-    return TestReport(
-        top1=accuracy(predictions, 1),
-        top5=accuracy(predictions, k),
-        top1_read=accuracy(read, 1),
-        top5_read=accuracy(read, k),
-        k=k,
-        videos=len(predictions),
-        failed=len(predictions) - len(read),
-        views=views,
-        crops=crops,
-        seconds=round(seconds, 2),
-        clips_per_second=round(len(read) * views * crops / seconds, 2) if seconds > 0 else 0.0,
-        peak_memory_mib=round(peak_memory / 2**20, 1),
-        config_digest=config_digest,
-        **_single_views(predictions, views * crops),
-        versions=library_versions(),
-    )
-
-
-def _single_views(predictions: Sequence[VideoPrediction], views: int) -> dict[str, Any]:
-    """Accuracy of each view alone, in %: its mean and its standard deviation (0 for one view)."""
-    hits = [sum(v.label == v.views[view] for v in predictions if len(v.views) == views) for view in range(views)]
-    shares = [100.0 * count / max(len(predictions), 1) for count in hits]
-    spread = stdev(shares) if views > 1 else 0.0
-    return {"top1_view": round(mean(shares), PERCENT_DIGITS), "top1_view_std": round(spread, PERCENT_DIGITS)}
-
-
-def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
-    """Videos, in %, whose label is among their k best classes; those not read count as wrong. 0 for no videos."""
-    hits = sum(video.hit(k) for video in predictions)
-    return round(100.0 * hits / len(predictions), PERCENT_DIGITS) if predictions else 0.0
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of test_results.json."""
+        run = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("results", "extra")}
+        return {**self.results.values, **self.extra.values, **run}
 
 
 def library_versions() -> dict[str, str]:
@@ -157,86 +232,18 @@ def library_versions() -> dict[str, str]:
 
 
 def write_results(report: TestReport, path: Path) -> None:
-    """Write test_results.json; what does not apply is left out."""
-    given = {name: value for name, value in asdict(report).items() if value is not None}
-    write_whole(path, json_text(given))
-
-
-def write_predictions(predictions: Iterable[VideoPrediction], class_names: Sequence[str], path: Path) -> None:
-    """Write predictions.csv, a line a video in the index file's order.
-
-    Columns: path, label, prediction, class_name (of the prediction), score, five_best (`class:score` best first, a
-    space between). A video that could not be read keeps its line, with empty cells.
-    """
-    rows = []
-    for video in sorted(predictions, key=lambda video: video.index):
-        scored = [(label, f"{score:.{SCORE_DIGITS}f}") for label, score in video.best]
-        five = " ".join(f"{label}:{score}" for label, score in scored)
-        first = (scored[0][0], class_names[scored[0][0]], scored[0][1]) if scored else ("", "", "")
-        rows.append((video.name, video.label, *first, five))
-    write_csv(path, ("path", "label", "prediction", "class_name", "score", "five_best"), rows)
+    """Write test_results.json."""
+    write_json(path, report.as_dict())
 
 
 def write_failed(failures: Iterable[Failure], path: Path) -> None:
-    """Write the list of media that could not be read, whole (lost: yes) or in part (lost: no), in index order.
+    """Write the list of samples that are unreadable (lost: yes) or incomplete (lost: no), in index order.
 
-    Written with its heading alone when nothing failed, so that no older list is taken for this one.
+    If nothing failed, only the header is written, which replaces the list of an earlier run.
     """
     ordered = sorted(set(failures), key=lambda failure: (failure.index, failure.reason))
     rows = [(failure.name, "yes" if failure.lost else "no", failure.reason) for failure in ordered]
     write_csv(path, ("path", "lost", "reason"), rows)
-
-
-def json_text(content: Any) -> str:
-    """Format content as JSON in ASCII: file names of any bytes can be recovered, secrets in addresses are hidden."""
-    return json.dumps(_redacted(content), indent=2) + "\n"
-
-
-def _redacted(content: Any) -> Any:
-    if isinstance(content, str):
-        return redact(content)
-    if isinstance(content, Mapping):
-        return {_redacted(key): _redacted(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_redacted(item) for item in content]
-    return content
-
-
-def write_csv(path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a heading and rows, whole or not at all."""
-    text = io.StringIO(newline="")
-    write = row_writer(text)
-    write(heading)
-    for row in rows:
-        write(row)
-    write_whole(path, text.getvalue())
-
-
-def row_writer(file: TextIO) -> Callable[[Sequence[object]], object]:
-    """Return a function that writes a row of a CSV file whose lines end in LF; cells are escaped by `csv_cell`."""
-    plain = csv.writer(file, lineterminator="\n")
-    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-
-    def write(row: Sequence[object]) -> object:
-        cells = [csv_cell(cell) for cell in row]
-        splits = any(isinstance(cell, str) and ";" in cell for cell in cells)  # where ";" separates cells
-        return (quoted if splits else plain).writerow(cells)
-
-    return write
-
-
-def csv_cell(value: object) -> object:
-    r"""Escape a cell so that no program takes it for more than text.
-
-    Secrets in addresses are hidden. Backslashes are doubled; control characters become backslash escapes as in
-    `escape`; text that a spreadsheet would compute, because it begins with one of ``= + - @``, gets a backslash before
-    it. So a backslash followed by another character than ``n r t x u`` stands for that character, and every name can be
-    recovered. Numbers are left alone.
-    """
-    if not isinstance(value, str) or _NUMBER.fullmatch(value):
-        return value
-    text = escape(redact(value).replace("\\", r"\\"))
-    return f"\\{text}" if text.lstrip()[:1] in _FORMULA else text
 
 
 KEY, SUFFIX = "TEST.SAVE_RESULTS_PATH", ".npz"
@@ -270,13 +277,15 @@ def check_scores_path(cfg: ConfigNode) -> None:
 
 
 def write_scores(predictions: Sequence[VideoPrediction], num_classes: int, path: Path, setting: str) -> None:
-    """Write the arrays ``names`` (N,), ``labels`` int64 (N,) and ``logits`` float32 (N, K).
+    """Write the arrays ``names`` (N,), ``labels`` and ``logits`` float32 (N, K).
+
+    ``labels`` are class indices int64 (N,), or multi-hot int64 (N, K) if a sample may have several.
 
     Args:
-        predictions: Predictions with their logits; the row of a video that could not be read is NaN.
+        predictions: Predictions with their logits; the row of an unreadable video is NaN.
         num_classes: K.
-        path: The file, which appears whole or not at all.
-        setting: Value of TEST.SAVE_RESULTS_PATH; a notice says so if it names another kind of file.
+        path: File to write, completely or not at all.
+        setting: Value of TEST.SAVE_RESULTS_PATH, for the notice if it names another type of file.
 
     Raises:
         DiskError: If the disk is full or cannot be written to.
@@ -287,8 +296,18 @@ def write_scores(predictions: Sequence[VideoPrediction], num_classes: int, path:
         if video.logits is not None:
             row[:] = video.logits
     names = np.array([video.name for video in ordered], dtype=np.str_)
-    labels = np.array([video.label for video in ordered], dtype=np.int64)
+    labels = _label_array([video.label for video in ordered], num_classes)
     with written_whole(path, suffix=SUFFIX, setting=KEY) as part, reporting_file(part) as file:
         np.savez(file, names=names, labels=labels, logits=logits)
     if Path(setting).suffix.lower() != SUFFIX:
         get_logger().info(f"{KEY} {setting}: the scores are in {path} (arrays names, labels, logits), not in a pickle")
+
+
+def _label_array(labels: Sequence[Any], num_classes: int) -> np.ndarray:
+    """Return class indices int64 (N,), or the multi-hot array int64 (N, K) of tuples of them."""
+    if not any(isinstance(label, tuple) for label in labels):
+        return np.array(labels, dtype=np.int64)
+    array = np.zeros((len(labels), num_classes), np.int64)
+    for row, label in zip(array, labels, strict=True):
+        row[list(classes_of(label))] = 1
+    return array

@@ -1,4 +1,4 @@
-"""Contact sheets of samples: test videos with predictions, first batches."""
+"""Contact sheets: test samples with their predictions, and the first batch as the model sees it."""
 
 from __future__ import annotations
 
@@ -17,42 +17,63 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import class_names
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.dvs.frames import accumulate
+from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import TestMedium
 from slowfast.models.event2vec import MASKED
 from slowfast.utils.distributed import World
 from slowfast.utils.files import written_whole
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion
-from slowfast.visualization.metrics_log import Board
-from slowfast.visualization.plots import GREEN, GREY, INK, RED, draw_curves, evenly, label_text, new_figure, save_png
-from slowfast.visualization.results import VideoPrediction
-from slowfast.visualization.video_writer import FONT, drawable
+from slowfast.visualization.metrics_log import TensorBoardWriter
+from slowfast.visualization.plots import (
+    GRAY,
+    GREEN,
+    INK,
+    RED,
+    draw_curves,
+    even_indices,
+    label_text,
+    new_figure,
+    save_png,
+)
+from slowfast.visualization.results import Metric, VideoPrediction
+from slowfast.visualization.video_writer import FONT, to_drawable
 
-FRAMES = 6  # shown of each clip
+FRAMES = 6  # drawn of each clip
 FRAME_WIDTH = 1.25  # inches
 
 
 @dataclass(frozen=True)
 class ClipRow:
-    """A clip and what was made of it; frames uint8 (T, H, W, 3), R G B, in time order."""
+    """Row of a contact sheet.
+
+    Attributes:
+        name: Path of the clip.
+        frames: uint8 (T, H, W, 3) RGB.
+        label: Class name of the label.
+        prediction: Class name of the prediction.
+        score: Score of the prediction in [0, 1].
+        correct: True if the prediction is correct.
+    """
 
     name: str
     frames: np.ndarray
     label: str
     prediction: str
-    score: float  # of the prediction, in [0, 1]
-
-    @property
-    def right(self) -> bool:
-        """Whether the prediction is the label."""
-        return self.label == self.prediction
+    score: float
+    correct: bool
 
 
-def draw_contact_sheet(rows: Sequence[ClipRow], picture: Path) -> None:
-    """Draw the clips as a PNG: green where the prediction is right, red where it is wrong.
+def draw_contact_sheet(rows: Sequence[ClipRow], path: Path) -> None:
+    """Draw clips as a PNG, correct predictions in green and wrong ones in red.
 
-    Each row shows FRAMES frames evenly from the clip's first to its last. Raises PlotsUnavailable without matplotlib
-    and ValueError for no rows.
+    Args:
+        rows: Clips, each drawn with FRAMES evenly spaced frames.
+        path: File to write.
+
+    Raises:
+        PlotsUnavailable: Without matplotlib.
+        ValueError: Without clips.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one clip")
@@ -64,107 +85,122 @@ def draw_contact_sheet(rows: Sequence[ClipRow], picture: Path) -> None:
     for row, axes in zip(rows, grid, strict=True):
         for one in axes:
             one.set_axis_off()
-        colour = GREEN if row.right else RED
+        color = GREEN if row.correct else RED
         verdict = f"{label_text(row.prediction, 24)}  {100.0 * row.score:.0f} %"
         axes[0].set(xlim=(0.0, 1.0), ylim=(0.0, 1.0))
-        axes[0].plot([0.02, 0.02], [0.08, 0.92], color=colour, linewidth=4, solid_capstyle="butt")
+        axes[0].plot([0.02, 0.02], [0.08, 0.92], color=color, linewidth=4, solid_capstyle="butt")
         axes[0].text(0.09, 0.72, label_text(row.label, 24), fontsize=10, fontweight="bold", color=INK, va="center")
-        axes[0].text(0.09, 0.47, verdict, fontsize=9, color=colour, va="center")
-        axes[0].text(0.09, 0.24, label_text(Path(row.name).name, 30), fontsize=6.5, color=GREY, va="center")
+        axes[0].text(0.09, 0.47, verdict, fontsize=9, color=color, va="center")
+        axes[0].text(0.09, 0.24, label_text(Path(row.name).name, 30), fontsize=6.5, color=GRAY, va="center")
         for one, frame in zip(axes[1:], row.frames[_shown(len(row.frames))], strict=True):
             one.imshow(frame, interpolation="antialiased")
-    right = sum(row.right for row in rows)
+    correct = sum(row.correct for row in rows)
     figure.suptitle(
-        f"Label, prediction and score; time runs to the right; {right} right and {len(rows) - right} wrong shown",
+        f"Label, prediction and score; time runs from left to right; {correct} correct, {len(rows) - correct} wrong",
         fontsize=8,
-        color=GREY,
+        color=GRAY,
         x=0.01,
         ha="left",
     )
-    save_png(figure, picture)
+    save_png(figure, path)
 
 
 def _shown(frames: int) -> np.ndarray:
-    """Which of a clip's frames are shown: int64 (FRAMES,), ascending; a shorter clip repeats some."""
+    """Return the indices of the frames to draw, int64 (FRAMES,) and ascending; a shorter clip repeats some."""
     return np.rint(np.linspace(0, frames - 1, FRAMES)).astype(np.int64)
 
 
-# shown of a clip, at most
-FRAME_SIDE, IMAGE_SIDE = 144, 240  # pixels of a frame's longer side, of an image's or a sensor's; roughly
-WIDER = 1.5  # than high: the sheet, as far as the number of samples allows
-CLOSE, APART = 4, 18  # pixels between the frames of a sample, between samples
-LINE, SCALE = 22, 0.45  # pixels of a line of text, size of its letters
+FRAME_SIDE, IMAGE_SIDE = 144, 240  # approximate pixels of the longer side of a frame, and of an image or a sensor
+ASPECT_RATIO = 1.5  # of the sheet, as far as the number of samples allows
+FRAME_GAP, SAMPLE_GAP = 4, 18  # pixels between the frames of a sample, and between samples
+LINE_HEIGHT, FONT_SCALE = 22, 0.45  # pixels of a line of text, and its scale
 WHITE, TEXT_COLOR, NOTE_COLOR = 255, (34, 34, 34), (119, 119, 119)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What it takes to turn inputs into pictures again."""
+class Denormalize:
+    """Inverse of the normalization of clips, and the sensor size of events.
+
+    Attributes:
+        mean: DATA.MEAN.
+        std: DATA.STD.
+        reverse_channels: DATA.REVERSE_INPUT_CHANNEL.
+        sensor: Height and width of the event sensor in pixels.
+    """
 
     mean: Sequence[float]
     std: Sequence[float]
     reverse_channels: bool
-    sensor: tuple[int, int]  # height, width; of events
+    sensor: tuple[int, int]
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode) -> Look:
-        """As DATA and DVS say."""
+    def from_config(cls, cfg: ConfigNode) -> Denormalize:
+        """Build from DATA and DVS."""
         data = cfg.DATA
         return cls(tuple(data.MEAN), tuple(data.STD), data.REVERSE_INPUT_CHANNEL, tuple(cfg.DVS.SENSOR_SIZE))
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Samples to look at, uint8 (h, w, 3) each, R G B, and a word about how to."""
+class SampleImages:
+    """Images of samples, uint8 (h, w, 3) RGB each, and a note on how to read them."""
 
-    pictures: list[np.ndarray]
+    images: list[np.ndarray]
     note: str
 
 
 @functools.singledispatch
-def samples_of(inputs: Any, count: int, look: Look) -> Samples:
-    """The first `count` samples of a network's inputs; TypeError for a kind of input that is not registered here."""
-    raise TypeError(f"no picture is registered for inputs of {type(inputs).__name__}")
+def sample_images(inputs: Any, count: int, denormalize: Denormalize) -> SampleImages:
+    """Return images of the first `count` samples of a model's inputs; TypeError for an unknown type of inputs."""
+    raise TypeError(f"cannot draw inputs of type {type(inputs).__name__}")
 
 
-@samples_of.register(torch.Tensor)
-def _frames(inputs: torch.Tensor, count: int, look: Look) -> Samples:
-    """Clips (N, 3, T, H, W), some frames of each in a row, or images (N, 3, H, W)."""
+@sample_images.register(torch.Tensor)
+def _frames(inputs: torch.Tensor, count: int, denormalize: Denormalize) -> SampleImages:
+    """Draw clips (N, 3, T, H, W) as a row of frames, and images (N, 3, H, W) as they are."""
     shown = inputs[:count].detach()
     if shown.dim() == 4:
-        images = pixels(shown[:, :, None], look)[:, 0]  # N H W 3
-        return Samples([_fit(image, IMAGE_SIDE) for image in images], "")
-    clips = pixels(shown[:, :, evenly(shown.shape[2], FRAMES).tolist()], look)  # N t H W 3
-    return Samples(
-        [_row_of_images([_fit(frame, FRAME_SIDE) for frame in clip]) for clip in clips], "time runs to the right"
+        images = pixels(shown[:, :, None], denormalize)[:, 0]  # N H W 3
+        return SampleImages([_fit(image, IMAGE_SIDE) for image in images], "")
+    clips = pixels(shown[:, :, even_indices(shown.shape[2], FRAMES).tolist()], denormalize)  # N t H W 3
+    return SampleImages(
+        [_row_of_images([_fit(frame, FRAME_SIDE) for frame in clip]) for clip in clips], "time runs from left to right"
     )
 
 
-@samples_of.register(dict)
-def _events(inputs: dict[str, torch.Tensor], count: int, look: Look) -> Samples:
-    """Events x, y, t, p, valid (N, L): all of a sample in one picture of the sensor; masked ones are left out."""
-    seen = inputs["valid"] & ~inputs[MASKED] if MASKED in inputs else inputs["valid"]
-    pictures = []
-    for place in range(min(count, len(seen))):
-        x, y, t, p = (inputs[key][place, seen[place]].cpu().numpy() for key in "xytp")
-        sensor = _fit(accumulate(x, y, t, p, look.sensor, frames=1)[0], IMAGE_SIDE)
-        pictures.append(cv2.copyMakeBorder(sensor, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=NOTE_COLOR))
-    return Samples(pictures, "red brighter, blue darker")
+@sample_images.register(dict)
+def _events(inputs: dict[str, torch.Tensor], count: int, denormalize: Denormalize) -> SampleImages:
+    """Draw all events of a sample (N, L), except masked ones, in one image of the sensor."""
+    visible = inputs["valid"] & ~inputs[MASKED] if MASKED in inputs else inputs["valid"]
+    images = []
+    for place in range(min(count, len(visible))):
+        x, y, t, p = (inputs[key][place, visible[place]].cpu().numpy() for key in "xytp")
+        sensor = _fit(accumulate(x, y, t, p, denormalize.sensor, frames=1)[0], IMAGE_SIDE)
+        images.append(cv2.copyMakeBorder(sensor, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=NOTE_COLOR))
+    return SampleImages(images, "red: brighter, blue: darker")
 
 
-def pixels(clips: torch.Tensor, look: Look) -> np.ndarray:
-    """uint8 (N, T, H, W, 3), R G B, of normalized clips (N, 3, T, H, W)."""
-    mean, std = (torch.tensor(values)[:, None, None, None] for values in (look.mean, look.std))
+def pixels(clips: torch.Tensor, denormalize: Denormalize) -> np.ndarray:
+    """Convert normalized clips (N, 3, T, H, W) back to uint8 RGB (N, T, H, W, 3)."""
+    mean, std = (torch.tensor(values)[:, None, None, None] for values in (denormalize.mean, denormalize.std))
     clips = (clips.float().cpu() * std + mean).mul(255).round().clamp(0, 255).byte()
-    return (clips.flip(1) if look.reverse_channels else clips).movedim(1, -1).numpy()
+    return (clips.flip(1) if denormalize.reverse_channels else clips).movedim(1, -1).numpy()
 
 
 def captions(targets: torch.Tensor, names: Sequence[str], count: int) -> list[str]:
-    """Names of the classes of labels (N,), or of soft labels (N, K): of two that are mixed with their shares."""
+    """Return a caption for each of the first `count` targets.
+
+    Args:
+        targets: Class indices (N,), soft labels (N, K), of which two that are mixed are shown with their shares, or any
+            other numbers (N,).
+        names: Class names.
+        count: Number of captions at most.
+    """
     targets = targets[:count].detach().cpu()
     if targets.dim() == 1:
+        if targets.is_floating_point():
+            return [f"{value:.4g}" for value in targets.tolist()]
         return [names[label] for label in targets.tolist()]
-    weights = targets.double() - targets.double().amin(1, keepdim=True)  # what is smoothed over all classes is no share
+    weights = targets.double() - targets.double().amin(1, keepdim=True)  # without label smoothing
     weights = weights / weights.sum(1, keepdim=True)
     texts = []
     for row in weights:
@@ -174,30 +210,29 @@ def captions(targets: torch.Tensor, names: Sequence[str], count: int) -> list[st
     return texts
 
 
-def draw_sheet(pictures: Sequence[np.ndarray], texts: Sequence[str], title: str) -> np.ndarray:
-    """A white sheet uint8 (h, w, 3) of pictures with a text under each, and a title above."""
+def draw_sheet(images: Sequence[np.ndarray], texts: Sequence[str], title: str) -> np.ndarray:
+    """Return a white sheet uint8 (h, w, 3) of images with a caption below each and a title above."""
     cells = [
-        _column([picture, _text(text, picture.shape[1], TEXT_COLOR)])
-        for text, picture in zip(texts, pictures, strict=True)
+        _column([image, _text(text, image.shape[1], TEXT_COLOR)]) for text, image in zip(texts, images, strict=True)
     ]
     columns = _columns(len(cells), max(cell.shape[0] for cell in cells), max(cell.shape[1] for cell in cells))
-    rows = [_row_of_images(cells[at : at + columns], APART) for at in range(0, len(cells), columns)]
+    rows = [_row_of_images(cells[at : at + columns], SAMPLE_GAP) for at in range(0, len(cells), columns)]
     sheet = _column(rows)
     sheet = _column([_text(title, max(sheet.shape[1], 420), NOTE_COLOR), sheet])
-    return np.pad(sheet, ((CLOSE, CLOSE), (APART, APART), (0, 0)), constant_values=WHITE)
+    return np.pad(sheet, ((FRAME_GAP, FRAME_GAP), (SAMPLE_GAP, SAMPLE_GAP), (0, 0)), constant_values=WHITE)
 
 
 def _columns(count: int, height: int, width: int) -> int:
-    """Into how many columns cells of this size go for a sheet about WIDER than high."""
+    """Return the number of columns of a grid of cells whose aspect ratio is closest to ASPECT_RATIO."""
 
-    def off(columns: int) -> float:
-        return abs(math.log(columns * width / (-(-count // columns) * height) / WIDER))
+    def error(columns: int) -> float:
+        return abs(math.log(columns * width / (-(-count // columns) * height) / ASPECT_RATIO))
 
-    return min(range(1, count + 1), key=off)
+    return min(range(1, count + 1), key=error)
 
 
 def _fit(image: np.ndarray, side: int) -> np.ndarray:
-    """The image about as large as `side`: shrunk, or enlarged by a whole number."""
+    """Resize an image so that its longer side is about `side` pixels: shrink it, or enlarge it by an integer factor."""
     factor = side / max(image.shape[:2])
     if factor < 1:
         size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
@@ -205,8 +240,8 @@ def _fit(image: np.ndarray, side: int) -> np.ndarray:
     return image.repeat(int(factor), 0).repeat(int(factor), 1)
 
 
-def _row_of_images(images: Sequence[np.ndarray], gap: int = CLOSE) -> np.ndarray:
-    """Images side by side, a gap between (pixels)."""
+def _row_of_images(images: Sequence[np.ndarray], gap: int = FRAME_GAP) -> np.ndarray:
+    """Concatenate images horizontally, with a gap in pixels."""
     height = max(image.shape[0] for image in images)
     last = len(images) - 1
     padded = [
@@ -217,58 +252,81 @@ def _row_of_images(images: Sequence[np.ndarray], gap: int = CLOSE) -> np.ndarray
 
 
 def _column(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images one beneath the other, a gap between."""
+    """Concatenate images vertically, with a gap."""
     return np.ascontiguousarray(_row_of_images([image.swapaxes(0, 1) for image in images]).swapaxes(0, 1))
 
 
-def _text(text: str, width: int, colour: tuple[int, int, int]) -> np.ndarray:
-    """A line of text as an image, cut where it is longer than `width` pixels."""
-    line = drawable(" ".join(text.split()))
-    while line and cv2.getTextSize(line, FONT, SCALE, 1)[0][0] > width:
+def _text(text: str, width: int, color: tuple[int, int, int]) -> np.ndarray:
+    """Render a line of text as an image; text that is wider than `width` pixels is cut."""
+    line = to_drawable(" ".join(text.split()))
+    while line and cv2.getTextSize(line, FONT, FONT_SCALE, 1)[0][0] > width:
         line = line.removesuffix("...")[:-1] + "..." if line != "..." else ""
-    image = np.full((LINE, width, 3), WHITE, np.uint8)
-    cv2.putText(image, line, (0, LINE - 7), FONT, SCALE, colour, 1, cv2.LINE_AA)
+    image = np.full((LINE_HEIGHT, width, 3), WHITE, np.uint8)
+    cv2.putText(image, line, (0, LINE_HEIGHT - 7), FONT, FONT_SCALE, color, 1, cv2.LINE_AA)
     return image
 
 
+Captions = Callable[[torch.Tensor, Sequence[str], int], list[str]]
+
+
 class FirstBatch:
-    """Draws one batch: calling it writes a PNG and tells TensorBoard."""
+    """Callable that draws a batch to a PNG and to TensorBoard.
+
+    Args:
+        name: Split of the batch, for the file name.
+        count: Number of samples to draw at most.
+        denormalize: Inverse of the normalization of the clips.
+        names: Class names.
+        folder: Folder of the PNG.
+        board: TensorBoard; None for none.
+        describe: Function of the targets, the class names and the count that returns a caption per sample.
+    """
 
     def __init__(
-        self, name: str, count: int, look: Look, names: Sequence[str], folder: Path, board: Board | None
+        self,
+        name: str,
+        count: int,
+        denormalize: Denormalize,
+        names: Sequence[str],
+        folder: Path,
+        board: TensorBoardWriter | None,
+        describe: Captions = captions,
     ) -> None:
-        """name: of the part that the batch belongs to, in the file's name, too; names: of the classes."""
-        self.name, self.count, self.look, self.names = name, count, look, names
+        self.name, self.count, self.denormalize, self.names, self.describe = name, count, denormalize, names, describe
         self.file, self.board = folder / f"first_batch_{name}.png", board
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode, world: World, split: str, board: Board | None) -> FirstBatch | None:
-        """DATA_LOADER.DRAW_SAMPLES samples to OUTPUT_DIR; None for 0 and on all processes but the first."""
+    def from_config(
+        cls, cfg: ConfigNode, world: World, split: str, board: TensorBoardWriter | None, describe: Captions = captions
+    ) -> FirstBatch | None:
+        """Build for DATA_LOADER.DRAW_SAMPLES samples and OUTPUT_DIR; None for 0 samples and in other processes."""
         count = cfg.DATA_LOADER.DRAW_SAMPLES
         if not count or not world.is_main:
             return None
-        return cls(split, count, Look.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board)
+        return cls(
+            split, count, Denormalize.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board, describe
+        )
 
     def __call__(self, inputs: Any, targets: torch.Tensor) -> None:
-        """Draw a network's inputs and their labels (N,) or soft labels (N, K). A failure is a warning."""
+        """Draw the inputs and targets of a batch; a failure is only a warning."""
         try:
             self._draw(inputs, targets)
         except Exception as error:
-            get_logger().warning(f"{self.file.name} is not drawn: {error}")
+            get_logger().warning(f"Cannot draw {self.file.name}: {error}")
 
     def _draw(self, inputs: Any, targets: torch.Tensor) -> None:
-        samples = samples_of(inputs, self.count, self.look)
-        title = f"{self.name}: {len(samples.pictures)} of the first {len(targets)} samples, as the network gets them"
+        samples = sample_images(inputs, self.count, self.denormalize)
+        title = f"{self.name}: {len(samples.images)} of the {len(targets)} samples of the first batch, as model inputs"
         title += f"; {samples.note}" if samples.note else ""
-        sheet = draw_sheet(samples.pictures, captions(targets, self.names, self.count), title)
+        sheet = draw_sheet(samples.images, self.describe(targets, self.names, self.count), title)
         save_image(sheet, self.file)
         if self.board is not None:
-            self.board.picture(f"first_batch/{self.name}", sheet, step=0)
-        get_logger().info(f"samples of the first batch ({self.name}): {self.file}")
+            self.board.write_image(f"first_batch/{self.name}", sheet, step=0)
+        get_logger().info(f"Saved the first {self.name} batch to {self.file}")
 
 
 def save_image(image: np.ndarray, path: Path) -> None:
-    """Write uint8 (h, w, 3), R G B, as a PNG, whole or not at all."""
+    """Write an image uint8 (h, w, 3) RGB as a PNG, completely or not at all."""
     with written_whole(path) as partial:
         partial.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
 
@@ -276,30 +334,35 @@ def save_image(image: np.ndarray, path: Path) -> None:
 SHEET_ROWS = 10
 
 
-def draw_training_curves(output: Path) -> dict[str, Path]:
-    """Draw metrics.jsonl; gives what was drawn and where."""
-    picture = output / "curves.png"
-    return _drawn("training curves", picture, lambda: draw_curves(output / "metrics.jsonl", picture))
+def draw_training_curves(output: Path, metric: Metric | None) -> dict[str, Path]:
+    """Draw curves.png of metrics.jsonl and a metric of the validations; return its description and path."""
+    path = output / "curves.png"
+    return _drawn("training curves", path, lambda: draw_curves(output / "metrics.jsonl", path, metric))
 
 
-def draw_test_pictures(
+def draw_confusion_matrix(
+    output: Path, predictions: Sequence[VideoPrediction], names: Sequence[str]
+) -> dict[str, Path]:
+    """Draw confusion.png of predictions with one class per sample; return its description and path."""
+    path = output / "confusion.png"
+    labels, predicted = [p.label for p in predictions], [p.prediction for p in predictions]
+    return _drawn("confusion matrix", path, lambda: draw_confusion(labels, predicted, names, path))
+
+
+def draw_samples(
     output: Path, dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Sequence[str]
 ) -> dict[str, Path]:
-    """Draw the confusion matrix and a contact sheet of test clips; gives what was drawn and where."""
-    confusion, sheet = output / "confusion.png", output / "contact_sheet.png"
-    labels, answers = [p.label for p in predictions], [p.prediction for p in predictions]
-    drawn = _drawn("confusion matrix", confusion, lambda: draw_confusion(labels, answers, names, confusion))
-    if drawn:  # without pictures no clip need be decoded for them
-        drawn |= _drawn("contact sheet", sheet, lambda: draw_contact_sheet(_rows(dataset, predictions, names), sheet))
-    return drawn
+    """Draw contact_sheet.png of test samples; return its description and path."""
+    sheet = output / "contact_sheet.png"
+    return _drawn("contact sheet", sheet, lambda: draw_contact_sheet(_rows(dataset, predictions, names), sheet))
 
 
 def choose(predictions: Sequence[VideoPrediction], count: int) -> list[VideoPrediction]:
-    """Up to `count` videos that were read, at most half of them wrong ones, evenly spread over the test set."""
+    """Return up to `count` readable videos evenly spread over the test set, at most half of them wrong."""
     read = [p for p in predictions if p.best]
     wrong = _spread([p for p in read if not p.hit(1)], count // 2)
-    right = _spread([p for p in read if p.hit(1)], count - len(wrong))
-    return sorted([*wrong, *right], key=lambda p: p.index)
+    correct = _spread([p for p in read if p.hit(1)], count - len(wrong))
+    return sorted([*wrong, *correct], key=lambda p: p.index)
 
 
 def _spread(items: list[VideoPrediction], count: int) -> list[VideoPrediction]:
@@ -313,16 +376,17 @@ def _rows(dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Seq
 
 def _row(video: TestMedium, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
     if not video.count:
-        raise RuntimeError(f"{prediction.name} was readable in the test and is not any more")
-    answer, score = prediction.best[0]
-    return ClipRow(prediction.name, video.picture(), names[prediction.label], names[answer], score)
+        raise RuntimeError(f"{prediction.name} was readable during the test, but is not any more")
+    best, score = prediction.best[0]
+    label = ", ".join(names[number] for number in classes_of(prediction.label))
+    return ClipRow(prediction.name, video.picture(), label, names[best], score, prediction.hit(1))
 
 
-def _drawn(what: str, picture: Path, draw: Callable[[], None]) -> dict[str, Path]:
-    """Draw a figure; one that cannot be drawn for any reason is a warning, as it must not cost a run its results."""
+def _drawn(what: str, path: Path, draw: Callable[[], None]) -> dict[str, Path]:
+    """Draw a plot and return its description and path; a failure is only a warning, whatever the reason."""
     try:
         draw()
     except Exception as error:
-        get_logger().warning(f"{picture.name} is not drawn: {error}")
+        get_logger().warning(f"Cannot draw {path.name}: {error}")
         return {}
-    return {what: picture}
+    return {what: path}

@@ -1,4 +1,4 @@
-"""Draws lines of text on the frames of a video and writes them as H.264 in .mp4."""
+"""H.264 videos in .mp4 files, with lines of text drawn on the frames."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ from slowfast.datasets.decode.timing import Timing
 from slowfast.utils.files import written_whole
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-NAME_ROOM = 40  # characters of a class name
-WIDTH_SHARE, HEIGHT_SHARE = 0.6, 0.35  # of a frame that the text takes at most
-LARGEST = 1.0  # font scale
+NAME_LENGTH = 40  # characters of a class name
+MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # of the text, as a fraction of the frame
+MAX_SCALE = 1.0  # of the font
 _X264 = {"preset": "veryfast", "crf": "20"}
 _BT709 = 1  # FFmpeg's AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 
 
-class VideoFile:
-    """A new H.264 file in .mp4, which appears whole when it is left, or not at all after an error or without a frame.
+class VideoWriter:
+    """Context manager that writes an H.264 video to an .mp4 file.
 
-    rate: frames a second, nominal; time_base: seconds of a tick.
+    The file appears when the context is left; after an error or without a frame, there is none.
+
+    Args:
+        target: File to write.
+        rate: Nominal frame rate in frames per second.
+        time_base: Duration of a tick in seconds.
     """
 
     def __init__(self, target: Path, rate: Fraction, time_base: Fraction) -> None:
@@ -41,7 +46,12 @@ class VideoFile:
         self._convert = VideoReformatter()
 
     def write(self, image: np.ndarray, tick: int) -> None:
-        """The next frame uint8 (H, W, 3), R G B, sides even, all of one size; shown from `tick` on."""
+        """Write the next frame.
+
+        Args:
+            image: uint8 (H, W, 3) RGB; H and W are even and the same for all frames.
+            tick: Presentation time in ticks.
+        """
         self._stream = self._stream or self._add_stream(image.shape[0], image.shape[1])
         frame = self._convert.reformat(
             av.VideoFrame.from_ndarray(image, format="rgb24"),
@@ -63,7 +73,7 @@ class VideoFile:
         context.color_range = ColorRange.MPEG
         return stream
 
-    def __enter__(self) -> VideoFile:
+    def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -78,36 +88,42 @@ class VideoFile:
 
 
 class _NothingWritten(Exception):
-    """The file is to be deleted."""
+    """Discards the file."""
 
 
 def write_annotated(
     frames: Iterable[tuple[int, np.ndarray]], timing: Timing, lines: Sequence[str], target: Path
 ) -> int:
-    """Write frames (number, uint8 (H, W, 3), R G B) with `lines` drawn on each; the number written.
+    """Write frames with lines of text drawn on each.
 
-    Frame k is shown from `timing.ticks[k]` on. Odd sides get one more line of pixels, which H.264 in 4:2:0 needs.
-    `target` appears whole or not at all.
+    Args:
+        frames: Pairs of frame number and uint8 (H, W, 3) RGB. Odd sides are padded by a pixel, as H.264 in 4:2:0 needs.
+        timing: Time stamps; frame k is shown from `timing.ticks[k]` on.
+        lines: Lines of text.
+        target: File to write, completely or not at all.
+
+    Returns:
+        The number of frames.
     """
-    with VideoFile(target, timing.rate, timing.time_base) as out:
+    with VideoWriter(target, timing.rate, timing.time_base) as out:
         for number, image in frames:
-            out.write(draw_lines(even_sides(image), lines), int(timing.ticks[number]))
+            out.write(draw_lines(pad_to_even(image), lines), int(timing.ticks[number]))
     return out.count
 
 
-def even_sides(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) whose odd sides have their last line of pixels twice; a copy."""
+def pad_to_even(image: np.ndarray) -> np.ndarray:
+    """Return a copy of an image (H, W, 3), padded to an even height and width by repeating the last row or column."""
     height, width = image.shape[:2]
     return np.ascontiguousarray(np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
 
 
 def draw_lines(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """The image (H, W, 3) with lines of text in white at its top left, on a dark ground; drawn over `image`."""
-    lines = [drawable(line) for line in lines]
+    """Draw lines of white text on a dark box in the top left corner of an image (H, W, 3), in place, and return it."""
+    lines = [to_drawable(line) for line in lines]
     height, width = image.shape[:2]
     sizes = [cv2.getTextSize(line, FONT, 1.0, 1)[0] for line in lines]
     text_width, text_height = max(w for w, _ in sizes), 1.6 * sum(h for _, h in sizes)
-    scale = min(WIDTH_SHARE * width / text_width, HEIGHT_SHARE * height / text_height, LARGEST)
+    scale = min(MAX_WIDTH * width / text_width, MAX_HEIGHT * height / text_height, MAX_SCALE)
     step = max(round(scale * text_height / len(lines)), 1)
     box_height, box_width = min(step * len(lines) + step // 2, height), min(round(scale * text_width) + step, width)
     box = image[:box_height, :box_width]
@@ -118,7 +134,7 @@ def draw_lines(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     return image
 
 
-def drawable(text: str) -> str:
-    """The text in the characters that OpenCV's font has: accents left out, `?` for other letters than Latin ones."""
+def to_drawable(text: str) -> str:
+    """Replace the characters that OpenCV's font lacks: accents are removed, other letters become ``?``."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" else "?" for c in plain)

@@ -25,8 +25,8 @@ from benchmarks.networks import (
 from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
-from slowfast.models import MODELS
-from slowfast.models.inputs import EVENTS, takes
+from slowfast.models import MODEL_REGISTRY
+from slowfast.models.inputs import EVENTS
 
 SETTING = """# Net-S, 32 x 32, Data-1 (0.1 M parameters, 0.1 GMACs an image).
 # Reproduces: nothing.
@@ -46,8 +46,8 @@ def test_each_network_of_images_or_clips_is_measured_once() -> None:
     chosen = one_setting_a_network(published_configs())
     assert {"K400_MLP_S16x4", "K400_MLP_B32x4", "CONVMLP_L", "EAT_TI_384", "EVMLP", "MORPHMLP_B"} <= chosen.keys()
     assert not {"SSV1_MLP_S16", "SSV2_MLP_B32", "EVMLP_DIST"} & chosen.keys()
-    measured = {MODELS[load_config(path).MODEL.MODEL_NAME] for path in chosen.values()}
-    assert measured == {network for network in MODELS.values() if takes(network) != EVENTS}
+    measured = {MODEL_REGISTRY.get(load_config(path).MODEL.MODEL_NAME) for path in chosen.values()}
+    assert measured == {network for _, network in MODEL_REGISTRY if network.input_kind != EVENTS}
 
 
 def test_batches() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.dvs import dataset as longest_module
-from slowfast.datasets.dvs.dataset import EventSpec, longest_recording
+from slowfast.datasets.dvs.dataset import longest_recording
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
+from slowfast.datasets.event_cameras import EventDataset
 from slowfast.errors import DataError, IndexFileError
 
 SENSOR = (12, 16)
@@ -57,11 +58,10 @@ def test_numbers_in_the_order_of_their_texts(tmp_path: Path) -> None:
     assert read_event_class_names(tmp_path, 11, order="name")[:4] == ["0", "1", "10", "2"]
     cfg = get_cfg()
     cfg.merge_from_list(["DATA.PATH_TO_DATA_DIR", str(tmp_path), "MODEL.NUM_CLASSES", 11])
-    spec = EventSpec()
     for order, tenth in (("number", 10), ("name", 2)):
         cfg.DVS.CLASS_ORDER = order
-        (record,) = (r for r in spec.read_index(cfg, "train") if r.name == "train/10/x.npz")
-        names = spec.read_class_names(cfg)
+        (record,) = (r for r in EventDataset(cfg).read_index("train") if r.name == "train/10/x.npz")
+        names = EventDataset(cfg).read_class_names()
         assert record.label == tenth and names is not None and names[tenth] == "10"
 
 

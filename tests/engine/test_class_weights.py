@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.engine.losses import LOSSES, class_weights, get_loss, read_class_weights
+from slowfast.engine.losses import class_weights, get_loss, read_class_weights
 from slowfast.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
         read_class_weights(tmp_path / "missing.txt", 3)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ["cross_entropy", "soft_cross_entropy"])
 def test_weighted_losses_are_the_plain_sum(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 4, generator=generator)

@@ -31,7 +31,7 @@ def test_one_view_is_its_softmax() -> None:
 
 
 def test_unknown_ways() -> None:
-    with pytest.raises(ConfigError, match="ENSEMBLE_METHOD 'mean'"):
+    with pytest.raises(ConfigError, match="ENSEMBLE_METHOD: unknown value 'mean'"):
         Ensemble("mean")
-    with pytest.raises(ConfigError, match="ENSEMBLE_ON 'scores'"):
+    with pytest.raises(ConfigError, match="ENSEMBLE_ON: unknown value 'scores'"):
         Ensemble("sum", "scores")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from slowfast.datasets.types import Failure, FailureLedger, Record, TestVideo
 from slowfast.engine.evaluate import Ensemble, evaluate
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.tasks.classification import ClassificationEvaluator
+from slowfast.utils.distributed import World
 from slowfast.utils.progress import Progress
 
 SIZE, CLASSES = 4, 3
@@ -56,7 +59,10 @@ def run(videos: list[TestVideo], batch_clips: int) -> tuple[Linear, list, Failur
     model = Linear(frames=2)
     ledger = FailureLedger(len(videos))
     progress = Progress("test", len(videos), "videos", shown=False, every=1)
-    results, pace = evaluate(model, iter(videos), FORWARD, Ensemble(), batch_clips, ledger, progress)
+    evaluator = ClassificationEvaluator(World(), CLASSES, Ensemble(), keep_scores=True)
+    pace = evaluate(model, iter(videos), FORWARD, evaluator.process, batch_clips, ledger, progress)
+    evaluator.evaluate()
+    results = evaluator.predictions
     assert pace.clips == sum(model.seen) and progress.done == len(videos)
     return model, results, ledger
 
@@ -68,14 +74,19 @@ def test_joined_logits_are_kept_only_if_asked_for(method: str, join: Callable[[t
     model, videos = Linear(frames=2), [make_video(0), make_video(1, broken=True), make_video(2, views=1)]
     ledger, progress = FailureLedger(3), Progress("test", 3, "videos", shown=False, every=1)
     ensemble = Ensemble(method, "probabilities")
-    results, _ = evaluate(model, iter(videos), FORWARD, ensemble, 4, ledger, progress, keep=ensemble.join)
+    evaluator = ClassificationEvaluator(World(), CLASSES, ensemble, keep_logits=True)
+    evaluate(model, iter(videos), FORWARD, evaluator.process, 4, ledger, progress)
+    evaluator.evaluate()
+    results = evaluator.predictions
     assert results[1].logits is None
     for video, result in ((videos[0], results[0]), (videos[2], results[2])):
         clips = torch.stack(list(video.clips(torch.device("cpu"))))
-        assert result.logits is not None and result.logits.dtype == torch.float32
-        torch.testing.assert_close(result.logits, join(model(FORWARD.prepare(clips))).detach())
-    plain, _ = evaluate(model, iter(videos), FORWARD, ensemble, 4, FailureLedger(3), progress)
-    assert all(result.logits is None for result in plain)
+        assert result.logits is not None and result.logits.dtype == np.float32
+        torch.testing.assert_close(torch.from_numpy(result.logits), join(model(FORWARD.prepare(clips))).detach())
+    plain = ClassificationEvaluator(World(), CLASSES, ensemble)
+    evaluate(model, iter(videos), FORWARD, plain.process, 4, FailureLedger(3), progress)
+    plain.evaluate()
+    assert len(plain.predictions) == 3 and all(result.logits is None for result in plain.predictions)
 
 
 @pytest.mark.parametrize("batch_clips", [1, 4, 5, 7, 1000])
@@ -88,13 +99,13 @@ def test_scores_do_not_depend_on_the_batch(batch_clips: int) -> None:
         make_video(4, broken=True),
     ]
     model, results, ledger = run(videos, batch_clips)
-    assert [result.record.index for result in results] == [0, 1, 2, 3, 4]
+    assert [result.index for result in results] == [0, 1, 2, 3, 4]
     assert max(model.seen) <= batch_clips and sum(model.seen) == 6 + 3 + 6
     for video, result in zip(videos, results, strict=True):
         if video.frames is None:
             assert result.scores is None
         else:
-            torch.testing.assert_close(result.scores.float(), one_by_one(model, video), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(torch.from_numpy(result.scores), one_by_one(model, video), rtol=1e-5, atol=1e-6)
     assert [failure.index for failure in ledger.lost] == [2, 4]
 
 
@@ -116,6 +127,7 @@ def test_the_first_batch_is_shown_once_as_the_network_gets_it() -> None:
     given: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     ledger = FailureLedger(len(videos))
-    evaluate(model, iter(videos), FORWARD, Ensemble(), 8, ledger, progress, lambda *batch: shown.append(batch))
+    process = ClassificationEvaluator(World(), CLASSES, Ensemble()).process
+    evaluate(model, iter(videos), FORWARD, process, 8, ledger, progress, lambda *batch: shown.append(batch))
     assert len(shown) == 1 and torch.equal(shown[0][0], given[0])
     assert shown[0][1].tolist() == [1] * 6 + [2] * 2

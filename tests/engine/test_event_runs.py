@@ -13,7 +13,7 @@ from event_files import event_settings, write_folder, write_recording
 
 from slowfast.config.defaults import get_cfg
 from slowfast.engine import checkpoints
-from slowfast.engine.step import pretext_of
+from slowfast.engine.tasks.pretraining import pretext_of
 from slowfast.models import build_model
 
 

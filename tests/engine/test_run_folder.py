@@ -28,8 +28,8 @@ def settings(data: Path, output: Path, *more: object) -> list[object]:
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the training."""
-    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda output: {})
-    monkeypatch.setattr("slowfast.cli.run.draw_test_pictures", lambda *args: {})
+    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda *args: {})
+    monkeypatch.setattr("slowfast.engine.tasks.classification.ClassificationEvaluator.draw", lambda *args: {})
 
 
 @pytest.fixture(scope="module")

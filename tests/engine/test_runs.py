@@ -201,7 +201,7 @@ def test_a_failing_process_ends_all_with_its_error(kinetics_folder: Path, tmp_pa
     settings = [*tiny_settings(kinetics_folder, tmp_path), *DIVERGING]
     done = run_net(settings, processes=2, timeout=90)
     assert done.returncode != 0
-    assert "TrainingDiverged: the loss is" in done.stderr
+    assert "TrainingDiverged: Loss is" in done.stderr
     assert time.monotonic() - start < 80
 
 
@@ -209,7 +209,7 @@ def test_nan_says_step_rate_and_batch(kinetics_folder: Path, tmp_path: Path) -> 
     done = run_net([*tiny_settings(kinetics_folder, tmp_path), *DIVERGING])
     assert done.returncode == 1
     message = done.stderr.strip().splitlines()[-1]
-    assert "the loss is" in message and "learning rate 1e+06" in message and ".mp4" in message and "step" in message
+    assert "Loss is" in message and "learning rate 1e+06" in message and ".mp4" in message and "step" in message
 
 
 def test_random_weights_are_tested_with_a_warning(kinetics_folder: Path, tmp_path: Path) -> None:

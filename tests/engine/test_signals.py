@@ -88,7 +88,7 @@ def test_before_the_first_step_nothing_is_left(
     signal_in(monkeypatch, where, signal.SIGTERM)
     assert run_here(kinetics_folder, tmp_path / "out") == 0
     out, err = capsys.readouterr()
-    assert out.count("Received SIGTERM before anything was to save") == 1 and err == ""
+    assert out.count("Received SIGTERM before the first step, nothing to save") == 1 and err == ""
     assert not (tmp_path / "out").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -96,8 +96,8 @@ def test_before_the_first_step_nothing_is_left(
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the training."""
-    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda output: {})
-    monkeypatch.setattr("slowfast.cli.run.draw_test_pictures", lambda *args: {})
+    monkeypatch.setattr("slowfast.cli.run.draw_training_curves", lambda *args: {})
+    monkeypatch.setattr("slowfast.engine.tasks.classification.ClassificationEvaluator.draw", lambda *args: {})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
         ("slowfast.engine.train.TrainStep.__call__", 3, "to resume at epoch 2, step 1", signal.SIGHUP),
         ("slowfast.datasets.loader.MediaLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
         ("slowfast.engine.train.recompute_statistics", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
-        ("slowfast.engine.train.evaluate_videos", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
+        ("slowfast.engine.train.evaluate_split", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.checkpoints.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),
         ("slowfast.engine.checkpoints.tidy", 3, "to test; the training is complete", signal.SIGTERM),
     ],
@@ -142,7 +142,7 @@ def test_a_training_is_saved_and_resumed(
     ("where", "says", "tested"),
     [
         ("slowfast.engine.test.network_to_test", "during the test", False),
-        ("slowfast.engine.test.evaluate_videos", "during the test", False),
+        ("slowfast.engine.test.evaluate_split", "during the test", False),
         ("slowfast.cli.run.draw_training_curves", "after the training", False),
         ("slowfast.visualization.sheets.draw_confusion", "while plots were drawn", True),
         ("slowfast.visualization.sheets.draw_contact_sheet", "while plots were drawn", True),
@@ -198,7 +198,7 @@ def test_a_signal_while_libraries_are_imported(kinetics_folder: Path, tmp_path: 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and err == "" and not (tmp_path / "out").exists()
-    assert "Received SIGTERM before anything was to save" in out and len(out.splitlines()) == 1
+    assert "Received SIGTERM before the first step, nothing to save" in out and len(out.splitlines()) == 1
 
 
 def handles(process: int, number: signal.Signals) -> bool:

@@ -31,11 +31,11 @@ class SlowStream:
 
     def grid(self, stage: int) -> int:
         """Patches of a stage along a side."""
-        return math.prod(self.model.patch_sides[stage + 1 :])
+        return math.prod(self.model.patch_sizes[stage + 1 :])
 
     def __call__(self, frame: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """The logits of a frame (3, side, side), (classes,), and how many patches of each stage were computed."""
-        p, changed = self.model.patch_sides[0], set()
+        p, changed = self.model.patch_sizes[0], set()
         whole = self.seen == 0 and self.reference == "hold"
         whole = whole or (self.keyframe_every > 0 and self.seen > 0 and self.seen % self.keyframe_every == 0)
         for r in range(self.grid(0)):
@@ -59,7 +59,7 @@ class SlowStream:
         if not changed:
             return self.logits, [0] * len(self.tokens)
         active = []
-        for i, (stage, p) in enumerate(zip(self.model.blks, self.model.patch_sides, strict=True)):
+        for i, (stage, p) in enumerate(zip(self.model.blks, self.model.patch_sizes, strict=True)):
             assert isinstance(stage, Stage)
             if i:
                 changed = {(r // p, c // p) for r, c in changed}

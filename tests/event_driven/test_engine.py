@@ -23,7 +23,7 @@ RULES = [(reference, gate) for reference in ("previous", "hold") for gate in ("a
 @pytest.fixture(scope="module")
 def model() -> EvMLP:
     torch.manual_seed(0)
-    sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
+    sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
     return randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0.5), **sizes)).eval()
 
 
@@ -211,7 +211,7 @@ def test_dense_features_are_the_networks_own(model: EvMLP) -> None:
     x = frames[-1].permute(1, 2, 0)  # H W C
     with torch.no_grad():
         for i, stage in enumerate(model.blks):
-            p = model.patch_sides[i]
+            p = model.patch_sizes[i]
             n = len(x) // p
             patches = x.reshape(n, p, n, p, -1).transpose(1, 2).reshape(n, n, -1)
             x = stage.embed(patches)
@@ -308,7 +308,7 @@ def test_a_frame_that_cannot_be_taken_leaves_the_other_streams_running(model: Ev
 
 def test_a_state_of_another_network_is_refused(model: EvMLP) -> None:
     frames = video(2)
-    sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
+    sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
     one_class = EventDrivenInference(EvMLP(num_classes=1, dropout_rates=(0, 0, 0), **sizes).eval())
     one_class(frames[:1])
     engine = EventDrivenInference(model)

@@ -195,7 +195,7 @@ def slow_changes(
 def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: float, seed: int) -> None:
     torch.manual_seed(seed)
     with torch.inference_mode():
-        sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
+        sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
         model = randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0), **sizes)).eval()
         network = PatchNetwork(model, "float32")  # the same products for both: the results are equal
         plain, fast = PatchFeatures(network), CompiledFeatures(network, kernels)

@@ -32,7 +32,7 @@ NO_BFLOAT16 = "PyTorch has no fast bfloat16 matrix multiplication on this CPU"
 
 def small() -> EvMLP:
     torch.manual_seed(0)
-    sizes = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
+    sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
     return randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0.5), **sizes)).eval()
 
 

@@ -34,7 +34,12 @@ from tests.event_driven.test_engine import RULES, SIDE, close, video
 from tests.random_weights import randomized
 
 NAMES = "abc"
-SIZES: dict[str, Any] = {"widths": (8, 12, 70), "patch_sides": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
+SIZES: dict[str, Any] = {
+    "embed_dims": (8, 12, 70),
+    "patch_sizes": (3, 2, 4),
+    "layers": (2, 1, 2),
+    "mlp_ratios": (2, 3, 2),
+}
 SIZES |= {"num_classes": 7, "dropout_rates": (0, 0, 0)}
 
 

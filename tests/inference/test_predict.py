@@ -22,7 +22,7 @@ from slowfast.engine import test as testing
 from slowfast.errors import DataError, UserError
 from slowfast.inference import Predictor
 from slowfast.utils.distributed import World
-from slowfast.visualization.video_writer import draw_lines, drawable
+from slowfast.visualization.video_writer import draw_lines, to_drawable
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 CONVMLP = ["MODEL.MODEL_NAME", "ConvMLP", "CONVMLP.LAYERS", "[1]", "CONVMLP.EMBED_DIMS", "[16]", "CONVMLP.CONV_DIM", 8]
@@ -50,7 +50,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 def test_files_get_the_scores_of_a_test(tiny_cfg: ConfigNode) -> None:
     tiny_cfg.freeze()
-    _, wanted = testing.test(tiny_cfg, World(), views_dataset(tiny_cfg, TEST))
+    wanted = testing.test(tiny_cfg, World(), views_dataset(tiny_cfg, TEST)).evaluator.predictions
     data = Path(tiny_cfg.DATA.PATH_PREFIX)
     predictor = Predictor.from_config(tiny_cfg)
     found = predictor.predict([data / one.name for one in wanted])
@@ -87,8 +87,8 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     reasons = {Path(entry["path"]).name: entry["reason"] for entry in results["failed"]}
     assert reasons.keys() == {"broken.mp4", "gone.mp4", "notes.txt"} and "does not exist" in reasons["gone.mp4"]
     rows = table(output)
-    assert [row["class_1"] != "" for row in rows] == [True, False, True, False, False]
-    assert float(rows[0]["score_1"]) == results["predictions"][0]["best"][0]["score"]
+    assert [row["prediction"] != "" for row in rows] == [True, False, True, False, False]
+    assert float(rows[0]["score"]) == results["predictions"][0]["best"][0]["score"]
     out = capsys.readouterr().out
     assert "2 files read, 3 failed" in out and "1 files of other types" in out and all(name in out for name in reasons)
 
@@ -164,7 +164,7 @@ def test_annotated_videos_have_the_size_rate_and_length_of_the_original(tmp_path
 
 
 def test_text_fits_the_smallest_frames_and_the_font() -> None:
-    assert drawable("Café – 猫") == "Cafe ? ?"
+    assert to_drawable("Café – 猫") == "Cafe ? ?"
     for side in (2, 16, 300):
         image = np.full((side, side, 3), 200, np.uint8)
         drawn = draw_lines(image.copy(), ["a very long name of a class that goes on and on"] * 5)

@@ -24,7 +24,7 @@ from slowfast.engine import test as testing
 from slowfast.inference import Predictor
 from slowfast.inference.annotate import SHORTEST
 from slowfast.utils.distributed import World
-from slowfast.visualization.event_pictures import film
+from slowfast.visualization.event_plots import event_frames
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 
@@ -57,7 +57,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 def test_recordings_get_the_scores_of_a_test(data: Path, tmp_path: Path) -> None:
     cfg = config(data, tmp_path)
-    _, wanted = testing.test(cfg, World(), views_dataset(cfg, TEST))
+    wanted = testing.test(cfg, World(), views_dataset(cfg, TEST)).evaluator.predictions
     predictor = Predictor.from_config(cfg)
     found = predictor.predict([data / one.name for one in wanted])
     assert predictor.names == list(CLASSES)
@@ -77,7 +77,7 @@ def test_folders_and_what_cannot_be_read(data: Path, tmp_path: Path, capsys: pyt
     write_video(media / "d.mp4")
     write_recording(media / "wide.npz", 40, 0, x=np.full(40, 99))
     assert predict(tmp_path, media, tmp_path / "gone.npz", data=data) == 0
-    rows = [(Path(row["path"]).name, row["class_1"]) for row in table(tmp_path)]
+    rows = [(Path(row["path"]).name, row["class_name"]) for row in table(tmp_path)]
     read = dict(row for row in rows if row[1])
     assert read.keys() == {"a.npy", "b.npz"} and set(read.values()) <= set(CLASSES)
     assert sorted(name for name, answer in rows if not answer) == [
@@ -109,7 +109,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert predict(tmp_path, recording, ["DVS.TIME_NORM", "dataset"]) == 2
     assert "set DVS.LONGEST" in capsys.readouterr().err
     assert predict(tmp_path, recording, ["DVS.TIME_NORM", "dataset", "DVS.LONGEST", 60_000]) == 0
-    assert table(tmp_path)[0]["class_1"] in {"0", "1", "2"}
+    assert table(tmp_path)[0]["class_name"] in {"0", "1", "2"}
 
 
 def test_a_network_of_frames_takes_recordings_where_the_dataset_does(
@@ -125,7 +125,7 @@ def test_a_network_of_frames_takes_recordings_where_the_dataset_does(
     assert [Path(row["path"]).name for row in table(tmp_path / "out")] == ["v.mp4"]
     frames = ["TEST.DATASET", "dvsframes", "DVS.SENSOR_SIZE", "[12,16]", "TEST.NUM_ENSEMBLE_VIEWS", "1"]
     assert main(["--cfg", EMPTY, str(tmp_path / "media"), *settings, *frames]) == 0
-    rows = {Path(row["path"]).name: row["class_1"] for row in table(tmp_path / "out")}
+    rows = {Path(row["path"]).name: row["class_name"] for row in table(tmp_path / "out")}
     assert rows["a.npz"] and not rows["media"]
 
 
@@ -144,10 +144,10 @@ def test_a_film_shows_what_is_accumulated() -> None:
     rng = np.random.default_rng(0)
     x, y, p = (rng.integers(0, limit, 500) for limit in (SENSOR[1], SENSOR[0], 2))
     events = EventColumns(x, y, np.sort(rng.uniform(5.0, 99.0, 500)), p)
-    images = np.stack(list(film(events, SENSOR, 7)))[:, ::20, ::20]
+    images = np.stack(list(event_frames(events, SENSOR, 7)))[:, ::20, ::20]
     assert np.array_equal(images, accumulate(events.x, events.y, events.t, events.p, SENSOR, 7))
     one = events.take(np.array([3]))
-    assert len(list(film(one, SENSOR, 4))) == 4
+    assert len(list(event_frames(one, SENSOR, 4))) == 4
 
 
 def test_features_are_extracted_and_heat_maps_refused(

@@ -19,10 +19,10 @@ from slowfast.inference.export import export
 from slowfast.inference.features import Features, write_features
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.prepare.encode import PrepareSettings, prepare_video
-from slowfast.visualization.metrics_log import Board, MetricsLog, read_metrics
+from slowfast.utils.csv_files import write_csv
+from slowfast.visualization.metrics_log import MetricsLog, TensorBoardWriter, read_metrics
 from slowfast.visualization.plots import new_figure, save_png
-from slowfast.visualization.results import write_csv
-from slowfast.visualization.video_writer import VideoFile
+from slowfast.visualization.video_writer import VideoWriter
 
 LIMIT = 8192  # bytes
 
@@ -46,7 +46,7 @@ def draw(path: Path) -> None:
 
 
 def annotate(path: Path) -> None:
-    with VideoFile(path, Fraction(25), Fraction(1, 25)) as out:
+    with VideoWriter(path, Fraction(25), Fraction(1, 25)) as out:
         for tick in range(12):
             out.write(noise(tick), tick)
 
@@ -88,7 +88,7 @@ def test_a_row_of_the_metrics_is_written_completely_or_not(tmp_path: Path, full_
 def test_tensorboard_reports_the_full_disk_once(
     tmp_path: Path, full_disk: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    board = Board(tmp_path / "tensorboard")
+    board = TensorBoardWriter(tmp_path / "tensorboard")
     with pytest.raises(DiskError, match="the disk of OUTPUT_DIR"):
         for step in range(10_000):
             board.write({"split": "train", "step": step, "loss": 0.5})

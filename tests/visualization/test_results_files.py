@@ -11,13 +11,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from slowfast.datasets.types import Failure
+from slowfast.engine.evaluate import Ensemble
+from slowfast.engine.tasks.classification import ClassificationEvaluator, accuracy
+from slowfast.utils.csv_files import csv_cell
+from slowfast.utils.distributed import World
 from slowfast.utils.text import redact
 from slowfast.visualization.results import (
+    Results,
     TestReport,
     VideoPrediction,
-    accuracy,
-    csv_cell,
-    summarize,
+    class_row,
     write_failed,
     write_predictions,
     write_results,
@@ -34,14 +37,17 @@ VIDEOS = [
 
 
 def summary(predictions: list[VideoPrediction], num_classes: int = 3) -> TestReport:
-    return summarize(
-        predictions,
-        num_classes=num_classes,
+    results = ClassificationEvaluator(World(), num_classes, Ensemble(), views=4, crops=3).compute(predictions)
+    return TestReport.from_run(
+        results,
+        videos=len(predictions),
+        failed=sum(not one.best for one in predictions),
         views=4,
         crops=3,
         seconds=2.0,
         peak_memory=3 * 2**20,
         config_digest="abc",
+        extra=Results(),
     )
 
 
@@ -52,8 +58,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_failed_videos_count_as_wrong_in_the_headline_only():
     report = summary(VIDEOS)
-    assert (report.top1, report.top1_read) == (50.0, 66.67)
-    assert (report.top5, report.top5_read, report.k) == (75.0, 100.0, 3)
+    values = report.results.values
+    assert (values["top1"], values["top1_read"]) == (50.0, 66.67)
+    assert (values["top5"], values["top5_read"], values["k"]) == (75.0, 100.0, 3)
     assert (report.videos, report.failed, report.clips_per_second) == (4, 1, 18.0)
     assert report.peak_memory_mib == 3.0
     assert report.versions["torch"] and report.versions["python"].startswith("3.")
@@ -61,8 +68,9 @@ def test_failed_videos_count_as_wrong_in_the_headline_only():
 
 def test_nothing_read_and_nothing_at_all():
     report = summary([VideoPrediction(0, "a", 0)])
-    assert (report.top1, report.top1_read, report.failed) == (0.0, 0.0, 1)
-    assert summary([]).top1 == 0.0
+    values = report.results.values
+    assert (values["top1"], values["top1_read"], report.failed) == (0.0, 0.0, 1)
+    assert summary([]).results.values["top1"] == 0.0
 
 
 @given(
@@ -85,12 +93,19 @@ def test_results_json_holds_every_figure(tmp_path):
     write_results(summary(VIDEOS), tmp_path / "out" / "test_results.json")
     read = json.loads((tmp_path / "out" / "test_results.json").read_text())
     assert read["top1"] == 50.0 and read["views"] == 4 and read["config_digest"] == "abc"
-    assert TestReport(**read) == summary(VIDEOS)
+    assert read == summary(VIDEOS).as_dict()
+    assert read.keys() == {
+        *("top1", "top5", "top1_read", "top5_read", "k", "top1_view", "top1_view_std", "videos", "failed", "views"),
+        *("crops", "seconds", "clips_per_second", "peak_memory_mib", "config_digest", "versions"),
+    }
 
 
 def test_predictions_are_in_index_order_and_failed_ones_keep_their_line(tmp_path):
     path = tmp_path / "predictions.csv"
-    write_predictions(VIDEOS, NAMES, path)
+    evaluator = ClassificationEvaluator(World(), 3, Ensemble())
+    evaluator._own = [(one.index, bool(one.best), one) for one in VIDEOS]
+    evaluator.evaluate()
+    write_predictions((evaluator.row(one, NAMES) for one in evaluator.predictions), path)
     read = rows(path)
     assert [row["path"] for row in read] == ["a, b.mp4", "broken.mp4", "c.mp4", "d.mp4"]
     assert read[0] == {
@@ -107,7 +122,7 @@ def test_predictions_are_in_index_order_and_failed_ones_keep_their_line(tmp_path
 def test_rounding_errors_do_not_show(tmp_path):
     for name, error in (("one", 0.0), ("two", 3e-7)):
         video = VideoPrediction(0, "a.mp4", 0, [(0, 0.51234 + error), (1, 0.48766 - error)])
-        write_predictions([video], NAMES, tmp_path / name)
+        write_predictions([class_row(video.name, video.label, video.best, NAMES)], tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +13,21 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import Reading, TestMedia, TrainMedia
 from slowfast.datasets.collate import PADDING, to_tensors
-from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import REPAIRS, as_events, repair
-from slowfast.datasets.dvs.sample import DATASET, EventColumns, choose, get_sampler, normalize_time
+from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.datasets.loader import MediaLoader
-from slowfast.datasets.order import BALANCED, VIEW, generator
+from slowfast.datasets.order import VIEW, generator
+from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
 from slowfast.datasets.types import Failure, Record, TestRecording
-from slowfast.errors import ConfigError, DataError, system_reason
-from slowfast.models.inputs import EVENTS
+from slowfast.errors import DataError, system_reason
 from slowfast.utils.files import write_whole
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import usable_cores
 from slowfast.utils.private_cache import private_cache
 
-NORMAL, REPEATED, SHUFFLED = "normal", "repeated", "shuffled"
 SHUFFLE = 1  # number of the generator of shuffled times
 
 
@@ -190,7 +188,7 @@ def longest_recording(
         raise DataError("no training recording can be read and has a duration; set DVS.TIME_NORM none, or mend them")
     get_logger().info(f"the longest recording has {longest:.0f} microseconds; kept in {cache}")
     try:
-        write_whole(cache, json.dumps({"microseconds": longest, "recordings": len(records)}) + "\n")
+        write_whole(cache, to_json({"microseconds": longest, "recordings": len(records)}) + "\n")
     except OSError as error:
         get_logger().warning(f"{cache} cannot be written ({system_reason(error)}): it will be looked for again")
     return longest
@@ -249,70 +247,7 @@ def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float
 
 def _read(cache: Path) -> float | None:
     try:
-        value = json.loads(cache.read_text(encoding="utf-8"))["microseconds"]
+        value = from_json(cache.read_text(encoding="utf-8"))["microseconds"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none yet, or a damaged one: it is made anew
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
-
-
-@dataclass(frozen=True)
-class EventSpec:
-    """Recordings of events in class folders; the sensor and its files' times are the config's."""
-
-    images: bool = False
-    frame_folders: bool = False
-    recordings: bool = True
-    gives: str = EVENTS
-
-    def read_index(self, cfg: ConfigNode, split: str) -> list[Record]:
-        """The recordings of a split; raises IndexFileError."""
-        return read_event_index(Path(cfg.DATA.PATH_TO_DATA_DIR), split, cfg.MODEL.NUM_CLASSES, cfg.DVS.CLASS_ORDER)
-
-    def read_class_names(self, cfg: ConfigNode) -> list[str] | None:
-        """The class folders' names."""
-        return read_event_class_names(Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES, cfg.DVS.CLASS_ORDER)
-
-    def train(self, cfg: ConfigNode) -> TrainRecordings:
-        """The augmented samples of the training split."""
-        records = self.read_index(cfg, "train")
-        return TrainRecordings(
-            records,
-            self._sampling(cfg, records),
-            EventAugment.from_config(cfg) if cfg.AUG.ENABLE else None,
-            samples=cfg.AUG.NUM_SAMPLE,
-            seed=cfg.RNG_SEED,
-            max_failed=cfg.DATA.MAX_FAILED,
-            balanced=cfg.DATA.SAMPLING == BALANCED,
-            repeated=cfg.AUG.REPEATED,
-        )
-
-    def views(self, cfg: ConfigNode, records: Sequence[Record], all_views: bool) -> TestRecordings:
-        """TEST.NUM_ENSEMBLE_VIEWS samples of each recording, or one."""
-        return TestRecordings(
-            records,
-            self._sampling(cfg, None),
-            samples=cfg.TEST.NUM_ENSEMBLE_VIEWS if all_views else 1,
-            order=cfg.TEST.FRAME_ORDER if all_views else NORMAL,
-            seed=cfg.RNG_SEED,
-        )
-
-    def check(self, cfg: ConfigNode, training: bool) -> None:
-        """Raise ConfigError for settings that are impossible for events, without a recording being read."""
-        get_sampler(cfg.DVS.SAMPLER)
-        if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
-            raise ConfigError(f"DVS.SCALE {cfg.DVS.SCALE}: the smallest factor comes first")
-        for key, on in (("MIXUP", training and cfg.MIXUP.ENABLE), ("DISTILL", training and cfg.DISTILL.ENABLE)):
-            if on:
-                raise ConfigError(f"{key}.ENABLE is for frames, but TRAIN.DATASET {cfg.TRAIN.DATASET} gives events")
-        if not training and cfg.TEST.NUM_SPATIAL_CROPS != 1:
-            raise ConfigError(
-                f"TEST.NUM_SPATIAL_CROPS {cfg.TEST.NUM_SPATIAL_CROPS}: events are not cropped; set it to 1"
-            )
-
-    def _sampling(self, cfg: ConfigNode, train: Sequence[Record] | None) -> EventSampling:
-        """`train`: the training recordings, where they were read already."""
-        longest = float(cfg.DVS.LONGEST)
-        if cfg.DVS.TIME_NORM == DATASET and not longest:
-            records = self.read_index(cfg, "train") if train is None else train
-            longest = longest_recording(records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT)
-        return EventSampling.from_config(cfg, longest)

@@ -22,6 +22,7 @@ from slowfast.datasets.index.common import inner_folders, walk_files
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
 from slowfast.datasets.index.something import SPLIT_NAMES
+from slowfast.datasets.types import SPLITS
 from slowfast.errors import UserError
 from slowfast.utils.files import write_whole
 from slowfast.utils.logging import get_logger
@@ -29,7 +30,6 @@ from slowfast.utils.output_folders import make_output_folder
 from slowfast.utils.text import plain, quoted
 
 FRAME_LISTS = "frames_{}_split.txt"
-SPLITS = ("train", "val", "test")
 VIDEOS, FRAMES, IMAGES = KINDS = ("videos", "frames", "images")
 
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")

@@ -16,6 +16,7 @@ from pathlib import Path
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unrecognized
 from slowfast.datasets.index.common import MediaRoot, has_suffix, inner_folders, walk_files
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
+from slowfast.datasets.index.labels import ONE_CLASS, LabelFormat
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 from slowfast.utils.logging import get_logger
@@ -24,7 +25,9 @@ from slowfast.utils.text import plain
 LISTS = "{}_list.txt"
 
 
-def read_imagenet_index(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> list[Record]:
+def read_imagenet_index(
+    data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+) -> list[Record]:
     """Return the images of a split ("train", "val", "test") with their labels; a list is preferred to folders.
 
     Paths of a list are relative to `prefix` (DATA.PATH_PREFIX), or to `data_dir` without one. The folders are searched
@@ -38,7 +41,7 @@ def read_imagenet_index(data_dir: Path, split: str, prefix: str, separator: str,
     for name in (split, "val") if split == "test" else (split,):
         file = Path(data_dir) / LISTS.format(name)
         if os.path.exists(file):
-            return read_labelled_paths(file, "", MediaRoot(prefix or str(data_dir)), separator, num_classes)
+            return read_labelled_paths(file, "", MediaRoot(prefix or str(data_dir)), separator, num_classes, labels)
         if _class_folders(root / name):
             return _read_folders(root, name, _folder_labels(data_dir, root, num_classes))
     raise IndexFileError(

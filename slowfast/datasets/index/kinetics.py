@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 from slowfast.datasets.index.common import MediaRoot, check_media_exist, parse_number, read_lines
+from slowfast.datasets.index.labels import LABEL_SEPARATOR, ONE_CLASS, LabelFormat, format_label
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 from slowfast.utils.text import plain, quoted
@@ -16,7 +18,9 @@ _QUOTE = '"'
 _USUAL_SEPARATORS = (" ", ",", "\t", ";")
 
 
-def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> list[Record]:
+def read_kinetics_index(
+    data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+) -> list[Record]:
     """Return the videos of a split ("train", "val", "test") with their labels, in the file's order.
 
     A path may contain the separator: the label is what follows the last one. A line that begins with a quotation mark
@@ -28,11 +32,21 @@ def read_kinetics_index(data_dir: Path, split: str, prefix: str, separator: str,
     """
     file = Path(data_dir) / f"{split}.csv"
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
-    return read_labelled_paths(file, hint, MediaRoot(prefix), separator, num_classes)
+    return read_labelled_paths(file, hint, MediaRoot(prefix), separator, num_classes, labels)
 
 
-def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, num_classes: int) -> list[Record]:
-    """Return the records of a file of lines `path<separator>label`; `hint` says what to do if there is no such file.
+def read_labelled_paths(
+    file: Path, hint: str, root: MediaRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+) -> list[Record]:
+    """Return the records of a file of lines `path<separator>label`.
+
+    Args:
+        file: Index file.
+        hint: What to do if there is no such file.
+        root: Folder of the samples.
+        separator: DATA.PATH_LABEL_SEPARATOR.
+        num_classes: Number of classes.
+        labels: Format of the labels.
 
     Raises:
         IndexFileError: As `read_kinetics_index`.
@@ -43,20 +57,31 @@ def read_labelled_paths(file: Path, hint: str, root: MediaRoot, separator: str, 
     records: list[Record] = []
     for number, line in lines:
         try:
-            name, label = parse_line(line, separator, num_classes)
+            name, label = parse_line(line, separator, num_classes, labels)
             records.append(Record(len(records), root.locate(name), name, label))
         except ValueError as error:
-            form = f"path{separator}label with a label from 0 to {num_classes - 1}"
+            near = _other_separator(line, separator, num_classes, labels)
+            form = f"path{separator}label with {labels.expected.format(last=num_classes - 1)}"
             raise IndexFileError(
                 f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {form} (DATA.PATH_LABEL_SEPARATOR "
-                f"{separator!r}, MODEL.NUM_CLASSES {num_classes}){_other_separator(line, separator, num_classes)}"
+                f"{separator!r}, MODEL.NUM_CLASSES {num_classes}){near}"
             ) from None
     check_media_exist(records, file)
     return records
 
 
-def parse_line(line: str, separator: str, num_classes: int | None = None) -> tuple[str, int]:
+def parse_line(
+    line: str, separator: str, num_classes: int | None = None, labels: LabelFormat = ONE_CLASS
+) -> tuple[str, Any]:
     """Return path and label of one line; ValueError says what is wrong with it. `num_classes` None: any label."""
+    name, label = split_line(line, separator)
+    if labels.several and name.endswith(LABEL_SEPARATOR):
+        raise ValueError("a space between labels")
+    return name, labels.parse(label, num_classes)
+
+
+def split_line(line: str, separator: str) -> tuple[str, str]:
+    """Return path and text of the label of one line; ValueError says what is wrong with it."""
     if line.startswith(_QUOTE) and len(separator) == 1:
         name, label = _parse_quoted(line, separator)
     else:
@@ -66,14 +91,14 @@ def parse_line(line: str, separator: str, num_classes: int | None = None) -> tup
     name = name.strip()
     if not name:
         raise ValueError("no path")
-    return name, parse_number(label.strip(), "label", num_classes)
+    return name, label.strip()
 
 
-def format_line(name: str, separator: str, label: int) -> str:
+def format_line(name: str, separator: str, label: Any) -> str:
     """Return the line that `parse_line` reads back."""
     if name.startswith(_QUOTE) and len(separator) == 1:
         name = _QUOTE + name.replace(_QUOTE, _QUOTE * 2) + _QUOTE
-    return f"{name}{separator}{label}\n"
+    return f"{name}{separator}{format_label(label)}\n"
 
 
 def _parse_quoted(line: str, separator: str) -> tuple[str, str]:
@@ -87,11 +112,13 @@ def _parse_quoted(line: str, separator: str) -> tuple[str, str]:
     return fields[0], fields[1]
 
 
-def _other_separator(line: str, separator: str, num_classes: int) -> str:
-    """Return the advice to set the separator with which the line is right, "" where there is none."""
+def _other_separator(line: str, separator: str, num_classes: int, labels: LabelFormat) -> str:
+    """Return the advice to set the separator with which the line is valid, "" if there is none."""
     for other in _USUAL_SEPARATORS:
+        if labels.several and other == LABEL_SEPARATOR:
+            continue
         try:
-            parse_line(line, other, num_classes)
+            parse_line(line, other, num_classes, labels)
         except ValueError:
             continue
         if other != separator:

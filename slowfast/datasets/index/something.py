@@ -6,7 +6,6 @@ has the others.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from slowfast.datasets.decode.image import FIRST
 from slowfast.datasets.index.common import MediaRoot, check_media_exist, list_folder, parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
+from slowfast.utils.json_files import JSONDecodeError, from_json
 from slowfast.utils.text import plain, quoted
 
 LABELS = "labels"  # what stands for {} in DATA.LABEL_PATH_TEMPLATE, for the table of labels
@@ -115,8 +115,8 @@ def _parse_entry(entry: Any, labels: dict[str, int]) -> tuple[str, int]:
 def _read_json(file: Path) -> Any:
     text = "\n".join(line for _, line in read_lines(file, _HINT))
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return from_json(text)
+    except JSONDecodeError as error:
         near = text[error.pos : error.pos + 20]
         raise IndexFileError(f"{plain(file)}: not valid JSON: {error.msg} near {quoted(near)}") from None
     except RecursionError:

@@ -53,7 +53,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"y": np.array([1, np.nan, 2])}, "the coordinate nan is outside of any sensor. Give --height"),
         ({"x": np.array([1, 2, 2_000_000_000])}, "the coordinate 2e+09 is outside of any sensor. Give --width"),
-        ({"t": np.array([0, 1, 10**15])}, "would be more than 100000 frames; lower --fps"),
+        ({"t": np.array([0, 1, 10**15])}, "has more than 100000 frames. Lower --fps"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(

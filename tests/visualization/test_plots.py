@@ -1,4 +1,4 @@
-"""The pictures are drawn, whole, and show what they were given; their look was judged by eye."""
+"""Plots are complete and show their data; their appearance was judged by eye."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from slowfast.visualization.confusion import (
     draw_confusion,
 )
 from slowfast.visualization.plots import PlotsUnavailable, draw_curves, label_text, new_figure, read_curves, smooth
+from slowfast.visualization.results import Metric
 from slowfast.visualization.sheets import ClipRow, draw_contact_sheet, draw_training_curves
 
+TOP1 = Metric("top1", "top-1")
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,20 +53,20 @@ def log(path: Path, torn: bool = False) -> Path:
 
 @pytest.mark.parametrize("torn", [False, True])
 def test_curves_are_read(tmp_path, torn):
-    curves = read_curves(log(tmp_path / "metrics.jsonl", torn))
+    curves = read_curves(log(tmp_path / "metrics.jsonl", torn), TOP1)
     assert len(curves.loss) == 20 and curves.loss[0.1] == 2.0 and np.isnan(curves.loss[0.4])
-    assert curves.top1 == {2.0: 81.5} and set(curves.lr.values()) == {1e-3}
+    assert curves.validation == {2.0: 81.5} and set(curves.lr.values()) == {1e-3}
 
 
 def test_curves_are_drawn(tmp_path):
-    draw_curves(log(tmp_path / "metrics.jsonl", torn=True), tmp_path / "curves.png")
+    draw_curves(log(tmp_path / "metrics.jsonl", torn=True), tmp_path / "curves.png", TOP1)
     assert pixels(tmp_path / "curves.png").shape[1] > 1000
 
 
 @pytest.mark.parametrize("text", ["", '{"split": "train", "epoch": 0.1, "step": 1, "loss": null, "lr": 0.1}\n'])
 def test_curves_of_hardly_anything(tmp_path, text):
     (tmp_path / "metrics.jsonl").write_text(text)
-    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", TOP1)
     pixels(tmp_path / "curves.png")
 
 
@@ -106,7 +108,7 @@ def test_confusion_of_nothing_read(tmp_path):
 def row(prediction: str, colour: tuple[int, int, int], frames: int = 8) -> ClipRow:
     clip = np.empty((frames, 24, 28, 3), np.uint8)
     clip[:] = colour
-    return ClipRow("videos/left/a$b.mp4", clip, "left", prediction, 0.871)
+    return ClipRow("videos/left/a$b.mp4", clip, "left", prediction, 0.871, prediction == "left")
 
 
 def test_contact_sheet_shows_the_clips_and_marks_right_and_wrong(tmp_path):
@@ -122,7 +124,7 @@ def test_contact_sheet_shows_the_clips_and_marks_right_and_wrong(tmp_path):
 def test_contact_sheet_keeps_the_order_of_time(tmp_path):
     clip = row("left", (0, 0, 0), frames=12).frames.copy()
     clip[:6], clip[6:] = (250, 0, 0), (0, 0, 250)
-    draw_contact_sheet([ClipRow("a.mp4", clip, "left", "left", 1.0)], tmp_path / "sheet.png")
+    draw_contact_sheet([ClipRow("a.mp4", clip, "left", "left", 1.0, True)], tmp_path / "sheet.png")
     image = pixels(tmp_path / "sheet.png").astype(int)
     red = np.flatnonzero((np.abs(image - (250, 0, 0)).max(axis=2) < 9).any(axis=0))
     blue = np.flatnonzero((np.abs(image - (0, 0, 250)).max(axis=2) < 9).any(axis=0))
@@ -136,7 +138,7 @@ def test_contact_sheet_of_no_clips_says_so(tmp_path):
 
 def test_labels_are_one_short_line_without_formulas():
     assert label_text("a $b$\n c") == r"a \$b\$ c"
-    assert label_text("long " * 20, room=12) == "long long..."
+    assert label_text("long " * 20, length=12) == "long long..."
 
 
 @pytest.mark.parametrize(
@@ -168,8 +170,8 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch, caplo
 
     monkeypatch.setattr("slowfast.visualization.sheets.draw_curves", fail)
     with caplog.at_level("WARNING", "slowfast"):
-        assert draw_training_curves(tmp_path) == {}
-    assert caplog.messages == ["curves.png is not drawn: no room"] and not list(tmp_path.iterdir())
+        assert draw_training_curves(tmp_path, TOP1) == {}
+    assert caplog.messages == ["Cannot draw curves.png: no room"] and not list(tmp_path.iterdir())
 
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):

@@ -1,4 +1,4 @@
-"""The first batch as pictures: what a network gets, turned back, of every kind of input; the look was judged by eye."""
+"""The first batch as an image, for every type of input; its appearance was judged by eye."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.engine.forward import normalize
 from slowfast.models.event2vec import MASKED
 from slowfast.utils.distributed import World
-from slowfast.visualization.sheets import FRAME_SIDE, FRAMES, FirstBatch, Look, captions, draw_sheet, pixels, samples_of
+from slowfast.visualization.sheets import (
+    FRAME_SIDE,
+    FRAMES,
+    Denormalize,
+    FirstBatch,
+    captions,
+    draw_sheet,
+    pixels,
+    sample_images,
+)
 
-LOOK = Look((0.45, 0.4, 0.35), (0.2, 0.25, 0.3), False, (6, 8))
+DENORMALIZE = Denormalize((0.45, 0.4, 0.35), (0.2, 0.25, 0.3), False, (6, 8))
 NAMES = ["left", "right", "up", "down"]
 
 
@@ -30,8 +39,8 @@ def frames(n: int, t: int, side: int = 12, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, t, side, side, 3), dtype=np.uint8)
 
 
-def network_input(clips: np.ndarray, look: Look = LOOK) -> torch.Tensor:
-    return normalize(torch.from_numpy(clips), look.mean, look.std, look.reverse_channels)
+def network_input(clips: np.ndarray, denormalize: Denormalize = DENORMALIZE) -> torch.Tensor:
+    return normalize(torch.from_numpy(clips), denormalize.mean, denormalize.std, denormalize.reverse_channels)
 
 
 def holds(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
@@ -47,23 +56,27 @@ def holds(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
 def test_normalized_clips_turn_back_into_their_pixels(
     mean: list[float], std: list[float], reverse: bool, seed: int
 ) -> None:
-    look, clips = Look(mean, std, reverse, (1, 1)), frames(2, 3, 5, seed)
-    assert np.array_equal(pixels(network_input(clips, look), look), clips)
+    denormalize, clips = Denormalize(mean, std, reverse, (1, 1)), frames(2, 3, 5, seed)
+    assert np.array_equal(pixels(network_input(clips, denormalize), denormalize), clips)
 
 
 def test_clips_are_frames_in_the_order_of_time() -> None:
     clips = np.empty((3, 16, 12, 12, 3), np.uint8)
     clips[:] = np.linspace(0, 250, 16).astype(np.uint8)[:, None, None, None]
-    samples = samples_of(network_input(clips), 2, LOOK)
-    assert len(samples.pictures) == 2 and "right" in samples.note
-    line = samples.pictures[0][FRAME_SIDE // 2, FRAME_SIDE // 2 :: FRAME_SIDE + 4, 0].astype(int)
+    samples = sample_images(network_input(clips), 2, DENORMALIZE)
+    assert len(samples.images) == 2 and "right" in samples.note
+    line = samples.images[0][FRAME_SIDE // 2, FRAME_SIDE // 2 :: FRAME_SIDE + 4, 0].astype(int)
     assert len(line) == FRAMES and line[0] == 0 and line[-1] == 250 and (np.diff(line) > 0).all()
 
 
 def test_a_clip_of_few_frames_and_an_image() -> None:
-    assert samples_of(network_input(frames(1, 2)), 8, LOOK).pictures[0].shape == (FRAME_SIDE, 2 * FRAME_SIDE + 4, 3)
+    assert sample_images(network_input(frames(1, 2)), 8, DENORMALIZE).images[0].shape == (
+        FRAME_SIDE,
+        2 * FRAME_SIDE + 4,
+        3,
+    )
     image = frames(2, 1, 300)
-    shown = samples_of(network_input(image[:, 0]), 8, LOOK).pictures
+    shown = sample_images(network_input(image[:, 0]), 8, DENORMALIZE).images
     assert len(shown) == 2 and shown[0].shape == (240, 240, 3)
     assert np.abs(shown[0].mean((0, 1)) - image[0, 0].mean((0, 1))).max() < 2
 
@@ -72,19 +85,19 @@ def test_events_are_drawn_on_the_sensor_without_padding_and_masked_ones() -> Non
     one = {"x": [7, 0], "y": [5, 0], "p": [1, 0], "t": [0.0, 0.5], "valid": [True, True]}
     other = {"x": [3], "y": [2], "p": [1], "t": [0.0], "valid": [True]}
     batch = pad_events([{key: torch.tensor(values) for key, values in sample.items()} for sample in (one, other)])
-    first, second = samples_of(batch, 8, LOOK).pictures
+    first, second = sample_images(batch, 8, DENORMALIZE).images
     factor = (first.shape[0] - 2) // 6
     assert first.shape == (2 + 6 * factor, 2 + 8 * factor, 3)
     assert tuple(first[-2, -2]) == BRIGHTER and tuple(first[1, 1]) == DARKER
     assert holds(second, BRIGHTER) and not holds(second, DARKER)
     masked = batch | {MASKED: torch.tensor([[True, False], [True, False]])}
-    first, second = samples_of(masked, 8, LOOK).pictures
+    first, second = sample_images(masked, 8, DENORMALIZE).images
     assert not holds(first, BRIGHTER) and holds(first, DARKER) and not holds(second, BRIGHTER)
 
 
 def test_an_unknown_kind_of_input_says_so() -> None:
-    with pytest.raises(TypeError, match="inputs of str"):
-        samples_of("clips", 1, LOOK)
+    with pytest.raises(TypeError, match="inputs of type str"):
+        sample_images("clips", 1, DENORMALIZE)
 
 
 def test_captions_of_labels_soft_labels_and_mixed_ones() -> None:
@@ -130,7 +143,7 @@ def test_the_first_process_alone_draws_and_changes_nothing(tmp_path: Path) -> No
     assert image is not None and image.std() > 5
 
 
-def test_look_of_a_config() -> None:
+def test_denormalization_of_a_config() -> None:
     cfg = get_cfg()
-    look = Look.from_config(cfg)
-    assert look == replace(look, sensor=(180, 240), mean=(0.45, 0.45, 0.45), reverse_channels=False)
+    denormalize = Denormalize.from_config(cfg)
+    assert denormalize == replace(denormalize, sensor=(180, 240), mean=(0.45, 0.45, 0.45), reverse_channels=False)

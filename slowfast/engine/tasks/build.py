@@ -1,0 +1,58 @@
+"""Construction and checks of the task of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.engine.tasks import multi_label  # noqa: F401 - registers its task
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
+from slowfast.engine.tasks.pretraining import Pretraining, pretext_of
+from slowfast.errors import ConfigError
+
+
+def task_class(cfg: ConfigNode) -> type[Task]:
+    """Return the class that MODEL.TASK names; ConfigError for an unknown name."""
+    return TASK_REGISTRY.find(cfg.MODEL.TASK, "MODEL.TASK")
+
+
+def build_task(
+    cfg: ConfigNode,
+    *,
+    labels: Sequence[Any] = (),
+    model: nn.Module | None = None,
+    device: torch.device = CPU,
+) -> Task:
+    """Build the task of a config; a model in its pre-training form is pre-trained whatever MODEL.TASK says.
+
+    Args:
+        cfg: Config of the run.
+        labels: Labels of the training set; empty for evaluation.
+        model: Model to train, not wrapped; None for evaluation.
+        device: Device of the loss.
+    """
+    is_pretraining = model is not None and pretext_of(model) is not None
+    chosen = Pretraining if is_pretraining else task_class(cfg)
+    return chosen.from_config(cfg, labels=labels, model=model, device=device)
+
+
+def check_task(cfg: ConfigNode) -> None:
+    """Raise ConfigError for settings that the task of a config cannot be used with."""
+    task = task_class(cfg)
+    task.check_config(cfg)
+    if cfg.TEST.ENABLE and task.evaluator is Task.evaluator:
+        raise ConfigError(f"MODEL.TASK {cfg.MODEL.TASK} has no evaluation. Set TEST.ENABLE False")
+    if cfg.TEST.ENABLE and cfg.TEST.SAVE_RESULTS_PATH:
+        try:
+            task.ensemble(cfg)
+        except ConfigError as error:
+            raise ConfigError(f'{error} to save. Set TEST.SAVE_RESULTS_PATH ""') from None
+    if cfg.TRAIN.ENABLE and cfg.DISTILL.ENABLE and not task.distillable:
+        raise ConfigError(
+            f"DISTILL.ENABLE distills the probabilities of exclusive classes, which MODEL.TASK {cfg.MODEL.TASK} does "
+            "not have. Set DISTILL.ENABLE False"
+        )

@@ -1,0 +1,228 @@
+"""Multi-label classification: any number of classes per sample, binary cross-entropy, mean average precision.
+
+N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TEST
+from slowfast.datasets.collate import NO_LABEL
+from slowfast.datasets.index.labels import CLASSES, classes_of, label_format
+from slowfast.datasets.mixup import Mixup
+from slowfast.datasets.order import BALANCED
+from slowfast.engine.evaluate import Ensemble
+from slowfast.engine.losses import Loss, class_weights, get_loss
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
+from slowfast.engine.tasks.classification import ClassScoreEvaluator, accuracy
+from slowfast.errors import ConfigError
+from slowfast.utils.csv_files import write_csv
+from slowfast.utils.distributed import World
+from slowfast.visualization.results import PERCENT_DIGITS, Metric, Results, VideoPrediction
+
+MAP, PRECISION = Metric("map", "mAP"), Metric("precision1", "precision@1")
+LOSS = "bce_logit"
+PER_CLASS = "per_class.csv"
+_LAST = -1.0  # score of unreadable samples: below all others
+_PRESENT = 0.5  # target from which on a class counts as present
+
+
+def multi_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Convert labels to vectors of 0 and 1.
+
+    Args:
+        labels: Class indices (N,), or (N, L) padded with `NO_LABEL`.
+        num_classes: K.
+
+    Returns:
+        float32 (N, K).
+    """
+    labels = labels.reshape(len(labels), -1)
+    padded = labels.masked_fill(labels == NO_LABEL, num_classes)
+    return torch.zeros(len(labels), num_classes + 1, device=labels.device).scatter_(1, padded, 1.0)[:, :num_classes]
+
+
+def average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Return the average precision, the sum over score thresholds of precision times increase in recall.
+
+    Equal scores share a threshold, as in scikit-learn's ``average_precision_score``.
+
+    Args:
+        scores: Scores (N,).
+        positives: bool (N,), at least one of them True.
+    """
+    order = np.argsort(-scores, kind="stable")
+    thresholds = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # last place of each score
+    found = np.cumsum(positives[order])[thresholds]
+    precision = found / (thresholds + 1)
+    return float(np.sum(precision * np.diff(found, prepend=0)) / found[-1])
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """Average precision of a class in percent, None without positives, and the number of its positive samples."""
+
+    positives: int
+    average_precision: float | None
+
+
+def class_precisions(predictions: Sequence[VideoPrediction], num_classes: int) -> list[ClassPrecision]:
+    """Return the average precision of each class; unreadable samples rank last."""
+    unreadable = np.full(num_classes, _LAST, np.float32)
+    scores = np.array([unreadable if one.scores is None else one.scores for one in predictions])
+    positives = np.zeros((len(predictions), num_classes), bool)
+    for row, one in zip(positives, predictions, strict=True):
+        row[list(classes_of(one.label))] = True
+    found = []
+    for number in range(num_classes):
+        count = int(positives[:, number].sum())
+        ap = 100.0 * average_precision(scores[:, number], positives[:, number]) if count else None
+        found.append(ClassPrecision(count, ap))
+    return found
+
+
+def mean_average_precision(classes: Sequence[ClassPrecision]) -> float:
+    """Return the mean over the classes with positives, in percent; 0 if there is none."""
+    known = [one.average_precision for one in classes if one.average_precision is not None]
+    return round(sum(known) / len(known), PERCENT_DIGITS) if known else 0.0
+
+
+class MultiLabelEvaluator(ClassScoreEvaluator):
+    """Mean average precision over the classes with positives, and precision of the best class of each sample.
+
+    Attributes:
+        per_class: Average precision of each class; set by `evaluate`.
+    """
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self.per_class: list[ClassPrecision] = []
+
+    def compute(self, predictions: Sequence[VideoPrediction]) -> Results:
+        """Return the metrics in percent; ``map_read`` is that of readable samples alone."""
+        self.per_class = class_precisions(predictions, self.num_classes)
+        read = [one for one in predictions if one.best]
+        missing = sum(one.positives == 0 for one in self.per_class)
+        values = {
+            "map": mean_average_precision(self.per_class),
+            "map_read": mean_average_precision(class_precisions(read, self.num_classes)),
+            "precision1": accuracy(predictions, 1),
+            "classes": self.num_classes - missing,
+            "classes_without_positives": missing,
+        }
+        return Results(values, self._rows(values, failed=len(read) < len(predictions)))
+
+    def _rows(self, values: dict[str, Any], failed: bool) -> list[tuple[str, str]]:
+        rows = [
+            (MAP.title, MAP.text(values["map"]) + (" (failed videos rank last)" if failed else "")),
+            (PRECISION.title, PRECISION.text(values["precision1"])),
+        ]
+        if failed:
+            rows.append(("mAP (readable videos)", MAP.text(values["map_read"])))
+        if values["classes_without_positives"]:
+            excluded = f"{values['classes']} ({values['classes_without_positives']} without positives are excluded)"
+            rows.append(("classes", excluded))
+        return rows
+
+    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
+        """Write per_class.csv: positives and average precision (%) of each class, empty without positives."""
+        rows, path = [], Path(cfg.OUTPUT_DIR) / PER_CLASS
+        for number, (name, one) in enumerate(zip(class_names, self.per_class, strict=True)):
+            ap = "" if one.average_precision is None else f"{one.average_precision:.{PERCENT_DIGITS}f}"
+            rows.append((number, name, one.positives, ap))
+        write_csv(path, ("class", "class_name", "positives", "ap"), rows)
+        return {"average precision per class": path} | super().write(cfg, class_names)
+
+
+@TASK_REGISTRY.register(name="multi_label")
+class MultiLabel(Task):
+    """Classification in which each class is present or not, independently of the others.
+
+    Args:
+        num_classes: K.
+        loss: Loss of logits (N, K) and targets (N, K).
+        smoothing: Label smoothing: targets are moved towards 0.5 by this share.
+        mixup: MixUp and CutMix of smoothed targets; None for none.
+    """
+
+    step_metrics = (PRECISION,)
+    metrics = (MAP, PRECISION)
+    label_format = CLASSES
+
+    def __init__(self, num_classes: int, loss: Loss, smoothing: float = 0.0, mixup: Mixup | None = None) -> None:
+        self.num_classes, self.smoothing, self.mixup = num_classes, smoothing, mixup
+        self._loss = loss
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: ConfigNode,
+        *,
+        labels: Sequence[Any] = (),
+        model: nn.Module | None = None,
+        device: torch.device = CPU,
+    ) -> MultiLabel:
+        """Build from MODEL.CLASS_WEIGHTS and MIXUP; a class's videos for balanced weights are those that have it."""
+        flat = [number for label in labels for number in classes_of(label)]
+        weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, flat, cfg.MODEL.NUM_CLASSES) if flat else None
+        loss = get_loss(LOSS, None if weights is None else weights.to(device))
+        mixup = Mixup.from_config(cfg, smoothing=0.0) if cfg.MIXUP.ENABLE else None
+        return cls(cfg.MODEL.NUM_CLASSES, loss, cfg.MIXUP.LABEL_SMOOTH_VALUE, mixup)
+
+    @classmethod
+    def check_config(cls, cfg: ConfigNode) -> None:
+        """Check the loss, the order of training and the separator of index files."""
+        task = f"MODEL.TASK {cfg.MODEL.TASK}"
+        if cfg.MODEL.LOSS_FUNC != LOSS:
+            raise ConfigError(f"{task} needs MODEL.LOSS_FUNC {LOSS}, but it is {cfg.MODEL.LOSS_FUNC}")
+        if cfg.DATA.SAMPLING == BALANCED:
+            raise ConfigError(f"DATA.SAMPLING {BALANCED} needs one class per video, unlike {task}. Set it to uniform")
+        label_format(cfg)
+
+    def targets(self, inputs: Any, labels: torch.Tensor, rng: np.random.Generator) -> tuple[Any, torch.Tensor]:
+        """Return smoothed and mixed multi-hot labels (N, K)."""
+        soft = multi_hot(labels, self.num_classes) * (1.0 - self.smoothing) + 0.5 * self.smoothing
+        return (inputs, soft) if self.mixup is None else self.mixup(inputs, soft, rng)
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the binary cross-entropy."""
+        return self._loss(outputs, targets)
+
+    def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the share of clips whose best class is present, in percent."""
+        best = targets.gather(1, outputs.argmax(1, keepdim=True))
+        return 100.0 * (best > _PRESENT).float().mean()[None]
+
+    def evaluator(self, cfg: ConfigNode, world: World, split: str = TEST) -> MultiLabelEvaluator:
+        """Return the evaluator of a split."""
+        keep_logits = split == TEST and bool(cfg.TEST.SAVE_RESULTS_PATH)
+        return MultiLabelEvaluator(
+            world, self.num_classes, self.ensemble(cfg), keep_logits=keep_logits, keep_scores=True
+        )
+
+    @classmethod
+    def ensemble(cls, cfg: ConfigNode) -> Ensemble:
+        """Return the ensemble of DATA.ENSEMBLE_METHOD and TEST.ENSEMBLE_ON, with sigmoid scores."""
+        return Ensemble(cfg.DATA.ENSEMBLE_METHOD, cfg.TEST.ENSEMBLE_ON, torch.Tensor.sigmoid)
+
+    def captions(self, targets: torch.Tensor, class_names: Sequence[str], count: int) -> list[str]:
+        """Return the names of the classes of each sample; those of mixed samples with their targets."""
+        rows = targets[:count].detach().cpu()
+        if not rows.is_floating_point():
+            rows = multi_hot(rows, len(class_names))
+        low, high = 0.5 * self.smoothing, 1.0 - 0.5 * self.smoothing
+        texts = []
+        for row in ((rows - low) / (high - low)).tolist():
+            present = [(share, name) for share, name in zip(row, class_names, strict=True) if share > 0.005]
+            texts.append(", ".join(name if share > 0.995 else f"{share:.2f} {name}" for share, name in present))
+        return texts
