@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.gpu.cases import Cases, Values
 from benchmarks.gpu.machine import WARM_UP, can_run
-from benchmarks.gpu.networks import batch_size, main_setting, on_device
+from benchmarks.gpu.networks import batch_size, main_config, on_device
 from benchmarks.gpu.processes import run_or_raise
 from benchmarks.measure import time_interleaved
 from benchmarks.network import BFLOAT16, FLOAT32, LEARNING_RATE, example_batch, train_steps
@@ -52,7 +52,7 @@ def compare_steps(device: torch.device, runs: int) -> Values:
     Raises:
         RuntimeError: If their gradients differ.
     """
-    cfg, on_gpu = load_config(main_setting(device.type == "cuda")), device.type == "cuda"
+    cfg, on_gpu = load_config(main_config(device.type == "cuda")), device.type == "cuda"
     clips, dtype = batch_size(cfg, on_gpu), BFLOAT16 if can_run("bf16", device) else FLOAT32
     batch = on_device(example_batch(cfg, clips), device)
     steps = {name: train_steps(cfg, device, clips, False, (dtype,))[dtype] for name in (_PLAIN, _DDP)}

@@ -23,19 +23,19 @@ from benchmarks.gpu.cases import Cases, Values
 from benchmarks.gpu.machine import WARM_UP
 from benchmarks.gpu.profiles import profile_work
 from benchmarks.measure import Timings, time_interleaved
-from benchmarks.videos import changed
+from benchmarks.videos import with_overrides
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.shipped import configs_folder
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.cuda_graphs import CudaGraphs
-from slowfast.event_driven.engine import PRECISIONS
-from slowfast.event_driven.linear_kernels import FLOAT32
+from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8
 from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears
 
 ACTIVE = (5, 1, 25, 100)  # % of the patches, most important first
+PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 STREAMS = {"cuda": (64, 1, 16, 256), "cpu": (4, 1)}
 STEPS = {"cuda": 10, "cpu": 2}  # consecutive steps of a run, even
 CAPTURED = " captured"
@@ -95,7 +95,7 @@ class _Bench:
         self.model, self.device, self.streams = model, device, streams
         self.steps = STEPS[device.type]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
-        event = changed(cfg, "EVENT.PRECISION", precision)
+        event = with_overrides(cfg, "EVENT.PRECISION", precision)
         self.engines = {EVENT: Engine(EventDrivenInference.from_config(event, model), streams)}
         dense = _dense(model, torch.float32 if precision == FLOAT32 else torch.bfloat16)
         self.works: dict[str, Work] = {DENSE: dense, **self.engines}

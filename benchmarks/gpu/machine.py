@@ -38,7 +38,7 @@ def _summary(cases: Cases) -> str:
 
 def _names(device: torch.device) -> list[str]:
     described = describe_machine(device)
-    cores = f"{described['cores']} cores of {described['processor']}"
+    cores = f"{described['cores']} cores of {described['CPU']}"
     versions = [f"Python {described['python']}", f"torch {described['torch']}"]
     if device.type == "cpu":
         return ["no GPU", cores, *versions]

@@ -76,39 +76,39 @@ TASKS: tuple[Task, ...] = (
 
 def measure_main(cases: Cases) -> None:
     """Run the part of the network that matters most."""
-    path = main_setting(cases.on_gpu)
-    measure_setting(cases, path, TASKS)
+    path = main_config(cases.on_gpu)
+    measure_config(cases, path, TASKS)
     for task in _TASKS:
         cases.run(f"{path.stem} {task} {BF16}, profile", partial(_profile, cases, path, task))
 
 
 def measure_all(cases: Cases) -> None:
-    """Run the part of all networks: everything of one setting of each, then bf16 of the other settings."""
-    (_, *first), others = order_settings([main_setting(cases.on_gpu), *_settings(cases.on_gpu)])
+    """Run the part of all networks: everything for one config of each, then bf16 for the other configs."""
+    (_, *first), others = order_configs([main_config(cases.on_gpu), *_configs(cases.on_gpu)])
     for path in first:
-        measure_setting(cases, path, TASKS)
+        measure_config(cases, path, TASKS)
     for path in others:
-        measure_setting(cases, path, TASKS[:2])
+        measure_config(cases, path, TASKS[:2])
 
 
 def measure_compiled(cases: Cases) -> None:
-    """Run the part of torch.compile: the most important network first, then one setting of each other network."""
-    first, _ = order_settings([main_setting(cases.on_gpu), *_settings(cases.on_gpu)])
+    """Run the part of torch.compile: the most important network first, then one config of each other network."""
+    first, _ = order_configs([main_config(cases.on_gpu), *_configs(cases.on_gpu)])
     for path in first:
-        measure_setting(cases, path, [(FORWARD, COMPILED), (TRAIN, COMPILED)])
+        measure_config(cases, path, [(FORWARD, COMPILED), (TRAIN, COMPILED)])
 
 
-def main_setting(on_gpu: bool) -> Path:
+def main_config(on_gpu: bool) -> Path:
     """Return the config of MorphMLP-S16, or of the demo where there is no GPU."""
     return configs_folder() / ("K400/K400_MLP_S16x4.yaml" if on_gpu else "Demo/KINETICS_MORPHMLP.yaml")
 
 
-def _settings(on_gpu: bool) -> list[Path]:
+def _configs(on_gpu: bool) -> list[Path]:
     return published_configs() if on_gpu else [configs_folder() / "Demo" / f"{name}.yaml" for name in _DEMOS]
 
 
-def order_settings(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the first setting of each network of the registry, and the other settings."""
+def order_configs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the first config of each network of the registry, and the other configs."""
     first: dict[str, Path] = {}
     for path in paths:
         first.setdefault(_load(path).MODEL.MODEL_NAME.removesuffix("_32"), path)
@@ -116,8 +116,8 @@ def order_settings(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return chosen, [path for path in dict.fromkeys(paths) if path not in chosen]
 
 
-def measure_setting(cases: Cases, path: Path, tasks: Sequence[Task]) -> None:
-    """Run a case for each task of a setting."""
+def measure_config(cases: Cases, path: Path, tasks: Sequence[Task]) -> None:
+    """Run a case for each task of a config."""
     for task, variant in tasks:
         case = f"{path.stem} {task} {variant}"
         cases.run(case, partial(_measure_halving, cases, path, task, variant))

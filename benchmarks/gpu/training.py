@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gpu.cases import CannotRunHere, Cases, Values
-from benchmarks.gpu.networks import main_setting
+from benchmarks.gpu.networks import main_config
 from benchmarks.gpu.processes import run_or_raise
 from benchmarks.videos import link_videos, make_videos, on_folder
 from demo_data.build import build
@@ -32,12 +32,12 @@ class Run:
     """A training run.
 
     Attributes:
-        setting: Config file.
+        config: Config file.
         overrides: KEY VALUE pairs.
         clips: Clips of a step.
     """
 
-    setting: Path
+    config: Path
     overrides: Sequence[object]
     clips: int
 
@@ -75,15 +75,15 @@ def _large_run(folder: Path, workers: int, on_gpu: bool) -> Run:
     """Prepare one epoch of 30 steps; the validation at its end reads a single video."""
     if not on_gpu:
         raise CannotRunHere("needs a GPU")
-    setting = main_setting(on_gpu)
+    config = main_config(on_gpu)
     [video] = make_videos(folder / "made", count=1)
-    cfg = on_folder(load_config(setting), link_videos([video] * _VIDEOS, folder / "videos"))
+    cfg = on_folder(load_config(config), link_videos([video] * _VIDEOS, folder / "videos"))
     index = Path(cfg.DATA.PATH_TO_DATA_DIR) / "val.csv"
     index.write_text(index.read_text().splitlines(keepends=True)[0])
     overrides = ["DATA.PATH_TO_DATA_DIR", index.parent, "DATA.PATH_PREFIX", cfg.DATA.PATH_PREFIX, "LOG_PERIOD", 5]
     overrides += ["DATA_LOADER.NUM_WORKERS", workers, "TRAIN.BATCH_SIZE", _BATCH, "SOLVER.MAX_EPOCH", 1]
     overrides += ["SOLVER.WARMUP_EPOCHS", 0.0, "MORPH.PRETRAIN_PATH", ""]
-    return Run(setting, overrides, _BATCH * cfg.AUG.NUM_SAMPLE)
+    return Run(config, overrides, _BATCH * cfg.AUG.NUM_SAMPLE)
 
 
 def _train(cases: Cases, output: Path, prepare: Callable[[], Run]) -> Values:
@@ -92,7 +92,7 @@ def _train(cases: Cases, output: Path, prepare: Callable[[], Run]) -> Values:
     overrides = [*run.overrides, "NUM_GPUS", int(cases.on_gpu), "OUTPUT_DIR", output, "TEST.ENABLE", False]
     if cases.on_gpu:
         overrides += ["TRAIN.MIXED_PRECISION", True, "TRAIN.AMP_DTYPE", "bfloat16"]
-    command = [sys.executable, "tools/run_net.py", "--cfg", run.setting, *overrides]
+    command = [sys.executable, "tools/run_net.py", "--cfg", run.config, *overrides]
     run_or_raise([str(word) for word in command], cases.seconds_left())
     return time_shares(read_metrics(output / "metrics.jsonl"), run.clips)
 

@@ -25,8 +25,8 @@ _TITLE = re.compile(
     r"(?P<network>[^,]+), (?:.*, )?(?P<dataset>[^,]+) \((?P<millions>[\d.]+) M parameters, (?P<gmacs>[\d.]+) GMACs"
 )
 _TOP1 = re.compile(r"top-1 ([\d.]+) %")
-_NO_TOP1 = "nothing"
-REPRODUCES, WEIGHTS, LICENSE, VERIFIED = "Reproduces", "Weights", "License of the weights", "Verified here"
+_NO_TOP1 = "unknown"
+EXPECTED, WEIGHTS, LICENSE, VERIFIED = "Expected", "Weights", "License of the weights", "Verified here"
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def read_header(path: Path) -> Header:
     for line in _read_config(path).splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line.removeprefix("#").strip().replace("Licence", "License"))
+        lines.append(line.removeprefix("#").strip())
     title = _TITLE.match(lines[0]) if lines else None
     if title is None:
         raise UserError(f"{path}: the first line must be # network, input, dataset (N M parameters, N GMACs ...)")
-    reproduces = _field(path, lines, REPRODUCES)
-    top1 = _TOP1.search(reproduces)
-    if top1 is None and not reproduces.startswith(_NO_TOP1):
-        raise UserError(f"{path}: # {REPRODUCES}: must contain top-1 N %, or {_NO_TOP1}")
+    expected = _field(path, lines, EXPECTED)
+    top1 = _TOP1.search(expected)
+    if top1 is None and not expected.startswith(_NO_TOP1):
+        raise UserError(f"{path}: # {EXPECTED}: must contain top-1 N %, or {_NO_TOP1}")
     return Header(
         network=title["network"],
         dataset=title["dataset"],

@@ -15,7 +15,7 @@ from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import quoted
 
 MAX_SIDE = 16_384  # pixels
-MAX_WORKERS = 1024  # per process; datasets/clip_dataset.py has a table of them
+MAX_WORKERS = 1024  # of a process
 MAX_BLOCKS = 1000  # of a network, over all stages
 # Longest list of numbers without a declared length.
 MAX_LENGTH = 100

@@ -15,7 +15,6 @@ ORDER, VIEW, MIX = range(3)
 
 # DATA.SAMPLING: each video once an epoch, or each class equally often.
 BALANCED = "balanced"
-SAMPLING = ("uniform", BALANCED)
 
 Key = tuple[int, int]  # (epoch, place in the epoch's order)
 

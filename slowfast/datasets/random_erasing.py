@@ -9,9 +9,9 @@ from statistics import NormalDist
 import cv2
 import numpy as np
 
+from slowfast.config.defaults import check_value
 from slowfast.errors import ConfigError
 
-MODES = ("pixel", "rand", "const")
 _AREA = (0.02, 1 / 3)  # of the frame, for all boxes together
 _ASPECT = (0.3, 1 / 0.3)  # height / width
 _TRIES = 100
@@ -28,8 +28,7 @@ class RandomErasing:
     def __init__(
         self, probability: float, mode: str, max_count: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
-        if mode not in MODES:
-            raise ConfigError(f"AUG.RE_MODE {mode!r} is unknown; use one of {', '.join(MODES)}")
+        check_value("AUG.RE_MODE", mode)
         if max_count < 1:
             raise ConfigError(f"AUG.RE_COUNT is {max_count}; use 1 or more, or AUG.RE_PROB 0 for no erasing")
         self.probability = probability

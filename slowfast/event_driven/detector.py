@@ -17,7 +17,6 @@ Reduce = Callable[[torch.Tensor, int], torch.Tensor]
 # What of a patch's absolute differences is compared with the threshold: the largest, as published, or the mean.
 GATES: dict[str, Reduce] = {"any": torch.amax, "mean": torch.mean}
 # What a frame is compared with: the frame before, as published, or each patch as it was when last computed.
-REFERENCES = ("previous", "hold")
 
 
 def changed_patches(

@@ -16,19 +16,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from slowfast.config.defaults import check_value
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.event_driven.cpu import CompiledDetector, CompiledFeatures
 from slowfast.event_driven.cuda_graphs import CudaGraphs
-from slowfast.event_driven.detector import GATES, REFERENCES, ChangeDetector, Changes, GateSettings, Slots
+from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, Slots
 from slowfast.event_driven.features import PatchFeatures, Renewed
 from slowfast.event_driven.kernels import Kernels, load_kernels
-from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8
+from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.static_shapes import StaticChangeDetector, StaticPatchFeatures
 from slowfast.models.evmlp import EvMLP
 
-PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 _DEFAULT_STREAM = "default"
 Halves = tuple[ChangeDetector, PatchFeatures]
 
@@ -90,9 +90,9 @@ class EventDrivenInference:
     ) -> None:
         if not isinstance(model, EvMLP):
             raise ConfigError(f"event-driven inference is for evMLP, not {type(model).__name__}: set MODEL.MODEL_NAME")
-        _check_choice("EVENT.REFERENCE", reference, REFERENCES)
-        _check_choice("EVENT.GATE", gate, tuple(GATES))
-        _check_choice("EVENT.PRECISION", precision, PRECISIONS)
+        check_value("EVENT.REFERENCE", reference)
+        check_value("EVENT.GATE", gate)
+        check_value("EVENT.PRECISION", precision)
         if not threshold >= 0:
             raise ConfigError(f"EVENT.THRESHOLD {threshold}: must be at least 0")
         if keyframe_every < 0:
@@ -255,8 +255,3 @@ def _halves(network: PatchNetwork, settings: GateSettings, kernels: Kernels | No
 
 def _static_halves(network: PatchNetwork, settings: GateSettings, wait: bool) -> Halves:
     return StaticChangeDetector(network, settings, wait), StaticPatchFeatures(network, wait)
-
-
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{key} {value!r} is none of {', '.join(choices)}")

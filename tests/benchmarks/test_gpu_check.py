@@ -190,8 +190,8 @@ def test_goals_are_judged(share: float, verdict: str) -> None:
     assert "goal" not in part_report("One part", [failed], 1)
 
 
-def test_every_network_is_measured_first_in_one_setting() -> None:
-    first, others = networks.order_settings([networks.main_setting(True), *published_configs()])
+def test_every_network_is_measured_first_in_one_config() -> None:
+    first, others = networks.order_configs([networks.main_config(True), *published_configs()])
     assert first[0].stem == "K400_MLP_S16x4" and not set(first) & set(others)
     assert {*first, *others} == set(published_configs())
     names = [load_config(path).MODEL.MODEL_NAME for path in first]
@@ -209,7 +209,7 @@ def test_batches_of_a_gpu() -> None:
 def test_tasks_of_a_network(cases: Cases, tmp_path: Path) -> None:
     path = tmp_path / "SMALL.yaml"
     path.write_text(SETTING)
-    networks.measure_setting(cases, path, [*TASKS, (TRAIN, COMPILED), (FORWARD, COMPILED)])
+    networks.measure_config(cases, path, [*TASKS, (TRAIN, COMPILED), (FORWARD, COMPILED)])
     rows = rows_of(cases)
     assert len(rows) == len(TASKS) + 2
     done = {name.removeprefix("SMALL "): row for name, row in rows.items() if row["status"] == DONE}
@@ -233,7 +233,7 @@ def test_a_batch_that_does_not_fit_is_halved(cases: Cases, monkeypatch: pytest.M
 
     tried: list[object] = []
     monkeypatch.setattr(networks, "measure", measure)
-    networks.measure_setting(cases, networks.main_setting(False), [(TRAIN, networks.Variant("fp32"))])
+    networks.measure_config(cases, networks.main_config(False), [(TRAIN, networks.Variant("fp32"))])
     assert tried == [2, 1] and [row["batch"] for row in read_rows(cases.folder)] == [1]
 
 

@@ -56,7 +56,7 @@ MODEL.ACT_CHECKPOINT = Key(
 )
 MODEL.EMA = Key(
     False,
-    "Keep an exponential moving average (EMA) of the weights, which is evaluated and saved besides the raw weights. "
+    "Keep an exponential moving average (EMA) of the weights, which is evaluated and saved along with the raw weights. "
     "Tests use it unless TEST.CHECKPOINT_WEIGHTS is raw.",
 )
 MODEL.EMA_DECAY = Key(0.99996, "Decay of the EMA per step.", unit="fraction", rule=Range(0, 1), origin="EAT")
