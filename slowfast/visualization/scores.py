@@ -70,9 +70,7 @@ def write_scores(predictions: Sequence[VideoPrediction], num_classes: int, path:
     with written_whole(path, suffix=SUFFIX, setting=KEY) as part, reporting_file(part) as file:
         np.savez(file, names=names, labels=labels, logits=logits)
     if Path(setting).suffix.lower() != SUFFIX:
-        get_logger().info(
-            f"{KEY} {setting}: saved as {path} (arrays names, labels, logits), not as a pickle"
-        )
+        get_logger().info(f"{KEY} {setting}: saved as {path} (arrays names, labels, logits), not as a pickle")
 
 
 def _label_array(labels: Sequence[Any], num_classes: int) -> np.ndarray:
