@@ -15,16 +15,16 @@ DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
 demo: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format kinetics --out demo/kinetics
 	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)
-	@echo; echo "The same test with one frame of each clip repeated: nothing moves."
+	@echo; echo "The same test with one frame of each clip repeated."
 	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)_repeated TRAIN.ENABLE False \
 		TEST.FRAME_ORDER repeated TEST.CHECKPOINT_FILE_PATH $(DEMO_WEIGHTS)
 	@echo; echo "The same test with the frames of each clip shuffled."
 	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)_shuffled TRAIN.ENABLE False \
 		TEST.FRAME_ORDER shuffled TEST.CHECKPOINT_FILE_PATH $(DEMO_WEIGHTS)
-	@echo; echo "Pictures:"; ls $(DEMO_OUT)/*.png
+	@echo; echo "Plots:"; ls $(DEMO_OUT)/*.png
 
 demo-framewise: $(STAMP)
-	$(BIN)/python tools/make_demo_data.py --format kinetics_colours --out demo/kinetics_colours
+	$(BIN)/python tools/make_demo_data.py --format kinetics_colors --out demo/kinetics_colors
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/KINETICS_CONVMLP_FRAMEWISE.yaml
 
 demo-something: $(STAMP)
@@ -41,13 +41,13 @@ demo-event-driven: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format kinetics_shapes --out demo/kinetics_shapes
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml EVENT.ENABLE True EVENT.STREAMS 4 \
 		DATA.PATH_PREFIX demo/kinetics_shapes/videos
-	@echo; echo "The same clips as a test of Kinetics, frame by frame, event-driven inside each clip."
+	@echo; echo "The same clips as a Kinetics test, frame by frame, event-driven within each clip."
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_EVMLP.yaml TRAIN.ENABLE False EVENT.ENABLE True \
 		MODEL.FRAMEWISE logits TEST.DATASET kinetics DATA.PATH_TO_DATA_DIR demo/kinetics_shapes \
 		DATA.PATH_PREFIX demo/kinetics_shapes DATA.NUM_FRAMES 32 DATA.SAMPLING_RATE 1 DATA.TRAIN_JITTER_SCALES "[64,64]" \
 		TEST.BATCH_SIZE 8 TEST.NUM_SPATIAL_CROPS 3 OUTPUT_DIR output/demo_evmlp_clips \
 		TEST.CHECKPOINT_FILE_PATH output/demo_evmlp/checkpoints/checkpoint_best.pyth
-	$(BIN)/python tools/calibrate_events.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/kinetics_shapes/videos
+	$(BIN)/python tools/calibrate_event_driven.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/kinetics_shapes/videos
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal

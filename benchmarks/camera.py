@@ -1,6 +1,7 @@
-"""Cameras on the network to measure with: a video as an H.264 MPEG-TS stream over TCP, again and again, at its rate.
+"""Benchmark of event-driven inference on network cameras, simulated by H.264 MPEG-TS streams over TCP.
 
-One process serves all of them. The video is encoded before, as cameras do it: no B-frames, a key frame a second.
+One process serves all cameras. Each sends the same video in a loop at its frame rate, encoded as by a camera: without
+B-frames, with one keyframe per second.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.measure import Figure
-from benchmarks.videos import changed
+from benchmarks.measure import Measurement
+from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
 from slowfast.event_driven.checks import check_network
@@ -33,23 +34,31 @@ from slowfast.event_driven.feed import Batch
 from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun
 
-_MOST_FRAMES = 600
-_READY = 60.0  # seconds for the process to start
+_MAX_FRAMES = 600
+_START_TIMEOUT = 60.0  # seconds
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What a camera sends. parts: the bytes up to the end of each frame; keys: the numbers of key frames."""
+class CameraStream:
+    """Encoded video that a camera sends.
+
+    Args:
+        parts: Bytes of each frame.
+        keys: Frame numbers of the keyframes.
+        width: Frame width in pixels.
+        height: Frame height in pixels.
+        rate: Frames per second.
+    """
 
     parts: list[bytes]
     keys: list[int]
     width: int
     height: int
-    rate: float  # frames a second
+    rate: float
 
     @classmethod
-    def of(cls, path: Path) -> Recording:
-        """The first frames of a video, at most _MOST_FRAMES. Raises DataError where it cannot be read."""
+    def from_video(cls, path: Path) -> CameraStream:
+        """Encode the first frames of a video; DataError if it cannot be read."""
         sink, parts, keys = _Sink(), list[bytes](), list[int]()
         try:
             with av.open(str(path)) as source, _to(sink) as out:
@@ -58,23 +67,23 @@ class Recording:
                 coding = {"preset": "veryfast", "tune": "zerolatency", "g": str(int(rate)), "x264-params": "scenecut=0"}
                 stream = out.add_stream("libx264", rate=rate, options=coding)
                 stream.width, stream.height, stream.pix_fmt = video.width // 2 * 2, video.height // 2 * 2, "yuv420p"
-                for number, frame in enumerate(islice(source.decode(video), _MOST_FRAMES)):
+                for number, frame in enumerate(islice(source.decode(video), _MAX_FRAMES)):
                     plain = frame.reformat(stream.width, stream.height, "yuv420p")
                     plain.pts, plain.time_base = number, 1 / rate
-                    packets = stream.encode(plain)  # this frame's: nothing is looked ahead
+                    packets = stream.encode(plain)  # of this frame, as there is no lookahead
                     keys += [number] * any(packet.is_keyframe for packet in packets)
                     out.mux(packets)
                     parts.append(sink.take())
                 size = stream.width, stream.height
         except (av.FFmpegError, OSError, IndexError) as error:
-            raise DataError(f"--videos {path} cannot be sent as a camera's: {error}") from error
+            raise DataError(f"--videos {path} cannot be encoded as a camera stream: {error}") from error
         if not parts:
-            raise DataError(f"--videos {path} has no frames")
+            raise DataError(f"--videos {path} contains no frames")
         return cls(parts, keys, *size, float(rate))
 
 
 def _to(sink: _Sink) -> av.container.OutputContainer:
-    # Each frame's bytes at once; each key frame can be the first.
+    # Flush each frame; a client may start at any keyframe.
     return av.open(sink, "w", format="mpegts", options={"flush_packets": "1", "mpegts_flags": "pat_pmt_at_frames"})
 
 
@@ -96,113 +105,141 @@ class _Sink(io.RawIOBase):
 
 
 @dataclass(frozen=True)
-class Served:
-    """Cameras that are there: their addresses; and when each sent its first frame, once somebody looks."""
+class Cameras:
+    """Running cameras.
+
+    Args:
+        addresses: Their addresses.
+        started: When each sent its first frame, by time.monotonic(), which all processes share; 0 before.
+    """
 
     addresses: list[str]
-    begun: MutableSequence[float]  # readings of time.monotonic(), which all processes share; 0: not yet
+    started: MutableSequence[float]
 
 
 @contextmanager
-def cameras(recording: Recording, count: int) -> Iterator[Served]:
-    """So many cameras that all send the recording, in a process of their own."""
+def cameras(stream: CameraStream, count: int) -> Iterator[Cameras]:
+    """Run cameras that send a stream, in a separate process."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
-    begun = spawn.Array("d", count, lock=False)
-    process = spawn.Process(target=_serve, args=(recording, count, there, begun), daemon=True)
+    started = spawn.Array("d", count, lock=False)
+    process = spawn.Process(target=_serve, args=(stream, count, there, started), daemon=True)
     process.start()
     try:
-        if not here.poll(_READY):
-            raise DataError("the process of the cameras did not start")
-        yield Served([f"tcp://127.0.0.1:{port}" for port in here.recv()], begun)
+        if not here.poll(_START_TIMEOUT):
+            raise DataError("the camera process did not start")
+        yield Cameras([f"tcp://127.0.0.1:{port}" for port in here.recv()], started)
     finally:
         process.kill()
         process.join()
 
 
-def _serve(recording: Recording, count: int, told: Connection, begun: MutableSequence[float]) -> None:
-    asyncio.run(_serve_all(recording, count, told, begun))
+def _serve(stream: CameraStream, count: int, channel: Connection, started: MutableSequence[float]) -> None:
+    asyncio.run(_serve_all(stream, count, channel, started))
 
 
-async def _serve_all(recording: Recording, count: int, told: Connection, begun: MutableSequence[float]) -> None:
+async def _serve_all(stream: CameraStream, count: int, channel: Connection, started: MutableSequence[float]) -> None:
     servers = []
     for number in range(count):
 
         async def send(_: asyncio.StreamReader, out: asyncio.StreamWriter, number: int = number) -> None:
-            begun[number] = start = time.monotonic()
-            place = recording.keys[number * len(recording.keys) // count]  # not all the same at the same time
+            started[number] = start = time.monotonic()
+            first = stream.keys[number * len(stream.keys) // count]  # cameras show different parts of the video
             try:
                 for sent in range(2**62):
-                    await asyncio.sleep(max(start + sent / recording.rate - time.monotonic(), 0))
-                    out.write(recording.parts[(place + sent) % len(recording.parts)])
+                    await asyncio.sleep(max(start + sent / stream.rate - time.monotonic(), 0))
+                    out.write(stream.parts[(first + sent) % len(stream.parts)])
                     await out.drain()
             except ConnectionError:
                 out.close()
 
         servers.append(await asyncio.start_server(send, "127.0.0.1", 0))
-    told.send([server.sockets[0].getsockname()[1] for server in servers])
+    channel.send([server.sockets[0].getsockname()[1] for server in servers])
     await asyncio.Event().wait()
 
 
-_START = 5.0  # seconds before the first window: streams are opened, first frames computed as a whole
+_WARM_UP = 5.0  # seconds: streams are opened, and the first frames computed densely
 _WINDOW = 5.0  # seconds
 
 
-def measure_cameras(cfg: ConfigNode, device: torch.device, runs: int, video: Path, folder: Path) -> list[Figure]:
-    """The figures of EVENT.STREAMS cameras, medians over windows of time; reports are written to `folder`."""
+def measure_cameras(cfg: ConfigNode, device: torch.device, runs: int, video: Path, folder: Path) -> list[Measurement]:
+    """Measure event-driven inference on EVENT.STREAMS cameras.
+
+    Args:
+        cfg: Config of event-driven inference.
+        device: Device to run on.
+        runs: Number of time windows, whose median is reported.
+        video: Video that the cameras send.
+        folder: Folder for reports.
+    """
     check_network(cfg)
-    recording = Recording.of(video)
+    stream = CameraStream.from_video(video)
     count = cfg.EVENT.STREAMS
-    with cameras(recording, count) as served:
+    with cameras(stream, count) as served:
         listed = folder / "cameras.txt"
         listed.write_text("\n".join(served.addresses) + "\n")
         keys = ("EVENT.ENABLE", True, "EVENT.COMPARE", False, "EVENT.ANNOTATE", False, "EVENT.MAX_FRAMES", 0)
-        live = changed(cfg, *keys, "DATA.PATH_PREFIX", str(listed), "OUTPUT_DIR", str(folder))
+        live = with_overrides(cfg, *keys, "DATA.PATH_PREFIX", str(listed), "OUTPUT_DIR", str(folder))
         names = [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
         run = VideoRun(live, device, find_sources(str(listed), cfg.DATA.DECODING_THREADS), names)
-        watch = _Watch(run, served, recording.rate, runs)
+        watch = _Watch(run, served, stream.rate, runs)
         report = run.run(watch.ended)
     if len(watch.windows) < runs:
         raise DataError("; ".join(f"{failure.name}: {failure.reason}" for failure in report.failures))
-    sent = f"{recording.width} x {recording.height}, {recording.rate:g} frames/s each"
+    sent = f"{stream.width} x {stream.height}, {stream.rate:g} frames/s each"
     name = f"{count} cameras, {sent}, {cfg.EVENT.PRECISION}"
-    saved = Figure(name, "multiply-adds saved", report.all.macs_saved, "%", 1)
-    return [*_figures(name, watch.windows), saved]
+    saved = Measurement(name, "MACs saved", report.all.macs_saved, "%", 1)
+    return [*_summarize(name, watch.windows), saved]
 
 
 @dataclass
 class _Window:
-    """What happened in some seconds."""
+    """Counts of a time window.
+
+    Attributes:
+        frames: Frames processed.
+        dropped: Frames dropped.
+        latencies: Seconds from sending a frame to its prediction.
+        seconds: Duration of the window.
+        busy: CPU time in seconds.
+    """
 
     frames: int = 0
     dropped: int = 0
-    delays: list[float] = field(default_factory=list)  # seconds
+    latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    busy: float = 0.0  # seconds of processors
+    busy: float = 0.0
 
 
 class _Watch:
-    """Looks at a run while it goes on, window after window."""
+    """Observer of a run, window after window.
 
-    def __init__(self, run: VideoRun, served: Served, rate: float, windows: int) -> None:
+    Args:
+        run: The run.
+        served: The cameras.
+        rate: Their frame rate.
+        windows: Number of windows to observe.
+    """
+
+    def __init__(self, run: VideoRun, served: Cameras, rate: float, windows: int) -> None:
         self.windows: list[_Window] = []
         self._run, self._served, self._rate, self._wanted = run, served, rate, windows
         self._process = psutil.Process()
         self._now = _Window()
-        self._before: tuple[float, float, int] | None = None  # time, processors' seconds, dropped frames
-        self._next = 0.0  # reading of the clock at which a window ends
-        run.watch = self._see
+        self._before: tuple[float, float, int] | None = None  # time, CPU seconds, dropped frames
+        self._next = 0.0  # end of the current window
+        run.on_batch = self._see
 
     def _see(self, batch: Batch) -> None:
         now = time.monotonic()
-        self._next = self._next or now + _START
+        self._next = self._next or now + _WARM_UP
         self._now.frames += batch.frames.shape[0] * batch.frames.shape[1]
         for source, ticks in zip(batch.sources, batch.ticks, strict=True):
-            sent = self._served.begun[source.record.index]
-            self._now.delays += [now - sent - tick / self._rate for tick in ticks]
+            sent = self._served.started[source.record.index]
+            self._now.latencies += [now - sent - tick / self._rate for tick in ticks]
 
     def ended(self) -> bool:
-        """Whether all windows are there; to be asked often, as it ends them."""
+        """Return whether all windows are complete; call it often, as it closes them."""
         now = time.monotonic()
         if self._next and now >= self._next:
             state = now, sum(self._process.cpu_times()[:2]), self._dropped()
@@ -217,12 +254,12 @@ class _Watch:
         return sum(video.dropped for video in self._run.activity.values())
 
 
-def _figures(name: str, windows: Sequence[_Window]) -> list[Figure]:
+def _summarize(name: str, windows: Sequence[_Window]) -> list[Measurement]:
     values = {
-        ("frames looked at", "frames/s"): [window.frames / window.seconds for window in windows],
-        ("frames left out", "%"): [100 * one.dropped / max(one.dropped + one.frames, 1) for one in windows],
-        ("delay, half of the frames", "ms"): [1e3 * median(one.delays or [0]) for one in windows],
-        ("delay, 99 % of the frames", "ms"): [1e3 * float(np.quantile(one.delays or [0], 0.99)) for one in windows],
-        ("processors in use", "cores"): [one.busy / one.seconds for one in windows],
+        ("frames processed", "frames/s"): [window.frames / window.seconds for window in windows],
+        ("frames dropped", "%"): [100 * one.dropped / max(one.dropped + one.frames, 1) for one in windows],
+        ("latency p50", "ms"): [1e3 * median(one.latencies or [0]) for one in windows],
+        ("latency p99", "ms"): [1e3 * float(np.quantile(one.latencies or [0], 0.99)) for one in windows],
+        ("CPU cores in use", "cores"): [one.busy / one.seconds for one in windows],
     }
-    return [Figure(name, what, median(of), unit, len(windows)) for (what, unit), of in values.items()]
+    return [Measurement(name, what, median(of), unit, len(windows)) for (what, unit), of in values.items()]

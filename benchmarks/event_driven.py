@@ -1,8 +1,10 @@
-"""Event-driven inference against the whole network on the same frames: synthetic changes, and videos.
+"""Benchmark of event-driven against dense inference on the same frames: synthetic changes, and videos.
 
-K frames of each of S streams. Frames are decoded and normalized before the clock starts; finding the changed patches
-is part of what is timed. The whole network and one engine take turns of several calls in a row, as a stream makes them:
-after a single call each would find the other's weights in the cache.
+Frames are decoded and normalized before timing; detecting the changed patches is timed. Dense inference and the engine
+take turns of several calls, as a stream makes them: after single calls, each would find the weights of the other in the
+cache.
+
+Notation: K frames of each of S streams.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import OVER_WHOLE, SHARE_OF_WHOLE, Figure, time_interleaved
-from benchmarks.videos import changed
+from benchmarks.measure import OVER_DENSE, SHARE_OF_DENSE, Measurement, time_interleaved
+from benchmarks.videos import with_overrides
+from slowfast.config.defaults import choices
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.checks import check_network
-from slowfast.event_driven.engine import PRECISIONS
 from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.sources import find_files
@@ -28,16 +30,16 @@ from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears
 
-GROUP, WHOLE = "event-driven", "whole network, float32"
+GROUP, DENSE = "event-driven", "dense inference, float32"
 STREAMS = 16
-_BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # patches of the first stage, rows x columns: 10 and 49 of 1024
-_TURN = 8  # calls in a row
-_MOST_FRAMES = 1200  # of a video, for the memory they take
-Turn = list[torch.Tensor]  # calls in a row
+_BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # rows x columns of patches of the first stage: 10 and 49 of 1024
+_CALLS = 8  # consecutive calls of a turn
+_MAX_FRAMES = 1200  # of a video, to limit memory
+Turn = list[torch.Tensor]  # inputs of consecutive calls
 
 
-def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Figure]:
-    """The figures of each kind of activity, with the network and the gate that the config says."""
+def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Measurement]:
+    """Measure each kind of activity with the model and the gate of the config."""
     check_network(cfg)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device).eval()
@@ -45,28 +47,28 @@ def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, video
     pack_linears(model)
     bench = _Bench(cfg, model, device, runs)
     one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
-    figures = bench.figures("every patch changes", bench.frames(1, 1, (bench.grid, bench.grid)), share=True)
-    figures += bench.figures("nothing changes", bench.frames(1, 1, (0, 0)), share=True)
-    figures += bench.figures("1 % in one region, frame by frame", bench.frames(1, 1, one))
-    figures += bench.figures("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
-    figures += bench.figures(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
-    figures += bench.figures(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
+    measurements = bench.measure("every patch changes", bench.frames(1, 1, (bench.grid, bench.grid)), share=True)
+    measurements += bench.measure("nothing changes", bench.frames(1, 1, (0, 0)), share=True)
+    measurements += bench.measure("1 % in one region, frame by frame", bench.frames(1, 1, one))
+    measurements += bench.measure("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
+    measurements += bench.measure(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
+    measurements += bench.measure(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
     for video in videos:
-        figures += bench.figures_of_video(video)
-    return figures
+        measurements += bench.measure_video(video)
+    return measurements
 
 
 class _Bench:
-    """What all measurements share."""
+    """Model and random generator of the measurements."""
 
     def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
         self.cfg, self.model, self.device = cfg, model, device
-        self.runs, self.calls = runs, (1 + runs) * _TURN
-        self.grid, self.patch = model.side // model.patch_sides[0], model.patch_sides[0]
+        self.runs, self.calls = runs, (1 + runs) * _CALLS
+        self.grid, self.patch = model.side // model.patch_sizes[0], model.patch_sizes[0]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
 
     def frames(self, k: int, s: int, block: tuple[int, int]) -> list[torch.Tensor]:
-        """Calls of (K, S, 3, side, side): in each frame a block of patches, rows x columns, differs from the last."""
+        """Return inputs (K, S, 3, side, side) of all calls; in each frame a random block of patches changes."""
         current = torch.rand(s, 3, self.model.side, self.model.side, generator=self.random)
         calls = []
         for _ in range(self.calls):
@@ -80,7 +82,7 @@ class _Bench:
         return calls
 
     def _change(self, frame: torch.Tensor, block: tuple[int, int]) -> None:
-        """Change every patch of a block of a frame (3, side, side) by far more than any threshold."""
+        """Change every patch of a random block of a frame (3, side, side) by far more than any threshold."""
         if not all(block):
             return
         top, left = (int(torch.randint(self.grid - n + 1, (), generator=self.random)) * self.patch for n in block)
@@ -88,7 +90,7 @@ class _Bench:
         part.copy_(torch.rand(part.shape, generator=self.random) - 10 * part.mean().sign())
 
     def scattered(self, patches: int) -> list[torch.Tensor]:
-        """Calls of one frame, in which so many single patches differ from the frame before."""
+        """Return inputs of one frame per call, in which random single patches change."""
         current = torch.rand(3, self.model.side, self.model.side, generator=self.random)
         calls = []
         for _ in range(self.calls):
@@ -99,45 +101,50 @@ class _Bench:
         return calls
 
     def video(self, path: Path) -> list[torch.Tensor]:
-        """Calls of (K, 1, 3, side, side): the video's first frames, cut into chunks."""
+        """Return inputs (K, 1, 3, side, side): chunks of the first frames of a video."""
         found = find_files([path], self.cfg.DATA.DECODING_THREADS)
         if not found.videos:
-            raise ConfigError(f"{path}: {found.refused[0].reason if found.refused else 'no video'}")
-        pixels, _ = read_squares(found.videos[0], FrameToSquare.from_config(self.cfg), _MOST_FRAMES)
+            raise ConfigError(f"--videos {path}: {found.refused[0].reason if found.refused else 'not a video'}")
+        pixels, _ = read_squares(found.videos[0], FrameToSquare.from_config(self.cfg), _MAX_FRAMES)
         if len(pixels) < 2 * STREAMS:
-            raise ConfigError(f"{path}: {len(pixels)} frames are too few; it takes {2 * STREAMS}")
+            raise ConfigError(f"--videos {path} has {len(pixels)} frames. At least {2 * STREAMS} are needed")
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
         return list(forward.prepare(torch.from_numpy(pixels)[:, None])[:, None].split(STREAMS))
 
-    def figures(self, name: str, calls: list[torch.Tensor], share: bool = False) -> list[Figure]:
-        """The whole network's time a frame and each precision's ratio: of times (`share`), or speed-ups.
+    def measure(self, name: str, calls: list[torch.Tensor], share: bool = False) -> list[Measurement]:
+        """Measure dense inference per frame, and each precision relative to it; each turn is a run.
 
-        A turn of calls is a run; the first is not timed.
+        Args:
+            name: Name of the activity.
+            calls: Inputs of all calls.
+            share: Report the ratio of times instead of the speed-up.
         """
-        return self._figures(name, _turns(calls), share)
+        return self._measure(name, _turns(calls), share)
 
-    def figures_of_video(self, path: Path) -> list[Figure]:
-        """The same of a video from its start to its end, which is a run."""
+    def measure_video(self, path: Path) -> list[Measurement]:
+        """Measure a video from its first to its last frame; each pass is a run."""
         turns = _turns(self.video(path))
-        return self._figures(f"{path.name}, chunks of {STREAMS} frames", turns * (1 + self.runs), False, len(turns))
+        return self._measure(f"{path.name}, chunks of {STREAMS} frames", turns * (1 + self.runs), False, len(turns))
 
-    def _figures(self, name: str, turns: list[Turn], share: bool, restart: int = 0) -> list[Figure]:
-        """restart: turns after which a video begins again, which are a run; 0: never, and each turn is a run."""
-        group, figures, turns_a_run = f"{GROUP}, {name}", [], restart or 1
-        frames = sum(call.shape[0] * call.shape[1] for turn in turns[:turns_a_run] for call in turn)
-        for precision in PRECISIONS:
-            cases = {WHOLE: self._whole(turns), precision: self._event(turns, precision, restart)}
-            timed = time_interleaved(cases, len(turns) - turns_a_run, self.device, warm_up=turns_a_run)
-            timings = timed.summed(turns_a_run)
+    def _measure(self, name: str, turns: list[Turn], share: bool, restart: int = 0) -> list[Measurement]:
+        """Measure turns of calls; `restart` is the number of turns per pass of a video, 0 if each turn is a run."""
+        group, measurements, turns_per_run = f"{GROUP}, {name}", [], restart or 1
+        frames = sum(call.shape[0] * call.shape[1] for turn in turns[:turns_per_run] for call in turn)
+        for precision in map(str, choices("EVENT.PRECISION")):
+            cases = {DENSE: self._dense(turns), precision: self._event(turns, precision, restart)}
+            timed = time_interleaved(cases, len(turns) - turns_per_run, self.device, warm_up=turns_per_run)
+            timings = timed.summed(turns_per_run)
             for case in cases if precision == FLOAT32 else (precision,):
-                figures.append(Figure(group, case, 1e3 * timings.median(case) / frames, "ms a frame", self.runs))
-            ratio = timings.ratio(precision, WHOLE) if share else timings.ratio(WHOLE, precision)
-            what = SHARE_OF_WHOLE if share else OVER_WHOLE
+                measurements.append(
+                    Measurement(group, case, 1e3 * timings.median(case) / frames, "ms/frame", self.runs)
+                )
+            ratio = timings.ratio(precision, DENSE) if share else timings.ratio(DENSE, precision)
+            what = SHARE_OF_DENSE if share else OVER_DENSE
             value, unit = (100 * ratio, "%") if share else (ratio, "x")
-            figures.append(Figure(group, f"{precision}, {what}", value, unit, self.runs))
-        return figures
+            measurements.append(Measurement(group, f"{precision}, {what}", value, unit, self.runs))
+        return measurements
 
-    def _whole(self, turns: list[Turn]) -> Callable[[], object]:
+    def _dense(self, turns: list[Turn]) -> Callable[[], object]:
         waiting = iter(turns)
 
         @torch.inference_mode()
@@ -147,7 +154,7 @@ class _Bench:
         return run
 
     def _event(self, turns: list[Turn], precision: str, restart: int) -> Callable[[], object]:
-        engine = EventDrivenInference.from_config(changed(self.cfg, "EVENT.PRECISION", precision), self.model)
+        engine = EventDrivenInference.from_config(with_overrides(self.cfg, "EVENT.PRECISION", precision), self.model)
         frames, streams = turns[0][0], range(turns[0][0].shape[1])
         if self.cfg.EVENT.COMPILED:
             engine.capture(frames.shape[0], frames.shape[1])
@@ -163,4 +170,4 @@ class _Bench:
 
 
 def _turns(calls: list[torch.Tensor]) -> list[Turn]:
-    return [calls[start : start + _TURN] for start in range(0, len(calls), _TURN)]
+    return [calls[start : start + _CALLS] for start in range(0, len(calls), _CALLS)]

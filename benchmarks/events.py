@@ -1,6 +1,6 @@
-"""Event recordings: embeddings against gathering neighbour by neighbour, and how fast samples are read.
+"""Benchmarks of event recordings: neighbor embeddings, reading of samples, and a stream.
 
-B recordings of a batch, L events of a sample.
+Notation: B recordings per batch, L events per sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import Figure, time_interleaved
+from benchmarks.measure import Measurement, time_interleaved
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.dvs.dataset import EventSampling, Repairs, TrainRecordings
 from slowfast.datasets.dvs.index import read_event_index
@@ -25,7 +25,7 @@ from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count
 from slowfast.datasets.types import Record
 from slowfast.engine.forward import ClipForward
-from slowfast.inference.stream import StreamClassifier, pace
+from slowfast.inference.stream import StreamClassifier, stream_metrics
 from slowfast.models.event2vec import Event2Vec
 from slowfast.models.event_embedding import (
     EventEmbedding,
@@ -33,9 +33,9 @@ from slowfast.models.event_embedding import (
     Grid,
     Naive,
     Naive2d,
-    Neighbour1dNaive,
-    Neighbour1dNaive2d,
-    NeighbourNaive,
+    Neighbor1dNaive,
+    Neighbor1dNaive2d,
+    NeighborNaive,
     build_embedding,
 )
 
@@ -43,7 +43,7 @@ from slowfast.models.event_embedding import (
 def plain_embedding(
     embedding: EventEmbedding, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """What embedding(p, y, x, valid) gives: (B, L) each -> (B, L, d)."""
+    """Compute embedding(p, y, x, valid) by gathering each neighbor: (B, L) each -> (B, L, d)."""
     h, w = embedding.grid.height, embedding.grid.width
 
     def rows(table: EventTable, at: torch.Tensor) -> torch.Tensor:
@@ -53,14 +53,14 @@ def plain_embedding(
         return rows(embedding, (p * h + y) * w + x)
     if isinstance(embedding, Naive2d):
         return torch.cat((rows(embedding.embed_y, p * h + y), rows(embedding.embed_x, p * w + x)), -1)
-    if isinstance(embedding, Neighbour1dNaive2d):
+    if isinstance(embedding, Neighbor1dNaive2d):
         steps = _steps(embedding.reach, embedding.dilation)
         lines = [rows(embedding.embed.embed_y, p * h + (y + step).clamp(0, h - 1)) for step in steps]
         columns = [rows(embedding.embed.embed_x, p * w + (x + step).clamp(0, w - 1)) for step in steps]
         return torch.cat((_weighted(lines, embedding.c_y), _weighted(columns, embedding.c_x)), -1)
-    assert isinstance(embedding, NeighbourNaive)
+    assert isinstance(embedding, NeighborNaive)
     steps = _steps(embedding.reach, embedding.dilation)
-    if isinstance(embedding, Neighbour1dNaive):
+    if isinstance(embedding, Neighbor1dNaive):
         places = [(y + step).clamp(0, h - 1) * w + (x + step).clamp(0, w - 1) for step in steps]
     else:
         places = [(y + dy).clamp(0, h - 1) + (x + dx).clamp(0, w - 1) for dy in steps for dx in steps]
@@ -78,32 +78,36 @@ def _weighted(rows: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
     return total
 
 
-# As Event2Vec was published for ASL-DVS.
+# Event2Vec as published for ASL-DVS.
 BATCH, EVENTS, GRID, WIDTH, SENSOR = 128, 255, Grid(2, 36, 48), 256, (180, 240)
 EMBEDDINGS = ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
-LONG = 5_000_000  # events of one long recording
-USUAL, RECORDINGS = 28_000, 100  # events of the others (the mean of ASL-DVS), and how many of them
-WINDOWS, PIECE = 20, 4_000  # of the stream, and the events that come at once
+LONG = 5_000_000  # events of a long recording
+USUAL, RECORDINGS = 28_000, 100  # events per recording (the mean of ASL-DVS), and number of recordings
+WINDOWS, PIECE = 20, 4_000  # windows of the stream, and events that arrive at once
 SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
-GATHERED, SUMMED = "gathering neighbour by neighbour", "neighbours summed in the table"
+GATHERED, SUMMED = "gathering each neighbor", "neighbors summed in the table"
 FILES = {"stored": np.savez, "compressed": np.savez_compressed}
-_CAN_FORGET = hasattr(os, "posix_fadvise")  # to have the system drop files from memory
+_CAN_DROP_CACHE = hasattr(os, "posix_fadvise")
 
 
-def measure_embeddings(device: torch.device, runs: int) -> list[Figure]:
-    """Milliseconds of an embedding, forward and forward + backward, and how much faster than the plain way.
+def measure_embeddings(device: torch.device, runs: int) -> list[Measurement]:
+    """Measure embeddings, forward and forward + backward, for a batch and a single recording.
 
-    Of a batch and of a single recording.
+    Args:
+        device: Device to run on.
+        runs: Number of timed runs.
     """
-    figures = []
+    measurements = []
     for name, batch, training in itertools.product(EMBEDDINGS, (BATCH, 1), (False, True)):
         timings = time_interleaved(
             _cases(build_embedding(name, GRID, WIDTH).to(device), batch, training, device), runs, device
         )
         group = f"events, {name}, forward{' + backward' if training else ''}{', one recording' if batch == 1 else ''}"
-        figures += [Figure(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)]
-        figures.append(Figure(group, "times as fast", timings.ratio(GATHERED, SUMMED), "x", runs))
-    return figures
+        measurements += [
+            Measurement(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)
+        ]
+        measurements.append(Measurement(group, "speed-up", timings.ratio(GATHERED, SUMMED), "x", runs))
+    return measurements
 
 
 def _cases(
@@ -125,23 +129,23 @@ def _cases(
     return {GATHERED: partial(run, partial(plain_embedding, embedding)), SUMMED: partial(run, embedding)}
 
 
-def measure_reading(folder: Path, runs: int) -> list[Figure]:
-    """Samples a second out of stored and compressed files, against plainly reading their bytes; files are made here."""
-    figures = []
+def measure_reading(folder: Path, runs: int) -> list[Measurement]:
+    """Measure reading samples from stored and compressed files, which are written here, against reading bytes."""
+    measurements = []
     for kind, write in FILES.items():
         long = folder / kind / "long.npz"
         _write(long, LONG, write)
         read = partial(SAMPLING.draw, Record(0, long, long.name, 0), [(0, 0, 1)], Repairs())
         group = f"events, {EVENTS} of {LONG / 1e6:.0f} million, {kind}"
-        figures.append(Figure(group, "file", long.stat().st_size / 2**20, "MiB", 1))
-        figures.append(Figure(group, "sample, file in memory", 1e3 * _seconds(read, runs), "ms", runs))
-        figures += _from_disk(group, long, read, runs)
-        figures += _measure_folder(folder / f"{kind} usual", kind, write, runs)
-    return figures
+        measurements.append(Measurement(group, "file", long.stat().st_size / 2**20, "MiB", 1))
+        measurements.append(Measurement(group, "sample, file in memory", 1e3 * _seconds(read, runs), "ms", runs))
+        measurements += _from_disk(group, long, read, runs)
+        measurements += _measure_folder(folder / f"{kind} usual", kind, write, runs)
+    return measurements
 
 
-def measure_stream(device: torch.device, runs: int) -> list[Figure]:
-    """A stream of usual recordings classified window by window by the published network with random weights."""
+def measure_stream(device: torch.device, runs: int) -> list[Measurement]:
+    """Measure the classification of a stream, window by window, by the published model with random weights."""
     torch.manual_seed(0)
     forward = ClipForward(device, (0.0,), (1.0,), False, None)
     classifier = StreamClassifier(Event2Vec().to(device), forward, SAMPLING)
@@ -150,69 +154,71 @@ def measure_stream(device: torch.device, runs: int) -> list[Figure]:
     x, y, p = (rng.integers(0, limit, count) for limit in (SENSOR[1], SENSOR[0], 2))
     stream = [EventColumns(x, y, np.sort(rng.uniform(0, 1e7, count)), p)]
     pieces = [stream[0].take(np.arange(at, at + PIECE)) for at in range(0, count, PIECE)]
-    paces = [pace(classifier(windows_by_count(pieces, USUAL))) for _ in range(runs + 1)][1:]
+    metrics = [stream_metrics(classifier(windows_by_count(pieces, USUAL))) for _ in range(runs + 1)][1:]
     group = f"events, stream in windows of {USUAL}, {EVENTS} sampled"
     units = {"latency_ms": "ms", "latency_99_ms": "ms", "events_per_second": "events/s"}
-    return [Figure(group, key, median(p[key] for p in paces), unit, runs) for key, unit in units.items()]
+    return [
+        Measurement(group, key, median(values[key] for values in metrics), unit, runs) for key, unit in units.items()
+    ]
 
 
-def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Figure]:
-    """With nothing of the file in memory; nothing where the system cannot tell what it reads."""
-    if not (_CAN_FORGET and Path("/proc/self/io").exists()):
+def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Measurement]:
+    """Measure with a cold cache; return nothing if the system does not count the bytes it reads."""
+    if not (_CAN_DROP_CACHE and Path("/proc/self/io").exists()):
         return []
     seconds, sizes = [], []
     for _ in range(runs):
-        _forget(file)
+        _drop_cache(file)
         before = _bytes_from_disk()
         start = time.perf_counter()
         read()
         seconds.append(time.perf_counter() - start)
         sizes.append(_bytes_from_disk() - before)
     return [
-        Figure(group, "sample, file on disk", 1e3 * median(seconds), "ms", runs),
-        Figure(group, "read from disk for it", median(sizes) / 2**20, "MiB", runs),
+        Measurement(group, "sample, file on disk", 1e3 * median(seconds), "ms", runs),
+        Measurement(group, "read from disk for it", median(sizes) / 2**20, "MiB", runs),
     ]
 
 
-def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: int) -> list[Figure]:
-    """One worker's training samples of a folder of usual recordings, in memory and from the disk."""
+def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: int) -> list[Measurement]:
+    """Measure the training samples of one worker from a folder of recordings, with a warm and a cold cache."""
     for number in range(RECORDINGS):
         _write(folder / "train" / "a" / f"{number:03d}.npz", USUAL, write, number)
     records = read_event_index(folder, "train", 1)
     size = sum(record.path.stat().st_size for record in records)
     group = f"events, {RECORDINGS} recordings of {USUAL}, {kind}"
-    whole = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
-    sampled, everything = (TrainRecordings(records, sampling) for sampling in (SAMPLING, whole))
+    everything_sampled = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
+    sampled, everything = (TrainRecordings(records, sampling) for sampling in (SAMPLING, everything_sampled))
 
     def read(recordings: TrainRecordings) -> object:
         return [collate_clips([recordings[0, place]]) for place in range(len(records))]
 
-    def plainly() -> object:
+    def read_bytes() -> object:
         return [record.path.read_bytes() for record in records]
 
     samples, events, plain = (
-        _seconds(work, runs) for work in (lambda: read(sampled), lambda: read(everything), plainly)
+        _seconds(work, runs) for work in (lambda: read(sampled), lambda: read(everything), read_bytes)
     )
-    figures = [
-        Figure(group, f"recordings, {EVENTS} events of each", RECORDINGS / samples, "recordings/s", runs),
-        Figure(group, "recordings, all events", RECORDINGS / events, "recordings/s", runs),
-        Figure(group, "events, all of them", RECORDINGS * USUAL / events / 1e6, "million/s", runs),
-        Figure(group, "bytes, all events", size / events / 2**20, "MiB/s", runs),
-        Figure(group, "plain reading of the files", size / plain / 2**20, "MiB/s", runs),
+    measurements = [
+        Measurement(group, f"recordings, {EVENTS} events of each", RECORDINGS / samples, "recordings/s", runs),
+        Measurement(group, "recordings, all events", RECORDINGS / events, "recordings/s", runs),
+        Measurement(group, "events, all of them", RECORDINGS * USUAL / events / 1e6, "million/s", runs),
+        Measurement(group, "bytes, all events", size / events / 2**20, "MiB/s", runs),
+        Measurement(group, "reading of the bytes", size / plain / 2**20, "MiB/s", runs),
     ]
-    if not _CAN_FORGET:
-        return figures
+    if not _CAN_DROP_CACHE:
+        return measurements
 
-    def forget() -> None:
+    def drop_cache() -> None:
         for record in records:
-            _forget(record.path)
+            _drop_cache(record.path)
 
-    cold, plain_cold = (_seconds(work, runs, forget) for work in (lambda: read(everything), plainly))
+    cold, plain_cold = (_seconds(work, runs, drop_cache) for work in (lambda: read(everything), read_bytes))
     return [
-        *figures,
-        Figure(group, "recordings, all events, files on disk", RECORDINGS / cold, "recordings/s", runs),
-        Figure(group, "bytes, all events, files on disk", size / cold / 2**20, "MiB/s", runs),
-        Figure(group, "plain reading of the files on disk", size / plain_cold / 2**20, "MiB/s", runs),
+        *measurements,
+        Measurement(group, "recordings, all events, files on disk", RECORDINGS / cold, "recordings/s", runs),
+        Measurement(group, "bytes, all events, files on disk", size / cold / 2**20, "MiB/s", runs),
+        Measurement(group, "reading of the bytes, files on disk", size / plain_cold / 2**20, "MiB/s", runs),
     ]
 
 
@@ -224,7 +230,7 @@ def _write(file: Path, n: int, write: Callable[..., None], seed: int = 0) -> Non
 
 
 def _seconds(work: Callable[[], object], runs: int, before: Callable[[], object] = lambda: None) -> float:
-    """The median over runs, after one that warms up; `before` each comes what is not timed."""
+    """Return the median over runs after a warm-up; `before` is called, untimed, before each run."""
     seconds = []
     for _ in range(runs + 1):
         before()
@@ -234,8 +240,8 @@ def _seconds(work: Callable[[], object], runs: int, before: Callable[[], object]
     return median(seconds[1:])
 
 
-def _forget(file: Path) -> None:
-    """Have the system drop what it holds of a file in memory."""
+def _drop_cache(file: Path) -> None:
+    """Drop a file from the page cache."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

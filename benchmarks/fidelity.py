@@ -1,13 +1,13 @@
-"""Compare every published network with its published implementation.
+"""Compare every published model with its published implementation.
 
-Each case of ``published_logits.json`` holds the logits that a published implementation gives for one input and for
-weights drawn by a rule that depends on nothing but the names of the parameters. This program draws the same weights for
-the network here and compares::
+Each case of ``published_logits.json`` contains the logits that a published implementation computes for one input with
+weights drawn by a rule that depends only on the parameter names. This program draws the same weights for the model of
+this project and compares the logits::
 
     python benchmarks/fidelity.py                              # print the table
-    python benchmarks/fidelity.py --write docs/FIDELITY.md     # renew it in the page
+    python benchmarks/fidelity.py --write docs/FIDELITY.md     # update it in the page
 
-The exit status is 1 if a network differs by more than ``TOLERANCE``.
+The exit status is 1 if a model differs by more than ``TOLERANCE``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from slowfast.models import build_model
 from slowfast.models.inputs import EVENT_KEYS, Events
 
 CASES = Path(__file__).with_name("published_logits.json")
-TOLERANCE = 2e-4  # of the largest logit, in float32 on the CPU
+TOLERANCE = 2e-4  # relative to the largest logit, in float32 on the CPU
 BEGIN, END = "<!-- begin: benchmarks/fidelity.py -->", "<!-- end -->"
 HEADER = ("config", "compared with", "input", "parameters", "max. relative difference of logits")
 
@@ -50,11 +50,11 @@ class Row:
     input: str
     parameters: int
     equal_parameters: bool
-    difference: float  # of the largest logit
+    difference: float  # relative to the largest logit
 
     @property
     def is_equal(self) -> bool:
-        """Whether the network computes what the published one does."""
+        """Return whether the model computes the same as the published one."""
         return self.equal_parameters and self.difference < TOLERANCE
 
     def cells(self) -> list[str]:
@@ -70,7 +70,7 @@ def read_cases() -> list[dict[str, Any]]:
 
 
 def compare(case: dict[str, Any]) -> Row:
-    """Build the network of a case with the case's weights and compare its logits with the published ones."""
+    """Build the model of a case, draw its weights and compare its logits with the published ones."""
     cfg = get_cfg()
     cfg.merge_from_file(ROOT / case["config"])
     cfg.merge_from_list(["NUM_GPUS", 0, *case["overrides"]])
@@ -99,7 +99,7 @@ def _at_once(model: torch.nn.Module, case: dict[str, Any]) -> tuple[torch.Tensor
 
 
 def _frame_by_frame(model: torch.nn.Module, case: dict[str, Any]) -> tuple[list[torch.Tensor], str]:
-    """Event-driven inference by the published rule; raises ValueError where it activates other patches."""
+    """Run event-driven inference by the published rule; ValueError if other patches are active."""
     spec = case["frames"]
     engine = EventDrivenInference(model, threshold=spec["threshold"], reference="previous", gate="any")
     logits = []
@@ -112,7 +112,7 @@ def _frame_by_frame(model: torch.nn.Module, case: dict[str, Any]) -> tuple[list[
 
 
 def draw_weights(model: torch.nn.Module) -> None:
-    """Set all float tensors of a network to numbers drawn by their names; tables of integers stay."""
+    """Set all floating-point tensors of a model to numbers seeded by their names."""
     state = model.state_dict()
     for name, tensor in state.items():
         if not tensor.is_floating_point():
@@ -142,7 +142,7 @@ def draw_events(spec: dict[str, Any]) -> Events:
 
 
 def draw_frames(spec: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """Yield frames (1, 3, side, side); each is the one before with small noise and one rectangle drawn anew."""
+    """Yield frames (1, 3, side, side); each adds small noise and one new rectangle to the previous one."""
     rng = np.random.Generator(np.random.PCG64(spec["seed"]))
     frame = rng.standard_normal((1, 3, spec["size"], spec["size"])).astype(np.float32)
     yield torch.from_numpy(frame)
@@ -169,7 +169,7 @@ def write_table(page: Path, rows: list[Row]) -> None:
 def main() -> int:
     """Run all cases; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="renew the table in this Markdown page")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="Markdown page in which to update the table")
     page = parser.parse_args().write
     rows = [compare(case) for case in read_cases()]
     print(tabulate([row.cells() for row in rows], HEADER))

@@ -1,6 +1,6 @@
-"""The training pipeline as one worker process runs it: clips a second, and where the time of a video goes.
+"""Benchmarks of the input pipelines of training and testing in one worker process.
 
-R runs, K samples (videos with their draws), P pieces.
+Notation: R runs, K samples (a video and its random draws), P stages of the pipeline.
 """
 
 from __future__ import annotations
@@ -21,44 +21,57 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from benchmarks.measure import Figure, Stopwatch, time_interleaved
-from benchmarks.videos import changed
+from benchmarks.measure import Measurement, Stopwatch, time_interleaved
+from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_SIDE
-from slowfast.datasets.build import KINETICS, TEST, TRAIN, build_dataset
+from slowfast.datasets.build import TEST, TRAIN, build_dataset
 from slowfast.datasets.clip_dataset import TestVideos, TrainClips
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.kinetics import Kinetics
 from slowfast.datasets.order import Key
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError
 
-# Samples of a run, at least; every run draws the same ones, so that runs differ by the machine alone.
+# Minimum number of samples per run; all runs draw the same ones.
 SAMPLES = 48
 OPEN, DECODE, CONVERT, AUGMENT = "opening and scanning", "decoding", "converting to RGB", "augmentation"
-PROCESSOR = "clips a second of processor time"
-PIECES = (OPEN, DECODE, CONVERT, AUGMENT)
-# Samples of a run from frames of 1080 lines, which take several times as long; and the two ways to read them.
+CPU_RATE = "clips per second of CPU time"
+STAGES = (OPEN, DECODE, CONVERT, AUGMENT)
+# Samples per run of 1080p videos, which take several times as long, and the two ways to read them.
 LARGE_SAMPLES = 12
 LARGE, FULL_SIZE = "load, 1080p file", "load, 1080p file, not scaled while decoding"
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What one worker does with a collection."""
+    """Throughput of one worker on a collection of videos.
+
+    Attributes:
+        clips_per_second: Clips per second.
+        milliseconds: Time per video by stage; "rest" is outside of `STAGES`.
+        clips_per_cpu_second: Clips per second of CPU time, without the influence of other processes.
+    """
 
     clips_per_second: float
-    milliseconds: dict[str, float]  # a video, by piece; "rest" is what none of PIECES covers
-    clips_per_processor_second: float  # what it would be if nothing else ran on the core
+    milliseconds: dict[str, float]
+    clips_per_cpu_second: float
 
 
 def measure_loading(cfgs: Mapping[str, ConfigNode], runs: int, samples: int = SAMPLES) -> dict[str, Loading]:
-    """Each collection's figures, the collections taking turns; to be called in a process of its own.
+    """Measure training on several collections, which take turns; call it in a fresh process.
 
-    Medians over runs for each sample, then the mean over samples. Raises DataError where a video cannot be read.
+    Args:
+        cfgs: Config of each collection.
+        runs: Number of timed runs; the median over runs is averaged over samples.
+        samples: Minimum number of samples per run.
+
+    Raises:
+        DataError: If a video cannot be read.
     """
     return _measure({name: (cfg, _train_set(cfg)) for name, cfg in cfgs.items()}, runs, samples)
 
@@ -68,13 +81,13 @@ def _measure(collections: Mapping[str, tuple[ConfigNode, TrainClips]], runs: int
     for run in range(runs + 1):
         for name, (cfg, dataset) in collections.items():
             seconds = _time_samples(cfg, dataset, samples)
-            if run:  # the first warms up
+            if run:  # the first run warms up
                 timed[name].append(seconds)
     return {name: _summary(np.stack(timed[name]), dataset.samples) for name, (_, dataset) in collections.items()}
 
 
-def measure_large(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLES) -> list[Figure]:
-    """Return the figures of videos whose frames are scaled while decoding, and of the same videos read in full size.
+def measure_large_frames(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLES) -> list[Measurement]:
+    """Measure training on videos whose frames are resized while decoding, and on the same videos in full size.
 
     Args:
         cfg: Config on a collection of videos with frames larger than DATA.TRAIN_JITTER_SCALES[0].
@@ -85,24 +98,28 @@ def measure_large(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLES) -> l
         DataError: If a video cannot be read.
     """
     full_size = _train_set(cfg)
-    full_size.open_medium = functools.partial(KINETICS.open_medium, cfg, MAX_SIDE)
+    full_size.open_medium = functools.partial(Kinetics(cfg).open_sample, MAX_SIDE)
     measured = _measure({LARGE: (cfg, _train_set(cfg)), FULL_SIZE: (cfg, full_size)}, runs, samples)
-    figures = [figure for name, loading in measured.items() for figure in loading_figures(name, loading, runs)]
+    measurements = [
+        measurement for name, loading in measured.items() for measurement in loading_measurements(name, loading, runs)
+    ]
     ratios = {
         "ratio to full size": measured[LARGE].clips_per_second / measured[FULL_SIZE].clips_per_second,
-        "ratio to full size, processor time": (
-            measured[LARGE].clips_per_processor_second / measured[FULL_SIZE].clips_per_processor_second
+        "ratio to full size, CPU time": (
+            measured[LARGE].clips_per_cpu_second / measured[FULL_SIZE].clips_per_cpu_second
         ),
     }
-    return [*figures, *(Figure(LARGE, name, value, "x", runs) for name, value in ratios.items())]
+    return [*measurements, *(Measurement(LARGE, name, value, "x", runs) for name, value in ratios.items())]
 
 
-def loading_figures(group: str, loading: Loading, runs: int) -> list[Figure]:
-    """The figures of a collection."""
-    figures = [Figure(group, "clips a second", loading.clips_per_second, "clips/s", runs)]
-    figures += [Figure(group, piece, value, "ms a video", runs) for piece, value in loading.milliseconds.items()]
-    figures.append(Figure(group, PROCESSOR, loading.clips_per_processor_second, "clips/s", runs))
-    return figures
+def loading_measurements(group: str, loading: Loading, runs: int) -> list[Measurement]:
+    """Return the measurements of a collection."""
+    measurements = [Measurement(group, "clips/s", loading.clips_per_second, "clips/s", runs)]
+    measurements += [
+        Measurement(group, stage, value, "ms/video", runs) for stage, value in loading.milliseconds.items()
+    ]
+    measurements.append(Measurement(group, CPU_RATE, loading.clips_per_cpu_second, "clips/s", runs))
+    return measurements
 
 
 def _train_set(cfg: ConfigNode) -> TrainClips:
@@ -112,7 +129,7 @@ def _train_set(cfg: ConfigNode) -> TrainClips:
 
 
 def _time_samples(cfg: ConfigNode, dataset: TrainClips, samples: int) -> np.ndarray:
-    """Seconds of each sample, float64 (K, P + 2): the pieces, all of it, and processor time."""
+    """Return the seconds of each sample, float64 (K, P + 2): by stage, in total, and of CPU time."""
     epochs = math.ceil(samples / len(dataset))
     keys = [(epoch, place) for epoch in range(epochs) for place in range(len(dataset))]
     return np.array([_time_sample(cfg, dataset, key) for key in keys])
@@ -120,68 +137,74 @@ def _time_samples(cfg: ConfigNode, dataset: TrainClips, samples: int) -> np.ndar
 
 def _time_sample(cfg: ConfigNode, dataset: TrainClips, key: Key) -> list[float]:
     watch = Stopwatch()
-    with _timed_pieces(cfg, watch):
-        processor, start = time.process_time(), time.perf_counter()
+    with _timed_stages(cfg, watch):
+        cpu, start = time.process_time(), time.perf_counter()
         batch = collate_clips([dataset[key]])
-        spent, processor = time.perf_counter() - start, time.process_time() - processor
+        spent, cpu = time.perf_counter() - start, time.process_time() - cpu
     for failure in batch.failures:
-        raise DataError(f"--videos: {failure.name} cannot be read whole: {failure.reason}")
-    return [*(watch.seconds[piece] for piece in PIECES), spent, processor]
+        raise DataError(f"--videos: {failure.name} cannot be read completely: {failure.reason}")
+    return [*(watch.seconds[stage] for stage in STAGES), spent, cpu]
 
 
 @contextmanager
-def _timed_pieces(cfg: ConfigNode, watch: Stopwatch) -> Iterator[None]:
-    """The pipeline's own functions with a clock around them."""
+def _timed_stages(cfg: ConfigNode, watch: Stopwatch) -> Iterator[None]:
+    """Time the functions of the pipeline."""
     reader: Any = require_backend(cfg.DATA.DECODING_BACKEND)
-    pieces = {
+    stages = {
         OPEN: (reader, "__init__"),
         DECODE: (reader, "read"),
-        CONVERT: (RgbConverter, "__call__"),  # a part of `read`; only the pyav backend has it apart
+        CONVERT: (RgbConverter, "__call__"),  # a part of `read`, separate only in the pyav backend
         AUGMENT: (TrainTransform, "__call__"),
     }
     with ExitStack() as stack:
-        for piece, (owner, method) in pieces.items():
-            stack.enter_context(mock.patch.object(owner, method, _timed(getattr(owner, method), watch, piece)))
+        for stage, (owner, method) in stages.items():
+            stack.enter_context(mock.patch.object(owner, method, _timed(getattr(owner, method), watch, stage)))
         yield
 
 
-def _timed(function: Callable[..., Any], watch: Stopwatch, piece: str) -> Callable[..., Any]:
+def _timed(function: Callable[..., Any], watch: Stopwatch, stage: str) -> Callable[..., Any]:
     @functools.wraps(function)
     def measured(*args: Any, **kwargs: Any) -> Any:
-        with watch.measure(piece):
+        with watch.measure(stage):
             return function(*args, **kwargs)
 
     return measured
 
 
 def _summary(seconds: np.ndarray, clips: int) -> Loading:
-    """Figures of seconds (R, K, P + 2), `clips` a sample."""
-    *pieces, whole, processor = np.median(seconds, axis=0).mean(axis=0).tolist()
-    milliseconds = {piece: 1e3 * value for piece, value in zip(PIECES, pieces, strict=True)}
-    milliseconds["rest"] = 1e3 * (whole - sum(pieces))
-    return Loading(clips / whole, milliseconds, clips / processor)
+    """Summarize seconds (R, K, P + 2) of samples with `clips` clips each."""
+    *stages, total, cpu = np.median(seconds, axis=0).mean(axis=0).tolist()
+    milliseconds = {stage: 1e3 * value for stage, value in zip(STAGES, stages, strict=True)}
+    milliseconds["rest"] = 1e3 * (total - sum(stages))
+    return Loading(clips / total, milliseconds, clips / cpu)
 
 
 VIEWS = ((4, 1), (10, 3))  # temporal views, spatial crops
 CPU = torch.device("cpu")
 
 
-def measure_testing(cfg: ConfigNode, runs: int, views: Sequence[tuple[int, int]] = VIEWS) -> list[Figure]:
-    """Seconds a video with each number of views and crops; to be called in a process of its own.
+def measure_testing(cfg: ConfigNode, runs: int, views: Sequence[tuple[int, int]] = VIEWS) -> list[Measurement]:
+    """Measure testing with several numbers of views and crops; call it in a fresh process.
 
-    Raises DataError where a video cannot be read.
+    Args:
+        cfg: Config with a collection of videos.
+        runs: Number of timed runs.
+        views: Temporal views and spatial crops.
+
+    Raises:
+        DataError: If a video cannot be read.
     """
-    figures = []
+    measurements = []
     for temporal, crops in views:
         dataset = build_dataset(
-            changed(cfg, "TEST.NUM_ENSEMBLE_VIEWS", temporal, "TEST.NUM_SPATIAL_CROPS", crops), TEST
+            with_overrides(cfg, "TEST.NUM_ENSEMBLE_VIEWS", temporal, "TEST.NUM_SPATIAL_CROPS", crops), TEST
         )
         assert isinstance(dataset, TestVideos)
-        figures += _compare(dataset, f"test, {temporal}x{crops} views", runs)
-    return figures
+        measurements += _compare(dataset, f"test, {temporal}x{crops} views", runs)
+    return measurements
 
 
-def _compare(dataset: TestVideos, group: str, runs: int) -> list[Figure]:
+def _compare(dataset: TestVideos, group: str, runs: int) -> list[Measurement]:
     wanted = [_wanted_frames(dataset, record) for record in dataset.records]
     short_side = dataset.transform.short_side
 
@@ -196,23 +219,23 @@ def _compare(dataset: TestVideos, group: str, runs: int) -> list[Figure]:
     timings = time_interleaved({"views": all_views, "plain": plain}, runs, CPU)
     count = len(dataset)
     return [
-        Figure(group, "all views", timings.median("views") / count, "s a video", runs),
-        Figure(group, "decoding once + resizing", timings.median("plain") / count, "s a video", runs),
-        Figure(group, "ratio to decoding once + resizing", timings.ratio("views", "plain"), "x", runs),
-        Figure(group, "frames resized", float(np.mean([len(frames) for frames in wanted])), "a video", 1),
+        Measurement(group, "all views", timings.median("views") / count, "s/video", runs),
+        Measurement(group, "decoding once + resizing", timings.median("plain") / count, "s/video", runs),
+        Measurement(group, "ratio to decoding once + resizing", timings.ratio("views", "plain"), "x", runs),
+        Measurement(group, "frames resized", float(np.mean([len(frames) for frames in wanted])), "per video", 1),
     ]
 
 
 def read_views(dataset: TestVideos, place: int) -> int:
-    """Read a video and cut out its clips one after another, as the evaluation does; how many there are."""
+    """Read a video and its clips one after another, as evaluation does; return the number of clips."""
     video = dataset[place]
     for failure in video.failures:
-        raise DataError(f"--videos: {failure.name} cannot be read whole: {failure.reason}")
+        raise DataError(f"--videos: {failure.name} cannot be read completely: {failure.reason}")
     return sum(1 for _ in video.clips(CPU))
 
 
 def decode_once(path: Path, wanted: set[int], short_side: int) -> list[np.ndarray]:
-    """Plain decoding of a whole file by one thread; its wanted frames as R G B, scaled to the short side."""
+    """Decode a file with one thread and return the wanted frames as RGB, resized to the short side."""
     convert = VideoReformatter()
     frames = []
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""The command line of `tools/benchmark.py`."""
+"""Command line of tools/benchmark.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from benchmarks.camera import measure_cameras
 from benchmarks.event_driven import measure_event_driven
 from benchmarks.events import measure_embeddings, measure_reading, measure_stream
-from benchmarks.loading import loading_figures, measure_large, measure_loading, measure_testing
-from benchmarks.measure import Figure, describe_machine, figures_table, machine_table, on_one_core
+from benchmarks.loading import loading_measurements, measure_large_frames, measure_loading, measure_testing
+from benchmarks.measure import Measurement, describe_machine, machine_table, measurements_table, on_one_core
 from benchmarks.network import measure_network
 from benchmarks.networks import measure_networks, networks_table
 from benchmarks.videos import enlarge_video, find_videos, link_videos, make_videos, on_folder, prepare_videos
@@ -31,67 +31,69 @@ from slowfast.utils.text import quoted
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("load", "test", "network")
-NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS = "networks", "events", "event_driven", "cameras"  # measured when named alone
+NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS = "networks", "events", "event_driven", "cameras"  # measured only alone
 ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS)
 EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
 USAGE = "%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]"
 DESCRIPTION = f"""\
-Measure on this machine, with the settings of a config:
+Benchmark on this machine, with the settings of a config:
 
-  load      the training pipeline of one worker process on one core: clips a second, and where the time goes; for
-            the files as given and for the same files prepared by tools/prepare_videos.py; and for the first file
-            enlarged to 1080 lines, with frames scaled while decoding and in full size
-  test      the test pipeline on one core at 4x1 and 10x3 views, against decoding each file once
-  network   forward and train step in float32 and bfloat16, plain and with gradient checkpointing; memory; the share
-            of the machine's matrix-multiply rate
-  networks  views a second of all published networks, in batches of 8 images or 32 frames; float32 and bfloat16, with
-            the share of the machine's matrix-multiply rate; when named alone. --profile: where float32's time goes
-  events    event recordings: Event2Vec's embeddings against gathering neighbour by neighbour; samples of stored and
-            compressed files, also of one of 5 million events, on one core; a stream; when named alone
+  load      training input pipeline of one worker process on one core: throughput and time per stage; for the videos
+            as given, for the same videos prepared by slowfast prepare, and for the first video enlarged to 1080p,
+            with frames resized while decoding and in full size
+  test      test input pipeline on one core with 4x1 and 10x3 views, relative to decoding each video once
+  network   forward pass and training step in fp32 and bf16, with and without activation checkpointing; memory; share
+            of the machine's matrix multiplication rate
+  networks  throughput of all published models in batches of 8 images or 32 frames, fp32 and bf16, with the share of
+            the machine's matrix multiplication rate; run alone. --profile adds the fp32 time by kind of operator
+  events    event recordings: neighbor embeddings of Event2Vec; reading samples from stored and compressed files, and
+            from a file of 5 million events, on one core; a stream; run alone
   event_driven
-            evMLP computing what changed, against the whole network on the same frames: synthetic changes, and the
-            files of --videos; with the gate of EVENT's keys; when named alone
-  cameras   the whole of event-driven inference behind EVENT.STREAMS cameras, which send the first of --videos over
-            TCP: frames a second, those left out, delay, processors in use; in windows of 5 s; when named alone
+            event-driven against dense inference of evMLP on the same frames: synthetic changes, and the videos of
+            --videos; gate settings of EVENT; run alone
+  cameras   event-driven inference on EVENT.STREAMS network cameras, which send the first of --videos over TCP:
+            throughput, dropped frames, latency, CPU usage, in windows of 5 s; run alone
 
   {EXAMPLE} DATA.DECODING_THREADS 2
 
-What follows the options are overrides of config keys: KEY VALUE pairs. Times are medians over runs, the first run
-discarded; what is compared takes turns within a run. Without --videos two synthetic clips are made (10 s, 256 lines,
-a key frame every 250 frames, B-frames, film grain), about as hard to decode as clips of Kinetics.
+Config overrides, KEY VALUE pairs, follow the options. Times are medians over runs after a warm-up; variants that are
+compared take turns within a run. Without --videos, two synthetic clips are rendered (10 s, 256 lines, a keyframe every
+250 frames, B-frames, film grain), about as expensive to decode as Kinetics.
 """
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; `overrides` has the config keys and values. UserError for one that cannot be parsed."""
-    words, overrides = split_overrides(arguments, {"--profile", "-h", "--help"})
+    """Parse the command line, with the config overrides in `overrides`; UserError for one that cannot be parsed."""
     parser = CommandParser("benchmark.py", DESCRIPTION, USAGE, EXAMPLE)
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="load, test, network or all of them (default); or one of the others"
+        "parts", nargs="*", metavar="PART", help="load, test, network or all (default); or one of the others"
     )
-    parser.add_argument("--cfg", type=Path, metavar="FILE", help=f"default: {default.name}, or {evmlp.name}")
-    parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="files and folders")
     parser.add_argument(
-        "--repeats", type=whole_number(1, 10_000), default=5, metavar="N", help="runs (default %(default)s)"
+        "--cfg", type=Path, metavar="FILE", help=f"YAML file (default: {default.name}, or {evmlp.name})"
+    )
+    parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="video files and folders")
+    parser.add_argument(
+        "--repeats", type=whole_number(1, 10_000), default=5, metavar="N", help="number of runs (default %(default)s)"
     )
     parser.add_argument(
         "--clips",
         type=whole_number(1, 10_000),
         default=2,
         metavar="N",
-        help="the network's batch (default %(default)s)",
+        help="batch size of network (default %(default)s)",
     )
-    parser.add_argument("--profile", action="store_true", help="networks: also where the time of a forward pass goes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
-    chosen = parser.parse_intermixed_args(words)
+    parser.add_argument("--profile", action="store_true", help="networks: fp32 time by kind of operator")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measurements to this file")
+    words, overrides = split_overrides(arguments, parser.flags())
+    chosen = parser.parse(words)
     for part in chosen.parts:
         if part not in (*PARTS, "all", *ALONE):
             parser.error(f"unknown PART {quoted(part)}. Choices: {', '.join((*PARTS, 'all', *ALONE))}")
         if part in ALONE and len(chosen.parts) > 1:
-            parser.error(f"{part} is measured alone")
+            parser.error(f"{part} must be run alone")
         if part in (NETWORKS, EVENTS) and overrides:
-            parser.error(f"{part} is measured as published, without overrides")
+            parser.error(f"{part} takes no overrides")
     if not set(ALONE) & set(chosen.parts):
         chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
     chosen.overrides = overrides
@@ -100,29 +102,29 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print and return the exit status: 0 done, 2 user error."""
+    """Benchmark and return the exit status: 0 done, 2 after a user error."""
     return exit_status(lambda: _run(parse(arguments)))
 
 
 def _run(chosen: argparse.Namespace) -> None:
     if chosen.json is not None:
         check_output_file(chosen.json, "--json")
-    cfg = load_config(chosen.cfg, chosen.overrides)
+    cfg = load_config(chosen.cfg, chosen.overrides, modules=chosen.modules)
     keep_freed_memory()  # as a run does
     device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
     results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
     show_table(machine_table(results["machine"]))
     results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
-    figures = [figure for part in _measure(chosen, cfg, device) for figure in part]
+    measurements = [measurement for part in _measure(chosen, cfg, device) for measurement in part]
     if chosen.json is not None:
-        results["figures"] = [figure.as_json() for figure in figures]
+        results["figures"] = [measurement.as_json() for measurement in measurements]
         make_output_folder(chosen.json.parent, "--json")
         write_whole(chosen.json, to_json(results, indent=1) + "\n")
-        show(f"written: {chosen.json}")
+        show(f"Wrote {chosen.json}")
 
 
-def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Figure]]:
-    """The figures of each part, printed as soon as they are there."""
+def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Measurement]]:
+    """Yield the measurements of each part after printing them."""
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "given"
         if {"load", "test"} & set(chosen.parts):
@@ -136,34 +138,38 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 prepared = prepare_videos(given, Path(folder) / "prepared", usable_cores())
                 cfgs = {"load, files as given": on_videos, "load, prepared files": on_folder(cfg, prepared)}
                 loading = on_one_core(measure_loading, cfgs, chosen.repeats)
-                figures = [f for group in cfgs for f in loading_figures(group, loading[group], chosen.repeats)]
+                measurements = [
+                    f for group in cfgs for f in loading_measurements(group, loading[group], chosen.repeats)
+                ]
                 enlarge_video(videos[0], Path(folder) / "large" / "large.mp4")
-                figures += on_one_core(measure_large, on_folder(cfg, Path(folder) / "large"), chosen.repeats)
+                measurements += on_one_core(
+                    measure_large_frames, on_folder(cfg, Path(folder) / "large"), chosen.repeats
+                )
             elif part == "test":
-                figures = on_one_core(measure_testing, on_videos, chosen.repeats)
+                measurements = on_one_core(measure_testing, on_videos, chosen.repeats)
             elif part == NETWORKS:
-                figures = _measure_networks(chosen, device)
+                measurements = _measure_networks(chosen, device)
             elif part == EVENT_DRIVEN:
                 files = find_videos(chosen.videos) if chosen.videos else []
-                figures = measure_event_driven(cfg, device, chosen.repeats, files)
+                measurements = measure_event_driven(cfg, device, chosen.repeats, files)
             elif part == CAMERAS:
                 [video, *_] = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
-                figures = measure_cameras(cfg, device, chosen.repeats, video, Path(folder))
+                measurements = measure_cameras(cfg, device, chosen.repeats, video, Path(folder))
             elif part == EVENTS:
-                figures = measure_embeddings(device, chosen.repeats)
-                figures += measure_stream(device, chosen.repeats)
-                figures += on_one_core(measure_reading, Path(folder), chosen.repeats)
+                measurements = measure_embeddings(device, chosen.repeats)
+                measurements += measure_stream(device, chosen.repeats)
+                measurements += on_one_core(measure_reading, Path(folder), chosen.repeats)
             else:
-                figures = measure_network(cfg, device, chosen.repeats, chosen.clips)
-            show_table(figures_table(figures))
-            yield figures
+                measurements = measure_network(cfg, device, chosen.repeats, chosen.clips)
+            show_table(measurements_table(measurements))
+            yield measurements
 
 
-def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[Figure]:
-    """The figures of all published networks, each named when it is done; then their table."""
-    figures: list[Figure] = []
+def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[Measurement]:
+    """Measure all published models and print their table."""
+    measurements: list[Measurement] = []
     for one in measure_networks(device, chosen.repeats, shares=chosen.profile):
         show(f"  {one[0].group}")
-        figures += one
-    show_table(f"\n{networks_table(figures)}\n")
-    return figures
+        measurements += one
+    show_table(f"\n{networks_table(measurements)}\n")
+    return measurements

@@ -1,4 +1,4 @@
-"""The configured network: forward and train step in float32 and bfloat16, plain and with gradient checkpointing."""
+"""Benchmark of a model: forward pass and training step in fp32 and bf16, with and without checkpointing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.measure import Figure, Timings, in_fresh_process, time_interleaved
-from benchmarks.videos import changed
+from benchmarks.measure import Measurement, Timings, in_fresh_process, time_interleaved
+from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.datasets.build import TRAIN, find_dataset
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.models import build_model
+from slowfast.models.inputs import IMAGES
 from slowfast.models.linear import count_macs, pack_linears
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
@@ -31,26 +32,31 @@ from slowfast.utils.machine import peak_memory_gib
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Memory of a train step."""
+    """Memory of a training step.
 
-    process: float  # GiB: resident set of the process, or allocated on the GPU
-    activations: float  # MiB
+    Attributes:
+        process: Peak of the process in GiB: its resident set, or what is allocated on the GPU.
+        activations: Peak of the activations in MiB.
+    """
+
+    process: float
+    activations: float
 
 
 def measure_memory(cfg: ConfigNode, device: torch.device, clips: int, dtype: str, checkpointing: bool) -> StepMemory:
-    """Memory of train steps of `clips` clips; to be called in a process of its own."""
+    """Measure the memory of training steps with `clips` clips; call it in a fresh process."""
     step = train_steps(cfg, device, clips, checkpointing)[dtype]
     batch = example_batch(cfg, clips)
-    for number in range(2):  # the second has the optimizer's state from its beginning
+    for number in range(2):  # the optimizer state exists from the second step on
         step(batch, 0, number, LEARNING_RATE)
     return StepMemory(peak_memory_gib(device), _activation_bytes(step, batch) / 2**20)
 
 
 def _activation_bytes(step: TrainStep, batch: TrainBatch) -> int:
-    """The most that forward and backward hold at once beyond weights, gradients, optimizer state and input.
+    """Return the peak memory of forward and backward beyond weights, gradients, optimizer state and input.
 
-    On the GPU what the allocator tells; on the CPU the bytes of all tensors made meanwhile that are alive, without the
-    scratch space inside an operator.
+    On the GPU it is reported by the allocator; on the CPU it is the size of all live tensors, without workspaces inside
+    operators.
     """
     inputs = step.forward.prepare(batch.clips)
     device = step.forward.device
@@ -65,7 +71,7 @@ def _activation_bytes(step: TrainStep, batch: TrainBatch) -> int:
 
 
 def _forward_backward(step: TrainStep, inputs: torch.Tensor) -> None:
-    """The gradients of the step before are there already, so that none are allocated."""
+    """Run forward and backward; the gradients exist already, so none are allocated."""
     step.model.train()
     with step.forward.autocast():
         loss = step.model(inputs).float().square().mean()
@@ -73,7 +79,7 @@ def _forward_backward(step: TrainStep, inputs: torch.Tensor) -> None:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that operators make inside the block, counted while they are alive; `peak` is the most."""
+    """Counter of the bytes of live tensors created inside the block; `peak` is the maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,15 +110,15 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-LEARNING_RATE = 0.0  # the same work, and the weights stay as they are
+LEARNING_RATE = 0.0  # the same work with constant weights
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 DTYPES = (FLOAT32, BFLOAT16)
 
 
 def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool) -> dict[str, TrainStep]:
-    """Steps of `clips` clips, in float32 and in bfloat16 autocast, of one new network with random weights."""
+    """Build training steps with `clips` clips in fp32 and in bf16 autocast, of one model with random weights."""
     batch = ("TRAIN.BATCH_SIZE", clips, "AUG.NUM_SAMPLE", 1, "TRAIN.ACCUMULATION_STEPS", 1)
-    cfg = changed(cfg, "MODEL.ACT_CHECKPOINT", checkpointing, *batch)
+    cfg = with_overrides(cfg, "MODEL.ACT_CHECKPOINT", checkpointing, *batch)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device)
     optimizer = build_optimizer(cfg, model)
@@ -123,38 +129,58 @@ def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing
 
 
 def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward:
-    """Build the forward pass in a dtype of DTYPES, also where a run would choose another one for speed."""
-    plain = ClipForward.from_config(changed(cfg, "TRAIN.MIXED_PRECISION", False), device)
+    """Build the forward pass in a dtype of DTYPES, even if a run would choose a faster one."""
+    plain = ClipForward.from_config(with_overrides(cfg, "TRAIN.MIXED_PRECISION", False), device)
     return replace(plain, amp_dtype=AMP_DTYPES.get(dtype))
 
 
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
-    """Clips of noise as the loader gives them: uint8 (N, T, S, S, 3); T is 1 where the dataset is one of images."""
+    """Return a batch of noise like those of the loader: uint8 (N, T, S, S, 3); T is 1 for images."""
     rng = np.random.default_rng(cfg.RNG_SEED)
-    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if dataset_spec(cfg, TRAIN).images else cfg.DATA.NUM_FRAMES
+    images = find_dataset(cfg, TRAIN).input_kind == IMAGES
+    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if images else cfg.DATA.NUM_FRAMES
     pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])
 
 
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}
-PRODUCT, FORWARD, STEP, CHECKPOINTED = "matrix product", "forward", "train step", "train step, checkpointing"
-Steps = dict[tuple[str, bool], TrainStep]  # by type and whether with gradient checkpointing
+MATMUL, FORWARD, STEP, CHECKPOINTED = (
+    "matrix multiplication",
+    "forward",
+    "training step",
+    "training step, checkpointing",
+)
+Steps = dict[tuple[str, bool], TrainStep]  # by dtype and activation checkpointing
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured: sizes that turn seconds into rates."""
+    """Amount of work.
 
-    clips: int  # of a forward pass and of a step
-    side: int  # of the square matrices whose product shows the machine's rate
-    macs: float  # multiply-adds of a clip's forward pass
+    Args:
+        clips: Clips per forward pass and training step.
+        side: Side of the square matrices that measure the rate of the machine.
+        macs: MACs of the forward pass of a clip.
+    """
+
+    clips: int
+    side: int
+    macs: float
 
 
 def measure_network(
     cfg: ConfigNode, device: torch.device, runs: int, clips: int = 2, side: int | None = None
-) -> list[Figure]:
-    """All figures of the network; `side`: of the matrices multiplied for comparison, in elements."""
+) -> list[Measurement]:
+    """Measure a model.
+
+    Args:
+        cfg: Config of the model.
+        device: Device to run on.
+        runs: Number of timed runs.
+        clips: Clips per batch.
+        side: Side of the matrices that are multiplied for comparison; None for the default of the device.
+    """
     variants = [(dtype, checkpointing) for checkpointing in (False, True) for dtype in DTYPES]
     memory = {key: in_fresh_process(measure_memory, cfg, device, clips, *key) for key in variants}
     steps = {
@@ -167,18 +193,18 @@ def measure_network(
     macs = count_macs(plain.model, plain.forward.prepare(batch.clips), clips)
     work = Work(clips, side or MATRIX_SIDE[device.type], macs)
     timings = time_interleaved(_cases(steps, batch, work.side, device), runs, device)
-    figures = [Figure("network", "multiply-adds", work.macs / 1e9, "GMACs a clip", 1)]
+    measurements = [Measurement("network", "MACs", work.macs / 1e9, "GMACs/clip", 1)]
     for dtype in DTYPES:
-        figures += _speed_figures(timings, dtype, work, runs)
-        figures += _training_figures(timings, dtype, memory, runs)
-    return figures
+        measurements += _speed_measurements(timings, dtype, work, runs)
+        measurements += _training_measurements(timings, dtype, memory, runs)
+    return measurements
 
 
 def _cases(steps: Steps, batch: TrainBatch, side: int, device: torch.device) -> dict[str, Callable[[], object]]:
     cases: dict[str, Callable[[], object]] = {}
     for dtype in DTYPES:
         matrices = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
-        cases[f"{dtype} {PRODUCT}"] = partial(torch.mm, *matrices)
+        cases[f"{dtype} {MATMUL}"] = partial(torch.mm, *matrices)
         cases[f"{dtype} {FORWARD}"] = _eval_case(steps[dtype, False], batch)
         cases[f"{dtype} {STEP}"] = partial(steps[dtype, False], batch, 0, 0, LEARNING_RATE)
         cases[f"{dtype} {CHECKPOINTED}"] = partial(steps[dtype, True], batch, 0, 0, LEARNING_RATE)
@@ -186,7 +212,7 @@ def _cases(steps: Steps, batch: TrainBatch, side: int, device: torch.device) -> 
 
 
 def _eval_case(step: TrainStep, batch: TrainBatch) -> Callable[[], torch.Tensor]:
-    """A forward pass as evaluation makes it, of a copy of the network that no train step changes."""
+    """Return a forward pass as in evaluation, of a copy of the model that is not trained."""
     model = copy.deepcopy(step.model).eval()
     if step.forward.amp_dtype is None:
         pack_linears(model)
@@ -195,46 +221,46 @@ def _eval_case(step: TrainStep, batch: TrainBatch) -> Callable[[], torch.Tensor]
 
 @torch.inference_mode()
 def forward_case(model: nn.Module, forward: ClipForward, inputs: torch.Tensor) -> torch.Tensor:
-    """The logits of prepared inputs."""
+    """Compute the logits of prepared inputs."""
     with forward.autocast():
         logits: torch.Tensor = model(inputs)
     return logits
 
 
-def _speed_figures(timings: Timings, dtype: str, work: Work, runs: int) -> list[Figure]:
+def _speed_measurements(timings: Timings, dtype: str, work: Work, runs: int) -> list[Measurement]:
     group = f"network, {dtype}"
-    product, forward = f"{dtype} {PRODUCT}", f"{dtype} {FORWARD}"
-    flops, product_flops = 2 * work.macs * work.clips, 2 * work.side**3
-    share = timings.ratio(product, forward) * flops / product_flops
-    name = f"{PRODUCT}, {work.side} x {work.side}"
-    figures = [
-        Figure(group, name, product_flops / timings.median(product) / 1e9, "GFLOP/s", runs),
-        Figure(group, f"forward of {work.clips} clips", timings.median(forward) / work.clips, "s a clip", runs),
-        Figure(group, "forward, rate", flops / timings.median(forward) / 1e9, "GFLOP/s", runs),
-        Figure(group, "forward, share of the matrix product's rate", 100 * share, "%", runs),
+    matmul, forward = f"{dtype} {MATMUL}", f"{dtype} {FORWARD}"
+    flops, matmul_flops = 2 * work.macs * work.clips, 2 * work.side**3
+    share = timings.ratio(matmul, forward) * flops / matmul_flops
+    name = f"{MATMUL}, {work.side} x {work.side}"
+    measurements = [
+        Measurement(group, name, matmul_flops / timings.median(matmul) / 1e9, "GFLOP/s", runs),
+        Measurement(group, f"forward of {work.clips} clips", timings.median(forward) / work.clips, "s/clip", runs),
+        Measurement(group, "forward, rate", flops / timings.median(forward) / 1e9, "GFLOP/s", runs),
+        Measurement(group, "forward, share of the matrix multiplication rate", 100 * share, "%", runs),
     ]
     if dtype != FLOAT32:
         speed_up = timings.ratio(f"{FLOAT32} {FORWARD}", forward)
-        figures.append(Figure(group, "forward, speed-up over float32", speed_up, "x", runs))
-    return figures
+        measurements.append(Measurement(group, "forward, speed-up over float32", speed_up, "x", runs))
+    return measurements
 
 
-def _training_figures(
+def _training_measurements(
     timings: Timings, dtype: str, memory: dict[tuple[str, bool], StepMemory], runs: int
-) -> list[Figure]:
+) -> list[Measurement]:
     group = f"network, {dtype}"
     plain, checkpointed = f"{dtype} {STEP}", f"{dtype} {CHECKPOINTED}"
-    figures = []
+    measurements = []
     for case, checkpointing in ((STEP, False), (CHECKPOINTED, True)):
         used = memory[dtype, checkpointing]
-        figures += [
-            Figure(group, case, timings.median(f"{dtype} {case}"), "s", runs),
-            Figure(group, f"{case}, activation memory", used.activations, "MiB", 1),
-            Figure(group, f"{case}, peak of the process", used.process, "GiB", 1),
+        measurements += [
+            Measurement(group, case, timings.median(f"{dtype} {case}"), "s", runs),
+            Measurement(group, f"{case}, activation memory", used.activations, "MiB", 1),
+            Measurement(group, f"{case}, peak memory of the process", used.process, "GiB", 1),
         ]
     share = 100 * memory[dtype, True].activations / memory[dtype, False].activations
     return [
-        *figures,
-        Figure(group, "checkpointing, activation memory", share, "%", 1),
-        Figure(group, "checkpointing, time of a train step", timings.ratio(checkpointed, plain), "x", runs),
+        *measurements,
+        Measurement(group, "checkpointing, activation memory", share, "%", 1),
+        Measurement(group, "checkpointing, time of a training step", timings.ratio(checkpointed, plain), "x", runs),
     ]

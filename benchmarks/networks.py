@@ -1,6 +1,6 @@
-"""The networks of the published settings side by side: views a second in float32 and bfloat16.
+"""Benchmark of all published models: throughput in fp32 and bf16.
 
-Each is timed in turn with a product of square matrices, whose rate is what its own is a share of.
+Each takes turns with a multiplication of square matrices, to whose rate it is compared.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import Figure, Timings, time_interleaved
-from benchmarks.network import BFLOAT16, DTYPES, FLOAT32, MATRIX_SIDE, PRODUCT, example_batch, forward_case, forward_in
+from benchmarks.measure import Measurement, Timings, time_interleaved
+from benchmarks.network import BFLOAT16, DTYPES, FLOAT32, MATMUL, MATRIX_SIDE, example_batch, forward_case, forward_in
 from slowfast.cli.model_table import published_configs, read_header
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.models import MODELS, build_model
-from slowfast.models.inputs import CLIPS, IMAGES, takes
+from slowfast.models.build import build_model, find_network
+from slowfast.models.inputs import CLIPS, IMAGES
 from slowfast.models.linear import count_macs, pack_linears
 
-PRODUCTS, CONVOLUTIONS, DEPTHWISE, ATTENTION, MEMORY, NORMS, REST = KINDS = (
-    "matrix products",
+LINEAR, CONVOLUTIONS, DEPTHWISE, ATTENTION, MEMORY, NORMS, REST = KINDS = (
+    "matrix multiplications",
     "convolutions",
     "depthwise convolutions",
     "attention",
@@ -33,14 +33,14 @@ PRODUCTS, CONVOLUTIONS, DEPTHWISE, ATTENTION, MEMORY, NORMS, REST = KINDS = (
     "normalization and activations",
     "other",
 )
-# What an operator's name holds -> its kind; the first that fits counts.
+# Kind of an operator by a part of its name; the first match counts.
 _BY_NAME = {
     "convolution": CONVOLUTIONS,
     "attention": ATTENTION,
-    "linear": PRODUCTS,
-    "addmm": PRODUCTS,
-    "bmm": PRODUCTS,
-    "::mm": PRODUCTS,
+    "linear": LINEAR,
+    "addmm": LINEAR,
+    "bmm": LINEAR,
+    "::mm": LINEAR,
     "norm": NORMS,
     "gelu": NORMS,
     "relu": NORMS,
@@ -56,7 +56,7 @@ _BY_NAME = {
 
 
 def time_by_kind(forward: Callable[[], object]) -> list[tuple[str, float]]:
-    """The share of a forward pass's time in each kind of work, largest first; kinds that take none are left out."""
+    """Return the share of each kind of operator in the time of a forward pass, largest first."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
         forward()
     seconds: dict[str, float] = defaultdict(float)
@@ -68,7 +68,7 @@ def time_by_kind(forward: Callable[[], object]) -> list[tuple[str, float]]:
 
 
 def kind_of(operator: str, shapes: Sequence[Any]) -> str:
-    """The kind of an operator with inputs of these shapes; a convolution's second is (out, in / groups, height, ..)."""
+    """Return the kind of an operator by its name and input shapes."""
     for part, kind in _BY_NAME.items():
         if part in operator:
             depthwise = kind == CONVOLUTIONS and len(shapes) > 1 and len(shapes[1]) > 2 and shapes[1][1] == 1
@@ -76,18 +76,18 @@ def kind_of(operator: str, shapes: Sequence[Any]) -> str:
     return REST
 
 
-IMAGES_A_BATCH, FRAMES_A_BATCH = 8, 32
+IMAGES_PER_BATCH, FRAMES_PER_BATCH = 8, 32
 GROUP = "networks"
-SHARE = "share of the matrix product's rate"
-COLUMNS = ("network", "batch", "GMACs", "float32", "share", "bfloat16", "share", "speed-up")
+SHARE = "share of the matrix multiplication rate"
+COLUMNS = ("model", "batch", "GMACs", "float32", "share", "bfloat16", "share", "speed-up")
 
 
-def one_setting_a_network(paths: Sequence[Path]) -> dict[str, Path]:
-    """One setting of each network of images or clips and each input, not those that differ in data or training."""
+def one_config_per_model(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return one config for each model of images or clips and each input size, by name."""
     chosen: dict[tuple[str, int, int], Path] = {}
     for path in paths:
         cfg = load_config(path)
-        if takes(MODELS[cfg.MODEL.MODEL_NAME]) not in (IMAGES, CLIPS):
+        if find_network(cfg).input_kind not in (IMAGES, CLIPS):
             continue
         chosen.setdefault((read_header(path).network, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE), path)
     return {path.stem: path for path in chosen.values()}
@@ -99,39 +99,49 @@ def measure_networks(
     settings: Sequence[Path] | None = None,
     side: int | None = None,
     shares: bool = False,
-) -> Iterator[list[Figure]]:
-    """The figures of one network after another; `side`: of the matrices; shares: also where a forward's time goes."""
+) -> Iterator[list[Measurement]]:
+    """Measure models one after another.
+
+    Args:
+        device: Device to run on.
+        runs: Number of timed runs.
+        settings: Configs of the models; None for all published ones.
+        side: Side of the matrices that are multiplied for comparison; None for the default of the device.
+        shares: Also measure the share of each kind of operator.
+    """
     side = side or MATRIX_SIDE[device.type]
-    for name, path in one_setting_a_network(published_configs() if settings is None else settings).items():
+    for name, path in one_config_per_model(published_configs() if settings is None else settings).items():
         yield _measure(name, load_config(path), device, runs, side, shares)
 
 
 def batch_of(cfg: ConfigNode) -> int:
-    """Views of a batch: 8 images, or clips of 32 frames together."""
+    """Return the views per batch: 8 images, or clips of 32 frames in total."""
     frames = cfg.DATA.NUM_FRAMES
-    return IMAGES_A_BATCH if frames == 1 else max(FRAMES_A_BATCH // frames, 1)
+    return IMAGES_PER_BATCH if frames == 1 else max(FRAMES_PER_BATCH // frames, 1)
 
 
-def _measure(name: str, cfg: ConfigNode, device: torch.device, runs: int, side: int, shares: bool) -> list[Figure]:
+def _measure(name: str, cfg: ConfigNode, device: torch.device, runs: int, side: int, shares: bool) -> list[Measurement]:
     views = batch_of(cfg)
     group, unit = f"{GROUP}, {name}", f"views/s, batch {views}"
     cases, macs = _cases(cfg, device, views, side)
     timings = time_interleaved(cases, runs, device)
-    figures = [Figure(group, "multiply-adds", macs / 1e9, "GMACs a view", 1)]
+    measurements = [Measurement(group, "MACs", macs / 1e9, "GMACs/view", 1)]
     for dtype in DTYPES:
-        figures.append(Figure(group, f"{dtype}, forward", views / timings.median(dtype), unit, runs))
+        measurements.append(Measurement(group, f"{dtype}, forward", views / timings.median(dtype), unit, runs))
         share = _share(timings, dtype, 2 * macs * views, 2 * side**3)
-        figures.append(Figure(group, f"{dtype}, {SHARE}", 100 * share, "%", runs))
-    figures.append(Figure(group, "speed-up of bfloat16", timings.ratio(FLOAT32, BFLOAT16), "x", runs))
+        measurements.append(Measurement(group, f"{dtype}, {SHARE}", 100 * share, "%", runs))
+    measurements.append(Measurement(group, "speed-up of bfloat16", timings.ratio(FLOAT32, BFLOAT16), "x", runs))
     if shares:
-        figures += [Figure(group, kind, 100 * part, "% of float32", 1) for kind, part in time_by_kind(cases[FLOAT32])]
-    return figures
+        measurements += [
+            Measurement(group, kind, 100 * part, "% of float32", 1) for kind, part in time_by_kind(cases[FLOAT32])
+        ]
+    return measurements
 
 
 def _cases(
     cfg: ConfigNode, device: torch.device, views: int, side: int
 ) -> tuple[dict[str, Callable[[], object]], float]:
-    """What takes turns: forward passes as evaluation makes them, and products; and a view's multiply-adds."""
+    """Return forward passes as in evaluation and matrix multiplications, and the MACs per view."""
     torch.manual_seed(cfg.RNG_SEED)
     model, batch = build_model(cfg).to(device).eval(), example_batch(cfg, views)
     cases: dict[str, Callable[[], object]] = {}
@@ -141,26 +151,26 @@ def _cases(
         inputs = forward.prepare(batch.clips)
         macs = macs or count_macs(model, inputs, views)
         cases[dtype] = partial(forward_case, model, forward, inputs)
-        cases[f"{dtype} {PRODUCT}"] = partial(
+        cases[f"{dtype} {MATMUL}"] = partial(
             torch.mm, *torch.randn(2, side, side, device=device).to(getattr(torch, dtype))
         )
-    pack_linears(model)  # float32 takes the packed weights, autocast the plain ones
+    pack_linears(model)  # packed weights are used in float32 only
     return cases, macs
 
 
-def _share(timings: Timings, dtype: str, flops: float, product_flops: float) -> float:
-    return timings.ratio(f"{dtype} {PRODUCT}", dtype) * flops / product_flops
+def _share(timings: Timings, dtype: str, flops: float, matmul_flops: float) -> float:
+    return timings.ratio(f"{dtype} {MATMUL}", dtype) * flops / matmul_flops
 
 
-def networks_table(figures: Sequence[Figure]) -> str:
-    """A row a network; shares are those of the matrix product's rate in the same type."""
-    by_group: dict[str, dict[str, Figure]] = {}
-    for figure in figures:
-        by_group.setdefault(figure.group, {})[figure.name] = figure
+def networks_table(measurements: Sequence[Measurement]) -> str:
+    """Return a table with a row per model; shares refer to the matrix multiplication rate of the same dtype."""
+    by_group: dict[str, dict[str, Measurement]] = {}
+    for measurement in measurements:
+        by_group.setdefault(measurement.group, {})[measurement.name] = measurement
     rows = []
     for group, named in by_group.items():
         row = [group.removeprefix(f"{GROUP}, "), named[f"{FLOAT32}, forward"].unit.rpartition(" ")[2]]
-        row.append(f"{named['multiply-adds'].value:.3g}")
+        row.append(f"{named['MACs'].value:.3g}")
         for dtype in DTYPES:
             row += [f"{named[f'{dtype}, forward'].value:.3g}/s", f"{named[f'{dtype}, {SHARE}'].value:.0f} %"]
         rows.append([*row, f"{named['speed-up of bfloat16'].value:.1f} x"])

@@ -1,4 +1,4 @@
-"""The videos to measure with, as folders that the real datasets read."""
+"""Videos for benchmarks, in folders that the datasets read."""
 
 from __future__ import annotations
 
@@ -31,18 +31,27 @@ from slowfast.utils.text import plain
 
 @dataclass(frozen=True)
 class SyntheticClip:
-    """A rendered clip of the kind that Kinetics holds: few key frames, B-frames that others refer to."""
+    """Rendered clip encoded like those of Kinetics: few keyframes, and B-frames as references.
+
+    Args:
+        frames: Number of frames.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
+        rate: Frames per second.
+        keyframe_interval: Frames between keyframes.
+        grain: Amplitude of the noise in gray levels, which makes clips as expensive to decode as filmed ones.
+    """
 
     frames: int = 300
     height: int = 256
     width: int = 340
-    rate: int = 30  # frames a second
+    rate: int = 30
     keyframe_interval: int = 250
-    grain: int = 10  # noise of each frame, grey levels up or down; makes it as hard to decode as filmed clips
+    grain: int = 10
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:
-    """The videos that files and folders name, sorted within a folder; DataError where there is none."""
+    """Return all videos of files and folders, sorted within a folder; DataError if there are none."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -58,7 +67,7 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
 
 
 def make_videos(folder: Path, clip: SyntheticClip = SyntheticClip(), count: int = 2) -> list[Path]:
-    """Render and encode synthetic clips, the same for every call."""
+    """Render and encode synthetic clips, the same in every call."""
     folder.mkdir(parents=True)
     motions = list(MOTIONS.values())
     paths = []
@@ -72,7 +81,7 @@ def make_videos(folder: Path, clip: SyntheticClip = SyntheticClip(), count: int 
 
 
 def _add_grain(frames: np.ndarray, strength: int, rng: np.random.Generator) -> None:
-    """Noise on uint8 frames (T, H, W, 3), in place: one pattern, moved at random from frame to frame."""
+    """Add noise to uint8 frames (T, H, W, 3) in place: one pattern, randomly shifted in each frame."""
     height, width = frames.shape[1:3]
     pattern = rng.integers(-strength, strength + 1, (height, width, 1), dtype=np.int16)
     for frame in frames:
@@ -81,7 +90,7 @@ def _add_grain(frames: np.ndarray, strength: int, rng: np.random.Generator) -> N
 
 
 def _add_stream(container: OutputContainer, rate: int, keyframe_interval: int, size: tuple[int, int]) -> VideoStream:
-    """Add an H.264 stream with x264's default GOP structure but for the distance of key frames."""
+    """Add an H.264 stream with the default GOP structure of x264 except for the keyframe interval."""
     options = {"g": str(keyframe_interval), "x264-params": "scenecut=0:bframes=3"}
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.height, stream.width = size
@@ -128,7 +137,7 @@ def enlarge_video(source: Path, target: Path, size: tuple[int, int] = (1080, 192
 
 
 def link_videos(videos: Sequence[Path], folder: Path) -> Path:
-    """A folder of links to the videos."""
+    """Make a folder of links to videos."""
     folder.mkdir(parents=True)
     for number, video in enumerate(videos):
         os.symlink(video.resolve(), folder / f"{number:05d}_{video.name}")
@@ -136,7 +145,7 @@ def link_videos(videos: Sequence[Path], folder: Path) -> Path:
 
 
 def prepare_videos(source: Path, target: Path, workers: int) -> Path:
-    """The folder's videos re-encoded by the project's own tool; DataError when one cannot be."""
+    """Re-encode the videos of a folder as slowfast prepare does; DataError if one cannot be read."""
     summary = prepare(source, target, PrepareSettings(), workers)
     for name, reason in summary.failed.items():
         raise DataError(f"--videos: {name} cannot be prepared: {reason}")
@@ -144,7 +153,7 @@ def prepare_videos(source: Path, target: Path, workers: int) -> Path:
 
 
 def on_folder(cfg: ConfigNode, folder: Path) -> ConfigNode:
-    """The config set to a folder of videos, whose index is written beside it; every label is 0."""
+    """Return a config for a folder of videos, whose index is written beside it; all labels are 0."""
     index = folder.with_name(f"{folder.name}_index")
     index.mkdir()
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
@@ -152,11 +161,11 @@ def on_folder(cfg: ConfigNode, folder: Path) -> ConfigNode:
     for split in ("train", "val", "test"):
         (index / f"{split}.csv").write_text(lines)
     folders = ("DATA.PATH_TO_DATA_DIR", str(index), "DATA.PATH_PREFIX", str(folder))
-    return changed(cfg, *folders, "TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics")
+    return with_overrides(cfg, *folders, "TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics")
 
 
-def changed(cfg: ConfigNode, *settings: object) -> ConfigNode:
-    """A frozen copy of a config with other values: KEY, value, KEY, value."""
+def with_overrides(cfg: ConfigNode, *settings: object) -> ConfigNode:
+    """Return a frozen copy of a config with overrides: KEY, value, KEY, value."""
     copy = cfg.clone()
     copy.defrost()
     copy.merge_from_list(list(settings))

@@ -1,1 +1,1 @@
-"""Demo data: clips, images and event recordings with learnable classes, made on this machine."""
+"""Demo datasets: rendered clips, images and event recordings with learnable classes."""

@@ -1,4 +1,4 @@
-"""Makes a folder of demo data: all of it or nothing, in parallel, and only when it is not there yet."""
+"""Build of a demo dataset: in parallel, complete or not at all, and only if it does not exist yet."""
 
 from __future__ import annotations
 
@@ -26,22 +26,29 @@ MAKER = "slowfast make_demo_data"
 
 @dataclass(frozen=True)
 class DemoFormat:
-    """How one layout is written; the functions are module-level, so that worker processes can be given them."""
+    """Layout of a demo dataset; the functions are at module level because they are pickled for worker processes.
 
-    list_samples: Callable[[DemoSettings], list[tuple[str, int]]]  # -> (split, number) of each
-    write_sample: Callable[[Path, DemoSettings, str, int], None]  # one sample under the folder
-    write_index: Callable[[Path, DemoSettings], None]  # class names and lists
-    usual: DemoSettings = DemoSettings()
+    Args:
+        list_samples: Returns split and number of each sample.
+        write_sample: Writes one sample: output folder, settings, split, number.
+        write_index: Writes class names and index files.
+        default: Default settings.
+    """
+
+    list_samples: Callable[[DemoSettings], list[tuple[str, int]]]
+    write_sample: Callable[[Path, DemoSettings, str, int], None]
+    write_index: Callable[[Path, DemoSettings], None]
+    default: DemoSettings = DemoSettings()
 
 
-# A new layout is a file beside kinetics.py and an entry here.
+# To add a layout, add a file like kinetics.py and an entry here.
 FORMATS: dict[str, DemoFormat] = {
     "kinetics": DemoFormat(kinetics.list_samples, kinetics.write_sample, kinetics.write_index),
-    "kinetics_colours": DemoFormat(
+    "kinetics_colors": DemoFormat(
         kinetics.list_samples,
         kinetics_colors.write_sample,
         kinetics_colors.write_index,
-        DemoSettings(format="kinetics_colours", train=1600, test=240, size=64, frames=24),
+        DemoSettings(format="kinetics_colors", train=1600, test=240, size=64, frames=24),
     ),
     "kinetics_shapes": DemoFormat(
         kinetics.list_samples,
@@ -72,28 +79,42 @@ FORMATS: dict[str, DemoFormat] = {
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a call of `build` left behind."""
+    """Result of `build`.
 
-    made: bool  # False: the folder already held just this
+    Attributes:
+        built: False if the dataset existed.
+        samples: Number of samples.
+        size: Size of all files in bytes.
+        seconds: Duration.
+    """
+
+    built: bool
     samples: int
-    size: int  # bytes of all files
+    size: int
     seconds: float
 
 
 def build(out: Path, settings: DemoSettings, workers: int | None = None) -> BuildResult:
-    """Make sure that `out` holds the demo data of these settings; workers: processes (default: one a core).
+    """Build a demo dataset unless it exists.
 
-    A folder that this function made is replaced when its settings differ or files are missing or changed. Any other
-    folder that is not empty, and one that holds files of others, is left alone with a UserError.
+    A dataset built before is replaced if its settings differ or files are missing or changed.
+
+    Args:
+        out: Output folder.
+        settings: Settings of the dataset.
+        workers: Number of worker processes; None for one per core.
+
+    Raises:
+        UserError: If the folder contains files that were not built by this function.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     if settings.format not in FORMATS:
-        raise UserError(f"--format {settings.format}: no such format; there are {', '.join(sorted(FORMATS))}")
+        raise UserError(f"--format {settings.format}: unknown format. Choices: {', '.join(sorted(FORMATS))}")
     samples = len(FORMATS[settings.format].list_samples(settings))
     manifest = _read_manifest(out)
-    made = manifest is None or manifest.get("digest") != settings.digest() or not _is_whole(out, manifest)
-    if made:
-        _refuse_files_of_others(out, manifest)
+    missing = manifest is None or manifest.get("digest") != settings.digest() or not _is_complete(out, manifest)
+    if missing:
+        _refuse_other_files(out, manifest)
         remove_leftovers(out.parent, out.name)
         with written_whole(out, replace_folder=True) as folder:
             folder.mkdir()
@@ -101,7 +122,7 @@ def build(out: Path, settings: DemoSettings, workers: int | None = None) -> Buil
             _write_manifest(folder, settings)
         manifest = _read_manifest(out) or {}
     size = sum(manifest["files"].values()) if manifest else 0
-    return BuildResult(made, samples, size, time.monotonic() - started)
+    return BuildResult(missing, samples, size, time.monotonic() - start)
 
 
 def _write_all(folder: Path, settings: DemoSettings, workers: int | None) -> None:
@@ -114,24 +135,24 @@ def _write_all(folder: Path, settings: DemoSettings, workers: int | None) -> Non
         for split, number in tqdm(todo, desc="demo data", disable=None):
             write(split, number)
     else:
-        context = multiprocessing.get_context("spawn")  # forking with other threads about is not safe
+        context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
         with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             for _ in tqdm(
                 pool.map(write, splits, numbers, chunksize=8), total=len(todo), desc="demo data", disable=None
             ):
-                pass  # a failed sample raises here
+                pass  # the error of a failed sample is raised here
     layout.write_index(folder, settings)
 
 
 def _write_manifest(folder: Path, settings: DemoSettings) -> None:
-    """Note the settings and every file's size (bytes), by which the folder is known again."""
+    """Write the settings and the size of each file in bytes, by which `build` recognizes the dataset."""
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
     manifest = {"made_by": MAKER, "digest": settings.digest(), "settings": asdict(settings), "files": files}
     (folder / MANIFEST).write_text(to_json(manifest, indent=1) + "\n")
 
 
 def _read_manifest(out: Path) -> dict | None:
-    """What this tool noted in the folder; None when there is no such note."""
+    """Read the manifest of a folder; None if there is none."""
     try:
         manifest = from_json((out / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -140,21 +161,23 @@ def _read_manifest(out: Path) -> dict | None:
     return manifest if known else None
 
 
-def _is_whole(out: Path, manifest: dict) -> bool:
+def _is_complete(out: Path, manifest: dict) -> bool:
     sizes = {path.relative_to(out).as_posix(): path.stat().st_size for path in _files(out)}
     return all(sizes.get(name) == size for name, size in manifest["files"].items())
 
 
-def _refuse_files_of_others(out: Path, manifest: dict | None) -> None:
-    """Raise UserError where replacing `out` would lose something that this tool did not write."""
+def _refuse_other_files(out: Path, manifest: dict | None) -> None:
+    """Raise UserError if replacing the folder would delete files that this tool did not write."""
     if not out.exists():
         return
     if not out.is_dir():
-        raise UserError(f"{out} is a file, not a folder; choose another --out")
+        raise UserError(f"--out {out} is a file, not a folder. Choose another one")
     ours = {MANIFEST, *manifest["files"]} if manifest else set()
     for path in _files(out):
         if path.relative_to(out).as_posix() not in ours:
-            raise UserError(f"{path} was not made by this tool and would be lost; move it or choose another --out")
+            raise UserError(
+                f"--out {out}: {path} was not written by this tool and would be deleted. Move it, or choose another"
+            )
 
 
 def _files(folder: Path) -> list[Path]:

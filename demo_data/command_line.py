@@ -1,4 +1,4 @@
-"""The command line of tools/make_demo_data.py."""
+"""Command line of tools/make_demo_data.py."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 from demo_data.build import FORMATS, build
 from demo_data.settings import SPLITS
-from slowfast.cli.command import CommandParser, exit_status, whole_number, workers
+from slowfast.cli.command import CommandParser, add_workers, exit_status, whole_number
 from slowfast.utils.output_folders import check_output_folder
 from slowfast.utils.screen import show
 
 EXAMPLE = "python tools/make_demo_data.py --format kinetics --out demo"
 USAGE = "%(prog)s --out FOLDER [--format FORMAT] [options]"
 HELP = f"""\
-Make demo data: small real files in a dataset's own layout, rendered on the spot. Run again with the same settings, it
-only checks the existing files.
+Build a demo dataset: small rendered videos, images or event recordings in the layout of a public dataset. An existing
+dataset with the same settings is kept.
 
   {EXAMPLE}
 """
@@ -27,32 +27,35 @@ MAX_SAMPLES = 1_000_000
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; UserError for one that cannot be parsed."""
-    usual = {name: layout.usual for name, layout in FORMATS.items()}
-    parser = CommandParser("make_demo_data.py", HELP, USAGE, EXAMPLE)
-    parser.add_argument("--format", default="kinetics", choices=sorted(FORMATS), help="layout to write")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, help="equal seeds give equal frames")
+    defaults = {name: layout.default for name, layout in FORMATS.items()}
+    parser = CommandParser("make_demo_data.py", HELP, USAGE, EXAMPLE, imports=False)
+    parser.add_argument("--format", type=_format, default="kinetics", choices=sorted(FORMATS), help="layout")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
+    parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, help="random seed (default %(default)s)")
     for split in SPLITS:
-        counts = ", ".join(f"{name} {settings.count(split)}" for name, settings in usual.items())
+        counts = ", ".join(f"{name} {settings.count(split)}" for name, settings in defaults.items())
         parser.add_argument(
-            f"--{split}", type=whole_number(1, MAX_SAMPLES), help=f"{split} samples (default: {counts})"
+            f"--{split}", type=whole_number(1, MAX_SAMPLES), help=f"number of {split} samples (default: {counts})"
         )
-    sizes = ", ".join(f"{name} {settings.size}" for name, settings in usual.items())
-    parser.add_argument(
-        "--size", type=whole_number(32, 4320), help=f"height of the frames, pixels, even (default: {sizes})"
-    )
-    lengths = ", ".join(f"{name} {settings.frames}" for name, settings in usual.items() if name != "imagenet")
+    sizes = ", ".join(f"{name} {settings.size}" for name, settings in defaults.items())
+    parser.add_argument("--size", type=whole_number(32, 4320), help=f"even frame height in pixels (default: {sizes})")
+    lengths = ", ".join(f"{name} {settings.frames}" for name, settings in defaults.items() if name != "imagenet")
     parser.add_argument(
         "--frames",
         type=whole_number(2, 100_000),
-        help=f"length of a clip, in frames at 30 a second (default: {lengths})",
+        help=f"frames per clip, at 30 fps (default: {lengths})",
     )
-    parser.add_argument("--workers", type=workers, default=None, help="processes (default: one per core)")
-    return parser.parse_args(arguments)
+    add_workers(parser)
+    return parser.parse(arguments)
+
+
+def _format(name: str) -> str:
+    """Translate the former spelling of a format."""
+    return "kinetics_colors" if name == "kinetics_colours" else name
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make the data and return the exit status: 0 done, 2 user error."""
+    """Build the dataset and return the exit status: 0 done, 2 after a user error."""
     return exit_status(lambda: _make(vars(parse(arguments))))
 
 
@@ -60,6 +63,6 @@ def _make(chosen: dict[str, Any]) -> None:
     out, processes = chosen.pop("out"), chosen.pop("workers")
     check_output_folder(out, "--out")
     given = {name: value for name, value in chosen.items() if value is not None}
-    result = build(out, replace(FORMATS[given["format"]].usual, **given), processes)
-    done = f"made in {result.seconds:.0f} s" if result.made else "already there, nothing to do"
+    result = build(out, replace(FORMATS[given["format"]].default, **given), processes)
+    done = f"built in {result.seconds:.0f} s" if result.built else "already complete"
     show(f"{out}: {result.samples} samples, {result.size / 1e6:.1f} MB, {done}")

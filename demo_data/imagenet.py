@@ -1,7 +1,7 @@
-"""Demo data in the ImageNet layout: a folder a split and class, JPEG images, and categories.txt.
+"""Demo dataset in the ImageNet layout: JPEG images in class folders of each split.
 
-train/n00000001/n00000001_0.JPEG, ...   the class folders of val/ and test/ are the same
-categories.txt                          `disc<tab>0` a line
+train/n00000001/n00000001_0.JPEG, ...   val/ and test/ have the same class folders
+categories.txt                          one line `disc<tab>0` per class
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from demo_data.something import write_jpeg
 
 
 def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
-    """Render and write one image; its content depends on nothing but the settings, the split and the number."""
+    """Render and write one image, which depends only on settings, split and number."""
     names = list(SHAPES)
     label = number % len(names)
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])

@@ -1,7 +1,7 @@
-"""Demo data in the Kinetics layout: H.264 .mp4 files, one csv a split and categories.txt.
+"""Demo dataset in the Kinetics layout: H.264 videos whose class is a motion.
 
-train.csv, val.csv, test.csv     `videos/left/train_00000.mp4 0` a line, paths relative to the folder
-categories.txt                   `left<tab>0` a line
+train.csv, val.csv, test.csv     one line `videos/left/train_00000.mp4 0` per video, paths relative to the folder
+categories.txt                   one line `left<tab>0` per class
 videos/<class>/<split>_<number>.mp4
 """
 
@@ -20,25 +20,24 @@ from demo_data.settings import SPLITS, DemoSettings
 
 FPS = 30
 ENCODING = {
-    # Constant rate factor: fine enough that traces of the coding (worse where the object uncovers the background) do
-    # not give the motion away.
+    # High quality, so that coding artifacts, which are stronger where the object uncovers the background, do not reveal
+    # the motion.
     "crf": "18",
     "preset": "veryfast",
-    # A key frame about twice a second: reading from the middle of so short a clip then costs little.
+    # About two keyframes per second, for fast seeking.
     "g": "16",
-    # The encoder decides nothing by looking ahead: with that on, the same frames gave another file in some 2 of 100
-    # cases, one thread or not.
+    # No lookahead: with it, the same frames give different files in about 2 % of cases, even with one thread.
     "x264-params": "b-adapt=0:mbtree=0:weightp=0:scenecut=0:rc-lookahead=0",
 }
 
 
 def list_samples(settings: DemoSettings) -> list[tuple[str, int]]:
-    """All samples to make, as (split, number in the split)."""
+    """Return split and number of each sample."""
     return [(split, number) for split in SPLITS for number in range(settings.count(split))]
 
 
 def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
-    """Render and write one video; its content depends on nothing but the settings, the split and the number."""
+    """Render and write one video, which depends only on settings, split and number."""
     motions = list(MOTIONS.items())
     name, motion = motions[number % len(motions)]
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
@@ -47,12 +46,12 @@ def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) 
 
 
 def write_index(folder: Path, settings: DemoSettings) -> None:
-    """Write categories.txt and the csv file of each split."""
+    """Write categories.txt and the CSV file of each split."""
     write_lists(folder, settings, list(MOTIONS))
 
 
 def write_lists(folder: Path, settings: DemoSettings, names: Sequence[str]) -> None:
-    """The same for samples that are of the named classes in turn."""
+    """Write them for samples whose classes take turns in the order of the names."""
     (folder / "categories.txt").write_text("".join(f"{name}\t{label}\n" for label, name in enumerate(names)))
     for split in SPLITS:
         labels = [number % len(names) for number in range(settings.count(split))]
@@ -61,14 +60,16 @@ def write_lists(folder: Path, settings: DemoSettings, names: Sequence[str]) -> N
 
 
 def video_path(split: str, number: int, name: str) -> str:
-    """Where a sample of the named class goes, from the folder."""
+    """Return the path of a sample relative to the folder."""
     return f"videos/{name}/{split}_{number:05d}.mp4"
 
 
 def write_video(path: Path, clip: np.ndarray) -> None:
-    """Write frames uint8 (T, H, W, 3), R G B, H and W even, as H.264; the folder is made if need be.
+    """Write an H.264 video, with one encoder thread so that the same frames give the same file.
 
-    One encoder thread, so that the same frames give the same file.
+    Args:
+        path: File to write; missing folders are created.
+        clip: RGB frames, uint8 of shape (T, H, W, 3) with even H and W.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:

@@ -1,6 +1,6 @@
-"""Demo data in the Kinetics layout whose class is the shape of a moving object, seen by a camera that stands still.
+"""Demo dataset in the Kinetics layout whose class is the shape of a moving object, seen by a fixed camera.
 
-The shapes are those of the demo images, which a network can be trained on. The files are those of kinetics.py.
+The shapes are those of the demo images, on which a model can be trained. The files are laid out as in kinetics.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from demo_data.shapes import SHAPES, render_shape_clip
 
 
 def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
-    """Render and write one video; its content depends on nothing but the settings, the split and the number."""
+    """Render and write one video, which depends only on settings, split and number."""
     name = list(SHAPES)[number % len(SHAPES)]
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
     clip = render_shape_clip(name, settings.frames, settings.size, settings.width, rng)
@@ -23,5 +23,5 @@ def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) 
 
 
 def write_index(folder: Path, settings: DemoSettings) -> None:
-    """Write categories.txt and the csv file of each split."""
+    """Write categories.txt and the CSV file of each split."""
     write_lists(folder, settings, list(SHAPES))

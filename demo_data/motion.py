@@ -1,10 +1,11 @@
-"""The motions that are the classes of the demo data, as paths of an object through a clip.
+"""Motions, the classes of the demo videos, as random paths of an object.
 
-T frames. The clip's world is a torus: what leaves the frame on one side comes back on the other, and a size that has
-reached one end of its range goes on from the other end. So at every instant of every class the object's centre is
-uniform over the frame, its angle uniform over the circle and its size log-uniform over one range, all independent:
-no single frame tells the class. A path run backwards is distributed as a path of the opposite class, so a network that
-does not know the order of the frames cannot tell a class from its opposite and gets half of them right at best.
+Positions wrap around the frame and sizes wrap around their range. At every time and for every class, the center is
+therefore uniform over the frame, the angle uniform over the circle and the size log-uniform over its range, all
+independent: no single frame tells the class. A reversed path has the distribution of the opposite class, so a model
+that ignores the order of the frames reaches a top-1 accuracy of 50 % at best.
+
+Notation: T frames.
 """
 
 from __future__ import annotations
@@ -13,18 +14,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Ranges of what is drawn for each clip. Lengths are shares of the frame's height, times are frames. From one frame to
-# the next the object's edge moves by 0.5 to 2.5 pixels of the standard 96: small steps, which a small network learns
-# to see within minutes.
+# Ranges of the random parameters of a clip; lengths are relative to the frame height, times are in frames. At the
+# default height of 96 pixels, the edge of the object moves by 0.5 to 2.5 pixels per frame: a small model learns to see
+# such small steps within minutes.
 RADIUS = (0.18, 0.42)  # of the object
-SPEED = (0.008, 0.012)  # of left, right, up and down, a frame
-TURN_RATE = (0.05, 0.08)  # of the turning classes, radians a frame
-GROWTH_RATE = (0.020, 0.028)  # of nearer and farther: share of the size range (log scale) passed a frame
+SPEED = (0.008, 0.012)  # of left, right, up and down, per frame
+TURN_RATE = (0.05, 0.08)  # of the rotating classes, radians per frame
+GROWTH_RATE = (0.020, 0.028)  # of nearer and farther: share of the size range (log scale) per frame
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What a class does: shift as (down, right), turn 1 for clockwise, growth 1 for nearer; -1 for the opposite."""
+    """Motion of a class.
+
+    Args:
+        shift: Direction, (down, right).
+        turn: 1 for clockwise, -1 for counter-clockwise.
+        growth: 1 for nearer, -1 for farther.
+    """
 
     shift: tuple[int, int] = (0, 0)
     turn: int = 0
@@ -45,20 +52,34 @@ MOTIONS: dict[str, Motion] = {
 
 @dataclass(frozen=True)
 class Path:
-    """Where the object is in each frame of a clip."""
+    """Path of the object through a clip.
 
-    centre: np.ndarray  # float64 (T, 2): y in [0, height), x in [0, width), pixels
-    radius: np.ndarray  # float64 (T,): pixels
-    angle: np.ndarray  # float64 (T,): radians, growing clockwise on the screen
+    Args:
+        center: Center in pixels, float64 (T, 2): y in [0, height), x in [0, width).
+        radius: Radius in pixels, float64 (T,).
+        angle: Angle in radians, clockwise, float64 (T,).
+    """
+
+    center: np.ndarray
+    radius: np.ndarray
+    angle: np.ndarray
 
 
 def draw_path(
     motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator, step: float = 1.0
 ) -> Path:
-    """A random path of a motion through `frames` frames of height x width pixels, `step` frame times apart.
+    """Draw a random path of a motion.
 
-    The turning classes turn the object about its centre, which stays where it is. Every class draws the same numbers,
-    so that clips of two classes made from one generator state differ in their motion alone.
+    The rotating classes rotate the object about its center. All classes draw the same random numbers, so that clips of
+    two classes from the same generator state differ only in their motion.
+
+    Args:
+        motion: Motion of the class.
+        frames: Number of frames.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
+        rng: Random generator.
+        step: Time between frames, relative to the frame period.
     """
     time = step * np.arange(frames)  # (T,)
     start = rng.uniform((0.0, 0.0), (height, width))
@@ -68,8 +89,8 @@ def draw_path(
     turn_rate = rng.uniform(*TURN_RATE)
     growth_rate = rng.uniform(*GROWTH_RATE)
 
-    centre = start + speed * time[:, None] * np.array(motion.shift)  # (T, 2)
+    center = start + speed * time[:, None] * np.array(motion.shift)  # (T, 2)
     phases = np.mod(phase + motion.growth * growth_rate * time, 1.0)
     smallest, largest = RADIUS
     radius = height * smallest * (largest / smallest) ** phases
-    return Path(np.mod(centre, (height, width)), radius, angle + motion.turn * turn_rate * time)
+    return Path(np.mod(center, (height, width)), radius, angle + motion.turn * turn_rate * time)

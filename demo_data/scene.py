@@ -1,6 +1,6 @@
-"""Draws the demo clips: a textured object over a moving textured background.
+"""Rendering of demo clips: a textured object over a moving textured background.
 
-T frames, H height, W width.
+Notation: T frames, H height, W width.
 """
 
 from __future__ import annotations
@@ -13,32 +13,44 @@ import numpy as np
 
 from demo_data.motion import Motion, Path, draw_path
 
-PATCH = 64  # side of the square the object's picture is drawn on, pixels
+PATCH = 64  # side of the object image in pixels
 EXTENT = 1.25  # half that side in radii of the object: room for its bumps
-BACKGROUND_SPEED = (0.001, 0.004)  # share of the frame's height a frame
+BACKGROUND_SPEED = (0.001, 0.004)  # relative to the frame height, per frame
 
-Colours = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]  # an object's two colours, as `two_colours`
+Colors = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]  # draws the two colors of an object
 
 
 def render_clip(
     motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator, step: float = 1.0
 ) -> np.ndarray:
-    """A clip of one motion with its own colours, textures and background: uint8 (T, H, W, 3), R G B.
+    """Render a clip of one motion with random colors, textures and background: RGB, uint8 (T, H, W, 3).
 
-    step: frame times from one frame to the next.
+    Args:
+        motion: Motion of the object.
+        frames: Number of frames.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
+        rng: Random generator.
+        step: Time between frames, relative to the frame period.
     """
-    return animate(draw_path(motion, frames, height, width, rng, step), height, width, two_colours, rng, step)
+    return animate(draw_path(motion, frames, height, width, rng, step), height, width, two_colors, rng, step)
 
 
 def animate(
-    path: Path, height: int, width: int, colours: Colours, rng: np.random.Generator, step: float = 1.0
+    path: Path, height: int, width: int, colors: Colors, rng: np.random.Generator, step: float = 1.0
 ) -> np.ndarray:
-    """A clip of a patterned object on a path, with its own colours and background: uint8 (T, H, W, 3), R G B.
+    """Render a clip of a textured object on a path with a random background: RGB, uint8 (T, H, W, 3).
 
-    step: frame times from one frame to the next.
+    Args:
+        path: Path of the object.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
+        colors: Draws the two colors of the object.
+        rng: Random generator.
+        step: Time between frames, relative to the frame period.
     """
     background = draw_background(height, width, rng)
-    patch = _draw_object(colours, rng)
+    patch = _draw_object(colors, rng)
     direction = rng.uniform(0.0, 2.0 * np.pi)
     drift = rng.uniform(*BACKGROUND_SPEED) * height * np.array([np.sin(direction), np.cos(direction)])
     clip = np.empty((len(path.radius), height, width, 3), np.uint8)
@@ -50,23 +62,23 @@ def animate(
 
 
 def draw_background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Soft clouds of two dull colours that repeat at the frame's edges: float32 (H, W, 3) in [0, 255]."""
+    """Draw periodic soft clouds of two dull colors: float32 (H, W, 3) in [0, 255]."""
     clouds = noise(height, width, wavelength=height / 4, rng=rng)
     hue = rng.uniform()
-    dark = colour(hue, rng.uniform(0.15, 0.45), rng.uniform(0.25, 0.35))
-    light = colour(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.15, 0.45), rng.uniform(0.40, 0.50))
+    dark = color(hue, rng.uniform(0.15, 0.45), rng.uniform(0.25, 0.35))
+    light = color(hue + rng.uniform(-0.15, 0.15), rng.uniform(0.15, 0.45), rng.uniform(0.40, 0.50))
     return dark + (light - dark) * clouds[:, :, None]
 
 
-def two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A bright and a dark colour of any two hues: R G B in [0, 255], float32 (3,) each."""
+def two_colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a bright and a dark color of random hues: RGB in [0, 255], float32 (3,) each."""
     hue = rng.uniform()
-    one = colour(hue, rng.uniform(0.3, 0.9), rng.uniform(0.9, 1.0))
-    return one, colour(hue + rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.4))
+    one = color(hue, rng.uniform(0.3, 0.9), rng.uniform(0.9, 1.0))
+    return one, color(hue + rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0), rng.uniform(0.1, 0.4))
 
 
-def _draw_object(draw_colours: Colours, rng: np.random.Generator) -> np.ndarray:
-    """A bumpy, blotted disc: float32 (PATCH, PATCH, 4), R G B times coverage, then coverage in [0, 1]."""
+def _draw_object(draw_colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    """Draw a bumpy, spotted disc: float32 (PATCH, PATCH, 4), RGB times coverage, and coverage in [0, 1]."""
     axis = ((np.arange(PATCH) + 0.5) / PATCH * 2.0 - 1.0) * EXTENT
     y, x = np.meshgrid(axis, axis, indexing="ij")
     bumps, start = rng.integers(2, 6), rng.uniform(0.0, 2.0 * np.pi)
@@ -77,14 +89,14 @@ def _draw_object(draw_colours: Colours, rng: np.random.Generator) -> np.ndarray:
     rim = np.clip((0.12 - inside) / pixel, 0.0, 1.0)
 
     blots = np.clip((noise(PATCH, PATCH, wavelength=PATCH / 3, rng=rng) - 0.5) * 5.0 + 0.5, 0.0, 1.0)
-    one, other = draw_colours(rng)
-    colours = one + (other - one) * blots[:, :, None]
-    colours *= 1.0 - 0.85 * rim[:, :, None]
-    return np.concatenate([colours * coverage[:, :, None], coverage[:, :, None]], axis=2).astype(np.float32)
+    one, other = draw_colors(rng)
+    colors = one + (other - one) * blots[:, :, None]
+    colors *= 1.0 - 0.85 * rim[:, :, None]
+    return np.concatenate([colors * coverage[:, :, None], coverage[:, :, None]], axis=2).astype(np.float32)
 
 
 def noise(height: int, width: int, wavelength: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random values in [0, 1] with a typical wavelength in pixels; periodic: float32 (height, width)."""
+    """Draw periodic smooth noise in [0, 1] of a typical wavelength in pixels: float32 (height, width)."""
     rows = np.fft.fftfreq(height)[:, None]
     columns = np.fft.rfftfreq(width)[None, :]
     band = np.exp(-0.5 * (np.hypot(rows, columns) * wavelength - 1.0) ** 2 / 0.35**2)
@@ -93,13 +105,13 @@ def noise(height: int, width: int, wavelength: float, rng: np.random.Generator) 
     return np.clip(0.5 + values / (4.0 * values.std()), 0.0, 1.0).astype(np.float32)
 
 
-def colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """An R G B colour in [0, 255]: float32 (3,)."""
+def color(hue: float, saturation: float, value: float) -> np.ndarray:
+    """Convert a color to RGB in [0, 255]: float32 (3,)."""
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value), np.float32) * 255.0
 
 
 def scroll(texture: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """The periodic texture moved by (y, x) pixels, between pixels too."""
+    """Shift a periodic texture by (y, x) pixels, with linear interpolation."""
     height, width = texture.shape[:2]
     y, x = np.mod(offset, (height, width))
     inverse = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y]])
@@ -113,14 +125,14 @@ def scroll(texture: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
 
 def paint(canvas: np.ndarray, patch: np.ndarray, path: Path, t: int) -> None:
-    """Draw the object as it is in frame t on the canvas (in place), once for each edge it reaches over."""
+    """Draw the object at time t on the canvas in place, repeated where it crosses an edge."""
     height, width = canvas.shape[:2]
     reach = path.radius[t] * EXTENT * np.sqrt(2.0)
-    scale = 2.0 * path.radius[t] * EXTENT / PATCH  # frame pixels a patch pixel
+    scale = 2.0 * path.radius[t] * EXTENT / PATCH  # frame pixels per patch pixel
     turn = scale * np.array(
         [[np.cos(path.angle[t]), -np.sin(path.angle[t])], [np.sin(path.angle[t]), np.cos(path.angle[t])]]
     )
-    for y, x in _copies(path.centre[t], reach, height, width):
+    for y, x in _copies(path.center[t], reach, height, width):
         middle = np.full(2, (PATCH - 1) / 2.0)
         shift = np.array([x, y]) - turn @ middle
         layer = cv2.warpAffine(patch, np.column_stack([turn, shift]), (width, height), flags=cv2.INTER_LINEAR)
@@ -128,9 +140,9 @@ def paint(canvas: np.ndarray, patch: np.ndarray, path: Path, t: int) -> None:
         canvas += layer[:, :, :3]
 
 
-def _copies(centre: np.ndarray, reach: float, height: int, width: int) -> Iterator[tuple[float, float]]:
-    """The centres, a frame apart, at which an object of this reach shows in the frame."""
-    for y in (centre[0] - height, centre[0], centre[0] + height):
-        for x in (centre[1] - width, centre[1], centre[1] + width):
+def _copies(center: np.ndarray, reach: float, height: int, width: int) -> Iterator[tuple[float, float]]:
+    """Yield the centers of the periodic copies of an object that are visible in the frame."""
+    for y in (center[0] - height, center[0], center[0] + height):
+        for x in (center[1] - width, center[1], center[1] + width):
             if -reach < y < height + reach and -reach < x < width + reach:
                 yield y, x

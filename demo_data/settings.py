@@ -1,4 +1,4 @@
-"""What demo data to make: the settings that decide every decoded pixel, checked when made."""
+"""Settings of a demo dataset, which determine every decoded pixel."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from dataclasses import asdict, dataclass
 from slowfast.errors import UserError
 from slowfast.utils.json_files import to_json
 
-RENDERING = 1  # raised by hand when the same settings give other content, so that old folders are made anew
+RENDERING = 1  # version of the rendering; increase it if the same settings give other content
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Settings of one folder of demo data; raises UserError for values that cannot be used.
+    """Settings of a demo dataset.
 
-    train, val, test are numbers of samples, shared evenly among the classes; size is the frames' height in pixels
-    (they are a sixth wider, so that the crops of a 3-crop test differ); frames is a clip's length at 30 frames/s.
+    Args:
+        format: Layout.
+        seed: Random seed.
+        train: Number of training samples; classes take turns.
+        val: Number of validation samples.
+        test: Number of test samples.
+        size: Frame height in pixels; frames are a sixth wider, so that the three crops of a test differ.
+        frames: Frames per clip, at 30 fps.
+
+    Raises:
+        UserError: For values out of range.
     """
 
     format: str = "kinetics"
@@ -30,27 +39,27 @@ class DemoSettings:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UserError(f"--seed {self.seed}: must be 0 or more")
+            raise UserError(f"--seed {self.seed}: must be at least 0")
         for split in SPLITS:
             if self.count(split) < 1:
                 raise UserError(f"--{split} {self.count(split)}: must be at least 1")
         if self.size < 32 or self.size % 2:
             raise UserError(
-                f"--size {self.size}: must be an even number of pixels, at least 32 (the video codec needs it)"
+                f"--size {self.size}: must be an even number of pixels of at least 32, as the video codec requires"
             )
         if self.frames < 2:
-            raise UserError(f"--frames {self.frames}: must be at least 2, or nothing moves")
+            raise UserError(f"--frames {self.frames}: must be at least 2")
 
     @property
     def width(self) -> int:
-        """Width of the frames in pixels, even."""
+        """Return the even frame width in pixels."""
         return round(self.size * 7 / 12) * 2
 
     def count(self, split: str) -> int:
-        """Samples of a split."""
+        """Return the number of samples of a split."""
         return int(getattr(self, split))
 
     def digest(self) -> str:
-        """A short name of the settings and the rendering: equal digests mean equal content."""
+        """Return a hash of settings and rendering version; equal hashes mean equal content."""
         text = to_json({"rendering": RENDERING, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""Draws the demo images, and clips like them: an object of one of eight shapes over a soft background, its class.
+"""Rendering of demo images and clips whose class is the shape of an object over a soft background.
 
-Colours, textures, place, size and turn say nothing about the class. H height, W width.
+Colors, textures, position, size and rotation are independent of the class. Notation: T frames, H height, W width.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 
 from demo_data.motion import RADIUS
-from demo_data.scene import colour, draw_background, noise, scroll
+from demo_data.scene import color, draw_background, noise, scroll
 
-FINE = 4  # shapes are drawn this many times larger, then averaged: smooth edges
-TURN = np.pi / 2  # of a shape in a clip, at most
+SUPERSAMPLING = 4  # for smooth edges
+MAX_TURN = np.pi / 2  # rotation of a shape during a clip
 
 
 def _polygon(corners: int, inner: float = 1.0) -> np.ndarray:
-    """Corners of a regular polygon of radius 1, or of a star whose inner corners have another radius: (n, 2)."""
+    """Return the corners of a regular polygon of radius 1, or of a star with the inner radius `inner`: (n, 2)."""
     count = corners if inner == 1.0 else 2 * corners
     angles = np.arange(count) / count * 2.0 * np.pi
     radii = np.where(np.arange(count) % 2, inner, 1.0)
@@ -24,13 +24,13 @@ def _polygon(corners: int, inner: float = 1.0) -> np.ndarray:
 
 
 def _cross() -> np.ndarray:
-    """A plus sign: (12, 2)."""
+    """Return the corners of a plus sign: (12, 2)."""
     arm = np.array([[1.0, -0.33], [1.0, 0.33], [0.33, 0.33]])
     turns = [np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]) for a in np.arange(4) * np.pi / 2]
     return np.concatenate([arm @ turn for turn in turns])
 
 
-# Class -> (outline, hole): points (n, 2) in radii of the object; an empty hole is none.
+# Outline and hole of each class: points (n, 2) in radii of the object.
 _NONE = np.empty((0, 2))
 SHAPES: dict[str, tuple[np.ndarray, np.ndarray]] = {
     "disc": (_polygon(40), _NONE),
@@ -45,22 +45,22 @@ SHAPES: dict[str, tuple[np.ndarray, np.ndarray]] = {
 
 
 def render_image(shape: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """An image of one shape with its own colours, textures and background: uint8 (H, W, 3), R G B."""
+    """Render an image of a shape with random colors, textures and background: RGB, uint8 (H, W, 3)."""
     image = draw_background(height, width, rng)
     radius = height * rng.uniform(*RADIUS)
     margin = np.minimum(radius, np.array([width, height]) / 2)
-    centre = rng.uniform(margin, np.array([width, height]) - margin)
-    cover = _coverage(shape, height, width, centre, radius, rng.uniform(0.0, 2.0 * np.pi))
+    center = rng.uniform(margin, np.array([width, height]) - margin)
+    cover = _coverage(shape, height, width, center, radius, rng.uniform(0.0, 2.0 * np.pi))
     return np.rint(image + (_texture(height, width, radius, rng) - image) * cover).astype(np.uint8)
 
 
 def render_shape_clip(shape: str, frames: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A clip of a camera that stands still, such a shape moving and turning in it: uint8 (T, H, W, 3), R G B."""
+    """Render a clip of a fixed camera with a moving and rotating shape: RGB, uint8 (T, H, W, 3)."""
     background = draw_background(height, width, rng)
     radius = height * rng.uniform(*RADIUS)
     margin = np.minimum(radius, np.array([width, height]) / 2)
     start, end = rng.uniform(margin, np.array([width, height]) - margin, (2, 2))
-    angle, turn = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(-TURN, TURN)
+    angle, turn = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(-MAX_TURN, MAX_TURN)
     texture = _texture(height, width, radius, rng)
     clip = np.empty((frames, height, width, 3), np.uint8)
     for t, moved in enumerate(np.linspace(0.0, 1.0, frames)):
@@ -71,19 +71,19 @@ def render_shape_clip(shape: str, frames: int, height: int, width: int, rng: np.
 
 
 def _texture(height: int, width: int, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Blots of two colours alike: float32 (H, W, 3)."""
+    """Draw spots of two similar colors: float32 (H, W, 3)."""
     hue, blots = rng.uniform(), noise(height, width, wavelength=radius / 2, rng=rng)[:, :, None]
-    one = colour(hue, rng.uniform(0.3, 0.9), rng.uniform(0.8, 1.0))
-    other = colour(hue + rng.uniform(-0.2, 0.2), rng.uniform(0.3, 0.9), rng.uniform(0.65, 0.8))
+    one = color(hue, rng.uniform(0.3, 0.9), rng.uniform(0.8, 1.0))
+    other = color(hue + rng.uniform(-0.2, 0.2), rng.uniform(0.3, 0.9), rng.uniform(0.65, 0.8))
     return one + (other - one) * blots
 
 
-def _coverage(shape: str, height: int, width: int, centre: np.ndarray, radius: float, angle: float) -> np.ndarray:
-    """Share of each pixel that the shape covers: float32 (H, W, 1)."""
-    canvas = np.zeros((height * FINE, width * FINE), np.uint8)
+def _coverage(shape: str, height: int, width: int, center: np.ndarray, radius: float, angle: float) -> np.ndarray:
+    """Return the share of each pixel that is covered by the shape: float32 (H, W, 1)."""
+    canvas = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     for points, value in zip(SHAPES[shape], (255, 0), strict=True):
         if len(points):
-            placed = ((points @ turn) * radius + centre) * FINE
+            placed = ((points @ turn) * radius + center) * SUPERSAMPLING
             cv2.fillPoly(canvas, [np.rint(placed).astype(np.int32)], value)
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)[:, :, None].astype(np.float32) / 255

@@ -1,8 +1,8 @@
-"""Demo data in the Something-Something layout: folders of JPEG frames, a list a split and categories.txt.
+"""Demo dataset in the Something-Something layout: folders of JPEG frames.
 
-somesomev1_rgb_{train,validation,test}_split.txt   `train_00000 24 0` a line: folder, frames, label
-categories.txt                                     `left<tab>0` a line
-frames/<split>_<number>/00001.jpg, ...             at 30 frames a second
+somesomev1_rgb_{train,validation,test}_split.txt   one line `train_00000 24 0` per video: folder, frames, label
+categories.txt                                     one line `left<tab>0` per class
+frames/<split>_<number>/00001.jpg, ...             at 30 fps
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from demo_data.scene import render_clip
 from demo_data.settings import SPLITS, DemoSettings
 from slowfast.datasets.index.something import SPLIT_NAMES
 
-QUALITY = 85  # of the JPEG files
+JPEG_QUALITY = 85
 
 
 def write_sample(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
-    """Render and write the frames of one video; they depend on nothing but the settings, the split and the number."""
+    """Render and write the frames of one video, which depend only on settings, split and number."""
     motions = list(MOTIONS.values())
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
     clip = render_clip(motions[number % len(motions)], settings.frames, settings.size, settings.width, rng)
@@ -42,15 +42,15 @@ def _name(split: str, number: int) -> str:
 
 
 def write_frames(folder: Path, clip: np.ndarray) -> None:
-    """Write frames uint8 (T, H, W, 3), R G B, as 00001.jpg and so on; the folder is made if need be."""
+    """Write RGB frames, uint8 (T, H, W, 3), as 00001.jpg and so on; missing folders are created."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(clip, start=1):
         write_jpeg(folder / f"{number:05d}.jpg", frame)
 
 
 def write_jpeg(path: Path, image: np.ndarray) -> None:
-    """Write an image uint8 (H, W, 3), R G B."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    """Write an RGB image, uint8 (H, W, 3)."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise RuntimeError(f"{path}: OpenCV cannot encode JPEG here")
+        raise RuntimeError(f"{path}: this build of OpenCV cannot write JPEG files")
     path.write_bytes(data.tobytes())

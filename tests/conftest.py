@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import settings
 from demo_data.build import build
 from demo_data.settings import DemoSettings
 from slowfast.config.defaults import get_cfg
+from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
 from slowfast.utils.machine import usable_cores
 
@@ -54,6 +55,16 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(_encodable, value))
     return value
+
+
+@pytest.fixture
+def restored_keys() -> Iterator[None]:
+    """Remove the config sections that a test adds."""
+    sections, keys = list(SECTIONS), dict(KEYS)
+    yield
+    SECTIONS[:] = sections
+    KEYS.clear()
+    KEYS.update(keys)
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +114,11 @@ def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 12
 def environment() -> dict[str, str]:
     """The environment of a run."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of slowfast.prepare in this process, since starting workers takes seconds."""
+    from slowfast.prepare import jobs  # late import: most tests do without it
+
+    monkeypatch.setattr(jobs, "run_in_processes", lambda function, todo, _: ((job, function(job)) for job in todo))

@@ -20,6 +20,8 @@ from slowfast.utils.distributed import usable_gpus
 if TYPE_CHECKING:
     from torch import nn
 
+    from slowfast.models.protocol import Network
+
 
 GIB = 2**30
 FLOAT_BYTES = 4
@@ -81,26 +83,28 @@ def _refuse(need: int, memory: int, what: str) -> None:
 
 def _check_frames(cfg: ConfigNode, memory: int) -> None:
     """Check the frames of one clip, scaled to the short side."""
-    from slowfast.datasets.build import DATASETS, FrameSpec
+    from slowfast.datasets.base import FrameDataset
+    from slowfast.datasets.build import TEST, TRAIN, find_dataset
+    from slowfast.models.inputs import IMAGES
 
-    parts = {"TRAIN": cfg.TRAIN, "TEST": cfg.TEST}
-    for name, part in parts.items():
-        spec = DATASETS[part.DATASET]
-        if not part.ENABLE or not isinstance(spec, FrameSpec):
+    for name, part, split in (("TRAIN", cfg.TRAIN, TRAIN), ("TEST", cfg.TEST, TEST)):
+        crops = cfg.TEST.NUM_SPATIAL_CROPS if split == TEST else 1
+        dataset = find_dataset(cfg, split)
+        if not part.ENABLE or not isinstance(dataset, FrameDataset):
             continue
-        crops = cfg.TEST.NUM_SPATIAL_CROPS if name == "TEST" else 1
-        side = spec.view_transform(cfg, crops).short_side
-        frames = 1 if spec.images else cfg.DATA.NUM_FRAMES
+        side = dataset.view_transform(crops).short_side
+        frames = 1 if dataset.input_kind == IMAGES else cfg.DATA.NUM_FRAMES
         size = f"{frames} frame{'s' * (frames > 1)} with a short side of {side} pixels"
         _refuse(frames * side**2 * 3, memory, f"{name}.DATASET {part.DATASET}: {size}")
-        if spec.recordings:
+        if dataset.reads_recordings:
             height, width = cfg.DVS.SENSOR_SIZE
             _refuse(frames * height * width * 3, memory, f"DVS.SENSOR_SIZE: {frames} frames of {height} x {width}")
 
 
 def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, int]]:
     """Return the clips in a batch of one process and their side, by a description; none for events."""
-    from slowfast.datasets.build import DATASETS, FrameSpec
+    from slowfast.datasets.base import FrameDataset
+    from slowfast.datasets.build import TEST, TRAIN, find_dataset
 
     batches: dict[str, tuple[int, int]] = {}
     data, frames = cfg.DATA, f"{cfg.DATA.NUM_FRAMES} frames of " if _has_frames(cfg) else ""
@@ -108,12 +112,12 @@ def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, i
         count = cfg.EVENT.STREAMS * cfg.EVENT.CHUNK
         streams = f"EVENT.STREAMS ({cfg.EVENT.STREAMS}) x EVENT.CHUNK ({cfg.EVENT.CHUNK}) frames"
         return {f"{streams} of {data.TEST_CROP_SIZE} x {data.TEST_CROP_SIZE}": (count, data.TEST_CROP_SIZE)}
-    if cfg.TRAIN.ENABLE and isinstance(DATASETS[cfg.TRAIN.DATASET], FrameSpec):
+    if cfg.TRAIN.ENABLE and isinstance(find_dataset(cfg, TRAIN), FrameDataset):
         processes = max(world_size, usable_gpus(cfg.NUM_GPUS), 1)
         share = max(1, cfg.TRAIN.BATCH_SIZE // (processes * cfg.TRAIN.ACCUMULATION_STEPS)) * cfg.AUG.NUM_SAMPLE
         side = data.TRAIN_CROP_SIZE
         batches[f"{share} training clips (TRAIN.BATCH_SIZE), {frames}{side} x {side}"] = (share, side)
-    if cfg.TEST.ENABLE and isinstance(DATASETS[cfg.TEST.DATASET], FrameSpec):
+    if cfg.TEST.ENABLE and isinstance(find_dataset(cfg, TEST), FrameDataset):
         share = max(1, cfg.TEST.BATCH_SIZE // max(world_size, usable_gpus(cfg.NUM_GPUS), 1))
         side = data.TEST_CROP_SIZE
         batches[f"{share} test clips (TEST.BATCH_SIZE), {frames}{side} x {side}"] = (share, side)
@@ -122,12 +126,12 @@ def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, i
 
 def _has_frames(cfg: ConfigNode) -> bool:
     """Return whether samples are clips of DATA.NUM_FRAMES frames."""
-    from slowfast.datasets.build import DATASETS
+    from slowfast.datasets.build import TEST, TRAIN, find_dataset
     from slowfast.models.inputs import CLIPS
 
-    used = [part.DATASET for part in (cfg.TRAIN, cfg.TEST) if part.ENABLE]
+    used = [split for split, part in ((TRAIN, cfg.TRAIN), (TEST, cfg.TEST)) if part.ENABLE]
     on_videos = cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE
-    return not on_videos and any(DATASETS[name].gives == CLIPS for name in used)
+    return not on_videos and any(find_dataset(cfg, split).input_kind == CLIPS for split in used)
 
 
 def _is_unusual(cfg: ConfigNode) -> bool:
@@ -145,7 +149,7 @@ def _is_unusual(cfg: ConfigNode) -> bool:
     return size > USUAL_SIZE or blocks > USUAL_BLOCKS or cfg.MODEL.NUM_CLASSES > USUAL_CLASSES
 
 
-def _build(cfg: ConfigNode) -> nn.Module:
+def _build(cfg: ConfigNode) -> Network:
     from slowfast.models.build import build_model
 
     return build_model(cfg)

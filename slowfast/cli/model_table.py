@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
-from torch import nn
 
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.shipped import configs_folder
 from slowfast.errors import UserError
 from slowfast.models import build_model
-from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape, takes
+from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape
 from slowfast.models.linear import count_macs
+from slowfast.models.protocol import Network
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 
@@ -25,8 +25,8 @@ _TITLE = re.compile(
     r"(?P<network>[^,]+), (?:.*, )?(?P<dataset>[^,]+) \((?P<millions>[\d.]+) M parameters, (?P<gmacs>[\d.]+) GMACs"
 )
 _TOP1 = re.compile(r"top-1 ([\d.]+) %")
-_NO_TOP1 = "nothing"
-REPRODUCES, WEIGHTS, LICENSE, VERIFIED = "Reproduces", "Weights", "License of the weights", "Verified here"
+_NO_TOP1 = "unknown"
+EXPECTED, WEIGHTS, LICENSE, VERIFIED = "Expected", "Weights", "License of the weights", "Verified here"
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def read_header(path: Path) -> Header:
     for line in _read_config(path).splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line.removeprefix("#").strip().replace("Licence", "License"))
+        lines.append(line.removeprefix("#").strip())
     title = _TITLE.match(lines[0]) if lines else None
     if title is None:
         raise UserError(f"{path}: the first line must be # network, input, dataset (N M parameters, N GMACs ...)")
-    reproduces = _field(path, lines, REPRODUCES)
-    top1 = _TOP1.search(reproduces)
-    if top1 is None and not reproduces.startswith(_NO_TOP1):
-        raise UserError(f"{path}: # {REPRODUCES}: must contain top-1 N %, or {_NO_TOP1}")
+    expected = _field(path, lines, EXPECTED)
+    top1 = _TOP1.search(expected)
+    if top1 is None and not expected.startswith(_NO_TOP1):
+        raise UserError(f"{path}: # {EXPECTED}: must contain top-1 N %, or {_NO_TOP1}")
     return Header(
         network=title["network"],
         dataset=title["dataset"],
@@ -158,13 +158,13 @@ def describe(path: Path) -> ModelRow:
         model = build_model(cfg)
         text, inputs = _example(model, cfg)
         macs = count_macs(model, inputs, 1)
-    views = "" if takes(model) == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
+    views = "" if model.input_kind == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
     return ModelRow(path.stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
 
 
-def _example(model: nn.Module, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
+def _example(model: Network, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:
     """Return the size of one input of a model as text, and such an input."""
-    if takes(model) == EVENTS:
+    if model.input_kind == EVENTS:
         count = cfg.DVS.NUM_EVENTS
         events = {key: torch.zeros(1, count, dtype=torch.bool if key == "valid" else None) for key in EVENT_KEYS}
         return f"{count} events", events

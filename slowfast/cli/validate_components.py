@@ -6,7 +6,6 @@ Each check raises ConfigError with one line: which keys, what is wrong, what to 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from slowfast.cli.memory_rules import check_memory
 from slowfast.cli.validate import validate
 from slowfast.config.defaults import check_registered_names
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import DATASETS, TEST, TRAIN, dataset_spec
+from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.datasets.decode import require_backend
 from slowfast.engine.checkpoints import checkpoint_folder
 from slowfast.engine.distillation import check_teacher, load_teacher_config
@@ -24,7 +23,7 @@ from slowfast.engine.optim import check_no_decay
 from slowfast.engine.tasks import check_task
 from slowfast.errors import ConfigError
 from slowfast.event_driven import checks
-from slowfast.models.build import MODELS, build_model
+from slowfast.models.build import build_model, find_network
 from slowfast.models.inputs import check_input
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain
@@ -68,9 +67,9 @@ def _check_loss(cfg: ConfigNode) -> None:
 def _check_transforms(cfg: ConfigNode) -> None:
     """Check the settings of transforms, without reading a sample."""
     if cfg.TRAIN.ENABLE:
-        dataset_spec(cfg, TRAIN).check(cfg, training=True)
+        find_dataset(cfg, TRAIN).check(training=True)
     if cfg.TEST.ENABLE:
-        dataset_spec(cfg, TEST).check(cfg, training=False)
+        find_dataset(cfg, TEST).check(training=False)
 
 
 def _check_weights_exist(cfg: ConfigNode) -> None:
@@ -87,14 +86,12 @@ def _check_weights_exist(cfg: ConfigNode) -> None:
 
 
 def _check_model(cfg: ConfigNode) -> None:
-    """Check that the network takes what the datasets give, and the rules of its `check_config`, if it has one."""
-    network = MODELS[cfg.MODEL.MODEL_NAME]
-    for part in (cfg.TRAIN, cfg.TEST):
+    """Check that the network takes what the datasets contain, and its own rules."""
+    network = find_network(cfg)
+    for part, split in ((cfg.TRAIN, TRAIN), (cfg.TEST, TEST)):
         if part.ENABLE:
-            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, DATASETS[part.DATASET].gives)
-    check: Any = getattr(network, "check_config", None)
-    if check is not None:
-        check(cfg)
+            check_input(network, bool(cfg.MODEL.FRAMEWISE), part.DATASET, find_dataset(cfg, split).input_kind)
+    network.check_config(cfg)
 
 
 def _check_trained_parameters(cfg: ConfigNode) -> None:

@@ -45,7 +45,8 @@ def coerce(setting: Setting, default: Any, declared: object = None) -> Any:
             return _list(setting.raw, [""] if declared == list[str] else default)
         return _converter(default)(setting.raw)
     except ValueError as error:
-        raise setting.error(f"expected {error}, got {quoted(setting.raw)}") from None
+        expected, *advice = error.args
+        raise setting.error(". ".join([f"expected {expected}, got {quoted(setting.raw)}", *advice])) from None
 
 
 def _converter(default: Any) -> Callable[[Any], Any]:
@@ -152,16 +153,17 @@ def _list_from_text(text: str) -> list[Any]:
     inner = text.strip()
     if inner.startswith("(") and inner.endswith(")"):
         inner = "[" + inner[1:-1] + "]"
-    bare = inner.strip("[]()")
-    hint = f"a list: write [{bare}]" if re.fullmatch(r"[\w.,+ -]{1,80}", bare) else "a list such as [1,2]"
+    bare = inner.strip("[](), ")
+    simple = re.fullmatch(r"[\w.,+ -]{1,80}", bare)
+    no_list = ValueError("a list", f"Write [{bare}]") if simple else ValueError("a list such as [1,2]")
     if not (inner.startswith("[") and inner.endswith("]")):
-        raise ValueError(hint)
+        raise no_list
     try:
         node = yaml.compose(inner, Loader=PlainLoader)
     except yaml.YAMLError:
-        raise ValueError(hint) from None
+        raise no_list from None
     if not isinstance(node, yaml.SequenceNode):
-        raise ValueError(hint)
+        raise no_list
     raw = raw_value(node)
     assert isinstance(raw, list)
     return raw

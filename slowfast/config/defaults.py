@@ -5,6 +5,8 @@ The keys are declared in slowfast/config/keys, each with its default, meaning, u
 
 from __future__ import annotations
 
+from typing import Any
+
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import Choices, RegistryNames
@@ -26,6 +28,15 @@ def choices(key: str) -> tuple[str | int, ...]:
     """Return the allowed values of a key; empty if they are not a finite set."""
     rule = KEYS[key].rule
     return rule.values if isinstance(rule, Choices | RegistryNames) else ()
+
+
+def check_value(key: str, value: Any) -> None:
+    """Check an argument that has the rule of a key.
+
+    Raises:
+        ConfigError: If the value is not allowed.
+    """
+    KEYS[key].check(key, value)
 
 
 def check_values(cfg: ConfigNode) -> None:

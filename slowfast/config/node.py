@@ -78,7 +78,8 @@ class ConfigNode(CfgNode):
             hint = did_you_mean(" or ".join(nearest_keys(setting.key, known))) or self._list_siblings(setting.key)
             raise ConfigError(f"{setting.where}: unknown key {plain(setting.key)}.{hint}")
         if isinstance(default, ConfigNode):
-            raise setting.error(f"is a section, not a key. Its keys: {', '.join(default)}")
+            keys = ", ".join(default)
+            raise ConfigError(f"{setting.where}: {setting.key} is a section, not a key. Its keys: {keys}")
         declared = KEYS.get(setting.key)
         return coerce(setting, default, declared.type if declared else None)
 

@@ -114,9 +114,14 @@ def _section(section: Section) -> str:
 
 
 def _row(name: str, key: Key) -> str:
-    meaning = f"{key.doc} [{key.origin}]" if key.origin else key.doc
-    cells = (f"`{name}`", f"`{_value(key.default)}`", key.unit, _allowed(key), meaning)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    meaning = _escape(f"{key.doc} [{key.origin}]" if key.origin else key.doc)
+    cells = (f"`{name}`", f"`{_value(key.default)}`", key.unit, _escape(_allowed(key)), meaning)
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escape(text: str) -> str:
+    """Escape what Markdown would take for a column, a tag or emphasis."""
+    return re.sub(r"([|<*])", r"\\\1", text)
 
 
 def _value(value: Any) -> str:

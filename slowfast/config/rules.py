@@ -15,14 +15,10 @@ from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import quoted
 
 MAX_SIDE = 16_384  # pixels
-MAX_WORKERS = 1024  # per process; datasets/clip_dataset.py has a table of them
+MAX_WORKERS = 1024  # of a process
 MAX_BLOCKS = 1000  # of a network, over all stages
 # Longest list of numbers without a declared length.
 MAX_LENGTH = 100
-
-
-# Names of the dicts that became registries.
-_FORMER = {"MODEL_REGISTRY": "MODELS", "DATASET_REGISTRY": "DATASETS", "OPTIMIZER_REGISTRY": "OPTIMIZERS"}
 
 
 class Rule(Protocol):
@@ -109,8 +105,7 @@ class RegistryNames:
     @property
     def values(self) -> tuple[str, ...]:
         """Registered names, sorted."""
-        module = import_module(self.module)
-        registry = getattr(module, self.attribute if hasattr(module, self.attribute) else _FORMER[self.attribute])
+        registry = getattr(import_module(self.module), self.attribute)
         # A fvcore Registry yields pairs of name and object.
         return tuple(sorted(entry[0] if isinstance(entry, tuple) else entry for entry in registry))
 

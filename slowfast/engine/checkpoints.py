@@ -1,7 +1,7 @@
-"""Training checkpoints: written completely or not at all, found again, and read only if they are undamaged.
+"""Training checkpoints: atomic writing, finding the last one, and reading that skips damaged files.
 
-A file holds `model_state`, `optimizer_state`, `scaler_state`, `ema_state` (with MODEL.EMA), `epoch` (finished ones),
-`step` (steps done of the next epoch), the best validation so far, and the config as text.
+A file holds `model_state`, `optimizer_state`, `scaler_state`, `ema_state` (with MODEL.EMA), `epoch` (number of
+finished epochs), `step` (finished steps of the next epoch), the best validation result so far, and the config as text.
 """
 
 from __future__ import annotations
@@ -25,60 +25,60 @@ BEST = "checkpoint_best.pyth"
 _NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_step_(\d{8,}))?\.pyth")
 _TRAINING_KEYS = frozenset({"model_state", "optimizer_state", "epoch", "step"})
 
-# Files that were found to be damaged, by path, size and time of writing, and why: each is reported once.
+# Damaged files by path, size and modification time, with the reason; each is reported once.
 _damaged: dict[tuple[str, int, int], str] = {}
 
 
 def checkpoint_folder(output_dir: Path) -> Path:
-    """Return the folder of a run's checkpoints."""
+    """Return the checkpoint folder of a run."""
     return output_dir / "checkpoints"
 
 
 def checkpoint_name(epoch: int, step: int) -> str:
-    """Return the file name for `epoch` finished epochs and `step` steps of the next."""
+    """Return the checkpoint name after `epoch` epochs and `step` steps of the next."""
     return f"checkpoint_epoch_{epoch:05d}.pyth" if step == 0 else f"checkpoint_epoch_{epoch:05d}_step_{step:08d}.pyth"
 
 
 def save_checkpoint(path: Path, state: State) -> None:
-    """Write the state so that the file is there completely or not at all, whenever the process is killed.
+    """Write a checkpoint atomically: the file is complete or absent, even if the process is killed.
 
     Raises:
-        DiskError: If the disk does not take it. An older file of that name is kept.
+        DiskError: If the disk is full or not writable. An existing file is kept.
     """
     with written_whole(path, setting="OUTPUT_DIR") as part, reporting_file(part) as file:
         torch.save(state, file)
 
 
 def read_checkpoint(path: Path) -> State:
-    """Return a training checkpoint with its tensors on the CPU; nothing in the file is run.
+    """Load a training checkpoint with its tensors on the CPU, without executing anything in the file.
 
     Raises:
         DamagedFileError: If the file is truncated or a checksum is wrong.
-        CheckpointError: If it holds something else.
+        CheckpointError: If it is not a training checkpoint.
     """
     state = training_state(read_torch_file(path))
     if state is None:
         raise CheckpointError(
-            f"{path} is no training checkpoint; use it as TRAIN.CHECKPOINT_FILE_PATH to start from it"
+            f"{path} is not a training checkpoint. To start from its weights, set TRAIN.CHECKPOINT_FILE_PATH to it"
         )
     return state
 
 
 def training_state(content: Any) -> State | None:
-    """Return the content of a file if this project's training wrote it, else None."""
+    """Return the content of a file if it is a training checkpoint of this project, else None."""
     return content if isinstance(content, dict) and content.keys() >= _TRAINING_KEYS else None
 
 
 def find_checkpoints(output_dir: Path) -> list[Path]:
-    """Return the run's checkpoints that are not known to be damaged, the furthest first.
+    """Return the checkpoints of a run, the latest first.
 
-    A file without the end of a zip archive, or that :func:`read_last` found damaged, is reported once and skipped.
+    Truncated files and those that :func:`read_last` found damaged are skipped with one warning each.
     """
     return [path for path in _all_checkpoints(output_dir) if _known_damage(path) is None]
 
 
 def find_last(output_dir: str | Path) -> Path | None:
-    """Return the run's furthest checkpoint that is not known to be damaged; None before the first.
+    """Return the path of the latest checkpoint of a run that is not known to be damaged; None if there is none.
 
     Raises:
         CheckpointError: If all are damaged.
@@ -90,10 +90,10 @@ def find_last(output_dir: str | Path) -> Path | None:
 
 
 def read_last(output_dir: str | Path) -> tuple[Path, State] | None:
-    """Read the run's furthest checkpoint that is undamaged; None before the first. Damaged ones are reported.
+    """Load the latest undamaged checkpoint of a run; None if there are no checkpoints.
 
     Raises:
-        CheckpointError: If all are damaged, or the file holds something else.
+        CheckpointError: If all checkpoints are damaged, or the file is not a training checkpoint.
     """
     for path in find_checkpoints(Path(output_dir)):
         try:
@@ -105,22 +105,28 @@ def read_last(output_dir: str | Path) -> tuple[Path, State] | None:
 
 
 def tidy(output_dir: Path, keep: int) -> None:
-    """Remove unfinished files, mid-epoch checkpoints that a newer one replaces, and epochs beyond `keep` (0: none)."""
+    """Remove unfinished files and obsolete checkpoints.
+
+    Args:
+        output_dir: OUTPUT_DIR.
+        keep: Number of end-of-epoch checkpoints to keep; 0 keeps all. Of the checkpoints within an epoch only the
+            latest checkpoint of all is kept.
+    """
     folder = checkpoint_folder(output_dir)
     remove_leftovers(folder, every=True)
     for path in folder.glob(".*.tmp"):  # of version 1.0 and before
         path.unlink(missing_ok=True)
     found = find_checkpoints(output_dir)
-    whole_epochs = [path for path in found if "_step_" not in path.name]
+    epoch_ends = [path for path in found if "_step_" not in path.name]
     stale = [path for path in found[1:] if "_step_" in path.name]
     if keep:
-        stale += [path for path in whole_epochs[keep:] if path != found[0]]
+        stale += [path for path in epoch_ends[keep:] if path != found[0]]
     for path in stale:
         path.unlink(missing_ok=True)
 
 
 def _all_checkpoints(output_dir: Path) -> list[Path]:
-    """Return all checkpoints by name, the furthest first."""
+    """Return all files named as checkpoints, the latest first."""
     folder = checkpoint_folder(output_dir)
     matches = {path: _NAME.fullmatch(path.name) for path in (folder.iterdir() if folder.is_dir() else ())}
     order = {path: (int(match[1]), int(match[2] or 0)) for path, match in matches.items() if match is not None}
@@ -128,7 +134,7 @@ def _all_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def _known_damage(path: Path) -> str | None:
-    """Return why a checkpoint is damaged if that is known or can be seen from the file's end."""
+    """Return why a checkpoint is damaged, if known or visible at the end of the file, else None."""
     reason = _damaged.get(_identity(path))
     if reason is None and not zipfile.is_zipfile(path):
         reason = f"{path} is damaged: it is not a complete zip archive"
@@ -139,7 +145,7 @@ def _known_damage(path: Path) -> str | None:
 def _note_damage(path: Path, reason: str) -> None:
     _damaged[_identity(path)] = reason
     if is_main_process():
-        get_logger().warning(f"Skipping a damaged checkpoint, looking for the one before it: {reason}")
+        get_logger().warning(f"Skipping damaged checkpoint, trying the previous one: {reason}")
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
@@ -151,7 +157,7 @@ def _identity(path: Path) -> tuple[str, int, int]:
 
 
 def _refuse_to_start_over(output_dir: Path) -> None:
-    """Raise CheckpointError if there are checkpoints, all of them damaged: starting from scratch must be asked for."""
+    """Raise CheckpointError if there are checkpoints but all are damaged: starting over must be an explicit choice."""
     names = [path.name for path in _all_checkpoints(output_dir)]
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from slowfast.config.defaults import check_value
 from slowfast.datasets.collate import stack_clips, stack_labels
 from slowfast.datasets.types import FailureLedger, Record, TestMedium
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import timed_iter
-from slowfast.errors import ConfigError
 from slowfast.models.linear import pack_linears
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
-from slowfast.utils.suggest import unknown_value
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
@@ -33,7 +32,6 @@ JOIN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda views: views.mean(0),  # same order as the sum, on the scale of one view
     "max": lambda views: views.amax(0),
 }
-ENSEMBLE_ON = ("logits", "probabilities")
 Activation = Callable[[torch.Tensor], torch.Tensor]  # logits (..., K) -> scores (..., K)
 
 
@@ -47,15 +45,13 @@ class Ensemble:
 
     Args:
         method: DATA.ENSEMBLE_METHOD, one of `JOIN`.
-        on: TEST.ENSEMBLE_ON, one of `ENSEMBLE_ON`: combine the logits, or the scores.
+        on: TEST.ENSEMBLE_ON: combine the logits, or the scores.
         activation: Function from logits to scores.
     """
 
     def __init__(self, method: str = "sum", on: str = "logits", activation: Activation = softmax) -> None:
-        if method not in JOIN:
-            raise ConfigError(unknown_value("DATA.ENSEMBLE_METHOD", method, sorted(JOIN)))
-        if on not in ENSEMBLE_ON:
-            raise ConfigError(unknown_value("TEST.ENSEMBLE_ON", on, ENSEMBLE_ON))
+        check_value("DATA.ENSEMBLE_METHOD", method)
+        check_value("TEST.ENSEMBLE_ON", on)
         self.join, self.on_logits, self.activation = JOIN[method], on == "logits", activation
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, dataset_spec
+from slowfast.datasets.build import TRAIN, find_dataset
+from slowfast.models.inputs import IMAGES
 from slowfast.utils.logging import warn_once
 from slowfast.utils.machine import has_fast_matmul
 
@@ -71,7 +72,8 @@ class ClipForward:
         """Build from DATA, TRAIN.MIXED_PRECISION and the dataset of a split."""
         dtype = _amp_dtype(cfg, device) if cfg.TRAIN.MIXED_PRECISION else None
         mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
-        return cls(device, mean, std, cfg.DATA.REVERSE_INPUT_CHANNEL, dtype, dataset_spec(cfg, split).images)
+        images = find_dataset(cfg, split).input_kind == IMAGES
+        return cls(device, mean, std, cfg.DATA.REVERSE_INPUT_CHANNEL, dtype, images)
 
     def prepare(self, clips: Clips) -> Any:
         """Move clips uint8 (N, T, H, W, C) to the device and normalize them to float32 (N, C, T, H, W).

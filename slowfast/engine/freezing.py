@@ -1,4 +1,4 @@
-"""Frozen parameters: linear probing (MODEL.FREEZE_BACKBONE) and layers or stages by name (MODEL.FREEZE)."""
+"""Frozen parameters: linear probing (MODEL.FREEZE_BACKBONE), and layers or stages by name (MODEL.FREEZE)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.depth import parameter_depths
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_name
@@ -19,7 +20,7 @@ _STAGE = re.compile(r"stage(\d+)")
 
 
 def freeze_parameters(model: nn.Module, backbone: bool, names: Sequence[str] = ()) -> None:
-    """Freeze parameters as :func:`find_frozen` finds them, and log how many are left to train.
+    """Freeze the parameters that :func:`find_frozen` returns, and log how many remain trainable.
 
     Args:
         model: The network.
@@ -32,20 +33,20 @@ def freeze_parameters(model: nn.Module, backbone: bool, names: Sequence[str] = (
     frozen = find_frozen(model, backbone, names)
     if not frozen:
         return
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_network(model).named_parameters():
         parameter.requires_grad_(name not in frozen)
-    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p.numel() for name, p in named_network(model).named_parameters() if p.requires_grad}
     total = sum(p.numel() for p in model.parameters())
     keys = " and ".join(key for key, given in (("MODEL.FREEZE_BACKBONE", backbone), ("MODEL.FREEZE", names)) if given)
     shown = ", ".join(list(trained)[:4]) + (", ..." if len(trained) > 4 else "")
-    get_logger().info(f"{keys}: {sum(trained.values()):,} of {total:,} parameters train: {shown}")
+    get_logger().info(f"{keys}: {sum(trained.values()):,} of {total:,} parameters are trainable: {shown}")
 
 
 def find_frozen(model: nn.Module, backbone: bool, names: Sequence[str]) -> set[str]:
     """Return the names of the parameters that either setting freezes.
 
     Args:
-        model: The network; its weights are not looked at.
+        model: The network; only parameter names are used.
         backbone: Freeze everything but the classification head.
         names: Names of layers or parameters, patterns of such names with ``*``, ``?`` or ``[...]``, and stages:
             ``stage1`` is the network's first stage with the embedding before it.
@@ -53,7 +54,7 @@ def find_frozen(model: nn.Module, backbone: bool, names: Sequence[str]) -> set[s
     Raises:
         ConfigError: If a name matches nothing, or nothing is left to train.
     """
-    parameters = [name for name, _ in model.named_parameters()]
+    parameters = [name for name, _ in named_network(model).named_parameters()]
     frozen = {parameter for name in names for parameter in _matches(model, name)}
     if backbone:
         heads = head_names(model)
@@ -66,12 +67,12 @@ def find_frozen(model: nn.Module, backbone: bool, names: Sequence[str]) -> set[s
 
 
 def freeze_modes(model: nn.Module, probing: bool) -> None:
-    """Put frozen layers into evaluation mode: their batch-norm statistics stay, and nothing in them is dropped.
+    """Put frozen layers into evaluation mode: batch-norm statistics are fixed, and dropout is off.
 
     Args:
         model: The network, in training mode.
-        probing: Whether only the head trains: layers without parameters outside of frozen ones, such as dropout before
-            the head, are in evaluation mode, too.
+        probing: Linear probing (MODEL.FREEZE_BACKBONE): layers without parameters, such as dropout before the head, are
+            put into evaluation mode as well.
     """
     for module in model.modules():
         parameters = list(module.parameters())
@@ -80,8 +81,8 @@ def freeze_modes(model: nn.Module, probing: bool) -> None:
 
 
 def _matches(model: nn.Module, name: str) -> list[str]:
-    """Return the parameters that an entry of MODEL.FREEZE freezes. Raises ConfigError if there are none."""
-    parameters = [parameter for parameter, _ in model.named_parameters()]
+    """Return the parameters that an entry of MODEL.FREEZE matches. Raises ConfigError if there are none."""
+    parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
     found = [parameter for parameter in parameters if any(fnmatchcase(part, name) for part in _ancestors(parameter))]
     if found:
         return found
@@ -100,6 +101,6 @@ def _matches(model: nn.Module, name: str) -> list[str]:
 
 
 def _ancestors(parameter: str) -> Iterator[str]:
-    """Yield the names of the layers that hold a parameter, the outermost first, and its own."""
+    """Yield the names of the layers that contain a parameter, outermost first, and its own name."""
     parts = parameter.split(".")
     return (".".join(parts[:count]) for count in range(1, len(parts) + 1))

@@ -95,7 +95,7 @@ class TrainStep:
         size = len(self.rows[0])
         clips, labels = split_clips(batch.clips, size), batch.labels.split(size)
         for part, rows in enumerate(self.rows):
-            with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.total_clips, rows):
+            with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.model, self.total_clips, rows):
                 parts.append(self._backward(clips[part], labels[part], epoch, step))
         self.scaler.unscale_(self.optimizer)
         self.clipping(self.parameters)

@@ -21,6 +21,7 @@ from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.engine.tasks import Evaluator, Task, build_task
 from slowfast.models import build_model
+from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
@@ -78,7 +79,7 @@ def evaluate_split(
     return pace
 
 
-def network_to_test(cfg: ConfigNode, device: torch.device) -> nn.Module:
+def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
     torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
     model = build_model(cfg).to(device)
@@ -130,7 +131,7 @@ def test(
         mode: Another way to compute the outputs.
     """
     with phase("building the network and loading its weights"):
-        model = world.agreed(lambda: network_to_test(cfg, world.device))
+        model: nn.Module = world.agreed(lambda: network_to_test(cfg, world.device))
     begin()
     if mode is not None:
         model = mode.wrap(model)

@@ -1,4 +1,4 @@
-"""Trained networks applied: predictions, features, Grad-CAM, export and event streams."""
+"""Inference with trained models: predictions, features, Grad-CAM, export and event streams."""
 
 from slowfast.inference.predictor import Prediction, Predictor
 

@@ -1,4 +1,4 @@
-"""Videos, and films of event recordings, with their best classes drawn on every frame."""
+"""Videos, and event recordings rendered as videos, with their predicted classes drawn on every frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec
+from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
@@ -24,16 +24,26 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.event_plots import event_frames
 from slowfast.visualization.video_writer import NAME_LENGTH, write_annotated
 
-EVENTS_FPS, SHORTEST = 20, 40  # of films of events: frames a second, and in all at least
+# Frame rate and minimum number of frames of a rendered event recording.
+EVENTS_FPS, MIN_FRAMES = 20, 40
 
 
-def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: Path) -> Path:
-    """Write every video or event recording that was read to `folder`, its best classes drawn on it; gives the folder.
+def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: Path) -> Path:
+    """Write each video or event recording that was read as .mp4, with its predicted classes drawn on it.
 
-    Whole videos at their own size and rate, without their sound; folders of frames at DATA.TARGET_FPS; all events of
-    recordings, as red and blue dots, as fast as they came, or slower for a event_frames of at least SHORTEST frames.
+    Videos keep their size and frame rate and lose their sound; folders of frames play at DATA.TARGET_FPS. Event
+    recordings show ON events in red and OFF events in blue, in real time or, if that is less than `MIN_FRAMES` frames,
+    slowed down. Files that cannot be annotated are reported and skipped.
+
+    Args:
+        cfg: Config of the predictions.
+        predictions: Predictions of files.
+        folder: Output folder.
+
+    Returns:
+        The output folder.
     """
-    recordings = dataset_spec(cfg, TEST).recordings
+    recordings = find_dataset(cfg, TEST).reads_recordings
     read = [prediction for prediction in predictions if prediction.scores is not None]
     targets = target_files([prediction.record for prediction in read], folder, ".mp4")
     for prediction, target in zip(read, targets, strict=True):
@@ -51,9 +61,20 @@ def annotate_media(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
 
 
 def annotate(record: Record, template: str, fps: float, lines: Sequence[str], target: Path) -> int:
-    """Write the frames of a record with lines of text drawn on them; the number of frames written.
+    """Write the frames of a video or folder of frames with lines of text drawn on them.
 
-    `template` and `fps` are for folders of frames. Raises DecodeError where nothing can be read.
+    Args:
+        record: The video or folder of frames.
+        template: File name template of a folder of frames.
+        fps: Frame rate of a folder of frames.
+        lines: Text to draw.
+        target: Video file to write.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        DecodeError: If no frame can be read.
     """
     if record.frames is not None:
         with FrameFolderReader(record.path, template, record.frames, fps) as folder:
@@ -67,13 +88,24 @@ def annotate(record: Record, template: str, fps: float, lines: Sequence[str], ta
 def annotate_events(
     record: Record, sensor: tuple[int, int], time_unit: float, lines: Sequence[str], target: Path
 ) -> int:
-    """Write a event_frames of all events of a recording with lines of text drawn on it; the number of frames written.
+    """Render all events of a recording as a video with lines of text drawn on it.
 
-    sensor: height, width; time_unit: seconds of one unit of its times. Raises DecodeError where it cannot be read.
+    Args:
+        record: The recording.
+        sensor: Sensor height and width in pixels.
+        time_unit: Duration of one timestamp tick in seconds.
+        lines: Text to draw.
+        target: Video file to write.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        DecodeError: If the recording cannot be read.
     """
     events, _ = whole(Recording(record.path).take(slice(None)), sensor, time_unit)
     seconds = 1e-6 * float(events.t[-1] - events.t[0])
-    frames = max(round(seconds * EVENTS_FPS), SHORTEST)
+    frames = max(round(seconds * EVENTS_FPS), MIN_FRAMES)
     timing = choose_timing(np.arange(frames) / EVENTS_FPS, EVENTS_FPS, None)
     return write_annotated(enumerate(event_frames(events, sensor, frames)), timing, lines, target)
 
@@ -83,7 +115,7 @@ def _images(folder: FrameFolderReader) -> Iterator[tuple[int, np.ndarray]]:
         try:
             yield number, folder.read([number]).frames[0]
         except DecodeError:
-            continue  # the frame before stays on the screen; the prediction says what is missing
+            continue  # the previous frame stays on the screen; the prediction names the missing one
 
 
 def _frames(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:

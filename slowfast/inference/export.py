@@ -1,4 +1,4 @@
-"""A network's graph as an ONNX file (the optional packages onnx, onnxscript and onnxruntime)."""
+"""Export of a model as a PyTorch program (.pt2) or as ONNX (the onnx extra), checked against the model."""
 
 from __future__ import annotations
 
@@ -24,36 +24,47 @@ from slowfast.models.inputs import input_shape
 from slowfast.utils.files import reporting_file, written_whole
 from slowfast.utils.screen import show
 
-TOLERANCE = 1e-4  # of the largest logit
-BATCHES = (1, 2, 3)  # of the check, where the batch may vary
-EXAMPLES = 2  # clips or images that the graph is traced with
-PLAIN = frozenset({"aten", "_operator"})  # where the operators of a graph may come from
+TOLERANCE = 1e-4  # maximum difference of logits, relative to the largest
+BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
+EXAMPLES = 2  # batch size of the traced inputs
+STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # of operators that other programs know
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ExportDiffers(UserError):
-    """An exported network gives other logits than the network."""
+    """Exported file computes other logits than the model."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An exported network, and why its batch is fixed ("" where it may vary)."""
+    """Exported model.
+
+    Args:
+        program: The exported program.
+        fixed_batch: Why the batch size is fixed; "" if it is dynamic.
+    """
 
     program: ExportedProgram
     fixed_batch: str = ""
 
     @property
     def batches(self) -> Sequence[int]:
-        """Sizes of batches that it takes, for a check."""
+        """Return batch sizes to check."""
         return (EXAMPLES,) if self.fixed_batch else BATCHES
 
 
 def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
-    """The graph of a network in evaluation mode for inputs (B, *shape), any B where it can be traced so.
+    """Export a model in evaluation mode, with a dynamic batch size if it can be traced so.
 
-    A network that makes a plain number of the batch's size, as `len(x)` does where `x.shape[0]` does not, fixes it.
-    Raises UserError where an operator is none of PyTorch's own.
+    Converting the batch size to an integer, as `len(x)` does and `x.shape[0]` does not, fixes it.
+
+    Args:
+        model: Model to export.
+        shape: Shape of an input without the batch dimension.
+
+    Raises:
+        UserError: If the graph contains operators that are not PyTorch's.
     """
     model, x = model.eval(), example(shape, EXAMPLES, seed=0)
     try:
@@ -63,21 +74,23 @@ def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
         graph = Graph(_trace(model, x, None), fixed_batch=reason)
     foreign = foreign_operators(graph.program)
     if foreign:
-        raise UserError(f"the graph holds operators that other programs lack: {', '.join(sorted(foreign))}")
+        raise UserError(
+            f"MODEL.MODEL_NAME: the exported graph contains operators of extensions: {', '.join(sorted(foreign))}"
+        )
     return graph
 
 
 def _trace(model: nn.Module, x: torch.Tensor, dynamic_shapes: object) -> ExportedProgram:
-    with torch.enable_grad():  # without gradients layers take paths of their own, made for speed
-        # Not strict, as is usual only since PyTorch 2.7: the strict one reads Python's code and knows little of it.
+    with torch.enable_grad():  # without gradients, layers use kernels that cannot be exported
+        # Strict mode, the default before PyTorch 2.7, supports only a part of Python.
         return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes, strict=False)  # type: ignore[arg-type]
 
 
 def foreign_operators(program: ExportedProgram) -> set[str]:
-    """Operators of a graph, and of the graphs in it, that are not PyTorch's own."""
+    """Return the operators of a graph and its subgraphs that are not PyTorch's."""
     nodes = (node for part in program.graph_module.modules() for node in getattr(part, "graph", torch.fx.Graph()).nodes)
     calls = (node.target for node in nodes if node.op == "call_function")
-    return {str(call) for call in calls if _origin(call) not in PLAIN}
+    return {str(call) for call in calls if _origin(call) not in STANDARD_NAMESPACES}
 
 
 def _origin(call: object) -> str:
@@ -85,7 +98,7 @@ def _origin(call: object) -> str:
 
 
 def save_graph(graph: Graph, path: Path) -> Run:
-    """Write the graph as .pt2; what the file, read again, computes."""
+    """Write a .pt2 file; return a function that runs the file."""
     with reporting_file(path) as file:
         torch.export.save(graph.program, file)
     module = torch.export.load(path).module()
@@ -93,53 +106,66 @@ def save_graph(graph: Graph, path: Path) -> Run:
 
 
 def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
-    """Random inputs (batch, *shape), as normalized pixels may be."""
+    """Return random inputs (batch, *shape) distributed like normalized pixels."""
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
 def largest_difference(model: nn.Module, run: Run, shape: Sequence[int], batches: Sequence[int]) -> float:
-    """The largest difference of two networks' logits on new random inputs, as a share of the largest logit."""
+    """Return the largest difference of logits on new random inputs, relative to the largest logit.
+
+    Args:
+        model: Model that was exported.
+        run: Function that runs the exported file.
+        shape: Shape of an input without the batch dimension.
+        batches: Batch sizes.
+
+    Raises:
+        ExportDiffers: If shapes differ.
+    """
     worst = 0.0
     for batch in batches:
         x = example(shape, batch, seed=batch)
         wanted, found = model.eval()(x), run(x)
         if found.shape != wanted.shape:
-            raise ExportDiffers(f"the exported network gives {tuple(found.shape)} for {tuple(wanted.shape)}")
+            raise ExportDiffers(
+                f"the exported model returns logits of shape {tuple(found.shape)} instead of {tuple(wanted.shape)}"
+            )
         difference = float((found - wanted).abs().max() / wanted.abs().max())
         worst = difference if difference != difference else max(worst, difference)  # NaN stays
     return worst
 
 
-def check(difference: float) -> None:
-    """Raise ExportDiffers where the difference is more than TOLERANCE."""
+def check_difference(difference: float) -> None:
+    """Raise ExportDiffers for a difference above TOLERANCE, or NaN."""
     if not difference <= TOLERANCE:
         raise ExportDiffers(
-            f"the exported network's logits differ by {difference:.1e} of the largest, more than {TOLERANCE}"
+            f"the logits of the exported model differ by {difference:.1e} of the largest, more than {TOLERANCE}"
         )
 
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "input", "logits"
-_TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")  # loggers
+_VERBOSE_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 def require_onnx() -> None:
-    """Raise UserError where a package that ONNX files need cannot be imported."""
+    """Raise UserError if a package of the onnx extra cannot be imported."""
     for package in PACKAGES:
         try:
             import_module(package)
         except ImportError as error:
             raise UserError(
-                f'.onnx needs {package}, which cannot be imported ({error}): pip install "slowfast[onnx]", or take .pt2'
+                f'--out: .onnx needs {package}, which cannot be imported ({error}). pip install "slowfast[onnx]", '
+                "or use .pt2"
             ) from error
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep the exporter's progress and its notes about packages that are not used off the screen; errors are raised."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(_TALKATIVE)]
-    loggers = [logging.getLogger(name) for name in {*_TALKATIVE, *names}]
+def _quiet_exporter() -> Iterator[None]:
+    """Suppress the exporter's progress output and warnings; errors are still raised."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_VERBOSE_LOGGERS)]
+    loggers = [logging.getLogger(name) for name in {*_VERBOSE_LOGGERS, *names}]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -153,11 +179,11 @@ def _hushed() -> Iterator[None]:
 
 
 def save_onnx(graph: Graph, path: Path) -> Run:
-    """Write the graph as .onnx, its input named input and its output logits; what the file, read again, computes."""
-    with _hushed():
+    """Write an .onnx file with the input `input` and the output `logits`; return a function that runs the file."""
+    with _quiet_exporter():
         program = torch.onnx.export(graph.program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True)
     if program is None:
-        raise UserError("PyTorch's exporter gave no ONNX program")
+        raise UserError("--out: the ONNX exporter of PyTorch returned no program. Use .pt2")
     program.save(str(path), external_data=False)
     runtime: Any = import_module("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -191,7 +217,7 @@ def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, fl
         graph = export_graph(model, shape)
         run = WRITERS[out.suffix](graph, part)
         difference = largest_difference(model, run, shape, graph.batches)
-        check(difference)
+        check_difference(difference)
     return graph, difference
 
 

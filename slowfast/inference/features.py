@@ -1,4 +1,4 @@
-"""Features as a file: .npz of plain arrays, or .parquet (an optional package)."""
+"""Features of a trained model: the inputs of its head for all samples of a split, as .npz or .parquet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import dataset_spec, views_loader, views_of_records
+from slowfast.datasets.build import find_dataset, views_loader, views_of_records
 from slowfast.datasets.index.labels import format_label
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import join
 from slowfast.utils.files import written_whole
@@ -34,16 +35,19 @@ MEAN, ALL = "mean", "all"
 VIEWS = (MEAN, ALL)
 
 
-class HeadInput(nn.Module):
-    """A network that gives what its head sees instead of logits: input -> (B, D).
+class FeatureExtractor(nn.Module):
+    """Model that returns the input of its head, (B, D), instead of logits.
 
-    Of several heads one after another; of a network that goes over clips frame by frame the mean over a clip's frames.
+    Inputs of several heads are concatenated. A model applied frame by frame returns the mean over the frames of a clip.
+
+    Args:
+        model: Model whose head's inputs to return.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        layers = dict(model.named_modules())
+        layers = dict(named_network(model).named_modules())
         self._heads = [layers[name] for name in head_names(model) if name in layers]
 
     def forward(self, x: Any) -> torch.Tensor:
@@ -60,10 +64,16 @@ class HeadInput(nn.Module):
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of features, and what could not be read."""
+    """Features of a split.
 
-    records: list[Record]  # of the media that were read, in the order of the index
-    rows: torch.Tensor  # float32 (media, D), or (media, V, D)
+    Attributes:
+        records: Samples that were read, in the order of the index.
+        rows: Features, float32 of shape (samples, D), or (samples, V, D) for V views.
+        failures: Samples that could not be read.
+    """
+
+    records: list[Record]
+    rows: torch.Tensor
     failures: list[Failure]
 
 
@@ -79,7 +89,7 @@ def extract_to_file(cfg: ConfigNode, split: str, views: str, out: Path) -> None:
     Raises:
         UserError: If the file cannot be written, or for whatever `extract_features` raises.
     """
-    check_target(out)
+    check_features_file(out)
     features = extract_features(cfg, split, views)
     write_features(features, cfg.TEST.NUM_SPATIAL_CROPS, out)
     failures_file, lost = out.with_name(f"{out.stem}_failed.csv"), sum(failure.lost for failure in features.failures)
@@ -90,13 +100,22 @@ def extract_to_file(cfg: ConfigNode, split: str, views: str, out: Path) -> None:
 
 
 def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features:
-    """Features of every medium of a split's index, over the views of a test: their mean, or one row a view.
+    """Extract the features of all samples of a split over the views of testing.
 
-    Raises IndexFileError for a broken index, CheckpointError, and DataError where nothing can be read.
+    Args:
+        cfg: Config for evaluating the model.
+        split: Split of the dataset.
+        views: "mean" for the mean over views, "all" for one row per view.
+
+    Raises:
+        IndexFileError: For a missing or broken index file.
+        CheckpointError: If the weights cannot be loaded.
+        DataError: If no sample can be read.
     """
-    dataset = views_of_records(cfg, split, dataset_spec(cfg, split).read_index(cfg, split), all_views=True)
+    records = find_dataset(cfg, split).read_index(split)
+    dataset = views_of_records(cfg, split, records, all_views=True)
     world = join(cfg.NUM_GPUS)
-    model = HeadInput(network_to_test(cfg, world.device))
+    model = FeatureExtractor(network_to_test(cfg, world.device))
     forward = ClipForward.from_config(cfg, world.device, split)
     ledger = FailureLedger(len(dataset))
     progress = Progress("features", len(dataset), "files", shown=True, every=cfg.LOG_PERIOD)
@@ -115,34 +134,39 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
         progress.close()
     if not records:
         first = ledger.all[0]
-        raise DataError(f"none of {len(dataset)} files can be read; the first: {first.name}: {first.reason}")
+        raise DataError(f"none of {len(dataset)} samples can be read. The first one: {first.name}: {first.reason}")
     return Features(records, torch.stack(rows).float(), ledger.all)
 
 
 NPZ, PARQUET = ".npz", ".parquet"
 
 
-def check_target(path: Path) -> None:
-    """Raise UserError, before anything is computed, where the features could not be written to that file."""
+def check_features_file(path: Path) -> None:
+    """Raise UserError unless features can be written to a file."""
     check_output_file(path, "--out", (NPZ, PARQUET))
     if path.suffix == PARQUET:
         _pyarrow()
 
 
 def write_features(features: Features, crops: int, path: Path) -> None:
-    """Write one row a medium, or one a view with its temporal and spatial number; whole or not at all.
+    """Write features to a file, which appears complete or not at all.
 
-    `crops`: spatial views a temporal one. Arrays or columns: path (text), label (int64), feature (float32, D a row);
-    and for rows of views view and crop (int64).
+    Arrays (columns of a .parquet file): path (text), label (int64), feature (float32, D values); for one row per view
+    also view and crop (int64), the index of its clip and of its spatial crop.
+
+    Args:
+        features: Features to write.
+        crops: Spatial crops per clip.
+        path: .npz or .parquet file.
     """
-    columns = columns_of(features, crops)
+    columns = feature_columns(features, crops)
     write: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {NPZ: _write_npz, PARQUET: _write_parquet}
     with written_whole(path) as part:
         write[path.suffix](part, columns)
 
 
-def columns_of(features: Features, crops: int) -> dict[str, np.ndarray]:
-    """The table of `write_features`: name of a column -> its values, a row each."""
+def feature_columns(features: Features, crops: int) -> dict[str, np.ndarray]:
+    """Return the columns that `write_features` writes, by name."""
     rows = features.rows.numpy()
     repeats = rows.shape[1] if rows.ndim == 3 else 1
     columns = {
@@ -180,7 +204,7 @@ def _write_parquet(path: Path, columns: dict[str, np.ndarray]) -> None:
 
 
 def _as_utf8(name: str) -> str:
-    """Escape bytes of a name that are not UTF-8: a table of text cannot hold them."""
+    """Escape bytes of a name that are not UTF-8: Parquet text must be UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -193,6 +217,6 @@ def _pyarrow() -> tuple[Any, Any]:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise UserError(
-            f'{PARQUET} needs pyarrow, which cannot be imported ({error}): pip install "slowfast[parquet]", '
-            f"or take {NPZ}"
+            f'--out: {PARQUET} needs pyarrow, which cannot be imported ({error}). pip install "slowfast[parquet]", '
+            f"or use {NPZ}"
         ) from error

@@ -12,7 +12,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.media import Wanted, find_media
 from slowfast.engine.checkpoints import find_last
 from slowfast.errors import UserError
-from slowfast.inference.annotate import annotate_media
+from slowfast.inference.annotate import annotate_files
 from slowfast.inference.predictor import Prediction, Predictor
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.json_files import write_json
@@ -23,7 +23,7 @@ from slowfast.visualization.results import PREDICTIONS, SCORE_DIGITS, TEST_RESUL
 from slowfast.visualization.tables import files_table, tail
 
 TABLE, LIST = "predictions.json", PREDICTIONS
-SHOWN = 20  # media in the table on the screen
+SHOWN = 20  # files in the table on the screen
 
 
 def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, annotate: bool = False) -> None:
@@ -55,7 +55,7 @@ def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, an
     show_table(predictions_table(predictions))
     if annotate:
         with phase("annotating videos"):
-            files["annotated videos"] = annotate_media(cfg, predictions, output / "annotated")
+            files["annotated videos"] = annotate_files(cfg, predictions, output / "annotated")
     show(_summary(predictions, found.others))
     show_table(files_table(files))
 
@@ -79,7 +79,7 @@ def _summary(predictions: Sequence[Prediction], others: int) -> str:
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> str:
-    """The best classes of the first SHOWN media that were read, a line each."""
+    """Return a table of the best classes of the first files that were read."""
     read = [prediction for prediction in predictions if prediction.scores is not None]
     rows = []
     for prediction in read[:SHOWN]:
@@ -87,13 +87,19 @@ def predictions_table(predictions: Sequence[Prediction]) -> str:
             rows.append((tail(prediction.path, 48) if place == 0 else "", tail(name, 38), f"{score:.{SCORE_DIGITS}f}"))
     text = tabulate(rows, headers=("file", "class", "score"), tablefmt="simple", disable_numparse=True)
     more = len(read) - SHOWN
-    return text if more <= 0 else f"{text}\n... and {more} more in the files below"
+    return text if more <= 0 else f"{text}\n... and {more} more in the files listed below"
 
 
 def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output: Path) -> dict[str, Path]:
-    """Write both files; gives what each is and where.
+    """Write predictions.json and predictions.csv.
 
-    They lie in `output`, or in its folder predict where the predictions.csv of a test is there already.
+    Args:
+        predictions: Predictions of files.
+        about: How they were made, for predictions.json.
+        output: Output folder; its subfolder predict is used if it holds the predictions.csv of a test.
+
+    Returns:
+        The files by description.
     """
     folder = output / "predict" if _holds_test(output) else output
     write_json(folder / TABLE, about | _as_json(predictions))

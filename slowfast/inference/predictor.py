@@ -1,7 +1,7 @@
-"""The best classes of any video, image, folder of frames or event recording: a test without an index.
+"""Predictions for videos, images, folders of frames and event recordings without an index file.
 
-Decoding, views, transforms and ensemble are those of a test, so a file gets the scores that a test would give it. Of an
-event recording other events may be drawn: that depends on its place among the files.
+Decoding, views, transforms and ensemble are those of testing, so the scores of a file are the same as in a test. Only
+the events drawn from a recording depend on its position among the files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec, has_data, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.build import TEST, find_dataset, has_data, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
 from slowfast.datasets.loader import TestLoader
@@ -34,16 +34,23 @@ Read = Callable[[Sequence[Record]], TestLoader]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network makes of one medium."""
+    """Prediction for one file.
+
+    Attributes:
+        record: The file.
+        names: Class names.
+        scores: Class probabilities, float64 of shape (classes,); None if the file could not be read.
+        failure: Why the file, or a part of it, could not be read.
+    """
 
     record: Record
-    names: Sequence[str]  # of the classes
-    scores: torch.Tensor | None  # probabilities (classes,), float64; None where nothing could be read
-    failure: str = ""  # why nothing could be read, or what was missing
+    names: Sequence[str]
+    scores: torch.Tensor | None
+    failure: str = ""
 
     @property
     def path(self) -> str:
-        """The medium, as it was named."""
+        """Return the path as it was given."""
         return self.record.name
 
     def best_classes(self, count: int = BEST) -> list[tuple[int, float]]:
@@ -56,7 +63,17 @@ class Prediction:
 
 
 class Predictor:
-    """Scores media with a trained network: `Predictor.from_config(cfg)("clip.mp4").best(5)`."""
+    """Classifies files with a trained model: `Predictor.from_config(cfg)("clip.mp4").best(5)`.
+
+    Args:
+        model: Model with its weights.
+        names: Class names.
+        read: Returns the loader of all views of some records.
+        wanted: Kinds of files that the model takes.
+        forward: Forward pass from uint8 clips to logits.
+        ensemble: Combines the logits of the views of a file.
+        batch_clips: Clips per batch.
+    """
 
     def __init__(
         self,
@@ -68,13 +85,12 @@ class Predictor:
         ensemble: Callable[[torch.Tensor], torch.Tensor],
         batch_clips: int = 8,
     ) -> None:
-        """`read` gives all views of some records, `wanted` says what the network takes."""
         self.model, self.names, self.read, self.wanted = model, names, read, wanted
         self.forward, self.ensemble, self.batch_clips = forward, ensemble, batch_clips
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Predictor:
-        """The network, weights, views and ensemble of a test; no index is read. Raises UserError."""
+        """Build the model and load its weights, with the views and the ensemble of testing. Raises UserError."""
         _check_times(cfg)
         world = join(cfg.NUM_GPUS)
         return cls(
@@ -88,21 +104,30 @@ class Predictor:
         )
 
     def __call__(self, path: str | Path) -> Prediction:
-        """The prediction for one medium. Raises DataError where it cannot be read, UserError for a folder of more."""
+        """Classify one file. Raises DataError if it cannot be read, UserError for a folder of several files."""
         found = find_media([Path(path)], self.wanted)
         if len(found.records) > 1:
-            raise UserError(f"{path} holds {len(found.records)} media: predict([{str(path)!r}]) gives all predictions")
+            raise UserError(
+                f"{path} contains {len(found.records)} samples. predict([{str(path)!r}]) returns all predictions"
+            )
         return next(prediction for prediction in self.predict_found(found) if prediction.scores is not None)
 
     def predict(self, paths: Iterable[str | Path]) -> list[Prediction]:
-        """Predictions for all media in files and folders; what could not be read has a `failure` and no scores.
+        """Classify files and all files in folders.
 
-        Raises DataError where nothing could be read.
+        Args:
+            paths: Files and folders.
+
+        Returns:
+            The predictions; those of files that could not be read have a `failure` and no scores.
+
+        Raises:
+            DataError: If no file can be read.
         """
         return self.predict_found(find_media(map(Path, paths), self.wanted))
 
     def predict_found(self, found: Found, progress: Progress | None = None) -> list[Prediction]:
-        """The same for media that were looked for before."""
+        """Classify files that `find_media` has found; see `predict`."""
         ledger = FailureLedger(found.count)
         scores: dict[int, torch.Tensor | None] = {}
 
@@ -110,13 +135,13 @@ class Predictor:
             scores[record.index] = None if outputs is None else self.ensemble(outputs)
 
         if found.records:
-            own = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
+            shown = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
             try:
                 with self.read(found.records) as loader:
-                    evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, own)
+                    evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, shown)
             finally:
                 if progress is None:
-                    own.close()
+                    shown.close()
         reasons = {failure.index: failure.reason for failure in [*ledger.all, *found.refused]}
         if all(score is None for score in scores.values()):
             raise DataError(_nothing_read(found, reasons))
@@ -131,12 +156,12 @@ def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> T
 
 
 def _check_times(cfg: ConfigNode) -> None:
-    """Raise ConfigError where events' times are to be divided by what nobody says."""
-    of_training = dataset_spec(cfg, TEST).gives == EVENTS and cfg.DVS.TIME_NORM == DATASET
+    """Raise ConfigError if times are normalized by the dataset's longest recording, whose duration is unknown."""
+    of_training = find_dataset(cfg, TEST).input_kind == EVENTS and cfg.DVS.TIME_NORM == DATASET
     if of_training and not cfg.DVS.LONGEST and not has_data(cfg):
         raise ConfigError(
-            "DVS.TIME_NORM dataset divides times by that of the longest training recording: set DVS.LONGEST to it "
-            "(microseconds), or DATA.PATH_TO_DATA_DIR to the folder of the recordings"
+            "DVS.TIME_NORM dataset divides times by the duration of the longest training recording. Set DVS.LONGEST to "
+            "it (microseconds), or DATA.PATH_TO_DATA_DIR to the folder of the recordings"
         )
 
 
@@ -145,4 +170,4 @@ def _nothing_read(found: Found, reasons: dict[int, str]) -> str:
     names |= {failure.index: failure.name for failure in found.refused}
     first = min(reasons)
     line = f"{names[first]}: {reasons[first]}"
-    return line if len(names) == 1 else f"none of {len(names)} files and folders can be read; the first: {line}"
+    return line if len(names) == 1 else f"none of {len(names)} files and folders can be read. The first one: {line}"

@@ -1,6 +1,6 @@
-"""A live stream of events to logits, window by window, with the time each took.
+"""Classification of a live event stream, window by window, with the latency of each window.
 
-n events of a window, K classes.
+Notation: K classes.
 """
 
 from __future__ import annotations
@@ -24,20 +24,34 @@ from slowfast.models.linear import pack_linears
 
 @dataclass(frozen=True)
 class WindowResult:
-    """What a network makes of one window."""
+    """Prediction for one window.
 
-    logits: torch.Tensor  # (K,), float32 on the CPU
-    start: float  # of the window's first event, microseconds
-    end: float  # of its last
+    Attributes:
+        logits: Logits, float32 of shape (K,), on the CPU.
+        start: Timestamp of the first event in microseconds.
+        end: Timestamp of the last event in microseconds.
+        events: Number of events.
+        seconds: Latency from the complete window to its logits.
+    """
+
+    logits: torch.Tensor
+    start: float
+    end: float
     events: int
-    seconds: float  # from the whole window to its logits
+    seconds: float
 
 
 class StreamClassifier:
-    """Classifies windows of events: `for result in classifier(windows_by_time(stream, 50_000)): ...`."""
+    """Classifier of windows of events: `for result in classifier(windows_by_time(stream, 50_000)): ...`.
+
+    Args:
+        model: Model with its weights, on its device.
+        forward: Forward pass from samples to logits.
+        sampling: How a sample is drawn from a window, as from a recording in testing.
+        seed: Seed of the sampling.
+    """
 
     def __init__(self, model: nn.Module, forward: ClipForward, sampling: EventSampling, seed: int = 0) -> None:
-        """sampling: how a window becomes a sample, as of a recording in a test."""
         self.model, self.forward, self.sampling, self.seed = model.eval(), forward, sampling, seed
         self.sampler = get_sampler(sampling.sampler)
         if forward.amp_dtype is None:
@@ -45,17 +59,24 @@ class StreamClassifier:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, model: nn.Module, device: torch.device, longest: float) -> StreamClassifier:
-        """The samples of DVS; longest: of the data set the model was trained on (DVS.LONGEST), microseconds."""
+        """Build the classifier of a config.
+
+        Args:
+            cfg: Config with the DVS keys of the samples.
+            model: Model with its weights.
+            device: Device to run on.
+            longest: Duration of the longest recording that the model was trained on (DVS.LONGEST), microseconds.
+        """
         forward = ClipForward.from_config(cfg, device)
         return cls(model.to(device), forward, EventSampling.from_config(cfg, longest), cfg.RNG_SEED)
 
     def __call__(self, windows: Iterable[EventColumns]) -> Iterator[WindowResult]:
-        """A result a window, as soon as it is there."""
+        """Yield the result of each window as soon as it is computed."""
         for number, events in enumerate(windows):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             logits = self._logits(events, number)
             yield WindowResult(
-                logits, float(events.t[0]), float(events.t[-1]), len(events), time.perf_counter() - begun
+                logits, float(events.t[0]), float(events.t[-1]), len(events), time.perf_counter() - start
             )
 
     @torch.inference_mode()
@@ -67,8 +88,8 @@ class StreamClassifier:
         return logits[0].float().cpu()
 
 
-def pace(results: Iterable[WindowResult]) -> dict[str, float]:
-    """Latency of a window (median and 99 of 100, milliseconds) and events a second of work; 0 for no windows."""
+def stream_metrics(results: Iterable[WindowResult]) -> dict[str, float]:
+    """Return the latency per window (median and 99th percentile, ms) and the throughput; 0 for no windows."""
     seen = list(results)
     seconds = np.array([result.seconds for result in seen] or [0.0])
     events = sum(result.events for result in seen)

@@ -1,5 +1,6 @@
 """The networks: float clips (B, 3, T, H, W) or images (B, 3, H, W) in, logits (B, classes) out."""
 
-from slowfast.models.build import MODELS, build_model
+from slowfast.models.build import MODEL_REGISTRY, build_model
+from slowfast.models.protocol import Network
 
-__all__ = ["MODELS", "build_model"]
+__all__ = ["MODEL_REGISTRY", "Network", "build_model"]

@@ -1,35 +1,45 @@
-"""Gradient checkpointing of blocks: keep a block's input alone, compute the rest again in the backward pass.
+"""Activation checkpointing of blocks: keep the input of a block and recompute the rest in the backward pass.
 
-The last layer of what is computed again is not: nobody needs its output. So a block may name its residual parts, to be
-kept and computed again one by one, which takes one more tensor a block and less time.
+Autograd never needs the output of the last layer of what is recomputed. A block may therefore name its residual
+branches, to be kept and recomputed one by one: one more tensor per block, and less time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from slowfast.models.layers import batch_rows_as, current_batch_rows
+from slowfast.models.layers import shared_sampler
 
 Part = Callable[[torch.Tensor], torch.Tensor]
 
 
-@runtime_checkable
-class InParts(Protocol):
-    """A block that is the composition of its parts."""
+class BlockOfParts(nn.Module):
+    """Block that is the composition of several functions, which are recomputed one by one."""
 
     def parts(self) -> tuple[Part, ...]:
-        """The functions of one tensor that the block applies one after another."""
+        """Return the functions that the block applies one after another."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts():
+            x = part(x)
+        return x
 
 
 def run_blocks(blocks: Iterable[Part], x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
-    """Apply the blocks one after another, the first `recompute` of them (True: all) with checkpointing.
+    """Apply blocks one after another, some of them with activation checkpointing.
 
-    Random draws repeat in the second computation, so gradients are those of a run without checkpointing.
+    Random numbers are the same when activations are recomputed, so gradients do not depend on `recompute`.
+
+    Args:
+        blocks: The blocks.
+        x: Input of the first block.
+        recompute: Number of blocks, from the first, whose activations are recomputed; True for all.
     """
     for index, block in enumerate(blocks):
         wanted = recompute is True or index < recompute
@@ -38,12 +48,18 @@ def run_blocks(blocks: Iterable[Part], x: torch.Tensor, recompute: bool | int) -
 
 
 def _recomputed(block: Part, x: torch.Tensor) -> torch.Tensor:
-    rows = current_batch_rows()
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        # the training step may have left its global_batch by the time of the backward pass
-        return nullcontext(), batch_rows_as(rows)
-
-    for part in block.parts() if isinstance(block, InParts) else (block,):
-        x = checkpoint(part, x, use_reentrant=False, context_fn=contexts)
+    context = _recomputation_context(block)
+    for part in block.parts() if isinstance(block, BlockOfParts) else (block,):
+        x = checkpoint(part, x, use_reentrant=False, context_fn=context)
     return x
+
+
+def _recomputation_context(
+    block: Part,
+) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    """Return contexts for the forward pass and the recomputation, which draws for the same rows of the batch."""
+    if not isinstance(block, nn.Module):
+        return lambda: (nullcontext(), nullcontext())
+    sampler = shared_sampler(block)
+    rows = sampler.batch_rows  # the context of global_batch may have ended by the time of the backward pass
+    return lambda: (nullcontext(), sampler.using(rows))

@@ -1,10 +1,10 @@
-"""ConvMLP for images (arXiv 2109.04454), after the published code of its authors (SHI-Labs/Convolutional-MLPs).
+"""ConvMLP for images (arXiv 2109.04454), after its authors' published code (SHI-Labs/Convolutional-MLPs).
 
-Logits agree with the published code's for S, to 1e-6 of the largest; the published accuracies were not measured here.
+Logits agree with the published code for S, to 1e-6 of the largest; the published accuracies were not measured here.
 State dicts have the published keys and shapes, those of PaddleViT's .pdparams files included.
 
-Shapes: B images, C channels, H x W map. Maps are channels-last in memory throughout, so that going from
-convolutions (B, C, H, W) to Linears (B, H, W, C) copies nothing.
+Notation: B images, C channels, H x W map. Maps are channels-last in memory, so that the step from convolutions
+(B, C, H, W) to Linears (B, H, W, C) copies nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
@@ -32,19 +33,20 @@ from slowfast.models.layers import (
     init_kaiming_normal,
     init_truncated_normal,
 )
+from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, Network
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 
-class Convolutions(nn.Sequential):
-    """Convolutions, each followed by its batch norm and a ReLU, then what else is given: (B, C, H, W) -> same."""
+class Convolutions(FeatureMap, nn.Sequential):
+    """Convolutions, each followed by batch norm and ReLU, and then further layers: (B, C, H, W) -> (B, C', H', W')."""
 
     MAP_AXES = "BCHW"
 
-    def __init__(self, norm: BatchNorm2dType, convolutions: Sequence[nn.Conv2d], *then: nn.Module) -> None:
+    def __init__(self, norm: BatchNorm2dType, convolutions: Sequence[nn.Conv2d], *further: nn.Module) -> None:
         layers = ((conv, norm(conv.out_channels), nn.ReLU(inplace=True)) for conv in convolutions)
-        super().__init__(*itertools.chain.from_iterable(layers), *then)
+        super().__init__(*itertools.chain.from_iterable(layers), *further)
         self.depth = 3 * len(convolutions)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -56,17 +58,17 @@ class Convolutions(nn.Sequential):
         return x
 
 
-def _conv(width: int, out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(width, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+def _conv(dim: int, out_dim: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(dim, out_dim, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 class Tokenizer(nn.Module):
-    """(B, 3, height, width) -> (B, C, H, W) at a quarter of the size."""
+    """(B, 3, height, width) -> (B, C, H, W) with a quarter of the size."""
 
-    def __init__(self, width: int, norm: BatchNorm2dType) -> None:
+    def __init__(self, dim: int, norm: BatchNorm2dType) -> None:
         super().__init__()
-        half = width // 2
-        convolutions = _conv(3, half, 3, stride=2), _conv(half, half, 3), _conv(half, width, 3)
+        half = dim // 2
+        convolutions = _conv(3, half, 3, stride=2), _conv(half, half, 3), _conv(half, dim, 3)
         self.block = Convolutions(norm, convolutions, nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,43 +76,43 @@ class Tokenizer(nn.Module):
 
 
 class ConvBlock(Convolutions):
-    """x plus three convolutions of it: (B, C, H, W) -> same."""
+    """Residual block of three convolutions: (B, C, H, W) -> same."""
 
-    def __init__(self, width: int, hidden: int, norm: BatchNorm2dType) -> None:
-        super().__init__(norm, (_conv(width, hidden, 1), _conv(hidden, hidden, 3), _conv(hidden, width, 1)))
+    def __init__(self, dim: int, hidden_dim: int, norm: BatchNorm2dType) -> None:
+        super().__init__(norm, (_conv(dim, hidden_dim, 1), _conv(hidden_dim, hidden_dim, 3), _conv(hidden_dim, dim, 1)))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return input + super().forward(input)
 
 
-class ConvStage(nn.Module):
-    """ConvBlocks, then a convolution to half the size: (B, C, H, W) -> (B, C', H / 2, W / 2)."""
+class ConvStage(FeatureMap, nn.Module):
+    """ConvBlocks and a convolution to half the size: (B, C, H, W) -> (B, C', H / 2, W / 2)."""
 
     MAP_AXES = "BCHW"
 
-    def __init__(self, blocks: int, width: int, out: int, norm: BatchNorm2dType) -> None:
+    def __init__(self, blocks: int, dim: int, out_dim: int, norm: BatchNorm2dType) -> None:
         super().__init__()
-        self.conv_blocks = nn.Sequential(*(ConvBlock(width, out, norm) for _ in range(blocks)))
-        self.downsample = nn.Conv2d(width, out, 3, stride=2, padding=1)
+        self.conv_blocks = nn.Sequential(*(ConvBlock(dim, out_dim, norm) for _ in range(blocks)))
+        self.downsample = nn.Conv2d(dim, out_dim, 3, stride=2, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.downsample(self.conv_blocks(x))
 
 
-class Block(nn.Module):
-    """Two channel MLPs about a depthwise convolution that has no residual: (B, H, W, C) -> same."""
+class Block(FeatureMap, nn.Module):
+    """Channel MLP, depthwise convolution without a residual, channel MLP: (B, H, W, C) -> same."""
 
     MAP_AXES = "BHWC"
 
-    def __init__(self, width: int, mlp_ratio: float, drop_rate: float) -> None:
+    def __init__(self, dim: int, mlp_ratio: float, drop_rate: float) -> None:
         super().__init__()
-        hidden = int(width * mlp_ratio)
-        self.norm1 = nn.LayerNorm(width)
-        self.channel_mlp1 = Mlp(width, hidden, width)
-        self.connect_norm = nn.LayerNorm(width)
-        self.connect = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.norm2 = nn.LayerNorm(width)
-        self.channel_mlp2 = Mlp(width, hidden, width)
+        hidden_dim = int(dim * mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim)
+        self.channel_mlp1 = Mlp(dim, hidden_dim, dim)
+        self.connect_norm = nn.LayerNorm(dim)
+        self.connect = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.norm2 = nn.LayerNorm(dim)
+        self.channel_mlp2 = Mlp(dim, hidden_dim, dim)
         self.drop_path = DropPath(drop_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -119,83 +121,96 @@ class Block(nn.Module):
         return self.drop_path(x, self.channel_mlp2(self.norm2(x)))
 
 
-class Downsample(nn.Module):
-    """(B, H, W, C) -> (B, H / 2, W / 2, C')."""
+class Downsample(FeatureMap, nn.Module):
+    """Convolution between stages: (B, H, W, C) -> (B, H / 2, W / 2, C')."""
 
     MAP_AXES = "BHWC"
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.downsample = nn.Conv2d(width, out, 3, stride=2, padding=1)
+        self.downsample = nn.Conv2d(dim, out_dim, 3, stride=2, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _on_maps(self.downsample, x)
 
 
 def _on_maps(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    """A convolution of channels-last maps: (B, H, W, C) -> (B, H', W', C')."""
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    """Convolve channels-last maps: (B, H, W, C) -> (B, H', W', C')."""
+    return rearrange(conv(rearrange(x, "b h w c -> b c h w")), "b c h w -> b h w c")
 
 
 class Stage(nn.Module):
-    """Blocks with stochastic depth from 0 to drop_rate, and a Downsample to width `out` if there is one."""
+    """Blocks whose stochastic depth rises from 0 to `drop_rate`, and a Downsample to `out_dim` channels if given."""
 
-    def __init__(self, blocks: int, width: int, out: int | None, mlp_ratio: float, drop_rate: float) -> None:
+    def __init__(self, blocks: int, dim: int, out_dim: int | None, mlp_ratio: float, drop_rate: float) -> None:
         super().__init__()
         rates = [drop_rate * i / max(blocks - 1, 1) for i in range(blocks)]
-        self.blocks = nn.ModuleList(Block(width, mlp_ratio, rate) for rate in rates)
-        self.downsample_mlp = Downsample(width, out) if out else nn.Identity()
+        self.blocks = nn.ModuleList(Block(dim, mlp_ratio, rate) for rate in rates)
+        self.downsample_mlp = Downsample(dim, out_dim) if out_dim else nn.Identity()
 
     def forward(self, x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
         return self.downsample_mlp(run_blocks(self.blocks, x, recompute))
 
 
-class ConvMLP(nn.Module):
-    """ConvMLP for images: float (B, 3, H, W) of any size -> logits (B, num_classes).
+@MODEL_REGISTRY.register()
+class ConvMLP(Network):
+    """ConvMLP for images.
 
-    layers, widths and mlp_ratios have one value an MLP stage; conv_width and conv_layers are the tokenizer's and the
-    convolution stage's. act_checkpoint: True, or the number of blocks of each MLP stage, from its first, whose
-    activations are computed again in the backward pass; the convolution stage is left out, because its batch norm
-    would count a batch twice. Raises ConfigError for impossible settings.
+    Maps a float tensor of shape (B, 3, H, W), of any size, to logits of shape (B, num_classes).
+
+    Args:
+        num_classes: Number of classes.
+        layers: Number of blocks of each MLP stage.
+        embed_dims: Channels of each MLP stage.
+        mlp_ratios: Hidden channels of the MLPs of each stage as a multiple of its channels.
+        conv_dim: Channels of the tokenizer and the convolution stage.
+        conv_layers: Number of blocks of the convolution stage.
+        drop_depth_rate: Stochastic depth of the last block of a stage; rises linearly from 0 in each stage.
+        sync_batchnorm: Compute batch-norm statistics over all processes.
+        act_checkpoint: True, or the number of blocks of each MLP stage, from its first, whose activations are
+            recomputed in the backward pass. Never the convolution stage, whose batch norm would count a batch twice.
+
+    Raises:
+        ConfigError: For impossible settings.
     """
 
-    TAKES = IMAGES
+    input_kind = IMAGES
 
     def __init__(
         self,
         num_classes: int = 1000,
         layers: Sequence[int] = (2, 4, 2),
-        widths: Sequence[int] = (128, 256, 512),
+        embed_dims: Sequence[int] = (128, 256, 512),
         mlp_ratios: Sequence[float] = (2, 2, 2),
-        conv_width: int = 64,
+        conv_dim: int = 64,
         conv_layers: int = 2,
         drop_depth_rate: float = 0.1,
         sync_batchnorm: bool = False,
         act_checkpoint: bool | int = False,
     ) -> None:
         super().__init__()
-        check_settings(layers, widths, mlp_ratios, conv_width)
+        check_settings(layers, embed_dims, mlp_ratios, conv_dim)
         self.act_checkpoint = act_checkpoint
         norm = batch_norm_2d(sync_batchnorm)
-        self.tokenizer = Tokenizer(conv_width, norm)
-        self.conv_stages = ConvStage(conv_layers, conv_width, widths[0], norm)
-        outs = (*widths[1:], None)
+        self.tokenizer = Tokenizer(conv_dim, norm)
+        self.conv_stages = ConvStage(conv_layers, conv_dim, embed_dims[0], norm)
+        out_dims = (*embed_dims[1:], None)
         self.stages = nn.ModuleList(
-            Stage(*sizes, drop_depth_rate) for sizes in zip(layers, widths, outs, mlp_ratios, strict=True)
+            Stage(*sizes, drop_depth_rate) for sizes in zip(layers, embed_dims, out_dims, mlp_ratios, strict=True)
         )
-        self.norm = nn.LayerNorm(widths[-1])
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.norm = nn.LayerNorm(embed_dims[-1])
+        self.head = nn.Linear(embed_dims[-1], num_classes)
         self.reset_parameters()
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> ConvMLP:
-        """The network of MODEL and CONVMLP."""
+        """Build the network described by MODEL and CONVMLP."""
         return cls(
             num_classes=cfg.MODEL.NUM_CLASSES,
             layers=cfg.CONVMLP.LAYERS,
-            widths=cfg.CONVMLP.EMBED_DIMS,
+            embed_dims=cfg.CONVMLP.EMBED_DIMS,
             mlp_ratios=cfg.CONVMLP.MLP_RATIOS,
-            conv_width=cfg.CONVMLP.CONV_DIM,
+            conv_dim=cfg.CONVMLP.CONV_DIM,
             conv_layers=cfg.CONVMLP.CONV_LAYERS,
             drop_depth_rate=cfg.CONVMLP.DROP_DEPTH_RATE,
             sync_batchnorm=cfg.BN.NORM_TYPE == "sync_batchnorm",
@@ -204,7 +219,7 @@ class ConvMLP(nn.Module):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building, when the settings are impossible."""
+        """Raise ConfigError, without building the network, for settings that it cannot have."""
         convmlp = cfg.CONVMLP
         check_settings(convmlp.LAYERS, convmlp.EMBED_DIMS, convmlp.MLP_RATIOS, convmlp.CONV_DIM)
 
@@ -214,29 +229,53 @@ class ConvMLP(nn.Module):
         return [block_names(name, self.get_submodule(name)) for name in names]
 
     def reset_parameters(self) -> None:
-        """Random weights: Linear from a truncated normal, convolutions from Kaiming's normal by their fan out."""
+        """Initialize Linears from a truncated normal distribution and convolutions from Kaiming's (fan out)."""
         init_truncated_normal(self)
         init_kaiming_normal(self)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.features(x))
-
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """What the head sees: (B, 3, H, W) -> (B, C)."""
-        check_image(x)
-        x = self.tokenizer(x.contiguous(memory_format=torch.channels_last))
-        x = self.conv_stages(x).permute(0, 2, 3, 1)  # B H W C
-        for stage in self.stages:
-            x = stage(x, self.act_checkpoint)
-        return self.norm(x).mean((1, 2))
+        """Return the input of the head: (B, 3, H, W) -> (B, C)."""
+        return self._map(x).mean((1, 2))
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C) -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of features (B, C)."""
         return self.head(features)
 
+    def dense_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map: (B, 3, height, width) -> (B, C, H, W)."""
+        return rearrange(self._map(x), "b h w c -> b c h w")
 
-def check_settings(layers: Sequence[int], widths: Sequence[int], mlp_ratios: Sequence[float], conv_width: int) -> None:
-    """Raise ConfigError unless there is one value a stage and the convolutions' width is even."""
-    check_lengths("CONVMLP", LAYERS=layers, EMBED_DIMS=widths, MLP_RATIOS=mlp_ratios)
-    if conv_width % 2:
-        raise ConfigError(f"CONVMLP.CONV_DIM must be even, not {conv_width}")
+    def _map(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalized last feature map, (B, H, W, C)."""
+        check_image(x)
+        x = self.tokenizer(x.contiguous(memory_format=torch.channels_last))
+        x = rearrange(self.conv_stages(x), "b c h w -> b h w c")
+        for stage in self.stages:
+            x = stage(x, self.act_checkpoint)
+        return self.norm(x)
+
+
+def check_settings(
+    layers: Sequence[int], embed_dims: Sequence[int], mlp_ratios: Sequence[float], conv_dim: int
+) -> None:
+    """Raise ConfigError unless there is one value per stage and CONV_DIM is even."""
+    check_lengths("CONVMLP", {"LAYERS": layers, "EMBED_DIMS": embed_dims, "MLP_RATIOS": mlp_ratios})
+    if conv_dim % 2:
+        raise ConfigError(f"CONVMLP.CONV_DIM must be even, not {conv_dim}")
+
+
+def convmlp_s(num_classes: int = 1000, **settings: Any) -> ConvMLP:
+    """Build ConvMLP-S; `settings` are further arguments of :class:`ConvMLP`."""
+    return ConvMLP(num_classes, **settings)
+
+
+def convmlp_m(num_classes: int = 1000, **settings: Any) -> ConvMLP:
+    """Build ConvMLP-M; `settings` are further arguments of :class:`ConvMLP`."""
+    sizes: dict[str, Any] = {"layers": (3, 6, 3), "mlp_ratios": (3, 3, 3), "conv_layers": 3}
+    return ConvMLP(num_classes, **{**sizes, **settings})
+
+
+def convmlp_l(num_classes: int = 1000, **settings: Any) -> ConvMLP:
+    """Build ConvMLP-L; `settings` are further arguments of :class:`ConvMLP`."""
+    sizes: dict[str, Any] = {"layers": (4, 8, 3), "embed_dims": (192, 384, 768), "mlp_ratios": (3, 3, 3)}
+    return ConvMLP(num_classes, **{**sizes, "conv_dim": 96, "conv_layers": 3, **settings})

@@ -9,17 +9,10 @@ this is the rule of BEiT, MAE and SlowFast's MViT.)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-
-@runtime_checkable
-class NamesBlocks(Protocol):
-    """Network whose blocks :func:`find_blocks` would not find."""
-
-    def blocks_by_stage(self) -> list[list[str]]:
-        """Return the names of the blocks of each stage, input first, such as ``[["blks.0.2", "blks.0.3"], ...]``."""
+from slowfast.models.protocol import Network, named_network
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,9 @@ def find_blocks(model: nn.Module, prefix: str = "") -> list[list[str]]:
 
 def blocks_by_stage(model: nn.Module) -> list[list[str]]:
     """Return the names of a network's blocks by stage, input first: its own, else those of :func:`find_blocks`."""
-    return model.blocks_by_stage() if isinstance(model, NamesBlocks) else find_blocks(model)
+    network = named_network(model)
+    named = network.blocks_by_stage() if isinstance(network, Network) else None
+    return find_blocks(network) if named is None else named
 
 
 def block_names(name: str, blocks: nn.Module) -> list[str]:
@@ -72,7 +67,7 @@ def parameter_depths(model: nn.Module) -> dict[str, Depth]:
     depths: dict[str, Depth] = {}
     before_first = bool(numbered)
     waiting: list[str] = []  # parameters since the last block
-    for name, _ in model.named_parameters():
+    for name, _ in named_network(model).named_parameters():
         depth = _depth_of_block(name, depth_of)
         if depth is None:
             waiting.append(name)

@@ -5,17 +5,18 @@ published accuracies were not measured here. State dicts have the published keys
 distilled form is not public: its second query and head are named as in DeiT. The deformable local branch ``dcn``, which
 the published code cannot run, is not provided.
 
-Shapes: B images, N tokens of patch x patch pixels, C channels, Q learned queries (1, or 2 when distilled).
+Notation: B images, N tokens of patch x patch pixels, C channels, Q learned queries (1, or 2 when distilled).
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from slowfast.errors import CheckpointError, ConfigError
@@ -35,7 +36,7 @@ from slowfast.models.eat_blocks import (
 )
 from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import init_truncated_normal
-from slowfast.models.weights import StateDict
+from slowfast.models.protocol import MODEL_REGISTRY, Network, StateDict
 from slowfast.utils.logging import get_logger
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 STD = 0.02
 
 
-class EAT(nn.Module):
+@MODEL_REGISTRY.register()
+class EAT(Network):
     """EAT for images.
 
     Maps a float tensor of shape (B, 3, image_size, image_size) to logits of shape (B, num_classes).
@@ -78,9 +80,7 @@ class EAT(nn.Module):
         ConfigError: For impossible settings and, when called, for images of another size.
     """
 
-    TAKES = IMAGES
-    HEAD: ClassVar[tuple[str, ...]] = ("head", "head_dist")
-    NO_DECAY: ClassVar[tuple[str, ...]] = ("cls_token", "dist_token", "pos_embed")
+    input_kind = IMAGES
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class EAT(nn.Module):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building, when the settings are impossible for the crops that the run feeds."""
+        """Raise ConfigError, without building the network, for settings that are impossible for the run's crops."""
         data, eat = cfg.DATA, cfg.EAT
         if cfg.TRAIN.ENABLE and data.TRAIN_CROP_SIZE != data.TEST_CROP_SIZE:
             raise ConfigError(
@@ -193,11 +193,11 @@ class EAT(nn.Module):
         patch = self.patch_size if self.sfc_mode == "first" else 1
         side, order, table = tokens * patch, self.pixel_order, state.get("loc_encoder.index_flat")
         if table is None or table.numel() != side**2:
-            return state  # another layout or patch size: load_weights reports it
+            return state  # other keys or another patch size: load_weights reports them
         if not torch.equal(table.flatten().cpu(), torch.from_numpy(pixel_order(order, side, patch))):
             raise CheckpointError(
                 f"{path} has images of {tokens * self.patch_size} x {tokens * self.patch_size} pixels in another order "
-                f"than EAT.PIXEL_ORDER {order}; set it as these weights were trained"
+                f"than EAT.PIXEL_ORDER {order}. Set it as these weights were trained"
             )
         new_side = self.image_size // self.patch_size * patch
         resized = torch.cat((class_token, resize_positions(positions, order, patch, side, new_side)), 1)
@@ -207,15 +207,18 @@ class EAT(nn.Module):
         )
         return state | dict(self.named_buffers()) | {"pos_embed": resized}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.features(x))
+    def head_names(self) -> tuple[str, ...]:
+        return ("head", "head_dist")
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        return ("cls_token", "dist_token", "pos_embed")
 
     def forward_heads(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The logits of each head, (B, num_classes): of the classes and, when distilled, of the teacher's."""
+        """Return the logits of each head, (B, num_classes): of the classes and, if distilled, of the teacher."""
         return self.classify_heads(self.features(x))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """What the heads see: (B, 3, H, W) -> (B, Q x C), queries one after another."""
+        """Return the input of the heads: (B, 3, H, W) -> (B, Q C), queries one after another."""
         check_image(x)
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ConfigError(
@@ -243,12 +246,12 @@ class EAT(nn.Module):
         return self.loc_encoder.on_grid(values[:, self.has_class_token :])
 
     def classify_heads(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, Q x C) -> each head's logits (B, num_classes)."""
+        """Return the logits of each head, (B, num_classes), of features (B, Q C)."""
         heads = [head for head in (self.head, self.head_dist) if head is not None]
         return tuple(head(part) for head, part in zip(heads, features.chunk(len(heads), 1), strict=True))
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, Q x C) -> logits (B, num_classes)."""
+        """Return the mean of the heads' logits, (B, num_classes), of features (B, Q C)."""
         return torch.stack(self.classify_heads(features)).mean(0)
 
 
@@ -278,17 +281,58 @@ def check_class_token(cls_token: bool, head: bool, distilled: bool, block_type: 
 
 
 def resize_positions(embedding: torch.Tensor, order: str, patch: int, side: int, new_side: int) -> torch.Tensor:
-    """An embedding of the tokens of side x side images (1, N, C) for new_side x new_side ones (1, N', C).
+    """Resize a position embedding, (1, N, C) -> (1, N', C), bicubically on the grid of patches, as DeiT does.
 
-    Bicubic on the grid of patches, as DeiT (arXiv 2012.12877) goes from 224 to 384 pixels. Raises CheckpointError
-    where tokens in this order have no place on a grid.
+    Args:
+        embedding: Embedding of the tokens of images of side x side pixels.
+        order: Order of the pixels.
+        patch: Side of a patch.
+        side: Side of the images that the embedding is for.
+        new_side: Side of the images that the result is for.
+
+    Raises:
+        CheckpointError: If the tokens of this order are not squares of pixels.
     """
     before, after = (token_grid(pixel_order(order, size, patch), size, patch) for size in (side, new_side))
     if before is None or after is None:
         raise CheckpointError(
-            f"EAT.PIXEL_ORDER {order}: a token is no square of pixels, so that weights for images of {side} x {side} "
-            f"pixels cannot start training at {new_side}; train at DATA.TRAIN_CROP_SIZE and TEST_CROP_SIZE {side}"
+            f"EAT.PIXEL_ORDER {order}: tokens are not squares of pixels, so weights for images of {side} x {side} "
+            f"pixels cannot be resized to {new_side}. Set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE to {side}"
         )
     grid = embedding[0, torch.from_numpy(before).argsort()].unflatten(0, (side // patch, -1))  # rows columns C
-    grid = F.interpolate(grid.permute(2, 0, 1)[None], (new_side // patch,) * 2, mode="bicubic", align_corners=False)
+    grid = F.interpolate(
+        rearrange(grid, "rows columns c -> 1 c rows columns"),
+        (new_side // patch,) * 2,
+        mode="bicubic",
+        align_corners=False,
+    )
     return grid.flatten(2).mT[:, torch.from_numpy(after)]  # 1 N' C
+
+
+# EAT of different widths: channels and attention heads.
+_SIZES = {"ti": (192, 4), "s": (384, 6), "m": (576, 8), "b": (768, 12)}
+
+
+def _eat(size: str, num_classes: int, settings: dict[str, Any]) -> EAT:
+    embed_dim, heads = _SIZES[size]
+    return EAT(num_classes, **{"embed_dim": embed_dim, "heads": heads, **settings})
+
+
+def eat_ti(num_classes: int = 1000, **settings: Any) -> EAT:
+    """Build EAT-Ti; `settings` are further arguments of :class:`EAT`."""
+    return _eat("ti", num_classes, settings)
+
+
+def eat_s(num_classes: int = 1000, **settings: Any) -> EAT:
+    """Build EAT-S; `settings` are further arguments of :class:`EAT`."""
+    return _eat("s", num_classes, settings)
+
+
+def eat_m(num_classes: int = 1000, **settings: Any) -> EAT:
+    """Build EAT-M; `settings` are further arguments of :class:`EAT`."""
+    return _eat("m", num_classes, settings)
+
+
+def eat_b(num_classes: int = 1000, **settings: Any) -> EAT:
+    """Build EAT-B; `settings` are further arguments of :class:`EAT`."""
+    return _eat("b", num_classes, settings)

@@ -1,39 +1,41 @@
 """Event2Vec for event streams (arXiv 2504.15371 v1), after its authors' published code.
 
-Logits agree with the published code's for the embeddings naive and neighbor1d-naive2d on ASL-DVS settings, to 1e-6 of
-the largest; the published accuracies were not measured here. State dicts have the published keys and shapes.
+Logits agree with the published code for the embeddings naive and neighbor1d-naive2d on ASL-DVS settings, to 1e-6 of the
+largest; the published accuracies were not measured here. State dicts have the published keys and shapes.
 
-Shapes: B recordings, L events, S slices of T_HEADS, d channels, M masked events.
+Notation: B recordings, L events, S slices of T_HEADS, C channels, M masked events.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.checkpointing import run_blocks
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
 from slowfast.models.inputs import EVENTS, Events, check_events
-from slowfast.models.layers import draw_uniform
+from slowfast.models.layers import RandomLayer
+from slowfast.models.protocol import MODEL_REGISTRY, Network
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 
-MASKED = "masked"  # (B, L) bool in a batch of pre-training: events whose places are to be predicted
+MASKED = "masked"  # (B, L) bool in a batch of pre-training: events whose positions are predicted
 
 
 class Time2Vec(nn.Module):
-    """Times (B, L) to (B, L, d): one linear channel, the others sines (arXiv 1907.05321)."""
+    """Time2Vec (arXiv 1907.05321), one linear channel and sines: times (B, L) -> (B, L, C)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(1, width)
+        self.fc = nn.Linear(1, dim)
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
         values = self.fc(t[..., None])
@@ -41,10 +43,13 @@ class Time2Vec(nn.Module):
 
 
 class AddTime(nn.Module):
-    """Adds what `transform` makes of times (B, L) to tokens (B, L, d)."""
+    """Add encoded times (B, L) to tokens (B, L, C).
+
+    Args:
+        transform: Encoding of the times; None adds the time itself to every channel.
+    """
 
     def __init__(self, transform: nn.Module | None = None) -> None:
-        """`transform`: None for the time itself, in every channel."""
         super().__init__()
         self.transform = transform
 
@@ -52,54 +57,71 @@ class AddTime(nn.Module):
         return tokens + (t[..., None] if self.transform is None else self.transform(t))
 
 
+# EVENT2VEC.TPE -> layer for a number of channels.
 TIME_ENCODINGS = {
-    "add": lambda width: AddTime(),
-    "t2v": lambda width: AddTime(Time2Vec(width)),
+    "add": lambda dim: AddTime(),
+    "t2v": lambda dim: AddTime(Time2Vec(dim)),
 }
 
 
 class EventTransformer(nn.Module):
-    """A Transformer encoder with a learned class token before the events, and a Linear on it."""
+    """Transformer encoder with a learned class token before the events, and a Linear on that token."""
 
-    def __init__(self, width: int, heads: int, hidden: int, layers: int, num_classes: int) -> None:
+    def __init__(self, embed_dim: int, heads: int, mlp_dim: int, layers: int, num_classes: int) -> None:
         super().__init__()
-        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        layer = nn.TransformerEncoderLayer(width, heads, hidden, dropout=0.0, batch_first=True)  # post-norm, ReLU
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.head = nn.Linear(width, num_classes)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        layer = nn.TransformerEncoderLayer(embed_dim, heads, mlp_dim, dropout=0.0, batch_first=True)  # post-norm, ReLU
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False)
+        self.head = nn.Linear(embed_dim, num_classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Random weights, each layer its own: the encoder's are copies of one."""
+        """Initialize each layer by itself: PyTorch makes the layers of an encoder as copies of one."""
         for layer in self.encoder.layers:
             for part in layer.modules():
                 if isinstance(part, nn.MultiheadAttention):
                     part._reset_parameters()
                 elif isinstance(part, nn.Linear):
                     part.reset_parameters()
-            layer.self_attn._reset_parameters()  # its output Linear has another start than a Linear's own
+            layer.self_attn._reset_parameters()  # its output Linear is initialized differently from other Linears
 
     def encode(self, tokens: torch.Tensor, valid: torch.Tensor, act_checkpoint: bool | int) -> torch.Tensor:
-        """(B, L, d) -> (B, 1 + L, d); nothing looks at events that are not valid."""
+        """Encode tokens, (B, L, C) -> (B, 1 + L, C); nothing attends to events that are not valid."""
         tokens = torch.cat((self.class_token.expand(len(tokens), -1, -1), tokens), 1)
-        hidden = F.pad(~valid, (1, 0))  # the class token is never hidden
-        layers = [functools.partial(layer, src_key_padding_mask=hidden) for layer in self.encoder.layers]
+        padding = F.pad(~valid, (1, 0))  # the class token is never masked
+        layers = [functools.partial(layer, src_key_padding_mask=padding) for layer in self.encoder.layers]
         tokens = run_blocks(layers, tokens, act_checkpoint)
         norm = self.encoder.norm
         return tokens if norm is None else norm(tokens)
 
 
-class Event2Vec(nn.Module):
-    """Event2Vec: a dict of x, y (whole numbers), t (float), p (0, 1), each (B, L), and valid (B, L) bool -> logits.
+@MODEL_REGISTRY.register()
+class Event2Vec(RandomLayer, Network):
+    """Event2Vec for event streams.
 
-    t: normalized time from a recording's first event. sensor_size, grid_size: (height, width); events are scaled from
-    the one to the other. t_heads: mean tokens of as many consecutive slices of the L events. mask_ratio: the share of
-    events masked in pre-training, 0 for classification. act_checkpoint: True, or the number of encoder layers whose
-    activations are computed again in the backward pass. Raises ConfigError for impossible settings.
+    Maps a dict of tensors ``x``, ``y`` (int), ``t`` (float, normalized time from the first event), ``p`` (0 or 1) and
+    ``valid`` (bool), each of shape (B, L), to logits of shape (B, num_classes).
+
+    Args:
+        num_classes: Number of classes.
+        sensor_size: Height and width of the sensor in pixels.
+        grid_size: Height and width of the grid that events are scaled to.
+        polarities: Number of polarities that the embedding distinguishes, 1 or 2.
+        embed: Name of the embedding, see :func:`~slowfast.models.event_embedding.build_embedding`.
+        tpe: Encoding of the times, a name in ``TIME_ENCODINGS``.
+        embed_dim: Channels of a token.
+        heads: Attention heads.
+        mlp_dim: Hidden channels of the MLPs.
+        layers: Number of encoder layers.
+        t_heads: Average the tokens of this many consecutive slices of the events.
+        mask_ratio: Share of the events that is masked in pre-training; 0 for classification.
+        act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
+
+    Raises:
+        ConfigError: For impossible settings.
     """
 
-    TAKES = EVENTS
-    HEAD: ClassVar[tuple[str, ...]] = ("classifier.head",)
+    input_kind = EVENTS
 
     def __init__(
         self,
@@ -109,26 +131,27 @@ class Event2Vec(nn.Module):
         polarities: int = 2,
         embed: str = "neighbor1d-naive2d-2-1",
         tpe: str = "add",
-        width: int = 256,
+        embed_dim: int = 256,
         heads: int = 16,
-        hidden: int = 512,
+        mlp_dim: int = 512,
         layers: int = 2,
         t_heads: int = 1,
         mask_ratio: float = 0.0,
         act_checkpoint: bool | int = False,
     ) -> None:
         super().__init__()
-        check_settings(sensor_size, grid_size, width, heads, t_heads, mask_ratio)
+        check_settings(sensor_size, grid_size, embed_dim, heads, t_heads, mask_ratio)
         self.sensor_size, self.t_heads, self.mask_ratio = sensor_size, t_heads, mask_ratio
         self.act_checkpoint = act_checkpoint
-        self.embed: EventEmbedding = build_embedding(embed, Grid(polarities, *grid_size), width)
-        self.tpe = TIME_ENCODINGS[tpe](width)
-        self.classifier = EventTransformer(width, heads, hidden, layers, num_classes)
+        self.pretraining = mask_ratio > 0
+        self.embed: EventEmbedding = build_embedding(embed, Grid(polarities, *grid_size), embed_dim)
+        self.tpe = TIME_ENCODINGS[tpe](embed_dim)
+        self.classifier = EventTransformer(embed_dim, heads, mlp_dim, layers, num_classes)
         self.classifier.head.requires_grad_(mask_ratio == 0)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Event2Vec:
-        """The network of MODEL and EVENT2VEC for the sensor of DVS."""
+        """Build the network described by MODEL and EVENT2VEC for the sensor of DVS."""
         return cls(
             num_classes=cfg.MODEL.NUM_CLASSES,
             sensor_size=tuple(cfg.DVS.SENSOR_SIZE),
@@ -136,9 +159,9 @@ class Event2Vec(nn.Module):
             polarities=cfg.EVENT2VEC.POLARITIES,
             embed=cfg.EVENT2VEC.EMBED,
             tpe=cfg.EVENT2VEC.TPE,
-            width=cfg.EVENT2VEC.EMBED_DIM,
+            embed_dim=cfg.EVENT2VEC.EMBED_DIM,
             heads=cfg.EVENT2VEC.HEADS,
-            hidden=cfg.EVENT2VEC.MLP_DIM,
+            mlp_dim=cfg.EVENT2VEC.MLP_DIM,
             layers=cfg.EVENT2VEC.LAYERS,
             t_heads=cfg.EVENT2VEC.T_HEADS,
             mask_ratio=cfg.EVENT2VEC.MASK_RATIO,
@@ -147,49 +170,51 @@ class Event2Vec(nn.Module):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError for impossible settings without building the network for good."""
+        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
         with torch.device("meta"):
             network = Event2Vec.from_config(cfg)
         plain = cfg.MODEL.LOSS_FUNC == "cross_entropy" and not cfg.MODEL.CLASS_WEIGHTS
         if network.pretraining and (cfg.TEST.ENABLE or not plain):
             raise ConfigError(
-                f"EVENT2VEC.MASK_RATIO {cfg.EVENT2VEC.MASK_RATIO} is pre-training, which knows no classes: set "
+                f"EVENT2VEC.MASK_RATIO ({cfg.EVENT2VEC.MASK_RATIO}) selects pre-training, which has no classes. Set "
                 'TEST.ENABLE False MODEL.LOSS_FUNC cross_entropy MODEL.CLASS_WEIGHTS ""'
             )
 
-    @property
-    def pretraining(self) -> bool:
-        """Whether this form learns the places of masked events."""
-        return self.mask_ratio > 0
+    def head_names(self) -> tuple[str, ...]:
+        return ("classifier.head",)
 
     def forward(self, events: Events) -> torch.Tensor:
-        """Logits (B, num_classes); of events with MASKED, scores of the masked events' places (M, P h w)."""
+        """Return logits (B, num_classes), or for events with MASKED the scores of their positions, (M, P h w)."""
         check_events(events)
         if MASKED in events:
             return self.embed.scores(self._encode(events)[:, 1:][events[MASKED]])
         return self.classify(self.features(events))
 
     def features(self, events: Events) -> torch.Tensor:
-        """What the head sees, the class token: (B, d)."""
+        """Return the input of the head, the class token: (B, C)."""
         return self._encode(events)[:, 0]
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, d) -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of features (B, C)."""
         return self.classifier.head(features)
 
     def pretext(self, events: Events) -> tuple[Events, torch.Tensor]:
-        """Mask a share of each recording's events, at least one: the events with MASKED, and the places (M,)."""
+        """Mask a share of the events of each recording, at least one.
+
+        Returns:
+            The events with MASKED, and the positions of the masked ones as numbers of grid cells, int64 (M,).
+        """
         valid = events["valid"]
-        draws = draw_uniform(*valid.shape).to(valid.device).masked_fill(~valid, 2.0)  # B L
+        draws = self.sampler.uniform(*valid.shape).to(valid.device).masked_fill(~valid, 2.0)  # B L
         lowest = F.one_hot(draws.argmin(1), draws.shape[1]).bool()
         masked = ((draws < self.mask_ratio) | lowest) & valid
-        p, y, x = self._place(events)
-        return {**events, MASKED: masked}, self.embed.grid.row(p, y, x)[masked]
+        p, y, x = self._positions(events)
+        return {**events, MASKED: masked}, self.embed.grid.index(p, y, x)[masked]
 
     def _encode(self, events: Events) -> torch.Tensor:
-        """(B, 1 + L / T_HEADS, d), the class token first."""
+        """Return the encoded tokens, the class token first: (B, 1 + L / T_HEADS, C)."""
         t, valid = events["t"], events["valid"]
-        p, y, x = self._place(events)
+        p, y, x = self._positions(events)
         tokens = self.embed(p, y, x, valid)
         if MASKED in events:
             tokens = tokens.masked_fill(events[MASKED][..., None], 0.0)
@@ -198,8 +223,8 @@ class Event2Vec(nn.Module):
         tokens = self.tpe(torch.where(valid, t, 0.0).to(tokens.dtype), tokens)
         return self.classifier.encode(tokens, valid, self.act_checkpoint)
 
-    def _place(self, events: Events) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """p, y, x on the grid; a half goes to the even number, as published."""
+    def _positions(self, events: Events) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return p, y and x on the grid; halves are rounded to even, as published."""
         grid, (height, width) = self.embed.grid, self.sensor_size
         y = (events["y"] * (grid.height / height)).round().long().clamp(0, grid.height - 1)
         x = (events["x"] * (grid.width / width)).round().long().clamp(0, grid.width - 1)
@@ -208,30 +233,52 @@ class Event2Vec(nn.Module):
     def _mean_of_slices(
         self, t: torch.Tensor, tokens: torch.Tensor, valid: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Means over event j of each slice, of the valid ones: (B, L, ..) -> (B, L / S, ..)."""
-        short = -valid.shape[1] % self.t_heads
-        t, valid = F.pad(t, (0, short)), F.pad(valid, (0, short))
-        tokens = F.pad(tokens, (0, 0, 0, short))
-        kept = valid.unflatten(1, (self.t_heads, -1))  # B S L/S
+        """Average the j-th valid events of all slices: (B, L, ...) -> (B, L / S, ...)."""
+        missing = -valid.shape[1] % self.t_heads
+        t, valid = F.pad(t, (0, missing)), F.pad(valid, (0, missing))
+        tokens = F.pad(tokens, (0, 0, 0, missing))
+        slices = self.t_heads
+        kept = rearrange(valid, "b (s l) -> b s l", s=slices)
         count = kept.sum(1).clamp(min=1)
-        t = (t.unflatten(1, (self.t_heads, -1)) * kept).sum(1) / count
-        tokens = (tokens.unflatten(1, (self.t_heads, -1)) * kept[..., None]).sum(1) / count[..., None]
-        return t, tokens, kept.any(1)
+        t = (rearrange(t, "b (s l) -> b s l", s=slices) * kept).sum(1) / count
+        tokens = rearrange(tokens, "b (s l) c -> b s l c", s=slices)
+        return t, (tokens * kept[..., None]).sum(1) / count[..., None], kept.any(1)
 
 
 def check_settings(
-    sensor_size: tuple[int, int], grid_size: tuple[int, int], width: int, heads: int, t_heads: int, mask_ratio: float
+    sensor_size: tuple[int, int],
+    grid_size: tuple[int, int],
+    embed_dim: int,
+    heads: int,
+    t_heads: int,
+    mask_ratio: float,
 ) -> None:
-    """Raise ConfigError for settings that do not go together."""
+    """Raise ConfigError for settings that contradict each other."""
     if any(cells > pixels for cells, pixels in zip(grid_size, sensor_size, strict=True)):
         raise ConfigError(
-            f"EVENT2VEC.GRID_SIZE {list(grid_size)} is finer than the sensor: make it at most DVS.SENSOR_SIZE "
-            f"{list(sensor_size)} (height, width)"
+            f"EVENT2VEC.GRID_SIZE ({list(grid_size)}) must not be finer than DVS.SENSOR_SIZE ({list(sensor_size)}); "
+            "both are height, width"
         )
-    if width % heads:
-        raise ConfigError(f"EVENT2VEC.HEADS {heads} must divide EVENT2VEC.EMBED_DIM {width}")
+    if embed_dim % heads:
+        raise ConfigError(f"EVENT2VEC.HEADS ({heads}) must divide EVENT2VEC.EMBED_DIM ({embed_dim})")
     if mask_ratio > 0 and t_heads > 1:
         raise ConfigError(
-            f"EVENT2VEC.MASK_RATIO {mask_ratio} masks single events, EVENT2VEC.T_HEADS {t_heads} averages several: "
-            "set T_HEADS 1 for pre-training"
+            f"EVENT2VEC.MASK_RATIO ({mask_ratio}) masks single events, but EVENT2VEC.T_HEADS ({t_heads}) averages "
+            "several. Set T_HEADS 1 for pre-training"
         )
+
+
+def event2vec_asldvs(num_classes: int = 24, **settings: Any) -> Event2Vec:
+    """Build Event2Vec for ASL-DVS; `settings` are further arguments of :class:`Event2Vec`."""
+    return Event2Vec(num_classes, **settings)
+
+
+def event2vec_dvsgesture(num_classes: int = 11, **settings: Any) -> Event2Vec:
+    """Build Event2Vec for DVS Gesture; `settings` are further arguments of :class:`Event2Vec`."""
+    return Event2Vec(num_classes, **{"sensor_size": (128, 128), "grid_size": (64, 64), **settings})
+
+
+def event2vec_dvslip(num_classes: int = 100, **settings: Any) -> Event2Vec:
+    """Build Event2Vec for DVS-Lip; `settings` are further arguments of :class:`Event2Vec`."""
+    grid: dict[str, Any] = {"sensor_size": (128, 128), "grid_size": (64, 64)}
+    return Event2Vec(num_classes, **{**grid, "embed_dim": 192, "heads": 6, "mlp_dim": 384, "layers": 4, **settings})

@@ -1,10 +1,11 @@
-"""Embeddings of single events by their place on a grid and their polarity (Event2Vec, arXiv 2504.15371 v1).
+"""Embeddings of single events by their position on a grid and their polarity (Event2Vec, arXiv 2504.15371 v1).
 
-Facts and state-dict keys follow the authors' published code; embeddings with neighbours are computed in another way,
-equal up to rounding: a table whose rows are the neighbours' weighted sums already, gathered from once an event.
+State-dict keys and results follow the authors' published code. Embeddings with neighbors are computed differently,
+equal up to rounding: rows are gathered once per event from a table that already holds the weighted sums of neighbors.
 
-Shapes: B recordings, L events, P polarities, h x w cells of the grid, d channels, K neighbours, R rows without padding.
-Events are whole numbers p, y, x (B, L) and valid (B, L); where valid is False the others may be anything.
+Notation: B recordings, L events, P polarities, h x w cells of the grid, C channels, K neighbors, R rows of a table
+without the one for padding. *Index*: number of a grid cell from 0; *row*: index + 1. Events are int tensors p, y, x and
+a bool tensor valid, each (B, L); p, y and x may be anything where valid is False.
 """
 
 from __future__ import annotations
@@ -18,202 +19,213 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import unknown_value
 
-FEW = 2048  # rows that are gathered at once: copying them is faster than a product for each
+FEW = 2048  # up to so many rows, one copy and one matrix product are faster than a product for each
 _SUM, _NO_PADDING = 0, -1  # PyTorch's numbers for an embedding bag
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The rows that are summed: near (N, K) int64, of a table of M rows. Row 0, for padding, gets no gradient."""
+class Neighbors:
+    """Rows of a table that are summed.
+
+    Attributes:
+        near: Rows of each sum, int64 (N, K). Row 0, for padding, gets no gradient.
+        rows: Number of rows of the table, M.
+    """
 
     near: torch.Tensor
-    rows: int  # M
+    rows: int
 
     @functools.cached_property
     def starts(self) -> torch.Tensor:
-        """Where each sum begins in the flat near (N K,): (N,)."""
+        """Offset of each sum in the flattened `near`, (N,)."""
         n, k = self.near.shape
         return torch.arange(0, n * k, k, device=self.near.device)
 
     @functools.cached_property
     def by_row(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Row by row, the sums that it is in and as which neighbour, both (N K,), and where each row's begin (M,)."""
+        """Sums and neighbors that use each row, both (N K,), ordered by row, and the offset of each row, (M,)."""
         taken, order = self.near.flatten().sort(stable=True)
         starts = torch.searchsorted(taken, torch.arange(self.rows, device=taken.device))
         return order // self.near.shape[1], order % self.near.shape[1], starts
 
 
-def neighbour_sums(table: torch.Tensor, weights: torch.Tensor, neighbours: Neighbours) -> torch.Tensor:
-    """sum_k weights[k] table[near[:, k]] for a table (M, d) and weights (K,): (N, d)."""
-    sums: torch.Tensor = _NeighbourSums.apply(table, weights, neighbours)
+def neighbor_sums(table: torch.Tensor, weights: torch.Tensor, neighbors: Neighbors) -> torch.Tensor:
+    """Return sum_k weights[k] table[near[:, k]], (N, C), for a table (M, C) and weights (K,)."""
+    sums: torch.Tensor = _NeighborSums.apply(table, weights, neighbors)
     return sums
 
 
-class _NeighbourSums(torch.autograd.Function):
+class _NeighborSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: torch.Tensor, weights: torch.Tensor, neighbours: Neighbours) -> torch.Tensor:
+    def forward(ctx: Any, table: torch.Tensor, weights: torch.Tensor, neighbors: Neighbors) -> torch.Tensor:
         ctx.save_for_backward(table, weights)
-        ctx.neighbours = neighbours
-        near = neighbours.near
-        return _bags(table, near.flatten(), weights.repeat(len(near)), neighbours.starts)
+        ctx.neighbors = neighbors
+        near = neighbors.near
+        return _bags(table, near.flatten(), weights.repeat(len(near)), neighbors.starts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         (table, weights), gradient = ctx.saved_tensors, gradients[0].contiguous()
-        neighbours: Neighbours = ctx.neighbours
-        sums, places, starts = neighbours.by_row
-        of_table = _bags(gradient, sums, weights.index_select(0, places), starts)
+        neighbors: Neighbors = ctx.neighbors
+        sums, columns, starts = neighbors.by_row
+        of_table = _bags(gradient, sums, weights.index_select(0, columns), starts)
         of_table[0] = 0
-        return of_table, _of_weights(gradient, table, neighbours), None
+        return of_table, _of_weights(gradient, table, neighbors), None
 
 
-def _of_weights(gradient: torch.Tensor, table: torch.Tensor, neighbours: Neighbours) -> torch.Tensor:
-    """The weights' gradient (K,) out of that of the sums (N, d)."""
-    near, (n, k) = neighbours.near, neighbours.near.shape
+def _of_weights(gradient: torch.Tensor, table: torch.Tensor, neighbors: Neighbors) -> torch.Tensor:
+    """Return the gradient of the weights, (K,), given that of the sums, (N, C)."""
+    near, (n, k) = neighbors.near, neighbors.near.shape
     if n * k <= FEW:
         return table.index_select(0, near.t().flatten()).view(k, -1) @ gradient.flatten()
     sums = torch.arange(n, device=near.device).repeat_interleave(k)
     products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        gradient, table, near.flatten(), neighbours.starts, sums, _SUM, _NO_PADDING
+        gradient, table, near.flatten(), neighbors.starts, sums, _SUM, _NO_PADDING
     )
     return products.view(n, k).sum(0)
 
 
 def _bags(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """The sums of weights x rows from each start to the next."""
+    """Return the sums of weights x rows from each offset to the next."""
     return F.embedding_bag(rows, table.detach(), starts, mode="sum", per_sample_weights=weights)
 
 
-Place = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # p, y, x
+Position = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # p, y, x
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What places there are."""
+    """Cells that events are scaled to."""
 
     polarities: int
     height: int
     width: int
 
     @property
-    def places(self) -> int:
-        """P h w."""
+    def cells(self) -> int:
+        """Number of cells, P h w."""
         return self.polarities * self.height * self.width
 
-    def row(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """The number of a place from 0."""
+    def index(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the index of a position."""
         return (p * self.height + y) * self.width + x
 
-    def place(self, row: torch.Tensor) -> Place:
-        """The place of a number."""
-        return row // (self.height * self.width), row // self.width % self.height, row % self.width
+    def position(self, index: torch.Tensor) -> Position:
+        """Return the position of an index."""
+        return index // (self.height * self.width), index // self.width % self.height, index % self.width
 
 
 class EventTable(nn.Embedding):
-    """A table of R rows and, before them, one of zeros for padding, which is never trained."""
+    """Table of R rows and, before them, one of zeros for padding, which is never trained."""
 
-    def __init__(self, rows: int, width: int) -> None:
-        super().__init__(rows + 1, width, padding_idx=0)
-        self._neighbours: Neighbours | None = None
+    def __init__(self, rows: int, dim: int) -> None:
+        super().__init__(rows + 1, dim, padding_idx=0)
+        self._neighbors: Neighbors | None = None
 
-    def neighbours(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbours:
-        """Of all rows; found once. near: of the numbers of all places (R,), always the same, those summed (R, K)."""
+    def neighbors(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbors:
+        """Return the neighbors of all rows, computed once.
+
+        Args:
+            near: Function that maps all indices, (R,), to those that are summed, (R, K); always the same.
+        """
         if torch.compiler.is_compiling():
-            return self._find(near)  # what is traced must not be kept
-        if self._neighbours is None or self._neighbours.near.device != self.weight.device:
-            with torch.inference_mode(False):  # kept, for training too
-                self._neighbours = self._find(near)
-        return self._neighbours
+            return self._find(near)  # traced tensors must not be kept
+        if self._neighbors is None or self._neighbors.near.device != self.weight.device:
+            with torch.inference_mode(False):  # kept for training, too
+                self._neighbors = self._find(near)
+        return self._neighbors
 
-    def _find(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbours:
+    def _find(self, near: Callable[[torch.Tensor], torch.Tensor]) -> Neighbors:
         rows = near(torch.arange(self.num_embeddings - 1, device=self.weight.device)) + 1
-        return Neighbours(F.pad(rows, (0, 0, 1, 0)), self.num_embeddings)
+        return Neighbors(F.pad(rows, (0, 0, 1, 0)), self.num_embeddings)
 
 
-def table_rows(numbers: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Rows of a table: numbers + 1 where an event is valid, 0 elsewhere."""
-    return torch.where(valid, numbers + 1, 0)
+def table_rows(index: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a table: index + 1 where an event is valid, 0 elsewhere."""
+    return torch.where(valid, index + 1, 0)
 
 
-def neighbour_weights(axes: int, reach: int) -> torch.Tensor:
-    """exp(-distance^2 / 2) of each neighbour on `axes` axes, the last axis first: (K, 1, 1, 1), as published."""
+def neighbor_weights(axes: int, reach: int) -> torch.Tensor:
+    """Return exp(-distance^2 / 2) of each neighbor on 1 or 2 axes: (K, 1, 1, 1), as published."""
     squares = torch.arange(-reach, reach + 1).square()
     distances = squares if axes == 1 else (squares[:, None] + squares).flatten()
     return torch.exp(-distances / 2).view(-1, 1, 1, 1)
 
 
 class EventEmbedding(nn.Module):
-    """Events to tokens; and, for pre-training, tokens to a score of each place."""
+    """Base class of embeddings: events to tokens and, for pre-training, tokens to scores of all cells."""
 
     grid: Grid
 
     @abstractmethod
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """(B, L) each -> (B, L, d)."""
+        """Embed events, (B, L) each -> (B, L, C)."""
 
     @abstractmethod
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Products of tokens (N, d) with the rows of all places: (N, P h w), places numbered as `Grid.row`."""
+        """Return the products of tokens (N, C) with the rows of all cells, (N, P h w)."""
 
 
 class Naive(EventTable, EventEmbedding):
-    """`naive`: a row a place."""
+    """``naive``: one row per cell."""
 
-    def __init__(self, grid: Grid, width: int) -> None:
-        EventTable.__init__(self, grid.places, width)
+    def __init__(self, grid: Grid, dim: int) -> None:
+        EventTable.__init__(self, grid.cells, dim)
         self.grid = grid
 
     def forward(  # type: ignore[override]
         self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor
     ) -> torch.Tensor:
-        return EventTable.forward(self, table_rows(self.grid.row(p, y, x), valid))
+        return EventTable.forward(self, table_rows(self.grid.index(p, y, x), valid))
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens @ self.weight[1:].t()
 
 
 class Naive2d(EventEmbedding):
-    """`naive2d`: a row a polarity and line, and one a polarity and column, side by side."""
+    """``naive2d``: one row per polarity and y, and one per polarity and x, concatenated."""
 
-    def __init__(self, grid: Grid, width: int) -> None:
+    def __init__(self, grid: Grid, dim: int) -> None:
         super().__init__()
         self.grid = grid
-        width_y = int(grid.height / (grid.height + grid.width) * width)
-        if not 0 < width_y < width:
-            raise ConfigError(f"EVENT2VEC.EMBED_DIM {width} is too small to be shared by lines and columns")
-        self.embed_y = EventTable(grid.polarities * grid.height, width_y)
-        self.embed_x = EventTable(grid.polarities * grid.width, width - width_y)
+        dim_y = int(grid.height / (grid.height + grid.width) * dim)
+        if not 0 < dim_y < dim:
+            raise ConfigError(f"EVENT2VEC.EMBED_DIM ({dim}) is too small to be divided between y and x. Increase it")
+        self.embed_y = EventTable(grid.polarities * grid.height, dim_y)
+        self.embed_x = EventTable(grid.polarities * grid.width, dim - dim_y)
 
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         rows_y, rows_x = self.rows((p, y, x), valid)
         return torch.cat((self.embed_y(rows_y), self.embed_x(rows_x)), -1)
 
-    def rows(self, place: Place, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows of places in both tables."""
-        p, y, x = place
+    def rows(self, position: Position, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows of positions in the tables of y and x."""
+        p, y, x = position
         return table_rows(p * self.grid.height + y, valid), table_rows(p * self.grid.width + x, valid)
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens_y, tokens_x = tokens.split([self.embed_y.embedding_dim, self.embed_x.embedding_dim], -1)
-        lines = (tokens_y @ self.embed_y.weight[1:].t()).unflatten(-1, (self.grid.polarities, -1, 1))  # N P h 1
-        columns = (tokens_x @ self.embed_x.weight[1:].t()).unflatten(-1, (self.grid.polarities, 1, -1))  # N P 1 w
-        return (lines + columns).flatten(-3)
+        p = self.grid.polarities
+        of_y = rearrange(tokens_y @ self.embed_y.weight[1:].t(), "n (p h) -> n p h 1", p=p)
+        of_x = rearrange(tokens_x @ self.embed_x.weight[1:].t(), "n (p w) -> n p 1 w", p=p)
+        return rearrange(of_y + of_x, "n p h w -> n (p h w)")
 
 
-class Neighbour1dNaive2d(EventEmbedding):
-    """`neighbor1d-naive2d-n-k`: naive2d whose lines and columns are each a weighted sum over 2n + 1 neighbours."""
+class Neighbor1dNaive2d(EventEmbedding):
+    """``neighbor1d-naive2d-n-k``: naive2d with weighted sums over 2n + 1 neighbors in y and in x."""
 
-    def __init__(self, grid: Grid, width: int, reach: int, dilation: int) -> None:
+    def __init__(self, grid: Grid, dim: int, reach: int, dilation: int) -> None:
         super().__init__()
         self.grid, self.reach, self.dilation = grid, reach, dilation
-        self.c_y = nn.Parameter(neighbour_weights(1, reach))
-        self.c_x = nn.Parameter(neighbour_weights(1, reach))
-        self.embed = Naive2d(grid, width)
+        self.c_y = nn.Parameter(neighbor_weights(1, reach))
+        self.c_x = nn.Parameter(neighbor_weights(1, reach))
+        self.embed = Naive2d(grid, dim)
 
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         rows_y, rows_x = self.embed.rows((p, y, x), valid)
@@ -222,95 +234,101 @@ class Neighbour1dNaive2d(EventEmbedding):
         return torch.cat((F.embedding(rows_y, table_y), F.embedding(rows_x, table_x)), -1)
 
     def _summed(self, table: EventTable, weights: torch.Tensor, length: int) -> torch.Tensor:
-        """The table of neighbours' sums; it has few rows, so that it always pays."""
+        """Return the table of the sums over neighbors; with few rows it always pays."""
 
-        def near(row: torch.Tensor) -> torch.Tensor:
-            return (row - row % length)[:, None] + _shifted(row % length, self.reach, self.dilation, length)  # R K
+        def near(index: torch.Tensor) -> torch.Tensor:
+            return (index - index % length)[:, None] + _shifted(
+                index % length, self.reach, self.dilation, length
+            )  # R K
 
-        return neighbour_sums(table.weight, weights.flatten(), table.neighbours(near))
+        return neighbor_sums(table.weight, weights.flatten(), table.neighbors(near))
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.embed.scores(tokens)
 
 
-class NeighbourNaive(EventEmbedding):
-    """A weighted sum over the rows of a place's neighbours, in one table of a row a place."""
+class NeighborNaive(EventEmbedding):
+    """Base class of weighted sums over the rows of neighboring cells, in one table of one row per cell."""
 
     AXES: int
 
-    def __init__(self, grid: Grid, width: int, reach: int, dilation: int) -> None:
+    def __init__(self, grid: Grid, dim: int, reach: int, dilation: int) -> None:
         super().__init__()
         self.grid, self.reach, self.dilation = grid, reach, dilation
-        self.c = nn.Parameter(neighbour_weights(self.AXES, reach))
-        self.embed = EventTable(grid.places, width)
+        self.c = nn.Parameter(neighbor_weights(self.AXES, reach))
+        self.embed = EventTable(grid.cells, dim)
 
     @abstractmethod
-    def neighbours(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """The rows that are summed for places (N,): (N, K)."""
+    def neighbors(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the indices that are summed for positions (N,): (N, K)."""
 
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        rows, weights = table_rows(self.grid.row(p, y, x), valid), self.c.flatten()
-        every = self.embed.neighbours(lambda number: self.neighbours(*self.grid.place(number)))
-        if rows.numel() >= every.rows:  # each place's sum once, however many events it has
-            return F.embedding(rows, neighbour_sums(self.embed.weight, weights, every))
+        rows, weights = table_rows(self.grid.index(p, y, x), valid), self.c.flatten()
+        every = self.embed.neighbors(lambda index: self.neighbors(*self.grid.position(index)))
+        if rows.numel() >= every.rows:  # the sum of each cell once, however many events it has
+            return F.embedding(rows, neighbor_sums(self.embed.weight, weights, every))
         near = every.near.index_select(0, rows.flatten())  # (B L) K
-        sums = neighbour_sums(self.embed.weight, weights, Neighbours(near, every.rows))
+        sums = neighbor_sums(self.embed.weight, weights, Neighbors(near, every.rows))
         return sums.unflatten(0, rows.shape)
 
     def scores(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens @ self.embed.weight[1:].t()
 
 
-class Neighbour1dNaive(NeighbourNaive):
-    """`neighbor1d-naive-n-k`: 2n + 1 neighbours on the diagonal (y + i, x + i)."""
+class Neighbor1dNaive(NeighborNaive):
+    """``neighbor1d-naive-n-k``: 2n + 1 neighbors on the diagonal (y + i, x + i)."""
 
     AXES = 1
 
-    def neighbours(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def neighbors(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         near_y = _shifted(y, self.reach, self.dilation, self.grid.height)
         near_x = _shifted(x, self.reach, self.dilation, self.grid.width)
-        return self.grid.row(p[:, None], near_y, near_x)
+        return self.grid.index(p[:, None], near_y, near_x)
 
 
-class Neighbour2dNaive(NeighbourNaive):
-    """`neighbor2d-naive-n-k`: the (2n + 1)^2 neighbours of a square, lines outside.
+class Neighbor2dNaive(NeighborNaive):
+    """``neighbor2d-naive-n-k``: the (2n + 1)^2 neighbors of a square, y first.
 
-    As published, lines and columns are added without multiplying lines by the grid's width, so that places of one
-    polarity share rows; published weights depend on it.
+    As published, y and x are added without multiplying y by the width of the grid, so that cells of one polarity share
+    rows; published weights depend on it.
     """
 
     AXES = 2
 
-    def neighbours(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def neighbors(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         near_y = _shifted(y, self.reach, self.dilation, self.grid.height)
         near_x = _shifted(x, self.reach, self.dilation, self.grid.width)
         start = p * (self.grid.height * self.grid.width)
-        return start[:, None] + (near_y[:, :, None] + near_x[:, None, :]).flatten(1)
+        return start[:, None] + rearrange(near_y[:, :, None] + near_x[:, None, :], "n ky kx -> n (ky kx)")
 
 
 def _shifted(at: torch.Tensor, reach: int, dilation: int, length: int) -> torch.Tensor:
-    """Each number and its neighbours, kept in [0, length): (N,) -> (N, 2 reach + 1)."""
+    """Return each coordinate and its neighbors, clamped to [0, length): (N,) -> (N, 2 reach + 1)."""
     steps = torch.arange(-reach, reach + 1, device=at.device) * dilation
     return (at[:, None] + steps).clamp(0, length - 1)
 
 
 PLAIN: dict[str, type[Naive] | type[Naive2d]] = {"naive": Naive, "naive2d": Naive2d}
-WITH_NEIGHBOURS: dict[str, type[Neighbour1dNaive] | type[Neighbour1dNaive2d] | type[Neighbour2dNaive]] = {
-    "neighbor1d-naive": Neighbour1dNaive,
-    "neighbor1d-naive2d": Neighbour1dNaive2d,
-    "neighbor2d-naive": Neighbour2dNaive,
+WITH_NEIGHBORS: dict[str, type[Neighbor1dNaive] | type[Neighbor1dNaive2d] | type[Neighbor2dNaive]] = {
+    "neighbor1d-naive": Neighbor1dNaive,
+    "neighbor1d-naive2d": Neighbor1dNaive2d,
+    "neighbor2d-naive": Neighbor2dNaive,
 }
 
 
-def build_embedding(name: str, grid: Grid, width: int) -> EventEmbedding:
-    """Build the embedding of a published name, such as neighbor1d-naive2d-2-1; ConfigError for any other."""
+def build_embedding(name: str, grid: Grid, dim: int) -> EventEmbedding:
+    """Build the embedding of a published name, such as neighbor1d-naive2d-2-1.
+
+    Raises:
+        ConfigError: If there is no such embedding.
+    """
     if name in PLAIN:
-        return PLAIN[name](grid, width)
+        return PLAIN[name](grid, dim)
     match = re.fullmatch(r"(.+)-([0-9]{1,2})-([1-9][0-9]{0,3})", name)
-    if match is None or match[1] not in WITH_NEIGHBOURS:
-        forms = [*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBOURS)]
+    if match is None or match[1] not in WITH_NEIGHBORS:
+        forms = [*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBORS)]
         raise ConfigError(
             f"{unknown_value('EVENT2VEC.EMBED', name, forms)} (n: neighbors on each side, at most 99; k: their "
             "distance, such as neighbor1d-naive2d-2-1)"
         )
-    return WITH_NEIGHBOURS[match[1]](grid, width, int(match[2]), int(match[3]))
+    return WITH_NEIGHBORS[match[1]](grid, dim, int(match[2]), int(match[3]))

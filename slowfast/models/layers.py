@@ -1,8 +1,8 @@
-"""Layers shared by the networks: initialization, norms, dropout and drop path by batch row."""
+"""Layers shared by the networks: dropout and stochastic depth, norms, initialization, checks of settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,68 +20,103 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Clips of the whole batch, and the places of this process's clips among them."""
+    """Size of the global batch and the rows of it that are the local batch."""
 
     total: int
     rows: tuple[int, ...]
 
-
-_current: BatchRows | None = None
-
-
-@contextmanager
-def global_batch(total: int, rows: Sequence[int]) -> Iterator[None]:
-    """While this is open, the local batch stands for these rows of a batch of `total` clips."""
-    with batch_rows_as(BatchRows(total, tuple(rows))):
-        yield
+    def of_frames(self, frames: int) -> BatchRows:
+        """Return the rows of each clip's frames, for networks that take them as a batch of images."""
+        rows = tuple(row * frames + t for row in self.rows for t in range(frames))
+        return BatchRows(self.total * frames, rows)
 
 
-@contextmanager
-def batch_rows_as(value: BatchRows | None) -> Iterator[None]:
-    """Set what `current_batch_rows` gives, and restore it at the end."""
-    global _current
-    before, _current = _current, value
-    try:
-        yield
-    finally:
-        _current = before
+class RowSampler:
+    """Source of random numbers that do not depend on how the global batch is distributed over processes.
 
+    The layers of a network that draw numbers share one, see `shared_sampler`.
 
-def current_batch_rows() -> BatchRows | None:
-    """What the innermost open context says; None when the local batch is the whole one."""
-    return _current
-
-
-def draw_uniform(batch: int, *shape: int) -> torch.Tensor:
-    """Numbers in [0, 1) for each clip of the local batch, float32 (batch, *shape) on the CPU.
-
-    Drawn for the whole batch from torch's default generator, so that seeding it alike in all processes gives
-    every clip the numbers it would get in a single process, on a CPU and on a GPU alike.
+    Attributes:
+        batch_rows: Rows of the global batch that the local batch consists of; None if it is the global batch.
     """
-    where = _current
-    if where is None:
-        return torch.rand(batch, *shape)
-    if len(where.rows) != batch:
-        raise ValueError(f"a batch of {batch} clips, but global_batch was given {len(where.rows)} rows")
-    return torch.rand(where.total, *shape)[list(where.rows)]
+
+    def __init__(self) -> None:
+        self.batch_rows: BatchRows | None = None
+
+    @contextmanager
+    def using(self, batch_rows: BatchRows | None) -> Iterator[None]:
+        """Set `batch_rows` inside the context."""
+        before, self.batch_rows = self.batch_rows, batch_rows
+        try:
+            yield
+        finally:
+            self.batch_rows = before
+
+    def uniform(self, batch: int, *shape: int) -> torch.Tensor:
+        """Draw numbers in [0, 1) for each sample of the local batch: float32 (batch, *shape), on the CPU.
+
+        Numbers are drawn for the global batch from torch's default generator: if it is seeded alike in all processes,
+        a sample gets the numbers that it gets in a single process, on the CPU and the GPU alike.
+        """
+        where = self.batch_rows
+        if where is None:
+            return torch.rand(batch, *shape)
+        if len(where.rows) != batch:
+            raise ValueError(f"the batch has {batch} samples, but global_batch was given {len(where.rows)} rows")
+        return torch.rand(where.total, *shape)[list(where.rows)]
 
 
-class Dropout(nn.Module):
-    """In training, zero a share `rate` of the values and scale the others by 1 / (1 - rate): (B, ...) -> same.
+class RandomLayer(nn.Module):
+    """Base class of modules that draw random numbers with a `RowSampler`."""
 
-    Unlike torch's it draws by `batch_rows.draw_uniform`, so that each clip gets the numbers a single process gives it.
+    def __init__(self) -> None:
+        super().__init__()
+        self.sampler = RowSampler()
+
+
+def shared_sampler(model: nn.Module) -> RowSampler:
+    """Return the sampler of all random layers of a model; the first call gives them one in common."""
+    layers = [module for module in model.modules() if isinstance(module, RandomLayer)]
+    if not layers:
+        return RowSampler()
+    sampler = layers[0].sampler
+    for layer in layers:
+        layer.sampler = sampler
+    return sampler
+
+
+@contextmanager
+def global_batch(model: nn.Module, total: int, rows: Sequence[int]) -> Iterator[None]:
+    """Treat the batches of a model inside the context as these rows of a global batch of `total` samples."""
+    with shared_sampler(model).using(BatchRows(total, tuple(rows))):
+        yield
+
+
+@contextmanager
+def frames_as_batch(model: nn.Module, frames: int) -> Iterator[None]:
+    """Treat the batches of a model inside the context as the frames of the clips of the batch outside."""
+    sampler = shared_sampler(model)
+    with sampler.using(sampler.batch_rows and sampler.batch_rows.of_frames(frames)):
+        yield
+
+
+class Dropout(RandomLayer):
+    """Dropout that draws each sample's numbers independently of the number of processes: (B, ...) -> same.
+
+    Args:
+        rate: Share of the values that are zeroed in training; the others are scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"Dropout: rate must be in [0, 1), not {rate}")
+            raise ValueError(f"Dropout: rate must be in [0, 1), got {rate}")
         self.rate = rate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = (draw_uniform(*x.shape) >= self.rate) / (1 - self.rate)
+        kept = (self.sampler.uniform(*x.shape) >= self.rate) / (1 - self.rate)
         return x * kept.to(x.device, x.dtype, non_blocking=True)
 
     def extra_repr(self) -> str:
@@ -89,40 +124,41 @@ class Dropout(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, Linear on the last axis: (..., width) -> (..., out)."""
+    """Linear, exact GELU and Linear on the last axis: (..., in_dim) -> (..., out_dim)."""
 
-    def __init__(self, width: int, hidden: int, out: int) -> None:
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.fc1 = Linear(width, hidden)
-        self.fc2 = Linear(hidden, out)
+        self.fc1 = Linear(in_dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, out_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.fc1.gelu(x))
 
 
 def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-    """x + branch. Without gradients it is written over `branch`, which must be a layer's fresh output."""
+    """Return x + branch. Without gradients it overwrites `branch`, which must be the new output of a layer."""
     if torch.is_grad_enabled() or branch.dtype != x.dtype:
         return x + branch
-    return branch.add_(x)  # memory that is in the cache already
+    return branch.add_(x)  # `branch` is in the CPU's cache
 
 
-class DropPath(nn.Module):
-    """Residual sum whose branch is left out for a share `rate` of the clips in training (arXiv 1603.09382).
+class DropPath(RandomLayer):
+    """Residual connection with stochastic depth (arXiv 1603.09382): x, branch (B, ...) -> same. May overwrite `branch`.
 
-    A clip's branch is either 0 or scaled by 1 / (1 - rate), drawn by `batch_rows.draw_uniform`. May overwrite `branch`.
+    Args:
+        rate: Share of the samples whose branch is dropped in training; the others' is scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"DropPath: rate must be in [0, 1), not {rate}")
+            raise ValueError(f"DropPath: rate must be in [0, 1), got {rate}")
         self.rate = rate
 
     def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
         if not self.training or self.rate == 0:
             return add_residual(x, branch)
-        kept = (draw_uniform(len(branch)) >= self.rate) / (1 - self.rate)  # B
+        kept = (self.sampler.uniform(len(branch)) >= self.rate) / (1 - self.rate)  # B
         scale = kept.to(branch.device, branch.dtype, non_blocking=True)
         return torch.addcmul(x, branch, scale.view(-1, *[1] * (branch.dim() - 1)))
 
@@ -133,10 +169,10 @@ class DropPath(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scale channels by a gate computed from their mean over the map (arXiv 1709.01507): (B, C, H, W) -> same."""
 
-    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+    def __init__(self, dim: int, hidden_dim: int, activation: nn.Module) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(width, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, width, 1)
+        self.fc1 = nn.Conv2d(dim, hidden_dim, 1)
+        self.fc2 = nn.Conv2d(hidden_dim, dim, 1)
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -147,7 +183,7 @@ BatchNorm2dType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
 
 
 def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
-    """Return the class of batch norm for maps, with statistics of this process or of all of them."""
+    """Return the batch-norm class for maps, with statistics of this process or of all processes."""
     return SyncBatchNorm2d if synchronized else nn.BatchNorm2d
 
 
@@ -157,7 +193,14 @@ Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Ten
 
 
 def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchNorm) -> torch.Tensor:
-    """norm(convolve(x, conv's weight and bias)); as one convolution where the norm is fixed and no gradient wanted."""
+    """Return norm(conv(x)); in evaluation without gradients, the norm is folded into the convolution.
+
+    Args:
+        convolve: Function of x, weight and bias that performs the convolution.
+        x: Input of the convolution.
+        conv: Layer that holds weight and bias.
+        norm: Batch normalization after it.
+    """
     mean, var = norm.running_mean, norm.running_var
     if norm.training or torch.is_grad_enabled() or mean is None or var is None:
         return norm(convolve(x, conv.weight, conv.bias))
@@ -169,7 +212,7 @@ def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchN
 
 
 def init_kaiming_normal(module: nn.Module) -> None:
-    """Initialize 2D convolutions from Kaiming's normal distribution (fan out) for ReLU, and their biases with 0."""
+    """Initialize 2D convolutions with Kaiming's normal distribution (fan out, ReLU) and their biases with 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -183,7 +226,7 @@ _ALL_LAYERS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.
 def init_truncated_normal(
     module: nn.Module, std: float = 0.02, layers: tuple[type[nn.Module], ...] = _ALL_LAYERS
 ) -> None:
-    """Initialize the weights of some layers from a normal distribution cut off at +-2, and their biases with 0.
+    """Initialize the weights of some layers with a normal distribution truncated at +-2 and their biases with 0.
 
     Args:
         module: Network whose layers are initialized in place.
@@ -198,13 +241,13 @@ def init_truncated_normal(
                 nn.init.zeros_(layer.bias)
 
 
-def check_lengths(section: str, *, count: int | None = None, **lists: Sequence[float]) -> None:
+def check_lengths(section: str, lists: Mapping[str, Sequence[float]], count: int | None = None) -> None:
     """Raise ConfigError unless all lists have one value per stage.
 
     Args:
         section: Section of the config whose keys the message names.
+        lists: Values of each key.
         count: Number of stages, for networks with a fixed one.
-        lists: The values of each key.
     """
     lengths = {key: len(values) for key, values in lists.items()}
     first, wanted = next(iter(lengths.items()))
@@ -221,7 +264,7 @@ def check_lengths(section: str, *, count: int | None = None, **lists: Sequence[f
 
 
 def check_no_recomputation(cfg: ConfigNode) -> None:
-    """Raise ConfigError where activations shall be recomputed in a network whose batch norm would count them twice."""
+    """Raise ConfigError for activation checkpointing in a network whose batch norm would count each batch twice."""
     if cfg.MODEL.ACT_CHECKPOINT:
         raise ConfigError(
             f"MODEL.ACT_CHECKPOINT: {cfg.MODEL.MODEL_NAME} does not support it, because its batch norm would count "

@@ -1,12 +1,12 @@
-"""MorphMLP for video (arXiv 2111.12527), after the published code of its authors (github.com/MTLab/MorphMLP).
+"""MorphMLP for video (arXiv 2111.12527), after its authors' published code (github.com/MTLab/MorphMLP).
 
-Logits agree with the published code's for S with 16 and 32 frames and B with 16, to 1e-6 of the largest;
-the published accuracies were not measured here. State dicts have the published keys and shapes.
+Logits agree with the published code for S with 16 and 32 frames and B with 16, to 1e-6 of the largest; the published
+accuracies were not measured here. State dicts have the published keys and shapes.
 
-Mixing in space, the blocks and the run over the stages stand in morphmlp_stages.py, shared with the image form.
+The stages are in morphmlp_stages.py, shared with the image form.
 
-Shapes: B clips, T frames after the stem (half of the clip's, rounded up), H x W map, C channels in G groups of S;
-G is the largest divisor of C up to T.
+Notation: B clips, T frames after the stem (half of the clip's, rounded up), H x W map, C channels in G groups of S;
+G is the largest divisor of C that is at most T.
 """
 
 from __future__ import annotations
@@ -14,37 +14,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.layers import conv_then_norm, init_truncated_normal
 from slowfast.models.linear import Linear
-from slowfast.models.morphmlp_stages import MorphStages, Stages, half, shared_arguments
+from slowfast.models.morphmlp_stages import MorphStages, Stages, halved, shared_arguments
+from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, StateDict
 from slowfast.models.sync_batchnorm import SyncBatchNorm
-from slowfast.models.weights import StateDict, inflate_convolutions
+from slowfast.models.weights import inflate_convolutions
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 
-class TemporalFC(nn.Module):
-    """Mixes the frames of a position within each group of channels, then the channels: (B, T, H, W, C) -> same."""
+class TemporalFC(FeatureMap, nn.Module):
+    """Temporal layer: mixes the frames of a position within each group of channels, then the channels.
+
+    (B, T, H, W, C) -> same.
+    """
 
     MAP_AXES = "BTHWC"
 
-    def __init__(self, width: int, frames: int, bias: bool) -> None:
+    def __init__(self, dim: int, frames: int, bias: bool) -> None:
         super().__init__()
-        self.groups = next(g for g in range(min(frames, width), 0, -1) if width % g == 0)
-        size = frames * (width // self.groups)
-        self.mlp_t = Linear(size, size, bias=bias)
-        self.proj = Linear(width, width)
+        self.groups = next(g for g in range(min(frames, dim), 0, -1) if dim % g == 0)
+        hidden_dim = frames * (dim // self.groups)
+        self.mlp_t = Linear(hidden_dim, hidden_dim, bias=bias)
+        self.proj = Linear(dim, dim)
 
     def reset_parameters(self) -> None:
-        """Start as zero, so that the block begins as one without time; ones behind it let gradients through."""
+        """Initialize with zeros, so that the block starts as one without time; ones after it let gradients pass."""
         nn.init.zeros_(self.mlp_t.weight)
         if self.mlp_t.bias is not None:
             nn.init.zeros_(self.mlp_t.bias)
@@ -52,37 +57,35 @@ class TemporalFC(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, t, h, w, c = x.shape
-        x = x.reshape(b, t, h * w, self.groups, -1).permute(0, 2, 3, 1, 4)  # B HW G T S
-        x = self.mlp_t(x.reshape(b, h * w, self.groups, -1))  # B HW G (T S)
-        x = x.view(b, h * w, self.groups, t, -1).permute(0, 3, 1, 2, 4)  # B T HW G S
-        return self.proj(x.reshape(b, t, h, w, c))
+        t = x.shape[1]
+        y = self.mlp_t(rearrange(x, "b t h w (g s) -> b h w g (t s)", g=self.groups))
+        return self.proj(rearrange(y, "b h w g (t s) -> b t h w (g s)", t=t))
 
 
-class Stem(nn.Module):
-    """(B, 3, frames, height, width) -> (B, T, H, W, C) at half the frames and a quarter of the size."""
+class Stem(FeatureMap, nn.Module):
+    """(B, 3, frames, height, width) -> (B, T, H, W, C) with half the frames and a quarter of the size."""
 
     MAP_AXES = "BTHWC"
 
-    def __init__(self, width: int, sync_batchnorm: bool) -> None:
+    def __init__(self, dim: int, sync_batchnorm: bool) -> None:
         super().__init__()
         norm = SyncBatchNorm if sync_batchnorm else nn.BatchNorm3d
-        self.proj1 = nn.Conv3d(3, width // 2, 3, stride=2, padding=1)
-        self.norm1 = norm(width // 2)
-        self.proj2 = nn.Conv3d(width // 2, width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.norm2 = norm(width)
+        self.proj1 = nn.Conv3d(3, dim // 2, 3, stride=2, padding=1)
+        self.norm1 = norm(dim // 2)
+        self.proj2 = nn.Conv3d(dim // 2, dim, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.norm2 = norm(dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # In bfloat16 the gradient of this convolution destroys memory on CPUs (PyTorch 2.13, 3 channels of 224 x 224).
+        # In bfloat16 the gradient of this convolution corrupts memory on CPUs (PyTorch 2.13, 3 channels of 224 x 224).
         unsafe = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
         with torch.autocast("cpu", enabled=False) if unsafe else nullcontext():
-            x = conv_then_norm(_halve, x, self.proj1, self.norm1).permute(0, 2, 3, 4, 1)  # B T 2H 2W C, so in memory
-        x = F.gelu(x).permute(0, 4, 1, 2, 3)  # several times as slow on a CPU in the other order
-        return conv_then_norm(_quarter, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
+            x = conv_then_norm(_proj1, x, self.proj1, self.norm1).permute(0, 2, 3, 4, 1)  # B T 2H 2W C/2 in memory
+        x = F.gelu(x).permute(0, 4, 1, 2, 3)  # on a CPU several times as slow in the other order
+        return conv_then_norm(_proj2, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
 
 
-def _halve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """proj1. For a single clip as a batch of three-frame windows: else PyTorch takes its slow CPU convolution."""
+def _proj1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Convolve; a single clip on the CPU as a batch of three-frame windows, to avoid PyTorch's slow convolution."""
     if torch.compiler.is_compiling() or len(x) > 1 or x.device.type != "cpu":  # an exported graph is for any batch
         return F.conv3d(x.contiguous(memory_format=torch.channels_last_3d), weight, bias, 2, 1)
     windows = F.pad(x[0], (0, 0, 0, 0, 1, 1)).unfold(1, 3, 2).permute(1, 0, 4, 2, 3)  # T 3 3 4H 4W
@@ -91,65 +94,82 @@ def _halve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     return y.transpose(0, 2)
 
 
-def _quarter(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """proj2."""
+def _proj2(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return F.conv3d(x, weight, bias, (1, 2, 2), (0, 1, 1))
 
 
-class Downsample(nn.Module):
-    """Between stages: (B, T, H, W, C) -> (B, T, H / 2, W / 2, C')."""
+class Downsample(FeatureMap, nn.Module):
+    """Convolution between stages: (B, T, H, W, C) -> (B, T, H / 2, W / 2, C')."""
 
     MAP_AXES = "BTHWC"
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv3d(width, out, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
-        self.norm = nn.LayerNorm(out)
+        self.proj = nn.Conv3d(dim, out_dim, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.proj(x.permute(0, 4, 1, 2, 3))  # a channels-last tensor stays one: no copy
+        x = self.proj(x.permute(0, 4, 1, 2, 3))  # a channels-last tensor: no copy
         return self.norm(x.permute(0, 2, 3, 4, 1))
 
 
+@MODEL_REGISTRY.register(name="MorphMLP_32")  # the published name for 32 frames
+@MODEL_REGISTRY.register()
 class MorphMLP(MorphStages):
-    """MorphMLP for video: float (B, 3, num_frames, height, width) -> logits (B, num_classes).
+    """MorphMLP for video.
 
-    layers, widths, chunks and mlp_ratios have one value a stage. act_checkpoint: True, or the number of blocks of
-    each stage, from its first, whose activations are computed again in the backward pass instead of kept.
-    Raises ConfigError for impossible settings and, when called, for a clip that does not fit them.
+    Maps a float tensor of shape (B, 3, num_frames, height, width) to logits of shape (B, num_classes).
+
+    Args:
+        num_classes: Number of classes.
+        num_frames: Frames of a clip.
+        layers: Number of blocks of each stage.
+        embed_dims: Channels of each stage.
+        segment_dims: Tokens of a chunk in each stage; must divide the channels and the tokens of the stage.
+        mlp_ratios: Hidden channels of the MLPs of each stage as a multiple of its channels.
+        qkv_bias: Add biases to the Linear layers that mix tokens.
+        drop_depth_rate: Stochastic depth of the last block; rises linearly from 0.
+        sync_batchnorm: Compute batch-norm statistics over all processes.
+        act_checkpoint: True, or the number of blocks of each stage, from its first, whose activations are recomputed
+            in the backward pass.
+
+    Raises:
+        ConfigError: For impossible settings and, when called, for clips that do not fit them.
     """
+
+    takes_pretrain_path = True
 
     def __init__(
         self,
         num_classes: int = 400,
         num_frames: int = 16,
         layers: Sequence[int] = (3, 4, 9, 3),
-        widths: Sequence[int] = (112, 224, 392, 784),
-        chunks: Sequence[int] = (14, 28, 28, 49),
+        embed_dims: Sequence[int] = (112, 224, 392, 784),
+        segment_dims: Sequence[int] = (14, 28, 28, 49),
         mlp_ratios: Sequence[float] = (3, 3, 3, 3),
-        bias: bool = True,
+        qkv_bias: bool = True,
         drop_depth_rate: float = 0.1,
         sync_batchnorm: bool = False,
         act_checkpoint: bool | int = False,
     ) -> None:
         super().__init__(
             num_classes,
-            Stages(layers, widths, chunks, mlp_ratios, bias, drop_depth_rate),
+            Stages(layers, embed_dims, segment_dims, mlp_ratios, qkv_bias, drop_depth_rate),
             partial(Stem, sync_batchnorm=sync_batchnorm),
             Downsample,
             act_checkpoint,
-            time=partial(TemporalFC, frames=half(num_frames), bias=bias),
+            temporal=partial(TemporalFC, frames=halved(num_frames), bias=qkv_bias),
         )
         self.num_frames = num_frames
         self.reset_parameters()
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> MorphMLP:
-        """The network of MODEL and MORPH for clips of DATA.NUM_FRAMES."""
+        """Build the network described by MODEL and MORPH for clips of DATA.NUM_FRAMES."""
         return cls(num_frames=cfg.DATA.NUM_FRAMES, **shared_arguments(cfg))
 
     def reset_parameters(self) -> None:
-        """Initialize Linear and convolution weights from a truncated normal distribution, each TemporalFC its own way.
+        """Initialize Linear and convolution weights from a truncated normal distribution; temporal layers see there.
 
         The published code keeps PyTorch's default for the convolutions, which learned more slowly on the demo clips.
         """
@@ -159,20 +179,38 @@ class MorphMLP(MorphStages):
                 module.reset_parameters()
 
     def adapt_pretrained(self, state: StateDict) -> StateDict:
-        """Image weights as video weights: convolutions inflated, what mixes time as it is here; video weights pass."""
+        """Convert image weights: inflate convolutions and keep this network's temporal layers; video weights pass."""
         own = self.state_dict()
-        if not any(_mixes_time(key) for key in state):
-            state = state | {key: value for key, value in own.items() if _mixes_time(key)}
+        if not any(_is_temporal(key) for key in state):
+            state = state | {key: value for key, value in own.items() if _is_temporal(key)}
         return inflate_convolutions(state, own)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """What the head sees: (B, 3, num_frames, H, W) -> (B, C)."""
-        if half(x.shape[2]) != half(self.num_frames):
+        """Return the input of the head: (B, 3, num_frames, H, W) -> (B, C)."""
+        self._check_frames(x)
+        return super().features(x)
+
+    def dense_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map: (B, 3, num_frames, height, width) -> (B, C, T, H, W)."""
+        self._check_frames(x)
+        return rearrange(self._tokens(x), "b t h w c -> b c t h w")
+
+    def _check_frames(self, x: torch.Tensor) -> None:
+        if halved(x.shape[2]) != halved(self.num_frames):
             raise ConfigError(
                 f"DATA.NUM_FRAMES: the network is for clips of {self.num_frames} frames, not {x.shape[2]}"
             )
-        return super().features(x)
 
 
-def _mixes_time(key: str) -> bool:
+def _is_temporal(key: str) -> bool:
     return ".t_fc." in key or ".t_norm1." in key
+
+
+def morphmlp_s(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
+    """Build MorphMLP-S; `settings` are further arguments of :class:`MorphMLP`."""
+    return MorphMLP(num_classes, num_frames, **{"layers": (3, 4, 9, 3), **settings})
+
+
+def morphmlp_b(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
+    """Build MorphMLP-B; `settings` are further arguments of :class:`MorphMLP`."""
+    return MorphMLP(num_classes, num_frames, **{"layers": (4, 6, 15, 4), "drop_depth_rate": 0.3, **settings})

@@ -1,7 +1,7 @@
-"""What MorphMLP's video and image forms share: mixing in space, blocks, and the run over the stages.
+"""Stages of MorphMLP, shared by its video and its image form: spatial mixing, blocks and the run over the stages.
 
-Shapes: B clips, T frames after the stem (1 for images), H x W map, C channels; a chunk has L tokens, a map
-N = H W / L chunks; channels come in G groups of S. In space G = L, S = C / L.
+Notation: B clips, T frames after the stem (1 for images), H x W map, C channels. A chunk has L tokens and a map
+N = H W / L chunks; channels form G groups of S. In the spatial layers G = L and S = C / L.
 """
 
 from __future__ import annotations
@@ -12,110 +12,117 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.checkpointing import Part, run_blocks
-from slowfast.models.layers import DropPath, Mlp, add_residual
+from slowfast.models.checkpointing import BlockOfParts, Part, run_blocks
+from slowfast.models.layers import DropPath, Mlp, add_residual, check_lengths
 from slowfast.models.linear import Linear
+from slowfast.models.protocol import FeatureMap, Network
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 
-class SpatialFC(nn.Module):
-    """Mixes chunks along rows, chunks along columns, and channels, each weighed by the clip and channel.
+class SpatialFC(FeatureMap, nn.Module):
+    """Spatial layer of all stages but the last: (B, T, H, W, C) -> same.
 
-    (B, T, H, W, C) -> same. Stages 1 to 3.
+    Mixes the tokens of chunks along rows, of chunks along columns, and channels, and adds up the three branches with
+    weights per clip and channel.
     """
 
     MAP_AXES = "BTHWC"
 
-    def __init__(self, width: int, chunk: int, bias: bool) -> None:
+    def __init__(self, dim: int, segment_dim: int, bias: bool) -> None:
         super().__init__()
-        self.chunk = chunk
-        self.mlp_h = Linear(width, width, bias=bias)
-        self.mlp_w = Linear(width, width, bias=bias)
-        self.mlp_c = Linear(width, width, bias=bias)
-        self.reweight = Mlp(width, width // 4, 3 * width)
-        self.proj = Linear(width, width)
+        self.segment_dim = segment_dim
+        self.mlp_h = Linear(dim, dim, bias=bias)
+        self.mlp_w = Linear(dim, dim, bias=bias)
+        self.mlp_c = Linear(dim, dim, bias=bias)
+        self.reweight = Mlp(dim, dim // 4, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        of_columns, of_rows, of_channels = self.branch_weights(x).unbind(1)  # B C
-        y = _scaled_linear(x, self.mlp_c, of_channels)
-        y = _add_scaled(y, _mix_chunks(self._chunks(x), self.mlp_w).reshape(x.shape), of_rows)
-        return self.proj(_add_scaled(y, self._along_columns(x), of_columns))
+        columns, rows, channels = self.branch_weights(x).unbind(1)  # B C
+        y = _scaled_linear(x, self.mlp_c, channels)
+        y = _add_scaled(y, self._along_rows(x), rows)
+        return self.proj(_add_scaled(y, self._along_columns(x), columns))
+
+    def _along_rows(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.mlp_w(self._chunks(x))
+        return rearrange(y, "b t h n g (l s) -> b t h (n l) (g s)", l=self.segment_dim).reshape(x.shape)
 
     def _along_columns(self, x: torch.Tensor) -> torch.Tensor:
-        turned = x.transpose(2, 3)  # B T W H C
-        mixed = _mix_chunks(self._chunks(turned), self.mlp_h)
-        if mixed.dim() == 7:  # B T W N L G S: turned back in the copy that puts L before G
-            return mixed.permute(0, 1, 3, 4, 2, 5, 6).reshape(x.shape)
-        return mixed.reshape(turned.shape).transpose(2, 3)
+        transposed = x.transpose(2, 3)  # B T W H C
+        y = self.mlp_h(self._chunks(transposed))
+        if y.shape[2] == x.shape[3]:  # chunks within columns: one copy instead of two
+            return rearrange(y, "b t w n g (l s) -> b t (n l) w (g s)", l=self.segment_dim)
+        y = rearrange(y, "b t w n g (l s) -> b t w (n l) (g s)", l=self.segment_dim)
+        return y.reshape(transposed.shape).transpose(2, 3)
 
     def _chunks(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, H, W, C) -> (B, T, .., L, G, S) in the order of the given token axes.
+        """Cut rows, or the whole map where rows are not a multiple of L long, into chunks.
 
-        A view where chunks do not go over the last token axis; axes before L differ, but a Linear does not mind.
+        (B, T, H, W, C) -> (B, T, H, W / L, G, L S), or (B, T, 1, H W / L, G, L S).
         """
-        if x.shape[3] % self.chunk:
-            x = x.flatten(2, 3)  # B T (H W) C
-        return x.unflatten(-2, (-1, self.chunk)).unflatten(-1, (self.chunk, -1))
+        if x.shape[3] % self.segment_dim:
+            x = rearrange(x, "b t h w c -> b t 1 (h w) c")
+        return rearrange(x, "b t h (n l) (g s) -> b t h n g (l s)", l=self.segment_dim, g=self.segment_dim)
 
     def branch_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """Softmax weights of the columns', the rows' and the channels' branch: (B, 3, C).
+        """Return the softmax weights of the branches along columns, along rows and over channels, (B, 3, C).
 
-        They depend on the branches' mean over T, H, W, and the mean of a Linear is the Linear of the mean.
+        They depend on the mean of each branch over T, H and W; the mean of a Linear is the Linear of the mean.
         """
         x = x.mean(1, keepdim=True)  # B 1 H W C
-        mean = _mean_of_chunks(self._chunks(x.transpose(2, 3)), self.mlp_h)
-        mean = mean + _mean_of_chunks(self._chunks(x), self.mlp_w)
+        mean = _mean_over_tokens(self._chunks(x.transpose(2, 3)), self.mlp_h, self.segment_dim)
+        mean = mean + _mean_over_tokens(self._chunks(x), self.mlp_w, self.segment_dim)
         mean = mean + self.mlp_c(x.mean((1, 2, 3)))
         return _softmax_of_branches(self.reweight(mean), mean)
 
 
-class SpatialFCLast(nn.Module):
-    """The last stage's form: chunks of tokens H W / L apart, and channels: (B, T, H, W, C) -> same."""
+class SpatialFCLast(FeatureMap, nn.Module):
+    """Spatial layer of the last stage: chunks of tokens H W / L apart, and channels: (B, T, H, W, C) -> same."""
 
     MAP_AXES = "BTHWC"
 
-    def __init__(self, width: int, chunk: int, bias: bool) -> None:
+    def __init__(self, dim: int, segment_dim: int, bias: bool) -> None:
         super().__init__()
-        self.chunk = chunk
-        self.mlp_c = Linear(width, width, bias=bias)
-        self.mlp_h = Linear(width, width, bias=bias)
-        self.reweight = Mlp(width, width // 4, 2 * width)
-        self.proj = Linear(width, width)
+        self.segment_dim = segment_dim
+        self.mlp_c = Linear(dim, dim, bias=bias)
+        self.mlp_h = Linear(dim, dim, bias=bias)
+        self.reweight = Mlp(dim, dim // 4, 2 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        of_chunks, of_channels = self.branch_weights(x).unbind(1)  # B C
-        along_chunks = _mix_chunks(self._chunks(x), self.mlp_h).transpose(2, 3).reshape(x.shape)
-        return self.proj(_add_scaled(_scaled_linear(x, self.mlp_c, of_channels), along_chunks, of_chunks))
+        chunks, channels = self.branch_weights(x).unbind(1)  # B C
+        y = self.mlp_h(self._chunks(x))
+        y = rearrange(y, "b t n g (l s) -> b t (l n) (g s)", l=self.segment_dim).reshape(x.shape)
+        return self.proj(_add_scaled(_scaled_linear(x, self.mlp_c, channels), y, chunks))
 
     def _chunks(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, H, W, C) -> (B, T, N, L, G, S)."""
-        b, t, h, w, _ = x.shape
-        return x.reshape(b, t, self.chunk, h * w // self.chunk, self.chunk, -1).transpose(2, 3)
+        """(B, T, H, W, C) -> (B, T, N, G, L S)."""
+        x = rearrange(x, "b t h w c -> b t (h w) c")
+        return rearrange(x, "b t (l n) (g s) -> b t n g (l s)", l=self.segment_dim, g=self.segment_dim)
 
     def branch_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """Softmax weights of the chunks' and the channels' branch: (B, 2, C)."""
-        mean = _mean_of_chunks(self._chunks(x), self.mlp_h) + self.mlp_c(x.mean((1, 2, 3)))
+        """Return the softmax weights of the branches over chunks and over channels, (B, 2, C)."""
+        mean = _mean_over_tokens(self._chunks(x), self.mlp_h, self.segment_dim) + self.mlp_c(x.mean((1, 2, 3)))
         return _softmax_of_branches(self.reweight(mean), mean)
 
 
-def _mix_chunks(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
-    """Apply a Linear to the L tokens of a chunk within each group of channels: (..., L, G, S) -> same."""
-    y = linear(x.transpose(-3, -2).flatten(-2))  # .. G (L S)
-    return y.unflatten(-1, (x.shape[-3], -1)).transpose(-3, -2)
-
-
-def _mean_of_chunks(x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
-    """The mean over all tokens of what `_mix_chunks` would give: (B, ..., L, G, S) -> (B, C)."""
-    return _mix_chunks(x.flatten(1, -4).mean(1), linear).mean(1).flatten(1)
+def _mean_over_tokens(chunks: torch.Tensor, linear: nn.Linear, segment_dim: int) -> torch.Tensor:
+    """Return the mean of linear(chunks) over all tokens: (B, ..., G, L S) -> (B, C)."""
+    y = linear(chunks.flatten(1, -3).mean(1))  # B G (L S)
+    return rearrange(y, "b g (l s) -> b l (g s)", l=segment_dim).mean(1)
 
 
 def _scaled_linear(x: torch.Tensor, linear: nn.Linear, scale: torch.Tensor) -> torch.Tensor:
-    """linear(x) with each clip's output channels times `scale` (B, C), which costs less on the weights than on x."""
+    """Return linear(x) with the output channels of each clip scaled by `scale` (B, C).
+
+    Scaling the weights costs less than scaling x.
+    """
     weight = linear.weight * scale[:, :, None]  # B C C
     tokens = x.flatten(1, 3)  # B (T H W) C
     if linear.bias is None:
@@ -124,48 +131,51 @@ def _scaled_linear(x: torch.Tensor, linear: nn.Linear, scale: torch.Tensor) -> t
 
 
 def _add_scaled(y: torch.Tensor, branch: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """y + branch with each clip's channels times `scale` (B, C); over y itself where no gradient needs it."""
-    row = scale[:, None, None, None].repeat(1, 1, 1, y.shape[3], 1)  # B 1 1 W C: longer inner loops than C
+    """Return y + branch with the channels of each clip scaled by `scale` (B, C); overwrites y without gradients."""
+    row = scale[:, None, None, None].repeat(1, 1, 1, y.shape[3], 1)  # B 1 1 W C: longer inner loops than with C
     return torch.addcmul(y, branch, row) if torch.is_grad_enabled() else y.addcmul_(branch, row)
 
 
 def _softmax_of_branches(scores: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """(B, C x branches) -> (B, branches, C), summing to 1; in the type of `like`, for autocast's sake."""
+    """(B, C x branches) -> (B, branches, C), summing to 1, in the dtype of `like` (autocast's softmax is float32)."""
     return scores.view(*like.shape, -1).softmax(-1).to(like.dtype).transpose(1, 2).contiguous()
 
 
-class Block(nn.Module):
-    """Time, space and channel mixing: (B, T, H, W, C) -> same. Without `time` it mixes space and channels alone.
+class Block(FeatureMap, BlockOfParts):
+    """Block that mixes time, space and channels: (B, T, H, W, C) -> same.
 
-    The spatial residual starts from x, not from what was mixed in time, as published.
+    As published, the spatial residual starts from x and not from the output of the temporal layer.
+
+    Args:
+        dim: Channels.
+        spatial: Spatial layer.
+        mlp_ratio: Hidden channels of the MLP as a multiple of ``dim``.
+        drop_rate: Stochastic depth.
+        temporal: Function that makes the temporal layer for a number of channels; None for images.
     """
 
     MAP_AXES = "BTHWC"
 
     def __init__(
         self,
-        width: int,
+        dim: int,
         spatial: SpatialFC | SpatialFCLast,
         mlp_ratio: float,
         drop_rate: float,
-        time: Callable[[int], nn.Module] | None,
+        temporal: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.mixes_time = time is not None
-        if time is not None:
-            self.t_norm1 = nn.LayerNorm(width)
-            self.t_fc = time(width)
+        self.norm1 = nn.LayerNorm(dim)
+        self.mixes_time = temporal is not None
+        if temporal is not None:
+            self.t_norm1 = nn.LayerNorm(dim)
+            self.t_fc = temporal(dim)
         self.fc = spatial
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), width)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim)
         self.drop_path = DropPath(drop_rate)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._mix_channels(self._mix_tokens(x))
-
     def parts(self) -> tuple[Part, ...]:
-        """What gradient checkpointing keeps apart."""
         return self._mix_tokens, self._mix_channels
 
     def _mix_tokens(self, x: torch.Tensor) -> torch.Tensor:
@@ -178,38 +188,46 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Stages:
-    """Sizes of the stages, one value each, the branches' bias, and stochastic depth at the last block.
+    """Settings of all stages; see the arguments of :class:`~slowfast.models.morphmlp.MorphMLP`.
 
-    Raises ConfigError for impossible ones.
+    Raises:
+        ConfigError: If the settings are impossible.
     """
 
     layers: Sequence[int]
-    widths: Sequence[int]
-    chunks: Sequence[int]
+    embed_dims: Sequence[int]
+    segment_dims: Sequence[int]
     mlp_ratios: Sequence[float]
-    bias: bool
+    qkv_bias: bool
     drop_depth_rate: float
 
     def __post_init__(self) -> None:
-        check_stages(self.layers, self.widths, self.chunks, self.mlp_ratios)
+        check_stages(self.layers, self.embed_dims, self.segment_dims, self.mlp_ratios)
 
-    def blocks(self, time: Callable[[int], nn.Module] | None) -> Iterator[nn.ModuleList]:
-        """The blocks of each stage; stochastic depth rises linearly over all of them."""
+    def blocks(self, temporal: Callable[[int], nn.Module] | None) -> Iterator[nn.ModuleList]:
+        """Yield the blocks of each stage; stochastic depth rises linearly over all blocks."""
         total = sum(self.layers)
         rates = (self.drop_depth_rate * i / max(total - 1, 1) for i in range(total))
-        for stage, (width, chunk, ratio) in enumerate(zip(self.widths, self.chunks, self.mlp_ratios, strict=True)):
+        sizes = zip(self.layers, self.embed_dims, self.segment_dims, self.mlp_ratios, strict=True)
+        for stage, (depth, dim, segment_dim, ratio) in enumerate(sizes):
             spatial = SpatialFC if stage < len(self.layers) - 1 else SpatialFCLast
             yield nn.ModuleList(
-                Block(width, spatial(width, chunk, self.bias), ratio, next(rates), time)
-                for _ in range(self.layers[stage])
+                Block(dim, spatial(dim, segment_dim, self.qkv_bias), ratio, next(rates), temporal) for _ in range(depth)
             )
 
 
-class MorphStages(nn.Module):
-    """The stages and the head; what enters a stage, and whether its blocks mix time, is for the two forms to say.
+class MorphStages(Network):
+    """Stages and head of MorphMLP; the two forms differ in the layers before a stage and in the temporal layers.
 
-    stem(width) and downsample(width before, width) make the layers that give a stage its (B, T, H, W, C), `time`, if
-    given, a block's layer for (B, T, H, W, C) -> same. The head sees the mean over all tokens.
+    Args:
+        num_classes: Number of classes.
+        stages: Settings of the stages.
+        stem: Function that makes the layer before the first stage for its number of channels.
+        downsample: Function that makes the layer before another stage for the channels before and in the stage.
+        act_checkpoint: True, or the number of blocks of each stage, from its first, whose activations are recomputed
+            in the backward pass.
+        temporal: Function that makes a temporal layer, (B, T, H, W, C) -> same, for a number of channels; None for
+            images.
     """
 
     def __init__(
@@ -219,95 +237,93 @@ class MorphStages(nn.Module):
         stem: Callable[[int], nn.Module],
         downsample: Callable[[int, int], nn.Module],
         act_checkpoint: bool | int,
-        time: Callable[[int], nn.Module] | None = None,
+        temporal: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.chunks, self.widths, self.act_checkpoint = tuple(stages.chunks), tuple(stages.widths), act_checkpoint
-        for stage, (width, blocks) in enumerate(zip(self.widths, stages.blocks(time), strict=True)):
-            entry = downsample(self.widths[stage - 1], width) if stage else stem(width)
+        self.embed_dims, self.segment_dims = tuple(stages.embed_dims), tuple(stages.segment_dims)
+        self.act_checkpoint = act_checkpoint
+        for stage, (dim, blocks) in enumerate(zip(self.embed_dims, stages.blocks(temporal), strict=True)):
+            entry = downsample(self.embed_dims[stage - 1], dim) if stage else stem(dim)
             self.add_module(f"patch_embed{stage + 1}", entry)
             self.add_module(f"blocks{stage + 1}", blocks)
-        self.norm = nn.LayerNorm(self.widths[-1])
-        self.head = nn.Linear(self.widths[-1], num_classes)
+        self.norm = nn.LayerNorm(self.embed_dims[-1])
+        self.head = nn.Linear(self.embed_dims[-1], num_classes)
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building, when the settings are impossible for the crops that the run feeds."""
+        """Raise ConfigError, without building the network, for settings that are impossible for the run's crops."""
         morph = cfg.MORPH
         check_stages(morph.LAYERS, morph.EMBED_DIMS, morph.SEGMENT_DIM, morph.MLP_RATIOS)
         for side in {cfg.DATA.TEST_CROP_SIZE} | ({cfg.DATA.TRAIN_CROP_SIZE} if cfg.TRAIN.ENABLE else set()):
             for stage in range(len(morph.LAYERS)):
-                side = half(half(side)) if stage == 0 else half(side)
+                side = halved(halved(side)) if stage == 0 else halved(side)
                 check_map(stage, side, side, morph.SEGMENT_DIM[stage], morph.EMBED_DIMS[stage])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.features(x))
-
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """What the head sees: the mean of all tokens (B, C)."""
-        for stage, (chunk, width) in enumerate(zip(self.chunks, self.widths, strict=True)):
-            x = self.get_submodule(f"patch_embed{stage + 1}")(x)  # B T H W C
-            check_map(stage, x.shape[2], x.shape[3], chunk, width)
-            x = run_blocks(self.get_submodule(f"blocks{stage + 1}").children(), x, self.act_checkpoint)
-        return self.norm(x).mean((1, 2, 3))
+        """Return the input of the head, the mean of all tokens: (B, C)."""
+        return self._tokens(x).mean((1, 2, 3))
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C) -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of features (B, C)."""
         return self.head(features)
+
+    def _tokens(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalized tokens of the last stage, (B, T, H, W, C)."""
+        for stage, (segment_dim, dim) in enumerate(zip(self.segment_dims, self.embed_dims, strict=True)):
+            x = self.get_submodule(f"patch_embed{stage + 1}")(x)  # B T H W C
+            check_map(stage, x.shape[2], x.shape[3], segment_dim, dim)
+            x = run_blocks(self.get_submodule(f"blocks{stage + 1}").children(), x, self.act_checkpoint)
+        return self.norm(x)
 
 
 def shared_arguments(cfg: ConfigNode) -> dict[str, Any]:
-    """The constructor arguments that both forms take from MODEL, MORPH and BN."""
+    """Return the constructor arguments that both forms take from MODEL, MORPH and BN."""
     return {
         "num_classes": cfg.MODEL.NUM_CLASSES,
         "layers": cfg.MORPH.LAYERS,
-        "widths": cfg.MORPH.EMBED_DIMS,
-        "chunks": cfg.MORPH.SEGMENT_DIM,
+        "embed_dims": cfg.MORPH.EMBED_DIMS,
+        "segment_dims": cfg.MORPH.SEGMENT_DIM,
         "mlp_ratios": cfg.MORPH.MLP_RATIOS,
-        "bias": cfg.MORPH.QKV_BIAS,
+        "qkv_bias": cfg.MORPH.QKV_BIAS,
         "drop_depth_rate": cfg.MORPH.DROP_DEPTH_RATE,
         "sync_batchnorm": cfg.BN.NORM_TYPE == "sync_batchnorm",
         "act_checkpoint": cfg.MODEL.ACT_CHECKPOINT,
     }
 
 
-def half(size: int) -> int:
-    """What a convolution of width 3, stride 2, padding 1 leaves of a size."""
+def halved(size: int) -> int:
+    """Return the output size of a convolution of kernel size 3, stride 2 and padding 1."""
     return (size + 1) // 2
 
 
 def check_stages(
-    layers: Sequence[int], widths: Sequence[int], chunks: Sequence[int], mlp_ratios: Sequence[float]
+    layers: Sequence[int], embed_dims: Sequence[int], segment_dims: Sequence[int], mlp_ratios: Sequence[float]
 ) -> None:
-    """Raise ConfigError unless there is one value a stage and every width can be cut into its chunk's groups."""
-    lengths = {
-        "LAYERS": len(layers),
-        "EMBED_DIMS": len(widths),
-        "SEGMENT_DIM": len(chunks),
-        "MLP_RATIOS": len(mlp_ratios),
-    }
-    if not layers or len(set(lengths.values())) > 1:
-        found = ", ".join(f"MORPH.{key} has {n}" for key, n in lengths.items())
-        raise ConfigError(f"{found} values. All need one per stage")
-    if min(*layers, *widths, *chunks, *mlp_ratios) <= 0:
-        raise ConfigError("MORPH.LAYERS, EMBED_DIMS, SEGMENT_DIM and MLP_RATIOS must all be above 0")
-    if widths[0] % 2:
-        raise ConfigError(f"MORPH.EMBED_DIMS: the first width must be even, not {widths[0]}")
-    for stage, (width, chunk) in enumerate(zip(widths, chunks, strict=True)):
-        if width % chunk:
-            near = _nearest_divisor(width, chunk)
+    """Raise ConfigError unless there is one value per stage and the chunk length divides the channels of each stage."""
+    keys = ("LAYERS", "EMBED_DIMS", "SEGMENT_DIM", "MLP_RATIOS")
+    lists = dict(zip(keys, (layers, embed_dims, segment_dims, mlp_ratios), strict=True))
+    check_lengths("MORPH", lists)
+    for key, values in lists.items():
+        if min(values) <= 0:
+            raise ConfigError(f"MORPH.{key} ({list(values)}): every value must be above 0")
+    if embed_dims[0] % 2:
+        raise ConfigError(f"MORPH.EMBED_DIMS: the first value must be even, not {embed_dims[0]}")
+    for stage, (dim, segment_dim) in enumerate(zip(embed_dims, segment_dims, strict=True), start=1):
+        if dim % segment_dim:
+            near = _nearest_divisor(dim, segment_dim)
             raise ConfigError(
-                f"MORPH.SEGMENT_DIM: {chunk} does not divide the width {width} of stage {stage + 1}; {near} does"
+                f"MORPH.SEGMENT_DIM: {segment_dim} does not divide the {dim} channels (MORPH.EMBED_DIMS) of stage "
+                f"{stage}. The nearest value that does is {near}"
             )
 
 
-def check_map(stage: int, height: int, width: int, chunk: int, channels: int) -> None:
-    """Raise ConfigError unless the stage's map can be cut into chunks. stage counts from 0."""
-    if height * width % chunk:
-        near = _nearest_divisor(math.gcd(height * width, channels), chunk)
+def check_map(stage: int, height: int, width: int, segment_dim: int, dim: int) -> None:
+    """Raise ConfigError unless the map of a stage (counted from 0) can be cut into chunks."""
+    if height * width % segment_dim:
+        near = _nearest_divisor(math.gcd(height * width, dim), segment_dim)
         raise ConfigError(
-            f"MORPH.SEGMENT_DIM: stage {stage + 1} has a map of {height}x{width}, which chunks of {chunk} do not fill; "
-            f"the nearest length that does is {near}"
+            f"MORPH.SEGMENT_DIM: {segment_dim} does not divide the {height}x{width} tokens of stage {stage + 1}. The "
+            f"nearest value that does is {near}"
         )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+    """Sum of a tensor over all processes; the gradient is summed, too."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -26,10 +26,10 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class SyncBatchNorm(nn.BatchNorm3d):
-    """BatchNorm3d whose training statistics are those of all processes together: (B, C, T, H, W) -> same.
+    """BatchNorm3d with training statistics of all processes: (B, C, T, H, W) -> same.
 
-    Equals BatchNorm3d on the joint batch, gradients included, for equal and unequal shares of it. All processes
-    must call it equally often. State-dict keys are BatchNorm3d's; alone or in evaluation it is BatchNorm3d.
+    Equals BatchNorm3d on the global batch, gradients included, however it is distributed. All processes must call it
+    equally often. In a single process and in evaluation it is BatchNorm3d, as are its state-dict keys.
     (torch.nn.SyncBatchNorm refuses CPU tensors.)
     """
 
@@ -49,22 +49,22 @@ class SyncBatchNorm(nn.BatchNorm3d):
         return y.to(input.dtype)
 
     def _joint_moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mean and biased variance of each channel, and the number of values behind them, over all processes.
+        """Return the mean and biased variance of each channel and the number of values, over all processes.
 
-        The variance is the sum of squared distances from the joint mean: no difference of large numbers.
+        The variance is the mean squared distance from the joint mean, without a difference of large numbers.
         """
         axes = [0, *range(2, x.dim())]
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         count = x.new_tensor([x.numel() // x.shape[1]])
         sums: torch.Tensor = _SumOverProcesses.apply(torch.cat([x.sum(axes), count]))
         mean, total = sums[:-1] / sums[-1], sums[-1].detach()
-        centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
-        var: torch.Tensor = _SumOverProcesses.apply(centred.square().sum(axes)) / total
+        centered = x - mean.view(1, -1, *[1] * (x.dim() - 2))
+        var: torch.Tensor = _SumOverProcesses.apply(centered.square().sum(axes)) / total
         return mean, var, total
 
     @torch.no_grad()
     def _update_running_stats(self, mean: torch.Tensor, var: torch.Tensor, count: torch.Tensor) -> None:
-        """As BatchNorm does: the unbiased variance; momentum None is the cumulative mean."""
+        """Update as BatchNorm does, with the unbiased variance; momentum None is the cumulative mean."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -74,7 +74,7 @@ class SyncBatchNorm(nn.BatchNorm3d):
 
 
 class SyncBatchNorm2d(SyncBatchNorm):
-    """The same for maps: (B, C, H, W) -> same."""
+    """BatchNorm2d with training statistics of all processes: (B, C, H, W) -> same."""
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         if input.dim() != 4:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slowfast.errors import CheckpointError, DamagedFileError
+from slowfast.models.protocol import Network, StateDict, named_network
 from slowfast.utils.checkpoint_files.inert import InertObject
 from slowfast.utils.checkpoint_files.read import HOW_TO_CONVERT, read_paddle_file, read_torch_file
 from slowfast.utils.logging import get_logger
@@ -21,19 +22,17 @@ from slowfast.utils.logging import get_logger
 SHOWN = 3  # keys named in a message
 
 
-@runtime_checkable
-class AdaptsWeights(Protocol):
-    """A network that can start training from weights for other inputs, such as images of another size."""
-
-    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
-        """The state dict read from `path` as this network's; unchanged where there is nothing to adapt."""
-
-
 def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head: bool = False) -> None:
-    """Load a whole state dict that was read from `path`.
+    """Load a state dict, all of its keys and all of the network's.
 
-    allow_new_head: a classification head of another class count keeps the network's own weights, with a message.
-    Raises CheckpointError, and leaves the network as it is, unless every key is used and every weight is given.
+    Args:
+        model: The network.
+        state: The state dict.
+        path: File it was read from, for messages.
+        allow_new_head: Keep the network's own head, with a warning, if the file's has another number of classes.
+
+    Raises:
+        CheckpointError: If a key is unknown or missing or a shape differs; the network is left as it is.
     """
     own = model.state_dict()
     if allow_new_head:
@@ -48,24 +47,23 @@ def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head:
 
 
 def _check_tables(model: nn.Module, state: StateDict, own: StateDict, path: Path) -> None:
-    """Tables of whole numbers, such as an order of pixels, are not learned: the file's must be the network's."""
+    """Check that integer tables, such as an order of pixels, which are not learned, are the network's."""
     for key, table in own.items():
-        whole = not (table.is_floating_point() or table.is_complex())
-        if whole and table.numel() > 1 and not torch.equal(state[key].cpu(), table.cpu()):
+        integers = not (table.is_floating_point() or table.is_complex())
+        if integers and table.numel() > 1 and not torch.equal(state[key].cpu(), table.cpu()):
             raise CheckpointError(
-                f"{path} does not fit this {type(model).__name__}: {key} holds other numbers than the network's. "
-                "Take the config these weights were trained with"
+                f"{path} does not fit this {type(model).__name__}: {key} differs from the network's. "
+                "Use the config that these weights were trained with"
             )
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """The layers that give class scores: `HEAD` of networks that do not call theirs head."""
-    names: tuple[str, ...] = getattr(model, "HEAD", ("head",))
-    return names
+    """Return the names of the layers that compute class scores, see `Network.head_names`."""
+    return model.head_names() if isinstance(model, Network) else ("head",)
 
 
 def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], path: Path) -> StateDict:
-    """The state with the network's head where the file's has another number of classes."""
+    """Return the state with the network's own head if the file's has another number of classes."""
     other = [
         key
         for key in state.keys() & own.keys()
@@ -75,13 +73,14 @@ def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], pat
         return state
     key = other[0]
     get_logger().warning(
-        f"{path} has a head for {len(state[key])} classes: a new one for {len(own[key])} starts from random weights"
+        f"{path} has a head for {len(state[key])} classes. The new one for {len(own[key])} classes starts from random "
+        "weights"
     )
     return state | {key: own[key] for key in own if is_head(key, heads)}
 
 
 def is_head(key: str, heads: tuple[str, ...]) -> bool:
-    """Whether a weight belongs to a classification head, such as head.weight."""
+    """Return whether a weight, such as head.weight, belongs to a classification head."""
     return key.rpartition(".")[0] in heads
 
 
@@ -94,7 +93,7 @@ def _what_differs(
     missing: Sequence[str],
     shapes: Sequence[str],
 ) -> str:
-    """One line: depths, then shapes, then keys."""
+    """Return a line that lists the differences: depths, then shapes, then keys."""
     parts = []
     theirs, ours = _depths(state), _depths(own)
     depths = [name for name in ours if name in theirs and theirs[name] != ours[name]]
@@ -104,19 +103,19 @@ def _what_differs(
     if shapes:
         first = shapes[0]
         parts.append(
-            f"{len(shapes)} shapes differ, the first {first}: {tuple(state[first].shape)} in the file, "
+            f"{len(shapes)} shapes differ, the first is {first}: {tuple(state[first].shape)} in the file, "
             f"{tuple(own[first].shape)} in the network"
         )
     if unused:
-        parts.append(f"{len(unused)} keys of the file are unknown here ({_some(unused)})")
+        parts.append(f"{len(unused)} keys of the file are unknown ({_some(unused)})")
     if missing:
         parts.append(f"{len(missing)} weights are not in the file ({_some(missing)})")
     name = type(model).__name__
-    return f"{path} does not fit this {name}: {'; '.join(parts)}. Take the config these weights were trained with"
+    return f"{path} does not fit this {name}: {'; '.join(parts)}. Use the config that these weights were trained with"
 
 
 def _depths(keys: Iterable[str]) -> dict[str, int]:
-    """Length of each outermost numbered list of layers: blocks1.0.norm1.weight, ... -> {blocks1: n}."""
+    """Return the length of each outermost list of layers: blocks1.0.norm1.weight, ... -> {blocks1: n}."""
     depths: dict[str, int] = {}
     for key in keys:
         match = re.match(r"(.*?)\.(\d+)\.", key)
@@ -128,8 +127,6 @@ def _depths(keys: Iterable[str]) -> dict[str, int]:
 def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
-
-StateDict = dict[str, torch.Tensor]
 
 # CHECKPOINT_TYPE -> reader of the file's content.
 READERS: dict[str, Callable[[Path], Any]] = {"pytorch": read_torch_file, "paddle": read_paddle_file}
@@ -296,7 +293,7 @@ def _as_tensor(value: Any) -> torch.Tensor | None:
 
 
 def _without_prefix(state: StateDict, wanted: Iterable[str]) -> StateDict:
-    """Take off the prefixes that all keys of the file share and not all of the network's."""
+    """Remove the prefixes that all keys of the file have and not all keys of the network."""
     wanted = list(wanted)
     for _ in PREFIXES:
         for prefix in PREFIXES:
@@ -306,8 +303,8 @@ def _without_prefix(state: StateDict, wanted: Iterable[str]) -> StateDict:
 
 
 def _from_paddle(state: StateDict, model: nn.Module) -> StateDict:
-    """Paddle's names and (in, out) Linear weights to PyTorch's names and (out, in)."""
-    layers = dict(model.named_modules())
+    """Convert Paddle's names and (in, out) Linear weights to PyTorch's names and (out, in)."""
+    layers = dict(named_network(model).named_modules())
     renamed: StateDict = {}
     for key, value in state.items():
         layer, _, name = key.rpartition(".")
@@ -322,27 +319,29 @@ def _from_paddle(state: StateDict, model: nn.Module) -> StateDict:
 
 
 def _transposed(linear: list[str], state: StateDict, model: nn.Module) -> list[str]:
-    """Linear weights stored as (in, out): all of them, square ones too, unless the others show that none is."""
+    """Return the Linear weights stored as (in, out): all, square ones too, unless the others show that none is."""
     linear = [key for key in linear if key in state and state[key].dim() == 2]
-    parameters = dict(model.named_parameters())
+    parameters = dict(named_network(model).named_parameters())
     rectangular = [key for key in linear if parameters[key].shape[0] != parameters[key].shape[1]]
     as_here = [key for key in rectangular if state[key].shape == parameters[key].shape]
     return [] if rectangular and as_here == rectangular else linear
 
 
 def inflate_convolutions(state: StateDict, like: StateDict) -> StateDict:
-    """Give a time axis to the convolutions that have one in `like`: (out, in, h, w) -> (out, in, t, h, w).
+    """Inflate the convolutions that have a time axis in `like`: (out, in, h, w) -> (out, in, t, h, w).
 
-    The image kernel becomes the middle tap, the others 0, so that a video of one repeated frame gives exactly what
-    the image gave at every time. (Spreading it over the taps, as I3D does, fails where zero padding is under one.)
+    The image kernel becomes the middle tap and the others 0, so that a video of one repeated frame gives the image's
+    values at every time. (Averaging over the taps, as I3D does, fails at the borders, where padding is 0.)
     """
     return {
-        key: _centred(value, like[key].shape[2]) if key in like and value.dim() == 4 and like[key].dim() == 5 else value
+        key: _centered(value, like[key].shape[2])
+        if key in like and value.dim() == 4 and like[key].dim() == 5
+        else value
         for key, value in state.items()
     }
 
 
-def _centred(kernel: torch.Tensor, frames: int) -> torch.Tensor:
+def _centered(kernel: torch.Tensor, frames: int) -> torch.Tensor:
     out = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
     out[:, :, frames // 2] = kernel
     return out

@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all: the one writer of everything that a run leaves behind."""
+"""Atomic writing of files and folders, disk errors as user errors, and clean-up of unfinished files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psutil
 from slowfast.errors import DiskError
 
 _FREE_SPACE = "Free some space, then run this again"
-# What is wrong with a disk, and what to do.
+# Problem and remedy of each error number.
 _PROBLEMS = {
     errno.ENOSPC: ("is full", _FREE_SPACE),
     errno.EDQUOT: ("is full for this user: the quota is used up", _FREE_SPACE),
@@ -27,27 +27,30 @@ _PROBLEMS = {
 }
 _NO_ACCESS = (errno.EACCES, errno.EPERM)
 _PART = re.compile(r"\.(?P<name>.+)-(?P<process>\d+)\.part(?:\.\w+)?", re.DOTALL)
-_FOREIGN_AGE = 3600.0  # seconds without a write after which another machine's unfinished file is left over
+_FOREIGN_AGE = (
+    3600.0  # seconds since the last write after which an unfinished file of another machine counts as abandoned
+)
 
 
 @contextmanager
 def written_whole(
     place: Path, mark: str = "", suffix: str = "", replace_folder: bool = False, setting: str = ""
 ) -> Iterator[Path]:
-    """Yield a temporary path beside `place` that is moved there if the block succeeds, else deleted.
+    """Write a file or folder atomically: yield a temporary path that is renamed on success and deleted on failure.
 
-    The parent folder is created. A file is flushed to the disk before it is moved, the folder's entry after, so that
-    the old or the new file survives a power cut.
+    The parent folder is created. The file is synced to disk before it is renamed and the folder entry after, so that
+    either the old or the new file survives a power failure.
 
     Args:
-        place: Final path of a file or folder.
-        mark: End of a folder's temporary name, as a file's ends with its suffix.
-        suffix: Suffix of the temporary name, for writers that choose a format by it.
-        replace_folder: Replace a folder that is there. By default the one that another process finished first stays.
+        place: Final path of the file or folder.
+        mark: End of a folder's name, such as ".frames", by which :func:`remove_leftovers` finds it.
+        suffix: Suffix of the temporary name, for writers that infer the format from it.
+        replace_folder: Replace an existing folder. By default an existing folder is kept, because another process
+            finished first.
         setting: Config key that names the folder, for error messages.
 
     Raises:
-        DiskError: If the disk is full or cannot be written to.
+        DiskError: If the disk is full or not writable.
     """
     part = place.with_name(f".{place.name}{mark}.{part_owner()}.part{suffix}")
     try:
@@ -67,8 +70,8 @@ def written_whole(
 
 
 def write_whole(path: Path, text: str, setting: str = "") -> None:
-    """Write a text file as :func:`written_whole` does."""
-    # surrogateescape: file names need not be valid text
+    """Write a text file atomically, see :func:`written_whole`."""
+    # surrogateescape: file names may not be valid UTF-8
     with (
         written_whole(path, setting=setting) as part,
         part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -77,7 +80,7 @@ def write_whole(path: Path, text: str, setting: str = "") -> None:
 
 
 class ReportingFile:
-    """Binary file that remembers its first failed write, for writers that raise an error of their own instead."""
+    """Binary file that records its first failed write, for writers that hide the OSError behind their own error."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -97,7 +100,7 @@ class ReportingFile:
 
 @contextmanager
 def reporting_file(path: Path) -> Iterator[Any]:
-    """Open a new binary file; what the disk refuses is raised as OSError, whatever a writer makes of it."""
+    """Open a new binary file and raise the OSError of a failed write, whatever error the writer made of it."""
     file = ReportingFile(path.open("wb"))
     try:
         yield file
@@ -110,11 +113,11 @@ def reporting_file(path: Path) -> Iterator[Any]:
 
 
 def disk_error(error: BaseException, place: Path | None = None, setting: str = "") -> DiskError | None:
-    """Return the user error for a file that the disk does not take; None for any other exception.
+    """Return the user error for a failed write; None if the exception has another cause.
 
     Args:
         error: Exception of Python, FFmpeg or any other writer.
-        place: The file that was being written; where it is not known, missing permissions are no disk error.
+        place: The file being written. If unknown, a permission error does not count as a disk error.
         setting: Config key that names the folder.
     """
     if isinstance(error, DiskError):
@@ -138,21 +141,21 @@ def _folder(place: Path, setting: str) -> str:
 
 
 def _names_folder_of(error: BaseException, place: Path) -> bool:
-    """Check that the files that an error names, if any, are on the way to a place."""
+    """Check that the files an error names, if any, lie in a folder on the path."""
     named = {getattr(error, "filename", None), getattr(error, "filename2", None)} - {None}
     return all(Path(str(name)).parent in (place.parent, *place.parents) for name in named)
 
 
 def remove_leftovers(folder: Path, mark: str = "", *, recursive: bool = False, every: bool = False) -> None:
-    """Delete the unfinished files and folders of processes that are gone.
+    """Delete unfinished files and folders of processes that no longer run.
 
-    Another machine's are deleted after an hour without a write.
+    Those of other machines are deleted an hour after their last write.
 
     Args:
-        folder: Where to look.
-        mark: End of the final names, such as ".mp4"; empty for any.
-        recursive: Also look into the folders below.
-        every: Delete all but those of running processes of this machine: nobody else may write to the folder.
+        folder: Folder to clean up.
+        mark: End of the final names, such as ".mp4"; empty for any name.
+        recursive: Include subfolders.
+        every: Delete those of other machines regardless of age, because no other machine writes to the folder.
     """
     host = socket.gethostname()
     found: Iterable[Path] = folder.rglob(".*.part*") if recursive else folder.glob(".*.part*")
@@ -169,12 +172,12 @@ def remove_leftovers(folder: Path, mark: str = "", *, recursive: bool = False, e
 
 
 def part_owner() -> str:
-    """Return machine and process, as in the names of unfinished files."""
+    """Return host name and process ID as used in the names of unfinished files."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _is_owned(path: Path, number: int) -> bool:
-    """Return whether a process with this number is running that began before the file was last written."""
+    """Return whether the process that owns an unfinished file is still running."""
     try:
         process = psutil.Process(number)
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= path.stat().st_mtime + 1
@@ -211,17 +214,17 @@ def _remove(path: Path) -> None:
         return
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # a read-only disk: the error that led here counts
+    except OSError:  # read-only disk: the original error is the one to report
         pass
 
 
 def _flush(path: Path) -> None:
-    """Write a file or a folder's entries through to the disk."""
+    """Sync a file or the entries of a folder to disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without it
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by this file system
             raise
     finally:
         os.close(file)

@@ -11,18 +11,18 @@ from typing import TextIO
 
 from slowfast.errors import ConfigError, system_reason
 
-TRAINING, TESTING = ".claimed", ".claimed_test"  # what a run writes to OUTPUT_DIR
+TRAINING, TESTING = ".claimed", ".claimed_test"  # lock files in OUTPUT_DIR
 _DOING = {TRAINING: "training", TESTING: "testing"}
 
 
 class FolderLock:
     """Lock on one kind of results in OUTPUT_DIR.
 
-    The lock ends with the process at the latest. What `acquire` creates, `release` removes again if it is empty, so
-    that a run that is refused leaves no trace. File systems without locks are trusted.
+    The operating system releases the lock when the process ends. `release` removes the files and empty folders that
+    `acquire` created, so that a refused run leaves no trace. On file systems without locks every run is admitted.
 
     Args:
-        folder: OUTPUT_DIR; created where it does not exist.
+        folder: OUTPUT_DIR; created if missing.
         name: TRAINING or TESTING.
     """
 
@@ -33,26 +33,31 @@ class FolderLock:
         self._made_folders: list[Path] = []
 
     def acquire(self) -> bool:
-        """Try to take the lock; False if another process holds it. Raises ConfigError for a folder without access."""
+        """Try to take the lock and return whether this process holds it.
+
+        Raises:
+            ConfigError: If OUTPUT_DIR is not writable.
+        """
         while True:
             file = self._open()
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # flock would be held by workers that outlive us
+                # Not flock, which worker processes that outlive this one would inherit.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 file.close()
                 return False
-            except OSError:  # no locks here
+            except OSError:  # file system without locks
                 pass
             if self._is_current(file):
                 self._file = file
                 return True
-            file.close()  # its last holder has removed it meanwhile
+            file.close()  # removed by its last holder in the meantime
 
     def _open(self) -> TextIO:
         try:
             missing = [place for place in (self._folder, *self._folder.parents) if not place.exists()]
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._made_folders += missing  # the innermost first
+            self._made_folders += missing  # innermost first
             self._made_file = not self._path.exists()
             return self._path.open("a")
         except OSError as error:
@@ -67,7 +72,7 @@ class FolderLock:
         return there.st_ino == os.fstat(file.fileno()).st_ino
 
     def release(self) -> None:
-        """Give the lock back, if it is held, and remove what it left."""
+        """Release the lock, if held, and remove the files and folders created for it."""
         if self._file is None:
             return
         if self._made_file:
@@ -80,13 +85,17 @@ class FolderLock:
         for folder in self._made_folders:
             try:
                 folder.rmdir()
-            except OSError:  # something is in it
+            except OSError:  # not empty
                 return
 
 
 @contextmanager
 def exclusive_lock(folder: Path, name: str) -> Iterator[None]:
-    """Hold a lock until the block ends. Raises ConfigError if another run holds it, or without access to the folder."""
+    """Hold a lock while in the context.
+
+    Raises:
+        ConfigError: If another run holds it or OUTPUT_DIR is not writable.
+    """
     lock = FolderLock(folder, name)
     if not lock.acquire():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""A line about long work that says nothing by itself, so that a piped run never looks dead."""
+"""Heartbeat: a line about the current phase whenever a run has been silent for long, so that it never looks dead."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from dataclasses import dataclass, field
 
 from slowfast.utils.screen import progress_bar_shown, seconds_silent
 
-SILENCE = 10.0  # seconds without output before a line is printed
+SILENCE = 10.0  # seconds without output before the heartbeat prints
 _CHECK_EVERY = 1.0
 
 
 @dataclass(eq=False)
 class Phase:
-    """Part of a run, such as "drawing plots"; the innermost one that is open is reported."""
+    """Phase of a run, such as "drawing plots". The innermost open phase is reported."""
 
     describe: Callable[[], str]
     began: float = field(default_factory=time.monotonic)
 
 
 _phases: list[Phase] = []
-# A fork while the heartbeat prints would leave the locks of the stream held in the child for ever.
+# Forking while the heartbeat prints would leave the stream locked in the child process forever.
 _printing = threading.Lock()
 os.register_at_fork(before=_printing.acquire, after_in_parent=_printing.release, after_in_child=_printing.release)
 
 
 def open_phase(describe: Callable[[], str]) -> Phase:
-    """Begin a part of the run; `describe` is called for each line."""
+    """Begin a phase; `describe` is called for each printed line."""
     _phases.append(Phase(describe))
     return _phases[-1]
 
 
 def close_phase(phase: Phase) -> None:
-    """End a part of the run; does nothing if it has ended."""
+    """End a phase; no effect if it has already ended."""
     if phase in _phases:
         _phases.remove(phase)
 
 
 @contextmanager
 def phase(what: str) -> Iterator[None]:
-    """Name what is done inside, for the line that appears when nothing else is printed, such as "drawing plots"."""
+    """Name the work done in the context, such as "drawing plots", for the heartbeat."""
     opened = open_phase(lambda: what)
     try:
         yield
@@ -52,10 +52,10 @@ def phase(what: str) -> Iterator[None]:
 
 
 class Heartbeat(threading.Thread):
-    """Thread that prints a line whenever nothing was printed for SILENCE seconds and no progress bar is shown.
+    """Thread that prints a line after SILENCE seconds without output, unless a progress bar is shown.
 
     Args:
-        tell: Prints or logs one line.
+        tell: Function that prints or logs one line.
     """
 
     _running: Heartbeat | None = None
@@ -81,7 +81,7 @@ class Heartbeat(threading.Thread):
 
     @classmethod
     def begin(cls, tell: Callable[[str], None]) -> None:
-        """Start the heartbeat of this process in place of one that is running."""
+        """Start the heartbeat of this process, replacing a running one."""
         cls.end()
         cls._running = cls(tell)
         cls._running.start()
@@ -89,7 +89,7 @@ class Heartbeat(threading.Thread):
     @classmethod
     @contextmanager
     def unless_running(cls, tell: Callable[[str], None]) -> Iterator[None]:
-        """While entered, have a heartbeat; one that is running, or is begun meanwhile, takes precedence."""
+        """Run a heartbeat while in the context, unless one is already running."""
         if cls._running is not None:
             yield
             return
@@ -101,7 +101,7 @@ class Heartbeat(threading.Thread):
 
     @classmethod
     def end(cls) -> None:
-        """Stop the heartbeat, if it is running."""
+        """Stop the heartbeat, if any."""
         if cls._running is not None:
             cls._running._ended.set()
             cls._running.join()

@@ -1,4 +1,4 @@
-"""Processes of one machine: their place in the run, and a launcher that replaces torchrun there. Imports no PyTorch."""
+"""Launching one process per GPU, and the environment variables of torchrun. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from slowfast.utils.screen import show
 from slowfast.utils.signals import nothing_to_save
 
 _POLL = 0.1  # seconds
-_GRACE = 5.0  # seconds in which the other processes notice by themselves that one has failed
+_GRACE = 5.0  # seconds for the other processes to notice by themselves that one has failed
 _TERMINATION = 30.0  # seconds from SIGTERM to SIGKILL
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
 class LaunchedAs:
-    """Place of this process among those that a launcher started, from the environment."""
+    """Rank and number of processes as set by torchrun or :class:`Launcher`."""
 
     rank: int = 0
     size: int = 1
@@ -79,7 +79,7 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Check whether this is the first process of the run, before `join`; True if the environment makes no sense."""
+    """Return whether this is rank 0, before the process group exists; True if the environment is inconsistent."""
     try:
         return LaunchedAs.from_environment().rank == 0
     except UserError:
@@ -87,14 +87,14 @@ def is_main_process() -> bool:
 
 
 class Launcher:
-    """Runs the command line of this process in several processes, with the environment that torchrun gives them.
+    """Launcher that runs a command in several processes of this machine, with torchrun's environment variables.
 
-    SIGTERM and SIGHUP are passed on, so that the processes save and end; a terminal sends SIGINT to all by itself. When
-    one fails, the others are ended.
+    SIGTERM and SIGHUP are forwarded, so that the processes save a checkpoint and exit; a terminal sends SIGINT to the
+    whole process group anyway. When one process fails, the others are terminated.
 
     Args:
         count: Number of processes.
-        command: Command line; by default that of this process.
+        command: Command line; by default the one of this process.
     """
 
     def __init__(self, count: int, command: list[str] | None = None) -> None:
@@ -107,25 +107,25 @@ class Launcher:
         """Start the processes and wait for them.
 
         Returns:
-            0 if all have done their work or were stopped by a signal, else the exit status of the first that failed.
+            0 if all processes succeeded or were stopped by a signal, else the exit status of the first that failed.
         """
-        import torch.distributed as dist  # late: the environment is read before PyTorch is needed
+        import torch.distributed as dist  # imported late: reading the environment must not need PyTorch
 
-        # The store is served here, on a port that the system chooses: no other program can take it meanwhile.
+        # The launcher serves the store on a port chosen by the system, so that no other program can take it in between.
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         with self._forwarding_signals():
             try:
                 for rank in range(self.count):
                     environment = os.environ | self._environment(rank, store.port)
                     self._processes.append(subprocess.Popen(self.command, env=environment))
-                if self._received is not None:  # before all were started
+                if self._received is not None:  # received before all processes were started
                     self._send(self._received)
                 return self._wait()
             finally:
                 self._send(signal.SIGKILL)
 
     def _environment(self, rank: int, port: int) -> dict[str, str]:
-        """Return the variables that torchrun would set."""
+        """Return the environment variables of one process, as torchrun sets them."""
         return {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
@@ -135,7 +135,7 @@ class Launcher:
             "MASTER_PORT": str(port),
             "TORCHELASTIC_RUN_ID": "slowfast",
             "TORCHELASTIC_RESTART_COUNT": "0",
-            "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is not rank 0's
+            "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 connects to the store, too
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
 
@@ -158,10 +158,10 @@ class Launcher:
 
     def _send(self, number: int) -> None:
         for process in self._processes:
-            process.send_signal(number)  # does nothing for one that has ended
+            process.send_signal(number)  # no effect on a process that has exited
 
     def _wait(self) -> int:
-        """Wait until all processes have ended; after the first failure the others are ended."""
+        """Wait until all processes exit; terminate the others after the first failure."""
         while (failed := self._first_failed()) is None:
             if self._have_ended(within=0.0):
                 return 0
@@ -183,12 +183,12 @@ class Launcher:
         return True
 
     def _status(self, rank: int) -> int:
-        """Return the exit status that a failed process stands for, and report a signal that ended it."""
+        """Return the exit status for a failed process; report the signal that killed it."""
         code = self._processes[rank].returncode
         if code > 0:
             return code
-        if self._received is not None and code == -self._received:  # while Python started, before it handles signals
+        if self._received is not None and code == -self._received:  # while Python was starting up
             show(nothing_to_save(self._received.name))
             return 0
-        show(f"error: rank {rank} was ended by {signal.Signals(-code).name}", error=True)
+        show(f"error: rank {rank} was killed by {signal.Signals(-code).name}", error=True)
         return 1

@@ -1,6 +1,6 @@
-"""One logger for the run: the screen and OUTPUT_DIR/stdout.log in the main process, warnings elsewhere.
+"""Logger of a run: screen and OUTPUT_DIR/stdout.log in rank 0, warnings only in other ranks.
 
-Every message passes one formatter: secrets in addresses are hidden and control characters are escaped.
+One formatter handles every message: it hides secrets in URLs and escapes control characters.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from slowfast.utils.screen import show, write_screen
 from slowfast.utils.text import shown, shown_lines
 
 _NAME = "slowfast"
-_TABLE = "table"  # attribute of records whose newlines are meant
+_TABLE = "table"  # attribute of records that may contain newlines
 
 
 def get_logger() -> logging.Logger:
-    """Return the run's logger; usable before `start_logging`, then it prints warnings only."""
+    """Return the logger of the run. Before `start_logging` it prints warnings only."""
     return logging.getLogger(_NAME)
 
 
 def warn_main(message: str) -> None:
-    """Log a warning in rank 0 alone: for what is the same in all processes of a run."""
+    """Log a warning in rank 0 only, for messages that are the same in all processes."""
     if os.environ.get("RANK", "0") == "0":
         get_logger().warning(message)
 
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Log a warning in rank 0, unless this process has logged the same one before."""
+    """Log a warning in rank 0, once per process and message."""
     warn_main(message)
 
 
 def log_table(text: str) -> None:
-    """Log a text of several lines, whose cells were escaped before, below the line with the time."""
+    """Log a multi-line table, whose cells are already escaped, starting on a new line."""
     get_logger().info("\n" + text, extra={_TABLE: True})
 
 
 class _Formatter(logging.Formatter):
-    """Formatter that lets nothing unsafe through."""
+    """Formatter that redacts secrets and escapes control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         safe = shown_lines if getattr(record, _TABLE, False) else shown
@@ -57,7 +57,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Screen(logging.Handler):
-    """Handler that writes to what standard output or standard error is at the time, above a progress bar."""
+    """Handler that writes to the current sys.stdout or sys.stderr, above a progress bar."""
 
     def __init__(self, error: bool = False) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Screen(logging.Handler):
 
 
 class _File(logging.FileHandler):
-    """Handler that reports once when the log file cannot be written, and lets the run go on."""
+    """File handler that reports a write error once and lets the run continue."""
 
     _reported = False
 
@@ -82,12 +82,12 @@ class _File(logging.FileHandler):
             show(f"warning: {self.baseFilename} cannot be written: {sys.exc_info()[1]}", error=True)
 
     def close(self) -> None:
-        with suppress(OSError):  # what cannot be written has been reported
+        with suppress(OSError):  # write errors have been reported
             super().close()
 
 
 class _Buffer(logging.Handler):
-    """Handler that keeps records until there is a file for them."""
+    """Handler that keeps records until the log file is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Buffer(logging.Handler):
 
 
 def start_logging(rank: int) -> None:
-    """Send messages to the screen; in rank 0 also keep them for `open_log`. Other ranks show warnings only."""
+    """Log to the screen and, in rank 0, keep messages for `open_log`. Other ranks show warnings only."""
     logger = get_logger()
     stop_logging()
     logger.propagate = False
@@ -111,12 +111,12 @@ def start_logging(rank: int) -> None:
 
 
 def logging_started() -> bool:
-    """Check whether `start_logging` was called, and `stop_logging` was not."""
+    """Return whether logging has been started and not stopped."""
     return any(isinstance(handler, _Screen) for handler in get_logger().handlers)
 
 
 def open_log(output_dir: Path) -> None:
-    """Append the messages so far, and all further ones, to `output_dir/stdout.log`. Does nothing in other ranks."""
+    """Append past and future messages to `output_dir/stdout.log`; no effect in ranks other than 0."""
     logger = get_logger()
     for buffer in [handler for handler in logger.handlers if isinstance(handler, _Buffer)]:
         file = _File(output_dir / "stdout.log", encoding="utf-8", errors="backslashreplace")
@@ -129,7 +129,7 @@ def open_log(output_dir: Path) -> None:
 
 @contextmanager
 def messages_on_screen() -> Iterator[None]:
-    """While this is open, plain messages go to the screen: for tools that leave no log."""
+    """Print plain log messages to the screen while in the context, for tools without a log file."""
     logger, handler = get_logger(), _Screen()
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -145,7 +145,7 @@ def messages_on_screen() -> Iterator[None]:
 
 
 def stop_logging() -> None:
-    """Close the logger's files."""
+    """Remove and close all handlers."""
     Heartbeat.end()
     logger = get_logger()
     for handler in list(logger.handlers):

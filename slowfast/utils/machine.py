@@ -1,4 +1,4 @@
-"""This machine: usable cores, fast instructions, memory in use."""
+"""Properties of this machine: usable cores, fast matrix multiplication, peak memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# Query of PyTorch for each dtype of fewer than 32 bits: whether oneDNN multiplies matrices of it on this CPU.
+# PyTorch operator that tells for each 16-bit dtype whether oneDNN supports it on this CPU.
 _CPU_QUERIES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for all pending work of a GPU."""
+    """Synchronize a GPU; no effect on the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -33,15 +33,15 @@ def has_fast_matmul(dtype: torch.dtype, device: torch.device) -> bool:
     """
     if device.type != "cpu" or dtype not in _CPU_QUERIES:
         return True
-    query = getattr(torch.ops.mkldnn, _CPU_QUERIES[dtype], None)  # None where PyTorch is built without oneDNN
+    query = getattr(torch.ops.mkldnn, _CPU_QUERIES[dtype], None)  # None if PyTorch is built without oneDNN
     return query is not None and bool(query())
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory so far in GiB: allocated on the GPU, or resident of this process on the CPU."""
+    """Return the peak memory in GiB: allocated on the GPU, or resident set size of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
@@ -50,10 +50,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Let the C library use freed memory again instead of giving it back to the system at once.
+    """Make the C library keep freed memory for reuse instead of returning it to the system at once.
 
-    Every large CPU tensor otherwise costs a page fault for each 4 KiB of it: 5 to 15 % of a forward pass.
-    Does nothing where the C library has no such setting.
+    Otherwise every large CPU tensor costs a page fault per 4 KiB: 5 to 15 % of a forward pass. No effect if the C
+    library has no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""Checks of the files and folders that a command is asked to write, made before anything else."""
+"""Early checks that the output files and folders of a command can be written."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.text import plain
 
-# What file systems allow, less the room for the names of files in a folder.
+# Limits of file systems; the path limit leaves room for file names in the folder.
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4096 - 256, 255
-_MAX_FILE_NAME_BYTES = 200  # unfinished files have longer names than finished ones
+_MAX_FILE_NAME_BYTES = 200  # temporary names are longer than final ones
 
 
 def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -> None:
-    """Raise UserError unless a file can be written there.
+    """Raise UserError unless a file can be written.
 
     Args:
         path: The file; missing folders are created later.
-        option: What names the file, such as "--out".
-        suffixes: Endings that the name may have; any if empty.
+        option: Option or key that names the file, such as "--out".
+        suffixes: Allowed file name suffixes; any if empty.
     """
     where = f"{option} {plain(path)}"
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{where}: the name must end in {' or '.join(suffixes)}")
-    if os.path.isdir(path):  # False for names that are too long, too
+    if os.path.isdir(path):  # also False if the name is too long
         raise UserError(f"{where} is a directory. Name a file")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UserError(f"{where} is not a regular file. Choose another one")
@@ -35,7 +35,7 @@ def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -
 
 
 def check_output_folder(folder: Path, option: str) -> None:
-    """Raise UserError unless the folder is writable or can be created; `option` is what names it."""
+    """Raise UserError unless the folder named by an option is writable or can be created."""
     where = f"{option} {plain(folder)}"
     names = [os.fsencode(name) for name in folder.absolute().parts]
     if any(len(name) > MAX_NAME_BYTES for name in names) or sum(map(len, names)) + len(names) > MAX_PATH_BYTES:
@@ -44,7 +44,7 @@ def check_output_folder(folder: Path, option: str) -> None:
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
         is_directory = existing.is_dir()
     except (OSError, ValueError):
-        raise UserError(f"{where} is not a possible path. Choose another one") from None
+        raise UserError(f"{where} is not a valid path. Choose another one") from None
     if not is_directory:
         raise UserError(f"{where}: {plain(existing)} is not a directory. Choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -52,7 +52,7 @@ def check_output_folder(folder: Path, option: str) -> None:
 
 
 def make_output_folder(folder: Path, option: str) -> None:
-    """Create a folder and its parents; UserError where that is impossible."""
+    """Create a folder and its parents. Raises UserError on failure."""
     check_output_folder(folder, option)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,22 +26,22 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 
 
 class FetchError(OSError):
-    """A handler cannot fetch a file; the text follows the file's name, such as "cannot be fetched: no such bucket"."""
+    """Download error of a handler; its text follows the file name, such as "cannot be fetched: no such bucket"."""
 
 
 @functools.cache
 def path_manager() -> PathManager:
     """Return the package's own path manager, separate from iopath's global one."""
-    from iopath.common.file_io import PathManagerFactory  # late: most runs read local files alone
+    from iopath.common.file_io import PathManagerFactory  # imported late: most runs only read local files
 
     return PathManagerFactory.get("slowfast")
 
 
 def local_path(path: str | Path) -> Path:
-    """Return where a file can be read on this machine.
+    """Return the local path of a file, fetching it if needed.
 
     Args:
-        path: A local path, returned as it is, or an address that a registered handler fetches.
+        path: A local path, which is returned unchanged, or an address for a registered handler.
 
     Raises:
         FetchError: If the handler fails.
@@ -52,6 +52,6 @@ def local_path(path: str | Path) -> Path:
     uri = f"{address[1]}://{os.fspath(path)[address.end() :]}"
     try:
         return Path(path_manager().get_local_path(uri))
-    except Exception as error:  # handlers raise errors of their libraries
+    except Exception as error:  # handlers raise errors of their own libraries
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FetchError(f"cannot be fetched: {reason}") from error

@@ -1,7 +1,7 @@
-"""Cache of files that this user's programs create once and load again: compiled kernels, downloads.
+"""Per-user cache of files that are created once and loaded again: compiled kernels, downloads.
 
-A file in a folder that another user can write to may be that user's. A file or folder is trusted if it and all folders
-above it belong to this user or root and no other user can write to them. Folders above may be sticky, such as ``/tmp``,
+Files are only loaded if no other user can have written them: a file or folder is trusted if it and all parent folders
+belong to this user or root and no other user can write to them. Parent folders may also be sticky, such as ``/tmp``,
 where nobody can replace the files of others, or writable for the user's private group.
 """
 
@@ -22,22 +22,22 @@ from slowfast.utils.logging import warn_once
 
 
 def private_cache(name: str) -> Path:
-    """Return the path of a file in the user's cache that is trusted if it exists, and can be created if not.
+    """Return the path of a cache file, which is trusted if it exists and can be created if not.
 
-    The cache is ``$XDG_CACHE_HOME/slowfast``, by default ``~/.cache/slowfast``, and is created for this user alone. If
-    it or the file is not trusted, or the file is missing and the folder is not writable, the path is in a temporary
-    folder of this process instead, and a warning says so once.
+    The cache is ``$XDG_CACHE_HOME/slowfast``, by default ``~/.cache/slowfast``, accessible to this user only. If it or
+    the file is not trusted, or the file is missing and the folder is not writable, a temporary folder of this process
+    is used instead, with one warning.
 
     Args:
-        name: Name of the file, without folders.
+        name: File name without folders.
 
     Raises:
-        OSError: If there is no place for a temporary folder either.
+        OSError: If no temporary folder can be created either.
     """
     try:
         folder = _cache_folder()
         _create(folder)
-        folder = Path(os.path.realpath(folder, strict=True))  # links are followed once, before the checks
+        folder = Path(os.path.realpath(folder, strict=True))  # resolve links once, before the checks
         check_trusted(folder)
         if os.path.lexists(folder / name):
             file = Path(os.path.realpath(folder / name, strict=True))
@@ -75,15 +75,15 @@ def check_trusted(path: Path) -> None:
 
 
 def _writable_by_others(found: os.stat_result, above: bool) -> int:
-    """Return the permission bits that let other users replace a file; `above`: of a folder above it."""
+    """Return the permission bits that let other users replace a file or, with `above`, an entry of a parent folder."""
     if above and found.st_mode & stat.S_ISVTX:
         return 0
-    # Many systems give each user a group and a umask of 002.
+    # Many systems give each user a private group and a umask of 002.
     return stat.S_IWOTH if above and _is_private_group(found.st_gid) else stat.S_IWOTH | stat.S_IWGRP
 
 
 def _is_private_group(gid: int) -> bool:
-    """Return whether a group is named like this user and has no other members."""
+    """Return whether a group is private: named like this user and without other members."""
     try:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
@@ -93,7 +93,7 @@ def _is_private_group(gid: int) -> bool:
 
 @functools.cache
 def _unmapped_root() -> int | None:
-    """Return the uid that root's folders seem to belong to in a user namespace (rootless containers), else None."""
+    """Return the uid that owns root's folders in a user namespace (rootless container), else None."""
     try:
         mapped = Path("/proc/self/uid_map").read_text().split()
         return None if mapped == ["0", "0", "4294967295"] else int(Path("/proc/sys/kernel/overflowuid").read_text())
@@ -103,26 +103,26 @@ def _unmapped_root() -> int | None:
 
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the standard ignores relative paths
+    if not os.path.isabs(base):  # relative paths are ignored by the XDG standard
         base = os.path.expanduser("~/.cache")
         if not os.path.isabs(base):
-            raise OSError("HOME is not set and this user has no home folder")
+            raise OSError("HOME is not set and the user has no home folder")
     return Path(base) / "slowfast"
 
 
 def _create(folder: Path) -> None:
-    """Create a folder and the missing ones above it, for this user alone whatever the umask is."""
+    """Create a folder and its missing parents, accessible to this user only regardless of the umask."""
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     for place in reversed(missing):
         try:
             place.mkdir(mode=0o700)
-        except FileExistsError:  # by another process; it is checked like any other
+        except FileExistsError:  # created by another process; checked like any other
             pass
 
 
 @functools.cache
 def _temporary_folder() -> Path:
-    """Return a folder of this process, deleted when it exits."""
+    """Return a temporary folder of this process, deleted at exit."""
     folder = Path(tempfile.mkdtemp(prefix="slowfast-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long-running work: a progress bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def clock(seconds: float) -> str:
 
 
 def _has_room_for_bar() -> bool:
-    """Check for a terminal that can move its cursor and is wide enough; some report no width at all.
+    """Return whether output goes to a terminal that is wide enough and can move its cursor.
 
-    With standard output in a file or pipe, the lines belong there.
+    If standard output is a file or pipe, progress is logged there instead.
     """
     try:
         if not sys.stdout.isatty():
             return False
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
-    except (AttributeError, OSError, ValueError):  # no stream, no terminal, a notebook
+    except (AttributeError, OSError, ValueError):  # no stream, no terminal or a notebook
         return False
     return columns >= _NARROWEST and os.environ.get("TERM") != "dumb"
 
@@ -38,16 +38,16 @@ def _has_room_for_bar() -> bool:
 class Progress:
     """Counter of finished units of work.
 
-    On a terminal each `advance` moves a bar. Elsewhere a line is logged every `every` units, at the end, and whenever
-    the last line is SILENCE seconds old; units that take longer are reported by the heartbeat.
+    On a terminal `advance` moves a bar. Elsewhere a line is logged every `every` units, at the end, and whenever the
+    last line is SILENCE seconds old; the heartbeat covers units that take longer.
 
     Args:
-        title: What is done, such as "train".
-        total: Units in all.
+        title: Name of the work, such as "train".
+        total: Total number of units.
         unit: Name of the units, in the plural.
-        shown: Whether to show anything; False in every process but the main one.
-        every: Units between two lines.
-        done: Units that were finished before.
+        shown: Whether to show progress; False in all ranks but 0.
+        every: Number of units between log lines.
+        done: Number of units finished by an earlier run.
     """
 
     def __init__(self, title: str, total: int, unit: str, shown: bool, every: int, done: int = 0) -> None:
@@ -63,7 +63,7 @@ class Progress:
         return f"busy: {self.title} {self.done}/{self.total} {self.unit}"
 
     def advance(self, note: str = "", count: int = 1) -> None:
-        """Count `count` more finished units; `note` is shown beside the bar."""
+        """Count finished units and show a note beside the bar."""
         self.done += count
         if self._bar is not None:
             self._bar.set_postfix_str(shown(note), refresh=False)
@@ -76,12 +76,12 @@ class Progress:
         return time.perf_counter() - self._last_line >= SILENCE
 
     def left(self) -> float:
-        """Estimate the seconds left at the pace so far."""
+        """Return the estimated remaining time in seconds."""
         finished = self.done - self._first
         return (time.perf_counter() - self._start) / max(finished, 1) * (self.total - self.done)
 
     def close(self) -> None:
-        """Leave the terminal's line."""
+        """Close the progress bar."""
         close_phase(self._phase)
         if self._bar is not None:
             self._bar.close()

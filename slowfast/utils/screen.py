@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command: text goes there safely, and a closed or full one ends nothing."""
+"""Safe printing: escaped text, and output errors (closed pipe, full disk) that do not end the command."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from slowfast.utils.text import shown, shown_lines
 
 
 class _Unbreakable(io.FileIO):
-    """File descriptor whose write errors are kept in `failure` instead of being raised."""
+    """Raw file that stores write errors in `failure` instead of raising them."""
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write bytes; pretend success where the pipe is closed or the disk is full."""
+        """Write bytes; report success even if the pipe is closed or the disk is full."""
         try:
             written = super().write(data)
         except OSError as error:
             self.failure = self.failure or error
             return len(data)
-        return len(data) if written is None else written  # None: it would block, and nobody reads
+        return len(data) if written is None else written  # None: the write would block and nobody reads
 
 
 @contextmanager
 def safe_streams() -> Iterator[None]:
-    """Let a command outlive its terminal.
+    """Make standard output and standard error robust while in the context.
 
-    While entered, a closed pipe (``| head -1``), a full disk and a stream that is not open at all raise no error, and
-    characters that the encoding of a stream lacks become backslash escapes. Streams that were replaced, as in a
-    notebook, are left alone.
+    A closed pipe (``| head -1``), a full disk or a closed stream raises no error, and characters that the encoding of
+    the stream lacks are written as backslash escapes. Replaced streams, as in a notebook, are not touched.
     """
     before = sys.stdout, sys.stderr
     _open_missing_descriptors()
@@ -54,12 +53,12 @@ def safe_streams() -> Iterator[None]:
 
 
 def _open_missing_descriptors() -> None:
-    """Open the null device in place of closed standard streams, so that no file of the run gets their numbers."""
+    """Open the null device for closed standard streams, so that no other file gets descriptors 0 to 2."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
 
 
 def _safe(stream: TextIO | None, number: int) -> TextIO:
@@ -74,19 +73,19 @@ def _safe(stream: TextIO | None, number: int) -> TextIO:
 
 
 def lost_output() -> OSError | None:
-    """Return why standard output did not take everything; None if it did, or if its reader has closed the pipe."""
+    """Return the error that lost standard output; None if there is none or the reader has closed the pipe."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     failure = raw.failure if isinstance(raw, _Unbreakable) else None
     return None if failure is None or failure.errno == errno.EPIPE else failure
 
 
 def show(line: str = "", *, error: bool = False) -> None:
-    """Print one line of any content to standard output, or to standard error."""
+    """Print one line to standard output or standard error, escaping its content."""
     write_screen(shown(line) + "\n", sys.stderr if error else sys.stdout)
 
 
 def show_table(text: str) -> None:
-    """Print a text of several lines whose cells were escaped before."""
+    """Print a multi-line table whose cells are already escaped."""
     write_screen(shown_lines(text) + "\n", sys.stdout)
 
 
@@ -94,7 +93,7 @@ _last_write = time.monotonic()
 
 
 def write_screen(text: str, stream: TextIO | None) -> None:
-    """Write text that may be shown, above the progress bar where there is one."""
+    """Write escaped text above the progress bar, if any."""
     global _last_write
     _last_write = time.monotonic()
     if stream is None:
@@ -105,10 +104,10 @@ def write_screen(text: str, stream: TextIO | None) -> None:
 
 
 def seconds_silent() -> float:
-    """Return the seconds since something was written to the screen."""
+    """Return the seconds since the last output."""
     return time.monotonic() - _last_write
 
 
 def progress_bar_shown() -> bool:
-    """Check whether there is a progress bar on the terminal."""
+    """Return whether a progress bar is shown."""
     return len(getattr(tqdm, "_instances", ())) > 0

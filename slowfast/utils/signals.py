@@ -1,4 +1,4 @@
-"""Signals that stop a run: what is saved first, and the first seconds of a process."""
+"""Handling of SIGTERM and SIGHUP: stop at a safe point, save, and exit with status 0."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_AGAIN = 5.0  # seconds in which a repeated signal may be the same one, sent by a launcher and by its own sender
+_AGAIN = 5.0  # seconds in which a repeated signal counts as the same one, forwarded by the launcher
 
 
 class Stopped(BaseException):
-    """A signal arrived where work may end at once. Not an Exception: no handler of errors takes it for one."""
+    """Raised by a signal where work may end at once. Not an Exception, so that no error handler catches it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -23,14 +23,14 @@ class Stopped(BaseException):
 
 
 class StopSignal:
-    """Handler of the signals that end a run.
+    """Context manager that handles the signals which stop a run.
 
-    While entered, the first signal sets `seen` and `name`, and raises `Stopped` inside `at_once`. A second one ends the
-    process as usual. A signal that was ignored before, such as SIGHUP under nohup, stays ignored. Does nothing outside
-    of the main thread, where Python allows no handlers, and in forked processes.
+    The first signal sets `seen` and `name`, and raises `Stopped` inside `at_once`. A second one ends the process as
+    usual. SIGHUP stays ignored under nohup. No effect outside the main thread, where Python allows no handlers, and in
+    forked processes.
 
     Args:
-        signals: Signals to handle; SIGTERM and SIGHUP if none are given.
+        signals: Signals to handle. Defaults to SIGTERM and SIGHUP.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -65,7 +65,7 @@ class StopSignal:
             raise Stopped(self.name)
 
     def _receive_again(self, number: int) -> None:
-        """End the process; under torchrun not for the signal that torchrun passes on."""
+        """End the process, unless a launcher has forwarded the same signal."""
         if "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - self._when < _AGAIN:
             return
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -73,10 +73,10 @@ class StopSignal:
 
     @contextmanager
     def at_once(self, wanted: bool = True) -> Iterator[None]:
-        """While entered, raise `Stopped` as soon as a signal arrives, also for one that arrived before.
+        """Raise `Stopped` as soon as a signal arrives, or if one has arrived before.
 
         Args:
-            wanted: False makes this do nothing.
+            wanted: Whether to do so.
         """
         self._raises += wanted
         try:
@@ -91,22 +91,22 @@ _DIE_WITH_PARENT = 1  # Linux: prctl's PR_SET_PDEATHSIG
 
 
 def nothing_to_save(name: str) -> str:
-    """Describe the end of a run by a signal before it did anything."""
-    return f"Received {name} before anything was to save. Run the same command to start again"
+    """Return the message of a run that was stopped before its first step."""
+    return f"Received {name} before the first step, nothing to save. Run the same command to start again"
 
 
 def prepare_process() -> None:
-    """Handle signals that arrive while the libraries are imported, and follow the end of torchrun."""
+    """Handle signals that arrive during imports, and end together with the launcher."""
     for one in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(one) == signal.SIG_DFL:
             signal.signal(one, _leave)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings precede every error that is reported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides C++ warnings that precede every reported error
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()
 
 
 def ignore_signals() -> None:
-    """Let nothing disturb the end of a process that has done its work."""
+    """Ignore signals while a finished process exits."""
     for one in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
 
@@ -121,7 +121,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Have the system send a signal to this process when the thread that started it ends in any way. Linux only."""
+    """Have the system signal this process when the thread that started it ends for any reason. Linux only."""
     if sys.platform != "linux":
         return
     import ctypes

@@ -1,4 +1,4 @@
-"""Suggestions for mistyped keys, values and file names."""
+"""Suggestions for misspelled keys, values and file names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_KEYS_SUGGESTED = 4
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Return the number of edits between two words: characters inserted, deleted, replaced or swapped with the next."""
+    """Return the Damerau-Levenshtein distance of two words (optimal string alignment)."""
     before: list[int] = []
     row = list(range(len(b) + 1))
     for i, left in enumerate(a, start=1):
@@ -28,21 +28,21 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def nearest_name(word: str, candidates: Iterable[str]) -> str:
-    """Return the candidate that `word` is most likely a typo of, "" where none is close.
+    """Return the candidate that `word` most likely misspells; an empty string if none is close.
 
-    Close is a distance of at most 2 edits and a third of the word, regardless of case.
+    A candidate is close within 2 edits and a third of the length of the word, ignoring case.
     """
     most = min(MAX_EDITS, len(word) // 3)
     wanted = word.lower()
     alike = (name for name in candidates if name and abs(len(name) - len(word)) <= most)
-    # Of equally close names, the one of the same length: a wrong letter is likelier than a missing one.
+    # Break ties by length: a wrong letter is more likely than a missing one.
     close = [(edit_distance(wanted, name.lower()), abs(len(name) - len(word)), name) for name in alike]
     distance, _, name = min(close, default=(most + 1, 0, ""))
     return name if distance <= most else ""
 
 
 def nearest_keys(key: str, candidates: Iterable[str]) -> list[str]:
-    """Return the dotted keys that `key` may be meant for: one with a typo, else those of its name in other sections."""
+    """Return likely intended keys: the closest one, else keys of the same name in other sections."""
     keys = list(candidates)
     near = nearest_name(key, keys)
     if near:
@@ -56,13 +56,13 @@ def nearest_keys(key: str, candidates: Iterable[str]) -> list[str]:
 
 
 def nearest_file(path: Path, pattern: str = "*") -> Path | None:
-    """Return the existing file with the closest name, beside a missing one or below its nearest existing folder.
+    """Return the existing file with the closest name in the nearest existing folder of a missing file.
 
-    None where no name is close.
+    None if no name is close.
     """
     try:
         folder = next((p for p in path.absolute().parents if p.is_dir()), None)
-    except (OSError, ValueError):  # a name too long, or one that no file can have
+    except (OSError, ValueError):  # the name is too long or invalid
         return None
     if folder is None:
         return None
@@ -73,14 +73,14 @@ def nearest_file(path: Path, pattern: str = "*") -> Path | None:
 
 
 def file_in_sibling_folder(path: Path) -> Path | None:
-    """Return the existing file of the same name in a folder that is spelled like the one of a missing file.
+    """Return the file of the same name in a sibling of a missing file's folder, if the folder names are alike.
 
-    Folders that differ in hyphens, case and the like come first, then those with a typo; None where there is none.
+    Folder names that differ only in case and punctuation come first, then misspelled ones. None if there is none.
     """
     try:
         folders = islice(path.parent.absolute().parent.iterdir(), MAX_FILES_COMPARED)
         names = sorted(folder.name for folder in folders if (folder / path.name).is_file())
-    except (OSError, ValueError):  # no such folder, or a name that no file can have
+    except (OSError, ValueError):  # no such folder, or an invalid name
         return None
     wanted = path.parent.absolute().name
     same = next((name for name in names if _letters(name) == _letters(wanted)), "")
@@ -93,12 +93,12 @@ def _letters(name: str) -> str:
 
 
 def did_you_mean(near: object) -> str:
-    """Return the question that follows an error message, "" where `near` is empty or None."""
+    """Return the suggestion to append to an error message; an empty string if there is none."""
     return f" Did you mean {plain(near)}?" if near else ""
 
 
 def unknown_value(where: str, value: object, choices: Iterable[str]) -> str:
-    """Return the message for a value that is none of a few."""
+    """Return the error message for a value that is not among the choices."""
     names = list(choices)
     near = nearest_name(str(value), names)
     shown = ", ".join(name or '""' for name in names)
@@ -106,7 +106,7 @@ def unknown_value(where: str, value: object, choices: Iterable[str]) -> str:
 
 
 def _as_written(path: Path) -> Path:
-    """Return the path relative to the working directory where it is below it."""
+    """Return the path relative to the working directory if it is inside."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:

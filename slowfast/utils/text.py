@@ -1,4 +1,4 @@
-"""Text made safe to show: escaped, redacted, quoted and shortened."""
+"""Sanitizing text for display: escape, redact, quote and shorten."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 HIDDEN = "***"
 
-# Control characters, line and paragraph separators, marks that change the direction of text, and surrogates: Python's
-# stand-ins for bytes of a file name that are not UTF-8.
+# Control characters, line and paragraph separators, bidirectional marks, and surrogates, by which Python represents
+# bytes of file names that are not valid UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
-# An address. `pathlib` turns "//" into "/", and a slash or colon is easily forgotten.
+# URLs. `pathlib` turns "//" into "/", and slashes or colons may be missing.
 _SCHEMES = r"rtsp[sut]?|rtmp\w{0,2}|https?|s?ftps?|s3|gs|srt|rtp|udp|tcp|tls|hls|mms[ht]?|ws{1,2}"
 _ADDRESS = re.compile(rf"\b(?:(?:{_SCHEMES})(?::/*|//)|[a-z][a-z0-9+.-]{{1,15}}:/+)\S+", re.IGNORECASE)
-_NEXT = re.compile(r"([,;|\"'])(?=[a-z][a-z0-9+.-]{1,15}:/)", re.IGNORECASE)  # between addresses written without spaces
+_NEXT = re.compile(r"([,;|\"'])(?=[a-z][a-z0-9+.-]{1,15}:/)", re.IGNORECASE)  # between URLs separated without spaces
 # user:password@ in the part before the first slash; a password may hold "@", and slashes where it was not encoded.
 _USER = re.compile(r"^([a-z][a-z0-9+.-]*[:/]+)(?:[^\s/?#]+@|[^\s/?#:@]+:(?!\d+(?:[/?#]|$))\S*@)", re.IGNORECASE)
 _SECRET_NAME = (
@@ -30,7 +30,7 @@ _IN_ADDRESS = re.compile(rf"((?<![a-z0-9])(?:{_SECRET_NAME})=){_VALUE}", re.IGNO
 
 
 def redact(text: str) -> str:
-    """Replace passwords, tokens and signatures in the addresses of a text by ``***``.
+    """Replace passwords, tokens and signatures in URLs by ``***``.
 
     Covers the user and password of ``scheme://user:password@host`` and values of parameters such as ``?token=``,
     ``&X-Amz-Signature=`` or ``/password=``.
@@ -47,19 +47,19 @@ def _redact_one(address: str) -> str:
 
 
 def is_redacted(address: str) -> bool:
-    """Check whether secrets of an address were replaced by `redact`, so that it cannot be opened any more."""
+    """Return whether `redact` has replaced secrets of a URL, which therefore cannot be opened."""
     return f"{HIDDEN}@" in address or f"={HIDDEN}" in address
 
 
 def escape(text: str, keep: str = "") -> str:
-    r"""Write characters that a terminal, log or table must not get as backslash escapes.
+    r"""Replace characters that are unsafe in a terminal, log or table by backslash escapes.
 
-    A newline becomes ``\n``, an escape character ``\x1b``, the byte 0xE9 of a name that is not UTF-8 ``\xe9``, a
-    direction mark ``\u202e``.
+    A newline becomes ``\n``, an escape character ``\x1b``, the byte 0xE9 of a file name that is not valid UTF-8
+    ``\xe9``, a bidirectional mark ``\u202e``.
 
     Args:
-        text: Text of any origin, such as a file name.
-        keep: Control characters to leave as they are, such as the newlines of a table.
+        text: Untrusted text, such as a file name.
+        keep: Control characters to keep, such as the newlines of a table.
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
 
@@ -74,12 +74,12 @@ def _escaped(character: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Prepare one line for the screen or a log: without secrets, every control character escaped."""
+    """Return one line for the screen or a log, with secrets redacted and control characters escaped."""
     return escape(redact(text))
 
 
 def shown_lines(text: str) -> str:
-    """Prepare a table or traceback for the screen or a log: as `shown`, but its newlines and tabs are kept."""
+    """Return a table or traceback for the screen or a log: like `shown`, but keeps newlines and tabs."""
     return escape(redact(text), keep="\n\t")
 
 
@@ -87,11 +87,8 @@ MAX_SHOWN = 120  # characters of a value
 
 
 def quoted(value: Any, limit: int = MAX_SHOWN) -> str:
-    """Return the repr of a value, shortened to about `limit` characters.
-
-    Control characters, line breaks and characters that are not Unicode text are escaped.
-    """
-    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print integers of 4300 digits
+    """Return the repr of a value, shortened to about `limit` characters, with control characters escaped."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python does not convert integers of more than 4300 digits
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, (str, bytes)) and len(value) > limit:
         unit = "characters" if isinstance(value, str) else "bytes"
@@ -106,6 +103,6 @@ def quoted(value: Any, limit: int = MAX_SHOWN) -> str:
 
 
 def plain(text: object, limit: int = 2 * MAX_SHOWN) -> str:
-    """Return a path or a word as it is, or quoted and shortened where it is empty, long or not printable."""
+    """Return a path or word unchanged, or quoted and shortened if it is empty, long or not printable."""
     text = str(text)
     return text if text.isprintable() and text == text.strip() and 0 < len(text) <= limit else quoted(text)

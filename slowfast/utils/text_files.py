@@ -1,4 +1,4 @@
-"""Reading of small text files: regular files only, UTF-8, with the place of an error."""
+"""Safe reading of small UTF-8 text files: regular files only, with a size limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = {
 
 
 def irregular_kind(mode: int) -> str:
-    """Return what a file is instead of a regular file, such as "is a directory"; an empty string for a regular one.
+    """Return the kind of an irregular file, such as "is a directory"; an empty string for a regular file.
 
     Args:
         mode: `st_mode` of its status.
@@ -28,7 +28,7 @@ def irregular_kind(mode: int) -> str:
 
 
 def why_not_regular(path: str | Path) -> str:
-    """Return why there is no regular file, such as "does not exist"; an empty string where there is one.
+    """Return why a path is not a readable regular file, such as "does not exist"; an empty string if it is one.
 
     Args:
         path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
@@ -39,7 +39,7 @@ def why_not_regular(path: str | Path) -> str:
         return str(error)
     except PermissionError:
         return "is in a folder without access"
-    except (OSError, ValueError):  # also impossible names
+    except (OSError, ValueError):  # ValueError: invalid file name
         return "does not exist"
 
 
@@ -47,12 +47,12 @@ MIB = 2**20
 
 
 class UnreadableTextError(Exception):
-    """A file that cannot be read as text.
+    """Error of :func:`read_text_file`.
 
     Args:
-        reason: What is wrong, to follow the file's name, such as "does not exist".
-        missing: Whether there is no such file.
-        line: Number of the line from 1, 0 where none is to blame.
+        reason: Description to follow the file name, such as "does not exist".
+        missing: Whether the file does not exist.
+        line: Number of the offending line from 1; 0 if unknown.
     """
 
     def __init__(self, reason: str, *, missing: bool = False, line: int = 0) -> None:
@@ -61,9 +61,9 @@ class UnreadableTextError(Exception):
 
 
 def read_text_file(path: str | Path, max_bytes: int) -> str:
-    """Read a regular file of UTF-8 text; a byte order mark is dropped.
+    """Read a UTF-8 text file without its byte order mark.
 
-    Pipes, devices and sockets are refused before they are opened: reading them may never end.
+    Pipes, devices and sockets are refused before they are opened, because reading them may never end.
 
     Args:
         path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
@@ -82,8 +82,8 @@ def read_text_file(path: str | Path, max_bytes: int) -> str:
         raise UnreadableTextError("does not exist (a part of the path is a file)", missing=True) from None
     except OSError as error:
         raise UnreadableTextError(f"cannot be read ({system_reason(error)})") from None
-    except ValueError:  # a NUL character, or characters that no file name can hold
-        raise UnreadableTextError("is not a possible file name") from None
+    except ValueError:  # a NUL character, or characters that file names cannot contain
+        raise UnreadableTextError("is not a valid file name") from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableTextError("is UTF-16 text, not UTF-8")
     try:
@@ -98,7 +98,7 @@ def _read_regular_file(path: str, max_bytes: int) -> bytes:
     with open(descriptor, "rb") as file:
         _refuse_irregular(os.fstat(descriptor), max_bytes)
         data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:  # grown meanwhile, or a file of /proc, whose size reads as 0
+    if len(data) > max_bytes:  # grown in the meantime, or a file of /proc, whose size is 0
         raise UnreadableTextError(_too_large(max_bytes))
     return data
 

@@ -1,4 +1,4 @@
-"""Modules of a user that register networks and datasets (`--import`)."""
+"""User modules that register networks, datasets or optimizers (`--import`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _imported: list[str] = []
 
 
 def import_user_modules(modules: Iterable[str]) -> None:
-    """Import modules that register networks, datasets and the like.
+    """Import user modules that register networks, datasets or optimizers.
 
     Args:
-        modules: Names of modules, which may lie in the current folder, and paths of .py files. What was imported before
-            is not imported again.
+        modules: Module names, also of modules in the current folder, or paths of .py files. Modules that have been
+            imported before are skipped.
 
     Raises:
         UserError: If a module does not exist or raises an exception.
@@ -43,14 +43,14 @@ def import_user_modules(modules: Iterable[str]) -> None:
 
 
 def imported_modules() -> Sequence[str]:
-    """Return what was imported with `import_user_modules`, for worker processes to import it, too."""
+    """Return the modules imported with `import_user_modules`, for worker processes to import, too."""
     return tuple(_imported)
 
 
 def _name_in_folder(module: str) -> str:
-    """Return the name of a module, after making those of the current folder importable."""
+    """Return a module name after making modules of the current folder importable."""
     if not all(part.isidentifier() for part in module.split(".")):
-        raise UserError(f"{OPTION} {plain(module)}: not the name of a module. Give a name or the path of a .py file")
+        raise UserError(f"{OPTION} {plain(module)}: not a module name. Give a module name or the path of a .py file")
     _add_to_path(Path.cwd())
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None:
@@ -63,15 +63,15 @@ def _name_in_folder(module: str) -> str:
 
 
 def _name_of_file(path: Path) -> str:
-    """Return the name under which a file can be imported, after making its folder importable.
+    """Return the module name of a file after making its folder importable.
 
-    The file is an ordinary module, not one without a place: worker processes must find its classes again.
+    The file becomes an ordinary module, so that worker processes find its classes when they unpickle them.
     """
     where = f"{OPTION} {plain(path)}"
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"{where}: no such .py file. Give the path of one or the name of a module")
     if not path.stem.isidentifier():
-        raise UserError(f"{where}: {plain(path.stem)} is not a possible name of a module. Rename the file")
+        raise UserError(f"{where}: {plain(path.stem)} is not a valid module name. Rename the file")
     _add_to_path(path.resolve().parent)
     found = importlib.util.find_spec(path.stem)
     origin = found.origin if found is not None else None
@@ -81,14 +81,14 @@ def _name_of_file(path: Path) -> str:
 
 
 def _add_to_path(folder: Path) -> None:
-    """Make a folder's modules importable, after all others."""
+    """Append a folder to the import path."""
     if not any(os.path.realpath(entry or os.curdir) == os.path.realpath(folder) for entry in sys.path):
         sys.path.append(str(folder))
         importlib.invalidate_caches()
 
 
 def _reason(error: Exception) -> str:
-    """Return what went wrong in a module and where."""
+    """Return a description of an exception with its file and line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     last = frames[-1] if frames and frames[-1].filename != __file__ else None
     if isinstance(error, SyntaxError) and error.filename:

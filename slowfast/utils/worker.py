@@ -1,4 +1,4 @@
-"""Worker process of a pool: its loop and its messages in shared memory."""
+"""Worker process of a pool: main loop, and messages through shared memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from slowfast.errors import UserError
 from slowfast.utils.signals import end_with_parent
 from slowfast.utils.user_modules import import_user_modules
 
-_HEADER = struct.Struct("<qq")  # number of the message, number of parts
-_SMALL = 2**18  # bytes of a message that is copied
-_ALIGNMENT = 64  # bytes; arrays begin at multiples of it
+_HEADER = struct.Struct("<qq")  # message number, number of parts
+_SMALL = 2**18  # bytes up to which a message is copied
+_ALIGNMENT = 64  # bytes; alignment of arrays
 
 
 class _Pickler(pickle.Pickler):
-    """Pickler that leaves the data of CPU tensors and arrays to a list of buffers."""
+    """Pickler that collects the data of CPU tensors and arrays as out-of-band buffers."""
 
     def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], Any]) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=keep)
@@ -44,8 +44,8 @@ def send_message(channel: socket.socket, number: int, value: Any) -> None:
 
     Args:
         channel: One end of a Unix socket pair.
-        number: Any integer that tells the receiver which message this is.
-        value: The value; CPU tensors and NumPy arrays in it are copied once, into shared memory.
+        number: Integer that identifies the message.
+        value: The value. CPU tensors and NumPy arrays in it are copied once, into shared memory.
     """
     body, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     _Pickler(body, buffers.append).dump(value)
@@ -63,7 +63,7 @@ def receive_message(channel: socket.socket) -> tuple[int, Any]:
     """
     header, descriptors, _, _ = socket.recv_fds(channel, _HEADER.size, 1)
     if len(header) < _HEADER.size or not descriptors:
-        raise EOFError("the other process has closed its end")
+        raise EOFError("the other process has closed the channel")
     number, count = _HEADER.unpack(header)
     with os.fdopen(descriptors[0], "r+b", buffering=0) as file:
         memory = _contents(file.fileno())
@@ -74,13 +74,13 @@ def receive_message(channel: socket.socket) -> tuple[int, Any]:
 
 
 def _contents(descriptor: int) -> memoryview:
-    """Return a file's bytes, those of a large one without copying them; each of these keeps a descriptor open."""
+    """Return the bytes of a file; a large one is mapped instead of copied, which keeps a descriptor open."""
     size = os.fstat(descriptor).st_size
     return memoryview(bytearray(os.pread(descriptor, size, 0)) if size <= _SMALL else mmap.mmap(descriptor, size))
 
 
 def _starts(count: int, sizes: Sequence[int]) -> list[int]:
-    """Return the byte at which each part begins, after the table of their sizes."""
+    """Return the byte offset of each part; the table of sizes comes first."""
     starts, end = [], 8 * count
     for size in sizes:
         starts.append(-(-end // _ALIGNMENT) * _ALIGNMENT)
@@ -104,28 +104,28 @@ def _shared_file() -> BinaryIO:
 
 
 IDLE = -1  # of no item
-_PARENT_POLL = 2.0  # seconds between two looks of an idle worker whether its parent is still there
+_PARENT_POLL = 2.0  # seconds between checks of an idle worker that its parent is alive
 QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# In a worker: the item it is working on and since when (monotonic seconds), shared with the main process.
+# In a worker: current item and its start time (monotonic seconds), shared with the main process.
 _activity: Any = None
 
 
 def working_on(item: int) -> None:
-    """In a worker, note the item that it begins with; the time limit counts from here. Elsewhere do nothing."""
+    """Record the item that a worker starts on and restart its time limit; no effect in other processes."""
     if _activity is not None:
         _activity[1] = time.monotonic()
         _activity[0] = item
 
 
 def still_working() -> None:
-    """In a worker, start the time limit of the current item anew. Elsewhere do nothing."""
+    """Restart the time limit of the current item; no effect outside workers."""
     if _activity is not None:
         _activity[1] = time.monotonic()
 
 
 class WorkerError(RuntimeError):
-    """A worker process failed in a way that has nothing to do with one item."""
+    """Failure of a worker process that is not due to a single item."""
 
 
 def serve(
@@ -136,21 +136,21 @@ def serve(
     of_main_thread: bool,
     modules: Sequence[str] = (),
 ) -> None:
-    """Work on the tasks that come in, until the parent is gone.
+    """Process incoming tasks until the parent process ends.
 
     Args:
-        work: Called with each task.
-        channel: Where tasks come from and results go.
-        activity: Shared with the parent: the current item and since when.
-        parent: Number of the parent process.
+        work: Function called with each task.
+        channel: Socket on which tasks arrive and results are sent.
+        activity: Current item and its start time, shared with the parent.
+        parent: Process ID of the parent.
         of_main_thread: Whether the parent's main thread started this process.
-        modules: User modules that the parent has imported; a forked worker has them already.
+        modules: User modules to import; a forked worker has them already.
     """
     global _activity
     for quiet in QUIET:
         signal.signal(quiet, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
-    if of_main_thread:  # another thread may end before the process does
+    if of_main_thread:  # another thread of the parent may end before the parent process does
         end_with_parent(signal.SIGKILL)
     _activity = activity
     import_user_modules(modules)
@@ -169,7 +169,7 @@ def serve(
             send_message(channel, number, result)
         except ConnectionError:
             os._exit(0)
-        except Exception as error:  # a result that cannot be sent
+        except Exception as error:  # the result cannot be sent
             send_message(channel, number, _portable(error))
 
 
@@ -181,7 +181,7 @@ def _attempt(work: Callable[[Any], Any], task: Any) -> Any:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """Return an error that the main process can raise: user errors as they are, others with their traceback."""
+    """Return an error for the main process to raise: user errors unchanged, others with their traceback."""
     if isinstance(error, UserError):
         return error
     return WorkerError(f"{type(error).__name__} in a worker process.\n{''.join(traceback.format_exception(error))}")

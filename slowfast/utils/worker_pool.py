@@ -1,6 +1,6 @@
-"""Pool of worker processes that may crash or hang: each costs the task it was working on, never the run.
+"""Fault-tolerant pool of worker processes: a crashed or hung worker costs its current task, never the run.
 
-Workers ignore the signals meant for the main process, end when it ends in whatever way, and are killed when the pool is
+Workers ignore signals meant for the main process, end when it ends for any reason, and are killed when the pool is
 closed or the interpreter exits.
 """
 
@@ -27,15 +27,15 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _STARTING = -2
-_START_LIMIT = 120.0  # seconds for a worker to begin
-_POLL = 1.0  # seconds between two looks for workers that take too long
-_MOST_IDLE_DEATHS = 3  # in a row, of workers that were not working on an item
-_KILL_WAIT = 3.0  # seconds for killed workers to go; one that waits for a dead disk may not
+_START_LIMIT = 120.0  # seconds for a worker to start
+_POLL = 1.0  # seconds between checks for workers that exceed the time limit
+_MOST_IDLE_DEATHS = 3  # consecutive deaths of idle workers
+_KILL_WAIT = 3.0  # seconds for killed workers to exit; one that waits for an unresponsive disk may not
 
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """A finished task."""
+    """Result of a task."""
 
     number: int
     result: Result
@@ -43,13 +43,13 @@ class Done(Generic[Result]):
 
 @dataclass(frozen=True)
 class Lost:
-    """A task that cost its worker process.
+    """Task whose worker process died or was killed.
 
     Attributes:
         number: Number of the task.
-        item: What the worker noted last with :func:`slowfast.utils.worker.working_on`.
-        reason: Why the worker is gone, such as "the worker reading it was killed by SIGSEGV".
-        killed: Whether the process was killed by SIGKILL, as by the kernel when memory runs out.
+        item: Last item recorded with :func:`slowfast.utils.worker.working_on`.
+        reason: Cause, such as "the worker reading it was killed by SIGSEGV".
+        killed: Whether the process was ended by SIGKILL, as the kernel does when memory runs out.
     """
 
     number: int
@@ -66,19 +66,19 @@ class _Worker:
     process: Any
     channel: socket.socket
     activity: Any
-    tasks: deque[tuple[int, Any]] = field(default_factory=deque)  # given, oldest first
+    tasks: deque[tuple[int, Any]] = field(default_factory=deque)  # assigned tasks, oldest first
 
 
 class WorkerPool(Generic[Task, Result]):
-    """Processes that work on tasks, each replaced when it dies or exceeds the time limit of an item.
+    """Pool of processes that are replaced when they die or exceed the time limit of an item.
 
     Args:
-        work: Called with each task in a worker. An exception of it is raised in the main process.
-        workers: Number of processes; they are started when there are tasks for them.
-        timeout: Seconds that one item (see :func:`slowfast.utils.worker.working_on`) may take; 0 sets no limit.
-        timeout_reason: Gives the reason of an item that exceeded the limit (seconds).
+        work: Function called with each task in a worker. Its exceptions are raised in the main process.
+        workers: Number of processes, which are started on demand.
+        timeout: Time limit in seconds of one item (see :func:`slowfast.utils.worker.working_on`); 0 for none.
+        timeout_reason: Function that describes an item which exceeded the limit (seconds).
         start_method: Start method of :mod:`multiprocessing`.
-        ahead: Tasks that a worker is given at once, at most.
+        ahead: Maximum number of tasks assigned to a worker at a time.
     """
 
     def __init__(
@@ -98,28 +98,28 @@ class WorkerPool(Generic[Task, Result]):
         self._waiting: deque[tuple[int, Task]] = deque()
         self._owner = os.getpid()
         self._idle_deaths = 0
-        self._dropped: set[int] = set()  # numbers of tasks whose results nobody wants any more
+        self._dropped: set[int] = set()  # numbers of tasks whose results are discarded
         _pools.add(self)
         weakref.finalize(self, _kill, self._workers, self._owner).atexit = False
 
     def submit(self, number: int, task: Task, *, first: bool = False) -> None:
-        """Add a task; `first` puts it before those that wait."""
+        """Add a task at the end of the queue, or at its front with `first`."""
         (self._waiting.appendleft if first else self._waiting.append)((number, task))
 
     def forget(self) -> None:
-        """Drop all tasks: those that wait are not done, the results of the others are discarded."""
+        """Cancel all tasks: queued ones are dropped, the results of running ones discarded."""
         self._waiting.clear()
         self._dropped |= {number for worker in self._workers for number, _ in worker.tasks}
 
     def wait(self) -> Done[Result] | Lost:
-        """Wait for the next task that is finished or has cost its worker.
+        """Wait for the next result or lost task.
 
         Raises:
-            WorkerError: If a worker died without working on an item, or raised an exception.
-            UserError: If a worker raised it.
+            WorkerError: If a worker died without an item or raised an exception.
+            UserError: If a worker raised one.
         """
         while True:
-            self._give_tasks()
+            self._assign_tasks()
             event = self._next_event()
             if event is None:
                 continue
@@ -138,13 +138,13 @@ class WorkerPool(Generic[Task, Result]):
                 try:
                     return self._receive(worker)
                 except (EOFError, ConnectionError):
-                    return self._bury(worker)
+                    return self._remove_dead(worker)
             if worker.process.sentinel in ready:
-                return self._bury(worker)
+                return self._remove_dead(worker)
         return next((lost for worker in list(self._workers) if (lost := self._overdue(worker))), None)
 
     def close(self) -> None:
-        """Kill all workers; the pool starts new ones when it is used again."""
+        """Kill all workers. The pool starts new ones when it is used again."""
         self._waiting.clear()
         self._dropped.clear()
         _kill(self._workers, self._owner)
@@ -156,8 +156,8 @@ class WorkerPool(Generic[Task, Result]):
         self.close()
 
     # ------------------------------------------------------------------ workers
-    def _give_tasks(self) -> None:
-        """Give waiting tasks to the least busy workers, started where there are too few."""
+    def _assign_tasks(self) -> None:
+        """Assign queued tasks to the least busy workers, starting workers as needed."""
         while self._waiting:
             worker = min(self._workers, key=lambda one: len(one.tasks), default=None)
             if (worker is None or worker.tasks) and len(self._workers) < self._size:
@@ -172,7 +172,7 @@ class WorkerPool(Generic[Task, Result]):
             try:
                 send_message(worker.channel, number, task)
             except (BrokenPipeError, ConnectionError):
-                return  # it has died; its tasks are given to others when that is noticed
+                return  # it has died; its tasks are reassigned when that is detected
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -180,7 +180,7 @@ class WorkerPool(Generic[Task, Result]):
         main_thread = threading.current_thread() is threading.main_thread()
         arguments = (self._work, theirs, activity, os.getpid(), main_thread, imported_modules())
         process = self._context.Process(target=serve, args=arguments, daemon=True)
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # until the worker ignores them
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # until the worker ignores signals
         try:
             process.start()
         finally:
@@ -198,8 +198,8 @@ class WorkerPool(Generic[Task, Result]):
             raise result
         return Done(number, result)
 
-    def _bury(self, worker: _Worker) -> Lost | None:
-        """Remove a worker that has ended by itself."""
+    def _remove_dead(self, worker: _Worker) -> Lost | None:
+        """Remove a worker that has exited by itself."""
         worker.process.join(_KILL_WAIT)
         code = worker.process.exitcode
         killed = code == -signal.SIGKILL
@@ -224,15 +224,15 @@ class WorkerPool(Generic[Task, Result]):
         return self._remove(worker, "", reason=self._timeout_reason(limit))
 
     def _remove(self, worker: _Worker, how: str, killed: bool = False, reason: str = "") -> Lost | None:
-        """Remove a worker; give the tasks that it had not begun to others.
+        """Remove a worker and reassign the tasks that it had not started.
 
         Raises:
-            WorkerError: If workers die again and again without working on an item.
+            WorkerError: If workers repeatedly die without an item.
         """
         self._workers.remove(worker)
         worker.channel.close()
         if not worker.tasks:
-            return None  # it had nothing to do; another one is started when there is
+            return None  # it was idle; another one is started on demand
         item = int(worker.activity[0])
         if item < 0:
             self._waiting.extendleft(reversed(worker.tasks))
@@ -251,14 +251,14 @@ class WorkerPool(Generic[Task, Result]):
 _pools: weakref.WeakSet[WorkerPool[Any, Any]] = weakref.WeakSet()
 
 
-@atexit.register  # after `multiprocessing.util` was imported: so before its own, which waits without a limit
+@atexit.register  # registered after that of `multiprocessing.util`, so it runs before it; that one waits without limit
 def _close_all() -> None:
     for pool in list(_pools):
         pool.close()
 
 
 def _kill(workers: list[_Worker], owner: int) -> None:
-    """Kill all workers and empty the list; in a forked copy of their owner do nothing."""
+    """Kill all workers and clear the list; no effect in a forked copy of their owner."""
     if os.getpid() != owner:
         return
     for worker in workers:

@@ -1,4 +1,4 @@
-"""The event-driven figures, of a small network."""
+"""The event-driven measurements, of a small network."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ def small(tmp_path: Path, *overrides: object) -> ConfigNode:
 def test_every_figure_with_a_target_is_there(tmp_path: Path) -> None:
     video = tmp_path / "fixed_camera_bottles.mp4"  # a clip that has targets of its own
     write_video(video, frames=260)
-    figures = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, [video])
-    assert all(figure.value > 0 for figure in figures)
+    measurements = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, [video])
+    assert all(measurement.value > 0 for measurement in measurements)
     wanted = {key for key in TARGETS if key[0].startswith("event-driven")}
-    assert wanted == {(figure.group, figure.name) for figure in figures if figure.target is not None}
-    assert any(video.name in figure.group for figure in figures)
+    assert wanted == {
+        (measurement.group, measurement.name) for measurement in measurements if measurement.target is not None
+    }
+    assert any(video.name in measurement.group for measurement in measurements)
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
     video = tmp_path / "short.mp4"
     write_video(video, frames=20)
-    with pytest.raises(ConfigError, match="20 frames are too few"):
+    with pytest.raises(ConfigError, match="has 20 frames. At least 32"):
         measure_event_driven(small(tmp_path), torch.device("cpu"), 1, [video])
     other = load_config(CONFIGS / "ImageNet" / "CONVMLP_S.yaml", ["OUTPUT_DIR", tmp_path])
     with pytest.raises(ConfigError, match="ConvMLP"):

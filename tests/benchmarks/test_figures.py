@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.measure import TARGETS, Figure, Target, figures_table
+from benchmarks.measure import TARGETS, Measurement, Target, measurements_table
 
 RATIO = ("test, 10x3 views", "ratio to decoding once + resizing")
 
@@ -19,25 +19,29 @@ def test_a_target_is_met_at_its_limit(value: float, least: bool, most: bool) -> 
 
 @pytest.mark.parametrize(("value", "verdict"), [(1.2, "met"), (1.4, "NOT MET")])
 def test_table_and_json_tell_the_verdict(value: float, verdict: str) -> None:
-    figure = Figure(*RATIO, value, "x", 5)
-    line = next(line for line in figures_table([figure]).splitlines() if RATIO[1] in line)
+    measurement = Measurement(*RATIO, value, "x", 5)
+    line = next(line for line in measurements_table([measurement]).splitlines() if RATIO[1] in line)
     assert line.split()[-1] == verdict.split()[-1] and "at most 1.3" in line
-    assert figure.as_json()["met"] is (verdict == "met")
+    assert measurement.as_json()["met"] is (verdict == "met")
 
 
 def test_a_figure_without_a_target_has_no_verdict() -> None:
-    figure = Figure("load", "decoding", 12.345678, "ms a video", 3)
-    assert json.loads(json.dumps(figure.as_json())) == {
+    measurement = Measurement("load", "decoding", 12.345678, "ms/video", 3)
+    assert json.loads(json.dumps(measurement.as_json())) == {
         "group": "load",
         "name": "decoding",
         "value": 12.345678,
-        "unit": "ms a video",
+        "unit": "ms/video",
         "runs": 3,
     }
-    assert "12.35" in figures_table([figure])
+    assert "12.35" in measurements_table([measurement])
 
 
 def test_each_group_is_named_once() -> None:
-    figures = [Figure("one", "a", 1, "s", 1), Figure("one", "b", 2, "s", 1), Figure("two", "a", 3, "s", 1)]
-    assert [line.strip() for line in figures_table(figures).splitlines()].count("one") == 1
+    measurements = [
+        Measurement("one", "a", 1, "s", 1),
+        Measurement("one", "b", 2, "s", 1),
+        Measurement("two", "a", 3, "s", 1),
+    ]
+    assert [line.strip() for line in measurements_table(measurements).splitlines()].count("one") == 1
     assert RATIO in TARGETS

@@ -14,9 +14,9 @@ import torch
 from video_files import plain_frames, write_video
 
 from benchmarks import loading, network
-from benchmarks.loading import decode_once, measure_large, measure_loading, measure_testing, read_views
+from benchmarks.loading import decode_once, measure_large_frames, measure_loading, measure_testing, read_views
 from benchmarks.main import main, parse
-from benchmarks.measure import TARGETS, Figure
+from benchmarks.measure import TARGETS, Measurement
 from benchmarks.network import FLOAT32, LiveBytes, example_batch, measure_network, train_steps
 from benchmarks.videos import SyntheticClip, enlarge_video, find_videos, link_videos, make_videos, on_folder
 from slowfast.config.node import ConfigNode
@@ -43,8 +43,8 @@ def on_videos(tiny_cfg: ConfigNode, videos: list[Path], tmp_path: Path) -> Confi
 
 def test_loading_is_split_into_all_its_pieces(on_videos: ConfigNode) -> None:
     measured = measure_loading({"given": on_videos}, runs=1, samples=2)["given"]
-    assert measured.clips_per_second > 0 and measured.clips_per_processor_second > 0
-    assert list(measured.milliseconds) == [*loading.PIECES, "rest"]
+    assert measured.clips_per_second > 0 and measured.clips_per_cpu_second > 0
+    assert list(measured.milliseconds) == [*loading.STAGES, "rest"]
     assert all(value > 0 for value in measured.milliseconds.values())
     whole = sum(measured.milliseconds.values()) / 1e3
     assert math.isclose(measured.clips_per_second, on_videos.AUG.NUM_SAMPLE / whole)
@@ -59,10 +59,10 @@ def test_scaling_while_decoding_is_compared_with_full_size(
     with open_video(large) as enlarged, open_video(videos[0]) as source:
         assert enlarged.fps == pytest.approx(source.fps)
     assert np.abs(plain_frames(large, "96:64:flags=area").astype(int) - plain_frames(videos[0])[:16]).mean() < 12
-    figures = measure_large(on_folder(tiny_cfg, large.parent), runs=1, samples=2)
-    found = {(figure.group, figure.name): figure.value for figure in figures}
+    measurements = measure_large_frames(on_folder(tiny_cfg, large.parent), runs=1, samples=2)
+    found = {(measurement.group, measurement.name): measurement.value for measurement in measurements}
     assert all(value > 0 for value in found.values())
-    clips = [found[group, "clips a second"] for group in (loading.LARGE, loading.FULL_SIZE)]
+    clips = [found[group, "clips/s"] for group in (loading.LARGE, loading.FULL_SIZE)]
     assert found[loading.LARGE, "ratio to full size"] == pytest.approx(clips[0] / clips[1])
 
 
@@ -77,7 +77,7 @@ def test_large_files_are_read_in_both_sizes(
         return transform(self, frames, *rest)
 
     monkeypatch.setattr(loading.TrainTransform, "__call__", spy)
-    measure_large(on_folder(tiny_cfg, link_videos(videos, tmp_path / "given")), runs=1, samples=2)
+    measure_large_frames(on_folder(tiny_cfg, link_videos(videos, tmp_path / "given")), runs=1, samples=2)
     assert set(shapes) == {(32, 48), (64, 96)}
 
 
@@ -97,9 +97,9 @@ def test_a_broken_video_is_named(
 
 
 def test_views_are_compared_with_plain_decoding(on_videos: ConfigNode) -> None:
-    figures = measure_testing(on_videos, runs=1, views=[(2, 1), (3, 3)])
-    assert [figure.group for figure in figures] == ["test, 2x1 views"] * 4 + ["test, 3x3 views"] * 4
-    assert all(figure.value > 0 for figure in figures)
+    measurements = measure_testing(on_videos, runs=1, views=[(2, 1), (3, 3)])
+    assert [measurement.group for measurement in measurements] == ["test, 2x1 views"] * 4 + ["test, 3x3 views"] * 4
+    assert all(measurement.value > 0 for measurement in measurements)
 
 
 def test_all_views_are_read(on_videos: ConfigNode) -> None:
@@ -119,11 +119,11 @@ def test_plain_decoding_gives_the_frames_that_the_reader_gives(videos: list[Path
 
 def test_every_figure_of_the_network_is_there(tiny_cfg: ConfigNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "in_fresh_process", lambda function, *args: function(*args))  # starting one is slow
-    figures = measure_network(tiny_cfg, CPU, runs=1, clips=2, side=32)
-    assert all(math.isfinite(figure.value) and figure.value > 0 for figure in figures)
-    names = {(figure.group, figure.name) for figure in figures}
+    measurements = measure_network(tiny_cfg, CPU, runs=1, clips=2, side=32)
+    assert all(math.isfinite(measurement.value) and measurement.value > 0 for measurement in measurements)
+    names = {(measurement.group, measurement.name) for measurement in measurements}
     assert {key for key in TARGETS if key[0].startswith("network")} <= names
-    by_name = {(figure.group, figure.name): figure.value for figure in figures}
+    by_name = {(measurement.group, measurement.name): measurement.value for measurement in measurements}
     for dtype in ("float32", "bfloat16"):
         assert by_name[f"network, {dtype}", "checkpointing, activation memory"] < 100
 
@@ -214,7 +214,7 @@ def test_results_are_printed_and_written(
     assert main([*line, "DATA.NUM_FRAMES", "5"]) == 0
     written = json.loads(results.read_text())
     assert written["overrides"] == ["DATA.NUM_FRAMES", "5"] and written["machine"]["cores"] >= 1
-    assert {figure["group"] for figure in written["figures"]} == {"test, 4x1 views", "test, 10x3 views"}
+    assert {measurement["group"] for measurement in written["figures"]} == {"test, 4x1 views", "test, 10x3 views"}
     printed = capsys.readouterr().out
-    assert all(figure["name"] in printed for figure in written["figures"])
-    assert Figure("a", "b", 1.0, "s", 1).target is None
+    assert all(measurement["name"] in printed for measurement in written["figures"])
+    assert Measurement("a", "b", 1.0, "s", 1).target is None

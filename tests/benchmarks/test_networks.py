@@ -1,4 +1,4 @@
-"""The networks side by side: which settings are measured, and every figure of a small one."""
+"""The networks side by side: which settings are measured, and every measurement of a small one."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from benchmarks.networks import (
     CONVOLUTIONS,
     DEPTHWISE,
     KINDS,
-    PRODUCTS,
+    LINEAR,
     batch_of,
     kind_of,
     measure_networks,
     networks_table,
-    one_setting_a_network,
+    one_config_per_model,
     time_by_kind,
 )
 from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
-from slowfast.models import MODELS
-from slowfast.models.inputs import EVENTS, takes
+from slowfast.models import MODEL_REGISTRY
+from slowfast.models.inputs import EVENTS
 
 SETTING = """# Net-S, 32 x 32, Data-1 (0.1 M parameters, 0.1 GMACs an image).
-# Reproduces: nothing.
+# Expected: unknown.
 # Weights: none
-# Licence of the weights: -
+# License of the weights: -
 # Verified here: nothing
 TRAIN: {DATASET: imagenet}
 TEST: {DATASET: imagenet, NUM_ENSEMBLE_VIEWS: 1, NUM_SPATIAL_CROPS: 1}
@@ -43,15 +43,15 @@ NUM_GPUS: 0
 
 
 def test_each_network_of_images_or_clips_is_measured_once() -> None:
-    chosen = one_setting_a_network(published_configs())
+    chosen = one_config_per_model(published_configs())
     assert {"K400_MLP_S16x4", "K400_MLP_B32x4", "CONVMLP_L", "EAT_TI_384", "EVMLP", "MORPHMLP_B"} <= chosen.keys()
     assert not {"SSV1_MLP_S16", "SSV2_MLP_B32", "EVMLP_DIST"} & chosen.keys()
-    measured = {MODELS[load_config(path).MODEL.MODEL_NAME] for path in chosen.values()}
-    assert measured == {network for network in MODELS.values() if takes(network) != EVENTS}
+    measured = {MODEL_REGISTRY.get(load_config(path).MODEL.MODEL_NAME) for path in chosen.values()}
+    assert measured == {network for _, network in MODEL_REGISTRY if network.input_kind != EVENTS}
 
 
 def test_batches() -> None:
-    chosen = one_setting_a_network(published_configs())
+    chosen = one_config_per_model(published_configs())
     found = {name: batch_of(load_config(chosen[name])) for name in ("EVMLP", "K400_MLP_S16x4", "K400_MLP_S32x4")}
     assert found == {"EVMLP": 8, "K400_MLP_S16x4": 2, "K400_MLP_S32x4": 1}
 
@@ -59,28 +59,28 @@ def test_batches() -> None:
 def test_every_figure_is_there(tmp_path: Path) -> None:
     path = tmp_path / "SMALL.yaml"
     path.write_text(SETTING)
-    (figures,) = measure_networks(torch.device("cpu"), 1, [path, path], side=32, shares=True)
-    assert {figure.group for figure in figures} == {"networks, SMALL"}
-    assert all(math.isfinite(figure.value) and figure.value > 0 for figure in figures)
-    named = {figure.name: figure for figure in figures}
+    (measurements,) = measure_networks(torch.device("cpu"), 1, [path, path], side=32, shares=True)
+    assert {measurement.group for measurement in measurements} == {"networks, SMALL"}
+    assert all(math.isfinite(measurement.value) and measurement.value > 0 for measurement in measurements)
+    named = {measurement.name: measurement for measurement in measurements}
     assert named["float32, forward"].unit == "views/s, batch 8"
-    kinds = {name: figure.value for name, figure in named.items() if name in KINDS}
-    assert {CONVOLUTIONS, DEPTHWISE, PRODUCTS} <= kinds.keys() and sum(kinds.values()) == pytest.approx(100)
-    row = networks_table(figures).splitlines()[-1].split()
+    kinds = {name: measurement.value for name, measurement in named.items() if name in KINDS}
+    assert {CONVOLUTIONS, DEPTHWISE, LINEAR} <= kinds.keys() and sum(kinds.values()) == pytest.approx(100)
+    row = networks_table(measurements).splitlines()[-1].split()
     assert row[:2] == ["SMALL", "8"] and "%" in row and row[-1] == "x"
 
 
 def test_kinds_of_work() -> None:
     assert kind_of("aten::mkldnn_convolution", [[1, 8, 4, 4], [8, 1, 3, 3], [8]]) == DEPTHWISE
     assert kind_of("aten::mkldnn_convolution", [[1, 8, 4, 4], [8, 8, 3, 3], [8]]) == CONVOLUTIONS
-    assert kind_of("mkldnn::_linear_pointwise", [[1, 8], [8, 8]]) == PRODUCTS
+    assert kind_of("mkldnn::_linear_pointwise", [[1, 8], [8, 8]]) == LINEAR
     layer = nn.Linear(64, 64)
     kinds = dict(time_by_kind(lambda: layer(torch.ones(8, 64))))
-    assert sum(kinds.values()) == pytest.approx(1) and PRODUCTS in kinds
+    assert sum(kinds.values()) == pytest.approx(1) and LINEAR in kinds
 
 
 def test_it_is_measured_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(["networks", "--profile"]).parts == ["networks"]
     for line in ("networks load", "networks NUM_GPUS 0", "events load", "events NUM_GPUS 0"):
-        with pytest.raises(UserError, match=f"{line.split()[0]} is measured"):
+        with pytest.raises(UserError, match=f"{line.split()[0]} (must be run alone|takes no overrides)"):
             parse(line.split())

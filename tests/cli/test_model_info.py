@@ -25,9 +25,9 @@ EXACT = {
     "EVMLP_DIST": 38_427_560,
 }
 HEADER = """# Net-S, 8 x 8, Data-1 (1.2 M parameters, 3.4 GMACs an image).
-# Reproduces: top-1 50.6 %, as published.
+# Expected: top-1 50.6 % (published).
 # Weights: https://host/owner/net
-# Licence of the weights: MIT
+# License of the weights: MIT
 # Verified here: logits, 1e-7
 """
 
@@ -52,12 +52,12 @@ def test_sizes_are_those_that_the_headers_give(rows: dict[str, ModelRow]) -> Non
 
 @pytest.mark.parametrize("path", published_configs(), ids=lambda path: path.stem)
 def test_headers_name_the_views_of_the_config(path: Path) -> None:
-    words = re.search(r"Reproduces: top-1 .* with (\d) views? x (\d) crops?", path.read_text())
+    words = re.search(r"Expected: top-1 .* with (\d) views? x (\d) crops?", path.read_text())
     test = load_config(path).TEST
     if words:
         assert (int(words[1]), int(words[2])) == (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS)
     else:
-        assert path.parent.name in ("ImageNet", "DVS") or "Reproduces: nothing" in path.read_text()
+        assert path.parent.name in ("ImageNet", "DVS") or "Expected: unknown" in path.read_text()
 
 
 def test_the_model_zoo_page_has_this_table(rows: dict[str, ModelRow]) -> None:
@@ -81,7 +81,7 @@ def test_headers(tmp_path: Path) -> None:
     header = read_header(path)
     assert (header.network, header.dataset, header.millions, header.gmacs) == ("Net-S", "Data-1", 1.2, 3.4)
     assert (header.top1, header.weights, header.license) == ("50.6", "https://host/owner/net", "MIT")
-    path.write_text(HEADER.replace("top-1 50.6 %, as", "nothing was"))
+    path.write_text(HEADER.replace("top-1 50.6 % (published)", "unknown"))
     assert read_header(path).top1 == ""
 
 
@@ -89,7 +89,7 @@ def test_headers(tmp_path: Path) -> None:
     ("line", "instead", "problem"),
     [
         (0, "# Net-S (1.2 M parameters)", "the first line must be"),
-        (1, "# Reproduces: a lot", "must contain top-1 N %, or nothing"),
+        (1, "# Expected: a lot", "must contain top-1 N %, or unknown"),
         (2, "#", "need one line # Weights: ..."),
         (3, "# Weights: twice", "need one line # Weights: ..."),
         (4, "# Verified here:", "need one line # Verified here: ..."),

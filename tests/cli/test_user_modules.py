@@ -44,7 +44,7 @@ def test_a_module_is_a_name_or_a_file(folder: Path, name: str) -> None:
     [
         ("own_parts_x", "", "no module own_parts_x in the current folder or installed. Did you mean own_parts"),
         ("gone.py", "", "no such .py file"),
-        ("a b", "", "not the name of a module"),
+        ("a b", "", "not a module name"),
         ("own-parts.py", "", "no such .py file"),
         ("json.py", "", "another module json"),
         ("own_parts.py", "import not_there_at_all\n", "own_parts.py: ModuleNotFoundError: No module named"),

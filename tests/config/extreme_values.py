@@ -1,4 +1,4 @@
-"""Values that no key of a config should have, for tests that try them on every key."""
+"""Extreme values for tests of all config keys."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PYTHON: tuple[Any, ...] = (
 
 
 def extreme_values(default: Any) -> Iterator[Any]:
-    """Yield values as text, as on a command line, and as Python values; for a list also lists of its length."""
+    """Yield values as strings of a command line and as Python values, for lists also lists of the right length."""
     yield from NUMBERS
     yield from TEXTS
     yield from LISTS

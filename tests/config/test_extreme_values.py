@@ -1,4 +1,4 @@
-"""Extreme values of every key: a config that is accepted, or one clear line; nothing else, and nothing slow."""
+"""Extreme values of every key are accepted or refused with a one-line message, without being slow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slowfast.errors import UserError
 from slowfast.models.build import build_model
 from tests.config.extreme_values import extreme_values
 
-MEMORY = 8 * 2**30  # bytes of address space: what asks for more fails at once instead of freezing the machine
+MEMORY = 8 * 2**30  # bytes of address space: larger requests fail at once instead of freezing the machine
 TINY = {
     "MorphMLP": "TRAIN.DATASET kinetics TEST.DATASET kinetics DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32"
     " DATA.TEST_CROP_SIZE 32 MORPH.LAYERS [1,1,1,1] MORPH.SEGMENT_DIM [4,4,2,1] MORPH.EMBED_DIMS [16,16,16,16]"
@@ -37,7 +37,7 @@ TINY = {
     "RegNetY": "TRAIN.DATASET imagenet TEST.DATASET imagenet TEST.NUM_ENSEMBLE_VIEWS 1 TEST.NUM_SPATIAL_CROPS 1"
     " REGNET.LAYERS [1,1] REGNET.EMBED_DIMS [8,16] REGNET.GROUP_WIDTH 8",
 }
-# Sections that a network reads; the other keys are tried with one network.
+# Section of each network; all other keys are tried with one network.
 OWN = {"MorphMLP": "MORPH.", "ConvMLP": "CONVMLP.", "EAT": "EAT.", "evMLP": "EVMLP.", "Event2Vec": "EVENT2VEC."}
 OWN |= {"EfficientNetV2": "EFFICIENTNET.", "RegNetY": "REGNET."}
 DEFAULTS = dict(get_cfg().keys_by_path())
@@ -87,7 +87,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 def some_extreme_values(key: str, count: int) -> list[object]:
-    """Return a NUL character and a sample that depends on the key, so that all keys together see all values."""
+    """Return a NUL character and a sample seeded by the key, so that all values are tried over all keys."""
     values = list(extreme_values(DEFAULTS[key]))
     return ["a\0b", *random.Random(key).sample(values, count)]
 

@@ -1,4 +1,4 @@
-"""Declarations of keys: complete, consistent, and the same choices as in the modules that implement them."""
+"""Declarations of keys: complete, consistent, and with the choices that are implemented."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from fvcore.common.registry import Registry
 
+from slowfast.cli.setup import load_config
 from slowfast.config import keys as declarations
 from slowfast.config.defaults import check_registered_names, check_values, choices, get_cfg
 from slowfast.config.key import ORIGINS, Key, Section
-from slowfast.config.keys import KEYS, SECTIONS, add_section
+from slowfast.config.keys import KEYS, add_section
 from slowfast.config.rules import Choices, FilePath, Range, RegistryNames, Rule, Separator, Template
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.errors import ConfigError
@@ -27,14 +27,12 @@ OPEN = sorted(name for name, key in KEYS.items() if isinstance(key.rule, Registr
 
 
 @pytest.fixture
-def own_section() -> Iterator[Section]:
-    """Yield a section that was added to the config; it is removed again."""
+def own_section(restored_keys: None) -> Section:
+    """Return a section that was added to the config."""
     section = Section("MYNET", "My network")
     section.WIDTH = Key(8, "Width.", unit="channels", rule=Range(1, 64))
     add_section(section)
-    yield section
-    SECTIONS.remove(section)
-    del KEYS["MYNET.WIDTH"]
+    return section
 
 
 def test_defaults_obey_their_rules() -> None:
@@ -66,7 +64,7 @@ def test_units_are_spelled_in_one_way() -> None:
     }
 
 
-# Where the choices of a key are implemented: module and table.
+# Module and table that implement the choices of a key.
 IMPLEMENTED = {
     "TRAIN.CHECKPOINT_TYPE": ("slowfast.models.weights", "READERS"),
     "TEST.CHECKPOINT_WEIGHTS": ("slowfast.models.weights", "CHOICES"),
@@ -74,15 +72,12 @@ IMPLEMENTED = {
     "DISTILL.TEACHER_CHECKPOINT_TYPE": ("slowfast.models.weights", "READERS"),
     "TRAIN.AMP_DTYPE": ("slowfast.engine.forward", "AMP_DTYPES"),
     "AUG.INTERPOLATION": ("slowfast.datasets.resample", "INTERPOLATIONS"),
-    "AUG.RE_MODE": ("slowfast.datasets.random_erasing", "MODES"),
-    "DATA.SAMPLING": ("slowfast.datasets.order", "SAMPLING"),
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.evaluate", "JOIN"),
     "DATA.DECODING_BACKEND": ("slowfast.datasets.decode", "BACKENDS"),
     "DATA.IN_VAL_INTERPOLATION": ("slowfast.datasets.resample", "FILTERS"),
     "DVS.CLASS_ORDER": ("slowfast.datasets.dvs.index", "CLASS_ORDERS"),
     "DVS.FRAMES": ("slowfast.datasets.dvs.frames", "FRAME_KINDS"),
     "DVS.TIME_NORM": ("slowfast.datasets.dvs.sample", "TIME_NORMS"),
-    "TEST.ENSEMBLE_ON": ("slowfast.engine.evaluate", "ENSEMBLE_ON"),
     "MODEL.FRAMEWISE": ("slowfast.models.framewise", "AVERAGES"),
     "SOLVER.LR_POLICY": ("slowfast.engine.optim", "POLICIES"),
     "DISTILL.TYPE": ("slowfast.engine.distillation", "LOSSES"),
@@ -93,20 +88,23 @@ IMPLEMENTED = {
     "EVMLP.INIT": ("slowfast.models.evmlp", "INITS"),
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
     "EVENT.GATE": ("slowfast.event_driven.detector", "GATES"),
-    "EVENT.REFERENCE": ("slowfast.event_driven.detector", "REFERENCES"),
     "EVENT.RESIZE": ("slowfast.event_driven.frame_resize", "RESIZES"),
-    "EVENT.PRECISION": ("slowfast.event_driven.engine", "PRECISIONS"),
 }
-# Values handled before the table is used, and entries of a table that no config may choose.
+# Values handled outside of the table, and entries of a table for internal use.
 BESIDE_TABLE: dict[str, set[str]] = {"AUG.INTERPOLATION": {"random"}, "MODEL.FRAMEWISE": {""}}
 INTERNAL: dict[str, set[str]] = {"TEST.CHECKPOINT_WEIGHTS": {"raw first"}}
-# Choices that are compared with `==`: the file that does, which may leave out one, the remaining case.
+# File that compares the value with all of its choices, except for one (the remaining case).
 COMPARED = {
+    "AUG.RE_MODE": "datasets/random_erasing.py",
+    "DATA.SAMPLING": "datasets/order.py",
+    "EVENT.REFERENCE": "event_driven/detector.py",
+    "EVENT.PRECISION": "event_driven/linear_kernels.py",
+    "TEST.ENSEMBLE_ON": "engine/evaluate.py",
     "TEST.FRAME_ORDER": "datasets/sampling.py",
     "TEST.SINGLE_CROP": "datasets/sampling.py",
     "BN.NORM_TYPE": "models/convmlp.py",
 }
-# Numbers without a table: tested with their users.
+# Numbers, tested below or with the network.
 NUMBERS = {"TEST.NUM_SPATIAL_CROPS", "EVENT2VEC.POLARITIES"}
 
 
@@ -198,8 +196,8 @@ def test_a_section_of_a_network_outside_of_the_package(own_section: Section) -> 
         add_section(own_section)
 
 
-def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path) -> None:
-    module = tmp_path / "wide_network.py"
+def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path, restored_keys: None) -> None:
+    module = tmp_path / "section_of_a_test.py"
     module.write_text(
         "from slowfast.config.key import Key, Section\n"
         "from slowfast.config.keys import add_section\n"
@@ -208,14 +206,9 @@ def test_an_imported_module_adds_keys_that_overrides_may_set(tmp_path: Path) -> 
         "add_section(WIDENET)\n",
         encoding="utf-8",
     )
-    script = (
-        "import sys; from slowfast.cli.setup import load_config;"
-        "cfg = load_config(sys.argv[1], ['WIDENET.WIDTH', '16', 'OUTPUT_DIR', sys.argv[2]], modules=[sys.argv[3]]);"
-        "print(cfg.WIDENET.WIDTH)"
-    )
-    line = [sys.executable, "-c", script, "Demo/KINETICS_MORPHMLP", str(tmp_path / "out"), str(module)]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert done.stdout == "16\n"
+    overrides = ["WIDENET.WIDTH", "16", "OUTPUT_DIR", tmp_path / "out"]
+    cfg = load_config("Demo/KINETICS_MORPHMLP", overrides, modules=[str(module)])
+    assert cfg.WIDENET.WIDTH == 16
 
 
 def test_a_key_is_declared_once() -> None:

@@ -1,4 +1,4 @@
-"""Merging: types, lists, published spellings of numbers, `_BASE_` files, and errors that name place and remedy."""
+"""Merging of files and overrides: types, lists, number formats, `_BASE_` chains and error messages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from tests.config.yaml_files import merge_text
 
 DEFAULTS = dict(get_cfg().keys_by_path())
 INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -25,7 +26,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
 
 
 def values_for(key: str) -> st.SearchStrategy[object]:
-    """Values of a key's type, whether or not they make sense."""
+    """Return a strategy for values of the type of a key, regardless of its rule."""
     default = DEFAULTS[key]
     if KEYS[key].type == list[str]:
         return st.lists(st.from_regex(r"[a-z_]+(\.[a-z_*]+)?", fullmatch=True), max_size=5)
@@ -45,17 +46,9 @@ def value(cfg: ConfigNode, key: str) -> object:
     return dict(cfg.keys_by_path())[key]
 
 
-def merged(tmp_path: Path, text: str, name: str = "a.yaml") -> ConfigNode:
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8")
-    cfg = get_cfg()
-    cfg.merge_from_file(path)
-    return cfg
-
-
 def error_of(tmp_path: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        merged(tmp_path, text)
+        merge_text(tmp_path, text)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -84,7 +77,7 @@ def test_overrides_of_every_type_as_text_and_as_python_values(setting: tuple[str
 def test_a_dump_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, setting: tuple[str, object]) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(setting)
-    again = merged(tmp_path_factory.mktemp("dump"), cfg.dump())
+    again = merge_text(tmp_path_factory.mktemp("dump"), cfg.dump())
     assert again == cfg
     assert [type(v) for _, v in again.keys_by_path()] == [type(v) for _, v in cfg.keys_by_path()]
 
@@ -115,7 +108,7 @@ def test_text_is_read_by_the_type_wanted(tmp_path: Path, key: str, text: str, wa
     cfg.merge_from_list([key, text])
     written = [cfg]
     if not text.startswith("("):  # YAML has no tuples
-        written.append(merged(tmp_path, f"{section}: {{{leaf}: {text}}}" if section else f"{leaf}: {text}"))
+        written.append(merge_text(tmp_path, f"{section}: {{{leaf}: {text}}}" if section else f"{leaf}: {text}"))
     for each in written:
         assert value(each, key) == wanted
         assert type(value(each, key)) is type(wanted)
@@ -128,7 +121,7 @@ def test_python_values_of_other_kinds() -> None:
 
 
 def test_null_is_no_text_and_an_empty_section_is_nothing(tmp_path: Path) -> None:
-    cfg = merged(tmp_path, "MORPH:\n  PRETRAIN_PATH: null\nTRAIN:\n# BATCH_SIZE: 3\n")
+    cfg = merge_text(tmp_path, "MORPH:\n  PRETRAIN_PATH: null\nTRAIN:\n# BATCH_SIZE: 3\n")
     assert cfg == get_cfg()
 
 
@@ -147,8 +140,8 @@ def test_null_is_no_text_and_an_empty_section_is_nothing(tmp_path: Path) -> None
         (("SOLVER.BASE_LR", ""), ("a number",)),
         (("TRAIN.ENABLE", "2"), ("True or False",)),
         (("OUTPUT_DIR", 3), ("a string",)),
-        (("MORPH.LAYERS", "14,28"), ("write [14,28]",)),
-        (("MORPH.LAYERS", "3"), ("write [3]",)),
+        (("MORPH.LAYERS", "14,28"), ("Write [14,28]",)),
+        (("MORPH.LAYERS", "3"), ("Write [3]",)),
         (("MORPH.LAYERS", "[[3]]"), ("an integer",)),
         (("MORPH.LAYERS", "[14,", "28]"), ("without spaces",)),
         (("MORPH.LAYERS", "[a,b]"), ("an integer", "[a,b]")),
@@ -195,8 +188,8 @@ def test_wrong_files_name_file_and_line(tmp_path: Path, text: str, line: int, pa
 
 
 def test_the_same_line_twice_is_no_contradiction(tmp_path: Path) -> None:
-    # as in the published MorphMLP files
-    cfg = merged(tmp_path, "SOLVER:\n  COSINE_AFTER_WARMUP: True\n  COSINE_AFTER_WARMUP: True\n")
+    # as in published MorphMLP files
+    cfg = merge_text(tmp_path, "SOLVER:\n  COSINE_AFTER_WARMUP: True\n  COSINE_AFTER_WARMUP: True\n")
     assert cfg.SOLVER.COSINE_AFTER_WARMUP is True
 
 
@@ -234,7 +227,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
         ("socket", "socket"),
         ("large", "larger than 1 MiB"),
         ("x" * 300, "cannot be read .file name too long"),
-        ("a\0b", "not a possible file name"),
+        ("a\0b", "not a valid file name"),
     ):
         for path, text in (
             (tmp_path / f"{name}.yaml", ""),
@@ -318,14 +311,14 @@ def test_a_long_chain_of_bases_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
-    assert merged(tmp_path, "# nothing\n") == get_cfg()
+    assert merge_text(tmp_path, "# nothing\n") == get_cfg()
 
 
 def test_base_files_come_first_and_are_relative(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "root.yaml").write_text("NUM_GPUS: 5\nLOG_PERIOD: 5\nRNG_SEED: 5\n", encoding="utf-8")
     (tmp_path / "sub" / "mid.yaml").write_text("LOG_PERIOD: 6\n_BASE_: ../root.yaml\nRNG_SEED: 6\n", encoding="utf-8")
-    cfg = merged(tmp_path, "RNG_SEED: 7\n_BASE_: sub/mid.yaml\n")
+    cfg = merge_text(tmp_path, "RNG_SEED: 7\n_BASE_: sub/mid.yaml\n")
     assert (cfg.NUM_GPUS, cfg.LOG_PERIOD, cfg.RNG_SEED) == (5, 6, 7)
 
 

@@ -1,7 +1,7 @@
-"""The published commands and settings: each loads here and gives the values that the published code ran with.
+"""Published recipes: each config here has the values that the published code ran with.
 
-MorphMLP's own YAML files are loaded as they are; the other four sources have YAML files of other programs, options of
-argparse or only a paper, and their values are compared with the files here.
+The YAML files of MorphMLP are loaded unchanged. The other sources are YAML files of other programs, argparse options
+or a paper, whose values are compared with the configs here.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pytest
 from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from tests.config.test_published_keys import PUBLISHED
+from tests.config.yaml_files import PUBLISHED_K400_S16
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LAYERS = {"S": "[3, 4, 9, 3]", "B": "[4, 6, 15, 4]"}
 TEST_K400 = "TEST.NUM_ENSEMBLE_VIEWS 4 TEST.NUM_SPATIAL_CROPS 1"
 TEST_SSV = "TEST.NUM_ENSEMBLE_VIEWS 1 TEST.NUM_SPATIAL_CROPS 3"
 
-# File: base rate, warm-up, drop path, epochs, DATA.SAMPLING_RATE.
+# Config: BASE_LR, WARMUP_EPOCHS, DROP_DEPTH_RATE, MAX_EPOCH, DATA.SAMPLING_RATE.
 MORPHMLP: dict[str, tuple[float, float, float, int, int]] = {
     "K400/K400_MLP_S16x4": (2e-4, 10, 0.1, 60, 4),
     "K400/K400_MLP_S32x4": (2e-4, 10, 0.1, 60, 4),
@@ -39,10 +39,10 @@ MORPHMLP: dict[str, tuple[float, float, float, int, int]] = {
 
 
 def published_file(name: str) -> str:
-    """Return the authors' file: that of K400 S 16x4 with what the others have instead."""
+    """Return the YAML file of the authors, derived from that of K400_MLP_S16x4."""
     rate, warmup, drop, epochs, stride = MORPHMLP[name]
     data, size, frames = name[:4], name.split("_")[2][0], 32 if "32" in name else 16
-    text = PUBLISHED
+    text = PUBLISHED_K400_S16
     changes = {
         "NUM_FRAMES: 16, SAMPLING_RATE: 4": f"NUM_FRAMES: {frames}, SAMPLING_RATE: {stride}",
         "LAYERS: [3, 4, 9, 3]": f"LAYERS: {LAYERS[size]}",
@@ -94,7 +94,7 @@ def test_a_published_morphmlp_command(name: str, tmp_path: Path) -> None:
 
 
 def check_common(cfg: ConfigNode) -> None:
-    """Check what all of MorphMLP's files and the defaults of their code share."""
+    """Check the values that all MorphMLP files and the defaults of their code have in common."""
     data, aug, mix, solver = cfg.DATA, cfg.AUG, cfg.MIXUP, cfg.SOLVER
     assert data.PATH_LABEL_SEPARATOR == "," and data.USE_OFFSET_SAMPLING and data.DECODING_BACKEND == "pyav"
     assert (data.MEAN, data.STD, data.TARGET_FPS) == ([0.45] * 3, [0.225] * 3, 30)
@@ -108,7 +108,7 @@ def check_common(cfg: ConfigNode) -> None:
     assert cfg.TRAIN.BATCH_SIZE == 64 and cfg.NUM_GPUS == 8 and cfg.MODEL.LOSS_FUNC == "soft_cross_entropy"
 
 
-# What the files here say in other words, or leave to the command line.
+# Keys that the configs here set in another way or leave to the command line.
 ELSEWHERE = {
     *(
         "OUTPUT_DIR",

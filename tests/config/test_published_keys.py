@@ -1,4 +1,4 @@
-"""Published SlowFast and MorphMLP configs load unchanged, with one warning that says what was left out."""
+"""Published SlowFast and MorphMLP configs load unchanged, with one warning about ignored keys."""
 
 from __future__ import annotations
 
@@ -13,60 +13,16 @@ from slowfast.config import published_keys
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-
-# The keys and values of the authors' K400_MLP_S16x4.yaml, a doubled key included.
-PUBLISHED = """
-TRAIN: {ENABLE: True, DATASET: kinetics, BATCH_SIZE: 64, EVAL_PERIOD: 5, CHECKPOINT_PERIOD: 2, AUTO_RESUME: True}
-DATA:
-  {USE_OFFSET_SAMPLING: True, DECODING_BACKEND: torchvision, NUM_FRAMES: 16, SAMPLING_RATE: 4,
-   TRAIN_JITTER_SCALES: [256, 320], TRAIN_CROP_SIZE: 224, TEST_CROP_SIZE: 224, INPUT_CHANNEL_NUM: [3],
-   PATH_LABEL_SEPARATOR: ",", PATH_TO_DATA_DIR: 'data_list/k400', TRAIN_JITTER_SCALES_RELATIVE: [0.08, 1.0],
-   TRAIN_JITTER_ASPECT_RELATIVE: [0.75, 1.3333]}
-MORPH:
-  {LAYERS: [3, 4, 9, 3], TRANSITIONS: [True, True, True, True], SEGMENT_DIM: [14, 28, 28, 49], T_STRIDE: 4,
-   MLP_RATIOS: [3, 3, 3, 3], EMBED_DIMS: [112, 224, 392, 784], PATCH_SIZE: 7, DROP_DEPTH_RATE: 0.1,
-   PRETRAIN_PATH: 'pretrained/video_morphmlp_s.pth'}
-AUG:
-  {NUM_SAMPLE: 2, ENABLE: True, COLOR_JITTER: 0.4, AA_TYPE: rand-m7-n4-mstd0.5-inc1, INTERPOLATION: bicubic,
-   RE_PROB: 0.25, RE_MODE: pixel, RE_COUNT: 1, RE_SPLIT: False}
-MIXUP: {ENABLE: True, ALPHA: 0.8, CUTMIX_ALPHA: 1.0, PROB: 1.0, SWITCH_PROB: 0.5, LABEL_SMOOTH_VALUE: 0.1}
-BN: {USE_PRECISE_STATS: False, NUM_BATCHES_PRECISE: 200}
-SOLVER:
-  ZERO_WD_1D_PARAM: True
-  BASE_LR_SCALE_NUM_SHARDS: True
-  BASE_LR: 2e-4
-  COSINE_AFTER_WARMUP: True
-  COSINE_END_LR: 1e-6
-  WARMUP_START_LR: 1e-6
-  WARMUP_EPOCHS: 10.0
-  LR_POLICY: cosine
-  MAX_EPOCH: 60
-  MOMENTUM: 0.9
-  WEIGHT_DECAY: 0.05
-  OPTIMIZING_METHOD: adamw
-  COSINE_AFTER_WARMUP: True
-MODEL: {NUM_CLASSES: 400, ARCH: morph, MODEL_NAME: MorphMLP, LOSS_FUNC: soft_cross_entropy, DROPOUT_RATE: 0.5}
-TEST: {ENABLE: True, DATASET: kinetics, BATCH_SIZE: 64, NUM_SPATIAL_CROPS: 1, NUM_ENSEMBLE_VIEWS: 1}
-DATA_LOADER: {NUM_WORKERS: 8, PIN_MEMORY: True}
-TENSORBOARD: {ENABLE: True}
-NUM_GPUS: 8
-NUM_SHARDS: 1
-RNG_SEED: 0
-OUTPUT_DIR: .
-"""
+from tests.config.yaml_files import PUBLISHED_K400_S16, merge_text
 
 
-def merged(tmp_path: Path, text: str) -> ConfigNode:
-    path = tmp_path / "published.yaml"
-    path.write_text(text, encoding="utf-8")
-    cfg = get_cfg()
-    cfg.merge_from_file(path)
-    return cfg
+def merge_published(folder: Path, text: str) -> ConfigNode:
+    return merge_text(folder, text, "published.yaml")
 
 
 def test_a_published_morphmlp_file_loads_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "published.yaml"
-    path.write_text(PUBLISHED, encoding="utf-8")
+    path.write_text(PUBLISHED_K400_S16, encoding="utf-8")
     cfg = load_config(path)
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.COSINE_END_LR, cfg.DATA.DECODING_BACKEND) == (2e-4, 1e-6, "pyav")
     assert (cfg.MORPH.LAYERS, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.NUM_GPUS) == ([3, 4, 9, 3], ",", 8)
@@ -80,7 +36,7 @@ def test_a_published_morphmlp_file_loads_with_one_warning(tmp_path: Path, caplog
 
 
 def test_the_morphmlp_settings_here_equal_the_published_ones(tmp_path: Path) -> None:
-    published, here = merged(tmp_path, PUBLISHED), get_cfg()
+    published, here = merge_published(tmp_path, PUBLISHED_K400_S16), get_cfg()
     here.merge_from_file(Path(__file__).parents[2] / "configs/K400/K400_MLP_S16x4.yaml")
     other = {k for (k, a), (_, b) in zip(published.keys_by_path(), here.keys_by_path(), strict=True) if a != b}
     assert other == {"OUTPUT_DIR", "TENSORBOARD.ENABLE", "TEST.BATCH_SIZE", "TEST.NUM_ENSEMBLE_VIEWS"}
@@ -88,7 +44,7 @@ def test_the_morphmlp_settings_here_equal_the_published_ones(tmp_path: Path) -> 
 
 def test_whole_sections_of_other_networks_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "RESNET: {DEPTH: 50, STRIDES: [[1], [2]]}\nTENSORBOARD: {MODEL_VIS: {ENABLE: True}}\nDIST_BACKEND: nccl\n"
-    assert merged(tmp_path, text) == get_cfg()
+    assert merge_published(tmp_path, text) == get_cfg()
     (record,) = caplog.records
     assert "RESNET, TENSORBOARD.MODEL_VIS, DIST_BACKEND" in record.getMessage()
 
@@ -113,39 +69,41 @@ def test_decoders_that_are_gone_mean_the_default(decoder: str, caplog: pytest.Lo
     ],
 )
 def test_published_checkpointing(tmp_path: Path, text: str, wanted: object, caplog: pytest.LogCaptureFixture) -> None:
-    value = merged(tmp_path, f"MODEL: {text}").MODEL.ACT_CHECKPOINT
+    value = merge_published(tmp_path, f"MODEL: {text}").MODEL.ACT_CHECKPOINT
     assert value == wanted and type(value) is type(wanted)
     assert "MODEL.ACT_CHECKPOINT" in caplog.text
 
 
 def test_checkpointing_that_differs_by_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"published.yaml:1: MODEL.CHECKPOINT_NUM.*MODEL.ACT_CHECKPOINT"):
-        merged(tmp_path, "MODEL: {USE_CHECKPOINT: True, CHECKPOINT_NUM: [4, 0, 0, 0]}")
+        merge_published(tmp_path, "MODEL: {USE_CHECKPOINT: True, CHECKPOINT_NUM: [4, 0, 0, 0]}")
 
 
 def test_published_clipping(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert merged(tmp_path, "SOLVER: {CLIP_GRAD_VAL: null, CLIP_GRAD_L2NORM: null}") == get_cfg()
+    assert merge_published(tmp_path, "SOLVER: {CLIP_GRAD_VAL: null, CLIP_GRAD_L2NORM: null}") == get_cfg()
     assert not caplog.records
-    assert merged(tmp_path, "SOLVER: {CLIP_GRADIENT: 20}").SOLVER.CLIP_GRAD_L2NORM == 20.0
+    assert merge_published(tmp_path, "SOLVER: {CLIP_GRADIENT: 20}").SOLVER.CLIP_GRAD_L2NORM == 20.0
 
 
 def test_published_something_files_feed_bgr_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     published = "TASK: ''\n"  # a key of published files alone
-    assert merged(tmp_path, f"{published}TRAIN: {{DATASET: sth}}").DATA.REVERSE_INPUT_CHANNEL is True
+    assert merge_published(tmp_path, f"{published}TRAIN: {{DATASET: sth}}").DATA.REVERSE_INPUT_CHANNEL is True
     assert "BGR" in caplog.text and "DATA.REVERSE_INPUT_CHANNEL True" in caplog.text
     caplog.clear()
     for channels in (True, False):
-        given = merged(tmp_path, f"{published}TRAIN: {{DATASET: sth}}\nDATA: {{REVERSE_INPUT_CHANNEL: {channels}}}")
+        given = merge_published(
+            tmp_path, f"{published}TRAIN: {{DATASET: sth}}\nDATA: {{REVERSE_INPUT_CHANNEL: {channels}}}"
+        )
         assert given.DATA.REVERSE_INPUT_CHANNEL is channels
-    assert not merged(tmp_path, f"{published}TRAIN: {{DATASET: ssv1}}").DATA.REVERSE_INPUT_CHANNEL
-    assert not merged(tmp_path, "TRAIN: {DATASET: sth}").DATA.REVERSE_INPUT_CHANNEL  # no published file
+    assert not merge_published(tmp_path, f"{published}TRAIN: {{DATASET: ssv1}}").DATA.REVERSE_INPUT_CHANNEL
+    assert not merge_published(tmp_path, "TRAIN: {DATASET: sth}").DATA.REVERSE_INPUT_CHANNEL  # no published file
     assert "BGR" not in caplog.text
     with pytest.raises(ConfigError, match=r"TRAIN\.DATASET"):
-        merged(tmp_path, f"{published}TRAIN: {{DATASET: [sth]}}")
+        merge_published(tmp_path, f"{published}TRAIN: {{DATASET: [sth]}}")
 
 
 def test_no_warning_without_published_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    merged(tmp_path, "TRAIN: {BATCH_SIZE: 8}\nDATA: {DECODING_BACKEND: pyav}")
+    merge_published(tmp_path, "TRAIN: {BATCH_SIZE: 8}\nDATA: {DECODING_BACKEND: pyav}")
     assert not caplog.records
 
 
@@ -172,12 +130,12 @@ def test_a_key_without_effect_is_an_error_on_the_command_line(
     key, value = re.split("[ =]", override)
     section, _, leaf = key.rpartition(".")
     assert not caplog.records
-    assert merged(tmp_path, f"{section}: {{{leaf}: {value}}}") == get_cfg()
+    assert merge_published(tmp_path, f"{section}: {{{leaf}: {value}}}") == get_cfg()
     assert len(caplog.records) == 1  # in a file a warning
 
 
 def test_every_merge_gives_its_own_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    merged(tmp_path, "MODEL: {ARCH: morph}\n").merge_from_list(["DATA.DECODING_BACKEND", "decord"])
+    merge_published(tmp_path, "MODEL: {ARCH: morph}\n").merge_from_list(["DATA.DECODING_BACKEND", "decord"])
     first, second = (record.getMessage() for record in caplog.records)
     assert "published.yaml: " in first and "MODEL.ARCH" in first
     assert second == "overrides: DATA.DECODING_BACKEND decord is read as pyav, the default"

@@ -125,7 +125,7 @@ def test_too_many_broken_videos_in_a_row_end_the_run(tiny_cfg: ConfigNode, worke
 
 def test_fewer_videos_than_a_batch(tiny_cfg: ConfigNode) -> None:
     tiny_cfg.TRAIN.BATCH_SIZE = 32
-    with pytest.raises(DataError, match="TRAIN.BATCH_SIZE 32 is more than the 16 videos"):
+    with pytest.raises(DataError, match="TRAIN.BATCH_SIZE .32. is more than the 16 samples"):
         build_loader(tiny_cfg, "train")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.build import DATASETS
+from slowfast.datasets.imagenet import ImageNet
 from slowfast.datasets.resample import antialiased, nearly_antialiased, resize_plain, shrink
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.datasets.types import Crop
@@ -55,7 +55,7 @@ def test_evaluation_of_images_is_the_published_one(shape: tuple[int, int], size:
     cfg = get_cfg()
     cfg.DATA.TEST_CROP_SIZE, cfg.DATA.IN_VAL_CROP_RATIO, cfg.DATA.IN_VAL_INTERPOLATION = size, ratio, name
     image = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    scaled, ((top, left),) = DATASETS["imagenet"].view_transform(cfg, 1)(image[None])
+    scaled, ((top, left),) = ImageNet(cfg).view_transform(1)(image[None])
     resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[name]
     assert np.array_equal(
         scaled[0, top : top + size, left : left + size], published_evaluation(image, size, ratio, resample)
@@ -66,7 +66,7 @@ def test_evaluation_of_images_is_the_published_one(shape: tuple[int, int], size:
 def test_the_published_short_sides(size: int, short: int) -> None:
     cfg = get_cfg()
     cfg.DATA.TEST_CROP_SIZE = size
-    assert DATASETS["imagenet"].view_transform(cfg, 1).short_side == short
+    assert ImageNet(cfg).view_transform(1).short_side == short
 
 
 @given(

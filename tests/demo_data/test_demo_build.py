@@ -16,7 +16,7 @@ import pytest
 from demo_data import build as build_module
 from demo_data.build import MANIFEST, DemoFormat, build
 from demo_data.command_line import main
-from demo_data.kinetics_colors import COLOURS, render_colour_clip
+from demo_data.kinetics_colors import COLORS, render_color_clip
 from demo_data.motion import MOTIONS
 from demo_data.settings import SPLITS, DemoSettings
 from demo_data.shapes import SHAPES, render_shape_clip
@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "kinetics"
-    assert build(out, TINY, workers=1).made
+    assert build(out, TINY, workers=1).built
     return out
 
 
@@ -77,12 +77,12 @@ def test_equal_seeds_give_equal_frames_whatever_the_number_of_processes(made, tm
 def test_second_call_does_nothing_and_other_settings_make_it_anew(tmp_path):
     out = tmp_path / "demo"
     small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
-    assert build(out, small, workers=1).made
+    assert build(out, small, workers=1).built
     before = contents(out)
     again = build(out, small, workers=1)
-    assert not again.made and again.samples == 3 and again.size > 0
+    assert not again.built and again.samples == 3 and again.size > 0
     assert contents(out) == before
-    assert build(out, DemoSettings(seed=1, train=1, val=1, test=1, size=32, frames=3), workers=1).made
+    assert build(out, DemoSettings(seed=1, train=1, val=1, test=1, size=32, frames=3), workers=1).built
     assert contents(out) != before
 
 
@@ -97,13 +97,13 @@ def test_damaged_folder_is_made_anew(tmp_path, damage):
         victim.write_bytes(victim.read_bytes()[:100])
     else:
         victim.unlink()
-    assert build(out, small, workers=1).made
+    assert build(out, small, workers=1).built
     assert contents(out) == before
 
 
 def test_files_of_others_are_never_lost(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match=r"mine\.txt was not made by this tool"):
+    with pytest.raises(UserError, match=r"mine\.txt was not written by this tool"):
         build(tmp_path, TINY, workers=1)
     with pytest.raises(UserError, match="is a file"):
         build(tmp_path / "mine.txt", TINY, workers=1)
@@ -111,7 +111,7 @@ def test_files_of_others_are_never_lost(tmp_path):
     small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
     build(out, small, workers=1)
     (out / "notes.txt").write_text("precious")
-    assert not build(out, small, workers=1).made  # nothing is lost by leaving it
+    assert not build(out, small, workers=1).built  # nothing is lost by leaving it
     with pytest.raises(UserError, match=r"notes\.txt"):
         build(out, TINY, workers=1)
     assert (out / "notes.txt").read_text() == "precious" == (tmp_path / "mine.txt").read_text()
@@ -165,7 +165,7 @@ def test_unusable_settings_say_which(wrong, words):
 
 
 def test_unknown_format_lists_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="there are .*kinetics"):
+    with pytest.raises(UserError, match="Choices: .*kinetics"):
         build(tmp_path / "demo", DemoSettings(format="nonsense"))
 
 
@@ -179,9 +179,9 @@ def test_demo_config_fits_the_demo_data():
     assert settings.width - settings.size >= cfg.TEST.NUM_SPATIAL_CROPS - 1
 
 
-@pytest.mark.parametrize("label", range(len(COLOURS)))
-def test_every_frame_of_a_colour_clip_tells_its_class(label):
-    clip = render_colour_clip(label, 4, 64, 74, np.random.default_rng(label)).astype(np.float32) / 255
+@pytest.mark.parametrize("label", range(len(COLORS)))
+def test_every_frame_of_a_color_clip_tells_its_class(label):
+    clip = render_color_clip(label, 4, 64, 74, np.random.default_rng(label)).astype(np.float32) / 255
     for frame in clip:
         hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)  # hue in degrees
         hues = hsv[(hsv[..., 1] > 0.58) & (hsv[..., 2] > 0.52), 0]  # the background is duller
@@ -189,13 +189,13 @@ def test_every_frame_of_a_colour_clip_tells_its_class(label):
         assert len(hues) > 20 and np.abs(np.median(distance)) < 0.3 * 45 + 3
 
 
-def test_colour_demo_config_fits_its_data(tmp_path):
+def test_color_demo_config_fits_its_data(tmp_path):
     cfg = get_cfg()
     cfg.merge_from_file(str(Path(__file__).parents[2] / "configs" / "Demo" / "KINETICS_CONVMLP_FRAMEWISE.yaml"))
-    settings = replace(build_module.FORMATS["kinetics_colours"].usual, train=8, val=8, test=8, size=32, frames=3)
-    assert cfg.MODEL.NUM_CLASSES == len(COLOURS) and cfg.MODEL.FRAMEWISE
+    settings = replace(build_module.FORMATS["kinetics_colors"].default, train=8, val=8, test=8, size=32, frames=3)
+    assert cfg.MODEL.NUM_CLASSES == len(COLORS) and cfg.MODEL.FRAMEWISE
     build(tmp_path / "demo", settings, workers=1)
-    assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(COLOURS)
+    assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(COLORS)
     assert len(list((tmp_path / "demo").rglob("*.mp4"))) == 24
 
 
@@ -211,7 +211,7 @@ def test_a_shape_moves_before_a_still_background(shape):
 
 
 def test_shape_clips_are_for_a_network_of_the_demo_images(tmp_path):
-    settings = replace(build_module.FORMATS["kinetics_shapes"].usual, test=8, size=32, frames=3)
+    settings = replace(build_module.FORMATS["kinetics_shapes"].default, test=8, size=32, frames=3)
     build(tmp_path / "demo", settings, workers=1)
     assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(SHAPES)
     assert len(list((tmp_path / "demo").rglob("*.mp4"))) == 24
@@ -223,7 +223,7 @@ def test_command_line(tmp_path, capsys):
     assert main(words) == 0
     assert "3 samples" in capsys.readouterr().out
     assert main(words) == 0
-    assert "already there" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert main([*words, "--workers", "0"]) == 2
     assert "argument --workers: '0'" in capsys.readouterr().err
     assert main(["--out", str(tmp_path), "--size", "31"]) == 2

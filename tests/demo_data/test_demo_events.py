@@ -11,8 +11,9 @@ from demo_data.build import FORMATS, build
 from demo_data.events import draw_path_in_view, write_sample
 from demo_data.motion import MOTIONS
 from demo_data.settings import DemoSettings
+from slowfast.datasets.dvs.columns import StoredColumn
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
-from slowfast.datasets.dvs.recording import Recording, StoredColumn
+from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import as_events
 
 SETTINGS = DemoSettings(format="events", train=8, val=8, test=8, size=32, frames=6)
@@ -45,20 +46,20 @@ def test_the_same_seed_gives_the_same_events(tmp_path: Path) -> None:
 def test_backwards_is_the_opposite_class(name: str, opposite: str) -> None:
     one, other = (draw_path_in_view(MOTIONS[key], 9, 48, 56, np.random.default_rng(0)) for key in (name, opposite))
     if name == "clockwise":  # another start of the turn is as likely
-        steps = np.diff(one.centre, axis=0)
+        steps = np.diff(one.center, axis=0)
         turns = steps[:-1, 1] * steps[1:, 0] - steps[:-1, 0] * steps[1:, 1]
         assert (turns > 0).all() and np.allclose(np.diff(one.angle), -np.diff(other.angle))
     else:
-        np.testing.assert_allclose(one.centre[::-1], other.centre)
+        np.testing.assert_allclose(one.center[::-1], other.center)
 
 
 def test_objects_stay_in_view() -> None:
     for motion in MOTIONS.values():
         for seed in range(50):
             path = draw_path_in_view(motion, 9, 48, 56, np.random.default_rng(seed))
-            assert (path.centre > 0).all() and (path.centre < (48, 56)).all()
+            assert (path.center > 0).all() and (path.center < (48, 56)).all()
 
 
 def test_the_usual_settings_are_few_megabytes() -> None:
-    usual = FORMATS["events"].usual
-    assert usual.train + usual.val + usual.test < 1600  # some 30 kB each
+    default = FORMATS["events"].default
+    assert default.train + default.val + default.test < 1600  # some 30 kB each

@@ -28,7 +28,7 @@ def paths() -> dict[str, list[Path]]:
 def unit_state(path: Path, t: int) -> np.ndarray:
     """Centre, angle and size (log scale) in frame t, each as a share of its range."""
     size = np.log(path.radius[t] / (RADIUS[0] * HEIGHT)) / np.log(RADIUS[1] / RADIUS[0])
-    return np.array([path.centre[t, 0] / HEIGHT, path.centre[t, 1] / WIDTH, path.angle[t] / (2 * np.pi) % 1.0, size])
+    return np.array([path.center[t, 0] / HEIGHT, path.center[t, 1] / WIDTH, path.angle[t] / (2 * np.pi) % 1.0, size])
 
 
 def distance_to_uniform(values: np.ndarray) -> float:
@@ -54,18 +54,18 @@ def test_a_frame_looks_the_same_in_every_class(paths, name, t):
         assert distance_to_uniform((one - other) % 1.0) < LIMIT / np.sqrt(DRAWS)
 
 
-def steps_of(centre: np.ndarray) -> np.ndarray:
+def steps_of(center: np.ndarray) -> np.ndarray:
     """The way from frame to frame, the shorter one around the edge: (T - 1, 2)."""
     size = np.array([HEIGHT, WIDTH])
-    return (np.diff(centre, axis=0) + size / 2) % size - size / 2
+    return (np.diff(center, axis=0) + size / 2) % size - size / 2
 
 
 def features(path: Path, reverse: bool) -> np.ndarray:
     """Where a path, or its reverse, starts and how it goes on: what tells the classes apart, and the start."""
     order = slice(None, None, -1) if reverse else slice(None)
-    centre, radius, angle = path.centre[order], path.radius[order], path.angle[order]
-    steps = steps_of(centre)
-    return np.array([*centre[0], radius[0], *steps[0], *steps[-1], *np.diff(radius)[[0, -1]], angle[1] - angle[0]])
+    center, radius, angle = path.center[order], path.radius[order], path.angle[order]
+    steps = steps_of(center)
+    return np.array([*center[0], radius[0], *steps[0], *steps[-1], *np.diff(radius)[[0, -1]], angle[1] - angle[0]])
 
 
 @pytest.mark.parametrize(("name", "opposite"), OPPOSITES)
@@ -81,7 +81,7 @@ def test_reversed_clips_are_the_opposite_class(paths, name, opposite):
 
 
 def test_names_mean_what_they_say(paths):
-    steps = {name: steps_of(some[0].centre) for name, some in paths.items()}
+    steps = {name: steps_of(some[0].center) for name, some in paths.items()}
     turns = {name: np.diff(some[0].angle) for name, some in paths.items()}
     grown = {name: np.diff(some[0].radius) for name, some in paths.items()}
     assert (steps["left"][:, 1] < 0).all() and (steps["right"][:, 1] > 0).all()
@@ -93,5 +93,5 @@ def test_names_mean_what_they_say(paths):
 
 def test_paths_stay_in_the_frame_and_the_size_range(paths):
     for path in itertools.chain.from_iterable(paths.values()):
-        assert (path.centre >= 0).all() and (path.centre < (HEIGHT, WIDTH)).all()
+        assert (path.center >= 0).all() and (path.center < (HEIGHT, WIDTH)).all()
         assert (path.radius >= RADIUS[0] * HEIGHT - 1e-9).all() and (path.radius <= RADIUS[1] * HEIGHT + 1e-9).all()

@@ -36,9 +36,9 @@ def test_what_leaves_one_side_comes_back_on_the_other(y, x, dy, dx, radius, angl
     patch = np.zeros((PATCH, PATCH, 4), np.float32)
     patch[8:-8, 20:-12] = (200.0, 10.0, 90.0, 1.0)
 
-    def painted(centre: tuple[int, int]) -> np.ndarray:
+    def painted(center: tuple[int, int]) -> np.ndarray:
         canvas = np.zeros((48, 56, 3), np.float32)
-        paint(canvas, patch, Path(np.array([centre], float), np.array([radius]), np.array([angle])), 0)
+        paint(canvas, patch, Path(np.array([center], float), np.array([radius]), np.array([angle])), 0)
         return canvas
 
     here, there = painted((y, x)), painted(((y + dy) % 48, (x + dx) % 56))

@@ -60,7 +60,7 @@ def test_a_damaged_last_one_is_reported_once_and_the_one_before_is_read(
         assert checkpoints.find_last(tmp_path) == good
     for path in bad:
         reports = [record.getMessage() for record in caplog.records if f"{path} is damaged" in record.getMessage()]
-        assert len(reports) == 1 and reports[0].startswith("Skipping a damaged checkpoint, ")
+        assert len(reports) == 1 and reports[0].startswith("Skipping damaged checkpoint, ")
     with pytest.raises(DamagedFileError, match="checksum"):
         checkpoints.read_checkpoint(bad[0])
 
@@ -149,5 +149,5 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
 def test_bare_weights_are_no_training_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "weights.pyth"
     torch.save({"model_state": {}}, path)
-    with pytest.raises(CheckpointError, match="no training checkpoint"):
+    with pytest.raises(CheckpointError, match="not a training checkpoint"):
         checkpoints.read_checkpoint(path)

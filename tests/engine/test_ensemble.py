@@ -31,7 +31,7 @@ def test_one_view_is_its_softmax() -> None:
 
 
 def test_unknown_ways() -> None:
-    with pytest.raises(ConfigError, match="ENSEMBLE_METHOD: unknown value 'mean'"):
+    with pytest.raises(ConfigError, match="DATA.ENSEMBLE_METHOD: unknown value 'mean'. Choices: max, sum"):
         Ensemble("mean")
-    with pytest.raises(ConfigError, match="ENSEMBLE_ON: unknown value 'scores'"):
+    with pytest.raises(ConfigError, match="TEST.ENSEMBLE_ON: unknown value 'scores'. Choices: logits"):
         Ensemble("sum", "scores")

@@ -88,7 +88,7 @@ def test_before_the_first_step_nothing_is_left(
     signal_in(monkeypatch, where, signal.SIGTERM)
     assert run_here(kinetics_folder, tmp_path / "out") == 0
     out, err = capsys.readouterr()
-    assert out.count("Received SIGTERM before anything was to save") == 1 and err == ""
+    assert out.count("Received SIGTERM before the first step, nothing to save") == 1 and err == ""
     assert not (tmp_path / "out").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -198,7 +198,7 @@ def test_a_signal_while_libraries_are_imported(kinetics_folder: Path, tmp_path: 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and err == "" and not (tmp_path / "out").exists()
-    assert "Received SIGTERM before anything was to save" in out and len(out.splitlines()) == 1
+    assert "Received SIGTERM before the first step, nothing to save" in out and len(out.splitlines()) == 1
 
 
 def handles(process: int, number: signal.Signals) -> bool:

@@ -19,9 +19,9 @@ from slowfast.datasets.decode.image import read_image
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import repair
 from slowfast.errors import UserError
-from slowfast.models import MODELS, build_model
+from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.evmlp import EvMLP
-from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, takes
+from slowfast.models.inputs import CLIPS, EVENTS, IMAGES
 from slowfast.models.weights import read_weights
 from slowfast.prepare.convert_events import read_streams
 from tests import raw_recordings
@@ -272,8 +272,8 @@ class Configs:
     def make(self, folder: Path) -> list[Path]:
         """Write all keys of every network's config."""
         paths = []
-        for name, network in MODELS.items():
-            dataset = {CLIPS: "kinetics", IMAGES: "imagenet", EVENTS: "asldvs"}[takes(network)]
+        for name, network in MODEL_REGISTRY:
+            dataset = {CLIPS: "kinetics", IMAGES: "imagenet", EVENTS: "asldvs"}[network.input_kind]
             cfg = get_cfg()
             cfg.merge_from_list(["MODEL.MODEL_NAME", name, "TRAIN.DATASET", dataset, "TEST.DATASET", dataset])
             cfg.merge_from_list(["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 1, "NUM_GPUS", 0])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
-from slowfast.inference.stream import StreamClassifier, pace
+from slowfast.inference.stream import StreamClassifier, stream_metrics
 from slowfast.models import build_model
 
 CPU = torch.device("cpu")
@@ -115,5 +115,7 @@ def test_logits_are_those_of_the_network(tmp_path: Path) -> None:
         want = model.eval()({key: torch.from_numpy(values)[None] for key, values in columns.items()})[0]
     torch.testing.assert_close(results[1].logits, want, rtol=1e-4, atol=1e-5)
     assert (results[1].start, results[1].end) == (window.t[0], window.t[-1])
-    figures = pace(results)
-    assert figures["latency_ms"] > 0 and figures["events_per_second"] > 0 and pace([])["events_per_second"] == 0
+    figures = stream_metrics(results)
+    assert (
+        figures["latency_ms"] > 0 and figures["events_per_second"] > 0 and stream_metrics([])["events_per_second"] == 0
+    )

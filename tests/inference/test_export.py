@@ -122,7 +122,7 @@ def test_not_a_number_is_a_difference() -> None:
     model = nn.Linear(2, 2)
     difference = largest_difference(model, lambda x: model(x) * float("nan"), (2,), (1, 2))
     with pytest.raises(ExportDiffers):
-        exporting.check(difference)
+        exporting.check_difference(difference)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

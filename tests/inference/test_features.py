@@ -18,7 +18,7 @@ from slowfast.datasets.build import TEST, views_dataset
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.inference import features as files
-from slowfast.inference.features import HeadInput
+from slowfast.inference.features import FeatureExtractor
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
@@ -35,7 +35,7 @@ def extract(data: Path, output: Path, *words: object) -> int:
 def test_the_head_makes_the_logits_of_the_features(name: str) -> None:
     model, x = scramble(tiny(name)).eval(), inputs(name, 2)
     with torch.no_grad():
-        features = HeadInput(model)(x)
+        features = FeatureExtractor(model)(x)
         torch.testing.assert_close(model.classify(features), model(x), rtol=1e-4, atol=1e-5)
 
 
@@ -43,8 +43,8 @@ def test_the_head_makes_the_logits_of_the_features(name: str) -> None:
 def test_features_of_a_clip_are_the_mean_over_its_frames(name: str) -> None:
     model, x = scramble(tiny(name)).eval(), inputs(name, 2)
     with torch.no_grad():
-        features = HeadInput(model)(x)
-        frames = torch.stack([HeadInput(model._image)(x[:, :, t]) for t in range(x.shape[2])])
+        features = FeatureExtractor(model)(x)
+        frames = torch.stack([FeatureExtractor(model._image)(x[:, :, t]) for t in range(x.shape[2])])
     torch.testing.assert_close(features, frames.mean(0), rtol=1e-4, atol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_rows_are_those_of_a_plain_loop_over_the_views(tiny_cfg: ConfigNode, kin
         "crop": ("i", (48,)),
     }
     assert rows["view"][:6].tolist() == [0, 0, 0, 1, 1, 1] and rows["crop"][:6].tolist() == [0, 1, 2, 0, 1, 2]
-    model, dataset = HeadInput(network_to_test(tiny_cfg, CPU)).eval(), views_dataset(tiny_cfg, TEST)
+    model, dataset = FeatureExtractor(network_to_test(tiny_cfg, CPU)).eval(), views_dataset(tiny_cfg, TEST)
     forward = ClipForward.from_config(tiny_cfg, CPU, TEST)
     with torch.no_grad():
         plain = torch.cat([model(forward.prepare(clip[None])) for clip in dataset[3].clips(CPU)])

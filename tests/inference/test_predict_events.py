@@ -22,7 +22,7 @@ from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.engine import test as testing
 from slowfast.inference import Predictor
-from slowfast.inference.annotate import SHORTEST
+from slowfast.inference.annotate import MIN_FRAMES
 from slowfast.utils.distributed import World
 from slowfast.visualization.event_plots import event_frames
 
@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     lines = {
         (empty,): "holds no event recordings (files ending in .npy .npz)",
         (tmp_path / "a.aedat4",): "tools/convert_events.py",
-        (write_video(tmp_path / "v.mp4"),): "reads event recordings; events are made of videos with",
+        (write_video(tmp_path / "v.mp4"),): "reads event recordings; slowfast video-to-dvs computes events",
     }
     for words, line in lines.items():
         assert predict(tmp_path, *words) == 2
@@ -133,7 +133,7 @@ def test_annotated_recordings_are_films(tmp_path: Path) -> None:
     write_recording(tmp_path / "short.npz", 300, 0)
     write_recording(tmp_path / "long.npz", 300, 0, t=np.linspace(0, 4e6, 300).astype(np.int64))
     assert predict(tmp_path, "--annotate", tmp_path / "short.npz", tmp_path / "long.npz") == 0
-    for name, frames in (("short", SHORTEST), ("long", 80)):
+    for name, frames in (("short", MIN_FRAMES), ("long", 80)):
         with av.open(str(tmp_path / "annotated" / f"{name}.mp4")) as video:
             images = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
         assert len(images) == frames and images[0].shape == (240, 320, 3)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast.models.checkpointing import run_blocks
+from slowfast.models.checkpointing import BlockOfParts, run_blocks
 from slowfast.models.layers import DropPath, global_batch
 
 
-class Residual(nn.Module):
+class Residual(BlockOfParts):
     """A block with a wide inside and a random draw; counts its calls."""
 
     def __init__(self) -> None:
@@ -18,7 +18,10 @@ class Residual(nn.Module):
         self.wide, self.narrow, self.drop_path = nn.Linear(8, 64), nn.Linear(64, 8), DropPath(0.5)
         self.calls = 0
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def parts(self) -> tuple:
+        return (self.whole,)
+
+    def whole(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         return self.drop_path(x, self.narrow(self.wide(x).relu()))
 
@@ -41,7 +44,7 @@ def run(layers: nn.ModuleList, recompute: bool | int) -> dict[str, torch.Tensor]
         return t
 
     torch.manual_seed(2)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), global_batch(12, range(3, 9)):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), global_batch(layers, 12, range(3, 9)):
         out = run_blocks(layers, x, recompute)
         keeps = sum(kept.values())
     (out.square().sum()).backward()  # after global_batch, as a training step may
@@ -79,13 +82,10 @@ class TwoParts(Residual):
         return self.first, self.second
 
     def first(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)
+        return self.whole(x)
 
     def second(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.narrow(self.wide(x).tanh())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(self.first(x))
 
 
 def test_parts_of_a_block_are_recomputed_one_by_one_with_equal_gradients() -> None:

@@ -18,7 +18,13 @@ from tests.random_weights import randomized
 
 def small(**kwargs: object) -> ConvMLP:
     torch.manual_seed(0)
-    settings = {"layers": (2, 1), "widths": (12, 20), "mlp_ratios": (2, 3), "conv_width": 8, "num_classes": 7} | kwargs
+    settings = {
+        "layers": (2, 1),
+        "embed_dims": (12, 20),
+        "mlp_ratios": (2, 3),
+        "conv_dim": 8,
+        "num_classes": 7,
+    } | kwargs
     return ConvMLP(**settings)
 
 
@@ -77,7 +83,7 @@ def test_equals_the_plain_equations(size: tuple[int, int]) -> None:
 
 
 def test_initial_values() -> None:
-    model = small(widths=(64, 128), conv_width=64)
+    model = small(embed_dims=(64, 128), conv_dim=64)
     conv = model.conv_stages.conv_blocks[0][3].weight
     assert conv.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)  # fan out, gain of ReLU
     assert model.stages[1].blocks[0].channel_mlp1.fc1.weight.std().item() == pytest.approx(0.02, rel=0.03)

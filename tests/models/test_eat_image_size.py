@@ -81,7 +81,7 @@ def test_training_starts_from_weights_for_smaller_images(
     with caplog.at_level("INFO", "slowfast"):
         model = start(cfg)
     assert "resized the position embedding from images of 16 to 24 pixels" in caplog.text
-    assert "a new one for 3" in caplog.text
+    assert "The new one for 3" in caplog.text
     own, fresh, given = model.state_dict(), build_model(cfg).state_dict(), small.state_dict()
     resized = resize_positions(given["pos_embed"], "sis", PATCH, 16, 24)
     assert torch.equal(own["pos_embed"], resized) and own["pos_embed"].shape == (1, 36, 16)
@@ -100,7 +100,7 @@ def test_tokens_that_are_no_squares_are_refused(order: str, tmp_path: Path) -> N
     path = tmp_path / "small.pth"
     torch.save(build_model(config(tmp_path, 16, "EAT.PIXEL_ORDER", order)).state_dict(), path)
     cfg = config(tmp_path, 32, "EAT.PIXEL_ORDER", order, "TRAIN.CHECKPOINT_FILE_PATH", path)
-    with pytest.raises(CheckpointError, match=f"PIXEL_ORDER {order}: a token is no square .* TEST_CROP_SIZE 16"):
+    with pytest.raises(CheckpointError, match=f"PIXEL_ORDER {order}: tokens are not squares .*TEST_CROP_SIZE to 16"):
         start(cfg)
 
 

@@ -14,7 +14,7 @@ LENGTH = 24
 
 def network(**settings: object) -> Event2Vec:
     torch.manual_seed(0)
-    sizes = {"sensor_size": (12, 16), "grid_size": (6, 8), "width": 16, "heads": 2, "hidden": 24, "layers": 2}
+    sizes = {"sensor_size": (12, 16), "grid_size": (6, 8), "embed_dim": 16, "heads": 2, "mlp_dim": 24, "layers": 2}
     return randomized(Event2Vec(5, **(sizes | settings)))
 
 
@@ -61,7 +61,7 @@ def test_halves_go_to_the_even_cell_and_the_last_line_is_kept() -> None:
     model = network()
     y = torch.arange(12)[None]
     events = {"x": torch.arange(12)[None], "y": y, "p": y % 2}
-    _, rows, columns = model._place(events)
+    _, rows, columns = model._positions(events)
     assert rows[0].tolist() == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 5]  # 5.5 would be 6
     assert columns[0].tolist() == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
 
@@ -113,7 +113,7 @@ def test_pretext_never_masks_nothing() -> None:
 
 def test_layers_start_from_different_weights() -> None:
     torch.manual_seed(0)
-    layers = Event2Vec(5, width=16, heads=2, hidden=24).classifier.encoder.layers
+    layers = Event2Vec(5, embed_dim=16, heads=2, mlp_dim=24).classifier.encoder.layers
     one, other = (dict(layer.named_parameters()) for layer in layers)
     assert not any(torch.equal(one[key], other[key]) for key in one if one[key].dim() > 1)
 
@@ -122,7 +122,7 @@ def test_layers_start_from_different_weights() -> None:
     ("settings", "message"),
     [
         ({"grid_size": (13, 8)}, "GRID_SIZE.*SENSOR_SIZE"),
-        ({"heads": 3}, "HEADS 3 must divide EVENT2VEC.EMBED_DIM 16"),
+        ({"heads": 3}, "HEADS .3. must divide EVENT2VEC.EMBED_DIM .16."),
         ({"mask_ratio": 0.5, "t_heads": 2}, "T_HEADS 1 for pre-training"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Embeddings of events against gathering and summing one neighbour after another."""
+"""Embeddings of events against gathering and summing one neighbor after another."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_gradients_of_many_events(name: str, length: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_after_inference(name: str) -> None:
-    """What is found once of a grid's neighbours in inference serves training, too."""
+    """What is found once of a grid's neighbors in inference serves training, too."""
     embedding, given_events = scrambled(name, Grid(2, 4, 6)), events(Grid(2, 4, 6), 2, 60)
     with torch.inference_mode():
         before = embedding(*given_events)
@@ -127,17 +127,17 @@ def test_events_that_are_not_valid_may_be_anything_and_give_zeros(name: str) -> 
 def test_scores_are_products_with_the_rows_of_the_table(name: str) -> None:
     grid = Grid(2, 3, 5)
     embedding = scrambled(name, grid)
-    place = grid.place(torch.arange(grid.places))
+    place = grid.position(torch.arange(grid.cells))
     rows = getattr(embedding, "embed", embedding)
     if "2d-naive" in name or "1d-naive-" in name:
         table = rows.weight[1:]
     else:
-        table = rows(*place, torch.ones(grid.places, dtype=torch.bool))
+        table = rows(*place, torch.ones(grid.cells, dtype=torch.bool))
     tokens = torch.randn(4, WIDTH)
     torch.testing.assert_close(embedding.scores(tokens), tokens @ table.t())
 
 
-def test_neighbour_weights_start_as_published() -> None:
+def test_neighbor_weights_start_as_published() -> None:
     weights = build_embedding("neighbor2d-naive-1-1", Grid(2, 4, 4), WIDTH).c
     corner, edge = torch.exp(torch.tensor(-1.0)), torch.exp(torch.tensor(-0.5))
     want = torch.stack([corner, edge, corner, edge, torch.tensor(1.0), edge, corner, edge, corner])
@@ -160,5 +160,5 @@ def test_unknown_names_are_refused_with_the_known_forms(name: str) -> None:
 
 
 def test_too_few_channels_for_two_tables() -> None:
-    with pytest.raises(ConfigError, match="EMBED_DIM 2"):
+    with pytest.raises(ConfigError, match="EMBED_DIM .2."):
         build_embedding("naive2d", Grid(2, 1, 30), 2)

@@ -21,7 +21,7 @@ SIDES = (3, 2, 4)
 
 def small(**kwargs: object) -> EvMLP:
     torch.manual_seed(0)
-    settings = {"widths": (8, 12, 10), "patch_sides": SIDES, "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)} | kwargs
+    settings = {"embed_dims": (8, 12, 10), "patch_sizes": SIDES, "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)} | kwargs
     return EvMLP(**({"num_classes": 7, "dropout_rates": (0, 0, 0.5)} | settings))
 
 
@@ -92,7 +92,7 @@ def test_dropout_does_not_depend_on_the_number_of_processes() -> None:
 
     def logits(rows: list[int]) -> torch.Tensor:
         torch.manual_seed(0)
-        with global_batch(4, rows):
+        with global_batch(model, 4, rows):
             return model(x[rows])
 
     whole = logits([0, 1, 2, 3])
@@ -111,8 +111,8 @@ def test_its_head_is_replaced_for_another_class_count(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["DATA.TEST_CROP_SIZE", 256], "DATA.TEST_CROP_SIZE 256: must be 224"),
-        (["DATA.TRAIN_CROP_SIZE", 192], "DATA.TRAIN_CROP_SIZE 192: must be 224"),
+        (["DATA.TEST_CROP_SIZE", 256], "DATA.TEST_CROP_SIZE .256. must be 224"),
+        (["DATA.TRAIN_CROP_SIZE", 192], "DATA.TRAIN_CROP_SIZE .192. must be 224"),
         (["EVMLP.LAYERS", [5]], "EVMLP.LAYERS has 1"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
@@ -17,6 +18,7 @@ from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, check_input
 from slowfast.models.layers import global_batch
 from slowfast.models.morphmlp import MorphMLP
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
 
@@ -63,7 +65,9 @@ def test_one_frame_is_the_image() -> None:
 def test_names_and_weights_are_the_image_networks() -> None:
     source, model = randomized(eat()), FramewiseVideo(eat()).eval()
     assert list(model.state_dict()) == list(source.state_dict())
-    assert [name for name, _ in model.named_parameters()] == [name for name, _ in source.named_parameters()]
+    names = [name for name, _ in named_network(model).named_parameters()]
+    assert names == [name for name, _ in source.named_parameters()]
+    assert list(AveragedModel(model).state_dict())[1:] == [f"module.{key}" for key in source.state_dict()]
     load_weights(model, source.state_dict(), Path("w.pth"))
     assert torch.equal(model(clips(2)), FramewiseVideo(source).eval()(clips(2)))
 
@@ -86,7 +90,7 @@ def test_heads_of_a_framewise_network_are_known() -> None:
     torch.manual_seed(0)
     target = FramewiseVideo(EAT(3, image_size=16, patch_size=4, layers=2, embed_dim=8, heads=2, distilled=True))
     load_weights(target, source.state_dict(), Path("w.pth"), allow_new_head=True)
-    assert torch.equal(target.get_parameter("pos_embed"), source.pos_embed)
+    assert torch.equal(target.image.get_parameter("pos_embed"), source.pos_embed)
     assert target.eval()(clips(1)).shape == (1, 3)
 
 
@@ -96,7 +100,7 @@ def test_draws_do_not_depend_on_the_number_of_processes() -> None:
 
     def logits(rows: list[int]) -> torch.Tensor:
         torch.manual_seed(0)
-        with global_batch(4, rows):
+        with global_batch(model, 4, rows):
             return model(x[rows])
 
     torch.testing.assert_close(logits([2, 0]), logits([0, 1, 2, 3])[[2, 0]])
@@ -105,7 +109,7 @@ def test_draws_do_not_depend_on_the_number_of_processes() -> None:
 def test_only_image_networks_and_known_averages() -> None:
     with pytest.raises(ConfigError, match="MorphMLP takes clips"):
         FramewiseVideo(MorphMLP(5, 4, (1,), (8,), (4,), (1,)))
-    with pytest.raises(ConfigError, match="FRAMEWISE median"):
+    with pytest.raises(ConfigError, match="FRAMEWISE.*median"):
         FramewiseVideo(eat(), "median")
 
 
@@ -117,11 +121,11 @@ def test_only_image_networks_and_known_averages() -> None:
         (MorphMLP, False, CLIPS, None),
         (Event2Vec, False, EVENTS, None),
         (MorphMLP, True, CLIPS, "for image networks, but MorphMLP takes clips"),
-        (ConvMLP, True, IMAGES, "the dataset demo gives images"),
-        (MorphMLP, False, IMAGES, "MorphMLP takes clips, but the dataset demo gives images"),
-        (MorphMLP, False, EVENTS, "MorphMLP takes clips, but the dataset demo gives events"),
-        (Event2Vec, False, CLIPS, "Event2Vec takes events, but the dataset demo gives clips"),
-        (ConvMLP, False, CLIPS, "ConvMLP takes images.*set MODEL.FRAMEWISE logits"),
+        (ConvMLP, True, IMAGES, "the dataset demo contains images"),
+        (MorphMLP, False, IMAGES, "MorphMLP takes clips, but the dataset demo contains images"),
+        (MorphMLP, False, EVENTS, "MorphMLP takes clips, but the dataset demo contains events"),
+        (Event2Vec, False, CLIPS, "Event2Vec takes events, but the dataset demo contains clips"),
+        (ConvMLP, False, CLIPS, "ConvMLP takes images.*Set MODEL.FRAMEWISE logits"),
     ],
 )
 def test_network_and_dataset_must_fit(

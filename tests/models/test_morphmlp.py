@@ -18,8 +18,8 @@ WIDTHS, CHUNKS = (16, 24, 32, 40), (4, 4, 8, 2)
 
 def small(frames: int = 6, bias: bool = True, **kwargs: object) -> MorphMLP:
     torch.manual_seed(0)
-    settings = {"layers": (1, 1, 2, 1), "widths": WIDTHS, "chunks": CHUNKS, "num_classes": 7} | kwargs
-    return MorphMLP(num_frames=frames, bias=bias, **settings)
+    settings = {"layers": (1, 1, 2, 1), "embed_dims": WIDTHS, "segment_dims": CHUNKS, "num_classes": 7} | kwargs
+    return MorphMLP(num_frames=frames, qkv_bias=bias, **settings)
 
 
 def randomized(model: MorphMLP) -> MorphMLP:
@@ -162,8 +162,8 @@ def test_stochastic_depth_rises_over_all_blocks() -> None:
 
 
 def test_a_map_that_chunks_do_not_fill_names_stage_map_and_length() -> None:
-    model = small(chunks=(4, 4, 8, 4))
-    with pytest.raises(ConfigError, match=r"stage 4 .* 1x2, .*chunks of 4 .* 2"):
+    model = small(segment_dims=(4, 4, 8, 4))
+    with pytest.raises(ConfigError, match=r"4 does not divide the 1x2 tokens of stage 4.* 2"):
         model(torch.randn(1, 3, 6, 32, 64))
 
 
@@ -175,11 +175,11 @@ def test_a_clip_of_another_length_is_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["MORPH.LAYERS", [1, 1, 1]], "LAYERS has 3, MORPH.EMBED_DIMS has 4"),
+        (["MORPH.LAYERS", [1, 1, 1]], "LAYERS has 3 values but MORPH.EMBED_DIMS has 4"),
         (["MORPH.LAYERS", [1, 1, 0, 1]], "above 0"),
-        (["MORPH.SEGMENT_DIM", [14, 28, 30, 49]], "30 does not divide the width 392 of stage 3; 28 does"),
-        (["DATA.TEST_CROP_SIZE", 256], "stage 1 has a map of 64x64, which chunks of 14 do not fill.*is 16"),
-        (["DATA.TRAIN_CROP_SIZE", 192], "stage 1 has a map of 48x48"),
+        (["MORPH.SEGMENT_DIM", [14, 28, 30, 49]], "30 does not divide the 392 channels .* of stage 3.* 28"),
+        (["DATA.TEST_CROP_SIZE", 256], "14 does not divide the 64x64 tokens of stage 1.*is 16"),
+        (["DATA.TRAIN_CROP_SIZE", 192], "48x48 tokens of stage 1"),
     ],
 )
 def test_impossible_configs(overrides: list, message: str) -> None:

@@ -10,15 +10,15 @@ from slowfast.models.morphmlp_image import MorphMLPImage
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
 
-SHAPE = {"layers": (1, 1, 2, 1), "widths": (16, 24, 32, 40), "chunks": (4, 4, 8, 2), "num_classes": 7}
+SHAPE = {"layers": (1, 1, 2, 1), "embed_dims": (16, 24, 32, 40), "segment_dims": (4, 4, 8, 2), "num_classes": 7}
 
 
 @pytest.mark.parametrize("frames", [1, 5, 16])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_video_network_of_one_repeated_frame_gives_the_images_logits(frames: int, bias: bool, tmp_path) -> None:
     torch.manual_seed(0)
-    image_network = randomized(MorphMLPImage(bias=bias, **SHAPE))
-    video = MorphMLP(num_frames=frames, bias=bias, **SHAPE).eval()
+    image_network = randomized(MorphMLPImage(qkv_bias=bias, **SHAPE))
+    video = MorphMLP(num_frames=frames, qkv_bias=bias, **SHAPE).eval()
     load_weights(video, video.adapt_pretrained(image_network.state_dict()), tmp_path)
     image = torch.randn(2, 3, 32, 64)
     with torch.no_grad():

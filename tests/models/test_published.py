@@ -19,8 +19,8 @@ from slowfast.models.morphmlp import MorphMLP
 from slowfast.models.weights import load_weights, read_weights
 
 
-def small(layers: tuple = (1, 1, 1, 1), widths: tuple = (16, 24, 32, 40), classes: int = 7) -> MorphMLP:
-    return MorphMLP(classes, 4, layers, widths, (4, 4, 4, 1))
+def small(layers: tuple = (1, 1, 1, 1), embed_dims: tuple = (16, 24, 32, 40), classes: int = 7) -> MorphMLP:
+    return MorphMLP(classes, 4, layers, embed_dims, (4, 4, 4, 1))
 
 
 class Mixed(nn.Module):
@@ -264,7 +264,7 @@ def test_weights_of_a_shallower_network_name_both_depths() -> None:
 
 
 def test_weights_of_another_width_name_both_shapes() -> None:
-    message = refused(small(), small(widths=(16, 24, 32, 48)).state_dict(), allow_new_head=True)
+    message = refused(small(), small(embed_dims=(16, 24, 32, 48)).state_dict(), allow_new_head=True)
     assert "(48, 32, 1, 3, 3) in the file, (40, 32, 1, 3, 3) in the network" in message
 
 
@@ -272,7 +272,7 @@ def test_a_missing_and_an_unknown_key_are_named() -> None:
     state = small().state_dict()
     state["extra.weight"] = state.pop("norm.weight")
     message = refused(small(), state)
-    assert "1 keys of the file are unknown here (extra.weight)" in message
+    assert "1 keys of the file are unknown (extra.weight)" in message
     assert "1 weights are not in the file (norm.weight)" in message
 
 

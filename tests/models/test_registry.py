@@ -11,8 +11,8 @@ from torch import nn
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.models import MODELS, build_model
-from slowfast.models.inputs import EVENTS, IMAGES, takes
+from slowfast.models.build import MODEL_REGISTRY, build_model, find_network
+from slowfast.models.inputs import EVENTS, IMAGES
 from slowfast.models.layers import global_batch
 
 CLIP = (3, 8, 32, 32)  # C T H W
@@ -100,7 +100,7 @@ def scramble(model: nn.Module) -> nn.Module:
 
 def inputs(name: str, n: int) -> Inputs:
     cfg = tiny_config(name)
-    kind = takes(MODELS[cfg.MODEL.MODEL_NAME])
+    kind = find_network(cfg).input_kind
     rng = torch.Generator().manual_seed(2)
     if kind == EVENTS:
         height, width = cfg.DVS.SENSOR_SIZE
@@ -123,14 +123,14 @@ def gradients(model: nn.Module, x: Inputs) -> dict[str, torch.Tensor]:
     model.train().zero_grad()
     torch.manual_seed(3)
     n = len(x["x"]) if isinstance(x, dict) else len(x)
-    with global_batch(2 * n, range(1, 1 + n)):
+    with global_batch(model, 2 * n, range(1, 1 + n)):
         loss = model(x).square().sum()
     loss.backward()  # after the context, as a training step may
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 def test_every_network_has_a_tiny_setting() -> None:
-    assert TINY.keys() == MODELS.keys()
+    assert sorted(TINY) == MODEL_REGISTRY.names()
 
 
 def test_unknown_name_gives_the_nearest() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from slowfast.cli import run as run_module
 from slowfast.cli.setup import load_config
 from slowfast.errors import ConfigError, IndexFileError
-from slowfast.utils import distributed
 from slowfast.utils.distributed import World, join
 from tests.conftest import ROOT, run_net, tiny_settings
 
@@ -45,24 +43,23 @@ def test_each_process_takes_a_gpu_where_there_are_enough(
 def test_indices_are_read_before_processes_are_started(
     four_gpus: list[torch.device], kinetics_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[list[str]] = []
+    started: list[int] = []
 
-    class Replaced(Exception):
-        """This process is no more."""
+    class FakeLauncher:
+        def __init__(self, count: int) -> None:
+            started.append(count)
 
-    def execute(program: str, line: list[str]) -> None:
-        started.append(line)
-        raise Replaced
+        def run(self) -> int:
+            return 3
 
-    monkeypatch.setattr(distributed.os, "execv", execute)
+    monkeypatch.setattr(run_module, "Launcher", FakeLauncher)
     settings = [*tiny_settings(kinetics_folder, tmp_path / "out"), "NUM_GPUS", 4]
-    with pytest.raises(Replaced):
+    with pytest.raises(SystemExit) as ended:
         run_module.run(load_config(EMPTY, settings))
-    [line] = started
-    assert line[:3] == [sys.executable, "-m", "torch.distributed.run"] and "--nproc_per_node=4" in line
+    assert ended.value.code == 3 and started == [4]
     with pytest.raises(IndexFileError, match="nowhere"):
         run_module.run(load_config(EMPTY, [*settings, "DATA.PATH_TO_DATA_DIR", str(tmp_path / "nowhere")]))
-    assert len(started) == 1
+    assert started == [4]
 
 
 @pytest.mark.parametrize(("device", "words"), [("cpu", "has 0: using the CPU"), ("cuda", "has 2: using 2")])

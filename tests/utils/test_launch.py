@@ -54,7 +54,7 @@ def test_the_first_failure_ends_the_others(ignored: bool, capfd: pytest.CaptureF
 def test_a_killed_process_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     code = "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)"
     assert Launcher(2, in_each(code)).run() == 1
-    assert capfd.readouterr().err == "error: rank 1 was ended by SIGKILL\n"
+    assert capfd.readouterr().err == "error: rank 1 was killed by SIGKILL\n"
 
 
 SCRIPT = """

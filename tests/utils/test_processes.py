@@ -90,7 +90,7 @@ def test_others_that_never_come_are_a_user_error(monkeypatch: pytest.MonkeyPatch
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
     given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
-    with pytest.raises(UserError, match="WORLD_SIZE is 2 but not all processes met at .* within 1 s"):
+    with pytest.raises(UserError, match="WORLD_SIZE is 2 but not all processes connected to .* within 1 s"):
         join(0, timeout=1)
 
 
@@ -106,7 +106,7 @@ def test_a_signal_while_waiting_for_the_others(kinetics_folder: Path, tmp_path: 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0 and err == b"" and not (tmp_path / "out").exists()
-    assert b"Received SIGTERM before anything was to save" in out
+    assert b"Received SIGTERM before the first step, nothing to save" in out
 
 
 def _is_listening(port: int) -> bool:

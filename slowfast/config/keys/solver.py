@@ -7,7 +7,7 @@ SOLVER = Section("SOLVER", "Optimization")
 
 SOLVER.OPTIMIZING_METHOD = Key(
     "sgd",
-    "Optimizer; a user's file registers more in OPTIMIZER_REGISTRY.",
+    "Optimizer.",
     rule=RegistryNames("slowfast.engine.optim", "OPTIMIZER_REGISTRY"),
     origin="SF",
 )
@@ -71,14 +71,14 @@ SOLVER.NO_WD_PARAMS = Key(
 )
 SOLVER.LAYER_DECAY = Key(
     1.0,
-    "Layer-wise learning-rate decay: the top layer (last norm and head) has the scheduled rate, each layer below it "
-    "this factor times the rate of the layer above; 1 for none. Layers are the blocks; the embedding comes first.",
+    "Layer-wise learning rate decay: the top layer (final norm and head) has the scheduled rate, each layer below it "
+    "LAYER_DECAY times the rate of the layer above; 1 for none. Layers are the blocks and, below them, the embedding.",
     rule=Range(0, 1, above=True),
     origin="SF",
 )
 SOLVER.HEAD_LR_MULT = Key(
     1.0,
-    "Factor of the head's learning rate, such as 10 for a new head on pre-trained weights.",
+    "Factor of the learning rate of the head, such as 10 for a new head on pre-trained weights.",
     rule=Range(0, 10**6, above=True),
 )
 SOLVER.CLIP_GRAD_VAL = Key(

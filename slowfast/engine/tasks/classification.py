@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, dataset_spec
+from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.clip_dataset import TestMedia
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.types import Record
@@ -239,7 +239,7 @@ class Classification(Task):
             keep_logits=is_test and bool(cfg.TEST.SAVE_RESULTS_PATH),
             views=cfg.TEST.NUM_ENSEMBLE_VIEWS if is_test else 1,
             crops=cfg.TEST.NUM_SPATIAL_CROPS if is_test else 1,
-            single_samples=dataset_spec(cfg, split).gives == EVENTS,
+            single_samples=find_dataset(cfg, split).input_kind == EVENTS,
         )
 
     @classmethod

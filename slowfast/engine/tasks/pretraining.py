@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,27 +16,16 @@ from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import TOP1
 from slowfast.errors import ConfigError
 from slowfast.models.build import build_model
+from slowfast.models.protocol import Network
 
 NAME = "pretraining"
 Pretext = Callable[[Any], tuple[Any, torch.Tensor]]  # inputs -> corrupted inputs, targets (M,)
 
 
-@runtime_checkable
-class Pretrains(Protocol):
-    """Model with a pre-training form, whose outputs for the pretext's inputs are logits (M, number of targets)."""
-
-    @property
-    def pretraining(self) -> bool:
-        """True if the model has that form."""
-
-    def pretext(self, inputs: Any) -> tuple[Any, torch.Tensor]:
-        """Return the inputs with a part masked, and what was masked."""
-
-
 def pretext_of(model: nn.Module) -> Pretext | None:
     """Return the function that makes the targets of a model in its pre-training form; None for any other model."""
     network = unwrap_model(model)
-    return network.pretext if isinstance(network, Pretrains) and network.pretraining else None
+    return network.pretext if isinstance(network, Network) and network.pretraining else None
 
 
 @TASK_REGISTRY.register(name=NAME)

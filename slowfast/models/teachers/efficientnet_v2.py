@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from slowfast.models.layers import (
     conv_then_norm,
     init_kaiming_normal,
 )
+from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, Network
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
@@ -47,16 +48,16 @@ class ConvNorm(nn.Sequential):
 
     def __init__(
         self,
-        width: int,
-        out: int,
+        dim: int,
+        out_dim: int,
         kernel: int,
         norm: BatchNorm2dType,
         stride: int = 1,
         groups: int = 1,
         activate: bool = True,
     ) -> None:
-        conv = nn.Conv2d(width, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-        super().__init__(conv, norm(out, eps=EPS), *([nn.SiLU(inplace=True)] if activate else []))
+        conv = nn.Conv2d(dim, out_dim, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        super().__init__(conv, norm(out_dim, eps=EPS), *([nn.SiLU(inplace=True)] if activate else []))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         conv, norm, *activation = self
@@ -66,7 +67,7 @@ class ConvNorm(nn.Sequential):
         return activation[0](x) if activation else x
 
 
-class Block(nn.Module):
+class Block(FeatureMap, nn.Module):
     """Inverted residual block, fused or with a depthwise convolution: (B, C, H, W) -> (B, C', H', W').
 
     The residual connection exists where the shape does not change.
@@ -76,8 +77,8 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        out: int,
+        dim: int,
+        out_dim: int,
         expansion: int,
         stride: int,
         fused: bool,
@@ -85,20 +86,23 @@ class Block(nn.Module):
         norm: BatchNorm2dType,
     ) -> None:
         super().__init__()
-        hidden = width * expansion
+        hidden_dim = dim * expansion
         if fused and expansion == 1:
-            layers: list[nn.Module] = [ConvNorm(width, out, 3, norm, stride)]
+            layers: list[nn.Module] = [ConvNorm(dim, out_dim, 3, norm, stride)]
         elif fused:
-            layers = [ConvNorm(width, hidden, 3, norm, stride), ConvNorm(hidden, out, 1, norm, activate=False)]
+            layers = [
+                ConvNorm(dim, hidden_dim, 3, norm, stride),
+                ConvNorm(hidden_dim, out_dim, 1, norm, activate=False),
+            ]
         else:
             layers = [
-                ConvNorm(width, hidden, 1, norm),
-                ConvNorm(hidden, hidden, 3, norm, stride, groups=hidden),
-                SqueezeExcite(hidden, max(1, width // SE_RATIO), nn.SiLU(inplace=True)),
-                ConvNorm(hidden, out, 1, norm, activate=False),
+                ConvNorm(dim, hidden_dim, 1, norm),
+                ConvNorm(hidden_dim, hidden_dim, 3, norm, stride, groups=hidden_dim),
+                SqueezeExcite(hidden_dim, max(1, dim // SE_RATIO), nn.SiLU(inplace=True)),
+                ConvNorm(hidden_dim, out_dim, 1, norm, activate=False),
             ]
         self.block = nn.Sequential(*layers)
-        self.drop_path = DropPath(drop_rate) if stride == 1 and width == out else None
+        self.drop_path = DropPath(drop_rate) if stride == 1 and dim == out_dim else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         branch = self.block(x)
@@ -109,11 +113,16 @@ class Backbone(nn.Sequential):
     """All layers before the classifier, averaged over the map: (B, 3, H, W) -> (B, C)."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        check_image(input)
-        return super().forward(input.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return self.dense(input).mean((2, 3))
+
+    def dense(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the map before averaging: (B, 3, height, width) -> (B, C, H, W)."""
+        check_image(x)
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
 
 
-class EfficientNetV2(nn.Module):
+@MODEL_REGISTRY.register()
+class EfficientNetV2(Network):
     """EfficientNetV2 for images.
 
     Maps a float tensor of shape (B, 3, H, W), of any size, to logits of shape (B, num_classes).
@@ -131,8 +140,7 @@ class EfficientNetV2(nn.Module):
         ConfigError: If a list does not have one value per stage.
     """
 
-    TAKES = IMAGES
-    HEAD: ClassVar[tuple[str, ...]] = ("classifier.1",)
+    input_kind = IMAGES
 
     def __init__(
         self,
@@ -149,16 +157,16 @@ class EfficientNetV2(nn.Module):
         norm = batch_norm_2d(sync_batchnorm)
         stem_dim = embed_dims[0]
         stages: list[nn.Module] = [ConvNorm(3, stem_dim, 3, norm, stride=2)]
-        width, index, total = stem_dim, 0, sum(layers)
-        for stage, (depth, out) in enumerate(zip(layers, embed_dims, strict=True)):
+        dim, index, total = stem_dim, 0, sum(layers)
+        for stage, (depth, out_dim) in enumerate(zip(layers, embed_dims, strict=True)):
             blocks = []
-            for place in range(depth):
-                stride = STRIDES[stage] if place == 0 else 1
+            for position in range(depth):
+                stride = STRIDES[stage] if position == 0 else 1
                 rate = drop_depth_rate * index / total
-                blocks.append(Block(width, out, EXPANSIONS[stage], stride, stage < FUSED_STAGES, rate, norm))
-                width, index = out, index + 1
+                blocks.append(Block(dim, out_dim, EXPANSIONS[stage], stride, stage < FUSED_STAGES, rate, norm))
+                dim, index = out_dim, index + 1
             stages.append(nn.Sequential(*blocks))
-        self.features = Backbone(*stages, ConvNorm(width, head_dim, 1, norm))
+        self._modules["features"] = Backbone(*stages, ConvNorm(dim, head_dim, 1, norm))
         self.classifier = nn.Sequential(Dropout(dropout_rate), nn.Linear(head_dim, num_classes))
         self.reset_parameters()
 
@@ -177,7 +185,7 @@ class EfficientNetV2(nn.Module):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building, for settings that this network cannot have."""
+        """Raise ConfigError, without building the network, for settings that it cannot have."""
         check_stages(cfg.EFFICIENTNET.LAYERS, cfg.EFFICIENTNET.EMBED_DIMS)
         check_no_recomputation(cfg)
 
@@ -195,14 +203,25 @@ class EfficientNetV2(nn.Module):
         nn.init.uniform_(head.weight, -bound, bound)
         nn.init.zeros_(head.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.features(x))
+    def head_names(self) -> tuple[str, ...]:
+        return ("classifier.1",)
+
+    @property
+    def features(self) -> Backbone:  # a layer in published state dicts
+        """Layers that compute the input of the classifier: (B, 3, H, W) -> (B, C)."""
+        backbone = self._modules["features"]
+        assert isinstance(backbone, Backbone)
+        return backbone
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, num_classes) of features (B, C)."""
         return self.classifier(features)
 
+    def dense_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map: (B, 3, height, width) -> (B, C, H, W)."""
+        return self.features.dense(x)
+
 
 def check_stages(layers: Sequence[int], embed_dims: Sequence[int]) -> None:
     """Raise ConfigError unless there is one value per stage."""
-    check_lengths("EFFICIENTNET", LAYERS=layers, EMBED_DIMS=embed_dims, count=len(STRIDES))
+    check_lengths("EFFICIENTNET", {"LAYERS": layers, "EMBED_DIMS": embed_dims}, count=len(STRIDES))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from slowfast.models.layers import (
     conv_then_norm,
     init_kaiming_normal,
 )
+from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, Network
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
@@ -42,11 +43,11 @@ class ConvNorm(nn.Module):
     """Convolution without bias, then batch norm: (B, C, H, W) -> (B, C', H', W')."""
 
     def __init__(
-        self, width: int, out: int, kernel: int, norm: BatchNorm2dType, stride: int = 1, groups: int = 1
+        self, dim: int, out_dim: int, kernel: int, norm: BatchNorm2dType, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-        self.bn = norm(out)
+        self.conv = nn.Conv2d(dim, out_dim, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        self.bn = norm(out_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         conv = self.conv
@@ -54,18 +55,18 @@ class ConvNorm(nn.Module):
         return conv_then_norm(convolve, x, conv, self.bn)
 
 
-class Block(nn.Module):
+class Block(FeatureMap, nn.Module):
     """Residual bottleneck with a grouped convolution and squeeze-and-excitation: (B, C, H, W) -> (B, C', H', W')."""
 
     MAP_AXES = "BCHW"
 
-    def __init__(self, width: int, out: int, stride: int, group_width: int, norm: BatchNorm2dType) -> None:
+    def __init__(self, dim: int, out_dim: int, stride: int, group_width: int, norm: BatchNorm2dType) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(width, out, 1, norm)
-        self.conv2 = ConvNorm(out, out, 3, norm, stride, groups=out // group_width)
-        self.se = SqueezeExcite(out, max(1, round(width * SE_RATIO)), nn.ReLU(inplace=True))
-        self.conv3 = ConvNorm(out, out, 1, norm)
-        self.downsample = ConvNorm(width, out, 1, norm, stride) if stride != 1 or width != out else None
+        self.conv1 = ConvNorm(dim, out_dim, 1, norm)
+        self.conv2 = ConvNorm(out_dim, out_dim, 3, norm, stride, groups=out_dim // group_width)
+        self.se = SqueezeExcite(out_dim, max(1, round(dim * SE_RATIO)), nn.ReLU(inplace=True))
+        self.conv3 = ConvNorm(out_dim, out_dim, 1, norm)
+        self.downsample = ConvNorm(dim, out_dim, 1, norm, stride) if stride != 1 or dim != out_dim else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         branch = self.conv2(self.conv1(x).relu_()).relu_()
@@ -74,7 +75,8 @@ class Block(nn.Module):
         return (branch + shortcut).relu_()
 
 
-class RegNetY(nn.Module):
+@MODEL_REGISTRY.register()
+class RegNetY(Network):
     """RegNetY for images.
 
     Maps a float tensor of shape (B, 3, H, W), of any size, to logits of shape (B, num_classes).
@@ -90,8 +92,7 @@ class RegNetY(nn.Module):
         ConfigError: If a list does not have one value per stage or a width is not a multiple of ``group_width``.
     """
 
-    TAKES = IMAGES
-    HEAD: ClassVar[tuple[str, ...]] = ("head.fc",)
+    input_kind = IMAGES
 
     def __init__(
         self,
@@ -105,15 +106,15 @@ class RegNetY(nn.Module):
         check_stages(layers, embed_dims, group_width)
         norm = batch_norm_2d(sync_batchnorm)
         self.stem = ConvNorm(3, STEM_DIM, 3, norm, stride=2)
-        width = STEM_DIM
-        for stage, (depth, out) in enumerate(zip(layers, embed_dims, strict=True), start=1):
+        dim = STEM_DIM
+        for stage, (depth, out_dim) in enumerate(zip(layers, embed_dims, strict=True), start=1):
             blocks = OrderedDict[str, nn.Module]()
-            for place in range(1, depth + 1):
-                blocks[f"b{place}"] = Block(width, out, 2 if place == 1 else 1, group_width, norm)
-                width = out
+            for position in range(1, depth + 1):
+                blocks[f"b{position}"] = Block(dim, out_dim, 2 if position == 1 else 1, group_width, norm)
+                dim = out_dim
             self.add_module(f"s{stage}", nn.Sequential(blocks))
         self.stages = len(layers)
-        head = nn.Linear(width, num_classes)
+        head = nn.Linear(dim, num_classes)
         self.head = nn.Sequential(OrderedDict(fc=head))
         self._reset_parameters(head)
 
@@ -130,7 +131,7 @@ class RegNetY(nn.Module):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building, for settings that this network cannot have."""
+        """Raise ConfigError, without building the network, for settings that it cannot have."""
         check_stages(cfg.REGNET.LAYERS, cfg.REGNET.EMBED_DIMS, cfg.REGNET.GROUP_WIDTH)
         check_no_recomputation(cfg)
 
@@ -140,16 +141,20 @@ class RegNetY(nn.Module):
         nn.init.normal_(head.weight, std=0.01)
         nn.init.zeros_(head.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.features(x))
+    def head_names(self) -> tuple[str, ...]:
+        return ("head.fc",)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input of the head: (B, 3, H, W) -> (B, C)."""
+        return self.dense_features(x).mean((2, 3))
+
+    def dense_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map: (B, 3, height, width) -> (B, C, H, W)."""
         check_image(x)
         x = self.stem(x.contiguous(memory_format=torch.channels_last)).relu_()
         for stage in range(1, self.stages + 1):
             x = self.get_submodule(f"s{stage}")(x)
-        return x.mean((2, 3))
+        return x
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, num_classes) of features (B, C)."""
@@ -158,7 +163,7 @@ class RegNetY(nn.Module):
 
 def check_stages(layers: Sequence[int], embed_dims: Sequence[int], group_width: int) -> None:
     """Raise ConfigError unless there is one value per stage and the groups divide each stage's channels."""
-    check_lengths("REGNET", LAYERS=layers, EMBED_DIMS=embed_dims)
-    for width in embed_dims:
-        if width % group_width:
-            raise ConfigError(f"REGNET.EMBED_DIMS: {width} is not a multiple of REGNET.GROUP_WIDTH ({group_width})")
+    check_lengths("REGNET", {"LAYERS": layers, "EMBED_DIMS": embed_dims})
+    for dim in embed_dims:
+        if dim % group_width:
+            raise ConfigError(f"REGNET.EMBED_DIMS: {dim} is not a multiple of REGNET.GROUP_WIDTH ({group_width})")

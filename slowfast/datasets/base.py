@@ -1,0 +1,204 @@
+"""Base classes of all datasets: every hook that the rest of the package calls, with its default.
+
+A dataset is one class in `DATASET_REGISTRY`; what differs from other datasets is declared in it.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.clip_dataset import TestMedia, TestVideos, TrainClips, TrainMedia
+from slowfast.datasets.decode import VideoReader, open_video
+from slowfast.datasets.mixup import Mixup
+from slowfast.datasets.order import BALANCED
+from slowfast.datasets.sampling import NORMAL, SpanSampling, TemporalSampling
+from slowfast.datasets.transforms import TrainTransform, ViewTransform
+from slowfast.datasets.types import TRAIN, Record
+from slowfast.errors import ConfigError
+from slowfast.models.inputs import CLIPS, IMAGES
+from slowfast.utils.logging import get_logger
+from slowfast.utils.registry import Registry
+
+
+class BaseDataset(ABC):
+    """Base class of all datasets in `DATASET_REGISTRY`.
+
+    Derive from `FrameDataset` for videos, folders of frames and images, and from
+    :class:`~slowfast.datasets.event_cameras.EventDataset` for event recordings.
+
+    Args:
+        cfg: Config of the run.
+
+    Attributes:
+        input_kind: What networks get: ``CLIPS``, ``IMAGES`` or ``EVENTS``.
+        num_classes: Number of classes of the complete dataset; None if it may be any. A subset may have fewer.
+        reads_recordings: Whether samples are event recordings.
+        reads_frame_folders: Whether a sample may be a folder of frames, named by DATA.IMAGE_TEMPLATE.
+    """
+
+    input_kind: ClassVar[str] = CLIPS
+    num_classes: ClassVar[int | None] = None
+    reads_recordings: ClassVar[bool] = False
+    reads_frame_folders: ClassVar[bool] = False
+
+    def __init__(self, cfg: ConfigNode) -> None:
+        self.cfg = cfg
+
+    # ------------------------------------------------------------------ index
+    @abstractmethod
+    def read_index(self, split: str) -> list[Record]:
+        """Return the samples of a split, "train", "val" or "test", with labels below MODEL.NUM_CLASSES.
+
+        Raises:
+            IndexFileError: If the index is missing or broken.
+        """
+
+    def read_class_names(self) -> list[str] | None:
+        """Return the names of the MODEL.NUM_CLASSES classes by label; None if they have none."""
+        return None
+
+    # ------------------------------------------------------------------ samples
+    @abstractmethod
+    def build_train(self) -> TrainMedia:
+        """Build the dataset of augmented training samples."""
+
+    @abstractmethod
+    def build_eval(self, records: Sequence[Record], all_views: bool) -> TestMedia[Any]:
+        """Build the dataset of the evaluation views of some samples.
+
+        Args:
+            records: The samples.
+            all_views: Return all views of a test, in TEST.FRAME_ORDER; otherwise one view, the center.
+        """
+
+    # ------------------------------------------------------------------ checks
+    def check(self, training: bool) -> None:
+        """Check the settings without reading a sample; subclasses add their own checks.
+
+        Args:
+            training: Whether the dataset is trained on; otherwise it is tested.
+
+        Raises:
+            ConfigError: If a setting is impossible for this dataset.
+        """
+        key, part = ("TRAIN", self.cfg.TRAIN) if training else ("TEST", self.cfg.TEST)
+        if self.num_classes is not None and self.cfg.MODEL.NUM_CLASSES > self.num_classes:
+            warn_once(
+                f"{key}.DATASET {part.DATASET} has {self.num_classes} classes, but MODEL.NUM_CLASSES is "
+                f"{self.cfg.MODEL.NUM_CLASSES}"
+            )
+
+
+class FrameDataset(BaseDataset):
+    """Base class of datasets of videos, folders of frames or images.
+
+    A subclass implements `read_index`; the defaults of the other hooks read videos as Kinetics.
+
+    Attributes:
+        single_view: Whether a sample has one temporal view, as an image has.
+    """
+
+    single_view: ClassVar[bool] = False
+
+    def open_sample(self, short_side: int, record: Record) -> VideoReader:
+        """Open a video.
+
+        Args:
+            short_side: Short side that larger frames are scaled down to, as by the decoder of the published configs.
+            record: The sample.
+
+        Raises:
+            DecodeError: If it cannot be read.
+        """
+        data, timeout = self.cfg.DATA, self.cfg.DATA_LOADER.TIMEOUT or None
+        return open_video(record.path, data.DECODING_BACKEND, data.DECODING_THREADS, timeout, short_side)
+
+    def temporal_sampling(self) -> TemporalSampling:
+        """Return what chooses the frames of a clip: a span of fixed duration."""
+        return SpanSampling.from_config(self.cfg)
+
+    def view_transform(self, crops: int) -> ViewTransform:
+        """Return the transform of an evaluation view: short side DATA.TRAIN_JITTER_SCALES[0] for a single crop.
+
+        Args:
+            crops: Number of spatial crops, 1 or 3.
+
+        Raises:
+            ConfigError: If the crop is larger than the frame.
+        """
+        size = self.cfg.DATA.TEST_CROP_SIZE
+        return ViewTransform(size, self.cfg.DATA.TRAIN_JITTER_SCALES[0] if crops == 1 else size, crops)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether samples are single images."""
+        return self.input_kind == IMAGES
+
+    def build_train(self) -> TrainClips:
+        """Build the dataset of augmented training clips."""
+        cfg = self.cfg
+        return TrainClips(
+            self.read_index(TRAIN),
+            functools.partial(self.open_sample, cfg.DATA.TRAIN_JITTER_SCALES[0]),
+            self.temporal_sampling(),
+            TrainTransform.from_config(cfg, images=self.reads_images),
+            samples=cfg.AUG.NUM_SAMPLE,
+            seed=cfg.RNG_SEED,
+            max_failed=cfg.DATA.MAX_FAILED,
+            balanced=cfg.DATA.SAMPLING == BALANCED,
+            repeated=cfg.AUG.REPEATED,
+        )
+
+    def build_eval(self, records: Sequence[Record], all_views: bool) -> TestVideos:
+        """Build the dataset of evaluation views, views x crops or the center."""
+        cfg = self.cfg
+        views, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if all_views else (1, 1)
+        transform = self.view_transform(crops)
+        if 2 * transform.crop_size < transform.short_side:
+            key = "DATA.IN_VAL_CROP_RATIO" if self.reads_images else "DATA.TRAIN_JITTER_SCALES"
+            get_logger().info(
+                f"The {transform.crop_size}-pixel crop covers less than half of the {transform.short_side}-pixel short "
+                f"side (set by {key})"
+            )
+        # Never below what the views need: a crop may be larger than the training scale.
+        short_side = max(cfg.DATA.TRAIN_JITTER_SCALES[0], transform.short_side)
+        return TestVideos(
+            records,
+            functools.partial(self.open_sample, short_side),
+            self.temporal_sampling(),
+            transform,
+            views=views,
+            order=cfg.TEST.FRAME_ORDER if all_views else NORMAL,
+            seed=cfg.RNG_SEED,
+        )
+
+    def check(self, training: bool) -> None:
+        """Check the transforms and the number of views; see `BaseDataset.check`."""
+        super().check(training)
+        cfg = self.cfg
+        if training:
+            TrainTransform.from_config(cfg)
+            self.view_transform(1)
+            if cfg.MIXUP.ENABLE:
+                Mixup.from_config(cfg)
+            return
+        self.view_transform(cfg.TEST.NUM_SPATIAL_CROPS)
+        if self.single_view and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
+            sample = "an image" if self.reads_images else "a recording"
+            raise ConfigError(
+                f"TEST.NUM_ENSEMBLE_VIEWS ({cfg.TEST.NUM_ENSEMBLE_VIEWS}): {sample} of TEST.DATASET {cfg.TEST.DATASET} "
+                "has one temporal view. Set it to 1"
+            )
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning the first time that it is given."""
+    get_logger().warning(message)
+
+
+DATASET_REGISTRY: Registry[BaseDataset] = Registry("DATASET", BaseDataset)  # type: ignore[type-abstract]

@@ -1,0 +1,154 @@
+"""Datasets of event recordings, as events or as frames.
+
+The height and width of the sensor and the unit of the files' times are settings of DVS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
+from slowfast.datasets.decode import VideoReader
+from slowfast.datasets.dvs.dataset import EventSampling, TestRecordings, TrainRecordings
+from slowfast.datasets.dvs.durations import longest_recording
+from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
+from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
+from slowfast.datasets.dvs.sample import DATASET, get_sampler
+from slowfast.datasets.dvs.transforms import EventAugment
+from slowfast.datasets.order import BALANCED
+from slowfast.datasets.sampling import NORMAL, TemporalSampling
+from slowfast.datasets.transforms import ViewTransform
+from slowfast.datasets.types import TRAIN, Record
+from slowfast.errors import ConfigError
+from slowfast.models.inputs import EVENTS
+
+
+class RecordingFolders(BaseDataset):
+    """Recordings in class folders.
+
+    Attributes:
+        has_train_folder: Whether the published split is by the folders train/ and test/ (True) or the first 80 % of
+            the files of each class (False); None if either is usual. The files decide; a difference is logged.
+    """
+
+    reads_recordings = True
+    has_train_folder: ClassVar[bool | None] = None
+
+    def read_index(self, split: str) -> list[Record]:
+        root = Path(self.cfg.DATA.PATH_TO_DATA_DIR)
+        records = read_event_index(root, split, self.cfg.MODEL.NUM_CLASSES, self.cfg.DVS.CLASS_ORDER)
+        found = (root / TRAIN).is_dir()
+        if self.has_train_folder is not None and found != self.has_train_folder:
+            names = {True: "the folders train/ and test/", False: "the first 80 % of the files of each class"}
+            warn_once(f"{root}: split by {names[found]}; the published split is by {names[self.has_train_folder]}")
+        return records
+
+    def read_class_names(self) -> list[str] | None:
+        root = Path(self.cfg.DATA.PATH_TO_DATA_DIR)
+        return read_event_class_names(root, self.cfg.MODEL.NUM_CLASSES, self.cfg.DVS.CLASS_ORDER)
+
+
+@DATASET_REGISTRY.register(name="dvsfolder")
+class EventDataset(RecordingFolders):
+    """Recordings in class folders as events; any number of classes. Base class of datasets of events."""
+
+    input_kind = EVENTS
+
+    def build_train(self) -> TrainRecordings:
+        """Build the dataset of augmented training samples."""
+        cfg, records = self.cfg, self.read_index(TRAIN)
+        return TrainRecordings(
+            records,
+            self._sampling(records),
+            EventAugment.from_config(cfg) if cfg.AUG.ENABLE else None,
+            samples=cfg.AUG.NUM_SAMPLE,
+            seed=cfg.RNG_SEED,
+            max_failed=cfg.DATA.MAX_FAILED,
+            balanced=cfg.DATA.SAMPLING == BALANCED,
+            repeated=cfg.AUG.REPEATED,
+        )
+
+    def build_eval(self, records: Sequence[Record], all_views: bool) -> TestRecordings:
+        """Build the dataset of TEST.NUM_ENSEMBLE_VIEWS samples of each recording, or of one."""
+        cfg = self.cfg
+        return TestRecordings(
+            records,
+            self._sampling(None),
+            samples=cfg.TEST.NUM_ENSEMBLE_VIEWS if all_views else 1,
+            order=cfg.TEST.FRAME_ORDER if all_views else NORMAL,
+            seed=cfg.RNG_SEED,
+        )
+
+    def check(self, training: bool) -> None:
+        """Check settings that are impossible for events; see `BaseDataset.check`."""
+        super().check(training)
+        cfg = self.cfg
+        get_sampler(cfg.DVS.SAMPLER)
+        if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
+            raise ConfigError(f"DVS.SCALE ({cfg.DVS.SCALE}): the smaller factor must come first")
+        for key, enabled in (("MIXUP", training and cfg.MIXUP.ENABLE), ("DISTILL", training and cfg.DISTILL.ENABLE)):
+            if enabled:
+                raise ConfigError(
+                    f"{key}.ENABLE is for frames, but TRAIN.DATASET {cfg.TRAIN.DATASET} contains events. Set it False"
+                )
+        if not training and cfg.TEST.NUM_SPATIAL_CROPS != 1:
+            raise ConfigError(
+                f"TEST.NUM_SPATIAL_CROPS ({cfg.TEST.NUM_SPATIAL_CROPS}): events are not cropped. Set it to 1"
+            )
+
+    def _sampling(self, train: Sequence[Record] | None) -> EventSampling:
+        """Return the sampling of events; `train` are the training recordings if they were read already."""
+        cfg = self.cfg
+        longest = float(cfg.DVS.LONGEST)
+        if cfg.DVS.TIME_NORM == DATASET and not longest:
+            records = self.read_index(TRAIN) if train is None else train
+            longest = longest_recording(records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT)
+        return EventSampling.from_config(cfg, longest)
+
+
+@DATASET_REGISTRY.register(name="asldvs")
+class ASLDVS(EventDataset):
+    """ASL-DVS: letters of American Sign Language, 240 x 180 pixels."""
+
+    num_classes = 24
+    has_train_folder = False
+
+
+@DATASET_REGISTRY.register(name="dvsgesture")
+class DVSGesture(EventDataset):
+    """DVS Gesture: hand and arm gestures, 128 x 128 pixels."""
+
+    num_classes = 11
+    has_train_folder = True
+
+
+@DATASET_REGISTRY.register(name="dvslip")
+class DVSLip(EventDataset):
+    """DVS-Lip: spoken words, 128 x 128 pixels."""
+
+    num_classes = 100
+    has_train_folder = True
+
+
+@DATASET_REGISTRY.register(name="dvsframes")
+class EventFrames(RecordingFolders, FrameDataset):
+    """Recordings in class folders as clips of frames, for networks of videos."""
+
+    single_view = True
+
+    def open_sample(self, short_side: int, record: Record) -> VideoReader:
+        """Open a recording as frames, at the size of the sensor."""
+        dvs, frames = self.cfg.DVS, self.cfg.DATA.NUM_FRAMES
+        sensor = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1])
+        return EventFramesReader(record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN)
+
+    def temporal_sampling(self) -> TemporalSampling:
+        """Return what chooses the frames of a clip: all of them."""
+        return EveryFrame(self.cfg.DATA.NUM_FRAMES)
+
+    def view_transform(self, crops: int) -> ViewTransform:
+        """Return the transform of an evaluation view: short side DATA.TEST_CROP_SIZE."""
+        size = self.cfg.DATA.TEST_CROP_SIZE
+        return ViewTransform(size, size, crops, single=self.cfg.TEST.SINGLE_CROP)

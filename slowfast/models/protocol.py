@@ -1,0 +1,143 @@
+"""Base class of all networks: every hook that the rest of the package calls, with its default.
+
+Shapes: B samples, C channels, D features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from slowfast.errors import ConfigError
+from slowfast.models.inputs import CLIPS
+from slowfast.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from slowfast.config.node import ConfigNode
+
+StateDict = dict[str, torch.Tensor]
+
+
+class FeatureMap:
+    """Mixin of layers whose output is a feature map, so that Grad-CAM can draw it.
+
+    Convolutions and batch normalization need no mixin.
+    """
+
+    MAP_AXES: ClassVar[str]  # order of the output's axes: letters of BTHWC, or BNC for tokens (see `Network.on_grid`)
+
+
+class Network(nn.Module):
+    """Base class of all networks in `MODEL_REGISTRY`.
+
+    A subclass has plain constructor arguments, named as the config keys, and returns logits of shape (B, num_classes)
+    in training and in evaluation. It implements `from_config`, and `features` and `classify` or, where these two cannot
+    be told apart, `forward`. All other hooks have defaults. Layers must not be called ``features`` or ``classify``.
+
+    Attributes:
+        input_kind: What the network takes: ``CLIPS`` (B, 3, T, H, W), ``IMAGES`` (B, 3, H, W) or ``EVENTS`` (a dict of
+            tensors ``x``, ``y``, ``t``, ``p`` and ``valid``, each (B, L)).
+        takes_pretrain_path: Whether MORPH.PRETRAIN_PATH names weights for this network, see `adapt_pretrained`.
+        pretraining: Whether this instance is trained on the targets of `pretext` instead of labels.
+    """
+
+    input_kind: ClassVar[str] = CLIPS
+    takes_pretrain_path: ClassVar[bool] = False
+    pretraining: bool = False
+
+    # ------------------------------------------------------------------ construction
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> Self:
+        """Build the network that a config describes, with random weights."""
+        return cls(num_classes=cfg.MODEL.NUM_CLASSES)
+
+    @staticmethod
+    def check_config(cfg: ConfigNode) -> None:
+        """Raise ConfigError, without building the network, for settings that it cannot have."""
+
+    # ------------------------------------------------------------------ inference
+    def forward(self, x: Any) -> torch.Tensor:
+        """Return the logits (B, num_classes)."""
+        return self.classify(self.features(x))
+
+    def features(self, x: Any) -> torch.Tensor:
+        """Return the input of the head, (B, D)."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement features(x)")
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, num_classes) of features (B, D)."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement classify(features)")
+
+    def dense_features(self, x: Any) -> torch.Tensor:
+        """Return the last feature map before pooling, (B, C, H, W) of images and (B, C, T, H, W) of clips."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement dense_features(x)")
+
+    def forward_heads(self, x: Any) -> tuple[torch.Tensor, ...]:
+        """Return the logits of each head, (B, num_classes): of the classes and, if distilled, of the teacher."""
+        return (self(x),)
+
+    def classify_heads(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the logits of each head, (B, num_classes), of features (B, D)."""
+        return (self.classify(features),)
+
+    def on_grid(self, values: torch.Tensor) -> torch.Tensor:
+        """Arrange one value per token of a layer with axes BNC as in the image: (B, N) -> (B, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} has a layer of tokens but does not implement on_grid(values)")
+
+    def pretext(self, x: Any) -> tuple[Any, torch.Tensor]:
+        """Return inputs with a part removed and the targets (M,) to predict, where `pretraining` is True."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement pretext(x)")
+
+    # ------------------------------------------------------------------ parameters and weights
+    def head_names(self) -> tuple[str, ...]:
+        """Return the names of the layers that compute class scores.
+
+        They alone are trained with MODEL.FREEZE_BACKBONE and replaced when the number of classes changes.
+        """
+        return ("head",)
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """Return the names of parameters without weight decay, besides those of one dimension."""
+        return ()
+
+    def blocks_by_stage(self) -> list[list[str]] | None:
+        """Return the names of the blocks of each stage, input first, such as ``[["blks.0.2", "blks.0.3"], ...]``.
+
+        They number the layers for SOLVER.LAYER_DECAY and the stages for MODEL.FREEZE. None finds them by the structure
+        of the network, see :func:`~slowfast.models.depth.find_blocks`.
+        """
+        return None
+
+    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+        """Adapt weights for other inputs, such as images of another size, when training starts from them.
+
+        Args:
+            state: State dict read from TRAIN.CHECKPOINT_FILE_PATH.
+            path: The file, for messages.
+
+        Returns:
+            The state dict of this network; `state` itself if there is nothing to adapt.
+        """
+        return state
+
+    def adapt_pretrained(self, state: StateDict) -> StateDict:
+        """Convert the weights of MORPH.PRETRAIN_PATH, such as those of an image network, to this network's."""
+        raise ConfigError(
+            f"MORPH.PRETRAIN_PATH is set, but {type(self).__name__} takes no such weights. Set it to an empty string"
+        )
+
+    @property
+    def named(self) -> nn.Module:
+        """Module whose parameters and layers are named as in the state dict; a wrapper returns what it wraps."""
+        return self
+
+
+def named_network(model: nn.Module) -> nn.Module:
+    """Return the module whose parameters and layers are named as in the model's state dict."""
+    return model.named if isinstance(model, Network) else model
+
+
+MODEL_REGISTRY: Registry[Network] = Registry("MODEL", Network)
