@@ -88,7 +88,7 @@ def count_macs(model: nn.Module, inputs: Any, samples: int) -> float:
 
     Counted on a copy on the meta device, in evaluation: nothing is computed, and no operator is fused with others,
     which the counter would not see (as attention on CPUs). (fvcore's FlopCountAnalysis is no alternative: it traces
-    with TorchScript, which fails on size checks in these networks.)
+    with TorchScript, which fails for most of these networks on the meta device.)
     """
     shapes = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
