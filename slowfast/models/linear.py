@@ -87,7 +87,8 @@ def count_macs(model: nn.Module, inputs: Any, samples: int) -> float:
     """Multiply-adds of the matrix products and convolutions in a forward pass over `inputs`, for one of its samples.
 
     Counted on a copy on the meta device, in evaluation: nothing is computed, and no operator is fused with others,
-    which the counter would not see (as attention on CPUs).
+    which the counter would not see (as attention on CPUs). (fvcore's FlopCountAnalysis is no alternative: it traces
+    with TorchScript, which fails for most of these networks on the meta device.)
     """
     shapes = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
