@@ -37,7 +37,7 @@ continue: complete recordings are kept. Write other settings to another folder.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast convert-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
     window = parser.add_mutually_exclusive_group()

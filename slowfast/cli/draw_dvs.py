@@ -24,7 +24,7 @@ MAX_SIDE = 10_000  # pixels of a sensor
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast draw-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, ".npz or .npy file", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
     for name in ("height", "width"):

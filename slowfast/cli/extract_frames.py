@@ -31,7 +31,7 @@ Run an interrupted command again to continue: complete folders are kept. Write o
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast extract-frames", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"

@@ -48,7 +48,7 @@ of a file depends only on its name and --seed.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast index", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the index files")

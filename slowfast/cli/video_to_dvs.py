@@ -44,7 +44,7 @@ OPTIONS: dict[str, tuple[int | float, str]] = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast video-to-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     for name, (default, text) in OPTIONS.items():
