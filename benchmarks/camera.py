@@ -228,7 +228,7 @@ class _Watch:
         self._now = _Window()
         self._before: tuple[float, float, int] | None = None  # time, CPU seconds, dropped frames
         self._next = 0.0  # end of the current window
-        run.watch = self._see
+        run.on_batch = self._see
 
     def _see(self, batch: Batch) -> None:
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Hand-made streams that no encoder here writes: field-coded H.264, and containers edited byte by byte."""
+"""Hand-made streams: field-coded H.264, and containers edited byte by byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MACROBLOCKS = (4, 4)  # per frame: rows, columns
 
 
 class Bits:
-    """Writer of a NAL unit's bits."""
+    """Bit writer for a NAL unit."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -30,7 +30,7 @@ class Bits:
         return self
 
     def unit(self, header: int) -> bytes:
-        """The NAL unit behind a start code, with emulation prevention."""
+        """Return a NAL unit with start code and emulation prevention bytes."""
         self.text += "1"
         self.align()
         out, zeros = bytearray(), 0
@@ -69,7 +69,7 @@ def field_coded_h264(frames: int, group: int = 10) -> tuple[bytes, np.ndarray]:
 
 
 def _field(is_idr: bool, bottom: int, place: int, values: list[int]) -> bytes:
-    """A field picture of I_PCM macroblocks."""
+    """Encode a field picture of I_PCM macroblocks."""
     bits = Bits().ue(0).ue(7).ue(0).u(4, place % 16).u(1, 1).u(1, bottom)
     if is_idr:
         bits.ue(0)
@@ -91,7 +91,7 @@ def set_track_matrix(path: Path, matrix: tuple[int, ...]) -> None:
 
 
 def join_flv(first: Path, second: Path, gap: int, target: Path) -> None:
-    """Join two FLV files as a recording does after a reconnect: headers again, times going on after `gap` ms."""
+    """Join two FLV files as a recording does after a reconnect: repeated headers, times continued after `gap` ms."""
     data = bytearray(second.read_bytes()[13:])
     at = 0
     while at + 11 <= len(data):

@@ -114,3 +114,11 @@ def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 12
 def environment() -> dict[str, str]:
     """The environment of a run."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of slowfast.prepare in this process, since starting workers takes seconds."""
+    from slowfast.prepare import jobs  # late import: most tests do without it
+
+    monkeypatch.setattr(jobs, "run_in_processes", lambda function, todo, _: ((job, function(job)) for job in todo))

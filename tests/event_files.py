@@ -11,7 +11,7 @@ CLASSES = ("a", "b", "c")
 
 
 def write_recording(path: Path, n: int, seed: int, **changed: np.ndarray) -> None:
-    """n random events on SENSOR in the order of their times; `changed`: other columns."""
+    """Write n random events on SENSOR in ascending order of time; `changed` replaces columns."""
     rng = np.random.default_rng(seed)
     x, y, p = (rng.integers(0, limit, n) for limit in (SENSOR[1], SENSOR[0], 2))
     columns = {"x": x, "y": y, "t": np.sort(rng.integers(0, 50_000, n)), "p": p, **changed}
@@ -20,14 +20,14 @@ def write_recording(path: Path, n: int, seed: int, **changed: np.ndarray) -> Non
 
 
 def write_folder(folder: Path, per_class: int = 10, n: int = 60) -> None:
-    """A folder of three class folders, 80 % of each for training."""
+    """Write three class folders, 80 % of each for training."""
     for label, name in enumerate(CLASSES):
         for number in range(per_class):
             write_recording(folder / name / f"{number:03d}.npz", n, 100 * label + number)
 
 
 def event_settings(data: Path, output: Path) -> list[object]:
-    """Overrides for an Event2Vec that trains in milliseconds a step."""
+    """Return overrides for an Event2Vec that trains in milliseconds per step."""
     return [
         *("TRAIN.DATASET", "dvsfolder", "TEST.DATASET", "dvsfolder", "DATA.PATH_TO_DATA_DIR", str(data)),
         *("OUTPUT_DIR", str(output), "DVS.SENSOR_SIZE", "[12,16]", "DVS.NUM_EVENTS", 24, "DVS.TIME_NORM", "sample"),

@@ -1,4 +1,4 @@
-"""Encoders of the cameras' formats, written word by word, and random events for them."""
+"""Encoders of camera formats for tests, and random events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Event = tuple[int, int, int, int]  # x, y, t, p
 
 
 def some_events(n: int = 50, seed: int = 0, longest: int = 100_000, width: int = 300, height: int = 200) -> list[Event]:
-    """n random events in the order of their times."""
+    """Return n random events in ascending order of time."""
     rng = np.random.default_rng(seed)
     t = np.sort(rng.integers(0, longest, n))
     x, y, p = (rng.integers(0, limit, n) for limit in (width, height, 2))
@@ -19,7 +19,7 @@ def some_events(n: int = 50, seed: int = 0, longest: int = 100_000, width: int =
 
 
 def rows(events: object) -> list[Event]:
-    """Columns x, y, t, p, as attributes or by name, as tuples."""
+    """Return the columns x, y, t, p, attributes or items, as tuples of events."""
     columns = [events[key] if isinstance(events, dict) else getattr(events, key) for key in "xytp"]
     return [tuple(int(v) for v in row) for row in zip(*columns, strict=True)]
 
@@ -47,7 +47,7 @@ def evt2(events: list[Event]) -> bytes:
 
 
 def evt21_words(events: list[Event]) -> list[int]:
-    """Events of the same instant, line and polarity share a word where they come in the order of x; others between."""
+    """Merge consecutive events with the same time, row and polarity and ascending x into one word."""
     words, high, at = [], -1, (-1, -1, -1, -1, 32)
     for x, y, t, p in events:
         if t >> 6 != high:
@@ -62,7 +62,7 @@ def evt21_words(events: list[Event]) -> list[int]:
 
 
 def evt21(events: list[Event], header: bytes = b"% format EVT21;height=240;width=320;endianness=little\n") -> bytes:
-    """Both orders of a word's halves: `legacy` in the header brings the high one first."""
+    """Encode EVT 2.1; `legacy` puts the high half of each word first."""
     order = (lambda word: word << 32 & (1 << 64) - 1 | word >> 32) if b"legacy" in header else int
     return header + b"% end\n" + b"".join(struct.pack("<Q", order(word)) for word in evt21_words(events))
 
@@ -90,7 +90,7 @@ def evt3(events: list[Event]) -> bytes:
 
 
 def aedat(events: list[Event], overflow: int = 0) -> bytes:
-    """AEDAT 3.1, 20 events a packet."""
+    """Encode AEDAT 3.1 with 20 events per packet."""
     body = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
     for start in range(0, len(events), 20):
         packet = events[start : start + 20]
@@ -109,7 +109,7 @@ def aedat4(
     types: Sequence[str] = (),
     sizes: bool = True,
 ) -> bytes:
-    """AEDAT 4.0, 20 events a packet, the streams in turn; streams after these, of `types`, have a packet each."""
+    """Encode AEDAT 4.0 with 20 events per packet and alternating streams, then a packet for each stream of `types`."""
     kinds = ["EVTS"] * len(streams) + list(types)
     nodes = ""
     for number, kind in enumerate(kinds):
@@ -134,7 +134,7 @@ def _packet(stream: int, body: bytes) -> bytes:
 
 
 def _event_packet(events: list[Event]) -> bytes:
-    """A FlatBuffer with its size before it: the fields' places, the table, its only field, a vector of structs."""
+    """Encode a size-prefixed FlatBuffer: field offsets, the table, its only field, a vector of structs."""
     vector = struct.pack("<I", len(events)) + b"".join(struct.pack("<qhhBxxx", t, x, y, p) for x, y, t, p in events)
     table = struct.pack("<HHHxxiI", 6, 8, 4, 8, 4)  # at 8, its fields' places at 0
     return _sized(b"EVTS", table + vector)

@@ -1,4 +1,4 @@
-"""Small real video files for tests, and the plain way of reading them."""
+"""Small real video files for tests, and sequential decoding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def picture(number: int, height: int, width: int) -> np.ndarray:
-    """A frame that differs from every other one: a moving gradient with a bright square. uint8 (H, W, 3)."""
+    """Return a unique frame, a moving gradient with a bright square, uint8 (H, W, 3)."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows * 3 + number * 5, columns * 2 - number * 7, (rows + columns) * 2 + number * 11], axis=2)
     image = (image % 256).astype(np.uint8)
@@ -55,7 +55,7 @@ def write_video(
 
 
 def write_sound(path: Path) -> Path:
-    """Half a second of sound and no picture."""
+    """Write half a second of audio without video."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("aac", rate=44100)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 22050), np.float32), format="fltp", layout="mono")
@@ -66,9 +66,9 @@ def write_sound(path: Path) -> Path:
 
 
 def plain_frames(path: Path, scale: str = "flags=bicubic") -> np.ndarray:
-    """Decode every frame of the first video stream from the start, in the decoder's order, uint8 (n, H, W, 3).
+    """Decode all frames of the first video stream sequentially, in the order of the decoder, uint8 (n, H, W, 3).
 
-    Frames are converted by FFmpeg's scale filter with the arguments `scale`, as its programs do it, and not turned.
+    Frames are converted by FFmpeg's scale filter with the arguments `scale`, as in the ffmpeg program, and not rotated.
     """
     with av.open(str(path)) as container:
         decoded = list(container.decode(container.streams.video[0]))
@@ -86,7 +86,7 @@ def plain_frames(path: Path, scale: str = "flags=bicubic") -> np.ndarray:
 
 
 def break_packets(source: Path, target: Path, broken: set[int]) -> Path:
-    """Copy a file's video packets, those at `broken` (places in decoding order) with their content zeroed."""
+    """Copy the video packets of a file, zeroing those at the positions `broken` in decoding order."""
     with av.open(str(source)) as container, av.open(str(target), "w") as out:
         stream = container.streams.video[0]
         copy = out.add_stream_from_template(stream)

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
-from slowfast.datasets.dvs.dataset import EventSampling, TestRecordings, TrainRecordings, longest_recording
+from slowfast.datasets.dvs.dataset import EventSampling, TestRecordings, TrainRecordings
+from slowfast.datasets.dvs.durations import longest_recording
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.sample import DATASET, get_sampler

@@ -1,4 +1,4 @@
-"""Event-driven inference: evMLP computes only what changed between frames."""
+"""Event-driven inference with evMLP: compute only the patches that changed between frames."""
 
 from slowfast.event_driven.engine import EventDrivenInference, FrameResult, Results
 

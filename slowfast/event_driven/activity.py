@@ -1,12 +1,14 @@
-"""What event-driven inference did with videos, and how it compares with the whole network.
+"""Activity of event-driven inference: computed patches, saved multiply-adds and agreement with dense inference.
 
-K frames, N patches of the first stage, C classes.
+Dense inference is the same network with every patch of every frame computed.
+
+Notation: K frames, N patches of the first stage, C classes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,99 +17,142 @@ import torch
 from slowfast.event_driven.network import PatchNetwork
 
 
-def whole_macs(network: PatchNetwork) -> int:
-    """Multiply-adds of a frame of which every patch is computed."""
-    stages = zip(network.counts, network.stages, strict=True)
-    return sum(count * stage.macs for count, stage in stages) + network.head_macs
+@dataclass
+class Savings:
+    """Patches and multiply-adds that were computed, relative to dense inference.
+
+    Args:
+        counts: Number of patches per stage in a frame.
+        dense_macs: Multiply-adds of dense inference on a frame.
+        frames: Number of frames.
+        macs: Multiply-adds computed, summed over the frames.
+        active: Number of patches computed per stage, summed over the frames; empty before the first frame.
+    """
+
+    counts: Sequence[int]
+    dense_macs: int
+    frames: int = 0
+    macs: int = 0
+    active: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, network: PatchNetwork) -> Savings:
+        """Return the savings of a network before its first frame."""
+        return cls(network.counts, network.dense_macs)
+
+    def add(self, active: torch.Tensor, macs: torch.Tensor) -> None:
+        """Add more frames: patches computed (..., stages) and multiply-adds (...)."""
+        self._add(macs.numel(), int(macs.sum()), active.flatten(0, -2).sum(0).tolist())
+
+    @classmethod
+    def total(cls, parts: Iterable[Savings]) -> Savings:
+        """Return the savings of several videos or processes taken together; there is at least one."""
+        first, *others = parts
+        total = replace(first, active=list(first.active))
+        for part in others:
+            total._add(part.frames, part.macs, part.active)
+        return total
+
+    def _add(self, frames: int, macs: int, active: list[int]) -> None:
+        self.frames, self.macs = self.frames + frames, self.macs + macs
+        if active:
+            known = self.active or [0] * len(active)
+            self.active = [a + b for a, b in zip(known, active, strict=True)]
+
+    @property
+    def macs_saved(self) -> float:
+        """Percentage of the multiply-adds of dense inference that were saved; 0 without frames."""
+        return 100 * (1 - self.macs / (self.frames * self.dense_macs)) if self.frames else 0.0
+
+    @property
+    def active_shares(self) -> list[float]:
+        """Percentage of patches computed per stage; empty without frames."""
+        pairs = zip(self.active, self.counts, strict=False)
+        return [100 * active / (self.frames * count) for active, count in pairs]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of each of K frames: whether the best class is the whole network's; |difference of logits| relative to the
-    whole network's largest |logit|, mean over the classes and largest.
+    """Agreement of K frames with dense inference.
+
+    The logit error is the absolute difference of the logits relative to the largest absolute logit of dense inference.
     """
 
-    same: np.ndarray  # bool (K,)
-    mean: np.ndarray  # float64 (K,)
-    largest: np.ndarray  # float64 (K,)
+    same: np.ndarray  # bool (K,): equal top-1 class
+    mean: np.ndarray  # float64 (K,): logit error, mean over the classes
+    largest: np.ndarray  # float64 (K,): logit error, maximum over the classes
 
     @classmethod
-    def between(cls, logits: torch.Tensor, whole: torch.Tensor) -> Agreement:
-        """Logits (K, C) against the whole network's."""
-        error = (logits - whole).abs().double() / whole.abs().amax(1, keepdim=True).clamp_min(1e-12)
-        same = (logits.argmax(1) == whole.argmax(1)) & error.isfinite().all(1)  # no number agrees with nothing
+    def between(cls, logits: torch.Tensor, dense: torch.Tensor) -> Agreement:
+        """Compare logits (K, C) with those of dense inference (K, C)."""
+        error = (logits - dense).abs().double() / dense.abs().amax(1, keepdim=True).clamp_min(1e-12)
+        same = (logits.argmax(1) == dense.argmax(1)) & error.isfinite().all(1)  # NaN agrees with nothing
         return cls(same.cpu().numpy(), error.mean(1).cpu().numpy(), error.amax(1).cpu().numpy())
 
 
 @dataclass(frozen=True)
-class FrameFigures:
-    """Of each of K frames: active, int (K, stages), patches computed; macs and answers (the best class), int (K,);
-    agreement: None where nothing is compared.
-    """
+class FrameActivity:
+    """Activity of K frames."""
 
-    active: np.ndarray
-    macs: np.ndarray
-    answers: np.ndarray
-    agreement: Agreement | None
+    active: np.ndarray  # int (K, stages): patches computed
+    macs: np.ndarray  # int (K,)
+    predictions: np.ndarray  # int (K,): top-1 class
+    agreement: Agreement | None  # None without a comparison
 
     def __len__(self) -> int:
         return len(self.macs)
 
 
-class Course:
-    """Means over spans of consecutive frames, all as long, in memory that does not grow: there are POINTS spans at
-    most, and when there would be more, each two become one.
+class BinnedMeans:
+    """Means over bins of consecutive frames, in constant memory for videos of any length.
+
+    There are at most MAX_BINS bins. When they are full, neighbors are merged and the bin size doubles.
     """
 
-    POINTS = 2000
+    MAX_BINS = 2000
 
     def __init__(self, columns: int) -> None:
-        self.frames, self.span = 0, 1  # in all; of each span but the last, which may be shorter
-        self._sums = np.zeros((self.POINTS, columns))
+        self.frames, self.bin_size = 0, 1  # the last bin may hold fewer frames
+        self._sums = np.zeros((self.MAX_BINS, columns))
 
     def add(self, rows: np.ndarray) -> None:
-        """The next K frames: (K, columns)."""
-        while self.frames + len(rows) > self.POINTS * self.span:
-            halves = self._sums.reshape(self.POINTS // 2, 2, -1).sum(1)
-            self._sums = np.concatenate((halves, np.zeros_like(halves)))
-            self.span *= 2
-        places = (self.frames + np.arange(len(rows))) // self.span
-        np.add.at(self._sums, places, rows)
+        """Add the next K frames: (K, columns)."""
+        while self.frames + len(rows) > self.MAX_BINS * self.bin_size:
+            merged = self._sums.reshape(self.MAX_BINS // 2, 2, -1).sum(1)
+            self._sums = np.concatenate((merged, np.zeros_like(merged)))
+            self.bin_size *= 2
+        bins = (self.frames + np.arange(len(rows))) // self.bin_size
+        np.add.at(self._sums, bins, rows)
         self.frames += len(rows)
 
-    @property
-    def total(self) -> np.ndarray:
-        """The sum over all frames: (columns,)."""
-        return np.asarray(self._sums.sum(0))
-
     def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first frame of each of B spans (B,), and their means (B, columns)."""
-        starts = np.arange(0, self.frames, self.span)
+        """Return the first frame (B,) and the mean (B, columns) of each of B bins."""
+        starts = np.arange(0, self.frames, self.bin_size)
         sizes = np.diff(np.append(starts, self.frames))
         return starts, self._sums[: len(starts)] / sizes[:, None]
 
 
 @dataclass
 class VideoActivity:
-    """The frames of one video so far, in memory that does not grow: a camera's need not end.
+    """Activity of one video so far, in constant memory: a camera may run forever.
 
-    Seconds are of the network alone: frames are decoded, and normalized, before.
+    ``event_seconds`` and ``dense_seconds`` are the time of gate and network alone, without decoding and normalization.
     """
 
     name: str
-    began: float = 0.0  # reading of the clock
-    active: Course | None = None  # patches computed of each stage
-    macs: int = 0
-    answers: Counter[int] = field(default_factory=Counter)  # frames of each best class
+    savings: Savings
+    began: float = 0.0  # perf_counter() before anything was read
+    over_time: BinnedMeans | None = None  # patches computed per stage
+    predictions: Counter[int] = field(default_factory=Counter)  # number of frames per top-1 class
     times_active: torch.Tensor | None = None  # int (N,)
-    compared: int = 0  # frames that were compared with the whole network's
-    same: int = 0  # of these, those with the same best class
-    error_sum: float = 0.0  # of their mean errors
+    compared: int = 0  # frames compared with dense inference
+    same: int = 0  # of these, frames with the same top-1 class
+    error_sum: float = 0.0  # sum of the mean logit errors
     error_max: float = 0.0
     event_seconds: float = 0.0
-    whole_seconds: float = 0.0
+    dense_seconds: float = 0.0
     elapsed: float = 0.0  # seconds since the beginning, decoding included
-    dropped: int = 0  # frames of a camera or stream that came faster than they were looked at
+    dropped: int = 0  # frames of a live source that arrived faster than they were processed
 
     def add(
         self,
@@ -115,79 +160,94 @@ class VideoActivity:
         macs: torch.Tensor,
         mask: torch.Tensor,
         logits: torch.Tensor,
-        whole: torch.Tensor | None,
-    ) -> FrameFigures:
-        """The next K frames: (K, stages), (K,), (K, N), (K, C) and the whole network's logits."""
-        agreement = Agreement.between(logits, whole) if whole is not None else None
-        rows = FrameFigures(active.cpu().numpy(), macs.cpu().numpy(), logits.argmax(1).cpu().numpy(), agreement)
-        if self.active is None:
-            self.active = Course(rows.active.shape[1])
-        self.active.add(rows.active)
-        self.macs += int(rows.macs.sum())
-        self.answers.update(rows.answers.tolist())
+        dense: torch.Tensor | None,
+    ) -> FrameActivity:
+        """Add the next K frames.
+
+        Args:
+            active: Patches computed per stage, (K, stages).
+            macs: Multiply-adds, (K,).
+            mask: Changed patches of the first stage, bool (K, N).
+            logits: Logits, (K, C).
+            dense: Logits of dense inference to compare with, (K, C).
+
+        Returns:
+            The activity of these frames.
+        """
+        agreement = Agreement.between(logits, dense) if dense is not None else None
+        frames = FrameActivity(active.cpu().numpy(), macs.cpu().numpy(), logits.argmax(1).cpu().numpy(), agreement)
+        self.savings.add(active, macs)
+        if self.over_time is None:
+            self.over_time = BinnedMeans(frames.active.shape[1])
+        self.over_time.add(frames.active)
+        self.predictions.update(frames.predictions.tolist())
         times = mask.sum(0).cpu()
         self.times_active = times if self.times_active is None else self.times_active + times
         if agreement is not None:
             self._compare(agreement)
-        return rows
+        return frames
 
     def _compare(self, agreement: Agreement) -> None:
         self.compared += len(agreement.same)
         self.same += int(agreement.same.sum())
         self.error_sum += float(agreement.mean.sum())
-        self.error_max = float(np.maximum(self.error_max, agreement.largest.max()))  # a NaN stays
+        self.error_max = float(np.maximum(self.error_max, agreement.largest.max()))  # keeps a NaN
 
     @property
     def frames(self) -> int:
-        """How many there are."""
-        return self.active.frames if self.active is not None else 0
+        """Number of frames so far."""
+        return self.savings.frames
 
-    def common_answer(self) -> int:
-        """The class that was the best most often."""
-        return self.answers.most_common(1)[0][0]
+    def most_frequent_class(self) -> int:
+        """Return the class that was predicted for the most frames."""
+        return self.predictions.most_common(1)[0][0]
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The figures of one or more videos; None where nothing was compared with the whole network."""
+class Summary:
+    """Metrics of one or more videos; those of the comparison are None without one."""
 
     frames: int
-    active: list[float]  # %, patches computed of each stage
-    macs_saved: float  # %, of the whole network's multiply-adds
-    event_fps: float  # frames/s of gate and network, frames decoded before
-    end_to_end_fps: float  # frames/s with decoding and everything, the comparison included
-    dropped: int  # frames of cameras and streams that came faster than they were looked at
-    whole_fps: float | None = None
+    active: list[float]  # %, patches computed per stage
+    macs_saved: float  # %, relative to dense inference
+    event_fps: float  # frames/s of gate and network, without decoding
+    end_to_end_fps: float  # frames/s with everything, the comparison included
+    dropped: int  # frames of live sources that arrived faster than they were processed
+    whole_fps: float | None = None  # frames/s of dense inference
     speed_up: float | None = None  # event_fps / whole_fps
-    top1_agreement: float | None = None  # %, frames with the whole network's best class
-    logit_error_mean: float | None = None  # relative to the whole network's largest |logit| of the frame
+    top1_agreement: float | None = None  # %, frames with the same top-1 class as dense inference
+    logit_error_mean: float | None = None
     logit_error_max: float | None = None
 
 
-def figures(videos: Sequence[VideoActivity], network: PatchNetwork, elapsed: float | None = None) -> Figures:
-    """The figures of some videos together, each with a frame at least; `elapsed` seconds instead of their own."""
-    count = sum(video.frames for video in videos)
-    active = np.sum([video.active.total for video in videos if video.active is not None], axis=0) / count
-    event = sum(video.event_seconds for video in videos)
-    total = sum(video.elapsed for video in videos) if elapsed is None else elapsed
-    plain = Figures(
-        frames=count,
-        active=(100 * active / network.counts).tolist(),
-        macs_saved=100 * (1 - sum(video.macs for video in videos) / count / whole_macs(network)),
-        event_fps=_rate(count, event),
-        end_to_end_fps=_rate(count, total),
+def summarize(videos: Sequence[VideoActivity], elapsed: float | None = None) -> Summary:
+    """Summarize one or more videos.
+
+    Args:
+        videos: Videos with at least one frame each.
+        elapsed: Seconds that all took together (default: the sum over the videos).
+    """
+    savings = Savings.total(video.savings for video in videos)
+    event_seconds = sum(video.event_seconds for video in videos)
+    seconds = sum(video.elapsed for video in videos) if elapsed is None else elapsed
+    summary = Summary(
+        frames=savings.frames,
+        active=savings.active_shares,
+        macs_saved=savings.macs_saved,
+        event_fps=_rate(savings.frames, event_seconds),
+        end_to_end_fps=_rate(savings.frames, seconds),
         dropped=sum(video.dropped for video in videos),
     )
-    return _compared(plain, videos, event) if any(video.compared for video in videos) else plain
+    return _with_comparison(summary, videos, event_seconds) if any(video.compared for video in videos) else summary
 
 
-def _compared(plain: Figures, videos: Sequence[VideoActivity], event: float) -> Figures:
+def _with_comparison(summary: Summary, videos: Sequence[VideoActivity], event_seconds: float) -> Summary:
     compared = sum(video.compared for video in videos)
-    whole = sum(video.whole_seconds for video in videos)
+    dense_seconds = sum(video.dense_seconds for video in videos)
     return replace(
-        plain,
-        whole_fps=_rate(compared, whole),
-        speed_up=whole / event if event > 0 else 0.0,
+        summary,
+        whole_fps=_rate(compared, dense_seconds),
+        speed_up=dense_seconds / event_seconds if event_seconds > 0 else 0.0,
         top1_agreement=100 * sum(video.same for video in videos) / compared,
         logit_error_mean=sum(video.error_sum for video in videos) / compared,
         logit_error_max=float(np.max([video.error_max for video in videos])),

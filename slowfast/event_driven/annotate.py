@@ -1,6 +1,6 @@
-"""Videos as the network sees them, with the changed patches outlined and the best classes written on every frame.
+"""Annotated videos: the network's input with changed patches outlined and the top classes of every frame.
 
-K frames of each of S videos, n x n patches of the first stage, C classes.
+Notation: K frames of each of S videos, n x n patches of the first stage, C classes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,22 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
 from slowfast.visualization.video_writer import NAME_LENGTH, VideoWriter, draw_lines, pad_to_even
 
-SHOWN_SIDE = 448  # pixels at least, so that text can be read
-OUTLINE = (255, 210, 0)  # R G B
+MIN_SIDE = 448  # pixels, so that the text is legible
+OUTLINE = (255, 210, 0)  # RGB
 FOLDER = "annotated"
-_NOT_TAKEN = (av.FFmpegError, OSError)
+_WRITE_ERRORS = (av.FFmpegError, OSError)
 
 
 class AnnotatedVideos:
-    """The files that are being written, one a video; none without `targets`."""
+    """Writer of one annotated video per source; a file that cannot be written does not stop the run.
+
+    Args:
+        network: Network that processes the videos.
+        targets: Path of the annotated video for the index of each source; empty to write none.
+        names: Class names.
+    """
 
     def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str]) -> None:
-        """targets: of each source's index; names: of the classes."""
         self.network, self.targets, self.names = network, targets, names
         self._open: dict[int, tuple[Source, VideoWriter]] = {}
 
@@ -42,26 +47,26 @@ class AnnotatedVideos:
     def from_config(
         cls, cfg: ConfigNode, network: PatchNetwork, sources: Sequence[Source], names: Sequence[str]
     ) -> AnnotatedVideos:
-        """As EVENT.ANNOTATE says, in a folder of OUTPUT_DIR."""
+        """Build from EVENT.ANNOTATE, with a folder in OUTPUT_DIR."""
         records = [source.record for source in sources if cfg.EVENT.ANNOTATE]
         files = target_files(records, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4")
         return cls(network, {record.index: file for record, file in zip(records, files, strict=True)}, names)
 
     @property
     def written(self) -> dict[str, Path]:
-        """What there is, and where."""
+        """Folder of the videos if there is one, by description."""
         folder = next((target.parent for target in self.targets.values()), None)
-        return {"videos with changed patches and classes": folder} if folder is not None else {}
+        return {"annotated videos": folder} if folder is not None else {}
 
     def open(self, opened: Opened) -> None:
-        """A video begins."""
+        """Begin the video of a source."""
         index = opened.source.record.index
         if index in self.targets:
             with self._attempt(opened.source):
                 self._open[index] = opened.source, VideoWriter(self.targets[index], opened.rate, opened.time_base)
 
     def write(self, batch: Batch, logits: torch.Tensor) -> None:
-        """The next frames of some videos and their logits (K, S, C)."""
+        """Write the next frames of some videos with their logits (K, S, C)."""
         for s, source in enumerate(batch.sources):
             if source.record.index in self._open:
                 with self._attempt(source):
@@ -79,38 +84,48 @@ class AnnotatedVideos:
         return [f"{100 * score:5.1f} %  {self.names[label][:NAME_LENGTH]}" for score, label in best]
 
     def close(self, source: Source) -> None:
-        """A video has ended."""
+        """Finish the video of a source."""
         if source.record.index in self._open:
             with self._attempt(source):
                 self._open.pop(source.record.index)[1].__exit__(None)
 
     @contextmanager
     def _attempt(self, source: Source) -> Iterator[None]:
-        """What a disk or FFmpeg does not take ends this file, not the run."""
+        """Give up this file, not the run, if it cannot be written."""
         try:
             yield
-        except _NOT_TAKEN as error:
-            get_logger().warning(f"{source.record.name} cannot be annotated: {failure_reason(error)}")
+        except _WRITE_ERRORS as error:
+            get_logger().warning(
+                f"Could not write the annotated video of {source.record.name}: {failure_reason(error)}"
+            )
             self._drop(source)
 
     def _drop(self, source: Source) -> None:
         if source.record.index in self._open:
-            with suppress(*_NOT_TAKEN):
+            with suppress(*_WRITE_ERRORS):
                 self._open.pop(source.record.index)[1].__exit__(RuntimeError)
 
     def __enter__(self) -> AnnotatedVideos:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        end = self.close if error is None else self._drop  # what was looked at until now is whole
+        end = self.close if error is None else self._drop  # after a normal stop the files so far are complete
         for source, _file in list(self._open.values()):
             end(source)
 
 
 def draw_patches(image: np.ndarray, changed: np.ndarray) -> np.ndarray:
-    """A larger image uint8 (z side, z side, 3) of (side, side, 3) with the patches that bool (n, n) marks outlined."""
+    """Outline patches on an enlarged image.
+
+    Args:
+        image: RGB image, uint8 (side, side, 3).
+        changed: Mask of the patches, bool (n, n).
+
+    Returns:
+        Image uint8 (z side, z side, 3) with an integer z, at least MIN_SIDE pixels large.
+    """
     side, patch = len(image), len(image) // len(changed)
-    zoom = -(-SHOWN_SIDE // side)
+    zoom = -(-MIN_SIDE // side)
     larger = cv2.resize(image, (zoom * side, zoom * side), interpolation=cv2.INTER_LINEAR)
     step = zoom * patch
     for row, column in np.argwhere(changed):

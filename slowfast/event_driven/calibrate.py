@@ -1,6 +1,6 @@
-"""The largest threshold whose answers agree with the whole network's as well as is wanted.
+"""Calibration: find the largest threshold at which event-driven inference agrees with dense inference.
 
-K frames of a video, P x P pixels that the network sees of a frame, C classes.
+Notation: K frames of a video, P pixels per side of the network's input, C classes.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from slowfast.datasets.types import Failure, FailureLedger, failure_of
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
-from slowfast.event_driven.activity import Figures, VideoActivity, figures
+from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
 from slowfast.event_driven.sources import Sources
 from slowfast.models.linear import pack_linears
 
-# 0, then 12 values a decade, in units of the normalized frame; a change from black to white is some 4.
+# Candidates in units of the normalized frame: 0, then 12 per decade. A change from black to white is about 4.
 GRID = (0.0, *(float(f"{10 ** (n / 12):.2g}") for n in range(-36, 9)))
 
 
 @dataclass(frozen=True)
 class Goal:
-    """How well the answers have to agree; one of the two is given.
+    """Required agreement with dense inference; exactly one of the two is given.
 
-    top1: share of the frames whose best class is the whole network's, at least; logit_error: |difference of logits| /
-    the whole network's largest |logit|, mean over classes and frames, at most.
+    Args:
+        top1: Smallest share of frames with the same top-1 class, 0 to 1.
+        logit_error: Largest mean over classes and frames of |difference of logits| / largest |logit|.
     """
 
     top1: float | None = None
     logit_error: float | None = None
 
-    def is_met(self, by: Figures) -> bool:
-        """Whether figures with a comparison are good enough."""
+    def is_met(self, by: Summary) -> bool:
+        """Check the goal against metrics that include a comparison."""
         assert by.top1_agreement is not None and by.logit_error_mean is not None
         if self.logit_error is not None:
             return by.logit_error_mean <= self.logit_error
@@ -53,27 +54,32 @@ class Goal:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A threshold that was tried."""
+    """Threshold and the metrics measured with it."""
 
     threshold: float
-    figures: Figures
+    figures: Summary
 
 
 class Calibration:
-    """Tries thresholds on the same decoded frames of some videos; all else is as EVENT says."""
+    """Measures thresholds on the same decoded frames of some videos; the other EVENT settings come from the config.
+
+    Decodes the videos and runs dense inference on construction.
+
+    Raises:
+        DataError: If no video can be read.
+    """
 
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources) -> None:
-        """Decodes, and runs the whole network. Raises UserError, DataError where nothing can be read."""
         self.cfg, self.device = cfg, device
         self.model = network_to_test(cfg, device)
         pack_linears(self.model)
         self.forward = ClipForward.from_config(cfg, device, TEST)
         self.ledger = FailureLedger(sources.count)
         self.videos = self._read(sources)
-        self.whole = [torch.cat([self._whole(chunk) for chunk in self._chunks(video)]) for video in self.videos]
+        self.dense = [torch.cat([self._dense(chunk) for chunk in self._chunks(video)]) for video in self.videos]
 
     def _read(self, sources: Sources) -> list[np.ndarray]:
-        """Return the frames uint8 (K, P, P, 3) of each video as the network sees them."""
+        """Return the frames of each video at the network's resolution, uint8 (K, P, P, 3)."""
         transform, videos = FrameToSquare.from_config(self.cfg), []
         self.ledger.add(sources.refused)
         for source in sources.videos:
@@ -94,57 +100,68 @@ class Calibration:
         return videos
 
     def _chunks(self, video: np.ndarray) -> list[torch.Tensor]:
-        """uint8 (K, P, P, 3) of EVENT.CHUNK frames each."""
+        """Split uint8 (K, P, P, 3) into chunks of EVENT.CHUNK frames."""
         return list(torch.from_numpy(video).split(self.cfg.EVENT.CHUNK))
 
-    def _frames(self, chunk: torch.Tensor) -> torch.Tensor:
-        """float (K, 3, P, P)."""
+    def _normalize(self, chunk: torch.Tensor) -> torch.Tensor:
+        """Return float (K, 3, P, P) on the device."""
         frames: torch.Tensor = self.forward.prepare(chunk[:, None])
         return frames
 
     @torch.inference_mode()
-    def _whole(self, chunk: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(self._frames(chunk))
+    def _dense(self, chunk: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(self._normalize(chunk))
         return logits.float()
 
     def measure(self, threshold: float) -> Candidate:
-        """The figures of a threshold."""
+        """Run event-driven inference with a threshold and compare it with dense inference."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.merge_from_list(["EVENT.THRESHOLD", threshold])
         engine = EventDrivenInference.from_config(cfg, self.model)
         activities = []
-        for number, (video, whole) in enumerate(zip(self.videos, self.whole, strict=True)):
+        for number, (video, dense) in enumerate(zip(self.videos, self.dense, strict=True)):
             engine.reset()
-            activities.append(activity := VideoActivity(str(number)))
-            for chunk, logits in zip(self._chunks(video), whole.split(self.cfg.EVENT.CHUNK), strict=True):
-                changes = engine.detect(self._frames(chunk)[:, None], [0])
+            activities.append(activity := VideoActivity(str(number), Savings.of(engine.network)))
+            for chunk, logits in zip(self._chunks(video), dense.split(self.cfg.EVENT.CHUNK), strict=True):
+                changes = engine.detect(self._normalize(chunk)[:, None], [0])
                 results = engine.compute(changes)
                 activity.add(results.active[:, 0], results.macs[:, 0], changes.mask[:, 0], results.logits[:, 0], logits)
-        return Candidate(threshold, figures(activities, engine.network))
+        return Candidate(threshold, summarize(activities))
 
 
 def find_threshold(
     measure: Callable[[float], Candidate], goal: Goal, grid: Sequence[float] = GRID
 ) -> tuple[Candidate, list[Candidate]]:
-    """The candidate with the largest threshold that meets the goal, and all that were measured, in rising order.
+    """Find the largest threshold that meets a goal, by bisection.
 
-    By bisection: agreement is taken to fall with a rising threshold; what is returned was measured, and meets the goal.
-    Raises UserError where not even the smallest does.
+    Agreement is assumed to fall as the threshold rises. The returned candidate was measured and meets the goal in any
+    case.
+
+    Args:
+        measure: Measures a threshold.
+        goal: Required agreement.
+        grid: Candidate thresholds in ascending order.
+
+    Returns:
+        The candidate, and all measured candidates in ascending order.
+
+    Raises:
+        UserError: If not even the smallest threshold meets the goal.
     """
-    tried: dict[int, Candidate] = {}
+    measured: dict[int, Candidate] = {}
     met, missed = -1, len(grid)
     while missed - met > 1:
         middle = (met + missed) // 2
-        tried[middle] = measure(grid[middle])
-        if goal.is_met(tried[middle].figures):
+        measured[middle] = measure(grid[middle])
+        if goal.is_met(measured[middle].figures):
             met = middle
         else:
             missed = middle
     if met < 0:
-        least = tried[0].figures
+        best = measured[0].figures
         raise UserError(
-            f"no threshold gives {goal}: with {grid[0]:g} top-1 agreement is {least.top1_agreement:.2f} %, the logit "
-            f"error {least.logit_error_mean:.2g}; ask for less, or set EVENT.PRECISION float32"
+            f"no threshold gives {goal}: at {grid[0]:g} top-1 agreement is {best.top1_agreement:.2f} % and the logit "
+            f"error {best.logit_error_mean:.2g}. Lower the goal or set EVENT.PRECISION to float32"
         )
-    return tried[met], [tried[place] for place in sorted(tried)]
+    return measured[met], [measured[index] for index in sorted(measured)]

@@ -1,6 +1,6 @@
-"""Videos that are being read: files, streams and cameras, each as its frames in order.
+"""Open videos: the frames of files, network streams and cameras in order.
 
-H x W pixels of a frame.
+Notation: H x W pixels of a frame.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.types import failure_reason
 
-_WAIT = 10.0  # seconds for a stream to open and for its next data
-_MOST_BAD = 1000  # packets in a row that cannot be decoded: more than stand between two key frames
-_USUAL_RATE = 25  # frames a second, of streams and cameras that do not tell
+_TIMEOUT = 10.0  # seconds for a stream to open and for its next data
+_MAX_BAD = 1000  # consecutive packets that cannot be decoded; more than there are between keyframes
+_DEFAULT_RATE = 25  # frames/s of streams and cameras that do not report it
 
 
 class OpenVideo(Protocol):
-    """A video that is being read. Iterating and opening raise DecodeError or FFmpeg's errors."""
+    """Open video. Opening and iterating raise DecodeError or errors of FFmpeg."""
 
-    rate: Fraction  # frames a second, nominal
-    time_base: Fraction  # seconds of a tick
+    rate: Fraction  # nominal frames/s
+    time_base: Fraction  # seconds per tick
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Every frame, uint8 (H, W, 3), R G B, and the tick from which on it is shown."""
+        """Yield the tick at which each frame is shown, and the RGB frame, uint8 (H, W, 3)."""
 
     @property
     def missing(self) -> str | None:
-        """After the last frame: what could not be read."""
+        """Description of what could not be read, after the last frame."""
 
     def close(self) -> None: ...
 
 
 class FileFrames:
-    """The frames of a file, decoded once from its start to its end."""
+    """Frames of a file, decoded sequentially."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._reader = PyAVReader(path, threads)
@@ -57,25 +57,25 @@ class FileFrames:
 
     @property
     def missing(self) -> str | None:
-        return self._reader.error or self._reader.cut_off
+        return self._reader.error or self._reader.truncation
 
     def close(self) -> None:
         self._reader.close()
 
 
 class StreamFrames:
-    """The frames of a stream that FFmpeg opens by its address; packets that cannot be decoded are left out."""
+    """Frames of a network stream that FFmpeg opens; packets that cannot be decoded are skipped."""
 
     def __init__(self, address: str) -> None:
         try:
-            self._container = av.open(address, timeout=_WAIT)
+            self._container = av.open(address, timeout=_TIMEOUT)
         except (av.FFmpegError, OSError) as error:
-            raise DecodeError(f"the stream cannot be opened ({_of_stream(error)})") from error
+            raise DecodeError(f"the stream cannot be opened: {_stream_error(error)}") from error
         if not self._container.streams.video:
             self._container.close()
             raise DecodeError("the stream has no video")
         rate = self._container.streams.video[0].average_rate
-        self.rate = Fraction(rate) if rate else Fraction(_USUAL_RATE)
+        self.rate = Fraction(rate) if rate else Fraction(_DEFAULT_RATE)
         self.time_base = 1 / self.rate
         self._bad, self._bad_in_a_row, self._first_error = 0, 0, ""  # packets that cannot be decoded
 
@@ -86,7 +86,7 @@ class StreamFrames:
             for number, frame in enumerate(frames):
                 yield number, convert(frame)
         except (av.FFmpegError, OSError) as error:
-            raise DecodeError(f"the stream broke off ({_of_stream(error)})") from error
+            raise DecodeError(f"the stream was interrupted: {_stream_error(error)}") from error
 
     def _decoded(self, packet: av.Packet) -> Sequence[av.VideoFrame]:
         try:
@@ -96,46 +96,46 @@ class StreamFrames:
         except av.FFmpegError as error:
             self._bad, self._bad_in_a_row = self._bad + 1, self._bad_in_a_row + 1
             self._first_error = self._first_error or failure_reason(error)
-            if self._bad_in_a_row == _MOST_BAD:
-                raise DecodeError(f"{_MOST_BAD} packets in a row cannot be decoded ({self._first_error})") from error
+            if self._bad_in_a_row == _MAX_BAD:
+                raise DecodeError(f"{_MAX_BAD} consecutive packets cannot be decoded: {self._first_error}") from error
             return []
 
     @property
     def missing(self) -> str | None:
-        return f"{self._bad} packets cannot be decoded ({self._first_error})" if self._bad else None
+        return f"{self._bad} packets cannot be decoded: {self._first_error}" if self._bad else None
 
     def close(self) -> None:
         self._container.close()
 
 
-def _of_stream(error: av.FFmpegError | OSError) -> str:
-    """FFmpeg calls its own time limit an exit."""
-    return f"no data for {_WAIT:g} seconds" if isinstance(error, av.ExitError) else failure_reason(error)
+def _stream_error(error: av.FFmpegError | OSError) -> str:
+    """Describe an error; FFmpeg reports its own timeout as an exit."""
+    return f"no data for {_TIMEOUT:g} seconds" if isinstance(error, av.ExitError) else failure_reason(error)
 
 
 class CameraFrames:
-    """The frames of a camera of this machine."""
+    """Frames of a camera of this machine."""
 
     missing: str | None = None
 
     def __init__(self, number: int) -> None:
-        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the error below says it
+        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV would log the error, which is raised below
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
             logging.setLogLevel(level)
         if not self._capture.isOpened():
             self._capture.release()
-            raise DecodeError(f"camera {number} cannot be opened: it is not there, in use, or not allowed")
-        self.rate = Fraction(round(self._capture.get(cv2.CAP_PROP_FPS)) or _USUAL_RATE)
+            raise DecodeError(f"camera {number} cannot be opened: it is not connected, in use or not permitted")
+        self.rate = Fraction(round(self._capture.get(cv2.CAP_PROP_FPS)) or _DEFAULT_RATE)
         self.time_base = 1 / self.rate
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         number = 0
         while True:
-            there, image = self._capture.read()
-            if not there:
-                raise DecodeError("the camera gives no more frames")
+            success, image = self._capture.read()
+            if not success:
+                raise DecodeError("the camera delivers no more frames")
             yield number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             number += 1
 

@@ -1,4 +1,4 @@
-"""What EVENT.ENABLE makes of a run, and whether it can: on videos, or inside the clips of a test."""
+"""Checks of the EVENT settings, and the kinds of DATA.PATH_PREFIX."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 def is_camera(place: str) -> bool:
-    """Whether DATA.PATH_PREFIX is the number of a camera, and no file or folder of that name."""
+    """Check if DATA.PATH_PREFIX is the number of a camera, not an existing file or folder."""
     return place.isdecimal() and not os.path.exists(place)
 
 
 def is_address(place: str) -> bool:
-    """Whether DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
+    """Check if DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
     return _ADDRESS.fullmatch(place) is not None
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError for an address out of a config that was saved without its password."""
+    """Raise ConfigError for an address from a saved config, which hides the password."""
     if is_redacted(address):
         raise ConfigError(
-            f"DATA.PATH_PREFIX: {address} is an address whose password or token was hidden when it was saved. Give the "
-            "full address again"
+            f"DATA.PATH_PREFIX: the password or token of {address} was hidden when the config was saved. Give the full "
+            "address again"
         )
 
 
 def check(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Raise ConfigError where event-driven inference is not possible with these settings."""
+    """Raise ConfigError if event-driven inference is not possible with these settings."""
     check_network(cfg)
     if not on_videos(cfg):
         return
@@ -47,7 +47,7 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
     if not place:
         raise ConfigError(
             "EVENT.ENABLE: DATA.PATH_PREFIX is empty. Set it to a folder of videos, a file, the number of a camera, "
-            "the address of a stream, or a .txt file that lists such"
+            "the address of a stream, or a .txt file that lists them"
         )
     if is_address(place):
         check_address(place)
@@ -57,11 +57,9 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
 
 
 def check_network(cfg: ConfigNode) -> None:
-    """Raise ConfigError unless the configured network computes each patch by itself."""
-    from slowfast.models.build import (  # late: a config is checked without the networks where this is not asked
-        MODEL_REGISTRY,
-        find_network,
-    )
+    """Raise ConfigError unless the configured network computes every patch independently."""
+    # Late imports: most configs are checked without loading the networks.
+    from slowfast.models.build import MODEL_REGISTRY, find_network
     from slowfast.models.evmlp import EvMLP
 
     if not issubclass(find_network(cfg), EvMLP):

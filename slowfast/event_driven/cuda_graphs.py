@@ -1,4 +1,4 @@
-"""CUDA graphs of functions on fixed buffers, and copies between host and device that do not wait."""
+"""CUDA graphs of functions on fixed buffers, and asynchronous copies between host and device."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Work = Callable[[], None]
 
 
 class Graphs(Protocol):
-    """Makes of a function another one that repeats its work on the device."""
+    """Turns a function into one that replays its work on the device."""
 
     def capture(self, work: Work) -> Work: ...
 
 
 class CudaGraphs:
-    """Captures one after the other, in a pool of memory that they share: they are never replayed at the same time.
+    """CUDA graphs with a shared memory pool; they must not be replayed concurrently.
 
-    As PyTorch asks, a function runs once on another stream first, and nothing else may use the device meanwhile.
+    While a graph is captured nothing else may use the device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,15 +28,15 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, work: Work) -> Work:
-        """Run `work` once, capture it, and give what replays it on the stream that is current then."""
+        """Run `work` once, capture it, and return a function that replays it on the current stream."""
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            work()  # libraries prepare themselves in the first call, which a capture does not allow
+            work()  # warm-up: libraries initialize in the first call, which a capture does not allow
         current.wait_stream(self._stream)
         with torch.cuda.device(self.device):
             graph = torch.cuda.CUDAGraph()
-            # thread_local: a data loader's thread may take pinned memory.
+            # thread_local: the thread of a data loader may allocate pinned memory.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 work()
         replay: Work = graph.replay
@@ -44,28 +44,28 @@ class CudaGraphs:
 
 
 class Steps:
-    """Functions on the same buffers, by a key each; replayed where they were captured, else called."""
+    """Functions on the same buffers, identified by keys; replayed if they were captured, else called."""
 
     def __init__(self) -> None:
         self._replays: dict[Hashable, Work] = {}
 
     def capture(self, graphs: Graphs, key: Hashable, work: Work) -> None:
-        """Runs it, too: the buffers should hold something harmless."""
+        """Capture a function. This also runs it, so the buffers must be initialized."""
         self._replays[key] = graphs.capture(work)
 
     def run(self, key: Hashable, work: Work) -> None:
-        """Do a function's work."""
+        """Replay or call a function."""
         self._replays.get(key, work)()
 
 
 def to_device(values: list[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Numbers of the host as a tensor on the device; a GPU takes them when it gets there."""
-    pinned = device.type == "cuda"  # from other memory the copy would wait
+    """Copy numbers of the host to a tensor on the device without waiting."""
+    pinned = device.type == "cuda"  # copies from pageable memory wait
     return torch.tensor(values, dtype=dtype, pin_memory=pinned).to(device, non_blocking=True)
 
 
 class HostCopy:
-    """A copy of a tensor on its way to the host's memory."""
+    """Asynchronous copy of a tensor to host memory."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         on_gpu = tensor.device.type == "cuda"
@@ -76,7 +76,7 @@ class HostCopy:
             self._arrived.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> torch.Tensor:
-        """What has arrived. On a GPU this waits for what the device was given before it, not for what came later."""
+        """Return the copy. On a GPU this waits for the work that was queued before it, not for later work."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._copy.clone()  # pinned memory is scarce, and used again
+        return self._copy.clone()  # frees the pinned memory, which is scarce

@@ -1,11 +1,12 @@
-"""Event-driven inference with evMLP (arXiv 2507.01927): only patches that changed since their reference are computed.
+"""Event-driven inference with evMLP (arXiv 2507.01927): compute only the patches that changed.
 
 The published rule is reference "previous" with gate "any". It drifts: a change that stays below the threshold from
-frame to frame is never seen. With reference "hold" a patch is compared with the frame at which it was last computed,
-which bounds the error; gate "mean" is not set off by single noisy pixels; key frames compute everything.
+frame to frame is never detected. Reference "hold" compares a patch with the frame at which it was last computed, which
+bounds the error. Gate "mean" is robust to single noisy pixels. Keyframes are computed in full.
 
-One frame at a time, a chunk of frames, and several streams at once give the same logits, to rounding.
-Shapes: K frames of each of S streams, n x n patches of a stage.
+Single frames, chunks of frames and batches of streams give equal logits, up to rounding.
+
+Notation: K frames per stream, S streams, n x n patches per stage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from slowfast.errors import ConfigError
 from slowfast.event_driven.cpu import CompiledDetector, CompiledFeatures
 from slowfast.event_driven.cuda_graphs import CudaGraphs
 from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, Slots
-from slowfast.event_driven.features import PatchFeatures, Renewed
+from slowfast.event_driven.features import Outputs, PatchFeatures
 from slowfast.event_driven.kernels import Kernels, load_kernels
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.network import PatchNetwork
@@ -30,50 +31,55 @@ from slowfast.event_driven.static_shapes import StaticChangeDetector, StaticPatc
 from slowfast.models.evmlp import EvMLP
 
 _DEFAULT_STREAM = "default"
-Halves = tuple[ChangeDetector, PatchFeatures]
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """logits: float (1, classes); active_patches: computed in each stage; macs: multiply-adds that took."""
+    """Result of one frame of one stream."""
 
-    logits: torch.Tensor
-    active_patches: list[int]
-    macs: int
+    logits: torch.Tensor  # float (1, classes)
+    active_patches: list[int]  # number of patches computed per stage
+    macs: int  # multiply-adds
 
 
 @dataclass(frozen=True)
 class Results:
-    """Of K frames of each of S streams. logits: float (K, S, classes); active: int (K, S, stages); macs: (K, S).
+    """Results of K frames of S streams: logits on the device, the others on the host."""
 
-    A GPU's logits stay there; active and macs are in the host's memory, where they have arrived.
-    """
-
-    logits: torch.Tensor
-    active: torch.Tensor
-    macs: torch.Tensor
+    logits: torch.Tensor  # float (K, S, classes)
+    active: torch.Tensor  # int (K, S, stages): patches computed
+    macs: torch.Tensor  # int (K, S): multiply-adds
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """All that is remembered of a stream: its reference frame, its number of frames, its tokens and logits."""
+    """State of a stream."""
 
-    frames: int
-    reference: torch.Tensor
-    rows: list[torch.Tensor]
+    frames: int  # number of frames so far
+    reference: torch.Tensor  # reference frame (3, side, side)
+    rows: list[torch.Tensor]  # tokens (N, C) of each stage, and logits (1, classes)
 
 
 class EventDrivenInference:
-    """Runs an evMLP on streams of normalized frames (1, 3, side, side), recomputing what changed.
+    """Runs an evMLP on streams of normalized frames (1, 3, side, side) and recomputes only the patches that changed.
 
-    threshold: in units of the normalized frame, at least 0; a patch is computed where its change is above it.
-    reference: "previous" or "hold"; gate: "any" (a pixel's change) or "mean" (the patch's mean absolute change);
-    keyframe_every: frames between two that are computed as a whole, 0 for none; precision: of the weights, float32,
-    bfloat16 or int8; compiled: use kernels/ on CPUs that have a C++ compiler, else PyTorch alone.
-    static: work in shapes that depend on how many patches changed (rounded up), not on which, and wait for the device
-    in neither half of a step, so that steps can be captured; None: on GPUs. Only between the halves the host waits,
-    for those counts; with `wait` False nowhere, but every patch is computed, and active and macs stay on the device.
-    Weights are taken when it is made. Raises ConfigError.
+    The weights are copied on construction.
+
+    Args:
+        model: Trained evMLP.
+        threshold: Change above which a patch is computed, in units of the normalized frame; at least 0.
+        reference: What a patch is compared with: "previous" frame, or "hold", the frame at which it was last computed.
+        gate: Measure of the change: "any", the largest of a pixel, or "mean", the mean absolute change of the patch.
+        keyframe_every: Interval of frames that are computed in full; 0 for never.
+        precision: Precision of the weights: float32, bfloat16 or int8.
+        compiled: Use the compiled kernels on CPUs with a C++ compiler.
+        static: Use shapes that depend on the number of changed patches (rounded up) only and never wait for the device
+            within :meth:`detect` or :meth:`compute`, so that both can be captured (default: on GPUs). The host waits
+            for the number of changed patches between the two.
+        wait: Set to False to never wait for the device: every patch is computed, and the counts stay on the device.
+
+    Raises:
+        ConfigError: If the model or a setting is unsuitable.
     """
 
     def __init__(
@@ -89,40 +95,44 @@ class EventDrivenInference:
         wait: bool = True,
     ) -> None:
         if not isinstance(model, EvMLP):
-            raise ConfigError(f"event-driven inference is for evMLP, not {type(model).__name__}: set MODEL.MODEL_NAME")
+            raise ConfigError(
+                f"event-driven inference requires evMLP, not {type(model).__name__}. Set MODEL.MODEL_NAME"
+            )
         check_value("EVENT.REFERENCE", reference)
         check_value("EVENT.GATE", gate)
         check_value("EVENT.PRECISION", precision)
         if not threshold >= 0:
-            raise ConfigError(f"EVENT.THRESHOLD {threshold}: must be at least 0")
+            raise ConfigError(f"EVENT.THRESHOLD ({threshold}) must be at least 0")
         if keyframe_every < 0:
-            raise ConfigError(f"EVENT.KEYFRAME_EVERY {keyframe_every}: must be at least 0; 0 is never")
+            raise ConfigError(f"EVENT.KEYFRAME_EVERY ({keyframe_every}) must be at least 0 (0: never)")
         with torch.inference_mode():
             on_cpu = model.linear.weight.device.type == "cpu"
             kernels = load_kernels() if compiled and on_cpu else None
             self.network = PatchNetwork(model, precision, kernels)
             settings = GateSettings(threshold, reference, gate, keyframe_every)
             static = self._on_gpu if static is None else static
-            if static:
-                self.detector, self.features = _static_halves(self.network, settings, wait)
-            else:
-                self.detector, self.features = _halves(self.network, settings, kernels)
+            self.detector, self.features = _build(self.network, settings, kernels, static, wait)
             macs = [stage.macs for stage in self.network.stages]
-            self._macs_of_patch = {d: torch.tensor(macs, device=d) for d in (torch.device("cpu"), self.network.device)}
+            self._macs_per_patch = {d: torch.tensor(macs, device=d) for d in (torch.device("cpu"), self.network.device)}
         self._slots = Slots()
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, model: nn.Module) -> EventDrivenInference:
-        """As EVENT says."""
+        """Build from the EVENT settings."""
         event = cfg.EVENT
         settings = (event.THRESHOLD, event.REFERENCE, event.GATE, event.KEYFRAME_EVERY)
         return cls(model, *settings, precision=event.PRECISION, compiled=event.COMPILED)
 
     @torch.inference_mode()
     def __call__(self, frame: torch.Tensor, stream: Hashable = _DEFAULT_STREAM) -> FrameResult:
-        """The next frame (1, 3, side, side) of a stream, which starts with its first frame.
+        """Process the next frame of a stream.
 
-        Raises ConfigError for a frame of another size or kind, which then changes nothing.
+        Args:
+            frame: Normalized frame (1, 3, side, side).
+            stream: Name of the stream; it starts with its first frame.
+
+        Raises:
+            ConfigError: If the frame has another size or dtype; the stream is unchanged.
         """
         self._check_frame(frame)
         results = self._advance(frame[None], [stream])
@@ -130,13 +140,21 @@ class EventDrivenInference:
 
     @torch.inference_mode()
     def run(self, frames: torch.Tensor, streams: Sequence[Hashable] = (_DEFAULT_STREAM,)) -> Results:
-        """The next K frames of each of S streams at once: (K, S, 3, side, side). Raises as `detect`."""
+        """Process the next K frames of S streams at once: frames (K, S, 3, side, side).
+
+        Raises:
+            ConfigError: See :meth:`detect`.
+            ValueError: See :meth:`detect`.
+        """
         return self._advance(frames, list(streams))
 
     def step(self, frames: Mapping[Hashable, torch.Tensor]) -> tuple[dict[Hashable, FrameResult], dict[Hashable, str]]:
-        """The next frame (1, 3, side, side) of any streams, all in one pass; and what is wrong with the others.
+        """Process the next frame (1, 3, side, side) of several streams in one batch.
 
-        A stream whose frame cannot be taken keeps its state; the other streams go on.
+        A stream whose frame is unsuitable keeps its state; the others are processed.
+
+        Returns:
+            The results of the streams, and an error message for each unsuitable frame.
         """
         wrong: dict[Hashable, str] = {}
         for stream, frame in frames.items():
@@ -150,63 +168,82 @@ class EventDrivenInference:
         results = self.run(torch.cat([frames[stream] for stream in streams])[None], streams)
         active, macs = results.active[0].tolist(), results.macs[0].tolist()
         rows = zip(streams, results.logits[0].split(1), active, macs, strict=True)
-        return {stream: FrameResult(*figures) for stream, *figures in rows}, wrong
+        return {stream: FrameResult(*values) for stream, *values in rows}, wrong
 
     def detect(self, frames: torch.Tensor, streams: Sequence[Hashable]) -> Changes:
-        """The first half of `run`, which may be called ahead of the second in another thread, in the same order.
+        """Detect the changed patches, the first half of :meth:`run`.
 
-        On a GPU both halves belong on the same CUDA stream, as they are unless told otherwise. Raises ConfigError for
-        frames of another size or kind and ValueError where they do not suit the streams; nothing has changed then.
+        It may run ahead of :meth:`compute` in another thread, in the same order. On a GPU both must use the same CUDA
+        stream, which is the default.
+
+        Args:
+            frames: Normalized frames (K, S, 3, side, side).
+            streams: Names of the S streams.
+
+        Raises:
+            ConfigError: If the frames have another size or dtype; nothing is changed.
+            ValueError: If the number of streams is another, or a stream is named twice; nothing is changed.
         """
         self.network.check(frames)
         if frames.ndim != 5 or not len(frames) or not len(streams) == len(set(streams)) == frames.shape[1] > 0:
-            raise ValueError(f"frames {tuple(frames.shape)} of {len(streams)} streams: want (K, S, 3, H, W), each once")
+            raise ValueError(
+                f"got frames {tuple(frames.shape)} for {len(streams)} streams, expected (K, S, 3, H, W) and S distinct "
+                "streams"
+            )
         with torch.inference_mode():
             frames = frames.to(self.network.device, torch.float32)
             return self.detector(frames, [self._slot(stream) for stream in streams])
 
     def compute(self, changes: Changes) -> Results:
-        """The second half of `run`."""
+        """Compute the changed patches and the logits, the second half of :meth:`run`."""
         with torch.inference_mode():
-            renewed = self.features.renew(changes)
-            return Results(renewed.logits, renewed.active, self._macs(renewed))
+            outputs = self.features.update(changes)
+            return Results(outputs.logits, outputs.active, self._macs(outputs))
 
     @torch.inference_mode()
     def capture(self, frames: int = 1, streams: int = 1) -> None:
-        """On a GPU, capture steps of so many frames of so many streams as CUDA graphs, which such steps then replay.
+        """Capture CUDA graphs for steps of a certain shape. On CPUs this does nothing.
 
-        To be called first: nothing else may use the GPU meanwhile, and it takes seconds. Steps of other shapes, and
-        all once there are more streams than room was made for, do the same uncaptured. On CPUs this does nothing.
+        Call it first: nothing else may use the GPU meanwhile, and it takes seconds. Steps of other shapes run without
+        graphs, as do all steps once there are more streams than were captured.
+
+        Args:
+            frames: Number of frames per stream and step.
+            streams: Number of streams.
         """
         if not self._on_gpu:
             return
-        for half in (self.detector, self.features):
-            if isinstance(half, StaticChangeDetector | StaticPatchFeatures):
-                half.capture(frames, streams, CudaGraphs(self.network.device))
+        for part in (self.detector, self.features):
+            if isinstance(part, StaticChangeDetector | StaticPatchFeatures):
+                part.capture(frames, streams, CudaGraphs(self.network.device))
 
     def dense(self, stage: int, stream: Hashable = _DEFAULT_STREAM) -> torch.Tensor:
-        """A stage's tokens of a stream's last frame as a map: (n, n, C)."""
+        """Return a stage's tokens for the last frame of a stream as a map: (n, n, C)."""
         return self.network.as_map(self.features.rows(self._known(stream))[stage], stage)
 
     def save(self, stream: Hashable = _DEFAULT_STREAM) -> StreamState:
-        """A copy of all that is remembered of a stream."""
+        """Return a copy of the state of a stream."""
         slot = self._known(stream)
         rows = [row.clone() for row in self.features.rows(slot)]
         return StreamState(self.detector.seen[slot], self.detector.references[slot].clone(), rows)
 
     @torch.inference_mode()
     def restore(self, state: StreamState, stream: Hashable = _DEFAULT_STREAM) -> None:
-        """Let a stream, new or not, go on from what `save` gave. Raises ValueError for the state of another network."""
-        wanted = [self.detector.references.shape[1:], *(rows.shape for rows in self.features.start)]
-        if wanted != [tensor.shape for tensor in (state.reference, *state.rows)]:
-            raise ValueError("the state is that of another network: its patches, widths or classes differ")
+        """Resume a stream, new or existing, from a saved state.
+
+        Raises:
+            ValueError: If the state is that of another network.
+        """
+        expected = [self.detector.references.shape[1:], *(rows.shape for rows in self.features.initial)]
+        if expected != [tensor.shape for tensor in (state.reference, *state.rows)]:
+            raise ValueError("the state is that of another network: its patch sizes, dimensions or classes differ")
         slot = self._slot(stream)
         self.detector.seen[slot] = state.frames
         self.detector.references[slot] = state.reference
         self.features.restore(slot, state.rows)
 
     def reset(self, stream: Hashable | None = None) -> None:
-        """Forget a stream, or all: its next frame is its first."""
+        """Close a stream, or all of them: its next frame starts a new one."""
         for name in [stream] if stream is not None else list(self._slots.of):
             if name in self._slots.of:
                 self._slots.close(name)
@@ -217,13 +254,15 @@ class EventDrivenInference:
 
     @property
     def streams(self) -> list[Hashable]:
-        """The open streams."""
+        """Names of the open streams."""
         return list(self._slots.of)
 
     def _check_frame(self, frame: torch.Tensor) -> None:
         self.network.check(frame)
         if frame.ndim != 4 or len(frame) != 1:
-            raise ConfigError(f"a frame is (1, 3, {self.network.side}, {self.network.side}), not {tuple(frame.shape)}")
+            raise ConfigError(
+                f"expected a frame (1, 3, {self.network.side}, {self.network.side}), got {tuple(frame.shape)}"
+            )
 
     def _advance(self, frames: torch.Tensor, streams: list[Hashable]) -> Results:
         return self.compute(self.detect(frames, streams))
@@ -234,24 +273,24 @@ class EventDrivenInference:
         return self._slots.of[stream]
 
     def _slot(self, stream: Hashable) -> int:
-        """A stream's slot; a new one at its start for a stream not seen before."""
+        """Return the slot of a stream; open an unknown stream."""
         if stream in self._slots.of:
             return self._slots.of[stream]
         slot = self._slots.open(stream)
         self.detector.reset(slot)
         return slot
 
-    def _macs(self, renewed: Renewed) -> torch.Tensor:
-        """Multiply-adds of each frame: (K, S)."""
-        head = (renewed.active[..., -1] > 0) * self.network.head_macs
-        return (renewed.active * self._macs_of_patch[renewed.active.device]).sum(-1) + head
+    def _macs(self, outputs: Outputs) -> torch.Tensor:
+        """Return the multiply-adds of each frame: (K, S)."""
+        head = (outputs.active[..., -1] > 0) * self.network.head_macs
+        return (outputs.active * self._macs_per_patch[outputs.active.device]).sum(-1) + head
 
 
-def _halves(network: PatchNetwork, settings: GateSettings, kernels: Kernels | None) -> Halves:
+def _build(
+    network: PatchNetwork, settings: GateSettings, kernels: Kernels | None, static: bool, wait: bool
+) -> tuple[ChangeDetector, PatchFeatures]:
+    if static:
+        return StaticChangeDetector(network, settings, wait), StaticPatchFeatures(network, wait)
     if kernels is None:
         return ChangeDetector(network, settings), PatchFeatures(network)
     return CompiledDetector(network, settings, kernels), CompiledFeatures(network, kernels)
-
-
-def _static_halves(network: PatchNetwork, settings: GateSettings, wait: bool) -> Halves:
-    return StaticChangeDetector(network, settings, wait), StaticPatchFeatures(network, wait)

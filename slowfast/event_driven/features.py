@@ -1,7 +1,8 @@
-"""The latest tokens of every patch of every stream, and their renewal where patches changed.
+"""Per-stream cache of patch tokens, updated only where the input changed.
 
-K frames of each of S streams; N patches of a stage (nested order), a patch of the next one is made of `merge` of them;
-R changed patches among K S N. A place is a patch's number in that order; a row is its number in the table.
+Notation: K frames per stream, S streams, N patches per stage in nested order (the `merge` children of a patch are
+contiguous), C token dimensions, R changed patches in total. *Patch index*: position in (K, S, N). *Row*: position in
+the token table.
 """
 
 from __future__ import annotations
@@ -10,124 +11,124 @@ from dataclasses import dataclass
 
 import torch
 
-from slowfast.event_driven.detector import SLOTS, Changes, rows_of
+from slowfast.event_driven.detector import INITIAL_SLOTS, Changes, rows_of
 from slowfast.event_driven.network import PatchNetwork
 
 
 @dataclass(frozen=True)
-class Renewed:
-    """logits: float (K, S, classes); active: patches computed, int (K, S, stages)."""
+class Outputs:
+    """Outputs of an update."""
 
-    logits: torch.Tensor
-    active: torch.Tensor
+    logits: torch.Tensor  # float (K, S, classes)
+    active: torch.Tensor  # int (K, S, stages): patches computed
 
 
 class PatchFeatures:
-    """Tables of tokens with `counts[i]` rows a slot for stage i, and one of logits."""
+    """Token tables of all stages, with N rows per slot, and a table of logits."""
 
     def __init__(self, network: PatchNetwork) -> None:
         self.network = network
         tokens = network.tokens_of_constant(-1)  # of a stream before its first frame
-        self.start = [token.repeat(n, 1) for token, n in zip(tokens, network.counts, strict=True)]
-        self.start.append(network.classify(tokens[-1][None]))
-        self.tables = [rows[:0] for rows in self.start]
+        self.initial = [token.repeat(n, 1) for token, n in zip(tokens, network.counts, strict=True)]
+        self.initial.append(network.classify(tokens[-1][None]))
+        self.tables = [rows[:0] for rows in self.initial]
 
     def rows(self, slot: int) -> list[torch.Tensor]:
-        """Views of a slot's tokens of each stage (N, C), and its logits (1, classes)."""
-        sizes = (len(start) for start in self.start)
+        """Return views of a slot's tokens (N, C) of each stage and of its logits (1, classes)."""
+        sizes = (len(rows) for rows in self.initial)
         return [table[slot * n : (slot + 1) * n] for table, n in zip(self.tables, sizes, strict=True)]
 
     def restore(self, slot: int, rows: list[torch.Tensor]) -> None:
-        """Write what `rows` gave, or where a stream starts."""
-        while (slot + 1) * len(self.start[0]) > len(self.tables[0]):
+        """Overwrite the rows of a slot with those that :meth:`rows` returned earlier, or with the initial ones."""
+        while (slot + 1) * len(self.initial[0]) > len(self.tables[0]):
             self._grow()
         for own, given in zip(self.rows(slot), rows, strict=True):
             own.copy_(given)
 
     def _grow(self) -> None:
-        for i, (table, start) in enumerate(zip(self.tables, self.start, strict=True)):
-            added = table.new_empty(max(len(table), SLOTS * len(start)), table.shape[1])
+        for i, (table, initial) in enumerate(zip(self.tables, self.initial, strict=True)):
+            added = table.new_empty(max(len(table), INITIAL_SLOTS * len(initial)), table.shape[1])
             self.tables[i] = torch.cat((table, added))
 
-    def renew(self, changes: Changes) -> Renewed:
-        """Compute what changed, stage by stage, and what follows from it."""
+    def update(self, changes: Changes) -> Outputs:
+        """Compute the changed patches stage by stage and return the logits of every frame."""
         for slot in changes.starting:
-            self.restore(slot, self.start)
+            self.restore(slot, self.initial)
         if len(changes.pixels):
-            return self._renew(changes)
+            return self._update(changes)
         images = changes.mask.shape[:2]
         active = torch.zeros(*images, len(self.network.stages), dtype=torch.int64, device=changes.mask.device)
-        return Renewed(rows_of(self.tables[-1], changes.slots).repeat(images[0], 1, 1), active)
+        return Outputs(rows_of(self.tables[-1], changes.slots).repeat(images[0], 1, 1), active)
 
-    def _renew(self, changes: Changes) -> Renewed:
+    def _update(self, changes: Changes) -> Outputs:
         network, mask = self.network, changes.mask
         active = torch.empty(*mask.shape[:2], len(network.stages), dtype=torch.int64, device=mask.device)
-        numbers = torch.tensor(changes.slots, device=mask.device)
+        slots = torch.tensor(changes.slots, device=mask.device)
         x = changes.pixels
         for i, (stage, merge) in enumerate(zip(network.stages, (*network.merges, 1), strict=True)):
             active[..., i] = mask.sum(2)
-            renewal = _Renewal(self.tables[i], mask, stage(x), numbers)
+            update = _TokenUpdate(self.tables[i], mask, stage(x), slots)
             mask = mask.unflatten(2, (-1, merge)).any(3)
-            x = renewal.children(mask)
-            renewal.keep()
-        renewal = _Renewal(self.tables[-1], mask, network.classify(x), numbers)
-        logits = renewal.latest()
-        renewal.keep()
-        return Renewed(logits, active)
+            x = update.gather_children(mask)
+            update.store()
+        update = _TokenUpdate(self.tables[-1], mask, network.classify(x), slots)
+        logits = update.latest()
+        update.store()
+        return Outputs(logits, active)
 
 
-class _Renewal:
-    """New rows of a table (rows of N patches a slot, C): tokens (R, C) of the patches that mask (K, S, N) marks."""
+class _TokenUpdate:
+    """Update of a stage's table by new tokens (R, C) of the patches that a mask (K, S, N) marks."""
 
     def __init__(self, table: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor) -> None:
         self.table, self.tokens, self.slots = table, tokens, slots
         self.shape = mask.shape
-        places = mask.flatten().nonzero().squeeze(1)  # R
+        indices = mask.flatten().nonzero().squeeze(1)  # R
         self.one_frame = len(mask) == 1
         if self.one_frame:
-            table.index_copy_(0, self._row(places, mask.shape[2]), tokens)
+            table.index_copy_(0, self._row(indices, mask.shape[2]), tokens)
         else:
-            self.newest = self._newest(places)
+            self.newest = self._newest(indices)
 
-    def _newest(self, places: torch.Tensor) -> torch.Tensor:
-        """The token that holds at each place, -1 where none of these frames gave one yet: (K, S, N)."""
-        newest = torch.full(self.shape, -1, device=places.device)
-        newest.view(-1)[places] = torch.arange(len(places), device=places.device)
-        for earlier, later in zip(newest, newest[1:], strict=False):  # numbers rise with time
+    def _newest(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the newest token of each patch at each frame, (K, S, N): its number, or -1 for the table's."""
+        newest = torch.full(self.shape, -1, device=indices.device)
+        newest.view(-1)[indices] = torch.arange(len(indices), device=indices.device)
+        for earlier, later in zip(newest, newest[1:], strict=False):  # token numbers ascend with time
             torch.maximum(earlier, later, out=later)
         return newest
 
-    def _row(self, places: torch.Tensor, patches: int) -> torch.Tensor:
-        """Rows of the table (of `patches` rows a slot) for places of (K, S, patches)."""
-        stream = places // patches % self.shape[1]
-        return self.slots[stream] * patches + places % patches
+    def _row(self, indices: torch.Tensor, patches: int) -> torch.Tensor:
+        """Return the table rows, with `patches` rows per slot, of indices into (K, S, patches)."""
+        stream = indices // patches % self.shape[1]
+        return self.slots[stream] * patches + indices % patches
 
-    def children(self, mask: torch.Tensor) -> torch.Tensor:
-        """What the next stage's marked patches are made of: mask (K, S, N / merge) -> (R', merge C)."""
+    def gather_children(self, mask: torch.Tensor) -> torch.Tensor:
+        """Concatenate the latest children of the patches that a mask (K, S, N / merge) marks -> (R', merge C)."""
         parents = mask.flatten().nonzero().squeeze(1)
         merge = self.shape[2] // mask.shape[2]
         if self.one_frame:
-            side_by_side = self.table.view(-1, merge * self.table.shape[1])
-            return side_by_side.index_select(0, self._row(parents, mask.shape[2]))
+            by_parent = self.table.view(-1, merge * self.table.shape[1])
+            return by_parent.index_select(0, self._row(parents, mask.shape[2]))
         newest = self.newest.view(-1, merge)[parents].flatten()  # (R' merge)
         x = self.tokens.index_select(0, newest.clamp_min(0))
         old = (newest < 0).nonzero().squeeze(1)
-        places = parents[old // merge] * merge + old % merge
-        x[old] = self.table.index_select(0, self._row(places, self.shape[2]))
+        indices = parents[old // merge] * merge + old % merge
+        x[old] = self.table.index_select(0, self._row(indices, self.shape[2]))
         return x.view(len(parents), -1)
 
     def latest(self) -> torch.Tensor:
-        """Every patch's row at every frame: (K, S, N, C), or (K, S, C) where N is 1."""
+        """Return the latest token of every patch at every frame: (K, S, N, C), or (K, S, C) if N is 1."""
         table = self.table.view(-1, self.shape[2], self.table.shape[1])
         if self.one_frame:
             return table[self.slots][None].flatten(2)
         x = self.tokens[self.newest.clamp_min(0)]  # K S N C
         return torch.where(self.newest[..., None] < 0, table[self.slots], x).flatten(2)
 
-    def keep(self) -> None:
-        """Write each place's last token to the table."""
+    def store(self) -> None:
+        """Write the latest token of each patch after the last frame to the table."""
         if self.one_frame:
             return
         last = self.newest[-1].flatten()  # S N
-        places = (last >= 0).nonzero().squeeze(1)
-        self.table.index_copy_(0, self._row(places, self.shape[2]), self.tokens[last[places]])
+        indices = (last >= 0).nonzero().squeeze(1)
+        self.table.index_copy_(0, self._row(indices, self.shape[2]), self.tokens[last[indices]])

@@ -1,6 +1,6 @@
-"""Frames as the network sees them.
+"""Resizing of frames to the square input of the network.
 
-H x W pixels of a frame, S pixels of the side of the network's square input.
+Notation: H x W pixels of a frame, P pixels per side of the network's input, K frames.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ RESIZES = (SQUASH, CROP, LETTERBOX)
 
 
 class FrameToSquare:
-    """Transform of a frame to the S x S pixels that the network sees.
+    """Transform of a frame to the network's input of P x P pixels.
 
     Args:
-        how: ``squash`` scales the whole frame to the square, bilinear without antialiasing as the published script
+        how: ``squash`` scales the full frame to the square, bilinear without antialiasing as the published script
             (i-evi/evMLP, eval_video_dir.py); ``crop`` scales the short side and takes the center; ``letterbox`` keeps
-            the whole frame and its proportions and fills the rest.
+            the full frame and its aspect ratio and fills the rest.
         view: Scaling and center crop of the evaluation.
         fill: RGB color around a letterboxed frame.
     """
@@ -40,10 +40,10 @@ class FrameToSquare:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> FrameToSquare:
-        """Build the transform of EVENT.RESIZE; a letterbox is filled with DATA.MEAN.
+        """Build from EVENT.RESIZE; a letterbox is filled with DATA.MEAN.
 
-        ``crop`` and ``letterbox`` interpolate as the evaluation of the test dataset. Images are antialiased by a faster
-        implementation than there, equal to a level or two in a few pixels.
+        ``crop`` and ``letterbox`` interpolate as the evaluation of the test dataset. Antialiasing uses a faster
+        implementation, whose pixels differ by one or two levels in a few places.
         """
         dataset = find_dataset(cfg, TEST)
         assert isinstance(dataset, FrameDataset)  # the network's input was checked
@@ -53,7 +53,7 @@ class FrameToSquare:
         return cls(cfg.EVENT.RESIZE, view, mean_color(cfg.DATA.MEAN[:: -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1]))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return the network's view, uint8 (S, S, 3), of an RGB frame, uint8 (H, W, 3)."""
+        """Resize an RGB frame, uint8 (H, W, 3) -> uint8 (P, P, 3)."""
         side = self.side
         if self.how == CROP:
             scaled, [(top, left)] = self.view(image[None])
@@ -70,16 +70,24 @@ class FrameToSquare:
 
 
 def squares(video: OpenVideo, transform: FrameToSquare, limit: int) -> Generator[tuple[int, np.ndarray]]:
-    """Yield the tick of each frame and what the network sees of it, uint8 (S, S, 3); `limit` frames at most, 0: all."""
+    """Yield the tick and the resized frame, uint8 (P, P, 3), of up to `limit` frames (0: all)."""
     for tick, image in islice(video, limit or None):
         yield tick, transform(image)
 
 
 def read_squares(source: Source, transform: FrameToSquare, limit: int) -> tuple[np.ndarray, str | None]:
-    """Return the network's view uint8 (K, S, S, 3) of a video's first frames, and what of them could not be read.
+    """Read the first frames of a video at the network's resolution.
+
+    Args:
+        source: Video to read.
+        transform: Resizes the frames.
+        limit: Largest number of frames; 0 for all.
+
+    Returns:
+        Frames uint8 (K, P, P, 3), and a description of what could not be read.
 
     Raises:
-        DecodeError: If there is none. Any other exception is the video's failure, too.
+        DecodeError: If there is no frame. Other errors of FFmpeg or the system are failures of the video, too.
     """
     video = source.open()
     try:

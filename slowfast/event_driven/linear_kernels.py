@@ -1,47 +1,59 @@
-"""Linear kernels of a stage: PyTorch's matrix multiplications in each precision, and the compiled kernels."""
+"""Linear layers of a stage by PyTorch, with weights in float32, bfloat16 or int8.
+
+Notation: R rows, I input features, O output features.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.models.linear import FUSED_PRODUCT, FUSED_ROWS
+from slowfast.models.linear import FUSED_ROWS
 from slowfast.utils.machine import has_fast_matmul
+from slowfast.utils.private_ops import (
+    fused_linear,
+    fused_linear_add,
+    fused_linear_gelu,
+    has_fused_linear,
+    int8_linear,
+    pack_weight,
+)
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
-# Up to so many rows PyTorch's product with int8 weights is faster than turning them into bfloat16 first.
-_INT8_ROWS = 12
+_INT8_ROWS = 12  # up to so many rows the int8 kernel is faster than converting the weight
+# Weights of at most so many elements stay in the cache; for them the call overhead of oneDNN dominates a few rows.
+_SMALL_WEIGHT = 1 << 17
 
 
-class Product(Protocol):
-    """A Linear layer whose weight was taken when it was made."""
+class LinearKernel(Protocol):
+    """Linear layer whose weight was copied on construction."""
 
-    dtype: torch.dtype  # of what goes in and out
+    dtype: torch.dtype  # of inputs and outputs
 
-    def takes_onednn(self, rows: int) -> bool:
-        """Whether so many rows are multiplied by code that oneDNN writes for their number."""
+    def uses_onednn(self, rows: int) -> bool:
+        """Check if so many rows are multiplied by code that oneDNN generates for their number."""
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
-        """(R, I) -> (R, O)."""
+        """Apply the layer: (R, I) -> (R, O)."""
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
-        """The exact GELU of linear(x)."""
+        """Apply the layer and the exact GELU."""
 
-    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """residual + linear(x)."""
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Apply the layer and add the residual (R, O)."""
 
 
-class PlainProduct:
-    """PyTorch's own product, on any device."""
+class PlainLinear:
+    """Linear layer by :func:`torch.nn.functional.linear`, on any device."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
 
-    def takes_onednn(self, rows: int) -> bool:
+    def uses_onednn(self, rows: int) -> bool:
         return False
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
@@ -50,47 +62,39 @@ class PlainProduct:
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
         return F.gelu(self.linear(x))
 
-    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self.linear(x).add_(residual)
 
 
-class FusedProduct(PlainProduct):
-    """oneDNN's product with the weight in its own order, on CPUs; PyTorch's where that is faster: for a few rows."""
+class FusedLinear(PlainLinear):
+    """Linear layer by oneDNN with a packed weight, on CPUs. For a few rows PyTorch is faster and is used."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__(layer, dtype)
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self.packed = pack_weight(self.weight)
         small = self.weight.numel() <= _SMALL_WEIGHT
-        self.rows = FUSED_ROWS if dtype == torch.float32 or small else 0
+        self.min_rows = FUSED_ROWS if dtype == torch.float32 or small else 0
 
-    def takes_onednn(self, rows: int) -> bool:
-        return rows >= self.rows
+    def uses_onednn(self, rows: int) -> bool:
+        return rows >= self.min_rows
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.takes_onednn(len(x)):
-            return super().linear(x)
-        return FUSED_PRODUCT(x, self.packed, self.bias, "none", [], "")
+        return fused_linear(x, self.packed, self.bias) if self.uses_onednn(len(x)) else super().linear(x)
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.takes_onednn(len(x)):
-            return super().gelu(x)
-        return FUSED_PRODUCT(x, self.packed, self.bias, "gelu", [], "none")
+        return fused_linear_gelu(x, self.packed, self.bias) if self.uses_onednn(len(x)) else super().gelu(x)
 
-    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        if not self.takes_onednn(len(x)):
-            return super().plus(x, residual)
-        return FUSED_PRODUCT.binary(x, residual, self.packed, self.bias, "add")
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        if not self.uses_onednn(len(x)):
+            return super().add(x, residual)
+        return fused_linear_add(x, self.packed, self.bias, residual)
 
 
-# Weights of so few numbers stay in the cache, and starting oneDNN takes longer than the product.
-_SMALL_WEIGHT = 1 << 17
+class Int8Linear:
+    """Linear layer with int8 weights and one scale per output feature (the largest weight is 127).
 
-
-class Int8Product:
-    """Linear layer with int8 weights and one scale per output channel (the largest weight is 127).
-
-    Few bfloat16 rows take PyTorch's int8 kernel, which reads half as much as bfloat16 weights. For many rows, and for
-    float32 rows, the weights are converted to the dtype of the rows at each call.
+    Few bfloat16 rows use PyTorch's int8 kernel, which reads half as much memory as bfloat16 weights. For many rows, and
+    for float32 rows, the weights are converted to the dtype of the rows at each call.
 
     Args:
         layer: Layer to copy the weights from.
@@ -101,30 +105,33 @@ class Int8Product:
         self.dtype = dtype
         self.weight, scale = int8_weights(layer.weight.detach().float())
         self.scale, self.bias = scale.to(dtype), layer.bias.detach().to(dtype)
-        # PyTorch's kernel reads whole vectors; it is slow in float32.
-        fits = layer.in_features % 64 == 0 and self.weight.device.type == "cpu" and dtype == torch.bfloat16
-        self.rows = _INT8_ROWS if fits else 0
+        # The kernel reads full vectors only, and it is slow in float32.
+        suitable = layer.in_features % 64 == 0 and self.weight.device.type == "cpu" and dtype == torch.bfloat16
+        self.max_rows = _INT8_ROWS if suitable else 0  # of the int8 kernel
 
-    def takes_onednn(self, rows: int) -> bool:
-        return rows > self.rows
+    def uses_onednn(self, rows: int) -> bool:
+        return rows > self.max_rows
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
-        return self._scaled(x).add_(self.bias)
+        if self.uses_onednn(len(x)):
+            y = F.linear(x, self.weight.to(self.dtype)).mul_(self.scale)
+        else:
+            y = int8_linear(x, self.weight, self.scale)
+        return y.add_(self.bias)
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
         return F.gelu(self.linear(x))
 
-    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    def add(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         return self.linear(x).add_(residual)
-
-    def _scaled(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.takes_onednn(len(x)):
-            return torch._weight_int8pack_mm(x, self.weight, self.scale)
-        return F.linear(x, self.weight.to(self.dtype)).mul_(self.scale)
 
 
 def int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight (O, I) as int8 and each output channel's scale (O,): weight = int8 * scale, to half a scale."""
+    """Quantize a float32 weight (O, I) symmetrically per output feature.
+
+    Returns:
+        The int8 weight (O, I) and the scale (O,); their product equals the weight to half a scale.
+    """
     scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
@@ -139,8 +146,8 @@ def rows_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
-def make_product(layer: nn.Module, precision: str) -> Product:
-    """Build the fastest kernel available for a Linear layer.
+def make_linear(layer: nn.Module, precision: str) -> LinearKernel:
+    """Build the fastest kernel available for a linear layer.
 
     Args:
         layer: The :class:`torch.nn.Linear`.
@@ -151,7 +158,5 @@ def make_product(layer: nn.Module, precision: str) -> Product:
     device = layer.weight.device
     dtype = rows_dtype(precision, device)
     if precision == INT8:
-        return Int8Product(layer, dtype)
-    fused: Any = FusedProduct if device.type == "cpu" and FUSED_PRODUCT is not None else PlainProduct
-    product: Product = fused(layer, dtype)
-    return product
+        return Int8Linear(layer, dtype)
+    return FusedLinear(layer, dtype) if device.type == "cpu" and has_fused_linear() else PlainLinear(layer, dtype)

@@ -1,6 +1,6 @@
-"""Files, read when they are looked at; cameras and streams, read as they come.
+"""Readers of files, on demand, and of live sources, in one thread each so that a slow one does not delay the others.
 
-Each camera has a thread of its own, so that a slow or silent one does not hold up the others.
+Notation: P pixels per side of the network's input.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from slowfast.utils.logging import get_logger
 
 
 def _reason(source: Source, error: Exception) -> str:
-    """Return why a video could not be read; log the traceback of an unexpected error."""
+    """Return why a video cannot be read; log the traceback of an unexpected error."""
     failure = failure_of(source.record.index, source.record.name, error)
     log_traceback(failure)
     return failure.reason
 
 
 @dataclass
-class FileReading:
-    """A file that is being read; the fields as LiveReading's."""
+class FileReader:
+    """Reader of a file; for the fields see :class:`LiveReader`."""
 
     source: Source
     video: OpenVideo
     squares: Generator[tuple[int, np.ndarray]]
     stopped: Callable[[], bool]
-    began: float  # reading of the clock before it was opened
+    began: float  # perf_counter() before it was opened
     next: list[tuple[int, np.ndarray]] = field(default_factory=list)
     seen: int = 0
-    dropped: int = 0  # never
+    dropped: int = 0  # always 0
     ended: bool = False
     error: str | None = None
-    mistake: None = None
+    fatal: None = None
 
     def fill(self, count: int) -> None:
-        """Read the next frames; fewer only at the end or where there is an error."""
+        """Read the next `count` frames; fewer only at the end or after an error."""
         self.next = []
         try:
             while len(self.next) < count and not (self.ended or self.stopped()):
@@ -62,18 +62,33 @@ class FileReading:
         self.seen += len(self.next)
 
     def stop(self) -> None:
-        """Nothing to do: reading is done in `fill`."""
+        """Do nothing: frames are read in :meth:`fill`."""
 
     def close(self, wait: float) -> None:
-        """Close the file, at once."""
+        """Close the file immediately."""
         self.squares.close()
         self.video.close()
 
 
-class LiveReading:
-    """The frames of a live source as they come. Where they are not taken in time the oldest are dropped, and counted.
+class LiveReader:
+    """Reader of a live source in a thread; the oldest frames are dropped, and counted, if they are not read in time.
 
-    video: once it is open; next: what `fill` took; error: once ended, what was wrong; mistake: an error of the program.
+    Args:
+        source: Source to read.
+        transform: Resizes frames to the network's input.
+        limit: Largest number of frames to read; 0 for all.
+        capacity: Largest number of frames that wait to be read.
+        reconnect: Seconds until the source is reopened after it has ended for any reason; 0 for never.
+        arrived: Event to set when anything has happened.
+
+    Attributes:
+        video: The video once it is open.
+        next: Frames uint8 (P, P, 3) of the last :meth:`fill`, each with its tick.
+        seen: Number of frames that were read.
+        dropped: Number of frames that were dropped.
+        error: Reason of the failure, once the source has ended.
+        fatal: Error that is not about the source, to be raised by the consumer.
+        began: perf_counter() before the source was opened.
     """
 
     def __init__(
@@ -81,71 +96,67 @@ class LiveReading:
         source: Source,
         transform: FrameToSquare,
         limit: int,
-        room: int,
+        capacity: int,
         reconnect: float,
         arrived: threading.Event,
     ) -> None:
-        """limit: frames to take at most, 0: all; room: that wait at most; arrived: set when anything has happened.
-
-        reconnect: seconds until it is opened again when it has ended in any way, 0: never.
-        """
         self.source = source
         self.video: OpenVideo | None = None
-        self.next: list[tuple[int, np.ndarray]] = []  # uint8 (S, S, 3), each with its tick
+        self.next: list[tuple[int, np.ndarray]] = []
         self.seen, self.dropped = 0, 0
         self.error: str | None = None
-        self.mistake: BaseException | None = None
+        self.fatal: BaseException | None = None
         self.began = time.perf_counter()
         self._transform, self._limit = transform, limit
         self._reconnect, self._arrived = reconnect, arrived
-        self._ended_at = -1  # tick of the last frame
+        self._last_tick = -1
         self._frames: deque[tuple[int, np.ndarray]] = deque()
-        self._room, self._lock = room, threading.Lock()
+        self._capacity, self._lock = capacity, threading.Lock()
         self._stop, self._done = threading.Event(), False
         self._thread = threading.Thread(target=self._read, daemon=True, name=f"reading {source.record.name}")
         self._thread.start()
 
     def fill(self, count: int) -> None:
-        """Take the frames that are there, `count` at most."""
+        """Take up to `count` of the frames that have arrived."""
         wanted = min(count, self._limit - self.seen) if self._limit else count
         with self._lock:
             self.next = [self._frames.popleft() for _ in range(min(wanted, len(self._frames)))]
         self.seen += len(self.next)
         if self.seen == self._limit > 0:
             self.stop()
-            self.error = self.video.missing if self.video is not None else None  # whatever came after does not matter
+            self.error = self.video.missing if self.video is not None else None  # later errors do not matter
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will be taken."""
+        """True if no more frames will be read."""
         return self.seen == self._limit > 0 or (self._done and not self._frames)
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._stop.set()
 
     def close(self, wait: float) -> None:
-        """Wait so many seconds at most for the thread, which may be waiting for data."""
+        """Stop and wait up to `wait` seconds for the thread, which may be waiting for data."""
         self.stop()
         self._thread.join(wait)
 
     def _read(self) -> None:
-        torch.set_num_threads(1)  # of this thread: the cameras share the cores
+        torch.set_num_threads(1)  # of this thread; live sources share the cores
         try:
             self._read_once()
             while self._reconnect and not self._stop.is_set():
-                why = self.error or "it ended"
-                get_logger().warning(f"{self.source.record.name}: {why}; opened again in {self._reconnect:g} seconds")
+                reason = self.error or "the stream ended"
+                get_logger().warning(f"{self.source.record.name}: {reason}. Reconnecting in {self._reconnect:g} s")
                 if not self._stop.wait(self._reconnect):
                     self._read_once()
-        except BaseException as error:  # such as a UserError: raised where the frames are taken
-            self.mistake = error
+        except BaseException as error:  # such as a UserError: raised by the consumer
+            self.fatal = error
         finally:
             self._done = True
             self._arrived.set()
 
     def _read_once(self) -> None:
-        """Until its end; `error` is then what was wrong."""
+        """Open the source and read it until it ends; set `error` if it failed."""
         try:
             video = self.source.open()
         except UserError:
@@ -158,7 +169,7 @@ class LiveReading:
         self.video, self.error = video, None
         self._arrived.set()
         try:
-            self._read_frames(video, first=self._ended_at + 1)
+            self._read_frames(video, first=self._last_tick + 1)
             self.error = video.missing
         except UserError:
             raise
@@ -169,20 +180,20 @@ class LiveReading:
             video.close()
 
     def _read_frames(self, video: OpenVideo, first: int) -> None:
-        """first: the tick of its first frame; not 0 of a source that was opened again."""
+        """Read frames; `first` is the tick of the first one, not 0 for a source that was reopened."""
         for tick, image in squares(video, self._transform, 0):
             if self._stop.is_set():
                 return
-            self._ended_at = first + tick
-            self._keep((first + tick, image))
+            self._last_tick = first + tick
+            self._append((first + tick, image))
 
-    def _keep(self, frame: tuple[int, np.ndarray]) -> None:
+    def _append(self, frame: tuple[int, np.ndarray]) -> None:
         with self._lock:
-            if len(self._frames) == self._room:
+            if len(self._frames) == self._capacity:
                 self._frames.popleft()
                 self.dropped += 1
             self._frames.append(frame)
         self._arrived.set()
 
 
-Reading = FileReading | LiveReading
+Reader = FileReader | LiveReader

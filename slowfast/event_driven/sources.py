@@ -1,4 +1,4 @@
-"""The videos of event-driven inference: files, cameras and streams."""
+"""Video sources of event-driven inference: files, cameras and network streams."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, 
 from slowfast.event_driven.checks import check_address, is_address, is_camera
 from slowfast.utils.text import redact
 
-# Images among the videos are listed with this reason.
-_VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference is for videos")
-LIST = ".txt"
+LIST = ".txt"  # suffix of a list of sources
+# Images among the videos are reported with this reason.
+_VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference takes videos only")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A video to look at. `live`: it need not ever end."""
+    """Video that can be opened. A `live` one may never end."""
 
     record: Record
     open: Callable[[], OpenVideo]
@@ -31,32 +31,38 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """What was found; `refused` are no videos, `others` the number of files left out that have no video's name."""
+    """Result of a search for videos."""
 
     videos: list[Source]
-    refused: list[Failure]
-    others: int = 0
+    refused: list[Failure]  # files that are not videos
+    others: int = 0  # number of skipped files without the suffix of a video
 
     @property
     def count(self) -> int:
-        """All that should have been read."""
+        """Number of sources that should be read."""
         return len(self.videos) + len(self.refused)
 
 
 def find_sources(place: str, threads: int) -> Sources:
-    """The videos of a folder and the folders in it, a file, the number of a camera, the address of a stream, or a list.
+    """Find the videos of DATA.PATH_PREFIX.
 
-    A list is a .txt file of such places, one a line; files are looked for from its folder on. Raises DataError.
+    Args:
+        place: Folder (searched recursively), file, number of a camera, address of a stream, or a .txt file that lists
+            such, one per line; files in a list are relative to its folder.
+        threads: Number of decoder threads.
+
+    Raises:
+        DataError: If a list is invalid.
     """
-    live = _live(0, place)
+    live = _live_source(0, place)
     if live is not None:
         return Sources([live], [])
     path = Path(place)
-    return _listed(path, threads) if path.suffix == LIST and path.is_file() else find_files([path], threads)
+    return _read_list(path, threads) if path.suffix == LIST and path.is_file() else find_files([path], threads)
 
 
-def _live(index: int, place: str) -> Source | None:
-    """Make a camera or a stream of a place. Its record, which reports show, has no password; only `open` has it."""
+def _live_source(index: int, place: str) -> Source | None:
+    """Return the source of a camera or stream. Its record, which reports show, hides the password of an address."""
     name = redact(place)
     record = Record(index, Path(name), name, UNLABELLED)
     if is_camera(place):
@@ -67,26 +73,26 @@ def _live(index: int, place: str) -> Source | None:
     return None
 
 
-def _listed(path: Path, threads: int) -> Sources:
+def _read_list(path: Path, threads: int) -> Sources:
     sources: list[Source] = []
-    for number, place in read_lines(path, "name the places of the videos in it, one a line"):
+    for number, place in read_lines(path, "list one video, camera or stream per line"):
         if place.startswith("#"):
             continue
-        source = _live(len(sources), place)
+        source = _live_source(len(sources), place)
         if source is None:
             file = path.parent / place
             if not file.is_file():
-                raise DataError(f"{path} line {number}: {place} is no file, camera's number or stream's address")
+                raise DataError(f"{path} line {number}: {place} is not a file, camera number or stream address")
             record = Record(len(sources), file, place, UNLABELLED)
             source = Source(record, functools.partial(FileFrames, file, threads))
         sources.append(source)
     if not sources:
-        raise DataError(f"{path}: the list names no video, camera or stream")
+        raise DataError(f"{path}: the list contains no video, camera or stream")
     return Sources(sources, [])
 
 
 def find_files(paths: Iterable[Path], threads: int) -> Sources:
-    """The videos of files and folders; `threads` are the decoder's."""
+    """Find the videos of files and folders, to be decoded by `threads` threads."""
     found = find_media(paths, _VIDEOS_ONLY)
     videos = [Source(record, functools.partial(FileFrames, record.path, threads)) for record in found.records]
     return Sources(videos, found.refused, found.others)

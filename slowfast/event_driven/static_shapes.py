@@ -1,4 +1,8 @@
-"""Event-driven steps of static shapes, which CUDA graphs can capture."""
+"""Change detector and token cache with static shapes, which CUDA graphs can capture.
+
+Notation: K frames per stream, S streams, N = n x n patches per stage in nested order, P = K S N patches of a chunk, C
+token dimensions, R patches to compute. *Patch index*: position in (K, S, N).
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,27 @@ import torch
 
 from slowfast.event_driven.cuda_graphs import Graphs, HostCopy, Steps, to_device
 from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, changed_patches
-from slowfast.event_driven.features import PatchFeatures, Renewed
-from slowfast.event_driven.network import PatchNetwork, few_sizes
+from slowfast.event_driven.features import Outputs, PatchFeatures
+from slowfast.event_driven.network import PatchNetwork, round_up
 from slowfast.models.evmlp import nested_patches
 from slowfast.utils.logging import get_logger
 
 
 @dataclass(frozen=True)
 class StaticChanges(Changes):
-    """Changes whose `pixels` (K S N, p p 3) are of all patches, changed or not."""
+    """Changes whose `pixels` (K S N, p p 3) contain all patches, changed or not."""
 
-    numbers: torch.Tensor  # the slots on the device, int64 (S,)
-    active: torch.Tensor | HostCopy  # patches to compute, int64 (K, S, stages): on the device, or sent to the host
+    slot_tensor: torch.Tensor  # slots on the device, int64 (S,)
+    active: torch.Tensor | HostCopy  # patches to compute, int64 (K, S, stages): on the device, or copied to the host
 
 
 class StaticChangeDetector(ChangeDetector):
-    """Compares frames with what is remembered of each slot's stream; what it does can be captured.
+    """Change detector whose work can be captured.
 
-    wait: send the counts to the host, which waits for them before it computes.
+    Args:
+        network: Network to detect changes for.
+        settings: Settings of the gate.
+        wait: Copy the numbers of changed patches to the host, which waits for them before it computes.
     """
 
     def __init__(self, network: PatchNetwork, settings: GateSettings, wait: bool) -> None:
@@ -35,23 +42,23 @@ class StaticChangeDetector(ChangeDetector):
         self._captured: dict[tuple[int, int], _GateBuffers] = {}
 
     def capture(self, frames: int, streams: int, graphs: Graphs) -> None:
-        """Capture the work on so many frames of so many streams."""
+        """Capture the work on `frames` frames of `streams` streams."""
         buffers = self._buffers(frames, streams)
         buffers.steps.capture(graphs, "detect", partial(self._detect, buffers))
         self._captured[frames, streams] = buffers
 
     def __call__(self, frames: torch.Tensor, slots: list[int]) -> StaticChanges:
-        whole, starting = self._advance(len(frames), slots)
-        numbers = to_device(slots, torch.int64, frames.device)
+        full, starting = self._advance(len(frames), slots)
+        slot_tensor = to_device(slots, torch.int64, frames.device)
         buffers = self._captured.get((len(frames), len(slots))) or self._buffers(len(frames), len(slots))
         buffers.frames.copy_(frames)
-        buffers.whole.copy_(to_device(whole, torch.bool, frames.device))
-        torch.index_select(self.references, 0, numbers, out=buffers.held)
+        buffers.full.copy_(to_device(full, torch.bool, frames.device))
+        torch.index_select(self.references, 0, slot_tensor, out=buffers.held)
         buffers.steps.run("detect", partial(self._detect, buffers))
-        self.references.index_copy_(0, numbers, buffers.held)
+        self.references.index_copy_(0, slot_tensor, buffers.held)
         pixels = nested_patches(frames.flatten(0, 1), self.sides).flatten(0, 1)
         active = HostCopy(buffers.active) if self.wait else buffers.active.clone()
-        return StaticChanges(buffers.mask.clone(), pixels, slots, starting, numbers, active)
+        return StaticChanges(buffers.mask.clone(), pixels, slots, starting, slot_tensor, active)
 
     def _buffers(self, frames: int, streams: int) -> _GateBuffers:
         device, size = self.references.device, self.references.shape[1:]
@@ -65,61 +72,66 @@ class StaticChangeDetector(ChangeDetector):
         )
 
     def _detect(self, buffers: _GateBuffers) -> None:
-        frames, held, whole = buffers.frames, buffers.held, buffers.whole[..., None, None]  # whole: K S 1 1
+        frames, held, full = buffers.frames, buffers.held, buffers.full[..., None, None]  # full: K S 1 1
         if self.settings.reference == "previous":
-            before = torch.cat((held[None], frames[:-1]))
-            changed = self._differ(frames.flatten(0, 1), before.flatten(0, 1))  # (K S) n n
-            changed = changed.unflatten(0, frames.shape[:2]).logical_or_(whole)
+            previous = torch.cat((held[None], frames[:-1]))
+            changed = self._differ(frames.flatten(0, 1), previous.flatten(0, 1))  # (K S) n n
+            changed = changed.unflatten(0, frames.shape[:2]).logical_or_(full)
             held.copy_(frames[-1])
         else:
-            changed = torch.stack([self._hold(frame, held, all_) for frame, all_ in zip(frames, whole, strict=True)])
+            changed = torch.stack([self._hold(*pair, held) for pair in zip(frames, full, strict=True)])
         mask = changed.flatten(2).index_select(2, self.order)  # K S N
         buffers.mask.copy_(mask)
         for stage, merge in enumerate((*self.merges, 1)):
             buffers.active[..., stage] = mask.sum(2)
             mask = mask.unflatten(2, (-1, merge)).any(3)
 
-    def _hold(self, frame: torch.Tensor, held: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        """What changed in frames (S, 3, H, W), bool (S, n, n); `held` receives it."""
-        changed = self._differ(frame, held).logical_or_(whole)
+    def _hold(self, frame: torch.Tensor, full: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        """Mark the changed patches of a frame (S, 3, H, W), bool (S, n, n), and copy them to `held`."""
+        changed = self._differ(frame, held).logical_or_(full)
         n, p = changed.shape[-1], self.patch
         pixels = changed[:, :, None, :, None].expand(-1, n, p, n, p).reshape(len(frame), 1, n * p, n * p)
         torch.where(pixels, frame, held, out=held)
         return changed
 
     def _differ(self, frames: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) twice -> bool (B, n, n)."""
+        """Compare images (B, 3, H, W) with references of that shape -> bool (B, n, n)."""
         return changed_patches(frames, references, self.patch, self.settings.gate, self.settings.threshold)
 
 
 @dataclass(frozen=True)
 class _GateBuffers:
     frames: torch.Tensor  # (K, S, 3, H, W)
-    held: torch.Tensor  # (S, 3, H, W), the references before and after
-    whole: torch.Tensor  # bool (K, S), frames that are computed as a whole
+    held: torch.Tensor  # (S, 3, H, W), the references
+    full: torch.Tensor  # bool (K, S), frames that are computed in full
     mask: torch.Tensor  # bool (K, S, N)
     active: torch.Tensor  # int64 (K, S, stages)
     steps: Steps
 
 
-_FEWEST = 64  # rows: a GPU takes as long for less
+_MIN_ROWS = 64  # a GPU takes as long for fewer
 
 
-def rows_for(count: int, most: int) -> int:
-    """`count`, or more by up to a quarter or 63, from few possible values; at most `most`."""
-    return min(few_sizes(count, _FEWEST, 3), most)
+def padded_rows(count: int, limit: int) -> int:
+    """Round a number of patches up to one of few sizes, by at most a quarter or 63; at most `limit`."""
+    return min(round_up(count, _MIN_ROWS, 3), limit)
 
 
-def possible_rows(most: int) -> list[int]:
-    """What `rows_for` gives for counts from 1 to `most`."""
-    sizes = [rows_for(1, most)]
-    while sizes[-1] < most:
-        sizes.append(rows_for(sizes[-1] + 1, most))
+def possible_rows(limit: int) -> list[int]:
+    """Return all values of :func:`padded_rows` for counts from 1 to `limit`."""
+    sizes = [padded_rows(1, limit)]
+    while sizes[-1] < limit:
+        sizes.append(padded_rows(sizes[-1] + 1, limit))
     return sizes
 
 
 class StaticPatchFeatures(PatchFeatures):
-    """Tables of tokens that StaticChanges renew. wait: the counts come to the host; else all patches are computed."""
+    """Token cache whose work can be captured; it is updated by StaticChanges.
+
+    Args:
+        network: Network to run.
+        wait: Wait for the numbers of changed patches; otherwise all patches are computed.
+    """
 
     def __init__(self, network: PatchNetwork, wait: bool) -> None:
         super().__init__(network)
@@ -127,70 +139,70 @@ class StaticPatchFeatures(PatchFeatures):
         self._captured: dict[tuple[int, int], _StageBuffers] = {}
 
     def capture(self, frames: int, streams: int, graphs: Graphs) -> None:
-        """Capture the work on so many frames of so many streams, for each number of rows."""
-        while streams * len(self.start[0]) > len(self.tables[0]):
+        """Capture the work on `frames` frames of `streams` streams, for every possible number of rows."""
+        while streams * len(self.initial[0]) > len(self.tables[0]):
             self._grow()
-        buffers = self._buffers(frames, streams)  # nothing is marked: running it renews nothing
+        buffers = self._buffers(frames, streams)  # nothing is marked, so running it changes nothing
         for stage, mask in enumerate(buffers.masks):
             for rows in possible_rows(mask.numel()) if self.wait else [mask.numel()]:
-                buffers.steps.capture(graphs, (stage, rows), partial(self._renew_stage, buffers, stage, rows))
+                buffers.steps.capture(graphs, (stage, rows), partial(self._compute_stage, buffers, stage, rows))
         self._captured[frames, streams] = buffers
 
     def _grow(self) -> None:
         super()._grow()
         if self._captured:
-            get_logger().info("event-driven inference: more streams than room was made for; nothing captured holds")
-            self._captured.clear()  # the tables were elsewhere
+            get_logger().info("event-driven inference: more streams than were captured; running without CUDA graphs")
+            self._captured.clear()  # the tables have moved
 
-    def renew(self, changes: Changes) -> Renewed:
+    def update(self, changes: Changes) -> Outputs:
         assert isinstance(changes, StaticChanges)
         frames, streams = changes.mask.shape[:2]
         for slot in changes.starting:
-            self.restore(slot, self.start)
+            self.restore(slot, self.initial)
         buffers = self._captured.get((frames, streams)) or self._buffers(frames, streams)
-        most = [mask.numel() for mask in buffers.masks]
+        limits = [mask.numel() for mask in buffers.masks]
         if isinstance(changes.active, HostCopy):
             active = changes.active.wait()
             counts = active.sum((0, 1)).tolist()
             if not counts[0]:
-                return Renewed(self.tables[-1].index_select(0, changes.numbers).repeat(frames, 1, 1), active)
-            sizes = [rows_for(count, all_) for count, all_ in zip(counts, most, strict=True)]
+                return Outputs(self.tables[-1].index_select(0, changes.slot_tensor).repeat(frames, 1, 1), active)
+            sizes = [padded_rows(count, limit) for count, limit in zip(counts, limits, strict=True)]
         else:
-            active, sizes = changes.active, most
+            active, sizes = changes.active, limits
         buffers.masks[0].copy_(changes.mask)
         buffers.pixels.copy_(changes.pixels)
-        buffers.slots.copy_(changes.numbers)
+        buffers.slots.copy_(changes.slot_tensor)
         for stage, rows in enumerate(sizes):
-            buffers.steps.run((stage, rows), partial(self._renew_stage, buffers, stage, rows))
-        return Renewed(buffers.logits.clone(), active)
+            buffers.steps.run((stage, rows), partial(self._compute_stage, buffers, stage, rows))
+        return Outputs(buffers.logits.clone(), active)
 
     def _buffers(self, frames: int, streams: int) -> _StageBuffers:
-        network, device, places = self.network, self.network.device, frames * streams
-        counts, widths = (*network.counts, 1), [start.shape[1] for start in self.start]  # the last: of the logits
+        network, device, images = self.network, self.network.device, frames * streams
+        counts, dims = (*network.counts, 1), [rows.shape[1] for rows in self.initial]  # the last ones: logits
         masks = [torch.empty(frames, streams, n, dtype=torch.bool, device=device) for n in network.counts]
         return _StageBuffers(
-            torch.empty(places * counts[0], 3 * network.patch**2, device=device),
+            torch.empty(images * counts[0], 3 * network.patch**2, device=device),
             torch.zeros(streams, dtype=torch.int64, device=device),
             [masks[0].zero_(), *masks[1:]],
-            [torch.empty(places * n, width, device=device) for n, width in zip(counts, widths, strict=True)],
+            [torch.empty(images * n, dim, device=device) for n, dim in zip(counts, dims, strict=True)],
             [torch.empty(frames, streams, n, dtype=torch.int64, device=device) for n in counts],
-            torch.empty(frames, streams, widths[-1], device=device),
+            torch.empty(frames, streams, dims[-1], device=device),
             Steps(),
         )
 
-    def _renew_stage(self, buffers: _StageBuffers, stage: int, rows: int) -> None:
-        """Compute a stage's marked patches; write the stage below to its table, after the last stage all the others."""
+    def _compute_stage(self, buffers: _StageBuffers, stage: int, rows: int) -> None:
+        """Compute the marked patches of a stage and store the stage below; after the last stage, classify."""
         network, mask = self.network, buffers.masks[stage]
         marked = mask.flatten().cumsum(0)  # P
-        order = torch.arange(1, rows + 1, device=mask.device)
-        places = torch.searchsorted(marked, order).clamp_max_(mask.numel() - 1)  # R
+        numbers = torch.arange(1, rows + 1, device=mask.device)
+        indices = torch.searchsorted(marked, numbers).clamp_max_(mask.numel() - 1)  # R
         if stage == 0:
-            x = buffers.pixels.index_select(0, places)
+            x = buffers.pixels.index_select(0, indices)
         else:
-            x = self._children(buffers, stage, places)
-            self._keep(buffers, stage - 1)
-        token = (marked - 1).view_as(mask).masked_fill_(~mask, -1)  # computed at this very frame
-        buffers.newest[stage].copy_(token.cummax(0).values)  # numbers rise with time
+            x = self._children(buffers, stage, indices)
+            self._store(buffers, stage - 1)
+        token = (marked - 1).view_as(mask).masked_fill_(~mask, -1)  # computed at this frame
+        buffers.newest[stage].copy_(token.cummax(0).values)  # token numbers ascend with time
         tokens = network.stages[stage](x)
         buffers.tokens[stage][:rows].copy_(tokens)
         if stage + 1 < len(network.stages):
@@ -199,33 +211,33 @@ class StaticPatchFeatures(PatchFeatures):
             self._classify(buffers, stage, tokens)
 
     def _classify(self, buffers: _StageBuffers, stage: int, tokens: torch.Tensor) -> None:
-        """The last stage's new tokens (R, C) to logits, and both to their tables."""
+        """Compute the logits of the last stage's new tokens (R, C), and store both."""
         buffers.tokens[-1][: len(tokens)].copy_(self.network.classify(tokens))
         buffers.newest[-1].copy_(buffers.newest[stage])
         logits = self._latest(buffers, -1, buffers.newest[-1])  # K S 1 classes
         buffers.logits.copy_(logits.squeeze(2))
-        self._keep(buffers, stage)
-        self._keep(buffers, -1)
+        self._store(buffers, stage)
+        self._store(buffers, -1)
 
-    def _children(self, buffers: _StageBuffers, stage: int, places: torch.Tensor) -> torch.Tensor:
-        """What the patches at some places (R,) of a stage are made of: (R, merge C)."""
+    def _children(self, buffers: _StageBuffers, stage: int, indices: torch.Tensor) -> torch.Tensor:
+        """Concatenate the latest children of patches of a stage, by patch index (R,) -> (R, merge C)."""
         below, merge = self.tables[stage - 1], self.network.merges[stage - 1]
         _, streams, n = buffers.masks[stage].shape
-        rows = buffers.slots[places // n % streams] * n + places % n  # R, of the table, `merge` rows side by side
+        rows = buffers.slots[indices // n % streams] * n + indices % n  # R, in the table with `merge` rows concatenated
         old = below.view(-1, merge * below.shape[1]).index_select(0, rows)
-        newest = buffers.newest[stage - 1].view(-1, merge).index_select(0, places)  # R merge
+        newest = buffers.newest[stage - 1].view(-1, merge).index_select(0, indices)  # R merge
         new = buffers.tokens[stage - 1].index_select(0, newest.flatten().clamp_min(0))  # (R merge) C
         return torch.where(newest[..., None] < 0, old.view(*newest.shape, -1), new.view(*newest.shape, -1)).flatten(1)
 
     def _latest(self, buffers: _StageBuffers, stage: int, newest: torch.Tensor) -> torch.Tensor:
-        """The rows that hold where `newest` (..., S, N) says which token is the newest: (..., S, N, C)."""
+        """Return the latest tokens (..., S, N, C) by the number of the newest token, (..., S, N)."""
         table = self.tables[stage].view(-1, newest.shape[-1], self.tables[stage].shape[1])
         old = table.index_select(0, buffers.slots)  # S N C
         new = buffers.tokens[stage].index_select(0, newest.flatten().clamp_min(0))
         return torch.where(newest[..., None] < 0, old, new.view(*newest.shape, -1))
 
-    def _keep(self, buffers: _StageBuffers, stage: int) -> None:
-        """Write each place's last token to the table."""
+    def _store(self, buffers: _StageBuffers, stage: int) -> None:
+        """Write the latest token of each patch after the last frame to the table."""
         newest = buffers.newest[stage][-1]  # S N
         table = self.tables[stage].view(-1, newest.shape[-1], self.tables[stage].shape[1])
         table.index_copy_(0, buffers.slots, self._latest(buffers, stage, newest))
@@ -233,12 +245,12 @@ class StaticPatchFeatures(PatchFeatures):
 
 @dataclass(frozen=True)
 class _StageBuffers:
-    """Lists have an entry a stage; tokens and newest also one for the logits."""
+    """Buffers of all stages; `tokens` and `newest` have one more entry, for the logits."""
 
-    pixels: torch.Tensor  # (P, p p 3), of all patches
+    pixels: torch.Tensor  # (P, p p 3), all patches
     slots: torch.Tensor  # int64 (S,)
     masks: list[torch.Tensor]  # bool (K, S, N), the patches to compute
-    tokens: list[torch.Tensor]  # (P, C), the new ones come first, in order of frame, stream, patch
-    newest: list[torch.Tensor]  # int64 (K, S, N), the token that holds at each place, -1 where the table's does
+    tokens: list[torch.Tensor]  # (P, C), new tokens first, ordered by frame, stream and patch
+    newest: list[torch.Tensor]  # int64 (K, S, N), number of the newest token of a patch, -1 for the table's
     logits: torch.Tensor  # (K, S, classes)
     steps: Steps

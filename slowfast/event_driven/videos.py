@@ -1,6 +1,6 @@
-"""Event-driven inference on videos, frame after frame, beside the whole network on the same frames.
+"""Event-driven inference on videos, compared with dense inference on the same frames.
 
-K frames of each of S videos in a batch, C classes.
+Notation: K frames of each of S videos in a batch, P pixels per side of the network's input, C classes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from slowfast.datasets.types import FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError
-from slowfast.event_driven.activity import FrameFigures, VideoActivity
+from slowfast.event_driven.activity import FrameActivity, Savings, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
 from slowfast.event_driven.frame_resize import FrameToSquare
-from slowfast.event_driven.report import FrameLog, RunReport, report_figures, report_files, report_table
+from slowfast.event_driven.report import FrameLog, RunReport, report_files, report_metrics, report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.models.linear import pack_linears
 from slowfast.utils.heartbeat import phase
@@ -37,34 +37,34 @@ from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import write_failed
 
 Output = TypeVar("Output")
-_LIVE_EVERY = 5.0  # seconds between two lines about a camera or stream
-_FIGURES_EVERY = 60.0  # seconds between two writings of the figures, where there are cameras or streams
+_LOG_INTERVAL = 5.0  # seconds between log lines about a live source
+_REPORT_INTERVAL = 60.0  # seconds between interim reports with live sources
 
 
 def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], None] = lambda: None) -> dict[str, Path]:
     """Run event-driven inference on the videos of DATA.PATH_PREFIX and write the results to OUTPUT_DIR.
 
-    Ctrl-C, SIGTERM and SIGHUP end it; the report is then of what was done until then.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the run; the report then covers the frames processed so far.
 
     Args:
         cfg: Config of the run.
         device: Device of the network.
-        begin: Called once the network has its weights, before anything is written.
+        begin: Called once the weights are loaded, before anything is written.
 
     Returns:
-        What each written file is, and where.
+        The path of each output file or folder, by description.
 
     Raises:
-        DataError: If nothing could be read.
+        DataError: If no video can be read.
     """
-    with phase("looking for videos"):
+    with phase("searching for videos"):
         names = names_of_classes(cfg)
         sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
     _check_streams(cfg, sources)
     if not sources.count:
-        raise DataError(f"DATA.PATH_PREFIX {cfg.DATA.PATH_PREFIX}: there is no video")
+        raise DataError(f"DATA.PATH_PREFIX {cfg.DATA.PATH_PREFIX} contains no videos")
     if sources.others:
-        get_logger().info(f"{sources.others} other files in the folder left out")
+        get_logger().info(f"Skipping {sources.others} other files in the folder")
     with phase("building the network and loading its weights"):
         run = VideoRun(cfg, device, sources, names)
     begin()
@@ -80,17 +80,22 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
 
 
 def _report_nothing(report: RunReport, sources: Sources, stop: StopSignal) -> dict[str, Path]:
-    """End a run in which no frame was processed: quietly if it was stopped, else with a DataError."""
-    if not stop.seen or any(failure.lost for failure in report.failures):  # such as a camera that is not there
-        raise DataError(_nothing(report, sources))
+    """Finish a run without frames: return nothing if it was stopped, else raise DataError."""
+    if not stop.seen or any(failure.lost for failure in report.failures):  # such as a missing camera
+        raise DataError(_nothing_read(report, sources))
     if stop.name == signal.SIGINT.name:
         raise KeyboardInterrupt
-    get_logger().warning(f"Received {stop.name} before a frame was processed")
+    get_logger().warning(f"Received {stop.name} before any frame was processed")
     return {}
 
 
 class VideoRun:
-    """One pass over all videos."""
+    """Run on all videos of a config.
+
+    Attributes:
+        activity: Activity per video, by index.
+        on_batch: Called with each batch after its logits were computed.
+    """
 
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
         self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
@@ -99,54 +104,55 @@ class VideoRun:
             pack_linears(self.model)
         self.engine = EventDrivenInference.from_config(cfg, self.model)
         self.activity: dict[int, VideoActivity] = {}
-        self.pictures: dict[int, torch.Tensor] = {}  # the first frame of each video, uint8 (P, P, 3)
+        self.thumbnails: dict[int, torch.Tensor] = {}  # first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
         self.annotated = AnnotatedVideos.from_config(cfg, self.engine.network, sources.videos, names)
         self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(self.engine.network.stages))
-        self.began = self._written = 0.0  # readings of the clock
+        self.began = self._reported = 0.0  # perf_counter() of the start and of the last interim report
         self.batches = 0
-        self.watch: Callable[[Batch], None] | None = None  # gets each batch when its logits are there
-        self.time_bases: dict[int, Fraction] = {}  # seconds of a tick, of each video
-        self._said: dict[int, float] = {}  # reading of the clock, by video
+        self.on_batch: Callable[[Batch], None] | None = None
+        self.time_bases: dict[int, Fraction] = {}  # seconds per tick, by video
+        self._logged: dict[int, float] = {}  # perf_counter() of the last log line, by video
 
     def run(self, stopped: Callable[[], bool]) -> RunReport:
-        """Look at every video until its end, or until `stopped`."""
+        """Process all videos until their ends, or until `stopped` returns True."""
         event = self.cfg.EVENT
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
         self._warm_up()
         self.ledger.add(self.sources.refused)
         if not event.FRAME_LOG:
-            self.log.path.unlink(missing_ok=True)  # an older run's
-        how = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
-        feed = Feed(self.engine, FrameToSquare.from_config(self.cfg), forward, *how)
+            self.log.path.unlink(missing_ok=True)  # of an earlier run
+        settings = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
+        feed = Feed(self.engine, FrameToSquare.from_config(self.cfg), forward, *settings)
         count = len(self.sources.videos)
         progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
-        self.began = self._written = time.perf_counter()
+        self.began = self._reported = time.perf_counter()
         with ExitStack() as at_end:
             at_end.callback(progress.close)
             at_end.callback(self.log.close)
             at_end.enter_context(self.annotated)
             for message in feed.messages(self.sources.videos, stopped):
-                self._take(message, progress)
-            self.ledger.add(feed.left)
+                self._handle(message, progress)
+            self.ledger.add(feed.unfinished)
         if stopped():
-            get_logger().warning("stopped: the report covers what was done until now")
+            get_logger().warning("Stopped. The report covers the frames processed so far")
         return self._report(finished=True)
 
     def _report(self, finished: bool) -> RunReport:
         read = {index: video for index, video in self.activity.items() if video.frames}
-        pictures = {index: self.pictures[index].numpy() for index in read}
-        elapsed = time.perf_counter() - self.began
-        return RunReport(self.cfg, self.engine.network, read, pictures, self.names, self.ledger.all, elapsed, finished)
+        thumbnails = {index: self.thumbnails[index].numpy() for index in read}
+        elapsed, network = time.perf_counter() - self.began, self.engine.network
+        return RunReport(self.cfg, network, read, thumbnails, self.names, self.ledger.all, elapsed, finished)
 
-    def _take(self, message: Message, progress: Progress) -> None:
+    def _handle(self, message: Message, progress: Progress) -> None:
         if isinstance(message, Opened):
-            self.activity[message.source.record.index] = VideoActivity(message.source.record.name, message.began)
-            self.time_bases[message.source.record.index] = message.time_base
+            record = message.source.record
+            self.activity[record.index] = VideoActivity(record.name, Savings.of(self.engine.network), message.began)
+            self.time_bases[record.index] = message.time_base
             self.annotated.open(message)
         elif isinstance(message, Batch):
             self._compute(message)
-            self._write_figures(message.sources)
+            self._report_interim(message.sources)
         else:
             self._close(message)
             progress.advance(message.source.record.name)
@@ -157,7 +163,7 @@ class VideoRun:
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
-        """The first call of anything takes longer."""
+        """Run everything once: first calls take longer."""
         if self.cfg.EVENT.COMPILED:
             self.engine.capture(self.cfg.EVENT.CHUNK, min(self.cfg.EVENT.STREAMS, len(self.sources.videos) or 1))
         side = self.engine.network.side
@@ -171,45 +177,48 @@ class VideoRun:
     @torch.inference_mode()
     def _compute(self, batch: Batch) -> None:
         self.batches += 1
-        whole, whole_seconds = None, 0.0
-        whole_first = self.batches % 2 == 0  # they take turns, so that neither always finds the other's caches
-        if self.cfg.EVENT.COMPARE and whole_first:
-            whole, whole_seconds = self._whole(batch.frames)
+        dense, dense_seconds = None, 0.0
+        dense_first = self.batches % 2 == 0  # alternate, so that neither always profits from warm caches
+        if self.cfg.EVENT.COMPARE and dense_first:
+            dense, dense_seconds = self._dense(batch.frames)
         results, seconds = self._timed(lambda: self.engine.compute(batch.changes))
-        if self.cfg.EVENT.COMPARE and not whole_first:
-            whole, whole_seconds = self._whole(batch.frames)
+        if self.cfg.EVENT.COMPARE and not dense_first:
+            dense, dense_seconds = self._dense(batch.frames)
         self.annotated.write(batch, results.logits)
-        if self.watch is not None:
-            self.watch(batch)
+        if self.on_batch is not None:
+            self.on_batch(batch)
         for s, source in enumerate(batch.sources):
             video = self.activity[source.record.index]
-            if source.record.index not in self.pictures:
-                self.pictures[source.record.index] = batch.images[0, s].clone()  # not the whole batch
-            its = whole[:, s] if whole is not None else None
-            rows = video.add(
-                results.active[:, s], results.macs[:, s], batch.changes.mask[:, s], results.logits[:, s], its
+            if source.record.index not in self.thumbnails:
+                self.thumbnails[source.record.index] = batch.images[0, s].clone()  # does not keep the batch alive
+            frames = video.add(
+                results.active[:, s],
+                results.macs[:, s],
+                batch.changes.mask[:, s],
+                results.logits[:, s],
+                dense[:, s] if dense is not None else None,
             )
-            self._log(source, video, batch.ticks[s], rows)
+            self._write_log(source, video, batch.ticks[s], frames)
             video.event_seconds += (seconds + batch.detect_seconds) / len(batch.sources)
-            video.whole_seconds += whole_seconds / len(batch.sources)
+            video.dense_seconds += dense_seconds / len(batch.sources)
             video.elapsed = time.perf_counter() - video.began
             video.dropped = batch.dropped[s]
-            self._say(source, video, rows)
+            self._show(source, video, frames)
 
-    def _log(self, source: Source, video: VideoActivity, ticks: Sequence[int], rows: FrameFigures) -> None:
+    def _write_log(self, source: Source, video: VideoActivity, ticks: Sequence[int], frames: FrameActivity) -> None:
         if self.cfg.EVENT.FRAME_LOG:
             base = self.time_bases[source.record.index]
             seconds = [time.time() if source.live else float(tick * base) for tick in ticks]
-            self.log.write(video.name, video.frames - len(rows), seconds, rows)
+            self.log.write(video.name, video.frames - len(frames), seconds, frames)
 
-    def _write_figures(self, sources: Sequence[Source]) -> None:
-        """Now and then, where a video need not end."""
-        if any(source.live for source in sources) and time.perf_counter() - self._written >= _FIGURES_EVERY:
-            report_figures(self._report(finished=False), Path(self.cfg.OUTPUT_DIR))
-            self._written = time.perf_counter()
+    def _report_interim(self, sources: Sequence[Source]) -> None:
+        """Write an interim report from time to time if there are live sources, which may never end."""
+        if any(source.live for source in sources) and time.perf_counter() - self._reported >= _REPORT_INTERVAL:
+            report_metrics(self._report(finished=False), Path(self.cfg.OUTPUT_DIR))
+            self._reported = time.perf_counter()
 
-    def _whole(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The whole network's logits (K, S, C) of frames (K, S, 3, P, P), and the seconds it took."""
+    def _dense(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Return the logits (K, S, C) of dense inference on frames (K, S, 3, P, P), and its seconds."""
         logits, seconds = self._timed(lambda: self.model(frames.flatten(0, 1)))
         return logits.float().unflatten(0, frames.shape[:2]), seconds
 
@@ -220,27 +229,27 @@ class VideoRun:
         synchronize(self.device)
         return output, time.perf_counter() - start
 
-    def _say(self, source: Source, video: VideoActivity, rows: FrameFigures) -> None:
-        """A line now and then about a video that need not end."""
+    def _show(self, source: Source, video: VideoActivity, frames: FrameActivity) -> None:
+        """Log a line about a live source from time to time."""
         now = time.perf_counter()
-        if source.live and now - self._said.get(source.record.index, 0.0) >= _LIVE_EVERY:
-            self._said[source.record.index] = now
-            active = 100 * rows.active[:, 0].mean() / self.engine.network.counts[0]
-            best = self.names[int(rows.answers[-1])]
+        if source.live and now - self._logged.get(source.record.index, 0.0) >= _LOG_INTERVAL:
+            self._logged[source.record.index] = now
+            active = 100 * frames.active[:, 0].mean() / self.engine.network.counts[0]
+            best = self.names[int(frames.predictions[-1])]
             get_logger().info(f"{video.name}: {video.frames} frames, {active:.0f} % of patches active, {best}")
 
 
 def _check_streams(cfg: ConfigNode, sources: Sources) -> None:
-    """ConfigError where some of several cameras and streams would wait for ever for their turn."""
+    """Raise ConfigError if some live sources would never be read because others never end."""
     count = len(sources.videos)
     if any(source.live for source in sources.videos) and count > cfg.EVENT.STREAMS:
         raise ConfigError(
-            f"EVENT.STREAMS {cfg.EVENT.STREAMS}: {cfg.DATA.PATH_PREFIX} lists {count} videos, cameras or streams among "
-            f"them, which need not end; set EVENT.STREAMS {count}"
+            f"EVENT.STREAMS ({cfg.EVENT.STREAMS}) is too small for the {count} sources of {cfg.DATA.PATH_PREFIX}: "
+            f"cameras and streams never end. Set EVENT.STREAMS to {count}"
         )
 
 
-def _nothing(report: RunReport, sources: Sources) -> str:
+def _nothing_read(report: RunReport, sources: Sources) -> str:
     lost = [failure for failure in report.failures if failure.lost]
     first = f"{lost[0].name}: {lost[0].reason}"
-    return first if sources.count == 1 else f"none of {sources.count} videos can be read; the first: {first}"
+    return first if sources.count == 1 else f"none of {sources.count} videos can be read. First failure: {first}"

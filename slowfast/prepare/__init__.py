@@ -1,1 +1,1 @@
-"""Preparation of collections: videos that read fast, frames of videos, events of recordings or videos."""
+"""Preparation of datasets: re-encoding videos, extracting frames, converting recordings, simulating events."""

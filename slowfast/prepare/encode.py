@@ -17,44 +17,53 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convertible, orientation_of
 from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
+from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
 from slowfast.utils.json_files import to_json
 from slowfast.utils.worker import still_working
 
-# x264's trades of encoding time for size, as fast as it gets first.
+# Presets of x264 from fastest to smallest.
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """How to re-encode; equal settings give files that need not be made again."""
+    """Settings of the encoder. Videos that were re-encoded with equal settings are not encoded again.
 
-    short_side: int = 256  # pixels; smaller videos keep their size
-    keyframe_interval: int = 32  # frames; a clip is decoded from the key frame before it
-    crf: int = 20  # x264's constant rate factor: lower is finer and larger
-    fps: float | None = None  # most frames a second; None keeps all
-    preset: str = "medium"  # of PRESETS
+    Args:
+        short_side: Short side of the frames in pixels; smaller videos keep their size.
+        keyframe_interval: Number of frames between keyframes; a clip is decoded from the keyframe before it.
+        crf: Constant rate factor of x264; lower values give higher quality and larger files.
+        fps: Largest frame rate in frames/s; None to keep all frames.
+        preset: A name in PRESETS.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+
+    short_side: int = 256
+    keyframe_interval: int = 32
+    crf: int = 20
+    fps: float | None = None
+    preset: str = "medium"
 
     def __post_init__(self) -> None:
-        limits = {"short_side": (16, 4320), "keyframe_interval": (1, 1000), "crf": (0, 51), "fps": (0.1, 1000)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+        ranges = {"short_side": (16, 4320), "keyframe_interval": (1, 1000), "crf": (0, 51), "fps": (0.1, 1000)}
+        check_ranges(self, ranges)
         if self.preset not in PRESETS:
             raise UserError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
 
     def digest(self) -> str:
-        """Differs where the settings, or what `x264_options` makes of them, differ."""
+        """Return a hash of the settings and of the x264 options that follow from them."""
         text = to_json([asdict(self), self.x264_options()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def x264_options(self) -> dict[str, str]:
-        """Options of the encoder, chosen for decoding speed.
+        """Return options of the encoder that make decoding fast.
 
         Three of four frames are B-frames that no other frame refers to (no pyramid, fixed pattern, closed groups), so
-        that the reader leaves out those it does not want. `fastdecode` does without CABAC and in-loop deblocking, which
-        halve the decoder's speed, for some 15 % more bytes. One thread: the pool has a process a core.
+        that the reader can skip those it does not need. ``fastdecode`` disables CABAC and in-loop deblocking, which
+        doubles the decoding speed for about 15 % larger files. One thread, since there is one worker per core.
         """
         pattern = {"bframes": 3, "b-adapt": 0, "b-pyramid": "none", "open-gop": 0, "threads": 1}
         return {
@@ -72,18 +81,24 @@ _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prepared video that was read back and found whole."""
+    """Re-encoded and verified video."""
 
     frames: int
-    size: int  # bytes
-    damage: str | None  # what could not be read of the source, None when all of it was
+    size: int  # in bytes
+    damage: str | None  # description of what could not be read of the source
 
 
 def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Encoded:
-    """Re-encode `source` as `target`, which appears complete or not at all; its folder is made.
+    """Re-encode a video. The target appears once it is complete and verified.
 
-    Raises DecodeError when nothing of the source can be decoded or the result is not what was encoded, DiskError when
-    the disk does not take it.
+    Args:
+        source: Video to read.
+        target: File to write; its folder is created if necessary.
+        settings: Settings of the encoder.
+
+    Raises:
+        DecodeError: If no frame of the source can be decoded, or the result differs from what was encoded.
+        DiskError: If the file cannot be written.
     """
     try:
         with written_whole(target) as part:
@@ -91,12 +106,12 @@ def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Enco
             _verify(part, count)
             size = part.stat().st_size
     except av.FFmpegError as error:
-        raise DecodeError(f"cannot be re-encoded ({system_reason(error)})") from error
+        raise DecodeError(f"cannot be re-encoded: {system_reason(error)}") from error
     return Encoded(count, size, damage)
 
 
 def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, str | None]:
-    """Write the file; the number of frames written, and what was wrong with the source."""
+    """Write the file; return the number of frames and a description of damage of the source."""
     with PyAVReader(source) as video, av.open(str(part), "w", format="mp4", options=_MUXER) as out:
         timing = choose_timing(video.times(), video.fps, settings.fps)
         writer: _Writer | None = None
@@ -105,16 +120,19 @@ def _encode(source: Path, part: Path, settings: PrepareSettings) -> tuple[int, s
             writer = writer or _Writer(out, frame, timing, settings)
             writer.write(index, frame)
         if writer is None:
-            raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
+            raise DecodeError(f"no frame can be decoded: {video.error or 'no error reported by the decoder'}")
         writer.finish()
         lost = len(timing.source) - writer.count
         if lost:
-            return writer.count, f"{lost} of {len(timing.source)} frames lost ({video.error or 'no error given'})"
-        return writer.count, video.error or video.cut_off
+            return (
+                writer.count,
+                f"{lost} of {len(timing.source)} frames lost: {video.error or 'no error reported by the decoder'}",
+            )
+        return writer.count, video.error or video.truncation
 
 
 class _Writer:
-    """Turns upright, scales and encodes frames of one video. The first frame decides the size and the colors."""
+    """Encoder that rotates and scales frames. The first frame determines the size and the color properties."""
 
     def __init__(self, out: OutputContainer, first: av.VideoFrame, timing: Timing, settings: PrepareSettings) -> None:
         self._out, self._timing = out, timing
@@ -122,24 +140,24 @@ class _Writer:
         self._filters: FilterChain | None = None
         make_convertible(first)
         self._stream = _add_stream(out, first, timing, settings)
-        self._next = 0  # output frame to write
-        self.count = 0  # frames written
+        self._next = 0  # index of the next output frame
+        self.count = 0  # number of frames written
 
     def write(self, index: int, frame: av.VideoFrame) -> None:
-        """Write the output frames that show source frame `index`; frames come in ascending order."""
+        """Write the output frames that show source frame `index`; indices must ascend."""
         source, ticks = self._timing.source, self._timing.ticks
         first = max(self._next, int(np.searchsorted(source, index, side="left")))
         last = int(np.searchsorted(source, index, side="right"))
         for k in range(first, last):
             scaled = self._scaled(frame)
             scaled.pts, scaled.time_base = int(ticks[k]), self._timing.time_base
-            scaled.pict_type = 0  # the encoder decides, not the source
+            scaled.pict_type = 0  # let the encoder choose
             self._out.mux(self._stream.encode(scaled))
             self.count += 1
         self._next = max(self._next, last)
 
     def _scaled(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame, upright and as large as the output."""
+        """Return the frame, upright and in the size of the output."""
         make_convertible(frame)
         width, height = self._stream.width, self._stream.height
         orientation = orientation_of(frame_matrix(frame))
@@ -160,7 +178,7 @@ class _Writer:
         return self._filters(frame)
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
+        """Flush the encoder."""
         self._out.mux(self._stream.encode(None))
 
 
@@ -172,14 +190,14 @@ def _add_stream(out: OutputContainer, first: av.VideoFrame, timing: Timing, sett
     context = stream.codec_context
     context.time_base = timing.time_base
     context.thread_count = 1
-    # The same matrix as the source's, or the usual one for a source in RGB (0).
+    # Keep the color matrix of the source, unless that is RGB (0).
     context.colorspace, context.color_range = first.colorspace or _UNSPECIFIED, ColorRange.MPEG
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
     return stream
 
 
 def prepared_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height (pixels): the short side reduced to `short_side`, never enlarged, both made even for 4:2:0."""
+    """Return the output width and height: short side at most `short_side`, both even for 4:2:0 chroma subsampling."""
     scale = min(1.0, short_side / min(width, height))
     if scale == 1.0:
         return max(width - width % 2, 2), max(height - height % 2, 2)
@@ -187,10 +205,10 @@ def prepared_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 def _verify(part: Path, count: int) -> None:
-    """Read the file back: the number of frames, the first and the last one."""
+    """Check the number of frames of the file, and that the first and the last one can be decoded."""
     with PyAVReader(part) as video:
         if video.num_frames != count:
-            raise DecodeError(f"the re-encoded file has {video.num_frames} frames instead of {count}")
+            raise DecodeError(f"the re-encoded file contains {video.num_frames} instead of {count} frames")
         missing = video.read([0, count - 1]).missing
         if missing is not None:
             raise DecodeError(f"the re-encoded file is damaged: {missing}")

@@ -1,6 +1,6 @@
-"""Videos to event recordings, as an event camera would have seen them.
+"""Conversion of videos to recordings of a simulated event camera.
 
-H height, W width.
+Notation: H x W pixels of a frame.
 """
 
 from __future__ import annotations
@@ -21,33 +21,44 @@ from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, join_events
 from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
+from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
 SUFFIX = ".npz"
-# Between frames shown no longer apart than this (seconds), movement is interpolated: a cut or a gap is none.
-LONGEST_STEP = 0.5
+MAX_STEP = 0.5  # seconds between frames up to which motion is interpolated; longer gaps are not motion
 
 
 @dataclass(frozen=True)
 class EventSettings:
-    """How events are made; raises UserError for values that cannot be used."""
+    """Settings of the simulated event camera.
 
-    height: int = 128  # pixels of the sensor; a frame's middle that has its shape is scaled to it
+    Args:
+        height: Sensor height in pixels. Frames are scaled and center-cropped to the sensor.
+        width: Sensor width in pixels.
+        threshold_on: Increase of log intensity that fires an ON event.
+        threshold_off: Decrease of log intensity that fires an OFF event.
+        refractory: Time in microseconds in which a pixel that has fired stays silent.
+        noise: Rate of noise events per pixel and second.
+        interpolate: Number of steps from one frame to the next, interpolated by optical flow; 1 for none.
+        seed: Seed of the noise.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+
+    height: int = 128
     width: int = 128
-    threshold_on: float = 0.2  # change of log intensity of an event
+    threshold_on: float = 0.2
     threshold_off: float = 0.2
-    refractory: float = 0.0  # microseconds in which a pixel that has fired stays silent
-    noise: float = 0.0  # events a pixel and second that nothing causes
-    interpolate: int = 4  # steps from one frame to the next, moved by optical flow; 1: none
-    seed: int = 0  # of the noise
+    refractory: float = 0.0
+    noise: float = 0.0
+    interpolate: int = 4
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        limits = (("height", 16, 4320), ("width", 16, 7680), ("threshold_on", 0.01, 5), ("threshold_off", 0.01, 5))
-        for name, low, high in (*limits, ("refractory", 0, 1e6), ("noise", 0, 1000), ("interpolate", 1, 64)):
-            if not low <= getattr(self, name) <= high:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} {getattr(self, name)}: must be from {low} to {high}")
+        sensor = {"height": (16, 4320), "width": (16, 7680), "threshold_on": (0.01, 5), "threshold_off": (0.01, 5)}
+        check_ranges(self, {**sensor, "refractory": (0, 1e6), "noise": (0, 1000), "interpolate": (1, 64)})
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: must be at least 0")
 
@@ -83,9 +94,12 @@ def _convert_one(settings: EventSettings, job: Job) -> ConvertedFile:
 
 
 def save_events(file: Path, events: EventColumns) -> None:
-    """Write x, y (uint16), t (int64, microseconds) and p (uint8) as .npz, stored so that it can be mapped.
+    """Write x, y (uint16), t (int64, microseconds) and p (uint8) to an uncompressed .npz file.
 
-    The file appears whole or not at all; its folder is made. Raises OSError where the disk does not take it.
+    The file appears once it is complete; its folder is created if necessary.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
     x, y = events.x.astype(np.uint16), events.y.astype(np.uint16)
     with written_whole(file) as part, part.open("wb") as opened:
@@ -93,7 +107,11 @@ def save_events(file: Path, events: EventColumns) -> None:
 
 
 def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:
-    """The events of a whole video. Raises DecodeError where no frame of it can be decoded."""
+    """Simulate the events of a video.
+
+    Raises:
+        DecodeError: If no frame can be decoded.
+    """
     simulator = EventSimulator(
         np.random.default_rng(settings.seed),
         (settings.threshold_on, settings.threshold_off),
@@ -103,16 +121,16 @@ def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:
     times, convert = 1e6 * video.times(), RgbConverter()
     shown = ((times[index], fit(convert(frame), settings)) for index, frame in video.every_frame())
     parts = []
-    for time, image in in_between(shown, settings.interpolate):
+    for time, image in interpolate_frames(shown, settings.interpolate):
         still_working()
         parts.append(simulator.feed(image, time))
     if not parts:
-        raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
+        raise DecodeError(f"no frame can be decoded: {video.error or 'no error reported by the decoder'}")
     return join_events(parts)
 
 
 def fit(image: np.ndarray, settings: EventSettings) -> np.ndarray:
-    """The grey of a frame's middle on the sensor: uint8 (H, W, 3), R G B -> float32 (height, width)."""
+    """Scale and center-crop a frame to the sensor, in grayscale: RGB uint8 (H, W, 3) -> float32 (height, width)."""
     height, width = image.shape[:2]
     scale = max(settings.height / height, settings.width / width)
     short = round(min(height, width) * scale)
@@ -124,36 +142,39 @@ def fit(image: np.ndarray, settings: EventSettings) -> np.ndarray:
     return scaled[top : top + settings.height, left : left + settings.width]
 
 
-def in_between(frames: Iterator[tuple[float, np.ndarray]], steps: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames and their times (microseconds), with steps - 1 more from each to the next; times that do not grow are
-    left out.
+def interpolate_frames(frames: Iterator[tuple[float, np.ndarray]], steps: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Insert frames between consecutive ones; frames whose time does not increase are dropped.
+
+    Args:
+        frames: Times in microseconds and frames, float32 (H, W).
+        steps: Number of steps from one frame to the next.
     """
-    before: tuple[float, np.ndarray] | None = None
+    previous: tuple[float, np.ndarray] | None = None
     for time, image in frames:
-        if before is not None and time <= before[0]:
+        if previous is not None and time <= previous[0]:
             continue
-        if before is not None and steps > 1 and time - before[0] <= 1e6 * LONGEST_STEP:
-            yield from _interpolated(before, (time, image), steps)
+        if previous is not None and steps > 1 and time - previous[0] <= 1e6 * MAX_STEP:
+            yield from _interpolated(previous, (time, image), steps)
         yield time, image
-        before = time, image
+        previous = time, image
 
 
 def _interpolated(
-    one: tuple[float, np.ndarray], other: tuple[float, np.ndarray], steps: int
+    first: tuple[float, np.ndarray], second: tuple[float, np.ndarray], steps: int
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Both frames moved towards each other along their optical flow (DIS, Kroeger et al. 2016), and blended."""
+    """Warp both frames towards each other along their optical flow (DIS, Kroeger et al. 2016), and blend them."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    whole = [frame.clip(0, 255).astype(np.uint8) for _, frame in (one, other)]
-    start = np.zeros((*one[1].shape, 2), np.float32)
-    forth, back = flow.calc(whole[0], whole[1], start.copy()), flow.calc(whole[1], whole[0], start)  # (H, W, 2): x, y
+    gray = [frame.clip(0, 255).astype(np.uint8) for _, frame in (first, second)]
+    start = np.zeros((*first[1].shape, 2), np.float32)
+    forward, backward = flow.calc(gray[0], gray[1], start.copy()), flow.calc(gray[1], gray[0], start)  # (H, W, 2): x, y
     for step in range(1, steps):
         share = step / steps
-        images = [_moved(one[1], -share * forth), _moved(other[1], -(1 - share) * back)]
-        yield one[0] + share * (other[0] - one[0]), (1 - share) * images[0] + share * images[1]
+        images = [_warp(first[1], -share * forward), _warp(second[1], -(1 - share) * backward)]
+        yield first[0] + share * (second[0] - first[0]), (1 - share) * images[0] + share * images[1]
 
 
-def _moved(image: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """What lies at each pixel's place plus its offset (H, W, 2)."""
+def _warp(image: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Sample an image at each pixel plus an offset (H, W, 2)."""
     height, width = image.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     x, y = x + offset[..., 0], y + offset[..., 1]

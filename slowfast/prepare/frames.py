@@ -1,4 +1,7 @@
-"""Videos to folders of numbered JPEG frames, as the Something-Something layout has them."""
+"""Extraction of video frames to folders of numbered JPEG files, the layout of Something-Something.
+
+Notation: m extracted frames of H x W pixels.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,34 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.sampling import scaled_size
-from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
+from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import written_whole
 from slowfast.utils.worker import still_working
 
 TEMPLATE = "{:05d}.jpg"
-PART = ".frames"  # in the names of unfinished folders
+PART = ".frames"  # part of the names of incomplete folders
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How frames are written; raises UserError for values that cannot be used."""
+    """Size, rate and quality of extracted frames.
 
-    short_side: int = 240  # pixels; never enlarged
-    fps: float | None = 12.0  # most frames a second, as Something-Something V2 has; None: all
-    quality: int = 95  # of the JPEG files
+    Args:
+        short_side: Short side of the frames in pixels; smaller videos keep their size.
+        fps: Largest frame rate in frames/s (default: that of Something-Something V2); None to keep all frames.
+        quality: JPEG quality, 1 to 100.
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+
+    short_side: int = 240
+    fps: float | None = 12.0
+    quality: int = 95
 
     def __post_init__(self) -> None:
-        for name, low, high in (("short_side", 16, 4320), ("fps", 0.1, 1000), ("quality", 1, 100)):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+        check_ranges(self, {"short_side": (16, 4320), "fps": (0.1, 1000), "quality": (1, 100)})
 
 
 def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Conversion:
@@ -67,13 +76,13 @@ def _extract_one(settings: FrameSettings, job: Job) -> ConvertedFile:
 
 
 def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | None:
-    """Write the frames, the lost ones stood in for by the one before; what was wrong with the source."""
+    """Write the frames, repeating the previous one for lost ones; return a description of damage of the source."""
     with PyAVReader(source) as video:
-        wanted = choose_timing(video.times(), video.fps, settings.fps).source  # (m,) not descending
+        wanted = choose_timing(video.times(), video.fps, settings.fps).source  # (m,), non-descending
         written = 0
         data = b""
         for index, image in _images(video):
-            # Frames shown before this one that did not come out.
+            # Repeat the previous frame for those that could not be decoded.
             first = int(np.searchsorted(wanted, index, side="left"))
             written = _write(folder, data, written, first) if data else written
             last = int(np.searchsorted(wanted, index, side="right"))
@@ -81,13 +90,13 @@ def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | 
                 data = _encoded(image, settings)
                 written = _write(folder, data, written, last)
         if not data:
-            raise DecodeError(f"no frame can be decoded ({video.error or 'the decoder gave no error'})")
+            raise DecodeError(f"no frame can be decoded: {video.error or 'no error reported by the decoder'}")
         _write(folder, data, written, len(wanted))
-        return video.error or video.cut_off
+        return video.error or video.truncation
 
 
 def _images(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:
-    """All frames that can be decoded, with their number, as upright R G B (H, W, 3)."""
+    """Yield the index of each decodable frame and the upright RGB image (H, W, 3)."""
     convert = RgbConverter()
     for index, frame in video.every_frame():
         still_working()
@@ -95,7 +104,7 @@ def _images(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _encoded(image: np.ndarray, settings: FrameSettings) -> bytes:
-    """A frame as JPEG, its short side reduced to `short_side`."""
+    """Encode a frame as JPEG, scaled down to `short_side`."""
     height, width = image.shape[:2]
     if min(height, width) > settings.short_side:
         height, width = scaled_size(height, width, settings.short_side)
@@ -103,12 +112,12 @@ def _encoded(image: np.ndarray, settings: FrameSettings) -> bytes:
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, settings.quality])
     if not done:
-        raise RuntimeError("OpenCV cannot encode JPEG here")
+        raise RuntimeError("OpenCV was built without JPEG support")
     return data.tobytes()
 
 
 def _write(folder: Path, data: bytes, start: int, stop: int) -> int:
-    """Write the same frame to the places start .. stop - 1; gives the next place."""
-    for place in range(start, stop):
-        (folder / TEMPLATE.format(place + FIRST)).write_bytes(data)
+    """Write the same frame with the indices start .. stop - 1; return the next index."""
+    for index in range(start, stop):
+        (folder / TEMPLATE.format(index + FIRST)).write_bytes(data)
     return max(start, stop)

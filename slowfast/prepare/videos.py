@@ -1,4 +1,4 @@
-"""Preparation of a collection of videos for fast training, resumable, with its index files."""
+"""Re-encoding of a folder of videos for fast training, with its index files; resumable."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ MANIFEST = "prepared.jsonl"
 
 @dataclass(frozen=True)
 class Entry:
-    """One finished video. Paths are relative to the two folders."""
+    """Record of a re-encoded video; paths are relative to the source and target folders."""
 
     source: str
     target: str
-    source_size: int  # bytes
+    source_size: int  # in bytes
     source_mtime_ns: int
-    settings: str  # digest
+    settings: str  # digest of the settings
     frames: int
-    size: int  # bytes of the target
+    size: int  # of the target in bytes
     damage: str | None
 
 
 class Manifest:
-    """The finished videos of a target folder; several runs may append to it at once."""
+    """List of the re-encoded videos of a target folder; several runs may append to it concurrently."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / MANIFEST
         self._entries = {entry.source: entry for entry in self._read()}
 
     def _read(self) -> list[Entry]:
-        """Entries in the order written. A line cut short by a kill is a video not done."""
+        """Read the entries in the order of writing, skipping lines truncated by a kill."""
         entries = []
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
@@ -56,7 +56,7 @@ class Manifest:
         return entries
 
     def find(self, job: Job, settings: str) -> Entry | None:
-        """The entry of a video that is unchanged, and whose copy is there, made with these settings; else None."""
+        """Return the entry of a video if it has these settings and both files are unchanged; else None."""
         entry = self._entries.get(job.name)
         if entry is None or (entry.settings, entry.target) != (settings, job.target_name):
             return None
@@ -68,12 +68,16 @@ class Manifest:
         return entry if found == (entry.source_size, entry.source_mtime_ns, entry.size) else None
 
     def add(self, entry: Entry) -> None:
-        """Append a finished video, in one write, on a line of its own. Raises DiskError where the disk is full."""
+        """Append an entry in a single write.
+
+        Raises:
+            DiskError: If the disk is full.
+        """
         try:
             with self._file.open("ab+") as file:
                 size = file.seek(0, 2)
                 file.seek(max(size - 1, 0))
-                start = b"\n" if size and file.read(1) != b"\n" else b""  # after a line cut short
+                start = b"\n" if size and file.read(1) != b"\n" else b""  # after a truncated line
                 file.write(start + to_json(asdict(entry)).encode() + b"\n")
         except OSError as error:
             raise disk_error(error, self._file) or error from error
@@ -81,41 +85,49 @@ class Manifest:
 
 @dataclass(frozen=True)
 class IndexLines:
-    """A Kinetics index: the file, and for each line the video's name below the source folder and its label."""
+    """Kinetics index: for each line the name of the video relative to the source folder, and its label."""
 
     file: Path
     lines: list[tuple[str, str]]  # path and text of the label
 
 
 def read_index(file: Path, separator: str, source: Path, target: Path) -> IndexLines:
-    """Read an index whose paths are relative to `source` or absolute.
+    """Read an index file whose paths are absolute or relative to `source`.
 
-    Raises IndexFileError for a missing or broken file and for paths outside `source`, UserError when writing the new
-    one would replace it.
+    Raises:
+        IndexFileError: If the file is missing or invalid, or a path is outside of `source`.
+        UserError: If the new index would overwrite the file.
     """
     if (target / file.name).resolve() == file.resolve():
-        raise UserError(f"--index {file} is where the new index goes; give the source's index")
+        raise UserError(f"--index {file} would be overwritten by the new index. Give the index of the source folder")
     lines = []
     for number, line in read_lines(file, "check --index"):
         try:
             name, label = parse_line(line, separator, labels=ONE_CLASS if LABEL_SEPARATOR in separator else CLASSES)
         except ValueError as error:
             raise IndexFileError(
-                f"{file} line {number}: {line!r}: {error}; expected path{separator}label (--separator {separator!r})"
+                f"{file} line {number}: {line!r}: {error}. Expected path{separator}label (--separator {separator!r})"
             ) from error
         inside = os.path.relpath(os.path.join(os.path.abspath(source), name), os.path.abspath(source))
         if inside.split(os.sep)[0] == os.pardir:
-            raise IndexFileError(f"{file} line {number}: {line!r}: the path lies outside of {source}")
+            raise IndexFileError(f"{file} line {number}: {line!r}: the path is outside of {source}")
         lines.append((Path(inside).as_posix(), format_label(label)))
     if not lines:
-        raise IndexFileError(f"{file} is empty; expected lines of the form path{separator}label")
+        raise IndexFileError(f"{file} is empty. Expected lines of the form path{separator}label")
     return IndexLines(file, lines)
 
 
 def write_index(index: IndexLines, separator: str, target: Path, prepared: Mapping[str, str]) -> list[str]:
-    """Write the index of the prepared copies to `target`, and the class names beside it.
+    """Write the index of the re-encoded videos to `target`, and copy the class names.
 
-    `prepared`: name below the source folder -> name below `target`. Returns the names left out for want of a copy.
+    Args:
+        index: Index of the source videos.
+        separator: Separator of path and label.
+        target: Folder of the re-encoded videos.
+        prepared: Name of each re-encoded video relative to `target`, by the name of its source.
+
+    Returns:
+        The names in the index without a re-encoded video.
     """
     kept = [f"{prepared[name]}{separator}{label}\n" for name, label in index.lines if name in prepared]
     write_whole(target / index.file.name, "".join(kept))
@@ -127,21 +139,21 @@ def write_index(index: IndexLines, separator: str, target: Path, prepared: Mappi
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run left behind."""
+    """Summary of a run."""
 
-    prepared: list[Entry]  # all of the collection, those of earlier runs too
+    prepared: list[Entry]  # including those of earlier runs
     already_done: int
-    failed: dict[str, str]  # name -> reason
-    source_size: int  # bytes, of the prepared ones
+    failed: dict[str, str]  # reason by name
+    source_size: int  # of the re-encoded videos, in bytes
     seconds: float
 
     def table(self) -> str:
-        """The summary for the screen."""
+        """Return the summary as a table."""
         size = sum(entry.size for entry in self.prepared)
         damaged = sum(entry.damage is not None for entry in self.prepared)
         rows = [
-            ("prepared", f"{len(self.prepared)} ({self.already_done} of them before)"),
-            ("of which damaged, whole as far as readable", damaged),
+            ("prepared", f"{len(self.prepared)} ({self.already_done} in earlier runs)"),
+            ("damaged, readable part prepared", damaged),
             (f"failed, listed in {FAILED_FILE}", len(self.failed)),
             ("frames", sum(entry.frames for entry in self.prepared)),
             ("size before", f"{self.source_size / 1e6:.1f} MB"),

@@ -1,4 +1,4 @@
-"""Reading chosen frames gives, bit for bit, what decoding the whole file gives."""
+"""Random access equals sequential decoding, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError, open_video, packets, require_backend
 from slowfast.datasets.decode.display_order import PacketList, order_by_times
-from slowfast.datasets.decode.packets import plan_runs
+from slowfast.datasets.decode.packet_table import build_table, plan_runs
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.errors import ConfigError
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
@@ -59,7 +59,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, np.ndarray]]:
-    """Each kind's file and all its frames, decoded plainly."""
+    """Return a file of each kind and all its frames, decoded sequentially."""
     folder = tmp_path_factory.mktemp("videos")
     files = {name: write_video(folder / name, **how) for name, how in KINDS.items()}
     return {name: (path, plain_frames(path)) for name, path in files.items()}
@@ -77,7 +77,7 @@ def check(path: Path, plain: np.ndarray, indices: Any, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_chosen_frames_equal_those_of_a_plain_decode(kind: str, collection: Any) -> None:
+def test_requested_frames_equal_sequential_decoding(kind: str, collection: Any) -> None:
     path, plain = collection[kind]
     every = st.lists(st.integers(0, len(plain) - 1), min_size=1, max_size=8)
 
@@ -91,8 +91,8 @@ def test_chosen_frames_equal_those_of_a_plain_decode(kind: str, collection: Any)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_too_large_to_hold_are_sought_in(kind: str, collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packets, "HELD_BYTES", 0)
+def test_files_larger_than_the_cache_are_seeked(kind: str, collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packets, "MAX_CACHED_BYTES", 0)
     path, plain = collection[kind]
     last = len(plain) - 1
     for indices in ([last], [0], [last // 2, (last + 1) // 2], [[0, last], [last // 3, last]]):
@@ -101,12 +101,12 @@ def test_files_too_large_to_hold_are_sought_in(kind: str, collection: Any, monke
 
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("kind", ["b_frames.mp4", "hevc.mp4", "vp9.webm", "mpeg4.avi"])
-def test_threads_change_no_frame(kind: str, threads: int, collection: Any) -> None:
+def test_threads_do_not_change_frames(kind: str, threads: int, collection: Any) -> None:
     path, plain = collection[kind]
     check(path, plain, [3, 4, len(plain) - 2], threads=threads)
 
 
-def test_one_reader_reads_again_in_any_order(collection: Any) -> None:
+def test_reader_reads_repeatedly_in_any_order(collection: Any) -> None:
     path, plain = collection["b_frames.mp4"]
     with open_video(path) as video:
         for indices in ([110], [2, 60], [61], [0], [119, 119]):
@@ -117,7 +117,7 @@ def test_one_reader_reads_again_in_any_order(collection: Any) -> None:
             video.read([120])
 
 
-def test_only_what_the_frames_need_is_decoded(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_required_packets_are_decoded(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = collection["b_frames.mp4"]
     with open_video(path) as video:
         assert isinstance(video, PyAVReader)
@@ -146,14 +146,14 @@ def test_frame_rates(collection: Any) -> None:
             assert video.fps == pytest.approx(rate, rel=0.05), kind
 
 
-def test_a_wrong_header_rate_gives_way_to_the_timestamps(tmp_path: Path) -> None:
+def test_timestamps_override_a_wrong_header_rate(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", pts=[7 * number for number in range(60)], time_base=Fraction(1, 25))
     with open_video(path) as video:
         assert video.fps == pytest.approx(25 / 7, rel=0.01)
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
-def test_rotated_frames_come_out_upright(rotation: int, tmp_path: Path) -> None:
+def test_rotated_frames_are_upright(rotation: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, rotation=rotation)
     expected = np.rot90(plain_frames(path), rotation // 90, axes=(1, 2))
     check(path, expected, [0, 2])
@@ -163,7 +163,7 @@ def test_rotated_frames_come_out_upright(rotation: int, tmp_path: Path) -> None:
     assert read and np.abs(upright[..., ::-1].astype(int) - expected[0]).mean() < 8
 
 
-def test_a_size_that_changes_becomes_the_first_ones(tmp_path: Path) -> None:
+def test_changed_size_is_scaled_to_the_first(tmp_path: Path) -> None:
     paths = [write_video(tmp_path / f"{i}.ts", frames=10, size=size) for i, size in enumerate([(64, 96), (48, 64)])]
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(path.read_bytes() for path in paths))
@@ -174,7 +174,7 @@ def test_a_size_that_changes_becomes_the_first_ones(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded.frames[:10], plain_frames(paths[0]))
 
 
-def test_the_best_stream_is_taken_not_the_first(tmp_path: Path) -> None:
+def test_best_stream_is_used(tmp_path: Path) -> None:
     path = tmp_path / "two.mkv"
     small, large = (write_video(tmp_path / f"{n}.mkv", frames=8, size=s) for n, s in ((0, (32, 48)), (1, (64, 96))))
     with av.open(str(small)) as a, av.open(str(large)) as b, av.open(str(path), "w") as out:
@@ -206,7 +206,7 @@ def test_hidden_vp8_references_are_not_counted(tmp_path: Path) -> None:
     check(path, plain_frames(path), np.arange(18))
 
 
-def test_a_truncated_file_gives_what_it_has(collection: Any, tmp_path: Path) -> None:
+def test_truncated_file_is_readable(collection: Any, tmp_path: Path) -> None:
     whole, plain = collection["no_header_count.mkv"]
     path = tmp_path / "half.mkv"
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -218,7 +218,7 @@ def test_a_truncated_file_gives_what_it_has(collection: Any, tmp_path: Path) -> 
     assert sum(frame.tobytes() in known for frame in frames) >= n - 3
 
 
-def test_a_file_that_ends_before_its_header_says_so_is_told(tmp_path: Path) -> None:
+def test_truncation_by_the_header_is_reported(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mkv", frames=120)
     path = tmp_path / "third.mkv"
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
@@ -229,7 +229,7 @@ def test_a_file_that_ends_before_its_header_says_so_is_told(tmp_path: Path) -> N
     assert missing is not None and missing.startswith("the file ends after")
 
 
-def test_frames_that_cannot_be_decoded_are_stood_in_for(tmp_path: Path) -> None:
+def test_undecodable_frames_are_replaced(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mkv", frames=20, codec="mjpeg", pix_fmt="yuvj420p")
     path = break_packets(source, tmp_path / "broken.mkv", {4, 5, 12})
     plain = plain_frames(source)
@@ -242,7 +242,7 @@ def test_frames_that_cannot_be_decoded_are_stood_in_for(tmp_path: Path) -> None:
         assert video.read([0, 1]).missing is None
 
 
-def test_a_damaged_h264_group_is_read_as_plainly_as_ffmpeg_does(tmp_path: Path) -> None:
+def test_damaged_h264_group_equals_ffmpeg(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mkv", frames=80, options={"x264-params": "keyint=20:scenecut=0"})
     path = break_packets(source, tmp_path / "broken.mkv", set(range(20, 40)))
     plain = plain_frames(source)
@@ -257,12 +257,12 @@ def test_a_damaged_h264_group_is_read_as_plainly_as_ffmpeg_does(tmp_path: Path) 
 def test_nothing_decodable(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mkv", frames=10, codec="mjpeg", pix_fmt="yuvj420p")
     path = break_packets(source, tmp_path / "broken.mkv", set(range(10)))
-    with open_video(path) as video, pytest.raises(DecodeError, match=r"no frame can be decoded \(invalid data"):
+    with open_video(path) as video, pytest.raises(DecodeError, match=r"no frame can be decoded: invalid data"):
         video.read([0, 5])
 
 
 def unreadable(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that hold no video, with a word of the reason."""
+    """Return files without a decodable video, with a part of the expected reason."""
     files = {name: folder / name for name in ("empty.mp4", "text.mp4", "missing.mp4", "cut.mp4", "sound.mp4")}
     files["empty.mp4"].touch()
     files["text.mp4"].write_text("a list of things\n" * 50)
@@ -275,7 +275,7 @@ def unreadable(folder: Path) -> dict[str, tuple[Path, str]]:
     return {n: (p, reasons[p.stem]) for n, p in files.items()} | {"folder": (folder / "folder.mp4", "is a directory")}
 
 
-def test_files_without_video_say_why_in_one_line_and_leave_nothing_open(tmp_path: Path) -> None:
+def test_unreadable_files_give_one_line_and_no_open_files(tmp_path: Path) -> None:
     files = unreadable(tmp_path)
     for path, reason in files.values():
         with pytest.raises(DecodeError, match=reason) as caught:
@@ -285,7 +285,7 @@ def test_files_without_video_say_why_in_one_line_and_leave_nothing_open(tmp_path
     assert not [place for place in held if place.startswith(str(tmp_path))]
 
 
-def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+def test_cover_image_is_not_a_video(tmp_path: Path) -> None:
     path = tmp_path / "cover.mp4"
     with av.open(str(path), "w") as out:
         sound = out.add_stream("aac", rate=44100)
@@ -299,11 +299,11 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
         out.mux(cover.encode(image))
         for stream in (sound, cover):
             out.mux(stream.encode(None))
-    with pytest.raises(DecodeError, match="only a cover picture"):
+    with pytest.raises(DecodeError, match="only a cover image"):
         open_video(path)
 
 
-def test_names_with_a_colon_or_a_percent_sign_are_names(tmp_path: Path) -> None:
+def test_names_with_colons_and_percent_signs(tmp_path: Path) -> None:
     path = write_video(tmp_path / "plain.mp4", frames=5)
     for name in ("http:clip.mp4", "%03d.mp4", "a b'c.mp4"):
         other = path.rename(tmp_path / name)
@@ -326,13 +326,13 @@ def test_unknown_backend() -> None:
 
 
 def listed(pts: list[int | None], keys: set[int], shown: list[bool] | None = None) -> PacketList:
-    """Packets as they are scanned."""
+    """Return the scanned packets."""
     visible = np.array(shown if shown is not None else [True] * len(pts))
     return PacketList(pts, pts, [place in keys for place in range(len(pts))], visible, [])
 
 
 def a_stream(reorders: bool, container: str = "mp4") -> Any:
-    """What the order of packets depends on in a stream."""
+    """Return a stub of a stream with the properties that the packet order depends on."""
     context = SimpleNamespace(has_b_frames=reorders)
     return SimpleNamespace(codec_context=context, container=SimpleNamespace(format=SimpleNamespace(name=container)))
 
@@ -344,7 +344,7 @@ def test_packets_are_ordered_by_time_and_start_at_a_key() -> None:
     assert rank is None  # a container without presentation times
     rank = order_by_times(packet_list, a_stream(False))
     assert rank is not None
-    table = packets.build_table(rank, packet_list.key, packet_list.shown, [])
+    table = build_table(rank, packet_list.key, packet_list.shown, [])
     assert table.packet_of.tolist() == [0, 2, 1, 5, 6, 4]
     assert table.frame_of.tolist() == [0, 2, 1, -1, 5, 3, 4]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([1]))]
@@ -355,16 +355,16 @@ def test_packets_are_ordered_by_time_and_start_at_a_key() -> None:
     assert runs == [(0, 6)]
 
 
-def test_second_fields_belong_to_the_frame_before() -> None:
+def test_second_fields_belong_to_the_previous_frame() -> None:
     shown = np.array([True, False, True, False, True])
-    table = packets.build_table(np.arange(5), [True, True, False, False, True], shown, [1, 3])
+    table = build_table(np.arange(5), [True, True, False, False, True], shown, [1, 3])
     assert table.keys.tolist() == [0, 4]  # decoding cannot start at a second field
     assert table.frame_of.tolist() == [0, 0, 1, 1, 2]
     runs = [(run.first, run.last) for run in plan_runs(table, np.array([1]))]
     assert runs == [(0, 3)]
 
 
-def test_times_that_cannot_be_right_are_not_believed() -> None:
+def test_wrong_timestamps_are_ignored() -> None:
     assert order_by_times(listed([5, 6, 0, 1], {0, 2}), a_stream(False)) is None  # they start again
     assert order_by_times(listed([0, None], {0}), a_stream(False)) is None
     assert order_by_times(listed([0, 1, 2, 3], {0}), a_stream(True)) is None  # those of decoding

@@ -1,4 +1,4 @@
-"""Frames come once each, in the order in which FFmpeg's decoder puts them out, where files store no usable times."""
+"""Order of frames in files without usable timestamps: equal to the output of FFmpeg's decoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTERLACED = {"flags": "+ilme+ildct", "x264-params": "keyint=20:bframes=2:tff=1"
 
 
 def remux(source: Path, target: Path, *, decoding_times: bool = False) -> Path:
-    """Copy a file's video packets to another container, with decoding times as presentation times if asked."""
+    """Copy the video packets of a file to another container, optionally with decoding times as presentation times."""
     with av.open(str(source)) as container, av.open(str(target), "w") as out:
         copy = out.add_stream_from_template(container.streams.video[0])
         for packet in container.demux(video=0):
@@ -140,12 +140,12 @@ def _cut(source: Path, target: Path) -> Path:
 MAKERS: list[Callable[[Path], Path]] = [maker for name, maker in sorted(globals().items()) if name.startswith("make_")]
 
 
-@pytest.mark.parametrize("held", [packets.HELD_BYTES, 0])
+@pytest.mark.parametrize("held", [packets.MAX_CACHED_BYTES, 0])
 @pytest.mark.parametrize("make", MAKERS)
-def test_frames_are_those_of_a_plain_decode(
+def test_frames_equal_sequential_decoding(
     make: Callable[[Path], Path], held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packets, "HELD_BYTES", held)
+    monkeypatch.setattr(packets, "MAX_CACHED_BYTES", held)
     path = make(tmp_path)
     plain = plain_frames(path)
     with open_video(path) as video:
@@ -164,7 +164,7 @@ def test_frames_are_those_of_a_plain_decode(
         np.testing.assert_array_equal(decoded.frames[0], plain[number], err_msg=f"frame {number} alone")
 
 
-def test_a_reader_without_times_starts_at_the_key_frame_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_without_timestamps_starts_at_a_keyframe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for maker in (make_asf, make_avi, make_raw_mpeg2):
         with open_video(maker(tmp_path)) as video:
             assert isinstance(video, PyAVReader)
@@ -178,7 +178,7 @@ def test_a_reader_without_times_starts_at_the_key_frame_before(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mkv", ".mp4", ".h264"])
-def test_fields_in_packets_of_their_own_make_one_frame(suffix: str, tmp_path: Path) -> None:
+def test_separate_field_packets_make_one_frame(suffix: str, tmp_path: Path) -> None:
     stream, luma = field_coded_h264(40)
     raw, path = tmp_path / "fields.raw.h264", tmp_path / f"fields{suffix}"
     raw.write_bytes(stream)
@@ -196,7 +196,7 @@ def test_fields_in_packets_of_their_own_make_one_frame(suffix: str, tmp_path: Pa
 
 
 def _mux_fields(raw: Path, target: Path) -> None:
-    """Give each field a packet of its own with its time; a raw stream stays as it is."""
+    """Put each field into a separate packet with its timestamp; raw streams are unchanged."""
     if target.suffix == ".h264":
         target.write_bytes(raw.read_bytes())
         return
@@ -211,7 +211,7 @@ def _mux_fields(raw: Path, target: Path) -> None:
             out.mux(packet)
 
 
-def test_a_recording_with_new_parameter_sets_midway(tmp_path: Path) -> None:
+def test_changed_parameter_sets(tmp_path: Path) -> None:
     parts = [
         write_video(tmp_path / "a.flv", frames=40, options=B_FRAMES),
         write_video(tmp_path / "b.flv", frames=40, options={"profile": "baseline", "g": "10"}),
@@ -230,7 +230,7 @@ def test_a_recording_with_new_parameter_sets_midway(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("codec", "options"), [("libx264", {"g": "20", "bf": "2"}), ("mpeg2video", {"g": "12"})])
-def test_another_size_midway_is_scaled_to_the_first(codec: str, options: dict[str, str], tmp_path: Path) -> None:
+def test_changed_frame_size_is_scaled_to_the_first(codec: str, options: dict[str, str], tmp_path: Path) -> None:
     sizes = ((64, 96), (48, 64))
     paths = [write_video(tmp_path / f"{s[0]}.ts", 30, codec, s, options=options) for s in sizes]
     path = joined(*paths, tmp_path / "joined.ts")
@@ -245,7 +245,7 @@ def test_another_size_midway_is_scaled_to_the_first(codec: str, options: dict[st
             np.testing.assert_array_equal(video.read([number]).frames[0], every.frames[number])
 
 
-def test_times_come_from_decoding_times_where_there_are_no_others(tmp_path: Path) -> None:
+def test_decoding_timestamps_replace_missing_ones(tmp_path: Path) -> None:
     gaps = np.random.default_rng(0).integers(1, 5, 40)
     times = np.cumsum(gaps).tolist()
     source = write_video(tmp_path / "a.mp4", frames=40, pts=times, time_base=Fraction(1, 25), options={"bf": "0"})

@@ -1,4 +1,4 @@
-"""Pictures are shown as FFmpeg's programs show them: turned, mirrored, in any color matrix."""
+"""Orientation and color conversion equal the ffmpeg program: rotated, mirrored, any color matrix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORIENTATIONS: dict[str, tuple[tuple[int, int, int, int], Any]] = {
 
 
 def oriented(name: str, folder: Path, suffix: str = ".mp4", **how: Any) -> tuple[Path, np.ndarray]:
-    """A file with a track matrix, and its upright frames."""
+    """Return a file with a display matrix and its upright frames."""
     matrix, turn = ORIENTATIONS[name]
     path = write_video(folder / f"a{suffix}", frames=6, options={"g": "3"}, **how)
     set_track_matrix(path, (matrix[0], matrix[1], 0, matrix[2], matrix[3], 0, 0, 0, W))
@@ -78,7 +78,7 @@ def filtered(source: Path, target: Path, description: str) -> Path:
     return target
 
 
-def test_pictures_that_a_message_turns_midway_keep_the_first_size(tmp_path: Path) -> None:
+def test_orientation_messages_keep_the_first_size(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.ts", frames=30, options={"x264-params": "keyint=10:scenecut=0:bframes=2"})
     turn = "h264_metadata=display_orientation=insert:rotate=90"  # in key frames only
     path = filtered(source, tmp_path / "b.ts", turn)
@@ -101,7 +101,7 @@ def test_pictures_that_a_message_turns_midway_keep_the_first_size(tmp_path: Path
             np.testing.assert_array_equal(alone.frames[0], every.frames[number])
 
 
-def test_an_odd_angle_is_rotated_as_by_ffmpegs_filter(tmp_path: Path) -> None:
+def test_other_angles_equal_the_rotate_filter(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=2)
     cosine = round(ONE * np.cos(np.radians(30)))
     sine = round(ONE * np.sin(np.radians(30)))
@@ -116,7 +116,7 @@ def test_an_odd_angle_is_rotated_as_by_ffmpegs_filter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("matrix", [8, 10, 11, 12, 13, 14])
-def test_color_matrices_that_the_scaler_refuses(matrix: int, tmp_path: Path) -> None:
+def test_unsupported_color_matrices(matrix: int, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", frames=8)
     path = filtered(source, tmp_path / "b.mp4", f"h264_metadata=matrix_coefficients={matrix}")
     expected = plain_frames(source)  # the usual matrix, as FFmpeg's programs take it
@@ -132,7 +132,7 @@ def test_color_matrices_that_the_scaler_refuses(matrix: int, tmp_path: Path) -> 
     ("codec", "pix_fmt"),
     [("libx264", "yuv422p10le"), ("ffv1", "yuv410p"), ("ffv1", "yuva420p"), ("ffv1", "gray10le"), ("ffv1", "bgr0")],
 )
-def test_other_formats_are_converted_as_by_ffmpegs_scale_filter(codec: str, pix_fmt: str, tmp_path: Path) -> None:
+def test_other_formats_equal_the_scale_filter(codec: str, pix_fmt: str, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", frames=4, codec=codec, pix_fmt=pix_fmt)
     with open_video(path) as video:
         np.testing.assert_array_equal(video.read(np.arange(4)).frames, plain_frames(path))

@@ -1,4 +1,4 @@
-"""Frames larger than the short side asked for are scaled as by FFmpeg's area averaging; all others stay as they are."""
+"""Scaling to a short side: equal to FFmpeg's area averaging; smaller frames are unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> int:
 
 
 def read_all(path: Path, short_side: int | None) -> np.ndarray:
-    """All frames; the size that the reader reports is theirs."""
+    """Read all frames and check the reported size."""
     with open_video(path, short_side=short_side) as video:
         size = video.height, video.width
         decoded = video.read(np.arange(video.num_frames))
@@ -52,7 +52,7 @@ def read_all(path: Path, short_side: int | None) -> np.ndarray:
         ((160, 120), (160, 120)),
     ],
 )
-def test_size_is_that_of_the_published_decoder(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_size_equals_the_published_decoder(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert scaled_down(*size, 256) == expected
     assert scaled_down(*size, None) == size
 
@@ -86,7 +86,7 @@ def test_every_pixel_format_equals_the_area_filter(codec: str, pix_fmt: str, tmp
 
 
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
-def test_turned_frames_are_scaled_and_upright(quarter_turns: int, tmp_path: Path) -> None:
+def test_rotated_frames_are_scaled_and_upright(quarter_turns: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, size=(180, 322), rotation=90 * quarter_turns)
     expected = np.rot90(plain_frames(path, "179:100:flags=area"), quarter_turns, axes=(1, 2))
     frames = read_all(path, 100)
@@ -96,7 +96,7 @@ def test_turned_frames_are_scaled_and_upright(quarter_turns: int, tmp_path: Path
 
 @pytest.mark.parametrize("how", [{}, {"rotation": 90}, {"pix_fmt": "yuv420p10le"}], ids=["plain", "turned", "10 bit"])
 @pytest.mark.parametrize("size", [(256, 340), (456, 256), (120, 160)])
-def test_smaller_frames_stay_bit_for_bit(size: tuple[int, int], how: dict[str, Any], tmp_path: Path) -> None:
+def test_smaller_frames_are_unchanged(size: tuple[int, int], how: dict[str, Any], tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, size=size, **how)
     plain = plain_frames(path)
     expected = np.rot90(plain, 1, axes=(1, 2)) if "rotation" in how else plain
@@ -104,7 +104,7 @@ def test_smaller_frames_stay_bit_for_bit(size: tuple[int, int], how: dict[str, A
     np.testing.assert_array_equal(read_all(path, None), expected)
 
 
-def test_a_larger_size_midway_is_averaged_to_the_first(tmp_path: Path) -> None:
+def test_larger_frames_are_averaged_to_the_first_size(tmp_path: Path) -> None:
     sizes = ((64, 96), (192, 256))
     parts = [write_video(tmp_path / f"{s[0]}.ts", 20, size=s, options={"g": "20"}) for s in sizes]
     frames = read_all(joined(*parts, tmp_path / "joined.ts"), 64)
@@ -112,7 +112,7 @@ def test_a_larger_size_midway_is_averaged_to_the_first(tmp_path: Path) -> None:
     assert largest_difference(frames[20:], plain_frames(parts[1], "96:64:flags=area")) <= 2
 
 
-def test_memory_limit_is_that_of_the_scaled_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_applies_to_scaled_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", frames=4, size=(128, 192))
     monkeypatch.setattr(reader, "MAX_READ_BYTES", 4 * 3 * 64 * 96)
     assert read_all(path, 64).shape == (4, 64, 96, 3)
@@ -122,7 +122,7 @@ def test_memory_limit_is_that_of_the_scaled_frames(tmp_path: Path, monkeypatch: 
 
 @needs_torchcodec
 @pytest.mark.parametrize("rotation", [0, 90])
-def test_torchcodec_gives_nearly_the_same(rotation: int, tmp_path: Path) -> None:
+def test_torchcodec_is_close(rotation: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=2, size=(1080, 1920), rotation=rotation)
     with open_video(path, "torchcodec", short_side=256) as video:
         frames = video.read([0, 1]).frames
@@ -136,7 +136,7 @@ def test_torchcodec_gives_nearly_the_same(rotation: int, tmp_path: Path) -> None
 # ------------------------------------------------------------------ datasets
 @pytest.fixture
 def large_cfg(tmp_path: Path) -> ConfigNode:
-    """A config on two videos of 96 lines with the training scale 32."""
+    """Return a config for two videos of 96 lines with training scale 32."""
     for name in ("one", "two"):
         write_video(tmp_path / "videos" / f"{name}.mp4", frames=24, size=(96, 162), options={"bf": "2"})
     for split in ("train", "val", "test"):
@@ -152,7 +152,7 @@ def _folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("split", "crops"), [("val", 3), ("test", 1), ("test", 3)])
-def test_views_are_cut_out_of_averaged_frames(large_cfg: ConfigNode, split: str, crops: int, tmp_path: Path) -> None:
+def test_views_are_cropped_from_averaged_frames(large_cfg: ConfigNode, split: str, crops: int, tmp_path: Path) -> None:
     large_cfg.TEST.NUM_SPATIAL_CROPS = crops
     dataset = build_dataset(large_cfg, split)
     assert isinstance(dataset, TestVideos)

@@ -1,4 +1,4 @@
-"""Event recordings as batches: the same for any workers and processes, padded, repaired once, failed ones listed."""
+"""Datasets of event recordings: batches, workers, padding, repairs, failures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def all_on(cfg: ConfigNode) -> None:
     cfg.DVS.FLIP_X, cfg.DVS.TRANSLATE, cfg.DVS.DROP, cfg.DVS.NOISE, cfg.DVS.ROTATE = True, 3, 0.5, 0.2, 20.0
 
 
-def test_a_batch_is_what_networks_take(cfg: ConfigNode) -> None:
+def test_batch_format(cfg: ConfigNode) -> None:
     (batch, *_) = epoch(cfg)
     assert {key: value.dtype for key, value in batch.clips.items()} == {
         "x": torch.int64,
@@ -113,7 +113,7 @@ def test_shuffled_and_repeated_times_leave_all_else(cfg: ConfigNode) -> None:
     assert repeated["t"].unique().tolist() == [float(normal["t"][12])]
 
 
-def test_what_is_repaired_is_said_once(
+def test_repairs_are_logged_once(
     cfg: ConfigNode, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = sorted((tmp_path / "data").rglob("*.npz"))
@@ -123,12 +123,12 @@ def test_what_is_repaired_is_said_once(
     monkeypatch.setattr(logging.getLogger("slowfast"), "propagate", True)
     batch = epoch(cfg)[0]
     assert batch.clips["x"].shape == (8, 59) and int(batch.clips["x"].max()) == 15 and not batch.failures
-    said = [record for record in caplog.records if "events off the sensor are left out" in record.getMessage()]
+    said = [record for record in caplog.records if "dropped events outside of the sensor" in record.getMessage()]
     assert len(set(map(id, said))) == 1  # a record is there twice where two loggers are looked at
 
 
-def test_a_repair_gives_samples_of_the_repaired_recording(cfg: ConfigNode, tmp_path: Path) -> None:
-    """A shuffled file gives what the sorted one gives."""
+def test_samples_of_a_repaired_recording(cfg: ConfigNode, tmp_path: Path) -> None:
+    """Check that a shuffled file gives the samples of the sorted one."""
     want = build_dataset(cfg, "test")[0]
     path = want.record.path
     columns = dict(np.load(path))
@@ -138,12 +138,12 @@ def test_a_repair_gives_samples_of_the_repaired_recording(cfg: ConfigNode, tmp_p
         assert same(one, other)
 
 
-def test_what_cannot_be_read_is_listed_or_replaced(cfg: ConfigNode, tmp_path: Path) -> None:
+def test_unreadable_recordings_are_listed_or_replaced(cfg: ConfigNode, tmp_path: Path) -> None:
     for name in ("a/009.npz", "b/000.npz"):
         write_recording(tmp_path / "data" / name, 0, 0)
     recordings = list(build_loader(cfg, "test"))
     assert [r.count for r in recordings] == [3, 0, 3, 3, 3, 3]
-    assert recordings[1].failures[0].reason == "it holds no events" and recordings[1].failures[0].lost
+    assert recordings[1].failures[0].reason == "the recording contains no events" and recordings[1].failures[0].lost
     cfg.DATA.MAX_FAILED = 0.1
     failures = [failure for batch in epoch(cfg) for failure in batch.failures]
     assert {failure.name for failure in failures} == {"b/000.npz"}
@@ -158,7 +158,7 @@ def test_parts_of_a_batch_and_single_samples() -> None:
     assert [part["x"].shape for part in split_clips(batch, 2)] == [(2, 5), (1, 5)]
 
 
-def test_a_picture_of_a_recording(cfg: ConfigNode) -> None:
+def test_image_of_a_recording(cfg: ConfigNode) -> None:
     recording = build_dataset(cfg, "test")[0]
     picture = recording.picture()
     assert picture.shape == (6, *SENSOR, 3) and picture.dtype == np.uint8 and len(np.unique(picture)) > 2
@@ -173,9 +173,9 @@ def test_a_picture_of_a_recording(cfg: ConfigNode) -> None:
         (["TEST.NUM_SPATIAL_CROPS", 3], "events are not cropped"),
         (["MODEL.MODEL_NAME", "MorphMLP"], "MorphMLP takes clips, but the dataset dvsfolder contains events"),
         (["TRAIN.DATASET", "kinetics"], "Event2Vec takes events, but the dataset kinetics contains clips"),
-        (["EVENT2VEC.MASK_RATIO", 0.5], "pre-training, which knows no classes"),
+        (["EVENT2VEC.MASK_RATIO", 0.5], "pre-training, which has no classes"),
         (["DVS.TIME_NORM", "longest"], "DVS.TIME_NORM"),
-        (["EVENT2VEC.HEADS", 3], "EVENT2VEC.HEADS 3 must divide"),
+        (["EVENT2VEC.HEADS", 3], "EVENT2VEC.HEADS .3. must divide"),
     ],
 )
 def test_impossible_settings(cfg: ConfigNode, settings: list[object], message: str) -> None:

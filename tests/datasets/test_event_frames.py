@@ -1,4 +1,4 @@
-"""Event recordings as frames for networks of videos."""
+"""Event recordings as frames for video networks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def events(n: int, seed: int) -> EventColumns:
 
 
 def plainly(e: EventColumns, frames: int, kind: str) -> np.ndarray:
-    """Event by event."""
+    """Compute the frames event by event."""
     grid = np.zeros((frames, 2, *SENSOR))
     duration = e.t[-1] - e.t[0] or 1e-9
     for x, y, t, p in zip(e.x, e.y, e.t, e.p, strict=True):
@@ -43,14 +43,14 @@ def plainly(e: EventColumns, frames: int, kind: str) -> np.ndarray:
 @given(
     n=st.integers(1, 60), frames=st.integers(1, 7), kind=st.sampled_from(["counts", "voxels"]), seed=st.integers(0, 99)
 )
-def test_equals_adding_event_by_event(n: int, frames: int, kind: str, seed: int) -> None:
+def test_equals_event_by_event_sums(n: int, frames: int, kind: str, seed: int) -> None:
     e = events(n, seed)
     found = event_frames(e, SENSOR, frames, kind)
     np.testing.assert_allclose(found, plainly(e, frames, kind), atol=1e-4)
     assert found.sum() == pytest.approx(n, rel=1e-4)
 
 
-def test_a_reader_like_a_video(tmp_path: Path) -> None:
+def test_reader_has_the_interface_of_a_video(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     path = tmp_path / "data" / "a" / "000.npz"
     with EventFramesReader(path, SENSOR, 1e-6, 4, "counts", 10.0) as reader:
@@ -62,7 +62,7 @@ def test_a_reader_like_a_video(tmp_path: Path) -> None:
         assert reader.read([0]).frames.max() == 200 or reader.read([0]).frames.max() == 255
 
 
-def test_clips_for_any_network_of_videos(tmp_path: Path) -> None:
+def test_clips_for_video_networks(tmp_path: Path) -> None:
     write_folder(tmp_path / "data")
     cfg = get_cfg()
     cfg.merge_from_list(event_settings(tmp_path / "data", tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""Folders of event recordings to records, and the longest of them."""
+"""Index of event recordings, and the duration of the longest one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.dvs import dataset as longest_module
-from slowfast.datasets.dvs.dataset import longest_recording
+from slowfast.datasets.dvs import durations
+from slowfast.datasets.dvs.durations import longest_recording
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.event_cameras import EventDataset
 from slowfast.errors import DataError, IndexFileError
@@ -24,7 +24,7 @@ def fill(folder: Path, names: list[str]) -> None:
         (folder / name).touch()
 
 
-def test_the_first_four_fifths_of_each_class_train(tmp_path: Path) -> None:
+def test_first_80_percent_of_each_class_train(tmp_path: Path) -> None:
     for name, count in (("a", 10), ("c", 4)):
         fill(tmp_path / name, [f"{name}_{number:04d}.npz" for number in range(count)])
     (tmp_path / "a" / "notes.txt").touch()
@@ -48,8 +48,8 @@ def test_split_folders_and_numbers_as_names(tmp_path: Path) -> None:
     ]
 
 
-def test_numbers_in_the_order_of_their_texts(tmp_path: Path) -> None:
-    """As torchvision's folders are numbered, and so the classes of weights trained with the authors' code."""
+def test_numbers_in_string_order(tmp_path: Path) -> None:
+    """Number the classes as torchvision does, and hence weights trained with the authors' code."""
     for split in ("train", "test"):
         for label in range(11):
             fill(tmp_path / split / str(label), ["x.npz"])
@@ -65,7 +65,7 @@ def test_numbers_in_the_order_of_their_texts(tmp_path: Path) -> None:
         assert record.label == tenth and names is not None and names[tenth] == "10"
 
 
-def test_a_list_of_class_names_decides_the_labels(tmp_path: Path) -> None:
+def test_class_names_file_determines_the_labels(tmp_path: Path) -> None:
     for name in ("down", "left"):
         fill(tmp_path / "train" / name, ["a.npy"])
     fill(tmp_path / "test" / "left", ["a.npy"])
@@ -77,19 +77,19 @@ def test_a_list_of_class_names_decides_the_labels(tmp_path: Path) -> None:
     assert read_event_class_names(tmp_path, 3) == ["left", "right", "down"]
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_invalid_folders_are_errors(tmp_path: Path) -> None:
     def refused(split: str, classes: int, message: str) -> None:
         with pytest.raises(IndexFileError, match=message):
             read_event_index(tmp_path, split, classes)
 
-    refused("train", 2, "holds no class folders")
+    refused("train", 2, "contains no class folders")
     fill(tmp_path / "train" / "a", ["x.npz"])
     refused("test", 2, r"no test/")
     fill(tmp_path / "test" / "b", ["x.npz"])
-    refused("test", 2, "no such class folder")
+    refused("test", 2, "has no counterpart in")
     refused("train", 0, "MODEL.NUM_CLASSES is 0")
     fill(tmp_path / "train" / "c", ["x.txt"])
-    refused("train", 3, "holds no recordings")
+    refused("train", 3, "contains no recordings")
     with pytest.raises(IndexFileError, match="is not a folder"):
         read_event_index(tmp_path / "none", "train", 2)
 
@@ -105,7 +105,7 @@ class TestLongest:
         zeros = np.zeros(len(times), int)
         np.savez(folder / "a" / name, x=zeros + x, y=zeros, t=times, p=zeros)
 
-    def test_found_once_and_again_after_a_change(
+    def test_duration_is_cached_until_a_file_changes(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         data = tmp_path / "data"
@@ -115,19 +115,19 @@ class TestLongest:
         records = read_event_index(data, "train", 1)
         assert longest_recording(records, SENSOR, 1e-6) == 105
         with monkeypatch.context() as patch:
-            patch.setattr(longest_module, "duration", None)
+            patch.setattr(durations, "duration", None)
             assert longest_recording(records, SENSOR, 1e-6) == 105, "the cache was not used"
         self.write(data, "2.npz", [0, 100_000])
         assert longest_recording(records, SENSOR, 1e-6) == 100_000
         assert longest_recording(records, SENSOR, 1e-3) == pytest.approx(100_000_000)
 
-    def test_unsorted_recordings_count_from_their_first_event(self, tmp_path: Path) -> None:
+    def test_unsorted_recordings_are_measured_from_the_first_event(self, tmp_path: Path) -> None:
         self.write(tmp_path / "data", "1.npz", [500, 9000, 20])
         self.write(tmp_path / "data", "2.npz", [1, 2])
         records = read_event_index(tmp_path / "data", "test", 1) + read_event_index(tmp_path / "data", "train", 1)
         assert longest_recording(records, SENSOR, 1e-6) == 8980
 
-    def test_a_damaged_or_unwritable_cache_does_no_harm(self, tmp_path: Path, cache: Path) -> None:
+    def test_damaged_or_unwritable_cache_is_ignored(self, tmp_path: Path, cache: Path) -> None:
         self.write(tmp_path / "data", "1.npz", [0, 70])
         self.write(tmp_path / "data", "2.npz", [0, 70])
         records = read_event_index(tmp_path / "data", "train", 1)

@@ -1,4 +1,4 @@
-"""Reading, mapping and repairing files of events."""
+"""Reading and repair of event recordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.recording import MOST_EVENTS, Recording, StoredColumn
+from slowfast.datasets.dvs.columns import StoredColumn
+from slowfast.datasets.dvs.recording import MAX_EVENTS, Recording
 from slowfast.datasets.dvs.repair import OVERFLOW, STRAY, UNSORTED, as_events, repair, undo_overflow
 
 SENSOR = (12, 16)
@@ -40,7 +41,7 @@ def structured(events: Columns) -> np.ndarray:
 
 
 class TestForms:
-    def test_npz_stored_is_read_in_place_and_compressed_is_unpacked(self, tmp_path: Path) -> None:
+    def test_uncompressed_npz_is_read_on_demand(self, tmp_path: Path) -> None:
         want = columns()
         np.savez(tmp_path / "a.npz", **want)
         np.savez_compressed(tmp_path / "b.npz", **want)
@@ -58,13 +59,13 @@ class TestForms:
         for name in ("a.npy", "b.npz"):
             assert same(Recording(tmp_path / name).take(slice(None)), want)
 
-    def test_other_names_of_columns(self, tmp_path: Path) -> None:
+    def test_alternative_column_names(self, tmp_path: Path) -> None:
         want = columns()
         np.savez(tmp_path / "a.npz", X=want["x"], y=want["y"], ts=want["t"], polarity=want["p"])
         assert same(Recording(tmp_path / "a.npz").take(slice(None)), want)
 
-    def test_stored_arrays_are_found_behind_any_header(self, tmp_path: Path) -> None:
-        """A zip file's members may have headers of their own with extra bytes, other orders and byte orders."""
+    def test_uncompressed_arrays_behind_any_header(self, tmp_path: Path) -> None:
+        """Local headers of zip members may have extra bytes, and arrays other orders and byte orders."""
         want = columns()
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
             for key in "ptyx":
@@ -74,7 +75,7 @@ class TestForms:
                 file.writestr(info, (tmp_path / "one.npy").read_bytes())
         assert same(Recording(tmp_path / "a.npz").take(slice(None)), want)
 
-    def test_few_events_of_many_read_few_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_few_events_read_few_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         want, read = columns(200_000), []
         np.savez(tmp_path / "a.npz", **want)
         recording, pread = Recording(tmp_path / "a.npz"), os.pread
@@ -107,17 +108,17 @@ class TestWhatCannotBeRead:
         self.refused(tmp_path / "empty.npz", "empty")
         np.savez(tmp_path / "cut.npz", **columns())
         (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:900])
-        self.refused(tmp_path / "cut.npz", "cannot be read as .npz")
+        self.refused(tmp_path / "cut.npz", "not a readable .npz file")
         (tmp_path / "text.npy").write_text("t x y p")
-        self.refused(tmp_path / "text.npy", "cannot be read as .npy")
+        self.refused(tmp_path / "text.npy", "not a readable .npy file")
 
-    def test_cut_off_while_it_is_read(self, tmp_path: Path) -> None:
-        """A mapped file would end the process with SIGBUS."""
+    def test_truncation_while_reading(self, tmp_path: Path) -> None:
+        """A memory-mapped file would kill the process with SIGBUS."""
         np.savez(tmp_path / "a.npz", **columns(20_000))
         recording = Recording(tmp_path / "a.npz")
         os.truncate(tmp_path / "a.npz", 3000)
         for rows in (slice(None), np.array([5, 19_999]), np.array([19_999])):
-            with pytest.raises(DecodeError, match="the file ends before the last of its events"):
+            with pytest.raises(DecodeError, match="the file ends before its last event"):
                 recording.take(rows)
 
     def test_pipes_and_devices_are_never_opened(self, tmp_path: Path) -> None:
@@ -129,11 +130,11 @@ class TestWhatCannotBeRead:
                 self.refused(tmp_path / name, "empty|regular")
 
     @pytest.mark.parametrize("kind", [np.uint8, np.float64])
-    def test_what_unpacks_to_too_much(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The sizes are those of the headers: nothing is unpacked to find out."""
+    def test_oversized_archives(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The sizes are read from headers, without decompression."""
         if kind == np.float64:
-            monkeypatch.setattr("slowfast.datasets.dvs.recording.MOST_BYTES", 2**26)  # packing 2 GiB takes its time
-        events = MOST_EVENTS + 1 if kind == np.uint8 else 2**26 // 32 + 1
+            monkeypatch.setattr("slowfast.datasets.dvs.recording.MAX_BYTES", 2**26)  # packing 2 GiB takes its time
+        events = MAX_EVENTS + 1 if kind == np.uint8 else 2**26 // 32 + 1
         with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for key in "xytp":
                 with file.open(f"{key}.npy", "w") as member:
@@ -143,47 +144,49 @@ class TestWhatCannotBeRead:
                     while left:
                         left -= member.write(bytes(min(left, 2**24)))
         start = time.perf_counter()
-        self.refused(tmp_path / "a.npz", "at most 67108864 are read" if kind == np.uint8 else "0.1 GiB; at most")
+        self.refused(
+            tmp_path / "a.npz", "exceed the limit of 67108864" if kind == np.uint8 else "0.1 GiB after decompression"
+        )
         assert time.perf_counter() - start < 1
 
-    def test_stored_events_are_too_many_only_for_reading_them_whole(self, tmp_path: Path) -> None:
+    def test_event_limit_applies_to_full_reads_only(self, tmp_path: Path) -> None:
         header = {"descr": [(key, "<i2") for key in "xytp"], "fortran_order": False, "shape": (2**32,)}
         with (tmp_path / "a.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + 8 * 2**32)  # sparse: 32 GiB of nothing
         recording = Recording(tmp_path / "a.npy")
         assert same(recording.take(np.array([7, 2**32 - 1])), dict.fromkeys("xytp", np.zeros(2, np.int16)))
-        with pytest.raises(DecodeError, match=f"it has {2**32} events; at most"):
+        with pytest.raises(DecodeError, match=f"{2**32} events exceed the limit"):
             recording.take(slice(None))
 
     @pytest.mark.parametrize("shape", ["(-5,)", "(10**30,)", "(1000000000000,)", "(5, 2)", "()", "7", "('x',)"])
-    def test_impossible_headers(self, tmp_path: Path, shape: str) -> None:
+    def test_invalid_headers(self, tmp_path: Path, shape: str) -> None:
         header = (
             f"{{'descr': [('x','<i2'),('y','<i2'),('t','<i8'),('p','u1')], 'fortran_order': False, 'shape': {shape}}}"
         )
         data = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header.encode() + bytes(5 * 13)
         (tmp_path / "a.npy").write_bytes(data)
-        self.refused(tmp_path / "a.npy", "impossible|ends before|one dimension|cannot be read as .npy")
+        self.refused(tmp_path / "a.npy", "invalid header|ends before|one-dimensional|not a readable .npy")
 
     @pytest.mark.parametrize("kind", ["S4", "U4", "M8[us]", "c16", "V8", "(2,)i4"])
-    def test_values_that_are_no_numbers(self, tmp_path: Path, kind: str) -> None:
+    def test_non_numeric_values(self, tmp_path: Path, kind: str) -> None:
         np.savez(tmp_path / "a.npz", **{**columns(5), "x": np.zeros(5, kind)})
-        self.refused(tmp_path / "a.npz", "x holds|dimension|impossible")
+        self.refused(tmp_path / "a.npz", "x contains|dimension|invalid header")
 
     def test_no_events(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", **columns(0))
         self.refused(tmp_path / "a.npz", "no events")
 
-    def test_columns_that_are_missing_or_unlike(self, tmp_path: Path) -> None:
+    def test_missing_and_unequal_columns(self, tmp_path: Path) -> None:
         events = columns()
         np.savez(tmp_path / "a.npz", x=events["x"], y=events["y"])
-        self.refused(tmp_path / "a.npz", "no t, p, only x, y")
+        self.refused(tmp_path / "a.npz", "missing t, p; found x, y")
         np.savez(tmp_path / "b.npz", **{**events, "x": events["x"][:5]})
-        self.refused(tmp_path / "b.npz", "equally long")
+        self.refused(tmp_path / "b.npz", "equal length")
         np.save(tmp_path / "c.npy", np.zeros((5, 4)))
-        self.refused(tmp_path / "c.npy", "no names")
+        self.refused(tmp_path / "c.npy", "no named columns")
 
-    def test_objects_are_never_read(self, tmp_path: Path) -> None:
+    def test_objects_are_never_loaded(self, tmp_path: Path) -> None:
         array = np.array([print], dtype=object)
         np.savez(tmp_path / "a.npz", **{**columns(1), "t": array})
         np.save(tmp_path / "b.npy", array, allow_pickle=True)
@@ -192,7 +195,7 @@ class TestWhatCannotBeRead:
 
 
 class TestRepair:
-    def test_clean_events_are_taken_as_they_are(self) -> None:
+    def test_clean_events_are_unchanged(self) -> None:
         want = columns()
         events = as_events(want, SENSOR, MICROSECOND)
         assert events is not None and all(np.array_equal(getattr(events, key), want[key]) for key in "xytp")
@@ -208,10 +211,10 @@ class TestRepair:
             assert events is not None and np.array_equal(events.p, want["p"])
 
     @pytest.mark.parametrize("wrong", [2, -1, 255])
-    def test_other_polarities_mean_nothing_certain(self, wrong: int) -> None:
+    def test_other_polarities_are_errors(self, wrong: int) -> None:
         raw = columns()
         raw["p"][0], raw["p"][1] = wrong, 0
-        with pytest.raises(DecodeError, match="p holds"):
+        with pytest.raises(DecodeError, match="p contains"):
             as_events(raw, SENSOR, MICROSECOND)
 
     def test_time_unit(self) -> None:
@@ -220,13 +223,13 @@ class TestRepair:
         assert events is not None
         np.testing.assert_allclose(events.t, raw["t"])
 
-    def test_stray_events_are_left_out_and_many_are_refused(self) -> None:
+    def test_stray_events_are_dropped_up_to_a_limit(self) -> None:
         raw = columns()
         raw["x"][5], raw["y"][9] = 16, -1
         assert as_events(raw, SENSOR, MICROSECOND) is None
         events, done = repair(raw, SENSOR, MICROSECOND)
         assert done == [STRAY] and np.array_equal(events.t, np.delete(raw["t"], [5, 9]))
-        with pytest.raises(DecodeError, match=r"off the sensor of 6 x 16 .*SENSOR_SIZE"):
+        with pytest.raises(DecodeError, match=r"outside of the sensor of 6 x 16 .*SENSOR_SIZE"):
             repair(raw, (6, 16), MICROSECOND)
 
     def test_unsorted_events_are_sorted_stably(self) -> None:
@@ -238,7 +241,7 @@ class TestRepair:
         assert done == [UNSORTED] and np.array_equal(events.t, raw["t"])
 
     @pytest.mark.parametrize(("counter", "kind"), [(2**31, np.int64), (2**32, np.uint32), (2**32, np.int32)])
-    def test_an_overflow_is_undone(self, counter: int, kind: type) -> None:
+    def test_overflow_is_unwrapped(self, counter: int, kind: type) -> None:
         whole = np.arange(0, 40_000_000, 100_000) + (counter - 20_000_000 if kind != np.int32 else 2**31 - 20_000_000)
         wrapped = (whole % counter).astype(np.uint64).astype(kind) if kind != np.int32 else whole.astype(np.int32)
         found = undo_overflow(wrapped.astype(np.float64))
@@ -247,22 +250,22 @@ class TestRepair:
         events, done = repair({**raw, "t": wrapped}, SENSOR, MICROSECOND)
         assert done == [OVERFLOW] and np.array_equal(np.diff(events.t), np.diff(whole))
 
-    def test_disorder_about_an_overflow_keeps_its_place(self) -> None:
+    def test_unordered_events_around_an_overflow(self) -> None:
         whole = np.array([10.0, 20, 30, 50, 40, 60]) + 2**32 - 35
         found = undo_overflow(whole % 2**32)
         assert found is not None and np.array_equal(found, whole)
 
     @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 0.5])
-    def test_values_that_are_no_pixels(self, value: float) -> None:
+    def test_values_that_are_not_pixels(self, value: float) -> None:
         events = columns()
         events["x"] = events["x"].astype(np.float64)
         events["x"][7] = value
-        with pytest.raises(DecodeError, match=f"x holds values that are no pixels, such as {value}"):
+        with pytest.raises(DecodeError, match=f"x contains values that are not pixels, such as {value}"):
             as_events(events, SENSOR, MICROSECOND)
 
-    def test_values_that_are_no_pixels_or_times(self) -> None:
+    def test_values_that_are_not_pixels_or_times(self) -> None:
         raw = columns()
-        with pytest.raises(DecodeError, match="no pixels"):
+        with pytest.raises(DecodeError, match="not pixels"):
             as_events({**raw, "x": raw["x"] + 0.5}, SENSOR, MICROSECOND)
-        with pytest.raises(DecodeError, match="no times"):
+        with pytest.raises(DecodeError, match="not finite"):
             as_events({**raw, "t": raw["t"] * np.nan}, SENSOR, MICROSECOND)

@@ -1,4 +1,4 @@
-"""Samplers, times and augmentation of events."""
+"""Event samplers, time normalization and augmentation."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def events(n: int = 300, seed: int = 0) -> EventColumns:
 class TestSamplers:
     @settings(deadline=None, max_examples=60)
     @given(name=st.sampled_from(NAMES), n=st.integers(1, 400), share=st.floats(0.01, 1), seed=st.integers(0, 99))
-    def test_k_ascending_rows_the_same_for_a_seed(self, name: str, n: int, share: float, seed: int) -> None:
+    def test_samples_are_ascending_and_reproducible(self, name: str, n: int, share: float, seed: int) -> None:
         k = max(1, int(n * share))
         rows = get_sampler(name)(n, k, rng(seed))
         assert rows.shape == (k,) and rows.dtype == np.int64
         assert rows[0] >= 0 and rows[-1] < n and (np.diff(rows) >= 0).all()
         assert np.array_equal(rows, get_sampler(name)(n, k, rng(seed)))
 
-    def test_random_samples_are_different_events(self) -> None:
+    def test_random_samples_are_distinct(self) -> None:
         assert (np.diff(get_sampler("random_sample")(100, 90, rng())) > 0).all()
         many = np.concatenate([get_sampler("random_sample")(100, 10, rng(seed)) for seed in range(300)])
         assert np.bincount(many, minlength=100).min() > 10  # 30 each on average
 
-    def test_chunks_are_neighbours(self) -> None:
+    def test_chunks_are_consecutive(self) -> None:
         rows = get_sampler("random_chunk_sample_8")(10_000, 32, rng())
         assert (np.diff(rows.reshape(4, 8)) == 1).all()
 
-    def test_evenly_from_first_to_last(self) -> None:
+    def test_deterministic_samples_are_evenly_spaced(self) -> None:
         assert get_sampler("deterministic_uniform_sample")(101, 5, rng()).tolist() == [0, 25, 50, 75, 100]
 
     def test_gaussians(self) -> None:
@@ -53,7 +53,7 @@ class TestSamplers:
         each = get_sampler("multivariate_gaussian_sample")(10_000, 100, rng())
         assert np.abs(each - np.arange(100) * 100).max() < 130
 
-    def test_all_events_where_there_are_few_or_all_are_wanted(self) -> None:
+    def test_all_events_are_used_if_there_are_few(self) -> None:
         for k in (0, 10, 11):
             assert choose(get_sampler("uniform_sample"), 10, k, rng()) == slice(None)
         assert len(choose(get_sampler("uniform_sample"), 10, 9, rng())) == 9
@@ -64,7 +64,7 @@ class TestSamplers:
             get_sampler(name)
 
 
-def test_times_in_each_unit() -> None:
+def test_time_normalization() -> None:
     t = np.array([100.0, 150.0, 300.0])
     for norm, want in (("none", [0, 50, 200]), ("sample", [0, 0.25, 1]), ("dataset", [0, 0.125, 0.5])):
         found = normalize_time(t, norm, 400.0)
@@ -82,7 +82,7 @@ class TestAugmentation:
         assert np.array_equal(self.changed(flip_y=True).y, 11 - before.y)
         assert np.array_equal(self.changed(flip_polarity=True).p, 1 - before.p)
 
-    def test_translation_moves_all_alike_and_loses_what_leaves(self) -> None:
+    def test_translation_drops_events_that_leave(self) -> None:
         before, after = events(), self.changed(translate=3, seed=2)
         place = {t: i for i, t in enumerate(before.t)}
         old = before.take(np.array([place[t] for t in after.t]))
@@ -92,7 +92,7 @@ class TestAugmentation:
         inside = (before.x + dx >= 0) & (before.x + dx < 16) & (before.y + dy >= 0) & (before.y + dy < 12)
         assert len(after) == inside.sum() < len(before)
 
-    def test_a_turn_keeps_distances_from_the_middle(self) -> None:
+    def test_rotation_keeps_distances_from_the_center(self) -> None:
         before = events()
         near = before.take(np.hypot(before.x - 7.5, before.y - 5.5) < 5)
         after = self.changed(near, rotate=90.0)
@@ -107,7 +107,7 @@ class TestAugmentation:
         leaning = self.changed(shear=0.5, seed=1)
         assert not np.array_equal(leaning.x, events().x[: len(leaning)]) and set(leaning.y) <= set(range(12))
 
-    def test_time_jitter_keeps_the_order_of_times(self) -> None:
+    def test_time_jitter_keeps_events_sorted(self) -> None:
         after = self.changed(time_jitter=0.05)
         assert (np.diff(after.t) >= 0).all() and not np.array_equal(after.t, events().t)
 
@@ -120,14 +120,14 @@ class TestAugmentation:
         gone = events().take(np.isin(events().t, lost))
         assert lost and np.ptp(gone.x) < 6 and np.ptp(gone.y) < 6
 
-    def test_nothing_is_on_by_default_and_prob_0_changes_nothing(self) -> None:
+    def test_disabled_augmentation_changes_nothing(self) -> None:
         assert all(np.array_equal(getattr(self.changed(), key), getattr(events(), key)) for key in "xytp")
         never = EventAugment(SENSOR, prob=0.0, flip_x=True, rotate=30.0, drop=0.5, noise=0.5, erase=5, translate=4)
         assert all(np.array_equal(getattr(never(events(), rng()), key), getattr(events(), key)) for key in "xytp")
 
     @settings(deadline=None, max_examples=40)
     @given(n=st.integers(1, 40), seed=st.integers(0, 999))
-    def test_all_at_once_leaves_sorted_events_on_the_sensor(self, n: int, seed: int) -> None:
+    def test_all_transforms_keep_sorted_events_on_the_sensor(self, n: int, seed: int) -> None:
         all_on = {"flip_x": True, "flip_y": True, "flip_polarity": True, "translate": 20, "rotate": 90.0}
         all_on |= {"shear": 0.5, "scale": (0.2, 3.0), "time_jitter": 0.2, "drop": 0.9, "noise": 0.9, "erase": 12}
         after = self.changed(events(n, seed), seed, **all_on)

@@ -1,4 +1,4 @@
-"""The event camera's model, against a pixel followed step by step."""
+"""Event simulation against a step-by-step simulation of single pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def simulate(frames: np.ndarray, threshold: tuple[float, float] = (0.2, 0.3), **
 
 
 def follow(values: np.ndarray, on: float, off: float) -> list[tuple[float, int]]:
-    """One pixel the slow way: times and polarities."""
+    """Simulate one pixel step by step; return times and polarities."""
     logs = np.log(values.astype(np.float64) + DARK)
     level, fired = logs[0], []
     for at in range(1, len(logs)):
@@ -31,7 +31,7 @@ def follow(values: np.ndarray, on: float, off: float) -> list[tuple[float, int]]
 
 @settings(deadline=None, max_examples=50)
 @given(values=st.lists(st.integers(0, 255), min_size=2, max_size=8))
-def test_a_pixel_fires_as_followed_step_by_step(values: list[int]) -> None:
+def test_pixel_equals_a_step_by_step_simulation(values: list[int]) -> None:
     frames = np.full((len(values), 3, 4), 100.0)
     frames[:, 1, 2] = values
     events = simulate(frames)
@@ -41,7 +41,7 @@ def test_a_pixel_fires_as_followed_step_by_step(values: list[int]) -> None:
     np.testing.assert_allclose(events.t, [t for t, _ in want], atol=1e-2)
 
 
-def test_colours_count_by_their_luma() -> None:
+def test_colors_are_weighted_by_luma() -> None:
     dark, green, blue = np.zeros((2, 2, 3)), np.full((2, 2, 3), (0, 200, 0)), np.full((2, 2, 3), (0, 0, 200))
     assert len(simulate(np.stack([dark, green]))) > len(simulate(np.stack([dark, blue]))) > 0
 
@@ -60,11 +60,11 @@ def test_refractory_time_and_noise() -> None:
     assert 350 < len(noisy) < 650 and (np.diff(noisy.t) >= 0).all()  # 2500 pixels x 0.01 s x 20
 
 
-def test_impossible_values() -> None:
+def test_invalid_values() -> None:
     for settings_ in ({"threshold": (0.0, 0.1)}, {"refractory": -1.0}, {"noise": -1.0}):
         with pytest.raises(ValueError, match="thresholds"):
             EventSimulator(np.random.default_rng(0), **settings_)
     simulator = EventSimulator(np.random.default_rng(0))
     simulator.feed(np.zeros((2, 2)), 5.0)
-    with pytest.raises(ValueError, match="order of their times"):
+    with pytest.raises(ValueError, match="ascending order of time"):
         simulator.feed(np.zeros((2, 2)), 5.0)

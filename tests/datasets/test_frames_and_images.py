@@ -1,4 +1,4 @@
-"""Reading images and folders of frames: every kind of file, against Pillow; and what is broken."""
+"""Images and folders of frames against Pillow, and broken files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def written(folder: Path, data: bytes, name: str = "image") -> Path:
         *(("L", "JPEG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("CMYK", "JPEG"), ("RGBA", "PNG")),
     ],
 )
-def test_every_kind_is_what_pillow_reads(tmp_path: Path, mode: str, kind: str) -> None:
+def test_every_format_equals_pillow(tmp_path: Path, mode: str, kind: str) -> None:
     image = Image.fromarray(SOFT).convert(mode)
     if mode == "RGBA":
         image.putalpha(Image.fromarray(SOFT[:, :, 0]))
@@ -53,7 +53,7 @@ def test_every_kind_is_what_pillow_reads(tmp_path: Path, mode: str, kind: str) -
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_16_bits_are_cut_to_the_upper_8(tmp_path: Path, channels: int) -> None:
+def test_16_bits_are_reduced_to_the_upper_8(tmp_path: Path, channels: int) -> None:
     values = SOFT[:, :, :channels].astype(np.uint16) * 256 + 77
     done, data = cv2.imencode(".png", values[:, :, ::-1])
     assert done
@@ -81,35 +81,35 @@ def large_jpeg(**options: Any) -> bytes:
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.99])
-def test_a_jpeg_that_is_cut_off_is_no_image(tmp_path: Path, progressive: bool, share: float) -> None:
+def test_truncated_jpeg_is_an_error(tmp_path: Path, progressive: bool, share: float) -> None:
     data = large_jpeg(progressive=progressive)
     with pytest.raises(DecodeError) as caught:
         read_image(written(tmp_path, data[: int(share * len(data))]))
     assert str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_follows_a_jpeg_and_a_thumbnail_in_it_do_not_matter(tmp_path: Path) -> None:
+def test_trailing_data_and_thumbnails_are_ignored(tmp_path: Path) -> None:
     data = large_jpeg()
     assert np.array_equal(read_image(written(tmp_path, data + b"\0" * 9)), by_pillow(data))
     thumbnail = encoded(Image.fromarray(SOFT), "JPEG")
     head = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail  # an application segment
     with_thumbnail = data[:2] + head + data[2:]
     assert np.array_equal(read_image(written(tmp_path, with_thumbnail)), by_pillow(data))
-    with pytest.raises(DecodeError, match="cut off"):
+    with pytest.raises(DecodeError, match="truncated"):
         read_image(written(tmp_path, with_thumbnail[:-5000]))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
-def test_other_kinds_that_are_cut_off(tmp_path: Path, kind: str) -> None:
+def test_other_truncated_images(tmp_path: Path, kind: str) -> None:
     data = encoded(Image.fromarray(picture(1, 60, 90)), kind)
     with pytest.raises(DecodeError):
         read_image(written(tmp_path, data[: len(data) // 2]))
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="empty"):
         read_image(written(tmp_path, b""))
-    with pytest.raises(DecodeError, match="not a whole image"):
+    with pytest.raises(DecodeError, match="not a complete image"):
         read_image(written(tmp_path, b"some text\n" * 50))
     with pytest.raises(DecodeError, match="no such file"):
         read_image(tmp_path / "missing.jpg")
@@ -117,7 +117,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
-def test_an_image_is_a_video_of_one_frame(tmp_path: Path) -> None:
+def test_image_is_a_video_of_one_frame(tmp_path: Path) -> None:
     path = written(tmp_path, encoded(Image.fromarray(SOFT), "PNG"))
     with ImageReader(path) as reader:
         assert (reader.num_frames, reader.height, reader.width) == (1, 60, 90) and reader.fps > 0
@@ -131,7 +131,7 @@ def test_an_image_is_a_video_of_one_frame(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ folders of frames
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Ten frames, told apart by their pictures."""
+    """Write ten distinguishable frames."""
     frames = tmp_path / "frames"
     frames.mkdir()
     for number in range(10):
@@ -143,7 +143,7 @@ def opened(folder: Path, count: int = 10) -> FrameFolderReader:
     return FrameFolderReader(folder, "{:05d}.png", count, fps=12)
 
 
-def test_only_the_wanted_frames_are_opened(folder: Path) -> None:
+def test_only_requested_frames_are_opened(folder: Path) -> None:
     for number in (1, 3, 5):
         (folder / f"{number:05d}.png").unlink()
     with opened(folder) as reader:
@@ -156,7 +156,7 @@ def test_only_the_wanted_frames_are_opened(folder: Path) -> None:
         assert (reader.height, reader.width) == (24, 32)
 
 
-def test_the_nearest_frame_stands_in_for_a_broken_one(folder: Path) -> None:
+def test_nearest_frame_replaces_a_broken_one(folder: Path) -> None:
     (folder / "00004.png").unlink()
     (folder / "00008.png").write_bytes(b"no image")
     Image.fromarray(picture(9, 8, 8)).save(folder / "00010.png")
@@ -169,21 +169,21 @@ def test_the_nearest_frame_stands_in_for_a_broken_one(folder: Path) -> None:
         assert np.array_equal(shown[index], picture(nearest, 24, 32))
 
 
-def test_a_frame_of_another_size_counts_as_broken(folder: Path) -> None:
+def test_frame_of_another_size_is_unreadable(folder: Path) -> None:
     Image.fromarray(picture(9, 8, 16)).save(folder / "00010.png")
     missing = opened(folder).read([0, 9]).missing
-    assert missing is not None and "16 x 8 pixels where the others have 32 x 24" in missing
+    assert missing is not None and "has 16 x 8 pixels, but the others have 32 x 24" in missing
 
 
-def test_no_wanted_frame_at_all(folder: Path) -> None:
+def test_no_readable_frame(folder: Path) -> None:
     (folder / "00001.png").write_bytes(b"")
     (folder / "00002.png").unlink()
     with pytest.raises(DecodeError, match=r"none of 2 frames.*00001\.png: the file is empty"):
         opened(folder).read([0, 1])
 
 
-def test_fewer_frames_than_the_index_says(folder: Path) -> None:
-    with pytest.raises(DecodeError, match=r"the index says 12 frames, the folder holds 10 of them.*00011\.png"):
+def test_fewer_frames_than_in_the_index(folder: Path) -> None:
+    with pytest.raises(DecodeError, match=r"the folder contains 10 of the 12 frames in the index.*00011\.png"):
         opened(folder, 12)
     with pytest.raises(DecodeError, match="no such file"):
         opened(folder / "nowhere")
@@ -191,6 +191,6 @@ def test_fewer_frames_than_the_index_says(folder: Path) -> None:
         opened(folder / "00001.png")
 
 
-def test_more_frames_than_the_index_says_are_left_alone(folder: Path) -> None:
+def test_more_frames_than_in_the_index_are_ignored(folder: Path) -> None:
     with pytest.raises(IndexError):
         opened(folder, 5).read([5])

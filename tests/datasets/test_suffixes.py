@@ -1,4 +1,4 @@
-"""Searches of folders: every suffix that FFmpeg gives to videos is looked for, other files are named."""
+"""File suffixes: all video suffixes of FFmpeg are known, unknown ones are reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ELSEWHERE = set(
 
 
 def video_extensions() -> set[str]:
-    """Extensions of the formats for which FFmpeg's muxers choose a video codec."""
+    """Return the extensions of all formats for which FFmpeg's muxers choose a video codec."""
     found: set[str] = set()
     for name in formats_available:
         try:
@@ -34,7 +34,7 @@ def video_extensions() -> set[str]:
     return found
 
 
-def test_the_suffixes_of_ffmpegs_video_formats_are_known() -> None:
+def test_suffixes_of_ffmpeg_video_formats_are_known() -> None:
     found = video_extensions()
     assert {"mp4", "mkv", "webm", "gif", "mxf", "asf", "nut", "ogv", "h264"} <= found
     unknown = {name for name in found if f".{name}" not in VIDEO_SUFFIXES | IMAGE_SUFFIXES} - ELSEWHERE
@@ -42,7 +42,7 @@ def test_the_suffixes_of_ffmpegs_video_formats_are_known() -> None:
     assert not VIDEO_SUFFIXES & IMAGE_SUFFIXES
 
 
-def test_files_of_unknown_suffixes_are_named_others_are_not() -> None:
+def test_files_with_unknown_suffixes_are_named() -> None:
     names = ["a.mp4", "b.MXF", "notes.txt", "labels.csv", "c.xyz", "no_suffix", ".hidden.xyz", "folder/d.braw", "e.jpg"]
     note = skipped_note("videos", names, VIDEO_SUFFIXES)
     assert note == "videos: 3 files were skipped because of an unknown suffix: c.xyz, folder/d.braw, no_suffix"
@@ -51,7 +51,7 @@ def test_files_of_unknown_suffixes_are_named_others_are_not() -> None:
     assert many is not None and many.endswith("0.xyz, 1.xyz, 2.xyz, ...")
 
 
-def test_searches_find_and_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_searches_warn_about_unknown_suffixes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_video(tmp_path / name / "x.gif", frames=3, codec="gif", pix_fmt="rgb8")

@@ -1,4 +1,4 @@
-"""The optional second decoder: the same frames as the first where it works, a plain error where it does not."""
+"""The torchcodec reader: equal to PyAV if available, else a clear error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.video_files import plain_frames, write_video
 
 
 def torchcodec_error() -> str | None:
-    """Why torchcodec can't be used here; None when it can."""
+    """Return why torchcodec cannot be used, or None."""
     try:
         require_backend("torchcodec")
     except ConfigError as error:
@@ -25,7 +25,7 @@ ERROR = torchcodec_error()
 needs_torchcodec = pytest.mark.skipif(ERROR is not None, reason=str(ERROR))
 
 
-def test_a_missing_package_is_a_config_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_package_is_a_config_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     monkeypatch.delitem(sys.modules, "slowfast.datasets.decode.torchcodec", raising=False)
@@ -38,7 +38,7 @@ def test_a_missing_package_is_a_config_error(monkeypatch: pytest.MonkeyPatch, tm
 
 @needs_torchcodec
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "rotated.mp4"])
-def test_the_same_frames_as_pyav(name: str, tmp_path: Path) -> None:
+def test_frames_equal_pyav(name: str, tmp_path: Path) -> None:
     path = write_video(tmp_path / name, options={"g": "20", "bf": "3"}, rotation=90 if "rotated" in name else 0)
     indices = np.array([[5, 3], [59, 3]])
     with open_video(path, "torchcodec") as ours, open_video(path) as reference:
@@ -52,7 +52,7 @@ def test_the_same_frames_as_pyav(name: str, tmp_path: Path) -> None:
 
 
 @needs_torchcodec
-def test_chosen_frames_equal_a_whole_decode(tmp_path: Path) -> None:
+def test_requested_frames_equal_sequential_decoding(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", options={"g": "20", "bf": "3"})
     with open_video(path, "torchcodec") as video:
         every = video.read(np.arange(60)).frames

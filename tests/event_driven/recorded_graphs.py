@@ -1,6 +1,6 @@
-"""Stands in for CUDA graphs where there is no GPU, and is as strict: PyTorch's calls are recorded once and repeated.
+"""Substitute for CUDA graphs without a GPU: PyTorch calls are recorded once and replayed on the same memory.
 
-A replay does the same calls with the same numbers on the same memory, whatever Python would have done by then.
+A replay repeats the calls with the same arguments, whatever Python would do by then.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 
 class RecordedGraphs:
-    """Graphs of captured.py on a CPU; `replayed` counts."""
+    """Graphs on the CPU; ``replayed`` counts the replays."""
 
     def __init__(self) -> None:
         self.replayed = 0
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """As CudaGraphs does: run it once, then record it without an effect."""
+        """Run once, then record without side effects, as CudaGraphs does."""
         work()
         recorder = _Recorder()
         with recorder:

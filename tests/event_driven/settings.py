@@ -8,7 +8,7 @@ EMPTY = Path(__file__).parents[1] / "empty.yaml"
 
 
 def small_evmlp(output: Path) -> list[object]:
-    """With random weights that answer differently from frame to frame."""
+    """Return overrides for a network whose predictions vary from frame to frame."""
     return [
         *("MODEL.MODEL_NAME", "evMLP", "MODEL.NUM_CLASSES", 8, "EVMLP.PATCH_SIZES", "[4,2,2,2]"),
         *("EVMLP.EMBED_DIMS", "[8,12,16,16]", "EVMLP.LAYERS", "[1,1,1,1]", "EVMLP.MLP_RATIOS", "[2,2,2,2]"),
@@ -19,6 +19,6 @@ def small_evmlp(output: Path) -> list[object]:
 
 
 def on_videos(place: Path | str, output: Path) -> list[object]:
-    """For event-driven inference on videos."""
+    """Return overrides for event-driven inference on videos."""
     images = ("TEST.DATASET", "imagenet", "TRAIN.DATASET", "imagenet", "TEST.NUM_ENSEMBLE_VIEWS", 1)
     return [*small_evmlp(output), *images, "EVENT.ENABLE", True, "DATA.PATH_PREFIX", place]

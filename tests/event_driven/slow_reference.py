@@ -1,4 +1,4 @@
-"""Event-driven inference as its rules read: one stream, one frame, one patch at a time, in plain loops."""
+"""Reference implementation of event-driven inference: one stream, frame and patch at a time, in plain loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slowfast.models.evmlp import EvMLP, Stage
 
 @dataclass
 class SlowStream:
-    """Remembers a frame and, by stage and place, the tokens of a stream."""
+    """State of one stream: the reference frame, and the tokens by stage and position."""
 
     model: EvMLP
     threshold: float
@@ -30,23 +30,23 @@ class SlowStream:
         self.logits = self.compute(self.held, everything)[0]
 
     def grid(self, stage: int) -> int:
-        """Patches of a stage along a side."""
+        """Return the number of patches of a stage per side."""
         return math.prod(self.model.patch_sizes[stage + 1 :])
 
     def __call__(self, frame: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """The logits of a frame (3, side, side), (classes,), and how many patches of each stage were computed."""
+        """Return the logits (classes,) of a frame (3, side, side) and the number of patches computed per stage."""
         p, changed = self.model.patch_sizes[0], set()
-        whole = self.seen == 0 and self.reference == "hold"
-        whole = whole or (self.keyframe_every > 0 and self.seen > 0 and self.seen % self.keyframe_every == 0)
+        full = self.seen == 0 and self.reference == "hold"
+        full = full or (self.keyframe_every > 0 and self.seen > 0 and self.seen % self.keyframe_every == 0)
         for r in range(self.grid(0)):
             for c in range(self.grid(0)):
-                place = slice(None), slice(r * p, (r + 1) * p), slice(c * p, (c + 1) * p)
-                change = (frame[place] - self.held[place]).abs()
+                patch = slice(None), slice(r * p, (r + 1) * p), slice(c * p, (c + 1) * p)
+                change = (frame[patch] - self.held[patch]).abs()
                 change = change.max() if self.gate == "any" else change.mean()
-                if whole or not change <= self.threshold:
+                if full or not change <= self.threshold:
                     changed.add((r, c))
                     if self.reference == "hold":
-                        self.held[place] = frame[place]
+                        self.held[patch] = frame[patch]
         if self.reference == "previous":
             self.held = frame.clone()
         self.seen += 1
@@ -55,7 +55,7 @@ class SlowStream:
 
     @torch.no_grad()
     def compute(self, frame: torch.Tensor, changed: set[tuple[int, int]]) -> tuple[torch.Tensor, list[int]]:
-        """Renew the changed patches (row, column) of the first stage and all that is made of them."""
+        """Recompute the changed patches (row, column) of the first stage and everything that depends on them."""
         if not changed:
             return self.logits, [0] * len(self.tokens)
         active = []

@@ -1,4 +1,4 @@
-"""Cameras of this machine: OpenCV's own way to one, down to what it asks a Video4Linux driver (camera_device.c)."""
+"""Local cameras: OpenCV with a simulated Video4Linux driver (camera_device.c)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAMERA = "7"  # camera_device.c's number
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """camera_device.c, compiled."""
+    """Compile camera_device.c."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if sys.platform != "linux" or compiler is None or Path(f"/dev/video{CAMERA}").exists():
         pytest.skip(f"needs Linux, a C compiler, and no camera {CAMERA}")
@@ -31,18 +31,18 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def camera(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process that a test starts has it."""
+    """Preload the driver in all processes of a test."""
     monkeypatch.setenv("LD_PRELOAD", str(driver))
 
 
 def results_of(output: Path) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """The figures of the one video, and what failed."""
+    """Return the metrics of the only video and the failures."""
     results = json.loads((output / "event_results.json").read_text())
     [video] = results["videos"]
     return video, results["failed"]
 
 
-def test_frames_of_a_camera_come_in_order_and_in_colour() -> None:
+def test_camera_frames_are_in_order_and_in_color() -> None:
     look = f"""
 import json
 from slowfast.event_driven.captures import CameraFrames
@@ -60,26 +60,26 @@ print(json.dumps([str(frames.rate), seen]))
     assert 200 < reds[0] < reds[-1] and reds == sorted(reds)
 
 
-def test_a_run_on_a_camera(tmp_path: Path) -> None:
+def test_run_on_a_camera(tmp_path: Path) -> None:
     done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20])
     assert done.returncode == 0, done.stderr
     video, failed = results_of(tmp_path)
     assert (video["path"], video["frames"] + video["dropped"], failed) == (CAMERA, 20, [])
 
 
-def test_a_camera_that_is_pulled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unplugged_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_FRAMES", "9")
     done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2])
     assert done.returncode == 0, done.stderr
     video, [failed] = results_of(tmp_path)
     assert 0 < video["frames"] + video["dropped"] <= 9
-    assert (failed["path"], failed["reason"]) == (CAMERA, "the camera gives no more frames")
+    assert (failed["path"], failed["reason"]) == (CAMERA, "the camera delivers no more frames")
 
 
-def test_a_camera_that_is_plugged_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconnected_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_FRAMES", "9")
     done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20, "EVENT.RECONNECT", 0.1])
     assert done.returncode == 0, done.stderr
     video, failed = results_of(tmp_path)
     assert (video["frames"] + video["dropped"], failed) == (20, [])
-    assert "the camera gives no more frames; opened again in 0.1 seconds" in done.stdout + done.stderr
+    assert "the camera delivers no more frames. Reconnecting in 0.1 s" in done.stdout + done.stderr

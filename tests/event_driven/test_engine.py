@@ -1,4 +1,4 @@
-"""The event-driven engine against its rules in plain loops, in every way it can be fed."""
+"""Event-driven engine against the reference implementation, for frames, chunks and batched streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model() -> EvMLP:
 
 
 def video(frames: int, seed: int = 0, share: float = 0.2) -> torch.Tensor:
-    """Frames (K, 3, side, side): in each, some squares of the one before changed, a little noise on others."""
+    """Return frames (K, 3, side, side) in which some squares change and others get a little noise."""
     generator = torch.Generator().manual_seed(seed)
     frame = torch.randn(3, SIDE, SIDE, generator=generator)
     out = []
@@ -57,7 +57,7 @@ def close(found: torch.Tensor, want: torch.Tensor) -> None:
     every=st.sampled_from([0, 0, 3]),
     chunks=st.lists(st.integers(1, 5), min_size=2, max_size=4),
 )
-def test_frames_and_chunks_follow_the_rules(
+def test_frames_and_chunks_equal_the_reference(
     model: EvMLP,
     reference: str,
     gate: str,
@@ -90,7 +90,7 @@ def test_frames_and_chunks_follow_the_rules(
     rule=st.sampled_from(RULES),
     channels_last=st.booleans(),
 )
-def test_streams_of_any_length_are_as_if_alone(
+def test_batched_streams_equal_single_streams(
     model: EvMLP,
     compiled: bool,
     lengths: list[int],
@@ -131,7 +131,7 @@ def test_several_streams_in_chunks(model: EvMLP) -> None:
 
 
 @pytest.mark.parametrize("reference, gate", RULES)
-def test_threshold_0_is_the_whole_network(model: EvMLP, reference: str, gate: str) -> None:
+def test_threshold_0_equals_dense_inference(model: EvMLP, reference: str, gate: str) -> None:
     frames = video(6)
     frames[3] = frames[2]  # nothing changes
     frames[4, 0, 5, 5] = torch.nan
@@ -145,16 +145,16 @@ def test_threshold_0_is_the_whole_network(model: EvMLP, reference: str, gate: st
 
 
 def test_slow_change_drifts_with_previous_and_is_bounded_with_hold(model: EvMLP) -> None:
-    """1000 frames, each 0.004 brighter than the one before; the threshold is 0.05."""
+    """Use 1000 frames, each 0.004 brighter than the previous one, with threshold 0.05."""
     base = video(1)[0]
     frames = torch.stack([base + 0.004 * i for i in range(1000)])
     with torch.no_grad():
-        whole = torch.cat([model(part) for part in frames.split(100)])
+        dense = torch.cat([model(part) for part in frames.split(100)])
     errors = {}
     for reference in ("previous", "hold"):
         engine = EventDrivenInference(model, 0.05, reference, "any")
         logits = torch.cat([engine.run(part[:, None]).logits[:, 0] for part in frames.split(64)])
-        errors[reference] = (logits - whole).abs().amax(1)
+        errors[reference] = (logits - dense).abs().amax(1)
     change_in_hold = 0.06  # a patch is at most so far from its reference
     with torch.no_grad():
         bound = max(
@@ -165,7 +165,7 @@ def test_slow_change_drifts_with_previous_and_is_bounded_with_hold(model: EvMLP)
     assert errors["previous"][-100:].mean() > 3 * errors["previous"][:20].mean()
 
 
-def test_key_frames_end_drift(model: EvMLP) -> None:
+def test_keyframes_end_drift(model: EvMLP) -> None:
     frames = torch.stack([video(1)[0] + 0.004 * i for i in range(41)])
     engine = EventDrivenInference(model, 0.05, "previous", "any", keyframe_every=10)
     results = engine.run(frames[:, None])
@@ -174,7 +174,7 @@ def test_key_frames_end_drift(model: EvMLP) -> None:
     assert results.active[5].sum() == 0
 
 
-def test_a_stream_whose_size_changes_leaves_the_others_running(model: EvMLP) -> None:
+def test_stream_with_changed_size_does_not_stop_the_others(model: EvMLP) -> None:
     good, bad = video(3), video(3, 1)
     engine, alone = EventDrivenInference(model), EventDrivenInference(model)
     engine.step({"good": good[:1], "bad": bad[:1]})
@@ -204,7 +204,7 @@ def test_state_can_be_saved_restored_and_reset(model: EvMLP) -> None:
         engine.save("nobody")
 
 
-def test_dense_features_are_the_networks_own(model: EvMLP) -> None:
+def test_dense_features_equal_the_network(model: EvMLP) -> None:
     frames = video(4)
     engine = EventDrivenInference(model, 0.0)
     engine.run(frames[:, None])
@@ -222,7 +222,7 @@ def test_dense_features_are_the_networks_own(model: EvMLP) -> None:
 
 @pytest.mark.parametrize("precision, limit", [("bfloat16", 0.05), ("int8", 0.1)])
 @pytest.mark.parametrize("compiled", [True, False])
-def test_smaller_weights_are_close(model: EvMLP, precision: str, limit: float, compiled: bool) -> None:
+def test_low_precision_weights_are_close(model: EvMLP, precision: str, limit: float, compiled: bool) -> None:
     frames = video(5)
     engine = EventDrivenInference(model, 0.0, precision=precision, compiled=compiled)
     logits = engine.run(frames[:, None]).logits[:, 0]
@@ -235,7 +235,7 @@ def test_smaller_weights_are_close(model: EvMLP, precision: str, limit: float, c
     assert 0 < error < limit if rounded else error < 1e-4  # float32 is used instead
 
 
-def test_multiply_adds_are_those_of_the_active_patches(model: EvMLP) -> None:
+def test_macs_count_the_active_patches(model: EvMLP) -> None:
     engine = EventDrivenInference(model)
     frames = video(1)
     macs = engine(frames).macs
@@ -247,7 +247,7 @@ def test_multiply_adds_are_those_of_the_active_patches(model: EvMLP) -> None:
     assert engine(frames).macs == 0
 
 
-def test_mistakes_are_said(model: EvMLP) -> None:
+def test_invalid_arguments_are_errors(model: EvMLP) -> None:
     frames = video(1)
     with pytest.raises(ConfigError, match="MorphMLPImage"):
         EventDrivenInference(MorphMLPImage.__new__(MorphMLPImage))
@@ -266,13 +266,13 @@ def test_mistakes_are_said(model: EvMLP) -> None:
         engine((frames * 255).byte())
     with pytest.raises(ConfigError, match="3 x 30 x 30"):
         engine(torch.zeros(1, 3, 30, 30))
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="distinct"):
         engine.run(frames[:, None].expand(-1, 2, -1, -1, -1), ["a", "a"])
     assert not engine.streams
 
 
 @pytest.mark.parametrize("static", [True, False])
-def test_what_cannot_be_taken_changes_nothing(model: EvMLP, static: bool) -> None:
+def test_unsuitable_frames_change_nothing(model: EvMLP, static: bool) -> None:
     frames = video(4)
     engine, want = (EventDrivenInference(model, static=static) for _ in range(2))
     close(engine(frames[:1]).logits, want(frames[:1]).logits)
@@ -297,7 +297,7 @@ def test_what_cannot_be_taken_changes_nothing(model: EvMLP, static: bool) -> Non
         close(engine(frame[None]).logits, want(frame[None]).logits)
 
 
-def test_a_frame_that_cannot_be_taken_leaves_the_other_streams_running(model: EvMLP) -> None:
+def test_unsuitable_frame_does_not_stop_other_streams(model: EvMLP) -> None:
     frames = video(3)
     engine = EventDrivenInference(model)
     given = {"good": frames[:1], "no batch": frames[0], "two": frames[:2], "small": frames[:1, :, :8, :8]}
@@ -306,7 +306,7 @@ def test_a_frame_that_cannot_be_taken_leaves_the_other_streams_running(model: Ev
     close(results["good"].logits, EventDrivenInference(model)(frames[:1]).logits)
 
 
-def test_a_state_of_another_network_is_refused(model: EvMLP) -> None:
+def test_state_of_another_network_is_an_error(model: EvMLP) -> None:
     frames = video(2)
     sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (2, 1, 2), "mlp_ratios": (2, 3, 2)}
     one_class = EventDrivenInference(EvMLP(num_classes=1, dropout_rates=(0, 0, 0), **sizes).eval())

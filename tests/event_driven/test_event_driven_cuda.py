@@ -1,4 +1,4 @@
-"""Event-driven inference on a GPU: captured, replayed, without waiting, and equal to the CPU's."""
+"""Event-driven inference on a GPU: CUDA graphs, no synchronization, results equal to the CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 def engines(*rule: Any, **options: Any) -> tuple[EventDrivenInference, EventDrivenInference]:
-    """On the GPU, and the plain one on the CPU."""
+    """Return an engine on the GPU and a plain one on the CPU."""
     on_cpu, on_gpu = randomized(EvMLP(**SIZES)), randomized(EvMLP(**SIZES)).cuda()
     cpu_options = {key: value for key, value in options.items() if key == "precision"}
     plain = EventDrivenInference(on_cpu, *rule, compiled=False, **cpu_options)
@@ -38,7 +38,7 @@ def waiting_is_an_error() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_graph_repeats_its_work_on_what_the_buffers_hold() -> None:
+def test_graph_replays_on_current_buffers() -> None:
     buffer, out = torch.zeros(4, device="cuda"), torch.zeros(4, device="cuda")
 
     def work() -> None:
@@ -53,7 +53,7 @@ def test_a_graph_repeats_its_work_on_what_the_buffers_hold() -> None:
 
 @pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("reference, gate", RULES)
-def test_captured_or_not_it_is_what_the_cpu_finds(reference: str, gate: str, wait: bool) -> None:
+def test_captured_and_uncaptured_equal_the_cpu(reference: str, gate: str, wait: bool) -> None:
     engine, plain = engines(0.05, reference, gate, 5, wait=wait)
     engine.capture(2, 1)
     engine.capture(1, 3)
@@ -69,7 +69,7 @@ def test_captured_or_not_it_is_what_the_cpu_finds(reference: str, gate: str, wai
 @pytest.mark.parametrize("wait", [True, False])
 @pytest.mark.parametrize("captured", [True, False])
 @pytest.mark.parametrize("reference, gate", RULES)
-def test_no_half_of_a_step_waits(reference: str, gate: str, captured: bool, wait: bool) -> None:
+def test_detect_and_compute_do_not_wait(reference: str, gate: str, captured: bool, wait: bool) -> None:
     engine, plain = engines(0.05, reference, gate, wait=wait)
     if captured:
         engine.capture(2, 2)
@@ -86,7 +86,7 @@ def test_no_half_of_a_step_waits(reference: str, gate: str, captured: bool, wait
         torch.testing.assert_close(one.logits.cpu(), other.logits, rtol=1e-3, atol=1e-3)
 
 
-def test_the_first_half_runs_ahead_in_another_thread() -> None:
+def test_detect_runs_ahead_in_another_thread() -> None:
     engine, plain = engines(0.05)
     engine.capture(1, 1)
     frames = video(12)[:, None, None]
@@ -104,7 +104,7 @@ def test_the_first_half_runs_ahead_in_another_thread() -> None:
 
 
 @pytest.mark.parametrize("precision, limit", [("bfloat16", 0.05), ("int8", 0.1)])
-def test_smaller_weights_are_close(precision: str, limit: float) -> None:
+def test_low_precision_weights_are_close(precision: str, limit: float) -> None:
     engine, _ = engines(0.0, precision=precision)
     engine.capture(5, 1)
     frames = video(5)

@@ -1,4 +1,4 @@
-"""EVENT.RESIZE: which part of a frame the network sees, where, and which patches its changes are in."""
+"""EVENT.RESIZE: visible part of a frame, its position, and the patches of its changes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from slowfast.event_driven.calibrate import Calibration
 from slowfast.event_driven.feed import Batch
 from slowfast.event_driven.frame_resize import RESIZES, FrameToSquare
 from slowfast.event_driven.sources import Sources
-from tests.event_driven.made_videos import CPU, made_sources, video_run
 from tests.event_driven.settings import EMPTY, on_videos
+from tests.event_driven.synthetic_videos import CPU, synthetic_sources, video_run
 
 WIDE = (32, 64)
 MEAN = [0.2, 0.4, 0.6]
@@ -34,7 +34,7 @@ def transform(how: str, *change: object) -> FrameToSquare:
     return FrameToSquare.from_config(cfg)
 
 
-def test_the_default_is_the_published_squash() -> None:
+def test_default_is_the_published_squash() -> None:
     image = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     cfg = get_cfg()
     cfg.merge_from_list(on_videos("videos", Path("out")))
@@ -43,8 +43,8 @@ def test_the_default_is_the_published_squash() -> None:
 
 
 @pytest.mark.parametrize("size", [WIDE, (64, 32), (32, 32), (2, 300)])
-def test_every_way_gives_a_square_of_the_expected_part(size: tuple[int, int]) -> None:
-    """The frame is a ramp along its long side from 0 to 200."""
+def test_each_resize_shows_the_expected_part(size: tuple[int, int]) -> None:
+    """Use a frame with a ramp from 0 to 200 along its long side."""
     ramp = np.linspace(0, 200, max(size))
     wide = size[1] >= size[0]
     image = np.broadcast_to(ramp[None, :, None] if wide else ramp[:, None, None], (*size, 3)).astype(np.uint8)
@@ -69,7 +69,7 @@ def test_a_letterbox_is_filled_with_the_mean_color() -> None:
 
 
 class LeftEdge:
-    """A wide gray video whose 6 leftmost columns become white and black in turn."""
+    """Wide gray video whose 6 leftmost columns alternate between white and black."""
 
     rate, time_base, missing = Fraction(25), Fraction(1, 25), None
 
@@ -80,11 +80,11 @@ class LeftEdge:
             yield number, image
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def left_edge() -> Sources:
-    found = made_sources((1, None))
+    found = synthetic_sources((1, None))
     return replace(found, videos=[replace(found.videos[0], open=LeftEdge)])
 
 
@@ -97,17 +97,17 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("how", RESIZES)
-def test_changed_patches_cover_what_the_network_saw(how: str, tmp_path: Path) -> None:
+def test_changed_patches_match_the_resized_frame(how: str, tmp_path: Path) -> None:
     run = video_run(tmp_path, left_edge(), "EVENT.RESIZE", how, "EVENT.ANNOTATE", True)
     batches: list[Batch] = []
-    run.watch = batches.append
+    run.on_batch = batches.append
     report = run.run(lambda: False)
     changed = np.concatenate([run.engine.network.as_map(b.changes.mask[:, 0].T, 0).numpy() for b in batches], 2)
     assert changed.shape == (8, 8, 6) and changed[..., 0].all()
     for frame in np.moveaxis(changed, 2, 0)[1:]:
         assert [tuple(place) for place in np.argwhere(frame).tolist()] == CHANGED[how]
     seen = FrameToSquare.from_config(run.cfg)(next(iter(LeftEdge()))[1])
-    np.testing.assert_array_equal(report.pictures[0], seen)
+    np.testing.assert_array_equal(report.thumbnails[0], seen)
     outlined = (draw_patches(seen, changed[..., 1]) == OUTLINE).all(2)  # patches of 56 x 56 pixels
     assert {(row // 56, column // 56) for row, column in np.argwhere(outlined).tolist()} == set(CHANGED[how])
     with av.open(str(tmp_path / "annotated" / "v0.mp4")) as container:
@@ -115,7 +115,7 @@ def test_changed_patches_cover_what_the_network_saw(how: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("how", RESIZES)
-def test_calibration_sees_the_same(how: str, tmp_path: Path) -> None:
+def test_calibration_uses_the_same_resize(how: str, tmp_path: Path) -> None:
     cfg = load_config(EMPTY, [*on_videos(tmp_path, tmp_path), "EVENT.RESIZE", how])
     calibration = Calibration(cfg, CPU, left_edge())
     wanted = np.stack([FrameToSquare.from_config(cfg)(image) for _, image in LeftEdge()])
@@ -125,6 +125,6 @@ def test_calibration_sees_the_same(how: str, tmp_path: Path) -> None:
     assert active == pytest.approx(100 * (64 + 5 * len(CHANGED[how])) / (6 * 64))
 
 
-def test_another_way_is_an_error(tmp_path: Path) -> None:
+def test_unknown_resize_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"EVENT\.RESIZE.*'squish'.*squash"):
         load_config(EMPTY, [*on_videos(tmp_path, tmp_path), "EVENT.RESIZE", "squish"])

@@ -1,4 +1,4 @@
-"""The compiled kernels against PyTorch, on odd sizes; and doing without them."""
+"""Compiled kernels against PyTorch on odd sizes, and the fallback without a compiler."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
         patch.setattr(build, "_FLAGS", (*build._FLAGS, *filter(None, [request.param])))
         found = load_kernels.__wrapped__()
     if found is None:
-        pytest.skip(f"no C++ compiler here that takes {request.param or 'the flags'}")
+        pytest.skip(f"No C++ compiler here that takes {request.param or 'the flags'}")
     yield found
 
 
 def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
-    """A float32 weight after rounding to what is kept of it."""
+    """Round a float32 weight to a precision."""
     if precision == "int8":
-        whole, scale = int8_weights(weight)
-        return whole.float() * scale[:, None]
+        quantized, scale = int8_weights(weight)
+        return quantized.float() * scale[:, None]
     return weight.to(getattr(torch, precision)).float()
 
 
 def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """A stage in float32, but what is multiplied is rounded first."""
+    """Compute a stage in float32 with rounded inputs of the multiplications."""
     y = stage[1](rounded(x))
     for block in stage.blocks:
         first, *_, last = block.fn
@@ -70,7 +70,7 @@ def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor
     group=st.sampled_from([0, 0, 1, 6, 7, 48]),
     threads=st.sampled_from([1, 2, 5]),
 )
-def test_a_compiled_stage_is_the_plain_one(
+def test_compiled_stage_equals_pytorch(
     kernels: Kernels,
     precision: str,
     inputs: int,
@@ -93,7 +93,7 @@ def test_a_compiled_stage_is_the_plain_one(
         torch.set_num_threads(usual)
         for weight in (p for p in stage.parameters() if p.ndim == 2):
             weight.copy_(as_stored(weight, precision))
-        if kernels.inputs_of_a_step(fast.weight_bytes) == 1:
+        if kernels.inputs_per_step(fast.weight_bytes) == 1:
             torch.testing.assert_close(found, rounded_stage(stage, x, lambda x: x), rtol=1e-4, atol=1e-4)
             return
         off = (found - rounded_stage(stage, x, lambda x: x.bfloat16().float())).abs()
@@ -101,8 +101,8 @@ def test_a_compiled_stage_is_the_plain_one(
         assert off.median() < 2e-5 + 1e-3 * blocks and (off > 0.05).float().mean() <= 0.05
 
 
-def test_gelu_is_exact_to_float32s_digits(kernels: Kernels) -> None:
-    """One block whose weights pass a number through: LayerNorm(x + W gelu(x)) tells gelu(x)."""
+def test_gelu_is_exact_in_float32(kernels: Kernels) -> None:
+    """Recover gelu(x) from a block that computes LayerNorm(x + W gelu(x))."""
     x = torch.cat((torch.linspace(-12, 12, 4001), torch.tensor([-100.0, 100.0, 0.0])))
     stage = Stage(1, 2, 1, 0.5, 0.0).eval()
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def test_gelu_is_exact_to_float32s_digits(kernels: Kernels) -> None:
     threshold=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 99),
 )
-def test_the_compiled_gate_is_the_plain_one(
+def test_compiled_gate_equals_pytorch(
     kernels: Kernels,
     k: int,
     slots: list[int],
@@ -149,22 +149,22 @@ def test_the_compiled_gate_is_the_plain_one(
     changed = torch.rand(k, s, 1, side, side, generator=generator) < 0.1
     frames = references[slots] + torch.randn(k, s, 3, side, side, generator=generator) * changed
     frames[-1, 0, 0, 0, 0] = torch.nan
-    whole = torch.rand(k, s, generator=generator) < 0.2
+    full = torch.rand(k, s, generator=generator) < 0.2
     if channels_last:
         references = references.contiguous(memory_format=torch.channels_last)
         frames = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (k, s))
     order = torch.randperm(grid**2, generator=generator)  # any order of the patches
     gate = Gate.of(side, patch, threshold, mean, hold, order.argsort())
-    want, kept = slow_changes(frames, references[slots], patch, mean, hold, threshold, whole)
+    want, kept = slow_changes(frames, references[slots], patch, mean, hold, threshold, full)
 
-    found = kernels.find_changes(frames, references, torch.tensor(slots), gate, whole)
+    found = kernels.find_changes(frames, references, torch.tensor(slots), gate, full)
     assert torch.equal(found, want.flatten(2)[:, :, order])
     assert torch.equal(references[slots].nan_to_num(), kept.nan_to_num())
 
-    places = found.flatten().nonzero().squeeze(1)
-    rows = kernels.take_patches(frames, places, gate, order)
+    indices = found.flatten().nonzero().squeeze(1)
+    rows = kernels.take_patches(frames, indices, gate, order)
     cut = frames.reshape(k * s, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1).flatten(1, 2)  # KS N p p 3
-    assert torch.equal(rows.nan_to_num(), cut[:, order].flatten(0, 1).flatten(1)[places].nan_to_num())
+    assert torch.equal(rows.nan_to_num(), cut[:, order].flatten(0, 1).flatten(1)[indices].nan_to_num())
 
 
 def slow_changes(
@@ -174,11 +174,11 @@ def slow_changes(
     mean: bool,
     hold: bool,
     threshold: float,
-    whole: torch.Tensor,
+    full: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frame after frame: bool (K, S, n, n), and what is remembered (S, 3, H, W)."""
+    """Return the changes frame by frame, bool (K, S, n, n), and the references (S, 3, H, W)."""
     masks, held = [], references.clone()
-    for frame, all_of in zip(frames, whole, strict=True):
+    for frame, all_of in zip(frames, full, strict=True):
         mask = changed_patches(frame, held, patch, "mean" if mean else "any", threshold) | all_of[:, None, None]
         masks.append(mask)
         pixels = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
@@ -192,7 +192,7 @@ def slow_changes(
     share=st.sampled_from([0.02, 0.3, 1.0]),
     seed=st.integers(0, 99),
 )
-def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: float, seed: int) -> None:
+def test_compiled_update_equals_pytorch(kernels: Kernels, k: int, share: float, seed: int) -> None:
     torch.manual_seed(seed)
     with torch.inference_mode():
         sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
@@ -206,31 +206,31 @@ def test_compiled_renewal_is_the_plain_one(kernels: Kernels, k: int, share: floa
             changes = Changes(mask, pixels, slots, [slot for slot in slots if slot not in opened])
             opened.update(slots)
             before = mask.clone()
-            want, found = plain.renew(changes), fast.renew(changes)
+            want, found = plain.update(changes), fast.update(changes)
             assert torch.equal(found.logits, want.logits) and torch.equal(found.active, want.active)
             assert torch.equal(mask, before)
             for slot in slots:
                 assert all(map(torch.equal, fast.rows(slot), plain.rows(slot)))
 
 
-def test_frames_the_kernels_cannot_read_are_known() -> None:
+def test_unsupported_frames_are_detected() -> None:
     assert takes_frames(torch.zeros(2, 1, 3, 8, 8))
     assert not takes_frames(torch.zeros(2, 1, 3, 8, 8).double())
     assert not takes_frames(torch.zeros(2, 1, 3, 8, 16)[..., ::2])
     assert takes_frames(torch.zeros(2, 1, 8, 8, 3).permute(0, 1, 4, 2, 3))
 
 
-def test_without_a_compiler_there_is_one_message(
+def test_missing_compiler_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with caplog.at_level(logging.INFO, "slowfast"):
         assert load_kernels.__wrapped__() is None
-    assert "no C++ compiler" in caplog.text and len(caplog.records) == 1
+    assert "No C++ compiler" in caplog.text and len(caplog.records) == 1
 
 
-def test_a_failing_compiler_is_said_and_leaves_nothing(
+def test_failing_compiler_is_logged_and_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "sources").mkdir()
@@ -244,7 +244,7 @@ def test_a_failing_compiler_is_said_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("what", ["library", "folder"])
-def test_a_library_that_others_can_write_to_is_not_loaded(
+def test_library_writable_by_others_is_not_loaded(
     what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "sources").mkdir()
@@ -255,7 +255,7 @@ def test_a_library_that_others_can_write_to_is_not_loaded(
     try:
         library = build.build_library()
     except OSError:
-        pytest.skip("no C++ compiler here")
+        pytest.skip("No C++ compiler here")
     finally:
         os.umask(before)
     assert library.parent == tmp_path / "cache" / "slowfast" and not library.stat().st_mode & 0o022

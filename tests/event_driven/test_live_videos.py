@@ -1,4 +1,4 @@
-"""Event-driven inference on cameras and streams: as they come, go, stall and come back."""
+"""Event-driven inference on live sources that stall, end and reconnect."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError, UserError
+from slowfast.event_driven.activity import summarize
 from slowfast.event_driven.report import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from tests.conftest import run_net
-from tests.event_driven.made_videos import CPU, Made, frame_rows, live_sources, video_run, write_still
 from tests.event_driven.settings import EMPTY, on_videos
+from tests.event_driven.synthetic_videos import CPU, SyntheticVideo, frame_rows, live_sources, video_run, write_still
 from tests.video_files import picture, write_video
 
 
-def test_cameras_and_streams_that_are_not_there_say_so(tmp_path: Path) -> None:
-    for place, words in (("98", "camera 98 cannot be opened"), ("http://127.0.0.1:9/x", "the stream cannot be opened")):
-        cfg = load_config(EMPTY, on_videos(place, tmp_path))
+def test_missing_cameras_and_streams_are_reported(tmp_path: Path) -> None:
+    for address, words in (
+        ("98", "camera 98 cannot be opened"),
+        ("http://127.0.0.1:9/x", "the stream cannot be opened"),
+    ):
+        cfg = load_config(EMPTY, on_videos(address, tmp_path))
         with pytest.raises(DataError, match=words):
             run_on_videos(cfg, CPU)
 
 
-def test_a_number_that_is_a_folder_is_no_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_named_as_a_number_is_not_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "0").mkdir()
     write_still(tmp_path / "0" / "a.mkv")
@@ -42,9 +46,9 @@ def test_a_number_that_is_a_folder_is_no_camera(tmp_path: Path, monkeypatch: pyt
     assert [source.live for source in find_sources("1", 1).videos] == [True]
 
 
-def test_what_a_running_run_has_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast.event_driven.videos._FIGURES_EVERY", 0.0)
-    run = video_run(tmp_path, live_sources(Made(10**9, None)), "EVENT.CHUNK", 2)
+def test_interim_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slowfast.event_driven.videos._REPORT_INTERVAL", 0.0)
+    run = video_run(tmp_path, live_sources(SyntheticVideo(10**9, None)), "EVENT.CHUNK", 2)
     results = tmp_path / "event_results.json"
     seen: list[tuple[int, int]] = []  # frames in the figures and lines, while it runs
 
@@ -62,8 +66,8 @@ def test_what_a_running_run_has_seen_is_on_the_disk(tmp_path: Path, monkeypatch:
     assert all(before <= float(row["seconds"]) <= time.time() for row in frame_rows(tmp_path))
 
 
-class Stalled(Made):
-    """One that waits before each frame."""
+class Stalled(SyntheticVideo):
+    """Video that waits before each frame."""
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for frame in super().__iter__():
@@ -71,7 +75,7 @@ class Stalled(Made):
             yield frame
 
 
-def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_stalled_video_does_not_delay_the_end(tmp_path: Path) -> None:
     sources = Sources([Source(Record(0, Path("v"), "v", -1), lambda: Stalled(10**9, None), live=True)], [])
     run = video_run(tmp_path, sources)
     start = time.monotonic()
@@ -79,8 +83,10 @@ def test_a_stalled_video_does_not_hold_up_the_end(tmp_path: Path) -> None:
     assert time.monotonic() - start < 10 and not report.videos
 
 
-def test_a_silent_camera_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    sources = live_sources(Stalled(10**9, None), Made(50, DecodeError("unplugged")), Made(0, OSError("no")))
+def test_silent_camera_does_not_delay_others(tmp_path: Path) -> None:
+    sources = live_sources(
+        Stalled(10**9, None), SyntheticVideo(50, DecodeError("unplugged")), SyntheticVideo(0, OSError("no"))
+    )
     run = video_run(tmp_path, sources, "EVENT.STREAMS", 3, "EVENT.CHUNK", 100)
     start = time.monotonic()
     report = run.run(lambda: len(run.ledger.all) == 2 and run.activity[0].frames > 0)
@@ -92,22 +98,22 @@ def test_a_silent_camera_does_not_hold_up_the_others(tmp_path: Path) -> None:
     ]
 
 
-def test_frames_that_come_too_fast_are_left_out_and_counted(tmp_path: Path) -> None:
-    run = video_run(tmp_path, live_sources(Made(500, None)), "EVENT.CHUNK", 2)
+def test_frames_that_arrive_too_fast_are_dropped_and_counted(tmp_path: Path) -> None:
+    run = video_run(tmp_path, live_sources(SyntheticVideo(500, None)), "EVENT.CHUNK", 2)
     report = run.run(lambda: False)
     video = report.videos[0]
     assert video.frames + video.dropped == 500 and video.frames > 0
-    assert not video.dropped or f"{video.dropped} frames came faster" in report_table(report)
-    assert report.of(video).dropped == video.dropped
+    assert not video.dropped or f"{video.dropped} frames dropped" in report_table(report)
+    assert summarize([video]).dropped == video.dropped
 
 
-def test_a_user_error_in_a_camera_is_raised(tmp_path: Path) -> None:
+def test_user_error_of_a_camera_is_raised(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a mistake"):
-        video_run(tmp_path, live_sources(Made(3, UserError("a mistake")))).run(lambda: False)
+        video_run(tmp_path, live_sources(SyntheticVideo(3, UserError("a mistake")))).run(lambda: False)
 
 
 def serve(port: int, frames: int) -> None:
-    """A camera on the network: MPEG-TS over TCP, some frames at 50 a second to the first who connects."""
+    """Serve some frames as MPEG-TS over TCP at 50 frames/s to the first client."""
     with av.open(f"tcp://127.0.0.1:{port}?listen=1", "w", format="mpegts") as out:
         stream = out.add_stream("mpeg4", rate=50)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
@@ -118,15 +124,15 @@ def serve(port: int, frames: int) -> None:
         out.mux(stream.encode(None))
 
 
-def test_a_list_of_streams_and_files(tmp_path: Path) -> None:
+def test_list_of_streams_and_files(tmp_path: Path) -> None:
     moving = write_video(tmp_path / "moving.mp4", 37, size=(48, 64))
     ports = [free_port(), free_port()]
     cameras = [multiprocessing.get_context("spawn").Process(target=serve, args=(port, 30)) for port in ports]
     for camera in cameras:
         camera.start()
-    places = [*(f"tcp://127.0.0.1:{port}" for port in ports), "http://127.0.0.1:9/x", str(moving)]
+    sources_listed = [*(f"tcp://127.0.0.1:{port}" for port in ports), "http://127.0.0.1:9/x", str(moving)]
     listed = tmp_path / "cameras.txt"
-    listed.write_text("# the doors\n" + "\n".join(places) + "\n\n")
+    listed.write_text("# the doors\n" + "\n".join(sources_listed) + "\n\n")
     for port in ports:
         wait_for_listener(port)
     done = run_net([*on_videos(listed, tmp_path / "out"), "EVENT.STREAMS", 4])
@@ -135,12 +141,12 @@ def test_a_list_of_streams_and_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "event_results.json").read_text())
     frames = {video["path"]: video["frames"] + video["dropped"] for video in results["videos"]}
-    assert frames == {places[0]: 30, places[1]: 30, places[3]: 37}
+    assert frames == {sources_listed[0]: 30, sources_listed[1]: 30, sources_listed[3]: 37}
     [failed] = results["failed"]
-    assert failed["path"] == places[2] and "cannot be opened" in failed["reason"]
+    assert failed["path"] == sources_listed[2] and "cannot be opened" in failed["reason"]
 
 
-def test_a_camera_that_comes_back_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reconnected_stream_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     spawn = multiprocessing.get_context("spawn").Process
     cameras = [spawn(target=serve, args=(port, frames)) for frames in (10, 40)]
@@ -164,7 +170,7 @@ def test_a_camera_that_comes_back_goes_on(tmp_path: Path, caplog: pytest.LogCapt
     results = json.loads((tmp_path / "event_results.json").read_text())
     [video] = results["videos"]
     assert video["frames"] + video["dropped"] == 30 and not results["failed"]
-    assert sum("opened again in 0.2 seconds" in message for message in caplog.messages) >= 2
+    assert sum("Reconnecting in 0.2 s" in message for message in caplog.messages) >= 2
 
 
 def free_port() -> int:
@@ -174,7 +180,7 @@ def free_port() -> int:
 
 
 def wait_for_listener(port: int) -> None:
-    """Until something listens, without connecting: whoever connects gets the stream."""
+    """Wait for a listening socket without connecting, which would consume the stream."""
     wanted = f"0100007F:{port:04X} 00000000:0000 0A"
     until = time.monotonic() + 30
     while wanted not in Path("/proc/net/tcp").read_text():
@@ -182,12 +188,12 @@ def wait_for_listener(port: int) -> None:
         time.sleep(0.05)
 
 
-def test_mistakes_in_a_list_are_told(tmp_path: Path) -> None:
+def test_invalid_lists_are_errors(tmp_path: Path) -> None:
     listed = tmp_path / "cameras.txt"
-    for text, words in (("", "names no video"), ("\n0\nnowhere.mp4\n", "line 3: nowhere.mp4 is no file")):
+    for text, words in (("", "contains no video"), ("\n0\nnowhere.mp4\n", "line 3: nowhere.mp4 is not a file")):
         listed.write_text(text)
         with pytest.raises(DataError, match=words):
             find_sources(str(listed), 1)
     listed.write_text("0\n1\n")
-    with pytest.raises(ConfigError, match="lists 2 videos.* set EVENT.STREAMS 2"):
+    with pytest.raises(ConfigError, match="for the 2 sources of .* Set EVENT.STREAMS to 2"):
         run_on_videos(load_config(EMPTY, on_videos(listed, tmp_path)), CPU)

@@ -1,4 +1,4 @@
-"""Event-driven inference in static shapes, as on GPUs: against the rules in plain loops, and that it needs no waiting.
+"""Event-driven inference with static shapes, as on GPUs: against the reference, and without synchronization.
 
 Where there is no GPU, capture is shown with recorded_graphs.py, and that the host waits for nothing on PyTorch's meta
 device, whose tensors have no values to wait for.
@@ -24,8 +24,8 @@ from slowfast.event_driven.static_shapes import (
     StaticChangeDetector,
     StaticChanges,
     StaticPatchFeatures,
+    padded_rows,
     possible_rows,
-    rows_for,
 )
 from slowfast.models.evmlp import EvMLP
 from tests.event_driven.recorded_graphs import RecordedGraphs
@@ -54,14 +54,14 @@ def static_engine(model: EvMLP, *rule: Any, **options: Any) -> EventDrivenInfere
 
 @torch.inference_mode()
 def capture(engine: EventDrivenInference, frames: int, streams: int, graphs: Graphs) -> None:
-    """What EventDrivenInference.capture does on a GPU."""
+    """Capture as EventDrivenInference.capture does on a GPU."""
     assert isinstance(engine.detector, StaticChangeDetector) and isinstance(engine.features, StaticPatchFeatures)
     engine.detector.capture(frames, streams, graphs)
     engine.features.capture(frames, streams, graphs)
 
 
 def camera(seed: int) -> torch.Tensor:
-    """Frames (K, 3, side, side): at first a part is as before the first frame (-1), some follow without a change."""
+    """Return frames (K, 3, side, side) that start partly at -1, some without a change."""
     frames = video(30, seed)
     frames[:4, :, :, :10] = -1
     frames[[2, 5, 9]] = frames[[1, 4, 8]]
@@ -73,7 +73,7 @@ def copied(stream: SlowStream) -> SlowStream:
 
 
 def slow_answers(slow: list[SlowStream], frames: torch.Tensor) -> tuple[torch.Tensor, list[list[list[int]]]]:
-    """Logits (K, S, classes) and counts (K, S, stages) of frames (K, S, 3, H, W)."""
+    """Return the reference logits (K, S, classes) and counts (K, S, stages) of frames (K, S, 3, H, W)."""
     answers = [[stream(frame) for stream, frame in zip(slow, row, strict=True)] for row in frames]
     return torch.stack([torch.stack([logits for logits, _ in row]) for row in answers]), [
         [active for _, active in row] for row in answers
@@ -96,7 +96,7 @@ ACTIONS = st.one_of(
     actions=st.lists(ACTIONS, min_size=2, max_size=7),
     seed=st.integers(0, 999),
 )
-def test_any_order_of_steps_follows_the_rules(
+def test_any_order_of_steps_equals_the_reference(
     model: EvMLP,
     captured: bool,
     rule: tuple[str, str],
@@ -133,7 +133,7 @@ def test_any_order_of_steps_follows_the_rules(
             slow.pop(what, None)
 
 
-def test_steps_of_a_captured_shape_are_replayed_only(model: EvMLP) -> None:
+def test_steps_of_a_captured_shape_are_replayed(model: EvMLP) -> None:
     engine, plain, graphs = static_engine(model), EventDrivenInference(model, compiled=False), RecordedGraphs()
     capture(engine, 2, 1, graphs)
     frames = video(12)
@@ -148,7 +148,7 @@ def test_steps_of_a_captured_shape_are_replayed_only(model: EvMLP) -> None:
     assert graphs.replayed == before, "another shape"
 
 
-def test_results_stay_when_later_steps_are_replayed(model: EvMLP) -> None:
+def test_results_survive_later_replays(model: EvMLP) -> None:
     engine = static_engine(model, 0.0)
     capture(engine, 1, 1, RecordedGraphs())
     frames = video(3)[:, None]
@@ -158,7 +158,7 @@ def test_results_stay_when_later_steps_are_replayed(model: EvMLP) -> None:
         close(torch.cat([result.logits[0] for result in results]), model(frames[:, 0]))
 
 
-def test_more_streams_than_room_was_made_for_end_the_capture(model: EvMLP, caplog: pytest.LogCaptureFixture) -> None:
+def test_more_streams_than_captured_disable_graphs(model: EvMLP, caplog: pytest.LogCaptureFixture) -> None:
     engine, plain, graphs = static_engine(model), EventDrivenInference(model, compiled=False), RecordedGraphs()
     capture(engine, 1, 1, graphs)
     videos = [video(4, seed) for seed in range(6)]
@@ -166,10 +166,10 @@ def test_more_streams_than_room_was_made_for_end_the_capture(model: EvMLP, caplo
         for i in range(4):
             for name, frames in enumerate(videos):
                 close(engine(frames[i : i + 1], name).logits, plain(frames[i : i + 1], name).logits)
-    assert caplog.text.count("nothing captured holds") == 1
+    assert caplog.text.count("running without CUDA graphs") == 1
 
 
-def test_capture_makes_room_for_its_streams(model: EvMLP) -> None:
+def test_capture_reserves_slots(model: EvMLP) -> None:
     engine, graphs = static_engine(model), RecordedGraphs()
     capture(engine, 1, 9, graphs)
     engine.run(torch.stack([video(1, seed) for seed in range(9)], 1), range(9))
@@ -178,15 +178,15 @@ def test_capture_makes_room_for_its_streams(model: EvMLP) -> None:
 
 
 @given(most=st.integers(1, 20000), share=st.floats(0, 1))
-def test_numbers_of_rows_are_few_and_a_little_larger(most: int, share: float) -> None:
+def test_padded_row_counts_are_few_and_slightly_larger(most: int, share: float) -> None:
     count = max(1, round(share * most))
-    rows = rows_for(count, most)
+    rows = padded_rows(count, most)
     assert count <= rows <= min(most, max(1.25 * count, count + 63))
     assert rows in possible_rows(most) and len(possible_rows(most)) <= 4 * most.bit_length()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-def test_smaller_weights_give_the_same_as_otherwise(model: EvMLP, precision: str) -> None:
+def test_low_precision_equals_dynamic_shapes(model: EvMLP, precision: str) -> None:
     frames = video(6)[:, None]
     want = EventDrivenInference(model, precision=precision, compiled=False).run(frames).logits
     torch.testing.assert_close(static_engine(model, precision=precision).run(frames).logits, want, rtol=0.05, atol=0.05)
@@ -199,7 +199,7 @@ def test_compiled_stages_take_these_shapes(model: EvMLP) -> None:
 
 
 class Transfers(TorchDispatchMode):
-    """Counts the calls that have to do with tensors of two devices, or make one of the host's numbers."""
+    """Counts calls with tensors of two devices and calls that create tensors from host data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,13 +214,13 @@ class Transfers(TorchDispatchMode):
 
 
 def without_values(*rule: Any, **options: Any) -> EventDrivenInference:
-    """An engine on the meta device: whatever asks for a tensor's values raises."""
+    """Engine on the meta device, on which reading a tensor's values raises."""
     return static_engine(EvMLP(**SIZES).to("meta").eval(), *rule, **{"wait": False, **options})
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("reference, gate", RULES)
-def test_no_half_of_a_step_asks_for_values(reference: str, gate: str, precision: str) -> None:
+def test_detect_and_compute_need_no_values(reference: str, gate: str, precision: str) -> None:
     engine = without_values(0.05, reference, gate, 3, precision=precision)
     frames = torch.empty(3, 2, 3, SIDE, SIDE, device="meta")
     engine.run(frames[:, :1], ["between"])
@@ -236,7 +236,7 @@ def test_no_half_of_a_step_asks_for_values(reference: str, gate: str, precision:
     assert results.logits.device == results.macs.device == frames.device
 
 
-def test_with_the_counts_the_second_half_asks_for_no_values() -> None:
+def test_compute_needs_counts_only() -> None:
     engine = without_values()
     frames = torch.empty(2, 1, 3, SIDE, SIDE, device="meta")
     changes = engine.detect(frames, ["a"])
@@ -249,8 +249,8 @@ def test_with_the_counts_the_second_half_asks_for_no_values() -> None:
         assert results.active.tolist() == counts and results.logits.device.type == "meta"
 
 
-def test_otherwise_the_values_are_asked_for() -> None:
-    """So the tests above would notice."""
+def test_dynamic_shapes_need_values() -> None:
+    """Prove that the tests above can fail."""
     engine = without_values(static=False)
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
         engine.run(torch.empty(2, 1, 3, SIDE, SIDE, device="meta"), ["a"])

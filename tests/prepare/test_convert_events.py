@@ -1,4 +1,4 @@
-"""Folders of raw recordings to .npz by the command line: what is written, told, gone on with and refused."""
+"""Conversion of raw recordings by the command line: files, messages, resuming, errors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from slowfast.prepare.convert_events import CutSettings, convert_recordings
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def written(file: Path) -> list[Event]:
@@ -36,7 +37,7 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def test_a_folder_whole_and_again(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_is_converted_once(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "npz"
     (raw / "a").mkdir()
     (raw / "a" / "x.dat").write_bytes(dat(some_events()))
@@ -67,21 +68,21 @@ def test_streams_duplicate_names_and_a_single_event(raw: Path, tmp_path: Path) -
     assert written(tmp_path / "npz" / "single.npz") == one[:1]
 
 
-def test_what_is_torn_is_converted_and_told(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_recordings_are_converted(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "torn.aedat4").write_bytes(aedat4([some_events(60)])[:-100])
     (raw / "empty.raw").write_bytes(evt2([]))
     (raw / "header.aedat4").write_bytes(aedat4([some_events()])[:50])
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "damaged, converted up to the damage: torn.aedat4: it is torn at byte" in said
+    assert "damaged, converted up to the damage: torn.aedat4: damaged or truncated at byte" in said
     assert (
         "failed: empty.raw: the recording contains no events" in said
-        and "failed: header.aedat4: its header is cut" in said
+        and "failed: header.aedat4: the header is truncated" in said
     )
     assert written(tmp_path / "npz" / "torn.npz") == some_events(60)[:40]
 
 
-def test_events_off_the_sensor(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_outside_of_the_sensor(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "off.aedat4").write_bytes(aedat4([[(x + 200, y, t, p) for x, y, t, p in some_events()]]))
     (raw / "negative.aedat4").write_bytes(aedat4([[*some_events(), (-1, 0, 100_000, 0)]]))
     (raw / "stray.aedat4").write_bytes(aedat4([[*some_events(), (300, 0, 100_000, 0)]]))
@@ -106,7 +107,7 @@ def test_windows(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert convert(raw, tmp_path / "x", "--window-time", "0") == 2
 
 
-def test_other_settings_need_another_folder(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_need_another_target(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "x.dat").write_bytes(dat(some_events(50)))
     assert convert(raw, tmp_path / "npz", "--window-events", "20") == 0
     assert convert(raw, tmp_path / "npz") == 2
@@ -114,7 +115,7 @@ def test_other_settings_need_another_folder(raw: Path, tmp_path: Path, capsys: p
     assert convert(raw, tmp_path / "npz", "--window-events", "20") == 0
 
 
-def test_dvs_gesture_is_cut_by_its_labels(raw: Path, tmp_path: Path) -> None:
+def test_dvs_gesture_is_cut_by_labels(raw: Path, tmp_path: Path) -> None:
     events = some_events(200)
     for user in ("user01_led", "user02_led"):
         (raw / f"{user}.aedat").write_bytes(aedat(events))
@@ -142,7 +143,7 @@ def test_dvs_gesture_is_cut_by_its_labels(raw: Path, tmp_path: Path) -> None:
     }
 
 
-def test_two_at_once_and_one_killed(raw: Path, tmp_path: Path) -> None:
+def test_concurrent_and_killed_runs(raw: Path, tmp_path: Path) -> None:
     for number in range(12):
         (raw / f"{number}.raw").write_bytes(evt3(some_events(20_000, seed=number, longest=8_000_000)))
     line = [sys.executable, str(TOOL), str(raw), str(tmp_path / "npz"), "--workers", "1"]
@@ -162,7 +163,7 @@ def test_two_at_once_and_one_killed(raw: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "npz").rglob("*.part"))
 
 
-def test_folders_that_cannot_be_used(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsuitable_folders(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "a").mkdir()
     (raw / "a" / "x.dat").write_bytes(dat(some_events()))
     (tmp_path / "npz").mkdir()
@@ -180,7 +181,7 @@ def test_folders_that_cannot_be_used(raw: Path, tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "new").exists()
 
 
-def test_notes_name_files_and_sensors(raw: Path, tmp_path: Path) -> None:
+def test_records_name_files_and_sensors(raw: Path, tmp_path: Path) -> None:
     (raw / "x.dat").write_bytes(dat(some_events()))
     assert convert(raw, tmp_path / "npz") == 0
     assert json.loads((tmp_path / "npz" / ".x.dat.json").read_text()) == {

@@ -1,4 +1,4 @@
-"""Videos to folders of frames: the right frames, whole folders only, what is broken, and that a run can read them."""
+"""Extraction of frames: contents, atomic folders, broken videos, reading them back."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from slowfast.errors import DataError, UserError
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
 
 TOOL = Path(__file__).parents[2] / "tools" / "extract_frames.py"
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def frames_in(folder: Path) -> np.ndarray:
     return decoded.frames
 
 
-def test_the_frames_are_those_of_the_video(videos: Path, tmp_path: Path) -> None:
+def test_frames_equal_the_video(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames"
     result = extract(videos, out, FrameSettings(fps=None, quality=100), workers=1)
     assert (result.done, result.already_there, result.failed, result.damaged) == (2, 0, {}, {})
@@ -67,7 +68,7 @@ def test_rate_and_size(videos: Path, tmp_path: Path) -> None:
     assert len(frames_in(tmp_path / "frames" / "down" / "b")) == 10
 
 
-def test_what_is_there_is_kept_and_broken_videos_leave_nothing(videos: Path, tmp_path: Path) -> None:
+def test_existing_frames_are_kept_and_broken_videos_leave_nothing(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames"
     (videos / "up" / "empty.mp4").touch()
     (videos / "up" / "text.mp4").write_text("no video")
@@ -83,7 +84,7 @@ def test_what_is_there_is_kept_and_broken_videos_leave_nothing(videos: Path, tmp
     assert not left.exists()
 
 
-def test_nothing_readable_and_wrong_settings(tmp_path: Path) -> None:
+def test_no_readable_video_and_invalid_settings(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").touch()
     with pytest.raises(DataError, match="none of 1 videos could be read. First failure: a.mp4: the file is empty"):

@@ -1,4 +1,4 @@
-"""tools/prepare_videos.py on small collections: contents, resuming, failures, mistakes."""
+"""Re-encoding of small folders of videos: contents, resuming, failures, user errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 
 from slowfast.cli.prepare import main
 from slowfast.datasets.decode import open_video
-from slowfast.prepare import jobs as jobs_module
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
 from slowfast.prepare.jobs import find_jobs
 from slowfast.prepare.videos import MANIFEST
@@ -25,12 +24,6 @@ from tests.video_files import break_packets, plain_frames, write_sound, write_vi
 
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"
 QUICK = PrepareSettings(short_side=32, preset="ultrafast")
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting worker processes takes seconds; one test does."""
-    monkeypatch.setattr(jobs_module, "run_in_processes", lambda function, jobs, _: ((j, function(j)) for j in jobs))
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ def prepare(source: Path, target: Path, *options: str) -> int:
     return main([str(source), str(target), "--short-side", "32", "--workers", "1", *options])
 
 
-def test_a_collection(
+def test_folder_of_videos(
     collection: Path, tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target, before = tmp_path / "target", files(collection)
@@ -83,7 +76,7 @@ def test_a_collection(
     assert "prepared" in said and "empty.mp4: the file is empty" in said and "size after" in said
 
 
-def test_it_goes_on_where_it_was(collection: Path, tmp_path: Path, in_this_process: None) -> None:
+def test_run_resumes(collection: Path, tmp_path: Path, in_this_process: None) -> None:
     target = tmp_path / "target"
     prepare(collection, target)
     first = files(target)
@@ -107,7 +100,7 @@ def test_it_goes_on_where_it_was(collection: Path, tmp_path: Path, in_this_proce
     assert {name: files(target)[name] for name in PREPARED} == {name: last[name] for name in PREPARED}
 
 
-def test_killed_in_the_middle_and_run_again_with_several_processes(tmp_path: Path) -> None:
+def test_killed_run_resumes_with_several_workers(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     for number in range(4):
@@ -127,7 +120,7 @@ def test_killed_in_the_middle_and_run_again_with_several_processes(tmp_path: Pat
     assert "prepared 4/4 videos" in done.stdout and "\r" not in done.stdout + done.stderr
 
 
-def test_pixels_clock_and_rotation_are_kept(tmp_path: Path) -> None:
+def test_pixels_times_and_rotation_are_kept(tmp_path: Path) -> None:
     gaps = np.random.default_rng(0).integers(1, 9, 40)
     source = write_video(
         tmp_path / "a.mp4", frames=40, pts=np.cumsum(gaps).tolist(), time_base=Fraction(1, 90), rotation=90
@@ -142,7 +135,7 @@ def test_pixels_clock_and_rotation_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuvj420p"), ("libx264rgb", "rgb24"), ("ffv1", "gray")])
-def test_colours_do_not_shift(codec: str, pix_fmt: str, tmp_path: Path) -> None:
+def test_colors_do_not_shift(codec: str, pix_fmt: str, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mkv", frames=10, codec=codec, pix_fmt=pix_fmt)
     prepare_video(source, tmp_path / "b.mp4", PrepareSettings(crf=1))
     difference = plain_frames(source).astype(int) - plain_frames(tmp_path / "b.mp4")
@@ -150,7 +143,7 @@ def test_colours_do_not_shift(codec: str, pix_fmt: str, tmp_path: Path) -> None:
     assert abs(difference.mean()) < 1.5 and np.abs(difference).mean() < 4
 
 
-def test_frames_a_second_are_reduced_never_raised(tmp_path: Path) -> None:
+def test_frame_rate_is_reduced_never_raised(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", frames=50, rate=50)
     for fps, count, rate in ((25.0, 25, 25), (100.0, 50, 50)):
         target = tmp_path / f"{fps}.mp4"
@@ -161,7 +154,7 @@ def test_frames_a_second_are_reduced_never_raised(tmp_path: Path) -> None:
             assert np.abs(video.read(np.arange(count)).frames - shown).mean() < 1.5
 
 
-def test_a_damaged_source_keeps_what_can_be_read(tmp_path: Path) -> None:
+def test_readable_part_of_a_damaged_source_is_kept(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "a.mkv", frames=20, codec="mjpeg", pix_fmt="yuvj420p")
     source = break_packets(whole, tmp_path / "broken.mkv", {4, 5})
     result = prepare_video(source, tmp_path / "b.mp4", PrepareSettings())
@@ -176,7 +169,7 @@ def test_sizes() -> None:
     assert prepared_size(1000, 3, 256) == (1000, 2)
 
 
-def test_names_that_would_become_one_stay_two(tmp_path: Path) -> None:
+def test_colliding_names_keep_their_suffix(tmp_path: Path) -> None:
     for name in ("a.mkv", "a.avi", "b.AVI", "c.mp4"):
         (tmp_path / name).touch()
     jobs = {job.name: job.target_name for job in find_jobs(tmp_path, tmp_path / "new")}
@@ -198,11 +191,11 @@ def test_names_that_would_become_one_stay_two(tmp_path: Path) -> None:
         (["source", "new", "--preset", "quick"], "argument --preset: invalid choice: 'quick'"),
         (["source", "new", "--index", "none.csv"], "none.csv does not exist"),
         (["source", "new", "--index", "broken.csv"], "broken.csv line 1"),
-        (["source", "new", "--index", "outside.csv"], "lies outside of"),
-        (["source", "new", "--index", "new/train.csv"], "where the new index goes"),
+        (["source", "new", "--index", "outside.csv"], "is outside of"),
+        (["source", "new", "--index", "new/train.csv"], "would be overwritten by the new index"),
     ],
 )
-def test_mistakes_of_the_user(
+def test_user_errors(
     options: list[str],
     problem: str,
     tmp_path: Path,
@@ -221,7 +214,7 @@ def test_mistakes_of_the_user(
     assert problem in said and len(said.strip().splitlines()) == 1
 
 
-def test_nothing_readable_at_all_is_an_error(
+def test_no_readable_video_is_an_error(
     tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "source").mkdir()
@@ -231,7 +224,7 @@ def test_nothing_readable_at_all_is_an_error(
     assert (tmp_path / "new/failed.csv").exists()
 
 
-def test_a_disk_that_takes_no_file_ends_the_run(
+def test_unwritable_target_ends_the_run(
     collection: Path, tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "target"
@@ -242,7 +235,7 @@ def test_a_disk_that_takes_no_file_ends_the_run(
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.avi", "mpeg4")])
-def test_a_source_that_was_cut_off_is_damaged(
+def test_truncated_source_is_damaged(
     tmp_path: Path, in_this_process: None, name: str, codec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "source").mkdir()

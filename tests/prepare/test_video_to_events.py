@@ -1,4 +1,4 @@
-"""Videos to event recordings: what moves fires, files are whole or not there, failures are listed."""
+"""Conversion of videos to events: moving objects, atomic files, failures."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import pytest
 
 from demo_data.kinetics import write_video
 from slowfast.cli.video_to_dvs import main
-from slowfast.datasets.dvs.recording import Recording, StoredColumn
+from slowfast.datasets.dvs.columns import StoredColumn
+from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import DataError, UserError
-from slowfast.prepare.events import EventSettings, fit, in_between, videos_to_events
+from slowfast.prepare.events import EventSettings, fit, interpolate_frames, videos_to_events
 
 SMALL = EventSettings(height=24, width=32, interpolate=2)
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def bar(frames: int = 8, speed: int = 3) -> np.ndarray:
-    """A white bar that moves to the right over black: uint8 (T, 48, 64, 3)."""
+    """Return a white bar that moves to the right over black, uint8 (T, 48, 64, 3)."""
     clip = np.zeros((frames, 48, 64, 3), np.uint8)
     for t in range(frames):
         clip[t, :, 8 + speed * t : 16 + speed * t] = 255
     return clip
 
 
-def test_a_moving_bar_fires_at_its_edges(tmp_path: Path) -> None:
+def test_moving_bar_fires_at_its_edges(tmp_path: Path) -> None:
     write_video(tmp_path / "videos" / "right" / "a.mp4", bar())
     result = videos_to_events(tmp_path / "videos", tmp_path / "events", SMALL, workers=1)
     assert (result.done, result.failed, result.damaged) == (1, {}, {})
@@ -39,7 +41,7 @@ def test_a_moving_bar_fires_at_its_edges(tmp_path: Path) -> None:
     assert late > early + 2
 
 
-def test_a_still_video_and_a_broken_one_are_listed(tmp_path: Path) -> None:
+def test_still_and_broken_videos_are_listed(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     write_video(videos / "a.mp4", bar())
     write_video(videos / "still.mp4", np.full((5, 48, 64, 3), 90, np.uint8))
@@ -50,7 +52,7 @@ def test_a_still_video_and_a_broken_one_are_listed(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "events").iterdir()) == ["a.npz", "failed.csv"]
 
 
-def test_run_again_keeps_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_run_keeps_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_video(tmp_path / "videos" / "a.mp4", bar())
     line = [str(tmp_path / "videos"), str(tmp_path / "events"), "--height", "24", "--width", "32", "--workers", "1"]
     assert main(line) == 0
@@ -78,11 +80,11 @@ def test_frames_of_any_shape_fill_the_sensor(size: tuple[int, int]) -> None:
     assert grey.shape == (24, 32) and np.allclose(grey, 100, atol=0.5)
 
 
-def test_steps_in_between_move_what_moves() -> None:
+def test_interpolated_frames_move() -> None:
     frames = [(1e5 * at, clip @ np.float32([1 / 3] * 3)) for at, clip in enumerate(bar(2, 4).astype(np.float32))]
-    found = list(in_between(iter(frames), 4))
+    found = list(interpolate_frames(iter(frames), 4))
     assert [time for time, _ in found] == [0.0, 25e3, 50e3, 75e3, 1e5]
     middles = [float((image.sum(0) * np.arange(64)).sum() / image.sum()) for _, image in found]
     np.testing.assert_allclose(np.diff(middles), 1.0, atol=0.5)
     gap = [(0.0, frames[0][1]), (0.0, frames[1][1]), (2e6, frames[1][1])]
-    assert [time for time, _ in in_between(iter(gap), 4)] == [0.0, 2e6], "over a gap nothing moves"
+    assert [time for time, _ in interpolate_frames(iter(gap), 4)] == [0.0, 2e6], "over a gap nothing moves"

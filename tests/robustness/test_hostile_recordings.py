@@ -55,18 +55,18 @@ def _write_hostile(folder: Path) -> dict[str, str]:
     np.save(folder / "plain.npy", np.zeros((5, 4)))
     return {
         "fifo": "empty|regular",
-        "bomb": "at most",
-        "sparse": "cannot be read as",
+        "bomb": "exceed the limit",
+        "sparse": "not a readable",
         "device": "empty|regular",
         "folder": "directory|regular",
         "loop": "symbolic",
         "objects": "objects",
-        "nan": "no times",
+        "nan": "not finite",
         "text": "not numbers",
         "none": "no events",
-        "uneven": "equally long",
-        "nothing": "no x",
-        "plain": "no names",
+        "uneven": "equal length",
+        "nothing": "missing x",
+        "plain": "no named columns",
     }
 
 

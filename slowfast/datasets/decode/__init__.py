@@ -1,4 +1,4 @@
-"""Opening videos: the registry of decoders behind DATA.DECODING_BACKEND."""
+"""Video decoding: :func:`open_video` and the decoders of DATA.DECODING_BACKEND."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slowfast.errors import ConfigError
 
 __all__ = ["BACKENDS", "DecodeError", "Decoded", "VideoReader", "open_video", "require_backend"]
 
-# Modules are imported when first used: torchcodec is an optional package.
+# Modules are imported on first use: torchcodec is an optional package.
 BACKENDS = {
     "pyav": ("slowfast.datasets.decode.pyav", "PyAVReader"),
     "torchcodec": ("slowfast.datasets.decode.torchcodec", "TorchCodecReader"),
@@ -22,10 +22,10 @@ def require_backend(name: str) -> Callable[..., VideoReader]:
     """Return the reader class of a decoder.
 
     Raises:
-        ConfigError: If it is unknown or its package does not work here.
+        ConfigError: If it is unknown or its package cannot be used.
     """
     if name not in BACKENDS:
-        raise ConfigError(f"DATA.DECODING_BACKEND {name!r} is unknown; valid are {', '.join(BACKENDS)}")
+        raise ConfigError(f"DATA.DECODING_BACKEND: unknown value {name!r}. Choices: {', '.join(BACKENDS)}")
     module, attribute = BACKENDS[name]
     reader: Callable[..., VideoReader] = getattr(import_module(module), attribute)
     return reader
@@ -41,16 +41,16 @@ def open_video(
     """Open a video file; use it as a context manager.
 
     Args:
-        path: Any file FFmpeg reads. Its best video stream is taken.
+        path: Any file that FFmpeg can read. Its best video stream is used.
         backend: A name in BACKENDS.
-        threads: Decoder threads; 0 lets FFmpeg choose. Frames never depend on it.
-        timeout: Seconds after which opening and reading the file is given up with a DecodeError; None for no limit.
-        short_side: Frames with a longer short side (pixels) are scaled down to it by area averaging, and `height` and
-            `width` are those of the scaled frames; None to keep the size of the file.
+        threads: Number of decoder threads; 0 lets FFmpeg choose. The frames do not depend on it.
+        timeout: Time limit in seconds for opening and reading the file; None for no limit.
+        short_side: Frames with a longer short side are scaled down to this many pixels by area averaging; ``height``
+            and ``width`` are those of the scaled frames. None keeps the size of the file.
 
     Raises:
-        DecodeError: If the file is missing, empty, no regular file, has no video that can be decoded, exceeds a limit
-            (`slowfast.datasets.decode.reader`), or takes longer than the timeout.
+        DecodeError: If the file is missing, empty, not a regular file, contains no video that can be decoded, exceeds a
+            limit (see :mod:`slowfast.datasets.decode.reader`) or takes longer than the timeout.
         ConfigError: If the backend is unknown or not installed.
     """
     return require_backend(backend)(Path(path), threads=threads, timeout=timeout, short_side=short_side)

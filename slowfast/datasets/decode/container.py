@@ -1,4 +1,4 @@
-"""Opening video files with FFmpeg, and what their headers say."""
+"""Opening of video files with FFmpeg, and properties from their headers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.reader import Deadline, DecodeError, believable_rate, check_file
+from slowfast.datasets.decode.reader import Deadline, DecodeError, check_file, plausible_rate
 
 
 def open_file(path: Path, deadline: Deadline) -> InputContainer:
-    """Open a local file; DecodeError with FFmpeg's reason when it is no video."""
+    """Open a local file.
+
+    Raises:
+        DecodeError: If it is not a video, with the reason of FFmpeg.
+    """
     check_file(path)
-    name = f"file:{path}"  # the prefix keeps names with a colon from being taken for a protocol
+    name = f"file:{path}"  # with the prefix, a name with a colon is not mistaken for a protocol
     try:
         return _open_by_name(name, deadline)
     except av.FFmpegError:
         if deadline.is_over:
             raise DecodeError(deadline.message) from None
-        # FFmpeg's own words, such as "moov atom not found", go only to its log: once more with the log on.
+        # Details such as "moov atom not found" go to FFmpeg's log only: retry with the log captured.
         level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
         av.logging.set_skip_repeated(False)
@@ -33,23 +37,27 @@ def open_file(path: Path, deadline: Deadline) -> InputContainer:
                 return _open_by_name(name, deadline)
         except av.FFmpegError as error:
             detail = f": {log[0][2].strip()}" if log else ""
-            raise DecodeError(f"not a video that FFmpeg can read ({reason(error)}{detail})") from error
+            raise DecodeError(f"not a video that FFmpeg can read: {reason(error)}{detail}") from error
         finally:
             av.logging.set_level(level)
             av.logging.set_skip_repeated(skips)
 
 
 def _open_by_name(name: str, deadline: Deadline) -> InputContainer:
-    """Open a file with FFmpeg, text in any encoding; calls that take longer than the time limit are interrupted."""
+    """Open a file with metadata in any encoding; FFmpeg interrupts calls that exceed the time limit."""
     return av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="replace", timeout=deadline.seconds)
 
 
 def best_stream(container: InputContainer) -> VideoStream:
-    """FFmpeg's choice among the video streams, cover pictures left out."""
+    """Return the video stream that FFmpeg prefers, without cover images.
+
+    Raises:
+        DecodeError: If there is none, or no decoder for it.
+    """
     best = container.streams.best("video")
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
-        covers = " (only a cover picture)" if container.streams.video else ""
+        covers = " (only a cover image)" if container.streams.video else ""
         raise DecodeError(f"no video stream{covers}")
     stream = best if best in moving else moving[0]
     if stream.codec_context is None:
@@ -61,18 +69,18 @@ def best_stream(container: InputContainer) -> VideoStream:
 
 
 def frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
-    """Frames per second, from the header or else as (n - 1) / duration."""
+    """Return the frames per second from the header, or (n - 1) / duration."""
     header = stream.average_rate or stream.guessed_rate or stream.base_rate
     measured = None
     if times is not None and len(times) > 1 and times[-1] > times[0] and stream.time_base is not None:
         measured = (len(times) - 1) / (int(times[-1] - times[0]) * float(stream.time_base))
-    return believable_rate(float(header) if header else None, measured)
+    return plausible_rate(float(header) if header else None, measured)
 
 
-def said_duration(stream: VideoStream, start: int) -> float | None:
-    """When the last frame ends by the header (s), for a first frame at `start`; None where the header does not say."""
+def header_duration(stream: VideoStream, start: int) -> float | None:
+    """Return the end of the last frame in seconds by the header, for a first frame at `start`; None if unknown."""
     if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)  # its duration FFmpeg takes from what is there
+        return float(stream.frames / stream.average_rate)  # FFmpeg measures the duration of a truncated file
     tagged = _tagged_duration(stream)  # counted from 0
     if tagged is None and stream.duration and stream.time_base is not None:
         return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
@@ -80,11 +88,11 @@ def said_duration(stream: VideoStream, start: int) -> float | None:
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:
-    """The duration (s) in a Matroska tag such as 00:00:10.333000000."""
+    """Return the duration in seconds of a Matroska tag such as 00:00:10.333000000."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
 
 
 def reason(error: av.FFmpegError | None) -> str:
-    """An FFmpeg error in a few words."""
-    return error.strerror.lower() if error is not None and error.strerror else "the decoder gave no error"
+    """Describe an FFmpeg error briefly."""
+    return error.strerror.lower() if error is not None and error.strerror else "no error reported by the decoder"

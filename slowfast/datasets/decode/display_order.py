@@ -1,7 +1,10 @@
-"""Order in which the packets of a stream are shown.
+"""Display order of the packets of a stream.
 
-Presentation times tell it where a container stores them. AVI, ASF and elementary streams do not, other files lack them
-or have decoding times in their place: there the pictures themselves tell, or in the end the decoder's output.
+It follows from the presentation timestamps if the container stores them. AVI, ASF and elementary streams do not, and
+other files lack them or contain decoding timestamps instead. Then the order is read from the picture headers or, as a
+last resort, from the output of the decoder.
+
+Notation: P packets in decoding order. *Position*: index of a packet in decoding order.
 """
 
 from __future__ import annotations
@@ -18,31 +21,32 @@ from slowfast.datasets.decode.hevc import HevcOrder
 from slowfast.datasets.decode.mpeg import MpegPictures
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
 
-# Containers without presentation times, for which FFmpeg fills in what cannot be right for reordered pictures.
+# Containers without presentation timestamps. Those that FFmpeg derives are wrong for reordered pictures.
 UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})
 
 
 @dataclass
 class PacketList:
-    """Packets of a stream in decoding order, as they were scanned."""
+    """Properties of the packets of a stream in decoding order."""
 
     pts: list[int | None]
     dts: list[int | None]
     key: list[bool]
-    shown: np.ndarray  # bool (P,), whether the packet begins a frame that is shown
-    second: list[int]  # packets that complete the frame of the packet before (second fields), ascending
+    shown: np.ndarray  # bool (P,): the packet begins a frame that is shown
+    second: list[int]  # positions of second fields, which complete the frame of the previous packet, ascending
 
     def shown_times(self) -> np.ndarray | None:
-        """Presentation times of the packets that begin a frame, int64; None where some have none."""
-        known = self.pts if self.shown.all() else [self.pts[place] for place in np.flatnonzero(self.shown)]
+        """Return the presentation timestamps of the packets that begin a frame, int64; None if any is missing."""
+        known = self.pts if self.shown.all() else [self.pts[position] for position in np.flatnonzero(self.shown)]
         return None if None in known else np.array(known, dtype=np.int64)
 
 
 def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | None:
-    """Return the rank of each packet by its presentation time, int64 (P,), equal times by decoding order.
+    """Rank the packets by presentation timestamp, equal ones by decoding order.
 
-    None where the times cannot be right: some are missing, or the codec reorders pictures and the times are those of
-    decoding, repeat, or start again.
+    Returns:
+        The ranks, int64 (P,), or None if the timestamps are wrong: some are missing, or the codec reorders pictures and
+        they are decoding timestamps, repeat, or restart.
     """
     reorders = stream.codec_context.has_b_frames
     if reorders and stream.container.format.name in UNTIMED:
@@ -60,35 +64,38 @@ def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | Non
 
 
 def _without_gaps(times: list[int | None]) -> np.ndarray:
-    """Times, int64 (P,), those that are missing as 0."""
+    """Replace missing timestamps by 0: int64 (P,)."""
     return np.array([time if time is not None else 0 for time in times], dtype=np.int64)
 
 
 def _keys_are_latest(times: np.ndarray, keys: np.ndarray) -> bool:
-    """Return whether each key packet is shown after all that is decoded before it, as in every codec.
+    """Check that every key packet is shown after all packets that are decoded before it, as in every codec.
 
-    Where not, timestamps are broken, or start again as in files joined end to end.
+    Otherwise the timestamps are broken, or restart as in concatenated files.
     """
     return bool((times[keys] >= np.maximum.accumulate(times)[keys]).all())
 
 
 def order_by_groups(packets: PacketList, stream: VideoStream) -> np.ndarray | None:
-    """Return ranks by presentation time within each stretch of ascending key packets, for files joined end to end.
+    """Rank the packets of concatenated files by presentation timestamp within each segment of ascending key packets.
 
-    Without any times, decoding order is display order where the codec does not reorder pictures.
+    Without timestamps, display order is decoding order.
+
+    Returns:
+        The ranks, int64 (P,), or None if the codec reorders pictures.
     """
     if stream.codec_context.has_b_frames:
         return None
     if packets.shown_times() is None:
         return np.arange(len(packets.pts))
-    latest, stretch, stretches = None, 0, []
+    latest, segment, segments = None, 0, []
     for time, key in zip(packets.pts, packets.key, strict=True):
         time = time if time is not None else latest or 0
         if key and latest is not None and time < latest:
-            stretch, latest = stretch + 1, time
+            segment, latest = segment + 1, time
         latest = time if latest is None else max(latest, time)
-        stretches.append(stretch)
-    return _ranks(_without_gaps(packets.pts), np.array(stretches))
+        segments.append(segment)
+    return _ranks(_without_gaps(packets.pts), np.array(segments))
 
 
 def order_by_pictures(
@@ -98,14 +105,17 @@ def order_by_pictures(
     nal: NalFormat | None,
     sets: ParameterSets | None,
 ) -> np.ndarray | None:
-    """Return the rank of each packet by what its picture says; None where the codec is another or data is damaged.
+    """Rank the packets by their picture headers.
 
     Args:
-        packets: The stream's packets.
+        packets: Packets of the stream.
         stream: The stream.
-        listed: The same packets as they were scanned.
+        listed: Properties of the packets.
         nal: NAL unit format of an H.264 or H.265 stream.
-        sets: Its parameter sets.
+        sets: Parameter sets of an H.264 or H.265 stream.
+
+    Returns:
+        The ranks, int64 (P,), or None if the codec is not supported or a header is damaged.
     """
     codec = stream.codec_context.name
     if nal is not None and sets is not None:
@@ -116,26 +126,26 @@ def order_by_pictures(
 
 
 def _order_one_back(packets: Iterable[Packet], pictures: MpegPictures, second: set[int]) -> np.ndarray | None:
-    """Ranks where B-pictures are shown at once and others after the B-pictures that follow them."""
-    places: list[int] = []
+    """Rank B-pictures as they are decoded, and each other picture after the B-pictures that follow it."""
+    positions: list[int] = []
     waiting: int | None = None
-    for place, packet in enumerate(packets):
+    for position, packet in enumerate(packets):
         is_b = pictures.is_b(bytes(packet))
         if is_b is None:
             return None
-        if is_b or place in second:
-            places.append(place)
+        if is_b or position in second:
+            positions.append(position)
         else:
-            places += [] if waiting is None else [waiting]
-            waiting = place
-    places += [] if waiting is None else [waiting]
-    ranks = np.empty(len(places), dtype=np.int64)
-    ranks[places] = np.arange(len(places))
+            positions += [] if waiting is None else [waiting]
+            waiting = position
+    positions += [] if waiting is None else [waiting]
+    ranks = np.empty(len(positions), dtype=np.int64)
+    ranks[positions] = np.arange(len(positions))
     return ranks
 
 
 class _H264Keys:
-    """H.264's slice reader and order behind the interface of H.265's."""
+    """Order of H.264 pictures with the interface of :class:`HevcOrder`."""
 
     def __init__(self, nal: NalFormat) -> None:
         self._slices, self._order = H264Slices(nal), H264Order()
@@ -147,12 +157,12 @@ class _H264Keys:
 
 
 def _by_order_count(packets: Iterable[Packet], order: _H264Keys | HevcOrder, sets: ParameterSets) -> np.ndarray | None:
-    """Ranks by picture order count."""
+    """Rank the packets by picture order count."""
     counts: list[tuple[int, int]] = []
     known: tuple[bytes, ...] = ()
-    for place, packet in enumerate(packets):
-        if sets.at(place) is not known:
-            known = sets.at(place)
+    for position, packet in enumerate(packets):
+        if sets.at(position) is not known:
+            known = sets.at(position)
             order.learn(known)
         count = order.key(memoryview(packet))
         if count is None:
@@ -163,15 +173,15 @@ def _by_order_count(packets: Iterable[Packet], order: _H264Keys | HevcOrder, set
 
 
 def order_by_output(output: list[int], count: int) -> np.ndarray:
-    """Return ranks by the order in which a decoder put out the frames of `output` (places); others follow the last."""
+    """Rank the packets by the positions in the order of the decoder's output; others follow their predecessor."""
     ranks = np.full(count, -1, dtype=np.int64)
     ranks[output] = np.arange(len(output))
     return _ranks(np.where(ranks >= 0, ranks, np.maximum.accumulate(ranks)))
 
 
-def _ranks(times: np.ndarray, stretches: np.ndarray | None = None) -> np.ndarray:
-    """Rank of each packet by (stretch, time), equal ones by decoding order, int64 (P,)."""
-    order = np.argsort(times, kind="stable") if stretches is None else np.lexsort((times, stretches))
+def _ranks(times: np.ndarray, segments: np.ndarray | None = None) -> np.ndarray:
+    """Rank the packets by (segment, time), equal ones by decoding order: int64 (P,)."""
+    order = np.argsort(times, kind="stable") if segments is None else np.lexsort((times, segments))
     ranks = np.empty(len(times), dtype=np.int64)
     ranks[order] = np.arange(len(times))
     return ranks

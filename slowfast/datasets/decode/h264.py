@@ -1,6 +1,6 @@
-"""Pictures of H.264 streams by their slice headers: order of display and pairs of fields (ITU-T H.264).
+"""Display order and field pairs of H.264 pictures, read from slice headers (ITU-T H.264).
 
-Transport streams hold one field per packet; decoders output one frame per pair.
+Transport streams store one field per packet; decoders output one frame per pair.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from slowfast.datasets.decode.nal_units import Bits, NalFormat
 
 FRAME, TOP, BOTTOM = 0, 1, 2
-_SLICE_BYTES = 64  # hold a slice's header up to its order count
+_SLICE_BYTES = 64  # sufficient for a slice header up to the picture order count
 _SLICES = frozenset({1, 2, 5})
 _IDR, _PICTURE_SET = 5, 8
-# Profiles whose sequence parameter sets describe chroma (7.3.2.1.1).
+# Profiles whose sequence parameter sets contain the chroma format (7.3.2.1.1).
 _WITH_CHROMA = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What slices depend on in a sequence parameter set."""
+    """Fields of a sequence parameter set that slice headers depend on."""
 
     frame_num_bits: int
     may_be_fields: bool
@@ -34,7 +34,7 @@ class _Sequence:
 
 @dataclass(frozen=True)
 class Picture:
-    """First slice of a picture."""
+    """Fields of the first slice header of a picture."""
 
     structure: int  # FRAME, TOP or BOTTOM
     frame_num: int
@@ -58,7 +58,7 @@ class H264Slices:
         self._pictures: dict[int, tuple[int, bool]] = {}  # sequence parameter set, bottom_field_pic_order_in_frame
 
     def learn(self, sets: tuple[bytes, ...]) -> None:
-        """Take over parameter sets."""
+        """Parse and remember parameter sets."""
         for unit in sets:
             bits = Bits(unit[1:])
             try:
@@ -69,29 +69,29 @@ class H264Slices:
                     number, sequence_number = bits.ue(), bits.ue()
                     bits.flag()  # entropy_coding_mode_flag
                     self._pictures[number] = sequence_number, bits.flag()
-            except IndexError:  # cut off
+            except IndexError:  # truncated
                 continue
 
     @property
     def may_be_fields(self) -> bool:
-        """Return whether a sequence may have pictures of single fields."""
+        """True if pictures may be single fields."""
         return any(sequence.may_be_fields for sequence in self._sequences.values())
 
     def first(self, packet: memoryview) -> Picture | None:
-        """Return the first picture of a packet; None where its header cannot be read."""
+        """Return the first picture of a packet; None if its header cannot be read."""
         for unit in self._nal.units(bytes(packet[: self._nal.HEAD])):
             if self._nal.type_of(unit) in _SLICES:
                 return self._read(unit)
         return None
 
     def last_structure(self, packet: memoryview) -> int | None:
-        """Return the structure of the picture of a packet's last slice."""
+        """Return the structure of the last picture of a packet."""
         slices = [unit for unit in self._nal.units(bytes(packet)) if self._nal.type_of(unit) in _SLICES]
         picture = self._read(slices[-1]) if slices else None
         return None if picture is None else picture.structure
 
     def _read(self, unit: bytes) -> Picture | None:
-        """Read a slice header up to its order count (7.3.3)."""
+        """Parse a slice header up to the picture order count (7.3.3)."""
         is_idr, is_reference = unit[0] & 31 == _IDR, bool(unit[0] & 0x60)
         bits = Bits(unit[1:_SLICE_BYTES])
         try:
@@ -117,14 +117,14 @@ class H264Slices:
 
 
 class H264Order:
-    """Display order of pictures given in decoding order (8.2.1); no memory management command 5."""
+    """Picture order count of pictures in decoding order (8.2.1), without memory management operation 5."""
 
     def __init__(self) -> None:
-        self._group = 0  # pictures from one IDR picture to the next
+        self._group = 0  # number of IDR pictures so far
         self._msb = self._lsb = self._frame_num = self._offset = self._count = 0
 
     def key(self, picture: Picture) -> tuple[int, int]:
-        """Return what pictures are sorted by: their group and their order count."""
+        """Return the sort key of a picture: its group and picture order count."""
         if picture.is_idr:
             self._group += 1
             self._msb = self._lsb = self._offset = self._count = self._frame_num = 0
@@ -147,11 +147,11 @@ class H264Order:
         if self._frame_num > picture.frame_num:
             self._offset += 1 << sequence.frame_num_bits
         self._frame_num = picture.frame_num
-        place = self._offset + picture.frame_num if sequence.cycle else 0
-        place -= not picture.is_reference and place > 0
+        position = self._offset + picture.frame_num if sequence.cycle else 0
+        position -= not picture.is_reference and position > 0
         expected = 0 if picture.is_reference else sequence.non_reference
-        if place:
-            cycles, rest = divmod(place - 1, len(sequence.cycle))
+        if position:
+            cycles, rest = divmod(position - 1, len(sequence.cycle))
             expected += cycles * sum(sequence.cycle) + sum(sequence.cycle[: rest + 1])
         top = expected + picture.deltas[0]
         if picture.structure == BOTTOM:
@@ -165,27 +165,27 @@ class H264Order:
 
 
 class H264FieldPairs:
-    """Field pairing of H.264: two fields of opposite parity with one frame number (7.4.1.2.4)."""
+    """Finds second fields in H.264: fields of opposite parity with the same frame number (7.4.1.2.4)."""
 
     def __init__(self, slices: H264Slices) -> None:
         self._slices = slices
-        self._open: Picture | None = None  # a first field that waits for its second
+        self._open: Picture | None = None  # first field without its second field so far
 
     def is_second(self, packet: memoryview) -> bool:
-        """Return whether a packet completes the frame of the packet before it."""
+        """Check if a packet completes the frame of the previous packet."""
         first = self._slices.first(packet)
         before, self._open = self._open, None
         if first is None or first.structure == FRAME:
             return False
         if before is not None and before.frame_num == first.frame_num and before.structure != first.structure:
             return True
-        if self._slices.last_structure(packet) == first.structure:  # not both fields in one packet
+        if self._slices.last_structure(packet) == first.structure:  # unless both fields are in one packet
             self._open = first
         return False
 
 
 def _read_sequence(bits: Bits) -> tuple[int, _Sequence]:
-    """Read a sequence parameter set (7.3.2.1.1): its number and what slices depend on."""
+    """Parse a sequence parameter set (7.3.2.1.1) and its number."""
     profile = bits.u(8)
     bits.u(16)
     number = bits.ue()
@@ -202,7 +202,7 @@ def _read_sequence(bits: Bits) -> tuple[int, _Sequence]:
 
 
 def _skip_chroma(bits: Bits) -> bool:
-    """Skip the part of the higher profiles; whether the color planes are coded apart."""
+    """Skip the part for high profiles; return separate_colour_plane_flag."""
     chroma = bits.ue()
     separate = chroma == 3 and bits.flag()
     bits.ue(), bits.ue(), bits.flag()  # bit depths, transform bypass

@@ -1,19 +1,19 @@
-"""Display order of H.265 pictures by their slice headers (ITU-T H.265)."""
+"""Display order of H.265 pictures, read from slice headers (ITU-T H.265)."""
 
 from __future__ import annotations
 
 from slowfast.datasets.decode.nal_units import Bits, NalFormat
 
-_SLICE_BYTES = 64  # hold a slice's header up to its order count
+_SLICE_BYTES = 64  # sufficient for a slice header up to the picture order count
 _SEQUENCE_SET, _PICTURE_SET = 33, 34
 _RANDOM_ACCESS = range(16, 24)
-_RESTARTS = range(16, 21)  # BLA and IDR pictures: order counts start again
+_RESTARTS = range(16, 21)  # BLA and IDR pictures restart the picture order count
 _IDR = (19, 20)
 _LEADING = range(6, 10)
 
 
 class HevcOrder:
-    """Display order of pictures given in decoding order (8.3.1).
+    """Picture order count of pictures in decoding order (8.3.1).
 
     Args:
         nal: NAL unit format of the stream.
@@ -23,11 +23,11 @@ class HevcOrder:
         self._nal = nal
         self._sequences: dict[int, tuple[bool, int]] = {}  # separate color planes, bits of the order count
         self._pictures: dict[int, tuple[int, bool, int]] = {}  # sequence, output flag present, extra bits
-        self._group = 0  # pictures from one restart to the next
-        self._before = 0  # order count that the next one is relative to
+        self._group = 0  # number of restarts so far
+        self._previous = 0  # order count that the next one is relative to
 
     def learn(self, sets: tuple[bytes, ...]) -> None:
-        """Take over parameter sets."""
+        """Parse and remember parameter sets."""
         for unit in sets:
             bits = Bits(unit[2:])
             try:
@@ -38,18 +38,18 @@ class HevcOrder:
                     number, sequence_number = bits.ue(), bits.ue()
                     bits.flag()  # dependent_slice_segments_enabled_flag
                     self._pictures[number] = sequence_number, bits.flag(), bits.u(3)
-            except IndexError:  # cut off
+            except IndexError:  # truncated
                 continue
 
     def key(self, packet: memoryview) -> tuple[int, int] | None:
-        """Return what pictures are sorted by: their group and their order count; None for a damaged header."""
+        """Return the sort key of a picture, its group and picture order count; None for a damaged header."""
         for unit in self._nal.units(bytes(packet[: self._nal.HEAD])):
             if self._nal.is_slice(unit):
                 return self._read(unit)
         return None
 
     def _read(self, unit: bytes) -> tuple[int, int] | None:
-        """Read the header of a picture's first slice up to its order count (7.3.6.1)."""
+        """Parse the first slice header of a picture up to the picture order count (7.3.6.1)."""
         kind, temporal_id = self._nal.type_of(unit), (unit[1] & 7) - 1
         bits = Bits(unit[2:_SLICE_BYTES])
         try:
@@ -64,18 +64,18 @@ class HevcOrder:
         except (IndexError, KeyError):
             return None
         if kind in _RESTARTS:
-            self._group, self._before = self._group + 1, 0
+            self._group, self._previous = self._group + 1, 0
             count = lsb
         else:
             size = 1 << order_bits
-            count = self._before + (lsb - self._before + size // 2) % size - size // 2
+            count = self._previous + (lsb - self._previous + size // 2) % size - size // 2
         if not temporal_id and kind not in _LEADING and (kind > 15 or kind % 2):
-            self._before = count
+            self._previous = count
         return self._group, count
 
 
 def _read_sequence(bits: Bits) -> tuple[int, bool, int]:
-    """Read a sequence parameter set (7.3.2.2): its number, separate planes, bits of the order count."""
+    """Parse a sequence parameter set (7.3.2.2): number, separate planes, bits of the order count."""
     bits.u(4)
     layers = bits.u(3)
     bits.u(1 + 88 + 8)  # nesting, general profile and level

@@ -19,101 +19,26 @@ from slowfast.datasets.decode.reader import (
     DecodeError,
     check_file,
     distinct_frames,
-    stand_in,
+    fill_missing,
 )
 from slowfast.errors import system_reason
 
+FIRST = 1  # number of the first image of a folder
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image, turned upright as its EXIF orientation says.
-
-    Grey and palette images become RGB, CMYK is converted, 16 bits are cut to the upper 8, transparency is left out
-    (as in Pillow's conversion to RGB, with which published networks were evaluated).
-
-    Returns:
-        The image, uint8 (H, W, 3), RGB.
+class ImageReader:
+    """Image with the interface of a video of one frame; it is read on construction.
 
     Raises:
-        DecodeError: If the file is missing, cut off, no image, or exceeds MAX_IMAGE_BYTES or MAX_IMAGE_PIXELS.
+        DecodeError: See :func:`read_image`.
     """
-    check_file(path)
-    try:
-        data = _read_limited(path)
-        _check_pixels(data)
-        if _is_cut_off(data):
-            raise DecodeError("the image is cut off")
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except OSError as error:
-        raise DecodeError(system_reason(error)) from error
-    except cv2.error as error:  # such as an image of more pixels than OpenCV allows
-        raise DecodeError(f"not an image that OpenCV can read ({' '.join(error.err.split())})") from error
-    if image is None:
-        raise DecodeError("not a whole image that OpenCV can read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-
-
-def _read_limited(path: Path) -> bytes:
-    """The bytes of a file of at most MAX_IMAGE_BYTES."""
-    size = path.stat().st_size
-    if size > MAX_IMAGE_BYTES:
-        raise DecodeError(f"the file has {size} bytes, more than the limit of {MAX_IMAGE_BYTES} for images")
-    return path.read_bytes()
-
-
-def _check_pixels(data: bytes) -> None:
-    """Raise DecodeError for an image of more than MAX_IMAGE_PIXELS by its header, which is all that is read of it."""
-    size = _jpeg_size(data) if data.startswith(_JPEG_START) else _header_size(data)
-    if size is not None and size[0] * size[1] > MAX_IMAGE_PIXELS:
-        raise DecodeError(
-            f"the image has {size[0]} x {size[1]} pixels, more than the limit of {MAX_IMAGE_PIXELS} in all"
-        )
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in a JPEG's frame header (ITU-T T.81, B.2.2); faster than Pillow for the most common images."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _header_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in an image's header; None for what Pillow does not know, which is left to OpenCV."""
-    if data.startswith(_PNG_START):
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                return image.size
-    except Image.DecompressionBombError as error:
-        raise DecodeError(f"the image has more pixels than the limit of {MAX_IMAGE_PIXELS}") from error
-    except Exception:  # Pillow's parsers raise anything on damaged headers; OpenCV decides
-        return None
-
-
-def _is_cut_off(data: bytes) -> bool:
-    """Return whether a JPEG lacks its end marker, which Pillow requires too: OpenCV silently fills the rest with gray.
-
-    After the last start of a scan only coded data follows, in which the marker cannot occur by chance (ITU-T T.81,
-    B.1.1.5), so a thumbnail's own end does not count.
-    """
-    return data.startswith(_JPEG_START) and data.rfind(_JPEG_END) <= data.rfind(_JPEG_SCAN)
-
-
-class ImageReader:
-    """One image behind the interface of a video of one frame; read when opened."""
 
     num_frames = 1
     fps = 1.0
 
     def __init__(self, path: Path) -> None:
-        """Raises DecodeError as `read_image`."""
         self._image = read_image(path)
 
     @property
@@ -127,12 +52,12 @@ class ImageReader:
         return self._image.shape[1]
 
     def read(self, indices: Any) -> Decoded:
-        """The image, as frame 0."""
+        """Return the image, which is frame 0."""
         wanted, rows = distinct_frames(indices, self.num_frames)
         return Decoded(self._image[None][wanted], rows, None)
 
     def close(self) -> None:
-        """Nothing is open any more."""
+        """Do nothing: the file is closed."""
 
     def __enter__(self) -> ImageReader:
         return self
@@ -143,14 +68,17 @@ class ImageReader:
         self.close()
 
 
-FIRST = 1  # number of the first image
-
-
 class FrameFolderReader:
-    """A folder of `num_frames` numbered images behind the interface of a video.
+    """Folder of numbered images with the interface of a video.
 
-    `template` gives an image's name for its number from 1, such as {:05d}.jpg. Images carry no frame rate: it is what
-    `fps` says. Raises DecodeError where the folder is missing or holds fewer images than it should.
+    Args:
+        folder: Folder of the images.
+        template: Format string of the file names, such as ``{:05d}.jpg``; numbers start at 1.
+        num_frames: Number of images.
+        fps: Frame rate to report, which images do not contain.
+
+    Raises:
+        DecodeError: If the folder is missing or contains fewer images.
     """
 
     def __init__(self, folder: Path, template: str, num_frames: int, fps: float = 30.0) -> None:
@@ -158,18 +86,18 @@ class FrameFolderReader:
         self.num_frames, self.fps = num_frames, fps
         self._size: tuple[int, int] | None = None  # (H, W)
         if not self._path(num_frames - 1).is_file():
-            raise DecodeError(self._what_is_wrong())
+            raise DecodeError(self._reason())
 
     def _path(self, index: int) -> Path:
         return self._folder / self._template.format(index + FIRST)
 
-    def _what_is_wrong(self) -> str:
+    def _reason(self) -> str:
         if not self._folder.is_dir():
             return "not a folder of frames" if self._folder.exists() else "no such file or directory"
         missing = [index for index in range(self.num_frames) if not self._path(index).is_file()]
         return (
-            f"the index says {self.num_frames} frames, the folder holds {self.num_frames - len(missing)} of them; "
-            f"the first missing one is {self._path(missing[0]).name}"
+            f"the folder contains {self.num_frames - len(missing)} of the {self.num_frames} frames in the index. "
+            f"First missing frame: {self._path(missing[0]).name}"
         )
 
     @property
@@ -189,16 +117,21 @@ class FrameFolderReader:
         return self._size
 
     def read(self, indices: Any) -> Decoded:
-        """Read the frames at `indices` (from 0, any shape and order, repeats allowed).
+        """Read the frames at `indices`.
 
-        All have the size of the first that can be read; one of another size counts as unreadable. Raises DecodeError
-        when none of them can be read.
+        All have the size of the first readable one; frames of another size count as unreadable.
+
+        Args:
+            indices: Frame indices, of any shape and in any order; repeats are allowed.
+
+        Raises:
+            DecodeError: If none of them can be read.
         """
         wanted, rows = distinct_frames(indices, self.num_frames)
         if not len(wanted):
             return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
         frames = np.empty((0, 0, 0, 3), np.uint8)
-        got = np.zeros(len(wanted), dtype=bool)
+        valid = np.zeros(len(wanted), dtype=bool)
         reason = ""
         for row, index in enumerate(wanted.tolist()):
             try:
@@ -209,14 +142,14 @@ class FrameFolderReader:
             except DecodeError as error:
                 reason = reason or f"{self._path(index).name}: {error}"
                 continue
-            frames[row], got[row] = image, True
-        if not got.any():
-            raise DecodeError(f"none of {len(wanted)} frames can be read ({reason})")
+            frames[row], valid[row] = image, True
+        if not valid.any():
+            raise DecodeError(f"none of {len(wanted)} frames can be read: {reason}")
         self._size = (frames.shape[1], frames.shape[2])
-        return Decoded(frames, rows, None) if got.all() else stand_in(frames[got], rows, wanted, got, reason)
+        return Decoded(frames, rows, None) if valid.all() else fill_missing(frames[valid], rows, wanted, valid, reason)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is open."""
 
     def __enter__(self) -> FrameFolderReader:
         return self
@@ -231,4 +164,81 @@ def _check_size(image: np.ndarray, frames: np.ndarray) -> None:
     """Raise DecodeError unless the image has the size of the frames (U, H, W, 3)."""
     if image.shape != frames.shape[1:]:
         height, width = frames.shape[1:3]
-        raise DecodeError(f"{image.shape[1]} x {image.shape[0]} pixels where the others have {width} x {height}")
+        raise DecodeError(f"has {image.shape[1]} x {image.shape[0]} pixels, but the others have {width} x {height}")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image and apply its EXIF orientation.
+
+    Grayscale, palette and CMYK images are converted to RGB, 16 bits are reduced to the upper 8, and the alpha channel
+    is dropped, as in Pillow's conversion to RGB, with which published networks were evaluated.
+
+    Returns:
+        The image, uint8 (H, W, 3), RGB.
+
+    Raises:
+        DecodeError: If the file is missing, truncated, not an image, or exceeds MAX_IMAGE_BYTES or MAX_IMAGE_PIXELS.
+    """
+    check_file(path)
+    try:
+        data = _read_limited(path)
+        _check_pixels(data)
+        if _is_truncated(data):
+            raise DecodeError("the image is truncated")
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise DecodeError(system_reason(error)) from error
+    except cv2.error as error:  # such as more pixels than OpenCV allows
+        raise DecodeError(f"not an image that OpenCV can read: {' '.join(error.err.split())}") from error
+    if image is None:
+        raise DecodeError("not a complete image that OpenCV can read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _read_limited(path: Path) -> bytes:
+    """Read a file of at most MAX_IMAGE_BYTES."""
+    size = path.stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        raise DecodeError(f"the file has {size} bytes, more than the limit of {MAX_IMAGE_BYTES} for images")
+    return path.read_bytes()
+
+
+def _check_pixels(data: bytes) -> None:
+    """Raise DecodeError if the header states more than MAX_IMAGE_PIXELS."""
+    size = _jpeg_size(data) if data.startswith(_JPEG_START) else _header_size(data)
+    if size is not None and size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise DecodeError(f"{size[0]} x {size[1]} pixels exceed the limit of {MAX_IMAGE_PIXELS} pixels")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height from a JPEG frame header (ITU-T T.81, B.2.2), faster than Pillow."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _header_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height from an image header; None for formats that Pillow does not know but OpenCV may."""
+    if data.startswith(_PNG_START):
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return image.size
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"more pixels than the limit of {MAX_IMAGE_PIXELS}") from error
+    except Exception:  # Pillow raises various errors on damaged headers; OpenCV decides
+        return None
+
+
+def _is_truncated(data: bytes) -> bool:
+    """Check if a JPEG lacks its end marker, as Pillow does: OpenCV silently fills missing parts with gray.
+
+    The marker cannot occur in the coded data after the last start of scan (ITU-T T.81, B.1.1.5), so the end marker of
+    a thumbnail does not count.
+    """
+    return data.startswith(_JPEG_START) and data.rfind(_JPEG_END) <= data.rfind(_JPEG_SCAN)

@@ -1,4 +1,4 @@
-"""Pictures of MPEG-1, MPEG-2 and MPEG-4 streams by their headers: B-pictures and pairs of fields."""
+"""B-pictures and field pairs of MPEG-1, MPEG-2 and MPEG-4 streams, read from picture headers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from av.video.stream import VideoStream
 from slowfast.datasets.decode.nal_units import Bits
 
 _PICTURE, _SEQUENCE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb5", b"\0\0\1\xb6"
-NOT_CODED = 19  # bytes at most of a packet that says "no new picture" (MAX_NVOP_SIZE of FFmpeg's decoder)
+NOT_CODED = 19  # largest size in bytes of a packet without a picture (MAX_NVOP_SIZE of FFmpeg)
 
 
 class MpegPictures:
@@ -15,13 +15,13 @@ class MpegPictures:
 
     Args:
         codec: FFmpeg's name of the codec.
-        increment_bits: MPEG-4: size of vop_time_increment; None where it is unknown.
+        increment_bits: Size of vop_time_increment in MPEG-4; None if unknown.
     """
 
     def __init__(self, codec: str, increment_bits: int | None = None) -> None:
         self._codec, self._increment_bits = codec, increment_bits
-        # Packed bitstreams (DivX): a packet holds a second picture, which FFmpeg decodes when the next packet comes;
-        # the last one in such a row is empty. Whether the picture that waits is B.
+        # Packed bitstreams (DivX): a packet contains a second picture, which FFmpeg decodes with the next packet; the
+        # last packet of a series is empty. Whether the waiting picture is a B-picture.
         self._waiting: bool | None = None
 
     @classmethod
@@ -33,10 +33,10 @@ class MpegPictures:
         return cls(context.name) if context.name in ("mpeg1video", "mpeg2video") else None
 
     def is_b(self, data: bytes) -> bool | None:
-        """Return whether a packet, next in decoding order, shows a B-picture: at once, before the picture it follows.
+        """Check if the next packet in decoding order is a B-picture, which is shown before the picture it follows.
 
         Returns:
-            None where it may show nothing, or what cannot be told.
+            None if it may contain no picture, or if that is unknown.
         """
         if self._codec != "mpeg4":  # picture_coding_type: ISO/IEC 13818-2, 6.3.9
             at = data.find(_PICTURE)
@@ -55,7 +55,7 @@ class MpegPictures:
         return data[first + 4] >> 6 == 2
 
     def _is_coded(self, header: bytes) -> bool:
-        """Return whether a video object plane holds a picture (vop_coded)."""
+        """Check if a video object plane contains a picture (vop_coded)."""
         if self._increment_bits is None:
             return False
         bits = Bits(header)
@@ -69,14 +69,8 @@ class MpegPictures:
             return False
 
 
-def sequence_size(data: bytes) -> bytes:
-    """Return the coded size in the first sequence header of an MPEG-1 or 2 packet; empty without one."""
-    at = data.find(_SEQUENCE)
-    return data[at + 4 : at + 7] if at >= 0 else b""
-
-
 def _increment_bits(extradata: bytes) -> int | None:
-    """Size of vop_time_increment by the video object layer header (ISO/IEC 14496-2, 6.2.3); None without one."""
+    """Return the size of vop_time_increment from the video object layer header (ISO/IEC 14496-2, 6.2.3), or None."""
     at = extradata.find(b"\0\0\1")
     while at >= 0 and not 0x20 <= (extradata[at + 3] if at + 3 < len(extradata) else 0) <= 0x2F:
         at = extradata.find(b"\0\0\1", at + 3)
@@ -99,13 +93,13 @@ def _increment_bits(extradata: bytes) -> int | None:
 
 
 class Mpeg2FieldPairs:
-    """Field pairing of MPEG-2: picture_structure of the picture coding extension (ISO/IEC 13818-2, 6.2.3.1)."""
+    """Finds second fields in MPEG-2 by the picture_structure of the extension (ISO/IEC 13818-2, 6.2.3.1)."""
 
     def __init__(self) -> None:
-        self._open = 0  # structure of a first field that waits for its second
+        self._open = 0  # structure of a first field without its second field so far
 
     def is_second(self, packet: memoryview) -> bool:
-        """Return whether a packet completes the frame of the packet before it."""
+        """Check if a packet completes the frame of the previous packet."""
         data = bytes(packet)
         structure = _mpeg2_structure(data)
         before, self._open = self._open, 0
@@ -113,16 +107,22 @@ class Mpeg2FieldPairs:
             return False
         if before and before != structure:
             return True
-        if data.count(_PICTURE) == 1:  # not both fields in one packet
+        if data.count(_PICTURE) == 1:  # unless both fields are in one packet
             self._open = structure
         return False
 
 
 def _mpeg2_structure(data: bytes) -> int:
-    """1: top field, 2: bottom field, 3: frame."""
+    """Return 1 for a top field, 2 for a bottom field, 3 for a frame."""
     at = data.find(_EXTENSION)
     while at >= 0 and at + 6 < len(data):
         if data[at + 4] >> 4 == 8:
             return data[at + 6] & 3 or 3
         at = data.find(_EXTENSION, at + 4)
     return 3
+
+
+def sequence_size(data: bytes) -> bytes:
+    """Return the coded size in the first sequence header of an MPEG-1 or MPEG-2 packet; empty without one."""
+    at = data.find(_SEQUENCE)
+    return data[at + 4 : at + 7] if at >= 0 else b""

@@ -1,4 +1,4 @@
-"""NAL units of H.264 and HEVC, their bits and parameter sets."""
+"""NAL units and parameter sets of H.264 and H.265 streams."""
 
 from __future__ import annotations
 
@@ -8,42 +8,6 @@ from dataclasses import dataclass
 
 from av import Packet
 
-
-class Bits:
-    """Bits of a NAL unit's payload, read from the front; every method raises IndexError at its end.
-
-    Args:
-        data: The payload, with emulation prevention bytes.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        data = data.replace(b"\0\0\3", b"\0\0")
-        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
-
-    def u(self, count: int) -> int:
-        """Read an unsigned number of `count` bits."""
-        if count > self._left:
-            raise IndexError("end of the NAL unit")
-        self._left -= count
-        number = self._value >> self._left
-        self._value &= (1 << self._left) - 1
-        return number
-
-    def flag(self) -> bool:
-        """Read one bit."""
-        return bool(self.u(1))
-
-    def ue(self) -> int:
-        """Read an unsigned Exp-Golomb code (ITU-T H.264, 9.1)."""
-        zeros = self._left - self._value.bit_length()
-        return self.u(2 * zeros + 1) - 1
-
-    def se(self) -> int:
-        """Read a signed Exp-Golomb code."""
-        code = self.ue()
-        return (code + 1) // 2 if code & 1 else -(code // 2)
-
-
 _START_CODE = b"\0\0\1"
 _IDR = 5  # H.264
 _DISPLAY_ORIENTATION = 47  # payload type of the SEI message in both standards (D.1)
@@ -51,12 +15,12 @@ _DISPLAY_ORIENTATION = 47  # payload type of the SEI message in both standards (
 
 @dataclass(frozen=True)
 class _Syntax:
-    """NAL unit types of a standard."""
+    """NAL unit types of a codec."""
 
     header: int  # bytes before the payload
     parameters: frozenset[int]
     sequence: int  # the sequence parameter set
-    messages: int  # supplemental enhancement information before the picture
+    messages: int  # supplemental enhancement information (SEI) before the picture
     slices: frozenset[int]
 
 
@@ -67,22 +31,22 @@ _SYNTAX = {
 
 
 class NalFormat:
-    """How a stream stores its NAL units: behind start codes (Annex B) or behind their lengths (MP4, Matroska, FLV).
+    """Storage format of the NAL units of a stream: start codes (Annex B) or length prefixes (MP4, Matroska, FLV).
 
     Args:
-        codec: FFmpeg's name of the codec, a key of the supported ones (see `supports`).
-        extradata: Global header of the stream, a configuration record or parameter sets in Annex B.
+        codec: FFmpeg's name of a supported codec (see :meth:`supports`).
+        extradata: Global header of the stream: a configuration record or parameter sets in Annex B.
     """
 
-    HEAD = 4096  # bytes of a packet that are searched: parameter sets and messages come before the first slice
+    HEAD = 4096  # searched bytes of a packet; parameter sets and messages precede the first slice
 
     def __init__(self, codec: str, extradata: bytes) -> None:
         self._syntax, self._codec = _SYNTAX[codec], codec
-        self.length_size = _length_size(codec, extradata)  # bytes; 0 for start codes
+        self.length_size = _length_size(codec, extradata)  # in bytes; 0 for start codes
 
     @staticmethod
     def supports(codec: str) -> bool:
-        """Return whether the codec's NAL units are known here."""
+        """Check if a codec is supported."""
         return codec in _SYNTAX
 
     def type_of(self, unit: bytes) -> int:
@@ -90,15 +54,15 @@ class NalFormat:
         return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
 
     def is_slice(self, unit: bytes) -> bool:
-        """Return whether a NAL unit holds a part of a picture."""
+        """Check if a NAL unit contains a part of a picture."""
         return self.type_of(unit) in self._syntax.slices
 
     def is_sequence(self, unit: bytes) -> bool:
-        """Return whether a NAL unit is a sequence parameter set."""
+        """Check if a NAL unit is a sequence parameter set."""
         return self.type_of(unit) == self._syntax.sequence
 
     def units(self, data: bytes) -> Iterator[bytes]:
-        """Yield the NAL units in (the start of) a packet; one that is cut off at the end is shortened."""
+        """Yield the NAL units in the beginning of a packet; the last one may be truncated."""
         return _by_length(data, self.length_size) if self.length_size else _by_start_code(data)
 
     def head(self, packet: memoryview) -> list[bytes]:
@@ -111,16 +75,16 @@ class NalFormat:
         return units
 
     def parameter_sets(self, packet: memoryview) -> tuple[bytes, ...]:
-        """Return the parameter sets before a packet's first slice."""
+        """Return the parameter sets before the first slice of a packet."""
         return tuple(unit for unit in self.head(packet) if self.type_of(unit) in self._syntax.parameters)
 
     def has_idr(self, packet: memoryview) -> bool:
-        """Return whether the first slice of an H.264 packet is one of an IDR picture."""
+        """Check if the first slice of an H.264 packet belongs to an IDR picture."""
         types = (self.type_of(unit) for unit in self.units(bytes(packet[: self.HEAD])) if self.is_slice(unit))
         return next(types, None) == _IDR
 
-    def turns_picture(self, packet: memoryview) -> bool:
-        """Return whether a packet has a message that says how to turn its picture for display."""
+    def sets_orientation(self, packet: memoryview) -> bool:
+        """Check if a packet has a display orientation message."""
         start = self._syntax.header
         return any(
             _DISPLAY_ORIENTATION in _payload_types(unit[start:])
@@ -136,14 +100,14 @@ class NalFormat:
         return tuple(unit for unit in read(extradata) if unit)
 
     def join(self, units: tuple[bytes, ...]) -> bytes:
-        """Return NAL units as the stream's packets store them."""
+        """Join NAL units in the storage format of the stream."""
         if not self.length_size:
             return b"".join(b"\0" + _START_CODE + unit for unit in units)
         return b"".join(len(unit).to_bytes(self.length_size, "big") + unit for unit in units)
 
 
 def _is_record(extradata: bytes) -> bool:
-    """Return whether a global header is a configuration record, not Annex B."""
+    """Check if a global header is a configuration record, not Annex B."""
     return len(extradata) > 6 and extradata[0] == 1
 
 
@@ -197,7 +161,7 @@ def _hevc_record(data: bytes) -> Iterator[bytes]:
 
 
 def _payload_types(messages: bytes) -> list[int]:
-    """Types of the SEI messages in a NAL unit's payload (7.3.2.3.1)."""
+    """Return the types of the SEI messages in the payload of a NAL unit (7.3.2.3.1)."""
     data, at, types = messages.replace(b"\0\0\3", b"\0\0"), 0, []
     while at + 1 < len(data):
         values = []
@@ -215,8 +179,8 @@ def _payload_types(messages: bytes) -> list[int]:
 class ParameterSets:
     """Parameter sets in effect at each packet of a stream.
 
-    A decoder keeps the sets that it got last. Where a stream changes them (a recording that was interrupted, files
-    joined end to end, several sample descriptions), decoding that starts elsewhere needs those in effect there.
+    A decoder uses the last sets that it has received. If a stream changes them (interrupted recordings, concatenated
+    files, several sample descriptions), decoding that starts in the middle needs those in effect there.
 
     Args:
         nal: NAL unit format of the stream.
@@ -225,52 +189,87 @@ class ParameterSets:
 
     def __init__(self, nal: NalFormat, extradata: bytes) -> None:
         self._nal = nal
-        self._places, self._sets = [0], [nal.global_sets(extradata)]
+        self._positions, self._sets = [0], [nal.global_sets(extradata)]
         self._keys = 0
 
     @property
     def current(self) -> tuple[bytes, ...]:
-        """Sets in effect after the last packet that was seen."""
+        """Sets in effect after the last observed packet."""
         return self._sets[-1]
 
     @property
-    def change(self) -> bool:
-        """Return whether more than one group of sets is in use."""
-        return len(self._places) > 1
+    def changed(self) -> bool:
+        """True if the sets change within the stream."""
+        return len(self._positions) > 1
 
-    def see_key(self, place: int, packet: Packet) -> bool:
-        """Note the sets of a key packet, or of one with a new global header; places ascend.
+    def observe(self, position: int, packet: Packet) -> bool:
+        """Record the sets of a key packet, or of a packet with a new global header, in ascending order of positions.
 
         Returns:
-            Whether other sets are in effect from here on.
+            Whether the sets have changed.
         """
         self._keys += 1
         before = self.current
         if packet.has_sidedata("new_extradata"):
-            self._note(place, self._nal.global_sets(bytes(packet.get_sidedata("new_extradata"))))
+            self._add(position, self._nal.global_sets(bytes(packet.get_sidedata("new_extradata"))))
         sets = self._nal.parameter_sets(memoryview(packet))
         if sets and not set(sets) <= set(self.current):
             complete = any(map(self._nal.is_sequence, sets))
-            self._note(place, sets if complete else self.current + sets)
+            self._add(position, sets if complete else self.current + sets)
         return self.current is not before
 
-    def _note(self, place: int, sets: tuple[bytes, ...]) -> None:
-        if self._keys == 1:  # nothing was decoded with the sets before
+    def _add(self, position: int, sets: tuple[bytes, ...]) -> None:
+        if self._keys == 1:  # nothing was decoded with the previous sets
             self._sets = [sets]
         elif set(sets) != set(self.current):
-            self._places.append(place)
+            self._positions.append(position)
             self._sets.append(sets)
 
-    def at(self, place: int) -> tuple[bytes, ...]:
-        """Return the sets in effect at a packet."""
-        return self._sets[bisect.bisect_right(self._places, place) - 1]
+    def at(self, position: int) -> tuple[bytes, ...]:
+        """Return the sets in effect at a position."""
+        return self._sets[bisect.bisect_right(self._positions, position) - 1]
 
-    def prepend(self, place: int, packet: Packet) -> Packet:
-        """Return a packet at which decoding can start: with the sets in effect in front of it, if they ever change."""
-        if not self.change:
+    def prepend(self, position: int, packet: Packet) -> Packet:
+        """Prepend the sets in effect to a packet, if they ever change, so that decoding can start there."""
+        if not self.changed:
             return packet
-        start = Packet(self._nal.join(self.at(place)) + bytes(packet))
+        start = Packet(self._nal.join(self.at(position)) + bytes(packet))
         start.pts, start.dts, start.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
         if packet.time_base:
             start.time_base = packet.time_base
         return start
+
+
+class Bits:
+    """Bit reader for the payload of a NAL unit; every method raises IndexError at the end.
+
+    Args:
+        data: Payload with emulation prevention bytes.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\3", b"\0\0")
+        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
+
+    def u(self, count: int) -> int:
+        """Read an unsigned number of `count` bits."""
+        if count > self._left:
+            raise IndexError("end of the NAL unit")
+        self._left -= count
+        number = self._value >> self._left
+        self._value &= (1 << self._left) - 1
+        return number
+
+    def flag(self) -> bool:
+        """Read one bit."""
+        return bool(self.u(1))
+
+    def ue(self) -> int:
+        """Read an unsigned Exp-Golomb code (ITU-T H.264, 9.1)."""
+        zeros = self._left - self._value.bit_length()
+        return self.u(2 * zeros + 1) - 1
+
+    def se(self) -> int:
+        """Read a signed Exp-Golomb code."""
+        code = self.ue()
+        return (code + 1) // 2 if code & 1 else -(code // 2)

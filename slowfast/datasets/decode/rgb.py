@@ -1,4 +1,4 @@
-"""Conversion of decoded frames to upright RGB."""
+"""Conversion of decoded frames to upright RGB images."""
 
 from __future__ import annotations
 
@@ -19,109 +19,25 @@ from slowfast.datasets.decode.reader import DecodeError, scaled_down
 from slowfast.errors import system_reason
 
 _TOLERANCE = 1.0  # degrees
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """How to bring a stored picture upright: transpose it, then mirror it; or rotate it by an odd angle.
-
-    `angle` is clockwise in degrees and 0 unless the matrix is none of the eight that keep the pixel grid.
-    """
-
-    transpose: bool = False
-    mirror_columns: bool = False  # left-right, after transposing
-    mirror_rows: bool = False  # up-down, after transposing
-    angle: float = 0.0
-
-    @property
-    def is_identity(self) -> bool:
-        """Return whether stored pictures are upright."""
-        return self == UPRIGHT
-
-    @property
-    def is_mirrored(self) -> bool:
-        """Return whether upright pictures are mirror images of the stored ones, not only turned."""
-        return (self.transpose + self.mirror_columns + self.mirror_rows) % 2 == 1
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Return a view of an image (H, W, 3) that is upright but for `angle`."""
-        if self.transpose:
-            image = image.swapaxes(0, 1)
-        return image[:: -1 if self.mirror_rows else 1, :: -1 if self.mirror_columns else 1]
-
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height of the upright picture."""
-        return (height, width) if self.transpose else (width, height)
-
-    def filters(self) -> list[tuple[str, str]]:
-        """Return the FFmpeg filters (name, arguments) that bring a picture upright."""
-        chosen = [("transpose", "0")] if self.transpose else []  # counterclockwise and mirrored up-down: a transpose
-        chosen += [("hflip", "")] if self.mirror_columns else []
-        chosen += [("vflip", "")] if self.mirror_rows else []
-        return chosen + ([("rotate", repr(math.radians(self.angle)))] if self.angle else [])
-
-
-UPRIGHT = Orientation()
-
-
-def frame_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    """Return a frame's display matrix, 9 numbers row by row; None where it has none."""
-    data: Any = frame.side_data  # its type leaves out all but motion vectors
-    if not len(data):
-        return None
-    for number in range(len(data)):
-        if data[number].type == Type.DISPLAYMATRIX:
-            return struct.unpack("=9i", bytes(data[number])[:36])
-    return None
-
-
-def orientation_of(matrix: tuple[int, ...] | None) -> Orientation:
-    """Return what a display matrix says, as FFmpeg's programs understand it (`autorotate`)."""
-    if matrix is None:
-        return UPRIGHT
-    theta = _angle(matrix)
-    if theta is None:
-        return UPRIGHT
-    if abs(theta - 90) < _TOLERANCE:  # clockwise; the sign tells whether it is mirrored, too
-        return Orientation(transpose=True, mirror_columns=matrix[3] <= 0)
-    if abs(theta - 180) < _TOLERANCE:
-        return Orientation(mirror_columns=matrix[0] < 0, mirror_rows=matrix[4] < 0)
-    if abs(theta - 270) < _TOLERANCE:
-        return Orientation(transpose=True, mirror_rows=True, mirror_columns=matrix[3] < 0)
-    if abs(theta) > _TOLERANCE:
-        return Orientation(angle=theta)
-    return Orientation(mirror_rows=matrix[4] < 0)
-
-
-def _angle(matrix: tuple[int, ...]) -> float | None:
-    """Clockwise angle (degrees, 0 to 360) of a display matrix (av_display_rotation_get); None for a degenerate one."""
-    scale = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
-    if not all(scale):
-        return None
-    counterclockwise = -math.degrees(math.atan2(matrix[1] / scale[1], matrix[0] / scale[0]))
-    theta = -round(counterclockwise)
-    return theta - 360 * math.floor(theta / 360 + 0.9 / 360)
-
-
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-# Color matrices (ITU-T H.273, table 4) that FFmpeg's scaler converts from. It refuses others, which are mostly wrong
-# tags on ordinary files; FFmpeg's programs took them for unspecified, and constant luminance for its usual kin.
+# Color matrices (ITU-T H.273, table 4) that FFmpeg's scaler supports. It refuses others, which are mostly wrong tags:
+# the ffmpeg program treats them as unspecified, and constant luminance as non-constant luminance.
 _CONVERTIBLE = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 9})
 _STAND_INS = {10: 9}
-# Interpolation of FFmpeg's programs where frames are scaled or chroma is not simply repeated.
+# Interpolation of the ffmpeg program for scaling and chroma upsampling.
 _INTERPOLATION = Interpolation.BICUBIC
 
 
 class RgbConverter:
-    """Converter of a video's frames to RGB, each turned by its own display matrix, all scaled to one upright size.
+    """Converter of the frames of a video to RGB, each rotated by its display matrix, all scaled to one upright size.
 
-    One conversion context serves all frames and uses no threads: PyAV's `to_rgb()` starts threads for every frame.
+    All frames share a conversion context without threads: PyAV's ``to_rgb()`` starts threads for every frame.
 
     Args:
-        size: Width and height of upright frames (pixels); None for those of the first frame that is converted, scaled
-            down to `short_side`.
-        short_side: Frames with a longer short side (pixels) are scaled by area averaging, in the same pass that
-            converts them; None to scale all frames with bicubic interpolation.
+        size: Width and height of upright frames (pixels); None for those of the first converted frame, scaled down to
+            `short_side`.
+        short_side: Frames with a longer short side (pixels) are scaled by area averaging, in the same pass as the
+            conversion; None to scale all frames with bicubic interpolation.
     """
 
     def __init__(self, size: tuple[int, int] | None = None, short_side: int | None = None) -> None:
@@ -134,7 +50,7 @@ class RgbConverter:
         """Convert a frame.
 
         Returns:
-            The upright picture, uint8 (H, W, 3): a view that keeps the frame's memory alive.
+            The upright image, uint8 (H, W, 3): a view that keeps the memory of the frame alive.
 
         Raises:
             DecodeError: If FFmpeg cannot convert the frame.
@@ -142,11 +58,11 @@ class RgbConverter:
         orientation = orientation_of(frame_matrix(frame))
         if self._size is None:
             self._size = scaled_down(*orientation.size(frame.width, frame.height), self._short_side)
-        width, height = orientation.size(*self._size)  # before it is turned
+        width, height = orientation.size(*self._size)  # before the rotation
         make_convertible(frame)
         try:
             if self._averages(frame, width, height):
-                # Scaled first: fewer pixels are turned, and what the scaler knows of the chroma samples holds.
+                # Scale first: fewer pixels are rotated, and the chroma location remains valid for the scaler.
                 turn = orientation.filters() if orientation.angle else []
                 return orientation.apply(_rgb_array(self._filtered(frame, turn, f"{width}:{height}:flags=area")))
             if orientation.angle or _places_chroma(frame, width, height):
@@ -157,39 +73,33 @@ class RgbConverter:
             )
         except (av.FFmpegError, ValueError) as error:
             reason = system_reason(error)
-            raise DecodeError(f"frames cannot be converted to RGB ({reason.lower()})") from error
+            raise DecodeError(f"frames cannot be converted to RGB: {reason.lower()}") from error
         return orientation.apply(_rgb_array(rgb))
 
     def _averages(self, frame: VideoFrame, width: int, height: int) -> bool:
-        """Return whether a frame is scaled by area averaging to `width` x `height` pixels."""
+        """Check if a frame is scaled to `width` x `height` pixels by area averaging."""
         if self._short_side is None or (frame.width, frame.height) == (width, height):
             return False
         return min(frame.width, frame.height) > self._short_side
 
     def _filtered(self, frame: VideoFrame, turn: list[tuple[str, str]], scale: str) -> VideoFrame:
-        """Turn a frame with FFmpeg's filters, then scale it with these arguments while it is converted to RGB."""
+        """Rotate a frame with FFmpeg filters, then scale and convert it to RGB."""
         steps = [*turn, ("scale", scale), ("format", "rgb24")]
         if self._filters is None or not self._filters.fit(frame, steps):
             self._filters = FilterChain(frame, steps)
         return self._filters(frame)
 
 
-def make_convertible(frame: VideoFrame) -> None:
-    """Replace a frame's color matrix where FFmpeg's scaler refuses it."""
-    if frame.colorspace not in _CONVERTIBLE:
-        frame.colorspace = _STAND_INS.get(frame.colorspace, _UNSPECIFIED)
-
-
 def _rgb_array(rgb: VideoFrame) -> np.ndarray:
-    plane: Any = rgb.planes[0]  # has the buffer protocol, which its type does not tell
+    plane: Any = rgb.planes[0]  # supports the buffer protocol, which its type does not declare
     lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
 
 def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
-    """Return whether the result depends on where chroma samples lie, which FFmpeg handles in its scale filter.
+    """Check if the result depends on the chroma location, which only FFmpeg's scale filter supports.
 
-    It is so for subsampled chroma, but for progressive 8-bit frames that keep their size: there samples are repeated.
+    It does for subsampled chroma, except in progressive 8-bit frames of unchanged size, whose samples are repeated.
     """
     kind = frame.format
     if kind.name in ("yuv420p", "yuvj420p") and (frame.width, frame.height) == (width, height):
@@ -197,11 +107,17 @@ def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
     return len(kind.components) >= 3 and kind.chroma_width(64) < 64
 
 
+def make_convertible(frame: VideoFrame) -> None:
+    """Replace the color matrix of a frame if FFmpeg's scaler does not support it."""
+    if frame.colorspace not in _CONVERTIBLE:
+        frame.colorspace = _STAND_INS.get(frame.colorspace, _UNSPECIFIED)
+
+
 class FilterChain:
-    """A chain of FFmpeg's filters for frames of one size and format.
+    """Chain of FFmpeg filters for frames of one size and format.
 
     Args:
-        frame: A frame of the kind that is to be filtered.
+        frame: Frame of that size and format.
         steps: Names and arguments of the filters.
     """
 
@@ -219,7 +135,7 @@ class FilterChain:
         self._graph.configure()
 
     def fit(self, frame: VideoFrame, steps: list[tuple[str, str]]) -> bool:
-        """Return whether this is the chain for a frame."""
+        """Check if this is the chain for a frame."""
         return _kind(frame) == self._kind and steps == self._steps
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
@@ -230,3 +146,85 @@ class FilterChain:
 
 def _kind(frame: VideoFrame) -> tuple[int, int, str, int, int]:
     return frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Transform that brings a stored image upright: transpose, then mirror; or rotate by any other angle.
+
+    ``angle`` is clockwise in degrees, and 0 for the eight orientations that keep the pixel grid.
+    """
+
+    transpose: bool = False
+    mirror_columns: bool = False  # left-right, after transposing
+    mirror_rows: bool = False  # up-down, after transposing
+    angle: float = 0.0
+
+    @property
+    def is_identity(self) -> bool:
+        """True if stored images are upright."""
+        return self == UPRIGHT
+
+    @property
+    def is_mirrored(self) -> bool:
+        """True if upright images are mirrored, not only rotated."""
+        return (self.transpose + self.mirror_columns + self.mirror_rows) % 2 == 1
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Return an upright view of an image (H, W, 3), without the rotation by ``angle``."""
+        if self.transpose:
+            image = image.swapaxes(0, 1)
+        return image[:: -1 if self.mirror_rows else 1, :: -1 if self.mirror_columns else 1]
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height of the upright image."""
+        return (height, width) if self.transpose else (width, height)
+
+    def filters(self) -> list[tuple[str, str]]:
+        """Return the FFmpeg filters (name, arguments) that bring an image upright."""
+        chosen = [("transpose", "0")] if self.transpose else []  # counterclockwise and vertical flip: a transpose
+        chosen += [("hflip", "")] if self.mirror_columns else []
+        chosen += [("vflip", "")] if self.mirror_rows else []
+        return chosen + ([("rotate", repr(math.radians(self.angle)))] if self.angle else [])
+
+
+UPRIGHT = Orientation()
+
+
+def frame_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    """Return the display matrix of a frame, 9 integers in row-major order; None without one."""
+    data: Any = frame.side_data  # its type declares motion vectors only
+    if not len(data):
+        return None
+    for number in range(len(data)):
+        if data[number].type == Type.DISPLAYMATRIX:
+            return struct.unpack("=9i", bytes(data[number])[:36])
+    return None
+
+
+def orientation_of(matrix: tuple[int, ...] | None) -> Orientation:
+    """Interpret a display matrix as the ffmpeg program does (``autorotate``)."""
+    if matrix is None:
+        return UPRIGHT
+    theta = _angle(matrix)
+    if theta is None:
+        return UPRIGHT
+    if abs(theta - 90) < _TOLERANCE:  # clockwise; the sign distinguishes mirrored images
+        return Orientation(transpose=True, mirror_columns=matrix[3] <= 0)
+    if abs(theta - 180) < _TOLERANCE:
+        return Orientation(mirror_columns=matrix[0] < 0, mirror_rows=matrix[4] < 0)
+    if abs(theta - 270) < _TOLERANCE:
+        return Orientation(transpose=True, mirror_rows=True, mirror_columns=matrix[3] < 0)
+    if abs(theta) > _TOLERANCE:
+        return Orientation(angle=theta)
+    return Orientation(mirror_rows=matrix[4] < 0)
+
+
+def _angle(matrix: tuple[int, ...]) -> float | None:
+    """Return the clockwise angle of a display matrix in degrees (av_display_rotation_get), or None if singular."""
+    scale = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
+    if not all(scale):
+        return None
+    counterclockwise = -math.degrees(math.atan2(matrix[1] / scale[1], matrix[0] / scale[0]))
+    theta = -round(counterclockwise)
+    return theta - 360 * math.floor(theta / 360 + 0.9 / 360)

@@ -1,6 +1,6 @@
-"""Which frames a prepared video has and when it shows them: pure functions.
+"""Timing of re-encoded videos: which source frames they show, and when.
 
-n frames of the source, m of the output.
+Notation: n frames of the source, m frames of the output.
 """
 
 from __future__ import annotations
@@ -10,29 +10,34 @@ from fractions import Fraction
 
 import numpy as np
 
-# Ticks a second of videos with a variable rate.
+# Ticks per second of videos with a variable frame rate.
 VARIABLE_RATE_TICKS = 90_000
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Output frame k shows source frame `source[k]` from `ticks[k]` x `time_base` seconds on."""
+    """Timing of a video: output frame k shows source frame ``source[k]`` from ``ticks[k] * time_base`` seconds on."""
 
-    rate: Fraction  # frames a second, nominal
+    rate: Fraction  # nominal frames/s
     time_base: Fraction
-    source: np.ndarray  # int64 (m,) not descending
-    ticks: np.ndarray  # int64 (m,) ascending
+    source: np.ndarray  # int64 (m,), non-descending
+    ticks: np.ndarray  # int64 (m,), strictly ascending
 
 
-def choose_timing(times: np.ndarray, fps: float, most_fps: float | None) -> Timing:
-    """Timing for frames shown at `times` (n,), seconds, of a video of `fps` frames a second.
+def choose_timing(times: np.ndarray, fps: float, max_fps: float | None) -> Timing:
+    """Choose the timing of a re-encoded video.
 
-    Above `most_fps` (None: no limit) the video is resampled to it: at each instant the frame then on show. Else every
-    frame is kept, at a constant rate where none is shown more than half a frame early or late.
+    A video above the largest frame rate is resampled to it: each output frame is the source frame shown at its time.
+    Otherwise every frame is kept, at a constant rate if that shifts no frame by more than half a frame.
+
+    Args:
+        times: Display times of the source frames in seconds, (n,).
+        fps: Frame rate of the source in frames/s.
+        max_fps: Largest frame rate in frames/s; None for no limit.
     """
     rate = _simple(fps)
-    if most_fps is not None and fps > most_fps:
-        return _resampled(times, rate, _simple(most_fps))
+    if max_fps is not None and fps > max_fps:
+        return _resampled(times, rate, _simple(max_fps))
     order = np.arange(len(times))
     if np.abs(times - order / fps).max(initial=0) <= 0.5 / fps:
         return Timing(rate, 1 / rate, order, order)
@@ -42,7 +47,7 @@ def choose_timing(times: np.ndarray, fps: float, most_fps: float | None) -> Timi
 
 
 def _simple(rate: float) -> Fraction:
-    """A rate above 0 as a fraction of small numbers: 30000/1001, 1/3600."""
+    """Approximate a positive rate by a fraction of small numbers: 30000/1001, 1/3600."""
     return Fraction(rate).limit_denominator(1001) if rate >= 1 else 1 / Fraction(1 / rate).limit_denominator(1001)
 
 

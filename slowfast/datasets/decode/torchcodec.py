@@ -1,9 +1,9 @@
-"""Video reading with torchcodec, an optional package: the interface of the PyAV reader.
+"""Video decoding with torchcodec, an optional package.
 
-By nature of torchcodec: frames are in order of their presentation times, also where a container stores none (AVI, ASF);
-frames that FFmpeg marks corrupt and a missing end of the file are not reported, only frames that cannot be decoded; the
-time limit is checked between calls, not within one; and frames are scaled down after their conversion to RGB, not in
-it, so that their colors differ from the PyAV reader's by more than 2 levels at sharp edges.
+Differences from the PyAV reader: frames are ordered by presentation timestamp even if the container stores none (AVI,
+ASF); corrupt frames and truncated files are not reported, only frames that cannot be decoded; the time limit is checked
+between calls only; frames are scaled after their conversion to RGB, so their colors differ by more than 2 levels at
+sharp edges.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from slowfast.datasets.decode.reader import (
     Deadline,
     Decoded,
     DecodeError,
-    believable_rate,
     check_file,
     check_frame_size,
     check_read_size,
     distinct_frames,
+    fill_missing,
+    plausible_rate,
     scaled_down,
-    stand_in,
 )
 from slowfast.datasets.decode.rgb import UPRIGHT, Orientation, frame_matrix, orientation_of
 from slowfast.errors import ConfigError
@@ -36,16 +36,16 @@ from slowfast.errors import ConfigError
 try:
     from torchcodec.decoders import VideoDecoder
 except (ImportError, OSError, RuntimeError) as _error:
-    # Not installed; or its own or FFmpeg's shared libraries are missing, of which it says so at length.
+    # Not installed, or shared libraries are missing (torchcodec's message is long).
     raise ConfigError(
-        f"DATA.DECODING_BACKEND torchcodec does not work here ({str(_error).strip().splitlines()[0]}); "
-        "install the extra with: pip install 'slowfast[torchcodec]' and FFmpeg's shared libraries, "
-        "or use DATA.DECODING_BACKEND pyav"
+        f"DATA.DECODING_BACKEND: torchcodec cannot be used ({str(_error).strip().splitlines()[0]}). "
+        "Install it with pip install 'slowfast[torchcodec]' and FFmpeg's shared libraries, or set "
+        "DATA.DECODING_BACKEND to pyav"
     ) from _error
 
 
 class TorchCodecReader:
-    """One open video file; see `open_video`."""
+    """Open video file; for the arguments see :func:`slowfast.datasets.decode.open_video`."""
 
     def __init__(
         self, path: Path, threads: int = 1, timeout: float | None = None, short_side: int | None = None
@@ -57,9 +57,9 @@ class TorchCodecReader:
             self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=threads)
             self.num_frames = len(self._decoder)
             about = self._decoder.metadata
-            self.fps = believable_rate(about.average_fps_from_header, about.average_fps)
+            self.fps = plausible_rate(about.average_fps_from_header, about.average_fps)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise DecodeError(f"not a video that torchcodec can read ({_reason(error)})") from error
+            raise DecodeError(f"not a video that torchcodec can read: {_reason(error)}") from error
         if not self.num_frames:
             raise DecodeError("no video frames in the file")
         self._coded_size = about.height or 0, about.width or 0
@@ -78,17 +78,20 @@ class TorchCodecReader:
         return self._upright_size()[1]
 
     def _upright_size(self) -> tuple[int, int]:
-        """(H, W); the turn is known only from a decoded frame."""
+        """Return (H, W), which is known only from a decoded frame."""
         if self._size is None:
             self.read([0])
         assert self._size is not None
         return self._size
 
     def read(self, indices: Any) -> Decoded:
-        """Decode the frames at `indices` (any shape, any order, repeats allowed).
+        """Decode the frames at `indices`.
+
+        Args:
+            indices: Frame indices, of any shape and in any order; repeats are allowed.
 
         Raises:
-            DecodeError: If not one of them can be decoded, or a limit is exceeded.
+            DecodeError: If none of them can be decoded, or a limit is exceeded.
         """
         wanted, rows = distinct_frames(indices, self.num_frames)
         if not len(wanted):
@@ -104,22 +107,22 @@ class TorchCodecReader:
         return decoded
 
     def _one_by_one(self, wanted: np.ndarray, rows: np.ndarray, reason: str) -> Decoded:
-        """The frames that can be had when one of them can't; `reason` is the first error."""
+        """Decode the frames one by one, after decoding them together failed for a reason."""
         frames: list[np.ndarray] = []
-        got = np.zeros(len(wanted), dtype=bool)
+        valid = np.zeros(len(wanted), dtype=bool)
         for row, index in enumerate(wanted.tolist()):
             self._check_time()
             try:
                 frames.append(self._decoder.get_frame_at(index).data.numpy())
-                got[row] = True
+                valid[row] = True
             except (RuntimeError, ValueError, IndexError):
-                continue  # counted in `missing`, with the first reason
+                continue  # counted in `missing`
         if not frames:
-            raise DecodeError(f"no frame can be decoded ({reason})")
-        return stand_in(self._upright(np.stack(frames)), rows, wanted, got, reason)
+            raise DecodeError(f"no frame can be decoded: {reason}")
+        return fill_missing(self._upright(np.stack(frames)), rows, wanted, valid, reason)
 
     def _upright(self, frames: np.ndarray) -> np.ndarray:
-        """Mirror frames (U, H, W, 3) where the file says so, as torchcodec only turns them, and scale them down."""
+        """Scale frames (U, H, W, 3) down, and mirror them if the file says so: torchcodec only rotates them."""
         height, width = frames.shape[1:3]
         size = scaled_down(width, height, self._short_side)
         if size != (width, height):
@@ -147,9 +150,9 @@ class TorchCodecReader:
 
 
 def _mirror(path: Path) -> tuple[int, Orientation] | None:
-    """Quarter turns counterclockwise that torchcodec makes, and the orientation, of a video that is mirrored.
+    """Return the counterclockwise quarter turns by torchcodec and the orientation of a mirrored video, None for others.
 
-    None for all others. torchcodec does not give the display matrix, PyAV does with the first frame.
+    torchcodec does not return the display matrix; PyAV does with the first frame.
     """
     try:
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
@@ -162,6 +165,6 @@ def _mirror(path: Path) -> tuple[int, Orientation] | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of torchcodec's message, without the place in its sources."""
+    """Return the first line of an error message of torchcodec, without the source location."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(r"^.*\.cpp:\d+, ", "", text)

@@ -1,1 +1,1 @@
-"""Event-camera recordings: reading, sampling, transforms and simulation."""
+"""Event camera (DVS) recordings: reading, sampling, augmentation and simulation."""

@@ -1,7 +1,9 @@
-"""Indices of event data sets: folders of one folder a class, of .npz or .npy files.
+"""Index of event datasets: one folder of .npz or .npy files per class.
 
-by folder   train/, test/ (and val/, where there is one; else test/ validates) of class folders, as DVS Gesture, DVS-Lip
-by share    class folders alone: the first 80 % of each class's files, by name, train, the rest test, as ASL-DVS
+* With split folders ``train/``, ``test/`` and optionally ``val/`` (else ``test/`` validates) of class folders, as in
+  DVS Gesture and DVS-Lip.
+* With class folders only: the first 80 % of the files of each class, by name, are the training split, the rest the
+  test split, as in ASL-DVS.
 """
 
 from __future__ import annotations
@@ -16,16 +18,25 @@ from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
 TRAIN_SHARE = 0.8
-# Of class folders that are numbers: 0, 1, 2, ... 10, or as texts 0, 1, 10, 2, ...
+# Order of class folders that are numbers: 0, 1, 2, ..., 10, or as strings 0, 1, 10, 2, ...
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 
 
 def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = NUMBER) -> list[Record]:
-    """The recordings of a split ("train", "val", "test"), with the place of their class folder as label.
+    """List the recordings of a split, labeled by the position of their class folder.
 
-    Folders are in the order of categories.txt, where it names them; else by number where all are numbers and `order`
-    (of CLASS_ORDERS) says so, else by name. Raises IndexFileError where there are none, for a class folder without
-    recordings or unknown to training, and for more classes than `num_classes`.
+    Class folders are ordered by categories.txt if it contains them all; else by number if all are numbers and `order`
+    is ``number``; else by name.
+
+    Args:
+        data_dir: Folder of the dataset.
+        split: ``train``, ``val`` or ``test``.
+        num_classes: Number of classes.
+        order: A name in CLASS_ORDERS.
+
+    Raises:
+        IndexFileError: If there are no recordings, a class folder is empty or missing in the training split, or there
+            are more than `num_classes` classes.
     """
     root = Path(data_dir)
     labels = _labels(root, num_classes, order)
@@ -33,35 +44,38 @@ def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = 
         return _by_share(root, labels, training=split == "train")
     folder = next((name for name in _folders_of(split) if (root / name).is_dir()), None)
     if folder is None:
-        raise IndexFileError(f"{root} has train/ but no test/: put the class folders of the test recordings there")
+        raise IndexFileError(f"{root} contains train/ but no test/. Put the class folders of the test recordings there")
     unknown = [name for name in inner_folders(root / folder) if name not in labels]
     if unknown:
-        raise IndexFileError(f"{root / folder / unknown[0]}: there is no such class folder in {root / 'train'}")
+        raise IndexFileError(
+            f"{root / folder / unknown[0]} has no counterpart in {root / 'train'}. Add it there or remove it"
+        )
     files = {name: _recordings(root / folder / name) for name in inner_folders(root / folder)}
     return _records(root, [(f"{folder}/{name}/{file}", labels[name]) for name in files for file in files[name]])
 
 
 def read_event_class_names(data_dir: Path, num_classes: int, order: str = NUMBER) -> list[str]:
-    """Names of the classes: their folders'; a label without a folder is named by its number."""
+    """Return the class names: those of the folders, or the label if there is no folder."""
     by_label = {label: name for name, label in _labels(Path(data_dir), num_classes, order).items()}
     return [by_label.get(label, str(label)) for label in range(num_classes)]
 
 
 def _folders_of(split: str) -> tuple[str, ...]:
-    """Where a split's recordings are looked for, in this order."""
+    """Return the folders that may contain a split, in order of preference."""
     return {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}[split]
 
 
 def _labels(root: Path, num_classes: int, order: str) -> dict[str, int]:
     base = root / "train" if (root / "train").is_dir() else root
     if not base.is_dir():
-        raise IndexFileError(f"{root} is not a folder; set DATA.PATH_TO_DATA_DIR to the folder of the class folders")
+        raise IndexFileError(f"{root} is not a folder. Set DATA.PATH_TO_DATA_DIR to the folder of the class folders")
     folders = inner_folders(base)
     if not folders:
-        raise IndexFileError(f"{base} holds no class folders; set DATA.PATH_TO_DATA_DIR to the folder that does")
+        raise IndexFileError(f"{base} contains no class folders. Set DATA.PATH_TO_DATA_DIR to the folder that does")
     if len(folders) > num_classes:
         raise IndexFileError(
-            f"{base} has {len(folders)} class folders, MODEL.NUM_CLASSES is {num_classes}; set it to {len(folders)}"
+            f"{base} contains {len(folders)} class folders, but MODEL.NUM_CLASSES is {num_classes}. "
+            f"Set it to {len(folders)}"
         )
     names = read_class_names(root, num_classes)
     if names is not None and set(folders) <= set(names):
@@ -75,7 +89,9 @@ def _recordings(folder: Path) -> list[str]:
     """Return the sorted names of the recordings in a class folder."""
     names = [name for name in list_folder(folder) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
     if not names:
-        raise IndexFileError(f"{folder} holds no recordings (files ending in {' '.join(SUFFIXES)}); remove or fill it")
+        raise IndexFileError(
+            f"{folder} contains no recordings (files ending in {' '.join(SUFFIXES)}). Add some or remove the folder"
+        )
     return names
 
 

@@ -1,6 +1,6 @@
-"""Columns as they lie in a file to events: checked, and repaired where the meaning is certain.
+"""Validation and repair of event columns.
 
-n events.
+Notation: n events of a recording.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.sample import EventColumns
 
-# Stray events off the sensor are left out; more than this share of them means another sensor.
+# Events outside of the sensor are dropped. A larger share means that the sensor size is wrong.
 MAX_STRAY = 0.1
-# What was repaired.
-STRAY = "events off the sensor are left out"
-UNSORTED = "events are put in the order of their times"
-OVERFLOW = "the time counter's overflow is undone"
+# Descriptions of the repairs.
+STRAY = "dropped events outside of the sensor"
+UNSORTED = "sorted events by time"
+OVERFLOW = "unwrapped the overflow of the timestamps"
 REPAIRS = (STRAY, UNSORTED, OVERFLOW)
-# Ranges of counters that overflow.
+# Ranges of timestamp counters that overflow.
 _COUNTERS = (2**31, 2**32)
 
 Raw = Mapping[str, np.ndarray]
@@ -27,28 +27,52 @@ Size = tuple[int, int]  # height, width
 
 
 def as_events(raw: Raw, sensor: Size, time_unit: float) -> EventColumns | None:
-    """The events, where nothing has to be repaired; else None. time_unit: seconds.
+    """Validate raw event columns.
 
-    Raises DecodeError for values that mean nothing.
+    Args:
+        raw: Columns ``x``, ``y``, ``t``, ``p`` of shape (n,).
+        sensor: Sensor height and width in pixels.
+        time_unit: Duration of a timestamp tick in seconds.
+
+    Reoverflows:
+        The events, or None if they have to be repaired.
+
+    Raises:
+        DecodeError: If a column contains invalid values.
     """
-    x, y, t, p = _whole(raw["x"], "x"), _whole(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
-    if _off(x, y, sensor).any() or (np.diff(t) < 0).any():
+    x, y, t, p = _pixels(raw["x"], "x"), _pixels(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
+    if _outside(x, y, sensor).any() or (np.diff(t) < 0).any():
         return None
     return EventColumns(x, y, t * (time_unit / 1e-6), p)
 
 
 def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
-    """All events of a recording and what was done to them, of REPAIRS. Raises DecodeError where that is not certain."""
-    x, y, t, p = _whole(raw["x"], "x"), _whole(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
+    """Validate raw event columns and repair unambiguous defects.
+
+    Drops events outside of the sensor (at most MAX_STRAY), sorts unordered timestamps and unwraps 31- and 32-bit
+    counter overflow.
+
+    Args:
+        raw: Columns ``x``, ``y``, ``t``, ``p`` of shape (n,), of a complete recording.
+        sensor: Sensor height and width in pixels.
+        time_unit: Duration of a timestamp tick in seconds.
+
+    Reoverflows:
+        The repaired events and a description of each repair, in REPAIRS.
+
+    Raises:
+        DecodeError: If a defect has no unambiguous repair.
+    """
+    x, y, t, p = _pixels(raw["x"], "x"), _pixels(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
     done = []
-    off = _off(x, y, sensor)
-    if off.mean() > MAX_STRAY:
+    outside = _outside(x, y, sensor)
+    if outside.mean() > MAX_STRAY:
         raise DecodeError(
-            f"{off.sum()} of {len(off)} events lie off the sensor of {sensor[0]} x {sensor[1]} pixels (x up to "
-            f"{x.max()}, y up to {y.max()}); is DVS.SENSOR_SIZE right?"
+            f"{outside.sum()} of {len(outside)} events are outside of the sensor of {sensor[0]} x {sensor[1]} pixels "
+            f"(x up to {x.max()}, y up to {y.max()}). Check DVS.SENSOR_SIZE"
         )
-    if off.any():
-        x, y, t, p = (column[~off] for column in (x, y, t, p))
+    if outside.any():
+        x, y, t, p = (column[~outside] for column in (x, y, t, p))
         done.append(STRAY)
     unwrapped = undo_overflow(t)
     if unwrapped is not None:
@@ -62,47 +86,53 @@ def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list
 
 
 def whole(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
-    """All events of a recording, repaired where they have to be, and what was done. Raises DecodeError."""
+    """Validate the raw columns of a complete recording and repair them if necessary; see :func:`repair`."""
     events = as_events(raw, sensor, time_unit)
     return repair(raw, sensor, time_unit) if events is None else (events, [])
 
 
 def undo_overflow(t: np.ndarray) -> np.ndarray | None:
-    """Times of a counter that began anew, going on; None where it did not.
+    """Unwrap the overflow of a timestamp counter.
 
-    A step back by more than half a counter's range is its overflow: no disorder of a sensor's events is so large.
+    A step back by more than half of the counter's range is an overflow: events are never that far out of order.
+
+    Args:
+        t: Timestamps (n,).
+
+    Reoverflows:
+        Unwrapped timestamps, float64 (n,), or None if there is no overflow.
     """
     back = np.diff(t) < -_COUNTERS[0] / 2
     if not back.any():
         return None
     counter = _COUNTERS[0] if t.min() >= 0 and t.max() < _COUNTERS[0] else _COUNTERS[1]
-    forth = np.diff(t) > counter / 2  # an event of before, after the first of the new range
-    turns = np.concatenate(([0], np.cumsum(back.astype(np.int64) - forth.astype(np.int64))))
-    return t + turns * float(counter)
+    forth = np.diff(t) > counter / 2  # a late event from before the overflow
+    overflows = np.concatenate(([0], np.cumsum(back.astype(np.int64) - forth.astype(np.int64))))
+    return t + overflows * float(counter)
 
 
-def _off(x: np.ndarray, y: np.ndarray, sensor: Size) -> np.ndarray:
+def _outside(x: np.ndarray, y: np.ndarray, sensor: Size) -> np.ndarray:
     return (x < 0) | (y < 0) | (x >= sensor[1]) | (y >= sensor[0])
 
 
-def _whole(values: np.ndarray, name: str) -> np.ndarray:
-    if values.dtype.kind == "f" and not (pixels := np.isfinite(values) & (values == np.rint(values))).all():
-        raise DecodeError(f"{name} holds values that are no pixels, such as {values[~pixels][0]}")
+def _pixels(values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype.kind == "f" and not (valid := np.isfinite(values) & (values == np.rint(values))).all():
+        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
     return values.astype(np.int64)
 
 
 def _times(values: np.ndarray) -> np.ndarray:
     times = values.astype(np.float64)
     if not np.isfinite(times).all():
-        raise DecodeError("t holds values that are no times")
+        raise DecodeError("t contains values that are not finite")
     return times
 
 
 def _polarities(values: np.ndarray) -> np.ndarray:
-    """0 and 1, out of these, of False and True, or of -1 and 1."""
+    """Map {0, 1}, {False, True} or {-1, 1} to {0, 1}."""
     known = (values == 0) | (values == 1) | ((values == -1) if values.dtype.kind in "if" else False)
     if not known.all():
-        raise DecodeError(f"p holds {values[~known][0]}: polarities are 0 and 1, or -1 and 1")
+        raise DecodeError(f"p contains {values[~known][0]}; polarities are 0 and 1, or -1 and 1")
     if values.dtype.kind in "if" and (values == -1).any() and (values == 0).any():
-        raise DecodeError("p holds -1, 0 and 1: which of them are polarities is not certain")
+        raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
     return (values == 1).astype(np.int64)

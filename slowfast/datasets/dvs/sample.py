@@ -1,4 +1,7 @@
-"""Events, and the choice of the events of a sample."""
+"""Events and event samplers.
+
+Notation: n events of a recording, k events of a sample.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,18 @@ import numpy as np
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import unknown_value
 
+NONE, SAMPLE, DATASET = "none", "sample", "dataset"
+TIME_NORMS = (NONE, SAMPLE, DATASET)
+CHUNKS = "random_chunk_sample"
+Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # n, k, generator -> indices int64 (k,)
+
 
 @dataclass(frozen=True)
 class EventColumns:
-    """Events in the order of their times; every array (n,)."""
+    """Events in ascending order of time; every array has shape (n,)."""
 
-    x: np.ndarray  # int64, columns of the sensor
-    y: np.ndarray  # int64, lines
+    x: np.ndarray  # int64, column of the pixel
+    y: np.ndarray  # int64, row of the pixel
     t: np.ndarray  # float64, microseconds
     p: np.ndarray  # int64, 0 (darker) or 1 (brighter)
 
@@ -26,28 +34,31 @@ class EventColumns:
         return len(self.t)
 
     def take(self, rows: np.ndarray) -> EventColumns:
-        """The events of these numbers, or where a mask is True."""
+        """Select events by index or mask."""
         return EventColumns(self.x[rows], self.y[rows], self.t[rows], self.p[rows])
 
     def at(self, t: np.ndarray) -> EventColumns:
-        """The same events at other times, in their order."""
+        """Replace the timestamps and sort the events by them."""
         return replace(self, t=t).take(np.argsort(t, kind="stable"))
 
     @staticmethod
     def join(one: EventColumns, other: EventColumns) -> EventColumns:
-        """Both, in the order of their times."""
+        """Merge two sets of events, sorted by time."""
         columns = [np.concatenate((getattr(one, key), getattr(other, key))) for key in "xytp"]
         return EventColumns(*columns).at(columns[2])
 
 
-NONE, SAMPLE, DATASET = "none", "sample", "dataset"
-TIME_NORMS = (NONE, SAMPLE, DATASET)
-
-
 def normalize_time(t: np.ndarray, norm: str, longest: float) -> np.ndarray:
-    """Ascending times (microseconds) from the first on: float32, in units of the norm.
+    """Normalize ascending timestamps, starting at 0.
 
-    longest: of the data set, microseconds, above 0; used by "dataset".
+    Args:
+        t: Timestamps in microseconds, (n,).
+        norm: ``none`` for microseconds, ``sample`` to divide by the duration of the sample, ``dataset`` to divide by
+            `longest`.
+        longest: Duration of the longest recording of the dataset in microseconds.
+
+    Returns:
+        Timestamps, float32 (n,).
     """
     t = t - t[0]
     if norm == SAMPLE:
@@ -57,38 +68,35 @@ def normalize_time(t: np.ndarray, norm: str, longest: float) -> np.ndarray:
     return t.astype(np.float32)
 
 
-Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # of n, k and a generator
-
-
 def random_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k different events, all equally likely."""
+    """Draw k events uniformly without replacement."""
     return np.sort(rng.choice(n, k, replace=False))
 
 
 def random_chunk_sample(n: int, k: int, rng: np.random.Generator, chunk: int) -> np.ndarray:
-    """Chunks of neighbouring events that start anywhere and may overlap; of the last as many as k leaves over."""
+    """Draw chunks of consecutive events at random, possibly overlapping; the last one is truncated to k in total."""
     chunk = min(chunk, k)
     starts = np.sort(rng.choice(n - chunk + 1, -(-k // chunk), replace=False))
     return np.sort((starts[:, None] + np.arange(chunk)).ravel()[:k])
 
 
 def uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k events that may be the same, all equally likely."""
+    """Draw k events uniformly with replacement."""
     return np.sort(rng.integers(0, n, k))
 
 
 def deterministic_uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Evenly from the first to the last."""
+    """Take evenly spaced events from the first to the last."""
     return np.linspace(0, n - 1, k).astype(np.int64)
 
 
 def gaussian_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """About the middle, with a standard deviation of n / 4."""
+    """Draw from a normal distribution around the middle with standard deviation n / 4."""
     return np.sort(np.clip(rng.normal(n / 2, n / 4, k), 0, n - 1)).astype(np.int64)
 
 
 def multivariate_gaussian_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """One about the start of each of k equal intervals, with a standard deviation of a quarter of it, as published."""
+    """Draw one event around the start of each of k equal intervals, with a quarter interval as standard deviation."""
     return np.sort(np.clip(rng.normal(np.arange(k) * (n / k), n / k / 4), 0, n - 1)).astype(np.int64)
 
 
@@ -99,11 +107,14 @@ SAMPLERS: dict[str, Sampler] = {
     "gaussian_sample": gaussian_sample,
     "multivariate_gaussian_sample": multivariate_gaussian_sample,
 }
-CHUNKS = "random_chunk_sample"
 
 
 def get_sampler(name: str) -> Sampler:
-    """Return the sampler of a published name, such as random_chunk_sample_16; ConfigError for any other."""
+    """Return the sampler of a published name, such as ``random_chunk_sample_16``.
+
+    Raises:
+        ConfigError: If the name is unknown.
+    """
     if name in SAMPLERS:
         return SAMPLERS[name]
     match = re.fullmatch(rf"{CHUNKS}_([1-9][0-9]{{0,8}})", name)
@@ -114,5 +125,5 @@ def get_sampler(name: str) -> Sampler:
 
 
 def choose(sampler: Sampler, n: int, k: int, rng: np.random.Generator) -> np.ndarray | slice:
-    """The sampler's choice; all events where there are no more than k, or k is 0."""
+    """Choose k of n events; all of them if there are no more than k, or k is 0."""
     return sampler(n, k, rng) if 0 < k < n else slice(None)

@@ -1,6 +1,6 @@
-"""Streams of events cut into windows by time or by count.
+"""Windows of event streams by time or by count.
 
-n events of a window.
+Notation: n events of a window.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from slowfast.datasets.dvs.sample import EventColumns
 
 
 def windows_by_count(stream: Iterable[EventColumns], count: int, step: int | None = None) -> Iterator[EventColumns]:
-    """Windows of `count` events, one every `step` events (default: count), as soon as they are whole.
+    """Yield windows of a fixed number of events as soon as they are complete; an incomplete last window is dropped.
 
-    What is left over at the stream's end is too short for a window. Raises ValueError for numbers below 1.
+    Args:
+        stream: Parts of the stream in ascending order of time.
+        count: Number of events per window.
+        step: Number of events from one window to the next (default: `count`).
+
+    Raises:
+        ValueError: If a number is less than 1 or the stream is out of order.
     """
     step = count if step is None else step
     if count < 1 or step < 1:
-        raise ValueError(f"a window of {count} events every {step}: both must be at least 1")
+        raise ValueError(f"count ({count}) and step ({step}) of the windows must be at least 1")
     kept: EventColumns | None = None
-    skipped = 0  # events still to leave out, where windows lie apart
+    skipped = 0  # events to skip if there are gaps between windows
     for events in stream:
-        kept = events if kept is None else _follow(kept, events)
+        kept = events if kept is None else _concatenate(kept, events)
         while True:
             leave = min(skipped, len(kept))
             kept, skipped = kept.take(np.arange(leave, len(kept))), skipped - leave
@@ -37,24 +43,32 @@ def windows_by_count(stream: Iterable[EventColumns], count: int, step: int | Non
 def windows_by_time(
     stream: Iterable[EventColumns], duration: float, step: float | None = None
 ) -> Iterator[EventColumns]:
-    """Windows of `duration` microseconds from the first event on, one every `step` (default: duration).
+    """Yield windows of a fixed duration, starting at the first event.
 
-    A window is given as soon as an event after it has come, the last ones when the stream ends; empty windows are left
-    out. Raises ValueError for durations that are not above 0, and where the stream goes back in time.
+    A window is yielded once an event after it has arrived, the last ones at the end of the stream. Empty windows are
+    skipped.
+
+    Args:
+        stream: Parts of the stream in ascending order of time.
+        duration: Duration of a window in microseconds.
+        step: Time from one window to the next in microseconds (default: `duration`).
+
+    Raises:
+        ValueError: If a duration is not positive or the stream is out of order.
     """
     step = duration if step is None else step
     if duration <= 0 or step <= 0:
-        raise ValueError(f"windows of {duration} microseconds every {step}: both must be above 0")
+        raise ValueError(f"duration ({duration}) and step ({step}) of the windows must be positive")
     kept: EventColumns | None = None
     start = 0.0
     for events in stream:
         if not len(events):
             continue
         if (np.diff(events.t) < 0).any():
-            raise ValueError("the stream goes back in time inside one of its parts")
+            raise ValueError("the stream is out of order: time decreases within a part")
         if kept is None:
             start = float(events.t[0])
-        kept = events if kept is None else _follow(kept, events)
+        kept = events if kept is None else _concatenate(kept, events)
         while kept.t[-1] >= start + duration:
             yield from _between(kept, start, start + duration)
             start = _next_start(kept.t, start, duration, step)
@@ -66,7 +80,7 @@ def windows_by_time(
 
 
 def _next_start(times: np.ndarray, start: float, duration: float, step: float) -> float:
-    """Where the next window begins that an event after this one's start can be in: (n,) times, ascending."""
+    """Return the start of the next window that is not empty, for ascending times (n,)."""
     start += step
     first = int(np.searchsorted(times, start))
     ahead = float(times[first]) - start - duration if first < len(times) else -1.0
@@ -79,8 +93,10 @@ def _between(events: EventColumns, start: float, end: float) -> Iterator[EventCo
         yield events.take(np.arange(first, last))
 
 
-def _follow(before: EventColumns, after: EventColumns) -> EventColumns:
-    """Both parts of a stream; ValueError where the second goes back in time."""
+def _concatenate(before: EventColumns, after: EventColumns) -> EventColumns:
+    """Concatenate two parts of a stream; raise ValueError if they are out of order."""
     if len(before) and len(after) and after.t[0] < before.t[-1]:
-        raise ValueError(f"the stream goes back in time, from {before.t[-1]:.0f} to {after.t[0]:.0f} microseconds")
+        raise ValueError(
+            f"the stream is out of order: time decreases from {before.t[-1]:.0f} to {after.t[0]:.0f} microseconds"
+        )
     return EventColumns(*(np.concatenate((getattr(before, key), getattr(after, key))) for key in "xytp"))

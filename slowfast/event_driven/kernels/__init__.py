@@ -1,4 +1,8 @@
-"""Compiles kernels/*.cpp with the machine's C++ compiler on first use and loads them; None where there is none."""
+"""Python interface of the compiled CPU kernels, kernels/*.cpp.
+
+Notation: K frames per stream, S streams, N patches per stage in nested order (models/evmlp.py) of p x p pixels, C token
+dimensions, R changed patches in total. *Patch index*: position in (K, S, N).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ import torch
 from slowfast.event_driven.kernels.build import build_library
 from slowfast.utils.logging import get_logger
 
-_MAX_SIDE = 4096  # pixels of a frame's side that `find_changes` has room for
+_MAX_SIDE = 4096  # largest frame side that `find_changes` has a buffer for
 
 
 class Frames(ctypes.Structure):
-    """Where frames lie."""
+    """Address and strides of frames."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -25,14 +29,14 @@ class Frames(ctypes.Structure):
 
     @classmethod
     def of(cls, frames: torch.Tensor) -> Frames:
-        """Of float (K, S, 3, side, side)."""
+        """Describe float frames (K, S, 3, side, side)."""
         found = cls(frames.data_ptr(), *frames.stride())
         found.kept = frames
         return found
 
 
 class Gate(ctypes.Structure):
-    """What a changed patch is."""
+    """Settings of the change detector."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("side", "patch")),
@@ -43,14 +47,23 @@ class Gate(ctypes.Structure):
 
     @classmethod
     def of(cls, side: int, patch: int, threshold: float, mean: bool, hold: bool, nested: torch.Tensor) -> Gate:
-        """nested: the place of each patch in row-major order, int64 (N,)."""
+        """Describe the settings.
+
+        Args:
+            side: Side of a frame in pixels.
+            patch: Side of a patch in pixels.
+            threshold: Threshold in units of the normalized frame.
+            mean: Compare the mean absolute difference of a patch instead of the maximum.
+            hold: Compare with the patch as it was when last computed instead of the previous frame.
+            nested: Index in nested order of each patch in row-major order, int64 (N,).
+        """
         found = cls(side, patch, threshold, mean, hold, nested.data_ptr())
         found.kept = nested
         return found
 
 
 class Tokens(ctypes.Structure):
-    """A stage's new tokens and its table."""
+    """New tokens of a stage and its token table."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("tokens", "table")),
@@ -60,7 +73,7 @@ class Tokens(ctypes.Structure):
 
     @classmethod
     def of(cls, tokens: torch.Tensor, table: torch.Tensor, slots: torch.Tensor, patches: int) -> Tokens:
-        """New tokens (R, C), the table (slots N, C), int64 slots (S,) of the streams, N."""
+        """Describe new tokens (R, C), the table (slots N, C), the slots of the streams (S,) as int64, and N."""
         sizes = tokens.stride(0), table.shape[1], len(slots), patches
         found = cls(tokens.data_ptr(), table.data_ptr(), *sizes, slots.data_ptr())
         found.kept = tokens, table, slots
@@ -68,21 +81,29 @@ class Tokens(ctypes.Structure):
 
 
 class Kernels:
-    """The compiled functions on tensors of this machine's memory; shapes as in kernels/*.cpp."""
+    """Compiled functions on CPU tensors."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
-        self.panel: int = library.panel()  # output channels whose weights lie together
-        self.tile: int = library.tile_rows()  # rows that are multiplied together
+        self.panel: int = library.panel()  # output features whose weights are stored together
+        self.tile: int = library.tile_rows()  # rows that are multiplied at a time
 
     def find_changes(
-        self, frames: torch.Tensor, references: torch.Tensor, slots: torch.Tensor, gate: Gate, whole: torch.Tensor
+        self, frames: torch.Tensor, references: torch.Tensor, slots: torch.Tensor, gate: Gate, full: torch.Tensor
     ) -> torch.Tensor:
-        """Frames (K, S, 3, side, side), references (slots, 3, side, side), slots (S,), bool whole (K, S) -> (K, S, N).
+        """Mark the changed patches and update the references.
 
-        Marks the changed patches and brings the references up to date; both have the same order in memory.
+        Args:
+            frames: Frames (K, S, 3, side, side).
+            references: Reference frames (slots, 3, side, side), with the memory format of the frames.
+            slots: Slots of the streams, int64 (S,).
+            gate: Settings of the change detector.
+            full: Frames that are computed in full, bool (K, S).
+
+        Returns:
+            Mask of the changed patches, bool (K, S, N).
         """
-        k, s = whole.shape
+        k, s = full.shape
         mask = torch.empty(k, s, (gate.side // gate.patch) ** 2, dtype=torch.bool)
         self.library.find_changes(
             ctypes.byref(Frames.of(frames)),
@@ -90,19 +111,21 @@ class Kernels:
             _pointer(slots),
             *map(ctypes.c_int64, (k, s)),
             ctypes.byref(gate),
-            _pointer(whole),
+            _pointer(full),
             _pointer(mask),
             torch.get_num_threads(),
         )
         return mask
 
-    def take_patches(self, frames: torch.Tensor, places: torch.Tensor, gate: Gate, order: torch.Tensor) -> torch.Tensor:
-        """Patches of frames (K, S, 3, side, side) at places (R,) in (K, S, N) -> (R, p p 3)."""
-        rows = torch.empty(len(places), gate.patch**2 * 3)
+    def take_patches(
+        self, frames: torch.Tensor, indices: torch.Tensor, gate: Gate, order: torch.Tensor
+    ) -> torch.Tensor:
+        """Gather patches of frames (K, S, 3, side, side) by patch index (R,) -> (R, p p 3)."""
+        rows = torch.empty(len(indices), gate.patch**2 * 3)
         self.library.take_patches(
             ctypes.byref(Frames.of(frames)),
-            _pointer(places),
-            *map(ctypes.c_int64, (len(places), frames.shape[1])),
+            _pointer(indices),
+            *map(ctypes.c_int64, (len(indices), frames.shape[1])),
             ctypes.byref(gate),
             _pointer(order),
             _pointer(rows),
@@ -113,50 +136,66 @@ class Kernels:
     def plan_stages(
         self, mask: torch.Tensor, patches: Sequence[int], merges: Sequence[int]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
-        """Bool (K, S, N) -> each stage's places (R,), its newest rows int32 (K, S, N); active patches (K, S, stages).
+        """Find what each stage has to compute.
 
-        The newest row at a place is that of the last new token there, -1 where the table's still holds.
+        Args:
+            mask: Changed patches of the first stage, bool (K, S, N).
+            patches: Number of patches per stage.
+            merges: Number of patches that form a patch of the next stage, per stage.
+
+        Returns:
+            For each stage the indices of the changed patches, int64 (R,); for each stage the number of the latest new
+            token of every patch, int32 (K, S, N), or -1 if the table is up to date; and the number of changed patches,
+            int64 (K, S, stages).
         """
         k, s, _ = mask.shape
         stages, sizes = len(patches), [k * s * n for n in patches]
-        places, newest = torch.empty(sum(sizes), dtype=torch.int64), torch.empty(sum(sizes), dtype=torch.int32)
+        indices, newest = torch.empty(sum(sizes), dtype=torch.int64), torch.empty(sum(sizes), dtype=torch.int32)
         active = torch.empty(k, s, stages, dtype=torch.int64)
         rows = (ctypes.c_int64 * stages)()
-        marks = mask.clone()  # is written over
+        marks = mask.clone()  # is overwritten
         self.library.plan_stages(
             _pointer(marks),
             *map(ctypes.c_int64, (k, s, stages)),
             (ctypes.c_int64 * stages)(*patches),
             (ctypes.c_int64 * stages)(*merges),
-            _pointer(places),
+            _pointer(indices),
             _pointer(newest),
             _pointer(active),
             rows,
         )
-        each = [part[:count] for part, count in zip(places.split(sizes), rows, strict=True)]
+        each = [part[:count] for part, count in zip(indices.split(sizes), rows, strict=True)]
         return each, list(newest.split(sizes)), active
 
-    def gather(self, of: Tokens, newest: torch.Tensor, places: torch.Tensor, merge: int) -> torch.Tensor:
-        """The latest tokens of `merge` patches side by side, at places (R,) in (K, S, N / merge) -> (R, merge C)."""
-        out = torch.empty(len(places), merge * of.width)
+    def gather(self, of: Tokens, newest: torch.Tensor, indices: torch.Tensor, merge: int) -> torch.Tensor:
+        """Concatenate the latest tokens of `merge` patches, by index (R,) in (K, S, N / merge) -> (R, merge C)."""
+        out = torch.empty(len(indices), merge * of.width)
         self.library.gather(
             ctypes.byref(of),
             _pointer(newest),
-            _pointer(places),
-            *map(ctypes.c_int64, (len(places), merge)),
+            _pointer(indices),
+            *map(ctypes.c_int64, (len(indices), merge)),
             _pointer(out),
             torch.get_num_threads(),
         )
         return out
 
-    def keep(self, of: Tokens, newest: torch.Tensor) -> None:
-        """Write what holds after a chunk into the table: newest of its last frame, (S, N)."""
-        self.library.keep(ctypes.byref(of), _pointer(newest))
+    def store(self, of: Tokens, newest: torch.Tensor) -> None:
+        """Write the latest tokens after a chunk to the table; `newest` is that of its last frame, (S, N)."""
+        self.library.store(ctypes.byref(of), _pointer(newest))
 
     def stage_rows(
         self, stage: ctypes.Structure, weight_bytes: int, x: torch.Tensor, out: torch.Tensor, group: int
     ) -> None:
-        """x (R, in) -> out (R, whole panels); group: rows that a thread takes through, 0: all share the weights."""
+        """Run a stage: x (R, I) -> out (R, features of complete panels).
+
+        Args:
+            stage: Weights, a structure of kernels/stage.py.
+            weight_bytes: Bytes per weight: 4, 2 or 1.
+            x: Input rows.
+            out: Output rows, overwritten.
+            group: Rows that a thread processes at a time; 0 if the threads share the weights.
+        """
         self.library.stage_rows(
             ctypes.byref(stage),
             weight_bytes,
@@ -167,28 +206,31 @@ class Kernels:
             ctypes.c_int64(group),
         )
 
-    def inputs_of_a_step(self, weight_bytes: int) -> int:
-        """Input channels whose weights lie together for each output channel."""
-        inputs: int = self.library.inputs_of_a_step(weight_bytes)
+    def inputs_per_step(self, weight_bytes: int) -> int:
+        """Return the number of input features whose weights are stored together for each output feature."""
+        inputs: int = self.library.inputs_per_step(weight_bytes)
         return inputs
 
 
 def takes_frames(frames: torch.Tensor) -> bool:
-    """Whether the kernels can read such frames (K, S, 3, side, side): float32 in memory, rows of whole pixels."""
+    """Check if the kernels can read frames (K, S, 3, side, side): float32 with contiguous rows or pixels."""
     innermost = frames.stride(4) == 1 or (frames.stride(2) == 1 and frames.stride(4) == 3)
     return frames.dtype == torch.float32 and innermost and frames.shape[-1] <= _MAX_SIDE
 
 
 @functools.cache
 def load_kernels() -> Kernels | None:
-    """Return the compiled kernels, or None, with one message, where they cannot be compiled.
+    """Load the kernels, compiled on first use (about 10 s).
 
-    Compiling takes about 10 s, once.
+    Returns:
+        The kernels, or None, with one message, if they cannot be compiled.
     """
     try:
         return Kernels(ctypes.CDLL(str(build_library())))
     except (OSError, subprocess.SubprocessError) as error:
-        get_logger().info(f"event-driven inference: no compiled kernels, inference is slower. {error}")
+        get_logger().info(
+            f"event-driven inference: compiled kernels are not available, inference will be slower. {error}"
+        )
         return None
 
 

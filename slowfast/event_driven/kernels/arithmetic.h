@@ -1,4 +1,4 @@
-// How rows are multiplied by weights: in steps of 4 bytes of a row and 4 bytes of each output channel's weights.
+// Arithmetic of the linear layers: a step multiplies 4 bytes of a row by 4 bytes of the weights of each output feature.
 
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace {
 
-// One float32 input channel a step.
+// One float32 input feature per step.
 struct Singles {
   typedef float Value;
   static constexpr int INPUTS = 1;
@@ -15,13 +15,13 @@ struct Singles {
     return sum + x * load(reinterpret_cast<const float*>(w));
   }
   static void put(float* place, Floats v) { store(place, v); }
-  static void unpack(const float*, char*) {}  // never called: stored as they are used
+  static void unpack(const float*, char*) {}  // never called: stored as they are multiplied
   static void unpack(const uint16_t* w, char* to) { store(reinterpret_cast<float*>(to), load(w)); }
   static void unpack(const int8_t* w, char* to) { store(reinterpret_cast<float*>(to), load(w)); }
 };
 
 #ifdef __AVX512BF16__
-// Two bfloat16 input channels a step, summed in float32: twice the products an instruction.
+// Two bfloat16 input features per step, accumulated in float32: twice the multiply-adds per instruction.
 struct Pairs {
   typedef uint16_t Value;
   static constexpr int INPUTS = 2;
@@ -36,7 +36,7 @@ struct Pairs {
   static void put(uint16_t* place, Floats v) {
     _mm256_storeu_si256((__m256i*)place, (__m256i)_mm512_cvtneps_pbh((__m512)v));
   }
-  static void unpack(const uint16_t*, char*) {}  // never called: stored as they are used
+  static void unpack(const uint16_t*, char*) {}  // never called: stored as they are multiplied
   static void unpack(const int8_t* w, char* to) {
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(w + LANES), (__m512)load(w)));
   }

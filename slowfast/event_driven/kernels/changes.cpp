@@ -1,6 +1,6 @@
-// Finding the changed patches of chunks of frames, and taking them out.
+// Detection of the changed patches of chunks of frames, and gathering them.
 //
-// gate.py and detector.py have the plain PyTorch counterparts that the tests compare these with.
+// Tests compare this with the PyTorch implementation in detector.py.
 
 #include <cmath>
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 extern "C" {
 
-struct Frames {  // of 3 x side x side, K of each of S streams; strides in numbers; channel or column is 1
+struct Frames {  // (K, S, 3, side, side); strides in elements; that of channel or column is 1
   float* data;
   int64_t time, stream, channel, row, column;
 };
@@ -16,9 +16,9 @@ struct Frames {  // of 3 x side x side, K of each of S streams; strides in numbe
 struct Gate {
   int64_t side, patch;
   float threshold;
-  int32_t mean;           // compare the mean absolute difference instead of the largest
-  int32_t hold;           // with the patch as last marked, not with the frame before
-  const int64_t* nested;  // the place of each patch in row-major order
+  int32_t mean;           // compare the mean absolute difference instead of the maximum
+  int32_t hold;           // compare with the patch when last marked instead of the previous frame
+  const int64_t* nested;  // index in nested order of each patch in row-major order
 };
 }
 
@@ -26,7 +26,7 @@ namespace {
 
 constexpr int64_t MAX_SIDE = 4096;
 
-// A line of patches of a frame: `planes` planes of `patch` rows of `length` numbers, `width` of them a patch's.
+// A row of patches of a frame: `planes` planes of `patch` lines of `length` elements, `width` of them per patch.
 struct Band {
   int64_t planes, length, width, patch, channel, row;
 
@@ -37,7 +37,7 @@ struct Band {
     width = (channels_last ? 3 : 1) * gate.patch;
   }
 
-  // Copies patches [first, last) of the line.
+  // Copies patches [first, last) of the row.
   void copy(const float* from, float* to, int64_t first, int64_t last) const {
     for (int64_t plane = 0; plane < planes; plane++)
       for (int64_t y = 0; y < patch; y++) {
@@ -47,7 +47,7 @@ struct Band {
   }
 };
 
-// marks[nested[c]] = 1 where patch c of a line differs from the reference. No number counts as different.
+// Sets marks[nested[c]] where patch c of a row differs from the reference; NaN counts as different.
 template <bool mean>
 void compare(const float* frame, const float* reference, const Band& band, const Gate& gate, const int64_t* nested,
              uint8_t* marks) {
@@ -78,15 +78,15 @@ void compare(const float* frame, const float* reference, const Band& band, const
 
 extern "C" {
 
-// mask (K, S, N): 1 where a patch changed or, as whole (K, S) says, its frame is computed as a whole; nested order.
-// references: a frame for each slot, of which the streams have slots (S,); they are brought up to date.
+// Sets mask (K, S, N), in nested order, where a patch changed or its frame is computed in full (full (K, S)).
+// references: one frame per slot, updated; slots (S,): those of the streams.
 void find_changes(const Frames* frames, const Frames* references, const int64_t* slots, int64_t k_frames,
-                  int64_t streams, const Gate* gate, const uint8_t* whole, uint8_t* mask, int threads) {
+                  int64_t streams, const Gate* gate, const uint8_t* full, uint8_t* mask, int threads) {
   const int64_t n = gate->side / gate->patch;
   const Band band(*frames, *gate);
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
   for (int64_t s = 0; s < streams; s++) {
-    for (int64_t line = 0; line < n; line++) {  // changes on one line do not depend on other lines
+    for (int64_t line = 0; line < n; line++) {  // rows of patches are independent
       const int64_t down = line * gate->patch * frames->row;
       const int64_t* nested = gate->nested + line * n;
       float* held = references->data + slots[s] * references->stream + down;
@@ -94,7 +94,7 @@ void find_changes(const Frames* frames, const Frames* references, const int64_t*
       for (int64_t k = 0; k < k_frames; k++) {
         const float* frame = frames->data + k * frames->time + s * frames->stream + down;
         uint8_t* marks = mask + (k * streams + s) * n * n;
-        if (whole[k * streams + s])
+        if (full[k * streams + s])
           for (int64_t c = 0; c < n; c++) marks[nested[c]] = 1;
         else if (gate->mean)
           compare<true>(frame, reference, band, *gate, nested, marks);
@@ -112,14 +112,14 @@ void find_changes(const Frames* frames, const Frames* references, const int64_t*
   }
 }
 
-// The marked patches as rows (y, x, channel): places (R,) in (K, S, N) -> out (R, patch * patch * 3).
-// order: the place in row-major order of each patch in nested order.
-void take_patches(const Frames* frames, const int64_t* places, int64_t rows, int64_t streams, const Gate* gate,
+// Gathers patches as rows (y, x, channel): indices (R,) into (K, S, N) -> out (R, patch * patch * 3).
+// order: index in row-major order of each patch in nested order.
+void take_patches(const Frames* frames, const int64_t* indices, int64_t rows, int64_t streams, const Gate* gate,
                   const int64_t* order, float* out, int threads) {
   const int64_t patch = gate->patch, n = gate->side / patch;
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows > 64)
   for (int64_t i = 0; i < rows; i++) {
-    int64_t frame = places[i] / (n * n), place = order[places[i] % (n * n)];
+    int64_t frame = indices[i] / (n * n), place = order[indices[i] % (n * n)];
     const float* corner = frames->data + frame / streams * frames->time + frame % streams * frames->stream +
                           place / n * patch * frames->row + place % n * patch * frames->column;
     float* row = out + i * patch * patch * 3;

@@ -1,4 +1,4 @@
-// Vectors as long as the CPU's registers, by the compiler's own vector types, so that any CPU will do.
+// Vectors of the CPU's register size, as compiler vector types, which work on any CPU.
 
 #pragma once
 
@@ -25,7 +25,7 @@ typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
 typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
 
 inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-#if defined(__AVX512F__)  // GCC makes many instructions of one here
+#if defined(__AVX512F__)  // GCC emits many instructions for __builtin_convertvector here
 inline Ints widen(const uint16_t* p) { return (Ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); }
 inline Ints widen(const int8_t* p) { return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 #elif defined(__AVX2__)
@@ -35,14 +35,14 @@ inline Ints widen(const int8_t* p) { return (Ints)_mm256_cvtepi8_epi32(_mm_loadl
 inline Ints widen(const uint16_t* p) { return __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Ints); }
 inline Ints widen(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Ints); }
 #endif
-inline Floats load(const uint16_t* p) { return (Floats)(widen(p) << 16); }  // bfloat16: a float32's upper half
+inline Floats load(const uint16_t* p) { return (Floats)(widen(p) << 16); }  // bfloat16 is the upper half of float32
 inline Floats load(const int8_t* p) { return __builtin_convertvector(widen(p), Floats); }
 inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
 inline Floats all(float v) { return Floats{} + v; }
 
-// 1 / x, to float32's last digits. x is no smaller than 1.
+// 1 / x to float32 precision, for x >= 1.
 inline Floats inverse(Floats x) {
-#ifdef __AVX512F__  // an estimate to 14 bits and a step of Newton's are faster than a division
+#ifdef __AVX512F__  // a 14-bit estimate and a Newton step are faster than a division
   Floats y = (Floats)_mm512_rcp14_ps((__m512)x);
   return y * (2.0f - x * y);
 #else
@@ -50,8 +50,8 @@ inline Floats inverse(Floats x) {
 #endif
 }
 
-// x times the normal distribution's integral up to x: within 3e-8 it is 0.5 + x P(x^2) / Q(x^2) from -5.6 to 5.6 (own
-// fit); beyond, it is 0 or 1 to float32's digits.
+// x times the cumulative distribution function of the standard normal. A rational fit 0.5 + x P(x^2) / Q(x^2) is exact
+// to 3e-8 from -5.6 to 5.6; beyond, the function is 0 or 1 in float32.
 inline Floats gelu(Floats x) {
   const Floats end = all(5.6f);
   x = x < -end ? -end : x;

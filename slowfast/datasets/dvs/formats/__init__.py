@@ -1,4 +1,4 @@
-"""Readers of raw recordings by the suffix of their files."""
+"""Readers of raw event camera recordings, by file suffix."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""AEDAT files: 3.1, as DVS Gesture comes in with its label files, and 4.0.
+"""AEDAT files: version 3.1, the format of DVS Gesture with its label files, and version 4.0.
 
-The format is iniVation's. No 3.1 file of a camera was at hand: it was tested on files that its tests encode.
+The format is iniVation's. Version 3.1 was tested on files that the tests encode, not on files of a camera.
 """
 
 from __future__ import annotations
@@ -25,73 +25,84 @@ POLARITY, POLARITY_SIZE = 1, 8
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A part of a recording."""
+class LabeledPart:
+    """Labeled part of a recording."""
 
     label: int  # from 0
-    start: float  # microseconds, of the first event that belongs to it
-    end: float  # of the first that does not
+    start: float  # microseconds, inclusive
+    end: float  # microseconds, exclusive
 
 
 def read_aedat(path: Path) -> list[EventStream]:
-    """A file of AEDAT 3.1 or 4.0, whichever it says it is. Raises DecodeError, and UserError as read_aedat4 does."""
+    """Read an AEDAT file of version 3.1 or 4.0.
+
+    Raises:
+        DecodeError: If it is damaged or has another format.
+        UserError: If the package for its compression is not installed.
+    """
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
     return read_aedat4(path) if start == MAGIC else read_aedat3(path)
 
 
 def read_aedat3(path: Path) -> list[EventStream]:
-    """The valid polarity events of an AEDAT 3.1 file, in its order; those before a tear with it as damage.
+    """Read the valid polarity events of an AEDAT 3.1 file; of a truncated file those before its end.
 
-    Raises DecodeError.
+    Raises:
+        DecodeError: If it is not such a file.
     """
     data = read_raw_bytes(path)
     if not data.startswith(b"#!AER-DAT3."):
         version = data[: len(MAGIC)].decode("latin-1").strip()
-        raise DecodeError(f"it is no AEDAT 3.1 or 4.0 file (it begins with {version!r})")
-    place = data.find(END_OF_HEADER)
-    if place < 0:
-        raise DecodeError("its header does not end")
-    place += len(END_OF_HEADER)
+        raise DecodeError(f"not an AEDAT 3.1 or 4.0 file (starts with {version!r})")
+    position = data.find(END_OF_HEADER)
+    if position < 0:
+        raise DecodeError("the header is incomplete")
+    position += len(END_OF_HEADER)
     parts: list[np.ndarray] = []
     damage = None
-    while place < len(data):
-        packet = _packet(data, place)
+    while position < len(data):
+        packet = _packet(data, position)
         if packet is None:
-            damage = f"it is damaged or torn at byte {place} of {len(data)}: the events before it were taken"
+            damage = f"damaged or truncated at byte {position} of {len(data)}; the events before were read"
             break
-        words, place = packet
+        words, position = packet
         parts.append(words)
     words = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
-    place_bits = words[:, 0]
-    x, y, p = place_bits >> 17 & 0x7FFF, place_bits >> 2 & 0x7FFF, place_bits >> 1 & 1
+    address = words[:, 0]
+    x, y, p = address >> 17 & 0x7FFF, address >> 2 & 0x7FFF, address >> 1 & 1
     return [EventStream(EventColumns(x, y, words[:, 1].astype(np.float64), p), damage=damage)]
 
 
-def _packet(data: bytes, place: int) -> tuple[np.ndarray, int] | None:
-    """The valid polarity events of a packet, int64 (n, 2) of place bits and time, and where the next one begins.
+def _packet(data: bytes, position: int) -> tuple[np.ndarray, int] | None:
+    """Read the valid polarity events of a packet, int64 (n, 2) of address and time, and the position of the next one.
 
-    None where no whole packet is.
+    Returns:
+        None if the packet is incomplete or damaged.
     """
-    if place + PACKET.itemsize > len(data):
+    if position + PACKET.itemsize > len(data):
         return None
-    header = np.frombuffer(data, PACKET, 1, place)[0]
-    place += PACKET.itemsize
+    header = np.frombuffer(data, PACKET, 1, position)[0]
+    position += PACKET.itemsize
     size, capacity, number = int(header["size"]), int(header["capacity"]), int(header["number"])
-    if size <= 0 or not 0 <= number <= capacity or place + size * capacity > len(data):
+    if size <= 0 or not 0 <= number <= capacity or position + size * capacity > len(data):
         return None
     if header["type"] != POLARITY or size != POLARITY_SIZE:
         number = 0
-    words = np.frombuffer(data, "<u4", 2 * number, place).reshape(-1, 2).astype(np.int64)
+    words = np.frombuffer(data, "<u4", 2 * number, position).reshape(-1, 2).astype(np.int64)
     words[:, 1] += int(header["overflow"]) << 31
-    return words[words[:, 0] & 1 == 1], place + size * capacity
+    return words[words[:, 0] & 1 == 1], position + size * capacity
 
 
-def read_gesture_labels(path: Path) -> list[Labelled]:
-    """The lines class,startTime_usec,endTime_usec of DVS Gesture's label files, classes from 1. Raises DecodeError."""
+def read_gesture_labels(path: Path) -> list[LabeledPart]:
+    """Read a label file of DVS Gesture: lines class,startTime_usec,endTime_usec with classes from 1.
+
+    Raises:
+        DecodeError: If it is not such a file.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-        return [Labelled(int(r["class"]) - 1, float(r["startTime_usec"]), float(r["endTime_usec"])) for r in rows]
+        return [LabeledPart(int(r["class"]) - 1, float(r["startTime_usec"]), float(r["endTime_usec"])) for r in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DecodeError(f"{path.name} is no list of class,startTime_usec,endTime_usec ({error})") from error
+        raise DecodeError(f"{path.name} is not a list of class,startTime_usec,endTime_usec: {error}") from error

@@ -1,7 +1,7 @@
-"""AEDAT 4.0 files, as iniVation's DV software and cameras (DAVIS, DVXplorer) write them.
+"""AEDAT 4.0 files of iniVation's DV software and cameras (DAVIS, DVXplorer).
 
-The format is iniVation's: a FlatBuffer with the compression and an XML text that names the streams, then packets of
-one stream each, then a table of them. Tested on files that iniVation's own dv-processing wrote.
+A file consists of a FlatBuffer with the compression and an XML description of the streams, packets of one stream each,
+and a table of the packets. Tested on files written by iniVation's dv-processing.
 """
 
 from __future__ import annotations
@@ -21,32 +21,35 @@ from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import UserError
 
 MAGIC = b"#!AER-DAT4.0\r\n"
-HEADER, EVENTS = b"IOHE", b"EVTS"  # FlatBuffers' identifiers; the second is also a stream's type
+HEADER, EVENTS = b"IOHE", b"EVTS"  # identifiers of FlatBuffers; the second is also a type of stream
 EVENT = np.dtype(
     {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
 )
-NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)  # compressions
-MOST_UNPACKED = 2**28  # bytes of a packet, which holds the events of some milliseconds
-_ZSTD_STEP = 1024  # bytes unpacked at once: at most 32 MiB come of them
-NOT_CLOSED = -1  # in the place of the table of packets
+NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)  # compression types
+MAX_UNPACKED = 2**28  # bytes of a decompressed packet, which contains the events of some milliseconds
+_ZSTD_STEP = 1024  # bytes decompressed at a time, to at most 32 MiB
+NOT_CLOSED = -1  # position of the packet table in a file that was not closed
 
-Unpack = Callable[[bytes], bytes]
+Decompress = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
 class _Header:
-    unpack: Unpack
-    start: int  # byte of the first packet
-    end: int  # byte behind the last one, or NOT_CLOSED
+    decompress: Decompress
+    start: int  # position of the first packet
+    end: int  # position after the last packet, or NOT_CLOSED
     streams: frozenset[int]
-    sensors: dict[int, tuple[int, int] | None]  # height, width, of the streams of events
+    sensors: dict[int, tuple[int, int] | None]  # height and width per event stream
 
 
 def read_aedat4(path: Path) -> list[EventStream]:
-    """The streams of polarity events of a file, each in its order.
+    """Read the streams of polarity events of a file.
 
-    What was read before a tear, and beside packets that cannot be unpacked, is given with that as damage. Raises
-    DecodeError, and UserError where what unpacks it is not installed.
+    Of a damaged file the readable packets are returned, with a description of the damage.
+
+    Raises:
+        DecodeError: If it is not such a file.
+        UserError: If the package for its compression is not installed.
     """
     data = read_raw_bytes(path)
     header = _read_header(data)
@@ -58,13 +61,13 @@ def read_aedat4(path: Path) -> list[EventStream]:
             if stream not in parts:
                 continue
             try:
-                parts[stream].append(_packet_events(_unpacked(header.unpack, body)))
+                parts[stream].append(_packet_events(_decompress(header.decompress, body)))
             except DecodeError as error:
                 broken.append(str(error))
     except DecodeError as error:
         damage.append(str(error))
     if broken:
-        damage.append(f"{len(broken)} packets of events are lost ({broken[0]})")
+        damage.append(f"{len(broken)} event packets were lost: {broken[0]}")
     lost = "; ".join(damage) or None
     several = len(parts) > 1
     return [
@@ -74,24 +77,28 @@ def read_aedat4(path: Path) -> list[EventStream]:
 
 
 def _packets(data: bytes, header: _Header) -> Iterator[tuple[int, bytes]]:
-    """Stream and content of all packets; DecodeError where the file is torn."""
+    """Yield the stream and the content of all packets.
+
+    Raises:
+        DecodeError: If the file is truncated or was not closed.
+    """
     closed = header.end != NOT_CLOSED
-    place, end = header.start, min(header.end, len(data)) if closed else len(data)
-    while place < end:
-        stream, size = struct.unpack_from("<ii", data, place) if place + 8 <= end else (0, -1)
-        if size < 0 or stream not in header.streams or place + 8 + size > end:
-            raise DecodeError(f"it is torn at byte {place} of {len(data)}: the events before it were taken")
-        yield stream, data[place + 8 : place + 8 + size]
-        place += 8 + size
+    position, end = header.start, min(header.end, len(data)) if closed else len(data)
+    while position < end:
+        stream, size = struct.unpack_from("<ii", data, position) if position + 8 <= end else (0, -1)
+        if size < 0 or stream not in header.streams or position + 8 + size > end:
+            raise DecodeError(f"damaged or truncated at byte {position} of {len(data)}; the events before were read")
+        yield stream, data[position + 8 : position + 8 + size]
+        position += 8 + size
     if not closed:
-        raise DecodeError("its recording was not ended properly: the last events may be missing")
+        raise DecodeError("the recording was not closed properly; the last events may be missing")
     if header.end > len(data):
-        raise DecodeError(f"it is torn: {len(data)} of more than {header.end} bytes are there; their events were taken")
+        raise DecodeError(f"truncated: {len(data)} of at least {header.end} bytes; their events were read")
 
 
 def _read_header(data: bytes) -> _Header:
     if not data.startswith(MAGIC):
-        raise DecodeError("it is no AEDAT 4.0 file")
+        raise DecodeError("not an AEDAT 4.0 file")
     try:
         table = _root(data, len(MAGIC), HEADER)
         (size,) = struct.unpack_from("<I", data, len(MAGIC))
@@ -99,15 +106,17 @@ def _read_header(data: bytes) -> _Header:
         compression, end = _number(data, table, 0, "<i", NONE), _number(data, table, 1, "<q", NOT_CLOSED)
         info = _text(data, table, 2)
     except (struct.error, UnicodeDecodeError) as error:
-        raise DecodeError(f"its header is cut short or damaged ({error})") from error
+        raise DecodeError(f"the header is truncated or damaged: {error}") from error
     types, sensors = _streams(info)
     if not sensors:
-        raise DecodeError(f"it has no stream of events, only {', '.join(sorted(set(types.values()))) or 'nothing'}")
-    return _Header(_get_unpack(compression), start, end if end >= start else NOT_CLOSED, frozenset(types), sensors)
+        raise DecodeError(
+            f"the file contains no event stream, only {', '.join(sorted(set(types.values()))) or 'nothing'}"
+        )
+    return _Header(_get_decompress(compression), start, end if end >= start else NOT_CLOSED, frozenset(types), sensors)
 
 
 def _streams(info: str) -> tuple[dict[int, str], dict[int, tuple[int, int] | None]]:
-    """The streams' types by their number, and the sensors' sizes of those of events."""
+    """Return the type of each stream and the sensor size of each event stream, by number."""
     try:
         root = ElementTree.fromstring(info)
         types, sensors = {}, {}
@@ -119,12 +128,17 @@ def _streams(info: str) -> tuple[dict[int, str], dict[int, tuple[int, int] | Non
                 size = (attributes.get("sizeY"), attributes.get("sizeX"))
                 sensors[number] = (int(size[0]), int(size[1])) if size[0] and size[1] else None
     except (ElementTree.ParseError, ValueError) as error:
-        raise DecodeError(f"its header's list of streams cannot be read ({error})") from error
+        raise DecodeError(f"the description of the streams is damaged: {error}") from error
     return types, sensors
 
 
-def _get_unpack(compression: int) -> Unpack:
-    """What unpacks a packet. Raises UserError without its package, DecodeError for a compression unknown here."""
+def _get_decompress(compression: int) -> Decompress:
+    """Return the decompression function.
+
+    Raises:
+        UserError: If its package is not installed.
+        DecodeError: If the compression is unknown.
+    """
     package = {LZ4: "lz4", LZ4_HIGH: "lz4", ZSTD: "zstandard", ZSTD_HIGH: "zstandard"}.get(compression, "")
     try:
         if package == "lz4":
@@ -136,17 +150,15 @@ def _get_unpack(compression: int) -> Unpack:
 
             return lambda body: _zstd_frame(zstandard.ZstdDecompressor().decompressobj(), body)
     except ImportError as error:
-        raise UserError(
-            f'.aedat4 files compressed like this need {package} ({error}): pip install "slowfast[events]"'
-        ) from error
+        raise UserError(f'this .aedat4 file needs {package} ({error}). Run pip install "slowfast[events]"') from error
     if compression != NONE:
-        raise DecodeError(f"its compression, number {compression}, is not known")
+        raise DecodeError(f"unknown compression type {compression}")
     return bytes
 
 
 def _lz4_frame(decompressor: Any, body: bytes) -> bytes:
-    content: bytes = decompressor.decompress(body, max_length=MOST_UNPACKED + 1)
-    _check_unpacked(len(content), decompressor.eof)
+    content: bytes = decompressor.decompress(body, max_length=MAX_UNPACKED + 1)
+    _check_decompress(len(content), decompressor.eof)
     return content
 
 
@@ -156,36 +168,36 @@ def _zstd_frame(decompressor: Any, body: bytes) -> bytes:
     for start in range(0, len(body), _ZSTD_STEP):
         parts.append(decompressor.decompress(body[start : start + _ZSTD_STEP]))
         size += len(parts[-1])
-        if size > MOST_UNPACKED or decompressor.eof:
+        if size > MAX_UNPACKED or decompressor.eof:
             break
-    _check_unpacked(size, decompressor.eof)
+    _check_decompress(size, decompressor.eof)
     return b"".join(parts)
 
 
-def _check_unpacked(size: int, ended: bool) -> None:
-    if size > MOST_UNPACKED:
-        raise ValueError(f"unpacked it has more than {MOST_UNPACKED / 2**20:g} MiB")
+def _check_decompress(size: int, ended: bool) -> None:
+    if size > MAX_UNPACKED:
+        raise ValueError(f"more than {MAX_UNPACKED / 2**20:g} MiB after decompression")
     if not ended:
-        raise ValueError("it is cut short")
+        raise ValueError("truncated")
 
 
-def _unpacked(unpack: Unpack, body: bytes) -> bytes:
+def _decompress(decompress: Decompress, body: bytes) -> bytes:
     try:
-        return unpack(body)
-    except Exception as error:  # each package has kinds of its own
-        raise DecodeError(f"a packet cannot be unpacked: {error}") from error
+        return decompress(body)
+    except Exception as error:  # each package raises its own errors
+        raise DecodeError(f"a packet cannot be decompressed: {error}") from error
 
 
 def _packet_events(packet: bytes) -> np.ndarray:
-    """The events of a packet, EVENT (n,)."""
+    """Parse the events of a packet, EVENT (n,)."""
     try:
         table = _root(packet, 0, EVENTS)
-        place = _place(packet, table, 0)
-        if place is None:
+        position = _position(packet, table, 0)
+        if position is None:
             return np.empty(0, EVENT)
-        place += int(struct.unpack_from("<I", packet, place)[0])
-        (count,) = struct.unpack_from("<I", packet, place)
-        return np.frombuffer(packet, EVENT, count, place + 4)
+        position += int(struct.unpack_from("<I", packet, position)[0])
+        (count,) = struct.unpack_from("<I", packet, position)
+        return np.frombuffer(packet, EVENT, count, position + 4)
     except (struct.error, ValueError) as error:
         raise DecodeError(f"a packet is damaged: {error}") from error
 
@@ -197,14 +209,14 @@ def _columns(parts: list[np.ndarray]) -> EventColumns:
 
 
 def _root(data: bytes, start: int, identifier: bytes) -> int:
-    """Where the root table of a FlatBuffer begins that has its size before it; struct.error where there is none."""
+    """Return the position of the root table of a size-prefixed FlatBuffer; raise struct.error if it is not one."""
     if data[start + 8 : start + 12] != identifier:
-        raise struct.error(f"no {identifier.decode()} is here")
+        raise struct.error(f"no {identifier.decode()} table")
     return start + 4 + int(struct.unpack_from("<I", data, start + 4)[0])
 
 
-def _place(data: bytes, table: int, field: int) -> int | None:
-    """Where a field of a FlatBuffer's table lies; None where it has its default."""
+def _position(data: bytes, table: int, field: int) -> int | None:
+    """Return the position of a field of a FlatBuffer table; None if it has its default value."""
     fields = table - struct.unpack_from("<i", data, table)[0]
     entry = 4 + 2 * field
     if entry >= struct.unpack_from("<H", data, fields)[0]:
@@ -214,16 +226,16 @@ def _place(data: bytes, table: int, field: int) -> int | None:
 
 
 def _number(data: bytes, table: int, field: int, kind: str, default: int) -> int:
-    place = _place(data, table, field)
-    return default if place is None else int(struct.unpack_from(kind, data, place)[0])
+    position = _position(data, table, field)
+    return default if position is None else int(struct.unpack_from(kind, data, position)[0])
 
 
 def _text(data: bytes, table: int, field: int) -> str:
-    place = _place(data, table, field)
-    if place is None:
+    position = _position(data, table, field)
+    if position is None:
         return ""
-    place += int(struct.unpack_from("<I", data, place)[0])
-    (size,) = struct.unpack_from("<I", data, place)
-    if place + 4 + size > len(data):
-        raise struct.error("the list of streams is cut short")
-    return data[place + 4 : place + 4 + size].decode()
+    position += int(struct.unpack_from("<I", data, position)[0])
+    (size,) = struct.unpack_from("<I", data, position)
+    if position + 4 + size > len(data):
+        raise struct.error("the description of the streams is truncated")
+    return data[position + 4 : position + 4 + size].decode()

@@ -1,9 +1,9 @@
-"""Prophesee's files of events: .dat, and .raw in the encodings EVT 2.0, EVT 2.1 and EVT 3.0.
+"""Prophesee's event files: .dat, and .raw in the encodings EVT 2.0, EVT 2.1 and EVT 3.0.
 
-The formats are Prophesee's (docs.prophesee.ai, "Data Encoding Formats" and "File Formats"), the two orders of EVT 2.1's
-words also OpenEB's evt21_event_types.h. No file of a camera was at hand: it was tested on files that its tests encode.
+The formats follow docs.prophesee.ai ("Data Encoding Formats", "File Formats") and, for the two word orders of EVT 2.1,
+evt21_event_types.h of OpenEB. Tested on files that the tests encode, not on files of a camera.
 
-n words of a file.
+Notation: n words of a file.
 """
 
 from __future__ import annotations
@@ -18,62 +18,75 @@ from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats.streams import EventStream, read_raw_bytes
 from slowfast.datasets.dvs.sample import EventColumns
 
-# Types of the words of EVT 2.0 and 2.1.
+# Word types of EVT 2.0 and EVT 2.1.
 OFF, ON, TIME_HIGH_2 = 0x0, 0x1, 0x8
 TIME_HIGH_BITS_2 = 28
-# Types of EVT 3.0's words.
+# Word types of EVT 3.0.
 ADDRESS_Y, ADDRESS_X, BASE_X, VECTOR_12, VECTOR_8, TIME_LOW, TIME_HIGH = 0x0, 0x2, 0x3, 0x4, 0x5, 0x6, 0x8
 TIME_HIGH_BITS_3 = 12
-# Which half of EVT 2.1's words comes first: the low one, or the high one (IMX636 and older sensors).
+# Word order of EVT 2.1: low half first, or high half first (IMX636 and older sensors).
 LITTLE, LEGACY = "little", "legacy"
 DAT_EVENT = 8  # bytes
 
 Fields = Mapping[str, str]
 
 
-# Versions of the .dat format: first bit of x, y and p, and bits of x and y, in an event's second word. Version 1 is
-# that of ATIS sensors (Prophesee's load_atis_data.m), whose headers need not give it.
+# Versions of the .dat format: offset and number of bits of x, y and p in the second word of an event. Version 1 is that
+# of ATIS sensors (Prophesee's load_atis_data.m), whose headers need not contain it.
 DAT_LAYOUTS = {"1": ((0, 9), (9, 8), (17, 1)), "2": ((0, 14), (14, 14), (28, 1))}
+
+# Bytes per word and decoder of each encoding, and the names in headers that differ from the key.
+ENCODINGS: dict[str, tuple[int, Callable[[bytes, Fields], EventColumns]]] = {
+    "EVT2": (4, lambda data, fields: decode_evt2(np.frombuffer(data, "<u4"))),
+    "EVT21": (8, lambda data, fields: decode_evt21(evt21_words(data, fields.get("endianness")))),
+    "EVT3": (2, lambda data, fields: decode_evt3(np.frombuffer(data, "<u2"))),
+}
+_ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT 3.0": "EVT3"}
 
 
 def read_dat(path: Path) -> list[EventStream]:
     """Read a .dat file of two-dimensional events, version 1 or 2.
 
     Raises:
-        DecodeError: If it is none, or of another version.
+        DecodeError: If it is not such a file or has another version.
     """
     fields, data = _split_header(path)
     version = fields.get("version", "2")
     if version not in DAT_LAYOUTS:
-        raise DecodeError(f"the .dat format in its header is version {version}; versions 1 and 2 are read")
+        raise DecodeError(f"unsupported version {version} of the .dat format. Supported: 1, 2")
     if len(data) < 2 or data[1] != DAT_EVENT:
-        raise DecodeError("it is no .dat file of events of 8 bytes")
+        raise DecodeError("not a .dat file with events of 8 bytes")
     words = np.frombuffer(data, "<u4", (len(data) - 2) // DAT_EVENT * 2, 2).reshape(-1, 2)
-    time, place = words[:, 0], words[:, 1]
-    x, y, p = (place >> first & (1 << bits) - 1 for first, bits in DAT_LAYOUTS[version])
+    time, address = words[:, 0], words[:, 1]
+    x, y, p = (address >> first & (1 << bits) - 1 for first, bits in DAT_LAYOUTS[version])
     events = _columns(x, y, time, p)
-    return [EventStream(events, _size(fields), _left_over(len(data) - 2, DAT_EVENT))]
+    return [EventStream(events, _size(fields), _truncation(len(data) - 2, DAT_EVENT))]
 
 
 def read_raw(path: Path) -> list[EventStream]:
-    """A .raw file in EVT 2.0, 2.1 or 3.0. Raises DecodeError."""
+    """Read a .raw file in the encoding EVT 2.0, EVT 2.1 or EVT 3.0.
+
+    Raises:
+        DecodeError: If it is not such a file.
+    """
     fields, data = _split_header(path)
     encoding = fields.get("format", "").partition(";")[0].upper() or f"EVT {fields.get('evt', 'unknown')}"
-    if encoding not in ENCODINGS:
-        raise DecodeError(f"the encoding in its header is {encoding}; EVT 2.0, EVT 2.1 and EVT 3.0 are read")
-    size, decode = ENCODINGS[encoding]
-    whole = data[: len(data) // size * size]
-    return [EventStream(decode(whole, fields), _size(fields), _left_over(len(data), size))]
+    name = _ALIASES.get(encoding, encoding)
+    if name not in ENCODINGS:
+        raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
+    size, decode = ENCODINGS[name]
+    complete = data[: len(data) // size * size]
+    return [EventStream(decode(complete, fields), _size(fields), _truncation(len(data), size))]
 
 
-def _left_over(length: int, size: int) -> str | None:
-    """The damage of a file of words of `size` bytes that does not end with a whole one."""
-    over = length % size
-    return f"it is torn: it ends inside an event, after {over} of {size} bytes" if over else None
+def _truncation(length: int, size: int) -> str | None:
+    """Describe the damage of a file that does not end with a complete word of `size` bytes."""
+    rest = length % size
+    return f"truncated: the file ends within an event, after {rest} of {size} bytes" if rest else None
 
 
 def decode_evt2(words: np.ndarray) -> EventColumns:
-    """Words of 32 bits, uint32 (n,)."""
+    """Decode 32-bit words, uint32 (n,)."""
     kind = words >> 28
     high = _high_times(words & 0x0FFFFFFF, kind == TIME_HIGH_2, TIME_HIGH_BITS_2)
     is_event = ((kind == OFF) | (kind == ON)) & (high >= 0)
@@ -83,7 +96,7 @@ def decode_evt2(words: np.ndarray) -> EventColumns:
 
 
 def decode_evt21(words: np.ndarray) -> EventColumns:
-    """Words of 64 bits with the type in the highest ones, uint64 (n,): an event for each set bit of the lower 32."""
+    """Decode 64-bit words with the type in the highest bits, uint64 (n,): one event per set bit of the lower 32."""
     upper, mask = (words >> 32).astype(np.uint32), words.astype(np.uint32)
     kind = upper >> 28
     high = _high_times(upper & 0x0FFFFFFF, kind == TIME_HIGH_2, TIME_HIGH_BITS_2)
@@ -96,10 +109,14 @@ def decode_evt21(words: np.ndarray) -> EventColumns:
 
 
 def evt21_words(data: bytes, order: str | None) -> np.ndarray:
-    """The words of EVT 2.1 with the type in the highest bits, uint64 (n,).
+    """Return the words of EVT 2.1 with the type in the highest bits, uint64 (n,).
 
-    order: LITTLE or LEGACY, None where the header does not tell: then as the words of time, whose other half is 0, lie.
-    Raises DecodeError for any other.
+    Args:
+        data: Data after the header.
+        order: LITTLE or LEGACY; None to detect it from the time words, one half of which is 0.
+
+    Raises:
+        DecodeError: If the order is unknown.
     """
     little = np.frombuffer(data, "<u8")
     legacy = little << 32 | little >> 32
@@ -107,17 +124,17 @@ def evt21_words(data: bytes, order: str | None) -> np.ndarray:
         times = [int(((words >> 60 == TIME_HIGH_2) & (words & 0xFFFFFFFF == 0)).sum()) for words in (little, legacy)]
         return little if times[0] >= times[1] else legacy
     if order not in (LITTLE, LEGACY):
-        raise DecodeError(f"its words' order is {order}; {LITTLE} and {LEGACY} are read")
+        raise DecodeError(f"unsupported word order {order}. Supported: {LITTLE}, {LEGACY}")
     return little if order == LITTLE else legacy
 
 
 def decode_evt3(words: np.ndarray) -> EventColumns:
-    """Words of 16 bits, uint16 (n,): each sets a part of the state, or is one event or the mask of several."""
+    """Decode 16-bit words, uint16 (n,): each updates the state, or is an event or a mask of several events."""
     kind, value = words >> 12, words & 0xFFF
     time, y = _evt3_times(kind, value), _last(value & 0x7FF, kind == ADDRESS_Y)
     single = (kind == ADDRESS_X) & (y >= 0) & (time >= 0)
     found = [(value[single] & 0x7FF, y[single], time[single], value[single] >> 11, np.flatnonzero(single))]
-    # A mask's events lie beside the base and beside the masks since.
+    # The events of a mask follow those of the base and of the masks since.
     wide = np.where(kind == VECTOR_12, 12, np.where(kind == VECTOR_8, 8, 0))
     before = np.cumsum(wide) - wide
     base = _last(value, kind == BASE_X)
@@ -132,53 +149,44 @@ def decode_evt3(words: np.ndarray) -> EventColumns:
 
 
 def _evt3_times(kind: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Microseconds at each word, int64 (n,), -1 before the first; the 24 bits' overflows undone.
+    """Return the time in microseconds at each word, int64 (n,), -1 before the first; unwraps the 24-bit overflow.
 
-    The low bits begin at 0 where the high ones change.
+    The low bits are reset when the high bits change.
     """
     high = _high_times(value, kind == TIME_HIGH, TIME_HIGH_BITS_3)
     changed = np.diff(high, prepend=-2) != 0
-    place = np.arange(len(kind))
-    low_at, changed_at = _last(place, kind == TIME_LOW), _last(place, changed)
+    position = np.arange(len(kind))
+    low_at, changed_at = _last(position, kind == TIME_LOW), _last(position, changed)
     low = np.where(low_at > changed_at, _last(value, kind == TIME_LOW), 0)
     return np.where(high < 0, -1, (high << 12) + low)
 
 
 def _high_times(values: np.ndarray, marked: np.ndarray, bits: int) -> np.ndarray:
-    """At each word the high bits of the time, of the last marked one: int64 (n,), -1 before the first.
+    """Return the high bits of the time at each word, from the last marked word: int64 (n,), -1 before the first.
 
-    A step back by more than half of their range is the counter's overflow, which is undone.
+    A step back by more than half of the range is an overflow, which is unwrapped.
     """
     at = np.flatnonzero(marked)
     highs = values[at].astype(np.int64)
-    turns = np.zeros(len(at), np.int64)
-    turns[1:] = np.cumsum(np.diff(highs) < -(1 << bits - 1))
+    overflows = np.zeros(len(at), np.int64)
+    overflows[1:] = np.cumsum(np.diff(highs) < -(1 << bits - 1))
     high = np.full(len(values), -1, np.int64)
-    high[at] = highs + (turns << bits)
+    high[at] = highs + (overflows << bits)
     return _last(high, marked)
 
 
 def _last(values: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """At each word the value of the last marked one: int64 (n,), -1 before the first."""
-    place = np.maximum.accumulate(np.where(marked, np.arange(len(values)), -1))
-    return np.where(place < 0, -1, values.astype(np.int64)[place])
+    """Return the value of the last marked word at each word: int64 (n,), -1 before the first."""
+    position = np.maximum.accumulate(np.where(marked, np.arange(len(values)), -1))
+    return np.where(position < 0, -1, values.astype(np.int64)[position])
 
 
 def _columns(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray) -> EventColumns:
     return EventColumns(x.astype(np.int64), y.astype(np.int64), t.astype(np.float64), p.astype(np.int64))
 
 
-# The names of encodings in a header, their words' bytes and what decodes them.
-ENCODINGS: dict[str, tuple[int, Callable[[bytes, Fields], EventColumns]]] = {
-    "EVT2": (4, lambda data, fields: decode_evt2(np.frombuffer(data, "<u4"))),
-    "EVT21": (8, lambda data, fields: decode_evt21(evt21_words(data, fields.get("endianness")))),
-    "EVT3": (2, lambda data, fields: decode_evt3(np.frombuffer(data, "<u2"))),
-}
-ENCODINGS |= {"EVT 2.0": ENCODINGS["EVT2"], "EVT 2.1": ENCODINGS["EVT21"], "EVT 3.0": ENCODINGS["EVT3"]}
-
-
 def _size(fields: Fields) -> tuple[int, int] | None:
-    """The sensor's height and width, where the header tells them."""
+    """Return the sensor height and width, if the header contains them."""
     width, height = fields.get("width", ""), fields.get("height", "")
     geometry = re.fullmatch(r"(\d+)x(\d+)", fields.get("geometry", ""))
     if geometry:
@@ -187,9 +195,12 @@ def _size(fields: Fields) -> tuple[int, int] | None:
 
 
 def _split_header(path: Path) -> tuple[dict[str, str], bytes]:
-    """Its first lines, which begin with "% ", by their keyword in lower case, and what follows them.
+    """Split a file into the fields of its header, lines that start with "% ", and the data.
 
-    A line of a format, EVT3;height=720;width=1280, gives its options as lines of their own would.
+    The options of a format line such as ``EVT3;height=720;width=1280`` become separate fields.
+
+    Reoverflows:
+        The fields by keyword in lower case, and the data.
     """
     data = read_raw_bytes(path)
     end = 0
@@ -197,7 +208,7 @@ def _split_header(path: Path) -> tuple[dict[str, str], bytes]:
     while data[end : end + 2] == b"% ":
         line_end = data.find(b"\n", end)
         if line_end < 0:
-            raise DecodeError("its header does not end")
+            raise DecodeError("the header is incomplete")
         line, end = data[end:line_end].decode("latin-1").lower(), line_end + 1
         keyword, _, value = line[1:].strip().partition(" ")
         if keyword == "end":

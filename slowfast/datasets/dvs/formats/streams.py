@@ -1,4 +1,4 @@
-"""What the readers of raw recordings give."""
+"""Result of the readers of raw recordings, and their size limit."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from pathlib import Path
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.sample import EventColumns
 
-# Bytes of a raw recording, at most: it is read whole, and its events take up to 60 times as much memory.
-MOST_RAW_BYTES = 2**31
+# Largest size of a raw recording in bytes: it is read at once, and its events take up to 60 times as much memory.
+MAX_RAW_BYTES = 2**31
 
 
 @dataclass(frozen=True)
 class EventStream:
-    """The events of one sensor, as a file holds them."""
+    """Events of one sensor in a file."""
 
-    events: EventColumns  # in the file's order
-    sensor: tuple[int, int] | None = None  # height, width, where the file tells them
-    damage: str | None = None  # what of it could not be read
-    name: str = ""  # where the file has several
+    events: EventColumns  # in the order of the file
+    sensor: tuple[int, int] | None = None  # height and width, if the file contains them
+    damage: str | None = None  # description of what could not be read
+    name: str = ""  # set if the file contains several streams
 
 
 def check_raw_size(path: Path) -> None:
-    """Raise DecodeError if a raw recording is too large to be read whole."""
+    """Raise DecodeError if a raw recording is too large to be read at once."""
     size = path.stat().st_size
-    if size > MOST_RAW_BYTES:
-        limit = MOST_RAW_BYTES / 2**30
-        raise DecodeError(f"it has {size / 2**30:.1f} GiB; at most {limit:g} GiB are read: cut it into parts first")
+    if size > MAX_RAW_BYTES:
+        limit = MAX_RAW_BYTES / 2**30
+        raise DecodeError(
+            f"the size of {size / 2**30:.1f} GiB exceeds the limit of {limit:g} GiB. Split the recording first"
+        )
 
 
 def read_raw_bytes(path: Path) -> bytes:
-    """Read a raw recording whole.
+    """Read a complete raw recording.
 
     Raises:
-        DecodeError: If it has more than MOST_RAW_BYTES.
+        DecodeError: If it is larger than MAX_RAW_BYTES.
     """
     check_raw_size(path)
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""AEDAT files: those that iniVation's dv-processing wrote, others of an encoder written here, torn and damaged ones."""
+"""AEDAT files written by iniVation's dv-processing and by the test encoder, truncated and damaged ones."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_files_of_dv_processing(file: Path) -> None:
     assert (stream.sensor, stream.damage, stream.name) == ((260, 346), None, "")
 
 
-def test_all_compressions_of_dv_processing_are_there() -> None:
+def test_all_compressions_are_covered() -> None:
     assert [file.stem for file in WRITTEN_BY_DV] == ["dv_lz4", "dv_lz4_high", "dv_none", "dv_zstd", "dv_zstd_high"]
 
 
 @pytest.mark.parametrize("compression", PACKERS)
-def test_several_streams_among_others(tmp_path: Path, compression: int) -> None:
+def test_event_streams_among_others(tmp_path: Path, compression: int) -> None:
     one, other = some_events(), some_events(70, seed=1)
     data = aedat4([one, other], compression, PACKERS[compression], types=["FRME", "POSE", "XXXX"])
     (tmp_path / "a.aedat").write_bytes(data)
@@ -49,14 +49,14 @@ def test_several_streams_among_others(tmp_path: Path, compression: int) -> None:
     assert (first.name, second.name, first.sensor, first.damage) == ("stream0", "stream1", (200, 300), None)
 
 
-def test_a_size_that_is_not_told_and_a_file_without_events(tmp_path: Path) -> None:
+def test_unknown_sensor_size_and_no_events(tmp_path: Path) -> None:
     (tmp_path / "a.aedat4").write_bytes(aedat4([[]], sizes=False))
     (stream,) = read_aedat4(tmp_path / "a.aedat4")
     assert (len(stream.events), stream.sensor, stream.damage) == (0, None, None)
 
 
 @pytest.mark.parametrize("compression", PACKERS)
-def test_wherever_a_file_is_torn_it_is_said(tmp_path: Path, compression: int) -> None:
+def test_truncation_is_reported_wherever_it_is(tmp_path: Path, compression: int) -> None:
     events, file = some_events(60), tmp_path / "a.aedat4"
     data = aedat4([events], compression, PACKERS[compression])
     whole = len(data) - len(PACKERS[compression](b"the table of packets"))
@@ -65,38 +65,38 @@ def test_wherever_a_file_is_torn_it_is_said(tmp_path: Path, compression: int) ->
         try:
             (stream,) = read_aedat4(file)
         except DecodeError:
-            assert end < 500, "only a torn header leaves nothing"
+            assert end < 500, "only a truncated header leaves nothing"
             continue
-        assert stream.damage is not None and "torn" in stream.damage
+        assert stream.damage is not None and "truncated" in stream.damage
         found = rows(stream.events)
         assert found == events[: len(found)] and len(found) % 20 == 0
     file.write_bytes(data[:whole])  # all packets, no table
     assert rows(read_aedat4(file)[0].events) == events
 
 
-def test_a_recording_that_was_not_closed(tmp_path: Path) -> None:
+def test_unclosed_recording(tmp_path: Path) -> None:
     (tmp_path / "a.aedat4").write_bytes(aedat4([some_events()], closed=False))
     (stream,) = read_aedat4(tmp_path / "a.aedat4")
     assert rows(stream.events) == some_events()
-    assert stream.damage == "its recording was not ended properly: the last events may be missing"
+    assert stream.damage == "the recording was not closed properly; the last events may be missing"
 
 
-def test_packets_that_cannot_be_unpacked_are_counted(tmp_path: Path) -> None:
+def test_undecompressable_packets_are_counted(tmp_path: Path) -> None:
     packs = iter([lz4.frame.compress, lambda data: lz4.frame.compress(data)[:-9], lz4.frame.compress])
     data = aedat4([some_events()], 1, lambda data: next(packs, lz4.frame.compress)(data))
     (tmp_path / "a.aedat4").write_bytes(data)
     (stream,) = read_aedat4(tmp_path / "a.aedat4")
     assert rows(stream.events) == some_events()[:20] + some_events()[40:]
-    assert stream.damage is not None and "1 packets of events are lost (a packet cannot be unpacked" in stream.damage
+    assert stream.damage is not None and "1 event packets were lost: a packet cannot be decompressed" in stream.damage
 
 
 @pytest.mark.parametrize(("compression", "package"), [(2, "lz4.frame"), (3, "zstandard")])
-def test_a_missing_package_is_named(
+def test_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "a.aedat4").write_bytes(aedat4([some_events()], compression, PACKERS[compression]))
-    with pytest.raises(UserError, match=rf"need {package.split('.')[0]} .*slowfast\[events\]"):
+    with pytest.raises(UserError, match=rf"needs {package.split('.')[0]} .*slowfast\[events\]"):
         read_aedat4(tmp_path / "a.aedat4")
 
 
@@ -108,24 +108,24 @@ def test_aedat_3(tmp_path: Path) -> None:
     assert stream.damage is None
 
 
-def test_aedat_3_torn(tmp_path: Path) -> None:
+def test_truncated_aedat_3(tmp_path: Path) -> None:
     data, events = aedat(some_events()), some_events()
     for cut, count in ((9, 50), (60, 40), (len(data) - 60, 0)):
         (tmp_path / "a.aedat").write_bytes(data[:-cut])
         (stream,) = read_aedat(tmp_path / "a.aedat")
         assert rows(stream.events) == events[:count]
-        assert stream.damage is not None and "torn at byte" in stream.damage
+        assert stream.damage is not None and "truncated at byte" in stream.damage
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"#!AER-DAT2.0\r\nrest", r"no AEDAT 3.1 or 4.0 file \(it begins with '#!AER-DAT2.0'\)"),
-        (b"#!AER-DAT3.1\r\nrest", "its header does not end"),
-        (b"#!AER-DAT4.0\r\nrest", "its header is cut short or damaged"),
-        (aedat4([some_events()]).replace(b"<dv", b"<<<"), "list of streams cannot be read"),
-        (aedat4([], types=["FRME"]), "it has no stream of events, only FRME"),
-        (aedat4([some_events()], compression=9), "its compression, number 9, is not known"),
+        (b"#!AER-DAT2.0\r\nrest", r"not an AEDAT 3.1 or 4.0 file \(starts with '#!AER-DAT2.0'\)"),
+        (b"#!AER-DAT3.1\r\nrest", "the header is incomplete"),
+        (b"#!AER-DAT4.0\r\nrest", "the header is truncated or damaged"),
+        (aedat4([some_events()]).replace(b"<dv", b"<<<"), "description of the streams is damaged"),
+        (aedat4([], types=["FRME"]), "the file contains no event stream, only FRME"),
+        (aedat4([some_events()], compression=9), "unknown compression type 9"),
     ],
 )
 def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
@@ -135,8 +135,8 @@ def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lz4", "zstd"])
-def test_a_packet_that_unpacks_to_too_much_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast.datasets.dvs.formats.aedat4.MOST_UNPACKED", 2**20)
+def test_oversized_packet_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slowfast.datasets.dvs.formats.aedat4.MAX_UNPACKED", 2**20)
     pack = lz4.frame.compress if kind == "lz4" else zstandard.ZstdCompressor().compress
     packs = iter([pack, lambda body: pack(bytes(2**24)), pack, pack])
     events = some_events(60)
@@ -144,4 +144,4 @@ def test_a_packet_that_unpacks_to_too_much_is_lost(tmp_path: Path, kind: str, mo
     file.write_bytes(aedat4([events], 1 if kind == "lz4" else 3, lambda body: next(packs)(body)))
     (stream,) = read_aedat4(file)
     assert rows(stream.events) == events[:20] + events[40:]
-    assert "1 packets of events are lost" in str(stream.damage) and "more than 1 MiB" in str(stream.damage)
+    assert "1 event packets were lost" in str(stream.damage) and "more than 1 MiB" in str(stream.damage)

@@ -1,4 +1,4 @@
-"""Prophesee's formats against encoders written word by word."""
+"""Prophesee's formats against the test encoders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEGACY_21 = b"% evt 2.1\n% format EVT21;height=240;width=320;endianness=legacy\n
 
 
 def crowded(n: int, seed: int, longest: int) -> list[Event]:
-    """Different events on few pixels and at few instants, in the order that a mask's have."""
+    """Return distinct events on few pixels and at few times, in the order of a mask."""
     events = set(some_events(n, seed, longest, width=70, height=3))
     return sorted(events, key=lambda event: (event[2], event[1], event[3], event[0]))
 
@@ -50,7 +50,7 @@ def test_events_and_sensor(tmp_path: Path, name: str, data: bytes, sensor: tuple
     assert (rows(stream.events), stream.sensor, stream.damage) == (some_events(), sensor, None)
 
 
-def test_an_order_of_halves_that_is_not_told_is_found(tmp_path: Path) -> None:
+def test_word_order_is_detected(tmp_path: Path) -> None:
     for header in (LITTLE_21, LEGACY_21):
         data = raw.evt21(some_events(), header)
         for told in (b";endianness=little", b";endianness=legacy"):
@@ -70,7 +70,7 @@ def test_evt21_masks(n: int, seed: int) -> None:
 
 @settings(max_examples=40)
 @given(n=st.integers(0, 40), seed=st.integers(0, 99))
-def test_counters_over_their_range(n: int, seed: int) -> None:
+def test_counter_overflow(n: int, seed: int) -> None:
     for bits, decode, words in (
         (24, decode_evt3, lambda events: np.array(raw.evt3_words(events), np.uint16)),
         (34, decode_evt2, lambda events: np.array(raw.evt2_words(events), np.uint32)),
@@ -91,35 +91,39 @@ def test_evt3_masks() -> None:
     assert rows(decode_evt3(np.array(words, np.uint16))) == want
 
 
-def test_evt3_low_time_begins_anew_with_the_high_one() -> None:
+def test_evt3_high_time_resets_low_time() -> None:
     words = [0x8001, 0x6005, 0x0007, 0x2001, 0x8001, 0x2002, 0x8002, 0x2003]
     assert [e[2] for e in rows(decode_evt3(np.array(words, np.uint16)))] == [4101, 4101, 8192]
 
 
-def test_what_comes_before_the_first_time_is_left_out() -> None:
+def test_events_before_the_first_time_are_dropped() -> None:
     assert rows(decode_evt3(np.array([0x0007, 0x2001], np.uint16))) == []
     assert rows(decode_evt2(np.array([1 << 28 | 5], np.uint32))) == []
     assert rows(decode_evt21(np.array([1 << 60 | 5], np.uint64))) == []
 
 
 @pytest.mark.parametrize("read", [raw.dat, raw.evt2, raw.evt21, raw.evt3])
-def test_a_torn_file_gives_what_it_has_and_says_so(tmp_path: Path, read: object) -> None:
+def test_truncated_file_is_read_and_reported(tmp_path: Path, read: object) -> None:
     data = read(some_events())  # type: ignore[operator]
     (tmp_path / "a.raw").write_bytes(data[:-1])
     (stream,) = (read_dat if read is raw.dat else read_raw)(tmp_path / "a.raw")
     assert rows(stream.events) == some_events()[:-1]
-    assert stream.damage is not None and "it ends inside an event" in stream.damage
+    assert stream.damage is not None and "the file ends within an event" in stream.damage
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.raw", b"% evt 4.0\n% end\n....", "the encoding in its header is EVT 4.0; EVT 2.0, EVT 2.1 and EVT 3.0 are"),
-        ("a.raw", b"% format HISTO3D;height=320;width=320\n....", "encoding in its header is HISTO3D"),
-        ("a.raw", b"no header", "encoding in its header is EVT unknown"),
-        ("a.raw", b"% evt 2.0", "its header does not end"),
-        ("a.raw", b"% format EVT21;endianness=big\n" + struct.pack("<Q", 8 << 60), "order is big; little and legacy"),
-        ("a.dat", b"% no events\n\x0c\x10", "no .dat file"),
+        ("a.raw", b"% evt 4.0\n% end\n....", "unsupported encoding EVT 4.0. Supported: EVT 2.0, EVT 2.1, EVT 3.0"),
+        ("a.raw", b"% format HISTO3D;height=320;width=320\n....", "unsupported encoding HISTO3D"),
+        ("a.raw", b"no header", "unsupported encoding EVT unknown"),
+        ("a.raw", b"% evt 2.0", "the header is incomplete"),
+        (
+            "a.raw",
+            b"% format EVT21;endianness=big\n" + struct.pack("<Q", 8 << 60),
+            "unsupported word order big. Supported: little, legacy",
+        ),
+        ("a.dat", b"% no events\n\x0c\x10", "not a .dat file"),
     ],
 )
 def test_damaged_files(tmp_path: Path, name: str, data: bytes, message: str) -> None:
@@ -128,13 +132,13 @@ def test_damaged_files(tmp_path: Path, name: str, data: bytes, message: str) -> 
         (read_dat if name == "a.dat" else read_raw)(tmp_path / name)
 
 
-def test_words_of_evt21_in_both_orders() -> None:
-    """The example of Prophesee's documentation: IMX636 and GenX320 send 0x0102030405060708."""
+def test_evt21_words_in_both_orders() -> None:
+    """Use the example of Prophesee's documentation: IMX636 and GenX320 send 0x0102030405060708."""
     for sent, order in ((0x0403020108070605, "legacy"), (0x0807060504030201, "little")):
         assert [hex(word) for word in evt21_words(sent.to_bytes(8, "big"), order)] == ["0x102030405060708"]
 
 
-def test_other_versions_of_dat_are_refused(tmp_path: Path) -> None:
+def test_unsupported_dat_versions_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(raw.dat(some_events(), version=3))
-    with pytest.raises(DecodeError, match="version 3; versions 1 and 2 are read"):
+    with pytest.raises(DecodeError, match="unsupported version 3 of the .dat format"):
         read_dat(tmp_path / "a.dat")

@@ -1,4 +1,4 @@
-"""Which frames a prepared video has and when."""
+"""Timing of re-encoded videos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slowfast.datasets.decode.timing import VARIABLE_RATE_TICKS, choose_timing
 
 
-def test_a_constant_rate_stays_one_in_spite_of_rounded_times() -> None:
+def test_constant_rate_survives_rounded_times() -> None:
     times = np.round(np.arange(100) / 29.97, 3)
     timing = choose_timing(times, 29.97, None)
     assert timing.rate == Fraction(2997, 100) and timing.time_base == 1 / timing.rate

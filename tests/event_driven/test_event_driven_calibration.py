@@ -1,4 +1,4 @@
-"""Calibration: what it promises holds."""
+"""Calibration of the threshold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slowfast.cli.calibrate import main
 from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
-from slowfast.event_driven.activity import Figures
+from slowfast.event_driven.activity import Summary
 from slowfast.event_driven.calibrate import GRID, Calibration, Candidate, Goal, find_threshold
 from slowfast.event_driven.sources import find_files
 from tests.event_driven.settings import EMPTY, on_videos
@@ -20,44 +20,44 @@ from tests.video_files import write_video
 
 
 def candidate(threshold: float, same: float, error: float) -> Candidate:
-    figures = Figures(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
+    figures = Summary(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
     return Candidate(threshold, figures)
 
 
 @given(good=st.integers(1, len(GRID)), by_error=st.booleans())
-def test_the_largest_threshold_is_found(good: int, by_error: bool) -> None:
+def test_finds_largest_threshold(good: int, by_error: bool) -> None:
     measured = []
 
     def measure(threshold: float) -> Candidate:
         measured.append(threshold)
-        place = GRID.index(threshold)
-        return candidate(threshold, 99.5 if place < good else 98.0, 0.01 if place < good else 0.1)
+        index = GRID.index(threshold)
+        return candidate(threshold, 99.5 if index < good else 98.0, 0.01 if index < good else 0.1)
 
     best, tried = find_threshold(measure, Goal(logit_error=0.05) if by_error else Goal(top1=0.99))
     assert best.threshold == GRID[good - 1]
     assert sorted(measured) == [one.threshold for one in tried] and len(measured) <= 6
 
 
-def test_the_grid_rises_from_0() -> None:
+def test_grid_ascends_from_0() -> None:
     assert GRID[0] == 0 and list(GRID) == sorted(set(GRID)) and 0.05 < GRID[-1]
 
 
-def test_a_goal_out_of_reach_is_an_error() -> None:
+def test_unreachable_goal_is_an_error() -> None:
     with pytest.raises(UserError, match="no threshold gives top-1 agreement of at least 99 %"):
         find_threshold(lambda threshold: candidate(threshold, 90.0, 0.2), Goal(top1=0.99))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("videos")
-    write_video(place / "a.mp4", 33, size=(48, 64))
-    write_video(place / "b.mkv", 18, size=(64, 40))
-    (place / "c.mp4").write_text("text")
-    return place
+    root = tmp_path_factory.mktemp("videos")
+    write_video(root / "a.mp4", 33, size=(48, 64))
+    write_video(root / "b.mkv", 18, size=(64, 40))
+    (root / "c.mp4").write_text("text")
+    return root
 
 
 @pytest.mark.parametrize("goal", [["--top1", "0.97"], ["--logit-error", "0.02"]])
-def test_the_written_config_keeps_the_promise(
+def test_written_config_meets_the_goal(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], goal: list[str]
 ) -> None:
     base, out = tmp_path / "base.yaml", tmp_path / "deep" / "calibrated.yaml"
@@ -86,7 +86,7 @@ def test_the_written_config_keeps_the_promise(
         (["--out", str(EMPTY / "new" / "c.yaml")], "empty.yaml is not a directory. Choose another folder"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_user_errors_are_one_line(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], part: str
 ) -> None:
     settings = [str(word) for word in on_videos(folder, tmp_path)]

@@ -1,4 +1,4 @@
-"""ASL-DVS's .mat files by SciPy: upright, and what is none of them."""
+""".mat files of ASL-DVS: orientation and invalid files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MAT = {"x": COLUMNS[:, [0]], "y": COLUMNS[:, [1]], "ts": COLUMNS[:, [2]], "pol":
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("kind", [np.float64, np.uint32])
-def test_events_are_turned_upright(tmp_path: Path, compressed: bool, kind: type) -> None:
-    """As SpikingJelly's conversion does, which published weights were trained on."""
+def test_events_are_rotated_upright(tmp_path: Path, compressed: bool, kind: type) -> None:
+    """Equal SpikingJelly's conversion, on which the published weights were trained."""
     columns = {key: column.astype(kind) for key, column in MAT.items()}
     savemat(tmp_path / "a.mat", columns, do_compression=compressed)
     (stream,) = read_mat(tmp_path / "a.mat")
@@ -39,15 +39,15 @@ def test_to_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mat" / "a" / "text.mat").write_text("no .mat file, but long enough to look at" * 10)
     assert main([str(tmp_path / "mat"), str(tmp_path / "npz"), "--workers", "1"]) == 0
     said = capsys.readouterr().out
-    assert "failed: a/new.mat: it is a MATLAB 7.3 file (HDF5), which is not read; load it in MATLAB, then save(" in said
-    assert "failed: a/text.mat: it cannot be read as a .mat file" in said
+    assert "failed: a/new.mat: MATLAB 7.3 files (HDF5) are not supported. Load it in MATLAB and run save(" in said
+    assert "failed: a/text.mat: not a readable .mat file" in said
     assert "DVS.SENSOR_SIZE [180,240]: in 1 of 1 recordings" in said
     found = Recording(tmp_path / "npz" / "a" / "a_0001.npz").take(slice(None))
     assert rows(found) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
 
 
 def matlab_73() -> bytes:
-    """The head of a MATLAB 7.3 file: a text, the version, then HDF5."""
+    """Return the beginning of a MATLAB 7.3 file: a text, the version, then HDF5."""
     text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
     return text.ljust(124) + b"\x00\x02IM" + b"\0" * 384 + b"\x89HDF\r\n\x1a\n" + b"\0" * 64
 
@@ -55,12 +55,12 @@ def matlab_73() -> bytes:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"ts": None}, "it has no ts; a .mat file of ASL-DVS with x, y, ts, pol"),
-        ({"x": MAT["x"] + 200}, "x holds .*: ASL-DVS has whole numbers from 0 to 239"),
-        ({"y": MAT["y"] / 2}, "y holds .*: ASL-DVS has whole numbers from 0 to 179"),
-        ({"x": MAT["x"][1:]}, "must be numbers, as many of each"),
-        ({"pol": "text"}, "must be numbers, as many of each"),
-        ({"ts": MAT["ts"] * np.nan}, "ts holds values that are no times"),
+        ({"ts": None}, "missing ts. Expected a file of ASL-DVS with x, y, ts, pol"),
+        ({"x": MAT["x"] + 200}, "x contains .*; expected integers from 0 to 239"),
+        ({"y": MAT["y"] / 2}, "y contains .*; expected integers from 0 to 179"),
+        ({"x": MAT["x"][1:]}, "must be numeric and of equal length"),
+        ({"pol": "text"}, "must be numeric and of equal length"),
+        ({"ts": MAT["ts"] * np.nan}, "ts contains values that are not finite"),
     ],
 )
 def test_other_files(tmp_path: Path, changed: dict[str, object], message: str) -> None:
@@ -77,9 +77,9 @@ def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_mat(tmp_path / "a.mat")
 
 
-def test_what_unpacks_to_too_much_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_events_are_refused_before_decompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     savemat(tmp_path / "a.mat", MAT, do_compression=True)
-    monkeypatch.setattr("slowfast.datasets.dvs.recording.MOST_EVENTS", 199)
+    monkeypatch.setattr("slowfast.datasets.dvs.recording.MAX_EVENTS", 199)
     monkeypatch.setattr("scipy.io.loadmat", None)
-    with pytest.raises(DecodeError, match="it has 200 events; at most 199"):
+    with pytest.raises(DecodeError, match="200 events exceed the limit of 199"):
         read_mat(tmp_path / "a.mat")

@@ -1,4 +1,4 @@
-"""Event-driven inference on videos: the command as a process, and what it reports however the videos are batched."""
+"""Event-driven inference on videos: the command, its reports, and independence of the batching."""
 
 from __future__ import annotations
 
@@ -17,33 +17,41 @@ from hypothesis import strategies as st
 from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import ConfigError, UserError
-from slowfast.event_driven.activity import Course
+from slowfast.event_driven.activity import BinnedMeans, summarize
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.heat_map import draw_activity
 from tests.conftest import run_net
-from tests.event_driven.made_videos import CPU, STILL_FRAMES, by_name, frame_rows, made_sources, video_run, write_still
 from tests.event_driven.settings import EMPTY, on_videos
+from tests.event_driven.synthetic_videos import (
+    CPU,
+    STILL_FRAMES,
+    by_name,
+    frame_rows,
+    synthetic_sources,
+    video_run,
+    write_still,
+)
 from tests.video_files import picture, write_video
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A still video, moving ones of two sizes and lengths, one cut off, and a text with a video's name."""
-    place = tmp_path_factory.mktemp("videos")
-    write_still(place / "still.mkv")
-    write_video(place / "moving.mp4", 37, size=(48, 64))
-    (place / "inner").mkdir()
-    write_video(place / "inner" / "tall.avi", 11, codec="mpeg4", size=(80, 34))
-    whole = write_video(place / "whole.mkv", 60, size=(48, 64), options={"g": "10"}).read_bytes()
-    (place / "whole.mkv").unlink()
-    (place / "truncated.mkv").write_bytes(whole[: len(whole) // 3])
-    (place / "text.mp4").write_text("no video")
-    (place / "notes.txt").write_text("nothing")
-    return place
+    """Write a still video, moving ones of two sizes and lengths, a truncated one, and a text file named as a video."""
+    root = tmp_path_factory.mktemp("videos")
+    write_still(root / "still.mkv")
+    write_video(root / "moving.mp4", 37, size=(48, 64))
+    (root / "inner").mkdir()
+    write_video(root / "inner" / "tall.avi", 11, codec="mpeg4", size=(80, 34))
+    complete = write_video(root / "complete.mkv", 60, size=(48, 64), options={"g": "10"}).read_bytes()
+    (root / "complete.mkv").unlink()
+    (root / "truncated.mkv").write_bytes(complete[: len(complete) // 3])
+    (root / "text.mp4").write_text("no video")
+    (root / "notes.txt").write_text("nothing")
+    return root
 
 
-def test_the_command_reports_on_every_video(folder: Path, tmp_path: Path) -> None:
+def test_command_reports_every_video(folder: Path, tmp_path: Path) -> None:
     done = run_net([*on_videos(folder, tmp_path), "EVENT.STREAMS", 3, "EVENT.ANNOTATE", True])
     assert done.returncode == 0, done.stderr
     assert "still.mkv" in done.stdout and "all 4" in done.stdout and "event_results.json" in done.stdout
@@ -74,7 +82,7 @@ def test_the_command_reports_on_every_video(folder: Path, tmp_path: Path) -> Non
     assert len(drawn) == 37 and drawn[0].shape == (448, 448, 3)
 
 
-def test_batches_do_not_change_the_figures(folder: Path, tmp_path: Path) -> None:
+def test_batching_does_not_change_the_metrics(folder: Path, tmp_path: Path) -> None:
     rows = {}
     for name, streams, chunk in (("single", 1, 1), ("chunks", 1, 16), ("streams", 3, 7)):
         overrides = [*on_videos(folder, tmp_path / name), "EVENT.STREAMS", streams, "EVENT.CHUNK", chunk]
@@ -100,13 +108,13 @@ def test_without_comparison_and_with_few_frames(folder: Path, tmp_path: Path) ->
     assert all(path.exists() for path in files.values())
 
 
-def test_a_line_a_frame_is_not_written_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_frame_log_is_optional(folder: Path, tmp_path: Path) -> None:
     overrides = [*on_videos(folder / "still.mkv", tmp_path), "EVENT.FRAME_LOG", False]
-    assert "a line a frame" not in run_on_videos(load_config(EMPTY, overrides), CPU)
+    assert "metrics per frame" not in run_on_videos(load_config(EMPTY, overrides), CPU)
     assert not (tmp_path / "event_frames.csv").exists()
 
 
-def test_lines_that_cannot_be_written_end_the_run_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_unwritable_frame_log_is_a_user_error(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "event_frames.csv").mkdir(parents=True)
     done = run_net(on_videos(folder / "still.mkv", tmp_path / "out"))
     assert done.returncode == 2
@@ -114,7 +122,7 @@ def test_lines_that_cannot_be_written_end_the_run_in_one_line(folder: Path, tmp_
     assert "event_frames.csv cannot be written" in line and "EVENT.FRAME_LOG" in line
 
 
-def test_nothing_readable_is_one_line_and_status_2(tmp_path: Path) -> None:
+def test_no_readable_video_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     done = run_net(on_videos(tmp_path / "text.mp4", tmp_path / "out"))
     assert done.returncode == 2
@@ -133,18 +141,18 @@ def test_nothing_readable_is_one_line_and_status_2(tmp_path: Path) -> None:
         (["EVENT.PRECISION", "int4"], "int8"),
     ],
 )
-def test_mistakes_are_found_in_the_config(tmp_path: Path, change: list[object], part: str) -> None:
+def test_invalid_settings_are_config_errors(tmp_path: Path, change: list[object], part: str) -> None:
     with pytest.raises(ConfigError, match=part):
         load_config(EMPTY, [*on_videos(tmp_path, tmp_path), *change])
 
 
-def test_several_processes_are_refused(tmp_path: Path) -> None:
+def test_several_processes_are_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="one process"):
         load_config(EMPTY, on_videos(tmp_path, tmp_path), world_size=2)
 
 
-def test_an_error_ends_its_own_video_only(tmp_path: Path) -> None:
-    sources = made_sources((21, None), (5, DecodeError("the disk is gone")), (0, OSError("no")), (9, None))
+def test_error_ends_only_its_video(tmp_path: Path) -> None:
+    sources = synthetic_sources((21, None), (5, DecodeError("the disk is gone")), (0, OSError("no")), (9, None))
     report = video_run(tmp_path, sources, "EVENT.STREAMS", 2, "EVENT.CHUNK", 4).run(lambda: False)
     assert {index: video.frames for index, video in report.videos.items()} == {0: 21, 1: 5, 3: 9}
     assert [(failure.index, failure.reason, failure.lost) for failure in report.failures] == [
@@ -153,35 +161,35 @@ def test_an_error_ends_its_own_video_only(tmp_path: Path) -> None:
     ]
 
 
-def test_a_user_error_is_raised(tmp_path: Path) -> None:
+def test_user_error_is_raised(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a mistake"):
-        video_run(tmp_path, made_sources((3, UserError("a mistake")))).run(lambda: False)
+        video_run(tmp_path, synthetic_sources((3, UserError("a mistake")))).run(lambda: False)
 
 
-def test_a_stopped_run_reports_what_it_did(tmp_path: Path) -> None:
-    run = video_run(tmp_path, made_sources((10**9, None)), "EVENT.CHUNK", 2)
+def test_stopped_run_reports_processed_frames(tmp_path: Path) -> None:
+    run = video_run(tmp_path, synthetic_sources((10**9, None)), "EVENT.CHUNK", 2)
     start = time.monotonic()
     report = run.run(lambda: run.batches >= 3)
     assert time.monotonic() - start < 20
-    assert report.videos[0].frames == 6 and report.of(report.videos[0]).event_fps > 0
+    assert report.videos[0].frames == 6 and summarize([report.videos[0]]).event_fps > 0
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=1, max_size=30), st.sampled_from([2, 6]))
-def test_the_course_of_a_long_video_takes_no_more_memory(chunks: list[list[int]], points: int) -> None:
+def test_binned_means_use_constant_memory(chunks: list[list[int]], points: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Course, "POINTS", points)
-        course = Course(1)
+        patch.setattr(BinnedMeans, "MAX_BINS", points)
+        course = BinnedMeans(1)
         for chunk in chunks:
             course.add(np.array(chunk)[:, None])
     values = np.array(sum(chunks, []), float)
     starts, means = course.means()
-    assert course.frames == len(values) and course.total == values.sum() and len(starts) <= points
-    assert len(starts) * 2 > points or course.span == 1
-    want = [values[start : start + course.span].mean() for start in starts]
+    assert course.frames == len(values) and len(starts) <= points
+    assert len(starts) * 2 > points or course.bin_size == 1
+    want = [values[start : start + course.bin_size].mean() for start in starts]
     np.testing.assert_allclose(means[:, 0], want)
 
 
-def test_ctrl_c_is_remembered_once() -> None:
+def test_first_ctrl_c_stops_second_interrupts() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     try:
         with StopSignal(signal.SIGINT, signal.SIGTERM) as stop:
@@ -194,9 +202,9 @@ def test_ctrl_c_is_remembered_once() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_long_videos_are_drawn(tmp_path: Path) -> None:
+def test_plots_of_long_videos(tmp_path: Path) -> None:
     shares = np.random.default_rng(0).uniform(0, 100, (4321, 3))
-    course = Course(3)
+    course = BinnedMeans(3)
     course.add(shares)
     draw_activity(picture(0, 32, 32), np.eye(8), *course.means(), "a $name", "note", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

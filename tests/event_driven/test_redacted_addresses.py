@@ -1,4 +1,4 @@
-"""Passwords and tokens of cameras' addresses: in no file of a run, in no name of one, and on no screen."""
+"""Passwords and tokens of stream addresses appear in no file, file name or output of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRETS = ("s3cret", "t0k3n")
 
 @pytest.fixture
 def camera(tmp_path: Path) -> Iterator[str]:
-    """Address of a video on a server, without the scheme and the user."""
+    """Serve a video; return its address without scheme and user."""
     video = write_video(tmp_path / "video.mkv", 20, size=(48, 64)).read_bytes()
 
     class Answer(http.server.BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def camera(tmp_path: Path) -> Iterator[str]:
 
 
 def check(output: Path, capfd: pytest.CaptureFixture[str]) -> str:
-    """No secret anywhere; what was on the screen."""
+    """Check that no secret is anywhere; return the output."""
     out, err = capfd.readouterr()
     assert not any(secret in out + err for secret in SECRETS)
     files = list(output.rglob("*"))
@@ -58,7 +58,7 @@ def start(place: str, output: Path, *more: object) -> int:
     return setup.main(["--cfg", str(EMPTY), *map(str, line)], run)
 
 
-def test_a_camera_that_is_read(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_address_of_a_readable_camera(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     assert start(f"http://admin:s3cret@{camera}?token=t0k3n", output) == 0
     screen = check(output, capfd)
@@ -67,16 +67,18 @@ def test_a_camera_that_is_read(camera: str, tmp_path: Path, capfd: pytest.Captur
     for name in ("config.yaml", "event_results.json", "event_videos.csv", "event_frames.csv", "stdout.log"):
         assert hidden in (output / name).read_text(), name
     assert len(list((output / "annotated").iterdir())) == len(list((output / "activity").iterdir())) == 1
-    with pytest.raises(ConfigError, match=r"http://\*\*\*@.* was hidden when it was saved. Give the full address"):
+    with pytest.raises(
+        ConfigError, match=r"http://\*\*\*@.* was hidden when the config was saved. Give the full address"
+    ):
         load_config(output / "config.yaml")
 
 
-def test_an_address_without_a_path(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_address_without_a_path(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert start(f"http://admin:s3cret@{camera.split('/')[0]}", tmp_path / "out") == 0
     check(tmp_path / "out", capfd)
 
 
-def test_cameras_of_a_list_that_are_not_there(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_cameras_of_a_list(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "cameras.txt"
     gone = "rtsp://admin:s3cret@127.0.0.1:9/x"
     listed.write_text(f"{gone}\nhttp://127.0.0.1:9/v?password=t0k3n\n")
@@ -117,7 +119,7 @@ def test_messages_about_addresses(
     assert "***" in err and "s3cret" not in out + err and not (tmp_path / "out").exists()
 
 
-def test_a_config_in_memory_keeps_them(tmp_path: Path) -> None:
+def test_config_in_memory_keeps_secrets(tmp_path: Path) -> None:
     cfg = ConfigNode({"A": "rtsp://u:s3cret@h/x", "B": ["plain", "http://h/?sig=s3cret"], "C": 3})
     cfg.freeze()
     assert cfg.dump() == "A: rtsp://***@h/x\nB:\n- plain\n- http://h/?sig=***\nC: 3\n"

@@ -1,4 +1,4 @@
-"""A framewise evMLP that is tested event-driven inside its clips."""
+"""Event-driven inference within the clips of a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.clips import EventDrivenClips, Savings, joined
+from slowfast.event_driven.clips import EventDrivenClips, Savings
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
 from tests.event_driven.settings import EMPTY, small_evmlp
@@ -25,7 +25,7 @@ def network() -> EvMLP:
 
 
 @pytest.mark.parametrize("average", ["logits", "features"])
-def test_with_threshold_0_clips_get_the_plain_network_s_logits(average: str) -> None:
+def test_threshold_0_equals_the_framewise_network(average: str) -> None:
     image = network()
     plain, clips = FramewiseVideo(image, average).eval(), EventDrivenClips(EventDrivenInference(image, threshold=0.0))
     for batch in (3, 2):  # each call's clips are new streams
@@ -38,7 +38,7 @@ def test_with_threshold_0_clips_get_the_plain_network_s_logits(average: str) -> 
     assert savings.active_shares == pytest.approx([100 * 5 / 6] * 3)
 
 
-def test_autocast_does_not_reach_the_engine() -> None:
+def test_autocast_does_not_affect_the_engine() -> None:
     image = network()
     clips = EventDrivenClips(EventDrivenInference(image, threshold=0.0))
     x = torch.randn(2, 3, 4, 16, 16)
@@ -48,12 +48,12 @@ def test_autocast_does_not_reach_the_engine() -> None:
             assert torch.equal(clips(x), expected)
 
 
-def test_savings_of_processes_are_joined() -> None:
+def test_savings_of_processes_are_added() -> None:
     parts = [Savings([4, 1], 100, 2, 150, [6, 2]), Savings([4, 1], 100), Savings([4, 1], 100, 2, 50, [2, 1])]
-    total = joined(parts)
+    total = Savings.total(parts)
     assert (total.frames, total.macs, total.active) == (4, 200, [8, 3])
     assert total.macs_saved == 50 and total.active_shares == [50, 75] and parts[0].frames == 2
-    assert joined(parts[1:2]).macs_saved == 0 and joined(parts[1:2]).active_shares == []
+    assert Savings.total(parts[1:2]).macs_saved == 0 and Savings.total(parts[1:2]).active_shares == []
 
 
 def predictions(output: Path) -> list[dict[str, str]]:
@@ -83,7 +83,7 @@ def test_the_test_loop_reports_accuracy_and_savings(
     assert coarse["macs_saved"] == 75 and coarse["active_patches"] == [25] * 4  # the first of four frames alone
 
 
-def test_other_networks_are_refused_before_anything_starts(kinetics_folder: Path, tmp_path: Path) -> None:
+def test_other_networks_are_config_errors(kinetics_folder: Path, tmp_path: Path) -> None:
     change = ("MODEL.MODEL_NAME", "ConvMLP", "MODEL.FRAMEWISE", "logits", "EVENT.ENABLE", True)
     with pytest.raises(ConfigError, match="MODEL.MODEL_NAME must be evMLP, not ConvMLP"):
         load_config(EMPTY, [*small_evmlp(tmp_path), "DATA.PATH_TO_DATA_DIR", kinetics_folder, *change])

@@ -1,4 +1,4 @@
-"""Videos that are made up while they are read, runs on them, and what runs leave on the disk."""
+"""Synthetic video sources, runs on them, and readers of their reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STILL_FRAMES, CPU = 20, torch.device("cpu")
 
 
 def write_still(path: Path, size: tuple[int, int] = (40, 48)) -> Path:
-    """The same picture again and again, without loss."""
+    """Write a lossless video of one repeated image."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("ffv1", rate=25)
         stream.height, stream.width, stream.pix_fmt = *size, "bgr0"
@@ -46,8 +46,8 @@ def frame_rows(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-class Made:
-    """A video of frames made up on the spot; an error after `frames` of them, or no end."""
+class SyntheticVideo:
+    """Video of generated frames that ends after `frames` frames, optionally with an error."""
 
     rate, time_base, missing = Fraction(25), Fraction(1, 25), None
 
@@ -66,9 +66,9 @@ class Made:
         self.frames = 0
 
 
-def made_sources(*videos: tuple[int, Exception | None]) -> Sources:
+def synthetic_sources(*videos: tuple[int, Exception | None]) -> Sources:
     records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(len(videos))]
-    return Sources([Source(r, lambda v=v: Made(*v)) for r, v in zip(records, videos, strict=True)], [])
+    return Sources([Source(r, lambda v=v: SyntheticVideo(*v)) for r, v in zip(records, videos, strict=True)], [])
 
 
 def video_run(tmp_path: Path, sources: Sources, *change: object) -> VideoRun:

@@ -1,4 +1,4 @@
-"""Event-driven inference on CPUs without AVX-512, imitated by the limits that oneDNN, PyTorch and the compiler take."""
+"""Event-driven inference on CPUs without AVX-512, emulated by limits of oneDNN, PyTorch and the compiler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from slowfast.event_driven import EventDrivenInference, linear_kernels, network
 from slowfast.event_driven.kernels import build, load_kernels
-from slowfast.event_driven.linear_kernels import Int8Product, rows_dtype
+from slowfast.event_driven.linear_kernels import Int8Linear, rows_dtype
 from slowfast.models.evmlp import EvMLP
 from slowfast.utils.logging import warn_once
 from tests.event_driven.test_engine import video
@@ -37,7 +37,7 @@ def small() -> EvMLP:
 
 
 def error(model: EvMLP, **options: Any) -> float:
-    """The largest error of event-driven logits, as a share of the largest logit in float32."""
+    """Return the largest error of event-driven logits relative to the largest logit in float32."""
     frames = video(5)
     logits = EventDrivenInference(model, 0.0, **options).run(frames[:, None]).logits[:, 0]
     with torch.no_grad():
@@ -46,7 +46,7 @@ def error(model: EvMLP, **options: Any) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """What a process with such limits finds."""
+    """Measure errors in a process with such limits."""
     model = small()
     return {
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -67,7 +67,7 @@ def test_all_precisions_work_without_the_instructions(name: str) -> None:
     code = (
         "import json, sys; from slowfast.event_driven.kernels import build; "
         f"build._FLAGS += ({flag!r},); "
-        "from tests.event_driven.test_missing_instructions import measure; print(json.dumps(measure()))"
+        "from tests.event_driven.test_cpu_instructions import measure; print(json.dumps(measure()))"
     )
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
@@ -85,7 +85,7 @@ def test_all_precisions_work_without_the_instructions(name: str) -> None:
 
 @pytest.fixture
 def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN as it is on a CPU with AVX2: it says so, and raises where bfloat16 weights are given to it."""
+    """Emulate oneDNN on a CPU with AVX2: it reports no bfloat16 support and raises for bfloat16 weights."""
     real = torch.ops.mkldnn._reorder_linear_weight
 
     def reorder(weight: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -109,7 +109,7 @@ def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         ("int8", False, None),
     ],
 )
-def test_the_warning_says_what_is_used(
+def test_warning_names_the_precision_used(
     precision: str, kernels: bool, what: str | None, no_bfloat16: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     if kernels and load_kernels() is None:
@@ -122,19 +122,19 @@ def test_the_warning_says_what_is_used(
     assert all(NO_BFLOAT16 in message and str(what) in message for message in messages)
 
 
-def test_every_multiplication_is_in_float32(no_bfloat16: None) -> None:
+def test_all_multiplications_are_in_float32(no_bfloat16: None) -> None:
     plain = network.PatchNetwork(small(), "bfloat16")
     assert all(stage.plain is not None and stage.plain.dtype == torch.float32 for stage in plain.stages)
     layer = torch.nn.Linear(64, 5)
-    product = linear_kernels.make_product(layer, "int8")
-    assert isinstance(product, Int8Product) and product.dtype == torch.float32
+    product = linear_kernels.make_linear(layer, "int8")
+    assert isinstance(product, Int8Linear) and product.dtype == torch.float32
     x = torch.randn(3, 64)
-    whole, scale = linear_kernels.int8_weights(layer.weight.detach())
-    want = torch.nn.functional.linear(x, whole * scale[:, None], layer.bias.detach())
+    quantized, scale = linear_kernels.int8_weights(layer.weight.detach())
+    want = torch.nn.functional.linear(x, quantized * scale[:, None], layer.bias.detach())
     torch.testing.assert_close(product.linear(x), want)
 
 
-def test_weights_are_not_held_twice(no_bfloat16: None) -> None:
+def test_weights_are_not_stored_twice(no_bfloat16: None) -> None:
     kernels = load_kernels()
     if kernels is None:
         pytest.skip("no C++ compiler here")
