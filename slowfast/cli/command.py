@@ -160,14 +160,14 @@ class CommandParser(argparse.ArgumentParser):
 MAX_WORKERS = 1024  # processes
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
+def integer(low: int, high: int) -> Callable[[str], int]:
     """Return a converter to an integer from `low` to `high`."""
 
     def convert(text: str) -> int:
         digits = text.strip().removeprefix("-")
         value = int(text) if digits.isascii() and digits.isdecimal() and len(digits) <= 20 else None
         if value is None or not low <= value <= high:
-            raise ArgumentTypeError(f"{quoted(text)} is not a whole number from {low} to {high}")
+            raise ArgumentTypeError(f"{quoted(text)} is not an integer from {low} to {high}")
         return value
 
     return convert
@@ -194,7 +194,7 @@ def number_or(word: str, low: float, high: float) -> Callable[[str], float | Non
     return lambda text: None if text == word else convert(text)
 
 
-workers = whole_number(1, MAX_WORKERS)
+workers = integer(1, MAX_WORKERS)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slowfast.cli.command import CommandParser, exit_status, whole_number
+from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.validate import check_batch_size, check_settings
 from slowfast.config.merge import merge_config
 from slowfast.config.node import ConfigNode
@@ -115,7 +115,7 @@ def add_loader_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         dest="num_workers",
-        type=whole_number(0, MAX_WORKERS),
+        type=integer(0, MAX_WORKERS),
         metavar="N",
         help="worker processes that load samples; 0 loads in the main process (default: DATA_LOADER.NUM_WORKERS)",
     )
