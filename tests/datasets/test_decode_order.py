@@ -169,7 +169,7 @@ def test_reader_without_timestamps_starts_at_a_keyframe(tmp_path: Path, monkeypa
         with open_video(maker(tmp_path)) as video:
             assert isinstance(video, PyAVReader)
             fed: list[av.Packet | None] = []
-            frames = video._frames
+            decoder, frames = video._decoder, video._decoder._frames
             monkeypatch.setattr(
                 video, "_frames", lambda packet, f=frames, fed=fed: [fed.append(packet), *f(packet)][1:]
             )
