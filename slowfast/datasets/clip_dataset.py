@@ -38,10 +38,14 @@ _LONGEST = 1e8  # seconds; timers know no longer ones everywhere
 
 @contextmanager
 def time_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """Raise `error` in the block when it takes longer.
+    """Raise an error in the block if it takes too long.
 
-    There is no limit for 0 seconds, outside of the main thread and while an alarm of someone else is set. A call into
-    C code that does not return is not interrupted.
+    Calls into C code that do not return are not interrupted. There is no limit outside the main thread and while
+    another alarm is set.
+
+    Args:
+        seconds: Time limit; 0 for none.
+        error: The error.
     """
     alarm_is_free = signal.getitimer(signal.ITIMER_REAL)[0] == 0
     if seconds <= 0 or threading.current_thread() is not threading.main_thread() or not alarm_is_free:
@@ -65,11 +69,12 @@ Read = TypeVar("Read")
 
 
 class Reading:
-    """What the datasets share: records, each of which is read or fails with a reason.
+    """Base class of datasets: each of its records is read or fails with a reason.
 
     Attributes:
-        unreadable: Reasons of records that are not opened any more, by their place, as they cost a worker process.
-        timeout: Seconds that reading one may take; 0 sets no limit. A worker that hangs in C is ended from outside.
+        records: Samples of the index.
+        unreadable: Reasons why records are no longer opened, by position: they ended a worker process.
+        timeout: Seconds that reading a record may take; 0 for no limit. A worker that hangs in C is ended from outside.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -80,13 +85,13 @@ class Reading:
     def __len__(self) -> int:
         return len(self.records)
 
-    def attempt(self, place: int, read: Callable[[Record], Read]) -> Read | Failure:
-        """Read the record at a place; any exception, but user errors, is that record's failure."""
-        record = self.records[place]
-        if place in self.unreadable:
-            return Failure(record.index, record.name, self.unreadable[place])
+    def attempt(self, position: int, read: Callable[[Record], Read]) -> Read | Failure:
+        """Read the record at a position; any exception except a user error becomes the failure of that record."""
+        record = self.records[position]
+        if position in self.unreadable:
+            return Failure(record.index, record.name, self.unreadable[position])
         slow = DecodeError(timeout_reason(self.timeout))
-        working_on(place)
+        working_on(position)
         try:
             with time_limit(self.timeout, slow):
                 return read(record)
@@ -99,17 +104,17 @@ class Reading:
 
 
 class TrainMedia(Reading, Dataset[TrainSample]):
-    """Training dataset of augmented samples; a key (epoch, place in the epoch's order) always gives the same ones.
+    """Training dataset of augmented samples, which depend only on the key (epoch, position in the epoch's order).
 
-    A sample that cannot be read is replaced by the next of the same epoch's order; each of its copies by another one.
+    A sample that cannot be read is replaced by the next in the order of the epoch; each of its copies by another one.
 
     Args:
         records: Samples of the index.
-        samples: Augmented copies of each.
+        samples: Augmented copies of each sample (AUG.NUM_SAMPLE).
         seed: Seed of the order and of all augmentation.
-        max_failed: DATA.MAX_FAILED; more unreadable samples in a row are not replaced.
-        balanced: Whether an epoch has equally many samples of each class. One that comes twice gives other clips.
-        repeated: Copies of each sample in the order of an epoch, which is not longer for it (AUG.REPEATED).
+        max_failed: Share of samples that may be unreadable (DATA.MAX_FAILED); more in a row are not replaced.
+        balanced: Draw equally many samples of each class in an epoch; a sample drawn twice gives other clips.
+        repeated: Copies of each sample in the order of an epoch (AUG.REPEATED); the epoch has the same length.
     """
 
     def __init__(
@@ -133,33 +138,36 @@ class TrainMedia(Reading, Dataset[TrainSample]):
         order = self._order(epoch)
         failures: dict[int, Failure] = {}
         for step in range(len(order)):
-            repeat, place = divmod(int(order[(start + step * self.repeated) % len(order)]), len(self.records))
-            if place in failures:
+            repeat, position = divmod(int(order[(start + step * self.repeated) % len(order)]), len(self.records))
+            if position in failures:
                 continue
-            draw = self.records[place].index + repeat * len(self.records)
-            result = self.attempt(place, functools.partial(self._read, epoch=epoch, draw=draw))
+            draw = self.records[position].index + repeat * len(self.records)
+            result = self.attempt(position, functools.partial(self._read, epoch=epoch, draw=draw))
             if isinstance(result, Failure):
-                failures[place] = result
+                failures[position] = result
                 if len(failures) > self.max_failures:
                     break
                 continue
             clips, missing = result
-            record = self.records[place]
+            record = self.records[position]
             damaged = [] if missing is None else [Failure(record.index, record.name, missing, lost=False)]
             return TrainSample(record, clips, [*failures.values(), *damaged])
-        return TrainSample(self.records[place], None, list(failures.values()))
+        return TrainSample(self.records[position], None, list(failures.values()))
 
     @abstractmethod
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[Samples, str | None]:
-        """Return the samples that (epoch, draw) gives, and what of the record was missing.
+        """Read the samples of a draw.
+
+        Returns:
+            The samples, and a description of missing frames or None.
 
         Raises:
-            DecodeError: If it cannot be read. Any other exception counts as its failure, too.
+            DecodeError: If the record cannot be read; any other exception counts as its failure, too.
         """
 
 
 class TestMedia(Reading, Dataset[Medium]):
-    """Evaluation dataset: all views of each sample, read once; nothing is ever replaced."""
+    """Evaluation dataset: all views of each sample, read once; an unreadable sample is never replaced."""
 
     __test__ = False  # not a pytest class
 
@@ -167,25 +175,25 @@ class TestMedia(Reading, Dataset[Medium]):
         super().__init__(records)
         self.seed = seed
 
-    def __getitem__(self, place: int) -> Medium:
-        result = self.attempt(place, self._read)
-        return self._failed(self.records[place], result) if isinstance(result, Failure) else result
+    def __getitem__(self, position: int) -> Medium:
+        result = self.attempt(position, self._read)
+        return self._failed(self.records[position], result) if isinstance(result, Failure) else result
 
     @abstractmethod
     def _read(self, record: Record) -> Medium:
-        """Return all views of a record.
+        """Read all views of a record.
 
         Raises:
-            DecodeError: If it cannot be read. Any other exception counts as its failure, too.
+            DecodeError: If the record cannot be read; any other exception counts as its failure, too.
         """
 
     @abstractmethod
     def _failed(self, record: Record, failure: Failure) -> Medium:
-        """Return what stands for a record that cannot be read."""
+        """Return the evaluation sample of a record that cannot be read."""
 
 
 def timeout_reason(seconds: float) -> str:
-    """Return why reading was given up."""
+    """Return the reason of a failure after a time limit."""
     return Deadline(seconds).message
 
 
@@ -193,7 +201,7 @@ OpenMedium = Callable[[Record], AbstractContextManager[VideoReader]]
 
 
 class TrainClips(TrainMedia):
-    """Augmented copies of a random clip of each video."""
+    """Training dataset of augmented copies of a random clip of each video."""
 
     def __init__(
         self,
@@ -220,7 +228,7 @@ class TrainClips(TrainMedia):
 
 
 class TestVideos(TestMedia[TestVideo]):
-    """All views of each video, decoded once; nothing is random."""
+    """Evaluation dataset of the views of each video, which is decoded once; nothing is random."""
 
     __test__ = False  # not a pytest class
 

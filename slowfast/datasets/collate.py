@@ -22,7 +22,10 @@ NO_LABEL = -1  # padding of lists of labels
 
 
 def pad_events(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Dicts of x, y, t, p, valid (L,) to one of (N, L), L that of the longest; valid is False where nothing was."""
+    """Pad event samples to the longest and stack them: dicts of x, y, t, p and valid (L,) -> dict of (N, L).
+
+    Padding has the value PADDING, and False in valid.
+    """
     longest = max(len(sample["valid"]) for sample in samples)
     return {
         key: torch.stack([_pad(sample[key], longest, value=0 if key == "valid" else PADDING) for sample in samples])
@@ -35,7 +38,7 @@ def _pad(values: torch.Tensor, length: int, value: int) -> torch.Tensor:
 
 
 def to_tensors(events: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The same as tensors."""
+    """Convert the columns of an event sample to tensors."""
     return {key: torch.from_numpy(values) for key, values in events.items()}
 
 
@@ -48,7 +51,7 @@ class UnreadableBatch(DataError):
     """
 
     def __init__(self, message: str, failures: list[Failure]) -> None:
-        super().__init__(message, failures)  # so that it can be pickled
+        super().__init__(message, failures)  # as pickle expects
         self.failures = failures
 
     def __str__(self) -> str:
@@ -56,10 +59,10 @@ class UnreadableBatch(DataError):
 
 
 def collate_clips(samples: list[TrainSample]) -> TrainBatch:
-    """Make one batch of N = B x S clips of B samples of S clips, the clips of a sample side by side.
+    """Collate B samples of S clips each into a batch of N = B S clips; the clips of a sample are adjacent.
 
     Raises:
-        UnreadableBatch: If a sample was not replaced by a readable one.
+        UnreadableBatch: If a sample could not be replaced by a readable one.
     """
     failures = [failure for sample in samples for failure in sample.failures]
     clips = [sample.clips for sample in samples if sample.clips is not None]
@@ -99,12 +102,12 @@ def _batch(clips: Sequence[Samples]) -> Clips:
 
 
 def stack_clips(clips: Sequence[Any]) -> Clips:
-    """Single clips of one kind to a batch: (N, T, H, W, C), or events (N, L), L that of the longest."""
+    """Stack single clips to a batch: (N, T, H, W, C), or events (N, L), padded to the longest."""
     return pad_events(clips) if isinstance(clips[0], dict) else torch.stack(list(clips))
 
 
 def split_clips(clips: Clips, size: int) -> list[Clips]:
-    """A batch in parts of `size` clips."""
+    """Split a batch into parts of `size` clips."""
     if not isinstance(clips, dict):
         return list(clips.split(size))
     parts = {key: values.split(size) for key, values in clips.items()}

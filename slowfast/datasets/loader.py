@@ -1,4 +1,4 @@
-"""Data loaders that go on when a worker process dies or hangs: it costs the file it was reading."""
+"""Data loaders that survive worker processes that die or hang and report the file that a worker was reading."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from slowfast.utils.worker_pool import Lost, WorkerPool
 Task = TypeVar("Task")
 Item = TypeVar("Item")
 
-# Workers lost one after the other, no batch between them, that end a run: every file of a disk that does not answer
-# would cost the time limit.
+# Workers lost in a row, without a batch in between, that end a run: each file of a disk that does not respond would
+# cost the time limit.
 _MOST_LOST = 32
-_GRACE = 1.0  # seconds that a reader may exceed the limit by, which it observes itself where it can
+_GRACE = 1.0  # seconds beyond the limit, which a reader observes itself where it can
 
 
 class MediaLoader(Generic[Task, Item]):
-    """Base class of the loaders: reads the items of a dataset in order, ahead of their use, in worker processes.
+    """Base class of loaders, which read the items of a dataset in order and ahead of time in worker processes.
 
-    A worker that dies or exceeds the time limit is replaced and the file it was reading counts as unreadable; the items
-    are the same for any number of workers. Use the loader as a context manager to end its workers.
+    A worker that dies or exceeds the time limit is replaced, and the file it was reading counts as unreadable. The
+    items are the same for any number of workers. Use the loader as a context manager to end its workers.
 
     Args:
         dataset: Dataset to read.
-        read: Function of the dataset and a task that gives an item; it runs in the workers.
+        read: Function of the dataset and a task that returns an item; it runs in the workers.
         workers: Number of worker processes; 0 reads in this process.
-        timeout: Seconds that one file may take; 0 sets no limit.
-        prefetch: Items that each worker reads ahead.
-        pin: Whether items are copied to page-locked memory.
+        timeout: Seconds that one file may take; 0 for no limit.
+        prefetch: Items that each worker reads ahead of time.
+        pin: Copy items to page-locked memory.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class MediaLoader(Generic[Task, Item]):
         dataset.timeout = timeout
         self._ahead, self._pin = max(prefetch, 1), pin
         self._read = read
-        self._submitted = 0  # tasks given to the pool so far; their numbers
+        self._submitted = 0  # number of tasks submitted to the pool
         self._lost_in_a_row = 0
-        self._killed: set[int] = set()  # places of files whose reader was killed once
+        self._killed: set[int] = set()  # positions of files whose reader was killed once
         self._pool = WorkerPool[tuple[Task, dict[int, str]], Item](
             functools.partial(_work, dataset, read),
             workers,
             timeout=timeout + _GRACE if timeout else 0,
             timeout_reason=lambda _: timeout_reason(timeout),
-            # fork where there is one: a worker then starts in milliseconds instead of importing everything anew.
+            # With fork, a worker starts in milliseconds instead of importing everything again.
             start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
             ahead=self._ahead,
         )
 
     def tasks(self) -> Iterable[Task]:
-        """Return what is to be read, in order."""
+        """Return the tasks to read, in order."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Item]:
@@ -79,7 +79,7 @@ class MediaLoader(Generic[Task, Item]):
             yield item.pin_memory() if self._pin else item  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """End the worker processes; they are started again when the loader is used again."""
+        """End the worker processes; the next iteration starts them again."""
         self._pool.close()
 
     def __enter__(self) -> Self:
@@ -93,9 +93,9 @@ class MediaLoader(Generic[Task, Item]):
             yield self._read(self.dataset, task)
 
     def _in_workers(self) -> Iterator[Item]:
-        self._pool.forget()  # what an iteration that was given up had asked for
+        self._pool.forget()  # tasks of an iteration that was abandoned
         left = iter(self.tasks())
-        given: dict[int, Task] = {}  # tasks whose items were not yielded yet, by their number, in order
+        given: dict[int, Task] = {}  # tasks whose items were not yielded yet, by number, in order
         ready: dict[int, Item] = {}
         while True:
             while len(given) < self.workers * self._ahead:
@@ -121,14 +121,14 @@ class MediaLoader(Generic[Task, Item]):
             yield ready.pop(first)
 
     def _replace(self, lost: Lost) -> None:
-        """Mark the file that cost a worker as unreadable, or let it be read once more if the worker was killed."""
+        """Mark the file that a lost worker was reading as unreadable, or read it once more if the worker was killed."""
         name = self.dataset.records[lost.item].name
         self._lost_in_a_row += 1
         if self._lost_in_a_row > _MOST_LOST:
             raise DataError(
                 f"Stopping: {self._lost_in_a_row} worker processes in a row were lost, the last on {name}: {lost}"
             )
-        if lost.killed and lost.item not in self._killed:  # the file need not be what filled the memory
+        if lost.killed and lost.item not in self._killed:  # the memory may have been filled by another process
             self._killed.add(lost.item)
             get_logger().warning(f"{name}: {lost}; reading it once more")
             return
@@ -139,7 +139,7 @@ class MediaLoader(Generic[Task, Item]):
 
 
 def _work(dataset: Any, read: Callable[[Any, Task], Item], task_and_unreadable: tuple[Task, dict[int, str]]) -> Item:
-    """Read the item of a task. Runs in a worker."""
+    """Read the item of a task; runs in a worker."""
     start_worker()
     task, unreadable = task_and_unreadable
     dataset.unreadable.update(unreadable)
@@ -147,13 +147,13 @@ def _work(dataset: Any, read: Callable[[Any, Task], Item], task_and_unreadable: 
 
 
 def start_worker(worker: int = 0) -> None:
-    """Use one thread in this process."""
+    """Use a single thread in this process."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
 class TrainLoader(MediaLoader[tuple[int, int], TrainBatch]):
-    """Loader of this process's part of each training batch; `batches.start_at` chooses the epoch and the first step."""
+    """Loader of this process's part of each training batch; `batches.start_at` sets the epoch and the first step."""
 
     def __init__(
         self, dataset: TrainMedia, batches: EpochBatches, workers: int, timeout: float, prefetch: int, pin: bool
@@ -170,22 +170,22 @@ class TrainLoader(MediaLoader[tuple[int, int], TrainBatch]):
 
 
 class TestLoader(MediaLoader[int, TestMedium]):
-    """Loader of this process's samples of a dataset, one at a time: every `size`-th, beginning with its rank."""
+    """Loader of this process's samples of an evaluation dataset, one by one: every `size`-th, starting at its rank."""
 
     __test__ = False  # not a pytest class
 
     def __init__(
         self, dataset: TestMedia[Any], rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
-        self._places = range(rank, len(dataset), size)
+        self._positions = range(rank, len(dataset), size)
         super().__init__(dataset, operator.getitem, workers, timeout, prefetch, pin)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def tasks(self) -> Iterable[int]:
-        """Return the places of the samples."""
-        return self._places
+        """Return the positions of the samples."""
+        return self._positions
 
 
 def _read_batch(batches: EpochBatches, dataset: TrainMedia, task: tuple[int, int]) -> TrainBatch:

@@ -1,6 +1,6 @@
 """MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch, with label smoothing (arXiv 1512.00567).
 
-N clips, K classes. Every clip is mixed with the one as far from the batch's other end; one draw serves the whole batch.
+Notation: N clips, K classes. Clip i is mixed with clip N - 1 - i; one draw applies to the whole batch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from slowfast.errors import ConfigError
 
 
 def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> torch.Tensor:
-    """Soft labels (N, K) float32 of class numbers (N,) or of soft labels (N, K).
+    """Return soft labels, float32 (N, K).
 
-    A share `smoothing` of each label's weight is spread evenly over all K classes, its own included.
+    Args:
+        labels: Labels (N,) or soft labels (N, K).
+        num_classes: Number of classes, K.
+        smoothing: Share of the weight of a label that is distributed evenly over all K classes.
     """
     if labels.ndim == 1:
         soft = torch.zeros(len(labels), num_classes, device=labels.device)
@@ -28,10 +31,18 @@ def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> 
 
 
 class Mixup:
-    """Mixes a batch: MixUp blends whole clips, CutMix pastes one box through all frames.
+    """MixUp, which blends clips, and CutMix, which pastes a box through all frames.
 
-    `alpha` and `cutmix_alpha` are Beta parameters (0: never), `probability` that of mixing a batch at all,
-    `switch_probability` that of CutMix where both are on.
+    Args:
+        alpha: Parameter of MixUp's beta distribution; 0 disables it.
+        cutmix_alpha: Parameter of CutMix's beta distribution; 0 disables it.
+        probability: Probability of mixing a batch.
+        switch_probability: Probability of CutMix if both are enabled.
+        smoothing: Label smoothing.
+        num_classes: Number of classes.
+
+    Raises:
+        ConfigError: If both are disabled.
     """
 
     def __init__(
@@ -45,8 +56,8 @@ class Mixup:
     ) -> None:
         if alpha <= 0 and cutmix_alpha <= 0:
             raise ConfigError(
-                "MIXUP.ENABLE is True, but MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA are both 0; raise one, "
-                "or set MIXUP.ENABLE False"
+                "MIXUP.ENABLE is True, but MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA are both 0. Increase one or set "
+                "MIXUP.ENABLE False"
             )
         self.alpha = alpha
         self.cutmix_alpha = cutmix_alpha
@@ -71,16 +82,22 @@ class Mixup:
     def __call__(
         self, clips: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixed clips (N, 3, T, H, W) or images (N, 3, H, W), changed in place, and soft labels (N, K).
+        """Mix a batch.
 
-        `labels` are class numbers (N,) or soft labels (N, K).
+        Args:
+            clips: Clips (N, 3, T, H, W) or images (N, 3, H, W); changed in place.
+            labels: Labels (N,) or soft labels (N, K).
+            rng: Generator of the draw.
+
+        Returns:
+            The mixed clips and soft labels (N, K).
         """
         share = self._mix(clips, rng)
         soft = smooth_one_hot(labels, self.num_classes, self.smoothing)
         return clips, soft.lerp(soft.flip(0), 1.0 - share)
 
     def _mix(self, clips: torch.Tensor, rng: np.random.Generator) -> float:
-        """Mix the clips in place; returns the share of its own content that each keeps."""
+        """Mix clips in place and return the share of its own content that each keeps."""
         if rng.random() >= self.probability:
             return 1.0
         cut = self.alpha <= 0 or (self.cutmix_alpha > 0 and rng.random() < self.switch_probability)
@@ -96,12 +113,12 @@ class Mixup:
 
 
 def _draw_cut(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[slice, slice, float]:
-    """Rows and columns of a box around a random centre, clipped to the frame, and the share it leaves."""
+    """Return rows and columns of a box around a random center, clipped to the frame, and the share outside of it."""
     ratio = math.sqrt(1.0 - share)
     edges = []
     for length in (height, width):
-        centre, half = int(rng.integers(length)), int(length * ratio) // 2
-        edges.append(slice(max(centre - half, 0), min(centre + half, length)))
+        center, half = int(rng.integers(length)), int(length * ratio) // 2
+        edges.append(slice(max(center - half, 0), min(center + half, length)))
     rows, columns = edges
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     return rows, columns, 1.0 - area / (height * width)

@@ -1,9 +1,9 @@
-"""Photometric operations on a clip: what RandAugment and colour jitter do to brightness and colour.
+"""Photometric operations of RandAugment, AutoAugment and color jitter on a clip of U frames of S x S pixels, uint8.
 
-U frames of S x S pixels, uint8. Meanings and roundings are Pillow's (ImageOps, ImageEnhance), which the published code
-calls on each frame; results agree with it within one grey level. Operations on single values are held back as tables
-of 256 entries and joined, even those that need statistics of a frame: the histogram of a table's output follows from
-the table and the histogram of its input. A clip is read and written once for a whole run of them.
+Results agree with Pillow (ImageOps, ImageEnhance), which the published code calls on each frame, within one gray level.
+Operations on single values are deferred as tables of 256 entries and combined, even those that need statistics of a
+frame: the histogram of a table's output follows from the table and the histogram of its input. A clip is read and
+written once for a sequence of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from slowfast.datasets.rand_augment import AugmentOp
 
 _LEVELS = np.arange(256)
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, R G B
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, RGB
 
 
 def apply_photometric(clip: np.ndarray, ops: Sequence[AugmentOp]) -> None:
-    """Apply operations in order to a clip (U, S, S, 3), in place; statistics are those of each frame."""
+    """Apply operations in order to a clip (U, S, S, 3), in place; statistics are computed per frame."""
     pending = _TableChain(clip)
     for op in ops:
         if op.name in _TABLES:
@@ -36,7 +36,7 @@ def apply_photometric(clip: np.ndarray, ops: Sequence[AugmentOp]) -> None:
 
 
 class _TableChain:
-    """Tables waiting to be applied, joined into one: (u, c, 256), u = 1 or U frames, c = 1 or 3 channels."""
+    """Deferred tables, combined into one: (u, c, 256), u = 1 or U frames, c = 1 or 3 channels."""
 
     def __init__(self, clip: np.ndarray) -> None:
         self._clip = clip
@@ -44,10 +44,10 @@ class _TableChain:
 
     def _reset(self) -> None:
         self._table: np.ndarray | None = None
-        self._counts: np.ndarray | None = None  # of the clip as it lies in memory
+        self._counts: np.ndarray | None = None  # of the clip in memory
 
     def append(self, table: np.ndarray) -> None:
-        """Let `table` follow what is waiting."""
+        """Apply a table after the deferred ones."""
         if self._table is not None:
             shape = np.broadcast_shapes(table.shape, self._table.shape)
             table = np.take_along_axis(
@@ -56,7 +56,7 @@ class _TableChain:
         self._table = table.astype(np.uint8)
 
     def histograms(self) -> np.ndarray:
-        """Counts (U, 3, 256) of each frame's values after the waiting tables."""
+        """Return the histogram of each frame after the deferred tables, (U, 3, 256)."""
         if self._counts is None:
             self._counts = _histograms(self._clip)
         if self._table is None:
@@ -67,7 +67,7 @@ class _TableChain:
         return counts.reshape(self._counts.shape)
 
     def flush(self) -> None:
-        """Apply what is waiting."""
+        """Apply the deferred tables to the clip."""
         if self._table is not None:
             frames = [_stacked(self._clip)] if len(self._table) == 1 else self._clip
             for frame, table in zip(frames, self._table, strict=True):
@@ -77,7 +77,7 @@ class _TableChain:
 
 
 def _stacked(clip: np.ndarray) -> np.ndarray:
-    """All frames as one high image (U * S, S, 3): one call instead of U."""
+    """Return all frames as one image, (U S, S, 3), for one call instead of U."""
     return clip.reshape(-1, *clip.shape[2:])
 
 
@@ -87,7 +87,7 @@ def _histograms(clip: np.ndarray) -> np.ndarray:
 
 
 def _clipped(values: np.ndarray) -> np.ndarray:
-    """To uint8 as Pillow does it: cut off at both ends, fractions dropped."""
+    """Convert to uint8 as Pillow does: clip, then truncate."""
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
@@ -117,7 +117,7 @@ def _auto_contrast(counts: np.ndarray, value: float) -> np.ndarray:
 
 
 def _equalize(counts: np.ndarray, value: float) -> np.ndarray:
-    """Spread each channel's values evenly; the last value present is left out of the step, as in Pillow."""
+    """Equalize the histogram of each channel; as in Pillow, the largest value present does not count for the step."""
     last = 255 - (counts > 0)[..., ::-1].argmax(-1, keepdims=True)
     total = counts.sum(-1, keepdims=True)
     step = ((total - np.take_along_axis(counts, last, -1)) // 255).astype(np.int64)
@@ -127,10 +127,10 @@ def _equalize(counts: np.ndarray, value: float) -> np.ndarray:
 
 
 def _contrast(counts: np.ndarray, factor: float) -> np.ndarray:
-    """Away from (factor > 1) or towards (< 1) the frame's mean grey."""
+    """Move away from (factor > 1) or toward (< 1) the frame's mean gray."""
     channel_means = (counts * _LEVELS).sum(-1) / counts.sum(-1)  # (U, 3)
-    grey = np.floor(channel_means @ _LUMA + 0.5).astype(np.float32)[:, None, None]
-    return _clipped(grey + np.float32(factor) * (_LEVELS - grey))
+    gray = np.floor(channel_means @ _LUMA + 0.5).astype(np.float32)[:, None, None]
+    return _clipped(gray + np.float32(factor) * (_LEVELS - gray))
 
 
 # Histograms (U, 3, 256) and argument -> tables (U, c, 256).
@@ -143,16 +143,16 @@ _STATISTICS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 # ------------------------------------------------------------------ operations on whole pixels
 def _color(clip: np.ndarray, factor: float) -> None:
-    """Away from (factor > 1) or towards (< 1) each pixel's grey."""
-    matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row: its channel, blended with grey
+    """Move away from (factor > 1) or toward (< 1) the gray of each pixel."""
+    matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row: its channel, blended with gray
     image = _stacked(clip)
     cv2.transform(image, matrix, dst=image)
 
 
 def _sharpness(clip: np.ndarray, factor: float) -> None:
-    """Away from (factor > 1) or towards (< 1) a smoothed frame; the outermost pixels stay as they are.
+    """Move away from (factor > 1) or toward (< 1) a smoothed frame; the outermost pixels do not change.
 
-    The smoothing kernel, 5 in the centre and 1 around over 13, is a box mean and a share of the pixel itself.
+    The smoothing kernel, 5 / 13 in the center and 1 / 13 around it, is a box mean plus a share of the pixel itself.
     """
     image = _stacked(clip)
     borders = [clip[:, edge].copy() for edge in (0, -1)], [clip[:, :, edge].copy() for edge in (0, -1)]
@@ -166,7 +166,7 @@ _PIXEL_OPS: dict[str, Callable[[np.ndarray, float], None]] = {"color": _color, "
 
 
 def draw_color_jitter(strength: float, rng: np.random.Generator) -> list[AugmentOp]:
-    """Three operations with factors uniform in [max(0, 1 - strength), 1 + strength]."""
+    """Draw three operations in random order, with factors uniform in [max(0, 1 - strength), 1 + strength]."""
     names = rng.permutation(["brightness", "contrast", "color"])
     factors = rng.uniform(max(0.0, 1.0 - strength), 1.0 + strength, size=3)
     return [AugmentOp(str(name), float(factor)) for name, factor in zip(names, factors, strict=True)]

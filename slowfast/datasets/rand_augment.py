@@ -20,18 +20,18 @@ _PART = re.compile(r"(mstd|mmax|inc|m|n)(\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class AugmentOp:
-    """One drawn operation: a name of `GEOMETRIC` (see warp.py) or of photometric.py, and its argument."""
+    """Drawn operation: a name of `GEOMETRIC` in resample.py or of photometric.py, and its argument."""
 
     name: str
     value: float = 0.0
 
 
 def signed(limit: float) -> Callable[[float, np.random.Generator], float]:
-    """Up to +-limit; the sign is drawn."""
+    """Return an argument of up to +-limit with a random sign."""
     return lambda level, rng: limit * level * (1.0 if rng.random() < 0.5 else -1.0)
 
 
-# Name -> argument of a level in [0, 1]; None: the operation has no argument.
+# Name -> argument for a level in [0, 1]; None if the operation has no argument.
 _Argument = Callable[[float, np.random.Generator], float] | None
 
 _COMMON: dict[str, _Argument] = {
@@ -39,17 +39,17 @@ _COMMON: dict[str, _Argument] = {
     "equalize": None,
     "invert": None,
     "rotate": signed(30.0),  # degrees
-    "solarize_add": lambda level, rng: int(level * 110),  # grey levels
+    "solarize_add": lambda level, rng: int(level * 110),  # gray levels
     "shear_x": signed(0.3),
     "shear_y": signed(0.3),
     "translate_x": signed(0.45),  # of the frame's width
     "translate_y": signed(0.45),  # of the frame's height
 }
 
-# Weaker with a higher magnitude (posterize, solarize) or unchanged in its middle (the enhancements).
+# Weaker with a higher magnitude (posterize, solarize), or neutral at half of it (the enhancements).
 _PLAIN: dict[str, _Argument] = _COMMON | {
     "posterize": lambda level, rng: int(level * 4),  # bits kept
-    "solarize": lambda level, rng: int(level * 256),  # lowest grey level inverted
+    "solarize": lambda level, rng: int(level * 256),  # lowest gray level inverted
     **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), lambda level, rng: 0.1 + 1.8 * level),
 }
 
@@ -66,9 +66,14 @@ PAPER: dict[str, _Argument] = _PLAIN | {"posterize": lambda level, rng: 4 + int(
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Draws `num_ops` operations with replacement, each applied with probability 1/2.
+    """RandAugment (arXiv 1909.13719) as in timm: operations drawn with replacement, each applied with probability 1/2.
 
-    Magnitudes are normal (`magnitude`, `magnitude_std`), clipped to [0, magnitude_max] and read on a scale of 10.
+    Args:
+        magnitude: Mean of the magnitudes, from 0 to 10.
+        num_ops: Number of operations.
+        magnitude_std: Standard deviation of the magnitudes.
+        increasing: Use operations that become stronger with the magnitude.
+        magnitude_max: Largest magnitude.
     """
 
     magnitude: float = 10.0
@@ -79,7 +84,7 @@ class RandAugment:
     fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """The operations of one clip, in the order they apply; may be empty."""
+        """Draw the operations of one clip, in the order they are applied; may be empty."""
         table = list((_INCREASING if self.increasing else _PLAIN).items())
         ops = []
         for choice in rng.integers(len(table), size=self.num_ops):
@@ -93,7 +98,11 @@ class RandAugment:
 
 
 def parse_rand_augment(aa_type: str) -> RandAugment:
-    """Parse a policy such as `rand-m7-n4-mstd0.5-inc1`; ConfigError for anything else."""
+    """Parse a policy such as ``rand-m7-n4-mstd0.5-inc1``.
+
+    Raises:
+        ConfigError: If it is no such policy.
+    """
     head, *parts = aa_type.split("-")
     matches = [_PART.fullmatch(part) for part in parts]
     found = {match[1]: match[2] for match in matches if match}
@@ -157,16 +166,17 @@ _PAIRS = (
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """Draws one of the 25 pairs; each of its operations is applied with its own probability.
+    """AutoAugment (arXiv 1805.09501): one of 25 pairs of operations, each applied with its own probability.
 
-    Magnitudes are those of the table, or normal around them with deviation `magnitude_std`, on a scale of 10.
+    Args:
+        magnitude_std: Standard deviation of the magnitudes around those of the table, on a scale of 10.
     """
 
     magnitude_std: float = 0.0
     fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """The operations of one clip, in the order they apply; may be empty."""
+        """Draw the operations of one clip, in the order they are applied; may be empty."""
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() >= probability:
@@ -178,11 +188,11 @@ class AutoAugment:
 
 
 def _factor(magnitude: int, rng: np.random.Generator) -> float:
-    """Factor of an enhancement: 1 +- up to 0.9."""
+    """Return the factor of an enhancement, 1 +- up to 0.9."""
     return 1.0 + signed(0.9)(magnitude / 9, rng)
 
 
-# Operation -> argument at a whole magnitude of 0 to 9, as torchvision.transforms.AutoAugment computes it.
+# Operation -> argument for an integer magnitude of 0 to 9, as torchvision.transforms.AutoAugment computes it.
 _TORCHVISION: dict[str, Callable[[int, np.random.Generator], float]] = {
     "rotate": lambda magnitude, rng: signed(30.0)(magnitude / 9, rng),
     "shear_x": lambda magnitude, rng: signed(0.3)(magnitude / 9, rng),
@@ -194,12 +204,12 @@ _TORCHVISION: dict[str, Callable[[int, np.random.Generator], float]] = {
 
 @dataclass(frozen=True)
 class TorchvisionAutoAugment:
-    """The same pairs with torchvision's magnitudes, random signs and black fill, as evMLP was trained."""
+    """AutoAugment with torchvision's magnitudes, random signs and black fill, as evMLP was trained."""
 
     fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they apply; may be empty."""
+        """Draw the operations of one clip, in the order they are applied; may be empty."""
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() < probability:
@@ -209,7 +219,7 @@ class TorchvisionAutoAugment:
 
 
 def is_auto_augment(aa_type: str) -> bool:
-    """Return whether AUG.AA_TYPE names this policy, in either form."""
+    """Return whether AUG.AA_TYPE names AutoAugment, in either form."""
     return aa_type.split("-")[0] in (*NAMES, TORCHVISION)
 
 

@@ -1,4 +1,4 @@
-"""Random erasing (arXiv 1708.04896): boxes of noise, one position through all frames of a clip."""
+"""Random erasing (arXiv 1708.04896) of boxes at one position in all frames of a clip."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ _TRIES = 100
 
 
 class RandomErasing:
-    """Fill boxes of a clip with noise per pixel and frame ("pixel"), a color per box ("rand") or the mean ("const").
+    """Random erasing of one to `max_count` boxes, which share the area.
 
-    Noise and colors are drawn from N(mean, std): standard normal once the clip is normalized. The mean color becomes 0
-    there, to half a level, as in the published codes, which erase after normalization. `mean` and `std` are in [0, 1]
-    units, in the order of the clip's channels. One to `max_count` boxes are drawn and share the area.
+    Noise and colors are drawn from N(mean, std), which is standard normal once the clip is normalized. The mean color
+    becomes 0 by normalization, within half a level, as in the published codes, which erase after it.
+
+    Args:
+        probability: Probability of erasing in a clip.
+        mode: ``pixel`` for noise per pixel and frame, ``rand`` for a color per box, ``const`` for the mean color.
+        max_count: Largest number of boxes.
+        mean: Mean of the channels, in [0, 1] units and the order of the clip's channels.
+        std: Standard deviation of the channels.
+
+    Raises:
+        ConfigError: If `mode` or `max_count` is impossible.
     """
 
     def __init__(
@@ -30,7 +39,7 @@ class RandomErasing:
     ) -> None:
         check_value("AUG.RE_MODE", mode)
         if max_count < 1:
-            raise ConfigError(f"AUG.RE_COUNT is {max_count}; use 1 or more, or AUG.RE_PROB 0 for no erasing")
+            raise ConfigError(f"AUG.RE_COUNT ({max_count}) must be at least 1. AUG.RE_PROB 0 disables erasing")
         self.probability = probability
         self.mode = mode
         self.max_count = max_count
@@ -41,7 +50,7 @@ class RandomErasing:
         self._noise = np.clip(np.rint(values), 0, 255).astype(np.uint8)[None]
 
     def __call__(self, clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Erase boxes of a clip (T, H, W, 3) uint8, in place; returns it."""
+        """Erase boxes of a clip, uint8 (T, H, W, 3), in place and return it."""
         if rng.random() >= self.probability:
             return clip
         count = int(rng.integers(1, self.max_count, endpoint=True))
@@ -64,7 +73,7 @@ class RandomErasing:
 
 
 def _draw_box(height: int, width: int, count: int, rng: np.random.Generator) -> tuple[slice, slice] | None:
-    """Rows and columns of one of `count` boxes; None when the frame is too small for any draw to fit."""
+    """Return the rows and columns of one of `count` boxes; None if no draw fits the frame."""
     for _ in range(_TRIES):
         area = rng.uniform(*_AREA) * height * width / count
         aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))

@@ -15,7 +15,7 @@ from PIL import Image
 from slowfast.datasets.rand_augment import AugmentOp
 from slowfast.datasets.types import Crop
 
-# Frames uint8 (U, H, W, 3), height, width -> frames of that size.
+# Function that scales frames uint8 (U, H, W, 3) to a height and width.
 Resize = Callable[[np.ndarray, int, int], np.ndarray]
 
 # DATA.IN_VAL_INTERPOLATION -> Pillow's filter.
@@ -23,7 +23,7 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 
 def resize_plain(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear between the four nearest pixels, without antialiasing, as published video networks are tested."""
+    """Resize bilinearly without antialiasing, as published video networks are evaluated."""
     scaled = np.empty((len(frames), height, width, 3), np.uint8)
     for source, target in zip(frames, scaled, strict=True):
         cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
@@ -31,8 +31,10 @@ def resize_plain(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def antialiased(interpolation: str) -> Resize:
-    """A resize with a name of FILTERS that averages over all pixels when it shrinks, as published image networks are
-    tested: Pillow's own, to the bit.
+    """Return Pillow's antialiased resize, as published image networks are evaluated.
+
+    Args:
+        interpolation: A key of FILTERS.
     """
     return functools.partial(_resize_with_pillow, FILTERS[interpolation])
 
@@ -42,7 +44,11 @@ def _resize_with_pillow(resample: Image.Resampling, frames: np.ndarray, height: 
 
 
 def nearly_antialiased(interpolation: str) -> Resize:
-    """As `antialiased` to a level or two of 255 in a few pixels, several times as fast: for a camera's frames."""
+    """Return a resize several times as fast as `antialiased`, which differs by a level or two of 255 in a few pixels.
+
+    Args:
+        interpolation: A key of FILTERS.
+    """
     return functools.partial(_resize_with_torch, interpolation)
 
 
@@ -53,10 +59,17 @@ def _resize_with_torch(mode: str, frames: np.ndarray, height: int, width: int) -
 
 
 def shrink(frames: np.ndarray, crop: Crop, size: int) -> tuple[np.ndarray, Crop]:
-    """Frames averaged over squares of k x k pixels, and the crop in them; k as large as leaves the crop `size` pixels.
+    """Average frames over squares of k x k pixels before a crop is warped, which reads only the nearest pixels.
 
-    A warp to `size` pixels that looks at the nearest few pixels only would leave out the others. Edge pixels that fill
-    no square are left out. Frames are returned as they are where k is 1.
+    k is the largest factor that leaves the crop at least `size` pixels. Edge pixels that fill no square are dropped.
+
+    Args:
+        frames: Frames (U, H, W, 3); returned as they are if k is 1.
+        crop: Crop of the frames.
+        size: Side in pixels that the crop will be resampled to.
+
+    Returns:
+        The averaged frames and the crop in their pixels.
     """
     factor = int(min(crop.height, crop.width, *frames.shape[1:3]) // size)
     if factor < 2:
@@ -75,10 +88,10 @@ GRAY: Color = (128, 128, 128)
 
 
 def op_matrix(op: AugmentOp, height: int, width: int) -> np.ndarray:
-    """The warp of one RandAugment operation on a frame of this size.
+    """Return the warp of a geometric operation on a frame, (3, 3).
 
-    Rotation is counter-clockwise for positive degrees, about the centre, as in Pillow. Translations are
-    rounded to whole pixels: a clip that is only shifted then needs no interpolation for it.
+    As in Pillow, positive degrees rotate counter-clockwise about the center. Translations are rounded to integer
+    pixels, which need no interpolation.
     """
     matrix = np.eye(3)
     if op.name == "rotate":
@@ -99,7 +112,7 @@ def op_matrix(op: AugmentOp, height: int, width: int) -> np.ndarray:
 
 
 def view_matrix(crop: Crop, size: int, flip: bool) -> np.ndarray:
-    """The crop of a frame, scaled to size x size pixels, then mirrored left to right if `flip`."""
+    """Return the warp that scales a crop to size x size pixels and, with `flip`, mirrors it left to right, (3, 3)."""
     x_scale, y_scale = crop.width / size, crop.height / size
     if flip:
         return np.array([[-x_scale, 0, crop.left + crop.width], [0, y_scale, crop.top], [0, 0, 1]], np.float64)
@@ -109,18 +122,26 @@ def view_matrix(crop: Crop, size: int, flip: bool) -> np.ndarray:
 def resample(
     frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, size: int, interpolation: str, fill: Color = GRAY
 ) -> np.ndarray:
-    """Warp `frames[rows]` (U, H, W, 3) uint8 to (U, S, S, 3); `frames` is left unchanged.
+    """Warp frames, without antialiasing as in the published code: uint8 (U, H, W, 3) -> (U, S, S, 3).
 
-    Crops, flips and shifts by whole pixels, the most common draws, become a plain resize: with bicubic
-    interpolation nine times faster than a warp. No antialiasing, as in the published code.
+    Crops, flips and translations by integer pixels, the most common draws, become a plain resize, which is nine times
+    faster than a warp with bicubic interpolation.
+
+    Args:
+        frames: Frames, not changed.
+        rows: Indices of the frames to warp, (U,).
+        matrix: Warp from pixels of the result to pixels of a frame, (3, 3).
+        size: Side of the result, S.
+        interpolation: A key of INTERPOLATIONS.
+        fill: Color outside the frames.
     """
     out = np.empty((len(rows), size, size, 3), np.uint8)
     left, right = sorted((matrix[0, 2], matrix[0, 2] + matrix[0, 0] * size))
     box = np.array([matrix[1, 2], matrix[1, 2] + matrix[1, 1] * size, left, right])  # top, bottom, left, right
-    whole = np.rint(box)
+    rounded = np.rint(box)
     upright = matrix[0, 1] == 0 and matrix[1, 0] == 0 and matrix[1, 1] > 0
-    if upright and np.abs(box - whole).max() < 1e-6:
-        top, bottom, left, right = (int(edge) for edge in whole)
+    if upright and np.abs(box - rounded).max() < 1e-6:
+        top, bottom, left, right = (int(edge) for edge in rounded)
         _resize_box(frames, rows, (top, bottom, left, right), INTERPOLATIONS[interpolation], fill, out)
         if matrix[0, 0] < 0:
             stacked = out.reshape(-1, size, 3)  # (U * S, S, 3)
@@ -160,15 +181,13 @@ def _resize_box(
         y, x = max(-top, 0), max(-left, 0)
         sources = (_pasted(padded, frames[row][inside], y, x) for row in rows)
     if interpolation == cv2.INTER_NEAREST:
-        interpolation = (
-            cv2.INTER_NEAREST_EXACT
-        )  # from pixel centres, as a warp does; the plain one shifts by half a pixel
+        interpolation = cv2.INTER_NEAREST_EXACT  # from pixel centers, as a warp; INTER_NEAREST is off by half a pixel
     for source, target in zip(sources, out, strict=True):
         cv2.resize(source, target.shape[1::-1], dst=target, interpolation=interpolation)
 
 
 def _pasted(canvas: np.ndarray, patch: np.ndarray, top: int, left: int) -> np.ndarray:
-    """The canvas with a patch copied onto it."""
+    """Return the canvas after copying a patch onto it."""
     height, width = patch.shape[:2]
     if height and width:
         canvas[top : top + height, left : left + width] = patch
@@ -178,12 +197,12 @@ def _pasted(canvas: np.ndarray, patch: np.ndarray, top: int, left: int) -> np.nd
 def _warp(
     frames: np.ndarray, rows: np.ndarray, matrix: np.ndarray, interpolation: int, fill: Color, out: np.ndarray
 ) -> None:
-    """Resample by any matrix; the coordinates are computed once for all frames."""
+    """Resample with any matrix; the coordinates are computed once for all frames."""
     height, width = out.shape[1:3]
     x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     source_x, source_y = ((row[0] * x + row[1] * y + row[2] - 0.5).astype(np.float32) for row in matrix[:2])
     nearest = interpolation == cv2.INTER_NEAREST
-    whole, fraction = cv2.convertMaps(source_x, source_y, cv2.CV_16SC2, nninterpolation=nearest)
+    integers, fractions = cv2.convertMaps(source_x, source_y, cv2.CV_16SC2, nninterpolation=nearest)
     for row, target in zip(rows, out, strict=True):
         frame = frames[row]
-        cv2.remap(frame, whole, fraction, interpolation, target, cv2.BORDER_CONSTANT, fill)
+        cv2.remap(frame, integers, fractions, interpolation, target, cv2.BORDER_CONSTANT, fill)

@@ -1,4 +1,4 @@
-"""Temporal sampling: the frames of training clips and of evaluation views."""
+"""Sampling of frames and crops for training clips and evaluation views."""
 
 from __future__ import annotations
 
@@ -19,29 +19,38 @@ NORMAL, REPEATED, SHUFFLED = FRAME_ORDERS = ("normal", "repeated", "shuffled")
 
 # ------------------------------------------------------------------ temporal views, Kinetics style
 def clip_span(num_frames: int, sampling_rate: int, target_fps: float, fps: float) -> float:
-    """Frames of a medium of `fps` that a clip stretches over (may be fractional); `fps` must be above 0."""
+    """Return the number of frames, maybe fractional, that a clip spans in a video of `fps` frames/s."""
     return sampling_rate * num_frames / target_fps * fps
 
 
 def span_indices(n: int, start: float, span: float, num_frames: int) -> np.ndarray:
-    """Indices (T,) evenly spread over [start, start + span - 1], truncated, then clamped to the medium's n frames.
+    """Return the frame indices of a clip, (T,): evenly spaced in [start, start + span - 1], truncated and clamped.
 
-    A span below one frame (a slide show) takes the frame at `start` throughout.
+    Args:
+        n: Frames of the video.
+        start: First frame.
+        span: Frames that the clip spans; below one frame, the clip repeats the frame at `start`.
+        num_frames: Frames of the clip, T.
     """
     positions = np.linspace(start, start + max(span - 1, 0.0), num_frames)
     return np.clip(positions.astype(np.int64), 0, n - 1)
 
 
 def span_train(n: int, span: float, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices (T,) of a training clip: its start is uniform in [0, n - span]."""
+    """Return the frame indices of a training clip, (T,); its start is uniform in [0, n - span]."""
     return span_indices(n, rng.uniform(0.0, max(n - span, 0.0)), span, num_frames)
 
 
 def span_views(n: int, span: float, num_frames: int, views: int, offset_sampling: bool) -> np.ndarray:
-    """Indices (V, T) of all temporal views of a test, in the order of their starts.
+    """Return the frame indices of all temporal views, (V, T), in the order of their starts.
 
-    `offset_sampling` spreads the starts from the first to the last possible one (one view: the middle);
-    without it view v starts at delta x v / views.
+    Args:
+        n: Frames of the video.
+        span: Frames that a clip spans.
+        num_frames: Frames of a clip, T.
+        views: Number of views, V.
+        offset_sampling: Spread the starts from the first to the last possible one (a single view: the middle).
+            Otherwise view v starts at (n - span) v / V.
     """
     delta = max(n - span, 0.0)
     if not offset_sampling:
@@ -55,15 +64,15 @@ def span_views(n: int, span: float, num_frames: int, views: int, offset_sampling
 
 # ------------------------------------------------------------------ temporal views, Something style
 def segment_train(n: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices (T,): a random frame of each of T equal segments, both of a segment's ends included."""
+    """Return a random frame of each of T equal segments, (T,); both ends of a segment are included."""
     bounds = _segment_bounds(n, num_frames)
     return rng.integers(bounds[:-1], bounds[1:], endpoint=True)
 
 
 def segment_views(n: int, num_frames: int, views: int) -> np.ndarray:
-    """Indices (V, T): view v takes the frame (v + 1) / (views + 1) into each of T equal segments.
+    """Return the frame indices of all views, (V, T): view v takes the frame at (v + 1) / (V + 1) of each segment.
 
-    Views differ from one another wherever a segment holds at least views + 1 frames.
+    Views differ where a segment has at least V + 1 frames.
     """
     segment = (n - 1) / num_frames
     offsets = np.floor(segment / (views + 1) * np.arange(1, views + 1)).astype(np.int64)
@@ -71,7 +80,7 @@ def segment_views(n: int, num_frames: int, views: int) -> np.ndarray:
 
 
 def _segment_bounds(n: int, num_frames: int) -> np.ndarray:
-    """Rounded ends (T + 1,) of T equal segments of [0, n - 1]."""
+    """Return the rounded bounds of T equal segments of [0, n - 1], (T + 1,)."""
     return np.rint((n - 1) / num_frames * np.arange(num_frames + 1)).astype(np.int64)
 
 
@@ -96,9 +105,14 @@ def frame_order(rows: np.ndarray, order: str, rng: np.random.Generator) -> np.nd
 def random_resized_crop(
     height: int, width: int, area: Sequence[float], aspect: Sequence[float], rng: np.random.Generator
 ) -> Crop:
-    """A crop of a share of the frame's area in `area` and of a width / height in `aspect` (log-uniform).
+    """Draw a crop with a random area and aspect ratio; the largest centered one if ten draws do not fit the frame.
 
-    When ten draws do not fit the frame: the largest centred crop of an allowed aspect ratio.
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        area: Smallest and largest area as a share of the frame (uniform).
+        aspect: Smallest and largest width / height (log-uniform).
+        rng: Generator of the draw.
     """
     for _ in range(_CROP_TRIES):
         target = rng.uniform(area[0], area[1]) * height * width
@@ -114,9 +128,16 @@ def random_resized_crop(
 
 
 def jittered_crop(height: int, width: int, short_side: Sequence[int], size: int, rng: np.random.Generator) -> Crop:
-    """The square that a random crop of `size` takes after scaling the short side to a whole number in `short_side`.
+    """Draw a square crop of `size` pixels of the frame scaled to a random short side.
 
-    Given in the frame's own pixels and rounded to whole ones, so that cropping and scaling are one step.
+    The crop is in pixels of the frame itself, rounded, so that cropping and scaling are one step.
+
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        short_side: Smallest and largest short side after scaling.
+        size: Side of the crop after scaling.
+        rng: Generator of the draw.
     """
     side = rng.integers(short_side[0], short_side[1], endpoint=True)
     extent = max(1, round(size / int(side) * min(height, width)))
@@ -125,7 +146,7 @@ def jittered_crop(height: int, width: int, short_side: Sequence[int], size: int,
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) after scaling the short side to `short_side` pixels; the long side is rounded down."""
+    """Return (height, width) after scaling the short side to `short_side` pixels; the long side is rounded down."""
     if height <= width:
         return short_side, short_side * width // height
     return short_side * height // width, short_side
@@ -139,10 +160,15 @@ def view_corners(
     center: Callable[[float], int] = math.ceil,
     single: str = "center",
 ) -> list[tuple[int, int]]:
-    """Return (top, left) of 1 or 3 (start, center, end of the long side) square crops of a frame.
+    """Return (top, left) of each square crop of a frame.
 
-    `center` rounds half of what is left over: up in the published video code. A single crop is the center or, where
-    `single` is "left", the start.
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        size: Side of the crops.
+        crops: Number of crops: 1, or 3 at the start, center and end of the long side.
+        center: Rounding of the margin of a center crop; up in the published video code.
+        single: Position of a single crop, ``center`` or ``left`` (the start of the long side).
     """
     top, left = center((height - size) / 2), center((width - size) / 2)
     if crops == 1 and single == "center":
@@ -155,13 +181,13 @@ def view_corners(
 
 
 class TemporalSampling(Protocol):
-    """Chooses a clip's frames out of `n` (at least 1) at `fps` (1/s, above 0)."""
+    """Sampling of the frames of clips from a video of `n` frames, at least one, and `fps` frames/s, above 0."""
 
     def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """Frame indices of a random clip: int64 (T,)."""
+        """Return the frame indices of a random clip, int64 (T,)."""
 
     def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Frame indices of all test clips: int64 (V, T)."""
+        """Return the frame indices of all evaluation clips, int64 (V, T)."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +201,7 @@ class SpanSampling:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> SpanSampling:
-        """As DATA says."""
+        """Build the sampling that DATA describes."""
         data = cfg.DATA
         return cls(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.USE_OFFSET_SAMPLING)
 
@@ -183,47 +209,47 @@ class SpanSampling:
         return clip_span(self.num_frames, self.sampling_rate, self.target_fps, fps)
 
     def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """A clip with a random start: int64 (T,)."""
+        """Return a clip with a random start, int64 (T,)."""
         return span_train(n, self._span(fps), self.num_frames, rng)
 
     def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Clips spread over the medium: int64 (V, T)."""
+        """Return clips spread over the video, int64 (V, T)."""
         return span_views(n, self._span(fps), self.num_frames, views, self.offset_sampling)
 
 
 @dataclass(frozen=True)
 class SegmentSampling:
-    """Clips of one frame from each of T equal segments of the whole medium, as Something-Something is sampled."""
+    """Clips of one frame from each of T equal segments of the video, as Something-Something is sampled."""
 
     num_frames: int
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> SegmentSampling:
-        """DATA.NUM_FRAMES segments."""
+        """Build the sampling of DATA.NUM_FRAMES segments."""
         return cls(cfg.DATA.NUM_FRAMES)
 
     def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """A random frame of each segment: int64 (T,)."""
+        """Return a random frame of each segment, int64 (T,)."""
         return segment_train(n, self.num_frames, rng)
 
     def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Views that take other frames of the segments: int64 (V, T)."""
+        """Return views with different frames of the segments, int64 (V, T)."""
         return segment_views(n, self.num_frames, views)
 
 
 @dataclass(frozen=True)
 class SingleImage:
-    """The one frame that an image is."""
+    """Sampling of the single frame of an image."""
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> SingleImage:
-        """Nothing to choose."""
+        """Build the sampling; it has no settings."""
         return cls()
 
     def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """int64 (1,)."""
+        """Return the frame, int64 (1,)."""
         return np.zeros(1, np.int64)
 
     def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """int64 (V, 1), all the same."""
+        """Return the frame for each view, int64 (V, 1)."""
         return np.zeros((views, 1), np.int64)

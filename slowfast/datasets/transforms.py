@@ -1,6 +1,6 @@
-"""From decoded frames to clips: one training transform, one for validation and test views. uint8 in, uint8 out.
+"""Transforms of decoded frames to training clips and evaluation views; all frames are uint8.
 
-U distinct frames, T frames of a clip, H height, W width, S side of the crop, C = 3 channels.
+Notation: U distinct frames, T frames of a clip, H height, W width, S side of the crop, C = 3 channels.
 """
 
 from __future__ import annotations
@@ -38,23 +38,41 @@ _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 
 
 class AugmentPolicy(Protocol):
-    """Policy that draws the operations of a clip."""
+    """Policy that draws the augmentation operations of a clip."""
 
     @property
     def fill(self) -> Color | None:
-        """Color of what its warps bring in from outside the frame; None for the transform's."""
+        """Color outside the frame for warps; None for the transform's."""
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """The operations of one clip, in the order they apply."""
+        """Draw the operations of one clip, in the order they are applied."""
 
 
 class TrainTransform:
-    """A random crop of S x S pixels with flip, RandAugment, AutoAugment or colour jitter, and random erasing.
+    """Random crop of S x S pixels with flip, RandAugment, AutoAugment or color jitter, and random erasing.
 
-    All frames of a clip share one draw. Each distinct frame is resampled once, straight to the crop: the warps are
-    joined with crop, resize and flip into one matrix. Photometric operations then act on the crop, in the order drawn.
-    (The published codes run the operations one after the other; joining them keeps content that an earlier warp would
-    have pushed out of the frame.)
+    All frames of a clip share one draw. Each distinct frame is resampled once, directly to the crop: the warps are
+    combined with crop, resize and flip into one matrix. Photometric operations are applied to the crop, in the order
+    drawn. (The published codes apply the operations one by one; combining them keeps content that an earlier warp would
+    have moved out of the frame.)
+
+    Args:
+        crop_size: Side of the crop, S.
+        jitter_scales: Smallest and largest short side that frames are scaled to before cropping.
+        scales_relative: Smallest and largest area of a random resized crop, as a share of the frame; replaces
+            `jitter_scales`, with `aspect_relative`.
+        aspect_relative: Smallest and largest aspect ratio of a random resized crop.
+        flip: Flip half of the clips left to right.
+        aa_type: Policy, see :func:`parse_rand_augment` and :func:`parse_auto_augment`; "" for none.
+        color_jitter: Strength of color jitter, used without a policy.
+        interpolation: Interpolation, a key of INTERPOLATIONS or ``random``.
+        erasing: Random erasing.
+        images: Crop first and warp the crop, as the published image codes do; frames of videos are warped first. Crops
+            of large images are then averaged to a multiple of their size before they are resampled.
+        fill: Color outside the frame for warps.
+
+    Raises:
+        ConfigError: If a value is impossible; the message names its key.
     """
 
     def __init__(
@@ -72,13 +90,6 @@ class TrainTransform:
         images: bool = False,
         fill: Color = GRAY,
     ) -> None:
-        """Plain values of the keys that `from_config` reads; ConfigError names the key of an unusable one.
-
-        `scales_relative` and `aspect_relative` (both or none) select the random resized crop instead of
-        short-side jitter; `color_jitter` is used only where `aa_type` is empty. `images`: crop first and warp the
-        crop, as the published image codes do; videos are warped first. Crops of photographs with many pixels are then
-        shrunk by a whole number before they are resampled. `fill`: color of what a warp brings in from outside.
-        """
         self.crop_size = crop_size
         self.jitter_scales = jitter_scales
         self.scales_relative = scales_relative
@@ -95,12 +106,16 @@ class TrainTransform:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, *, images: bool = False) -> TrainTransform:
-        """Build the training transform of DATA.* and, where AUG.ENABLE, AUG.*, for still images or for videos.
+        """Build the training transform that DATA and, if enabled, AUG describe.
 
-        Warps of images are filled with the mean color, as by timm, those of videos with gray, as by SlowFast.
+        Warps of images are filled with the mean color, as in timm, those of videos with gray, as in SlowFast.
+
+        Args:
+            cfg: Config of the run.
+            images: Whether samples are images.
         """
         augment = cfg.AUG.ENABLE
-        order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are R G B here
+        order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are RGB here
         mean, std = cfg.DATA.MEAN[order], cfg.DATA.STD[order]
         erase = augment and cfg.AUG.RE_PROB > 0
         return cls(
@@ -136,7 +151,13 @@ class TrainTransform:
                 )
 
     def __call__(self, frames: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A clip (T, S, S, C) of `frames[rows]`, (U, H, W, C) indexed by (T,); `frames` stays as it is."""
+        """Return an augmented clip, (T, S, S, C).
+
+        Args:
+            frames: Distinct frames (U, H, W, C), not changed.
+            rows: Indices of the clip's frames among them, (T,).
+            rng: Generator of all draws.
+        """
         height, width = frames.shape[1:3]
         ops = self._draw_ops(rng)
         crop = self._draw_crop(height, width, rng)
@@ -149,13 +170,13 @@ class TrainTransform:
         clip = warp(frames, distinct, [op for op in ops if op.name in GEOMETRIC], (crop, flip), interpolation)
         apply_photometric(clip, [op for op in ops if op.name not in GEOMETRIC])
         if not np.array_equal(back, np.arange(len(distinct))):
-            clip = clip[back]  # a short video's repeated frames, or another order than that of the file
+            clip = clip[back]  # repeated frames of a short video, or another order than the file's
         return clip if self.erasing is None else self.erasing(clip, rng)
 
     def _warp_frame(
         self, frames: np.ndarray, rows: np.ndarray, ops: list[AugmentOp], view: tuple[Crop, bool], interpolation: str
     ) -> np.ndarray:
-        """Warp whole frames, then crop and flip, in one resampling."""
+        """Warp frames, then crop and flip, in one resampling."""
         matrix = np.eye(3)
         for op in ops:
             matrix = matrix @ op_matrix(op, *frames.shape[1:3])
@@ -166,7 +187,7 @@ class TrainTransform:
     def _warp_crop(
         self, frames: np.ndarray, rows: np.ndarray, ops: list[AugmentOp], view: tuple[Crop, bool], interpolation: str
     ) -> np.ndarray:
-        """Crop and flip, then warp the crop: nothing outside of it is seen. One resampling, unless ops only shift."""
+        """Crop and flip, then warp the crop, in one resampling unless the operations are translations only."""
         (crop, flip), size = view, self.crop_size
         top, left = int(crop.top), int(crop.left)
         inside = frames[:, top : top + int(crop.height), left : left + int(crop.width)]
@@ -200,7 +221,7 @@ def mean_color(mean: Sequence[float]) -> Color:
 
 
 def _check_range(key: str, values: Sequence[float], limit: float | None) -> None:
-    """An empty range, or two rising values above 0 (and not above `limit`)."""
+    """Check that a range is empty or consists of two increasing values above 0 and at most `limit`."""
     rising = len(values) == 2 and 0 < values[0] <= values[1] and (limit is None or values[1] <= limit)
     if len(values) and not rising:
         upto = "" if limit is None else f" and at most {limit:g}"
@@ -208,11 +229,18 @@ def _check_range(key: str, values: Sequence[float], limit: float | None) -> None
 
 
 class ViewTransform:
-    """Frames scaled once for all spatial views of a test or validation, and where those views lie.
+    """Scaling of frames and positions of the square crops of an evaluation view.
 
-    `short_side` (pixels) is what the short side is scaled to, `crops` the number of views: 1 (center) or 3
-    (start, center, end of the long side). `resize` scales frames (U, H, W, C) to (height, width); `center` rounds the
-    distance of a centerd crop from the edge; `single` is where a single crop lies, center or left (the start).
+    Args:
+        crop_size: Side of the crops in pixels.
+        short_side: Short side that frames are scaled to.
+        crops: Number of crops: 1 (center) or 3 (start, center and end of the long side).
+        resize: Function that scales frames (U, H, W, C) to a height and width.
+        center: Rounding of the distance of a center crop from the edge.
+        single: Position of a single crop, ``center`` or ``left`` (the start of the long side).
+
+    Raises:
+        ConfigError: If the crop is larger than the short side.
     """
 
     def __init__(
@@ -239,9 +267,9 @@ class ViewTransform:
         self.single = single
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """Frames (U, H', W', C) scaled from (U, H, W, C), and (top, left) of each square crop inside them.
+        """Scale frames, (U, H, W, C) -> (U, H', W', C), and return them with (top, left) of each crop.
 
-        Frames that have the size already are returned as they are, not copied.
+        Frames that have the size already are not copied.
         """
         height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
         corners = view_corners(height, width, self.crop_size, self.crops, self.center, self.single)

@@ -1,4 +1,4 @@
-"""Records, samples and failures: what datasets pass on."""
+"""Records of an index, samples, batches and failures."""
 
 from __future__ import annotations
 
@@ -27,31 +27,39 @@ from slowfast.utils.logging import get_logger, log_table
 
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
 
-# Augmented samples of one medium: uint8 (NUM_SAMPLE, T, H, W, C), or the events of each: x, y, t, p and valid (L,).
+# Augmented copies of one sample: uint8 (NUM_SAMPLE, T, H, W, C), or the events of each: x, y, t, p and valid (L,).
 Samples = np.ndarray | list[dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of an index: a medium on disk and its label. `index` is its place in the index file, from 0."""
+    """Entry of an index: a sample on disk and its label.
+
+    Attributes:
+        index: Position in the index file, from 0.
+        path: File or folder to read.
+        name: Name in the index file, used in every report.
+        label: Class index, -1 if unknown; a tuple of them or a float if MODEL.TASK has such labels.
+        frames: Images in the folder `path`, according to the index; None if the sample is a file.
+    """
 
     index: int
-    path: Path  # where to read
-    name: str  # as it stands in the index file; used in every report
-    label: Any  # class index; a tuple of them or a float where MODEL.TASK has such labels
-    frames: int | None = None  # images in the folder `path`, by the index; None: the medium is a file
+    path: Path
+    name: str
+    label: Any
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A sample, or a part of it, that could not be read.
+    """Sample, or part of one, that could not be read.
 
     Attributes:
-        index: Place in the index file, from 0.
-        name: As in the index file.
-        reason: Why, in one line.
-        lost: True if nothing of it could be used; False if frames were missing from an otherwise usable clip.
-        traceback: Of an unexpected error, for the log.
+        index: Position in the index file, from 0.
+        name: Name in the index file.
+        reason: Reason, in one line.
+        lost: True if nothing could be used; False if frames were missing from a usable clip.
+        traceback: Traceback of an unexpected error, for the log.
     """
 
     index: int
@@ -63,7 +71,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle of a frame (pixels; may be fractional): its top left corner and size."""
+    """Rectangle of a frame in pixels, which may be fractional."""
 
     top: float
     left: float
@@ -73,130 +81,159 @@ class Crop:
 
 @dataclass
 class TrainSample:
-    """NUM_SAMPLE augmented clips of one video."""
+    """Augmented clips of one training sample.
+
+    Attributes:
+        record: The sample.
+        clips: NUM_SAMPLE clips; None if nothing could be read.
+        failures: Failures of the sample and of those it replaces.
+    """
 
     record: Record
-    clips: Samples | None  # None: nothing could be read, see failures
+    clips: Samples | None
     failures: list[Failure] = field(default_factory=list)
 
 
 class TestMedium(Protocol):
-    """All views of one medium of a test."""
+    """Evaluation views of one sample."""
 
     record: Record
     failures: list[Failure]
 
     @property
     def count(self) -> int:
-        """Its clips; 0 where nothing could be read."""
+        """Number of views; 0 if the sample could not be read."""
 
     def clips(self, device: torch.device) -> Iterator[Clips]:
-        """They themselves, on the device."""
+        """Yield the views on a device."""
 
     def picture(self) -> np.ndarray:
-        """Frames to look at of what was read: uint8 (T, H, W, 3), R G B."""
+        """Return frames to show, uint8 RGB (T, H, W, 3)."""
 
     def pin_memory(self) -> Self:
-        """The same in page-locked memory."""
+        """Return a copy in page-locked memory."""
 
 
 @dataclass
 class TestVideo:
-    """All views of one video without copying a frame twice: view v, crop c is
-    `frames[frame_index[v], top:top + size, left:left + size]` with `top, left = corners[c]`.
+    """Evaluation views of one video, without copies of frames.
+
+    View v, crop c is ``frames[frame_index[v], top:top + size, left:left + size]`` with ``top, left = corners[c]``.
+
+    Attributes:
+        record: The sample.
+        frames: Distinct frames, uint8 (U, H, W, C); None if nothing could be read.
+        frame_index: Frames of each view, int64 (V, T).
+        corners: Top and left of each crop.
+        size: Side of the square crops.
+        failures: Failures of the sample.
     """
 
     __test__ = False  # not a pytest class
 
     record: Record
-    frames: torch.Tensor | None  # uint8 (U, H, W, C); None: nothing could be read, see failures
-    frame_index: torch.Tensor  # int64 (V, T)
-    corners: list[tuple[int, int]]  # (top, left) of each crop
-    size: int  # side of the square crops
+    frames: torch.Tensor | None
+    frame_index: torch.Tensor
+    corners: list[tuple[int, int]]
+    size: int
     failures: list[Failure] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """V x C clips; 0 where nothing could be read."""
+        """Number of views x crops; 0 if the video could not be read."""
         return len(self.frame_index) * len(self.corners)
 
     def clips(self, device: torch.device) -> Iterator[torch.Tensor]:
-        """Views outside, crops inside: uint8 (T, S, S, channels), cut out on the device."""
+        """Yield the crops of each view, uint8 (T, S, S, C), cut out on the device."""
         if self.frames is None:
             return
         frames = self.frames.to(device, non_blocking=True)  # (U, H, W, channels)
         for rows in self.frame_index.to(device):
-            clip = frames.index_select(0, rows)  # whole frames first: indexing and slicing at once is many times slower
+            clip = frames.index_select(0, rows)  # indexing and slicing at once is many times slower
             for top, left in self.corners:
                 yield clip[:, top : top + self.size, left : left + self.size]
 
     def picture(self) -> np.ndarray:
-        """The first view's centre crop: uint8 (T, S, S, 3). Raises ValueError where nothing was read."""
+        """Return the center crop of the first view, uint8 (T, S, S, 3); ValueError if nothing was read."""
         if self.frames is None:
-            raise ValueError(f"{self.record.name}: nothing was read of it")
+            raise ValueError(f"{self.record.name} could not be read")
         top, left = self.corners[len(self.corners) // 2]
         frames = self.frames[self.frame_index[0], top : top + self.size, left : left + self.size]
         return frames.numpy()
 
     def pin_memory(self) -> TestVideo:
-        """The same video in page-locked memory."""
+        """Return a copy in page-locked memory."""
         return replace(self, frames=None if self.frames is None else self.frames.pin_memory())
 
 
 @dataclass
 class TestRecording:
-    """Samples of one event recording: dicts of x, y, p (int64), t (float32) and valid (bool), each (L,)."""
+    """Samples of one event recording.
+
+    Attributes:
+        record: The recording.
+        samples: Dicts of x, y, p (int64), t (float32) and valid (bool), each (L,); empty if nothing could be read.
+        sensor: Height and width in pixels.
+        failures: Failures of the recording.
+    """
 
     __test__ = False  # not a pytest class
 
     record: Record
-    samples: list[dict[str, torch.Tensor]]  # empty: nothing could be read, see failures
-    sensor: tuple[int, int]  # height, width
+    samples: list[dict[str, torch.Tensor]]
+    sensor: tuple[int, int]
     failures: list[Failure] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """Samples; 0 where nothing could be read."""
+        """Number of samples; 0 if the recording could not be read."""
         return len(self.samples)
 
     def clips(self, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
-        """The samples on the device."""
+        """Yield the samples on a device."""
         for sample in self.samples:
             yield {key: values.to(device, non_blocking=True) for key, values in sample.items()}
 
     def picture(self) -> np.ndarray:
-        """The first sample's events, accumulated over sixths of its time. Raises ValueError where nothing was read."""
+        """Return the first sample's events accumulated over sixths of its time; ValueError if nothing was read."""
         from slowfast.datasets.dvs.frames import accumulate
 
         if not self.samples:
-            raise ValueError(f"{self.record.name}: nothing was read of it")
+            raise ValueError(f"{self.record.name} could not be read")
         valid = self.samples[0]["valid"]
         x, y, t, p = (self.samples[0][key][valid].numpy() for key in "xytp")
         return accumulate(x, y, t, p, self.sensor)
 
     def pin_memory(self) -> TestRecording:
-        """The same in page-locked memory."""
+        """Return a copy in page-locked memory."""
         samples = [{key: values.pin_memory() for key, values in sample.items()} for sample in self.samples]
         return replace(self, samples=samples)
 
 
 @dataclass
 class TrainBatch:
-    """Clips of one process's part of a training batch as they were read, on the host."""
+    """Clips of this process's part of a training batch, in host memory.
 
-    clips: Clips  # uint8 (N, T, H, W, C), or a dict of events (N, L); N = videos x NUM_SAMPLE
-    labels: torch.Tensor  # see `collate.stack_labels`; (N,) class indices for classification
-    names: list[str]  # of the batch's videos
+    Attributes:
+        clips: uint8 (N, T, H, W, C), or a dict of events (N, L); N = samples x NUM_SAMPLE.
+        labels: int64 (N,) class indices for classification; see `collate.stack_labels`.
+        names: Names of the samples.
+        failures: Failures of samples that were replaced or damaged.
+    """
+
+    clips: Clips
+    labels: torch.Tensor
+    names: list[str]
     failures: list[Failure]
 
     def pin_memory(self) -> TrainBatch:
-        """The same batch in page-locked memory."""
+        """Return a copy in page-locked memory."""
         clips: Any = self.clips
         pinned = {k: v.pin_memory() for k, v in clips.items()} if isinstance(clips, dict) else clips.pin_memory()
         return replace(self, clips=pinned, labels=self.labels.pin_memory())
 
 
-# Files of a training set that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
+# Training samples that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
 MIN_ALLOWED = 3
 _MOST_CHARACTERS = 500  # of a reason
 _FIRST = 3  # failures named in the message that ends a run
@@ -205,7 +242,7 @@ _logged_tracebacks: set[str] = set()
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return why a file could not be read, in one line.
+    """Return the reason why a file could not be read, in one line.
 
     Args:
         error: What its reader raised. The text of a DecodeError is the reason; of errors of the system, FFmpeg and
@@ -224,7 +261,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 def failure_of(index: int, name: str, error: BaseException) -> Failure:
-    """Return the failure of a sample whose reading raised an error; of unexpected ones with the traceback."""
+    """Return the failure of a sample whose reading raised an error, with the traceback of an unexpected one."""
     expected = isinstance(error, (DecodeError, OSError, av.FFmpegError))
     trace = "" if expected else "".join(traceback.format_exception(error))
     return Failure(index, name, failure_reason(error), traceback=trace)
@@ -286,7 +323,7 @@ class FailureLedger:
 
 
 def log_traceback(failure: Failure) -> None:
-    """Log the traceback of an unexpected error, the first time that one of its kind is met."""
+    """Log the traceback of an unexpected error, once per kind of error."""
     kind = failure.traceback.strip().rpartition("\n")[2].partition(":")[0]
     if kind and kind not in _logged_tracebacks:
         _logged_tracebacks.add(kind)

@@ -1,6 +1,6 @@
-"""Distillation: a trained network of the registry, the teacher, has a part in the loss (DeiT, arXiv 2012.12877).
+"""Knowledge distillation: a teacher network contributes to the loss (DeiT, arXiv 2012.12877).
 
-N clips of this process, K classes.
+Shapes: N clips of this process, K classes.
 """
 
 from __future__ import annotations
@@ -28,28 +28,33 @@ from slowfast.utils.text_files import why_not_regular
 
 
 def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
-    """Mean over N of the cross-entropy with the teacher's best class (DeiT, equation 3); `tau` has no part in it."""
+    """Return the mean cross-entropy with the teacher's predicted class (DeiT, equation 3); `tau` is not used."""
     return F.cross_entropy(logits.float(), taught.argmax(1))
 
 
 def soft_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
-    """Mean over N of tau^2 KL(softmax(taught / tau) || softmax(logits / tau)) (DeiT, equation 2)."""
+    """Return the mean of tau^2 KL(softmax(teacher / tau) || softmax(logits / tau)) (DeiT, equation 2)."""
     student, teacher = ((x.float() / tau).log_softmax(1) for x in (logits, taught))
     return tau**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-# DISTILL.TYPE -> loss of the student's logits (N, K), the teacher's (N, K) and the temperature; float32 under autocast.
+# DISTILL.TYPE -> loss of student logits (N, K), teacher logits (N, K) and temperature, in float32 under autocast.
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {"hard": hard_loss, "soft": soft_loss}
 
 
 class Renormalize:
-    """Inputs normalized for one network (N, 3, ...) as another takes them, by DATA.MEAN, STD and the channel order.
+    """Conversion of inputs (N, 3, ...) from the normalization of one network to that of another.
 
-    Both normalizations are affine maps of a channel, so this is one, too; mixing inputs before or after it is the same.
+    Normalizations differ in DATA.MEAN, DATA.STD and DATA.REVERSE_INPUT_CHANNEL. The conversion is affine per channel,
+    so it commutes with MixUp and CutMix.
+
+    Args:
+        given: DATA section of the config that normalized the inputs.
+        wanted: DATA section of the network that receives them.
+        device: Device of the inputs.
     """
 
     def __init__(self, given: ConfigNode, wanted: ConfigNode, device: torch.device) -> None:
-        """given, wanted: the DATA sections of both configs."""
         self.flip = given.REVERSE_INPUT_CHANNEL != wanted.REVERSE_INPUT_CHANNEL
         order = -1 if self.flip else 1
         channels = list(zip(given.MEAN[::order], given.STD[::order], wanted.MEAN, wanted.STD, strict=True))
@@ -58,7 +63,7 @@ class Renormalize:
         self.shift = torch.tensor([(mean - new) / new_std for mean, _, new, new_std in channels], device=device)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """A new tensor, or `inputs` themselves where both networks take the same."""
+        """Return converted inputs; `inputs` itself if the normalizations are the same."""
         if self.same:
             return inputs
         if self.flip:
@@ -68,21 +73,28 @@ class Renormalize:
 
 
 class HeadsApart(nn.Module):
-    """A network that gives the logits of its class head and of its distillation head, for one pass through DDP."""
+    """Wrapper whose forward pass returns the logits of every head, so that it can be wrapped in DDP."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Of a network with one head: its logits (N, K) alone."""
+        """Return the logits (N, K) of the class head and, if there is one, of the distillation head."""
         return self.model.forward_heads(x) if isinstance(self.model, Network) else (self.model(x),)
 
 
 class Distillation:
-    """Adds a teacher's part to the loss: (1 - alpha) base + alpha `LOSSES[kind]`.
+    """Distillation loss: (1 - alpha) base + alpha `LOSSES[kind]`.
 
-    The teacher is in evaluation mode and wants no gradient; it is in no state dict and no optimizer.
+    The teacher is frozen, in evaluation mode, and part of neither the checkpoint nor the optimizer.
+
+    Args:
+        teacher: Trained network.
+        renormalize: Conversion of the student's inputs.
+        kind: DISTILL.TYPE.
+        alpha: Weight of the distillation loss.
+        tau: Temperature.
     """
 
     def __init__(self, teacher: nn.Module, renormalize: Renormalize, kind: str, alpha: float, tau: float) -> None:
@@ -94,7 +106,7 @@ class Distillation:
         """Build the teacher of DISTILL and load its weights.
 
         Raises:
-            ConfigError: If there is no such teacher or it does not take the student's inputs.
+            ConfigError: If the teacher does not exist or does not accept the student's inputs.
             CheckpointError: If its weights cannot be loaded.
         """
         check_teacher_weights(cfg)
@@ -108,25 +120,27 @@ class Distillation:
         teacher.to(device).eval()
         if not cfg.TRAIN.MIXED_PRECISION:
             pack_linears(teacher)
-        get_logger().info(f"{cfg.DISTILL.TYPE} distillation from {teacher_cfg.MODEL.MODEL_NAME} with {path}")
+        name = teacher_cfg.MODEL.MODEL_NAME
+        get_logger().info(f"{cfg.DISTILL.TYPE.capitalize()} distillation from {name} with the weights in {path}")
         renormalize = Renormalize(cfg.DATA, teacher_cfg.DATA, device)
         return cls(teacher, renormalize, cfg.DISTILL.TYPE, cfg.DISTILL.ALPHA, cfg.DISTILL.TAU)
 
     @torch.no_grad()
     def ask(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The teacher's logits (N, K) for inputs normalized for the student."""
+        """Return the teacher's logits (N, K) for inputs normalized for the student."""
         taught: torch.Tensor = self.teacher(self.renormalize(inputs))
         return taught
 
     def join(self, base: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """The whole loss of the base loss, the logits of the student's distillation head, and the teacher's."""
+        """Return the total loss, from the base loss, the logits of the distillation head and the teacher's logits."""
         return (1 - self.alpha) * base + self.alpha * self.distance(logits, taught, self.tau)
 
 
 def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
-    """Return the teacher's own config, merged as if it were tested on the student's training data.
+    """Return the teacher's config, merged for testing on the student's training data.
 
-    Raises ConfigError where that is impossible, classes differ or a file is missing.
+    Raises:
+        ConfigError: If it cannot be merged, the number of classes differs or a file is missing.
     """
     if find_dataset(cfg, TRAIN).input_kind == EVENTS:
         raise ConfigError(
@@ -136,7 +150,7 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     distill = cfg.DISTILL
     _check_file("TEACHER_CFG", distill.TEACHER_CFG, "the config of the teacher")
     as_tested = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "TEST.DATASET", cfg.TRAIN.DATASET]
-    # 3 crops: its own scale of whole frames does not matter
+    # with 3 crops the short side is not read from the config
     as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
     as_tested += ["TEST.CHECKPOINT_FILE_PATH", "", "DATA.DECODING_BACKEND", cfg.DATA.DECODING_BACKEND]
     try:
@@ -153,14 +167,14 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
 
 
 def check_teacher_weights(cfg: ConfigNode) -> None:
-    """Raise ConfigError when training would distill from a teacher whose weights are not there."""
+    """Raise ConfigError if training uses distillation and the teacher's weights are missing."""
     if cfg.TRAIN.ENABLE and cfg.DISTILL.ENABLE:
         what = f"the trained weights of {cfg.DISTILL.TEACHER_CFG}"
         _check_file("TEACHER_CHECKPOINT", cfg.DISTILL.TEACHER_CHECKPOINT, what)
 
 
 def _check_file(key: str, name: str, what: str) -> None:
-    """Raise ConfigError unless a key of DISTILL names an existing file."""
+    """Raise ConfigError unless a DISTILL key names an existing file."""
     if not name:
         raise ConfigError(
             f"DISTILL.{key} is empty, but DISTILL.ENABLE is True. Set it to {what}, or set DISTILL.ENABLE False"
@@ -170,7 +184,7 @@ def _check_file(key: str, name: str, what: str) -> None:
 
 
 def check_teacher(cfg: ConfigNode) -> None:
-    """Raise ConfigError unless there is a teacher that takes the student's training clips; no weight is read."""
+    """Raise ConfigError unless the teacher accepts the student's training clips; weights are not read."""
     kind, side = find_dataset(cfg, TRAIN).input_kind, cfg.DATA.TRAIN_CROP_SIZE
     teacher_cfg = load_teacher_config(cfg)
     frames = (cfg.DATA.NUM_FRAMES,) if kind == CLIPS else ()

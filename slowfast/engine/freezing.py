@@ -1,4 +1,4 @@
-"""Frozen parameters: linear probing (MODEL.FREEZE_BACKBONE) and layers or stages by name (MODEL.FREEZE)."""
+"""Frozen parameters: linear probing (MODEL.FREEZE_BACKBONE), and layers or stages by name (MODEL.FREEZE)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STAGE = re.compile(r"stage(\d+)")
 
 
 def freeze_parameters(model: nn.Module, backbone: bool, names: Sequence[str] = ()) -> None:
-    """Freeze parameters as :func:`find_frozen` finds them, and log how many are left to train.
+    """Freeze the parameters that :func:`find_frozen` returns, and log how many remain trainable.
 
     Args:
         model: The network.
@@ -39,14 +39,14 @@ def freeze_parameters(model: nn.Module, backbone: bool, names: Sequence[str] = (
     total = sum(p.numel() for p in model.parameters())
     keys = " and ".join(key for key, given in (("MODEL.FREEZE_BACKBONE", backbone), ("MODEL.FREEZE", names)) if given)
     shown = ", ".join(list(trained)[:4]) + (", ..." if len(trained) > 4 else "")
-    get_logger().info(f"{keys}: {sum(trained.values()):,} of {total:,} parameters train: {shown}")
+    get_logger().info(f"{keys}: {sum(trained.values()):,} of {total:,} parameters are trainable: {shown}")
 
 
 def find_frozen(model: nn.Module, backbone: bool, names: Sequence[str]) -> set[str]:
     """Return the names of the parameters that either setting freezes.
 
     Args:
-        model: The network; its weights are not looked at.
+        model: The network; only parameter names are used.
         backbone: Freeze everything but the classification head.
         names: Names of layers or parameters, patterns of such names with ``*``, ``?`` or ``[...]``, and stages:
             ``stage1`` is the network's first stage with the embedding before it.
@@ -67,12 +67,12 @@ def find_frozen(model: nn.Module, backbone: bool, names: Sequence[str]) -> set[s
 
 
 def freeze_modes(model: nn.Module, probing: bool) -> None:
-    """Put frozen layers into evaluation mode: their batch-norm statistics stay, and nothing in them is dropped.
+    """Put frozen layers into evaluation mode: batch-norm statistics are fixed, and dropout is off.
 
     Args:
         model: The network, in training mode.
-        probing: Whether only the head trains: layers without parameters outside of frozen ones, such as dropout before
-            the head, are in evaluation mode, too.
+        probing: Linear probing (MODEL.FREEZE_BACKBONE): layers without parameters, such as dropout before the head, are
+            put into evaluation mode as well.
     """
     for module in model.modules():
         parameters = list(module.parameters())
@@ -81,7 +81,7 @@ def freeze_modes(model: nn.Module, probing: bool) -> None:
 
 
 def _matches(model: nn.Module, name: str) -> list[str]:
-    """Return the parameters that an entry of MODEL.FREEZE freezes. Raises ConfigError if there are none."""
+    """Return the parameters that an entry of MODEL.FREEZE matches. Raises ConfigError if there are none."""
     parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
     found = [parameter for parameter in parameters if any(fnmatchcase(part, name) for part in _ancestors(parameter))]
     if found:
@@ -101,6 +101,6 @@ def _matches(model: nn.Module, name: str) -> list[str]:
 
 
 def _ancestors(parameter: str) -> Iterator[str]:
-    """Yield the names of the layers that hold a parameter, the outermost first, and its own."""
+    """Yield the names of the layers that contain a parameter, outermost first, and its own name."""
     parts = parameter.split(".")
     return (".".join(parts[:count]) for count in range(1, len(parts) + 1))

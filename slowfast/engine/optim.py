@@ -26,9 +26,12 @@ from slowfast.utils.text import plain
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up over `warmup_epochs` from `warmup_start`, then `after(epoch)`.
+    """Learning-rate schedule: linear warm-up, then `after(epoch)`, by the formulas of SlowFast.
 
-    The formulas are those of SlowFast's learning rate policies.
+    Args:
+        after: Learning rate by epoch after the warm-up.
+        warmup_epochs: Length of the warm-up.
+        warmup_start: Learning rate at its start.
     """
 
     after: Callable[[float], float]
@@ -36,7 +39,7 @@ class Schedule:
     warmup_start: float = 0.0
 
     def __call__(self, epoch: float) -> float:
-        """The rate at an epoch (1.5 is the middle of the second one)."""
+        """Return the learning rate at a fractional epoch (1.5 is the middle of the second epoch)."""
         if epoch >= self.warmup_epochs:
             return self.after(epoch)
         target = self.after(self.warmup_epochs)
@@ -44,17 +47,17 @@ class Schedule:
 
 
 def cosine(base: float, end: float, first_epoch: float, last_epoch: float) -> Callable[[float], float]:
-    """Half a cosine from `base` at the first to `end` at the last epoch and after (arXiv 1608.03983, no restarts)."""
+    """Return a half cosine from `base` to `end`, constant after the last epoch (arXiv 1608.03983, no restarts)."""
 
-    def rate(epoch: float) -> float:
-        share = min((epoch - first_epoch) / (last_epoch - first_epoch), 1.0)
-        return end + (base - end) * (math.cos(math.pi * share) + 1) / 2
+    def lr(epoch: float) -> float:
+        progress = min((epoch - first_epoch) / (last_epoch - first_epoch), 1.0)
+        return end + (base - end) * (math.cos(math.pi * progress) + 1) / 2
 
-    return rate
+    return lr
 
 
 def steps(base: float, starts: Sequence[float], factors: Sequence[float]) -> Callable[[float], float]:
-    """`base` times the factor of the last start that is not after the epoch."""
+    """Return a step schedule: `base` times the factor of the last start before or at the epoch."""
     return lambda epoch: base * factors[bisect.bisect_right(starts, epoch) - 1]
 
 
@@ -73,22 +76,22 @@ POLICIES = {"cosine": _cosine_from_config, "steps_with_relative_lrs": _steps_fro
 
 
 def build_schedule(cfg: ConfigNode) -> Schedule:
-    """The schedule that SOLVER describes; ConfigError for an unknown policy."""
+    """Build the learning-rate schedule of SOLVER. Raises ConfigError for an unknown policy."""
     solver = cfg.SOLVER
     if solver.LR_POLICY not in POLICIES:
-        raise ConfigError(f"SOLVER.LR_POLICY {solver.LR_POLICY!r} is none of {', '.join(POLICIES)}")
+        raise ConfigError(unknown_value("SOLVER.LR_POLICY", solver.LR_POLICY, POLICIES))
     scale = float(cfg.NUM_SHARDS) if solver.BASE_LR_SCALE_NUM_SHARDS else 1.0
     after = POLICIES[solver.LR_POLICY](cfg, scale)
     return Schedule(after, solver.WARMUP_EPOCHS, solver.WARMUP_START_LR * scale)
 
 
 def is_named(parameter: str, name: str) -> bool:
-    """Return whether a parameter's name is `name`, ends with it after a dot, or matches it as a pattern with * or ?."""
+    """Return whether a parameter has a name, given in full, by its last parts, or as a pattern with * or ?."""
     return parameter == name or parameter.endswith(f".{name}") or fnmatchcase(parameter, name)
 
 
 def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
-    """Raise ConfigError for a name of SOLVER.NO_WD_PARAMS that matches no parameter."""
+    """Raise ConfigError if a name in SOLVER.NO_WD_PARAMS matches no parameter."""
     parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
     for name in names:
         if not any(is_named(parameter, name) for parameter in parameters):
@@ -100,27 +103,27 @@ def parameter_groups(
     model: nn.Module,
     weight_decay: float,
     norm_decay: float,
-    spare_1d: bool,
-    spare: Sequence[str] = (),
+    skip_1d: bool,
+    skip: Sequence[str] = (),
     layer_decay: float = 1.0,
     head_lr_mult: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Group the trainable parameters by weight decay (none for those in `spare`, batch norm's, the rest) and lr scale.
+    """Group trainable parameters by kind of weight decay (none, batch norm, default) and learning-rate scale.
 
     Args:
         model: The model.
-        weight_decay: Weight decay of most parameters.
+        weight_decay: Default weight decay.
         norm_decay: Weight decay of batch-norm parameters.
-        spare_1d: No weight decay for parameters of one dimension and those of the model's `no_weight_decay`.
-        spare: Names of further parameters without weight decay.
-        layer_decay: Factor of the learning rate from a layer to the one before it, as :func:`lr_scales` says.
+        skip_1d: No weight decay for one-dimensional parameters and those of the model's `no_weight_decay`.
+        skip: Names of further parameters without weight decay.
+        layer_decay: Ratio of the learning rates of a layer and the one above it, see :func:`lr_scales`.
         head_lr_mult: Factor of the head's learning rate.
 
     Returns:
         Groups with ``params``, ``param_names``, ``weight_decay`` and ``lr_scale``.
     """
-    if spare_1d:
-        spare = (*spare, *(model.no_weight_decay() if isinstance(model, Network) else ()))
+    if skip_1d:
+        skip = (*skip, *(model.no_weight_decay() if isinstance(model, Network) else ()))
     batch_norm = {
         id(parameter)
         for module in model.modules()
@@ -132,13 +135,13 @@ def parameter_groups(
     for name, parameter in named_network(model).named_parameters():
         if not parameter.requires_grad:
             continue
-        one_dimension = parameter.ndim <= 1 or name.endswith(".bias")
-        if (spare_1d and one_dimension) or any(is_named(name, pattern) for pattern in spare):
-            rule, decay = "spared", 0.0
+        one_dimensional = parameter.ndim <= 1 or name.endswith(".bias")
+        if (skip_1d and one_dimensional) or any(is_named(name, pattern) for pattern in skip):
+            rule, decay = "no decay", 0.0
         elif id(parameter) in batch_norm:
             rule, decay = "batch norm", norm_decay
         else:
-            rule, decay = "rest", weight_decay
+            rule, decay = "default", weight_decay
         new: dict[str, Any] = {"params": [], "param_names": [], "weight_decay": decay, "lr_scale": scales[name]}
         group = groups.setdefault((rule, scales[name]), new)
         group["params"].append(parameter)
@@ -149,9 +152,9 @@ def parameter_groups(
 def lr_scales(model: nn.Module, layer_decay: float, head_lr_mult: float) -> dict[str, float]:
     """Return the factor of each parameter's learning rate, by name.
 
-    The top layer (last norm and head) has the full rate, each layer below it `layer_decay` times the rate of the one
-    above (BEiT, arXiv 2106.08254; SlowFast's SOLVER.LAYER_DECAY); :mod:`slowfast.models.depth` numbers the layers.
-    The head's rate is multiplied by `head_lr_mult`.
+    The top layer (last norm and head) has the full learning rate, each layer below it `layer_decay` times that of the
+    layer above (BEiT, arXiv 2106.08254; SlowFast's SOLVER.LAYER_DECAY). Layers are numbered by
+    :mod:`slowfast.models.depth`. The head's learning rate is multiplied by `head_lr_mult`.
     """
     heads = head_names(model)
     depths = parameter_depths(model)
@@ -195,7 +198,7 @@ def sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         dampening=solver.DAMPENING,
-        nesterov=solver.NESTEROV and solver.MOMENTUM > 0,  # without momentum both forms are the same
+        nesterov=solver.NESTEROV and solver.MOMENTUM > 0,  # the same as plain SGD without momentum
         fused=True,
     )
 
@@ -213,7 +216,7 @@ def adamw(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimize
 
 
 def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer that SOLVER describes; ConfigError for an unknown method or parameter."""
+    """Build the optimizer of SOLVER. Raises ConfigError for an unknown method or parameter name."""
     solver = cfg.SOLVER
     if solver.OPTIMIZING_METHOD not in OPTIMIZER_REGISTRY:
         known = [name for name, _ in OPTIMIZER_REGISTRY]
@@ -229,14 +232,20 @@ def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, state: dict[str, Any], cfg: ConfigNode, model: nn.Module
 ) -> None:
-    """Load the saved state of an optimizer by the names of its parameters; groups and settings stay as configured.
+    """Load the state of an optimizer by parameter name; groups and hyperparameters stay as configured.
+
+    Args:
+        optimizer: Optimizer of :func:`build_optimizer`.
+        state: State dict of the saved optimizer.
+        cfg: Config of the run.
+        model: The model.
 
     Raises:
-        ValueError: If other parameters were trained.
+        ValueError: If the saved optimizer trained other parameters.
     """
     saved = state["param_groups"]
     names = [group.get("param_names") for group in saved]
-    if None in names:  # version 1.0 and before: one learning rate, no names
+    if None in names:  # written before groups had names: a single learning rate
         names = [group["param_names"] for group in _groups_from_config(cfg, model)]
     by_name = {
         name: state["state"].get(index)
@@ -261,7 +270,7 @@ def _groups_from_config(
 
 
 def _log_groups(groups: list[dict[str, Any]]) -> None:
-    """Log the parameters of each learning rate, the lowest first."""
+    """Log which parameters have which learning-rate scale, lowest first."""
     names: dict[float, list[str]] = {}
     for group in groups:
         names.setdefault(group["lr_scale"], []).extend(group["param_names"])

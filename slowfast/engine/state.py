@@ -1,4 +1,4 @@
-"""State of a training run: what a checkpoint holds, resuming and start weights."""
+"""State of a training run: checkpoint content, resuming, and loading of initial and tested weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,16 @@ class Position:
 
 
 class RunState:
-    """The parts of a run that change: weights, optimizer, loss scale, average, position."""
+    """Mutable state of a training run.
+
+    Args:
+        cfg: Config of the run.
+        model: The model, not wrapped for data-parallel training.
+        optimizer: Its optimizer.
+        scaler: Gradient scaler of mixed precision.
+        ema: Average of the weights, if any.
+        steps: Steps per epoch.
+    """
 
     def __init__(
         self,
@@ -58,14 +67,14 @@ class RunState:
         self.at = Position()
 
     def weights(self) -> checkpoints.State:
-        """What testing needs."""
+        """Return the part that testing needs: weights and config."""
         state: checkpoints.State = {"model_state": self.model.state_dict()}
         if self.ema is not None:
             state["ema_state"] = self.ema.model.state_dict()
         return state | {"cfg": self.cfg.dump()}
 
     def pack(self) -> checkpoints.State:
-        """The whole state: tensors and plain values only."""
+        """Return the full state, made of tensors and plain values only."""
         return self.weights() | {
             "optimizer_state": self.optimizer.state_dict(),
             "scaler_state": self.scaler.state_dict(),
@@ -74,18 +83,22 @@ class RunState:
         }
 
     def unpack(self, state: checkpoints.State, path: Path) -> None:
-        """Resume from a packed state.
+        """Restore the state from a checkpoint.
+
+        Args:
+            state: Result of `pack`.
+            path: File it was read from, for messages.
 
         Raises:
             CheckpointError: If it belongs to another network, optimizer or dataset.
         """
         if state["step"] and state.get("steps_an_epoch") != self.steps:
             raise CheckpointError(
-                f"{path} was written in the middle of an epoch of {state.get('steps_an_epoch')} steps, an epoch now "
-                f"has {self.steps}: restore the index or TRAIN.BATCH_SIZE, or start anew in another OUTPUT_DIR"
+                f"{path} was written within an epoch of {state.get('steps_an_epoch')} steps, but an epoch now has "
+                f"{self.steps}. Restore the index files and TRAIN.BATCH_SIZE, or start over in another OUTPUT_DIR"
             )
         if (self.ema is not None) != ("ema_state" in state):
-            raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}; set it so to go on")
+            raise CheckpointError(f"{path} was written with MODEL.EMA {not self.cfg.MODEL.EMA}. Set it so to resume")
         try:
             at = _position(state)
             self.model.load_state_dict(state["model_state"])
@@ -97,10 +110,10 @@ class RunState:
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
-                f"{path} belongs to another network or optimizer ({reason}); to start anew choose another OUTPUT_DIR, "
-                "to take only its weights set TRAIN.CHECKPOINT_FILE_PATH to it and TRAIN.CHECKPOINT_EPOCH_RESET True"
+                f"{path} belongs to another network or optimizer ({reason}). To start over, choose another OUTPUT_DIR; "
+                "to use only its weights, set TRAIN.CHECKPOINT_FILE_PATH to it and TRAIN.CHECKPOINT_EPOCH_RESET True"
             ) from error
-        for name, value in asdict(at).items():  # the position is shared: it stays the same object
+        for name, value in asdict(at).items():  # update in place: the object is shared
             setattr(self.at, name, value)
 
     def _load_optimizer(self, state: checkpoints.State) -> None:
@@ -111,35 +124,35 @@ class RunState:
         load_optimizer_state(self.optimizer, state["optimizer_state"], self.cfg, self.model)
 
     def resume(self, output_dir: Path) -> bool:
-        """Resume from the furthest undamaged checkpoint in OUTPUT_DIR; False if there is none at all.
+        """Resume from the latest undamaged checkpoint in OUTPUT_DIR; return False if there are no checkpoints.
 
         Raises:
-            CheckpointError: If all are damaged, or it belongs to another network or dataset.
+            CheckpointError: If all are damaged, or the checkpoint belongs to another network or dataset.
         """
         found = checkpoints.read_last(output_dir)
         if found is None:
             return False
         path, packed = found
         self.unpack(packed, path)
-        get_logger().info(f"going on from {path}: epoch {self.at.epoch + 1}, step {self.at.step} of {self.steps}")
+        get_logger().info(f"Resuming from {path}: epoch {self.at.epoch + 1}, step {self.at.step} of {self.steps}")
         return True
 
     def path(self, output_dir: Path) -> Path:
-        """Where the state is saved now."""
+        """Return the path of a checkpoint at the current position."""
         return checkpoints.checkpoint_folder(output_dir) / checkpoints.checkpoint_name(self.at.epoch, self.at.step)
 
     @staticmethod
     def best_path(output_dir: Path) -> Path:
-        """Where the best weights are kept."""
+        """Return the path of the best weights."""
         return checkpoints.checkpoint_folder(output_dir) / checkpoints.BEST
 
 
 def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> None:
     """Load TRAIN.CHECKPOINT_FILE_PATH, else MORPH.PRETRAIN_PATH, else keep the random weights.
 
-    A checkpoint of this project's training is resumed, epoch and optimizer included, unless
-    TRAIN.CHECKPOINT_EPOCH_RESET. Of any other file the weights are loaded, the raw ones where it also holds averaged
-    ones, and adapted where the network can.
+    A training checkpoint of this project is resumed, including epoch and optimizer, unless
+    TRAIN.CHECKPOINT_EPOCH_RESET is set. From any other file the weights are loaded (the raw ones if it also holds an
+    EMA) and adapted to the network if it supports that.
 
     Raises:
         CheckpointError: If the file is missing, damaged, unsafe or of another network.
@@ -153,11 +166,12 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
     if packed is not None and not cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
         if packed["epoch"] >= cfg.SOLVER.MAX_EPOCH:
             raise CheckpointError(
-                f"{path} has {packed['epoch']} epochs, all of SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}: set "
-                "TRAIN.CHECKPOINT_EPOCH_RESET True to start anew from its weights, or more epochs to go on"
+                f"{path}: training is complete after {packed['epoch']} epochs (SOLVER.MAX_EPOCH "
+                f"{cfg.SOLVER.MAX_EPOCH}). Increase SOLVER.MAX_EPOCH to resume, or set TRAIN.CHECKPOINT_EPOCH_RESET "
+                "True to start over from its weights"
             )
         state.unpack(packed, path)
-        get_logger().info(f"going on from {path}, epoch {state.at.epoch + 1}")
+        get_logger().info(f"Resuming from {path}: epoch {state.at.epoch + 1}")
         return
     weights = weights_of(content, path, kind, model)
     if isinstance(model, Network):
@@ -177,7 +191,7 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
         if cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE:
             key = "FREEZE_BACKBONE" if cfg.MODEL.FREEZE_BACKBONE else "FREEZE"
             get_logger().warning(
-                f"MODEL.{key} keeps random weights as they are; TRAIN.CHECKPOINT_FILE_PATH names trained ones"
+                f"MODEL.{key} freezes random weights. Set TRAIN.CHECKPOINT_FILE_PATH to start from trained ones"
             )
         return
     if not (isinstance(model, Network) and model.takes_pretrain_path):
@@ -186,28 +200,28 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
         )
     state = model.adapt_pretrained(read_weights(path, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
-    get_logger().info(f"starting from the weights in {path}")
+    get_logger().info(f"Starting from the weights in {path}")
 
 
 def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
     """Load TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR, else warn that the weights are random.
 
-    TEST.CHECKPOINT_WEIGHTS chooses between the raw and the averaged weights of a file that holds both. A damaged
-    checkpoint in OUTPUT_DIR is skipped with a warning.
+    TEST.CHECKPOINT_WEIGHTS selects raw weights or their EMA in a file that holds both. Damaged checkpoints in
+    OUTPUT_DIR are skipped with a warning.
 
     Raises:
-        CheckpointError: If the given file, or every checkpoint in OUTPUT_DIR, cannot be used.
+        CheckpointError: If the given file or all checkpoints in OUTPUT_DIR are unusable.
     """
     found = _read_given(cfg) if cfg.TEST.CHECKPOINT_FILE_PATH else checkpoints.read_last(cfg.OUTPUT_DIR)
     if found is None:
         get_logger().warning(
-            f"testing random weights: there is no checkpoint in {cfg.OUTPUT_DIR}; TEST.CHECKPOINT_FILE_PATH names one"
+            f"No checkpoint in {cfg.OUTPUT_DIR}: testing random weights. Set TEST.CHECKPOINT_FILE_PATH to test others"
         )
         return
     path, content = found
     kind = cfg.TEST.CHECKPOINT_TYPE if cfg.TEST.CHECKPOINT_FILE_PATH else "pytorch"
     load_weights(model, weights_of(content, path, kind, model, cfg.TEST.CHECKPOINT_WEIGHTS), path)
-    get_logger().info(f"testing {path}")
+    get_logger().info(f"Testing the weights in {path}")
 
 
 def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:

@@ -16,7 +16,7 @@ from slowfast.datasets.types import FailureLedger, TestVideo
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
-from slowfast.inference.grad_cam import Heat, MapLayer, find_layer, heat_of, map_layers, usual_layer
+from slowfast.inference.grad_cam import HeatMap, MapLayer, compute_heat_map, default_layer, find_layer, find_map_layers
 from slowfast.models.inputs import input_shape
 from slowfast.utils.distributed import World, join
 from slowfast.utils.logging import get_logger
@@ -64,10 +64,10 @@ class HeatMaps:
         device = join(cfg.NUM_GPUS).device
         model = network_to_test(cfg, device)
         blank = torch.zeros(1, *input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE), device=device)
-        layers = map_layers(model, blank)
+        layers = find_map_layers(model, blank)
         if not layers:
             raise UserError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME}: no layer declares the layout of its feature map")
-        first = find_layer(layers, layer) if layer else usual_layer(layers)
+        first = find_layer(layers, layer) if layer else default_layer(layers)
         others = [other for other in reversed(layers) if other is not first]
         return cls(cfg, model, device, [first, *others], layers)
 
@@ -114,7 +114,7 @@ class HeatMaps:
             scores = self.model(x)[0].double().softmax(0)
         best = int(scores.argmax())
         label = best if label is None else label
-        heat = heat_of(self.model, x, label, self.layers)
+        heat = compute_heat_map(self.model, x, label, self.layers)
         title = f"{Path(video.record.name).name}: {self.class_names[best]} {100 * float(scores[best]):.1f} %"
         if label != best:
             title += f"; heat map of {self.class_names[label]} {100 * float(scores[label]):.1f} %"
@@ -137,7 +137,7 @@ class HeatMaps:
         )
 
 
-def _note(heat: Heat) -> str:
+def _note(heat: HeatMap) -> str:
     """Describe how the heat map was computed."""
     note = f"{heat.method} at {heat.layer.name} ({heat.layer.size})"
     return f"{note}; {heat.instead_of} is constant" if heat.instead_of else note

@@ -227,7 +227,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
         ("socket", "socket"),
         ("large", "larger than 1 MiB"),
         ("x" * 300, "cannot be read .file name too long"),
-        ("a\0b", "not a possible file name"),
+        ("a\0b", "not a valid file name"),
     ):
         for path, text in (
             (tmp_path / f"{name}.yaml", ""),

@@ -58,9 +58,9 @@ def test_no_prefix_is_the_working_directory(tmp_path: Path, media: Path, monkeyp
     [
         ("one.mp4", "no label"),
         (" 3", "no label"),
-        ("one.mp4 three", "label three is not a whole number"),
-        ("one.mp4 -1", "label -1 is not a whole number"),
-        ("one.mp4 1.5", "label 1.5 is not a whole number"),
+        ("one.mp4 three", "label three is not a non-negative integer"),
+        ("one.mp4 -1", "label -1 is not a non-negative integer"),
+        ("one.mp4 1.5", "label 1.5 is not a non-negative integer"),
         ("one.mp4 10", "label 10 is out of range"),
         ("one.mp4,3", "no label"),
         ("../secret.mp4 3", "leaves DATA.PATH_PREFIX"),
@@ -118,12 +118,12 @@ def test_broken_quotes_are_shown(line: str, problem: str, tmp_path: Path, media:
         (b"one.mp4 1\n\0\0\0 2\n", "line 2: contains a NUL character"),
         (b"one.mp4 1\n" + b"x" * 10_000 + b" 2\n", "line 2: longer than 8192 characters"),
         (b"one.mp4 " + b"9" * 5000 + b"\n", "is out of range"),
-        ("one.mp4 \u0663\n".encode(), "is not a whole number"),
+        ("one.mp4 \u0663\n".encode(), "is not a non-negative integer"),
         ("one.mp4 3\n".encode("utf-16"), "is UTF-16 text"),
         (b"one.mp4\xff 3\n", "line 1: not UTF-8"),
         (b"path,label\none.mp4,1\n", "no label"),
         (b"one.mp4,1\n", "Set DATA.PATH_LABEL_SEPARATOR to ','"),
-        (b"\n# only a comment\n", "label comment is not a whole number"),
+        (b"\n# only a comment\n", "label comment is not a non-negative integer"),
     ],
 )
 def test_texts_that_are_no_index(text: bytes, part: str, tmp_path: Path, media: Path) -> None:
@@ -176,7 +176,7 @@ def test_missing_files_folders_and_empty_ones(tmp_path: Path, media: Path) -> No
 
 def test_missing_media_fail_later_unless_all_are_missing(tmp_path: Path, media: Path) -> None:
     assert len(read(tmp_path, "gone.mp4 1\none.mp4 2\n", str(media))) == 2
-    with pytest.raises(IndexFileError, match=r"none of the first 2 files exists.*gone\.mp4. Check DATA\.PATH_PREFIX"):
+    with pytest.raises(IndexFileError, match=r"none of the first 2 files exist.*gone\.mp4. Check DATA\.PATH_PREFIX"):
         read(tmp_path, "gone.mp4 1\ngone2.mp4 2\n", str(media))
     impossible = read(tmp_path, f"{'long' * 200}.mp4 1\none.mp4 2\n", str(media))
     with pytest.raises(DecodeError, match="too long"):

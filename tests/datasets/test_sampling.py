@@ -130,7 +130,7 @@ def test_frame_order() -> None:
     assert sorted(shuffled[0]) == list(rows)
     assert np.array_equal(shuffled[0], shuffled[1]) and not np.array_equal(shuffled[0], shuffled[2])
     assert list(rows) == [3, 5, 5, 8, 9]
-    with pytest.raises(ValueError, match="normal, repeated or shuffled"):
+    with pytest.raises(ValueError, match="normal, repeated, shuffled"):
         sampling.frame_order(rows, "reversed", np.random.default_rng(0))
 
 

@@ -43,9 +43,9 @@ def test_lines_become_records(tmp_path: Path, media: Path) -> None:
     [
         ("7 40", "2 fields"),
         ("7", "1 fields"),
-        ("7 forty 2", "number of frames forty is not a whole number"),
+        ("7 forty 2", "number of frames forty is not a non-negative integer"),
         ("7 0 2", "number of frames 0 is out of range"),
-        ("7 40 -1", "label -1 is not a whole number"),
+        ("7 40 -1", "label -1 is not a non-negative integer"),
         ("7 40 3", "label 3 is out of range"),
         ("../secret 40 1", "leaves DATA.PATH_PREFIX"),
         ("7,40,1", "1 fields"),
@@ -67,7 +67,7 @@ def test_missing_and_empty_lists_and_media(tmp_path: Path, media: Path) -> None:
         read_something_index(tmp_path, TEXT, "val", str(media), 3)
     with pytest.raises(IndexFileError, match="is empty"):
         read(tmp_path, "\n", media)
-    with pytest.raises(IndexFileError, match="none of the first 1 files exists"):
+    with pytest.raises(IndexFileError, match="none of the first 1 files exist"):
         read(tmp_path, "nowhere 5 0", media)
 
 
@@ -125,7 +125,7 @@ def test_official_lists(official: Path) -> None:
         ("train", {}, "expected a list"),
         ("train", [], "expected a list"),
         ("labels", [], "expected one object"),
-        ("labels", {"Holding something": "x"}, "label x is not a whole number"),
+        ("labels", {"Holding something": "x"}, "label x is not a non-negative integer"),
         ("labels", {"Holding something": "3"}, "label 3 is out of range: MODEL.NUM_CLASSES is 3"),
         ("labels", {"Holding something": "1", "Moving something up": "1"}, "label 1 belongs to more than one"),
     ],

@@ -16,7 +16,7 @@ from demo_data.build import build
 from demo_data.settings import DemoSettings
 from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
-from slowfast.cli.validate import check_distillation
+from slowfast.cli.validate_components import check_distillation
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.mixup import Mixup

@@ -24,6 +24,7 @@ from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models import build_model
 from slowfast.models.depth import parameter_depths
 from slowfast.models.layers import Dropout, DropPath
+from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.distributed import World
 from tests.models.test_registry import FORMS, inputs, tiny
@@ -38,21 +39,21 @@ def test_the_head_of_every_network_trains_alone(name: str, caplog: pytest.LogCap
     with caplog.at_level("INFO", "slowfast"):
         freeze_parameters(model, backbone=True)
     heads = head_names(model)
-    trained = {key for key, p in model.named_parameters() if p.requires_grad}
+    trained = {key for key, p in named_network(model).named_parameters() if p.requires_grad}
     there = [head for head in heads if f"{head}.weight" in model.state_dict()]
     assert there and trained == {f"{head}.{name}" for head in there for name in ("weight", "bias")}
-    numbers = sum(dict(model.named_parameters())[key].numel() for key in trained)
-    assert f"{numbers:,} of {sum(p.numel() for p in model.parameters()):,} parameters train" in caplog.text
+    numbers = sum(dict(named_network(model).named_parameters())[key].numel() for key in trained)
+    assert f"{numbers:,} of {sum(p.numel() for p in model.parameters()):,} parameters are trainable" in caplog.text
     model.train()
     freeze_modes(model, probing=True)
-    for key, module in model.named_modules():
+    for key, module in named_network(model).named_modules():
         holds_head = key == "" or any(f"{head}.".startswith(f"{key}.") for head in heads)
         assert module.training == holds_head, key
     before = {key: value.clone() for key, value in model.state_dict().items()}
     logits = model(inputs(name, 3))
     torch.testing.assert_close(logits, model.eval()(inputs(name, 3)), rtol=1e-5, atol=1e-6)  # nothing is dropped
     logits.square().sum().backward()
-    assert {key for key, p in model.named_parameters() if p.grad is not None} == trained
+    assert {key for key, p in named_network(model).named_parameters() if p.grad is not None} == trained
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
@@ -74,17 +75,20 @@ def test_a_network_without_a_head_is_refused() -> None:
 )
 def test_layers_and_stages_by_name(names: list[str], frozen: list[str] | None) -> None:
     model = tiny("MorphMLP")
-    parameters = [name for name, _ in model.named_parameters()]
+    parameters = [name for name, _ in named_network(model).named_parameters()]
     expected = {n for n in parameters if (".norm1." in n if frozen is None else n.startswith(tuple(frozen)))}
     freeze_parameters(model, backbone=False, names=names)
-    assert expected == {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert expected == {name for name, p in named_network(model).named_parameters() if not p.requires_grad}
     assert expected == find_frozen(model, backbone=False, names=names)
 
 
 def test_both_settings_together() -> None:
     model = tiny("EAT distilled")
     freeze_parameters(model, backbone=True, names=["head_dist"])
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
+    assert {name for name, p in named_network(model).named_parameters() if p.requires_grad} == {
+        "head.weight",
+        "head.bias",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(FORMS))
@@ -94,7 +98,7 @@ def test_every_stage_of_every_network_can_be_frozen(name: str) -> None:
     assert stages == set(range(1, len(stages) + 1))
     parts = [find_frozen(model, backbone=False, names=[f"stage{stage}"]) for stage in stages]
     assert sum(map(len, parts)) == len(set().union(*parts))  # no parameter is in two
-    left = {key for key, _ in model.named_parameters()} - set().union(*parts)
+    left = {key for key, _ in named_network(model).named_parameters()} - set().union(*parts)
     assert any(is_head(key, head_names(model)) for key in left)
 
 
@@ -187,7 +191,7 @@ def test_a_frozen_stage_keeps_weights_and_statistics(kinetics_folder: Path, tmp_
 def test_random_weights_are_frozen_with_a_warning(kinetics_folder: Path, tmp_path: Path) -> None:
     frozen = settings(kinetics_folder, tmp_path, Path(""), "TRAIN.CHECKPOINT_FILE_PATH", "", "SOLVER.MAX_EPOCH", 1)
     run(config(kinetics_folder, tmp_path, *frozen))
-    assert "keeps random weights as they are" in (tmp_path / "stdout.log").read_text()
+    assert "freezes random weights" in (tmp_path / "stdout.log").read_text()
 
 
 def test_a_step_equals_one_on_fixed_features(kinetics_folder: Path, tmp_path: Path) -> None:

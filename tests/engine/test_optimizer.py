@@ -11,6 +11,7 @@ from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, check_no_
 from slowfast.errors import ConfigError
 from slowfast.models.eat import EAT
 from slowfast.models.framewise import FramewiseVideo
+from slowfast.models.protocol import named_network
 
 
 def small_network() -> nn.Module:
@@ -18,25 +19,25 @@ def small_network() -> nn.Module:
 
 
 def decays(model: nn.Module, **options: object) -> dict[str, float]:
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in named_network(model).named_parameters()}
     groups = parameter_groups(model, **options)  # type: ignore[arg-type]
     return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
 
 
 def test_no_decay_for_one_dimension() -> None:
-    found = decays(small_network(), weight_decay=0.05, norm_decay=0.3, spare_1d=True)
+    found = decays(small_network(), weight_decay=0.05, norm_decay=0.3, skip_1d=True)
     assert {name for name, decay in found.items() if decay} == {"0.weight", "4.weight"}
 
 
 def test_batch_norm_has_its_own_decay() -> None:
-    found = decays(small_network(), weight_decay=0.05, norm_decay=0.0, spare_1d=False)
+    found = decays(small_network(), weight_decay=0.05, norm_decay=0.0, skip_1d=False)
     assert {name for name, decay in found.items() if not decay} == {"1.weight", "1.bias"}
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = small_network()
     model[0].requires_grad_(False)
-    assert "0.weight" not in decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
+    assert "0.weight" not in decays(model, weight_decay=0.05, norm_decay=0.0, skip_1d=True)
 
 
 @pytest.mark.parametrize("method", sorted(name for name, _ in OPTIMIZER_REGISTRY))
@@ -67,10 +68,10 @@ def test_unknown_method() -> None:
 def test_a_networks_own_exceptions_hold_with_the_one_dimensional_ones() -> None:
     eat = EAT(image_size=32, patch_size=8, layers=1, embed_dim=16, heads=4, distilled=True)
     for model in (eat, FramewiseVideo(eat)):
-        found = decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=True)
-        spared = {name for name, p in model.named_parameters() if p.ndim > 1 and not found[name]}
+        found = decays(model, weight_decay=0.05, norm_decay=0.0, skip_1d=True)
+        spared = {name for name, p in named_network(model).named_parameters() if p.ndim > 1 and not found[name]}
         assert spared == {"cls_token", "dist_token", "pos_embed"}
-        assert decays(model, weight_decay=0.05, norm_decay=0.0, spare_1d=False)["pos_embed"] == 0.05
+        assert decays(model, weight_decay=0.05, norm_decay=0.0, skip_1d=False)["pos_embed"] == 0.05
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_named_parameters_have_no_decay(name: str, spared: set[str]) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(["SOLVER.WEIGHT_DECAY", 0.05, "BN.WEIGHT_DECAY", 0.05, "SOLVER.NO_WD_PARAMS", [name]])
     model = small_network()
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in named_network(model).named_parameters()}
     groups = build_optimizer(cfg, model).param_groups
     assert {names[id(p)] for group in groups for p in group["params"] if not group["weight_decay"]} == spared
 

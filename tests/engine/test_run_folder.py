@@ -141,7 +141,7 @@ def test_the_log_begins_before_the_run(kinetics_folder: Path, tmp_path: Path) ->
     line = settings(kinetics_folder, tmp_path, "TRAIN.ENABLE", False, "DATA.DECODING_BACKEND", "decord")
     assert setup.main(["--cfg", str(EMPTY), *map(str, line)], run) == 0
     log = (tmp_path / "stdout.log").read_text()
-    assert log.index("DECODING_BACKEND") < log.index("results in") < log.index("testing random weights")
+    assert log.index("DECODING_BACKEND") < log.index("results in") < log.index(": testing random weights")
 
 
 def test_a_second_test_is_refused_and_a_test_beside_a_training_is_not(

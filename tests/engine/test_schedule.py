@@ -65,7 +65,7 @@ def test_rates_scale_with_shards_only_when_asked() -> None:
 
 
 def test_unknown_policy_names_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"SOLVER\.LR_POLICY 'cosinus'.*cosine"):
+    with pytest.raises(ConfigError, match=r"SOLVER\.LR_POLICY: unknown value 'cosinus'.*cosine"):
         build_schedule(config(LR_POLICY="cosinus"))
 
 

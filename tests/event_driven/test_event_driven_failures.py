@@ -219,7 +219,7 @@ def test_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "scandir", closed)
     found = find_sources(str(tmp_path), 1)
-    assert "cannot be looked into (permission denied)" in found.refused[0].reason
+    assert "cannot be listed (permission denied)" in found.refused[0].reason
     with pytest.raises(DataError, match="permission denied"):
         run_on_videos(load_config(EMPTY, on_videos(tmp_path, tmp_path / "out")), CPU)
 

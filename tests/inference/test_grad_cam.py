@@ -18,16 +18,17 @@ from slowfast.cli.grad_cam import main
 from slowfast.errors import UserError
 from slowfast.inference.grad_cam import (
     GRAD_CAM,
-    PRODUCT,
-    heat_of,
-    is_blank,
+    GRADIENT_X_ACTIVATION,
+    capture_outputs,
+    compute_heat_map,
+    default_layer,
+    find_map_layers,
+    is_constant,
     map_axes,
-    map_layers,
-    outputs_of,
-    usual_layer,
 )
 from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order
 from slowfast.models.evmlp import from_nested, nested_patches
+from slowfast.models.protocol import named_network
 from slowfast.visualization.heat_map import overlay
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
@@ -56,8 +57,8 @@ def image() -> torch.Tensor:
 
 def test_the_formula() -> None:
     model, x = Plain([[1.0, -0.5], [0.0, 0.0]]), image()
-    (layer,) = map_layers(model, x)
-    heat = heat_of(model, x, 0, [layer])
+    (layer,) = find_map_layers(model, x)
+    heat = compute_heat_map(model, x, 0, [layer])
     wanted = (1.0 * x[0, 0] - 0.5 * x[0, 1]).relu()  # both gradients' means are the head's weights / 36
     assert heat.method == GRAD_CAM and not heat.instead_of
     torch.testing.assert_close(heat.values[0], wanted / wanted.max())
@@ -65,8 +66,8 @@ def test_the_formula() -> None:
 
 def test_a_map_that_is_zero_everywhere_is_replaced_and_said() -> None:
     model, x = Plain([[-1.0, -1.0]]), image()  # all evidence speaks against the class
-    heat = heat_of(model, x, 0, map_layers(model, x))
-    assert heat.method == PRODUCT and heat.instead_of == "Grad-CAM at conv"
+    heat = compute_heat_map(model, x, 0, find_map_layers(model, x))
+    assert heat.method == GRADIENT_X_ACTIVATION and heat.instead_of == "Grad-CAM at conv"
     wanted = x[0, 0] + x[0, 1]
     torch.testing.assert_close(heat.values[0], wanted / wanted.max())
 
@@ -74,19 +75,19 @@ def test_a_map_that_is_zero_everywhere_is_replaced_and_said() -> None:
 def test_no_gradient_anywhere_is_an_error() -> None:
     model, x = Plain([[0.0, 0.0]]), image()
     with pytest.raises(UserError, match="nothing to draw"):
-        heat_of(model, x, 0, map_layers(model, x))
+        compute_heat_map(model, x, 0, find_map_layers(model, x))
     with pytest.raises(UserError, match="not finite"):
-        heat_of(Plain([[float("nan"), 0.0]]), x, 0, map_layers(model, x))
+        compute_heat_map(Plain([[float("nan"), 0.0]]), x, 0, find_map_layers(model, x))
 
 
 def test_blank_maps() -> None:
-    assert is_blank(torch.zeros(2, 3)) and is_blank(torch.full((2, 3), 5.0))
-    assert not is_blank(torch.tensor([1.0, 1.1]))
+    assert is_constant(torch.zeros(2, 3)) and is_constant(torch.full((2, 3), 5.0))
+    assert not is_constant(torch.tensor([1.0, 1.1]))
 
 
 def test_a_layer_that_writes_over_its_input_does_not_change_what_was_kept() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(inplace=True)).eval()
-    with outputs_of([("0", model[0])]) as outputs:
+    with capture_outputs([("0", model[0])]) as outputs:
         model(image() - 0.5)
     assert (outputs["0"] < 0).any()
 
@@ -115,24 +116,24 @@ def test_tokens_of_every_pixel_order_go_back_to_their_places(order: str) -> None
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_network_has_layers_to_look_at(name: str) -> None:
     model, x = scramble(tiny(name)).eval(), inputs(name, 1)
-    layers = map_layers(model, x)
-    usual = usual_layer(layers)
+    layers = find_map_layers(model, x)
+    usual = default_layer(layers)
     assert min(usual.height, usual.width) >= 4 and usual.name == next(
         layer.name for layer in reversed(layers) if min(layer.height, layer.width) >= 4
     )
-    heat = heat_of(model, x, 1, [usual, *layers])
+    heat = compute_heat_map(model, x, 1, [usual, *layers])
     assert heat.values.shape == (x.shape[2] if x.dim() == 5 else 1, 32, 32)
-    assert 0 <= heat.values.min() < heat.values.max() <= 1 and not is_blank(heat.values)
-    assert all(map_axes(model.get_submodule(layer.name)) for layer in layers)
+    assert 0 <= heat.values.min() < heat.values.max() <= 1 and not is_constant(heat.values)
+    assert all(map_axes(named_network(model).get_submodule(layer.name)) for layer in layers)
 
 
 def test_a_frame_that_changes_alone_is_where_the_heat_is() -> None:
     model, x = scramble(tiny("evMLP framewise")).eval(), inputs("evMLP framewise", 1)
-    layer = next(layer for layer in map_layers(model, x) if layer.name == "blks.0.2")
-    heat = heat_of(model, x, 0, [layer])
+    layer = next(layer for layer in find_map_layers(model, x) if layer.name == "blks.0.2")
+    heat = compute_heat_map(model, x, 0, [layer])
     changed = x.clone()
     changed[:, :, 3, :4, 28:] += 1.0  # the first stage's patch in the top right corner of frame 3
-    difference = (heat_of(model, changed, 0, [layer]).values * 1.0 - heat.values).abs()
+    difference = (compute_heat_map(model, changed, 0, [layer]).values * 1.0 - heat.values).abs()
     other = difference[[0, 1, 5, 6]]
     assert difference[3].max() > 0
     assert other.max() <= difference[3].max() or torch.allclose(other, torch.zeros_like(other), atol=1e-6)

@@ -68,7 +68,7 @@ def test_three_lines_of_python(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(DataError, match=r"text\.mp4: not a video"):
         predictor(tmp_path / "text.mp4")
-    with pytest.raises(UserError, match="2 media"):
+    with pytest.raises(UserError, match="2 samples"):
         predictor(tmp_path)
 
 

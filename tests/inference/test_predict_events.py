@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     lines = {
         (empty,): "holds no event recordings (files ending in .npy .npz)",
         (tmp_path / "a.aedat4",): "tools/convert_events.py",
-        (write_video(tmp_path / "v.mp4"),): "reads event recordings; events are made of videos with",
+        (write_video(tmp_path / "v.mp4"),): "reads event recordings; slowfast video-to-dvs computes events",
     }
     for words, line in lines.items():
         assert predict(tmp_path, *words) == 2

@@ -16,13 +16,13 @@ MODEL.MODEL_NAME = Key(
 MODEL.NUM_CLASSES = Key(400, "Number of classes.", unit="classes", rule=Range(1, 10**6), origin="SF")
 MODEL.TASK = Key(
     "classification",
-    "Task: classification (one class per sample), multi_label (labels such as 3,17 in the index files), pretraining "
-    "(self-supervised; Event2Vec with EVENT2VEC.MASK_RATIO above 0 is always pre-trained), or a user's own.",
+    "Task: classification (one class per sample), multi_label (several labels per sample, such as 3,17) or pretraining "
+    "(self-supervised; Event2Vec with EVENT2VEC.MASK_RATIO above 0 always uses it).",
     rule=RegistryNames("slowfast.engine.tasks", "TASK_REGISTRY"),
 )
 MODEL.LOSS_FUNC = Key(
     "cross_entropy",
-    "Loss of the task: soft_cross_entropy supports label smoothing and MixUp, bce_logit is that of multi_label.",
+    "Loss; soft_cross_entropy supports label smoothing and MixUp, bce_logit is for multi_label.",
     rule=RegistryNames("slowfast.engine.losses", "LOSSES"),
     origin="SF",
 )

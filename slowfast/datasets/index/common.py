@@ -18,14 +18,14 @@ MAX_LINE = 8192  # characters
 
 
 def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, stripped, with their number from 1.
+    """Return the lines that are not blank, stripped, with their numbers from 1.
 
     Args:
-        path: A regular file of UTF-8 text, with or without a byte order mark and with any line breaks.
-        missing: What to do where there is no such file, for the message.
+        path: Regular file of UTF-8 text, with or without a byte order mark and with any line breaks.
+        missing: Advice in the message if there is no such file.
 
     Raises:
-        IndexFileError: If the file is missing or no such text, or a line holds a NUL character or is too long.
+        IndexFileError: If the file is missing or not such text, or a line contains a NUL character or is too long.
     """
     try:
         text = read_text_file(path, MAX_BYTES)
@@ -39,37 +39,45 @@ def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     for number, line in lines:
         if "\0" in line:
-            raise IndexFileError(f"{plain(path)} line {number}: contains a NUL character, so this is no text file")
+            raise IndexFileError(f"{plain(path)} line {number}: contains a NUL character, so this is not a text file")
         if len(line) > MAX_LINE:
             raise IndexFileError(f"{plain(path)} line {number}: longer than {MAX_LINE} characters")
     return lines
 
 
 def parse_number(text: str, what: str, below: int | None = None) -> int:
-    """Parse a whole number from 0 of a line; ValueError says what is wrong with it.
+    """Parse a non-negative integer.
 
     Args:
         text: ASCII digits.
-        what: What the number is, for the message, such as "label".
-        below: The first number that is out of range; None for any of up to 18 digits.
+        what: Meaning of the number, for the message, such as "label".
+        below: Smallest number that is out of range; None for any of up to 18 digits.
+
+    Raises:
+        ValueError: If the text is not such a number.
     """
     if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{what} {plain(text)} is not a whole number from 0")
+        raise ValueError(f"{what} {plain(text)} is not a non-negative integer")
     digits = text.lstrip("0") or "0"
     if len(digits) > 18 or (below is not None and int(digits) >= below):
         raise ValueError(f"{what} {plain(digits)} is out of range")
     return int(digits)
 
 
-# Files looked for before an index counts as wrong.
-_LOOKED_FOR = 300
+# Files checked for existence before an index counts as wrong.
+_CHECKED = 300
 
 
 class MediaRoot:
-    """The folder that the paths of samples are relative to and may not leave: DATA.PATH_PREFIX.
+    """Folder that the paths of an index are relative to and must not leave, DATA.PATH_PREFIX.
 
-    An empty prefix is the working directory, and then paths may lead anywhere. Paths are compared as text: symbolic
-    links are not followed, so that a collection may be made of them.
+    Paths are compared as text; symbolic links are not followed, so that a dataset may consist of links.
+
+    Args:
+        prefix: The folder; "" for the working directory, which paths may leave.
+
+    Raises:
+        IndexFileError: If the folder does not exist.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -81,7 +89,7 @@ class MediaRoot:
             )
 
     def locate(self, name: str) -> Path:
-        """Return the path of a sample; ValueError where it is outside the prefix."""
+        """Return the path of a sample; ValueError if it is outside the prefix."""
         path = os.path.normpath(os.path.join(self._folder, name))
         inside = os.path.commonpath([path, self._folder]) == self._folder
         if self._confined and not inside:
@@ -92,18 +100,18 @@ class MediaRoot:
 def check_media_exist(records: Sequence[Record], index_file: Path) -> None:
     """Raise IndexFileError if none of the first few hundred files exists.
 
-    Single missing files fail when they are read, and are counted.
+    Single missing files fail when they are read and are counted then.
     """
-    looked_for = list(itertools.islice(records, _LOOKED_FOR))
-    if not any(os.path.exists(record.path) for record in looked_for):  # False for impossible names, too
+    checked = list(itertools.islice(records, _CHECKED))
+    if not any(os.path.exists(record.path) for record in checked):  # False for impossible names, too
         raise IndexFileError(
-            f"{plain(index_file)}: none of the first {len(looked_for)} files exists, such as "
-            f"{plain(looked_for[0].path)}. Check DATA.PATH_PREFIX"
+            f"{plain(index_file)}: none of the first {len(checked)} files exist, such as "
+            f"{plain(checked[0].path)}. Check DATA.PATH_PREFIX"
         )
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Return the sorted names in a folder; IndexFileError where it cannot be listed."""
+    """Return the sorted names in a folder; IndexFileError if it cannot be listed."""
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
@@ -111,7 +119,7 @@ def list_folder(folder: Path) -> list[str]:
 
 
 def inner_folders(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder, hidden ones not included."""
+    """Return the sorted names of the folders in a folder, without hidden ones."""
     names = (name for name in list_folder(folder) if not name.startswith("."))
     return [name for name in names if os.path.isdir(os.path.join(folder, name))]
 
@@ -122,10 +130,10 @@ def has_suffix(name: str, suffixes: Collection[str]) -> bool:
 
 
 def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[str]:
-    """Return the files in a folder and the folders in it, hidden ones not included.
+    """Return the files in a folder and its subfolders, without hidden ones.
 
     Args:
-        folder: Where to look.
+        folder: The folder.
         suffixes: Suffixes of the files to return; None for all files.
 
     Returns:
@@ -140,8 +148,8 @@ def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[st
 
     names: list[str] = []
     for inner, _, files in os.walk(folder, onerror=refuse):
-        place = os.path.relpath(inner, folder).replace(os.sep, "/")
-        start = "" if place == "." else f"{place}/"
+        relative = os.path.relpath(inner, folder).replace(os.sep, "/")
+        start = "" if relative == "." else f"{relative}/"
         chosen = (file for file in files if suffixes is None or has_suffix(file, suffixes))
         names += [start + file for file in chosen if not file.startswith(".")]
     return sorted(names)

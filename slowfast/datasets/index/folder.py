@@ -1,4 +1,4 @@
-"""Index files with a fixed split for a folder of class folders, of videos, folders of frames, or images.
+"""Index files with a reproducible split for a folder of class folders of videos, folders of frames or images.
 
 videos              train.csv, val.csv, test.csv (kinetics)
 folders of frames   frames_train_split.txt, frames_validation_split.txt, frames_test_split.txt (sth)
@@ -37,7 +37,13 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
 
 @dataclass(frozen=True)
 class Medium:
-    """A video, folder of frames or image: its path from the folder with forward slashes, label and frames."""
+    """Video, folder of frames or image in a folder of class folders.
+
+    Attributes:
+        name: Path relative to the folder, with forward slashes.
+        label: Class.
+        frames: Number of frames of a folder of frames; otherwise 0.
+    """
 
     name: str
     label: int
@@ -46,7 +52,14 @@ class Medium:
 
 @dataclass(frozen=True)
 class Collection:
-    """Contents of a folder of class folders. `template` names the frames of all videos, for frames only."""
+    """Contents of a folder of class folders.
+
+    Attributes:
+        kind: What it contains, one of KINDS.
+        classes: Names of the classes by label.
+        media: The samples.
+        template: Names of the frames, such as {:05d}.jpg; "" unless the samples are folders of frames.
+    """
 
     kind: str
     classes: list[str]
@@ -59,10 +72,10 @@ def scan(folder: Path, kind: str = "") -> Collection:
 
     Args:
         folder: The folder.
-        kind: videos, frames or images; empty: the kind that the folder contains.
+        kind: One of KINDS; "" for what the folder contains.
 
     Raises:
-        UserError: If the kind is not clear, a class has no samples, or frames are not numbered from 1 without a gap.
+        UserError: If the kind is ambiguous, a class has no samples or frames are not numbered from 1 without gaps.
     """
     if not folder.is_dir():
         raise UserError(f"{plain(folder)} is not a folder of class folders")
@@ -72,7 +85,7 @@ def scan(folder: Path, kind: str = "") -> Collection:
     kind = kind or _guess_kind(folder, classes)
     _report_skipped(folder, classes, kind)
     media: list[Medium] = []
-    templates: dict[str, str] = {}  # how frames are named -> the first folder where they are
+    templates: dict[str, str] = {}  # template of the frames -> first folder with it
     for label, name in enumerate(classes):
         found = _frame_folders(folder, name, templates) if kind == FRAMES else _files(folder, name, kind)
         if not found:
@@ -114,7 +127,7 @@ def _files(folder: Path, class_name: str, kind: str) -> list[tuple[str, int]]:
 
 
 def _frame_folders(folder: Path, class_name: str, templates: dict[str, str]) -> list[tuple[str, int]]:
-    """Return the folders of frames of a class and their numbers of frames; `templates` gets how frames are named."""
+    """Return the folders of frames of a class with their numbers of frames, and add their templates to `templates`."""
     found = []
     for name in inner_folders(folder / class_name):
         path = f"{class_name}/{name}"
@@ -126,7 +139,7 @@ def _frame_folders(folder: Path, class_name: str, templates: dict[str, str]) -> 
 
 
 def frame_template(names: Sequence[str], folder: Path) -> str:
-    """Return how frames are named, such as {:05d}.jpg; UserError unless they are numbered from 1 without a gap."""
+    """Return the template of frames, such as {:05d}.jpg; UserError unless they are numbered from 1 without gaps."""
     match = _NUMBERED.fullmatch(min(names)) if names else None
     if match is None:
         raise UserError(f"{plain(folder)} contains no numbered frames such as 00001.jpg")
@@ -143,16 +156,24 @@ def frame_template(names: Sequence[str], folder: Path) -> str:
 
 # ------------------------------------------------------------------ the split
 def usual_shares(media: Sequence[Medium]) -> tuple[float, float]:
-    """Return the shares for validation and test: 0.1 and 0.2, 0 where the smallest class has too few samples."""
+    """Return the shares of validation and test: 0.1 and 0.2, or 0 if the smallest class has too few samples."""
     smallest = min(Counter(medium.label for medium in media).values())
     return (0.1 if smallest > 2 else 0.0), (0.2 if smallest > 1 else 0.0)
 
 
 def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[str, list[Medium]]:
-    """Split the samples class by class; at least one of each class is for training.
+    """Split samples class by class; at least one of each class is for training.
 
-    A share of 0 means the training samples again, for collections too small to be split. A sample's split depends only
-    on its name, the seed and the other names of its class, not on the machine or the order.
+    The split of a sample depends only on its name, the seed and the other names of its class.
+
+    Args:
+        media: The samples.
+        val: Share of the validation samples; 0 uses the training samples, for datasets too small to be split.
+        test: Share of the test samples; 0 uses the training samples.
+        seed: Seed of the split.
+
+    Returns:
+        The samples of each split.
     """
     shares = {"val": val, "test": test}
     chosen: dict[str, str] = {}
@@ -160,19 +181,19 @@ def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[s
     for medium in media:
         by_class.setdefault(medium.label, []).append(medium.name)
     for names in by_class.values():
-        waiting = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+        remaining = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
         for part, share in shares.items():
-            count = min(max(round(share * len(names)), 1 if share else 0), len(waiting) - 1)
-            chosen |= dict.fromkeys(waiting[:count], part)
-            del waiting[:count]
-        chosen |= dict.fromkeys(waiting, "train")
+            count = min(max(round(share * len(names)), 1 if share else 0), len(remaining) - 1)
+            chosen |= dict.fromkeys(remaining[:count], part)
+            del remaining[:count]
+        chosen |= dict.fromkeys(remaining, "train")
     source = {"train": "train"} | {part: part if share else "train" for part, share in shares.items()}
     return {part: [medium for medium in media if chosen[medium.name] == source[part]] for part in SPLITS}
 
 
 # ------------------------------------------------------------------ the files
 def check_names(collection: Collection) -> None:
-    """Raise UserError for the first name that an index cannot hold."""
+    """Raise UserError for the first name that cannot be written to an index."""
     for name in [*collection.classes, *(medium.name for medium in collection.media)]:
         if not _can_be_listed(name):
             raise UserError(
@@ -188,13 +209,20 @@ def _can_be_listed(name: str) -> bool:
 def write_index(
     collection: Collection, parts: dict[str, list[Medium]], out: Path, separator: str, others: dict[str, str]
 ) -> list[Path]:
-    """Write the index files, categories.txt and the texts of others to `out`; a split without samples gets no file.
+    """Write the index files and categories.txt; a split without samples has no file.
+
+    Args:
+        collection: The samples.
+        parts: Samples of each split.
+        out: Folder of the files.
+        separator: Separator of path and label.
+        others: Texts of further files, by name.
 
     Returns:
         The files that were written.
 
     Raises:
-        UserError: If a file exists already or cannot be written; before anything is written where possible.
+        UserError: If a file exists already or cannot be written.
     """
 
     def line(medium: Medium) -> str:

@@ -1,4 +1,4 @@
-"""The ImageNet index: folders train/ and val/ of one folder per class, or lists of paths and labels.
+"""ImageNet index: folders train/ and val/ of one folder per class, or lists of paths and labels.
 
 train_list.txt, val_list.txt     lines such as `train/n01440764/x.JPEG 0`
 train/, val/                     n01440764/x.JPEG, ...; labels are the indices of the class folders in sorted order
@@ -28,14 +28,18 @@ LISTS = "{}_list.txt"
 def read_imagenet_index(
     data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> list[Record]:
-    """Return the images of a split ("train", "val", "test") with their labels; a list is preferred to folders.
+    """Return the images of a split from a list, or from class folders if there is no list.
 
-    Paths of a list are relative to `prefix` (DATA.PATH_PREFIX), or to `data_dir` without one. The folders are searched
-    in `data_dir`, then in `prefix`.
+    Args:
+        data_dir: Folder of the lists, or of train and val.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder that paths of a list are relative to (DATA.PATH_PREFIX), or a second folder to search for train
+            and val; "" for `data_dir`.
+        separator: Separator of path and label in a list.
+        num_classes: Number of classes.
 
     Raises:
-        IndexFileError: If there is neither, for a broken line, a class folder without images, and a label outside
-            [0, num_classes).
+        IndexFileError: If there is neither, a line is broken, a class folder is empty or a label is out of range.
     """
     root = image_root(data_dir, prefix)
     for name in (split, "val") if split == "test" else (split,):
@@ -51,12 +55,13 @@ def read_imagenet_index(
 
 
 def read_image_class_names(data_dir: Path, prefix: str, num_classes: int) -> list[str] | None:
-    """Return the names of the classes by label: categories.txt, else the class folders' names; None with neither.
+    """Return the names of the classes by label from categories.txt, or else the names of the class folders.
 
-    A label without a folder is named by its number.
+    Returns:
+        The names; the label itself for a label without a folder. None if there is neither file nor folder.
 
     Raises:
-        IndexFileError: For a broken categories.txt.
+        IndexFileError: If categories.txt is broken.
     """
     names = read_class_names(data_dir, num_classes)
     if names is not None or any(Path(data_dir).glob(LISTS.format("*"))):
@@ -73,12 +78,12 @@ def image_root(data_dir: Path, prefix: str) -> Path:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder, none where it does not exist."""
+    """Return the sorted names of the folders in a folder; empty if it does not exist."""
     return inner_folders(folder) if folder.is_dir() else []
 
 
 def _folder_labels(data_dir: Path, root: Path, num_classes: int) -> dict[str, int]:
-    """Return the label of each class folder, the same for all splits: by those of train/, or of val/ without it."""
+    """Return the label of each class folder of train/, or of val/ without it; the same for all splits."""
     base = root / "train" if _class_folders(root / "train") else root / "val"
     folders = _class_folders(base)
     names = read_class_names(data_dir, num_classes) or []

@@ -1,4 +1,4 @@
-"""The Kinetics index: a csv file per split, a line `path<separator>label` per video, and optional class names."""
+"""Kinetics index: a csv file per split with a line `path<separator>label` per video, and optional class names."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ _USUAL_SEPARATORS = (" ", ",", "\t", ";")
 def read_kinetics_index(
     data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> list[Record]:
-    """Return the videos of a split ("train", "val", "test") with their labels, in the file's order.
+    """Return the videos of a split in the order of the file.
 
-    A path may contain the separator: the label is what follows the last one. A line that begins with a quotation mark
-    is read as `csv` writes it.
+    A path may contain the separator; the label follows the last one. A line that starts with a quotation mark is parsed
+    as csv.
+
+    Args:
+        data_dir: Folder of the csv files.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder of the videos (DATA.PATH_PREFIX).
+        separator: Separator of path and label.
+        num_classes: Number of classes.
 
     Raises:
-        IndexFileError: For a missing, empty or broken index, a label outside [0, num_classes), and paths outside
-            `prefix` (DATA.PATH_PREFIX).
+        IndexFileError: If the file is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
     file = Path(data_dir) / f"{split}.csv"
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
@@ -41,15 +47,15 @@ def read_labelled_paths(
     """Return the records of a file of lines `path<separator>label`.
 
     Args:
-        file: Index file.
-        hint: What to do if there is no such file.
+        file: The file.
+        hint: Advice in the message if there is no such file.
         root: Folder of the samples.
-        separator: DATA.PATH_LABEL_SEPARATOR.
+        separator: Separator of path and label.
         num_classes: Number of classes.
         labels: Format of the labels.
 
     Raises:
-        IndexFileError: As `read_kinetics_index`.
+        IndexFileError: If the file is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
     lines = read_lines(file, hint)
     if not lines:
@@ -73,7 +79,17 @@ def read_labelled_paths(
 def parse_line(
     line: str, separator: str, num_classes: int | None = None, labels: LabelFormat = ONE_CLASS
 ) -> tuple[str, Any]:
-    """Return path and label of one line; ValueError says what is wrong with it. `num_classes` None: any label."""
+    """Return path and label of a line.
+
+    Args:
+        line: The line.
+        separator: Separator of path and label.
+        num_classes: Number of classes; None for any label.
+        labels: Format of the labels.
+
+    Raises:
+        ValueError: If the line is broken.
+    """
     name, label = split_line(line, separator)
     if labels.several and name.endswith(LABEL_SEPARATOR):
         raise ValueError("a space between labels")
@@ -95,7 +111,7 @@ def split_line(line: str, separator: str) -> tuple[str, str]:
 
 
 def format_line(name: str, separator: str, label: Any) -> str:
-    """Return the line that `parse_line` reads back."""
+    """Return the line that `parse_line` parses to this path and label."""
     if name.startswith(_QUOTE) and len(separator) == 1:
         name = _QUOTE + name.replace(_QUOTE, _QUOTE * 2) + _QUOTE
     return f"{name}{separator}{format_label(label)}\n"
@@ -113,7 +129,7 @@ def _parse_quoted(line: str, separator: str) -> tuple[str, str]:
 
 
 def _other_separator(line: str, separator: str, num_classes: int, labels: LabelFormat) -> str:
-    """Return the advice to set the separator with which the line is valid, "" if there is none."""
+    """Return the advice to set the separator with which the line is valid; "" if there is none."""
     for other in _USUAL_SEPARATORS:
         if labels.several and other == LABEL_SEPARATOR:
             continue
@@ -127,22 +143,25 @@ def _other_separator(line: str, separator: str, num_classes: int, labels: LabelF
 
 
 def read_class_names(data_dir: Path, num_classes: int) -> list[str] | None:
-    """Return the names of the classes by label, from categories.txt: lines of `name<tab>label` or a name; None without.
+    """Return the names of the classes by label from categories.txt, with a line `name<tab>label` or `name` per class.
+
+    Returns:
+        The names; None if there is no such file.
 
     Raises:
-        IndexFileError: If names are missing, too many, or given twice for a label.
+        IndexFileError: If a label has no name or more than one, or is out of range.
     """
     file = Path(data_dir) / CLASS_NAMES_FILE
     if not os.path.exists(file):
         return None
     names: dict[int, str] = {}
-    for place, (number, line) in enumerate(read_lines(file, "put the class names there")):
+    for position, (number, line) in enumerate(read_lines(file, "put the class names there")):
         name, found, label = line.rpartition("\t")
         where = f"{plain(file)} line {number}: {quoted(line)}"
         try:
-            key = parse_number(label.strip(), "label") if found else place
+            key = parse_number(label.strip(), "label") if found else position
         except ValueError as error:
-            raise IndexFileError(f"{where}: {error}. Expected name<tab>label or a name alone") from None
+            raise IndexFileError(f"{where}: {error}. Expected name<tab>label or a name") from None
         if key in names:
             raise IndexFileError(f"{where}: label {key} already has a name, {quoted(names[key])}. Remove one of them")
         names[key] = name.strip() if found else line

@@ -1,4 +1,4 @@
-"""Files and folders that a user names, to the records of what a network can read in them."""
+"""Samples in the files and folders that a user names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
 
 UNLABELLED = -1
-LONGEST_NAME = 150  # bytes, without a suffix, of files that are named as a medium is; systems take some 250
+LONGEST_NAME = 150  # bytes, without the suffix, of files named after a sample; file systems allow about 250
 IMAGE, VIDEO, RECORDING, RAW = "image", "video", "event recording", "raw event recording"
 SUFFIXES = {
     RAW: frozenset(RAW_READERS),
@@ -29,24 +29,33 @@ SUFFIXES = {
     IMAGE: IMAGE_SUFFIXES,
     VIDEO: VIDEO_SUFFIXES,
 }
-CONVERT = "make .npz files of raw recordings first: python tools/convert_events.py FOLDER TARGET"
-MAKE_EVENTS = "events are made of videos with tools/video_to_events.py"
+CONVERT = "convert raw recordings to .npz first: slowfast convert-dvs"
+MAKE_EVENTS = "slowfast video-to-dvs computes events from videos"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the configured dataset and network read."""
+    """Kind of samples that the configured dataset and network read.
 
-    images: bool  # single images; False: clips of videos
-    template: str  # of a clip's extracted frames, {} is their number from 1; "" where clips are no such folders
-    instead_of_video: str  # why a video cannot be read, and what to set
+    Attributes:
+        images: Whether samples are single images; otherwise clips.
+        template: Template of the frames of a folder, such as {:05d}.jpg; "" if samples are not folders of frames.
+        instead_of_video: Reason why a video cannot be read, and what to set.
+        instead_of_image: The same for an image.
+        instead_of_recording: The same for an event recording.
+        recordings: Whether samples are event recordings.
+    """
+
+    images: bool
+    template: str
+    instead_of_video: str
     instead_of_image: str
-    instead_of_recording: str = "this reads videos only"
-    recordings: bool = False  # event recordings, neither images nor videos
+    instead_of_recording: str = "only videos are read"
+    recordings: bool = False
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Wanted:
-        """As TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE say."""
+        """Return the kind that TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE describe."""
         dataset, name = find_dataset(cfg, TEST), cfg.MODEL.MODEL_NAME
         if dataset.reads_recordings:
             reads = f"TEST.DATASET {cfg.TEST.DATASET} reads event recordings"
@@ -73,54 +82,64 @@ class Wanted:
 
     @property
     def kind(self) -> str:
-        """Which of SUFFIXES."""
+        """Kind of the files, a key of SUFFIXES."""
         if self.recordings:
             return RECORDING
         return IMAGE if self.images else VIDEO
 
     def instead_of(self, kind: str) -> str:
-        """Why another kind cannot be read, and what to do."""
+        """Return the reason why another kind cannot be read, and what to do."""
         reasons = {IMAGE: self.instead_of_image, VIDEO: self.instead_of_video, RECORDING: self.instead_of_recording}
         return reasons.get(kind, CONVERT)
 
     def kind_of(self, file: Path) -> str | None:
-        """What a file's suffix says; None for one that says nothing. Those of raw recordings mean many other things."""
+        """Return the kind of a file by its suffix; None if it is unknown. Suffixes of raw recordings are ambiguous."""
         suffix = file.suffix.lower()
         return next((kind for kind in SUFFIXES if suffix in SUFFIXES[kind] and (kind != RAW or self.recordings)), None)
 
 
 @dataclass
 class Found:
-    """The media in what was named, and what of it is none; numbered together in the order they were found."""
+    """Samples that were found, and files that cannot be read; numbered together in the order of discovery.
+
+    Attributes:
+        records: The samples.
+        refused: Files and folders that cannot be read.
+        others: Number of files in folders that are not samples.
+    """
 
     records: list[Record] = field(default_factory=list)
     refused: list[Failure] = field(default_factory=list)
-    others: int = 0  # files in folders that are of no kind that is looked for
+    others: int = 0
 
     def add(self, path: Path, frames: int | None = None) -> None:
-        """A medium to read."""
+        """Add a sample."""
         self.records.append(Record(self.count, path, str(path), UNLABELLED, frames))
 
     def refuse(self, path: Path, reason: str) -> None:
-        """Something named, or in a folder that was, that cannot be read."""
+        """Add a file or folder that cannot be read."""
         self.refused.append(Failure(self.count, str(path), reason))
 
     @property
     def count(self) -> int:
-        """How many media and refusals there are."""
+        """Number of samples and of files that cannot be read."""
         return len(self.records) + len(self.refused)
 
 
 def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
-    """Every video, image or folder of frames that `paths` name, folders with all the folders in them, sorted by name.
+    """Find the samples in files and folders, which are searched with their subfolders in order of name.
 
-    In a folder the suffix tells what a file is; a file named by itself is taken for what the network wants unless its
-    suffix says otherwise.
+    In a folder the suffix tells the kind of a file. A file that is named itself is read unless its suffix is that of
+    another kind.
+
+    Args:
+        paths: Files and folders.
+        wanted: Kind of the samples.
     """
     found = Found()
     for path in paths:
         if os.path.isdir(path):  # False for names that are too long, too
-            _look_in(path, wanted, found)
+            _search(path, wanted, found)
         elif not os.path.exists(path):
             found.refuse(path, f"does not exist.{did_you_mean(nearest_file(path))}".removesuffix("."))
         else:
@@ -128,37 +147,37 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
     return found
 
 
-def _look_in(folder: Path, wanted: Wanted, found: Found) -> None:
+def _search(folder: Path, wanted: Wanted, found: Found) -> None:
     before, unknown = found.count, list[str]()
 
     def closed(error: OSError) -> None:
-        found.refuse(Path(error.filename), f"the folder cannot be looked into ({system_reason(error)})")
+        found.refuse(Path(error.filename), f"the folder cannot be listed ({system_reason(error)})")
 
     for inner, folders, names in os.walk(folder, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        place = Path(inner)
-        files = [place / name for name in sorted(names) if not name.startswith(".")]
+        current = Path(inner)
+        files = [current / name for name in sorted(names) if not name.startswith(".")]
         by_kind = {kind: [file for file in files if wanted.kind_of(file) == kind] for kind in SUFFIXES}
         if not wanted.recordings:
-            del by_kind[RECORDING]  # arrays of anything
+            del by_kind[RECORDING]  # .npz and .npy files may be anything
         found.others += len(files) - sum(map(len, by_kind.values()))
         unknown += [str(file.relative_to(folder)) for file in files if wanted.kind_of(file) is None]
         frames = highest_frame([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
         if frames:
-            found.add(place, frames)
+            found.add(current, frames)
             del by_kind[IMAGE]
         for of_kind in by_kind.values():
             if of_kind:
-                _take(of_kind, place, wanted, found)
+                _take(of_kind, current, wanted, found)
     note = skipped_note(folder, unknown, SUFFIXES[wanted.kind])
     if note is not None:
         get_logger().warning(note)
     if found.count == before:
-        found.refuse(folder, f"the folder holds no {wanted.kind}s ({_names(wanted)})")
+        found.refuse(folder, f"the folder contains no {wanted.kind}s ({_names(wanted)})")
 
 
 def _take(files: Sequence[Path], where: Path, wanted: Wanted, found: Found) -> None:
-    """Add files of one kind, or refuse them in one line."""
+    """Add files of one kind as samples or, in one line, as unreadable."""
     kind = wanted.kind_of(files[0]) or wanted.kind
     if kind == wanted.kind:
         for file in files:
@@ -170,7 +189,7 @@ def _take(files: Sequence[Path], where: Path, wanted: Wanted, found: Found) -> N
 
 
 def highest_frame(names: Iterable[str], template: str) -> int:
-    """The highest number of a frame among the names of a folder's images; 0 where none follows the template."""
+    """Return the highest frame number among file names; 0 if none matches the template."""
     numbers = (
         int(digits) for name in names for digits in re.findall(r"\d+", name) if template.format(int(digits)) == name
     )
@@ -178,9 +197,14 @@ def highest_frame(names: Iterable[str], template: str) -> int:
 
 
 def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[Path]:
-    """A file in `folder` for what is made of each record: named as the medium is, numbered where two would be one.
+    """Return a file name in a folder for each record, after its own name, and numbered if that is not unique.
 
-    Names are cut at LONGEST_NAME bytes, as addresses of streams may be longer than disks allow.
+    Names are truncated to LONGEST_NAME bytes: addresses of streams may be longer than file systems allow.
+
+    Args:
+        records: The samples.
+        folder: Folder of the files.
+        suffix: Suffix of the files, with the dot.
     """
     taken: set[str] = set()
     targets = []
@@ -198,6 +222,6 @@ def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[P
 
 
 def _names(wanted: Wanted) -> str:
-    """How files and folders of what is wanted are named."""
+    """Return a description of the names of the files and folders of samples."""
     frames = f", or folders of frames named {wanted.template}" if wanted.template else ""
     return f"files ending in {' '.join(sorted(SUFFIXES[wanted.kind]))}{frames}"

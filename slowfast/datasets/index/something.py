@@ -1,7 +1,7 @@
-"""The Something-Something index, V1 and V2: lists of extracted frames, or the official lists.
+"""Something-Something index, V1 and V2: lists of extracted frames, or the official lists.
 
-Lists of frames (`somesomev1_rgb_train_split.txt`) have a line `folder frames label` per video; something_official.py
-has the others.
+Lists of frames (`somesomev1_rgb_train_split.txt`) have a line `folder frames label` per video. The official lists are
+JSON (V2, videos) or csv (V1, folders of frames).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from slowfast.errors import IndexFileError
 from slowfast.utils.json_files import JSONDecodeError, from_json
 from slowfast.utils.text import plain, quoted
 
-LABELS = "labels"  # what stands for {} in DATA.LABEL_PATH_TEMPLATE, for the table of labels
-OBJECTS, TABLE = ".json", ".csv"  # how V2's and V1's lists end
-VIDEO_SUFFIXES = (".webm", ".mp4")  # of the official videos, and of what they are often re-encoded to
+LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
+OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists
+VIDEO_SUFFIXES = (".webm", ".mp4")  # of the official videos, and of re-encoded ones
 
 _CSV_FORM = "id;label text"
 _HINT = "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE"
@@ -34,10 +34,10 @@ def is_official(template: str) -> bool:
 def read_labels(data_dir: Path, template: str, num_classes: int) -> dict[str, int]:
     """Return the label of each template, such as "Holding something", from the official table.
 
-    The V1 table has no numbers: a label is the text's place among all in sorted order, as in the published frame lists.
+    The V1 table has no labels: they are positions in sorted order, as in the published lists of frames.
 
     Raises:
-        IndexFileError: If the table is missing or broken, or holds a label outside [0, num_classes) or one twice.
+        IndexFileError: If the table is missing or broken, or a label is out of range or listed twice.
     """
     file = data_dir / template.format(LABELS)
     table = _sorted_texts(file) if template.endswith(TABLE) else _read_json(file)
@@ -57,7 +57,10 @@ def read_labels(data_dir: Path, template: str, num_classes: int) -> dict[str, in
 
 
 def official_class_names(data_dir: Path, template: str, num_classes: int) -> list[str] | None:
-    """Return the class names by label, its number where the official table lacks one; None without the table."""
+    """Return the class names by label from the official table, or None if there is no table.
+
+    A label without a name is named by its number.
+    """
     if not os.path.exists(data_dir / template.format(LABELS)):
         return None
     names = {label: text for text, label in read_labels(data_dir, template, num_classes).items()}
@@ -67,7 +70,7 @@ def official_class_names(data_dir: Path, template: str, num_classes: int) -> lis
 def read_official_list(
     file: Path, data_dir: Path, template: str, prefix: str, num_classes: int, image_template: str
 ) -> list[Record]:
-    """Return the videos (.json) or folders of frames (.csv) of an official list, as `read_something_index`."""
+    """Return the videos (.json) or folders of frames (.csv) of an official list; see `read_something_index`."""
     labels = read_labels(data_dir, template, num_classes)
     if template.endswith(TABLE):
         return _official_frame_folders(file, labels, MediaRoot(prefix), image_template)
@@ -80,8 +83,8 @@ def _videos(file: Path, labels: dict[str, int], root: MediaRoot, prefix: str) ->
     if not isinstance(entries, list) or not entries:
         raise IndexFileError(f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}')
     found = _video_names(prefix)
-    usual = Counter(Path(name).suffix for name in found.values()).most_common(1)
-    suffix = usual[0][0] if usual else VIDEO_SUFFIXES[0]
+    common = Counter(Path(name).suffix for name in found.values()).most_common(1)
+    suffix = common[0][0] if common else VIDEO_SUFFIXES[0]
     records: list[Record] = []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -94,13 +97,13 @@ def _videos(file: Path, labels: dict[str, int], root: MediaRoot, prefix: str) ->
 
 
 def _video_names(prefix: str) -> dict[str, str]:
-    """Return the videos in the folder by their name without suffix: listing it once is faster than asking per video."""
+    """Return the videos of a folder by name without suffix; listing it once is faster than one check per video."""
     names = [name for name in list_folder(Path(prefix or ".")) if name.lower().endswith(VIDEO_SUFFIXES)]
     return {Path(name).stem: name for name in names}
 
 
 def _parse_entry(entry: Any, labels: dict[str, int]) -> tuple[str, int]:
-    """Return id and label of an entry of an official list; ValueError says what is wrong with it."""
+    """Return id and label of an entry of an official list; ValueError if it is broken."""
     if not isinstance(entry, dict) or "id" not in entry or "template" not in entry:
         raise ValueError(f'{quoted(entry)[:120]}: expected an object with "id" and "template"')
     text = str(entry["template"]).replace("[", "").replace("]", "")  # Holding [something] -> Holding something
@@ -108,7 +111,7 @@ def _parse_entry(entry: Any, labels: dict[str, int]) -> tuple[str, int]:
         raise ValueError(f"template {quoted(entry['template'])} is not in the table of labels")
     name = str(entry["id"])
     if not name or "\0" in name:
-        raise ValueError(f"id {quoted(name)} is not the name of a file")
+        raise ValueError(f"id {quoted(name)} is not a file name")
     return name, labels[text]
 
 
@@ -127,7 +130,7 @@ def _read_json(file: Path) -> Any:
 
 # ------------------------------------------------------------------ V1: csv, folders of frames
 def _sorted_texts(file: Path) -> dict[str, int]:
-    """Return the labels of V1's table of one text per line; IndexFileError for a text that is repeated."""
+    """Return the labels of V1's table of one text per line; IndexFileError if a text is listed twice."""
     texts = [text for _, text in read_lines(file, _HINT)]
     doubled = [text for text, count in Counter(texts).items() if count > 1]
     if doubled or not texts:
@@ -159,7 +162,7 @@ def _official_frame_folders(file: Path, labels: dict[str, int], root: MediaRoot,
 
 
 def count_frames(folder: Path, image_template: str) -> int:
-    """Count the images of a folder numbered from 1 without a gap; 1 where there are none, so that reading it fails."""
+    """Count the images of a folder numbered from 1 without gaps; 1 if there are none, so that reading it fails."""
     try:
         names = set(os.listdir(folder))
     except OSError:
@@ -170,7 +173,7 @@ def count_frames(folder: Path, image_template: str) -> int:
     return max(frames, 1)
 
 
-# What stands for {} in DATA.LABEL_PATH_TEMPLATE.
+# Values of {} in DATA.LABEL_PATH_TEMPLATE.
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 MAX_FRAMES = 10**9  # of a video
@@ -180,15 +183,22 @@ _FORM = "folder frames label"
 def read_something_index(
     data_dir: Path, template: str, split: str, prefix: str, num_classes: int, image_template: str = "{:05d}.jpg"
 ) -> list[Record]:
-    """Return the videos of a split ("train", "val", "test") with their labels, in the list's order.
+    """Return the videos of a split in the order of its list.
 
-    `template` is DATA.LABEL_PATH_TEMPLATE; one that ends in .json or .csv names the official lists of V2's videos or of
-    V1's folders of frames, whose frames are counted by their names (`image_template`, DATA.IMAGE_TEMPLATE). The labels
-    of the official test sets were never published: without a labelled test list the validation list is tested.
+    The labels of the official test sets were never published; without a test list with labels the validation list is
+    tested.
+
+    Args:
+        data_dir: Folder of the lists.
+        template: DATA.LABEL_PATH_TEMPLATE; .json or .csv for the official lists of V2's videos or V1's folders of
+            frames.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder of the samples (DATA.PATH_PREFIX).
+        num_classes: Number of classes.
+        image_template: DATA.IMAGE_TEMPLATE, by which the frames of V1's folders are counted.
 
     Raises:
-        IndexFileError: For a missing, empty or broken list, a label outside [0, num_classes), and paths outside
-            `prefix` (DATA.PATH_PREFIX).
+        IndexFileError: If the list is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
     file = _list_file(Path(data_dir), template, split)
     if is_official(template):
@@ -226,7 +236,7 @@ def _frame_folders(file: Path, root: MediaRoot, num_classes: int) -> list[Record
 
 
 def parse_frames_line(line: str, num_classes: int) -> tuple[str, int, int]:
-    """Return folder, number of frames and label of one line; ValueError says what is wrong with it."""
+    """Return folder, number of frames and label of a line; ValueError if it is broken."""
     parts = line.rsplit(maxsplit=2)
     if len(parts) < 3:
         raise ValueError(f"{len(parts)} fields")
