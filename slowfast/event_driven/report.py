@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.media import UNLABELLED, target_files
+from slowfast.datasets.index.samples import UNLABELLED, target_files
 from slowfast.datasets.types import Failure, Record
 from slowfast.engine.checkpoints import find_last
 from slowfast.errors import DataError, system_reason

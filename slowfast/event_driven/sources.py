@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.datasets.index.common import read_lines
-from slowfast.datasets.index.media import UNLABELLED, Wanted, find_media
+from slowfast.datasets.index.samples import UNLABELLED, Wanted, find_media
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError
 from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames

@@ -16,7 +16,7 @@ from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import whole
-from slowfast.datasets.index.media import target_files
+from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction

@@ -11,7 +11,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, names_of_classes, views_loader, views_of_records
-from slowfast.datasets.index.media import Wanted, find_media, target_files
+from slowfast.datasets.index.samples import Wanted, find_media, target_files
 from slowfast.datasets.types import FailureLedger, TestVideo
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.media import Wanted, find_media
+from slowfast.datasets.index.samples import Wanted, find_media
 from slowfast.engine.checkpoints import find_last
 from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_files

@@ -16,7 +16,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset, has_data, names_of_classes, views_loader, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
-from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
+from slowfast.datasets.index.samples import UNLABELLED, Found, Wanted, find_media
 from slowfast.datasets.loader import TestLoader
 from slowfast.datasets.types import FailureLedger, Record
 from slowfast.engine.evaluate import best_classes, evaluate

@@ -17,7 +17,7 @@ from slowfast.cli.predict import main
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, views_dataset
 from slowfast.datasets.decode import open_video
-from slowfast.datasets.index.media import highest_frame
+from slowfast.datasets.index.samples import highest_frame
 from slowfast.engine import test as testing
 from slowfast.errors import DataError, UserError
 from slowfast.inference import Predictor
