@@ -15,7 +15,7 @@ from video_files import picture, write_video
 
 from slowfast.cli.predict import main
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, views_dataset
+from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.index.samples import highest_frame
 from slowfast.engine import test as testing
@@ -50,7 +50,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 def test_files_get_the_scores_of_a_test(tiny_cfg: ConfigNode) -> None:
     tiny_cfg.freeze()
-    wanted = testing.test(tiny_cfg, World(), views_dataset(tiny_cfg, TEST)).evaluator.predictions
+    wanted = testing.test(tiny_cfg, World(), eval_dataset(tiny_cfg, TEST)).evaluator.predictions
     data = Path(tiny_cfg.DATA.PATH_PREFIX)
     predictor = Predictor.from_config(tiny_cfg)
     found = predictor.predict([data / one.name for one in wanted])

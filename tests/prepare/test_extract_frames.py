@@ -55,7 +55,7 @@ def test_frames_equal_the_video(videos: Path, tmp_path: Path) -> None:
         found = frames_in(out / name)
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).mean() < 5  # JPEG halves the colours' resolution
-    assert [(m.name, m.label, m.frames) for m in scan(out).media] == [("down/b", 0, 10), ("up/a", 1, 30)]
+    assert [(m.name, m.label, m.frames) for m in scan(out).samples] == [("down/b", 0, 10), ("up/a", 1, 30)]
 
 
 def test_rate_and_size(videos: Path, tmp_path: Path) -> None:
