@@ -36,7 +36,7 @@ accuracy; the weights and their license; and what was verified in this project.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast model-info", DESCRIPTION, USAGE, EXAMPLE)
     cfg = "YAML files or names of shipped configs (default: all published models)"
     parser.add_argument("--cfg", nargs="+", metavar="FILE", help=cfg)
