@@ -18,7 +18,7 @@ from benchmarks.measure import Measurement, describe_machine, machine_table, mea
 from benchmarks.network import measure_network
 from benchmarks.networks import measure_networks, networks_table
 from benchmarks.videos import enlarge_video, find_videos, link_videos, make_videos, on_folder, prepare_videos
-from slowfast.cli.command import CommandParser, exit_status, whole_number
+from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.setup import load_config, split_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import usable_gpus
@@ -74,11 +74,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="PATH", help="video files and folders")
     parser.add_argument(
-        "--repeats", type=whole_number(1, 10_000), default=5, metavar="N", help="number of runs (default %(default)s)"
+        "--repeats", type=integer(1, 10_000), default=5, metavar="N", help="number of runs (default %(default)s)"
     )
     parser.add_argument(
         "--clips",
-        type=whole_number(1, 10_000),
+        type=integer(1, 10_000),
         default=2,
         metavar="N",
         help="batch size of network (default %(default)s)",

@@ -10,7 +10,7 @@ from typing import Any
 
 from demo_data.build import FORMATS, build
 from demo_data.settings import SPLITS
-from slowfast.cli.command import CommandParser, add_workers, exit_status, whole_number
+from slowfast.cli.command import CommandParser, add_workers, exit_status, integer
 from slowfast.utils.output_folders import check_output_folder
 from slowfast.utils.screen import show
 
@@ -31,18 +31,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("make_demo_data.py", HELP, USAGE, EXAMPLE, imports=False)
     parser.add_argument("--format", type=_format, default="kinetics", choices=sorted(FORMATS), help="layout")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
-    parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, help="random seed (default %(default)s)")
+    parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, help="random seed (default %(default)s)")
     for split in SPLITS:
         counts = ", ".join(f"{name} {settings.count(split)}" for name, settings in defaults.items())
         parser.add_argument(
-            f"--{split}", type=whole_number(1, MAX_SAMPLES), help=f"number of {split} samples (default: {counts})"
+            f"--{split}", type=integer(1, MAX_SAMPLES), help=f"number of {split} samples (default: {counts})"
         )
     sizes = ", ".join(f"{name} {settings.size}" for name, settings in defaults.items())
-    parser.add_argument("--size", type=whole_number(32, 4320), help=f"even frame height in pixels (default: {sizes})")
+    parser.add_argument("--size", type=integer(32, 4320), help=f"even frame height in pixels (default: {sizes})")
     lengths = ", ".join(f"{name} {settings.frames}" for name, settings in defaults.items() if name != "imagenet")
     parser.add_argument(
         "--frames",
-        type=whole_number(2, 100_000),
+        type=integer(2, 100_000),
         help=f"frames per clip, at 30 fps (default: {lengths})",
     )
     add_workers(parser)

@@ -1,1 +1,1 @@
-"""Commands: one module per command, and what they share."""
+"""Command line: one module per command."""

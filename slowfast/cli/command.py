@@ -1,4 +1,4 @@
-"""Parts of all commands: exit status, parser and options."""
+"""Shared parts of all commands: exit status, parser and options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from slowfast.utils.user_modules import import_user_modules
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
-SIGNALLED = 128  # plus the signal's number, as shells have it
+SIGNALLED = 128  # plus the number of the signal, as in shells
 
 
 def exit_status(
@@ -34,21 +34,22 @@ def exit_status(
     interrupted: str = "interrupted",
     logged: bool = False,
 ) -> int:
-    """Do the work of a command and return its exit status.
+    """Run a command and return its exit status.
 
-    A UserError and a full disk are reported on standard error in one line, any other exception with its traceback.
-    SIGTERM and SIGHUP end the work at once: files appear whole or not at all. Work that saves on them handles them
-    itself. A closed standard output does not end the work; where anything else is wrong with it, output was lost, which
-    is a failure.
+    User errors and a full disk are reported on standard error in one line, other exceptions with their traceback.
+    SIGTERM and SIGHUP end the work immediately, which is safe because files are written atomically; work that saves a
+    checkpoint handles them itself. A closed standard output is ignored; any other error of it is a failure, because
+    output was lost.
 
     Args:
-        work: Does everything; may return an exit status, None is 0.
-        quiet: Report no user error, because another process does; a function is asked when there is one.
-        interrupted: What to report after Ctrl-C.
-        logged: Standard output is in a log file, too, so that nothing is lost with it.
+        work: Function to run; it may return an exit status, None stands for 0.
+        quiet: Report no user errors, because another process does; a function is called when one occurs.
+        interrupted: Message after Ctrl-C.
+        logged: Standard output is also written to a log file, so its errors lose nothing.
 
     Returns:
-        What the work returned, 2 after a UserError or on a full disk, 130 after Ctrl-C, 128 + n after signal n, else 1.
+        The status of the work; 2 after a user error or on a full disk, 130 after Ctrl-C, 128 + n after signal n, 1
+        after any other exception.
     """
     with safe_streams(), Heartbeat.unless_running(lambda line: show(line, error=True)):
         try:
@@ -74,11 +75,11 @@ def exit_status(
 
 
 def _status_of_output() -> int:
-    """Report output that was lost for another reason than a reader that had enough."""
+    """Report output that was lost, unless its reader closed the pipe."""
     failure = lost_output()
     if failure is None:
         return DONE
-    show(f"error: standard output cannot be written: {system_reason(failure)}", error=True)
+    show(f"error: standard output is not writable: {system_reason(failure)}", error=True)
     return FAILED
 
 
@@ -86,7 +87,7 @@ _OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser that reports a wrong command line as a UserError of one line.
+    """Argument parser that raises a UserError for an invalid command line.
 
     Args:
         prog: How the command is called, such as "slowfast predict".
@@ -128,13 +129,13 @@ class CommandParser(argparse.ArgumentParser):
         return chosen
 
     def parse_and_import(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse a command line and import the modules of --import; UserError where either is impossible."""
+        """Parse a command line and import the modules of --import; UserError if either fails."""
         chosen = self.parse(words)
         import_user_modules(chosen.modules)
         return chosen
 
     def _refuse_unknown_option(self, words: Sequence[str]) -> None:
-        """Raise UserError for an unknown option before anything that is missing is reported."""
+        """Raise UserError for an unknown option, which is reported before missing arguments."""
         known = self._option_string_actions
         takes_rest = any(action.nargs == argparse.REMAINDER for action in self._actions)
         before = ""
@@ -152,21 +153,21 @@ class CommandParser(argparse.ArgumentParser):
         return action is not None and action.nargs != 0
 
     def error(self, message: str) -> NoReturn:
-        """Raise the UserError."""
+        """Raise a UserError with the message and a hint."""
         raise UserError(f"{message}{'' if message.endswith('?') else '.'} {self._hint}")
 
 
 MAX_WORKERS = 1024  # processes
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
+def integer(low: int, high: int) -> Callable[[str], int]:
     """Return a converter to an integer from `low` to `high`."""
 
     def convert(text: str) -> int:
         digits = text.strip().removeprefix("-")
         value = int(text) if digits.isascii() and digits.isdecimal() and len(digits) <= 20 else None
         if value is None or not low <= value <= high:
-            raise ArgumentTypeError(f"{quoted(text)} is not a whole number from {low} to {high}")
+            raise ArgumentTypeError(f"{quoted(text)} is not an integer from {low} to {high}")
         return value
 
     return convert
@@ -193,37 +194,37 @@ def number_or(word: str, low: float, high: float) -> Callable[[str], float | Non
     return lambda text: None if text == word else convert(text)
 
 
-workers = whole_number(1, MAX_WORKERS)
+workers = integer(1, MAX_WORKERS)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers for a command that runs jobs in processes; None stands for one per core."""
+    """Add --workers for a command that runs jobs in worker processes; None stands for one per core."""
     parser.add_argument("--workers", type=workers, metavar="N", help="worker processes (default: one per core)")
 
 
 def add_source_and_out(parser: argparse.ArgumentParser, source: str, out: str, *, name: str = "source") -> None:
-    """Add a path to read and --out.
+    """Add the path to read as a positional argument, and --out.
 
     Args:
         parser: Parser of the command.
         source: Help of the path.
         out: Help of --out.
-        name: Attribute of the path; in upper case its name in the help.
+        name: Name of the path.
     """
     parser.add_argument(name, type=Path, metavar=name.upper(), help=source)
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
-    # Before there was --out, the path to write followed the path to read.
+    # The former second positional argument, an alias of --out.
     parser.add_argument("target", type=Path, nargs="?", help=argparse.SUPPRESS)
 
 
 def _merge_target(parser: CommandParser, chosen: argparse.Namespace) -> None:
-    """Take the old positional argument for --out."""
+    """Use the former positional argument as --out."""
     values: dict[str, Any] = vars(chosen)
     if "target" not in values:
         return
     target = values.pop("target")
     if target is not None and chosen.out is not None:
-        parser.error(f"{plain(target)} is one path too many: --out is given")
+        parser.error(f"unexpected argument {plain(target)}: --out is given")
     chosen.out = target if chosen.out is None else chosen.out
     if chosen.out is None:
         parser.error("the following arguments are required: --out")

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from slowfast.utils.screen import show
 
-
-class ConversionResult(Protocol):
-    """Result of converting the files of a folder."""
-
-    @property
-    def done(self) -> int:
-        """Number of files converted by this run."""
-
-    @property
-    def already_there(self) -> int:
-        """Number of files converted by an earlier run."""
-
-    @property
-    def damaged(self) -> Mapping[str, str]:
-        """Description of the damage of files that were converted in part."""
-
-    @property
-    def failed(self) -> Mapping[str, str]:
-        """Reason of each failure."""
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the run."""
+if TYPE_CHECKING:
+    from slowfast.prepare.jobs import Conversion
 
 
-def show_conversion(result: ConversionResult, what: str, out: Path) -> None:
+def show_conversion(result: Conversion, what: str, out: Path) -> None:
     """Print what was converted and what failed.
 
     Args:

@@ -11,8 +11,8 @@ from slowfast.cli.command import (
     add_source_and_out,
     add_workers,
     exit_status,
+    integer,
     number,
-    whole_number,
 )
 from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
@@ -37,13 +37,13 @@ continue: complete recordings are kept. Write other settings to another folder.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast convert-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
     window = parser.add_mutually_exclusive_group()
     time, events = "cut into windows of this many microseconds", "cut into windows of N events"
     window.add_argument("--window-time", type=number(1, 1e15), default=0.0, metavar="US", help=time)
-    window.add_argument("--window-events", type=whole_number(1, 10**12), default=0, metavar="N", help=events)
+    window.add_argument("--window-events", type=integer(1, 10**12), default=0, metavar="N", help=events)
     add_workers(parser)
     return parser.parse_and_import(arguments)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from slowfast.cli.command import CommandParser, add_source_and_out, exit_status, number, whole_number
+from slowfast.cli.command import CommandParser, add_source_and_out, exit_status, integer, number
 from slowfast.errors import DataError, UserError
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.screen import show
@@ -24,14 +24,14 @@ MAX_SIDE = 10_000  # pixels of a sensor
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast draw-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, ".npz or .npy file", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
     for name in ("height", "width"):
         text = f"sensor {name} in pixels (default: from the largest coordinate)"
-        parser.add_argument(f"--{name}", type=whole_number(1, MAX_SIDE), metavar=name[0].upper(), help=text)
+        parser.add_argument(f"--{name}", type=integer(1, MAX_SIDE), metavar=name[0].upper(), help=text)
     parser.add_argument(
-        "--fps", type=whole_number(1, 1000), default=20, metavar="N", help="frame rate of a video (default %(default)s)"
+        "--fps", type=integer(1, 1000), default=20, metavar="N", help="frame rate of a video (default %(default)s)"
     )
     parser.add_argument(
         "--slower", type=number(1e-6, 1e9), default=1.0, metavar="FACTOR", help="slow-down factor (default %(default)s)"

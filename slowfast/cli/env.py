@@ -17,7 +17,7 @@ with and without fast hardware support, GPUs, and optional extras with the comma
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast env", DESCRIPTION, "%(prog)s [--json]", EXAMPLE)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     return parser.parse_and_import(arguments)

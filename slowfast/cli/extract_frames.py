@@ -11,8 +11,8 @@ from slowfast.cli.command import (
     add_source_and_out,
     add_workers,
     exit_status,
+    integer,
     number_or,
-    whole_number,
 )
 from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
@@ -31,16 +31,16 @@ Run an interrupted command again to continue: complete folders are kept. Write o
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast extract-frames", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"
-    parser.add_argument("--short-side", type=whole_number(16, 4320), default=240, metavar="PIXELS", help=side)
+    parser.add_argument("--short-side", type=integer(16, 4320), default=240, metavar="PIXELS", help=side)
     parser.add_argument(
         "--fps", type=number_or("all", 0.1, 1000), default=12, help="maximum frame rate, or all (default %(default)s)"
     )
     parser.add_argument(
-        "--quality", type=whole_number(1, 100), default=95, help="quality of the JPEG files (default %(default)s)"
+        "--quality", type=integer(1, 100), default=95, help="quality of the JPEG files (default %(default)s)"
     )
     add_workers(parser)
     return parser.parse_and_import(arguments)

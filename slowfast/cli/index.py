@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from slowfast.cli.command import CommandParser, exit_status, number, whole_number
+from slowfast.cli.command import CommandParser, exit_status, integer, number
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parse import BASE_KEY
 from slowfast.config.shipped import find_config
@@ -48,7 +48,7 @@ of a file depends only on its name and --seed.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast index", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the index files")
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         text = f"share of the {split} split; 0 takes the training split (default: {share}, 0 for small classes)"
         parser.add_argument(f"--{split}", type=number(0, 1), metavar="SHARE", help=text)
     seed = "seed of the split (default %(default)s)"
-    parser.add_argument("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="N", help=seed)
+    parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, metavar="N", help=seed)
     parser.add_argument("--separator", default=" ", help="separator of path and label (default: a space)")
     return parser.parse_and_import(arguments)
 

@@ -25,7 +25,7 @@ class Command:
         summary: One line of help.
         module: Module in slowfast.cli, imported when the command is chosen.
         function: Function in it that takes the words after the command and returns the exit status.
-        saves_on_signals: Handle SIGTERM and SIGHUP from the start: a run that ends before its first step says so.
+        saves_on_signals: Handle SIGTERM and SIGHUP from the start, also while libraries are imported.
     """
 
     summary: str
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_command(words: Sequence[str]) -> None:
-    """Answer --help and --version; raise UserError for anything else."""
+    """Handle --help and --version; raise UserError for anything else."""
     parser = CommandParser("slowfast", DESCRIPTION, "%(prog)s COMMAND [options]", imports=False)
     parser.epilog = EPILOG
     parser.add_argument("--version", action="store_true", help="print the version")

@@ -1,6 +1,6 @@
-"""Settings that need more memory than this machine has, found before anything is allocated.
+"""Checks for settings that need more memory than this machine has, before anything is allocated.
 
-All figures are lower bounds: what they refuse cannot run here. B clips of a batch, T frames, S pixels of a side.
+All estimates are lower bounds: what is refused cannot run on this machine.
 """
 
 from __future__ import annotations
@@ -8,34 +8,33 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.base import FrameDataset
+from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.errors import ConfigError
+from slowfast.models.build import build_model
+from slowfast.models.inputs import CLIPS, IMAGES, input_shape
 from slowfast.utils.distributed import usable_gpus
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from slowfast.models.protocol import Network
-
 
 GIB = 2**30
 FLOAT_BYTES = 4
-WORKER_BYTES = 32 * 2**20  # private memory of an idle worker process, at the least
-# Networks below all of these fit any machine, and are not built to be measured.
+WORKER_BYTES = 32 * 2**20  # minimum private memory of an idle worker process
+# Models below all of these fit any machine and are not measured.
 USUAL_SIZE, USUAL_CLASSES, USUAL_BLOCKS = 2048, 65_536, 200
 SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC", "EFFICIENTNET", "REGNET")
-# Bytes per pixel of a clip that the first stage of a network takes, roughly: decides whether to measure it.
+# Approximate bytes per input pixel in the first stage of a model, which decides whether to measure it.
 BYTES_PER_PIXEL = 64
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory this process may use: of the machine, its control group and its resource limit."""
+    """Return the bytes of memory that this process may use, with the limits of its control group and resources."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in _CGROUP_LIMITS:
         try:
@@ -64,10 +63,10 @@ def check_memory(cfg: ConfigNode, world_size: int = 1) -> None:
         _refuse(clips * clip * 3 * side**2, memory, f"one batch of {what}")
     if _is_unusual(cfg):
         with torch.device("meta"):  # shapes only
-            model = _build(cfg)
+            model = build_model(cfg)
         weights = sum(parameter.numel() for parameter in model.parameters()) * FLOAT_BYTES
         _refuse(weights, memory, f"the weights of {cfg.MODEL.MODEL_NAME}")
-    if not cfg.NUM_GPUS:  # a config for GPUs may be read on a smaller machine
+    if not cfg.NUM_GPUS:  # a config for GPUs may be loaded on a smaller machine
         for what, (clips, side) in batches.items():
             if clips * clip * side**2 * BYTES_PER_PIXEL > memory // 4:
                 _refuse(_largest_activation(cfg, clips, side), memory, f"one layer's output for a batch of {what}")
@@ -82,11 +81,7 @@ def _refuse(need: int, memory: int, what: str) -> None:
 
 
 def _check_frames(cfg: ConfigNode, memory: int) -> None:
-    """Check the frames of one clip, scaled to the short side."""
-    from slowfast.datasets.base import FrameDataset
-    from slowfast.datasets.build import TEST, TRAIN, find_dataset
-    from slowfast.models.inputs import IMAGES
-
+    """Check the frames of one clip after resizing."""
     for name, part, split in (("TRAIN", cfg.TRAIN, TRAIN), ("TEST", cfg.TEST, TEST)):
         crops = cfg.TEST.NUM_SPATIAL_CROPS if split == TEST else 1
         dataset = find_dataset(cfg, split)
@@ -102,10 +97,7 @@ def _check_frames(cfg: ConfigNode, memory: int) -> None:
 
 
 def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, int]]:
-    """Return the clips in a batch of one process and their side, by a description; none for events."""
-    from slowfast.datasets.base import FrameDataset
-    from slowfast.datasets.build import TEST, TRAIN, find_dataset
-
+    """Return clips per batch of one process and their side, by description; nothing for event samples."""
     batches: dict[str, tuple[int, int]] = {}
     data, frames = cfg.DATA, f"{cfg.DATA.NUM_FRAMES} frames of " if _has_frames(cfg) else ""
     if cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE:
@@ -126,16 +118,13 @@ def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, i
 
 def _has_frames(cfg: ConfigNode) -> bool:
     """Return whether samples are clips of DATA.NUM_FRAMES frames."""
-    from slowfast.datasets.build import TEST, TRAIN, find_dataset
-    from slowfast.models.inputs import CLIPS
-
     used = [split for split, part in ((TRAIN, cfg.TRAIN), (TEST, cfg.TEST)) if part.ENABLE]
     on_videos = cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE
     return not on_videos and any(find_dataset(cfg, split).input_kind == CLIPS for split in used)
 
 
 def _is_unusual(cfg: ConfigNode) -> bool:
-    """Return whether the network could be too large for a machine."""
+    """Return whether the model could be too large for a machine."""
     numbers: list[float] = []
     blocks = 0.0
     defaults = get_cfg()
@@ -149,16 +138,8 @@ def _is_unusual(cfg: ConfigNode) -> bool:
     return size > USUAL_SIZE or blocks > USUAL_BLOCKS or cfg.MODEL.NUM_CLASSES > USUAL_CLASSES
 
 
-def _build(cfg: ConfigNode) -> Network:
-    from slowfast.models.build import build_model
-
-    return build_model(cfg)
-
-
 def _largest_activation(cfg: ConfigNode, clips: int, side: int) -> int:
-    """Return the bytes of the largest output of a module of the network for a batch of clips."""
-    from slowfast.models.inputs import input_shape
-
+    """Return the bytes of the largest output of a module of the model for a batch of clips."""
     largest = 0
 
     def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -167,7 +148,7 @@ def _largest_activation(cfg: ConfigNode, clips: int, side: int) -> int:
             largest = max(largest, output.numel() * clips)
 
     with torch.device("meta"), torch.no_grad():
-        model = _build(cfg).eval()
+        model = build_model(cfg).eval()
         for module in model.modules():
             module.register_forward_hook(note)
         model(torch.empty(1, *input_shape(model, cfg.DATA.NUM_FRAMES, side)))

@@ -12,8 +12,8 @@ from slowfast.cli.command import (
     add_source_and_out,
     add_workers,
     exit_status,
+    integer,
     number_or,
-    whole_number,
 )
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show, show_table
@@ -34,15 +34,15 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast prepare", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"
-    parser.add_argument("--short-side", type=whole_number(16, 4320), default=256, metavar="PIXELS", help=side)
+    parser.add_argument("--short-side", type=integer(16, 4320), default=256, metavar="PIXELS", help=side)
     interval = "frames between keyframes; fewer are faster to read and larger on disk (default %(default)s)"
-    parser.add_argument("--keyframe-interval", type=whole_number(1, 1000), default=32, metavar="FRAMES", help=interval)
+    parser.add_argument("--keyframe-interval", type=integer(1, 1000), default=32, metavar="FRAMES", help=interval)
     crf = "constant rate factor of x264; lower is better and larger (default %(default)s)"
-    parser.add_argument("--crf", type=whole_number(0, 51), default=20, help=crf)
+    parser.add_argument("--crf", type=integer(0, 51), default=20, help=crf)
     preset = "preset of x264; a faster one makes larger files (default %(default)s)"
     parser.add_argument("--preset", choices=PRESETS, default="medium", metavar="NAME", help=preset)
     fps = "maximum frame rate, or keep (default keep)"

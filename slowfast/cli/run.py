@@ -1,4 +1,4 @@
-"""A run: train if TRAIN.ENABLE, then test if TEST.ENABLE; or event-driven inference on videos."""
+"""Run of a config: training (TRAIN.ENABLE), then testing (TEST.ENABLE), or event-driven inference on videos."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
 class RunFolder:
     """Output folder of a run.
 
-    While entered, no other run trains there, or tests if this one only tests. Raises ConfigError where one does.
+    While entered, it is locked against other runs that train there, or, if this one only tests, that test there.
+    Entering raises ConfigError if it is locked.
 
     Args:
         cfg: Config of the run.
@@ -80,9 +81,9 @@ class RunFolder:
             self._at_end.enter_context(exclusive_lock(self.path, self._locked))
 
     def begin(self) -> None:
-        """Write the config and open the log: everything that can refuse the run has been done.
+        """Write the config and open the log; call it after everything that can refuse the run.
 
-        A run that only tests leaves the config of a training as it is and writes config_test.yaml beside it.
+        A run that only tests keeps the config of a training and writes config_test.yaml.
         """
         self.world.agreed(self._write)
 
@@ -96,7 +97,7 @@ class RunFolder:
         except DiskError:
             raise
         except OSError as error:
-            raise ConfigError(f"OUTPUT_DIR {self.path} cannot be written to: {system_reason(error)}") from error
+            raise ConfigError(f"OUTPUT_DIR {self.path} is not writable: {system_reason(error)}") from error
 
     def _has_config_of_training(self) -> bool:
         try:
@@ -105,36 +106,36 @@ class RunFolder:
         except UnreadableTextError as error:
             return not error.missing
         except (ValueError, TypeError, KeyError, yaml.YAMLError):
-            return True  # not ours to replace
+            return True  # not written by a run: do not replace it
 
     def wait_for_tests(self) -> None:
-        """Before a training tests: wait until other runs that test in the folder have ended."""
+        """Wait, before the test of a training, until other runs that test in the folder have ended."""
         if self._locked == TESTING:
             return
         lock = FolderLock(self.path, TESTING)
         self._at_end.callback(lock.release)
-        told = False
+        reported = False
         with phase("waiting for another run that is testing in OUTPUT_DIR"):
             while self.world.any(self.world.is_main and not lock.acquire()):
-                if not told and self.world.is_main:
+                if not reported and self.world.is_main:
                     get_logger().info(f"waiting for another run that is testing in {self.path}")
-                told = True
+                reported = True
                 time.sleep(1)
 
 
 def run(cfg: ConfigNode) -> None:
-    """Do what the frozen config says.
+    """Train, test or run event-driven inference on videos, as a frozen config says.
 
-    Indices are read before any network is built or worker started; nothing in OUTPUT_DIR changes before the network and
-    its weights are there. A run that is stopped by SIGTERM or SIGHUP saves and returns. Several GPUs get a process
-    each.
+    Index files are read before a model is built or a worker is started, and nothing in OUTPUT_DIR changes before the
+    model and its weights are loaded. A run that receives SIGTERM or SIGHUP saves a checkpoint and returns. With several
+    GPUs, one process per GPU is started.
 
     Raises:
-        UserError: For everything that the user can correct.
-        SystemExit: With the status of the processes, where several GPUs get one each.
+        UserError: For user errors.
+        SystemExit: With the exit status of the processes, if one was started per GPU.
     """
     if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
-        _read_indices(cfg, World())  # user errors in them are reported here, once, with their own exit status
+        _read_indices(cfg, World())  # report user errors once, with their exit status
         stop_logging()  # the processes log
         raise SystemExit(Launcher(gpus).run())
     with ExitStack() as at_end:
@@ -150,12 +151,12 @@ def run(cfg: ConfigNode) -> None:
             with other_processes_named(world, timeout), RunFolder(cfg, world) as folder:
                 _Run(cfg, world, folder, stop).do()
             leave(world)
-        except Stopped as stopped:  # before anything was to save
+        except Stopped as stopped:  # there is nothing to save yet
             warn_main(nothing_to_save(stopped.name))
 
 
 class _Run:
-    """Parts of a run, one after another. A signal ends those at once that have nothing to save."""
+    """Sequence of the parts of a run. A signal ends parts that have nothing to save immediately."""
 
     def __init__(self, cfg: ConfigNode, world: World, folder: RunFolder, stop: StopSignal) -> None:
         self.cfg, self.world, self.folder, self.stop = cfg, world, folder, stop
@@ -165,7 +166,7 @@ class _Run:
         _announce(self.cfg, self.world, self.folder.path)
         if on_videos(self.cfg):
             with self.stop.at_once():
-                _say_where(run_on_videos(self.cfg, self.world.device, self.folder.begin))
+                _log_files(run_on_videos(self.cfg, self.world.device, self.folder.begin))
             return
         with self.stop.at_once(), phase("reading index files"):
             data = self.world.agreed(lambda: _read_indices(self.cfg, self.world))
@@ -179,7 +180,7 @@ class _Run:
                 warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
 
     def _train(self, train: TrainMedia, val: TestMedia) -> bool:
-        with self.stop.at_once(), phase("building the network and loading its weights"):
+        with self.stop.at_once(), phase("building the model and loading its weights"):
             trainer = Trainer(self.cfg, self.world, train, val)
             trainer.start()
             self.folder.begin()
@@ -187,9 +188,9 @@ class _Run:
         if self.world.is_main:
             try:
                 with self.stop.at_once(finished), phase("drawing plots"):
-                    _say_where(draw_training_curves(self.folder.path, trainer.task.best))
+                    _log_files(draw_training_curves(self.folder.path, trainer.task.best))
             except Stopped as stopped:
-                warn_main(f"Received {stopped.name} after the training, whose checkpoints are complete")
+                warn_main(f"Received {stopped.name} after training; its checkpoints are complete")
                 return False
         return finished
 
@@ -207,7 +208,7 @@ class _Run:
                 files |= outcome.evaluator.draw(cfg, dataset, class_names(cfg, TEST))
         except Stopped as stopped:
             warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
-        _say_where(files)
+        _log_files(files)
 
     def _begin_test(self) -> None:
         if not self.cfg.TRAIN.ENABLE:
@@ -223,17 +224,17 @@ def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     get_logger().info(f"{world.size} process{'es' if world.size > 1 else ''} on {where}; results in {output}")
-    there = usable_gpus(max(cfg.NUM_GPUS, world.size))
+    available = usable_gpus(max(cfg.NUM_GPUS, world.size))
     on_cpu = world.device.type == "cpu"
-    if cfg.NUM_GPUS > there or (cfg.NUM_GPUS and on_cpu):
-        enough = f" for {world.size} processes" if there else ""
-        using = "the CPU" if on_cpu else there
-        get_logger().warning(f"NUM_GPUS is {cfg.NUM_GPUS}, this machine has {there}{enough}: using {using}")
+    if cfg.NUM_GPUS > available or (cfg.NUM_GPUS and on_cpu):
+        found = f"{available} are available for {world.size} processes" if available else "no GPU is available"
+        using = "the CPU" if on_cpu else f"{available}"
+        get_logger().warning(f"NUM_GPUS is {cfg.NUM_GPUS}, but {found}; running on {using}")
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The datasets of the parts that run."""
+    """Datasets of the parts of a run."""
 
     train: TrainMedia | None = None
     val: TestMedia | None = None
@@ -241,7 +242,7 @@ class _Data:
 
 
 def _read_indices(cfg: ConfigNode, world: World) -> _Data:
-    """Read every index file that is needed, and with it find every mistake that they can hold."""
+    """Read all index files of the run and check what can be checked with them."""
     data = _Data(
         train=train_dataset(cfg) if cfg.TRAIN.ENABLE else None,
         val=views_dataset(cfg, VAL) if cfg.TRAIN.ENABLE else None,
@@ -254,8 +255,8 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
         last = checkpoints.find_last(cfg.OUTPUT_DIR)
         if last is not None and not cfg.TRAIN.AUTO_RESUME:
             raise ConfigError(
-                f"TRAIN.AUTO_RESUME False: {last} is there, of a run that this one would be taken for; choose another "
-                "OUTPUT_DIR or remove it"
+                f"TRAIN.AUTO_RESUME is False, but OUTPUT_DIR contains {last}, a checkpoint of another run. Choose "
+                "another OUTPUT_DIR or remove it"
             )
         check_pretrain(cfg, last is not None)
         check_teacher_weights(cfg)
@@ -266,6 +267,6 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     return data
 
 
-def _say_where(files: dict[str, Path]) -> None:
+def _log_files(files: dict[str, Path]) -> None:
     if files:
         log_table(files_table(files))

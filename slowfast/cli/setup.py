@@ -1,6 +1,6 @@
-"""Commands with a config: their command line, loading and checking the config, and the main function of a run.
+"""Commands with a config: command line, loading and validation of the config, and the main function of a run.
 
-Nothing here imports PyTorch before the command line is parsed and the config merged: a typo is reported at once.
+PyTorch is imported only after the command line is parsed and the config merged, so that typos are reported immediately.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slowfast.cli.command import CommandParser, exit_status, whole_number
+from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.validate import check_batch_size, check_settings
 from slowfast.config.merge import merge_config
 from slowfast.config.node import ConfigNode
@@ -41,7 +41,7 @@ def load_config(
         modules: Modules that register models and datasets or add config sections; they are imported first.
 
     Raises:
-        ConfigError: For every mistake that can be known from the config.
+        ConfigError: For any error in the config.
         UserError: If a module cannot be imported.
     """
     import_user_modules(modules)
@@ -58,10 +58,14 @@ _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*(=.*)?", re.DOTALL)
 
 
 def split_overrides(arguments: Sequence[str], flags: Collection[str] = ()) -> tuple[list[str], list[str]]:
-    """Split a command line before the first word that looks like a config key.
+    """Split a command line into options and files, and config overrides.
 
-    The name of an existing file is no key, nor is the word after an option, except after one of `flags`, the options
-    that take no value.
+    Overrides start at the first word that looks like a config key and is neither the name of an existing file nor the
+    value of an option.
+
+    Args:
+        arguments: Words of the command line.
+        flags: Options that take no value.
     """
     words = list(arguments)
     for place, word in enumerate(words):
@@ -94,7 +98,7 @@ def parse_with_config(parser: CommandParser, arguments: Sequence[str]) -> tuple[
         The options, and the frozen config for evaluating a model.
 
     Raises:
-        UserError: For a command line that cannot be parsed and for everything wrong with the config.
+        UserError: For an invalid command line or config.
     """
     add_cfg(parser)
     words, overrides = split_overrides(arguments, parser.flags())
@@ -111,14 +115,14 @@ def add_loader_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         dest="num_workers",
-        type=whole_number(0, MAX_WORKERS),
+        type=integer(0, MAX_WORKERS),
         metavar="N",
         help="worker processes that load samples; 0 loads in the main process (default: DATA_LOADER.NUM_WORKERS)",
     )
 
 
 def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = (), modules: Sequence[str] = ()) -> ConfigNode:
-    """Return the frozen config of a file, as `load_config`, for a trained model: training settings are not checked."""
+    """Return the frozen config for evaluating a trained model, as `load_config`; training keys are not validated."""
     settings = ("TRAIN.ENABLE", False, "TEST.ENABLE", True, "EVENT.ENABLE", False, "MODEL.ACT_CHECKPOINT", False)
     return load_config(cfg_file, [*overrides, *settings], modules=modules)
 
@@ -131,7 +135,7 @@ class RunCommand:
         prog: How it is called.
         purpose: First paragraph of its help.
         examples: Valid command lines; the first one is shown after an error.
-        overrides: Config overrides that it stands for; those of the command line come after them.
+        overrides: Config overrides that it implies, before those of the command line.
     """
 
     prog: str
@@ -177,7 +181,7 @@ class RunLine:
 
 
 def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
-    """Parse the command line of a run; UserError for one that cannot be parsed."""
+    """Parse the command line of a run; UserError for an invalid one."""
     chosen = command.parser().parse(arguments)
     files = chosen.cfg + [word for word in chosen.overrides[:1] if word.endswith((".yaml", ".yml"))]
     if len(files) > 1:
@@ -191,7 +195,7 @@ def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
 
 
 def load(arguments: Sequence[str], command: RunCommand = RUN_NET) -> ConfigNode:
-    """Load the validated, frozen config of the command line, for as many processes as will run."""
+    """Load and validate the config of a command line for the number of processes that will run."""
     line = parse(arguments, command)
     cfg = load_config(line.cfg, line.overrides, world_size(), line.modules)
     if not os.environ.get("RANK"):
@@ -213,7 +217,7 @@ def main(arguments: Sequence[str], run: Run | None = None, command: RunCommand =
     Args:
         arguments: Words of the command line.
         run: Function to call with the config; by default `slowfast.cli.run.run`, imported when the config is loaded.
-        command: Command that the words follow.
+        command: Command to run.
 
     Returns:
         The exit status: 0 if done, also after a signal; 2 after a user error, reported on stderr; 1 after any other.
@@ -239,7 +243,7 @@ def main(arguments: Sequence[str], run: Run | None = None, command: RunCommand =
         do(cfg)
 
     try:
-        # A user error in the config is the same in every process.
+        # A user error in the config occurs in all processes.
         return exit_status(load_and_run, quiet=lambda: not main_process and not loaded, logged=True)
     finally:
         stop_logging()

@@ -1,4 +1,4 @@
-"""Checks of a config that need no data; those of this file import no PyTorch and come first.
+"""Validation of a config: values, combinations of keys and the output folder. Imports no PyTorch and comes first.
 
 Each check raises ConfigError with one line: which keys, what is wrong, what to do.
 """
@@ -23,7 +23,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
         world_size: Number of processes that share a training batch.
 
     Raises:
-        ConfigError: For the first mistake.
+        ConfigError: For the first error.
     """
     check_settings(cfg, world_size)
     from slowfast.cli.validate_components import validate_components
@@ -32,7 +32,7 @@ def validate(cfg: ConfigNode, world_size: int = 1) -> None:
 
 
 def check_settings(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check values and combinations that concern no registered model, dataset or function, as `validate` does."""
+    """Check values, and combinations of keys that need no registered model, dataset or function; see `validate`."""
     check_values(cfg)
     _check_run(cfg)
     _check_schedule(cfg)

@@ -1,4 +1,4 @@
-"""Checks of a config that import the packages of what it names: models, datasets, losses, the decoder, checkpoints.
+"""Validation of what a config names: models, datasets, losses, the decoder, checkpoints. Imports their packages.
 
 Each check raises ConfigError with one line: which keys, what is wrong, what to do.
 """
@@ -32,14 +32,14 @@ from slowfast.visualization.scores import check_scores_path
 
 
 def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check registered names, files, and the rules of what the config names.
+    """Check registered names, files, and the rules of the model, datasets and tasks.
 
     Args:
         cfg: Config that has passed `slowfast.cli.validate.check_settings`.
         world_size: Number of processes that share a training batch.
 
     Raises:
-        ConfigError: For the first mistake.
+        ConfigError: For the first error.
     """
     check_registered_names(cfg)
     if cfg.EVENT.ENABLE:

@@ -11,8 +11,8 @@ from slowfast.cli.command import (
     add_source_and_out,
     add_workers,
     exit_status,
+    integer,
     number,
-    whole_number,
 )
 from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
@@ -44,12 +44,12 @@ OPTIONS: dict[str, tuple[int | float, str]] = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast video-to-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     for name, (default, text) in OPTIONS.items():
         # EventSettings checks the ranges.
-        kind = whole_number(0, 2**63 - 1) if isinstance(default, int) else number(0, 1e9)
+        kind = integer(0, 2**63 - 1) if isinstance(default, int) else number(0, 1e9)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default %(default)s)")
     add_workers(parser)

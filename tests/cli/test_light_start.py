@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         ("--hlep", "unknown option --hlep. Did you mean --help?"),
         ("predict --cgf x clip.mp4", "unknown option --cgf. Did you mean --cfg?"),
         ("export --cfg x", "the following arguments are required: --out"),
-        ("prepare videos --out a --workers 0", "--workers: '0' is not a whole number from 1 to 1024"),
+        ("prepare videos --out a --workers 0", "--workers: '0' is not an integer from 1 to 1024"),
         ("train --cfg K400/K400_MLP_S16x5", "no such file or shipped config. Did you mean K400/K400_MLP_S16x4?"),
         (f"train --cfg {S16} NUM_GPU 0", "unknown key NUM_GPU. Did you mean NUM_GPUS?"),
         (f"test --cfg {S16} NUM_GPUS many", "NUM_GPUS: expected an integer, got 'many'"),

@@ -34,7 +34,9 @@ def changed(cfg: ConfigNode, *change: object) -> ConfigNode:
 
 def test_a_run_that_starts_anew_is_not_taken_for_an_older_one(cfg: ConfigNode) -> None:
     run(changed(cfg, "TRAIN.AUTO_RESUME", False))
-    with pytest.raises(ConfigError, match="TRAIN.AUTO_RESUME False: .*checkpoint_epoch_00001.pyth is there"):
+    with pytest.raises(
+        ConfigError, match="TRAIN.AUTO_RESUME is False, .*checkpoint_epoch_00001.pyth, a checkpoint of another run"
+    ):
         run(changed(cfg, "SOLVER.MAX_EPOCH", 2))
     assert len(find_checkpoints(Path(cfg.OUTPUT_DIR))) == 1
     run(changed(cfg, "TRAIN.AUTO_RESUME", True))
@@ -142,7 +144,7 @@ def test_a_training_of_too_many_broken_videos_ends(kinetics_folder: Path, tmp_pa
 
 def test_a_folder_that_cannot_be_claimed_is_told(tmp_path: Path) -> None:
     (tmp_path / TRAINING).mkdir()
-    message = r"OUTPUT_DIR .* cannot be written to: is a directory"
+    message = r"OUTPUT_DIR .* is not writable: is a directory"
     with pytest.raises(ConfigError, match=message), exclusive_lock(tmp_path, TRAINING):
         pass
 

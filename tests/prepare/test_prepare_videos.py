@@ -186,7 +186,7 @@ def test_colliding_names_keep_their_suffix(tmp_path: Path) -> None:
         (["source", "file"], "file is not a directory"),
         (["source/sub", "new"], "contains no videos"),
         (["source", "new", "--workers", "0"], "argument --workers: '0'"),
-        (["source", "new", "--crf", "99"], "argument --crf: '99' is not a whole number from 0 to 51"),
+        (["source", "new", "--crf", "99"], "argument --crf: '99' is not an integer from 0 to 51"),
         (["source", "new", "--fps", "-3"], "argument --fps: '-3'"),
         (["source", "new", "--preset", "quick"], "argument --preset: invalid choice: 'quick'"),
         (["source", "new", "--index", "none.csv"], "none.csv does not exist"),

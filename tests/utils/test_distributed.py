@@ -62,7 +62,9 @@ def test_indices_are_read_before_processes_are_started(
     assert started == [4]
 
 
-@pytest.mark.parametrize(("device", "words"), [("cpu", "has 0: using the CPU"), ("cuda", "has 2: using 2")])
+@pytest.mark.parametrize(
+    ("device", "words"), [("cpu", "no GPU is available; running on the CPU"), ("cuda", "2 are available; running on 2")]
+)
 def test_fewer_gpus_than_wanted_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, device: str, words: str
 ) -> None:

@@ -70,7 +70,7 @@ def test_the_work_goes_on_without_a_screen(tmp_path: Path, line: str, err: bytes
 def test_output_that_is_lost_is_a_failure_in_one_line(tmp_path: Path) -> None:
     done = shell("WORK >/dev/full", tmp_path / "result")
     assert done.returncode == 1 and (tmp_path / "result").read_text() == "done"
-    assert done.stderr == b"an error\nerror: standard output cannot be written: no space left on device\n"
+    assert done.stderr == b"an error\nerror: standard output is not writable: no space left on device\n"
 
 
 def test_a_screen_that_knows_ascii_only(tmp_path: Path) -> None:
