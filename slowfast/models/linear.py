@@ -89,8 +89,8 @@ def count_macs(model: nn.Module, inputs: Any, samples: int) -> float:
     """Return the multiply-adds per sample of the matrix multiplications and convolutions in a forward pass.
 
     They are counted on a copy on the meta device, in evaluation mode: nothing is computed, and no operators are fused,
-    which the counter would miss (such as attention on CPUs). fvcore's FlopCountAnalysis is no alternative: it traces with TorchScript, which fails for most of these
-    networks on the meta device.
+    which the counter would miss (such as attention on CPUs). fvcore's FlopCountAnalysis is no alternative: it traces
+    with TorchScript, which fails for most of these networks on the meta device.
 
     Args:
         model: The network.
