@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.decode.image import FIRST
+from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.index.common import inner_folders, walk_files
 from slowfast.datasets.index.imagenet import LISTS
@@ -146,10 +146,10 @@ def frame_template(names: Sequence[str], folder: Path) -> str:
     prefix, digits, suffix = match.groups()
     prefix = prefix.replace("{", "{{").replace("}", "}}")
     template = f"{prefix}{{:0{len(digits)}d}}{suffix}"
-    if {template.format(FIRST + at) for at in range(len(names))} != set(names):
+    if {template.format(FIRST_NUMBER + at) for at in range(len(names))} != set(names):
         raise UserError(
             f"{plain(folder)}: its {len(names)} frames, the first of which is {plain(min(names))}, are not numbered "
-            f"from {FIRST} to {len(names)} without a gap. Rename them"
+            f"from {FIRST_NUMBER} to {len(names)} without a gap. Rename them"
         )
     return template
 

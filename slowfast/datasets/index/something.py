@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.decode.image import FIRST
+from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
@@ -168,7 +168,7 @@ def count_frames(folder: Path, image_template: str) -> int:
     except OSError:
         return 1
     frames = 0
-    while image_template.format(FIRST + frames) in names:
+    while image_template.format(FIRST_NUMBER + frames) in names:
         frames += 1
     return max(frames, 1)
 
