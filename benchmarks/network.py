@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,12 +19,13 @@ from benchmarks.measure import Measurement, Timings, in_fresh_process, time_inte
 from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, find_dataset
+from slowfast.datasets.collate import to_tensors
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
-from slowfast.models import build_model
-from slowfast.models.inputs import IMAGES
+from slowfast.models.build import build_model, find_network
+from slowfast.models.inputs import EVENTS, IMAGES, Events
 from slowfast.models.linear import count_macs, pack_linears
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
@@ -115,8 +116,10 @@ FLOAT32, BFLOAT16 = "float32", "bfloat16"
 DTYPES = (FLOAT32, BFLOAT16)
 
 
-def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool) -> dict[str, TrainStep]:
-    """Build training steps with `clips` clips in fp32 and in bf16 autocast, of one model with random weights."""
+def train_steps(
+    cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool, dtypes: Sequence[str] = DTYPES
+) -> dict[str, TrainStep]:
+    """Build training steps with `clips` clips in fp32 or autocast to other dtypes, of one model with random weights."""
     batch = ("TRAIN.BATCH_SIZE", clips, "AUG.NUM_SAMPLE", 1, "TRAIN.ACCUMULATION_STEPS", 1)
     cfg = with_overrides(cfg, "MODEL.ACT_CHECKPOINT", checkpointing, *batch)
     torch.manual_seed(cfg.RNG_SEED)
@@ -124,24 +127,40 @@ def train_steps(cfg: ConfigNode, device: torch.device, clips: int, checkpointing
     optimizer = build_optimizer(cfg, model)
     return {
         dtype: TrainStep(cfg, World(device=device), model, optimizer, forward_in(cfg, device, dtype))
-        for dtype in DTYPES
+        for dtype in dtypes
     }
 
 
 def forward_in(cfg: ConfigNode, device: torch.device, dtype: str) -> ClipForward:
-    """Build the forward pass in a dtype of DTYPES, even if a run would choose a faster one."""
+    """Build the forward pass in float32, bfloat16 or float16, even if a run would choose a faster one."""
     plain = ClipForward.from_config(with_overrides(cfg, "TRAIN.MIXED_PRECISION", False), device)
     return replace(plain, amp_dtype=AMP_DTYPES.get(dtype))
 
 
 def example_batch(cfg: ConfigNode, clips: int) -> TrainBatch:
-    """Return a batch of noise like those of the loader: uint8 (N, T, S, S, 3); T is 1 for images."""
+    """Return a batch of noise like those of the loader: uint8 (N, T, S, S, 3), T is 1 for images; or events (N, L)."""
     rng = np.random.default_rng(cfg.RNG_SEED)
-    images = find_dataset(cfg, TRAIN).input_kind == IMAGES
-    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if images else cfg.DATA.NUM_FRAMES
+    kind = find_dataset(cfg, TRAIN).input_kind
+    if kind == EVENTS:
+        labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
+        return TrainBatch(_example_events(cfg, clips, rng), torch.from_numpy(labels), [""] * clips, [])
+    side, frames = cfg.DATA.TRAIN_CROP_SIZE, 1 if kind == IMAGES else cfg.DATA.NUM_FRAMES
     pixels = rng.integers(0, 256, (clips, frames, side, side, 3), dtype=np.uint8)
     labels = rng.integers(cfg.MODEL.NUM_CLASSES, size=clips)
     return TrainBatch(torch.from_numpy(pixels), torch.from_numpy(labels), [""] * clips, [])
+
+
+def input_kind(cfg: ConfigNode) -> str:
+    """Return what the network of a config takes: IMAGES, CLIPS or EVENTS."""
+    return find_network(cfg).input_kind
+
+
+def _example_events(cfg: ConfigNode, recordings: int, rng: np.random.Generator) -> Events:
+    """Evenly distributed events: x, y, p int64, t float32 ascending from 0 to 1, all valid; each (N, L)."""
+    shape, (height, width) = (recordings, cfg.DVS.NUM_EVENTS), cfg.DVS.SENSOR_SIZE
+    columns = {key: rng.integers(high, size=shape) for key, high in (("x", width), ("y", height), ("p", 2))}
+    columns["t"] = np.sort(rng.random(shape, np.float32), axis=1)
+    return {**to_tensors(columns), "valid": torch.ones(shape, dtype=torch.bool)}
 
 
 MATRIX_SIDE = {"cpu": 4096, "cuda": 8192}

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 * MIB
 BEGIN, END = "<!-- begin: tools/model_info.py -->", "<!-- end: tools/model_info.py -->"
 EXAMPLE = "slowfast model-info --cfg K400/K400_MLP_S16x4"
-USAGE = "%(prog)s [--cfg FILE ...] [--list] [--markdown] [--check FILE | --write FILE]"
+USAGE = "%(prog)s [--cfg FILE ...] [--layers DEPTH] [--list] [--markdown] [--check FILE | --write FILE]"
 DESCRIPTION = f"""\
 Print a table of models: parameters and GMACs, counted without computing anything; the input size; the published
 accuracy; the weights and their license; and what was verified in this project.
 
   slowfast model-info
   {EXAMPLE}
+  {EXAMPLE} --layers 2     also prints the parameters of each layer
   slowfast model-info --list               prints the names of all shipped configs
   slowfast model-info --write docs/MODEL_ZOO.md    writes the table between the two marker comments of a file
 """
@@ -39,6 +40,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("slowfast model-info", DESCRIPTION, USAGE, EXAMPLE)
     cfg = "YAML files or names of shipped configs (default: all published models)"
     parser.add_argument("--cfg", nargs="+", metavar="FILE", help=cfg)
+    layers = "also print the parameters of the layers down to this depth"
+    parser.add_argument("--layers", type=int, metavar="DEPTH", help=layers)
     parser.add_argument("--list", action="store_true", help="print the names of all shipped configs and exit")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     goal = parser.add_mutually_exclusive_group()
@@ -59,12 +62,14 @@ def _run(chosen: argparse.Namespace) -> None:
     file = chosen.check or chosen.write
     if file is not None and chosen.cfg is not None:
         raise UserError("--check and --write are for the table of all published models. Remove --cfg")
+    if chosen.layers is not None and (chosen.cfg is None or chosen.layers < 1):
+        raise UserError("--layers: give a depth of at least 1, and the models with --cfg")
     if file is not None:
         table_in_file(file)  # before the counting
     if chosen.write is not None:
         check_output_file(chosen.write, "--write")
     paths = [find_config(name) for name in chosen.cfg or ()]
-    from slowfast.cli.model_table import describe_all, markdown_table, plain_table, published_configs
+    from slowfast.cli.model_table import describe_all, layers_table, markdown_table, plain_table, published_configs
 
     rows = describe_all(paths or published_configs())
     if chosen.check is not None:
@@ -76,6 +81,8 @@ def _run(chosen: argparse.Namespace) -> None:
         show(f"Wrote the table to {chosen.write}")
     else:
         show_table(markdown_table(rows) if chosen.markdown else plain_table(rows))
+    for path in paths if chosen.layers else ():
+        show_table(f"\n{path.stem}\n{layers_table(path, chosen.layers)}")
 
 
 def check_file(file: Path, rows: Sequence[ModelRow]) -> None:

@@ -17,7 +17,7 @@ from slowfast.errors import UserError
 from slowfast.models import build_model
 from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape
 from slowfast.models.linear import count_macs
-from slowfast.models.protocol import Network
+from slowfast.models.protocol import Network, named_network
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 
@@ -160,6 +160,16 @@ def describe(path: Path) -> ModelRow:
         macs = count_macs(model, inputs, 1)
     views = "" if model.input_kind == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
     return ModelRow(path.stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
+
+
+def layers_table(path: Path, depth: int) -> str:
+    """Return fvcore's table of the parameters of a config's model, by layer down to a depth."""
+    from fvcore.nn import parameter_count_table  # late: it is slow to import
+
+    with torch.device("meta"):
+        model = build_model(load_config(path))
+    table: str = parameter_count_table(named_network(model), max_depth=depth)
+    return table
 
 
 def _example(model: Network, cfg: ConfigNode) -> tuple[str, torch.Tensor | Events]:

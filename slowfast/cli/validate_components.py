@@ -28,7 +28,7 @@ from slowfast.models.inputs import check_input
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import why_not_regular
-from slowfast.visualization.results import check_scores_path
+from slowfast.visualization.scores import check_scores_path
 
 
 def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:

@@ -1,6 +1,6 @@
 """MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch, with label smoothing (arXiv 1512.00567).
 
-Notation: N clips, K classes. Clip i is mixed with clip N - 1 - i; one draw applies to the whole batch.
+Notation: N clips, K classes. Clip i is mixed with clip N - 1 - i; one draw applies to all clips.
 """
 
 from __future__ import annotations

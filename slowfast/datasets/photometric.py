@@ -141,7 +141,7 @@ _STATISTICS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 }
 
 
-# ------------------------------------------------------------------ operations on whole pixels
+# ------------------------------------------------------------------ operations on pixels
 def _color(clip: np.ndarray, factor: float) -> None:
     """Move away from (factor > 1) or toward (< 1) the gray of each pixel."""
     matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row: its channel, blended with gray

@@ -75,8 +75,8 @@ def freeze_modes(model: nn.Module, probing: bool) -> None:
             put into evaluation mode as well.
     """
     for module in model.modules():
-        parameters = list(module.parameters())
-        if not any(p.requires_grad for p in parameters) and (parameters or probing):
+        has_parameters = next(module.parameters(), None) is not None
+        if (has_parameters or probing) and not any(p.requires_grad for p in module.parameters()):
             module.eval()
 
 

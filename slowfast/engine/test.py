@@ -26,6 +26,7 @@ from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
+from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.results import (
     PREDICTIONS,
@@ -36,7 +37,6 @@ from slowfast.visualization.results import (
     write_predictions,
     write_results,
 )
-from slowfast.visualization.sheets import FirstBatch
 
 
 def evaluate_split(

@@ -35,9 +35,9 @@ from slowfast.utils.logging import get_logger, warn_main
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
+from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import MetricsLog, Row, TensorBoardWriter
 from slowfast.visualization.results import Metric, write_failed
-from slowfast.visualization.sheets import FirstBatch
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
 

@@ -256,14 +256,14 @@ class EAT(Network):
 
 
 def check_order(pixel_order: str, sfc_mode: str, image_size: int, patch_size: int) -> None:
-    """Raise ConfigError unless the order exists for what it orders: the pixels or the patches of an image."""
+    """Raise ConfigError unless the order exists for the pixels or patches of an image, as ``sfc_mode`` says."""
     if sfc_mode == "first":
         check_pixel_order(pixel_order, image_size, patch_size)
         return
     if pixel_order == SWEEP_IN_SWEEP:
         raise ConfigError(
             f"EAT.PIXEL_ORDER: {pixel_order} orders the pixels inside patches, but EAT.SFC_MODE {sfc_mode} orders "
-            "whole patches. Choose another order"
+            "patches. Choose another order"
         )
     if image_size % patch_size:
         raise ConfigError(f"EAT.PATCH_SIZE {patch_size} does not divide the crop of {image_size} pixels")

@@ -1,6 +1,6 @@
 """Image networks on clips: applied to each frame, averaged over time.
 
-Shapes: B clips, T frames, D features.
+Notation: B clips, T frames, D features.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class FramewiseVideo(Network):
         return self.image.on_grid(values)
 
     def _mean_over_time(self, apply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """Average what an image gives over the frames of a clip: (B, 3, T, H, W) -> (B, ...)."""
+        """Average the outputs for the frames of a clip: (B, 3, T, H, W) -> (B, ...)."""
         frames = x.shape[2]
         images = x.transpose(1, 2).flatten(0, 1)  # (B T) 3 H W
         with frames_as_batch(self, frames):

@@ -1,4 +1,4 @@
-"""Linear kernels for inference, and counting of multiply-adds."""
+"""Linear layers with oneDNN's fused kernels for inference on CPUs, and counting of multiply-adds."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-# oneDNN's product with its bias and what follows in one pass; PyTorch itself calls it only from compiled graphs.
-FUSED_PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None where PyTorch is built without oneDNN
-FUSED_ROWS = 16  # with fewer rows PyTorch's own product is faster
+# oneDNN's matrix multiplication fused with bias and activation; PyTorch itself calls it only from compiled graphs.
+FUSED_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None if PyTorch was built without oneDNN
+FUSED_ROWS = 16  # with fewer rows PyTorch's own kernel is faster
 
-if FUSED_PRODUCT is not None:
+if FUSED_LINEAR is not None:
 
-    @register_flop_formula(FUSED_PRODUCT)
-    def _fused_product_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
-        """For PyTorch's FLOP counter: x (..., in), weight (out, in)."""
+    @register_flop_formula(FUSED_LINEAR)
+    def _fused_linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+        """Return the FLOPs of x (..., in) times weight (out, in), for PyTorch's FLOP counter."""
         return 2 * math.prod(x) * weight[0]
 
 
 class Linear(nn.Linear):
-    """nn.Linear, faster in float32 on CPUs where no gradient is wanted: (..., in) -> (..., out).
+    """nn.Linear with fused kernels for fp32 inference on CPUs: (..., in) -> (..., out).
 
-    There the bias and a GELU behind it cost no passes over memory of their own, and `pack` saves putting the weight
-    into oneDNN's order at every call: together a seventh of a network's time.
+    Bias and GELU need no extra pass over memory, and `pack` avoids reordering the weight for oneDNN in every call;
+    together this saves a seventh of a network's time.
     """
 
-    _packed: tuple[torch.Tensor, int] | None = None  # the weight in oneDNN's order, and its version
+    _packed: tuple[torch.Tensor, int] | None = None  # weight in oneDNN's order, and its version
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self._fuses(input):
             return super().forward(input)
-        return FUSED_PRODUCT(input, self._weight_in_order(), self.bias, "none", [], "")
+        return FUSED_LINEAR(input, self._reordered_weight(), self.bias, "none", [], "")
 
     def gelu(self, input: torch.Tensor) -> torch.Tensor:
-        """The exact GELU of forward(input)."""
+        """Return the exact GELU of forward(input)."""
         if not self._fuses(input):
             return F.gelu(self(input))
-        return FUSED_PRODUCT(input, self._weight_in_order(), self.bias, "gelu", [], "none")
+        return FUSED_LINEAR(input, self._reordered_weight(), self.bias, "gelu", [], "none")
 
     @torch.no_grad()
     def pack(self) -> None:
-        """Keep a second copy of the weight in oneDNN's order, until the weight changes or training begins.
+        """Keep a copy of the weight in oneDNN's order until the weight changes or training starts.
 
-        A change is known by the tensor's version, which writing through `weight.data` does not raise.
+        Changes are detected by the version of the tensor, which does not count writes through `weight.data`.
         """
         fits = self.weight.dtype == torch.float32 and self.weight.device.type == "cpu" and not self.training
-        if fits and FUSED_PRODUCT is not None:
+        if fits and FUSED_LINEAR is not None:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()), self.weight._version
 
     def train(self, mode: bool = True) -> Self:
@@ -61,33 +61,41 @@ class Linear(nn.Linear):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_packed"}  # it cannot be copied
+        return {
+            key: value for key, value in self.__dict__.items() if key != "_packed"
+        }  # packed weights cannot be copied
 
-    def _weight_in_order(self) -> torch.Tensor:
+    def _reordered_weight(self) -> torch.Tensor:
         if self._packed is not None and self._packed[1] == self.weight._version:
             return self._packed[0]
         return self.weight
 
     def _fuses(self, x: torch.Tensor) -> bool:
-        for_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        wanted = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or for_graph)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        wanted = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or traced)
         floats = x.dtype == self.weight.dtype == torch.float32
         many = x.numel() >= FUSED_ROWS * self.in_features
-        return wanted and floats and many and x.device.type == "cpu" and FUSED_PRODUCT is not None
+        return wanted and floats and many and x.device.type == "cpu" and FUSED_LINEAR is not None
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Call `Linear.pack` on every Linear of a network in evaluation, which needs its weights' memory once more."""
+    """Pack all Linear layers of a network in evaluation mode, which needs the memory of their weights a second time."""
     for layer in model.modules():
         if isinstance(layer, Linear):
             layer.pack()
 
 
 def count_macs(model: nn.Module, inputs: Any, samples: int) -> float:
-    """Multiply-adds of the matrix products and convolutions in a forward pass over `inputs`, for one of its samples.
+    """Return the multiply-adds per sample of the matrix multiplications and convolutions in a forward pass.
 
-    Counted on a copy on the meta device, in evaluation: nothing is computed, and no operator is fused with others,
-    which the counter would not see (as attention on CPUs).
+    They are counted on a copy on the meta device, in evaluation mode: nothing is computed, and no operators are fused,
+    which the counter would miss (such as attention on CPUs). fvcore's FlopCountAnalysis is no alternative: it traces
+    with TorchScript, which fails for most of these networks on the meta device.
+
+    Args:
+        model: The network.
+        inputs: Inputs of the network.
+        samples: Number of samples in the inputs.
     """
     shapes = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

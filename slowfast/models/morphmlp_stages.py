@@ -62,7 +62,7 @@ class SpatialFC(FeatureMap, nn.Module):
         return y.reshape(transposed.shape).transpose(2, 3)
 
     def _chunks(self, x: torch.Tensor) -> torch.Tensor:
-        """Cut rows, or the whole map where rows are not a multiple of L long, into chunks.
+        """Cut rows into chunks, or the flattened map if L does not divide W.
 
         (B, T, H, W, C) -> (B, T, H, W / L, G, L S), or (B, T, 1, H W / L, G, L S).
         """

@@ -1,6 +1,6 @@
 """Base class of all networks: every hook that the rest of the package calls, with its default.
 
-Shapes: B samples, C channels, D features.
+Notation: B samples, C channels, D features.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def environment_number(name: str, default: int, least: int = 0) -> int:
 
 
 def world_size() -> int:
-    """Return the number of processes that torchrun started; 1 without it. Raises UserError as `LaunchedAs` does."""
+    """Return the number of processes in the run; 1 without torchrun. Raises UserError like `LaunchedAs`."""
     return LaunchedAs.from_environment().size
 
 

@@ -128,3 +128,12 @@ def test_the_plain_table(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "38.4 M" in printed and "1.03" in printed and "`" not in printed
     assert main(["--cfg", str(CONFIGS / "none.yaml")]) == 2
+
+
+def test_parameters_of_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "ImageNet/EVMLP", "--layers", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "EVMLP\n" in out and re.search(r"\| *blks\.0 +\| 0\.2M +\|", out) and "blks.0.2" not in out
+    for line in (["--layers", "2"], ["--cfg", "ImageNet/EVMLP", "--layers", "0"]):
+        assert main(line) == 2
+        assert "--layers: give a depth" in capsys.readouterr().err

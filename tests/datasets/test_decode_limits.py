@@ -106,7 +106,7 @@ def test_endless_scan_hits_the_time_limit(tmp_path: Path) -> None:
 def test_time_limit_covers_decoding(tmp_path: Path) -> None:
     with PyAVReader(write_video(tmp_path / "a.mp4"), timeout=60) as video:
         assert video.read([3]).missing is None
-        video._deadline._end = time.monotonic() - 1
+        video._decoder._deadline._end = time.monotonic() - 1
         with pytest.raises(DecodeError, match="longer than 60 s"):
             video.read([5])
 

@@ -169,9 +169,9 @@ def test_reader_without_timestamps_starts_at_a_keyframe(tmp_path: Path, monkeypa
         with open_video(maker(tmp_path)) as video:
             assert isinstance(video, PyAVReader)
             fed: list[av.Packet | None] = []
-            frames = video._frames
+            decoder, frames = video._decoder, video._decoder._frames
             monkeypatch.setattr(
-                video, "_frames", lambda packet, f=frames, fed=fed: [fed.append(packet), *f(packet)][1:]
+                decoder, "_frames", lambda packet, f=frames, fed=fed: [fed.append(packet), *f(packet)][1:]
             )
             video.read([55])
             assert 0 < len(fed) < 22  # of 60 packets, one key packet in 20 or less

@@ -38,7 +38,8 @@ from slowfast.engine.tasks.multi_label import (
 from slowfast.errors import ConfigError, IndexFileError
 from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World
-from slowfast.visualization.results import VideoPrediction, write_scores
+from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.scores import write_scores
 
 EMPTY = Path(__file__).parents[1] / "empty.yaml"
 MULTI = ["MODEL.TASK", "multi_label", "MODEL.LOSS_FUNC", "bce_logit"]

@@ -234,7 +234,7 @@ def test_broken_videos_are_listed_and_count_as_wrong(kinetics_folder: Path, tmp_
     settings = [*tiny_settings(data, tmp_path / "out"), "TRAIN.ENABLE", False]
     done = run_net([*settings, "TEST.SAVE_RESULTS_PATH", "scores.pkl"])
     assert done.returncode == 0, done.stderr
-    assert "not in a pickle" in done.stdout and not (tmp_path / "out" / "scores.pkl").exists()
+    assert "not as a pickle" in done.stdout and not (tmp_path / "out" / "scores.pkl").exists()
     with np.load(tmp_path / "out" / "scores.npz", allow_pickle=False) as arrays:
         nan = np.isnan(arrays["logits"]).all(1)
         assert nan.sum() == np.isnan(arrays["logits"]).any(1).sum() and nan[[8, 9, 11]].all() and not nan[:8].any()

@@ -254,7 +254,7 @@ def test_invalid_arguments_are_errors(model: EvMLP) -> None:
     for settings_, word in (
         ({"threshold": -1}, "THRESHOLD"),
         ({"threshold": float("nan")}, "THRESHOLD"),
-        ({"reference": "next"}, "previous, hold"),
+        ({"reference": "next"}, "hold, previous"),
         ({"gate": "all"}, "any, mean"),
         ({"precision": "int4"}, "int8"),
         ({"keyframe_every": -2}, "KEYFRAME_EVERY"),

@@ -17,7 +17,7 @@ from tests.event_driven.test_engine import RULES, video
 from tests.event_driven.test_static_shapes import SIZES
 from tests.random_weights import randomized
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def engines(*rule: Any, **options: Any) -> tuple[EventDrivenInference, EventDrivenInference]:

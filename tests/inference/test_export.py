@@ -22,7 +22,7 @@ from slowfast.inference.export import (
     foreign_operators,
     largest_difference,
 )
-from slowfast.models.linear import FUSED_PRODUCT
+from slowfast.models.linear import FUSED_LINEAR
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
@@ -89,7 +89,7 @@ class Fused(nn.Module):
     """Calls an operator that only PyTorch on CPUs has."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return FUSED_PRODUCT(x, torch.ones(4, x.shape[-1]), None, "none", [], "")
+        return FUSED_LINEAR(x, torch.ones(4, x.shape[-1]), None, "none", [], "")
 
 
 def test_a_batch_that_cannot_vary_is_said(tmp_path: Path) -> None:

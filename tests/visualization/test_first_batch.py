@@ -19,7 +19,7 @@ from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.engine.forward import normalize
 from slowfast.models.event2vec import MASKED
 from slowfast.utils.distributed import World
-from slowfast.visualization.sheets import (
+from slowfast.visualization.first_batch import (
     FRAME_SIDE,
     FRAMES,
     Denormalize,

@@ -10,7 +10,8 @@ import pytest
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
-from slowfast.visualization.results import VideoPrediction, check_scores_path, scores_path, write_scores
+from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.scores import check_scores_path, scores_path, write_scores
 
 LOGITS = np.array([[0.5, -2.25, 7], [1, 2, 3]], np.float32)
 PREDICTIONS = [

@@ -25,8 +25,8 @@ from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
 from slowfast.utils.registry import Registry
+from slowfast.visualization.first_batch import captions
 from slowfast.visualization.results import Metric, PredictionRow, Results
-from slowfast.visualization.sheets import captions
 
 CPU = torch.device("cpu")
 Prediction = TypeVar("Prediction")

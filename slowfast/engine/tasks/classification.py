@@ -30,9 +30,8 @@ from slowfast.visualization.results import (
     Results,
     VideoPrediction,
     class_row,
-    scores_path,
-    write_scores,
 )
+from slowfast.visualization.scores import scores_path, write_scores
 from slowfast.visualization.sheets import draw_confusion_matrix, draw_samples
 
 TOP1, TOP5 = Metric("top1", "top-1"), Metric("top5", "top-5")

@@ -4,7 +4,7 @@ The defaults give EfficientNetV2-S. State-dict keys follow torchvision's ``effic
 load unchanged. Verified: logits and parameter count against torchvision's implementation. No training recipe is
 provided and the published accuracy was not measured here.
 
-Shapes: B images, C channels, H x W feature map. Maps are channels-last in memory.
+Notation: B images, C channels, H x W feature map. Maps are channels-last in memory.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The defaults give RegNetY-16GF. State-dict keys follow timm's ``regnety_160``, s
 load unchanged. Verified: logits and parameter count against timm's implementation. No training recipe is provided and
 the published accuracy was not measured here.
 
-Shapes: B images, C channels, H x W feature map. Maps are channels-last in memory.
+Notation: B images, C channels, H x W feature map. Maps are channels-last in memory.
 """
 
 from __future__ import annotations

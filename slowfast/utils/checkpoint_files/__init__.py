@@ -1,1 +1,1 @@
-"""Restricted reader of checkpoint files: damage is found, and nothing in a file is executed."""
+"""Safe reader of checkpoint files, which detects damage and executes nothing in a file."""

@@ -1,4 +1,4 @@
-"""Zip files of `torch.save`: every entry's CRC-32 is verified, and only verified bytes are used."""
+"""Zip archives of `torch.save`: the CRC-32 of every entry is verified before its bytes are used."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from slowfast.utils.checkpoint_files.unpickler import Unpickler
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 CHUNK = 2**22  # bytes read at a time
-MAX_EXPANSION = 16  # times a file's own size; PyTorch stores its entries uncompressed
+MAX_EXPANSION = 16  # limit of the uncompressed size, in file sizes; PyTorch does not compress its entries
 
 
 class Archive:
-    """Zip file of one `torch.save` call.
+    """Zip archive written by `torch.save`.
 
     Args:
-        path: The file.
-        opened: The same, open.
+        path: Path of the archive.
+        opened: The opened archive.
 
     Raises:
-        DamagedFileError: If its entries cannot be as they were written.
-        CheckpointError: If it is not of `torch.save`.
+        DamagedFileError: If the entries are inconsistent.
+        CheckpointError: If it was not written by `torch.save`.
     """
 
     def __init__(self, path: Path, opened: zipfile.ZipFile) -> None:
@@ -40,8 +40,8 @@ class Archive:
         prefix, _, rest = next(iter(self._entries), "").partition("/")
         self._prefix = f"{prefix}/" if rest else ""
         if f"{self._prefix}data.pkl" not in self._entries:
-            self.verify_rest()  # a damaged name looks the same
-            raise CheckpointError(f"{path} is a zip archive, but not one of torch.save: it has no data.pkl")
+            self.verify_rest()  # or the name of data.pkl is damaged
+            raise CheckpointError(f"{path} is a zip archive, but not one of torch.save: data.pkl is missing")
         if f"{self._prefix}constants.pkl" in self._entries:
             raise CheckpointError(
                 f"{path} is a TorchScript program, not a checkpoint. Save the weights alone where the model is "
@@ -49,28 +49,28 @@ class Archive:
             )
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
-        """Return the entries by name. Raises DamagedFileError where names repeat, entries overlap or are too large."""
+        """Return the entries by name. Raises DamagedFileError for duplicate, overlapping and oversized entries."""
         infos = self._zip.infolist()
         entries = {info.filename: info for info in infos}
         if len(entries) != len(infos):
-            raise DamagedFileError(f"{self.path} is damaged: two entries of the archive have the same name")
+            raise DamagedFileError(f"{self.path} is damaged: duplicate archive entries")
         size, end = self.path.stat().st_size, 0
         for info in sorted(infos, key=lambda info: info.header_offset):
             if info.header_offset < end:
-                raise DamagedFileError(f"{self.path} is damaged: entries of the archive overlap")
+                raise DamagedFileError(f"{self.path} is damaged: archive entries overlap")
             end = info.header_offset + 30 + info.compress_size
         if end > size or sum(info.file_size for info in infos) > MAX_EXPANSION * size:
-            raise DamagedFileError(f"{self.path} is damaged: entries of the archive are larger than the file")
+            raise DamagedFileError(f"{self.path} is damaged: archive entries are larger than the file")
         return entries
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield an entry's bytes. Raises DamagedFileError, at the end at the latest, where they are not as written."""
+        """Yield the bytes of an entry. Raises DamagedFileError, at the latest at its end, if the checksum is wrong."""
         info = self._entries.get(name)
         if info is None:
             raise DamagedFileError(f"{self.path} is damaged: the archive has no {name}")
         self._unread.pop(name, None)
         try:
-            with self._zip.open(info) as entry:  # verifies the local header, and the CRC-32 at the end
+            with self._zip.open(info) as entry:  # verifies the local header and, at the end, the CRC-32
                 left = info.file_size
                 while left:
                     chunk = entry.read(min(CHUNK, left))
@@ -85,15 +85,15 @@ class Archive:
             raise DamagedFileError(f"{self.path} is damaged: the checksum of {name} is wrong") from error
 
     def read(self, name: str) -> bytes:
-        """Return a verified entry of this archive's folder."""
+        """Return the verified content of an entry."""
         return b"".join(self.chunks(self._prefix + name))
 
     def has(self, name: str) -> bool:
-        """Return whether the archive's folder has an entry."""
+        """Return whether an entry exists."""
         return self._prefix + name in self._entries
 
     def storage(self, key: StorageKey) -> torch.UntypedStorage:
-        """Return a storage of verified bytes."""
+        """Return a storage with the verified bytes of an entry."""
         name = f"{self._prefix}data/{key.key}"
         info = self._entries.get(name)
         if info is not None and info.file_size != key.size:
@@ -106,25 +106,27 @@ class Archive:
         return data.untyped_storage()
 
     def verify_rest(self) -> None:
-        """Verify the entries that nothing has asked for."""
+        """Verify the entries that have not been read."""
         for name in list(self._unread):
             for _ in self.chunks(name):
                 pass
 
 
 def read_archive(path: Path) -> Any:
-    """Return the content of a zip file of `torch.save`, tensors on the CPU.
+    """Load a zip archive of `torch.save` with tensors on the CPU.
 
     Raises:
-        DamagedFileError: If any of its bytes that matter is not as it was written.
-        RefusedPickle: If it holds anything but plain data.
+        DamagedFileError: If a checksum is wrong or the archive is truncated.
+        RefusedPickle: If it contains anything but plain data.
     """
     with _open_zip(path) as opened:
         archive = Archive(path, opened)
         pickled = archive.read("data.pkl")
         order = archive.read("byteorder").decode() if archive.has("byteorder") else "little"
         if order != sys.byteorder:
-            raise CheckpointError(f"{path} was written on a {order}-endian machine; save it again on this kind")
+            raise CheckpointError(
+                f"{path} was written on a {order}-endian machine. Save it again on a machine of this byte order"
+            )
         storages: dict[str, torch.UntypedStorage] = {}
 
         def load_storage(identity: Any) -> Storage:

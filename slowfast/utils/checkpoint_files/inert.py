@@ -1,4 +1,4 @@
-"""Inert stand-ins for what a pickle names, and the errors of reading one."""
+"""Inert placeholders for classes and functions in a pickle, and errors of the restricted unpickler."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
 
 class RefusedPickle(Exception):
-    """The pickle asks for something that is never provided: a function call or an unknown name."""
+    """Raised for a pickle that refers to something unsafe: a function call or an unknown name."""
 
 
 class MalformedPickle(Exception):
-    """The pickle's bytes are not a valid pickle of plain data."""
+    """Raised for bytes that are not a valid pickle of plain data."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalName:
-    """Name of a class or function in a pickle. It is never imported."""
+    """Name of a class or function in a pickle, which is never imported."""
 
     module: str
     name: str
@@ -37,12 +37,12 @@ class GlobalName:
 
     @property
     def looks_like_a_class(self) -> bool:
-        """Return whether the last part of the name is capitalized, as PEP 8 has it for classes."""
+        """Return whether the name is capitalized like a class (PEP 8)."""
         return self.name.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
 class InertObject(dict):
-    """Object of a class that this reader does not know: its data, and nothing that could run.
+    """Data of an object whose class is unknown to this reader.
 
     Args:
         class_name: Full name of the class in the file.
@@ -65,7 +65,7 @@ class InertObject(dict):
 
 
 def checked_key(key: Any) -> Any:
-    """Return a key of a dict or member of a set. Raises MalformedPickle unless hashing it is cheap and safe."""
+    """Return a dict key or set member. Raises MalformedPickle unless it is cheap and safe to hash."""
     if not _is_plain_key(key, MAX_KEY_DEPTH):
         raise MalformedPickle(f"a key is a {type(key).__name__}")
     return key

@@ -1,4 +1,4 @@
-"""Restricted reading of checkpoint files: zip archives and the older stream format."""
+"""Safe loading of PyTorch and Paddle checkpoint files."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ PROTOCOL_VERSION = 1001
 
 
 class BoundedReader(io.BufferedReader):
-    """Binary file that never allocates more than it can hold, whatever length is asked for."""
+    """Binary file that never allocates more than its size, whatever length is requested."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read at most what is left of the file."""
+        """Read at most the rest of the file."""
         if size is not None and size > io.DEFAULT_BUFFER_SIZE:
             size = min(size, max(self.size - self.tell(), 0))
         return super().read(size)
 
 
 def read_pickle(path: Path) -> Any:
-    """Return the content of a file of one pickle.
+    """Load a file that consists of one pickle.
 
     Raises:
-        RefusedPickle: If it holds anything but plain data.
-        Exception: Of nearly any kind if the file is damaged.
+        RefusedPickle: If it contains anything but plain data.
+        Exception: Of nearly any type if the file is damaged.
     """
     with BoundedReader(path) as file:
         return Unpickler(file, plain_vocabulary(), file.size).load()
 
 
 def read_legacy(path: Path) -> Any:
-    """Return the content of a file of `torch.save` before PyTorch 1.6, tensors on the CPU.
+    """Load a file of `torch.save` before PyTorch 1.6 with tensors on the CPU.
 
-    Layout: pickles of a magic number, a version, facts about the machine, the content and the storages' keys; then per
-    key the number of elements as int64 and the elements.
+    Layout: pickles of a magic number, the format version, machine properties, the content and the storage keys; then
+    for each key the number of elements as int64 and the elements.
 
     Raises:
-        RefusedPickle: If it holds anything but plain data.
-        Exception: Of nearly any kind if the file is damaged.
+        RefusedPickle: If it contains anything but plain data.
+        Exception: Of nearly any type if the file is damaged.
     """
     words = torch_vocabulary()
     with BoundedReader(path) as file:
@@ -66,10 +66,10 @@ def read_legacy(path: Path) -> Any:
         except RefusedPickle:
             known = False
         if not known:
-            raise MalformedPickle("it is not a file of torch.save")
+            raise MalformedPickle("not a file of torch.save")
         machine = _next(file, words)
         if not isinstance(machine, dict) or machine.get("little_endian") is not (sys.byteorder == "little"):
-            raise MalformedPickle("it was written on a machine with another byte order")
+            raise MalformedPickle("written on a machine of another byte order")
         storages: dict[str, Storage] = {}
         left = file.size
 
@@ -79,7 +79,7 @@ def read_legacy(path: Path) -> Any:
             if key.key not in storages:
                 left -= key.size
                 if left < 0:
-                    raise MalformedPickle("its storages are larger than the file")
+                    raise MalformedPickle("storages are larger than the file")
                 storages[key.key] = Storage(torch.UntypedStorage(key.size), key.dtype, key.count)
             whole = storages[key.key]
             if (whole.dtype, whole.count) != (key.dtype, key.count):
@@ -89,7 +89,7 @@ def read_legacy(path: Path) -> Any:
         content = Unpickler(file, words, file.size, load_storage).load()
         keys = _next(file, words)
         if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
-            raise MalformedPickle("its list of storages is not that of its tensors")
+            raise MalformedPickle("the storage keys do not match the tensors")
         for key in keys:
             _fill(storages[key], file)
     return content
@@ -100,10 +100,10 @@ def _next(file: BoundedReader, words: Vocabulary) -> Any:
 
 
 def _fill(storage: Storage, file: BoundedReader) -> None:
-    """Read a storage's elements in place."""
+    """Read the elements of a storage in place."""
     count = int.from_bytes(file.read(8), sys.byteorder, signed=True)
     if count != storage.count:
-        raise MalformedPickle("a storage in it has another number of elements than its tensors")
+        raise MalformedPickle("the size of a storage does not match its tensors")
     if not storage.count:
         return
     target = torch.empty(0, dtype=torch.uint8).set_(storage.data).numpy().data
@@ -111,18 +111,18 @@ def _fill(storage: Storage, file: BoundedReader) -> None:
         raise EOFError
 
 
-HOW_TO_CONVERT = 'Save the weights alone where the file was made: torch.save(model.state_dict(), "weights.pth")'
+HOW_TO_CONVERT = 'Save only the weights where the file was created: torch.save(model.state_dict(), "weights.pth")'
 
 
 def read_torch_file(path: Path) -> Any:
-    """Return the content of a file of `torch.save`, tensors on the CPU.
+    """Load a file of `torch.save` with tensors on the CPU.
 
     Args:
         path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
 
     Raises:
         DamagedFileError: If the file is truncated or a checksum is wrong.
-        CheckpointError: If it is missing, or holds anything but tensors and plain values.
+        CheckpointError: If it is missing or contains anything but tensors and plain values.
     """
     signature = _first_bytes(path)
     if signature == ZIP_SIGNATURE:
@@ -133,11 +133,11 @@ def read_torch_file(path: Path) -> Any:
 
 
 def read_paddle_file(path: Path) -> Any:
-    """Return the content of a file of `paddle.save`, tensors as NumPy arrays.
+    """Load a file of `paddle.save` with tensors as NumPy arrays.
 
     Raises:
         DamagedFileError: If the file is truncated.
-        CheckpointError: If it is missing, or holds anything but arrays and plain values.
+        CheckpointError: If it is missing or contains anything but arrays and plain values.
     """
     if _first_bytes(path) == ZIP_SIGNATURE:
         raise CheckpointError(
@@ -148,7 +148,7 @@ def read_paddle_file(path: Path) -> Any:
 
 def _first_bytes(path: Path) -> bytes:
     if wrong := why_not_regular(path):
-        raise CheckpointError(f"{path} {wrong}; it should hold weights")
+        raise CheckpointError(f"{path} {wrong}. It must be a file of weights")
     try:
         with local_path(path).open("rb") as file:
             return file.read(len(ZIP_SIGNATURE))
@@ -157,15 +157,15 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "") -> Any:
-    """Call a reader and turn whatever a damaged or hostile file raises into one line."""
+    """Call a reader and convert errors of damaged or malicious files into one-line messages."""
     try:
         return read(local_path(path))
     except CheckpointError:
         raise
     except RefusedPickle as refused:
         raise CheckpointError(
-            f"{path} cannot be read as {kind}: it asks for {_short(refused)}, but only tensors and plain values are "
-            f"read and nothing in a file is run. {HOW_TO_CONVERT}"
+            f"{path} cannot be read as {kind}: it refers to {_short(refused)}, but only tensors and plain values "
+            f"are loaded and no code is executed. {HOW_TO_CONVERT}"
         ) from refused
     except MemoryError as error:
         raise CheckpointError(f"{path} cannot be read as {kind}: it does not fit into memory") from error
@@ -174,11 +174,11 @@ def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = _short(error) or type(error).__name__
         raise DamagedFileError(
-            f"{path} cannot be read as {kind}: it is damaged or of another kind{hint}: {reason}"
+            f"{path} cannot be read as {kind}: it is damaged or in another format{hint}: {reason}"
         ) from error
 
 
 def _short(error: Exception) -> str:
-    """Return an exception's text as one printable line."""
+    """Return the text of an exception as one printable line."""
     text = " ".join(str(error).split())[:160]
     return "".join(char if char.isprintable() else "?" for char in text)

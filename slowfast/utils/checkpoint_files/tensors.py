@@ -1,4 +1,4 @@
-"""Tensors of PyTorch files, rebuilt on the CPU from storages whose bytes were checked."""
+"""Tensors of PyTorch files, rebuilt on the CPU from checked storages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slowfast.utils.checkpoint_files.inert import GlobalName, InertObject, Malfo
 from slowfast.utils.checkpoint_files.unpickler import Constructor, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
 
-MAX_ELEMENTS = 2**40  # of one tensor; views of few bytes can claim any shape
+MAX_ELEMENTS = 2**40  # of one tensor; a view of a few bytes can claim any shape
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -35,7 +35,7 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Storage:
-    """Typed view of a storage's bytes, from element `offset` on, `count` elements."""
+    """Typed view of `count` elements of a storage, starting at element `offset`."""
 
     data: torch.UntypedStorage
     dtype: torch.dtype
@@ -50,7 +50,7 @@ class StorageKey:
     dtype: torch.dtype
     key: str
     count: int
-    view: tuple[str, int, int] | None = None  # of files before PyTorch 0.4: key, offset and size of a view
+    view: tuple[str, int, int] | None = None  # before PyTorch 0.4: key, offset and size of a view
 
     @property
     def size(self) -> int:
@@ -65,7 +65,7 @@ def storage_key(identity: Any) -> StorageKey:
         RefusedPickle: If it is anything else.
     """
     if not (isinstance(identity, tuple) and len(identity) in (5, 6) and identity[0] in ("storage", b"storage")):
-        raise RefusedPickle("data outside of it that is no tensor storage")
+        raise RefusedPickle("external data that is not a tensor storage")
     kind, key, _, count = identity[1:5]
     dtype = STORAGE_DTYPES.get(kind.name.rpartition(".")[2]) if isinstance(kind, GlobalName) else None
     if dtype is None or not isinstance(key, str) or type(count) is not int or not 0 <= count < MAX_ELEMENTS:
@@ -78,12 +78,12 @@ def storage_key(identity: Any) -> StorageKey:
         and all(type(number) is int for number in view[1:])
         and 0 <= view[1] <= view[1] + view[2] <= count
     ):
-        raise MalformedPickle("a view of a storage in it is impossible")
+        raise MalformedPickle("invalid view of a storage")
     return StorageKey(dtype, key, count, view)
 
 
 def torch_vocabulary() -> Vocabulary:
-    """Return the names of plain values and of tensors."""
+    """Return the vocabulary of plain values and tensors."""
     plain = plain_vocabulary()
     return Vocabulary(plain.constants | _constants(), plain.constructors | _CONSTRUCTORS, plain.set_state)
 
@@ -94,9 +94,9 @@ def _constants() -> dict[str, Any]:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
-    """Build a strided tensor; gradient flag and hooks are dropped."""
+    """Build a strided tensor without gradient flag and hooks."""
     if not isinstance(storage, Storage):
-        raise MalformedPickle("a tensor in it has no storage")
+        raise MalformedPickle("a tensor has no storage")
     if any(isinstance(part, Mapping) and any(part.values()) for part in rest[2:]):
         raise RefusedPickle("a conjugate or negative view of a tensor")
     return _strided(storage, storage.dtype, offset, size, stride)
@@ -107,7 +107,7 @@ def _tensor_v3(
 ) -> torch.Tensor:
     """Build a tensor of a dtype that has no typed storage."""
     if not (isinstance(storage, Storage) and isinstance(dtype, torch.dtype)) or metadata:
-        raise MalformedPickle("a tensor in it has no storage or dtype")
+        raise MalformedPickle("a tensor has no storage or dtype")
     return _strided(storage, dtype, offset, size, stride)
 
 
@@ -115,20 +115,20 @@ def _strided(storage: Storage, dtype: torch.dtype, offset: Any, size: Any, strid
     sizes = tuple(size) if isinstance(size, (tuple, list)) else None
     strides = tuple(stride) if isinstance(stride, (tuple, list)) else None
     if sizes is None or strides is None or len(sizes) != len(strides) or len(sizes) > 64:
-        raise MalformedPickle("a tensor in it has no shape")
+        raise MalformedPickle("a tensor has no shape")
     if not all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in (*sizes, *strides, offset)):
-        raise MalformedPickle("a tensor in it has an impossible shape")
+        raise MalformedPickle("a tensor has an invalid shape")
     elements = math.prod(sizes)
     last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) + 1 if elements else offset
     available = storage.count * storage.dtype.itemsize // dtype.itemsize
     if elements > MAX_ELEMENTS or last > available:
-        raise MalformedPickle(f"a tensor in it of shape {sizes} is larger than its storage")
+        raise MalformedPickle(f"a tensor of shape {sizes} is larger than its storage")
     return torch.empty(0, dtype=dtype).set_(storage.data, offset + storage.offset, sizes, strides)
 
 
 def _parameter(data: Any, *rest: Any) -> torch.Tensor:
     if not isinstance(data, torch.Tensor):
-        raise MalformedPickle("a parameter in it is no tensor")
+        raise MalformedPickle("a parameter is not a tensor")
     return data
 
 
@@ -141,29 +141,29 @@ def _typed_tensor(function: Any, kind: Any, args: Any, state: Any) -> Any:
 
 
 def _device_tensor(data: Any, dtype: Any, device: Any, requires_grad: Any) -> torch.Tensor:
-    """Build a tensor of a device without storages (XLA) from its copy on the CPU."""
+    """Build a tensor of a device without storages (XLA) from its CPU copy."""
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data.copy())
     if not (isinstance(data, torch.Tensor) and isinstance(dtype, torch.dtype)):
-        raise MalformedPickle("a tensor in it has no data")
+        raise MalformedPickle("a tensor has no data")
     return data.to(dtype)
 
 
 def _size(sizes: Any = ()) -> torch.Size:
     if not (isinstance(sizes, (tuple, list)) and all(type(n) is int and abs(n) < 2**63 for n in sizes)):
-        raise MalformedPickle("a torch.Size in it is not made of integers")
+        raise MalformedPickle("a torch.Size contains other values than integers")
     return torch.Size(sizes)
 
 
 def _version(text: Any) -> str:
     if not isinstance(text, str):
-        raise MalformedPickle("a version in it is not text")
+        raise MalformedPickle("a version is not a string")
     return text
 
 
 def _device(kind: Any, index: Any = None) -> torch.device:
     if not isinstance(kind, str) or not (index is None or type(index) is int):
-        raise MalformedPickle("a torch.device in it has no name")
+        raise MalformedPickle("a torch.device has no name")
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 

@@ -41,7 +41,7 @@ from slowfast.utils.checkpoint_files.inert import (
     checked_key,
 )
 
-MAX_OPCODES = 20_000_000  # more than any checkpoint has; bounds memory and time
+MAX_OPCODES = 20_000_000  # more than any real checkpoint has; bounds memory and time
 
 
 Constructor = Callable[..., Any]
@@ -50,12 +50,12 @@ SetState = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Names that a kind of file may use.
+    """Names that a file format may use.
 
     Args:
-        constants: Values that names stand for.
-        constructors: Functions of this package called in place of the named ones.
-        set_state: Per type of object, the function that applies a pickled state; it returns the object to go on with.
+        constants: Values by name.
+        constructors: Functions of this package that replace the named ones.
+        set_state: Function that applies a pickled state and returns the resulting object, by object type.
     """
 
     constants: dict[str, Any]
@@ -64,12 +64,12 @@ class Vocabulary:
 
 
 class Unpickler:
-    """Stack machine of one pickle, on opcodes decoded by :mod:`pickletools`.
+    """Pickle machine on opcodes decoded by :mod:`pickletools`.
 
     Args:
-        file: Binary file, positioned at the pickle; left behind its end.
-        vocabulary: Names that may be used.
-        size: Size of the pickle in bytes at most; constructors never copy more than that in total.
+        file: Binary file positioned at the start of the pickle; afterwards at its end.
+        vocabulary: Allowed names.
+        size: Upper bound of the pickle size in bytes; constructors never copy more than that in total.
         persistent_load: Resolves persistent IDs (tensor storages).
     """
 
@@ -86,8 +86,8 @@ class Unpickler:
         """Return the pickled object.
 
         Raises:
-            RefusedPickle: If it asks for anything outside the vocabulary.
-            Exception: Of nearly any kind if the pickle is malformed.
+            RefusedPickle: If it refers to anything outside the vocabulary.
+            Exception: Of nearly any type if the pickle is malformed.
         """
         for count, (opcode, argument, _) in enumerate(pickletools.genops(self._file)):
             name = opcode.name
@@ -95,7 +95,7 @@ class Unpickler:
                 (value,) = self._stack
                 return value
             if count > MAX_OPCODES:
-                raise MalformedPickle(f"it has more than {MAX_OPCODES} operations")
+                raise MalformedPickle(f"more than {MAX_OPCODES} operations")
             if name in _PUSHED:
                 self._stack.append(argument)
             elif name in _NEW:
@@ -103,12 +103,12 @@ class Unpickler:
             elif name in _OPERATIONS:
                 _OPERATIONS[name](self, argument)
             elif name not in _IGNORED:
-                raise MalformedPickle(f"it uses the operation {name}")
-        raise MalformedPickle("it has no end")
+                raise MalformedPickle(f"unsupported operation {name}")
+        raise MalformedPickle("the pickle does not end")
 
     def _pop(self) -> Any:
         if self._marks and len(self._stack) <= self._marks[-1]:
-            raise MalformedPickle("its stack is empty")
+            raise MalformedPickle("stack underflow")
         return self._stack.pop()
 
     def _pop_to_mark(self) -> list[Any]:
@@ -160,12 +160,12 @@ class Unpickler:
         elif type(target) is list:
             target.extend(items)
         else:
-            raise MalformedPickle(f"it appends to a {type(target).__name__}")
+            raise MalformedPickle(f"append to a {type(target).__name__}")
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, dict):
-            raise MalformedPickle(f"it sets items of a {type(target).__name__}")
+            raise MalformedPickle(f"item assignment to a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[checked_key(key)] = value
 
@@ -173,7 +173,7 @@ class Unpickler:
         items = self._pop_to_mark()
         target = self._stack[-1]
         if type(target) is not set:
-            raise MalformedPickle(f"it adds to a {type(target).__name__}")
+            raise MalformedPickle(f"addition to a {type(target).__name__}")
         target.update(checked_key(item) for item in items)
 
     def _global(self, argument: str) -> None:
@@ -183,7 +183,7 @@ class Unpickler:
     def _stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise MalformedPickle("a name in it is not text")
+            raise MalformedPickle("a name is not a string")
         self._push_name(module, name)
 
     def _push_name(self, module: str, name: str) -> None:
@@ -214,12 +214,12 @@ class Unpickler:
         self._new_object(None)
 
     def _construct(self, name: GlobalName, args: tuple[Any, ...], may_be_function: bool) -> Any:
-        """Build what the name stands for, or an inert object where it names a class of another package."""
+        """Call the constructor of a name, or build an inert object if it names a class of another package."""
         constructor = self._words.constructors.get(str(name))
         if constructor is not None:
             self._budget -= sum(len(arg) for arg in args if isinstance(arg, (str, bytes, list, tuple, dict, set)))
             if self._budget < 0:
-                raise MalformedPickle("it copies its content over and over")
+                raise MalformedPickle("repeated copies of large values")
             return constructor(*args)
         trusted = name.package not in ("torch", "numpy") and name.looks_like_a_class
         if name.package in STANDARD_LIBRARY or (may_be_function and not trusted):
@@ -231,9 +231,9 @@ class Unpickler:
         target = self._pop()
         setter = self._words.set_state.get(type(target))
         if setter is None:
-            raise RefusedPickle(f"changes of a {type(target).__name__}")
+            raise RefusedPickle(f"a state for a {type(target).__name__}")
         changed = setter(target, state)
-        if changed is not target:  # immutable: replace its memo entry, which is among the last ones
+        if changed is not target:  # immutable: replace its memo entry, one of the last
             for index, value in list(itertools.islice(reversed(self._memo.items()), 16)):
                 if value is target:
                     self._memo[index] = changed
@@ -241,12 +241,12 @@ class Unpickler:
 
     def _persistent(self, identity: Any) -> None:
         if self._persistent_load is None:
-            raise RefusedPickle("data outside of it")
+            raise RefusedPickle("external data")
         self._stack.append(self._persistent_load(identity))
 
 
 def _operand(method: Callable[[Unpickler, Any], None]) -> Callable[[Unpickler, Any], None]:
-    """Hand the top of the stack to a method."""
+    """Call a method with the top of the stack."""
     return lambda machine, _: method(machine, machine._pop())
 
 

@@ -1,6 +1,6 @@
 """Constructors of plain Python and NumPy values for the restricted unpickler.
 
-Each replaces a name in a pickle, checks its arguments and does nothing but build a value.
+Each replaces a function named in a pickle; it checks the arguments and only builds a value.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from slowfast.utils.checkpoint_files.inert import (
 from slowfast.utils.checkpoint_files.unpickler import Constructor, SetState, Vocabulary
 
 _DTYPE_CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU]\d{1,9}|O8?)")
-# Types that other values refer to, such as the default factory of a defaultdict.
+# Types to which other values refer, such as the default factory of a defaultdict.
 _TYPE_NAMES = "bool int float complex str bytes bytearray list tuple dict set frozenset object type NoneType"
 
 
 @dataclass(frozen=True)
 class _PickledDtype:
-    """NumPy dtype whose byte order, a separate state in pickles, is still to come."""
+    """NumPy dtype before its byte order is applied, which pickles store as a separate state."""
 
     code: str
 
 
 class _PickledArray:
-    """Shell that NumPy pickles before an array's content."""
+    """Empty array that NumPy pickles before the content."""
 
 
 def plain_vocabulary() -> Vocabulary:
-    """Return the names of plain Python and NumPy values."""
+    """Return the vocabulary of plain Python and NumPy values."""
     constants = {f"builtins.{name}": GlobalName("builtins", name) for name in _TYPE_NAMES.split()}
     constants |= {name: GlobalName(*name.rsplit(".", 1)) for name in ("typing.Any", "types.NoneType")}
     return Vocabulary(constants, {**_python_constructors(), **_numpy_constructors()}, dict(_SET_STATE))
@@ -94,7 +94,7 @@ def _pairs(items: Any) -> list[tuple[Any, Any]]:
     """Return checked (key, value) pairs of a dict or of a list of pairs."""
     pairs = list(items.items()) if isinstance(items, dict) else items
     if not (isinstance(pairs, (list, tuple)) and all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs)):
-        raise MalformedPickle("a dict in it is not made of pairs")
+        raise MalformedPickle("a dict is not built from pairs")
     return [(checked_key(key), value) for key, value in pairs]
 
 
@@ -123,7 +123,7 @@ def _set(items: Any = ()) -> set[Any]:
 
 def _sequence(items: Any) -> list[Any] | tuple[Any, ...] | set[Any]:
     if not isinstance(items, (list, tuple, set)):
-        raise MalformedPickle(f"it makes a collection of a {type(items).__name__}")
+        raise MalformedPickle(f"a collection is built from a {type(items).__name__}")
     return items
 
 
@@ -133,11 +133,11 @@ def _tuple(items: Any = ()) -> tuple[Any, ...]:
 
 
 def _bytes(content: Any = b"", encoding: Any = "latin1") -> bytes:
-    """Return bytes, which pickle protocol 2 stores as text."""
+    """Return bytes, which pickle protocol 2 stores as a string."""
     if isinstance(content, str) and encoding in ("latin1", "latin-1"):
         return content.encode("latin-1")
     if not isinstance(content, (bytes, bytearray)):
-        raise MalformedPickle(f"it makes bytes of a {type(content).__name__}")
+        raise MalformedPickle(f"bytes are built from a {type(content).__name__}")
     return bytes(content)
 
 
@@ -151,20 +151,20 @@ def _range(start: Any, stop: Any, step: Any) -> range:
 
 def _number(value: Any) -> float:
     if not isinstance(value, (int, float)):
-        raise MalformedPickle(f"a number in it is a {type(value).__name__}")
+        raise MalformedPickle(f"a number is a {type(value).__name__}")
     return float(value)
 
 
 def _integer(value: Any) -> int:
     if type(value) is not int:
-        raise MalformedPickle(f"an integer in it is a {type(value).__name__}")
+        raise MalformedPickle(f"an integer is a {type(value).__name__}")
     return value
 
 
 def _reconstructed(cls: Any, base: Any, state: Any) -> InertObject | argparse.Namespace:
     """Return the object of copyreg._reconstructor, which protocols 0 and 1 use instead of NEWOBJ."""
     if not isinstance(cls, GlobalName):
-        raise MalformedPickle("an object in it has no class")
+        raise MalformedPickle("an object has no class")
     if str(cls) == "argparse.Namespace":
         return argparse.Namespace()
     if cls.package in STANDARD_LIBRARY:
@@ -178,7 +178,7 @@ def _reconstructed(cls: Any, base: Any, state: Any) -> InertObject | argparse.Na
 def _path(kind: type[PurePosixPath] | type[PureWindowsPath]) -> Constructor:
     def build(*parts: Any) -> PurePosixPath | PureWindowsPath:
         if not all(isinstance(part, str) for part in parts):
-            raise MalformedPickle("a path in it is not text")
+            raise MalformedPickle("a path is not a string")
         return kind(*parts)
 
     return build
@@ -190,7 +190,7 @@ def _time(kind: Callable[..., Any]) -> Constructor:
     def build(*args: Any) -> Any:
         allowed = (int, float, bytes, str, datetime.timedelta, datetime.timezone)
         if not all(isinstance(arg, allowed) for arg in args):
-            raise MalformedPickle("a time in it is not made of numbers")
+            raise MalformedPickle("a time is not built from numbers")
         return kind(*args)
 
     return build
@@ -198,25 +198,25 @@ def _time(kind: Callable[..., Any]) -> Constructor:
 
 def _dtype(code: Any, *flags: Any) -> _PickledDtype:
     if not (isinstance(code, str) and _DTYPE_CODE.fullmatch(code)):
-        raise MalformedPickle(f"an array in it has the dtype {code!s:.40}")
+        raise MalformedPickle(f"an array has the unsupported dtype {code!s:.40}")
     return _PickledDtype(code)
 
 
 def _resolved(dtype: Any) -> np.dtype:
-    """Return the NumPy dtype, also of one whose byte order was never set."""
+    """Return the NumPy dtype, with native byte order if none was set."""
     if isinstance(dtype, _PickledDtype):
         return np.dtype(dtype.code)
     if not isinstance(dtype, np.dtype):
-        raise MalformedPickle("an array in it has no dtype")
+        raise MalformedPickle("an array has no dtype")
     return dtype
 
 
 def _set_dtype_state(dtype: _PickledDtype, state: Any) -> np.dtype:
-    """Apply the byte order: state (version, order, ...), the rest of which only structured dtypes have."""
+    """Apply the byte order from a state (version, order, ...); only structured dtypes have further fields."""
     if not (isinstance(state, tuple) and len(state) >= 5 and state[1] in ("<", ">", "|", "=")):
-        raise MalformedPickle("a dtype in it has no byte order")
+        raise MalformedPickle("a dtype has no byte order")
     if any(part is not None for part in state[2:5]):
-        raise MalformedPickle("an array in it is structured")
+        raise MalformedPickle("structured arrays are not supported")
     plain = np.dtype(dtype.code)
     ordered = plain if plain.kind == "O" else plain.newbyteorder(state[1])
     return plain if ordered == plain else ordered
@@ -227,19 +227,19 @@ def _scalar(dtype: Any, data: Any) -> Any:
     kind = _resolved(dtype)
     data = _bytes(data)
     if kind.hasobject or len(data) != kind.itemsize or not kind.itemsize:
-        raise MalformedPickle("a NumPy scalar in it has another size than its dtype")
+        raise MalformedPickle("the size of a NumPy scalar does not match its dtype")
     return np.frombuffer(data, kind)[0]
 
 
 def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """Return an array as pickle protocol 5 has it."""
+    """Return an array as stored by pickle protocol 5."""
     return _array(data, dtype, shape, order == "F")
 
 
 def _set_array_state(shell: _PickledArray, state: Any) -> Any:
-    """Return the array of (version, shape, dtype, Fortran order, data); a nested list where it holds objects."""
+    """Return the array of a state (version, shape, dtype, Fortran order, data); a nested list for object arrays."""
     if not (isinstance(state, tuple) and len(state) in (4, 5)):
-        raise MalformedPickle("an array in it has no content")
+        raise MalformedPickle("an array has no content")
     shape, dtype, fortran, data = state[-4:]
     return _array(data, dtype, shape, bool(fortran))
 
@@ -248,7 +248,7 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> Any:
     kind = _resolved(dtype)
     sizes = (shape,) if isinstance(shape, int) else shape
     if not (isinstance(sizes, tuple) and len(sizes) <= 32 and all(type(n) is int and n >= 0 for n in sizes)):
-        raise MalformedPickle("an array in it has an impossible shape")
+        raise MalformedPickle("an array has an invalid shape")
     if kind.hasobject:
         return list(_sequence(data))
     data = _bytes(data) if isinstance(data, str) else data
@@ -256,14 +256,14 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> Any:
     for size in sizes:
         count *= size
     if not isinstance(data, (bytes, bytearray)) or len(data) != count * kind.itemsize:
-        raise MalformedPickle("an array in it has more or less data than its shape needs")
+        raise MalformedPickle("the size of an array does not match its shape")
     if not kind.itemsize:
         return np.zeros(sizes, kind) if count < 2**20 else None
     return np.frombuffer(data, kind).reshape(sizes, order="F" if fortran else "C")
 
 
 def _set_ordered_dict_state(target: OrderedDict[Any, Any], state: Any) -> OrderedDict[Any, Any]:
-    """Keep the versions of modules that PyTorch attaches to state dicts; drop other attributes."""
+    """Keep the module versions that PyTorch attaches to state dicts; drop other attributes."""
     metadata = state.get("_metadata") if isinstance(state, dict) else None
     if isinstance(metadata, dict):
         target._metadata = metadata  # type: ignore[attr-defined]
@@ -272,7 +272,7 @@ def _set_ordered_dict_state(target: OrderedDict[Any, Any], state: Any) -> Ordere
 
 def _set_attributes(target: argparse.Namespace | types.SimpleNamespace, state: Any) -> Any:
     if not (isinstance(state, dict) and all(isinstance(name, str) for name in state)):
-        raise MalformedPickle("the attributes of a namespace in it are not named")
+        raise MalformedPickle("the attributes of a namespace have no names")
     vars(target).update(state)
     return target
 
