@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slowfast.cli.command import CommandParser, exit_status
+from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.config.shipped import find_config, shipped_configs
 from slowfast.errors import UserError
 from slowfast.utils.files import write_whole
@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     cfg = "YAML files or names of shipped configs (default: all published models)"
     parser.add_argument("--cfg", nargs="+", metavar="FILE", help=cfg)
     layers = "also print the parameters of the layers down to this depth"
-    parser.add_argument("--layers", type=int, metavar="DEPTH", help=layers)
+    parser.add_argument("--layers", type=integer(1, 100), metavar="DEPTH", help=layers)
     parser.add_argument("--list", action="store_true", help="print the names of all shipped configs and exit")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     goal = parser.add_mutually_exclusive_group()
@@ -62,8 +62,8 @@ def _run(chosen: argparse.Namespace) -> None:
     file = chosen.check or chosen.write
     if file is not None and chosen.cfg is not None:
         raise UserError("--check and --write are for the table of all published models. Remove --cfg")
-    if chosen.layers is not None and (chosen.cfg is None or chosen.layers < 1):
-        raise UserError("--layers: give a depth of at least 1, and the models with --cfg")
+    if chosen.layers is not None and chosen.cfg is None:
+        raise UserError("--layers needs the models. Name them with --cfg")
     if file is not None:
         table_in_file(file)  # before the counting
     if chosen.write is not None:

@@ -44,7 +44,7 @@ def test_features_of_a_clip_are_the_mean_over_its_frames(name: str) -> None:
     model, x = scramble(tiny(name)).eval(), inputs(name, 2)
     with torch.no_grad():
         features = FeatureExtractor(model)(x)
-        frames = torch.stack([FeatureExtractor(model._image)(x[:, :, t]) for t in range(x.shape[2])])
+        frames = torch.stack([FeatureExtractor(model.image)(x[:, :, t]) for t in range(x.shape[2])])
     torch.testing.assert_close(features, frames.mean(0), rtol=1e-4, atol=1e-5)
 
 
