@@ -22,7 +22,7 @@ from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.setup import load_config, split_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import usable_gpus
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.json_files import to_json
 from slowfast.utils.machine import keep_freed_memory, usable_cores
 from slowfast.utils.output_folders import check_output_file, make_output_folder
@@ -119,7 +119,7 @@ def _run(chosen: argparse.Namespace) -> None:
     if chosen.json is not None:
         results["figures"] = [measurement.as_json() for measurement in measurements]
         make_output_folder(chosen.json.parent, "--json")
-        write_whole(chosen.json, to_json(results, indent=1) + "\n")
+        atomic_write_text(chosen.json, to_json(results, indent=1) + "\n")
         show(f"Wrote {chosen.json}")
 
 

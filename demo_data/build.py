@@ -16,7 +16,7 @@ from tqdm import tqdm
 from demo_data import events, imagenet, kinetics, kinetics_colors, kinetics_shapes, something
 from demo_data.settings import DemoSettings
 from slowfast.errors import UserError
-from slowfast.utils.files import remove_leftovers, written_whole
+from slowfast.utils.files import atomic_path, remove_leftovers
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.machine import usable_cores
 
@@ -116,7 +116,7 @@ def build(out: Path, settings: DemoSettings, workers: int | None = None) -> Buil
     if missing:
         _refuse_other_files(out, manifest)
         remove_leftovers(out.parent, out.name)
-        with written_whole(out, replace_folder=True) as folder:
+        with atomic_path(out, replace_folder=True) as folder:
             folder.mkdir()
             _write_all(folder, settings, workers)
             _write_manifest(folder, settings)

@@ -15,7 +15,7 @@ from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.shipped import find_config
 from slowfast.errors import UserError
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.screen import show, show_table
@@ -64,7 +64,7 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     from slowfast.event_driven.calibrate import Calibration, Goal, find_threshold
     from slowfast.event_driven.checks import check_network
     from slowfast.event_driven.sources import find_files
-    from slowfast.utils.distributed import join
+    from slowfast.utils.distributed import init_distributed
 
     base, out = find_config(chosen.cfg), chosen.out or Path(cfg.OUTPUT_DIR) / "calibrated.yaml"
     check_network(cfg)
@@ -78,11 +78,11 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     else:
         goal = Goal(top1=DEFAULT_TOP1 if chosen.top1 is None else chosen.top1)
     sources = find_files(chosen.videos, cfg.DATA.DECODING_THREADS)
-    calibration = Calibration(cfg, join(cfg.NUM_GPUS).device, sources)
+    calibration = Calibration(cfg, init_distributed(cfg.NUM_GPUS).device, sources)
     show(f"{len(calibration.videos)} videos, {sum(map(len, calibration.videos))} frames; goal: {goal}")
     best, tried = find_threshold(calibration.measure, goal)
     show_table(candidates_table(tried, best))
-    write_whole(out, calibrated_yaml(cfg, base, out, best, goal))
+    atomic_write_text(out, calibrated_yaml(cfg, base, out, best, goal))
     show(f"EVENT.THRESHOLD {best.threshold:g}, written to {out}")
 
 

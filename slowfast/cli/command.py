@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slowfast.errors import ToldElsewhere, UserError, system_reason
+from slowfast.errors import ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
 from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.screen import lost_output, safe_streams, show, write_screen
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain, quoted, shown_lines
+from slowfast.utils.text import plain, quoted, sanitize_lines
 from slowfast.utils.user_modules import import_user_modules
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -56,7 +56,7 @@ def exit_status(
             with StopSignal() as stop, stop.at_once():
                 status = work() or DONE
         except UserError as error:
-            if not ((quiet() if callable(quiet) else quiet) or isinstance(error, ToldElsewhere)):
+            if not ((quiet() if callable(quiet) else quiet) or isinstance(error, ReportedByRankZero)):
                 show(f"error: {error}", error=True)
             return USER_MISTAKE
         except KeyboardInterrupt:
@@ -69,7 +69,7 @@ def exit_status(
             if failure := disk_error(error):
                 show(f"error: {failure}", error=True)
                 return USER_MISTAKE
-            write_screen(shown_lines(traceback.format_exc()), sys.stderr)
+            write_screen(sanitize_lines(traceback.format_exc()), sys.stderr)
             return FAILED
         return status or (DONE if logged else _status_of_output())
 

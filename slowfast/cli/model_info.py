@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.config.shipped import find_config, shipped_configs
 from slowfast.errors import UserError
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
@@ -77,7 +77,7 @@ def _run(chosen: argparse.Namespace) -> None:
         show(f"The table in {chosen.check} is current")
     elif chosen.write is not None:
         old, new = (f"{BEGIN}\n{table}\n{END}" for table in (table_in_file(chosen.write), markdown_table(rows)))
-        write_whole(chosen.write, chosen.write.read_text(encoding="utf-8").replace(old, new))
+        atomic_write_text(chosen.write, chosen.write.read_text(encoding="utf-8").replace(old, new))
         show(f"Wrote the table to {chosen.write}")
     else:
         show_table(markdown_table(rows) if chosen.markdown else plain_table(rows))

@@ -24,17 +24,17 @@ from slowfast.event_driven.clips import EventDrivenTest
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.distributed import (
     World,
-    gpus_to_launch_on,
-    join,
-    leave,
-    other_processes_named,
+    explain_lost_processes,
+    gpus_to_launch,
+    init_distributed,
     response_timeout,
+    shut_down_distributed,
     usable_gpus,
 )
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.utils.heartbeat import phase
-from slowfast.utils.launch import LaunchedAs, Launcher
+from slowfast.utils.launch import LaunchEnvironment, Launcher
 from slowfast.utils.logging import (
     get_logger,
     log_table,
@@ -70,7 +70,7 @@ class RunFolder:
         self._locked = TRAINING if cfg.TRAIN.ENABLE else TESTING
 
     def __enter__(self) -> RunFolder:
-        self.world.agreed(self._lock)
+        self.world.run_or_raise_everywhere(self._lock)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -85,14 +85,14 @@ class RunFolder:
 
         A run that only tests keeps the config of a training and writes config_test.yaml.
         """
-        self.world.agreed(self._write)
+        self.world.run_or_raise_everywhere(self._write)
 
     def _write(self) -> None:
         if not self.world.is_main:
             return
         name = TEST_CONFIG if not self.cfg.TRAIN.ENABLE and self._has_config_of_training() else CONFIG
         try:
-            write_whole(self.path / name, self.cfg.dump(), "OUTPUT_DIR")
+            atomic_write_text(self.path / name, self.cfg.dump(), "OUTPUT_DIR")
             open_log(self.path)
         except DiskError:
             raise
@@ -134,23 +134,23 @@ def run(cfg: ConfigNode) -> None:
         UserError: For user errors.
         SystemExit: With the exit status of the processes, if one was started per GPU.
     """
-    if gpus := gpus_to_launch_on(cfg.NUM_GPUS):
+    if gpus := gpus_to_launch(cfg.NUM_GPUS):
         _read_indices(cfg, World())  # report user errors once, with their exit status
         stop_logging()  # the processes log
         raise SystemExit(Launcher(gpus).run())
     with ExitStack() as at_end:
         if not logging_started():
-            start_logging(LaunchedAs.from_environment().rank)
+            start_logging(LaunchEnvironment.from_environment().rank)
             at_end.callback(stop_logging)
         stop = at_end.enter_context(StopSignal())
         keep_freed_memory()
         timeout = response_timeout(cfg.DATA_LOADER.TIMEOUT)
         try:
             with stop.at_once():
-                world = join(cfg.NUM_GPUS, timeout)
-            with other_processes_named(world, timeout), RunFolder(cfg, world) as folder:
+                world = init_distributed(cfg.NUM_GPUS, timeout)
+            with explain_lost_processes(world, timeout), RunFolder(cfg, world) as folder:
                 _Run(cfg, world, folder, stop).do()
-            leave(world)
+            shut_down_distributed(world)
         except Stopped as stopped:  # there is nothing to save yet
             warn_main(nothing_to_save(stopped.name))
 
@@ -169,7 +169,7 @@ class _Run:
                 _log_files(run_on_videos(self.cfg, self.world.device, self.folder.begin))
             return
         with self.stop.at_once(), phase("reading index files"):
-            data = self.world.agreed(lambda: _read_indices(self.cfg, self.world))
+            data = self.world.run_or_raise_everywhere(lambda: _read_indices(self.cfg, self.world))
         if data.train is not None and data.val is not None and not self._train(data.train, data.val):
             return
         if data.test is not None:

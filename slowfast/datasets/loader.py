@@ -17,7 +17,7 @@ from slowfast.datasets.order import EpochBatches
 from slowfast.datasets.types import EvalSample, TrainBatch
 from slowfast.errors import DataError
 from slowfast.utils.logging import get_logger
-from slowfast.utils.worker_pool import Lost, WorkerPool
+from slowfast.utils.worker_pool import LostTask, WorkerPool
 
 Task = TypeVar("Task")
 Item = TypeVar("Item")
@@ -93,7 +93,7 @@ class SampleLoader(Generic[Task, Item]):
             yield self._read(self.dataset, task)
 
     def _in_workers(self) -> Iterator[Item]:
-        self._pool.forget()  # tasks of an iteration that was abandoned
+        self._pool.cancel_all()  # tasks of an iteration that was abandoned
         left = iter(self.tasks())
         given: dict[int, Task] = {}  # tasks whose items were not yielded yet, by number, in order
         ready: dict[int, Item] = {}
@@ -111,7 +111,7 @@ class SampleLoader(Generic[Task, Item]):
             first = next(iter(given))
             while first not in ready:
                 event = self._pool.wait()
-                if isinstance(event, Lost):
+                if isinstance(event, LostTask):
                     self._replace(event)
                     self._submit(event.number, given[event.number], first=True)
                 else:
@@ -120,7 +120,7 @@ class SampleLoader(Generic[Task, Item]):
             del given[first]
             yield ready.pop(first)
 
-    def _replace(self, lost: Lost) -> None:
+    def _replace(self, lost: LostTask) -> None:
         """Mark the file that a lost worker was reading as unreadable, or read it once more if the worker was killed."""
         name = self.dataset.records[lost.item].name
         self._lost_in_a_row += 1

@@ -11,7 +11,7 @@ from torch import nn
 from slowfast.utils.distributed import World
 
 
-class WeightAverage:
+class ModelEMA:
     """EMA of a model's weights and batch-norm statistics: ``ema = decay * ema + (1 - decay) * weights`` per step.
 
     Args:
@@ -23,7 +23,7 @@ class WeightAverage:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
-    def restart(self, model: nn.Module) -> None:
+    def reset(self, model: nn.Module) -> None:
         """Reset the average to the weights of a model."""
         self.model.load_state_dict(model.state_dict())
 
@@ -39,7 +39,7 @@ class WeightAverage:
 
 
 @torch.no_grad()
-def recompute_statistics(model: nn.Module, inputs: Iterable[torch.Tensor], world: World) -> int:
+def recompute_bn_stats(model: nn.Module, inputs: Iterable[torch.Tensor], world: World) -> int:
     """Recompute the running batch-norm statistics as averages over batches of all processes.
 
     Mean and variance are averages of the batches' own, as in the batch-norm paper. `fvcore.nn.precise_bn` is not used:

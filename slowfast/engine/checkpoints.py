@@ -15,7 +15,7 @@ import torch
 
 from slowfast.errors import CheckpointError, DamagedFileError
 from slowfast.utils.checkpoint_files.read import read_torch_file
-from slowfast.utils.files import remove_leftovers, reporting_file, written_whole
+from slowfast.utils.files import atomic_path, remove_leftovers, reporting_file
 from slowfast.utils.launch import is_main_process
 from slowfast.utils.logging import get_logger
 
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, state: State) -> None:
     Raises:
         DiskError: If the disk is full or not writable. An existing file is kept.
     """
-    with written_whole(path, setting="OUTPUT_DIR") as part, reporting_file(part) as file:
+    with atomic_path(path, setting="OUTPUT_DIR") as part, reporting_file(part) as file:
         torch.save(state, file)
 
 
@@ -104,7 +104,7 @@ def read_last(output_dir: str | Path) -> tuple[Path, State] | None:
     return None
 
 
-def tidy(output_dir: Path, keep: int) -> None:
+def clean_up(output_dir: Path, keep: int) -> None:
     """Remove unfinished files and obsolete checkpoints.
 
     Args:

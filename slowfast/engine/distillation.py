@@ -27,14 +27,14 @@ from slowfast.utils.text import plain
 from slowfast.utils.text_files import why_not_regular
 
 
-def hard_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
+def hard_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, tau: float) -> torch.Tensor:
     """Return the mean cross-entropy with the teacher's predicted class (DeiT, equation 3); `tau` is not used."""
-    return F.cross_entropy(logits.float(), taught.argmax(1))
+    return F.cross_entropy(logits.float(), teacher_logits.argmax(1))
 
 
-def soft_loss(logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
+def soft_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, tau: float) -> torch.Tensor:
     """Return the mean of tau^2 KL(softmax(teacher / tau) || softmax(logits / tau)) (DeiT, equation 2)."""
-    student, teacher = ((x.float() / tau).log_softmax(1) for x in (logits, taught))
+    student, teacher = ((x.float() / tau).log_softmax(1) for x in (logits, teacher_logits))
     return tau**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
@@ -72,7 +72,7 @@ class Renormalize:
         return torch.addcmul(self.shift.view(shape), inputs, self.scale.view(shape))
 
 
-class HeadsApart(nn.Module):
+class AllHeads(nn.Module):
     """Wrapper whose forward pass returns the logits of every head, so that it can be wrapped in DDP."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -126,14 +126,14 @@ class Distillation:
         return cls(teacher, renormalize, cfg.DISTILL.TYPE, cfg.DISTILL.ALPHA, cfg.DISTILL.TAU)
 
     @torch.no_grad()
-    def ask(self, inputs: torch.Tensor) -> torch.Tensor:
+    def teacher_logits(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the teacher's logits (N, K) for inputs normalized for the student."""
-        taught: torch.Tensor = self.teacher(self.renormalize(inputs))
-        return taught
+        logits: torch.Tensor = self.teacher(self.renormalize(inputs))
+        return logits
 
-    def join(self, base: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    def combine(self, base: torch.Tensor, logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
         """Return the total loss, from the base loss, the logits of the distillation head and the teacher's logits."""
-        return (1 - self.alpha) * base + self.alpha * self.distance(logits, taught, self.tau)
+        return (1 - self.alpha) * base + self.alpha * self.distance(logits, teacher_logits, self.tau)
 
 
 def load_teacher_config(cfg: ConfigNode) -> ConfigNode:

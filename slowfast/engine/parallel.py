@@ -47,7 +47,7 @@ def no_sync(model: nn.Module, skip: bool = True) -> AbstractContextManager[None]
 
 def run_on_main(world: World, work: Callable[[], Any]) -> None:
     """Run work in the main process while the others wait; a UserError that it raises is raised in all of them."""
-    world.agreed(lambda: work() if world.is_main else None)
+    world.run_or_raise_everywhere(lambda: work() if world.is_main else None)
 
 
 def same_everywhere(world: World, value: Any) -> bool:

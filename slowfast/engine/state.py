@@ -12,7 +12,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
-from slowfast.engine.averaging import WeightAverage
+from slowfast.engine.averaging import ModelEMA
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.protocol import Network
@@ -59,7 +59,7 @@ class RunState:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
-        ema: WeightAverage | None,
+        ema: ModelEMA | None,
         steps: int,
     ) -> None:
         self.cfg, self.steps = cfg, steps

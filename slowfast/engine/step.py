@@ -123,9 +123,9 @@ class TrainStep:
         if self.distillation is None:
             outputs = self.model(inputs)
             return self.task.loss(outputs, targets), outputs
-        teacher_logits = self.distillation.ask(
+        teacher_logits = self.distillation.teacher_logits(
             inputs
         )  # first, so that its activations are freed before the student's are allocated
         heads = self.model(inputs)
-        loss = self.distillation.join(self.task.loss(heads[0], targets), heads[-1], teacher_logits)
+        loss = self.distillation.combine(self.task.loss(heads[0], targets), heads[-1], teacher_logits)
         return loss, torch.stack(heads).mean(0)

@@ -131,7 +131,7 @@ def test(
         mode: Another way to compute the outputs.
     """
     with phase("building the network and loading its weights"):
-        model: nn.Module = world.agreed(lambda: network_to_test(cfg, world.device))
+        model: nn.Module = world.run_or_raise_everywhere(lambda: network_to_test(cfg, world.device))
     begin()
     if mode is not None:
         model = mode.wrap(model)

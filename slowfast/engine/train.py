@@ -15,8 +15,8 @@ from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.collate import UnreadableBatch
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
-from slowfast.engine.averaging import WeightAverage, recompute_statistics
-from slowfast.engine.distillation import Distillation, HeadsApart
+from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
+from slowfast.engine.distillation import AllHeads, Distillation
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.freezing import freeze_parameters
 from slowfast.engine.meters import LossMonitor, TrainMeter, timed_iter
@@ -26,7 +26,7 @@ from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tasks import Evaluator, build_task
 from slowfast.engine.test import evaluate_split
-from slowfast.errors import CheckpointError, DataError, ToldElsewhere
+from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
@@ -61,12 +61,12 @@ class Trainer:
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
         freeze_parameters(self.model, cfg.MODEL.FREEZE_BACKBONE, cfg.MODEL.FREEZE)
-        self.ema = WeightAverage(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
+        self.ema = ModelEMA(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
         self.optimizer = build_optimizer(cfg, self.model)
         self.forward = ClipForward.from_config(cfg, world.device)
         self.task = build_task(cfg, labels=labels, model=self.model, device=world.device)
         distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
-        trained = wrap_model(self.model if distillation is None else HeadsApart(self.model), world)
+        trained = wrap_model(self.model if distillation is None else AllHeads(self.model), world)
         self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, self.task, distillation)
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
         self.schedule = build_schedule(cfg)
@@ -75,17 +75,17 @@ class Trainer:
 
     def start(self) -> None:
         """Load the last checkpoint of this run, or the initial weights. Raises CheckpointError."""
-        self.world.agreed(self._load)
+        self.world.run_or_raise_everywhere(self._load)
         at = self.state.at
         same = same_everywhere(self.world, (at.epoch, at.step))
-        self.world.agreed(lambda: self._check_start(same))
+        self.world.run_or_raise_everywhere(lambda: self._check_start(same))
         self._saved = at.epoch, at.step
 
     def _load(self) -> None:
         if not (self.cfg.TRAIN.AUTO_RESUME and self.state.resume(self.output)):
             load_start_weights(self.cfg, self.model, self.state)
             if self.ema is not None and self.state.at.total(self.steps) == 0:
-                self.ema.restart(self.model)
+                self.ema.reset(self.model)
 
     def _check_start(self, same: bool) -> None:
         """Raise CheckpointError unless all processes start from the same position."""
@@ -117,7 +117,7 @@ class Trainer:
     def _clean_up(self) -> None:
         """Remove the temporary files of earlier runs."""
         remove_leftovers(self.output)
-        checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+        checkpoints.clean_up(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _stop_message(self) -> str:
         at, name = self.state.at, self.stop.name or "a signal in another process"
@@ -205,7 +205,7 @@ class Trainer:
         if self.world.is_main:
             write_failed(ledger.all, self.output / FAILED_TRAIN)
             raise DataError(f"{complaint}. Full list: {self.output / FAILED_TRAIN}")
-        raise ToldElsewhere(complaint)
+        raise ReportedByRankZero(complaint)
 
     def _end_epoch(self) -> None:
         """Validate and save if this epoch is due; both always after the last one."""
@@ -224,7 +224,7 @@ class Trainer:
         with self._interruptible():
             if self.cfg.BN.USE_PRECISE_STATS:
                 with phase("recomputing batch-norm statistics"):
-                    recompute_statistics(model, self._statistics_batches(), self.world)
+                    recompute_bn_stats(model, self._statistics_batches(), self.world)
             videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
             pace = evaluate_split(self.cfg, self.world, model, videos, ledger, VAL, evaluator)
         if self.world.any(self.stop.seen):  # only now: the processes may have different numbers of videos
@@ -266,7 +266,7 @@ class Trainer:
     def _write_checkpoint(self) -> None:
         with phase("writing a checkpoint"):
             checkpoints.save_checkpoint(self.state.path(self.output), self.state.pack())
-            checkpoints.tidy(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+            checkpoints.clean_up(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
 
     def _report_steps(self, values: dict[str, float], lr: float) -> None:
         at = self.state.at

@@ -21,7 +21,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.engine.test import network_to_test
 from slowfast.errors import UserError
 from slowfast.models.inputs import input_shape
-from slowfast.utils.files import reporting_file, written_whole
+from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.screen import show
 
 TOLERANCE = 1e-4  # maximum difference of logits, relative to the largest
@@ -213,7 +213,7 @@ def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, fl
         ExportDiffers: If the file computes other logits than the model.
         UserError: If the model cannot be exported.
     """
-    with written_whole(out, suffix=out.suffix) as part:
+    with atomic_path(out, suffix=out.suffix) as part:
         graph = export_graph(model, shape)
         run = WRITERS[out.suffix](graph, part)
         difference = largest_difference(model, run, shape, graph.batches)

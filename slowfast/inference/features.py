@@ -22,8 +22,8 @@ from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
-from slowfast.utils.distributed import join
-from slowfast.utils.files import written_whole
+from slowfast.utils.distributed import init_distributed
+from slowfast.utils.files import atomic_path
 from slowfast.utils.output_folders import check_output_file
 from slowfast.utils.progress import Progress
 from slowfast.utils.screen import show, show_table
@@ -114,7 +114,7 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
     """
     records = find_dataset(cfg, split).read_index(split)
     dataset = views_of_records(cfg, split, records, all_views=True)
-    world = join(cfg.NUM_GPUS)
+    world = init_distributed(cfg.NUM_GPUS)
     model = FeatureExtractor(network_to_test(cfg, world.device))
     forward = ClipForward.from_config(cfg, world.device, split)
     ledger = FailureLedger(len(dataset))
@@ -161,7 +161,7 @@ def write_features(features: Features, crops: int, path: Path) -> None:
     """
     columns = feature_columns(features, crops)
     write: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {NPZ: _write_npz, PARQUET: _write_parquet}
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         write[path.suffix](part, columns)
 
 

@@ -18,7 +18,7 @@ from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.inference.grad_cam import HeatMap, MapLayer, compute_heat_map, default_layer, find_layer, find_map_layers
 from slowfast.models.inputs import input_shape
-from slowfast.utils.distributed import World, join
+from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.suggest import did_you_mean, nearest_name
@@ -61,7 +61,7 @@ class HeatMaps:
         Raises:
             UserError: If weights are missing, or no layer has a feature map or that name.
         """
-        device = join(cfg.NUM_GPUS).device
+        device = init_distributed(cfg.NUM_GPUS).device
         model = network_to_test(cfg, device)
         blank = torch.zeros(1, *input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE), device=device)
         layers = find_map_layers(model, blank)

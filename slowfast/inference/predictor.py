@@ -25,7 +25,7 @@ from slowfast.engine.tasks import task_class
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.inputs import EVENTS
-from slowfast.utils.distributed import World, join
+from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.progress import Progress
 from slowfast.visualization.results import BEST
 
@@ -92,7 +92,7 @@ class Predictor:
     def from_config(cls, cfg: ConfigNode) -> Predictor:
         """Build the model and load its weights, with the views and the ensemble of testing. Raises UserError."""
         _check_times(cfg)
-        world = join(cfg.NUM_GPUS)
+        world = init_distributed(cfg.NUM_GPUS)
         return cls(
             network_to_test(cfg, world.device),
             names_of_classes(cfg),

@@ -20,7 +20,7 @@ from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.errors import UserError, system_reason
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
 from slowfast.prepare.video_to_dvs import save_events
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 from slowfast.utils.worker import still_working
@@ -115,12 +115,12 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Conver
     if not total:
         raise DecodeError("; ".join(damage) or "the recording contains no events")
     if not settings_file.exists():
-        write_whole(settings_file, to_json(asdict(settings)) + "\n")
+        atomic_write_text(settings_file, to_json(asdict(settings)) + "\n")
     counts, empty = _write_parts(streams, settings, job)
     if not counts:
         raise DecodeError(_reason_for_nothing(total, settings))
     record = {"events": total, "files": counts, "sensors": [stream.sensor for stream in streams]}
-    write_whole(record_file(job), to_json(record) + "\n")
+    atomic_write_text(record_file(job), to_json(record) + "\n")
     if empty:
         damage.append(f"skipped {len(empty)} labeled parts without events: {', '.join(empty)}")
     return ConvertedFile("; ".join(damage) or None, _sensor_sizes(streams))

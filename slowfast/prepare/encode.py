@@ -18,7 +18,7 @@ from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convert
 from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
 from slowfast.prepare.ranges import check_ranges
-from slowfast.utils.files import written_whole
+from slowfast.utils.files import atomic_path
 from slowfast.utils.json_files import to_json
 from slowfast.utils.worker import still_working
 
@@ -101,7 +101,7 @@ def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Enco
         DiskError: If the file cannot be written.
     """
     try:
-        with written_whole(target) as part:
+        with atomic_path(target) as part:
             count, damage = _encode(source, part, settings)
             _verify(part, count)
             size = part.stat().st_size

@@ -21,7 +21,7 @@ from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.sampling import scaled_size
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.prepare.ranges import check_ranges
-from slowfast.utils.files import written_whole
+from slowfast.utils.files import atomic_path
 from slowfast.utils.worker import still_working
 
 TEMPLATE = "{:05d}.jpg"
@@ -70,7 +70,7 @@ def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -
 
 
 def _extract_one(settings: FrameSettings, job: Job) -> ConvertedFile:
-    with written_whole(job.target, PART) as part:
+    with atomic_path(job.target, PART) as part:
         part.mkdir()
         return ConvertedFile(_write_frames(job.source, part, settings))
 

@@ -26,7 +26,7 @@ from slowfast.utils.output_folders import check_output_folder
 from slowfast.utils.progress import Progress
 from slowfast.utils.text import plain
 from slowfast.utils.worker import IDLE, working_on
-from slowfast.utils.worker_pool import Lost, WorkerPool
+from slowfast.utils.worker_pool import LostTask, WorkerPool
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -39,7 +39,7 @@ _FOLDER_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
 def run_in_processes(
     function: Callable[[Input], Output], inputs: Iterable[Input], workers: int, stall_limit: float | None = None
-) -> Generator[tuple[Input, Output | Lost]]:
+) -> Generator[tuple[Input, Output | LostTask]]:
     """Yield each input with its result, in order of completion.
 
     A worker that dies or stalls loses only its input. If it was killed, as the kernel does when memory runs out, its
@@ -63,11 +63,11 @@ def run_in_processes(
             if not submitted:
                 return
             event = pool.wait()
-            if isinstance(event, Lost) and event.killed and event.number not in retried:
+            if isinstance(event, LostTask) and event.killed and event.number not in retried:
                 retried.add(event.number)
                 pool.submit(event.number, submitted[event.number], first=True)
                 continue
-            yield submitted.pop(event.number), event if isinstance(event, Lost) else event.result
+            yield submitted.pop(event.number), event if isinstance(event, LostTask) else event.result
 
 
 def _work(function: Callable[[Input], Output], item: Input) -> Output:
@@ -209,7 +209,7 @@ def run_jobs(
     work = partial(_process_or_fail, process)
     with _cleanup(progress, target), closing(run_in_processes(work, todo, workers)) as finished:
         for job, output in finished:
-            if isinstance(output, Failure | Lost):
+            if isinstance(output, Failure | LostTask):
                 results.failed[job.name] = _failure_reason(job, output)
             else:
                 results.outputs[job.name] = output
@@ -236,9 +236,9 @@ def _process_or_fail(process: Callable[[Job], Output], job: Job) -> Output | Fai
         return failure_of(0, job.name, error)
 
 
-def _failure_reason(job: Job, result: Failure | Lost) -> str:
+def _failure_reason(job: Job, result: Failure | LostTask) -> str:
     """Return why a job failed; log the traceback of the first unexpected error, clean up after a lost worker."""
-    if isinstance(result, Lost):
+    if isinstance(result, LostTask):
         remove_leftovers(job.target.parent)
     else:
         log_traceback(result)

@@ -22,7 +22,7 @@ from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.prepare.ranges import check_ranges
-from slowfast.utils.files import written_whole
+from slowfast.utils.files import atomic_path
 from slowfast.utils.worker import still_working
 
 SUFFIX = ".npz"
@@ -102,7 +102,7 @@ def save_events(file: Path, events: EventColumns) -> None:
         OSError: If the file cannot be written.
     """
     x, y = events.x.astype(np.uint16), events.y.astype(np.uint16)
-    with written_whole(file) as part, part.open("wb") as opened:
+    with atomic_path(file) as part, part.open("wb") as opened:
         np.savez(opened, x=x, y=y, t=np.rint(events.t).astype(np.int64), p=events.p.astype(np.uint8))
 
 

@@ -17,7 +17,7 @@ from slowfast.datasets.index.labels import CLASSES, LABEL_SEPARATOR, ONE_CLASS, 
 from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
 from slowfast.prepare.jobs import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, run_jobs, write_failures
-from slowfast.utils.files import disk_error, write_whole
+from slowfast.utils.files import atomic_write_text, disk_error
 from slowfast.utils.json_files import from_json, to_json
 
 MANIFEST = "prepared.jsonl"
@@ -130,7 +130,7 @@ def write_index(index: IndexLines, separator: str, target: Path, prepared: Mappi
         The names in the index without a re-encoded video.
     """
     kept = [f"{prepared[name]}{separator}{label}\n" for name, label in index.lines if name in prepared]
-    write_whole(target / index.file.name, "".join(kept))
+    atomic_write_text(target / index.file.name, "".join(kept))
     class_names = index.file.parent / CLASS_NAMES_FILE
     if class_names.exists():
         shutil.copyfile(class_names, target / CLASS_NAMES_FILE)

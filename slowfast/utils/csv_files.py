@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text import escape, redact
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -23,7 +23,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write(header)
     for row in rows:
         write(row)
-    write_whole(path, text.getvalue())
+    atomic_write_text(path, text.getvalue())
 
 
 def row_writer(file: TextIO) -> Callable[[Sequence[object]], object]:

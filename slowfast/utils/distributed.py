@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from slowfast.errors import ToldElsewhere, UserError, system_reason
-from slowfast.utils.launch import LaunchedAs, environment_number
+from slowfast.errors import ReportedByRankZero, UserError, system_reason
+from slowfast.utils.launch import LaunchEnvironment, environment_number
 
 Result = TypeVar("Result")
 # Seconds that a process waits for the others: rank 0 may be drawing plots or writing a checkpoint.
@@ -73,7 +73,7 @@ class World:
         dist.all_gather_object(parts, list(items), group=self.gloo)
         return [item for part in parts for item in part]
 
-    def agreed(self, work: Callable[[], Result]) -> Result:
+    def run_or_raise_everywhere(self, work: Callable[[], Result]) -> Result:
         """Run a function in every process and return its result; a UserError in any process is raised in all.
 
         Args:
@@ -81,7 +81,7 @@ class World:
 
         Raises:
             UserError: In rank 0, with the messages of all processes.
-            ToldElsewhere: In the other processes.
+            ReportedByRankZero: In the other processes.
         """
         if self.size == 1:
             return work()
@@ -91,10 +91,10 @@ class World:
         except UserError as error:
             messages.append(str(error))
         if messages := self.gather(messages):
-            raise (UserError if self.is_main else ToldElsewhere)("; ".join(dict.fromkeys(messages)))
+            raise (UserError if self.is_main else ReportedByRankZero)("; ".join(dict.fromkeys(messages)))
         return result[0]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Block until all processes get here."""
         if self.size > 1:
             dist.barrier(group=self.gloo)
@@ -135,7 +135,7 @@ def response_timeout(loader_timeout: float) -> float:
     return max(RESPONSE_TIMEOUT, 2 * loader_timeout)
 
 
-def join(num_gpus: int, timeout: float | None = None) -> World:
+def init_distributed(num_gpus: int, timeout: float | None = None) -> World:
     """Initialize the process group of the run.
 
     Each process takes the GPU of its local rank, even if `num_gpus` is smaller than the number of processes; with
@@ -149,7 +149,7 @@ def join(num_gpus: int, timeout: float | None = None) -> World:
     Raises:
         UserError: If the environment variables are inconsistent or the processes cannot connect.
     """
-    launched = LaunchedAs.from_environment()
+    launched = LaunchEnvironment.from_environment()
     gpus = usable_gpus(max(num_gpus, launched.local_size) if num_gpus else 0)
     on_gpu = gpus > 0 and gpus >= launched.local_size
     device = torch.device("cuda", launched.local_rank) if on_gpu else torch.device("cpu")
@@ -190,7 +190,7 @@ def _connect_store(limit: timedelta) -> dist.Store:
     return dist.PrefixStore("slowfast", store)
 
 
-def _connection_error(error: Exception, launched: LaunchedAs, timeout: float) -> str:
+def _connection_error(error: Exception, launched: LaunchEnvironment, timeout: float) -> str:
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     text = " ".join(str(error).split())
     if "EADDRINUSE" in text or "address already in use" in text.lower():
@@ -206,18 +206,18 @@ def _connection_error(error: Exception, launched: LaunchedAs, timeout: float) ->
     return f"The {launched.size} processes cannot connect to MASTER_ADDR:MASTER_PORT {where}: {text[:300]}"
 
 
-class NoResponse(RuntimeError):
+class LostProcessError(RuntimeError):
     """Another process of the run timed out or exited."""
 
 
 @contextmanager
-def other_processes_named(world: World, timeout: float) -> Iterator[None]:
-    """Turn errors of collective operations into NoResponse, which names the likely cause."""
+def explain_lost_processes(world: World, timeout: float) -> Iterator[None]:
+    """Turn errors of collective operations into LostProcessError, which names the likely cause."""
     try:
         yield
     except RuntimeError as error:
         text = str(error)
-        if world.size == 1 or isinstance(error, NoResponse):
+        if world.size == 1 or isinstance(error, LostProcessError):
             raise
         if "imed out" in text or "imeout" in text:
             what = f"did not respond for {timeout:g} s (at least twice DATA_LOADER.TIMEOUT): it is suspended or hangs"
@@ -225,16 +225,16 @@ def other_processes_named(world: World, timeout: float) -> Iterator[None]:
             what = "exited; see its own error above"
         else:
             raise
-        raise NoResponse(f"rank {world.rank}: another of the {world.size} processes {what}") from error
+        raise LostProcessError(f"rank {world.rank}: another of the {world.size} processes {what}") from error
 
 
-def leave(world: World) -> None:
+def shut_down_distributed(world: World) -> None:
     """Destroy the process group at the end of a successful run."""
     if world.size > 1:
         dist.destroy_process_group()
 
 
-def gpus_to_launch_on(num_gpus: int) -> int:
+def gpus_to_launch(num_gpus: int) -> int:
     """Return how many processes to start, one per GPU; 0 if one is enough or torchrun has started them."""
     gpus = usable_gpus(num_gpus)
     return 0 if os.environ.get("RANK") or gpus < 2 else gpus

@@ -33,7 +33,7 @@ _FOREIGN_AGE = (
 
 
 @contextmanager
-def written_whole(
+def atomic_path(
     place: Path, mark: str = "", suffix: str = "", replace_folder: bool = False, setting: str = ""
 ) -> Iterator[Path]:
     """Write a file or folder atomically: yield a temporary path that is renamed on success and deleted on failure.
@@ -69,11 +69,11 @@ def written_whole(
         _remove(part)
 
 
-def write_whole(path: Path, text: str, setting: str = "") -> None:
-    """Write a text file atomically, see :func:`written_whole`."""
+def atomic_write_text(path: Path, text: str, setting: str = "") -> None:
+    """Write a text file atomically, see :func:`atomic_path`."""
     # surrogateescape: file names may not be valid UTF-8
     with (
-        written_whole(path, setting=setting) as part,
+        atomic_path(path, setting=setting) as part,
         part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         file.write(text)

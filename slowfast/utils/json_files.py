@@ -12,7 +12,7 @@ from typing import Any
 import simplejson
 from simplejson import JSONDecodeError
 
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text import redact
 
 __all__ = ["JSONDecodeError", "from_json", "to_json", "write_json"]
@@ -42,7 +42,7 @@ def write_json(path: Path, content: Any, setting: str = "") -> None:
         content: Mappings, sequences, text and numbers.
         setting: Config key that names the folder, for error messages.
     """
-    write_whole(path, to_json(_redacted(content), indent=2) + "\n", setting)
+    atomic_write_text(path, to_json(_redacted(content), indent=2) + "\n", setting)
 
 
 def _redacted(content: Any) -> Any:

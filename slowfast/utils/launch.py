@@ -23,7 +23,7 @@ _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class LaunchedAs:
+class LaunchEnvironment:
     """Rank and number of processes as set by torchrun or :class:`Launcher`."""
 
     rank: int = 0
@@ -32,7 +32,7 @@ class LaunchedAs:
     local_size: int = 1
 
     @classmethod
-    def from_environment(cls) -> LaunchedAs:
+    def from_environment(cls) -> LaunchEnvironment:
         """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them.
 
         Raises:
@@ -74,14 +74,14 @@ def environment_number(name: str, default: int, least: int = 0) -> int:
 
 
 def world_size() -> int:
-    """Return the number of processes in the run; 1 without torchrun. Raises UserError like `LaunchedAs`."""
-    return LaunchedAs.from_environment().size
+    """Return the number of processes in the run; 1 without torchrun. Raises UserError like `LaunchEnvironment`."""
+    return LaunchEnvironment.from_environment().size
 
 
 def is_main_process() -> bool:
     """Return whether this is rank 0, before the process group exists; True if the environment is inconsistent."""
     try:
-        return LaunchedAs.from_environment().rank == 0
+        return LaunchEnvironment.from_environment().rank == 0
     except UserError:
         return True
 

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.screen import show, write_screen
-from slowfast.utils.text import shown, shown_lines
+from slowfast.utils.text import sanitize, sanitize_lines
 
 _NAME = "slowfast"
 _TABLE = "table"  # attribute of records that may contain newlines
@@ -48,12 +48,12 @@ class _Formatter(logging.Formatter):
     """Formatter that redacts secrets and escapes control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        safe = shown_lines if getattr(record, _TABLE, False) else shown
+        safe = sanitize_lines if getattr(record, _TABLE, False) else sanitize
         record.message = safe(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:
-        return shown_lines(super().formatException(ei))  # type: ignore[arg-type]
+        return sanitize_lines(super().formatException(ei))  # type: ignore[arg-type]
 
 
 class _Screen(logging.Handler):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from slowfast.utils.heartbeat import SILENCE, close_phase, open_phase
 from slowfast.utils.logging import get_logger
-from slowfast.utils.text import shown
+from slowfast.utils.text import sanitize
 
 _NARROWEST = 20  # columns
 
@@ -66,7 +66,7 @@ class Progress:
         """Count finished units and show a note beside the bar."""
         self.done += count
         if self._bar is not None:
-            self._bar.set_postfix_str(shown(note), refresh=False)
+            self._bar.set_postfix_str(sanitize(note), refresh=False)
             self._bar.update(count)
         elif self.shown and (self.done % self.every < count or self.done >= self.total or self._is_due()):
             self._last_line = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from slowfast.utils.text import shown, shown_lines
+from slowfast.utils.text import sanitize, sanitize_lines
 
 
 class _Unbreakable(io.FileIO):
@@ -81,12 +81,12 @@ def lost_output() -> OSError | None:
 
 def show(line: str = "", *, error: bool = False) -> None:
     """Print one line to standard output or standard error, escaping its content."""
-    write_screen(shown(line) + "\n", sys.stderr if error else sys.stdout)
+    write_screen(sanitize(line) + "\n", sys.stderr if error else sys.stdout)
 
 
 def show_table(text: str) -> None:
     """Print a multi-line table whose cells are already escaped."""
-    write_screen(shown_lines(text) + "\n", sys.stdout)
+    write_screen(sanitize_lines(text) + "\n", sys.stdout)
 
 
 _last_write = time.monotonic()

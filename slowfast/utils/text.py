@@ -73,12 +73,12 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
 
 
-def shown(text: str) -> str:
+def sanitize(text: str) -> str:
     """Return one line for the screen or a log, with secrets redacted and control characters escaped."""
     return escape(redact(text))
 
 
-def shown_lines(text: str) -> str:
+def sanitize_lines(text: str) -> str:
     """Return a table or traceback for the screen or a log: like `shown`, but keeps newlines and tabs."""
     return escape(redact(text), keep="\n\t")
 

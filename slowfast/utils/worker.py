@@ -105,7 +105,7 @@ def _shared_file() -> BinaryIO:
 
 IDLE = -1  # of no item
 _PARENT_POLL = 2.0  # seconds between checks of an idle worker that its parent is alive
-QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # In a worker: current item and its start time (monotonic seconds), shared with the main process.
 _activity: Any = None
@@ -147,9 +147,9 @@ def serve(
         modules: User modules to import; a forked worker has them already.
     """
     global _activity
-    for quiet in QUIET:
+    for quiet in IGNORED_SIGNALS:
         signal.signal(quiet, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     if of_main_thread:  # another thread of the parent may end before the parent process does
         end_with_parent(signal.SIGKILL)
     _activity = activity

@@ -21,7 +21,7 @@ from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
 from slowfast.utils.user_modules import imported_modules
-from slowfast.utils.worker import IDLE, QUIET, WorkerError, receive_message, send_message, serve
+from slowfast.utils.worker import IDLE, IGNORED_SIGNALS, WorkerError, receive_message, send_message, serve
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -34,7 +34,7 @@ _KILL_WAIT = 3.0  # seconds for killed workers to exit; one that waits for an un
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
+class TaskResult(Generic[Result]):
     """Result of a task."""
 
     number: int
@@ -42,7 +42,7 @@ class Done(Generic[Result]):
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostTask:
     """Task whose worker process died or was killed.
 
     Attributes:
@@ -106,12 +106,12 @@ class WorkerPool(Generic[Task, Result]):
         """Add a task at the end of the queue, or at its front with `first`."""
         (self._waiting.appendleft if first else self._waiting.append)((number, task))
 
-    def forget(self) -> None:
+    def cancel_all(self) -> None:
         """Cancel all tasks: queued ones are dropped, the results of running ones discarded."""
         self._waiting.clear()
         self._dropped |= {number for worker in self._workers for number, _ in worker.tasks}
 
-    def wait(self) -> Done[Result] | Lost:
+    def wait(self) -> TaskResult[Result] | LostTask:
         """Wait for the next result or lost task.
 
         Raises:
@@ -127,7 +127,7 @@ class WorkerPool(Generic[Task, Result]):
                 return event
             self._dropped.discard(event.number)
 
-    def _next_event(self) -> Done[Result] | Lost | None:
+    def _next_event(self) -> TaskResult[Result] | LostTask | None:
         by_handle: dict[Any, _Worker] = {}
         for worker in self._workers:
             by_handle[worker.channel] = worker
@@ -180,7 +180,7 @@ class WorkerPool(Generic[Task, Result]):
         main_thread = threading.current_thread() is threading.main_thread()
         arguments = (self._work, theirs, activity, os.getpid(), main_thread, imported_modules())
         process = self._context.Process(target=serve, args=arguments, daemon=True)
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # until the worker ignores signals
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)  # until the worker ignores signals
         try:
             process.start()
         finally:
@@ -190,15 +190,15 @@ class WorkerPool(Generic[Task, Result]):
         self._workers.append(worker)
         return worker
 
-    def _receive(self, worker: _Worker) -> Done[Result]:
+    def _receive(self, worker: _Worker) -> TaskResult[Result]:
         number, result = receive_message(worker.channel)
         worker.tasks.popleft()
         self._idle_deaths = 0
         if isinstance(result, BaseException) and number not in self._dropped:
             raise result
-        return Done(number, result)
+        return TaskResult(number, result)
 
-    def _remove_dead(self, worker: _Worker) -> Lost | None:
+    def _remove_dead(self, worker: _Worker) -> LostTask | None:
         """Remove a worker that has exited by itself."""
         worker.process.join(_KILL_WAIT)
         code = worker.process.exitcode
@@ -206,7 +206,7 @@ class WorkerPool(Generic[Task, Result]):
         how = f"was killed by {_signal_name(-code)}" if code is not None and code < 0 else f"exited with status {code}"
         return self._remove(worker, how, killed)
 
-    def _overdue(self, worker: _Worker) -> Lost | None:
+    def _overdue(self, worker: _Worker) -> LostTask | None:
         """Kill a worker that exceeds the time limit."""
         item, since = int(worker.activity[0]), float(worker.activity[1])
         if item == _STARTING:
@@ -223,7 +223,7 @@ class WorkerPool(Generic[Task, Result]):
             return self._remove(worker, f"did not start within {limit:g} s")
         return self._remove(worker, "", reason=self._timeout_reason(limit))
 
-    def _remove(self, worker: _Worker, how: str, killed: bool = False, reason: str = "") -> Lost | None:
+    def _remove(self, worker: _Worker, how: str, killed: bool = False, reason: str = "") -> LostTask | None:
         """Remove a worker and reassign the tasks that it had not started.
 
         Raises:
@@ -245,7 +245,7 @@ class WorkerPool(Generic[Task, Result]):
             )
         number, _ = worker.tasks.popleft()
         self._waiting.extendleft(reversed(worker.tasks))
-        return Lost(number, item, reason or f"the worker reading it {how}", killed)
+        return LostTask(number, item, reason or f"the worker reading it {how}", killed)
 
 
 _pools: weakref.WeakSet[WorkerPool[Any, Any]] = weakref.WeakSet()

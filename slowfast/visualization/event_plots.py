@@ -12,7 +12,7 @@ import numpy as np
 from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import UserError
-from slowfast.utils.files import written_whole
+from slowfast.utils.files import atomic_path
 from slowfast.visualization.plots import BLUE, RED, new_figure, save_png
 from slowfast.visualization.video_writer import VideoWriter, pad_to_even
 
@@ -48,7 +48,7 @@ def draw_events(
         raise UserError(
             f"{target}: a video of {seconds:.3g} s has more than {MAX_FRAMES} frames. Lower --fps, or cut the recording"
         )
-    with written_whole(target, suffix=suffix) as partial:
+    with atomic_path(target, suffix=suffix) as partial:
         writers[suffix](event_frames(events, sensor, max(1, round(seconds * fps))), partial, fps)
 
 

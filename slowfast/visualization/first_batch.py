@@ -18,7 +18,7 @@ from slowfast.datasets.build import class_names
 from slowfast.datasets.dvs.frames import accumulate
 from slowfast.models.event2vec import MASKED
 from slowfast.utils.distributed import World
-from slowfast.utils.files import written_whole
+from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.plots import even_indices
@@ -242,5 +242,5 @@ class FirstBatch:
 
 def save_image(image: np.ndarray, path: Path) -> None:
     """Write an image uint8 (h, w, 3) RGB as a PNG, completely or not at all."""
-    with written_whole(path) as partial:
+    with atomic_path(path) as partial:
         partial.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())

@@ -13,7 +13,7 @@ import numpy as np
 
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import World
-from slowfast.utils.files import disk_error, write_whole
+from slowfast.utils.files import atomic_write_text, disk_error
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 
@@ -59,7 +59,7 @@ class MetricsLog:
 
     def __init__(self, path: Path, done_steps: int) -> None:
         rows = [row for row in read_metrics(path) if row["step"] <= done_steps]
-        write_whole(path, "".join(_line(row) for row in rows), "OUTPUT_DIR")
+        atomic_write_text(path, "".join(_line(row) for row in rows), "OUTPUT_DIR")
         self._path = path
         self._file = path.open("ab", buffering=0)  # unbuffered: closing must not repeat a failed write
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slowfast.utils.files import written_whole
-from slowfast.utils.text import shown
+from slowfast.utils.files import atomic_path
+from slowfast.utils.text import sanitize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def even_indices(length: int, most: int) -> np.ndarray:
 
 def label_text(name: str, length: int = 40) -> str:
     """Prepare a name for a plot: one printable line of at most `length` characters, without math markup."""
-    line = shown(" ".join(name.split()))
+    line = sanitize(" ".join(name.split()))
     if len(line) > length:
         line = line[: length - 3].rstrip() + "..."
     return line.replace("$", r"\$")
@@ -116,7 +116,7 @@ def label_text(name: str, length: int = 40) -> str:
 
 def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Write a figure, completely or not at all."""
-    with written_whole(path) as partial, _quiet():
+    with atomic_path(path) as partial, _quiet():
         figure.savefig(partial, format="png", dpi=dpi)
 
 

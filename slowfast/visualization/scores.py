@@ -11,7 +11,7 @@ import numpy as np
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.labels import classes_of
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.files import reporting_file, written_whole
+from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.logging import get_logger
 from slowfast.utils.output_folders import check_output_file
 from slowfast.visualization.results import VideoPrediction
@@ -67,7 +67,7 @@ def write_scores(predictions: Sequence[VideoPrediction], num_classes: int, path:
             row[:] = video.logits
     names = np.array([video.name for video in ordered], dtype=np.str_)
     labels = _label_array([video.label for video in ordered], num_classes)
-    with written_whole(path, suffix=SUFFIX, setting=KEY) as part, reporting_file(part) as file:
+    with atomic_path(path, suffix=SUFFIX, setting=KEY) as part, reporting_file(part) as file:
         np.savez(file, names=names, labels=labels, logits=logits)
     if Path(setting).suffix.lower() != SUFFIX:
         get_logger().info(f"{KEY} {setting}: saved as {path} (arrays names, labels, logits), not as a pickle")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from slowfast.utils.text import shown
+from slowfast.utils.text import sanitize
 from slowfast.visualization.results import TestReport
 
 WIDTH = 100
@@ -35,5 +35,5 @@ def files_table(files: Mapping[str, Path]) -> str:
 
 def tail(text: str, length: int) -> str:
     """Prepare a name for a table: printable, and only its end if it exceeds `length` characters."""
-    text = shown(text)
+    text = sanitize(text)
     return text if len(text) <= length else "..." + text[len(text) - length + 3 :]

@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.timing import Timing
-from slowfast.utils.files import written_whole
+from slowfast.utils.files import atomic_path
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 NAME_LENGTH = 40  # characters of a class name
@@ -39,7 +39,7 @@ class VideoWriter:
     def __init__(self, target: Path, rate: Fraction, time_base: Fraction) -> None:
         self.target, self.rate, self.time_base, self.count = target, rate, time_base, 0
         with ExitStack() as stack:
-            part = stack.enter_context(written_whole(target))
+            part = stack.enter_context(atomic_path(target))
             self._out = av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"})
             self._end = stack.pop_all()
         self._stream: VideoStream | None = None

@@ -11,7 +11,7 @@ import pytest
 from slowfast.errors import UserError
 from slowfast.utils import user_modules
 from slowfast.utils.user_modules import import_user_modules, imported_modules
-from slowfast.utils.worker_pool import Done, WorkerPool
+from slowfast.utils.worker_pool import TaskResult, WorkerPool
 
 S16 = "K400/K400_MLP_S16x4"
 
@@ -82,6 +82,6 @@ def test_spawned_workers_import_it_too(folder: Path) -> None:
     pool: WorkerPool[str, bool] = WorkerPool(_answer, 1)
     pool.submit(0, "own_parts")
     try:
-        assert pool.wait() == Done(0, True)
+        assert pool.wait() == TaskResult(0, True)
     finally:
         pool.close()

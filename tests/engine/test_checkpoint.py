@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_not_what_others_are_measured_by(tmp_path: Path)
     last = damaged(write(tmp_path, 3))
     checkpoints.read_last(tmp_path)
     fresh = write(tmp_path, 1, 7)
-    checkpoints.tidy(tmp_path, keep=1)
+    checkpoints.clean_up(tmp_path, keep=1)
     assert fresh.exists() and last.exists() and checkpoints.find_last(tmp_path) == fresh
     rewritten = write(tmp_path, 3)
     assert checkpoints.find_last(tmp_path) == rewritten
@@ -122,7 +122,7 @@ def test_tidy_keeps_what_is_asked_and_removes_half_written_files(tmp_path: Path)
         write(tmp_path, *at)
     half = checkpoints.checkpoint_folder(tmp_path) / ".checkpoint_epoch_00004.pyth.tmp"
     half.write_bytes(b"half")
-    checkpoints.tidy(tmp_path, keep=2)
+    checkpoints.clean_up(tmp_path, keep=2)
     names = sorted(path.name for path in checkpoints.checkpoint_folder(tmp_path).iterdir())
     assert names == [
         "checkpoint_epoch_00002.pyth",

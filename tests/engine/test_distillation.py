@@ -22,7 +22,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine import checkpoints
-from slowfast.engine.distillation import LOSSES, Distillation, HeadsApart, Renormalize, check_teacher_weights
+from slowfast.engine.distillation import LOSSES, AllHeads, Distillation, Renormalize, check_teacher_weights
 from slowfast.engine.forward import ClipForward, normalize
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
@@ -95,10 +95,10 @@ def test_mixed_inputs_are_what_the_teachers_own_normalization_gives(
     assert Renormalize(sections[0], sections[0], CPU)(mixed[0]) is mixed[0]
 
 
-def plain_loss(kind: str, logits: torch.Tensor, taught: torch.Tensor, tau: float) -> torch.Tensor:
+def plain_loss(kind: str, logits: torch.Tensor, teacher_logits: torch.Tensor, tau: float) -> torch.Tensor:
     """Clip by clip, class by class."""
     total = torch.zeros((), dtype=torch.float64)
-    for student, teacher in zip(logits.double(), taught.double(), strict=True):
+    for student, teacher in zip(logits.double(), teacher_logits.double(), strict=True):
         if kind == "hard":
             total = total + student.exp().sum().log() - student[teacher.argmax()]
             continue
@@ -111,13 +111,13 @@ def plain_loss(kind: str, logits: torch.Tensor, taught: torch.Tensor, tau: float
 @pytest.mark.parametrize("tau", [1.0, 3.0])
 def test_losses_are_the_papers(kind: str, tau: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    logits, taught = torch.randn(6, 5, generator=generator), 3 * torch.randn(6, 5, generator=generator)
-    found = LOSSES[kind](logits, taught, tau)
-    torch.testing.assert_close(found, plain_loss(kind, logits, taught, tau).float())
+    logits, teacher_logits = torch.randn(6, 5, generator=generator), 3 * torch.randn(6, 5, generator=generator)
+    found = LOSSES[kind](logits, teacher_logits, tau)
+    torch.testing.assert_close(found, plain_loss(kind, logits, teacher_logits, tau).float())
     # Processes and accumulation steps add up to the whole batch.
-    halves = [LOSSES[kind](logits[part], taught[part], tau) for part in (slice(3), slice(3, 6))]
+    halves = [LOSSES[kind](logits[part], teacher_logits[part], tau) for part in (slice(3), slice(3, 6))]
     torch.testing.assert_close(sum(halves) / 2, found)
-    assert LOSSES[kind](logits.bfloat16(), taught.bfloat16(), tau).dtype == torch.float32
+    assert LOSSES[kind](logits.bfloat16(), teacher_logits.bfloat16(), tau).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", LOSSES)
@@ -131,18 +131,18 @@ def test_a_step_follows_the_formula_and_leaves_the_teacher_alone(
     distillation = Distillation.from_config(cfg, CPU)
     before = {key: value.clone() for key, value in distillation.teacher.state_dict().items()}
     forward, optimizer = ClipForward.from_config(cfg, CPU), build_optimizer(cfg, student)
-    step = TrainStep(cfg, World(), HeadsApart(student), optimizer, forward, None, distillation)
+    step = TrainStep(cfg, World(), AllHeads(student), optimizer, forward, None, distillation)
     clips = torch.randint(0, 256, (8, 1, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(8)
 
     own = load_config(cfg.DISTILL.TEACHER_CFG)
     alone = randomized(build_model(own))
     with torch.no_grad():
-        taught = alone(normalize(clips[:, 0], own.DATA.MEAN, own.DATA.STD, own.DATA.REVERSE_INPUT_CHANNEL))
+        teacher_logits = alone(normalize(clips[:, 0], own.DATA.MEAN, own.DATA.STD, own.DATA.REVERSE_INPUT_CHANNEL))
     classes, distilled = student.forward_heads(forward.prepare(clips))
     shares = torch.eye(8) * 0.9 + 0.1 / 8
     base = -(shares * classes.log_softmax(1)).sum(1).mean()
-    want = 0.7 * base + 0.3 * plain_loss(kind, distilled, taught, 3.0).float()
+    want = 0.7 * base + 0.3 * plain_loss(kind, distilled, teacher_logits, 3.0).float()
     gradients = torch.autograd.grad(want, list(student.parameters()))
 
     metrics = step(TrainBatch(clips, labels, [], []), 0, 0, 0.0)
@@ -326,7 +326,7 @@ def test_a_step_of_each_distilled_recipe(recipe: str, teacher: str, tmp_path: Pa
     distillation, model = Distillation.from_config(cfg, CPU), build_model(cfg)
     forward = ClipForward.from_config(cfg, CPU)
     optimizer = build_optimizer(cfg, model)
-    step = TrainStep(cfg, World(), HeadsApart(model), optimizer, forward, None, distillation)
+    step = TrainStep(cfg, World(), AllHeads(model), optimizer, forward, None, distillation)
     images = torch.randint(0, 256, (2, 1, 224, 224, 3), dtype=torch.uint8)
     loss, _ = step(TrainBatch(images, torch.tensor([3, 5]), [], []), 0, 0, cfg.SOLVER.BASE_LR)
     assert float(loss) == pytest.approx(math.log(1000), abs=1)  # chance, of labels and of the teacher's classes

@@ -72,7 +72,7 @@ def undisturbed(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     "where",
     [
         "slowfast.cli.setup.load_config",
-        "slowfast.cli.run.join",
+        "slowfast.cli.run.init_distributed",
         "slowfast.cli.run._read_indices",
         "slowfast.engine.train.build_model",
         "slowfast.engine.train.load_start_weights",
@@ -106,10 +106,10 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
         ("slowfast.engine.train.TrainStep.__call__", 1, "to resume at epoch 1, step 1", signal.SIGTERM),
         ("slowfast.engine.train.TrainStep.__call__", 3, "to resume at epoch 2, step 1", signal.SIGHUP),
         ("slowfast.datasets.loader.SampleLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
-        ("slowfast.engine.train.recompute_statistics", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
+        ("slowfast.engine.train.recompute_bn_stats", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.train.evaluate_split", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.checkpoints.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),
-        ("slowfast.engine.checkpoints.tidy", 3, "to test; the training is complete", signal.SIGTERM),
+        ("slowfast.engine.checkpoints.clean_up", 3, "to test; the training is complete", signal.SIGTERM),
     ],
 )
 @pytest.mark.usefixtures("no_plots")

@@ -12,7 +12,7 @@ from conftest import tiny_settings
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.engine.averaging import WeightAverage
+from slowfast.engine.averaging import ModelEMA
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.errors import CheckpointError
@@ -37,7 +37,7 @@ def start(cfg: ConfigNode) -> torch.nn.Module:
     """The network as training starts it."""
     model = build_model(cfg)
     scaler = torch.amp.GradScaler(enabled=False)
-    state = RunState(cfg, model, build_optimizer(cfg, model), scaler, WeightAverage(model, 0.9), 1)
+    state = RunState(cfg, model, build_optimizer(cfg, model), scaler, ModelEMA(model, 0.9), 1)
     load_start_weights(cfg, model, state)
     return model
 

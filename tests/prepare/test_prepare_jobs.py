@@ -16,7 +16,7 @@ import pytest
 from slowfast.datasets.decode import DecodeError
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.jobs import VIDEOS, Job, JobResults, find_jobs, run_in_processes, run_jobs, target_exists
-from slowfast.utils.worker_pool import Lost
+from slowfast.utils.worker_pool import LostTask
 from tests.worker_processes import no_workers
 
 
@@ -42,7 +42,7 @@ def fail_on_three(number: int) -> int:
 def test_killed_worker_loses_one_input() -> None:
     results = dict(run_in_processes(crash_on_three, range(6), 2))
     lost = results.pop(3)
-    assert isinstance(lost, Lost) and lost.reason == "the worker reading it was killed by SIGKILL"
+    assert isinstance(lost, LostTask) and lost.reason == "the worker reading it was killed by SIGKILL"
     assert results == {0: 0, 1: 10, 2: 20, 4: 40, 5: 50}
     assert no_workers()
 
@@ -50,7 +50,7 @@ def test_killed_worker_loses_one_input() -> None:
 def test_stalled_worker_loses_one_input() -> None:
     results = dict(run_in_processes(hang_on_three, range(5), 1, stall_limit=3))
     lost = results.pop(3)
-    assert isinstance(lost, Lost) and lost.reason == "reading made no progress for 3 s"
+    assert isinstance(lost, LostTask) and lost.reason == "reading made no progress for 3 s"
     assert results == {0: 0, 1: 1, 2: 2, 4: 4}
 
 

@@ -10,7 +10,7 @@ import torch
 from slowfast.cli import run as run_module
 from slowfast.cli.setup import load_config
 from slowfast.errors import ConfigError, IndexFileError
-from slowfast.utils.distributed import World, join
+from slowfast.utils.distributed import World, init_distributed
 from tests.conftest import ROOT, run_net, tiny_settings
 
 EMPTY = ROOT / "tests" / "empty.yaml"
@@ -36,7 +36,7 @@ def test_each_process_takes_a_gpu_where_there_are_enough(
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setenv("LOCAL_RANK", "2" if processes > 1 else "0")
-    assert join(num_gpus).device == torch.device(device)
+    assert init_distributed(num_gpus).device == torch.device(device)
     assert four_gpus == ([torch.device(device)] if device != "cpu" else [])
 
 
@@ -81,13 +81,13 @@ def test_fewer_gpus_than_wanted_are_told(
 
 
 def test_alone_work_is_done_and_its_mistakes_are_its_own() -> None:
-    assert World().agreed(lambda: 3) == 3
+    assert World().run_or_raise_everywhere(lambda: 3) == 3
 
     def mistaken() -> None:
         raise ConfigError("mine")
 
     with pytest.raises(ConfigError, match="mine"):
-        World().agreed(mistaken)
+        World().run_or_raise_everywhere(mistaken)
 
 
 def test_a_mistake_that_all_processes_find_is_told_once(kinetics_folder: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ from slowfast.cli import run as module
 from slowfast.cli.setup import main
 from slowfast.utils.signals import prepare_process
 prepare_process()
-module.gpus_to_launch_on = lambda gpus: 0 if "RANK" in os.environ else 2
+module.gpus_to_launch = lambda gpus: 0 if "RANK" in os.environ else 2
 sys.exit(main(sys.argv[1:], module.run))
 """
 

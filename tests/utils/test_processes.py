@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from slowfast.errors import UserError
-from slowfast.utils.distributed import join
-from slowfast.utils.launch import LaunchedAs, is_main_process
+from slowfast.utils.distributed import init_distributed
+from slowfast.utils.launch import LaunchEnvironment, is_main_process
 from tests.conftest import command, environment, tiny_settings
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -33,16 +33,16 @@ def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", LaunchedAs()),
-        ("WORLD_SIZE=1", LaunchedAs()),
-        ("WORLD_SIZE= RANK=", LaunchedAs()),
-        ("RANK=0", LaunchedAs()),
-        ("RANK=2 WORLD_SIZE=3 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2", LaunchedAs(2, 3, 1, 2)),
+        ("", LaunchEnvironment()),
+        ("WORLD_SIZE=1", LaunchEnvironment()),
+        ("WORLD_SIZE= RANK=", LaunchEnvironment()),
+        ("RANK=0", LaunchEnvironment()),
+        ("RANK=2 WORLD_SIZE=3 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2", LaunchEnvironment(2, 3, 1, 2)),
     ],
 )
-def test_the_place_among_processes(monkeypatch: pytest.MonkeyPatch, text: str, expected: LaunchedAs) -> None:
+def test_the_place_among_processes(monkeypatch: pytest.MonkeyPatch, text: str, expected: LaunchEnvironment) -> None:
     given(monkeypatch, text)
-    assert LaunchedAs.from_environment() == expected
+    assert LaunchEnvironment.from_environment() == expected
     assert is_main_process() == (expected.rank == 0)
 
 
@@ -74,7 +74,7 @@ def test_an_environment_that_makes_no_sense_is_a_user_error(
 ) -> None:
     given(monkeypatch, text)
     with pytest.raises(UserError) as error:
-        join(0, timeout=2)
+        init_distributed(0, timeout=2)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -83,7 +83,7 @@ def test_a_port_in_use_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
         port = server.getsockname()[1]
         given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
         with pytest.raises(UserError, match=f"MASTER_PORT {port} is in use by another process"):
-            join(0, timeout=5)
+            init_distributed(0, timeout=5)
 
 
 def test_others_that_never_come_are_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_others_that_never_come_are_a_user_error(monkeypatch: pytest.MonkeyPatch
         port = server.getsockname()[1]
     given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
     with pytest.raises(UserError, match="WORLD_SIZE is 2 but not all processes connected to .* within 1 s"):
-        join(0, timeout=1)
+        init_distributed(0, timeout=1)
 
 
 def test_a_signal_while_waiting_for_the_others(kinetics_folder: Path, tmp_path: Path) -> None:

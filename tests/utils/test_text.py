@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.utils.text import escape, is_redacted, redact, shown, shown_lines
+from slowfast.utils.text import escape, is_redacted, redact, sanitize, sanitize_lines
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_long_text_takes_no_time(text: str) -> None:
 def test_control_characters_are_escaped() -> None:
     name = os.fsdecode(b"a\n\r\t\x1b[2J\x00\x7f caf\xe9 ") + "\x9b\u202e\u2028\ufeff\ud800é中"
     assert escape(name) == r"a\n\r\t\x1b[2J\x00\x7f caf\xe9 \u009b\u202e\u2028\ufeff\ud800é中"
-    assert shown("x\nrtsp://u:p@h/\x1b") == r"x\nrtsp://***@h/\x1b"
-    assert shown_lines("a\n\tb\r\x1b") == "a\n\tb\\r\\x1b"
+    assert sanitize("x\nrtsp://u:p@h/\x1b") == r"x\nrtsp://***@h/\x1b"
+    assert sanitize_lines("a\n\tb\r\x1b") == "a\n\tb\\r\\x1b"
 
 
 @given(st.text(st.characters()))
 def test_what_is_shown_is_one_line_of_valid_text(text: str) -> None:
-    line = shown(text)
+    line = sanitize(text)
     assert len(line.splitlines()) <= 1 and "\x1b" not in line
     line.encode()

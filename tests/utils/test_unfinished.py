@@ -18,7 +18,14 @@ import pytest
 import torch
 
 from slowfast.errors import DiskError, UserError
-from slowfast.utils.files import disk_error, part_owner, remove_leftovers, reporting_file, write_whole, written_whole
+from slowfast.utils.files import (
+    atomic_path,
+    atomic_write_text,
+    disk_error,
+    part_owner,
+    remove_leftovers,
+    reporting_file,
+)
 
 
 @pytest.fixture
@@ -30,10 +37,10 @@ def file_limit() -> Iterator[Callable[[int], None]]:
 
 
 def test_files_and_folders_appear_whole(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "a" / "x.txt") as part:
+    with atomic_path(tmp_path / "a" / "x.txt") as part:
         part.write_text("whole")
         assert not (tmp_path / "a" / "x.txt").exists()
-    with written_whole(tmp_path / "a" / "folder", ".frames") as part:
+    with atomic_path(tmp_path / "a" / "folder", ".frames") as part:
         part.mkdir()
         (part / "1.jpg").touch()
     assert (tmp_path / "a" / "x.txt").read_text() == "whole"
@@ -43,14 +50,14 @@ def test_files_and_folders_appear_whole(tmp_path: Path) -> None:
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("old")
     for name, is_folder in (("x.txt", False), ("folder", True)):
-        with pytest.raises(KeyError), written_whole(tmp_path / name) as part:
+        with pytest.raises(KeyError), atomic_path(tmp_path / name) as part:
             part.mkdir() if is_folder else part.write_text("half")
             raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"] and (tmp_path / "x.txt").read_text() == "old"
 
 
 def test_a_folder_finished_meanwhile_is_kept(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "folder") as part:
+    with atomic_path(tmp_path / "folder") as part:
         part.mkdir()
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "1.jpg").touch()
@@ -59,14 +66,14 @@ def test_a_folder_finished_meanwhile_is_kept(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    write_whole(path, "old")
+    atomic_write_text(path, "old")
     with pytest.raises(TypeError):
-        write_whole(path, 3)  # type: ignore[arg-type]
+        atomic_write_text(path, 3)  # type: ignore[arg-type]
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_writers_find_the_suffix_they_look_at(tmp_path: Path) -> None:
-    with written_whole(tmp_path / "graph.pt2", suffix=".pt2") as part:
+    with atomic_path(tmp_path / "graph.pt2", suffix=".pt2") as part:
         assert part.suffix == ".pt2" and part.name.startswith(".graph.pt2.")
         part.touch()
     assert [path.name for path in tmp_path.iterdir()] == ["graph.pt2"]
@@ -96,7 +103,7 @@ def test_a_full_disk_is_one_user_error_and_leaves_nothing(
     place = tmp_path / "file"
     place.write_text("old")
     with pytest.raises(DiskError, match=f"Cannot write {place}: the disk of OUTPUT_DIR {tmp_path} ") as caught:
-        with written_whole(place, setting="OUTPUT_DIR") as part:
+        with atomic_path(place, setting="OUTPUT_DIR") as part:
             WRITERS[name](part)
     assert isinstance(caught.value, UserError) and caught.value.errno == errno.EFBIG
     assert place.read_text() == "old" and list(tmp_path.iterdir()) == [place]
@@ -115,9 +122,9 @@ def test_what_is_wrong_with_the_disk_is_said(name: str, tmp_path: Path) -> None:
 
 
 def test_a_source_without_access_is_not_the_disk_s_fault(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), written_whole(tmp_path / "a" / "target"):
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "a" / "target"):
         raise PermissionError(errno.EACCES, "no", "/elsewhere/source.mp4")
-    with pytest.raises(DiskError, match="no permission to write to"), written_whole(tmp_path / "a" / "target") as part:
+    with pytest.raises(DiskError, match="no permission to write to"), atomic_path(tmp_path / "a" / "target") as part:
         raise PermissionError(errno.EACCES, "no", str(part))
 
 
@@ -125,7 +132,7 @@ def test_a_large_tensor_on_a_full_disk(tmp_path: Path, file_limit: Callable[[int
     file_limit(500_000)
     for size in (1000, 120_000, 124_800, 10**6):
         try:
-            with written_whole(tmp_path / "a.pth") as part, reporting_file(part) as file:
+            with atomic_path(tmp_path / "a.pth") as part, reporting_file(part) as file:
                 torch.save({"a": torch.zeros(size)}, file)
         except DiskError as error:
             assert "ulimit" in str(error) and size > 120_000
@@ -166,7 +173,7 @@ def test_leftovers_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -
 
 def test_a_folder_is_replaced_where_asked(tmp_path: Path) -> None:
     (tmp_path / "out" / "old").mkdir(parents=True)
-    with written_whole(tmp_path / "out", replace_folder=True) as part:
+    with atomic_path(tmp_path / "out", replace_folder=True) as part:
         part.mkdir()
         (part / "new").touch()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["out", "out/new"]

@@ -14,7 +14,7 @@ from slowfast.datasets.dvs.repair import as_events, repair
 from slowfast.datasets.loader import SampleLoader
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError, system_reason
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import usable_cores
@@ -50,7 +50,7 @@ def longest_recording(
         )
     get_logger().info(f"Duration of the longest recording: {longest:.0f} microseconds, cached in {cache}")
     try:
-        write_whole(cache, to_json({"microseconds": longest, "recordings": len(records)}) + "\n")
+        atomic_write_text(cache, to_json({"microseconds": longest, "recordings": len(records)}) + "\n")
     except OSError as error:
         get_logger().warning(f"{cache} cannot be written ({system_reason(error)}); the next run will measure again")
     return longest

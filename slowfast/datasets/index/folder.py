@@ -24,7 +24,7 @@ from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.datasets.types import SPLITS
 from slowfast.errors import UserError
-from slowfast.utils.files import write_whole
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import get_logger
 from slowfast.utils.output_folders import make_output_folder
 from slowfast.utils.text import plain, quoted
@@ -240,7 +240,7 @@ def write_index(
             raise UserError(f"{plain(out / name)} already exists. Remove it or choose another --out")
     make_output_folder(out, "--out")
     for name, text in texts.items():
-        write_whole(out / name, text)
+        atomic_write_text(out / name, text)
     return [out / name for name in texts]
 
 
