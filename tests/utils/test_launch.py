@@ -31,11 +31,11 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_processes_know_their_place_and_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "1")  # of another run; not used
     code = (
-        "from slowfast.utils.distributed import World, join, leave\n"
-        "world = join(num_gpus=0, timeout=60)\n"
+        "from slowfast.utils.distributed import init_distributed, shut_down_distributed\n"
+        "world = init_distributed(num_gpus=0, timeout=60)\n"
         "both = world.gather([(world.rank, world.size, os.environ['LOCAL_RANK'])])\n"
         f"open({str(tmp_path)!r} + f'/{{rank}}', 'w').write(repr(both))\n"
-        "leave(world)\n"
+        "shut_down_distributed(world)\n"
     )
     assert Launcher(2, in_each(code)).run() == 0
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["[(0, 2, '0'), (1, 2, '1')]"] * 2
