@@ -96,7 +96,11 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
 def test_nothing_read_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
-    lines = {"empty": "holds no videos", "text.mp4": "not a video that FFmpeg can read", "gone.mp4": "does not exist"}
+    lines = {
+        "empty": "contains no videos",
+        "text.mp4": "not a video that FFmpeg can read",
+        "gone.mp4": "does not exist",
+    }
     for name, words in lines.items():
         status, output = predict(tmp_path, tmp_path / name)
         err = capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_folders_and_what_cannot_be_read(data: Path, tmp_path: Path, capsys: pyt
         "wide.npz",
     ]
     out = capsys.readouterr().out
-    for words in ("broken.npz", "tools/convert_events.py", "tools/video_to_events.py", "SENSOR_SIZE", "does not exist"):
+    for words in ("broken.npz", "slowfast convert-dvs", "slowfast video-to-dvs", "SENSOR_SIZE", "does not exist"):
         assert words in out
     assert "2 files read, 5 failed" in out and "1 files of other types" in out
 
@@ -99,15 +99,15 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     empty.mkdir()
     (tmp_path / "a.aedat4").write_bytes(b"")
     lines = {
-        (empty,): "holds no event recordings (files ending in .npy .npz)",
-        (tmp_path / "a.aedat4",): "tools/convert_events.py",
+        (empty,): "contains no event recordings (files ending in .npy .npz)",
+        (tmp_path / "a.aedat4",): "slowfast convert-dvs",
         (write_video(tmp_path / "v.mp4"),): "reads event recordings; slowfast video-to-dvs computes events",
     }
     for words, line in lines.items():
         assert predict(tmp_path, *words) == 2
         assert line in capsys.readouterr().err
     assert predict(tmp_path, recording, ["DVS.TIME_NORM", "dataset"]) == 2
-    assert "set DVS.LONGEST" in capsys.readouterr().err
+    assert "Set DVS.LONGEST" in capsys.readouterr().err
     assert predict(tmp_path, recording, ["DVS.TIME_NORM", "dataset", "DVS.LONGEST", 60_000]) == 0
     assert table(tmp_path)[0]["class_name"] in {"0", "1", "2"}
 
