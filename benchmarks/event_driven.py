@@ -23,7 +23,7 @@ from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.checks import check_network
-from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
+from slowfast.event_driven.frame_resize import FrameResize, read_frames
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.sources import find_files
 from slowfast.models import build_model
@@ -105,7 +105,7 @@ class _Bench:
         found = find_files([path], self.cfg.DATA.DECODING_THREADS)
         if not found.videos:
             raise ConfigError(f"--videos {path}: {found.refused[0].reason if found.refused else 'not a video'}")
-        pixels, _ = read_squares(found.videos[0], FrameToSquare.from_config(self.cfg), _MAX_FRAMES)
+        pixels, _ = read_frames(found.videos[0], FrameResize.from_config(self.cfg), _MAX_FRAMES)
         if len(pixels) < 2 * STREAMS:
             raise ConfigError(f"--videos {path} has {len(pixels)} frames. At least {2 * STREAMS} are needed")
         forward = ClipForward.from_config(self.cfg, self.device, TEST)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import Measurement, time_interleaved
 from slowfast.datasets.collate import collate_clips
-from slowfast.datasets.dvs.dataset import EventSampling, Repairs, TrainRecordings
+from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset, Repairs
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count
@@ -188,9 +188,9 @@ def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: i
     size = sum(record.path.stat().st_size for record in records)
     group = f"events, {RECORDINGS} recordings of {USUAL}, {kind}"
     everything_sampled = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
-    sampled, everything = (TrainRecordings(records, sampling) for sampling in (SAMPLING, everything_sampled))
+    sampled, everything = (RecordingTrainDataset(records, sampling) for sampling in (SAMPLING, everything_sampled))
 
-    def read(recordings: TrainRecordings) -> object:
+    def read(recordings: RecordingTrainDataset) -> object:
         return [collate_clips([recordings[0, place]]) for place in range(len(records))]
 
     def read_bytes() -> object:

@@ -26,7 +26,7 @@ from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_SIDE
 from slowfast.datasets.build import TEST, TRAIN, build_dataset
-from slowfast.datasets.clip_dataset import TestVideos, TrainClips
+from slowfast.datasets.clip_dataset import VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
@@ -76,7 +76,9 @@ def measure_loading(cfgs: Mapping[str, ConfigNode], runs: int, samples: int = SA
     return _measure({name: (cfg, _train_set(cfg)) for name, cfg in cfgs.items()}, runs, samples)
 
 
-def _measure(collections: Mapping[str, tuple[ConfigNode, TrainClips]], runs: int, samples: int) -> dict[str, Loading]:
+def _measure(
+    collections: Mapping[str, tuple[ConfigNode, VideoTrainDataset]], runs: int, samples: int
+) -> dict[str, Loading]:
     timed: dict[str, list[np.ndarray]] = {name: [] for name in collections}
     for run in range(runs + 1):
         for name, (cfg, dataset) in collections.items():
@@ -98,7 +100,7 @@ def measure_large_frames(cfg: ConfigNode, runs: int, samples: int = LARGE_SAMPLE
         DataError: If a video cannot be read.
     """
     full_size = _train_set(cfg)
-    full_size.open_medium = functools.partial(Kinetics(cfg).open_sample, MAX_SIDE)
+    full_size.open_sample = functools.partial(Kinetics(cfg).open_sample, MAX_SIDE)
     measured = _measure({LARGE: (cfg, _train_set(cfg)), FULL_SIZE: (cfg, full_size)}, runs, samples)
     measurements = [
         measurement for name, loading in measured.items() for measurement in loading_measurements(name, loading, runs)
@@ -122,20 +124,20 @@ def loading_measurements(group: str, loading: Loading, runs: int) -> list[Measur
     return measurements
 
 
-def _train_set(cfg: ConfigNode) -> TrainClips:
+def _train_set(cfg: ConfigNode) -> VideoTrainDataset:
     dataset = build_dataset(cfg, TRAIN)
-    assert isinstance(dataset, TrainClips)
+    assert isinstance(dataset, VideoTrainDataset)
     return dataset
 
 
-def _time_samples(cfg: ConfigNode, dataset: TrainClips, samples: int) -> np.ndarray:
+def _time_samples(cfg: ConfigNode, dataset: VideoTrainDataset, samples: int) -> np.ndarray:
     """Return the seconds of each sample, float64 (K, P + 2): by stage, in total, and of CPU time."""
     epochs = math.ceil(samples / len(dataset))
     keys = [(epoch, place) for epoch in range(epochs) for place in range(len(dataset))]
     return np.array([_time_sample(cfg, dataset, key) for key in keys])
 
 
-def _time_sample(cfg: ConfigNode, dataset: TrainClips, key: Key) -> list[float]:
+def _time_sample(cfg: ConfigNode, dataset: VideoTrainDataset, key: Key) -> list[float]:
     watch = Stopwatch()
     with _timed_stages(cfg, watch):
         cpu, start = time.process_time(), time.perf_counter()
@@ -199,12 +201,12 @@ def measure_testing(cfg: ConfigNode, runs: int, views: Sequence[tuple[int, int]]
         dataset = build_dataset(
             with_overrides(cfg, "TEST.NUM_ENSEMBLE_VIEWS", temporal, "TEST.NUM_SPATIAL_CROPS", crops), TEST
         )
-        assert isinstance(dataset, TestVideos)
+        assert isinstance(dataset, VideoEvalDataset)
         measurements += _compare(dataset, f"test, {temporal}x{crops} views", runs)
     return measurements
 
 
-def _compare(dataset: TestVideos, group: str, runs: int) -> list[Measurement]:
+def _compare(dataset: VideoEvalDataset, group: str, runs: int) -> list[Measurement]:
     wanted = [_wanted_frames(dataset, record) for record in dataset.records]
     short_side = dataset.transform.short_side
 
@@ -226,7 +228,7 @@ def _compare(dataset: TestVideos, group: str, runs: int) -> list[Measurement]:
     ]
 
 
-def read_views(dataset: TestVideos, place: int) -> int:
+def read_views(dataset: VideoEvalDataset, place: int) -> int:
     """Read a video and its clips one after another, as evaluation does; return the number of clips."""
     video = dataset[place]
     for failure in video.failures:
@@ -249,9 +251,9 @@ def decode_once(path: Path, wanted: set[int], short_side: int) -> list[np.ndarra
     return frames
 
 
-def _wanted_frames(dataset: TestVideos, record: Record) -> set[int]:
+def _wanted_frames(dataset: VideoEvalDataset, record: Record) -> set[int]:
     try:
-        with dataset.open_medium(record) as reader:
+        with dataset.open_sample(record) as reader:
             views = dataset.temporal.views(reader.num_frames, reader.fps, dataset.views)
     except DecodeError as error:
         raise DataError(f"--videos: {record.name} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ DATA.PATH_TO_DATA_DIR is the folder of the split files, DATA.PATH_PREFIX that of
 from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
-from slowfast.datasets.index.common import MediaRoot, check_media_exist, read_lines
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
@@ -30,7 +30,7 @@ class UCF101(FrameDataset):
         """Return the videos of a split; the class is the folder of a video."""
         file = Path(self.cfg.DATA.PATH_TO_DATA_DIR) / self.lists[split]
         labels = {name: label for label, name in enumerate(self.read_class_names())}
-        root = MediaRoot(self.cfg.DATA.PATH_PREFIX)
+        root = SampleRoot(self.cfg.DATA.PATH_PREFIX)
         records: list[Record] = []
         for number, line in read_lines(file, HINT):
             video = line.split()[0]  # training lists give the label, too
@@ -38,7 +38,7 @@ class UCF101(FrameDataset):
             if name not in labels:
                 raise IndexFileError(f"{file} line {number}: class {name!r} is not among the classes of classInd.txt")
             records.append(Record(len(records), root.locate(video), video, labels[name]))
-        check_media_exist(records, file)
+        check_samples_exist(records, file)
         return records
 
     def read_class_names(self) -> list[str]:

@@ -94,10 +94,10 @@ def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:
     rows = [
         (
             f"{one.threshold:g}",
-            f"{one.figures.top1_agreement:.2f}",
-            f"{one.figures.logit_error_mean:.2g}",
-            f"{one.figures.logit_error_max:.2g}",
-            f"{one.figures.macs_saved:.1f}",
+            f"{one.summary.top1_agreement:.2f}",
+            f"{one.summary.logit_error_mean:.2g}",
+            f"{one.summary.logit_error_max:.2g}",
+            f"{one.summary.macs_saved:.1f}",
             "chosen" if one is best else "",
         )
         for one in tried
@@ -116,7 +116,7 @@ def calibrated_yaml(cfg: ConfigNode, base: Path, out: Path, best: Candidate, goa
         goal: The requested agreement.
     """
     event = {name: cfg.EVENT[name] for name in KEYS} | {"THRESHOLD": best.threshold}
-    found = best.figures
+    found = best.summary
     header = (
         f"# Calibrated by slowfast calibrate for {goal}, on {found.frames} frames:\n"
         f"# same top-1 as dense inference on {found.top1_agreement:.2f} %, logit error {found.logit_error_mean:.2g}, "

@@ -22,5 +22,5 @@ def show_conversion(result: Conversion, what: str, out: Path) -> None:
     for problem, files in (("damaged, converted up to the damage", result.damaged), ("failed", result.failed)):
         for name, reason in sorted(files.items()):
             show(f"{problem}: {name}: {reason}")
-    others = f"{result.already_there} converted before, {len(result.failed)} failed"
+    others = f"{result.skipped} converted before, {len(result.failed)} failed"
     show(f"{result.done} {what} to {out} in {result.seconds:.0f} s, {others}")

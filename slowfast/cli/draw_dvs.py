@@ -50,14 +50,14 @@ def _draw(chosen: argparse.Namespace) -> None:
     check_output_file(chosen.out, "--out", (".gif", ".mp4", ".png"))
     from slowfast.datasets.decode import DecodeError
     from slowfast.datasets.dvs.recording import Recording
-    from slowfast.datasets.dvs.repair import whole
+    from slowfast.datasets.dvs.repair import clean_events
     from slowfast.visualization.event_plots import draw_events
 
     try:
         raw = Recording(chosen.recording).take(slice(None))
         height = chosen.height or _extent(float(raw["y"].max(initial=0)), "height")
         width = chosen.width or _extent(float(raw["x"].max(initial=0)), "width")
-        events, repairs = whole(raw, (height, width), chosen.time_unit)
+        events, repairs = clean_events(raw, (height, width), chosen.time_unit)
     except DecodeError as error:
         raise DataError(f"{chosen.recording}: {error}") from error
     if repairs:

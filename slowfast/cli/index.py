@@ -72,11 +72,11 @@ def main(arguments: Sequence[str]) -> int:
 def _index(chosen: argparse.Namespace) -> None:
     _check_separator(chosen.separator)
     check_output_folder(chosen.out, "--out")
-    from slowfast.datasets.index.folder import check_names, scan, usual_shares, write_index
+    from slowfast.datasets.index.folder import check_names, default_shares, scan, write_index
 
     collection = scan(chosen.folder, chosen.kind)
     check_names(collection)
-    usual_val, usual_test = usual_shares(collection.media)
+    usual_val, usual_test = default_shares(collection.samples)
     val = usual_val if chosen.val is None else chosen.val
     test = usual_test if chosen.test is None else chosen.test
     parts = _split(collection, chosen.folder, val, test, chosen.seed)
@@ -84,7 +84,7 @@ def _index(chosen: argparse.Namespace) -> None:
     files = write_index(collection, parts, chosen.out, chosen.separator, {RUN_FILE: run})
     what = SAMPLES[collection.kind]
     counts = ", ".join(f"{len(samples)} {part}" for part, samples in parts.items())
-    show(f"{len(collection.media)} {what} of {len(collection.classes)} classes: {counts}")
+    show(f"{len(collection.samples)} {what} of {len(collection.classes)} classes: {counts}")
     if shared := [part for part, share in (("val", val), ("test", test)) if not share]:
         show(f"{' and '.join(shared)} contain the training {what}: accuracy on them is not accuracy on unseen data")
     for file in files:
@@ -106,7 +106,9 @@ def _split(collection: Collection, folder: Path, val: float, test: float, seed: 
 
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise UserError(f"--val {val:g} and --test {test:g} must be shares that leave samples for training")
-    parts: dict[str, list[Any]] = {name: list(part) for name, part in split(collection.media, val, test, seed).items()}
+    parts: dict[str, list[Any]] = {
+        name: list(part) for name, part in split(collection.samples, val, test, seed).items()
+    }
     for name, samples in parts.items():
         if not samples:
             raise UserError(

@@ -13,8 +13,8 @@ import yaml
 from slowfast.cli.validate import check_pretrain
 from slowfast.config.merge import on_videos
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, train_batches, train_dataset, views_dataset
-from slowfast.datasets.clip_dataset import TestMedia, TrainMedia
+from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, eval_dataset, train_batches, train_dataset
+from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.engine import checkpoints
 from slowfast.engine.distillation import check_teacher_weights
 from slowfast.engine.test import test
@@ -179,7 +179,7 @@ class _Run:
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
 
-    def _train(self, train: TrainMedia, val: TestMedia) -> bool:
+    def _train(self, train: TrainDataset, val: EvalDataset) -> bool:
         with self.stop.at_once(), phase("building the model and loading its weights"):
             trainer = Trainer(self.cfg, self.world, train, val)
             trainer.start()
@@ -194,7 +194,7 @@ class _Run:
                 return False
         return finished
 
-    def _test(self, dataset: TestMedia) -> None:
+    def _test(self, dataset: EvalDataset) -> None:
         cfg = self.cfg
         self.folder.wait_for_tests()
         mode = EventDrivenTest(cfg) if cfg.EVENT.ENABLE else None
@@ -236,17 +236,17 @@ def _announce(cfg: ConfigNode, world: World, output: Path) -> None:
 class _Data:
     """Datasets of the parts of a run."""
 
-    train: TrainMedia | None = None
-    val: TestMedia | None = None
-    test: TestMedia | None = None
+    train: TrainDataset | None = None
+    val: EvalDataset | None = None
+    test: EvalDataset | None = None
 
 
 def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     """Read all index files of the run and check what can be checked with them."""
     data = _Data(
         train=train_dataset(cfg) if cfg.TRAIN.ENABLE else None,
-        val=views_dataset(cfg, VAL) if cfg.TRAIN.ENABLE else None,
-        test=views_dataset(cfg, TEST) if cfg.TEST.ENABLE else None,
+        val=eval_dataset(cfg, VAL) if cfg.TRAIN.ENABLE else None,
+        test=eval_dataset(cfg, TEST) if cfg.TEST.ENABLE else None,
     )
     if data.train is not None:
         train_batches(cfg, world, data.train)

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    from slowfast.prepare.events import EventSettings, videos_to_events
+    from slowfast.prepare.video_to_dvs import EventSettings, videos_to_events
     from slowfast.utils.machine import usable_cores
 
     settings = EventSettings(**{name: getattr(chosen, name) for name in OPTIONS})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.clip_dataset import TestMedia, TestVideos, TrainClips, TrainMedia
+from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset, VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.decode import VideoReader, open_video
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
@@ -63,11 +63,11 @@ class BaseDataset(ABC):
 
     # ------------------------------------------------------------------ samples
     @abstractmethod
-    def build_train(self) -> TrainMedia:
+    def build_train(self) -> TrainDataset:
         """Build the dataset of augmented training samples."""
 
     @abstractmethod
-    def build_eval(self, records: Sequence[Record], all_views: bool) -> TestMedia[Any]:
+    def build_eval(self, records: Sequence[Record], all_views: bool) -> EvalDataset[Any]:
         """Build the dataset of the evaluation views of some samples.
 
         Args:
@@ -138,10 +138,10 @@ class FrameDataset(BaseDataset):
         """Whether samples are single images."""
         return self.input_kind == IMAGES
 
-    def build_train(self) -> TrainClips:
+    def build_train(self) -> VideoTrainDataset:
         """Build the dataset of augmented training clips."""
         cfg = self.cfg
-        return TrainClips(
+        return VideoTrainDataset(
             self.read_index(TRAIN),
             functools.partial(self.open_sample, cfg.DATA.TRAIN_JITTER_SCALES[0]),
             self.temporal_sampling(),
@@ -153,7 +153,7 @@ class FrameDataset(BaseDataset):
             repeated=cfg.AUG.REPEATED,
         )
 
-    def build_eval(self, records: Sequence[Record], all_views: bool) -> TestVideos:
+    def build_eval(self, records: Sequence[Record], all_views: bool) -> VideoEvalDataset:
         """Build the dataset of evaluation views, views x crops or the center."""
         cfg = self.cfg
         views, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if all_views else (1, 1)
@@ -166,7 +166,7 @@ class FrameDataset(BaseDataset):
             )
         # Never below what the views need: a crop may be larger than the training scale.
         short_side = max(cfg.DATA.TRAIN_JITTER_SCALES[0], transform.short_side)
-        return TestVideos(
+        return VideoEvalDataset(
             records,
             functools.partial(self.open_sample, short_side),
             self.temporal_sampling(),

@@ -12,8 +12,8 @@ from typing import Any
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import event_cameras, imagenet, kinetics, something  # noqa: F401 - registration
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset
-from slowfast.datasets.clip_dataset import TestMedia, TrainMedia
-from slowfast.datasets.loader import TestLoader, TrainLoader
+from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
+from slowfast.datasets.loader import EvalLoader, TrainLoader
 from slowfast.datasets.order import EpochBatches, batch_parts
 from slowfast.datasets.types import SPLITS, TEST, TRAIN, VAL, Record
 from slowfast.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ def has_data(cfg: ConfigNode) -> bool:
     return bool(cfg.DATA.PATH_TO_DATA_DIR) and Path(cfg.DATA.PATH_TO_DATA_DIR).is_dir()
 
 
-def build_dataset(cfg: ConfigNode, split: str) -> TrainMedia | TestMedia[Any]:
+def build_dataset(cfg: ConfigNode, split: str) -> TrainDataset | EvalDataset[Any]:
     """Build the dataset of a split.
 
     Args:
@@ -61,21 +61,21 @@ def build_dataset(cfg: ConfigNode, split: str) -> TrainMedia | TestMedia[Any]:
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}. Choices: {', '.join(SPLITS)}")
-    return train_dataset(cfg) if split == TRAIN else views_dataset(cfg, split)
+    return train_dataset(cfg) if split == TRAIN else eval_dataset(cfg, split)
 
 
-def train_dataset(cfg: ConfigNode) -> TrainMedia:
+def train_dataset(cfg: ConfigNode) -> TrainDataset:
     """Build the dataset of augmented training samples."""
     return find_dataset(cfg, TRAIN).build_train()
 
 
-def views_dataset(cfg: ConfigNode, split: str) -> TestMedia[Any]:
+def eval_dataset(cfg: ConfigNode, split: str) -> EvalDataset[Any]:
     """Build the dataset of the views of the validation split (one at the center) or the test split (all)."""
     dataset = find_dataset(cfg, split)
     return dataset.build_eval(dataset.read_index(split), all_views=split == TEST)
 
 
-def views_of_records(cfg: ConfigNode, split: str, records: Sequence[Record], *, all_views: bool) -> TestMedia[Any]:
+def views_of_records(cfg: ConfigNode, split: str, records: Sequence[Record], *, all_views: bool) -> EvalDataset[Any]:
     """Build the dataset of the views of some samples.
 
     Args:
@@ -90,7 +90,7 @@ def views_of_records(cfg: ConfigNode, split: str, records: Sequence[Record], *, 
     return find_dataset(cfg, split).build_eval(records, all_views)
 
 
-def build_loader(cfg: ConfigNode, split: str, world: World | None = None) -> TrainLoader | TestLoader:
+def build_loader(cfg: ConfigNode, split: str, world: World | None = None) -> TrainLoader | EvalLoader:
     """Build the loader of this process's part of a split.
 
     Args:
@@ -105,17 +105,17 @@ def build_loader(cfg: ConfigNode, split: str, world: World | None = None) -> Tra
     """
     world = world or World()
     dataset = build_dataset(cfg, split)
-    return views_loader(cfg, world, dataset) if isinstance(dataset, TestMedia) else train_loader(cfg, world, dataset)
+    return eval_loader(cfg, world, dataset) if isinstance(dataset, EvalDataset) else train_loader(cfg, world, dataset)
 
 
-def train_loader(cfg: ConfigNode, world: World, dataset: TrainMedia) -> TrainLoader:
+def train_loader(cfg: ConfigNode, world: World, dataset: TrainDataset) -> TrainLoader:
     """Build the loader of this process's part of each training batch."""
     return TrainLoader(dataset, train_batches(cfg, world, dataset), *_loading(cfg, world))
 
 
-def views_loader(cfg: ConfigNode, world: World, dataset: TestMedia[Any]) -> TestLoader:
+def eval_loader(cfg: ConfigNode, world: World, dataset: EvalDataset[Any]) -> EvalLoader:
     """Build the loader of this process's samples of an evaluation dataset."""
-    return TestLoader(dataset, world.rank, world.size, *_loading(cfg, world))
+    return EvalLoader(dataset, world.rank, world.size, *_loading(cfg, world))
 
 
 def _loading(cfg: ConfigNode, world: World) -> tuple[int, float, int, bool]:
@@ -130,7 +130,7 @@ def process_parts(cfg: ConfigNode, world: World) -> list[list[int]]:
     return parts[world.rank :: world.size]
 
 
-def train_batches(cfg: ConfigNode, world: World, dataset: TrainMedia) -> EpochBatches:
+def train_batches(cfg: ConfigNode, world: World, dataset: TrainDataset) -> EpochBatches:
     """Return the training batches of this process.
 
     Raises:

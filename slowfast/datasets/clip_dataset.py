@@ -21,11 +21,11 @@ from slowfast.datasets.order import VIEW, Key, balanced_order, epoch_order, gene
 from slowfast.datasets.sampling import TemporalSampling, frame_order
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import (
+    EvalSample,
+    EvalVideo,
     Failure,
     Record,
     Samples,
-    TestMedium,
-    TestVideo,
     TrainSample,
     allowed_failures,
     failure_of,
@@ -64,11 +64,11 @@ def time_limit(seconds: float, error: Exception) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-Medium = TypeVar("Medium", bound=TestMedium)
+Sample = TypeVar("Sample", bound=EvalSample)
 Read = TypeVar("Read")
 
 
-class Reading:
+class RecordDataset:
     """Base class of datasets: each of its records is read or fails with a reason.
 
     Attributes:
@@ -103,7 +103,7 @@ class Reading:
             working_on(IDLE)
 
 
-class TrainMedia(Reading, Dataset[TrainSample]):
+class TrainDataset(RecordDataset, Dataset[TrainSample]):
     """Training dataset of augmented samples, which depend only on the key (epoch, position in the epoch's order).
 
     A sample that cannot be read is replaced by the next in the order of the epoch; each of its copies by another one.
@@ -166,21 +166,19 @@ class TrainMedia(Reading, Dataset[TrainSample]):
         """
 
 
-class TestMedia(Reading, Dataset[Medium]):
+class EvalDataset(RecordDataset, Dataset[Sample]):
     """Evaluation dataset: all views of each sample, read once; an unreadable sample is never replaced."""
-
-    __test__ = False  # not a pytest class
 
     def __init__(self, records: Sequence[Record], seed: int = 0) -> None:
         super().__init__(records)
         self.seed = seed
 
-    def __getitem__(self, position: int) -> Medium:
+    def __getitem__(self, position: int) -> Sample:
         result = self.attempt(position, self._read)
         return self._failed(self.records[position], result) if isinstance(result, Failure) else result
 
     @abstractmethod
-    def _read(self, record: Record) -> Medium:
+    def _read(self, record: Record) -> Sample:
         """Read all views of a record.
 
         Raises:
@@ -188,7 +186,7 @@ class TestMedia(Reading, Dataset[Medium]):
         """
 
     @abstractmethod
-    def _failed(self, record: Record, failure: Failure) -> Medium:
+    def _failed(self, record: Record, failure: Failure) -> Sample:
         """Return the evaluation sample of a record that cannot be read."""
 
 
@@ -197,16 +195,16 @@ def timeout_reason(seconds: float) -> str:
     return Deadline(seconds).message
 
 
-OpenMedium = Callable[[Record], AbstractContextManager[VideoReader]]
+OpenSample = Callable[[Record], AbstractContextManager[VideoReader]]
 
 
-class TrainClips(TrainMedia):
+class VideoTrainDataset(TrainDataset):
     """Training dataset of augmented copies of a random clip of each video."""
 
     def __init__(
         self,
         records: Sequence[Record],
-        open_medium: OpenMedium,
+        open_sample: OpenSample,
         temporal: TemporalSampling,
         transform: TrainTransform,
         samples: int = 1,
@@ -216,10 +214,10 @@ class TrainClips(TrainMedia):
         repeated: int = 1,
     ) -> None:
         super().__init__(records, samples, seed, max_failed, balanced, repeated)
-        self.open_medium, self.temporal, self.transform = open_medium, temporal, transform
+        self.open_sample, self.temporal, self.transform = open_sample, temporal, transform
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[np.ndarray, str | None]:
-        with self.open_medium(record) as reader:
+        with self.open_sample(record) as reader:
             rng = generator(VIEW, self.seed, epoch, draw)
             decoded = reader.read(self.temporal.train(reader.num_frames, reader.fps, rng))  # rows (T,)
         draws = (generator(VIEW, self.seed, epoch, draw, sample + 1) for sample in range(self.samples))
@@ -227,15 +225,13 @@ class TrainClips(TrainMedia):
         return np.stack(clips), decoded.missing  # (S, T, H, W, C)
 
 
-class TestVideos(TestMedia[TestVideo]):
+class VideoEvalDataset(EvalDataset[EvalVideo]):
     """Evaluation dataset of the views of each video, which is decoded once; nothing is random."""
-
-    __test__ = False  # not a pytest class
 
     def __init__(
         self,
         records: Sequence[Record],
-        open_medium: OpenMedium,
+        open_sample: OpenSample,
         temporal: TemporalSampling,
         transform: ViewTransform,
         views: int = 1,
@@ -243,18 +239,18 @@ class TestVideos(TestMedia[TestVideo]):
         seed: int = 0,
     ) -> None:
         super().__init__(records, seed)
-        self.open_medium, self.temporal, self.transform = open_medium, temporal, transform
+        self.open_sample, self.temporal, self.transform = open_sample, temporal, transform
         self.views, self.order = views, order
 
-    def _failed(self, record: Record, failure: Failure) -> TestVideo:
-        return TestVideo(record, None, torch.empty(0, 0, dtype=torch.long), [], 0, [failure])
+    def _failed(self, record: Record, failure: Failure) -> EvalVideo:
+        return EvalVideo(record, None, torch.empty(0, 0, dtype=torch.long), [], 0, [failure])
 
-    def _read(self, record: Record) -> TestVideo:
-        with self.open_medium(record) as reader:
+    def _read(self, record: Record) -> EvalVideo:
+        with self.open_sample(record) as reader:
             rng = generator(VIEW, self.seed, record.index)
             views = self.temporal.views(reader.num_frames, reader.fps, self.views)
             decoded = reader.read(np.stack([frame_order(view, self.order, rng) for view in views]))  # rows (V, T)
         frames, corners = self.transform(decoded.frames)  # (U, H', W', C)
         failures = [] if decoded.missing is None else [Failure(record.index, record.name, decoded.missing, lost=False)]
         rows = torch.from_numpy(decoded.rows)
-        return TestVideo(record, torch.from_numpy(frames), rows, corners, self.transform.crop_size, failures)
+        return EvalVideo(record, torch.from_numpy(frames), rows, corners, self.transform.crop_size, failures)

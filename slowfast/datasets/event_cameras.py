@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
-from slowfast.datasets.dvs.dataset import EventSampling, TestRecordings, TrainRecordings
+from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset
 from slowfast.datasets.dvs.durations import longest_recording
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
@@ -56,10 +56,10 @@ class EventDataset(RecordingFolders):
 
     input_kind = EVENTS
 
-    def build_train(self) -> TrainRecordings:
+    def build_train(self) -> RecordingTrainDataset:
         """Build the dataset of augmented training samples."""
         cfg, records = self.cfg, self.read_index(TRAIN)
-        return TrainRecordings(
+        return RecordingTrainDataset(
             records,
             self._sampling(records),
             EventAugment.from_config(cfg) if cfg.AUG.ENABLE else None,
@@ -70,10 +70,10 @@ class EventDataset(RecordingFolders):
             repeated=cfg.AUG.REPEATED,
         )
 
-    def build_eval(self, records: Sequence[Record], all_views: bool) -> TestRecordings:
+    def build_eval(self, records: Sequence[Record], all_views: bool) -> RecordingEvalDataset:
         """Build the dataset of TEST.NUM_ENSEMBLE_VIEWS samples of each recording, or of one."""
         cfg = self.cfg
-        return TestRecordings(
+        return RecordingEvalDataset(
             records,
             self._sampling(None),
             samples=cfg.TEST.NUM_ENSEMBLE_VIEWS if all_views else 1,

@@ -11,10 +11,10 @@ from typing import Any, Generic, Self, TypeVar
 import cv2
 import torch
 
-from slowfast.datasets.clip_dataset import Reading, TestMedia, TrainMedia, timeout_reason
+from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset, timeout_reason
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.order import EpochBatches
-from slowfast.datasets.types import TestMedium, TrainBatch
+from slowfast.datasets.types import EvalSample, TrainBatch
 from slowfast.errors import DataError
 from slowfast.utils.logging import get_logger
 from slowfast.utils.worker_pool import Lost, WorkerPool
@@ -28,7 +28,7 @@ _MOST_LOST = 32
 _GRACE = 1.0  # seconds beyond the limit, which a reader observes itself where it can
 
 
-class MediaLoader(Generic[Task, Item]):
+class SampleLoader(Generic[Task, Item]):
     """Base class of loaders, which read the items of a dataset in order and ahead of time in worker processes.
 
     A worker that dies or exceeds the time limit is replaced, and the file it was reading counts as unreadable. The
@@ -45,7 +45,7 @@ class MediaLoader(Generic[Task, Item]):
 
     def __init__(
         self,
-        dataset: Reading,
+        dataset: RecordDataset,
         read: Callable[[Any, Task], Item],
         workers: int,
         timeout: float,
@@ -152,11 +152,11 @@ def start_worker(worker: int = 0) -> None:
     torch.set_num_threads(1)
 
 
-class TrainLoader(MediaLoader[tuple[int, int], TrainBatch]):
+class TrainLoader(SampleLoader[tuple[int, int], TrainBatch]):
     """Loader of this process's part of each training batch; `batches.start_at` sets the epoch and the first step."""
 
     def __init__(
-        self, dataset: TrainMedia, batches: EpochBatches, workers: int, timeout: float, prefetch: int, pin: bool
+        self, dataset: TrainDataset, batches: EpochBatches, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
         self.batches = batches
         super().__init__(dataset, functools.partial(_read_batch, batches), workers, timeout, prefetch, pin)
@@ -169,13 +169,11 @@ class TrainLoader(MediaLoader[tuple[int, int], TrainBatch]):
         return [(self.batches.epoch, step) for step in range(self.batches.first, self.batches.steps)]
 
 
-class TestLoader(MediaLoader[int, TestMedium]):
+class EvalLoader(SampleLoader[int, EvalSample]):
     """Loader of this process's samples of an evaluation dataset, one by one: every `size`-th, starting at its rank."""
 
-    __test__ = False  # not a pytest class
-
     def __init__(
-        self, dataset: TestMedia[Any], rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool
+        self, dataset: EvalDataset[Any], rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool
     ) -> None:
         self._positions = range(rank, len(dataset), size)
         super().__init__(dataset, operator.getitem, workers, timeout, prefetch, pin)
@@ -188,5 +186,5 @@ class TestLoader(MediaLoader[int, TestMedium]):
         return self._positions
 
 
-def _read_batch(batches: EpochBatches, dataset: TrainMedia, task: tuple[int, int]) -> TrainBatch:
+def _read_batch(batches: EpochBatches, dataset: TrainDataset, task: tuple[int, int]) -> TrainBatch:
     return collate_clips([dataset[key] for key in batches.keys(*task)])

@@ -94,7 +94,7 @@ class TrainSample:
     failures: list[Failure] = field(default_factory=list)
 
 
-class TestMedium(Protocol):
+class EvalSample(Protocol):
     """Evaluation views of one sample."""
 
     record: Record
@@ -107,7 +107,7 @@ class TestMedium(Protocol):
     def clips(self, device: torch.device) -> Iterator[Clips]:
         """Yield the views on a device."""
 
-    def picture(self) -> np.ndarray:
+    def preview(self) -> np.ndarray:
         """Return frames to show, uint8 RGB (T, H, W, 3)."""
 
     def pin_memory(self) -> Self:
@@ -115,7 +115,7 @@ class TestMedium(Protocol):
 
 
 @dataclass
-class TestVideo:
+class EvalVideo:
     """Evaluation views of one video, without copies of frames.
 
     View v, crop c is ``frames[frame_index[v], top:top + size, left:left + size]`` with ``top, left = corners[c]``.
@@ -128,8 +128,6 @@ class TestVideo:
         size: Side of the square crops.
         failures: Failures of the sample.
     """
-
-    __test__ = False  # not a pytest class
 
     record: Record
     frames: torch.Tensor | None
@@ -153,7 +151,7 @@ class TestVideo:
             for top, left in self.corners:
                 yield clip[:, top : top + self.size, left : left + self.size]
 
-    def picture(self) -> np.ndarray:
+    def preview(self) -> np.ndarray:
         """Return the center crop of the first view, uint8 (T, S, S, 3); ValueError if nothing was read."""
         if self.frames is None:
             raise ValueError(f"{self.record.name} could not be read")
@@ -161,13 +159,13 @@ class TestVideo:
         frames = self.frames[self.frame_index[0], top : top + self.size, left : left + self.size]
         return frames.numpy()
 
-    def pin_memory(self) -> TestVideo:
+    def pin_memory(self) -> EvalVideo:
         """Return a copy in page-locked memory."""
         return replace(self, frames=None if self.frames is None else self.frames.pin_memory())
 
 
 @dataclass
-class TestRecording:
+class EvalRecording:
     """Samples of one event recording.
 
     Attributes:
@@ -176,8 +174,6 @@ class TestRecording:
         sensor: Height and width in pixels.
         failures: Failures of the recording.
     """
-
-    __test__ = False  # not a pytest class
 
     record: Record
     samples: list[dict[str, torch.Tensor]]
@@ -194,7 +190,7 @@ class TestRecording:
         for sample in self.samples:
             yield {key: values.to(device, non_blocking=True) for key, values in sample.items()}
 
-    def picture(self) -> np.ndarray:
+    def preview(self) -> np.ndarray:
         """Return the first sample's events accumulated over sixths of its time; ValueError if nothing was read."""
         from slowfast.datasets.dvs.frames import accumulate
 
@@ -204,7 +200,7 @@ class TestRecording:
         x, y, t, p = (self.samples[0][key][valid].numpy() for key in "xytp")
         return accumulate(x, y, t, p, self.sensor)
 
-    def pin_memory(self) -> TestRecording:
+    def pin_memory(self) -> EvalRecording:
         """Return a copy in page-locked memory."""
         samples = [{key: values.pin_memory() for key, values in sample.items()} for sample in self.samples]
         return replace(self, samples=samples)

@@ -17,7 +17,7 @@ from torch import nn
 
 from slowfast.config.defaults import check_value
 from slowfast.datasets.collate import stack_clips, stack_labels
-from slowfast.datasets.types import FailureLedger, Record, TestMedium
+from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import timed_iter
 from slowfast.models.linear import pack_linears
@@ -91,7 +91,7 @@ class EvaluationTime:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    samples: Iterable[TestMedium],
+    samples: Iterable[EvalSample],
     forward: ClipForward,
     process: Process,
     batch_clips: int,
@@ -118,7 +118,7 @@ def evaluate(
     if forward.amp_dtype is None:
         pack_linears(model)
     pace, start = EvaluationTime(), time.perf_counter()
-    pending: deque[TestMedium] = deque()  # samples with clips that are not computed yet, oldest first
+    pending: deque[EvalSample] = deque()  # samples with clips that are not computed yet, oldest first
     outputs: list[torch.Tensor] = []  # of the pending samples' clips, in order, (K,) each
 
     def finish() -> None:
@@ -147,7 +147,7 @@ def evaluate(
 
 
 def _clips(
-    samples: Iterable[TestMedium], device: torch.device, pending: deque[TestMedium], ledger: FailureLedger
+    samples: Iterable[EvalSample], device: torch.device, pending: deque[EvalSample], ledger: FailureLedger
 ) -> Iterator[Clips]:
     """Yield the clips of all samples; each sample is added to `pending` when its turn comes."""
     for sample in samples:

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, views_loader
-from slowfast.datasets.clip_dataset import TestMedia
-from slowfast.datasets.types import FailureLedger, TestMedium
+from slowfast.datasets.build import TEST, class_names, eval_loader
+from slowfast.datasets.clip_dataset import EvalDataset
+from slowfast.datasets.types import EvalSample, FailureLedger
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.state import load_test_checkpoint
@@ -43,7 +43,7 @@ def evaluate_split(
     cfg: ConfigNode,
     world: World,
     model: nn.Module,
-    samples: Iterable[TestMedium],
+    samples: Iterable[EvalSample],
     ledger: FailureLedger,
     split: str,
     evaluator: Evaluator,
@@ -117,7 +117,7 @@ class TestOutcome:
 def test(
     cfg: ConfigNode,
     world: World,
-    dataset: TestMedia,
+    dataset: EvalDataset,
     begin: Callable[[], None] = lambda: None,
     mode: TestMode | None = None,
 ) -> TestOutcome:
@@ -158,7 +158,7 @@ def _run(
     cfg: ConfigNode,
     world: World,
     model: nn.Module,
-    dataset: TestMedia,
+    dataset: EvalDataset,
     ledger: FailureLedger,
     task: Task,
     evaluator: Evaluator,
@@ -166,7 +166,7 @@ def _run(
     board = TensorBoardWriter.from_config(cfg, world)
     batch_hook = FirstBatch.from_config(cfg, world, TEST, board, task.captions)
     try:
-        with views_loader(cfg, world, dataset) as loader:
+        with eval_loader(cfg, world, dataset) as loader:
             evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook)
     finally:
         if board is not None:

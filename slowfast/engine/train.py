@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, VAL, train_loader, views_loader
-from slowfast.datasets.clip_dataset import TestMedia, TrainMedia
+from slowfast.datasets.build import TRAIN, VAL, eval_loader, train_loader
+from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.collate import UnreadableBatch
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
@@ -52,10 +52,10 @@ class Trainer:
         val_set: Validation set.
     """
 
-    def __init__(self, cfg: ConfigNode, world: World, train_set: TrainMedia, val_set: TestMedia) -> None:
+    def __init__(self, cfg: ConfigNode, world: World, train_set: TrainDataset, val_set: EvalDataset) -> None:
         self.cfg, self.world, self.output = cfg, world, Path(cfg.OUTPUT_DIR)
         self.loader = train_loader(cfg, world, train_set)
-        self.val_loader = views_loader(cfg, world, val_set)
+        self.val_loader = eval_loader(cfg, world, val_set)
         self.steps = self.loader.batches.steps
         labels = [record.label for record in train_set.records]
         torch.manual_seed(cfg.RNG_SEED)

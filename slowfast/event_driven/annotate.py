@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.media import target_files
+from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import failure_reason
 from slowfast.event_driven.feed import Batch, Opened
 from slowfast.event_driven.network import PatchNetwork

@@ -19,7 +19,7 @@ from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameToSquare, read_squares
+from slowfast.event_driven.frame_resize import FrameResize, read_frames
 from slowfast.event_driven.sources import Sources
 from slowfast.models.linear import pack_linears
 
@@ -57,7 +57,7 @@ class Candidate:
     """Threshold and the metrics measured with it."""
 
     threshold: float
-    figures: Summary
+    summary: Summary
 
 
 class Calibration:
@@ -80,12 +80,12 @@ class Calibration:
 
     def _read(self, sources: Sources) -> list[np.ndarray]:
         """Return the frames of each video at the network's resolution, uint8 (K, P, P, 3)."""
-        transform, videos = FrameToSquare.from_config(self.cfg), []
+        transform, videos = FrameResize.from_config(self.cfg), []
         self.ledger.add(sources.refused)
         for source in sources.videos:
             record = source.record
             try:
-                frames, missing = read_squares(source, transform, self.cfg.EVENT.MAX_FRAMES)
+                frames, missing = read_frames(source, transform, self.cfg.EVENT.MAX_FRAMES)
             except UserError:
                 raise
             except Exception as error:
@@ -154,12 +154,12 @@ def find_threshold(
     while missed - met > 1:
         middle = (met + missed) // 2
         measured[middle] = measure(grid[middle])
-        if goal.is_met(measured[middle].figures):
+        if goal.is_met(measured[middle].summary):
             met = middle
         else:
             missed = middle
     if met < 0:
-        best = measured[0].figures
+        best = measured[0].summary
         raise UserError(
             f"no threshold gives {goal}: at {grid[0]:g} top-1 agreement is {best.top1_agreement:.2f} % and the logit "
             f"error {best.logit_error_mean:.2g}. Lower the goal or set EVENT.PRECISION to float32"

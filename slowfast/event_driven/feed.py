@@ -26,7 +26,7 @@ from slowfast.engine.forward import ClipForward
 from slowfast.errors import UserError
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameToSquare, squares
+from slowfast.event_driven.frame_resize import FrameResize, resized_frames
 from slowfast.event_driven.readers import FileReader, LiveReader, Reader
 from slowfast.event_driven.sources import Source
 from slowfast.utils.machine import synchronize
@@ -92,7 +92,7 @@ class Feed:
     def __init__(
         self,
         engine: EventDrivenInference,
-        transform: FrameToSquare,
+        transform: FrameResize,
         forward: ClipForward,
         streams: int,
         chunk: int,
@@ -248,7 +248,7 @@ class Feed:
         if failure is not None:
             self._put(Closed(source, failure))
             return []
-        return [FileReader(source, video, squares(video, self.transform, self.limit), self._next_frame, began)]
+        return [FileReader(source, video, resized_frames(video, self.transform, self.limit), self._next_frame, began)]
 
     def _announce(self, reader: Reader) -> None:
         index = reader.source.record.index

@@ -23,7 +23,7 @@ SQUASH, CROP, LETTERBOX = "squash", "crop", "letterbox"
 RESIZES = (SQUASH, CROP, LETTERBOX)
 
 
-class FrameToSquare:
+class FrameResize:
     """Transform of a frame to the network's input of P x P pixels.
 
     Args:
@@ -39,7 +39,7 @@ class FrameToSquare:
         self.side = view.crop_size
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode) -> FrameToSquare:
+    def from_config(cls, cfg: ConfigNode) -> FrameResize:
         """Build from EVENT.RESIZE; a letterbox is filled with DATA.MEAN.
 
         ``crop`` and ``letterbox`` interpolate as the evaluation of the test dataset. Antialiasing uses a faster
@@ -69,13 +69,13 @@ class FrameToSquare:
         return square
 
 
-def squares(video: OpenVideo, transform: FrameToSquare, limit: int) -> Generator[tuple[int, np.ndarray]]:
+def resized_frames(video: OpenVideo, transform: FrameResize, limit: int) -> Generator[tuple[int, np.ndarray]]:
     """Yield the tick and the resized frame, uint8 (P, P, 3), of up to `limit` frames (0: all)."""
     for tick, image in islice(video, limit or None):
         yield tick, transform(image)
 
 
-def read_squares(source: Source, transform: FrameToSquare, limit: int) -> tuple[np.ndarray, str | None]:
+def read_frames(source: Source, transform: FrameResize, limit: int) -> tuple[np.ndarray, str | None]:
     """Read the first frames of a video at the network's resolution.
 
     Args:
@@ -91,7 +91,7 @@ def read_squares(source: Source, transform: FrameToSquare, limit: int) -> tuple[
     """
     video = source.open()
     try:
-        images = [image for _, image in squares(video, transform, limit)]
+        images = [image for _, image in resized_frames(video, transform, limit)]
         missing = video.missing
     finally:
         video.close()

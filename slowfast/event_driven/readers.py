@@ -17,7 +17,7 @@ import torch
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
 from slowfast.event_driven.captures import OpenVideo
-from slowfast.event_driven.frame_resize import FrameToSquare, squares
+from slowfast.event_driven.frame_resize import FrameResize, resized_frames
 from slowfast.event_driven.sources import Source
 from slowfast.utils.logging import get_logger
 
@@ -35,7 +35,7 @@ class FileReader:
 
     source: Source
     video: OpenVideo
-    squares: Generator[tuple[int, np.ndarray]]
+    frames: Generator[tuple[int, np.ndarray]]
     stopped: Callable[[], bool]
     began: float  # perf_counter() before it was opened
     next: list[tuple[int, np.ndarray]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class FileReader:
         self.next = []
         try:
             while len(self.next) < count and not (self.ended or self.stopped()):
-                frame = next(self.squares, None)
+                frame = next(self.frames, None)
                 if frame is None:
                     self.ended, self.error = True, self.video.missing
                 else:
@@ -66,7 +66,7 @@ class FileReader:
 
     def close(self, wait: float) -> None:
         """Close the file immediately."""
-        self.squares.close()
+        self.frames.close()
         self.video.close()
 
 
@@ -94,7 +94,7 @@ class LiveReader:
     def __init__(
         self,
         source: Source,
-        transform: FrameToSquare,
+        transform: FrameResize,
         limit: int,
         capacity: int,
         reconnect: float,
@@ -181,7 +181,7 @@ class LiveReader:
 
     def _read_frames(self, video: OpenVideo, first: int) -> None:
         """Read frames; `first` is the tick of the first one, not 0 for a source that was reopened."""
-        for tick, image in squares(video, self._transform, 0):
+        for tick, image in resized_frames(video, self._transform, 0):
             if self._stop.is_set():
                 return
             self._last_tick = first + tick

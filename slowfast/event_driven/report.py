@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.media import UNLABELLED, target_files
+from slowfast.datasets.index.samples import UNLABELED, target_files
 from slowfast.datasets.types import Failure, Record
 from slowfast.engine.checkpoints import find_last
 from slowfast.errors import DataError, system_reason
@@ -184,7 +184,7 @@ def _write_videos(report: RunReport, path: Path) -> None:
 
 
 def _plot(report: RunReport, folder: Path) -> dict[str, Path]:
-    records = [Record(index, Path(video.name), video.name, UNLABELLED) for index, video in report.videos.items()]
+    records = [Record(index, Path(video.name), video.name, UNLABELED) for index, video in report.videos.items()]
     try:
         for record, file in zip(records, target_files(records, folder, ".png"), strict=True):
             video = report.videos[record.index]

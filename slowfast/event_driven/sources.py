@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.datasets.index.common import read_lines
-from slowfast.datasets.index.media import UNLABELLED, Wanted, find_media
+from slowfast.datasets.index.samples import UNLABELED, SampleKind, find_samples
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError
 from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
@@ -17,7 +17,7 @@ from slowfast.utils.text import redact
 
 LIST = ".txt"  # suffix of a list of sources
 # Images among the videos are reported with this reason.
-_VIDEOS_ONLY = Wanted(False, "", "", "event-driven inference takes videos only")
+_VIDEOS_ONLY = SampleKind(False, "", "", "event-driven inference takes videos only")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def find_sources(place: str, threads: int) -> Sources:
 def _live_source(index: int, place: str) -> Source | None:
     """Return the source of a camera or stream. Its record, which reports show, hides the password of an address."""
     name = redact(place)
-    record = Record(index, Path(name), name, UNLABELLED)
+    record = Record(index, Path(name), name, UNLABELED)
     if is_camera(place):
         return Source(record, functools.partial(CameraFrames, int(place)), live=True)
     if is_address(place):
@@ -83,7 +83,7 @@ def _read_list(path: Path, threads: int) -> Sources:
             file = path.parent / place
             if not file.is_file():
                 raise DataError(f"{path} line {number}: {place} is not a file, camera number or stream address")
-            record = Record(len(sources), file, place, UNLABELLED)
+            record = Record(len(sources), file, place, UNLABELED)
             source = Source(record, functools.partial(FileFrames, file, threads))
         sources.append(source)
     if not sources:
@@ -93,6 +93,6 @@ def _read_list(path: Path, threads: int) -> Sources:
 
 def find_files(paths: Iterable[Path], threads: int) -> Sources:
     """Find the videos of files and folders, to be decoded by `threads` threads."""
-    found = find_media(paths, _VIDEOS_ONLY)
+    found = find_samples(paths, _VIDEOS_ONLY)
     videos = [Source(record, functools.partial(FileFrames, record.path, threads)) for record in found.records]
     return Sources(videos, found.refused, found.others)

@@ -25,7 +25,7 @@ from slowfast.event_driven.activity import FrameActivity, Savings, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
-from slowfast.event_driven.frame_resize import FrameToSquare
+from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.report import FrameLog, RunReport, report_files, report_metrics, report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.models.linear import pack_linears
@@ -123,7 +123,7 @@ class VideoRun:
         if not event.FRAME_LOG:
             self.log.path.unlink(missing_ok=True)  # of an earlier run
         settings = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
-        feed = Feed(self.engine, FrameToSquare.from_config(self.cfg), forward, *settings)
+        feed = Feed(self.engine, FrameResize.from_config(self.cfg), forward, *settings)
         count = len(self.sources.videos)
         progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
         self.began = self._reported = time.perf_counter()

@@ -15,8 +15,8 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import whole
-from slowfast.datasets.index.media import target_files
+from slowfast.datasets.dvs.repair import clean_events
+from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction
@@ -103,7 +103,7 @@ def annotate_events(
     Raises:
         DecodeError: If the recording cannot be read.
     """
-    events, _ = whole(Recording(record.path).take(slice(None)), sensor, time_unit)
+    events, _ = clean_events(Recording(record.path).take(slice(None)), sensor, time_unit)
     seconds = 1e-6 * float(events.t[-1] - events.t[0])
     frames = max(round(seconds * EVENTS_FPS), MIN_FRAMES)
     timing = choose_timing(np.arange(frames) / EVENTS_FPS, EVENTS_FPS, None)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import find_dataset, views_loader, views_of_records
+from slowfast.datasets.build import eval_loader, find_dataset, views_of_records
 from slowfast.datasets.index.labels import format_label
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.evaluate import evaluate
@@ -119,7 +119,7 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
     forward = ClipForward.from_config(cfg, world.device, split)
     ledger = FailureLedger(len(dataset))
     progress = Progress("features", len(dataset), "files", shown=True, every=cfg.LOG_PERIOD)
-    loader = views_loader(cfg, world, dataset)
+    loader = eval_loader(cfg, world, dataset)
     records, rows = [], []
 
     def process(record: Record, outputs: torch.Tensor | None) -> None:

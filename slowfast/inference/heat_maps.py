@@ -10,9 +10,9 @@ from tabulate import tabulate
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, names_of_classes, views_loader, views_of_records
-from slowfast.datasets.index.media import Wanted, find_media, target_files
-from slowfast.datasets.types import FailureLedger, TestVideo
+from slowfast.datasets.build import TEST, eval_loader, names_of_classes, views_of_records
+from slowfast.datasets.index.samples import SampleKind, find_samples, target_files
+from slowfast.datasets.types import EvalVideo, FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
@@ -90,14 +90,14 @@ class HeatMaps:
         """
         _require_plots()
         label = self._label_of(class_name) if class_name else None
-        found = find_media(paths, Wanted.from_config(self.cfg))
+        found = find_samples(paths, SampleKind.from_config(self.cfg))
         dataset = views_of_records(self.cfg, TEST, found.records, all_views=False)
         targets = target_files(found.records, folder, ".png")
         ledger, drawn = FailureLedger(found.count), 0
         ledger.add(found.refused)
-        with views_loader(self.cfg, World(device=self.device), dataset) as loader:
+        with eval_loader(self.cfg, World(device=self.device), dataset) as loader:
             for video, target in zip(loader, targets, strict=True):
-                assert isinstance(video, TestVideo)  # models with feature maps take frames
+                assert isinstance(video, EvalVideo)  # models with feature maps take frames
                 ledger.add(video.failures)
                 if video.frames is not None:
                     show(self._draw(video, label, target))
@@ -106,7 +106,7 @@ class HeatMaps:
             first = ledger.all[0]
             raise DataError(f"nothing could be read; the first: {first.name}: {first.reason}")
 
-    def _draw(self, video: TestVideo, label: int | None, target: Path) -> str:
+    def _draw(self, video: EvalVideo, label: int | None, target: Path) -> str:
         """Draw one file; return a line about it."""
         clip = next(video.clips(self.forward.device))  # T S S 3
         x = self.forward.prepare(clip[None])

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.media import Wanted, find_media
+from slowfast.datasets.index.samples import SampleKind, find_samples
 from slowfast.engine.checkpoints import find_last
 from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_files
@@ -39,11 +39,11 @@ def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, an
         UserError: If weights are missing, or images are to be annotated.
         DataError: If no file can be read.
     """
-    wanted = Wanted.from_config(cfg)
+    wanted = SampleKind.from_config(cfg)
     if annotate and wanted.images:
         raise UserError(f"--annotate needs videos or event recordings, but {cfg.MODEL.MODEL_NAME} takes images here")
     with phase("building the model and loading its weights"):
-        found, predictor = find_media(paths, wanted), Predictor.from_config(cfg)
+        found, predictor = find_samples(paths, wanted), Predictor.from_config(cfg)
     progress = Progress("predict", len(found.records), "files", shown=True, every=cfg.LOG_PERIOD)
     try:
         predictions = predictor.predict_found(found, progress)

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, find_dataset, has_data, names_of_classes, views_loader, views_of_records
+from slowfast.datasets.build import TEST, eval_loader, find_dataset, has_data, names_of_classes, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
-from slowfast.datasets.index.media import UNLABELLED, Found, Wanted, find_media
-from slowfast.datasets.loader import TestLoader
+from slowfast.datasets.index.samples import UNLABELED, FoundSamples, SampleKind, find_samples
+from slowfast.datasets.loader import EvalLoader
 from slowfast.datasets.types import FailureLedger, Record
 from slowfast.engine.evaluate import best_classes, evaluate
 from slowfast.engine.forward import ClipForward
@@ -29,7 +29,7 @@ from slowfast.utils.distributed import World, join
 from slowfast.utils.progress import Progress
 from slowfast.visualization.results import BEST
 
-Read = Callable[[Sequence[Record]], TestLoader]
+Read = Callable[[Sequence[Record]], EvalLoader]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Predictor:
         model: nn.Module,
         names: Sequence[str],
         read: Read,
-        wanted: Wanted,
+        wanted: SampleKind,
         forward: ClipForward,
         ensemble: Callable[[torch.Tensor], torch.Tensor],
         batch_clips: int = 8,
@@ -97,7 +97,7 @@ class Predictor:
             network_to_test(cfg, world.device),
             names_of_classes(cfg),
             lambda records: views_to_read(cfg, world, records),
-            Wanted.from_config(cfg),
+            SampleKind.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),
             task_class(cfg).ensemble(cfg),
             cfg.TEST.BATCH_SIZE,
@@ -105,7 +105,7 @@ class Predictor:
 
     def __call__(self, path: str | Path) -> Prediction:
         """Classify one file. Raises DataError if it cannot be read, UserError for a folder of several files."""
-        found = find_media([Path(path)], self.wanted)
+        found = find_samples([Path(path)], self.wanted)
         if len(found.records) > 1:
             raise UserError(
                 f"{path} contains {len(found.records)} samples. predict([{str(path)!r}]) returns all predictions"
@@ -124,10 +124,10 @@ class Predictor:
         Raises:
             DataError: If no file can be read.
         """
-        return self.predict_found(find_media(map(Path, paths), self.wanted))
+        return self.predict_found(find_samples(map(Path, paths), self.wanted))
 
-    def predict_found(self, found: Found, progress: Progress | None = None) -> list[Prediction]:
-        """Classify files that `find_media` has found; see `predict`."""
+    def predict_found(self, found: FoundSamples, progress: Progress | None = None) -> list[Prediction]:
+        """Classify files that `find_samples` has found; see `predict`."""
         ledger = FailureLedger(found.count)
         scores: dict[int, torch.Tensor | None] = {}
 
@@ -145,14 +145,14 @@ class Predictor:
         reasons = {failure.index: failure.reason for failure in [*ledger.all, *found.refused]}
         if all(score is None for score in scores.values()):
             raise DataError(_nothing_read(found, reasons))
-        records = [*found.records, *(Record(f.index, Path(f.name), f.name, UNLABELLED) for f in found.refused)]
+        records = [*found.records, *(Record(f.index, Path(f.name), f.name, UNLABELED) for f in found.refused)]
         predictions = [Prediction(r, self.names, scores.get(r.index), reasons.get(r.index, "")) for r in records]
         return sorted(predictions, key=lambda prediction: prediction.record.index)
 
 
-def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> TestLoader:
+def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> EvalLoader:
     """Return the loader of all test views of some records."""
-    return views_loader(cfg, world, views_of_records(cfg, TEST, records, all_views=True))
+    return eval_loader(cfg, world, views_of_records(cfg, TEST, records, all_views=True))
 
 
 def _check_times(cfg: ConfigNode) -> None:
@@ -165,7 +165,7 @@ def _check_times(cfg: ConfigNode) -> None:
         )
 
 
-def _nothing_read(found: Found, reasons: dict[int, str]) -> str:
+def _nothing_read(found: FoundSamples, reasons: dict[int, str]) -> str:
     names = {record.index: record.name for record in found.records}
     names |= {failure.index: failure.name for failure in found.refused}
     first = min(reasons)

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from slowfast.datasets.decode.image import FIRST
+from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
@@ -119,5 +119,5 @@ def _encoded(image: np.ndarray, settings: FrameSettings) -> bytes:
 def _write(folder: Path, data: bytes, start: int, stop: int) -> int:
     """Write the same frame with the indices start .. stop - 1; return the next index."""
     for index in range(start, stop):
-        (folder / TEMPLATE.format(index + FIRST)).write_bytes(data)
+        (folder / TEMPLATE.format(index + FIRST_NUMBER)).write_bytes(data)
     return max(start, stop)

@@ -270,7 +270,7 @@ class Conversion:
     """Summary of :func:`convert_files`; keys are file names relative to the source folder."""
 
     done: int
-    already_there: int  # converted by an earlier run
+    skipped: int  # converted by an earlier run
     damaged: dict[str, str]  # description of the damage; the rest was converted
     failed: dict[str, str]  # reason
     seconds: float

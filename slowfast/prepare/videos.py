@@ -142,7 +142,7 @@ class Summary:
     """Summary of a run."""
 
     prepared: list[Entry]  # including those of earlier runs
-    already_done: int
+    skipped: int
     failed: dict[str, str]  # reason by name
     source_size: int  # of the re-encoded videos, in bytes
     seconds: float
@@ -152,7 +152,7 @@ class Summary:
         size = sum(entry.size for entry in self.prepared)
         damaged = sum(entry.damage is not None for entry in self.prepared)
         rows = [
-            ("prepared", f"{len(self.prepared)} ({self.already_done} in earlier runs)"),
+            ("prepared", f"{len(self.prepared)} ({self.skipped} in earlier runs)"),
             ("damaged, readable part prepared", damaged),
             (f"failed, listed in {FAILED_FILE}", len(self.failed)),
             ("frames", sum(entry.frames for entry in self.prepared)),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from slowfast.datasets.clip_dataset import TestMedia
+from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import classes_of
-from slowfast.datasets.types import TestMedium
+from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion
 from slowfast.visualization.plots import (
@@ -115,7 +115,7 @@ def draw_confusion_matrix(
 
 
 def draw_samples(
-    output: Path, dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Sequence[str]
+    output: Path, dataset: EvalDataset, predictions: Sequence[VideoPrediction], names: Sequence[str]
 ) -> dict[str, Path]:
     """Draw contact_sheet.png of test samples; return its description and path."""
     sheet = output / "contact_sheet.png"
@@ -135,16 +135,16 @@ def _spread(items: list[VideoPrediction], count: int) -> list[VideoPrediction]:
     return [items[place] for place in places]
 
 
-def _rows(dataset: TestMedia, predictions: Sequence[VideoPrediction], names: Sequence[str]) -> list[ClipRow]:
+def _rows(dataset: EvalDataset, predictions: Sequence[VideoPrediction], names: Sequence[str]) -> list[ClipRow]:
     return [_row(dataset[p.index], p, names) for p in choose(predictions, SHEET_ROWS)]
 
 
-def _row(video: TestMedium, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
+def _row(video: EvalSample, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
     if not video.count:
         raise RuntimeError(f"{prediction.name} was readable during the test, but is not any more")
     best, score = prediction.best[0]
     label = ", ".join(names[number] for number in classes_of(prediction.label))
-    return ClipRow(prediction.name, video.picture(), label, names[best], score, prediction.hit(1))
+    return ClipRow(prediction.name, video.preview(), label, names[best], score, prediction.hit(1))
 
 
 def _drawn(what: str, path: Path, draw: Callable[[], None]) -> dict[str, Path]:

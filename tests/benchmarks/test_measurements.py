@@ -21,7 +21,7 @@ from benchmarks.network import FLOAT32, LiveBytes, example_batch, measure_networ
 from benchmarks.videos import SyntheticClip, enlarge_video, find_videos, link_videos, make_videos, on_folder
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.clip_dataset import TestVideos
+from slowfast.datasets.clip_dataset import VideoEvalDataset
 from slowfast.datasets.decode import open_video
 from slowfast.errors import DataError
 from slowfast.models.linear import count_macs
@@ -104,7 +104,7 @@ def test_views_are_compared_with_plain_decoding(on_videos: ConfigNode) -> None:
 
 def test_all_views_are_read(on_videos: ConfigNode) -> None:
     dataset = build_dataset(on_videos, "test")
-    assert isinstance(dataset, TestVideos)
+    assert isinstance(dataset, VideoEvalDataset)
     assert read_views(dataset, 0) == on_videos.TEST.NUM_ENSEMBLE_VIEWS * on_videos.TEST.NUM_SPATIAL_CROPS
 
 

@@ -16,10 +16,10 @@ from slowfast.config.shipped import find_config
 from slowfast.datasets.index.folder import KINDS
 from slowfast.errors import ConfigError, UserError
 from slowfast.inference.features import VIEWS
-from slowfast.prepare.convert_events import CutSettings
+from slowfast.prepare.convert_dvs import CutSettings
 from slowfast.prepare.encode import PRESETS, PrepareSettings
-from slowfast.prepare.events import EventSettings
 from slowfast.prepare.frames import FrameSettings
+from slowfast.prepare.video_to_dvs import EventSettings
 
 S16 = "K400/K400_MLP_S16x4"
 

@@ -12,7 +12,7 @@ from conftest import tiny_settings
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset
-from slowfast.datasets.clip_dataset import TestVideos, TrainClips
+from slowfast.datasets.clip_dataset import VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.decode import DecodeError, open_video, reader
 from slowfast.datasets.decode.reader import scaled_down
 from tests.datasets.test_decode_order import joined
@@ -155,7 +155,7 @@ def _folder(tmp_path: Path) -> None:
 def test_views_are_cropped_from_averaged_frames(large_cfg: ConfigNode, split: str, crops: int, tmp_path: Path) -> None:
     large_cfg.TEST.NUM_SPATIAL_CROPS = crops
     dataset = build_dataset(large_cfg, split)
-    assert isinstance(dataset, TestVideos)
+    assert isinstance(dataset, VideoEvalDataset)
     video = dataset[0]
     assert video.frames is not None and not video.failures
     every = plain_frames(tmp_path / "videos" / "one.mp4", "54:32:flags=area")
@@ -167,7 +167,7 @@ def test_views_are_cropped_from_averaged_frames(large_cfg: ConfigNode, split: st
 def test_frames_are_not_scaled_below_the_crop(large_cfg: ConfigNode, tmp_path: Path) -> None:
     large_cfg.DATA.TEST_CROP_SIZE = 48  # larger than DATA.TRAIN_JITTER_SCALES[0]
     dataset = build_dataset(large_cfg, "test")
-    assert isinstance(dataset, TestVideos)
+    assert isinstance(dataset, VideoEvalDataset)
     frames = dataset[0].frames
     assert frames is not None and frames.shape[1:] == (48, 81, 3)
     first = plain_frames(tmp_path / "videos" / "one.mp4", "81:48:flags=area")[0]
@@ -176,7 +176,7 @@ def test_frames_are_not_scaled_below_the_crop(large_cfg: ConfigNode, tmp_path: P
 
 def test_training_clips_come_from_averaged_frames(large_cfg: ConfigNode, tmp_path: Path) -> None:
     dataset, again = build_dataset(large_cfg, "train"), build_dataset(large_cfg, "train")
-    assert isinstance(dataset, TrainClips)
+    assert isinstance(dataset, VideoTrainDataset)
     seen: list[np.ndarray] = []
     transform = dataset.transform
 

@@ -13,15 +13,15 @@ from video_files import picture, write_video
 
 from slowfast.cli.index import main
 from slowfast.cli.setup import load_config
-from slowfast.datasets.build import views_dataset
-from slowfast.datasets.index.folder import Medium, frame_template, scan, split
+from slowfast.datasets.build import eval_dataset
+from slowfast.datasets.index.folder import IndexedSample, frame_template, scan, split
 from slowfast.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "index_folder.py"
 
 
 def make(root: Path, kind: str, classes: tuple[str, ...] = ("b", "a c"), count: int = 5) -> Path:
-    """A folder of class folders of the smallest media of a kind."""
+    """A folder of class folders of the smallest samples of a kind."""
     for name in classes:
         for number in range(count):
             place = root / name / f"m{number}"
@@ -52,7 +52,7 @@ def test_a_run_reads_what_the_tool_writes(tmp_path: Path, kind: str, capsys: pyt
     cfg.DATA.TRAIN_JITTER_SCALES = [32, 32]
     names: list[str] = []
     for part in ("train", "val", "test"):
-        dataset = views_dataset(cfg, part)
+        dataset = eval_dataset(cfg, part)
         names += [record.name for record in dataset.records]
         assert {record.label for record in dataset.records} == {0, 1}
         assert all(record.name.startswith(("a c/", "b/")[record.label]) for record in dataset.records)
@@ -61,12 +61,12 @@ def test_a_run_reads_what_the_tool_writes(tmp_path: Path, kind: str, capsys: pyt
     assert (out / "categories.txt").read_text() == "a c\t0\nb\t1\n"
 
 
-def media(count: int, label: int = 0) -> list[Medium]:
-    return [Medium(f"{label}/{number}", label) for number in range(count)]
+def samples(count: int, label: int = 0) -> list[IndexedSample]:
+    return [IndexedSample(f"{label}/{number}", label) for number in range(count)]
 
 
 def test_the_split_depends_on_names_and_seed_alone() -> None:
-    items = media(20) + media(30, 1)
+    items = samples(20) + samples(30, 1)
     parts = split(items, 0.1, 0.2, 0)
     again = split(items[::-1], 0.1, 0.2, 0)
     assert {part: set(found) for part, found in parts.items()} == {part: set(found) for part, found in again.items()}
@@ -75,22 +75,22 @@ def test_the_split_depends_on_names_and_seed_alone() -> None:
     assert parts["val"] == sorted(parts["val"], key=items.index)
     assert set(split(items, 0.1, 0.2, 1)["test"]) != set(parts["test"])
     # Another class changes nothing.
-    assert [m for m in split(items + media(9, 2), 0.1, 0.2, 0)["test"] if m.label < 2] == parts["test"]
+    assert [m for m in split(items + samples(9, 2), 0.1, 0.2, 0)["test"] if m.label < 2] == parts["test"]
 
 
 def test_small_classes_keep_one_for_training_and_no_share_means_the_training_media() -> None:
-    assert {part: len(found) for part, found in split(media(2), 0.1, 0.2, 0).items()} == {
+    assert {part: len(found) for part, found in split(samples(2), 0.1, 0.2, 0).items()} == {
         "train": 1,
         "val": 1,
         "test": 0,
     }
-    assert {part: len(found) for part, found in split(media(1), 0.1, 0.2, 0).items()} == {
+    assert {part: len(found) for part, found in split(samples(1), 0.1, 0.2, 0).items()} == {
         "train": 1,
         "val": 0,
         "test": 0,
     }
-    parts = split(media(3), 0.0, 0.0, 0)
-    assert parts["train"] == parts["val"] == parts["test"] == media(3)
+    parts = split(samples(3), 0.0, 0.0, 0)
+    assert parts["train"] == parts["val"] == parts["test"] == samples(3)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_is_not_clear_is_asked(tmp_path: Path) -> None:
     (folder / "b" / "film.mp4").touch()
     with pytest.raises(UserError, match="contains images and videos. Choose what to index with --kind"):
         scan(folder)
-    assert [medium.name for medium in scan(folder, "images").media] == ["a c/m0.png", "b/m0.png"]
+    assert [sample.name for sample in scan(folder, "images").samples] == ["a c/m0.png", "b/m0.png"]
     with pytest.raises(UserError, match="a c contains no videos"):
         scan(folder, "videos")
 
@@ -187,12 +187,12 @@ def test_the_tool_runs_from_any_folder(tmp_path: Path) -> None:
 def test_names_that_no_index_can_hold_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    make(tmp_path / "media", "images", (name, "other"))
-    assert main([str(tmp_path / "media"), "--out", str(tmp_path / "index")]) == 2
+    make(tmp_path / "samples", "images", (name, "other"))
+    assert main([str(tmp_path / "samples"), "--out", str(tmp_path / "index")]) == 2
     assert "cannot be listed in an index" in capsys.readouterr().err and not (tmp_path / "index").exists()
 
 
 def test_shares_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(tmp_path / "media", "images")
-    assert main([str(tmp_path / "media"), "--out", str(tmp_path / "index"), "--val", "nan"]) == 2
+    make(tmp_path / "samples", "images")
+    assert main([str(tmp_path / "samples"), "--out", str(tmp_path / "index"), "--val", "nan"]) == 2
     assert "is not a number from 0 to 1" in capsys.readouterr().err

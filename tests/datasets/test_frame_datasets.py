@@ -22,7 +22,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader
 from slowfast.datasets.build import class_names
-from slowfast.datasets.clip_dataset import TestVideos
+from slowfast.datasets.clip_dataset import VideoEvalDataset
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 
@@ -169,7 +169,7 @@ def test_images_are_clips_of_one_frame_and_reach_the_network_without_time(image_
     forward = ClipForward.from_config(image_cfg, torch.device("cpu"), "test")
     assert forward.prepare(batch.clips).shape == (8, 3, 32, 32)
     videos = build_dataset(image_cfg, "test")
-    assert isinstance(videos, TestVideos)
+    assert isinstance(videos, VideoEvalDataset)
     video = videos[3]
     assert video.frames is not None and video.frames.shape == (1, 36, 42, 3)  # 32 / 0.875
     assert (video.corners, video.record.label, video.size) == ([(2, 5)], 3, 32)

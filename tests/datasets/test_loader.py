@@ -17,7 +17,7 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader
-from slowfast.datasets.build import process_parts, train_dataset, train_loader, views_dataset, views_loader
+from slowfast.datasets.build import eval_dataset, eval_loader, process_parts, train_dataset, train_loader
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.types import Record, TrainBatch
 from slowfast.errors import DataError
@@ -105,9 +105,9 @@ def test_a_broken_training_video_is_replaced_and_listed(tiny_cfg: ConfigNode) ->
 
 
 def test_a_broken_test_video_is_never_replaced(tiny_cfg: ConfigNode) -> None:
-    dataset = views_dataset(tiny_cfg, "test")
+    dataset = eval_dataset(tiny_cfg, "test")
     _break(dataset, dataset.records[3].name)
-    videos = list(views_loader(tiny_cfg, World(), dataset))
+    videos = list(eval_loader(tiny_cfg, World(), dataset))
     assert [video.record.index for video in videos] == list(range(8))
     assert [video.frames is None for video in videos] == [index == 3 for index in range(8)]
     assert videos[3].failures[0].reason == "on purpose"
@@ -131,14 +131,14 @@ def test_fewer_videos_than_a_batch(tiny_cfg: ConfigNode) -> None:
 
 def _disturb(dataset: object, name: str, disturb: Callable[[], object]) -> None:
     """Do something whenever the sample of that name is opened."""
-    opened = dataset.open_medium  # type: ignore[attr-defined]
+    opened = dataset.open_sample  # type: ignore[attr-defined]
 
-    def open_medium(record: Record) -> object:
+    def open_sample(record: Record) -> object:
         if record.name == name:
             disturb()
         return opened(record)
 
-    dataset.open_medium = open_medium  # type: ignore[attr-defined]
+    dataset.open_sample = open_sample  # type: ignore[attr-defined]
 
 
 def _sleep_in_c() -> None:
@@ -160,10 +160,10 @@ DEATHS = {
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_dead_worker_costs_its_file_only(tiny_cfg: ConfigNode, how: str, workers: int) -> None:
     tiny_cfg.DATA_LOADER.NUM_WORKERS = workers
-    dataset = views_dataset(tiny_cfg, "test")
-    whole = [video.frames for video in views_loader(tiny_cfg, World(), dataset)]
+    dataset = eval_dataset(tiny_cfg, "test")
+    whole = [video.frames for video in eval_loader(tiny_cfg, World(), dataset)]
     _disturb(dataset, dataset.records[2].name, DEATHS[how])
-    with views_loader(tiny_cfg, World(), dataset) as loader:
+    with eval_loader(tiny_cfg, World(), dataset) as loader:
         for _ in range(2):  # the second time it is not opened any more
             videos = list(loader)
             assert [video.record.index for video in videos] == list(range(8))
@@ -179,9 +179,9 @@ def test_a_dead_worker_costs_its_file_only(tiny_cfg: ConfigNode, how: str, worke
 @pytest.mark.parametrize("hang", [_sleep_in_c, lambda: time.sleep(600)], ids=["in C", "in Python"])
 def test_a_hung_worker_costs_its_file_only(tiny_cfg: ConfigNode, hang: Callable[[], None]) -> None:
     tiny_cfg.DATA_LOADER.TIMEOUT = 2
-    dataset = views_dataset(tiny_cfg, "test")
+    dataset = eval_dataset(tiny_cfg, "test")
     _disturb(dataset, dataset.records[2].name, hang)
-    with views_loader(tiny_cfg, World(), dataset) as loader:
+    with eval_loader(tiny_cfg, World(), dataset) as loader:
         videos = list(loader)
     assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
     assert videos[2].failures[0].reason == "reading took longer than 2 s (DATA_LOADER.TIMEOUT)"
@@ -190,9 +190,9 @@ def test_a_hung_worker_costs_its_file_only(tiny_cfg: ConfigNode, hang: Callable[
 
 def test_without_workers_a_slow_file_is_given_up(tiny_cfg: ConfigNode) -> None:
     tiny_cfg.DATA_LOADER.TIMEOUT, tiny_cfg.DATA_LOADER.NUM_WORKERS = 1, 0
-    dataset = views_dataset(tiny_cfg, "test")
+    dataset = eval_dataset(tiny_cfg, "test")
     _disturb(dataset, dataset.records[2].name, lambda: time.sleep(600))
-    videos = list(views_loader(tiny_cfg, World(), dataset))
+    videos = list(eval_loader(tiny_cfg, World(), dataset))
     assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
     assert videos[2].failures[0].reason == "reading took longer than 1 s (DATA_LOADER.TIMEOUT)"
 
@@ -221,7 +221,7 @@ def _fail() -> None:
 
 
 def test_a_killed_worker_that_was_not_to_blame_costs_nothing(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
-    dataset = views_dataset(tiny_cfg, "test")
+    dataset = eval_dataset(tiny_cfg, "test")
 
     def die_once() -> None:
         if not (tmp_path / "died").exists():
@@ -229,7 +229,7 @@ def test_a_killed_worker_that_was_not_to_blame_costs_nothing(tiny_cfg: ConfigNod
             os.kill(os.getpid(), signal.SIGKILL)
 
     _disturb(dataset, dataset.records[2].name, die_once)
-    with views_loader(tiny_cfg, World(), dataset) as loader:
+    with eval_loader(tiny_cfg, World(), dataset) as loader:
         videos = list(loader)
     assert (tmp_path / "died").exists()
     assert not any(video.failures for video in videos)
@@ -254,9 +254,9 @@ def test_any_error_is_the_samples_failure(tiny_cfg: ConfigNode, error: Exception
     def fail() -> None:
         raise error
 
-    dataset = views_dataset(tiny_cfg, "test")
+    dataset = eval_dataset(tiny_cfg, "test")
     _disturb(dataset, dataset.records[1].name, fail)
-    with views_loader(tiny_cfg, World(), dataset) as loader:
+    with eval_loader(tiny_cfg, World(), dataset) as loader:
         videos = list(loader)
     assert [video.frames is None for video in videos] == [index == 1 for index in range(8)]
     reason = videos[1].failures[0].reason
@@ -312,18 +312,18 @@ def test_frame_orders(tiny_cfg: ConfigNode) -> None:
 
 
 def _break(dataset: object, *names: str) -> None:
-    opened = dataset.open_medium  # type: ignore[attr-defined]
+    opened = dataset.open_sample  # type: ignore[attr-defined]
 
-    def open_medium(record: Record) -> object:
+    def open_sample(record: Record) -> object:
         if record.name in names:
             raise DecodeError("on purpose")
         return opened(record)
 
-    dataset.open_medium = open_medium  # type: ignore[attr-defined]
+    dataset.open_sample = open_sample  # type: ignore[attr-defined]
 
 
 def test_arrays_are_never_shared_between_videos(tiny_cfg: ConfigNode) -> None:
-    dataset = views_dataset(tiny_cfg, "test")
+    dataset = eval_dataset(tiny_cfg, "test")
     first = dataset[0].frames.numpy().copy()
     dataset[1]
     np.testing.assert_array_equal(dataset[0].frames.numpy(), first)

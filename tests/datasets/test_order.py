@@ -35,7 +35,7 @@ def test_mixing_a_part_is_mixing_the_whole(parts: int, pairs: int, samples: int)
 
 
 def test_parts_must_be_equal() -> None:
-    with pytest.raises(ValueError, match="7 places"):
+    with pytest.raises(ValueError, match="7 positions"):
         batch_parts(7, 2)
 
 

@@ -64,7 +64,7 @@ def test_searches_warn_about_unknown_suffixes(tmp_path: Path, caplog: pytest.Log
     finally:
         logger.removeHandler(caplog.handler)
     assert [job.name for job in jobs] == ["a/x.gif", "b/x.gif"]
-    assert [sample.name for sample in collection.media] == ["a/x.gif", "b/x.gif"]
+    assert [sample.name for sample in collection.samples] == ["a/x.gif", "b/x.gif"]
     notes = [record for record in caplog.records if "unknown suffix" in record.getMessage()]
     assert {record.filename for record in notes} == {"jobs.py", "folder.py"}
     assert all("2 files were skipped" in note.getMessage() for note in notes)

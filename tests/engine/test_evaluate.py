@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast.datasets.types import Failure, FailureLedger, Record, TestVideo
+from slowfast.datasets.types import EvalVideo, Failure, FailureLedger, Record
 from slowfast.engine.evaluate import Ensemble, evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks.classification import ClassificationEvaluator
@@ -34,17 +34,17 @@ class Linear(nn.Module):
         return self.head(clips.flatten(1))
 
 
-def make_video(index: int, views: int = 2, broken: bool = False) -> TestVideo:
+def make_video(index: int, views: int = 2, broken: bool = False) -> EvalVideo:
     generator = torch.Generator().manual_seed(index)
     record = Record(index, None, f"{index}.mp4", index % CLASSES)  # type: ignore[arg-type]
     if broken:
-        return TestVideo(record, None, torch.empty(0, 0, dtype=torch.long), [], 0, [Failure(index, record.name, "why")])
+        return EvalVideo(record, None, torch.empty(0, 0, dtype=torch.long), [], 0, [Failure(index, record.name, "why")])
     frames = torch.randint(0, 256, (5, SIZE + index, SIZE + 3, 3), dtype=torch.uint8, generator=generator)
     rows = torch.randint(0, 5, (views, 2), generator=generator)
-    return TestVideo(record, frames, rows, [(0, 0), (index, 1), (0, 3)], SIZE)
+    return EvalVideo(record, frames, rows, [(0, 0), (index, 1), (0, 3)], SIZE)
 
 
-def one_by_one(model: Linear, video: TestVideo) -> torch.Tensor:
+def one_by_one(model: Linear, video: EvalVideo) -> torch.Tensor:
     """The slow, plain way: each clip cut out, normalized and computed alone."""
     logits = []
     for rows in video.frame_index:
@@ -55,7 +55,7 @@ def one_by_one(model: Linear, video: TestVideo) -> torch.Tensor:
     return torch.stack(logits).mean(0).softmax(0)
 
 
-def run(videos: list[TestVideo], batch_clips: int) -> tuple[Linear, list, FailureLedger]:
+def run(videos: list[EvalVideo], batch_clips: int) -> tuple[Linear, list, FailureLedger]:
     model = Linear(frames=2)
     ledger = FailureLedger(len(videos))
     progress = Progress("test", len(videos), "videos", shown=False, every=1)

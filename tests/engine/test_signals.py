@@ -105,7 +105,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("slowfast.engine.train.TrainStep.__call__", 1, "to resume at epoch 1, step 1", signal.SIGTERM),
         ("slowfast.engine.train.TrainStep.__call__", 3, "to resume at epoch 2, step 1", signal.SIGHUP),
-        ("slowfast.datasets.loader.MediaLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
+        ("slowfast.datasets.loader.SampleLoader.__iter__", 4, "to resume at epoch 2, step 0", signal.SIGTERM),
         ("slowfast.engine.train.recompute_statistics", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.train.evaluate_split", 1, "to resume at epoch 1, step 2", signal.SIGTERM),
         ("slowfast.engine.checkpoints.save_checkpoint", 2, "to resume at epoch 2, step 0", signal.SIGTERM),

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from slowfast.cli.setup import load_config
-from slowfast.datasets.build import VAL, train_dataset, views_dataset
+from slowfast.datasets.build import VAL, eval_dataset, train_dataset
 from slowfast.engine.checkpoints import find_last
 from slowfast.engine.train import Interrupted, Trainer
 from slowfast.utils.distributed import World
@@ -26,7 +26,7 @@ def stop_one(rank: int, data: str, folder: str, precise: bool) -> None:
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timedelta(seconds=40))
     settings = [*tiny_settings(Path(data), Path(folder)), "BN.USE_PRECISE_STATS", precise, "BN.NUM_BATCHES_PRECISE", 2]
     cfg = load_config(ROOT / "tests" / "empty.yaml", settings, world_size=2)
-    trainer = Trainer(cfg, World(rank, 2, gloo=dist.group.WORLD), train_dataset(cfg), views_dataset(cfg, VAL))
+    trainer = Trainer(cfg, World(rank, 2, gloo=dist.group.WORLD), train_dataset(cfg), eval_dataset(cfg, VAL))
     trainer.log, trainer.board, trainer.progress = trainer._open_reports()
     trainer.stop = SimpleNamespace(seen=rank == 1)  # type: ignore[assignment]
     with pytest.raises(Interrupted):

@@ -20,8 +20,8 @@ from tests.video_files import write_video
 
 
 def candidate(threshold: float, same: float, error: float) -> Candidate:
-    figures = Summary(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
-    return Candidate(threshold, figures)
+    summary = Summary(1, [100.0], 0.0, 1.0, 1.0, 0, top1_agreement=same, logit_error_mean=error, logit_error_max=error)
+    return Candidate(threshold, summary)
 
 
 @given(good=st.integers(1, len(GRID)), by_error=st.booleans())
@@ -68,7 +68,7 @@ def test_written_config_meets_the_goal(
     assert "chosen" in said and "c.mp4 cannot be read" in said and str(out) in said
     cfg = load_config(out, settings)
     assert cfg.EVENT.GATE == "any" and cfg.EVENT.THRESHOLD in GRID
-    measured = Calibration(cfg, torch.device("cpu"), find_files([folder], 1)).measure(cfg.EVENT.THRESHOLD).figures
+    measured = Calibration(cfg, torch.device("cpu"), find_files([folder], 1)).measure(cfg.EVENT.THRESHOLD).summary
     assert measured.frames == 51 and measured.macs_saved > 0
     if "--top1" in goal:
         assert measured.top1_agreement is not None and measured.top1_agreement >= 97

@@ -18,7 +18,7 @@ from slowfast.errors import ConfigError
 from slowfast.event_driven.annotate import OUTLINE, draw_patches
 from slowfast.event_driven.calibrate import Calibration
 from slowfast.event_driven.feed import Batch
-from slowfast.event_driven.frame_resize import RESIZES, FrameToSquare
+from slowfast.event_driven.frame_resize import RESIZES, FrameResize
 from slowfast.event_driven.sources import Sources
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import CPU, synthetic_sources, video_run
@@ -27,11 +27,11 @@ WIDE = (32, 64)
 MEAN = [0.2, 0.4, 0.6]
 
 
-def transform(how: str, *change: object) -> FrameToSquare:
+def transform(how: str, *change: object) -> FrameResize:
     overrides = [*on_videos("videos", Path("out")), "EVENT.RESIZE", how, "DATA.MEAN", MEAN, *change]
     cfg = get_cfg()
     cfg.merge_from_list(overrides)
-    return FrameToSquare.from_config(cfg)
+    return FrameResize.from_config(cfg)
 
 
 def test_default_is_the_published_squash() -> None:
@@ -39,7 +39,7 @@ def test_default_is_the_published_squash() -> None:
     cfg = get_cfg()
     cfg.merge_from_list(on_videos("videos", Path("out")))
     assert cfg.EVENT.RESIZE == "squash"
-    np.testing.assert_array_equal(FrameToSquare.from_config(cfg)(image), cv2.resize(image, (32, 32)))
+    np.testing.assert_array_equal(FrameResize.from_config(cfg)(image), cv2.resize(image, (32, 32)))
 
 
 @pytest.mark.parametrize("size", [WIDE, (64, 32), (32, 32), (2, 300)])
@@ -106,7 +106,7 @@ def test_changed_patches_match_the_resized_frame(how: str, tmp_path: Path) -> No
     assert changed.shape == (8, 8, 6) and changed[..., 0].all()
     for frame in np.moveaxis(changed, 2, 0)[1:]:
         assert [tuple(place) for place in np.argwhere(frame).tolist()] == CHANGED[how]
-    seen = FrameToSquare.from_config(run.cfg)(next(iter(LeftEdge()))[1])
+    seen = FrameResize.from_config(run.cfg)(next(iter(LeftEdge()))[1])
     np.testing.assert_array_equal(report.thumbnails[0], seen)
     outlined = (draw_patches(seen, changed[..., 1]) == OUTLINE).all(2)  # patches of 56 x 56 pixels
     assert {(row // 56, column // 56) for row, column in np.argwhere(outlined).tolist()} == set(CHANGED[how])
@@ -118,10 +118,10 @@ def test_changed_patches_match_the_resized_frame(how: str, tmp_path: Path) -> No
 def test_calibration_uses_the_same_resize(how: str, tmp_path: Path) -> None:
     cfg = load_config(EMPTY, [*on_videos(tmp_path, tmp_path), "EVENT.RESIZE", how])
     calibration = Calibration(cfg, CPU, left_edge())
-    wanted = np.stack([FrameToSquare.from_config(cfg)(image) for _, image in LeftEdge()])
+    wanted = np.stack([FrameResize.from_config(cfg)(image) for _, image in LeftEdge()])
     np.testing.assert_array_equal(calibration.videos[0], wanted)
     # Of 6 frames x 64 patches, all of the first frame are active.
-    active = calibration.measure(0.05).figures.active[0]
+    active = calibration.measure(0.05).summary.active[0]
     assert active == pytest.approx(100 * (64 + 5 * len(CHANGED[how])) / (6 * 64))
 
 

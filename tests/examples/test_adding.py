@@ -18,5 +18,5 @@ def test_a_listing_is_part_of_an_example(listing: str) -> None:
 
 
 def test_every_example_is_on_the_page() -> None:
-    assert len(LISTINGS) == 3
+    assert len(LISTINGS) == 4
     assert all(f"(../examples/{name})" in PAGE for name in EXAMPLES)

@@ -23,7 +23,7 @@ from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.inputs import CLIPS, EVENTS, IMAGES
 from slowfast.models.weights import read_weights
-from slowfast.prepare.convert_events import read_streams
+from slowfast.prepare.convert_dvs import read_streams
 from tests import raw_recordings
 from tests.fuzz.mutate import BINARY, TEXT, Mutation
 

@@ -14,7 +14,7 @@ from conftest import ROOT, tiny_settings
 
 from slowfast.cli.features import main
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, views_dataset
+from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.inference import features as files
@@ -61,7 +61,7 @@ def test_rows_are_those_of_a_plain_loop_over_the_views(tiny_cfg: ConfigNode, kin
         "crop": ("i", (48,)),
     }
     assert rows["view"][:6].tolist() == [0, 0, 0, 1, 1, 1] and rows["crop"][:6].tolist() == [0, 1, 2, 0, 1, 2]
-    model, dataset = FeatureExtractor(network_to_test(tiny_cfg, CPU)).eval(), views_dataset(tiny_cfg, TEST)
+    model, dataset = FeatureExtractor(network_to_test(tiny_cfg, CPU)).eval(), eval_dataset(tiny_cfg, TEST)
     forward = ClipForward.from_config(tiny_cfg, CPU, TEST)
     with torch.no_grad():
         plain = torch.cat([model(forward.prepare(clip[None])) for clip in dataset[3].clips(CPU)])

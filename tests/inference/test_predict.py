@@ -15,9 +15,9 @@ from video_files import picture, write_video
 
 from slowfast.cli.predict import main
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, views_dataset
+from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.datasets.decode import open_video
-from slowfast.datasets.index.media import highest_frame
+from slowfast.datasets.index.samples import highest_frame
 from slowfast.engine import test as testing
 from slowfast.errors import DataError, UserError
 from slowfast.inference import Predictor
@@ -50,7 +50,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 def test_files_get_the_scores_of_a_test(tiny_cfg: ConfigNode) -> None:
     tiny_cfg.freeze()
-    wanted = testing.test(tiny_cfg, World(), views_dataset(tiny_cfg, TEST)).evaluator.predictions
+    wanted = testing.test(tiny_cfg, World(), eval_dataset(tiny_cfg, TEST)).evaluator.predictions
     data = Path(tiny_cfg.DATA.PATH_PREFIX)
     predictor = Predictor.from_config(tiny_cfg)
     found = predictor.predict([data / one.name for one in wanted])
@@ -96,11 +96,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
 def test_nothing_read_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mp4").write_text("no video")
-    lines = {
-        "empty": "contains no videos",
-        "text.mp4": "not a video that FFmpeg can read",
-        "gone.mp4": "does not exist",
-    }
+    lines = {"empty": "contains no videos", "text.mp4": "not a video that FFmpeg", "gone.mp4": "does not exist"}
     for name, words in lines.items():
         status, output = predict(tmp_path, tmp_path / name)
         err = capsys.readouterr().err

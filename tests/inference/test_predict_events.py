@@ -17,7 +17,7 @@ from slowfast.cli.grad_cam import main as grad_cam
 from slowfast.cli.predict import main
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, views_dataset
+from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.engine import test as testing
@@ -57,7 +57,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 def test_recordings_get_the_scores_of_a_test(data: Path, tmp_path: Path) -> None:
     cfg = config(data, tmp_path)
-    wanted = testing.test(cfg, World(), views_dataset(cfg, TEST)).evaluator.predictions
+    wanted = testing.test(cfg, World(), eval_dataset(cfg, TEST)).evaluator.predictions
     predictor = Predictor.from_config(cfg)
     found = predictor.predict([data / one.name for one in wanted])
     assert predictor.names == list(CLASSES)

@@ -48,14 +48,14 @@ def frames_in(folder: Path) -> np.ndarray:
 def test_frames_equal_the_video(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "frames"
     result = extract(videos, out, FrameSettings(fps=None, quality=100), workers=1)
-    assert (result.done, result.already_there, result.failed, result.damaged) == (2, 0, {}, {})
+    assert (result.done, result.skipped, result.failed, result.damaged) == (2, 0, {}, {})
     for name, video in (("up/a", "up/a.mp4"), ("down/b", "down/b.webm")):
         with open_video(videos / video) as reader:
             expected = reader.read(np.arange(reader.num_frames)).frames
         found = frames_in(out / name)
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).mean() < 5  # JPEG halves the colours' resolution
-    assert [(m.name, m.label, m.frames) for m in scan(out).media] == [("down/b", 0, 10), ("up/a", 1, 30)]
+    assert [(m.name, m.label, m.frames) for m in scan(out).samples] == [("down/b", 0, 10), ("up/a", 1, 30)]
 
 
 def test_rate_and_size(videos: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_existing_frames_are_kept_and_broken_videos_leave_nothing(videos: Path, 
     left.mkdir()
     (left / "00001.jpg").touch()
     again = extract(videos, out, FrameSettings(), workers=1)
-    assert (again.done, again.already_there, len(again.failed)) == (0, 2, 2)
+    assert (again.done, again.skipped, len(again.failed)) == (0, 2, 2)
     assert not left.exists()
 
 

@@ -23,7 +23,7 @@ from slowfast.datasets.decode.reader import (
 )
 from slowfast.errors import system_reason
 
-FIRST = 1  # number of the first image of a folder
+FIRST_NUMBER = 1  # number of the first image of a folder
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
@@ -89,7 +89,7 @@ class FrameFolderReader:
             raise DecodeError(self._reason())
 
     def _path(self, index: int) -> Path:
-        return self._folder / self._template.format(index + FIRST)
+        return self._folder / self._template.format(index + FIRST_NUMBER)
 
     def _reason(self) -> str:
         if not self._folder.is_dir():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.clip_dataset import TestMedia, TrainMedia
+from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.collate import PADDING, to_tensors
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import REPAIRS, as_events, repair
@@ -20,7 +20,7 @@ from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, norm
 from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.datasets.order import VIEW, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
-from slowfast.datasets.types import Failure, Record, TestRecording
+from slowfast.datasets.types import EvalRecording, Failure, Record
 from slowfast.utils.logging import get_logger
 
 SHUFFLE = 1  # stream of the generator for shuffled timestamps
@@ -98,7 +98,7 @@ class EventSampling:
         return {**padded, "valid": np.arange(len(events) + short) < len(events)}
 
 
-class TrainRecordings(TrainMedia):
+class RecordingTrainDataset(TrainDataset):
     """Training dataset of augmented samples of recordings."""
 
     def __init__(
@@ -124,7 +124,7 @@ class TrainRecordings(TrainMedia):
         return [self.sampling.finish(events) for events in drawn], None
 
 
-class TestRecordings(TestMedia[TestRecording]):
+class RecordingEvalDataset(EvalDataset[EvalRecording]):
     """Evaluation dataset of one or more samples per recording, the same in every test.
 
     Args:
@@ -135,8 +135,6 @@ class TestRecordings(TestMedia[TestRecording]):
             measure how much a network depends on motion.
         seed: Seed of the samples.
     """
-
-    __test__ = False  # not a pytest class
 
     def __init__(
         self,
@@ -149,14 +147,14 @@ class TestRecordings(TestMedia[TestRecording]):
         super().__init__(records, seed)
         self.sampling, self.samples, self.order, self.repairs = sampling, samples, order, Repairs()
 
-    def _failed(self, record: Record, failure: Failure) -> TestRecording:
-        return TestRecording(record, [], self.sampling.sensor, [failure])
+    def _failed(self, record: Record, failure: Failure) -> EvalRecording:
+        return EvalRecording(record, [], self.sampling.sensor, [failure])
 
-    def _read(self, record: Record) -> TestRecording:
+    def _read(self, record: Record) -> EvalRecording:
         seeds = [(self.seed, record.index, sample) for sample in range(self.samples)]
         drawn = self.sampling.draw(record, seeds, self.repairs)
         samples = [self._reordered(self.sampling.finish(e), s) for e, s in zip(drawn, seeds, strict=True)]
-        return TestRecording(record, [to_tensors(sample) for sample in samples], self.sampling.sensor)
+        return EvalRecording(record, [to_tensors(sample) for sample in samples], self.sampling.sensor)
 
     def _reordered(self, sample: dict[str, np.ndarray], seed: tuple[int, ...]) -> dict[str, np.ndarray]:
         t, n = sample["t"].copy(), int(sample["valid"].sum())

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from slowfast.datasets.clip_dataset import Reading
+from slowfast.datasets.clip_dataset import RecordDataset
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import as_events, repair
-from slowfast.datasets.loader import MediaLoader
+from slowfast.datasets.loader import SampleLoader
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.files import write_whole
@@ -56,7 +56,7 @@ def longest_recording(
     return longest
 
 
-class _Recordings(Reading):
+class _Recordings(RecordDataset):
     """Dataset of the durations of recordings."""
 
     def __init__(self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> None:
@@ -73,7 +73,7 @@ class _Recordings(Reading):
         return 0.0 if isinstance(found, Failure) else found
 
 
-class _Durations(MediaLoader[int, float]):
+class _Durations(SampleLoader[int, float]):
     """Loader of the longest duration of each group of recordings."""
 
     def __init__(self, recordings: _Recordings, timeout: float) -> None:

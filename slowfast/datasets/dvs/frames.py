@@ -17,7 +17,7 @@ import numpy as np
 
 from slowfast.datasets.decode.reader import Decoded, distinct_frames
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import whole
+from slowfast.datasets.dvs.repair import clean_events
 from slowfast.datasets.dvs.sample import EventColumns
 
 FRAMES = 6
@@ -46,7 +46,7 @@ class EventFramesReader:
     def __init__(
         self, path: Path, sensor: tuple[int, int], time_unit: float, num_frames: int, kind: str, gain: float
     ) -> None:
-        self.events, _ = whole(Recording(path).take(slice(None)), sensor, time_unit)
+        self.events, _ = clean_events(Recording(path).take(slice(None)), sensor, time_unit)
         self.num_frames, self.kind, self.gain = num_frames, kind, gain
         self.height, self.width = sensor
 

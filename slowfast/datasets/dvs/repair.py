@@ -85,7 +85,7 @@ def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list
     return events, done
 
 
-def whole(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
+def clean_events(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
     """Validate the raw columns of a complete recording and repair them if necessary; see :func:`repair`."""
     events = as_events(raw, sensor, time_unit)
     return repair(raw, sensor, time_unit) if events is None else (events, [])

@@ -68,7 +68,7 @@ def parse_number(text: str, what: str, below: int | None = None) -> int:
 _CHECKED = 300
 
 
-class MediaRoot:
+class SampleRoot:
     """Folder that the paths of an index are relative to and must not leave, DATA.PATH_PREFIX.
 
     Paths are compared as text; symbolic links are not followed, so that a dataset may consist of links.
@@ -97,7 +97,7 @@ class MediaRoot:
         return Path(path)
 
 
-def check_media_exist(records: Sequence[Record], index_file: Path) -> None:
+def check_samples_exist(records: Sequence[Record], index_file: Path) -> None:
     """Raise IndexFileError if none of the first few hundred files exists.
 
     Single missing files fail when they are read and are counted then.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.decode.image import FIRST
+from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.index.common import inner_folders, walk_files
 from slowfast.datasets.index.imagenet import LISTS
@@ -36,7 +36,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
 
 
 @dataclass(frozen=True)
-class Medium:
+class IndexedSample:
     """Video, folder of frames or image in a folder of class folders.
 
     Attributes:
@@ -57,13 +57,13 @@ class Collection:
     Attributes:
         kind: What it contains, one of KINDS.
         classes: Names of the classes by label.
-        media: The samples.
+        samples: The samples.
         template: Names of the frames, such as {:05d}.jpg; "" unless the samples are folders of frames.
     """
 
     kind: str
     classes: list[str]
-    media: list[Medium]
+    samples: list[IndexedSample]
     template: str = ""
 
 
@@ -84,20 +84,20 @@ def scan(folder: Path, kind: str = "") -> Collection:
         raise UserError(f"{plain(folder)} contains no class folders. Put the files of a class in a folder of its name")
     kind = kind or _guess_kind(folder, classes)
     _report_skipped(folder, classes, kind)
-    media: list[Medium] = []
+    samples: list[IndexedSample] = []
     templates: dict[str, str] = {}  # template of the frames -> first folder with it
     for label, name in enumerate(classes):
         found = _frame_folders(folder, name, templates) if kind == FRAMES else _files(folder, name, kind)
         if not found:
             raise UserError(f"{plain(folder / name)} contains no {kind}. Remove the folder or fill it")
-        media += [Medium(path, label, frames) for path, frames in found]
+        samples += [IndexedSample(path, label, frames) for path, frames in found]
     if len(templates) > 1:
         (one, first), (other, second) = list(templates.items())[:2]
         raise UserError(
             f"{plain(folder)}: frames are named in two ways: {plain(one)} in {plain(first)}, {plain(other)} in "
             f"{plain(second)}. Rename some of them"
         )
-    return Collection(kind, classes, media, next(iter(templates), ""))
+    return Collection(kind, classes, samples, next(iter(templates), ""))
 
 
 def _guess_kind(folder: Path, classes: Sequence[str]) -> str:
@@ -146,28 +146,28 @@ def frame_template(names: Sequence[str], folder: Path) -> str:
     prefix, digits, suffix = match.groups()
     prefix = prefix.replace("{", "{{").replace("}", "}}")
     template = f"{prefix}{{:0{len(digits)}d}}{suffix}"
-    if {template.format(FIRST + at) for at in range(len(names))} != set(names):
+    if {template.format(FIRST_NUMBER + at) for at in range(len(names))} != set(names):
         raise UserError(
             f"{plain(folder)}: its {len(names)} frames, the first of which is {plain(min(names))}, are not numbered "
-            f"from {FIRST} to {len(names)} without a gap. Rename them"
+            f"from {FIRST_NUMBER} to {len(names)} without a gap. Rename them"
         )
     return template
 
 
 # ------------------------------------------------------------------ the split
-def usual_shares(media: Sequence[Medium]) -> tuple[float, float]:
+def default_shares(samples: Sequence[IndexedSample]) -> tuple[float, float]:
     """Return the shares of validation and test: 0.1 and 0.2, or 0 if the smallest class has too few samples."""
-    smallest = min(Counter(medium.label for medium in media).values())
+    smallest = min(Counter(sample.label for sample in samples).values())
     return (0.1 if smallest > 2 else 0.0), (0.2 if smallest > 1 else 0.0)
 
 
-def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[str, list[Medium]]:
+def split(samples: Sequence[IndexedSample], val: float, test: float, seed: int) -> dict[str, list[IndexedSample]]:
     """Split samples class by class; at least one of each class is for training.
 
     The split of a sample depends only on its name, the seed and the other names of its class.
 
     Args:
-        media: The samples.
+        samples: The samples.
         val: Share of the validation samples; 0 uses the training samples, for datasets too small to be split.
         test: Share of the test samples; 0 uses the training samples.
         seed: Seed of the split.
@@ -178,8 +178,8 @@ def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[s
     shares = {"val": val, "test": test}
     chosen: dict[str, str] = {}
     by_class: dict[int, list[str]] = {}
-    for medium in media:
-        by_class.setdefault(medium.label, []).append(medium.name)
+    for sample in samples:
+        by_class.setdefault(sample.label, []).append(sample.name)
     for names in by_class.values():
         remaining = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
         for part, share in shares.items():
@@ -188,13 +188,13 @@ def split(media: Sequence[Medium], val: float, test: float, seed: int) -> dict[s
             del remaining[:count]
         chosen |= dict.fromkeys(remaining, "train")
     source = {"train": "train"} | {part: part if share else "train" for part, share in shares.items()}
-    return {part: [medium for medium in media if chosen[medium.name] == source[part]] for part in SPLITS}
+    return {part: [sample for sample in samples if chosen[sample.name] == source[part]] for part in SPLITS}
 
 
 # ------------------------------------------------------------------ the files
 def check_names(collection: Collection) -> None:
     """Raise UserError for the first name that cannot be written to an index."""
-    for name in [*collection.classes, *(medium.name for medium in collection.media)]:
+    for name in [*collection.classes, *(sample.name for sample in collection.samples)]:
         if not _can_be_listed(name):
             raise UserError(
                 f"{quoted(name)} cannot be listed in an index: names must be UTF-8 text without line breaks, and "
@@ -207,7 +207,7 @@ def _can_be_listed(name: str) -> bool:
 
 
 def write_index(
-    collection: Collection, parts: dict[str, list[Medium]], out: Path, separator: str, others: dict[str, str]
+    collection: Collection, parts: dict[str, list[IndexedSample]], out: Path, separator: str, others: dict[str, str]
 ) -> list[Path]:
     """Write the index files and categories.txt; a split without samples has no file.
 
@@ -225,12 +225,14 @@ def write_index(
         UserError: If a file exists already or cannot be written.
     """
 
-    def line(medium: Medium) -> str:
+    def line(sample: IndexedSample) -> str:
         if collection.kind == FRAMES:
-            return f"{medium.name} {medium.frames} {medium.label}\n"
-        return format_line(medium.name, separator, medium.label)
+            return f"{sample.name} {sample.frames} {sample.label}\n"
+        return format_line(sample.name, separator, sample.label)
 
-    texts = {_file_name(collection.kind, part): "".join(map(line, media)) for part, media in parts.items() if media}
+    texts = {
+        _file_name(collection.kind, part): "".join(map(line, samples)) for part, samples in parts.items() if samples
+    }
     texts[CLASS_NAMES_FILE] = "".join(f"{name}\t{label}\n" for label, name in enumerate(collection.classes))
     texts |= others
     for name in texts:

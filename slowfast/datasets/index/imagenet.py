@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unrecognized
-from slowfast.datasets.index.common import MediaRoot, has_suffix, inner_folders, walk_files
+from slowfast.datasets.index.common import SampleRoot, has_suffix, inner_folders, walk_files
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
 from slowfast.datasets.index.labels import ONE_CLASS, LabelFormat
 from slowfast.datasets.types import Record
@@ -45,7 +45,7 @@ def read_imagenet_index(
     for name in (split, "val") if split == "test" else (split,):
         file = Path(data_dir) / LISTS.format(name)
         if os.path.exists(file):
-            return read_labelled_paths(file, "", MediaRoot(prefix or str(data_dir)), separator, num_classes, labels)
+            return read_labelled_paths(file, "", SampleRoot(prefix or str(data_dir)), separator, num_classes, labels)
         if _class_folders(root / name):
             return _read_folders(root, name, _folder_labels(data_dir, root, num_classes))
     raise IndexFileError(

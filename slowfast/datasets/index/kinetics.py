@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.index.common import MediaRoot, check_media_exist, parse_number, read_lines
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, parse_number, read_lines
 from slowfast.datasets.index.labels import LABEL_SEPARATOR, ONE_CLASS, LabelFormat, format_label
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
@@ -38,11 +38,11 @@ def read_kinetics_index(
     """
     file = Path(data_dir) / f"{split}.csv"
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
-    return read_labelled_paths(file, hint, MediaRoot(prefix), separator, num_classes, labels)
+    return read_labelled_paths(file, hint, SampleRoot(prefix), separator, num_classes, labels)
 
 
 def read_labelled_paths(
-    file: Path, hint: str, root: MediaRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+    file: Path, hint: str, root: SampleRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> list[Record]:
     """Return the records of a file of lines `path<separator>label`.
 
@@ -72,7 +72,7 @@ def read_labelled_paths(
                 f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {form} (DATA.PATH_LABEL_SEPARATOR "
                 f"{separator!r}, MODEL.NUM_CLASSES {num_classes}){near}"
             ) from None
-    check_media_exist(records, file)
+    check_samples_exist(records, file)
     return records
 
 

@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.decode.image import FIRST
-from slowfast.datasets.index.common import MediaRoot, check_media_exist, list_folder, parse_number, read_lines
+from slowfast.datasets.decode.image import FIRST_NUMBER
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 from slowfast.utils.json_files import JSONDecodeError, from_json
@@ -73,12 +73,12 @@ def read_official_list(
     """Return the videos (.json) or folders of frames (.csv) of an official list; see `read_something_index`."""
     labels = read_labels(data_dir, template, num_classes)
     if template.endswith(TABLE):
-        return _official_frame_folders(file, labels, MediaRoot(prefix), image_template)
-    return _videos(file, labels, MediaRoot(prefix), prefix)
+        return _official_frame_folders(file, labels, SampleRoot(prefix), image_template)
+    return _videos(file, labels, SampleRoot(prefix), prefix)
 
 
 # ------------------------------------------------------------------ V2: JSON, videos
-def _videos(file: Path, labels: dict[str, int], root: MediaRoot, prefix: str) -> list[Record]:
+def _videos(file: Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> list[Record]:
     entries = _read_json(file)
     if not isinstance(entries, list) or not entries:
         raise IndexFileError(f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}')
@@ -140,7 +140,7 @@ def _sorted_texts(file: Path) -> dict[str, int]:
     return {text: label for label, text in enumerate(sorted(texts))}
 
 
-def _official_frame_folders(file: Path, labels: dict[str, int], root: MediaRoot, image_template: str) -> list[Record]:
+def _official_frame_folders(file: Path, labels: dict[str, int], root: SampleRoot, image_template: str) -> list[Record]:
     lines = read_lines(file, _HINT)
     if not lines:
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_CSV_FORM}")
@@ -168,7 +168,7 @@ def count_frames(folder: Path, image_template: str) -> int:
     except OSError:
         return 1
     frames = 0
-    while image_template.format(FIRST + frames) in names:
+    while image_template.format(FIRST_NUMBER + frames) in names:
         frames += 1
     return max(frames, 1)
 
@@ -204,8 +204,8 @@ def read_something_index(
     if is_official(template):
         records = read_official_list(file, Path(data_dir), template, prefix, num_classes, image_template)
     else:
-        records = _frame_folders(file, MediaRoot(prefix), num_classes)
-    check_media_exist(records, file)
+        records = _frame_folders(file, SampleRoot(prefix), num_classes)
+    check_samples_exist(records, file)
     return records
 
 
@@ -218,7 +218,7 @@ def _list_file(data_dir: Path, template: str, split: str) -> Path:
 
 
 # ------------------------------------------------------------------ lists of frames
-def _frame_folders(file: Path, root: MediaRoot, num_classes: int) -> list[Record]:
+def _frame_folders(file: Path, root: SampleRoot, num_classes: int) -> list[Record]:
     lines = read_lines(file, "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE")
     if not lines:
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_FORM}")

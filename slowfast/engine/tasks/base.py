@@ -19,7 +19,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
-from slowfast.datasets.clip_dataset import TestMedia
+from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import LABEL_FORMATS, ONE_CLASS, LabelFormat
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError
@@ -89,7 +89,7 @@ class Evaluator(ABC, Generic[Prediction]):
         """Write further output files of a test to OUTPUT_DIR; return their descriptions and paths."""
         return {}
 
-    def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
+    def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw plots of a test to OUTPUT_DIR; return their descriptions and paths."""
         return {}
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset
-from slowfast.datasets.clip_dataset import TestMedia
+from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble, best_classes
@@ -89,7 +89,7 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         write_scores(self.predictions, self.num_classes, path, cfg.TEST.SAVE_RESULTS_PATH)
         return {"all scores": path}
 
-    def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
+    def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw a contact sheet of test samples."""
         return draw_samples(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
 
@@ -141,7 +141,7 @@ class ClassificationEvaluator(ClassScoreEvaluator):
             rows[f"{five} (readable videos)"] = f"{values['top5_read']:.2f} %"
         return list(rows.items())
 
-    def draw(self, cfg: ConfigNode, dataset: TestMedia, class_names: Sequence[str]) -> dict[str, Path]:
+    def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw the confusion matrix and a contact sheet of test samples."""
         drawn = draw_confusion_matrix(Path(cfg.OUTPUT_DIR), self.predictions, class_names)
         # Without plots, do not decode samples for them.

@@ -18,8 +18,8 @@ from slowfast.datasets.dvs.repair import MAX_STRAY, undo_overflow
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.errors import UserError, system_reason
-from slowfast.prepare.events import save_events
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
+from slowfast.prepare.video_to_dvs import save_events
 from slowfast.utils.files import write_whole
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file

@@ -20,7 +20,7 @@ from slowfast.models.inputs import IMAGES
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
 
-UNLABELLED = -1
+UNLABELED = -1
 LONGEST_NAME = 150  # bytes, without the suffix, of files named after a sample; file systems allow about 250
 IMAGE, VIDEO, RECORDING, RAW = "image", "video", "event recording", "raw event recording"
 SUFFIXES = {
@@ -34,7 +34,7 @@ MAKE_EVENTS = "slowfast video-to-dvs computes events from videos"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SampleKind:
     """Kind of samples that the configured dataset and network read.
 
     Attributes:
@@ -54,7 +54,7 @@ class Wanted:
     recordings: bool = False
 
     @classmethod
-    def from_config(cls, cfg: ConfigNode) -> Wanted:
+    def from_config(cls, cfg: ConfigNode) -> SampleKind:
         """Return the kind that TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE describe."""
         dataset, name = find_dataset(cfg, TEST), cfg.MODEL.MODEL_NAME
         if dataset.reads_recordings:
@@ -63,7 +63,7 @@ class Wanted:
         return cls._of_frames(cfg, dataset, name)
 
     @classmethod
-    def _of_frames(cls, cfg: ConfigNode, dataset: BaseDataset, name: str) -> Wanted:
+    def _of_frames(cls, cfg: ConfigNode, dataset: BaseDataset, name: str) -> SampleKind:
         template = cfg.DATA.IMAGE_TEMPLATE if dataset.reads_frame_folders else ""
         for_video = "set MODEL.FRAMEWISE logits TEST.DATASET kinetics DATA.NUM_FRAMES 8"
         image = f"{name} takes clips"
@@ -99,7 +99,7 @@ class Wanted:
 
 
 @dataclass
-class Found:
+class FoundSamples:
     """Samples that were found, and files that cannot be read; numbered together in the order of discovery.
 
     Attributes:
@@ -114,7 +114,7 @@ class Found:
 
     def add(self, path: Path, frames: int | None = None) -> None:
         """Add a sample."""
-        self.records.append(Record(self.count, path, str(path), UNLABELLED, frames))
+        self.records.append(Record(self.count, path, str(path), UNLABELED, frames))
 
     def refuse(self, path: Path, reason: str) -> None:
         """Add a file or folder that cannot be read."""
@@ -126,7 +126,7 @@ class Found:
         return len(self.records) + len(self.refused)
 
 
-def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
+def find_samples(paths: Iterable[Path], wanted: SampleKind) -> FoundSamples:
     """Find the samples in files and folders, which are searched with their subfolders in order of name.
 
     In a folder the suffix tells the kind of a file. A file that is named itself is read unless its suffix is that of
@@ -136,7 +136,7 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
         paths: Files and folders.
         wanted: Kind of the samples.
     """
-    found = Found()
+    found = FoundSamples()
     for path in paths:
         if os.path.isdir(path):  # False for names that are too long, too
             _search(path, wanted, found)
@@ -147,7 +147,7 @@ def find_media(paths: Iterable[Path], wanted: Wanted) -> Found:
     return found
 
 
-def _search(folder: Path, wanted: Wanted, found: Found) -> None:
+def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
     before, unknown = found.count, list[str]()
 
     def closed(error: OSError) -> None:
@@ -176,7 +176,7 @@ def _search(folder: Path, wanted: Wanted, found: Found) -> None:
         found.refuse(folder, f"the folder contains no {wanted.kind}s ({_names(wanted)})")
 
 
-def _take(files: Sequence[Path], where: Path, wanted: Wanted, found: Found) -> None:
+def _take(files: Sequence[Path], where: Path, wanted: SampleKind, found: FoundSamples) -> None:
     """Add files of one kind as samples or, in one line, as unreadable."""
     kind = wanted.kind_of(files[0]) or wanted.kind
     if kind == wanted.kind:
@@ -221,7 +221,7 @@ def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[P
     return targets
 
 
-def _names(wanted: Wanted) -> str:
+def _names(wanted: SampleKind) -> str:
     """Return a description of the names of the files and folders of samples."""
     frames = f", or folders of frames named {wanted.template}" if wanted.template else ""
     return f"files ending in {' '.join(sorted(SUFFIXES[wanted.kind]))}{frames}"

@@ -12,7 +12,7 @@ from slowfast.cli.video_to_dvs import main
 from slowfast.datasets.dvs.columns import StoredColumn
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import DataError, UserError
-from slowfast.prepare.events import EventSettings, fit, interpolate_frames, videos_to_events
+from slowfast.prepare.video_to_dvs import EventSettings, fit, interpolate_frames, videos_to_events
 
 SMALL = EventSettings(height=24, width=32, interpolate=2)
 pytestmark = pytest.mark.usefixtures("in_this_process")

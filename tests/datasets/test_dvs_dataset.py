@@ -16,7 +16,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader
 from slowfast.datasets.build import process_parts
 from slowfast.datasets.collate import split_clips, stack_clips
-from slowfast.datasets.types import TestRecording, TrainBatch
+from slowfast.datasets.types import EvalRecording, TrainBatch
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
 
@@ -102,7 +102,7 @@ def test_samples_of_a_test_recording_differ_and_repeat(cfg: ConfigNode) -> None:
 
 
 def test_shuffled_and_repeated_times_leave_all_else(cfg: ConfigNode) -> None:
-    found: dict[str, TestRecording] = {}
+    found: dict[str, EvalRecording] = {}
     for order in ("normal", "shuffled", "repeated"):
         cfg.TEST.FRAME_ORDER = order
         found[order] = build_dataset(cfg, "test")[0]
@@ -160,7 +160,7 @@ def test_parts_of_a_batch_and_single_samples() -> None:
 
 def test_image_of_a_recording(cfg: ConfigNode) -> None:
     recording = build_dataset(cfg, "test")[0]
-    picture = recording.picture()
+    picture = recording.preview()
     assert picture.shape == (6, *SENSOR, 3) and picture.dtype == np.uint8 and len(np.unique(picture)) > 2
 
 

@@ -16,7 +16,7 @@ import pytest
 from slowfast.cli.convert_dvs import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.prepare.convert_events import CutSettings, convert_recordings
+from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"
