@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
 from slowfast.utils.heartbeat import Heartbeat
@@ -155,9 +156,6 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a UserError with the message and a hint."""
         raise UserError(f"{message}{'' if message.endswith('?') else '.'} {self._hint}")
-
-
-MAX_WORKERS = 1024  # processes
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
