@@ -9,7 +9,7 @@ class UserError(Exception):
     """Error that the user can fix; its message is one line: where, what is wrong, what to do."""
 
 
-class ToldElsewhere(UserError):
+class ReportedByRankZero(UserError):
     """User error that rank 0 reports for all processes."""
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slowfast.errors import ToldElsewhere, UserError, system_reason
+from slowfast.config.rules import MAX_WORKERS
+from slowfast.errors import ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
 from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.screen import lost_output, safe_streams, show, write_screen
@@ -56,7 +57,7 @@ def exit_status(
             with StopSignal() as stop, stop.at_once():
                 status = work() or DONE
         except UserError as error:
-            if not ((quiet() if callable(quiet) else quiet) or isinstance(error, ToldElsewhere)):
+            if not ((quiet() if callable(quiet) else quiet) or isinstance(error, ReportedByRankZero)):
                 show(f"error: {error}", error=True)
             return USER_MISTAKE
         except KeyboardInterrupt:
@@ -155,9 +156,6 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a UserError with the message and a hint."""
         raise UserError(f"{message}{'' if message.endswith('?') else '.'} {self._hint}")
-
-
-MAX_WORKERS = 1024  # processes
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

@@ -26,7 +26,7 @@ from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tasks import Evaluator, build_task
 from slowfast.engine.test import evaluate_split
-from slowfast.errors import CheckpointError, DataError, ToldElsewhere
+from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
@@ -205,7 +205,7 @@ class Trainer:
         if self.world.is_main:
             write_failed(ledger.all, self.output / FAILED_TRAIN)
             raise DataError(f"{complaint}. Full list: {self.output / FAILED_TRAIN}")
-        raise ToldElsewhere(complaint)
+        raise ReportedByRankZero(complaint)
 
     def _end_epoch(self) -> None:
         """Validate and save if this epoch is due; both always after the last one."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from slowfast.errors import ToldElsewhere, UserError, system_reason
+from slowfast.errors import ReportedByRankZero, UserError, system_reason
 from slowfast.utils.launch import LaunchedAs, environment_number
 
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ class World:
 
         Raises:
             UserError: In rank 0, with the messages of all processes.
-            ToldElsewhere: In the other processes.
+            ReportedByRankZero: In the other processes.
         """
         if self.size == 1:
             return work()
@@ -91,7 +91,7 @@ class World:
         except UserError as error:
             messages.append(str(error))
         if messages := self.gather(messages):
-            raise (UserError if self.is_main else ToldElsewhere)("; ".join(dict.fromkeys(messages)))
+            raise (UserError if self.is_main else ReportedByRankZero)("; ".join(dict.fromkeys(messages)))
         return result[0]
 
     def wait(self) -> None:

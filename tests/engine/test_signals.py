@@ -143,7 +143,7 @@ def test_a_training_is_saved_and_resumed(
     [
         ("slowfast.engine.test.network_to_test", "during the test", False),
         ("slowfast.engine.test.evaluate_split", "during the test", False),
-        ("slowfast.cli.run.draw_training_curves", "after the training", False),
+        ("slowfast.cli.run.draw_training_curves", "after training", False),
         ("slowfast.visualization.sheets.draw_confusion", "while plots were drawn", True),
         ("slowfast.visualization.sheets.draw_contact_sheet", "while plots were drawn", True),
     ],
