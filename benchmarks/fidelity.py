@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from slowfast.utils.json_files import from_json
+from slowfast.utils.text_files import from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from slowfast.config.defaults import get_cfg
 from slowfast.event_driven import EventDrivenInference
 from slowfast.models import build_model
-from slowfast.models.inputs import EVENT_KEYS, Events
+from slowfast.models.protocol import EVENT_KEYS, Events
 
 CASES = Path(__file__).with_name("published_logits.json")
 TOLERANCE = 2e-4  # relative to the largest logit, in float32 on the CPU

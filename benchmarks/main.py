@@ -23,11 +23,11 @@ from slowfast.cli.setup import load_config, split_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import usable_gpus
 from slowfast.utils.files import atomic_write_text
-from slowfast.utils.json_files import to_json
 from slowfast.utils.machine import keep_freed_memory, usable_cores
-from slowfast.utils.output_folders import check_output_file, make_output_folder
+from slowfast.utils.paths import check_output_file, make_output_folder
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import quoted
+from slowfast.utils.text_files import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("load", "test", "network")

@@ -25,8 +25,8 @@ from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.models.build import build_model, find_network
-from slowfast.models.inputs import EVENTS, IMAGES, Events
 from slowfast.models.linear import count_macs, pack_linears
+from slowfast.models.protocol import EVENTS, IMAGES, Events
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
 

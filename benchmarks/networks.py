@@ -21,8 +21,8 @@ from slowfast.cli.model_table import published_configs, read_header
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.models.build import build_model, find_network
-from slowfast.models.inputs import CLIPS, IMAGES
 from slowfast.models.linear import count_macs, pack_linears
+from slowfast.models.protocol import CLIPS, IMAGES
 
 LINEAR, CONVOLUTIONS, DEPTHWISE, ATTENTION, MEMORY, NORMS, REST = KINDS = (
     "matrix multiplications",

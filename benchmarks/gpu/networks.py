@@ -29,8 +29,8 @@ from slowfast.config.shipped import configs_folder
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.step import TrainStep
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import CLIPS
 from slowfast.models.linear import count_macs
+from slowfast.models.protocol import CLIPS
 from slowfast.utils.machine import peak_memory_gib, synchronize
 
 FORWARD, TRAIN = "forward", "train"

@@ -17,12 +17,13 @@ from slowfast.config.shipped import find_config
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.output_folders import check_output_file
+from slowfast.utils.paths import check_output_file
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
 
 if TYPE_CHECKING:
     from slowfast.event_driven.calibrate import Candidate, Goal
+
 
 EXAMPLE = "slowfast calibrate --cfg ImageNet/EVMLP videos --top1 0.99"
 DESCRIPTION = f"""\

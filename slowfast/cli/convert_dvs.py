@@ -5,15 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from slowfast.cli.command import (
-    RESUMABLE,
-    CommandParser,
-    add_source_and_out,
-    add_workers,
-    exit_status,
-    integer,
-    number,
-)
+from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, add_workers, exit_status, integer, number
 from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show

@@ -10,7 +10,7 @@ from slowfast.cli.command import FAILED, CommandParser, exit_status
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.output_folders import check_output_file
+from slowfast.utils.paths import check_output_file
 from slowfast.utils.screen import show
 
 EXAMPLE = "slowfast export --cfg ImageNet/EAT_TI --out model.onnx TEST.CHECKPOINT_FILE_PATH weights.pth"

@@ -16,12 +16,13 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.parse import BASE_KEY
 from slowfast.config.shipped import find_config
 from slowfast.errors import UserError
-from slowfast.utils.output_folders import check_output_folder
+from slowfast.utils.paths import check_output_folder
 from slowfast.utils.screen import show
 from slowfast.utils.text import plain, quoted
 
 if TYPE_CHECKING:
     from slowfast.datasets.index.folder import Collection
+
 
 KINDS = ("videos", "frames", "images")
 # Shipped config that suits a kind of samples.

@@ -19,7 +19,7 @@ from slowfast.datasets.base import FrameDataset
 from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.errors import ConfigError
 from slowfast.models.build import build_model
-from slowfast.models.inputs import CLIPS, IMAGES, input_shape
+from slowfast.models.protocol import CLIPS, IMAGES, input_shape
 from slowfast.utils.distributed import usable_gpus
 
 GIB = 2**30

@@ -15,9 +15,8 @@ from slowfast.config.node import ConfigNode
 from slowfast.config.shipped import configs_folder
 from slowfast.errors import UserError
 from slowfast.models import build_model
-from slowfast.models.inputs import EVENT_KEYS, EVENTS, IMAGES, Events, input_shape
 from slowfast.models.linear import count_macs
-from slowfast.models.protocol import Network, named_network
+from slowfast.models.protocol import EVENT_KEYS, EVENTS, IMAGES, Events, Network, input_shape, named_network
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from slowfast.cli.validate import check_pretrain
-from slowfast.config.merge import on_videos
+from slowfast.config.defaults import on_videos
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, eval_dataset, train_batches, train_dataset
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
@@ -47,8 +47,8 @@ from slowfast.utils.logging import (
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
+from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
-from slowfast.visualization.tables import files_table, results_table
 
 CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
 

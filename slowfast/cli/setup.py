@@ -16,7 +16,7 @@ from typing import Any
 
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.validate import check_batch_size, check_settings
-from slowfast.config.merge import merge_config
+from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError

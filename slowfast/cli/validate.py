@@ -15,24 +15,16 @@ from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import why_not_regular
 
 
-def validate(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check a merged config.
+def check_settings(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Check values, and combinations of keys that need no registered model, dataset or function.
 
     Args:
-        cfg: The config.
+        cfg: Merged config.
         world_size: Number of processes that share a training batch.
 
     Raises:
         ConfigError: For the first error.
     """
-    check_settings(cfg, world_size)
-    from slowfast.cli.validate_components import validate_components
-
-    validate_components(cfg, world_size)
-
-
-def check_settings(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check values, and combinations of keys that need no registered model, dataset or function; see `validate`."""
     check_values(cfg)
     _check_run(cfg)
     _check_schedule(cfg)

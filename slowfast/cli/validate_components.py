@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from slowfast.cli.memory_rules import check_memory
-from slowfast.cli.validate import validate
+from slowfast.cli.validate import check_settings
 from slowfast.config.defaults import check_registered_names
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, TRAIN, find_dataset
@@ -24,11 +24,17 @@ from slowfast.engine.tasks import check_task
 from slowfast.errors import ConfigError
 from slowfast.event_driven import checks
 from slowfast.models.build import build_model, find_network
-from slowfast.models.inputs import check_input
+from slowfast.models.protocol import check_input
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import why_not_regular
 from slowfast.visualization.scores import check_scores_path
+
+
+def validate(cfg: ConfigNode, world_size: int = 1) -> None:
+    """Check a merged config: its settings first, then the components it names; see the two functions for arguments."""
+    check_settings(cfg, world_size)
+    validate_components(cfg, world_size)
 
 
 def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:

@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any, Protocol
 
 from slowfast.errors import ConfigError
-from slowfast.utils.output_folders import MAX_NAME_BYTES, MAX_PATH_BYTES
+from slowfast.utils.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import quoted
 

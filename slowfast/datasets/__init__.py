@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slowfast.datasets.build import build_dataset, build_loader
 
+
 __all__ = ["build_dataset", "build_loader"]
 
 

@@ -19,7 +19,7 @@ from slowfast.datasets.sampling import NORMAL, SpanSampling, TemporalSampling
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import TRAIN, Record
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import CLIPS, IMAGES
+from slowfast.models.protocol import CLIPS, IMAGES
 from slowfast.utils.logging import get_logger
 from slowfast.utils.registry import Registry
 

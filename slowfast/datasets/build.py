@@ -10,16 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets import event_cameras, imagenet, kinetics, something  # noqa: F401 - registration
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
+from slowfast.datasets.event_cameras import ASLDVS, DVSGesture, DVSLip, EventDataset, EventFrames
+from slowfast.datasets.imagenet import ImageNet
+from slowfast.datasets.kinetics import Kinetics
 from slowfast.datasets.loader import EvalLoader, TrainLoader
 from slowfast.datasets.order import EpochBatches, batch_parts
+from slowfast.datasets.something import SomethingSomething, SomethingV1, SomethingV2
 from slowfast.datasets.types import SPLITS, TEST, TRAIN, VAL, Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.utils.distributed import World
 
 __all__ = ["DATASET_REGISTRY", "TEST", "TRAIN", "VAL", "build_dataset", "build_loader", "find_dataset"]
+
+# Importing a class registers it.
+BUILT_IN = (
+    *(Kinetics, SomethingSomething, SomethingV1, SomethingV2, ImageNet),
+    *(EventDataset, ASLDVS, DVSGesture, DVSLip, EventFrames),
+)
 
 
 def find_dataset(cfg: ConfigNode, split: str) -> BaseDataset:

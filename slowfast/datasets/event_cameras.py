@@ -11,8 +11,7 @@ from typing import ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
-from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset
-from slowfast.datasets.dvs.durations import longest_recording
+from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset, longest_recording
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
@@ -22,7 +21,7 @@ from slowfast.datasets.sampling import NORMAL, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import TRAIN, Record
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import EVENTS
 
 
 class RecordingFolders(BaseDataset):

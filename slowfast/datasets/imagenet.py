@@ -14,7 +14,7 @@ from slowfast.datasets.resample import antialiased
 from slowfast.datasets.sampling import SingleImage, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import Record
-from slowfast.models.inputs import IMAGES
+from slowfast.models.protocol import IMAGES
 
 
 @DATASET_REGISTRY.register(name="imagenet")

@@ -12,9 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.photometric import apply_photometric, draw_color_jitter
+from slowfast.datasets.photometric import RandomErasing, apply_photometric, draw_color_jitter
 from slowfast.datasets.rand_augment import AugmentOp, is_auto_augment, parse_auto_augment, parse_rand_augment
-from slowfast.datasets.random_erasing import RandomErasing
 from slowfast.datasets.resample import (
     GEOMETRIC,
     GRAY,

@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.config.merge import merge_config
+from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, find_dataset
 from slowfast.errors import CheckpointError, ConfigError, UserError
 from slowfast.models.build import build_model
-from slowfast.models.inputs import CLIPS, EVENTS
 from slowfast.models.linear import pack_linears
-from slowfast.models.protocol import Network
+from slowfast.models.protocol import CLIPS, EVENTS, Network
 from slowfast.models.weights import load_weights, read_weights
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file

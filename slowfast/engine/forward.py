@@ -10,7 +10,7 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, find_dataset
-from slowfast.models.inputs import IMAGES
+from slowfast.models.protocol import IMAGES
 from slowfast.utils.logging import warn_once
 from slowfast.utils.machine import has_fast_matmul
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from slowfast.config.merge import on_videos
+from slowfast.config.defaults import on_videos
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import did_you_mean, nearest_file

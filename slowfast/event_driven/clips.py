@@ -13,8 +13,7 @@ from slowfast.errors import ConfigError
 from slowfast.event_driven.activity import Savings
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.models.framewise import FramewiseVideo
-from slowfast.models.inputs import CLIPS
-from slowfast.models.protocol import Network
+from slowfast.models.protocol import CLIPS, Network
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import Results
 

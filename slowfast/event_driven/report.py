@@ -22,12 +22,10 @@ from slowfast.engine.checkpoints import find_last
 from slowfast.errors import DataError, system_reason
 from slowfast.event_driven.activity import FrameActivity, Summary, VideoActivity, summarize
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.utils.csv_files import row_writer, write_csv
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
+from slowfast.utils.text_files import row_writer, write_csv, write_json
 from slowfast.visualization.heat_map import draw_activity
-from slowfast.visualization.results import library_versions
-from slowfast.visualization.tables import tail
+from slowfast.visualization.results import library_versions, tail
 
 RESULTS_FILE, VIDEOS_FILE, FRAMES_FILE = "event_results.json", "event_videos.csv", "event_frames.csv"
 PLOTS_FOLDER = "activity"

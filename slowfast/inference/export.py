@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 from slowfast.config.node import ConfigNode
 from slowfast.engine.test import network_to_test
 from slowfast.errors import UserError
-from slowfast.models.inputs import input_shape
+from slowfast.models.protocol import input_shape
 from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.screen import show
 

@@ -24,12 +24,11 @@ from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import init_distributed
 from slowfast.utils.files import atomic_path
-from slowfast.utils.output_folders import check_output_file
+from slowfast.utils.paths import check_output_file
 from slowfast.utils.progress import Progress
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import escape
-from slowfast.visualization.results import write_failed
-from slowfast.visualization.tables import files_table
+from slowfast.visualization.results import files_table, write_failed
 
 MEAN, ALL = "mean", "all"
 VIEWS = (MEAN, ALL)

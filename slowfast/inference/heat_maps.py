@@ -17,7 +17,7 @@ from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.inference.grad_cam import HeatMap, MapLayer, compute_heat_map, default_layer, find_layer, find_map_layers
-from slowfast.models.inputs import input_shape
+from slowfast.models.protocol import input_shape
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show, show_table

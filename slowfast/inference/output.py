@@ -15,12 +15,19 @@ from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_files
 from slowfast.inference.predictor import Prediction, Predictor
 from slowfast.utils.heartbeat import phase
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
 from slowfast.utils.screen import show, show_table
-from slowfast.visualization.results import PREDICTIONS, SCORE_DIGITS, TEST_RESULTS, class_row, write_predictions
-from slowfast.visualization.tables import files_table, tail
+from slowfast.utils.text_files import write_json
+from slowfast.visualization.results import (
+    PREDICTIONS,
+    SCORE_DIGITS,
+    TEST_RESULTS,
+    class_row,
+    files_table,
+    tail,
+    write_predictions,
+)
 
 TABLE, LIST = "predictions.json", PREDICTIONS
 SHOWN = 20  # files in the table on the screen

@@ -24,7 +24,7 @@ from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks import task_class
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
-from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.progress import Progress
 from slowfast.visualization.results import BEST

@@ -6,12 +6,21 @@ Networks register themselves with ``@MODEL_REGISTRY.register()``, those of the p
 from __future__ import annotations
 
 from slowfast.config.node import ConfigNode
-from slowfast.models import convmlp, eat, event2vec, evmlp, morphmlp, morphmlp_image  # noqa: F401 - registration
+from slowfast.models.convmlp import ConvMLP
+from slowfast.models.eat import EAT
+from slowfast.models.event2vec import Event2Vec
+from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
+from slowfast.models.morphmlp import MorphMLP
+from slowfast.models.morphmlp_image import MorphMLPImage
 from slowfast.models.protocol import MODEL_REGISTRY, Network
-from slowfast.models.teachers import efficientnet_v2, regnet  # noqa: F401 - registration
+from slowfast.models.teachers.efficientnet_v2 import EfficientNetV2
+from slowfast.models.teachers.regnet import RegNetY
 
 __all__ = ["MODEL_REGISTRY", "build_model", "find_network"]
+
+# Importing a class registers it.
+BUILT_IN = (ConvMLP, EAT, Event2Vec, EvMLP, MorphMLP, MorphMLPImage, EfficientNetV2, RegNetY)
 
 
 def find_network(cfg: ConfigNode) -> type[Network]:

@@ -34,9 +34,8 @@ from slowfast.models.eat_blocks import (
     pixel_order,
     token_grid,
 )
-from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import init_truncated_normal
-from slowfast.models.protocol import MODEL_REGISTRY, Network, StateDict
+from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, Network, StateDict, check_image
 from slowfast.utils.logging import get_logger
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.models.checkpointing import run_blocks
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
-from slowfast.models.inputs import EVENTS, Events, check_events
 from slowfast.models.layers import RandomLayer
-from slowfast.models.protocol import MODEL_REGISTRY, Network
+from slowfast.models.protocol import EVENTS, MODEL_REGISTRY, Events, Network, check_events
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

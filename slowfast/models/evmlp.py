@@ -23,10 +23,9 @@ from torch import nn
 from slowfast.errors import ConfigError
 from slowfast.models.checkpointing import run_blocks
 from slowfast.models.depth import block_names
-from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import Dropout, add_residual, check_lengths, init_truncated_normal
 from slowfast.models.linear import Linear
-from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, Network
+from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

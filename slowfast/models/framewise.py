@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import CLIPS, IMAGES
 from slowfast.models.layers import frames_as_batch
-from slowfast.models.protocol import Network, StateDict
+from slowfast.models.protocol import CLIPS, IMAGES, Network, StateDict
 
 AVERAGES = ("logits", "features")
 _PREFIX = "image."

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import conv_then_norm, init_truncated_normal
 from slowfast.models.morphmlp_stages import MorphStages, Stages, shared_arguments
-from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap
+from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, check_image
 from slowfast.models.sync_batchnorm import SyncBatchNorm2d
 
 if TYPE_CHECKING:

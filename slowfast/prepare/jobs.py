@@ -19,12 +19,12 @@ import av
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES, check_file, skipped_note
 from slowfast.datasets.types import Failure, failure_of, failure_reason, log_traceback
 from slowfast.errors import DataError, UserError
-from slowfast.utils.csv_files import write_csv
 from slowfast.utils.files import remove_leftovers
 from slowfast.utils.logging import get_logger
-from slowfast.utils.output_folders import check_output_folder
+from slowfast.utils.paths import check_output_folder
 from slowfast.utils.progress import Progress
 from slowfast.utils.text import plain
+from slowfast.utils.text_files import write_csv
 from slowfast.utils.worker import IDLE, working_on
 from slowfast.utils.worker_pool import LostTask, WorkerPool
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from slowfast.engine.state import load_test_checkpoint
+from importlib import import_module
+from typing import Any
 
 __all__ = ["load_test_checkpoint"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the function from the engine, a package above this one, when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("slowfast.engine.state"), name)

@@ -1,13 +1,23 @@
-"""Safe reading of small UTF-8 text files: regular files only, with a size limit."""
+"""Reading and writing of text, JSON and CSV files."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import re
 import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TextIO
+
+import simplejson
+from simplejson import JSONDecodeError
 
 from slowfast.errors import system_reason
-from slowfast.utils.path_manager import FetchError, local_path
+from slowfast.utils.files import atomic_write_text
+from slowfast.utils.paths import FetchError, local_path
+from slowfast.utils.text import escape, redact
 
 _KINDS = {
     stat.S_IFDIR: "is a directory",
@@ -31,7 +41,7 @@ def why_not_regular(path: str | Path) -> str:
     """Return why a path is not a readable regular file, such as "does not exist"; an empty string if it is one.
 
     Args:
-        path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
+        path: A local path, or an address for :mod:`slowfast.utils.paths`.
     """
     try:
         return irregular_kind(os.stat(local_path(path)).st_mode)
@@ -66,7 +76,7 @@ def read_text_file(path: str | Path, max_bytes: int) -> str:
     Pipes, devices and sockets are refused before they are opened, because reading them may never end.
 
     Args:
-        path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
+        path: A local path, or an address for :mod:`slowfast.utils.paths`.
         max_bytes: Size limit.
 
     Raises:
@@ -112,3 +122,84 @@ def _refuse_irregular(status: os.stat_result, max_bytes: int) -> None:
 
 def _too_large(max_bytes: int) -> str:
     return f"is larger than {max_bytes // MIB} MiB"
+
+
+__all__ = ["JSONDecodeError", "from_json", "to_json", "write_json"]
+
+
+def to_json(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return content as JSON, on one line unless an indent is given."""
+    return str(simplejson.dumps(content, ignore_nan=True, indent=indent, sort_keys=sort_keys))
+
+
+def from_json(text: str | bytes) -> Any:
+    """Parse JSON; NaN and the infinities are accepted.
+
+    Raises:
+        JSONDecodeError: If the text is not JSON; a ValueError with the position of the mistake.
+        ValueError: If a number is too long.
+        RecursionError: If it is nested too deeply.
+    """
+    return simplejson.loads(text, allow_nan=True)
+
+
+def write_json(path: Path, content: Any, setting: str = "") -> None:
+    """Write a JSON file for users: indented, and without the credentials in addresses.
+
+    Args:
+        path: File to write, completely or not at all.
+        content: Mappings, sequences, text and numbers.
+        setting: Config key that names the folder, for error messages.
+    """
+    atomic_write_text(path, to_json(_redacted(content), indent=2) + "\n", setting)
+
+
+def _redacted(content: Any) -> Any:
+    if isinstance(content, str):
+        return redact(content)
+    if isinstance(content, Mapping):
+        return {_redacted(key): _redacted(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_redacted(item) for item in content]
+    return content
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")  # also in full width
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a header and rows, completely or not at all."""
+    text = io.StringIO(newline="")
+    write = row_writer(text)
+    write(header)
+    for row in rows:
+        write(row)
+    atomic_write_text(path, text.getvalue())
+
+
+def row_writer(file: TextIO) -> Callable[[Sequence[object]], object]:
+    """Return a function that writes a row of a CSV file with LF line endings; cells are escaped by `csv_cell`."""
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(row: Sequence[object]) -> object:
+        cells = [csv_cell(cell) for cell in row]
+        has_semicolon = any(isinstance(cell, str) and ";" in cell for cell in cells)  # a separator in some locales
+        return (quoted if has_semicolon else plain).writerow(cells)
+
+    return write
+
+
+def csv_cell(value: object) -> object:
+    r"""Escape a cell so that no spreadsheet interprets it.
+
+    Credentials in addresses are hidden. Backslashes are doubled; control characters become backslash escapes as in
+    `escape`; text that a spreadsheet would evaluate as a formula, because it begins with one of ``= + - @``, is
+    prefixed with a backslash. A backslash followed by another character than ``n r t x u`` therefore stands for that
+    character, and every name can be recovered. Numbers are not changed.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    text = escape(redact(value).replace("\\", r"\\"))
+    return f"\\{text}" if text.lstrip()[:1] in _FORMULA else text

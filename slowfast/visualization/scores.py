@@ -13,7 +13,7 @@ from slowfast.datasets.index.labels import classes_of
 from slowfast.errors import ConfigError, UserError
 from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.logging import get_logger
-from slowfast.utils.output_folders import check_output_file
+from slowfast.utils.paths import check_output_file
 from slowfast.visualization.results import VideoPrediction
 
 KEY, SUFFIX = "TEST.SAVE_RESULTS_PATH", ".npz"

@@ -13,16 +13,7 @@ from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion
-from slowfast.visualization.plots import (
-    GRAY,
-    GREEN,
-    INK,
-    RED,
-    draw_curves,
-    label_text,
-    new_figure,
-    save_png,
-)
+from slowfast.visualization.plots import GRAY, GREEN, INK, RED, draw_curves, label_text, new_figure, save_png
 from slowfast.visualization.results import Metric, VideoPrediction
 
 FRAMES = 6  # drawn of each clip

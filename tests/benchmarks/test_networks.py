@@ -26,7 +26,7 @@ from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from slowfast.errors import UserError
 from slowfast.models import MODEL_REGISTRY
-from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import EVENTS
 
 SETTING = """# Net-S, 32 x 32, Data-1 (0.1 M parameters, 0.1 GMACs an image).
 # Expected: unknown.

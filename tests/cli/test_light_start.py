@@ -78,7 +78,7 @@ def test_merging_a_config_imports_nothing_heavy() -> None:
     modules = [f"slowfast.config.{path.stem}" for path in (ROOT / "slowfast" / "config").glob("[a-z]*.py")]
     code = (
         f"import sys, {', '.join(modules)}\n"
-        "from slowfast.config.merge import merge_config\n"
+        "from slowfast.config.defaults import merge_config\n"
         f"cfg = merge_config({S16!r}, ['NUM_GPUS', 0])\n"
         "assert cfg.MODEL.MODEL_NAME == 'MorphMLP'\n"
         f"print(sorted({HEAVY!r} & set(sys.modules)))\n"

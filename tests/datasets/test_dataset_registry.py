@@ -13,7 +13,7 @@ from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, 
 from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.datasets.event_cameras import EventDataset
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import CLIPS, EVENTS, IMAGES
+from slowfast.models.protocol import CLIPS, EVENTS, IMAGES
 
 NAMES = "asldvs dvsfolder dvsframes dvsgesture dvslip imagenet kinetics ssv1 ssv2 sth".split()
 CLASSES = {"asldvs": 24, "dvsgesture": 11, "dvslip": 100, "sth": 174, "ssv1": 174, "ssv2": 174}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from event_files import SENSOR, event_settings, write_folder, write_recording
 
-from slowfast.cli.validate import validate
+from slowfast.cli.validate_components import validate
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader

@@ -10,7 +10,7 @@ from event_files import SENSOR, event_settings, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.cli.validate import validate
+from slowfast.cli.validate_components import validate
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets import build_loader
 from slowfast.datasets.dvs.frames import EventFramesReader, event_frames

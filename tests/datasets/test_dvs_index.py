@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.dvs import durations
-from slowfast.datasets.dvs.durations import longest_recording
+from slowfast.datasets.dvs import dataset
+from slowfast.datasets.dvs.dataset import longest_recording
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.event_cameras import EventDataset
 from slowfast.errors import DataError, IndexFileError
@@ -115,7 +115,7 @@ class TestLongest:
         records = read_event_index(data, "train", 1)
         assert longest_recording(records, SENSOR, 1e-6) == 105
         with monkeypatch.context() as patch:
-            patch.setattr(durations, "duration", None)
+            patch.setattr(dataset, "duration", None)
             assert longest_recording(records, SENSOR, 1e-6) == 105, "the cache was not used"
         self.write(data, "2.npz", [0, 100_000])
         assert longest_recording(records, SENSOR, 1e-6) == 100_000

@@ -17,7 +17,7 @@ from demo_data.motion import MOTIONS
 from demo_data.settings import DemoSettings
 from demo_data.shapes import SHAPES
 from slowfast.cli.run import run
-from slowfast.cli.validate import validate
+from slowfast.cli.validate_components import validate
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader

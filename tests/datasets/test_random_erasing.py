@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from slowfast.datasets.random_erasing import RandomErasing
+from slowfast.datasets.photometric import RandomErasing
 from slowfast.errors import ConfigError
 
 MEAN, STD = [0.5, 0.4, 0.6], [0.1, 0.05, 0.12]

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.photometric import apply_photometric
+from slowfast.datasets.photometric import RandomErasing, apply_photometric
 from slowfast.datasets.rand_augment import AugmentOp
-from slowfast.datasets.random_erasing import RandomErasing
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.errors import ConfigError
 

@@ -21,7 +21,7 @@ from slowfast.datasets.dvs.repair import repair
 from slowfast.errors import UserError
 from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.evmlp import EvMLP
-from slowfast.models.inputs import CLIPS, EVENTS, IMAGES
+from slowfast.models.protocol import CLIPS, EVENTS, IMAGES
 from slowfast.models.weights import read_weights
 from slowfast.prepare.convert_dvs import read_streams
 from tests import raw_recordings

@@ -15,10 +15,9 @@ from slowfast.models.convmlp import ConvMLP
 from slowfast.models.eat import EAT
 from slowfast.models.event2vec import Event2Vec
 from slowfast.models.framewise import FramewiseVideo
-from slowfast.models.inputs import CLIPS, EVENTS, IMAGES, check_input
 from slowfast.models.layers import global_batch
 from slowfast.models.morphmlp import MorphMLP
-from slowfast.models.protocol import named_network
+from slowfast.models.protocol import CLIPS, EVENTS, IMAGES, check_input, named_network
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
 

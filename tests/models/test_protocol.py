@@ -12,8 +12,7 @@ from torch import nn
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
 from slowfast.models import MODEL_REGISTRY, Network, build_model
-from slowfast.models.inputs import CLIPS
-from slowfast.models.protocol import named_network
+from slowfast.models.protocol import CLIPS, named_network
 from slowfast.models.weights import head_names
 
 

@@ -12,8 +12,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models.build import MODEL_REGISTRY, build_model, find_network
-from slowfast.models.inputs import EVENTS, IMAGES
 from slowfast.models.layers import global_batch
+from slowfast.models.protocol import EVENTS, IMAGES
 
 CLIP = (3, 8, 32, 32)  # C T H W
 IMAGE = (3, 32, 32)

@@ -18,7 +18,7 @@ from slowfast.datasets.build import build_dataset
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models import build_model
-from slowfast.utils.path_manager import FetchError, local_path, path_manager
+from slowfast.utils.paths import FetchError, local_path, path_manager
 from slowfast.utils.text_files import UnreadableTextError, read_text_file, why_not_regular
 
 

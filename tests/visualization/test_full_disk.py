@@ -19,7 +19,7 @@ from slowfast.inference.export import export
 from slowfast.inference.features import Features, write_features
 from slowfast.models.morphmlp import MorphMLP
 from slowfast.prepare.encode import PrepareSettings, prepare_video
-from slowfast.utils.csv_files import write_csv
+from slowfast.utils.text_files import write_csv
 from slowfast.visualization.metrics_log import MetricsLog, TensorBoardWriter, read_metrics
 from slowfast.visualization.plots import new_figure, save_png
 from slowfast.visualization.video_writer import VideoWriter

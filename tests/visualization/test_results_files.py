@@ -13,19 +13,21 @@ from hypothesis import strategies as st
 from slowfast.datasets.types import Failure
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.tasks.classification import ClassificationEvaluator, accuracy
-from slowfast.utils.csv_files import csv_cell
 from slowfast.utils.distributed import World
 from slowfast.utils.text import redact
+from slowfast.utils.text_files import csv_cell
 from slowfast.visualization.results import (
+    WIDTH,
     Results,
     TestReport,
     VideoPrediction,
     class_row,
+    files_table,
+    results_table,
     write_failed,
     write_predictions,
     write_results,
 )
-from slowfast.visualization.tables import WIDTH, files_table, results_table
 
 NAMES = ["left", "right, too", "up"]
 VIDEOS = [

@@ -26,7 +26,7 @@ from slowfast.datasets.types import SPLITS
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import get_logger
-from slowfast.utils.output_folders import make_output_folder
+from slowfast.utils.paths import make_output_folder
 from slowfast.utils.text import plain, quoted
 
 FRAME_LISTS = "frames_{}_split.txt"

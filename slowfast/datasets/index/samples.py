@@ -16,7 +16,7 @@ from slowfast.datasets.dvs.formats import READERS as RAW_READERS
 from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import system_reason
-from slowfast.models.inputs import IMAGES
+from slowfast.models.protocol import IMAGES
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
 

@@ -15,8 +15,8 @@ from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number, read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
-from slowfast.utils.json_files import JSONDecodeError, from_json
 from slowfast.utils.text import plain, quoted
+from slowfast.utils.text_files import JSONDecodeError, from_json
 
 LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
 OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists

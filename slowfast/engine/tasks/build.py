@@ -9,10 +9,14 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.tasks import multi_label  # noqa: F401 - registers its task
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
+from slowfast.engine.tasks.classification import Classification
+from slowfast.engine.tasks.multi_label import MultiLabel
 from slowfast.engine.tasks.pretraining import Pretraining, pretext_of
 from slowfast.errors import ConfigError
+
+# Importing a class registers it.
+BUILT_IN = (Classification, MultiLabel, Pretraining)
 
 
 def task_class(cfg: ConfigNode) -> type[Task]:

@@ -20,7 +20,7 @@ from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import EVENTS
+from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import (
     BEST,

@@ -25,8 +25,8 @@ from slowfast.engine.losses import Loss, class_weights, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import ClassScoreEvaluator, accuracy
 from slowfast.errors import ConfigError
-from slowfast.utils.csv_files import write_csv
 from slowfast.utils.distributed import World
+from slowfast.utils.text_files import write_csv
 from slowfast.visualization.results import PERCENT_DIGITS, Metric, Results, VideoPrediction
 
 MAP, PRECISION = Metric("map", "mAP"), Metric("precision1", "precision@1")

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.inputs import IMAGES, check_image
 from slowfast.models.layers import (
     BatchNorm2dType,
     SqueezeExcite,
@@ -29,7 +28,7 @@ from slowfast.models.layers import (
     conv_then_norm,
     init_kaiming_normal,
 )
-from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, Network
+from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

@@ -17,7 +17,7 @@ from slowfast.utils.checkpoint_files.inert import MalformedPickle, RefusedPickle
 from slowfast.utils.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
 from slowfast.utils.checkpoint_files.unpickler import Unpickler, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
-from slowfast.utils.path_manager import local_path
+from slowfast.utils.paths import local_path
 from slowfast.utils.text_files import why_not_regular
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
@@ -118,7 +118,7 @@ def read_torch_file(path: Path) -> Any:
     """Load a file of `torch.save` with tensors on the CPU.
 
     Args:
-        path: A local path, or an address for :mod:`slowfast.utils.path_manager`.
+        path: A local path, or an address for :mod:`slowfast.utils.paths`.
 
     Raises:
         DamagedFileError: If the file is truncated or a checksum is wrong.

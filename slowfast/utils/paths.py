@@ -1,13 +1,56 @@
-"""Early checks that the output files and folders of a command can be written."""
+"""Paths: the path manager, and checks of output files and folders."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Collection
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iopath.common.file_io import PathManager
+
+from collections.abc import Collection
 
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.text import plain
+
+# pathlib turns "//" into "/".
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
+
+
+class FetchError(OSError):
+    """Download error of a handler; its text follows the file name, such as "cannot be fetched: no such bucket"."""
+
+
+@functools.cache
+def path_manager() -> PathManager:
+    """Return the package's own path manager, separate from iopath's global one."""
+    from iopath.common.file_io import PathManagerFactory  # imported late: most runs only read local files
+
+    return PathManagerFactory.get("slowfast")
+
+
+def local_path(path: str | Path) -> Path:
+    """Return the local path of a file, fetching it if needed.
+
+    Args:
+        path: A local path, which is returned unchanged, or an address for a registered handler.
+
+    Raises:
+        FetchError: If the handler fails.
+    """
+    address = _ADDRESS.match(os.fspath(path))
+    if address is None or os.path.lexists(path):
+        return Path(path)
+    uri = f"{address[1]}://{os.fspath(path)[address.end() :]}"
+    try:
+        return Path(path_manager().get_local_path(uri))
+    except Exception as error:  # handlers raise errors of their own libraries
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FetchError(f"cannot be fetched: {reason}") from error
+
 
 # Limits of file systems; the path limit leaves room for file names in the folder.
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4096 - 256, 255
