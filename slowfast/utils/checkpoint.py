@@ -1,15 +1,21 @@
-"""Public name of `load_test_checkpoint(cfg, model)`, kept for scripts that import it from here."""
+"""Public name of `load_test_checkpoint`, kept for scripts that import it from here."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["load_test_checkpoint"]
+if TYPE_CHECKING:
+    from torch import nn
+    from yacs.config import CfgNode
 
 
-def __getattr__(name: str) -> Any:
-    """Import the function from the engine, a package above this one, when it is asked for."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("slowfast.engine.state"), name)
+def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> None:
+    """Load the weights to test; see :func:`slowfast.engine.state.load_test_checkpoint`.
+
+    Args:
+        cfg: Config of the test.
+        model: Model to load them into.
+    """
+    # By name: the engine is a package above this one.
+    import_module("slowfast.engine.state").load_test_checkpoint(cfg, model)
