@@ -107,7 +107,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert predict(tmp_path, *words) == 2
         assert line in capsys.readouterr().err
     assert predict(tmp_path, recording, ["DVS.TIME_NORM", "dataset"]) == 2
-    assert "set DVS.LONGEST" in capsys.readouterr().err
+    assert "Set DVS.LONGEST" in capsys.readouterr().err
     assert predict(tmp_path, recording, ["DVS.TIME_NORM", "dataset", "DVS.LONGEST", 60_000]) == 0
     assert table(tmp_path)[0]["class_name"] in {"0", "1", "2"}
 
