@@ -37,7 +37,7 @@ from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import MetricsLog, Row, TensorBoardWriter
-from slowfast.visualization.results import Metric, write_failed
+from slowfast.visualization.results import write_failed
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
 
@@ -212,12 +212,12 @@ class Trainer:
         cfg, at = self.cfg, self.state.at
         last = at.epoch + 1 == cfg.SOLVER.MAX_EPOCH
         if self.task.best is not None and (last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
-            self._validate(self.task.best)
+            self._validate()
         at.epoch, at.step = at.epoch + 1, 0
         if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
             self._save()
 
-    def _validate(self, metric: Metric) -> None:
+    def _validate(self) -> None:
         """Evaluate the center views; save the weights as checkpoint_best.pyth if the metric is the best so far."""
         at, model = self.state.at, self.model if self.ema is None else self.ema.model
         ledger, evaluator = FailureLedger(len(self.val_loader.dataset)), self.task.evaluator(self.cfg, self.world, VAL)
@@ -229,7 +229,7 @@ class Trainer:
             pace = evaluate_split(self.cfg, self.world, model, videos, ledger, VAL, evaluator)
         if self.world.any(self.stop.seen):  # only now: the processes may have different numbers of videos
             raise Interrupted
-        results = evaluator.evaluate().values
+        results, metric = evaluator.evaluate().values, self.task.metrics[0]
         values = {one.key: results[one.key] for one in self.task.metrics}
         videos_read = {"videos": len(evaluator.predictions), "failed": evaluator.failed}
         row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **values, **videos_read}
