@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from slowfast.utils.distributed import World
+from slowfast.utils.private_ops import lerp_each
 
 
 class ModelEMA:
@@ -32,7 +33,7 @@ class ModelEMA:
         """Update the average after a step; integer buffers, such as counters, are copied."""
         mine, theirs = list(self.model.state_dict().values()), list(model.state_dict().values())
         floats = [(a, b) for a, b in zip(mine, theirs, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - self.decay)
+        lerp_each([a for a, _ in floats], [b for _, b in floats], 1 - self.decay)
         for a, b in zip(mine, theirs, strict=True):
             if not a.is_floating_point():
                 a.copy_(b)

@@ -23,10 +23,10 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
+from slowfast.utils.private_ops import embedding_bag_weight_gradient
 from slowfast.utils.suggest import unknown_value
 
 FEW = 2048  # up to so many rows, one copy and one matrix product are faster than a product for each
-_SUM, _NO_PADDING = 0, -1  # PyTorch's numbers for an embedding bag
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,7 @@ def _of_weights(gradient: torch.Tensor, table: torch.Tensor, neighbors: Neighbor
     if n * k <= FEW:
         return table.index_select(0, near.t().flatten()).view(k, -1) @ gradient.flatten()
     sums = torch.arange(n, device=near.device).repeat_interleave(k)
-    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        gradient, table, near.flatten(), neighbors.starts, sums, _SUM, _NO_PADDING
-    )
+    products = embedding_bag_weight_gradient(gradient, table, near.flatten(), neighbors.starts, sums)
     return products.view(n, k).sum(0)
 
 

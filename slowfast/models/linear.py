@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-# oneDNN's matrix multiplication fused with bias and activation; PyTorch itself calls it only from compiled graphs.
-FUSED_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None if PyTorch was built without oneDNN
+from slowfast.utils.private_ops import FUSED_LINEAR, fused_linear, fused_linear_gelu, has_fused_linear, pack_weight
+
 FUSED_ROWS = 16  # with fewer rows PyTorch's own kernel is faster
 
-if FUSED_LINEAR is not None:
+if has_fused_linear():
 
     @register_flop_formula(FUSED_LINEAR)
     def _fused_linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
@@ -37,13 +37,13 @@ class Linear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self._fuses(input):
             return super().forward(input)
-        return FUSED_LINEAR(input, self._reordered_weight(), self.bias, "none", [], "")
+        return fused_linear(input, self._reordered_weight(), self.bias)
 
     def gelu(self, input: torch.Tensor) -> torch.Tensor:
         """Return the exact GELU of forward(input)."""
         if not self._fuses(input):
             return F.gelu(self(input))
-        return FUSED_LINEAR(input, self._reordered_weight(), self.bias, "gelu", [], "none")
+        return fused_linear_gelu(input, self._reordered_weight(), self.bias)
 
     @torch.no_grad()
     def pack(self) -> None:
@@ -52,8 +52,8 @@ class Linear(nn.Linear):
         Changes are detected by the version of the tensor, which does not count writes through `weight.data`.
         """
         fits = self.weight.dtype == torch.float32 and self.weight.device.type == "cpu" and not self.training
-        if fits and FUSED_LINEAR is not None:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()), self.weight._version
+        if fits and has_fused_linear():
+            self._packed = pack_weight(self.weight.detach()), self.weight._version
 
     def train(self, mode: bool = True) -> Self:
         if mode:
@@ -75,7 +75,7 @@ class Linear(nn.Linear):
         wanted = not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or traced)
         floats = x.dtype == self.weight.dtype == torch.float32
         many = x.numel() >= FUSED_ROWS * self.in_features
-        return wanted and floats and many and x.device.type == "cpu" and FUSED_LINEAR is not None
+        return wanted and floats and many and x.device.type == "cpu" and has_fused_linear()
 
 
 def pack_linears(model: nn.Module) -> None:

@@ -9,14 +9,12 @@ import sys
 
 import torch
 
+from slowfast.utils.private_ops import CPU_QUERIES, is_supported_by_onednn
+
 
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# PyTorch operator that tells for each 16-bit dtype whether oneDNN supports it on this CPU.
-_CPU_QUERIES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
 
 def synchronize(device: torch.device) -> None:
@@ -31,10 +29,7 @@ def has_fast_matmul(dtype: torch.dtype, device: torch.device) -> bool:
     CPUs without the instructions multiply bfloat16 and float16 several times slower than float32, and operators that
     call oneDNN directly raise RuntimeError.
     """
-    if device.type != "cpu" or dtype not in _CPU_QUERIES:
-        return True
-    query = getattr(torch.ops.mkldnn, _CPU_QUERIES[dtype], None)  # None if PyTorch is built without oneDNN
-    return query is not None and bool(query())
+    return device.type != "cpu" or dtype not in CPU_QUERIES or is_supported_by_onednn(dtype)
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -14,12 +14,12 @@ import torch
 
 # oneDNN's linear layer with fused bias and activation; None if PyTorch is built without oneDNN. PyTorch itself calls it
 # only from compiled graphs.
-_FUSED_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+FUSED_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def has_fused_linear() -> bool:
     """Check if the fused linear layer is available in this build of PyTorch."""
-    return _FUSED_LINEAR is not None
+    return FUSED_LINEAR is not None
 
 
 def pack_weight(weight: torch.Tensor) -> torch.Tensor:
@@ -27,19 +27,19 @@ def pack_weight(weight: torch.Tensor) -> torch.Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-def fused_linear(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Compute ``F.linear(x, weight, bias)`` with a packed weight: (R, I) -> (R, O)."""
-    return _FUSED_LINEAR(x, packed, bias, "none", [], "")
+def fused_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Compute ``F.linear(x, weight, bias)`` with a packed or plain weight: (..., I) -> (..., O)."""
+    return FUSED_LINEAR(x, weight, bias, "none", [], "")
 
 
-def fused_linear_gelu(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Compute ``F.gelu(F.linear(x, weight, bias))`` with a packed weight: (R, I) -> (R, O)."""
-    return _FUSED_LINEAR(x, packed, bias, "gelu", [], "none")
+def fused_linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Compute ``F.gelu(F.linear(x, weight, bias))`` with a packed or plain weight: (..., I) -> (..., O)."""
+    return FUSED_LINEAR(x, weight, bias, "gelu", [], "none")
 
 
 def fused_linear_add(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     """Compute ``residual + F.linear(x, weight, bias)`` with a packed weight: (R, I), residual (R, O) -> (R, O)."""
-    return _FUSED_LINEAR.binary(x, residual, packed, bias, "add")
+    return FUSED_LINEAR.binary(x, residual, packed, bias, "add")
 
 
 def int8_linear(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -51,3 +51,37 @@ def int8_linear(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> t
         scale: Scale per output feature (O,), in the dtype of `x`.
     """
     return torch._weight_int8pack_mm(x, weight, scale)
+
+
+def embedding_bag_weight_gradient(
+    gradient: torch.Tensor, table: torch.Tensor, rows: torch.Tensor, starts: torch.Tensor, bags: torch.Tensor
+) -> torch.Tensor:
+    """Compute the gradient of ``per_sample_weights`` of ``F.embedding_bag(..., mode="sum")``.
+
+    Equals ``(table[rows] * gradient[bags]).sum(1)`` without the intermediate tensors.
+
+    Args:
+        gradient: Gradient of the sums, (B, C).
+        table: Embeddings (V, C).
+        rows: Rows of the table in all bags, int64 (K,).
+        starts: Offset of each bag in `rows`, int64 (B,).
+        bags: Bag of each row, int64 (K,).
+    """
+    sum_mode, no_padding = 0, -1
+    operator = torch.ops.aten._embedding_bag_per_sample_weights_backward
+    return operator(gradient, table, rows, starts, bags, sum_mode, no_padding)
+
+
+def lerp_each(tensors: list[torch.Tensor], ends: list[torch.Tensor], weight: float) -> None:
+    """Compute ``tensor.lerp_(end, weight)`` for each pair, in few kernel launches."""
+    torch._foreach_lerp_(tensors, ends, weight)
+
+
+# Operator that tells for each 16-bit dtype whether oneDNN supports it on this CPU.
+CPU_QUERIES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+
+
+def is_supported_by_onednn(dtype: torch.dtype) -> bool:
+    """Check if oneDNN multiplies matrices of bfloat16 or float16 on this CPU."""
+    query = getattr(torch.ops.mkldnn, CPU_QUERIES[dtype], None)  # None if PyTorch is built without oneDNN
+    return query is not None and bool(query())

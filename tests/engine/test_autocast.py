@@ -11,7 +11,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.step import TrainStep
-from slowfast.utils import machine
+from slowfast.utils import private_ops
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import warn_once
 
@@ -25,8 +25,8 @@ def forward(cfg: ConfigNode, dtype: str, where: torch.device = CPU, mixed: bool 
 
 def supported(monkeypatch: pytest.MonkeyPatch, bfloat16: bool, float16: bool) -> None:
     """Imitate a CPU that has or lacks the instructions."""
-    monkeypatch.setattr(torch.ops.mkldnn, machine._CPU_QUERIES[torch.bfloat16], lambda: bfloat16)
-    monkeypatch.setattr(torch.ops.mkldnn, machine._CPU_QUERIES[torch.float16], lambda: float16)
+    monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[torch.bfloat16], lambda: bfloat16)
+    monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[torch.float16], lambda: float16)
     warn_once.cache_clear()
 
 

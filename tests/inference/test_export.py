@@ -22,7 +22,7 @@ from slowfast.inference.export import (
     foreign_operators,
     largest_difference,
 )
-from slowfast.models.linear import FUSED_LINEAR
+from slowfast.utils.private_ops import FUSED_LINEAR
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")

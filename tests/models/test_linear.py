@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowfast.models import linear
 from slowfast.models.layers import Mlp, conv_then_norm
 from slowfast.models.linear import Linear, pack_linears
+from slowfast.utils import private_ops
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -31,7 +31,7 @@ def test_equals_pytorchs_linear_with_and_without_gradients(shape: tuple[int, ...
 
 
 def test_fuses_in_float32_without_gradients_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    if linear.FUSED_LINEAR is None:
+    if private_ops.FUSED_LINEAR is None:
         pytest.skip("PyTorch is built without oneDNN")
     calls = []
 
@@ -40,7 +40,7 @@ def test_fuses_in_float32_without_gradients_only(monkeypatch: pytest.MonkeyPatch
         return torch.zeros(30, 6)
 
     layer, x = Linear(5, 6), torch.randn(30, 5)
-    monkeypatch.setattr(linear, "FUSED_LINEAR", product)
+    monkeypatch.setattr(private_ops, "FUSED_LINEAR", product)
     layer(x), layer.gelu(x)
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
@@ -51,7 +51,7 @@ def test_fuses_in_float32_without_gradients_only(monkeypatch: pytest.MonkeyPatch
         assert not calls
         layer(x), layer.gelu(x)
     assert len(calls) == 2
-    monkeypatch.setattr(linear, "FUSED_LINEAR", None)
+    monkeypatch.setattr(private_ops, "FUSED_LINEAR", None)
     with torch.no_grad():
         assert layer(x).any()
 
@@ -75,7 +75,7 @@ def packed(layer: Linear) -> bool:
     return layer._reordered_weight() is not layer.weight
 
 
-@pytest.mark.skipif(linear.FUSED_LINEAR is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.skipif(private_ops.FUSED_LINEAR is None, reason="PyTorch is built without oneDNN")
 def test_a_packed_layer_gives_the_same_until_its_weight_changes() -> None:
     torch.manual_seed(0)
     layer, x = Linear(33, 70).eval(), torch.randn(50, 33)
@@ -94,7 +94,7 @@ def test_a_packed_layer_gives_the_same_until_its_weight_changes() -> None:
     assert not packed(layer)
 
 
-@pytest.mark.skipif(linear.FUSED_LINEAR is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.skipif(private_ops.FUSED_LINEAR is None, reason="PyTorch is built without oneDNN")
 def test_packing_ends_with_training_and_is_not_copied() -> None:
     layer = Linear(5, 6).eval()
     layer.pack()

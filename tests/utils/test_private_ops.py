@@ -30,3 +30,20 @@ def test_private_operators_equal_public_ones(dtype: torch.dtype, rows: int) -> N
     dequantized = numbers.to(torch.float32) * scale.float()[:, None]
     found = private_ops.int8_linear(x, numbers, scale).float()
     torch.testing.assert_close(found, F.linear(x.float(), dequantized), **tolerance)
+
+
+def test_gradient_of_embedding_bag_weights() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table, gradient = torch.randn(9, 4, generator=generator), torch.randn(3, 4, generator=generator)
+    rows, starts = torch.tensor([8, 0, 3, 3, 5, 1, 2]), torch.tensor([0, 2, 6])
+    bags = torch.tensor([0, 0, 1, 1, 1, 1, 2])
+    found = private_ops.embedding_bag_weight_gradient(gradient, table, rows, starts, bags)
+    torch.testing.assert_close(found, (table[rows] * gradient[bags]).sum(1))
+
+
+def test_lerp_of_each_tensor() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors, ends = ([torch.randn(size, generator=generator) for size in (3, 70)] for _ in range(2))
+    expected = [a.lerp(b, 0.3) for a, b in zip(tensors, ends, strict=True)]
+    private_ops.lerp_each(tensors, ends, 0.3)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, expected, strict=True))
