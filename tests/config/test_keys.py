@@ -95,7 +95,7 @@ BESIDE_TABLE: dict[str, set[str]] = {"AUG.INTERPOLATION": {"random"}, "MODEL.FRA
 INTERNAL: dict[str, set[str]] = {"TEST.CHECKPOINT_WEIGHTS": {"raw first"}}
 # File that compares the value with all of its choices, except for one (the remaining case).
 COMPARED = {
-    "AUG.RE_MODE": "datasets/random_erasing.py",
+    "AUG.RE_MODE": "datasets/photometric.py",
     "DATA.SAMPLING": "datasets/order.py",
     "EVENT.REFERENCE": "event_driven/detector.py",
     "EVENT.PRECISION": "event_driven/linear_kernels.py",

@@ -144,7 +144,7 @@ def test_a_training_of_too_many_broken_videos_ends(kinetics_folder: Path, tmp_pa
 
 def test_a_folder_that_cannot_be_claimed_is_told(tmp_path: Path) -> None:
     (tmp_path / TRAINING).mkdir()
-    message = r"OUTPUT_DIR .* is not writable: is a directory"
+    message = r"OUTPUT_DIR .* cannot be written to: is a directory"
     with pytest.raises(ConfigError, match=message), exclusive_lock(tmp_path, TRAINING):
         pass
 

@@ -89,10 +89,10 @@ def test_labels_of_a_line() -> None:
     ("line", "problem"),
     [
         ("a.mp4 3,18", "label 18 is out of range"),
-        ("a.mp4 3,,4", "is not a whole number from 0"),
+        ("a.mp4 3,,4", "is not a non-negative integer"),
         ("a.mp4 3,3", "given twice"),
         ("a.mp4 3, 4", "a space between labels"),
-        ("a.mp4 -1", "is not a whole number from 0"),
+        ("a.mp4 -1", "is not a non-negative integer"),
     ],
 )
 def test_broken_labels(line: str, problem: str) -> None:
