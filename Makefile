@@ -1,4 +1,4 @@
-# make demo | demo-framewise | demo-something | demo-imagenet | demo-event-driven | test | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
+# make demo | demo-framewise | demo-something | demo-imagenet | demo-event-driven | test | test-fast | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -9,7 +9,7 @@ DEMO_CFG := configs/Demo/KINETICS_MORPHMLP.yaml
 DEMO_OUT := output/demo
 DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
 
-.PHONY: demo demo-framewise demo-something demo-imagenet demo-event-driven test lint clean setup
+.PHONY: demo demo-framewise demo-something demo-imagenet demo-event-driven test test-fast lint clean setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -51,6 +51,10 @@ demo-event-driven: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# For daily work: everything but the tests marked slow.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

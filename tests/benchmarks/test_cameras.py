@@ -14,6 +14,8 @@ from slowfast.errors import DataError
 from tests.benchmarks.test_event_driven_figures import CONFIGS, SMALL
 from tests.video_files import write_video
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> CameraStream:

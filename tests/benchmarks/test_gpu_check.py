@@ -28,6 +28,8 @@ from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from tests.benchmarks.test_networks import SETTING
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PART = Part("one", "One part", 1, "nowhere:nothing")
 

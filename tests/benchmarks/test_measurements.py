@@ -26,6 +26,8 @@ from slowfast.datasets.decode import open_video
 from slowfast.errors import DataError
 from slowfast.models.linear import count_macs
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

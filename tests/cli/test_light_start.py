@@ -12,6 +12,8 @@ import pytest
 from slowfast.cli.main import COMMANDS
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {"torch", "numpy", "cv2", "av", "matplotlib"}
 SCRIPT = f"""
 import sys

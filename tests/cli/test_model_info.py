@@ -13,6 +13,8 @@ from slowfast.cli.setup import load_config
 from slowfast.config.shipped import configs_folder
 from slowfast.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = configs_folder()
 

@@ -21,6 +21,8 @@ from slowfast import __version__
 from tests.conftest import ROOT, tiny_settings
 from tests.video_files import write_video
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ("slowfast", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 

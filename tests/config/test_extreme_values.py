@@ -18,6 +18,8 @@ from slowfast.errors import UserError
 from slowfast.models.build import build_model
 from tests.config.extreme_values import extreme_values
 
+pytestmark = pytest.mark.slow
+
 MEMORY = 8 * 2**30  # bytes of address space: larger requests fail at once instead of freezing the machine
 TINY = {
     "MorphMLP": "TRAIN.DATASET kinetics TEST.DATASET kinetics DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32"

@@ -19,6 +19,8 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from tests.config.yaml_files import merge_text
 
+pytestmark = pytest.mark.slow
+
 DEFAULTS = dict(get_cfg().keys_by_path())
 INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

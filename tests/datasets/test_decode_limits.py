@@ -23,6 +23,8 @@ from slowfast.datasets.decode.reader import MAX_IMAGE_BYTES
 from slowfast.prepare.encode import PrepareSettings, prepare_video
 from tests.video_files import plain_frames, write_video
 
+pytestmark = pytest.mark.slow
+
 
 def test_pipes_sockets_and_devices_are_never_opened(tmp_path: Path) -> None:
     pipe, listening = tmp_path / "pipe.mp4", tmp_path / "socket.jpg"

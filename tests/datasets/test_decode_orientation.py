@@ -18,6 +18,8 @@ from slowfast.prepare.frames import FrameSettings, extract
 from tests.coded_pictures import set_track_matrix
 from tests.video_files import plain_frames, write_video
 
+pytestmark = pytest.mark.slow
+
 ONE, W = 1 << 16, 1 << 30
 # Display matrices (a, b, c, d: x' = a x + c y, y' = b x + d y) and what becomes of a stored picture (H, W, 3).
 ORIENTATIONS: dict[str, tuple[tuple[int, int, int, int], Any]] = {

@@ -19,6 +19,8 @@ from tests.datasets.test_decode_order import joined
 from tests.datasets.test_torchcodec import needs_torchcodec
 from tests.video_files import plain_frames, write_video
 
+pytestmark = pytest.mark.slow
+
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> int:
     assert one.shape == other.shape

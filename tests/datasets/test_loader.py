@@ -25,6 +25,8 @@ from slowfast.utils.distributed import World
 from slowfast.utils.worker import WorkerError
 from tests.worker_processes import no_workers
 
+pytestmark = pytest.mark.slow
+
 
 def epoch(cfg: ConfigNode, at: int, world: World | None = None) -> list[TrainBatch]:
     loader = build_loader(cfg, "train", world)

@@ -23,6 +23,8 @@ from demo_data.shapes import SHAPES, render_shape_clip
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TINY = DemoSettings(seed=3, train=16, val=8, test=8, size=32, frames=6)
 
 

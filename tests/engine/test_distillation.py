@@ -31,6 +31,8 @@ from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from tests.random_weights import randomized
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 IMAGES = ["TRAIN.DATASET", "imagenet", "TEST.DATASET", "imagenet", "TEST.NUM_ENSEMBLE_VIEWS", 1]

@@ -16,6 +16,8 @@ from slowfast.engine import checkpoints
 from slowfast.engine.tasks.pretraining import pretext_of
 from slowfast.models import build_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,6 +30,8 @@ from slowfast.utils.distributed import World
 from tests.models.test_registry import FORMS, inputs, tiny
 from tests.random_weights import randomized
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -19,6 +19,8 @@ from slowfast.utils.checkpoint import load_test_checkpoint
 from slowfast.utils.folder_lock import TRAINING, exclusive_lock
 from tests.conftest import run_net, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cfg(tiny_cfg: ConfigNode) -> ConfigNode:

@@ -41,6 +41,8 @@ from slowfast.utils.distributed import World
 from slowfast.visualization.results import VideoPrediction
 from slowfast.visualization.scores import write_scores
 
+pytestmark = pytest.mark.slow
+
 EMPTY = Path(__file__).parents[1] / "empty.yaml"
 MULTI = ["MODEL.TASK", "multi_label", "MODEL.LOSS_FUNC", "bce_logit"]
 # Classes of the test videos: every one but the last has positives, and not every video.

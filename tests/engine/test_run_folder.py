@@ -17,6 +17,8 @@ from slowfast.utils.distributed import World
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from tests.conftest import ROOT, run_net, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 EMPTY = ROOT / "tests" / "empty.yaml"
 Snapshot = dict[str, bytes | None]
 

@@ -21,6 +21,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.engine import checkpoints
 from slowfast.utils.machine import has_fast_matmul
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, float]
 
 

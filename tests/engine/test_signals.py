@@ -20,6 +20,8 @@ from slowfast.cli.setup import load_config
 from slowfast.engine import checkpoints
 from tests.conftest import ROOT, command, environment, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 EMPTY = ROOT / "tests" / "empty.yaml"
 
 

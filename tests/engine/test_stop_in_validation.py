@@ -19,6 +19,8 @@ from slowfast.engine.train import Interrupted, Trainer
 from slowfast.utils.distributed import World
 from tests.conftest import ROOT, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 
 def stop_one(rank: int, data: str, folder: str, precise: bool) -> None:
     torch.set_num_threads(1)

@@ -6,7 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import command, environment, tiny_settings
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_without_home_display_or_unicode(kinetics_folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import ROOT, run_net
 from tests.event_driven.settings import on_videos
 
+pytestmark = pytest.mark.slow
+
 CAMERA = "7"  # camera_device.c's number
 
 

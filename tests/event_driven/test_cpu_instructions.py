@@ -21,6 +21,8 @@ from slowfast.utils.logging import warn_once
 from tests.event_driven.test_engine import video
 from tests.random_weights import randomized
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 # What is set for a process, and for the compiler. PyTorch reads its variables when it is loaded.
 LIMITS = {

@@ -16,6 +16,8 @@ from slowfast.utils.machine import has_fast_matmul
 from tests.event_driven.slow_reference import SlowStream
 from tests.random_weights import randomized
 
+pytestmark = pytest.mark.slow
+
 SIDE = 24
 RULES = [(reference, gate) for reference in ("previous", "hold") for gate in ("any", "mean")]
 

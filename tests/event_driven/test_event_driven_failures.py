@@ -36,6 +36,8 @@ from tests.event_driven.synthetic_videos import (
 )
 from tests.video_files import picture, write_video
 
+pytestmark = pytest.mark.slow
+
 SMALL = (48, 64)
 
 

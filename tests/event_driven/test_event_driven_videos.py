@@ -34,6 +34,8 @@ from tests.event_driven.synthetic_videos import (
 )
 from tests.video_files import picture, write_video
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

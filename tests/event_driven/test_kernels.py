@@ -25,6 +25,8 @@ from slowfast.utils import private_cache
 from slowfast.utils.logging import warn_once
 from tests.random_weights import randomized
 
+pytestmark = pytest.mark.slow
+
 # As this CPU allows, and as older ones do: without bfloat16 products, without vectors of 64 bytes.
 INSTRUCTIONS = {"": b"", "-mno-avx512bf16": b"avx512_bf16", "-mno-avx512f": b"avx512f"}
 

@@ -27,6 +27,8 @@ from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import CPU, SyntheticVideo, frame_rows, live_sources, video_run, write_still
 from tests.video_files import picture, write_video
 
+pytestmark = pytest.mark.slow
+
 
 def test_missing_cameras_and_streams_are_reported(tmp_path: Path) -> None:
     for address, words in (

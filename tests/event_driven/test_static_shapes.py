@@ -33,6 +33,8 @@ from tests.event_driven.slow_reference import SlowStream
 from tests.event_driven.test_engine import RULES, SIDE, close, video
 from tests.random_weights import randomized
 
+pytestmark = pytest.mark.slow
+
 NAMES = "abc"
 SIZES: dict[str, Any] = {
     "embed_dims": (8, 12, 70),

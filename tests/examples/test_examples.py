@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT, environment
 from video_files import write_video
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 CLASSES = ("ApplyEyeMakeup", "Archery", "BabyCrawling")
 SMALL = [

@@ -11,6 +11,8 @@ import pytest
 import torch
 from conftest import ROOT, environment, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "examples" / "lion.py"
 
 

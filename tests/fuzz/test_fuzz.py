@@ -10,6 +10,8 @@ from tests.fuzz.fuzz import CRASH, HANG, WRONG, Child, fuzz
 from tests.fuzz.kinds import KINDS, REFUSED, USED
 from tests.fuzz.signals import stop_runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_inputs_neither_crash_nor_hang_nor_give_wrong_values(kind: str) -> None:

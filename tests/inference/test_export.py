@@ -25,6 +25,8 @@ from slowfast.inference.export import (
 from slowfast.utils.private_ops import FUSED_LINEAR
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
+pytestmark = pytest.mark.slow
+
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 ALIASES = {"MorphMLP_32"}  # the same network under another name
 PICTURES = [name for name in sorted(FORMS) if isinstance(inputs(name, 1), torch.Tensor) and name not in ALIASES]

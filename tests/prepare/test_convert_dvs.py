@@ -20,7 +20,7 @@ from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_this_process")]
 
 
 def written(file: Path) -> list[Event]:

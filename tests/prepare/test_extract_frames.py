@@ -19,7 +19,7 @@ from slowfast.errors import DataError, UserError
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
 
 TOOL = Path(__file__).parents[2] / "tools" / "extract_frames.py"
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_this_process")]
 
 
 @pytest.fixture

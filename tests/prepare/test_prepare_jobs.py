@@ -19,6 +19,8 @@ from slowfast.prepare.jobs import VIDEOS, Job, JobResults, find_jobs, run_in_pro
 from slowfast.utils.worker_pool import LostTask
 from tests.worker_processes import no_workers
 
+pytestmark = pytest.mark.slow
+
 
 def crash_on_three(number: int) -> int:
     if number == 3:

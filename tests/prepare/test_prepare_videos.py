@@ -22,6 +22,8 @@ from slowfast.prepare.jobs import find_jobs
 from slowfast.prepare.videos import MANIFEST
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"
 QUICK = PrepareSettings(short_side=32, preset="ultrafast")
 

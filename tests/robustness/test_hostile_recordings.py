@@ -16,6 +16,8 @@ from tests.conftest import run_net
 from tests.event_files import event_settings, write_folder, write_recording
 from tests.raw_recordings import aedat, aedat4, dat, evt2, evt3, some_events
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 
 

@@ -21,6 +21,8 @@ from tests.conftest import ROOT, environment, tiny_settings
 from tests.event_driven.settings import on_videos
 from tests.robustness.hostile_reading import ERRORS, LIMIT, REASONS
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("hostile_reading.py")
 EMPTY = ROOT / "tests" / "empty.yaml"
 GOOD = 4  # files that can be read

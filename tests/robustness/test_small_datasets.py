@@ -10,6 +10,8 @@ import pytest
 from slowfast.datasets.types import Failure, FailureLedger, allowed_failures
 from tests.conftest import run_net, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("share", "total", "allowed"),

@@ -13,6 +13,8 @@ from slowfast.errors import ConfigError, IndexFileError
 from slowfast.utils.distributed import World, init_distributed
 from tests.conftest import ROOT, run_net, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 EMPTY = ROOT / "tests" / "empty.yaml"
 
 

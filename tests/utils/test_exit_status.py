@@ -14,6 +14,8 @@ from slowfast.cli.command import CommandParser, exit_status
 from slowfast.cli.setup import split_overrides
 from slowfast.errors import DataError, UserError
 
+pytestmark = pytest.mark.slow
+
 
 def fail_with(error: BaseException) -> int:
     raise error

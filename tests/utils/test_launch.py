@@ -17,6 +17,8 @@ from slowfast.utils import launch
 from slowfast.utils.launch import Launcher
 from tests.conftest import ROOT, environment, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 
 def in_each(code: str) -> list[str]:
     return [sys.executable, "-c", f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}"]

@@ -20,6 +20,8 @@ from slowfast.utils.distributed import init_distributed
 from slowfast.utils.launch import LaunchEnvironment, is_main_process
 from tests.conftest import command, environment, tiny_settings
 
+pytestmark = pytest.mark.slow
+
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

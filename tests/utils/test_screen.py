@@ -23,6 +23,8 @@ from slowfast.utils.logging import get_logger, log_table, open_log, start_loggin
 from slowfast.utils.progress import Progress
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import sys
 from pathlib import Path

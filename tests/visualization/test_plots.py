@@ -24,6 +24,8 @@ from slowfast.visualization.plots import PlotsUnavailable, draw_curves, label_te
 from slowfast.visualization.results import Metric
 from slowfast.visualization.sheets import ClipRow, draw_contact_sheet, draw_training_curves
 
+pytestmark = pytest.mark.slow
+
 TOP1 = Metric("top1", "top-1")
 ROOT = Path(__file__).parents[2]
 

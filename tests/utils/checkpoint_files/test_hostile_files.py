@@ -23,6 +23,8 @@ from slowfast.errors import CheckpointError
 from slowfast.utils.checkpoint_files.inert import InertObject
 from slowfast.utils.checkpoint_files.read import read_paddle_file, read_torch_file
 
+pytestmark = pytest.mark.slow
+
 
 class Call:
     """Pickled as a call of a function."""
