@@ -21,7 +21,7 @@ from slowfast.datasets.types import TRAIN, Record
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import CLIPS, IMAGES
 from slowfast.utils.logging import get_logger
-from slowfast.utils.registry import Registry
+from slowfast.utils.registry import ClassRegistry
 
 
 class BaseDataset(ABC):
@@ -201,4 +201,4 @@ def warn_once(message: str) -> None:
     get_logger().warning(message)
 
 
-DATASET_REGISTRY: Registry[BaseDataset] = Registry("DATASET", BaseDataset)  # type: ignore[type-abstract]
+DATASET_REGISTRY: ClassRegistry[BaseDataset] = ClassRegistry("DATASET", BaseDataset)  # type: ignore[type-abstract]

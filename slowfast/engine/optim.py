@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from fvcore.common.registry import Registry
 from tabulate import tabulate
 from torch import nn
 
@@ -20,6 +19,7 @@ from slowfast.models.depth import parameter_depths
 from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import log_table
+from slowfast.utils.registry import Registry
 from slowfast.utils.suggest import did_you_mean, nearest_name, unknown_value
 from slowfast.utils.text import plain
 
@@ -177,7 +177,7 @@ def lr_range(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {"lr_min": min(rates), "lr_max": max(rates)} if min(rates) < max(rates) else {}
 
 
-OPTIMIZER_REGISTRY = Registry("OPTIMIZER")
+OPTIMIZER_REGISTRY = Registry[Callable[[ConfigNode, list[dict[str, Any]]], torch.optim.Optimizer]]("OPTIMIZER")
 OPTIMIZER_REGISTRY.__doc__ = """
 Optimizers by the values of SOLVER.OPTIMIZING_METHOD: functions ``(cfg, groups) -> torch.optim.Optimizer``.
 
@@ -218,12 +218,10 @@ def adamw(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimize
 def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer of SOLVER. Raises ConfigError for an unknown method or parameter name."""
     solver = cfg.SOLVER
-    if solver.OPTIMIZING_METHOD not in OPTIMIZER_REGISTRY:
-        known = [name for name, _ in OPTIMIZER_REGISTRY]
-        raise ConfigError(unknown_value("SOLVER.OPTIMIZING_METHOD", solver.OPTIMIZING_METHOD, known))
+    build = OPTIMIZER_REGISTRY.find(solver.OPTIMIZING_METHOD, "SOLVER.OPTIMIZING_METHOD")
     check_no_decay(model, solver.NO_WD_PARAMS)
     groups = _groups_from_config(cfg, model, solver.LAYER_DECAY, solver.HEAD_LR_MULT)
-    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.get(solver.OPTIMIZING_METHOD)(cfg, groups)
+    optimizer = build(cfg, groups)
     if len({group["lr_scale"] for group in groups}) > 1:
         _log_groups(groups)
     return optimizer

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
 
-from slowfast.utils.registry import Registry
+from slowfast.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
@@ -201,4 +201,4 @@ def named_network(model: nn.Module) -> nn.Module:
     return model.named if isinstance(model, Network) else model
 
 
-MODEL_REGISTRY: Registry[Network] = Registry("MODEL", Network)
+MODEL_REGISTRY: ClassRegistry[Network] = ClassRegistry("MODEL", Network)

@@ -24,7 +24,7 @@ from slowfast.datasets.index.labels import LABEL_FORMATS, ONE_CLASS, LabelFormat
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
-from slowfast.utils.registry import Registry
+from slowfast.utils.registry import ClassRegistry
 from slowfast.visualization.first_batch import captions
 from slowfast.visualization.results import Metric, PredictionRow, Results
 
@@ -180,7 +180,7 @@ class Task(ABC):
         return captions(targets, class_names, count)
 
 
-class TaskRegistry(Registry[Task]):
+class TaskRegistry(ClassRegistry[Task]):
     """Registry of tasks by the name in MODEL.TASK."""
 
     def _do_register(self, name: str, obj: Any) -> None:
