@@ -18,6 +18,7 @@ from slowfast.datasets.decode.reader import (
     Deadline,
     Decoded,
     DecodeError,
+    SizedByDecoding,
     check_frame_size,
     check_read_size,
     distinct_frames,
@@ -30,7 +31,7 @@ from slowfast.datasets.decode.rgb import RgbConverter, frame_matrix, orientation
 _TRUNCATION_TOLERANCE = 0.05
 
 
-class PyAVReader:
+class PyAVReader(SizedByDecoding):
     """Open video file; for the arguments see :func:`slowfast.datasets.decode.open_video`.
 
     The frames equal those of the ffmpeg program: in the order in which a decoder of the complete file outputs them,
@@ -67,29 +68,11 @@ class PyAVReader:
         except BaseException:
             self._container.close()
             raise
-        self._size: tuple[int, int] | None = None  # (W, H) of all upright frames, scaled
 
     @property
     def num_frames(self) -> int:
         """Number of frames, counted from the packets and not taken from the header."""
         return len(self._table.packet_of)
-
-    @property
-    def height(self) -> int:
-        """Height of the upright frames that `read` returns (pixels)."""
-        return self._upright_size()[1]
-
-    @property
-    def width(self) -> int:
-        """Width of the upright frames that `read` returns (pixels)."""
-        return self._upright_size()[0]
-
-    def _upright_size(self) -> tuple[int, int]:
-        """Return (W, H), which is known only from a decoded frame."""
-        if self._size is None:
-            self.read([0])
-        assert self._size is not None
-        return self._size
 
     def read(self, indices: Any) -> Decoded:
         """Decode the frames at `indices`.

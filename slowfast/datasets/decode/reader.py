@@ -84,6 +84,32 @@ class VideoReader(Protocol):
     ) -> None: ...
 
 
+class SizedByDecoding:
+    """Part of a reader whose frame size is known only from a decoded frame: `read` sets ``_size``."""
+
+    _size: tuple[int, int] | None = None  # (W, H) of the upright frames, scaled
+
+    @property
+    def height(self) -> int:
+        """Height of the upright frames that `read` returns (pixels)."""
+        return self._upright_size()[1]
+
+    @property
+    def width(self) -> int:
+        """Width of the upright frames that `read` returns (pixels)."""
+        return self._upright_size()[0]
+
+    def read(self, indices: Any) -> Decoded:
+        """Decode the frames at `indices`."""
+        raise NotImplementedError
+
+    def _upright_size(self) -> tuple[int, int]:
+        if self._size is None:
+            self.read([0])
+        assert self._size is not None
+        return self._size
+
+
 class Deadline:
     """Time limit for reading a file.
 

@@ -22,6 +22,7 @@ from slowfast.datasets.decode.reader import (
     Deadline,
     Decoded,
     DecodeError,
+    SizedByDecoding,
     check_file,
     check_frame_size,
     check_read_size,
@@ -44,7 +45,7 @@ except (ImportError, OSError, RuntimeError) as _error:
     ) from _error
 
 
-class TorchCodecReader:
+class TorchCodecReader(SizedByDecoding):
     """Open video file; for the arguments see :func:`slowfast.datasets.decode.open_video`."""
 
     def __init__(
@@ -65,24 +66,6 @@ class TorchCodecReader:
         self._coded_size = about.height or 0, about.width or 0
         check_frame_size(about.width or 0, about.height or 0)
         self._mirror = _mirror(path)
-        self._size: tuple[int, int] | None = None  # (H, W), upright
-
-    @property
-    def height(self) -> int:
-        """Height of the upright frames that `read` returns (pixels)."""
-        return self._upright_size()[0]
-
-    @property
-    def width(self) -> int:
-        """Width of the upright frames that `read` returns (pixels)."""
-        return self._upright_size()[1]
-
-    def _upright_size(self) -> tuple[int, int]:
-        """Return (H, W), which is known only from a decoded frame."""
-        if self._size is None:
-            self.read([0])
-        assert self._size is not None
-        return self._size
 
     def read(self, indices: Any) -> Decoded:
         """Decode the frames at `indices`.
@@ -103,7 +86,7 @@ class TorchCodecReader:
             decoded = Decoded(self._upright(frames), rows, None)
         except (RuntimeError, ValueError, IndexError) as error:
             decoded = self._one_by_one(wanted, rows, _reason(error))
-        self._size = (decoded.frames.shape[1], decoded.frames.shape[2])
+        self._size = (decoded.frames.shape[2], decoded.frames.shape[1])
         return decoded
 
     def _one_by_one(self, wanted: np.ndarray, rows: np.ndarray, reason: str) -> Decoded:
