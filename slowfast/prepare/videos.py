@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from slowfast.datasets.index.common import read_lines
-from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, parse_line
+from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line, parse_line
 from slowfast.datasets.index.labels import CLASSES, LABEL_SEPARATOR, ONE_CLASS, format_label
 from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
@@ -129,7 +129,7 @@ def write_index(index: IndexLines, separator: str, target: Path, prepared: Mappi
     Returns:
         The names in the index without a re-encoded video.
     """
-    kept = [f"{prepared[name]}{separator}{label}\n" for name, label in index.lines if name in prepared]
+    kept = [format_line(prepared[name], separator, label) for name, label in index.lines if name in prepared]
     atomic_write_text(target / index.file.name, "".join(kept))
     class_names = index.file.parent / CLASS_NAMES_FILE
     if class_names.exists():

@@ -17,9 +17,10 @@ import pytest
 
 from slowfast.cli.prepare import main
 from slowfast.datasets.decode import open_video
+from slowfast.datasets.index.kinetics import parse_line
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
 from slowfast.prepare.jobs import find_jobs
-from slowfast.prepare.videos import MANIFEST
+from slowfast.prepare.videos import MANIFEST, IndexLines, write_index
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
 pytestmark = pytest.mark.slow
@@ -247,3 +248,11 @@ def test_truncated_source_is_damaged(
     assert prepare(tmp_path / "source", tmp_path / "target") == 0
     [entry] = [json.loads(line) for line in (tmp_path / "target" / MANIFEST).read_text().splitlines()]
     assert "the file ends after" in entry["damage"] and "of its 6.0 seconds" in entry["damage"]
+
+
+def test_rewritten_index_is_read_back(tmp_path: Path) -> None:
+    names = ['"quoted".avi', "a b.avi"]
+    index = IndexLines(Path("train.csv"), [(name, "3") for name in names])
+    assert write_index(index, " ", tmp_path, {name: name for name in names}) == []
+    lines = (tmp_path / "train.csv").read_text(encoding="utf-8").splitlines()
+    assert [parse_line(line, " ") for line in lines] == [(name, 3) for name in names]
