@@ -30,7 +30,8 @@ def import_user_modules(modules: Iterable[str]) -> None:
         UserError: If a module does not exist or raises an exception.
     """
     for module in modules:
-        if module in _imported:
+        key = os.path.abspath(module) if module.endswith(".py") else module
+        if key in _imported:
             continue
         name = _name_of_file(Path(module)) if module.endswith(".py") or os.sep in module else _name_in_folder(module)
         try:
@@ -39,7 +40,7 @@ def import_user_modules(modules: Iterable[str]) -> None:
             raise
         except Exception as error:
             raise UserError(f"{OPTION} {plain(module)}: {_reason(error)}") from error
-        _imported.append(os.path.abspath(module) if module.endswith(".py") else module)
+        _imported.append(key)
 
 
 def imported_modules() -> Sequence[str]:

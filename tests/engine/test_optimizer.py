@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
 from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, check_no_decay, parameter_groups
 from slowfast.errors import ConfigError
 from slowfast.models.eat import EAT
@@ -63,6 +66,14 @@ def test_unknown_method() -> None:
     cfg.SOLVER.OPTIMIZING_METHOD = "lion"
     with pytest.raises(ConfigError, match="OPTIMIZING_METHOD: unknown value 'lion'.*adamw"):
         build_optimizer(cfg, nn.Linear(1, 1))
+
+
+def test_a_name_is_registered_once() -> None:
+    def sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+    with pytest.raises(ConfigError, match="OPTIMIZER registry: the name .sgd. of .* taken by .*optim.sgd"):
+        OPTIMIZER_REGISTRY.register(sgd)
 
 
 def test_a_networks_own_exceptions_hold_with_the_one_dimensional_ones() -> None:
