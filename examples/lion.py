@@ -1,4 +1,4 @@
-"""Lion: an optimizer with a config section of its own, added by one file without a change of the package.
+"""Lion: an optimizer with a custom config section, added by one file without changing the package.
 
 slowfast train --cfg my_config.yaml --import examples/lion.py SOLVER.OPTIMIZING_METHOD lion SOLVER.BASE_LR 1e-4
 """

@@ -49,7 +49,7 @@ class Cases:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the cases run on a GPU."""
+        """True if the cases run on a GPU."""
         return self.device.type == "cuda"
 
     @property

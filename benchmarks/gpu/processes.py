@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its status is None if it exceeded its time limit."""
+    """Exit status and output of a process; the status is None if it exceeded its time limit."""
 
     status: int | None
     output: str
@@ -118,7 +118,7 @@ def run_limited(command: Sequence[str], seconds: float, own_group: bool = True) 
     Args:
         command: Command line.
         seconds: Time limit.
-        own_group: Whether the process leads a group of its own, which is ended with it. Processes of a part stay in
+        own_group: Start the process in a new group, which is ended with it. Processes of a part stay in
             the group of the part.
 
     Returns:
@@ -139,7 +139,7 @@ def run_limited(command: Sequence[str], seconds: float, own_group: bool = True) 
 
 
 def _end(process: subprocess.Popen[bytes], group: bool) -> None:
-    """End a process: politely first, so that torchrun ends its workers, which have groups of their own."""
+    """End a process: politely first, so that torchrun ends its workers, which are in other groups."""
     if process.poll() is None:
         _send(process, signal.SIGTERM, group)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Where the time of a piece of work goes: the kernels of a GPU, or the operators of a CPU, that take most of it."""
+"""Profiles: the GPU kernels or CPU operators that take most of the time."""
 
 from __future__ import annotations
 

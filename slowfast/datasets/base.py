@@ -135,7 +135,7 @@ class FrameDataset(BaseDataset):
 
     @property
     def reads_images(self) -> bool:
-        """Whether samples are single images."""
+        """True if samples are single images."""
         return self.input_kind == IMAGES
 
     def build_train(self) -> VideoTrainDataset:

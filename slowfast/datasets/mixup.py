@@ -97,7 +97,7 @@ class Mixup:
         return clips, soft.lerp(soft.flip(0), 1.0 - share)
 
     def _mix(self, clips: torch.Tensor, rng: np.random.Generator) -> float:
-        """Mix clips in place and return the share of its own content that each keeps."""
+        """Mix clips in place and return lambda, the share of each clip that remains."""
         if rng.random() >= self.probability:
             return 1.0
         cut = self.alpha <= 0 or (self.cutmix_alpha > 0 and rng.random() < self.switch_probability)

@@ -123,9 +123,8 @@ class TrainStep:
         if self.distillation is None:
             outputs = self.model(inputs)
             return self.task.loss(outputs, targets), outputs
-        teacher_logits = self.distillation.teacher_logits(
-            inputs
-        )  # first, so that its activations are freed before the student's are allocated
+        # First, so that the teacher's activations are freed before the student's are allocated.
+        teacher_logits = self.distillation.teacher_logits(inputs)
         heads = self.model(inputs)
         loss = self.distillation.combine(self.task.loss(heads[0], targets), heads[-1], teacher_logits)
         return loss, torch.stack(heads).mean(0)

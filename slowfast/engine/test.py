@@ -88,7 +88,7 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
 
 
 class TestMode(Protocol):
-    """Another way to compute the outputs of a test, with results of its own."""
+    """Mode of a test that replaces the forward pass and adds results, such as event-driven inference."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the module that replaces the model."""
@@ -128,7 +128,7 @@ def test(
         world: Processes of the run.
         dataset: Test set.
         begin: Called once the model has its weights, before anything is written.
-        mode: Another way to compute the outputs.
+        mode: Replacement of the forward pass; None for the model itself.
     """
     with phase("building the network and loading its weights"):
         model: nn.Module = world.run_or_raise_everywhere(lambda: network_to_test(cfg, world.device))

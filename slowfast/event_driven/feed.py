@@ -1,6 +1,6 @@
 """Background thread that decodes, resizes and normalizes videos and detects their changed patches.
 
-The thread reads files as fast as they are processed; each live source has a thread of its own (readers.py). A thread
+The thread reads files as fast as they are processed; each live source has a separate thread (readers.py). A thread
 that hangs in a file is abandoned, and a new one continues with the others.
 
 Notation: K frames of each of S videos that are read at once, P pixels per side of the network's input.

@@ -61,9 +61,8 @@ class Linear(nn.Linear):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            key: value for key, value in self.__dict__.items() if key != "_packed"
-        }  # packed weights cannot be copied
+        # Packed weights cannot be copied.
+        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
 
     def _reordered_weight(self) -> torch.Tensor:
         if self._packed is not None and self._packed[1] == self.weight._version:

@@ -34,7 +34,7 @@ MAX_PIXELS = 2**16  # per side: x and y are written as uint16
 
 @dataclass(frozen=True)
 class CutSettings:
-    """How recordings are cut into parts.
+    """Settings of cutting recordings into parts.
 
     At most one of the two is set; with neither a recording is one file. Recordings of DVS Gesture with a label file are
     always cut by it.

@@ -46,7 +46,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and prints."""
+        """True in the process that writes files and prints."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:

@@ -100,8 +100,8 @@ class ClassificationEvaluator(ClassScoreEvaluator):
     Args:
         views: Temporal views per sample.
         crops: Spatial crops per view.
-        single_samples: Whether each view also counts as a sample of its own (top1_single), as the published results
-            of event recordings do.
+        single_samples: Also report the accuracy of single views (top1_single), as the published results of event
+            recordings do.
     """
 
     def __init__(self, *args: Any, views: int = 1, crops: int = 1, single_samples: bool = False, **kwargs: Any) -> None:
