@@ -18,6 +18,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
 from slowfast.utils.machine import usable_cores
+from tests.warm_start import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,6 +108,12 @@ def command(overrides: Sequence[object], processes: int = 1) -> list[str]:
 
 def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run it to its end, one thread a process so that the tests do not crowd each other out."""
+    script, *words = command(overrides)[1:]
+    return run_script(Path(script), words, environment(), timeout, processes)
+
+
+def run_torchrun(overrides: Sequence[object], processes: int, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run it under torchrun, which ends all processes if one of them fails."""
     line = command(overrides, processes)
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment())
 

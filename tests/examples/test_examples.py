@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, environment
 from video_files import write_video
+
+from tests.warm_start import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -48,10 +49,7 @@ def run(root: Path, out: Path, *overrides: object) -> subprocess.CompletedProces
     settings = ["DATA.PATH_TO_DATA_DIR", root / "lists", "DATA.PATH_PREFIX", root / "videos", "OUTPUT_DIR", out]
     line = [*("--cfg", EXAMPLES / "ucf101_small_3d_cnn.yaml"), *settings, *SMALL, *overrides]
     modules = [part for name in ("ucf101.py", "small_3d_cnn.py") for part in ("--import", EXAMPLES / name)]
-    command = [sys.executable, ROOT / "tools" / "run_net.py", *modules, *line]
-    return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=180, env=environment(), cwd=ROOT
-    )
+    return run_script(ROOT / "tools" / "run_net.py", [*map(str, modules), *map(str, line)], environment(), timeout=180)
 
 
 def test_a_dataset_and_a_network_of_the_user_train_and_test(ucf101: Path, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, environment, tiny_settings
+
+from tests.warm_start import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -19,8 +20,8 @@ EXAMPLE = ROOT / "examples" / "lion.py"
 def run(data: Path, output: Path, *overrides: object) -> subprocess.CompletedProcess[str]:
     settings = [*tiny_settings(data, output), "SOLVER.OPTIMIZING_METHOD", "lion", "SOLVER.MAX_EPOCH", 1, *overrides]
     options = ["--import", EXAMPLE, "--cfg", ROOT / "tests" / "empty.yaml"]
-    line = [sys.executable, "-m", "slowfast", "train", *options, *settings]
-    return subprocess.run([*map(str, line)], capture_output=True, text=True, timeout=180, env=environment(), cwd=ROOT)
+    words = [*map(str, options), *map(str, settings)]
+    return run_script(ROOT / "tools" / "run_net.py", words, environment(), timeout=180)
 
 
 def test_it_trains_and_its_keys_are_checked(kinetics_folder: Path, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from tests.conftest import ROOT, environment, tiny_settings
 from tests.event_driven.settings import on_videos
 from tests.robustness.hostile_reading import ERRORS, LIMIT, REASONS
+from tests.warm_start import none_left, run_script, session_processes
 
 pytestmark = pytest.mark.slow
 
@@ -44,46 +44,9 @@ def hostile(clips: list[Path], tmp_path: Path) -> Path:
     return folder
 
 
-def start(tool: str, *words: object) -> subprocess.Popen[str]:
-    line = [sys.executable, str(SCRIPT), tool, *map(str, words)]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        line,
-        env={**environment(), "PYTHONPATH": path, "PYTHONFAULTHANDLER": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def run(tool: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; none of its processes may be left."""
-    process = start(tool, *words)
-    out, err = process.communicate(timeout=150)
-    assert none_left(process.pid), "processes are left"
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def none_left(session: int, seconds: float = 10) -> bool:
-    """Whether no process of the session is there any more, or soon is not."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not _session(session):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _session(session: int) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
+    return run_script(SCRIPT, [tool, *map(str, words)], environment(), timeout=150)
 
 
 def rows(path: Path) -> dict[str, str]:
@@ -208,11 +171,13 @@ def test_workers_end_with_a_killed_run(hostile: Path, tmp_path: Path) -> None:
     hangs = next(name for name, reason in REASONS.items() if reason == f"{LIMIT} s")
     index(hostile, "test", [hangs, "good0"])
     words = settings(hostile, tmp_path / "out", "TRAIN.ENABLE", False, "DATA_LOADER.TIMEOUT", 600)
-    process = start("run_net", "--cfg", EMPTY, *words)
+    line = [sys.executable, SCRIPT, "run_net", "--cfg", EMPTY, *words]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen([*map(str, line)], env={**environment(), "PYTHONPATH": path}, start_new_session=True)
     until = time.monotonic() + 100
-    while len(_session(process.pid)) < 2 and time.monotonic() < until:
+    while len(session_processes(process.pid)) < 2 and time.monotonic() < until:
         time.sleep(0.1)
-    assert len(_session(process.pid)) >= 2
+    assert len(session_processes(process.pid)) >= 2
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.wait(timeout=30)
     assert none_left(process.pid)

@@ -69,9 +69,9 @@ def test_three_of_sixteen_are_left_out(kinetics_folder: Path, tmp_path: Path, wo
 def test_more_end_the_run(kinetics_folder: Path, tmp_path: Path, broken: int, processes: int, workers: int) -> None:
     data, output = _folder(kinetics_folder, tmp_path, broken), tmp_path / "out"
     status, said, listed = _train(data, output, processes, "DATA_LOADER.NUM_WORKERS", workers)
-    assert status == (2 if processes == 1 else 1)  # torchrun's own status is 1
+    assert status == 2
     (line,) = [line for line in said.splitlines() if "Stopping: " in line]
     assert f"of 16 training videos are unreadable (limit: 3, DATA.MAX_FAILED): {listed[0]}: " in line
     assert line.endswith(f"Full list: {output / 'failed_train.csv'}")
     assert 4 <= len(listed) <= broken
-    assert said.count("Traceback (most recent call last)") == processes - 1  # torchrun has one of its own
+    assert "Traceback" not in said
