@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="batch size of network (default %(default)s)",
     )
-    parser.add_argument("--only", nargs="+", metavar="CONFIG", help="networks: these configs, such as EAT_S")
+    parser.add_argument("--only", metavar="CONFIGS", help="networks: only these configs, such as EAT_S,EAT_B")
     parser.add_argument("--profile", action="store_true", help="networks: fp32 time by kind of operator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measurements to this file")
     words, overrides = split_overrides(arguments, parser.flags())
@@ -112,7 +112,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         chosen.parts = [part for part in PARTS if part in chosen.parts or not chosen.parts]
     if chosen.only and chosen.parts != [NETWORKS]:
         parser.error("--only: only networks takes it")
-    chosen.only = _published(chosen.only) if chosen.only else None
+    chosen.only = _published(chosen.only.split(",")) if chosen.only else None
     chosen.overrides = overrides
     chosen.cfg = chosen.cfg or (evmlp if {EVENT_DRIVEN, CAMERAS} & set(chosen.parts) else default)
     return chosen
@@ -155,7 +155,7 @@ def _run(chosen: argparse.Namespace) -> None:
 def _command(chosen: argparse.Namespace) -> str:
     """Return the command line that repeats the measurements, with names instead of paths of videos."""
     words = ["python tools/benchmark.py", *chosen.parts, "--repeats", str(chosen.repeats)]
-    words += ["--only", *(path.stem for path in chosen.only)] if chosen.only else []
+    words += ["--only", ",".join(path.stem for path in chosen.only)] if chosen.only else []
     words += ["--videos", *(path.name for path in chosen.videos)] if chosen.videos else []
     return " ".join([*words, *chosen.overrides])
 

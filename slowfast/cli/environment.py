@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +16,8 @@ import torch
 from slowfast import __version__
 from slowfast.cli.precisions import precision_facts
 from slowfast.config.shipped import configs_folder
+from slowfast.event_driven.kernels import Kernels
+from slowfast.event_driven.kernels.build import build_library, instruction_set
 from slowfast.utils.cpu import LIMITS, cpu_family, cpu_model, instruction_limits, instruction_sets, known_sets
 from slowfast.utils.machine import usable_cores
 
@@ -30,11 +34,15 @@ EXTRAS = {
 Facts = dict[str, dict[str, str]]
 
 
-def describe_environment() -> Facts:
-    """Return versions and hardware as groups of named facts."""
+def describe_environment(compile_kernels: bool = False) -> Facts:
+    """Return versions and hardware as groups of named facts.
+
+    Args:
+        compile_kernels: Compile the kernels of event-driven inference if needed, and load them.
+    """
     return {
         "software": _software(),
-        "CPU": _cpu(),
+        "CPU": _cpu() | {"compiled kernels": _kernels(compile_kernels)},
         "GPU": _gpus(),
         "what precisions do": precision_facts(),
         "optional extras": {extra: _extra(extra, packages) for extra, packages in EXTRAS.items()},
@@ -58,11 +66,12 @@ def _software() -> dict[str, str]:
         "system": platform.platform(),
     }
     facts |= {package: version for package in PACKAGES if (version := _version(package))}
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-    facts["C++ compiler"] = (
-        compiler or "none: event-driven inference on the CPU uses PyTorch operators, which is slower"
-    )
+    facts["C++ compiler"] = _compiler() or "none. Install one (g++) or set CXX"
     return facts
+
+
+def _compiler() -> str:
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")
 
 
 def _cpu() -> dict[str, str]:
@@ -78,6 +87,20 @@ def _cpu() -> dict[str, str]:
         "limited by": ", ".join(limits) or f"nothing ({', '.join(LIMITS)} are not set)",
         "PyTorch kernels": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def _kernels(load: bool) -> str:
+    """Return whether the compiled kernels of event-driven inference are available."""
+    slower = "event-driven inference uses PyTorch's operators, which is slower"
+    if not _compiler():
+        return f"not available, no C++ compiler: {slower}"
+    if not load:
+        return f"compiled for {instruction_set()} on first use (slowfast env --kernels does it now)"
+    try:
+        Kernels(ctypes.CDLL(str(build_library())))
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not available, {error}: {slower}"
+    return f"available, compiled for {instruction_set()}"
 
 
 def _gpus() -> dict[str, str]:

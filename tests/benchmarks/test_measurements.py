@@ -186,7 +186,7 @@ def test_videos_are_found_and_missing_ones_named(videos: list[Path], tmp_path: P
         ("", ["load", "test", "network"], []),
         ("test load", ["load", "test"], []),
         ("--repeats 2", ["load", "test", "network"], []),
-        ("networks --only EAT_S EAT_B", ["networks"], []),
+        ("networks --only EAT_S,EAT_B", ["networks"], []),
         ("network --videos a b NUM_GPUS 0 DATA.NUM_FRAMES 8", ["network"], ["NUM_GPUS", "0", "DATA.NUM_FRAMES", "8"]),
         ("--json RESULTS network", ["network"], []),
     ],
