@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import suite, tables
 from benchmarks.camera import measure_cameras
 from benchmarks.event_driven import measure_event_driven
 from benchmarks.events import measure_embeddings, measure_reading, measure_stream
@@ -17,26 +19,34 @@ from benchmarks.loading import loading_measurements, measure_large_frames, measu
 from benchmarks.measure import Measurement, describe_machine, machine_table, measurements_table, on_one_core
 from benchmarks.network import measure_network
 from benchmarks.networks import measure_networks, networks_table
+from benchmarks.results import version
 from benchmarks.videos import enlarge_video, find_videos, link_videos, make_videos, on_folder, prepare_videos
 from slowfast.cli.command import CommandParser, exit_status, integer
+from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config, split_overrides
 from slowfast.config.node import ConfigNode
+from slowfast.errors import UserError
 from slowfast.utils.distributed import usable_gpus
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.machine import keep_freed_memory, usable_cores
 from slowfast.utils.paths import check_output_file, make_output_folder
 from slowfast.utils.screen import show, show_table
-from slowfast.utils.text import quoted
+from slowfast.utils.suggest import did_you_mean, nearest_name
+from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("load", "test", "network")
 NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS = "networks", "events", "event_driven", "cameras"  # measured only alone
 ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS)
+# Commands with their own options.
+COMMANDS = {"all": suite.main, "tables": tables.main}
 EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
-USAGE = "%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]"
+USAGE = """%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]
+       %(prog)s all --out DIR [options]
+       %(prog)s tables [DIR|FILE ...] [--write PAGE]"""
 DESCRIPTION = f"""\
-Benchmark on this machine, with the settings of a config:
+Benchmark on this machine, with the settings of a config; load, test and network by default:
 
   load      training input pipeline of one worker process on one core: throughput and time per stage; for the videos
             as given, for the same videos prepared by slowfast prepare, and for the first video enlarged to 1080p,
@@ -54,6 +64,9 @@ Benchmark on this machine, with the settings of a config:
   cameras   event-driven inference on EVENT.STREAMS network cameras, which send the first of --videos over TCP:
             throughput, dropped frames, latency, CPU usage, in windows of 5 s; run alone
 
+  all       every part, one after another; `all --help` explains it
+  tables    tables of the results of all, machines side by side; `tables --help` explains it
+
   {EXAMPLE} DATA.DECODING_THREADS 2
 
 Config overrides, KEY VALUE pairs, follow the options. Times are medians over runs after a warm-up; variants that are
@@ -67,7 +80,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("benchmark.py", DESCRIPTION, USAGE, EXAMPLE)
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="load, test, network or all (default); or one of the others"
+        "parts", nargs="*", metavar="PART", help="load, test and network (default); or one of the others"
     )
     parser.add_argument(
         "--cfg", type=Path, metavar="FILE", help=f"YAML file (default: {default.name}, or {evmlp.name})"
@@ -83,26 +96,41 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="batch size of network (default %(default)s)",
     )
+    parser.add_argument("--only", metavar="CONFIGS", help="networks: only these configs, such as EAT_S,EAT_B")
     parser.add_argument("--profile", action="store_true", help="networks: fp32 time by kind of operator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measurements to this file")
     words, overrides = split_overrides(arguments, parser.flags())
     chosen = parser.parse(words)
     for part in chosen.parts:
-        if part not in (*PARTS, "all", *ALONE):
-            parser.error(f"unknown PART {quoted(part)}. Choices: {', '.join((*PARTS, 'all', *ALONE))}")
+        if part not in (*PARTS, *ALONE):
+            parser.error(f"unknown PART {quoted(part)}. Choices: {', '.join((*PARTS, *ALONE, *COMMANDS))}")
         if part in ALONE and len(chosen.parts) > 1:
             parser.error(f"{part} must be run alone")
         if part in (NETWORKS, EVENTS) and overrides:
             parser.error(f"{part} takes no overrides")
     if not set(ALONE) & set(chosen.parts):
-        chosen.parts = [part for part in PARTS if part in chosen.parts or "all" in chosen.parts or not chosen.parts]
+        chosen.parts = [part for part in PARTS if part in chosen.parts or not chosen.parts]
+    if chosen.only and chosen.parts != [NETWORKS]:
+        parser.error("--only: only networks takes it")
+    chosen.only = _published(chosen.only.split(",")) if chosen.only else None
     chosen.overrides = overrides
     chosen.cfg = chosen.cfg or (evmlp if {EVENT_DRIVEN, CAMERAS} & set(chosen.parts) else default)
     return chosen
 
 
+def _published(names: Sequence[str]) -> list[Path]:
+    """Return published configs by name; UserError if one does not exist."""
+    configs = {path.stem: path for path in published_configs()}
+    for name in names:
+        if name not in configs:
+            raise UserError(f"--only {plain(name)}: unknown config.{did_you_mean(nearest_name(name, configs))}")
+    return [configs[name] for name in names]
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Benchmark and return the exit status: 0 done, 2 after a user error."""
+    """Benchmark and return the exit status: 0 done, 1 after a failure, 2 after a user error."""
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
     return exit_status(lambda: _run(parse(arguments)))
 
 
@@ -114,6 +142,7 @@ def _run(chosen: argparse.Namespace) -> None:
     device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
     results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
     show_table(machine_table(results["machine"]))
+    results |= {"command": _command(chosen), "version": version(), "date": date.today().isoformat()}
     results |= {"overrides": chosen.overrides, "videos": [str(path) for path in chosen.videos] or "synthetic"}
     measurements = [measurement for part in _measure(chosen, cfg, device) for measurement in part]
     if chosen.json is not None:
@@ -121,6 +150,14 @@ def _run(chosen: argparse.Namespace) -> None:
         make_output_folder(chosen.json.parent, "--json")
         atomic_write_text(chosen.json, to_json(results, indent=1) + "\n")
         show(f"Wrote {chosen.json}")
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """Return the command line that repeats the measurements, with names instead of paths of videos."""
+    words = ["python tools/benchmark.py", *chosen.parts, "--repeats", str(chosen.repeats)]
+    words += ["--only", ",".join(path.stem for path in chosen.only)] if chosen.only else []
+    words += ["--videos", *(path.name for path in chosen.videos)] if chosen.videos else []
+    return " ".join([*words, *chosen.overrides])
 
 
 def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Measurement]]:
@@ -166,9 +203,9 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
 
 
 def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[Measurement]:
-    """Measure all published models and print their table."""
+    """Measure the published models, or those of --only, and print their table."""
     measurements: list[Measurement] = []
-    for one in measure_networks(device, chosen.repeats, shares=chosen.profile):
+    for one in measure_networks(device, chosen.repeats, chosen.only, shares=chosen.profile):
         show(f"  {one[0].group}")
         measurements += one
     show_table(f"\n{networks_table(measurements)}\n")

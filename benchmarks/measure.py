@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,7 +20,9 @@ import psutil
 import torch
 from tabulate import tabulate
 
+from slowfast.cli.precisions import precision_facts
 from slowfast.datasets.loader import start_worker
+from slowfast.utils.cpu import cpu_family, cpu_model, instruction_limits, instruction_sets
 from slowfast.utils.machine import synchronize, usable_cores
 
 
@@ -135,7 +136,15 @@ def measurements_table(measurements: Sequence[Measurement]) -> str:
 
 def machine_table(machine: Mapping[str, Any]) -> str:
     """Return the description of a machine as a table."""
-    return tabulate([(name, str(value)) for name, value in machine.items()], tablefmt="plain", disable_numparse=True)
+    rows = [(name, _words(value)) for name, value in machine.items() if value not in ({}, [], "")]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _words(value: Any) -> str:
+    """Return a fact as text: several values in one line, named values in a line each."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name}: {fact}" for name, fact in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @dataclass(frozen=True)
@@ -206,9 +215,12 @@ class Stopwatch:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return CPU, cores, threads, memory, versions, load, and the GPU if one is used."""
-    described = {
-        "CPU": _cpu_model(),
+    """Return CPU, instruction sets and their limits, cores, memory, versions, load, and the GPU if one is used."""
+    described: dict[str, Any] = {
+        "CPU": cpu_model(),
+        "CPU family": cpu_family(),
+        "instruction sets": instruction_sets(),
+        "limits": instruction_limits(),
         "cores": usable_cores(),
         "PyTorch threads": torch.get_num_threads(),
         "memory (GiB)": round(psutil.virtual_memory().total / 2**30, 1),
@@ -217,20 +229,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "av": av.__version__,
         "cv2": cv2.__version__,
+        "precisions": precision_facts(),
     }
     if device.type == "cuda":
         described["GPU"] = torch.cuda.get_device_name(device)
     return described
-
-
-def _cpu_model() -> str:
-    """Return the name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 Arguments = ParamSpec("Arguments")

@@ -28,7 +28,7 @@ from slowfast.models.build import build_model, find_network
 from slowfast.models.linear import count_macs, pack_linears
 from slowfast.models.protocol import EVENTS, IMAGES, Events
 from slowfast.utils.distributed import World
-from slowfast.utils.machine import peak_memory_gib
+from slowfast.utils.machine import has_fast_matmul, peak_memory_gib
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,11 @@ FLOAT32, BFLOAT16 = "float32", "bfloat16"
 DTYPES = (FLOAT32, BFLOAT16)
 
 
+def measured_dtypes(device: torch.device) -> list[str]:
+    """Return the data types to measure: bfloat16 only where it is fast, because runs use float32 elsewhere."""
+    return [dtype for dtype in DTYPES if has_fast_matmul(getattr(torch, dtype), device)]
+
+
 def train_steps(
     cfg: ConfigNode, device: torch.device, clips: int, checkpointing: bool, dtypes: Sequence[str] = DTYPES
 ) -> dict[str, TrainStep]:
@@ -200,12 +205,13 @@ def measure_network(
         clips: Clips per batch.
         side: Side of the matrices that are multiplied for comparison; None for the default of the device.
     """
-    variants = [(dtype, checkpointing) for checkpointing in (False, True) for dtype in DTYPES]
+    dtypes = measured_dtypes(device)
+    variants = [(dtype, checkpointing) for checkpointing in (False, True) for dtype in dtypes]
     memory = {key: in_fresh_process(measure_memory, cfg, device, clips, *key) for key in variants}
     steps = {
         (dtype, checkpointing): step
         for checkpointing in (False, True)
-        for dtype, step in train_steps(cfg, device, clips, checkpointing).items()
+        for dtype, step in train_steps(cfg, device, clips, checkpointing, dtypes).items()
     }
     batch = example_batch(cfg, clips)
     plain = steps[FLOAT32, False]
@@ -213,7 +219,7 @@ def measure_network(
     work = Work(clips, side or MATRIX_SIDE[device.type], macs)
     timings = time_interleaved(_cases(steps, batch, work.side, device), runs, device)
     measurements = [Measurement("network", "MACs", work.macs / 1e9, "GMACs/clip", 1)]
-    for dtype in DTYPES:
+    for dtype in dtypes:
         measurements += _speed_measurements(timings, dtype, work, runs)
         measurements += _training_measurements(timings, dtype, memory, runs)
     return measurements
@@ -221,7 +227,7 @@ def measure_network(
 
 def _cases(steps: Steps, batch: TrainBatch, side: int, device: torch.device) -> dict[str, Callable[[], object]]:
     cases: dict[str, Callable[[], object]] = {}
-    for dtype in DTYPES:
+    for dtype in dict.fromkeys(dtype for dtype, _ in steps):
         matrices = torch.randn(2, side, side, device=device, dtype=getattr(torch, dtype))
         cases[f"{dtype} {MATMUL}"] = partial(torch.mm, *matrices)
         cases[f"{dtype} {FORWARD}"] = _eval_case(steps[dtype, False], batch)

@@ -16,7 +16,17 @@ from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Measurement, Timings, time_interleaved
-from benchmarks.network import BFLOAT16, DTYPES, FLOAT32, MATMUL, MATRIX_SIDE, example_batch, forward_case, forward_in
+from benchmarks.network import (
+    BFLOAT16,
+    DTYPES,
+    FLOAT32,
+    MATMUL,
+    MATRIX_SIDE,
+    example_batch,
+    forward_case,
+    forward_in,
+    measured_dtypes,
+)
 from slowfast.cli.model_table import published_configs, read_header
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
@@ -126,11 +136,13 @@ def _measure(name: str, cfg: ConfigNode, device: torch.device, runs: int, side: 
     cases, macs = _cases(cfg, device, views, side)
     timings = time_interleaved(cases, runs, device)
     measurements = [Measurement(group, "MACs", macs / 1e9, "GMACs/view", 1)]
-    for dtype in DTYPES:
+    dtypes = measured_dtypes(device)
+    for dtype in dtypes:
         measurements.append(Measurement(group, f"{dtype}, forward", views / timings.median(dtype), unit, runs))
         share = _share(timings, dtype, 2 * macs * views, 2 * side**3)
         measurements.append(Measurement(group, f"{dtype}, {SHARE}", 100 * share, "%", runs))
-    measurements.append(Measurement(group, "speed-up of bfloat16", timings.ratio(FLOAT32, BFLOAT16), "x", runs))
+    if BFLOAT16 in dtypes:
+        measurements.append(Measurement(group, "speed-up of bfloat16", timings.ratio(FLOAT32, BFLOAT16), "x", runs))
     if shares:
         measurements += [
             Measurement(group, kind, 100 * part, "% of float32", 1) for kind, part in time_by_kind(cases[FLOAT32])
@@ -146,7 +158,7 @@ def _cases(
     model, batch = build_model(cfg).to(device).eval(), example_batch(cfg, views)
     cases: dict[str, Callable[[], object]] = {}
     macs = 0.0
-    for dtype in DTYPES:
+    for dtype in measured_dtypes(device):
         forward = forward_in(cfg, device, dtype)
         inputs = forward.prepare(batch.clips)
         macs = macs or count_macs(model, inputs, views)
@@ -172,6 +184,9 @@ def networks_table(measurements: Sequence[Measurement]) -> str:
         row = [group.removeprefix(f"{GROUP}, "), named[f"{FLOAT32}, forward"].unit.rpartition(" ")[2]]
         row.append(f"{named['MACs'].value:.3g}")
         for dtype in DTYPES:
-            row += [f"{named[f'{dtype}, forward'].value:.3g}/s", f"{named[f'{dtype}, {SHARE}'].value:.0f} %"]
-        rows.append([*row, f"{named['speed-up of bfloat16'].value:.1f} x"])
+            if f"{dtype}, forward" in named:
+                row += [f"{named[f'{dtype}, forward'].value:.3g}/s", f"{named[f'{dtype}, {SHARE}'].value:.0f} %"]
+        if "speed-up of bfloat16" in named:
+            row.append(f"{named['speed-up of bfloat16'].value:.1f} x")
+        rows.append(row)
     return tabulate(rows, headers=COLUMNS, tablefmt="simple", disable_numparse=True)

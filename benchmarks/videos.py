@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from demo_data.motion import MOTIONS
-from demo_data.scene import render_clip
+from demo_data.motion import MOTIONS, draw_path
+from demo_data.scene import animate, render_clip, two_colors
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.pyav import PyAVReader
@@ -78,6 +78,21 @@ def make_videos(folder: Path, clip: SyntheticClip = SyntheticClip(), count: int 
         paths.append(folder / f"synthetic_{number}.mp4")
         _encode(paths[-1], frames, clip)
     return paths
+
+
+def make_fixed_camera_video(path: Path, frames: int = 300) -> Path:
+    """Render and encode a video of a fixed camera: a small object that crosses a still background.
+
+    Args:
+        path: File to write; its folder is created.
+        frames: Number of frames.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clip, rng = SyntheticClip(frames=frames, height=360, width=640), np.random.default_rng(0)
+    whole = draw_path(MOTIONS["right"], frames, clip.height, clip.width, rng)
+    small = replace(whole, radius=whole.radius / 3)
+    _encode(path, animate(small, clip.height, clip.width, two_colors, rng, background_speed=(0, 0)), clip)
+    return path
 
 
 def _add_grain(frames: np.ndarray, strength: int, rng: np.random.Generator) -> None:

@@ -37,7 +37,13 @@ def render_clip(
 
 
 def animate(
-    path: Path, height: int, width: int, colors: Colors, rng: np.random.Generator, step: float = 1.0
+    path: Path,
+    height: int,
+    width: int,
+    colors: Colors,
+    rng: np.random.Generator,
+    step: float = 1.0,
+    background_speed: tuple[float, float] = BACKGROUND_SPEED,
 ) -> np.ndarray:
     """Render a clip of a textured object on a path with a random background: RGB, uint8 (T, H, W, 3).
 
@@ -48,11 +54,12 @@ def animate(
         colors: Draws the two colors of the object.
         rng: Random generator.
         step: Time between frames, relative to the frame period.
+        background_speed: Range of the background's speed, relative to the frame height, per frame.
     """
     background = draw_background(height, width, rng)
     patch = _draw_object(colors, rng)
     direction = rng.uniform(0.0, 2.0 * np.pi)
-    drift = rng.uniform(*BACKGROUND_SPEED) * height * np.array([np.sin(direction), np.cos(direction)])
+    drift = rng.uniform(*background_speed) * height * np.array([np.sin(direction), np.cos(direction)])
     clip = np.empty((len(path.radius), height, width, 3), np.uint8)
     for t in range(len(clip)):
         canvas = scroll(background, drift * (step * t))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
 from slowfast import __version__
+from slowfast.cli.precisions import precision_facts
 from slowfast.config.shipped import configs_folder
-from slowfast.utils.machine import has_fast_matmul, usable_cores
+from slowfast.event_driven.kernels import Kernels
+from slowfast.event_driven.kernels.build import build_library, instruction_set
+from slowfast.utils.cpu import LIMITS, cpu_family, cpu_model, instruction_limits, instruction_sets, known_sets
+from slowfast.utils.machine import usable_cores
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av", "fvcore", "iopath", "einops")
 # Optional packages by the extra that installs them.
@@ -26,31 +31,31 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "parquet": ("pyarrow",),
 }
-# Flags of /proc/cpuinfo that decide which kernels are fast.
-CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 Facts = dict[str, dict[str, str]]
 
 
-def describe_environment() -> Facts:
-    """Return versions and hardware as groups of named facts."""
+def describe_environment(compile_kernels: bool = False) -> Facts:
+    """Return versions and hardware as groups of named facts.
+
+    Args:
+        compile_kernels: Compile the kernels of event-driven inference if needed, and load them.
+    """
     return {
         "software": _software(),
-        "CPU": _cpu(),
+        "CPU": _cpu() | {"compiled kernels": _kernels(compile_kernels)},
         "GPU": _gpus(),
-        "precisions": _precisions(),
+        "what precisions do": precision_facts(),
         "optional extras": {extra: _extra(extra, packages) for extra, packages in EXTRAS.items()},
     }
 
 
 def environment_table(facts: Facts) -> str:
-    """Return the facts as a table with a line for the name of each group."""
-    rows: list[tuple[str, str]] = []
+    """Return the facts as lines under the name of each group."""
+    width = max(len(name) for items in facts.values() for name in items)
+    lines: list[str] = []
     for group, items in facts.items():
-        rows.append((group, ""))
-        rows += [(f"  {name}", value) for name, value in items.items()]
-    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+        lines += [group, *(f"  {name:<{width}}  {value}" for name, value in items.items())]
+    return "\n".join(lines)
 
 
 def _software() -> dict[str, str]:
@@ -61,22 +66,41 @@ def _software() -> dict[str, str]:
         "system": platform.platform(),
     }
     facts |= {package: version for package in PACKAGES if (version := _version(package))}
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-    facts["C++ compiler"] = (
-        compiler or "none: event-driven inference on the CPU uses PyTorch operators, which is slower"
-    )
+    facts["C++ compiler"] = _compiler() or "none. Install one (g++) or set CXX"
     return facts
 
 
+def _compiler() -> str:
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")
+
+
 def _cpu() -> dict[str, str]:
-    flags = _cpu_flags()
+    has = instruction_sets()
+    missing = [name for name in known_sets().values() if name not in has]
+    limits = [f"{name}={value} ({LIMITS[name]})" for name, value in instruction_limits().items()]
     return {
-        "model": _cpu_model(),
+        "model": " ".join(filter(None, (cpu_model(), cpu_family() and f"({cpu_family()})"))),
         "usable cores": f"{usable_cores()} of {os.cpu_count()}",
         "PyTorch threads": str(torch.get_num_threads()),
+        "instruction sets": ", ".join(has) or "unknown",
+        "instruction sets it lacks": ", ".join(missing) or "none",
+        "limited by": ", ".join(limits) or f"nothing ({', '.join(LIMITS)} are not set)",
         "PyTorch kernels": torch.backends.cpu.get_cpu_capability(),
-        "instruction sets": ", ".join(flag for flag in CPU_FLAGS if flag in flags) or "unknown",
     }
+
+
+def _kernels(load: bool) -> str:
+    """Return whether the compiled kernels of event-driven inference are available."""
+    slower = "event-driven inference uses PyTorch's operators, which is slower"
+    if not _compiler():
+        return f"not available, no C++ compiler: {slower}"
+    if not load:
+        return f"compiled for {instruction_set()} on first use (slowfast env --kernels does it now)"
+    try:
+        Kernels(ctypes.CDLL(str(build_library())))
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not available, {error}: {slower}"
+    return f"available, compiled for {instruction_set()}"
 
 
 def _gpus() -> dict[str, str]:
@@ -88,19 +112,6 @@ def _gpus() -> dict[str, str]:
         gpu = torch.cuda.get_device_properties(number)
         capability = f"compute capability {gpu.major}.{gpu.minor}"
         facts[f"GPU {number}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, {capability}"
-    return facts
-
-
-def _precisions() -> dict[str, str]:
-    """Return for each device which precisions have fast matrix multiplication."""
-    cpu = torch.device("cpu")
-    facts = {}
-    for name, dtype in PRECISIONS.items():
-        fast = has_fast_matmul(dtype, cpu)
-        facts[f"CPU {name}"] = "fast" if fast else "no fast instructions: slower than fp32, saves memory only"
-    if torch.cuda.is_available():
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        facts |= {"GPU fp32": "fast", "GPU fp16": "fast", "GPU bf16": "fast" if bf16 else "emulated: use float16"}
     return facts
 
 
@@ -117,21 +128,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
-
-
-def _cpu_model() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(field: str) -> str:
-    """Return a field of the first CPU in /proc/cpuinfo; "" where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    lines = (line.partition(":") for line in text.splitlines())
-    return next((value.strip() for name, _, value in lines if name.strip() == field), "")

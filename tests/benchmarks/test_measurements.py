@@ -123,10 +123,11 @@ def test_every_figure_of_the_network_is_there(tiny_cfg: ConfigNode, monkeypatch:
     monkeypatch.setattr(network, "in_fresh_process", lambda function, *args: function(*args))  # starting one is slow
     measurements = measure_network(tiny_cfg, CPU, runs=1, clips=2, side=32)
     assert all(math.isfinite(measurement.value) and measurement.value > 0 for measurement in measurements)
+    dtypes = network.measured_dtypes(CPU)
     names = {(measurement.group, measurement.name) for measurement in measurements}
-    assert {key for key in TARGETS if key[0].startswith("network")} <= names
+    assert {key for key in TARGETS if key[0] in {f"network, {dtype}" for dtype in dtypes}} <= names
     by_name = {(measurement.group, measurement.name): measurement.value for measurement in measurements}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in dtypes:
         assert by_name[f"network, {dtype}", "checkpointing, activation memory"] < 100
 
 
@@ -184,7 +185,8 @@ def test_videos_are_found_and_missing_ones_named(videos: list[Path], tmp_path: P
     [
         ("", ["load", "test", "network"], []),
         ("test load", ["load", "test"], []),
-        ("all --repeats 2", ["load", "test", "network"], []),
+        ("--repeats 2", ["load", "test", "network"], []),
+        ("networks --only EAT_S,EAT_B", ["networks"], []),
         ("network --videos a b NUM_GPUS 0 DATA.NUM_FRAMES 8", ["network"], ["NUM_GPUS", "0", "DATA.NUM_FRAMES", "8"]),
         ("--json RESULTS network", ["network"], []),
     ],
