@@ -33,7 +33,7 @@ INSTRUCTIONS = {"": b"", "-mno-avx512bf16": b"avx512_bf16", "-mno-avx512f": b"av
 
 @pytest.fixture(scope="module", params=list(INSTRUCTIONS))
 def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
-    if INSTRUCTIONS[request.param] not in build._cpu():
+    if INSTRUCTIONS[request.param] not in build.cpu_description():
         pytest.skip("the kernels of this CPU are tested already: it does not have the instructions")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_FLAGS", (*build._FLAGS, *filter(None, [request.param])))
