@@ -43,7 +43,7 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 
 def test_instructions_are_limited_to_a_set_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_cpu", lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq")
+    monkeypatch.setattr(build, "cpu_description", lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq")
     monkeypatch.delenv(build.ISA_VARIABLE, raising=False)
     assert build.instruction_set() == "avx512" and build._target_flags() == ["-march=native"]
     flags = {}

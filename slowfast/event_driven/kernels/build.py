@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +12,7 @@ from pathlib import Path
 import torch
 
 from slowfast.errors import ConfigError
+from slowfast.utils.machine import cpu_description
 from slowfast.utils.private_cache import private_cache
 
 _SOURCES = Path(__file__).parent
@@ -46,7 +45,7 @@ def build_library() -> Path:
     command = [compiler, *_FLAGS, *_target_flags(), *_threads_of_pytorch()]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     sources = [file.read_bytes() for file in sorted(_SOURCES.glob("*.[ch]*"))]
-    what = b"\0".join((*sources, " ".join(command).encode(), version, _cpu()))
+    what = b"\0".join((*sources, " ".join(command).encode(), version, cpu_description()))
     library = private_cache(f"kernels-{hashlib.sha256(what).hexdigest()[:32]}.so")
     if not library.exists():
         # Another process may be compiling it at the same time.
@@ -97,18 +96,9 @@ def _threads_of_pytorch() -> list[str]:
 
 def has_matrix_unit() -> bool:
     """Check if this CPU has a matrix unit for bfloat16 (AMX)."""
-    return b"amx_bf16" in _cpu()
+    return b"amx_bf16" in cpu_description()
 
 
 def _cpu_features() -> set[str]:
     """Return the features of this CPU under the names of the Linux kernel."""
-    return set(_cpu().decode().split())
-
-
-@functools.cache
-def _cpu() -> bytes:
-    """Return the properties of the CPU that -march=native depends on."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_bytes().splitlines() if about.exists() else []
-    names = (b"model name", b"flags", b"Features")
-    return platform.machine().encode() + b"".join(sorted({line for line in lines if line.startswith(names)}))
+    return set(cpu_description().decode().split())
