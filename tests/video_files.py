@@ -33,8 +33,9 @@ def write_video(
     rotation: int = 0,
     rate: int = 25,
     max_b_frames: int | None = None,
+    first: int = 0,
 ) -> Path:
-    """Encode `picture(0..frames)`; `pts` in units of `time_base` (default: one a frame, 1 / rate)."""
+    """Encode `picture(first..first + frames)`; `pts` in units of `time_base` (default: one a frame, 1 / rate)."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = size
@@ -47,7 +48,7 @@ def write_video(
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture(first + number, *size), format="rgb24")
             frame.pts, frame.time_base = (pts[number] if pts is not None else number), base
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))

@@ -1,41 +1,99 @@
-"""`slowfast predict`: the best classes of files and folders."""
+"""`slowfast predict`: the best classes of files and folders, of the windows of long videos, and of live video."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.cli.command import CommandParser, exit_status
 from slowfast.cli.setup import add_loader_workers, parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.utils.logging import messages_on_screen
+from slowfast.utils.paths import check_output_folder
+from slowfast.utils.text import quoted
 
-EXAMPLE = "slowfast predict --cfg K400/K400_MLP_S16x4 clip.mp4 TEST.CHECKPOINT_FILE_PATH weights.pyth"
+EXAMPLE = "slowfast predict --cfg K400/K400_MLP_S16x4 clip.mp4 --weights weights.pyth"
 DESCRIPTION = f"""\
-Classify videos, images, folders of extracted frames and event recordings (.npz, .npy), or folders of them. Weights are
-those of TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR. No index file is needed; views, transforms
-and ensemble are the same as in testing.
+Classify videos, images, folders of extracted frames and event recordings (.npz, .npy), or folders of them. No index
+file is needed; views, transforms and ensemble are the same as in testing. Clips of several files share a batch of
+TEST.BATCH_SIZE clips.
 
   {EXAMPLE}
 
-Writes predictions.json and predictions.csv, with the five best classes of each file. Files that cannot be read are
-listed with the reason; the exit status is 0 if at least one was read. Class names are read from
-DATA.PATH_TO_DATA_DIR. Config overrides, KEY VALUE pairs, follow the files.
+Long videos: --window classifies each window of a video as if it were cut out, and writes segments with start, end,
+class and score. Each frame is decoded once. If the video continues where the last complete window ends, one more window
+of full length ends with the video.
+
+  slowfast predict --cfg K400/K400_MLP_S16x4 match.mp4 --window 4 --step 1 --merge --annotate --weights weights.pyth
+
+Live video: a camera by its number, or the address of a stream (rtsp://, tcp://, ...). The latest window is classified
+every --step, with its latency, until the stream ends or Ctrl-C. --live plays files as if they came from a camera.
+
+  slowfast predict --cfg K400/K400_MLP_S16x4 0 --step 0.5 --weights weights.pyth
+
+Writes predictions.json and predictions.csv, with the five best classes of each file; with windows, segments.json,
+segments.csv and subtitles (.srt). Files that cannot be read are listed with the reason in failed.csv; the exit status
+is 0 if at least one was read. Class names are read from DATA.PATH_TO_DATA_DIR. Config overrides, KEY VALUE pairs,
+follow the files.
 """
-USAGE = "%(prog)s --cfg FILE [--out FOLDER] [--annotate] FILE_OR_FOLDER [...] [KEY VALUE ...]"
+USAGE = "%(prog)s --cfg FILE [--weights PATH] [options] FILE_FOLDER_OR_STREAM [...] [KEY VALUE ...]"
+_LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(s|sec|seconds?|clips?)?")
+_LONGEST = 10**7  # seconds or clips, of a window
+
+
+@dataclass(frozen=True)
+class ParsedLength:
+    """Length on the command line: a number of seconds or of clips."""
+
+    value: float
+    clips: bool
+
+
+def length(text: str) -> ParsedLength:
+    """Convert the length of a window, such as 4, 4s or 2clips."""
+    match = _LENGTH.fullmatch(text.strip().lower())
+    value = float(match[1]) if match else 0.0
+    if match is None or not 0 < value <= _LONGEST:
+        raise ArgumentTypeError(
+            f"{quoted(text)} is not a length above 0. Give seconds, such as 4, or clips, such as 2clips"
+        )
+    return ParsedLength(value, (match[2] or "").startswith("clip"))
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     """Parse the command line and load the config. Raises UserError."""
     parser = CommandParser("slowfast predict", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to classify")
+    parser.add_argument("paths", nargs="+", metavar="FILE_FOLDER_OR_STREAM", help="what to classify")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: OUTPUT_DIR)")
     parser.add_argument(
         "--annotate",
         action="store_true",
         help="also write each video or recording as .mp4 with its classes drawn on it",
     )
+    windows = parser.add_argument_group("windows of long videos and live video")
+    windows.add_argument(
+        "--window",
+        type=length,
+        metavar="LENGTH",
+        help="length of a window in seconds, such as 4, or clips, such as 2clips (default: 1clip, for live video and "
+        "with --step or --merge)",
+    )
+    windows.add_argument(
+        "--step",
+        type=length,
+        metavar="LENGTH",
+        help="distance of the starts of two windows (default: the length of a window)",
+    )
+    windows.add_argument(
+        "--merge",
+        action="store_true",
+        help="merge neighboring windows of one class to a segment with their mean scores",
+    )
+    windows.add_argument("--live", action="store_true", help="play files at their own speed, as if from a camera")
     add_loader_workers(parser)
     return parse_with_config(parser, arguments)
 
@@ -46,7 +104,25 @@ def main(arguments: Sequence[str]) -> int:
         return exit_status(lambda: _predict(*parse(arguments)))
 
 
-def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
+def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> int:
+    output = chosen.out or Path(cfg.OUTPUT_DIR)
+    check_output_folder(output, "OUTPUT_DIR" if chosen.out is None else "--out")
+    from slowfast.inference.live_sources import find_live
+    from slowfast.inference.windows import Length, WindowOptions
+
+    window, step = (None if one is None else Length(one.value, one.clips) for one in (chosen.window, chosen.step))
+    options = WindowOptions(merge=chosen.merge, step=step, **({} if window is None else {"window": window}))
+    live = find_live(chosen.paths, cfg.DATA.DECODING_THREADS, play=chosen.live)
+    if live is not None:
+        from slowfast.inference.live_output import live_to_files
+
+        return live_to_files(cfg, live, output, options, annotate=chosen.annotate)
+    paths = [Path(path) for path in chosen.paths]
+    if window is not None or step is not None or chosen.merge:
+        from slowfast.inference.segment_output import segments_to_files
+
+        return segments_to_files(cfg, paths, output, options, annotate=chosen.annotate)
     from slowfast.inference.output import predict_to_files
 
-    predict_to_files(cfg, chosen.paths, chosen.out or Path(cfg.OUTPUT_DIR), annotate=chosen.annotate)
+    predict_to_files(cfg, paths, output, annotate=chosen.annotate)
+    return 0

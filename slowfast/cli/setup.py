@@ -54,6 +54,7 @@ def load_config(
     return cfg
 
 
+_WEIGHTS = "TEST.CHECKPOINT_FILE_PATH"
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*(=.*)?", re.DOTALL)
 
 
@@ -91,7 +92,7 @@ def parse_with_config(parser: CommandParser, arguments: Sequence[str]) -> tuple[
     """Parse the command line of a command that applies a trained model.
 
     Args:
-        parser: Parser with the options of the command; --cfg is added.
+        parser: Parser with the options of the command; --cfg and --weights are added.
         arguments: Words of the command line; config overrides follow the options and files.
 
     Returns:
@@ -101,10 +102,17 @@ def parse_with_config(parser: CommandParser, arguments: Sequence[str]) -> tuple[
         UserError: For an invalid command line or config.
     """
     add_cfg(parser)
+    parser.add_argument(
+        "--weights", metavar="PATH", help=f"checkpoint, alias of {_WEIGHTS} (default: the last one in OUTPUT_DIR)"
+    )
     words, overrides = split_overrides(arguments, parser.flags())
     chosen = parser.parse(words)
     if world_size() > 1:
         raise UserError(f"{parser.prog} runs in one process. Start it without torchrun")
+    if chosen.weights is not None:
+        if any(word.partition("=")[0] == _WEIGHTS for word in overrides):
+            parser.error(f"--weights and {_WEIGHTS} both name a checkpoint. Give one of them")
+        overrides = [_WEIGHTS, chosen.weights, *overrides]
     if getattr(chosen, "num_workers", None) is not None:
         overrides = ["DATA_LOADER.NUM_WORKERS", str(chosen.num_workers), *overrides]
     return chosen, load_for_evaluation(chosen.cfg, overrides, chosen.modules)

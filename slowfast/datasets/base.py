@@ -133,6 +133,11 @@ class FrameDataset(BaseDataset):
         size = self.cfg.DATA.TEST_CROP_SIZE
         return ViewTransform(size, self.cfg.DATA.TRAIN_JITTER_SCALES[0] if crops == 1 else size, crops)
 
+    def decoded_side(self, transform: ViewTransform) -> int:
+        """Return the short side (pixels) that larger frames are scaled down to when they are decoded for a view."""
+        # Never below what the views need: a crop may be larger than the training scale.
+        return max(self.cfg.DATA.TRAIN_JITTER_SCALES[0], transform.short_side)
+
     @property
     def reads_images(self) -> bool:
         """True if samples are single images."""
@@ -164,11 +169,9 @@ class FrameDataset(BaseDataset):
                 f"The {transform.crop_size}-pixel crop covers less than half of the {transform.short_side}-pixel short "
                 f"side (set by {key})"
             )
-        # Never below what the views need: a crop may be larger than the training scale.
-        short_side = max(cfg.DATA.TRAIN_JITTER_SCALES[0], transform.short_side)
         return VideoEvalDataset(
             records,
-            functools.partial(self.open_sample, short_side),
+            functools.partial(self.open_sample, self.decoded_side(transform)),
             self.temporal_sampling(),
             transform,
             views=views,

@@ -87,6 +87,16 @@ class EvaluationTime:
         """Add time spent waiting for data."""
         self.data += seconds
 
+    @property
+    def seconds(self) -> float:
+        """Duration of the evaluation."""
+        return self.data + self.compute
+
+    @property
+    def clips_per_second(self) -> float:
+        """Throughput, waiting included; 0 before the first batch."""
+        return self.clips / self.seconds if self.seconds > 0 else 0.0
+
 
 @torch.inference_mode()
 def evaluate(
@@ -127,7 +137,8 @@ def evaluate(
             del outputs[:views]
             pace.compute = time.perf_counter() - start - pace.data
             memory = peak_memory_gib(forward.device)
-            progress.advance(f"data {pace.data:.1f} s  compute {pace.compute:.1f} s  {memory:.2f} GiB")
+            speed = f"{pace.clips_per_second:.1f} clips/s"
+            progress.advance(f"{speed}  data {pace.data:.1f} s  compute {pace.compute:.1f} s  {memory:.2f} GiB")
 
     clips = _clips(timed_iter(samples, pace.wait), forward.device, pending, ledger)
     while batch := list(itertools.islice(clips, batch_clips)):

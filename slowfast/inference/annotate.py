@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction
+from slowfast.inference.segments import Segment, SegmentAt
+from slowfast.inference.sliding import VideoSegments
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.event_plots import event_frames
 from slowfast.visualization.video_writer import NAME_LENGTH, write_annotated
@@ -47,27 +50,79 @@ def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
     read = [prediction for prediction in predictions if prediction.scores is not None]
     targets = target_files([prediction.record for prediction in read], folder, ".mp4")
     for prediction, target in zip(read, targets, strict=True):
-        lines = [f"{100 * score:5.1f} %  {name[:NAME_LENGTH]}" for name, score in prediction.best()]
-        try:
+        lines = class_lines(prediction.best())
+        with _reported(prediction.path):
             if recordings:
                 annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
             else:
                 annotate(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
-        except UserError:
-            raise
-        except Exception as error:
-            get_logger().warning(f"{prediction.path} cannot be annotated: {failure_reason(error)}")
     return folder
 
 
-def annotate(record: Record, template: str, fps: float, lines: Sequence[str], target: Path) -> int:
+def annotate_segments(cfg: ConfigNode, videos: Sequence[VideoSegments], names: Sequence[str], folder: Path) -> Path:
+    """Write each video as .mp4, with the classes of the segment whose center is nearest drawn on each frame.
+
+    Args:
+        cfg: Config of the predictions.
+        videos: Videos and their segments.
+        names: Class names.
+        folder: Output folder.
+
+    Returns:
+        The output folder.
+    """
+    targets = target_files([video.record for video in videos], folder, ".mp4")
+    for video, target in zip(videos, targets, strict=True):
+        with _reported(video.record.name):
+            lines = SegmentLines(video.segments, names)
+            annotate(video.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
+    return folder
+
+
+class SegmentLines:
+    """Lines of text at each time of a video: the best classes of a segment.
+
+    Args:
+        segments: Segments of the video.
+        names: Class names.
+    """
+
+    def __init__(self, segments: Sequence[Segment], names: Sequence[str]) -> None:
+        self._at, self._names = SegmentAt(segments), names
+
+    def __call__(self, seconds: float) -> list[str]:
+        """Return the lines at a time in seconds; none outside the segments."""
+        segment = self._at(seconds)
+        return [] if segment is None else class_lines([(self._names[label], score) for label, score in segment.best])
+
+
+def class_lines(best: Sequence[tuple[str, float]]) -> list[str]:
+    """Return the line of text of each (class name, score)."""
+    return [f"{100 * score:5.1f} %  {name[:NAME_LENGTH]}" for name, score in best]
+
+
+@contextmanager
+def _reported(path: str) -> Iterator[None]:
+    """Report a file that cannot be annotated, which does not stop the others."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        get_logger().warning(f"{path} cannot be annotated: {failure_reason(error)}")
+
+
+Lines = Sequence[str] | Callable[[float], Sequence[str]]
+
+
+def annotate(record: Record, template: str, fps: float, lines: Lines, target: Path) -> int:
     """Write the frames of a video or folder of frames with lines of text drawn on them.
 
     Args:
         record: The video or folder of frames.
         template: File name template of a folder of frames.
         fps: Frame rate of a folder of frames.
-        lines: Text to draw.
+        lines: Text to draw, or a function that returns that of a time in seconds after the first frame.
         target: Video file to write.
 
     Returns:
@@ -78,11 +133,16 @@ def annotate(record: Record, template: str, fps: float, lines: Sequence[str], ta
     """
     if record.frames is not None:
         with FrameFolderReader(record.path, template, record.frames, fps) as folder:
-            timing = choose_timing(np.arange(record.frames) / fps, fps, None)
-            return write_annotated(_images(folder), timing, lines, target)
+            times = np.arange(record.frames) / fps
+            return write_annotated(_images(folder), choose_timing(times, fps, None), _by_frame(lines, times), target)
     with PyAVReader(record.path) as video:
-        timing = choose_timing(video.times(), video.fps, None)
-        return write_annotated(_frames(video), timing, lines, target)
+        times = video.times()
+        return write_annotated(_frames(video), choose_timing(times, video.fps, None), _by_frame(lines, times), target)
+
+
+def _by_frame(lines: Lines, times: np.ndarray) -> Sequence[str] | Callable[[int], Sequence[str]]:
+    """Return lines by the number of a frame; `times` are the display times of the frames."""
+    return (lambda number: lines(float(times[number]))) if callable(lines) else lines
 
 
 def annotate_events(

@@ -1,4 +1,4 @@
-"""Predictions of files: a table on the screen, predictions.json, predictions.csv and annotated videos."""
+"""Predictions of files: a table on the screen, predictions.json, predictions.csv, failed.csv and annotated videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.samples import SampleKind, find_samples
+from slowfast.datasets.types import Failure
 from slowfast.engine.checkpoints import find_last
+from slowfast.engine.evaluate import EvaluationTime
 from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_files
 from slowfast.inference.predictor import Prediction, Predictor
@@ -26,10 +28,11 @@ from slowfast.visualization.results import (
     class_row,
     files_table,
     tail,
+    write_failed,
     write_predictions,
 )
 
-TABLE, LIST = "predictions.json", PREDICTIONS
+TABLE, LIST, FAILED = "predictions.json", PREDICTIONS, "failed.csv"
 SHOWN = 20  # files in the table on the screen
 
 
@@ -56,33 +59,39 @@ def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, an
         predictions = predictor.predict_found(found, progress)
     finally:
         progress.close()
-    files = write_files(predictions, _about(cfg), output)  # before the screen, which may fail
+    files = write_files(predictions, run_facts(cfg), output)  # before the screen, which may fail
     for failure in found.refused:
         get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
     show_table(predictions_table(predictions))
     if annotate:
         with phase("annotating videos"):
             files["annotated videos"] = annotate_files(cfg, predictions, output / "annotated")
-    show(_summary(predictions, found.others))
+    show(_summary(predictions, found.others, predictor.time))
     show_table(files_table(files))
 
 
-def _about(cfg: ConfigNode) -> dict[str, object]:
-    """Return how the predictions were made, for predictions.json."""
+def run_facts(cfg: ConfigNode) -> dict[str, object]:
+    """Return how predictions are made, for JSON files."""
     test = cfg.TEST
     weights = test.CHECKPOINT_FILE_PATH or find_last(cfg.OUTPUT_DIR) or "random"
     views, crops = test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS
     return {"model": cfg.MODEL.MODEL_NAME, "weights": str(weights), "views": views, "crops": crops}
 
 
-def _summary(predictions: Sequence[Prediction], others: int) -> str:
+def _summary(predictions: Sequence[Prediction], others: int, time: EvaluationTime) -> str:
     failed = sum(prediction.scores is None for prediction in predictions)
     parts = [f"{len(predictions) - failed} files read"]
     if failed:
-        parts.append(f"{failed} failed (reasons in {TABLE})")
+        parts.append(f"{failed} failed (reasons in {FAILED})")
     if others:
         parts.append(f"{others} files of other types skipped")
-    return ", ".join(parts)
+    return f"{', '.join(parts)}: {throughput(time)}"
+
+
+def throughput(time: EvaluationTime) -> str:
+    """Return the number of clips, the seconds and the clips/s of an evaluation."""
+    clips = "1 clip" if time.clips == 1 else f"{time.clips} clips"
+    return f"{clips} in {time.seconds:.1f} s ({time.clips_per_second:.1f} clips/s)"
 
 
 def predictions_table(predictions: Sequence[Prediction]) -> str:
@@ -98,27 +107,32 @@ def predictions_table(predictions: Sequence[Prediction]) -> str:
 
 
 def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output: Path) -> dict[str, Path]:
-    """Write predictions.json and predictions.csv.
+    """Write predictions.json, predictions.csv and failed.csv.
 
     Args:
         predictions: Predictions of files.
         about: How they were made, for predictions.json.
-        output: Output folder; its subfolder predict is used if it holds the predictions.csv of a test.
+        output: Output folder, see `results_folder`.
 
     Returns:
         The files by description.
     """
-    folder = output / "predict" if _holds_test(output) else output
+    folder = results_folder(output)
     write_json(folder / TABLE, about | _as_json(predictions))
     rows = (class_row(one.path, None, one.best_classes(), one.names) for one in predictions)
     write_predictions(rows, folder / LIST)
-    return {"predictions": folder / TABLE, "predictions as CSV": folder / LIST}
+    failures = [
+        Failure(one.record.index, one.path, one.failure, lost=one.scores is None) for one in predictions if one.failure
+    ]
+    write_failed(failures, folder / FAILED)
+    files = {"predictions": folder / TABLE, "predictions as CSV": folder / LIST}
+    return files | ({"failed files": folder / FAILED} if failures else {})
 
 
-def _holds_test(output: Path) -> bool:
-    """Check if the predictions.csv of a folder was written by a test."""
+def results_folder(output: Path) -> Path:
+    """Return the folder of the results: `output`, or its subfolder predict if it holds the results of a test."""
     is_own = (output / TABLE).is_file() and not (output / TEST_RESULTS).is_file()
-    return (output / LIST).is_file() and not is_own
+    return output / "predict" if (output / LIST).is_file() and not is_own else output
 
 
 def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.samples import UNLABELED, FoundSamples, SampleKind, find_samples
 from slowfast.datasets.loader import EvalLoader
 from slowfast.datasets.types import FailureLedger, Record
-from slowfast.engine.evaluate import best_classes, evaluate
+from slowfast.engine.evaluate import EvaluationTime, best_classes, evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks import task_class
 from slowfast.engine.test import network_to_test
@@ -72,7 +72,10 @@ class Predictor:
         wanted: Kinds of files that the model takes.
         forward: Forward pass from uint8 clips to logits.
         ensemble: Combines the logits of the views of a file.
-        batch_clips: Clips per batch.
+        batch_clips: Clips per batch, of one or several files.
+
+    Attributes:
+        time: Duration and number of clips of the last call.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Predictor:
     ) -> None:
         self.model, self.names, self.read, self.wanted = model, names, read, wanted
         self.forward, self.ensemble, self.batch_clips = forward, ensemble, batch_clips
+        self.time = EvaluationTime()
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Predictor:
@@ -138,7 +142,7 @@ class Predictor:
             shown = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
             try:
                 with self.read(found.records) as loader:
-                    evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, shown)
+                    self.time = evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, shown)
             finally:
                 if progress is None:
                     shown.close()

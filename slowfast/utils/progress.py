@@ -72,6 +72,13 @@ class Progress:
             self._last_line = time.perf_counter()
             get_logger().info(f"{self.title} {self.done}/{self.total} {self.unit}  {note}  left {clock(self.left())}")
 
+    def extend(self, count: int) -> None:
+        """Add units to the total, such as those of a file that was opened."""
+        self.total += count
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.refresh()
+
     def _is_due(self) -> bool:
         return time.perf_counter() - self._last_line >= SILENCE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -92,14 +92,17 @@ class _NothingWritten(Exception):
 
 
 def write_annotated(
-    frames: Iterable[tuple[int, np.ndarray]], timing: Timing, lines: Sequence[str], target: Path
+    frames: Iterable[tuple[int, np.ndarray]],
+    timing: Timing,
+    lines: Sequence[str] | Callable[[int], Sequence[str]],
+    target: Path,
 ) -> int:
     """Write frames with lines of text drawn on each.
 
     Args:
         frames: Pairs of frame number and uint8 (H, W, 3) RGB. Odd sides are padded by a pixel, as H.264 in 4:2:0 needs.
         timing: Time stamps; frame k is shown from `timing.ticks[k]` on.
-        lines: Lines of text.
+        lines: Lines of text, or a function that returns those of a frame number.
         target: File to write, completely or not at all.
 
     Returns:
@@ -107,7 +110,8 @@ def write_annotated(
     """
     with VideoWriter(target, timing.rate, timing.time_base) as out:
         for number, image in frames:
-            out.write(draw_lines(pad_to_even(image), lines), int(timing.ticks[number]))
+            text = lines(number) if callable(lines) else lines
+            out.write(draw_lines(pad_to_even(image), text), int(timing.ticks[number]))
     return out.count
 
 
@@ -119,6 +123,8 @@ def pad_to_even(image: np.ndarray) -> np.ndarray:
 
 def draw_lines(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     """Draw lines of white text on a dark box in the top left corner of an image (H, W, 3), in place, and return it."""
+    if not lines:
+        return image
     lines = [to_drawable(line) for line in lines]
     height, width = image.shape[:2]
     sizes = [cv2.getTextSize(line, FONT, 1.0, 1)[0] for line in lines]

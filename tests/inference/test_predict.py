@@ -10,10 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, tiny_settings
 from video_files import picture, write_video
 
 from slowfast.cli.predict import main
+from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.datasets.decode import open_video
@@ -21,6 +23,7 @@ from slowfast.datasets.index.samples import highest_frame
 from slowfast.engine import test as testing
 from slowfast.errors import DataError, UserError
 from slowfast.inference import Predictor
+from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.visualization.video_writer import draw_lines, to_drawable
 
@@ -89,8 +92,50 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, capsys: pytest.CaptureFix
     rows = table(output)
     assert [row["prediction"] != "" for row in rows] == [True, False, True, False, False]
     assert float(rows[0]["score"]) == results["predictions"][0]["best"][0]["score"]
+    with (output / "failed.csv").open() as file:
+        failed = {Path(row["path"]).name: (row["lost"], row["reason"]) for row in csv.DictReader(file)}
+    assert failed == {name: ("yes", reason) for name, reason in reasons.items()}
     out = capsys.readouterr().out
-    assert "2 files read, 3 failed" in out and "1 files of other types" in out and all(name in out for name in reasons)
+    assert "2 files read, 3 failed" in out and "12 clips in" in out and "clips/s" in out
+    assert "1 files of other types" in out and all(name in out for name in reasons)
+
+
+def test_clips_of_several_files_share_batches(tmp_path: Path) -> None:
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", frames=20, first=50 * number)
+    scores = []
+    for batch in (1, 4, 64):  # 6 clips per file
+        assert predict(tmp_path, tmp_path, ["TEST.BATCH_SIZE", batch])[0] == 0
+        scores.append([float(row["score"]) for row in table(tmp_path / "out")])
+    assert scores[0] == pytest.approx(scores[1], abs=2e-4) and scores[0] == pytest.approx(scores[2], abs=2e-4)
+    assert len(set(scores[0])) == 3
+
+
+def test_weights_is_an_alias(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = write_video(tmp_path / "a.mp4")
+    assert predict(tmp_path, video, "--weights", tmp_path / "gone.pyth")[0] == 2
+    assert "gone.pyth" in capsys.readouterr().err
+    both = ["TEST.CHECKPOINT_FILE_PATH", tmp_path / "other.pyth"]
+    assert predict(tmp_path, video, "--weights", tmp_path / "gone.pyth", both)[0] == 2
+    assert "both name a checkpoint. Give one of them" in capsys.readouterr().err
+    cfg = get_cfg()
+    cfg.merge_from_list([*tiny_settings(tmp_path, tmp_path / "out"), "RNG_SEED", 5])
+    torch.manual_seed(5)
+    torch.save({"model_state": build_model(cfg).state_dict()}, tmp_path / "weights.pyth")
+    assert predict(tmp_path, video, "--weights", tmp_path / "weights.pyth")[0] == 0
+    loaded = table(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["weights"].endswith("weights.pyth")
+    assert predict(tmp_path, video)[0] == 0  # random weights of another seed
+    assert table(tmp_path / "out") != loaded
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = write_video(tmp_path / "a.mp4")
+    assert predict(tmp_path, video, "--out", video)[0] == 2
+    error = capsys.readouterr().err
+    assert "is not a directory. Choose another folder" in error and error.count("\n") == 1
 
 
 def test_nothing_read_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,166 @@
+"""`slowfast predict` on cameras and streams: predictions on the screen as they are made, and as files at the end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.index.samples import target_files
+from slowfast.datasets.types import FailureLedger
+from slowfast.engine.evaluate import best_classes
+from slowfast.errors import DataError
+from slowfast.event_driven.sources import Source
+from slowfast.inference.annotate import class_lines
+from slowfast.inference.live import LivePredictor, LiveStream
+from slowfast.inference.live_sources import LiveFrame
+from slowfast.inference.output import FAILED, results_folder, run_facts
+from slowfast.inference.segment_files import SegmentLog, write_segments
+from slowfast.inference.sliding import SegmentCollector, VideoSegments, WindowScores
+from slowfast.inference.windows import WindowOptions
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import show, show_table
+from slowfast.utils.signals import StopSignal
+from slowfast.visualization.results import BEST, files_table, tail, write_failed
+from slowfast.visualization.video_writer import VideoWriter, draw_lines, pad_to_even
+
+_SHOW_EVERY = 1.0  # seconds between lines about a source whose class does not change
+
+
+class LiveOutput:
+    """What is shown and written while live sources are classified.
+
+    Args:
+        names: Class names.
+        log: segments.csv.
+        merge: Merge neighboring windows of one class.
+        targets: Annotated video of the index of each source; empty for none.
+    """
+
+    def __init__(self, names: Sequence[str], log: SegmentLog, merge: bool, targets: dict[int, Path]) -> None:
+        self.names = names
+        self.collector = SegmentCollector(merge, log.write, at_once=True)
+        self._targets = targets
+        self._writers: dict[int, VideoWriter] = {}
+        self._lines: dict[int, list[str]] = {}  # drawn on the frames, by source
+        self._shown: dict[int, tuple[int, float]] = {}  # class and time of the last line, by source
+        self._at_end = ExitStack()
+
+    def __enter__(self) -> LiveOutput:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.collector.finish()
+        self._at_end.__exit__(kind, error, None)
+
+    def on_frames(self, stream: LiveStream, frames: list[LiveFrame]) -> None:
+        """Write frames to the annotated video, with the latest prediction."""
+        record, index = stream.source.record, stream.source.record.index
+        if index not in self.collector.videos:
+            self.collector.begin(VideoSegments(record, float(stream.rate or 0), 0.0))
+            if index in self._targets:
+                writer = VideoWriter(self._targets[index], stream.rate or Fraction(1), stream.frames.time_base)
+                self._writers[index] = self._at_end.enter_context(writer)
+        self.collector.videos[index].seconds = frames[-1].seconds
+        if index in self._writers:
+            for frame in frames:
+                image = draw_lines(pad_to_even(frame.image), self._lines.get(index, []))
+                self._writers[index].write(image, frame.tick)
+
+    def on_window(self, stream: LiveStream, window: WindowScores, latency: float) -> None:
+        """Show the prediction of a window and add it to the segments."""
+        index = stream.source.record.index
+        self.collector.add(window, latency)
+        best = best_classes(window.scores, BEST)
+        self._lines[index] = class_lines([(self.names[label], score) for label, score in best])
+        label, now = best[0][0], time.monotonic()
+        last, when = self._shown.get(index, (-1, 0.0))
+        if label != last or now - when >= _SHOW_EVERY:
+            self._shown[index] = label, now
+            what = f"{window.end:8.1f} s  {100 * best[0][1]:5.1f} %  {self.names[label]}"
+            show(f"{tail(stream.source.record.name, 32)} {what}  (latency {1e3 * latency:.0f} ms)")
+
+
+def live_to_files(
+    cfg: ConfigNode, sources: Sequence[Source], output: Path, options: WindowOptions, *, annotate: bool = False
+) -> int:
+    """Classify the latest windows of cameras and streams, show the predictions and write the results.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end the run normally. segments.csv is written as the windows are classified, the
+    other files at the end.
+
+    Args:
+        cfg: Config for evaluating the model.
+        sources: Live sources.
+        output: Output folder.
+        options: Windows; the step is the time between two predictions.
+        annotate: Also write the frames, as scaled for the network, with the latest prediction as .mp4.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UserError: If weights are missing or the network does not take clips.
+        DataError: If nothing could be classified because of a failure.
+    """
+    with phase("building the model and loading its weights"):
+        live = LivePredictor.from_config(cfg, options)
+    names, folder = live.predictor.names, results_folder(output)
+    log, records = SegmentLog(folder, names, live=True), [source.record for source in sources]
+    files = target_files(records if annotate else [], folder / "annotated", ".mp4")
+    targets = {record.index: file for record, file in zip(records, files, strict=False)}
+    every = f"the latest {live.layout.window:g} s every {live.layout.step:g} s"
+    get_logger().info(f"Classifying {every}. Press Ctrl-C to stop")
+    with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
+        try:
+            with LiveOutput(names, log, options.merge, targets) as out:
+                streams = live.run(sources, out.on_frames, out.on_window, lambda: stop.seen)
+        finally:
+            log.close()
+    ledger = FailureLedger(len(sources))
+    ledger.add([failure for stream in streams if (failure := stream.failure())], log=len(sources) > 1)
+    videos = [video for video in out.collector.videos.values() if video.segments]
+    if not videos:
+        return _report_nothing(ledger, stop)
+    about = {"window": round(live.layout.window, 4), "step": round(live.layout.step, 4), "merged": options.merge}
+    written = write_segments(videos, names, run_facts(cfg) | about, ledger.all, folder)
+    write_failed(ledger.all, folder / FAILED)
+    written |= {"failed sources": folder / FAILED} if ledger.all else {}
+    written |= {"annotated videos": folder / "annotated"} if annotate else {}
+    show_table(live_table(streams))
+    for failure in ledger.all if len(sources) == 1 else []:
+        get_logger().warning(f"{failure.name}: {failure.reason}")
+    show_table(files_table(written))
+    return 0
+
+
+def _report_nothing(ledger: FailureLedger, stop: StopSignal) -> int:
+    """Finish a run without predictions: raise DataError for a failure, KeyboardInterrupt after Ctrl-C."""
+    if ledger.lost:
+        first = ledger.lost[0]
+        line = f"{first.name}: {first.reason}"
+        raise DataError(
+            line if ledger.total == 1 else f"none of {ledger.total} sources can be read. The first one: {line}"
+        )
+    if stop.name == signal.SIGINT.name:
+        raise KeyboardInterrupt
+    get_logger().warning(f"Received {stop.name} before any window was complete")
+    return 0
+
+
+def live_table(streams: Sequence[LiveStream]) -> str:
+    """Return a table of the windows and latencies of each source."""
+    rows = []
+    for stream in streams:
+        times = [f"{1e3 * float(value):.0f} ms" for value in np.quantile(stream.latencies or [0.0], (0.5, 0.99))]
+        rows.append((tail(stream.source.record.name, 48), stream.windows, stream.skipped, *times))
+    heading = ("source", "windows", "skipped", "latency p50", "latency p99")
+    return tabulate(rows, heading, tablefmt="simple", disable_numparse=True)

@@ -1,0 +1,200 @@
+"""Live sources of predictions: cameras, streams, and files that are played at their own speed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from slowfast.datasets.decode.reader import scaled_down
+from slowfast.datasets.transforms import ViewTransform
+from slowfast.datasets.types import failure_of, log_traceback
+from slowfast.errors import UserError
+from slowfast.event_driven.captures import FileFrames, OpenVideo
+from slowfast.event_driven.checks import is_address, is_camera
+from slowfast.event_driven.sources import Source, find_files, find_sources
+from slowfast.utils.text import plain, redact
+
+_BUFFERED = 256  # frames that wait for the main thread, which takes them within milliseconds
+_NAP = 0.1  # seconds between checks whether to stop while a file is played
+
+
+class PlayedFrames:
+    """Frames of a file, each delivered when it is shown.
+
+    Args:
+        path: The file.
+        threads: Number of decoder threads.
+    """
+
+    pixel_aspect = 1.0
+    arrived = 0.0
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._file = FileFrames(path, threads)
+        self.rate, self.time_base = self._file.rate, self._file.time_base
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        start = time.perf_counter()
+        for tick, image in self._file:
+            shown = start + float(tick * self.time_base)
+            while (wait := shown - time.perf_counter()) > 0:
+                if self._closed.wait(min(wait, _NAP)):
+                    return
+            yield tick, image
+
+    @property
+    def missing(self) -> str | None:
+        return self._file.missing
+
+    def close(self) -> None:
+        self._closed.set()
+        self._file.close()
+
+
+def find_live(places: Sequence[str], threads: int, *, play: bool = False) -> list[Source] | None:
+    """Return the live sources among the places of a command line; None if they are files and folders.
+
+    Args:
+        places: Numbers of cameras, addresses of streams, files and folders.
+        threads: Number of decoder threads of a file.
+        play: Play files as live sources.
+
+    Raises:
+        UserError: If files are mixed with live sources without `play`, or a file cannot be played.
+    """
+    live = [is_camera(place) or is_address(place) for place in places]
+    if not play and not any(live):
+        return None
+    sources: list[Source] = []
+    for place, is_live in zip(places, live, strict=True):
+        if not (is_live or play):
+            raise UserError(
+                f"{plain(place)} is a file, but {plain(redact(places[live.index(True)]))} is live. Predict them with "
+                "two commands, or play files with --live"
+            )
+        sources += find_sources(place, threads).videos if is_live else _played(Path(place), threads)
+    return [replace(source, record=replace(source.record, index=index)) for index, source in enumerate(sources)]
+
+
+def _played(path: Path, threads: int) -> list[Source]:
+    found = find_files([path], threads)
+    if found.refused:
+        raise UserError(f"--live: {found.refused[0].name}: {found.refused[0].reason}")
+    return [
+        Source(source.record, functools.partial(PlayedFrames, source.record.path, threads), live=True)
+        for source in found.videos
+    ]
+
+
+class LiveFrame(NamedTuple):
+    """Scaled frame of a live source."""
+
+    tick: int
+    seconds: float  # time of the source
+    image: np.ndarray  # RGB, uint8 (H, W, 3)
+    arrived: float  # perf_counter() when it was decoded
+
+
+class LiveScale:
+    """Scaling of the frames of live sources, as in testing: by area averaging, then as a view.
+
+    Args:
+        short_side: Short side (pixels) that larger frames are scaled down to first.
+        transform: Scaling of a view.
+    """
+
+    def __init__(self, short_side: int, transform: ViewTransform) -> None:
+        self._short_side, self._transform = short_side, transform
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Scale a frame, uint8 (H, W, 3) -> (H', W', 3)."""
+        width, height = scaled_down(image.shape[1], image.shape[0], self._short_side)
+        if (height, width) != image.shape[:2]:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        scaled: np.ndarray = self._transform(image[None])[0][0]
+        return scaled
+
+
+class LiveFrames:
+    """Thread that opens a live source and reads its frames until it ends.
+
+    Args:
+        source: The source.
+        scale: Scaling of its frames.
+        arrived: Event to set when anything has happened.
+
+    Attributes:
+        rate: Nominal frames/s; None until the source is open.
+        time_base: Seconds per tick.
+        error: Reason of the failure, once the source has ended.
+        fatal: Error that is not about the source.
+    """
+
+    def __init__(self, source: Source, scale: Callable[[np.ndarray], np.ndarray], arrived: threading.Event) -> None:
+        self.source, self._scale, self._arrived = source, scale, arrived
+        self.rate: Fraction | None = None
+        self.time_base = Fraction(1)
+        self.error: str | None = None
+        self.fatal: BaseException | None = None
+        self._frames: deque[LiveFrame] = deque(maxlen=_BUFFERED)
+        self._stop, self._done = threading.Event(), False
+        self._thread = threading.Thread(target=self._work, daemon=True, name=f"reading {source.record.name}")
+        self._thread.start()
+
+    def take(self) -> list[LiveFrame]:
+        """Return the frames that have arrived since the last call."""
+        taken = []
+        while self._frames:
+            taken.append(self._frames.popleft())
+        return taken
+
+    @property
+    def ended(self) -> bool:
+        """True if no more frames will arrive and all were taken."""
+        return self._done and not self._frames
+
+    def close(self, wait: float) -> None:
+        """Stop, and wait up to `wait` seconds for the thread, which may be waiting for data."""
+        self._stop.set()
+        self._thread.join(wait)
+
+    def _work(self) -> None:
+        torch.set_num_threads(1)  # of this thread; the network uses the other cores
+        try:
+            video = self.source.open()
+            try:
+                self._read(video)
+            finally:
+                video.close()
+        except UserError as error:
+            self.fatal = error
+        except Exception as error:
+            if not self._stop.is_set():
+                failure = failure_of(self.source.record.index, self.source.record.name, error)
+                log_traceback(failure)
+                self.error = failure.reason
+        finally:
+            self._done = True
+            self._arrived.set()
+
+    def _read(self, video: OpenVideo) -> None:
+        self.time_base, self.rate = video.time_base, video.rate
+        for tick, image in video:
+            if self._stop.is_set():
+                return
+            arrived = time.perf_counter()
+            self._frames.append(LiveFrame(tick, float(tick * video.time_base), self._scale(image), arrived))
+            self._arrived.set()
+        self.error = video.missing

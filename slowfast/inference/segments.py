@@ -1,0 +1,125 @@
+"""Segments of a video with their predicted classes: merging neighbors, and what is shown at each time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from slowfast.engine.evaluate import best_classes
+from slowfast.visualization.results import BEST
+
+_TOUCHING = 1e-6  # seconds
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Part of a video and its prediction.
+
+    Attributes:
+        start: Start in seconds after the first frame.
+        end: End in seconds.
+        best: Up to five (class, score), best first.
+        windows: Number of windows that were merged.
+        latency: Seconds from the arrival of the last frame to the prediction; None for files.
+    """
+
+    start: float
+    end: float
+    best: Sequence[tuple[int, float]]
+    windows: int = 1
+    latency: float | None = None
+
+    @property
+    def prediction(self) -> int:
+        """The best class."""
+        return self.best[0][0]
+
+
+class SegmentBuilder:
+    """Turns the predictions of the windows of a video, in order, into segments.
+
+    With merging, each moment belongs to the window whose center is nearest, so that the segments of overlapping windows
+    do not overlap, and neighbors of one class are one segment, whose scores are the mean over its windows.
+
+    Args:
+        merge: Merge neighboring windows of one class.
+    """
+
+    def __init__(self, merge: bool) -> None:
+        self.merge = merge
+        self._open: Segment | None = None
+        self._sum = torch.zeros(0)  # of the scores of the open segment's windows
+        self._window_end = 0.0  # of the last window
+
+    def add(self, start: float, end: float, scores: torch.Tensor, latency: float | None = None) -> Iterator[Segment]:
+        """Add a window and yield the segments that are complete.
+
+        Args:
+            start: Start of the window in seconds.
+            end: End of the window in seconds.
+            scores: Scores of all classes, (K,).
+            latency: Seconds from the arrival of the last frame to the prediction.
+        """
+        segment = Segment(start, end, best_classes(scores, BEST), 1, latency)
+        if not self.merge:
+            yield segment
+            return
+        before, self._window_end = self._window_end, end
+        if self._open is None:
+            self._open, self._sum = segment, scores.clone()
+            return
+        boundary = (before + start) / 2 if start <= before + _TOUCHING else None
+        if boundary is not None and segment.prediction == self._open.prediction:
+            self._sum += scores
+            self._open = replace(self._open, end=end, windows=self._open.windows + 1, latency=latency)
+            return
+        yield from self.finish(boundary)
+        self._open = segment if boundary is None else replace(segment, start=boundary)
+        self._sum = scores.clone()
+
+    def finish(self, end: float | None = None) -> Iterator[Segment]:
+        """Yield the last segment, which ends at `end` or with its last window."""
+        if self._open is None:
+            return
+        whole = self._open if end is None else replace(self._open, end=end)
+        self._open = None
+        # The best class of all windows is the best of their mean.
+        yield replace(whole, best=best_classes(self._sum / whole.windows, BEST))
+
+
+def timeline(segments: Sequence[Segment]) -> list[Segment]:
+    """Return segments that do not overlap: each moment belongs to the segment whose center is nearest.
+
+    Args:
+        segments: Segments in order of their starts, of the same length where they overlap.
+    """
+    cut = list(segments)
+    for place in range(1, len(cut)):
+        before, after = segments[place - 1], segments[place]
+        if after.start < before.end:
+            boundary = (before.end + after.start) / 2
+            cut[place - 1] = replace(cut[place - 1], end=boundary)
+            cut[place] = replace(cut[place], start=boundary)
+    return [segment for segment in cut if segment.end > segment.start]
+
+
+class SegmentAt:
+    """Lookup of the segment that is shown at a time.
+
+    Args:
+        segments: Segments in order of their starts.
+    """
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self._shown = timeline(segments)
+        self._starts = [segment.start for segment in self._shown]
+
+    def __call__(self, seconds: float) -> Segment | None:
+        """Return the segment at a time in seconds; None if there is none."""
+        place = bisect_right(self._starts, seconds + _TOUCHING) - 1
+        if place < 0 or self._shown[place].end <= seconds + _TOUCHING:
+            return None
+        return self._shown[place]
