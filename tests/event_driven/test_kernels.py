@@ -43,14 +43,16 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 
 def test_instructions_are_limited_to_a_set_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "cpu_description", lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq")
+    monkeypatch.setattr(
+        build, "cpu_description", lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq"
+    )
     monkeypatch.delenv(build.ISA_VARIABLE, raising=False)
     assert build.instruction_set() == "avx512" and build._target_flags() == ["-march=native"]
-    flags = {}
+    found = {}
     for limit in build.INSTRUCTION_SETS:
         monkeypatch.setenv(build.ISA_VARIABLE, limit)
-        flags[limit] = build.instruction_set(), "-mavx2" in build._target_flags(), "-mavx512f" in build._target_flags()
-    assert flags == {
+        found[limit] = build.instruction_set(), "-mavx2" in build._target_flags(), "-mavx512f" in build._target_flags()
+    assert found == {
         "baseline": ("baseline", False, False),
         "avx2": ("avx2", True, False),
         "avx2_vnni": ("avx2", True, False),
