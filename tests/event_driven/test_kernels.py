@@ -29,7 +29,6 @@ from tests.random_weights import randomized
 pytestmark = pytest.mark.slow
 
 
-
 @pytest.fixture(scope="module", params=list(build.INSTRUCTION_SETS))
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     """Kernels for each instruction set of this CPU."""
