@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.index.common import read_lines
+from slowfast.datasets.index.lines import read_lines
 from slowfast.datasets.index.samples import UNLABELED, SampleKind, find_samples
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError
