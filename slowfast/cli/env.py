@@ -21,9 +21,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast env", DESCRIPTION, "%(prog)s [--json] [--kernels]", EXAMPLE)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
-    parser.add_argument(
-        "--kernels", action="store_true", help="compile the kernels of event-driven inference"
-    )
+    parser.add_argument("--kernels", action="store_true", help="compile the kernels of event-driven inference")
     return parser.parse_and_import(arguments)
 
 
