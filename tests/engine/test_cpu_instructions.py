@@ -11,16 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.optim import build_optimizer
-from slowfast.engine.step import TrainStep
 from slowfast.models import build_model
 from slowfast.models.linear import pack_linears
-from slowfast.utils.distributed import World
 from tests.conftest import ROOT
 from tests.random_weights import randomized
 
@@ -44,16 +41,14 @@ def tiny_cfg(mixed_precision: bool) -> ConfigNode:
         [
             *("DATA.NUM_FRAMES", 4, "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32, "MODEL.NUM_CLASSES", 8),
             *("MORPH.LAYERS", "[1,1,1,1]", "MORPH.EMBED_DIMS", "[16,16,16,16]", "MORPH.SEGMENT_DIM", "[8,4,2,1]"),
-            *("NUM_GPUS", 0, "TRAIN.BATCH_SIZE", 2, "AUG.NUM_SAMPLE", 1, "SOLVER.OPTIMIZING_METHOD", "sgd"),
-            *("SOLVER.MOMENTUM", 0.0, "SOLVER.NESTEROV", False, "SOLVER.WEIGHT_DECAY", 0.0),
-            *("TRAIN.MIXED_PRECISION", mixed_precision, "TRAIN.AMP_DTYPE", "bfloat16"),
+            *("NUM_GPUS", 0, "TRAIN.MIXED_PRECISION", mixed_precision, "TRAIN.AMP_DTYPE", "bfloat16"),
         ]
     )
     return cfg
 
 
 def measure(mixed_precision: bool) -> dict[str, Any]:
-    """Return the logits of a forward pass as in evaluation, and the loss and update of a training step."""
+    """Return the logits of a forward pass as in evaluation, and the loss and gradient norm of a training step."""
     cfg = tiny_cfg(mixed_precision)
     torch.manual_seed(0)
     model = randomized(build_model(cfg))
@@ -64,16 +59,17 @@ def measure(mixed_precision: bool) -> dict[str, Any]:
     pack_linears(model)
     with torch.inference_mode(), forward.autocast():
         logits = model(forward.prepare(clips)).float()
-    step = TrainStep(cfg, World(device=CPU), model, build_optimizer(cfg, model), forward)
-    before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-    loss = step(TrainBatch(clips, torch.tensor([1, 5]), ["", ""], []), 0, 0, 0.01)[0]
-    update = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
+    model.train()
+    with forward.autocast():
+        loss = cross_entropy(model(forward.prepare(clips)).float(), torch.tensor([1, 5]))
+    loss.backward()  # without an optimizer, whose import of the compiler takes longer than everything else
+    gradients = [parameter.grad.norm() for parameter in model.parameters() if parameter.grad is not None]
     return {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "dtype": str(forward.amp_dtype),
         "logits": logits.tolist(),
-        "loss": float(loss),
-        "update": float(update.norm()),
+        "loss": loss.item(),
+        "gradient": float(torch.stack(gradients).norm()),
     }
 
 
@@ -89,4 +85,4 @@ def test_autocast_falls_back_to_float32_with_one_warning(name: str) -> None:
     assert found["capability"] in ("AVX2", "DEFAULT", "NO AVX") and found["dtype"] == "None"
     torch.testing.assert_close(torch.tensor(found["logits"]), torch.tensor(want["logits"]), rtol=1e-3, atol=1e-4)
     assert found["loss"] == pytest.approx(want["loss"], rel=1e-3)
-    assert found["update"] == pytest.approx(want["update"], rel=1e-2) and found["update"] > 0
+    assert found["gradient"] == pytest.approx(want["gradient"], rel=1e-2) and found["gradient"] > 0
