@@ -65,11 +65,12 @@ class LiveOutput:
         """Write frames to the annotated video, with the latest prediction."""
         record, index = stream.source.record, stream.source.record.index
         if index not in self.collector.videos:
-            self.collector.begin(VideoSegments(record, float(stream.rate or 0), 0.0))
+            self.collector.begin(VideoSegments(record, stream.fps, 0.0))
             if index in self._targets:
-                writer = VideoWriter(self._targets[index], stream.rate or Fraction(1), stream.frames.time_base)
+                writer = VideoWriter(self._targets[index], stream.frames.rate or Fraction(1), stream.frames.time_base)
                 self._writers[index] = self._at_end.enter_context(writer)
-        self.collector.videos[index].seconds = frames[-1].seconds
+        video = self.collector.videos[index]
+        video.fps, video.seconds = stream.fps, frames[-1].seconds + 1 / stream.fps
         if index in self._writers:
             for frame in frames:
                 image = draw_lines(pad_to_even(frame.image), self._lines.get(index, []))
