@@ -198,6 +198,7 @@ class LivePredictor:
         Returns:
             The sources.
         """
+        self._warm_up()
         arrived = threading.Event()
         streams = [LiveStream(s, LiveFrames(s, self.scale, arrived), self.sampling, self.layout) for s in sources]
         job: Future[list[ClassifiedWindow]] | None = None
@@ -222,6 +223,15 @@ class LivePredictor:
         for stream in streams:
             stream.frames.close(max(until - time.monotonic(), 0))
         return streams
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Run the model once: the first call takes longer."""
+        one, side = self.predictor, self.sampling.transform.crop_size
+        frames = self.sampling.rows(1, 1.0).shape[1]
+        clip = torch.zeros(1, frames, side, side, 3, dtype=torch.uint8)
+        with one.forward.autocast():
+            one.model(one.forward.prepare(clip))
 
     def _finish(self, done: ClassifiedWindow, on_window: Callable[[LiveStream, WindowScores, float], None]) -> None:
         window, stream = done.window, done.window.stream
