@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.collate import stack_clips
+from slowfast.datasets.decode.reader import DecodeError, check_read_size
 from slowfast.datasets.types import EvalVideo, Failure
+from slowfast.errors import UserError
 from slowfast.event_driven.sources import Source
 from slowfast.inference.live_sources import LiveFrame, LiveFrames, LiveScale
 from slowfast.inference.predictor import Predictor
@@ -28,6 +29,8 @@ from slowfast.inference.windows import WindowLayout, WindowOptions
 from slowfast.models.linear import pack_linears
 
 _POLL = 0.1  # seconds between checks whether to stop
+_FEWEST = 8  # frames from which the frame rate is measured
+_RATE_TOLERANCE = 0.1  # relative difference of the measured frame rate from the stated one that is ignored
 _JOIN = 6.0  # seconds for all reading threads to end; a stream may be waiting for data
 
 
@@ -79,59 +82,72 @@ class LiveStream:
         self.windows, self.skipped = 0, 0
         self.latencies: list[float] = []
         self._latest: deque[LiveFrame] = deque()
-        self._length, self._rows = 0, np.zeros((0, 0), np.int64)  # (V, T)
         self._due: float | None = None  # time of the source
         self._classified = -1.0  # time of the last frame that was classified
 
-    @property
-    def rate(self) -> Fraction | None:
-        """Nominal frames/s; None until the source is open."""
-        return self.frames.rate
-
     def read(self) -> list[LiveFrame]:
-        """Take the frames that have arrived, keep the latest ones, and return all of them."""
+        """Take the frames that have arrived, keep those of the latest window, and return all of them.
+
+        Raises:
+            UserError: If the source raised one, or the frames of a window take too much memory.
+        """
         if self.frames.fatal is not None:
             raise self.frames.fatal
         arrived = self.frames.take()
-        if arrived and not self._length:
-            fps = float(self.rate or 1)
-            self._length = self._layout.frames(fps)
-            self._rows = self._sampling.rows(self._length, fps)
-            self._latest = deque(maxlen=self._length)
         for frame in arrived:
             if self._latest and frame.image.shape != self._latest[-1].image.shape:
                 self._latest.clear()  # a camera whose settings were changed
             self._latest.append(frame)
+        if arrived:
+            oldest = arrived[-1].seconds - self._layout.window - 1 / self.fps  # one frame more, for rounding
+            while len(self._latest) > _FEWEST and self._latest[0].seconds < oldest:
+                self._latest.popleft()
+            try:
+                check_read_size(len(self._latest), *arrived[-1].image.shape[:2])
+            except DecodeError as error:
+                raise UserError(f"{self.source.record.name}: {error}. Use a shorter --window") from None
         return arrived
+
+    @property
+    def fps(self) -> float:
+        """Frame rate in frames/s: that of the latest frames if it differs from the rate that the source states."""
+        stated = float(self.frames.rate or 1)
+        if len(self._latest) < _FEWEST:
+            return stated
+        seconds = self._latest[-1].seconds - self._latest[0].seconds
+        measured = (len(self._latest) - 1) / seconds if seconds > 0 else stated
+        return stated if abs(measured / stated - 1) <= _RATE_TOLERANCE else measured
 
     @property
     def is_due(self) -> bool:
         """True if a window should be classified now."""
-        if not self._length or len(self._latest) < self._length:
+        if not self._latest or len(self._latest) < self._layout.frames(self.fps):
             return False
         newest = self._latest[-1].seconds
         if self.frames.ended:
             return newest > self._classified
-        return self._due is None or newest >= self._due - 0.5 / float(self.rate or 1)
+        return self._due is None or newest >= self._due - 0.5 / self.fps
 
     def window(self) -> LiveWindow:
         """Return the latest window."""
-        latest = list(self._latest)
+        fps = self.fps
+        latest = list(self._latest)[-self._layout.frames(fps) :]
         newest = latest[-1].seconds
         due = newest if self._due is None else self._due
         late = max(int((newest - due) / self._layout.step), 0)
         self.skipped += late
         self._due, self._classified = due + (late + 1) * self._layout.step, newest
-        distinct, rows = np.unique(self._rows, return_inverse=True)
+        shown = self._sampling.rows(len(latest), fps)  # (V, T)
+        distinct, rows = np.unique(shown, return_inverse=True)
         frames = np.stack([latest[number].image for number in distinct.tolist()])
-        sample = self._sampling.sample(self.source.record, frames, rows.reshape(self._rows.shape))
-        return LiveWindow(self, sample, latest[0].seconds, newest + 1 / float(self.rate or 1), latest[-1].arrived)
+        sample = self._sampling.sample(self.source.record, frames, rows.reshape(shown.shape))
+        return LiveWindow(self, sample, latest[0].seconds, newest + 1 / fps, latest[-1].arrived)
 
     def failure(self) -> Failure | None:
         """Return the failure of a source that has ended, if there is one."""
         reason = self.frames.error
         if reason is None and not self.windows and self.frames.ended:
-            seconds = self._latest[-1].seconds + 1 / float(self.rate or 1) if self._latest else 0.0
+            seconds = self._latest[-1].seconds + 1 / self.fps if self._latest else 0.0
             reason = f"it ended after {seconds:g} s, before the first window of {self._layout.window:g} s was complete"
         record = self.source.record
         return None if reason is None else Failure(record.index, record.name, reason, lost=not self.windows)
@@ -182,6 +198,7 @@ class LivePredictor:
         Returns:
             The sources.
         """
+        self._warm_up()
         arrived = threading.Event()
         streams = [LiveStream(s, LiveFrames(s, self.scale, arrived), self.sampling, self.layout) for s in sources]
         job: Future[list[ClassifiedWindow]] | None = None
@@ -206,6 +223,15 @@ class LivePredictor:
         for stream in streams:
             stream.frames.close(max(until - time.monotonic(), 0))
         return streams
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Run the model once: the first call takes longer."""
+        one, side = self.predictor, self.sampling.transform.crop_size
+        frames = self.sampling.rows(1, 1.0).shape[1]
+        clip = torch.zeros(1, frames, side, side, 3, dtype=torch.uint8)
+        with one.forward.autocast():
+            one.model(one.forward.prepare(clip))
 
     def _finish(self, done: ClassifiedWindow, on_window: Callable[[LiveStream, WindowScores, float], None]) -> None:
         window, stream = done.window, done.window.stream

@@ -32,6 +32,7 @@ from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import BEST, files_table, tail, write_failed
 from slowfast.visualization.video_writer import VideoWriter, draw_lines, pad_to_even
 
+_MIN_SIDE = 448  # pixels of the longer side of annotated videos, so that the text is legible
 _SHOW_EVERY = 1.0  # seconds between lines about a source whose class does not change
 
 
@@ -65,15 +66,17 @@ class LiveOutput:
         """Write frames to the annotated video, with the latest prediction."""
         record, index = stream.source.record, stream.source.record.index
         if index not in self.collector.videos:
-            self.collector.begin(VideoSegments(record, float(stream.rate or 0), 0.0))
+            self.collector.begin(VideoSegments(record, stream.fps, 0.0))
             if index in self._targets:
-                writer = VideoWriter(self._targets[index], stream.rate or Fraction(1), stream.frames.time_base)
+                writer = VideoWriter(self._targets[index], stream.frames.rate or Fraction(1), stream.frames.time_base)
                 self._writers[index] = self._at_end.enter_context(writer)
-        self.collector.videos[index].seconds = frames[-1].seconds
+        video = self.collector.videos[index]
+        video.fps, video.seconds = stream.fps, frames[-1].seconds + 1 / stream.fps
         if index in self._writers:
             for frame in frames:
-                image = draw_lines(pad_to_even(frame.image), self._lines.get(index, []))
-                self._writers[index].write(image, frame.tick)
+                zoom = -(-_MIN_SIDE // max(frame.image.shape))
+                image = pad_to_even(frame.image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+                self._writers[index].write(draw_lines(image, self._lines.get(index, [])), frame.tick)
 
     def on_window(self, stream: LiveStream, window: WindowScores, latency: float) -> None:
         """Show the prediction of a window and add it to the segments."""

@@ -1,4 +1,8 @@
-"""Live sources of predictions: cameras, streams, and files that are played at their own speed."""
+"""Live sources of predictions: cameras, streams, and files that are played at their own speed.
+
+Event-driven inference numbers the frames of a live source. The sources here add when each of them is shown, because a
+clip has a duration: the frame rate that a stream states is often wrong, and cameras slow down in the dark.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -20,13 +25,66 @@ from slowfast.datasets.decode.reader import scaled_down
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
-from slowfast.event_driven.captures import FileFrames, OpenVideo
+from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.event_driven.checks import is_address, is_camera
 from slowfast.event_driven.sources import Source, find_files, find_sources
 from slowfast.utils.text import plain, redact
 
+TICKS = 90_000  # per second, of streams and cameras
+_LONGEST_GAP = 10.0  # seconds between frames; more is a jump of the timestamps
 _BUFFERED = 256  # frames that wait for the main thread, which takes them within milliseconds
 _NAP = 0.1  # seconds between checks whether to stop while a file is played
+
+
+class TimedStream(StreamFrames):
+    """Frames of a network stream, each with the time of its timestamp."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self._clock, self._times = StreamClock(1 / float(self.rate)), deque[float | None]()
+        self.time_base = Fraction(1, TICKS)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for _, image in super().__iter__():
+            yield self._clock(self._times.popleft()), image
+
+    def _decoded(self, packet: av.Packet) -> Sequence[av.VideoFrame]:
+        frames = super()._decoded(packet)
+        self._times.extend(frame.time for frame in frames)
+        return frames
+
+
+class StreamClock:
+    """Converts the timestamps of a stream to ticks from 0 that always ascend.
+
+    Args:
+        period: Seconds between frames, for those without a timestamp and after a jump of the timestamps.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._period, self._last, self._tick = period, 0.0, -1
+
+    def __call__(self, seconds: float | None) -> int:
+        """Return the tick of the next frame."""
+        step = self._period if seconds is None else seconds - self._last
+        if not 0 < step <= _LONGEST_GAP:
+            step = self._period
+        self._last = self._last + step if seconds is None else seconds
+        self._tick = 0 if self._tick < 0 else self._tick + max(round(step * TICKS), 1)
+        return self._tick
+
+
+class TimedCamera(CameraFrames):
+    """Frames of a camera of this machine, each with the time of its arrival."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self._clock = StreamClock(1 / float(self.rate))
+        self.time_base = Fraction(1, TICKS)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for _, image in super().__iter__():
+            yield self._clock(time.perf_counter()), image
 
 
 class PlayedFrames:
@@ -84,8 +142,14 @@ def find_live(places: Sequence[str], threads: int, *, play: bool = False) -> lis
                 f"{plain(place)} is a file, but {plain(redact(places[live.index(True)]))} is live. Predict them with "
                 "two commands, or play files with --live"
             )
-        sources += find_sources(place, threads).videos if is_live else _played(Path(place), threads)
+        sources += [_live(place, threads)] if is_live else _played(Path(place), threads)
     return [replace(source, record=replace(source.record, index=index)) for index, source in enumerate(sources)]
+
+
+def _live(place: str, threads: int) -> Source:
+    [source] = find_sources(place, threads).videos
+    opened = functools.partial(TimedCamera, int(place)) if is_camera(place) else functools.partial(TimedStream, place)
+    return replace(source, open=opened)
 
 
 def _played(path: Path, threads: int) -> list[Source]:

@@ -19,7 +19,7 @@ from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
 from slowfast.utils.screen import show, show_table
-from slowfast.utils.signals import StopSignal
+from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.visualization.results import files_table, write_failed
 
 _SIGNALLED = 128  # plus the number of the signal, as in shells
@@ -64,7 +64,7 @@ def segments_to_files(
     videos = [video for video in collector.videos.values() if video.segments]
     if not videos:
         if stop.seen:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if stop.name == signal.SIGINT.name else Stopped(stop.name)
         raise DataError(_nothing_read(found, ledger))
     files = write_segments(videos, names, run_facts(cfg) | _about(sliding.layout, options), ledger.all, folder)
     write_failed(ledger.all, folder / FAILED)
@@ -76,7 +76,8 @@ def segments_to_files(
     show(_summary(videos, ledger, found, sliding))
     show_table(files_table(files))
     if stop.seen:
-        get_logger().warning(f"Received {stop.name}. The results cover the windows processed so far")
+        without = " and no videos are annotated" if annotate else ""
+        get_logger().warning(f"Received {stop.name}. The results cover the windows processed so far{without}")
         return _SIGNALLED + signal.Signals[stop.name]
     return 0
 
