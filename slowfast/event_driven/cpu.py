@@ -6,7 +6,7 @@ import torch
 
 from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, MaskAndPixels, layout
 from slowfast.event_driven.features import Outputs, PatchFeatures
-from slowfast.event_driven.kernels import Gate, Kernels, Tokens, takes_frames
+from slowfast.event_driven.kernels import Kernels, Tokens, takes_frames
 from slowfast.event_driven.network import PatchNetwork
 
 
@@ -17,8 +17,7 @@ class CompiledDetector(ChangeDetector):
         super().__init__(network, settings)
         self.kernels = kernels
         mean, hold = settings.gate == "mean", settings.reference == "hold"
-        nested = network.order.argsort()
-        self._gate = Gate.of(network.side, network.patch, settings.threshold, mean, hold, nested)
+        self._gate = network.gate(settings.threshold, mean, hold)
 
     def _find(self, frames: torch.Tensor, slots: list[int], full: list[list[bool]]) -> MaskAndPixels:
         if not takes_frames(frames):
