@@ -29,12 +29,12 @@ from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Feed
 from slowfast.event_driven.frame_log import FrameLog
 from slowfast.event_driven.frame_resize import FrameResize
+from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.live_status import LiveStatus
 from slowfast.event_driven.messages import Batch, Closed, Message, Opened
 from slowfast.event_driven.report import RANDOM, UNTRAINED, RunReport, report_files, report_metrics
 from slowfast.event_driven.report_table import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
-from slowfast.models.linear import pack_linears
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
@@ -99,17 +99,20 @@ class VideoRun:
     """Run on all videos of a config.
 
     Attributes:
+        engine: Event-driven inference.
+        dense: Engine whose dense inference it is compared with, in float32.
         activity: Activity per video, by index.
         on_batch: Called with each batch after its logits were computed.
     """
 
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
         self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
-        self.model = network_to_test(cfg, device)
+        model = network_to_test(cfg, device)
         self.weights = str(tested_weights(cfg) or RANDOM)
-        if cfg.EVENT.COMPARE:
-            pack_linears(self.model)
-        self.engine = EventDrivenInference.from_config(cfg, self.model)
+        self.engine = EventDrivenInference.from_config(cfg, model)
+        # Rounded weights are part of the error, so dense inference is always in float32.
+        rounded = cfg.EVENT.COMPARE and cfg.EVENT.PRECISION != FLOAT32
+        self.dense = EventDrivenInference.from_config(cfg, model, FLOAT32) if rounded else self.engine
         self.activity: dict[int, VideoActivity] = {}
         self.thumbnails: dict[int, torch.Tensor] = {}  # first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
@@ -202,7 +205,7 @@ class VideoRun:
         for value in (0.0, 9.0):
             self.engine.run(frames + value, ["warm-up"])
             if self.cfg.EVENT.COMPARE:
-                self.model(frames[0])
+                self.dense.run_dense(frames[0])
         self.engine.reset("warm-up")
 
     @torch.inference_mode()
@@ -258,8 +261,8 @@ class VideoRun:
 
     def _dense(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Return the logits (K, S, C) of dense inference on frames (K, S, 3, P, P), and its seconds."""
-        logits, seconds = self._timed(lambda: self.model(frames.flatten(0, 1)))
-        return logits.float().unflatten(0, frames.shape[:2]), seconds
+        logits, seconds = self._timed(lambda: self.dense.run_dense(frames.flatten(0, 1)))
+        return logits.unflatten(0, frames.shape[:2]), seconds
 
     def _timed(self, work: Callable[[], Output]) -> tuple[Output, float]:
         synchronize(self.device)
