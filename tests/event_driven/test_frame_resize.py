@@ -17,8 +17,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
 from slowfast.event_driven.annotate import OUTLINE, draw_patches
 from slowfast.event_driven.calibrate import Calibration
-from slowfast.event_driven.feed import Batch
 from slowfast.event_driven.frame_resize import RESIZES, FrameResize
+from slowfast.event_driven.messages import Batch
 from slowfast.event_driven.sources import Sources
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import CPU, synthetic_sources, video_run
@@ -71,7 +71,7 @@ def test_a_letterbox_is_filled_with_the_mean_color() -> None:
 class LeftEdge:
     """Wide gray video whose 6 leftmost columns alternate between white and black."""
 
-    rate, time_base, missing = Fraction(25), Fraction(1, 25), None
+    rate, time_base, missing, pixel_aspect, arrived = Fraction(25), Fraction(1, 25), None, 1.0, 0.0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for number in range(6):
