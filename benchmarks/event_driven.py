@@ -50,13 +50,12 @@ def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, video
     one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
     everything, nothing = (bench.grid, bench.grid), (0, 0)
     measurements = bench.compare_dense(1) + bench.compare_dense(STREAMS)
-    measurements += bench.measure("every patch changes, frame by frame", bench.frames(1, 1, everything), share=True)
-    measurements += bench.measure(
-        f"every patch changes, {STREAMS} streams", bench.frames(1, STREAMS, everything), share=True
-    )
-    measurements += bench.measure(
-        f"every patch changes, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, everything), share=True
-    )
+    for batch, k, s in (
+        ("", 1, 1),
+        (f", {STREAMS} streams", 1, STREAMS),
+        (f", chunks of {STREAMS} frames", STREAMS, 1),
+    ):
+        measurements += bench.measure(f"every patch changes{batch}", bench.frames(k, s, everything), share=True)
     measurements += bench.measure("nothing changes", bench.frames(1, 1, nothing), share=True)
     measurements += bench.measure("1 % in one region, frame by frame", bench.frames(1, 1, one))
     measurements += bench.measure("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
