@@ -21,6 +21,7 @@ from slowfast.inference.window_reader import ClipSampling, ReadAhead, Window, cl
 from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
 from slowfast.utils.progress import Progress
 
+_NEIGHBORS = 1.5  # frames between neighboring windows at most
 OnSegment = Callable[[Record, Segment], None]
 
 
@@ -185,7 +186,7 @@ class SegmentCollector:
     def begin(self, video: VideoSegments) -> None:
         """Add a video."""
         self.videos[video.record.index] = video
-        self._builders[video.record.index] = SegmentBuilder(self._merge)
+        self._builders[video.record.index] = SegmentBuilder(self._merge, _NEIGHBORS / video.fps)
 
     def add(self, window: WindowScores, latency: float | None = None) -> None:
         """Add the next window of a video."""
