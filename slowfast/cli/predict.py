@@ -108,10 +108,10 @@ def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> int:
     output = chosen.out or Path(cfg.OUTPUT_DIR)
     check_output_folder(output, "OUTPUT_DIR" if chosen.out is None else "--out")
     from slowfast.inference.live_sources import find_live
-    from slowfast.inference.windows import Length, WindowOptions
+    from slowfast.inference.windows import ONE_CLIP, Length, WindowOptions
 
     window, step = (None if one is None else Length(one.value, one.clips) for one in (chosen.window, chosen.step))
-    options = WindowOptions(merge=chosen.merge, step=step, **({} if window is None else {"window": window}))
+    options = WindowOptions(window or ONE_CLIP, step, chosen.merge)
     live = find_live(chosen.paths, cfg.DATA.DECODING_THREADS, play=chosen.live)
     if live is not None:
         from slowfast.inference.live_output import live_to_files

@@ -1,4 +1,4 @@
-"""Inference with trained models: predictions, features, Grad-CAM, export and event streams."""
+"""Inference with trained models: predictions for files and live video, features, Grad-CAM, export, event streams."""
 
 from slowfast.inference.predictor import Prediction, Predictor
 

@@ -29,9 +29,9 @@ from slowfast.inference.windows import WindowLayout, WindowOptions
 from slowfast.models.linear import pack_linears
 
 _POLL = 0.1  # seconds between checks whether to stop
-_FEWEST = 8  # frames from which the frame rate is measured
+_FEWEST, _MEASURED = 8, 1.0  # frames, and seconds of frames, from which the frame rate is measured
 _RATE_TOLERANCE = 0.1  # relative difference of the measured frame rate from the stated one that is ignored
-_JOIN = 6.0  # seconds for all reading threads to end; a stream may be waiting for data
+_JOIN = 2.0  # seconds for all reading threads to end; a stream may be waiting for data
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class LiveStream:
                 self._latest.clear()  # a camera whose settings were changed
             self._latest.append(frame)
         if arrived:
-            oldest = arrived[-1].seconds - self._layout.window - 1 / self.fps  # one frame more, for rounding
+            # One frame more than the window, for rounding, and enough to measure the frame rate.
+            oldest = arrived[-1].seconds - max(self._layout.window, _MEASURED) - 1 / self.fps
             while len(self._latest) > _FEWEST and self._latest[0].seconds < oldest:
                 self._latest.popleft()
             try:

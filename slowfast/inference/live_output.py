@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.samples import target_files
-from slowfast.datasets.types import FailureLedger
+from slowfast.datasets.types import FailureLedger, failure_reason
 from slowfast.engine.evaluate import best_classes
 from slowfast.errors import DataError
 from slowfast.event_driven.sources import Source
@@ -36,6 +38,44 @@ _MIN_SIDE = 448  # pixels of the longer side of annotated videos, so that the te
 _SHOW_EVERY = 1.0  # seconds between lines about a source whose class does not change
 
 
+class AnnotatedStream:
+    """Context manager that writes the frames of a live source, with text, to an .mp4 file.
+
+    Frames are enlarged by a whole number, so that the text is legible. All have the size of the first.
+
+    Args:
+        target: File to write.
+        rate: Nominal frames/s.
+        time_base: Seconds per tick.
+    """
+
+    def __init__(self, target: Path, rate: Fraction | None, time_base: Fraction) -> None:
+        self._out = VideoWriter(target, rate or Fraction(1), time_base)
+        self._size: tuple[int, int] | None = None  # width and height
+        self._discarded = False
+
+    def write(self, frame: LiveFrame, lines: Sequence[str]) -> None:
+        """Write a frame with lines of text."""
+        zoom = -(-_MIN_SIDE // max(frame.image.shape))
+        image = pad_to_even(frame.image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+        self._size = self._size or (image.shape[1], image.shape[0])
+        if self._size != (image.shape[1], image.shape[0]):
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        self._out.write(draw_lines(image, lines), frame.tick)
+
+    def discard(self) -> None:
+        """Remove the unfinished file."""
+        self._discarded = True
+        self._out.__exit__(RuntimeError)
+
+    def __enter__(self) -> AnnotatedStream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if not self._discarded:
+            self._out.__exit__(kind, *error)
+
+
 class LiveOutput:
     """What is shown and written while live sources are classified.
 
@@ -50,7 +90,7 @@ class LiveOutput:
         self.names = names
         self.collector = SegmentCollector(merge, log.write, at_once=True)
         self._targets = targets
-        self._writers: dict[int, VideoWriter] = {}
+        self._drawn: dict[int, AnnotatedStream] = {}
         self._lines: dict[int, list[str]] = {}  # drawn on the frames, by source
         self._shown: dict[int, tuple[int, float]] = {}  # class and time of the last line, by source
         self._at_end = ExitStack()
@@ -68,15 +108,25 @@ class LiveOutput:
         if index not in self.collector.videos:
             self.collector.begin(VideoSegments(record, stream.fps, 0.0))
             if index in self._targets:
-                writer = VideoWriter(self._targets[index], stream.frames.rate or Fraction(1), stream.frames.time_base)
-                self._writers[index] = self._at_end.enter_context(writer)
+                with self._attempt(stream):
+                    drawn = AnnotatedStream(self._targets[index], stream.frames.rate, stream.frames.time_base)
+                    self._drawn[index] = self._at_end.enter_context(drawn)
         video = self.collector.videos[index]
         video.fps, video.seconds = stream.fps, frames[-1].seconds + 1 / stream.fps
-        if index in self._writers:
-            for frame in frames:
-                zoom = -(-_MIN_SIDE // max(frame.image.shape))
-                image = pad_to_even(frame.image.repeat(zoom, axis=0).repeat(zoom, axis=1))
-                self._writers[index].write(draw_lines(image, self._lines.get(index, [])), frame.tick)
+        with self._attempt(stream):
+            for frame in frames if index in self._drawn else []:
+                self._drawn[index].write(frame, self._lines.get(index, []))
+
+    @contextmanager
+    def _attempt(self, stream: LiveStream) -> Iterator[None]:
+        """Give up the annotated video of a source, not the run, if it cannot be written."""
+        name, index = stream.source.record.name, stream.source.record.index
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            get_logger().warning(f"Could not write the annotated video of {name}: {failure_reason(error)}")
+            if index in self._drawn:
+                self._drawn.pop(index).discard()
 
     def on_window(self, stream: LiveStream, window: WindowScores, latency: float) -> None:
         """Show the prediction of a window and add it to the segments."""

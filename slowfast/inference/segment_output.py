@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.samples import FoundSamples, SampleKind, find_samples
+from slowfast.datasets.index.samples import FoundSamples, find_samples
 from slowfast.datasets.types import FailureLedger
 from slowfast.errors import DataError
 from slowfast.inference.annotate import annotate_segments
@@ -48,7 +48,8 @@ def segments_to_files(
         DataError: If no window can be read.
     """
     with phase("building the model and loading its weights"):
-        found, sliding = find_samples(paths, SampleKind.from_config(cfg)), SlidingPredictor.from_config(cfg, options)
+        sliding = SlidingPredictor.from_config(cfg, options)
+        found = find_samples(paths, sliding.kind)
     names, folder = sliding.predictor.names, results_folder(output)
     ledger, log = FailureLedger(found.count), SegmentLog(folder, names)
     ledger.add(found.refused, log=found.count > 1)  # a single one is reported as the error

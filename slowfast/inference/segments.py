@@ -46,10 +46,11 @@ class SegmentBuilder:
 
     Args:
         merge: Merge neighboring windows of one class.
+        gap: Seconds between two neighbors at most: windows begin and end with a frame, so that a frame may lie between.
     """
 
-    def __init__(self, merge: bool) -> None:
-        self.merge = merge
+    def __init__(self, merge: bool, gap: float = _TOUCHING) -> None:
+        self.merge, self._gap = merge, gap
         self._open: Segment | None = None
         self._sum = torch.zeros(0)  # of the scores of the open segment's windows
         self._window_end = 0.0  # of the last window
@@ -71,7 +72,7 @@ class SegmentBuilder:
         if self._open is None:
             self._open, self._sum = segment, scores.clone()
             return
-        boundary = (before + start) / 2 if start <= before + _TOUCHING else None
+        boundary = (before + start) / 2 if start <= before + self._gap else None
         if boundary is not None and segment.prediction == self._open.prediction:
             self._sum += scores
             self._open = replace(self._open, end=end, windows=self._open.windows + 1, latency=latency)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.index.samples import SampleKind, find_samples
 from slowfast.datasets.types import EvalVideo, Failure, FailureLedger, Record, failure_of
 from slowfast.engine.evaluate import evaluate
-from slowfast.errors import UserError
+from slowfast.errors import DataError, UserError
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.segments import Segment, SegmentBuilder
 from slowfast.inference.sequential import SequentialFile, SequentialFolder, SequentialVideo
@@ -21,6 +23,7 @@ from slowfast.inference.window_reader import ClipSampling, ReadAhead, Window, cl
 from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
 from slowfast.utils.progress import Progress
 
+_NEIGHBORS = 1.5  # frames between neighboring windows at most
 OnSegment = Callable[[Record, Segment], None]
 
 
@@ -59,6 +62,8 @@ class SlidingPredictor:
         open_video: Opens a video to be read in order.
         sampling: Sampling of the clips of a window.
         layout: Length and distance of the windows.
+        kind: Kind of files that the model takes.
+        merge: Merge neighboring windows of one class.
         timeout: Seconds that the next window of a video may take to read; 0 for no limit.
     """
 
@@ -68,10 +73,12 @@ class SlidingPredictor:
         open_video: Callable[[Record], SequentialVideo],
         sampling: ClipSampling,
         layout: WindowLayout,
+        kind: SampleKind,
+        merge: bool = False,
         timeout: float = 0.0,
     ) -> None:
         self.predictor, self.open_video, self.sampling = predictor, open_video, sampling
-        self.layout, self.timeout = layout, timeout
+        self.layout, self.kind, self.merge, self.timeout = layout, kind, merge, timeout
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, options: WindowOptions) -> SlidingPredictor:
@@ -79,7 +86,32 @@ class SlidingPredictor:
         sampling = ClipSampling.from_config(cfg)
         layout = WindowLayout.from_options(options, sampling.temporal)
         opens = partial(open_sequential, cfg, clip_dataset(cfg).decoded_side(sampling.transform))
-        return cls(Predictor.from_config(cfg), opens, sampling, layout, cfg.DATA_LOADER.TIMEOUT)
+        kind, timeout = SampleKind.from_config(cfg), cfg.DATA_LOADER.TIMEOUT
+        return cls(Predictor.from_config(cfg), opens, sampling, layout, kind, options.merge, timeout)
+
+    def __call__(self, path: str | Path) -> list[Segment]:
+        """Return the segments of one video.
+
+        Raises:
+            DataError: If it cannot be read.
+            UserError: If it is a folder of several videos.
+        """
+        found = find_samples([Path(path)], self.kind)
+        if len(found.records) > 1:
+            raise UserError(f"{path} contains {len(found.records)} videos. Name one of them")
+        ledger = FailureLedger(found.count)
+        ledger.add(found.refused, log=False)
+        segments: list[Segment] = []
+        collector = SegmentCollector(self.merge, lambda _, segment: segments.append(segment))
+        progress = Progress("predict", 0, "windows", shown=False, every=1)
+        try:
+            self.scores(found.records, collector.add, collector.begin, ledger, progress)
+        finally:
+            progress.close()
+        collector.finish()
+        if not segments:
+            raise DataError(f"{ledger.all[0].name}: {ledger.all[0].reason}")
+        return segments
 
     def scores(
         self,
@@ -185,7 +217,7 @@ class SegmentCollector:
     def begin(self, video: VideoSegments) -> None:
         """Add a video."""
         self.videos[video.record.index] = video
-        self._builders[video.record.index] = SegmentBuilder(self._merge)
+        self._builders[video.record.index] = SegmentBuilder(self._merge, _NEIGHBORS / video.fps)
 
     def add(self, window: WindowScores, latency: float | None = None) -> None:
         """Add the next window of a video."""

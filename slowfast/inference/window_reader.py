@@ -185,8 +185,15 @@ def read_windows(record: Record, video: SequentialVideo, plan: WindowPlan, sampl
             first = held.last < 0
             held.add(*item)
             if first:
-                check_read_size(plan.most_held(rows), *held.size)
+                _check_memory(plan.most_held(rows), *held.size)
         yield Window(held.sample(record, shown), *plan.seconds(number))
+
+
+def _check_memory(frames: int, height: int, width: int) -> None:
+    try:
+        check_read_size(frames, height, width)
+    except DecodeError as error:
+        raise DecodeError(f"{error}. Use a shorter --window or a longer --step") from None
 
 
 @dataclass(frozen=True)

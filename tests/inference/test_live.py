@@ -9,6 +9,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,7 +23,10 @@ from video_files import picture, write_video
 from slowfast.cli.predict import main
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import open_video
+from slowfast.datasets.types import Record
+from slowfast.event_driven.sources import Source
 from slowfast.inference.live import LivePredictor
+from slowfast.inference.live_output import live_to_files
 from slowfast.inference.live_sources import TICKS, StreamClock, find_live
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.sliding import WindowScores
@@ -162,6 +167,33 @@ def test_a_broken_source_does_not_stop_the_others(tmp_path: Path) -> None:
     [failed] = rows_of(tmp_path / "out" / "failed.csv")
     assert (failed["path"], failed["lost"]) == ("98", "yes")
     assert {row["path"] for row in rows_of(tmp_path / "out" / "segments.csv")} == {camera.address}
+
+
+class ChangedCamera:
+    """Camera whose resolution is changed after half of its frames."""
+
+    rate, time_base, missing = Fraction(25), Fraction(1, 25), None
+    pixel_aspect, arrived = 1.0, 0.0
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for number in range(40):
+            yield number, picture(number, 32 if number < 20 else 40, 48)
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def test_a_camera_may_change_its_resolution(tmp_path: Path) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(settings(tmp_path))
+    source = Source(Record(0, Path("cam"), "cam", -1), ChangedCamera, live=True)
+    options = WindowOptions(Length(0.4), Length(0.2))
+    assert live_to_files(cfg, [source], tmp_path / "out", options, annotate=True) == 0
+    ends = [float(row["end"]) for row in rows_of(tmp_path / "out" / "segments.csv")]
+    assert min(ends) < 0.8 and max(ends) == pytest.approx(1.6)  # before and after the change
+    with open_video(tmp_path / "out" / "annotated" / "cam.mp4") as drawn:
+        assert drawn.num_frames == 40
 
 
 def test_clock_of_a_stream() -> None:

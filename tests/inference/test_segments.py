@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from slowfast.inference.segment_files import clock, subtitles
 from slowfast.inference.segments import Segment, SegmentAt, SegmentBuilder, timeline
+from slowfast.inference.windows import WindowLayout
 
 
 def scores_of(label: int, seed: int = 0) -> torch.Tensor:
@@ -59,6 +60,16 @@ def test_scores_of_a_merged_segment_are_the_mean() -> None:
     assert dict(first.best) == pytest.approx({label: float(mean[label]) for label, _ in first.best})
     assert [score for _, score in first.best] == sorted((score for _, score in first.best), reverse=True)
     assert (second.start, second.end, second.prediction) == (4, 6, 1)
+
+
+def test_windows_with_a_frame_between_them_are_neighbors() -> None:
+    """A clip of 64 / 30 s has 53.33 frames at 25 frames/s: windows of 53 frames, some of them a frame apart."""
+    plan = WindowLayout(64 / 30, 64 / 30).plan(np.arange(500) / 25, 25.0)
+    assert plan.starts.tolist()[:4] == [0, 53, 107, 160]
+    builder = SegmentBuilder(True, 1.5 / 25)
+    found = [segment for n in range(len(plan)) for segment in builder.add(*plan.seconds(n), scores_of(2))]
+    [segment] = [*found, *builder.finish()]
+    assert (segment.start, segment.end, segment.windows) == (0, 20, len(plan))
 
 
 def test_without_merging_every_window_is_a_segment() -> None:

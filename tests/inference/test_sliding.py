@@ -23,6 +23,7 @@ from slowfast.datasets.build import TEST, views_of_records
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.index.samples import SampleKind, find_samples
 from slowfast.datasets.types import EvalVideo, FailureLedger, Record
+from slowfast.errors import DataError
 from slowfast.inference import sliding, window_reader
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.sequential import SequentialFile
@@ -97,6 +98,16 @@ def test_scores_are_those_of_a_cut_file_in_batches_of_several_files(tmp_path: Pa
         scores = one(cut).scores
         assert scores is not None
         torch.testing.assert_close(window.scores, scores, rtol=0, atol=1e-6)
+
+
+def test_segments_in_python(tmp_path: Path) -> None:
+    sliding = SlidingPredictor.from_config(config(tmp_path), WindowOptions(Length(1), Length(0.5)))
+    segments = sliding(write_video(tmp_path / "a.mp4", frames=50))
+    assert [(segment.start, segment.end) for segment in segments] == [(0, 1), (0.52, 1.52), (1, 2)]
+    with pytest.raises(DataError, match=r"gone\.mp4: does not exist"):
+        sliding(tmp_path / "gone.mp4")
+    with pytest.raises(DataError, match="is longer than the video"):
+        sliding(write_video(tmp_path / "b.mp4", frames=10))
 
 
 class CountedFile(SequentialFile):
