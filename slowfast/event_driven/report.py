@@ -28,7 +28,7 @@ RESULTS_FILE, VIDEOS_FILE = "event_results.json", "event_videos.csv"
 PLOTS_FOLDER = "activity"
 DIGITS = 6  # significant digits in files
 RANDOM = "random"  # instead of the file of the weights
-UNTRAINED = "untrained (random) weights: classes mean nothing"
+UNTRAINED = "untrained (random) weights"
 
 
 @dataclass(frozen=True)
