@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slowfast.errors import ConfigError
 from slowfast.event_driven.cpu import CompiledFeatures
 from slowfast.event_driven.detector import Changes, changed_patches
 from slowfast.event_driven.features import PatchFeatures
@@ -27,20 +28,37 @@ from tests.random_weights import randomized
 
 pytestmark = pytest.mark.slow
 
-# As this CPU allows, and as older ones do: without bfloat16 products, without vectors of 64 bytes.
-INSTRUCTIONS = {"": b"", "-mno-avx512bf16": b"avx512_bf16", "-mno-avx512f": b"avx512f"}
 
-
-@pytest.fixture(scope="module", params=list(INSTRUCTIONS))
-def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
-    if INSTRUCTIONS[request.param] not in build._cpu():
-        pytest.skip("the kernels of this CPU are tested already: it does not have the instructions")
+@pytest.fixture(scope="module", params=list(build.INSTRUCTION_SETS))
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    """Kernels for each instruction set of this CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_FLAGS", (*build._FLAGS, *filter(None, [request.param])))
+        patch.setenv(build.ISA_VARIABLE, request.param)
+        if build.instruction_set() != request.param:
+            pytest.skip("this CPU does not have the instructions")
         found = load_kernels.__wrapped__()
     if found is None:
-        pytest.skip(f"No C++ compiler here that takes {request.param or 'the flags'}")
-    yield found
+        pytest.skip("no C++ compiler here that takes the flags")
+    return found
+
+
+def test_instructions_are_limited_to_a_set_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_cpu", lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq")
+    monkeypatch.delenv(build.ISA_VARIABLE, raising=False)
+    assert build.instruction_set() == "avx512" and build._target_flags() == ["-march=native"]
+    flags = {}
+    for limit in build.INSTRUCTION_SETS:
+        monkeypatch.setenv(build.ISA_VARIABLE, limit)
+        flags[limit] = build.instruction_set(), "-mavx2" in build._target_flags(), "-mavx512f" in build._target_flags()
+    assert flags == {
+        "baseline": ("baseline", False, False),
+        "avx2": ("avx2", True, False),
+        "avx2_vnni": ("avx2", True, False),
+        **dict.fromkeys(("avx512", "avx512_vnni", "avx512_bf16"), ("avx512", True, True)),
+    }
+    monkeypatch.setenv(build.ISA_VARIABLE, "sse9")
+    with pytest.raises(ConfigError, match="SLOWFAST_MAX_CPU_ISA: unknown value 'sse9'. Choices: baseline, avx2"):
+        load_kernels.__wrapped__()
 
 
 def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
