@@ -36,7 +36,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker process of pytest-xdist one thread; PyTorch reads the variable when it is imported."""
+    """Set what PyTorch and the package read from the environment; worker processes of pytest-xdist get one thread."""
+    os.environ.setdefault("SLOWFAST_EVENT_KERNELS", "compiled")  # measure nothing
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -6,7 +6,7 @@ import torch
 
 from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, MaskAndPixels, layout
 from slowfast.event_driven.features import Outputs, PatchFeatures
-from slowfast.event_driven.kernels import Gate, Kernels, Tokens, takes_frames
+from slowfast.event_driven.kernels import Kernels, Tokens, takes_frames
 from slowfast.event_driven.network import PatchNetwork
 
 
@@ -17,8 +17,7 @@ class CompiledDetector(ChangeDetector):
         super().__init__(network, settings)
         self.kernels = kernels
         mean, hold = settings.gate == "mean", settings.reference == "hold"
-        nested = network.order.argsort()
-        self._gate = Gate.of(network.side, network.patch, settings.threshold, mean, hold, nested)
+        self._gate = network.gate(settings.threshold, mean, hold)
 
     def _find(self, frames: torch.Tensor, slots: list[int], full: list[list[bool]]) -> MaskAndPixels:
         if not takes_frames(frames):
@@ -44,13 +43,46 @@ class CompiledFeatures(PatchFeatures):
         slots = torch.tensor(changes.slots)
         indices, newest, active = kernels.plan_stages(mask, network.counts, merges)
         x = changes.pixels
-        for i, stage in enumerate(network.stages):
-            tokens = stage(x)
-            update = Tokens.of(tokens, self.tables[i], slots, network.counts[i])
-            if i + 1 < len(merges):
-                x = kernels.gather(update, newest[i], indices[i + 1], merges[i])
-            kernels.store(update, newest[i][-len(slots) * network.counts[i] :])
-        update = Tokens.of(network.classify(tokens), self.tables[-1], slots, 1)
-        logits = kernels.gather(update, newest[-1], torch.arange(len(newest[-1])), 1)  # (K S, classes)
-        kernels.store(update, newest[-1][-len(slots) :])
+        for i, (stage, merge) in enumerate(zip(network.stages, merges, strict=True)):
+            update = _CompiledUpdate(kernels, self.tables[i], newest[i], stage(x), slots, network.counts[i])
+            x = update.gather(indices[i + 1], merge) if i + 1 < len(merges) else update.tokens
+            update.store()
+        update = _CompiledUpdate(kernels, self.tables[-1], newest[-1], network.classify(x), slots, 1)
+        logits = update.gather(torch.arange(len(newest[-1])), 1)  # (K S, classes)
+        update.store()
         return Outputs(logits.unflatten(0, mask.shape[:2]), active)
+
+
+class _CompiledUpdate:
+    """Update of a stage's table (slots N, C) by new tokens (R, C), in bulk if all patches of all frames are new."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        table: torch.Tensor,
+        newest: torch.Tensor,
+        tokens: torch.Tensor,
+        slots: torch.Tensor,
+        patches: int,
+    ) -> None:
+        self.kernels, self.table, self.newest, self.tokens = kernels, table, newest, tokens
+        self.slots, self.patches = slots, patches
+        self.is_full = len(tokens) == len(newest)  # newest: (K S N,), as planned
+
+    def gather(self, indices: torch.Tensor, merge: int) -> torch.Tensor:
+        """Concatenate the latest tokens of `merge` patches, by index (R',) in (K, S, N / merge) -> (R', merge C)."""
+        if self.is_full:
+            return self.tokens.reshape(-1, merge * self.tokens.shape[1])
+        return self.kernels.gather(self._described(), self.newest, indices, merge)
+
+    def store(self) -> None:
+        """Write the latest tokens after the last frame to the table."""
+        last = len(self.slots) * self.patches
+        if not self.is_full:
+            self.kernels.store(self._described(), self.newest[-last:])
+            return
+        for slot, latest in zip(self.slots.tolist(), self.tokens[-last:].split(self.patches), strict=True):
+            self.table[slot * self.patches : (slot + 1) * self.patches].copy_(latest)
+
+    def _described(self) -> Tokens:
+        return Tokens.of(self.tokens, self.table, self.slots, self.patches)

@@ -1,16 +1,18 @@
-"""Linear layers of a stage by PyTorch, with weights in float32, bfloat16 or int8.
+"""Stages and their linear layers by PyTorch, with weights in float32, bfloat16 or int8.
 
-Notation: R rows, I input features, O output features.
+Notation: R rows, I input features, O output features, C token dimensions.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from slowfast.models.evmlp import Block, Stage
 from slowfast.models.linear import FUSED_ROWS
 from slowfast.utils.machine import has_fast_matmul
 from slowfast.utils.private_ops import (
@@ -49,9 +51,9 @@ class LinearKernel(Protocol):
 class PlainLinear:
     """Linear layer by :func:`torch.nn.functional.linear`, on any device."""
 
-    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
+        self.weight, self.bias = weight.to(dtype), bias.to(dtype)
 
     def uses_onednn(self, rows: int) -> bool:
         return False
@@ -69,8 +71,8 @@ class PlainLinear:
 class FusedLinear(PlainLinear):
     """Linear layer by oneDNN with a packed weight, on CPUs. For a few rows PyTorch is faster and is used."""
 
-    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
-        super().__init__(layer, dtype)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
         self.packed = pack_weight(self.weight)
         small = self.weight.numel() <= _SMALL_WEIGHT
         self.min_rows = FUSED_ROWS if dtype == torch.float32 or small else 0
@@ -146,17 +148,62 @@ def rows_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
-def make_linear(layer: nn.Module, precision: str) -> LinearKernel:
+def make_linear(layer: nn.Module, precision: str, rounded: bool = False) -> LinearKernel:
     """Build the fastest kernel available for a linear layer.
 
     Args:
         layer: The :class:`torch.nn.Linear`.
         precision: Precision of the weights: float32, bfloat16 or int8. bfloat16 becomes float32 where the device has
             no optimized bfloat16 matrix multiplication.
+        rounded: Round the weights to bfloat16 there, too, as the compiled kernels do.
     """
     assert isinstance(layer, nn.Linear)
     device = layer.weight.device
     dtype = rows_dtype(precision, device)
     if precision == INT8:
         return Int8Linear(layer, dtype)
-    return FusedLinear(layer, dtype) if device.type == "cpu" and has_fused_linear() else PlainLinear(layer, dtype)
+    weight = layer.weight.detach()
+    if rounded and precision == BFLOAT16:
+        weight = weight.bfloat16()
+    kernel = FusedLinear if device.type == "cpu" and has_fused_linear() else PlainLinear
+    return kernel(weight, layer.bias.detach(), dtype)
+
+
+class PyTorchStage:
+    """Stage by PyTorch's linear kernels: float (R, I) -> float (R, C).
+
+    Args:
+        stage: Stage to copy the weights from.
+        precision: Precision of the weights.
+        rounded: See :func:`make_linear`.
+    """
+
+    def __init__(self, stage: Stage, precision: str, rounded: bool = False) -> None:
+        self._make = partial(make_linear, precision=precision, rounded=rounded)
+        self.embed = self._make(stage[1])
+        self.dtype = self.embed.dtype
+        self.blocks = [self._block(block) for block in stage.blocks]
+        self.typical = self.blocks[0][0] if self.blocks else self.embed
+
+    def _block(self, block: nn.Module) -> tuple[LinearKernel, LinearKernel, nn.LayerNorm]:
+        assert isinstance(block, Block)
+        norm = nn.LayerNorm(block.norm.normalized_shape, block.norm.eps, device=block.norm.weight.device)
+        norm.load_state_dict(block.norm.state_dict())
+        first, *_, last = block.fn
+        return self._make(first), self._make(last), norm.to(self.dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        rows = len(x)
+        if self.typical.uses_onednn(rows):
+            # oneDNN generates code for every new number of rows, which takes longer than the multiplication.
+            x = F.pad(x, (0, 0, 0, round_up(rows, 16, 4) - rows))
+        x = self.embed.linear(x.to(self.dtype))
+        for first, last, norm in self.blocks:
+            x = F.layer_norm(last.add(first.gelu(x), x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return x[:rows].float()
+
+
+def round_up(rows: int, step: int, bits: int) -> int:
+    """Round up to one of few sizes: multiples of `step`, at most 1 / 2^(bits - 1) more or `step` - 1 more."""
+    step = max(step, 1 << max((rows - 1).bit_length() - bits, 0))
+    return -(-rows // step) * step

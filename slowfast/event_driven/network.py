@@ -7,23 +7,23 @@ order (models/evmlp.py): the children of a patch in the stage below are consecut
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.event_driven.kernels import Kernels
-from slowfast.event_driven.kernels.build import has_matrix_unit
+from slowfast.event_driven.choice import Choice, StageTimes, choose
+from slowfast.event_driven.kernels import Gate, Kernels, takes_frames
 from slowfast.event_driven.kernels.stage import CompiledStage
-from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8, LinearKernel, make_linear, rows_dtype
-from slowfast.models.evmlp import Block, EvMLP, Stage, nested_patches
+from slowfast.event_driven.linear_kernels import BFLOAT16, PyTorchStage, rows_dtype
+from slowfast.event_driven.stage_timing import MeasuredStage, cached_times, measure_stages
+from slowfast.models.evmlp import EvMLP, Stage, nested_patches
 from slowfast.utils.logging import warn_once
-from slowfast.utils.machine import has_fast_matmul
 
-# On CPUs with a bfloat16 matrix unit (AMX), PyTorch is faster than the compiled kernels from so many multiply-adds per
-# stage on, measured with tools/benchmark.py event_driven. On other CPUs the kernels are always faster.
-_MATRIX_UNIT_MACS = {FLOAT32: math.inf, BFLOAT16: 90e6, INT8: 400e6}
+# Environment variable; "compiled" uses the compiled kernels for any number of rows instead of measuring.
+KERNELS_VARIABLE = "SLOWFAST_EVENT_KERNELS"
 
 
 class PatchNetwork:
@@ -38,8 +38,10 @@ class PatchNetwork:
 
     def __init__(self, model: EvMLP, precision: str, kernels: Kernels | None = None) -> None:
         _warn_of_float32(precision, model.linear.weight.device, kernels is not None)
-        self.stages = [StageRows(stage, precision, kernels) for stage in model.blks if isinstance(stage, Stage)]
-        self._head = make_linear(model.linear, precision)
+        stages = [*(stage for stage in model.blks if isinstance(stage, Stage)), _as_stage(model.linear)]
+        choices = _choices(stages, precision, kernels)
+        pairs = zip(stages, choices, strict=True)
+        *self.stages, self._head = (StageRows(stage, precision, kernels, choice) for stage, choice in pairs)
         self.side, self.patch = model.side, model.patch_sizes[0]
         self.merges = [side**2 for side in model.patch_sizes[1:]]
         self.counts = [math.prod(self.merges[i:]) for i in range(len(self.stages))]
@@ -47,6 +49,7 @@ class PatchNetwork:
         self.device = model.linear.weight.device
         self.sides = model.patch_sizes
         self.order = self._row_major(0)
+        self._kernels, self._gate = kernels, self.gate()
 
     @property
     def dense_macs(self) -> int:
@@ -77,9 +80,32 @@ class PatchNetwork:
             x = x.repeat(1, merge)
         return tokens
 
+    @torch.inference_mode()
+    def dense(self, frames: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of frames in full: float (B, 3, side, side) -> float (B, classes)."""
+        self.check(frames)
+        if frames.ndim != 4:
+            raise ConfigError(f"expected frames (B, 3, {self.side}, {self.side}), got {tuple(frames.shape)}")
+        x = self._split(frames.to(self.device, torch.float32))
+        for stage, merge in zip(self.stages, (*self.merges, 1), strict=True):
+            tokens = stage(x)
+            x = tokens.reshape(-1, merge * tokens.shape[1])
+        return self.classify(x)
+
+    def _split(self, frames: torch.Tensor) -> torch.Tensor:
+        """Cut frames (B, 3, side, side) into the patches of the first stage, (B N, p p 3), in nested order."""
+        if self._kernels is None or not takes_frames(frames[None]):
+            return nested_patches(frames, self.sides).flatten(0, 1)
+        indices = torch.arange(len(frames) * self.counts[0])
+        return self._kernels.take_patches(frames[None], indices, self._gate, self.order)
+
+    def gate(self, threshold: float = 0.0, mean: bool = False, hold: bool = False) -> Gate:
+        """Describe the patches and the settings of a change detector to the compiled kernels, see :meth:`Gate.of`."""
+        return Gate.of(self.side, self.patch, threshold, mean, hold, self.order.argsort())
+
     def classify(self, tokens: torch.Tensor) -> torch.Tensor:
         """Compute the logits of tokens of the last stage: (R, C) -> (R, classes)."""
-        return self._head.linear(tokens.to(self._head.dtype)).float()
+        return self._head(tokens)
 
     def check(self, frame: torch.Tensor) -> None:
         """Raise ConfigError unless the frames (..., 3, H, W) are floats of the network's input size."""
@@ -93,62 +119,75 @@ class PatchNetwork:
 
 
 class StageRows:
-    """Stage that runs on the faster implementation for the number of rows: float (R, I) -> float (R, C)."""
+    """Stage that runs on the faster implementation for the number of rows: float (R, I) -> float (R, C).
 
-    def __init__(self, stage: Stage, precision: str, kernels: Kernels | None) -> None:
-        linears = [layer for layer in stage.modules() if isinstance(layer, nn.Linear)]
+    Args:
+        stage: Stage to copy the weights from.
+        precision: Precision of the weights.
+        kernels: Compiled kernels, if available.
+        choice: Implementation for every number of rows. Weights are kept only for those that it uses.
+    """
+
+    def __init__(self, stage: Stage, precision: str, kernels: Kernels | None, choice: Choice) -> None:
+        linears = linear_layers(stage)
         self.macs = sum(layer.weight.numel() for layer in linears)  # per row
         self.inputs, self.width = linears[0].in_features, linears[0].out_features
-        self.compiled = CompiledStage(stage, precision, kernels) if kernels is not None else None
-        self.limit = _max_compiled_macs(precision) if kernels is not None else 0.0
-        # Do not keep the weights twice if one implementation takes any number of rows.
-        self.plain = PlainStage(stage, precision) if self.limit < math.inf else None
+        self.choice = choice
+        self.compiled = (
+            CompiledStage(stage, precision, kernels) if kernels is not None and False in choice.needs else None
+        )
+        self.pytorch = PyTorchStage(stage, precision, kernels is not None) if True in choice.needs else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.compiled is not None and (self.plain is None or len(x) * self.macs <= self.limit):
-            return self.compiled(x)
-        assert self.plain is not None
-        return self.plain(x)
+        implementation = self.pytorch if self.choice.uses_pytorch(len(x)) else self.compiled
+        assert implementation is not None
+        return implementation(x)
 
 
-def _max_compiled_macs(precision: str) -> float:
-    """Return the multiply-adds of a stage up to which the compiled kernels are used."""
-    # oneDNN may be limited to older instructions than the CPU has (ONEDNN_MAX_CPU_ISA).
-    matrix_unit = has_matrix_unit() and has_fast_matmul(torch.bfloat16, torch.device("cpu"))
-    return _MATRIX_UNIT_MACS[precision] if matrix_unit else math.inf
+def linear_layers(stage: Stage) -> list[nn.Linear]:
+    """Return the linear layers of a stage in order."""
+    return [layer for layer in stage.modules() if isinstance(layer, nn.Linear)]
 
 
-class PlainStage:
-    """Stage by PyTorch's linear kernels: float (R, I) -> float (R, C)."""
-
-    def __init__(self, stage: Stage, precision: str) -> None:
-        self.embed = make_linear(stage[1], precision)
-        self.dtype = self.embed.dtype
-        self.blocks = [self._block(block, precision) for block in stage.blocks]
-        self.typical = self.blocks[0][0] if self.blocks else self.embed
-
-    def _block(self, block: nn.Module, precision: str) -> tuple[LinearKernel, LinearKernel, nn.LayerNorm]:
-        assert isinstance(block, Block)
-        norm = nn.LayerNorm(block.norm.normalized_shape, block.norm.eps, device=block.norm.weight.device)
-        norm.load_state_dict(block.norm.state_dict())
-        first, *_, last = block.fn
-        return make_linear(first, precision), make_linear(last, precision), norm.to(self.dtype)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        rows = len(x)
-        if self.typical.uses_onednn(rows):
-            # oneDNN generates code for every new number of rows, which takes longer than the multiplication.
-            x = F.pad(x, (0, 0, 0, round_up(rows, 16, 4) - rows))
-        x = self.embed.linear(x.to(self.dtype))
-        for first, last, norm in self.blocks:
-            x = F.layer_norm(last.add(first.gelu(x), x), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return x[:rows].float()
+def _as_stage(head: nn.Linear) -> Stage:
+    """Return the classifier as a stage without blocks."""
+    with torch.device("meta"):  # draws no random weights
+        stage = Stage(head.in_features, head.out_features, blocks=0, mlp_ratio=1, dropout_rate=0)
+    stage[1] = head
+    return stage
 
 
-def round_up(rows: int, step: int, bits: int) -> int:
-    """Round up to one of few sizes: multiples of `step`, at most 1 / 2^(bits - 1) more or `step` - 1 more."""
-    step = max(step, 1 << max((rows - 1).bit_length() - bits, 0))
-    return -(-rows // step) * step
+def _choices(stages: list[Stage], precision: str, kernels: Kernels | None) -> list[Choice]:
+    """Choose the implementation of each stage, measured on this machine once."""
+    if kernels is None or _are_kernels_fixed():
+        return [Choice(pytorch=kernels is None)] * len(stages)
+    layers = [[list(layer.weight.shape) for layer in linear_layers(stage)] for stage in stages]
+    library = Path(kernels.library._name).stem  # contains a digest of sources, compiler and CPU
+    about = {"kernels": library, "precision": precision, "layers": layers}
+
+    def measure() -> list[StageTimes]:
+        return measure_stages([_measured(stage, precision, kernels) for stage in stages])
+
+    return list(map(choose, cached_times(about, len(stages), measure)))
+
+
+def _measured(stage: Stage, precision: str, kernels: Kernels) -> MeasuredStage:
+    compiled, pytorch = CompiledStage(stage, precision, kernels), PyTorchStage(stage, precision, rounded=True)
+    return MeasuredStage(compiled, pytorch, linear_layers(stage)[0].in_features)
+
+
+def _are_kernels_fixed() -> bool:
+    """Return whether the environment asks for the compiled kernels at any number of rows, without measurement.
+
+    Raises:
+        ConfigError: If it asks for something else.
+    """
+    value = os.environ.get(KERNELS_VARIABLE, "")
+    if value not in ("", "compiled"):
+        raise ConfigError(
+            f"{KERNELS_VARIABLE}={value}: set it to compiled, or leave it unset to measure what is faster"
+        )
+    return bool(value)
 
 
 def _warn_of_float32(precision: str, device: torch.device, compiled: bool) -> None:
@@ -157,7 +196,7 @@ def _warn_of_float32(precision: str, device: torch.device, compiled: bool) -> No
         return
     instead = "Running in float32, without compiled kernels."
     if compiled:
-        instead = "The compiled kernels multiply bfloat16 weights in float32; the classifier runs in float32."
+        instead = "The compiled kernels multiply bfloat16 weights in float32."
     warn_once(
         f"EVENT.PRECISION bfloat16: PyTorch has no fast bfloat16 matrix multiplication on this CPU. {instead} "
         "Set EVENT.PRECISION to float32 or int8 to avoid this warning."

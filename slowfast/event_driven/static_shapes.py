@@ -14,7 +14,8 @@ import torch
 from slowfast.event_driven.cuda_graphs import Graphs, HostCopy, Steps, to_device
 from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, changed_patches
 from slowfast.event_driven.features import Outputs, PatchFeatures
-from slowfast.event_driven.network import PatchNetwork, round_up
+from slowfast.event_driven.linear_kernels import round_up
+from slowfast.event_driven.network import PatchNetwork
 from slowfast.models.evmlp import nested_patches
 from slowfast.utils.logging import get_logger
 

@@ -26,9 +26,9 @@ from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
 from slowfast.event_driven.frame_resize import FrameResize
+from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.report import FrameLog, RunReport, report_files, report_metrics, report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
-from slowfast.models.linear import pack_linears
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
@@ -99,10 +99,10 @@ class VideoRun:
 
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
         self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
-        self.model = network_to_test(cfg, device)
-        if cfg.EVENT.COMPARE:
-            pack_linears(self.model)
-        self.engine = EventDrivenInference.from_config(cfg, self.model)
+        model = network_to_test(cfg, device)
+        self.engine = self.full = EventDrivenInference.from_config(cfg, model)
+        if cfg.EVENT.COMPARE and cfg.EVENT.PRECISION != FLOAT32:
+            self.full = EventDrivenInference.from_config(cfg, model, FLOAT32)  # for dense inference
         self.activity: dict[int, VideoActivity] = {}
         self.thumbnails: dict[int, torch.Tensor] = {}  # first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
@@ -171,7 +171,7 @@ class VideoRun:
         for value in (0.0, 9.0):
             self.engine.run(frames + value, ["warm-up"])
             if self.cfg.EVENT.COMPARE:
-                self.model(frames[0])
+                self.full.run_dense(frames[0])
         self.engine.reset("warm-up")
 
     @torch.inference_mode()
@@ -219,8 +219,8 @@ class VideoRun:
 
     def _dense(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Return the logits (K, S, C) of dense inference on frames (K, S, 3, P, P), and its seconds."""
-        logits, seconds = self._timed(lambda: self.model(frames.flatten(0, 1)))
-        return logits.float().unflatten(0, frames.shape[:2]), seconds
+        logits, seconds = self._timed(lambda: self.full.run_dense(frames.flatten(0, 1)))
+        return logits.unflatten(0, frames.shape[:2]), seconds
 
     def _timed(self, work: Callable[[], Output]) -> tuple[Output, float]:
         synchronize(self.device)

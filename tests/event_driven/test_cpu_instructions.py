@@ -99,7 +99,7 @@ def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "precision, kernels, what",
     [
-        ("bfloat16", True, "The compiled kernels multiply bfloat16 weights in float32; the classifier runs in float32"),
+        ("bfloat16", True, "The compiled kernels multiply bfloat16 weights in float32. Set"),
         ("bfloat16", False, "Running in float32, without compiled kernels"),
         ("float32", False, None),
         ("int8", True, None),
@@ -121,7 +121,7 @@ def test_warning_names_the_precision_used(
 
 def test_all_multiplications_are_in_float32(no_bfloat16: None) -> None:
     plain = network.PatchNetwork(small(), "bfloat16")
-    assert all(stage.plain is not None and stage.plain.dtype == torch.float32 for stage in plain.stages)
+    assert all(stage.pytorch is not None and stage.pytorch.dtype == torch.float32 for stage in plain.stages)
     layer = torch.nn.Linear(64, 5)
     product = linear_kernels.make_linear(layer, "int8")
     assert isinstance(product, Int8Linear) and product.dtype == torch.float32
@@ -131,9 +131,10 @@ def test_all_multiplications_are_in_float32(no_bfloat16: None) -> None:
     torch.testing.assert_close(product.linear(x), want)
 
 
-def test_weights_are_not_stored_twice(no_bfloat16: None) -> None:
-    kernels = load_kernels()
-    if kernels is None:
-        pytest.skip("no C++ compiler here")
-    stages = network.PatchNetwork(small(), "bfloat16", kernels).stages
-    assert all(stage.plain is None and stage.compiled is not None for stage in stages)
+@pytest.mark.parametrize("rounded", [True, False])
+def test_weights_multiplied_in_float32_are_rounded_as_those_of_the_kernels(rounded: bool, no_bfloat16: None) -> None:
+    layer, x = torch.nn.Linear(64, 5), torch.randn(3, 64)
+    weight = layer.weight.detach().bfloat16().float() if rounded else layer.weight.detach()
+    want = torch.nn.functional.linear(x, weight, layer.bias.detach())
+    found = linear_kernels.make_linear(layer, "bfloat16", rounded).linear(x)
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-6)

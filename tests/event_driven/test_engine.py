@@ -206,6 +206,35 @@ def test_state_can_be_saved_restored_and_reset(model: EvMLP) -> None:
         engine.save("nobody")
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("batch", [1, 2, 7, 16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dense_inference_equals_the_network(
+    model: EvMLP, batch: int, compiled: bool, memory_format: torch.memory_format
+) -> None:
+    frames = torch.cat([video(1, seed) for seed in range(batch)])
+    engine = EventDrivenInference(model, compiled=compiled)
+    with torch.no_grad():
+        want = model(frames)
+    close(engine.run_dense(frames.contiguous(memory_format=memory_format)), want)
+    close(engine.run_dense(frames.double()), want)
+    larger = torch.nn.functional.pad(frames, (3, 2, 1, 0))  # frames that are crops of it
+    close(engine.run_dense(larger[:, :, 1:, 3:-2]), want)
+    close(engine.run_dense(frames.flip(3).contiguous().flip(3)), want)
+    assert not engine.streams
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_dense_inference_equals_a_first_frame(model: EvMLP, precision: str) -> None:
+    """Streams go on as if there had been no dense inference."""
+    frames = video(5)
+    engine, alone = (EventDrivenInference(model, precision=precision) for _ in range(2))
+    close(engine.run_dense(frames[:1]), alone(frames[:1]).logits)
+    engine(frames[:1])
+    engine.run_dense(frames[3:])
+    close(engine(frames[1:2]).logits, alone(frames[1:2]).logits)
+
+
 def test_dense_features_equal_the_network(model: EvMLP) -> None:
     frames = video(4)
     engine = EventDrivenInference(model, 0.0)
@@ -268,6 +297,10 @@ def test_invalid_arguments_are_errors(model: EvMLP) -> None:
         engine((frames * 255).byte())
     with pytest.raises(ConfigError, match="3 x 30 x 30"):
         engine(torch.zeros(1, 3, 30, 30))
+    with pytest.raises(ConfigError, match="expected frames"):
+        engine.run_dense(frames[0])
+    with pytest.raises(ConfigError, match="3 x 12 x 24"):
+        engine.run_dense(frames[:, :, :12])
     with pytest.raises(ValueError, match="distinct"):
         engine.run(frames[:, None].expand(-1, 2, -1, -1, -1), ["a", "a"])
     assert not engine.streams

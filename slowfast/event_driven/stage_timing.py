@@ -1,0 +1,167 @@
+"""One-time measurement of the stages of a network on this machine, kept in the user's cache.
+
+Notation: R rows, I input features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slowfast.event_driven.choice import StageTimes
+from slowfast.utils.logging import get_logger
+from slowfast.utils.machine import has_fast_matmul
+from slowfast.utils.private_cache import private_cache
+
+RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
+# Environment variables that limit the instructions of oneDNN, PyTorch and MKL.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+_ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
+_MAX_VALUES = 1 << 23  # in all rows together, to limit memory
+_REPEATS = 3  # the shortest time counts
+_LONG = 0.01  # seconds from which on more rows are not measured: the ratio of times does not change any more
+_MAX_SECONDS = 5.0  # after which more rows are not measured
+_SHORTEST = 1e-9  # seconds, for clocks that did not move
+
+
+def cached_times(about: Mapping[str, Any], stages: int, measure: Callable[[], list[StageTimes]]) -> list[StageTimes]:
+    """Return the times of the stages from the cache, measured only if they are not there.
+
+    A damaged file, or one about something else, is measured again and replaced. Of two processes that measure at the
+    same time, both use the times of the first to finish.
+
+    Args:
+        about: What the times depend on besides this machine, as JSON values.
+        stages: Number of stages.
+        measure: Measures the stages.
+    """
+    about = {**_machine(), **about}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    try:
+        file = private_cache(f"stage-times-{digest[:32]}.json")
+    except OSError:  # there is no writable folder at all
+        return measure()
+    found = _read(file, about, stages)
+    if found is None:
+        get_logger().info(
+            "event-driven inference: measuring on this CPU which kernels are faster (once, a few seconds)"
+        )
+        found = measure()
+        with suppress(OSError):
+            _write(file, about, found)
+            found = _read(file, about, stages) or found
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the times depend on besides CPU, kernels and network."""
+    return {
+        "torch": str(torch.__version__),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": has_fast_matmul(torch.bfloat16, torch.device("cpu")),
+        "limits": [os.environ.get(name, "") for name in _LIMITS],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _read(file: Path, about: Mapping[str, Any], stages: int) -> list[StageTimes] | None:
+    """Return the times of so many stages in a file; None if it is missing, damaged or about something else."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["about"] != about:
+            return None
+        times = [
+            StageTimes(*(tuple(stage[key]) for key in ("rows", "compiled", "pytorch"))) for stage in found["stages"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return times if len(times) == stages and all(map(_is_sound, times)) else None
+
+
+def _is_sound(times: StageTimes) -> bool:
+    """Return whether times read from a file can be used."""
+    columns = (times.rows, times.compiled, times.pytorch)
+    numbers = all(type(value) in (int, float) and 0 < value < math.inf for column in columns for value in column)
+    same = len(times.rows) == len(times.compiled) == len(times.pytorch) > 0
+    return numbers and same and all(a < b for a, b in zip(times.rows, times.rows[1:], strict=False))
+
+
+def _write(file: Path, about: Mapping[str, Any], times: list[StageTimes]) -> None:
+    """Write the times unless another process has written its own meanwhile."""
+    text = json.dumps({"about": about, "stages": [vars(stage) for stage in times]})
+    with tempfile.TemporaryDirectory(dir=file.parent) as own:
+        part = Path(own) / file.name
+        part.write_text(text, encoding="utf-8")
+        part.chmod(0o600)  # whatever the umask: others must not be able to write to it
+        try:
+            os.link(part, file)  # unlike a replacement, fails if the file exists
+        except OSError:
+            if _read(file, about, len(times)) is None:
+                part.replace(file)
+
+
+class MeasuredStage:
+    """Stage to measure on both implementations.
+
+    Args:
+        compiled: Stage by the compiled kernels.
+        pytorch: Stage by PyTorch.
+        inputs: Input features.
+    """
+
+    def __init__(self, compiled: RunsRows, pytorch: RunsRows, inputs: int) -> None:
+        self.implementations, self.inputs = (compiled, pytorch), inputs
+        self.times: dict[int, list[float]] = {}  # rows -> shortest seconds of each implementation
+
+    def is_finished(self, rows: int) -> bool:
+        """Check if the stage needs no measurement with so many rows: with fewer, it took long enough."""
+        took_long = any(min(seconds) > _LONG or max(seconds) > 10 * _LONG for seconds in self.times.values())
+        return took_long or rows * self.inputs > _MAX_VALUES
+
+    def run(self, implementation: int, rows: torch.Tensor, clock: Callable[[], float]) -> None:
+        """Run and time the stage on rows (R, I)."""
+        start = clock()
+        self.implementations[implementation](rows)
+        seconds = max(clock() - start, _SHORTEST)
+        best = self.times.setdefault(len(rows), [math.inf, math.inf])
+        best[implementation] = min(best[implementation], seconds)
+
+    def table(self) -> StageTimes:
+        """Return the shortest times."""
+        compiled, pytorch = zip(*self.times.values(), strict=True)
+        return StageTimes(tuple(self.times), compiled, pytorch)
+
+
+def measure_stages(stages: Sequence[MeasuredStage], clock: Callable[[], float] = time.perf_counter) -> list[StageTimes]:
+    """Measure the stages of a network; takes a few seconds.
+
+    Args:
+        stages: Stages in the order of the network.
+        clock: Clock in seconds.
+    """
+    values = torch.randn(_MAX_VALUES, generator=torch.Generator().manual_seed(0))
+    start = clock()
+    for rows in _ROWS:
+        todo = [stage for stage in stages if not stage.is_finished(rows)]
+        if rows > 1 and (not todo or clock() - start > _MAX_SECONDS):
+            break
+        inputs = [(stage, values[: rows * stage.inputs].view(rows, -1)) for stage in todo]
+        for repeat in range(1 + _REPEATS):
+            # One stage after the other, as in a network: each finds its weights displaced from the cache.
+            for implementation in (0, 1):
+                for stage, x in inputs:
+                    if repeat:
+                        stage.run(implementation, x, clock)
+                    else:  # oneDNN generates code
+                        stage.implementations[implementation](x)
+    return [stage.table() for stage in stages]
