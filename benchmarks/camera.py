@@ -30,7 +30,7 @@ from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
 from slowfast.event_driven.checks import check_network
-from slowfast.event_driven.feed import Batch
+from slowfast.event_driven.messages import Batch
 from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun
 
@@ -177,7 +177,7 @@ def measure_cameras(cfg: ConfigNode, device: torch.device, runs: int, video: Pat
     count = cfg.EVENT.STREAMS
     with cameras(stream, count) as served:
         listed = folder / "cameras.txt"
-        listed.write_text("\n".join(served.addresses) + "\n")
+        listed.write_text("".join(f"camera {n} = {place}\n" for n, place in enumerate(served.addresses, start=1)))
         keys = ("EVENT.ENABLE", True, "EVENT.COMPARE", False, "EVENT.ANNOTATE", False, "EVENT.MAX_FRAMES", 0)
         live = with_overrides(cfg, *keys, "DATA.PATH_PREFIX", str(listed), "OUTPUT_DIR", str(folder))
         names = [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
@@ -258,8 +258,12 @@ def _summarize(name: str, windows: Sequence[_Window]) -> list[Measurement]:
     values = {
         ("frames processed", "frames/s"): [window.frames / window.seconds for window in windows],
         ("frames dropped", "%"): [100 * one.dropped / max(one.dropped + one.frames, 1) for one in windows],
-        ("latency p50", "ms"): [1e3 * median(one.latencies or [0]) for one in windows],
-        ("latency p99", "ms"): [1e3 * float(np.quantile(one.latencies or [0], 0.99)) for one in windows],
+        **{
+            (f"latency p{percent}", "ms"): [
+                1e3 * float(np.percentile(one.latencies or [0], percent)) for one in windows
+            ]
+            for percent in (50, 95, 99)
+        },
         ("CPU cores in use", "cores"): [one.busy / one.seconds for one in windows],
     }
     return [Measurement(name, what, median(of), unit, len(windows)) for (what, unit), of in values.items()]

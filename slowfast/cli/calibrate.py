@@ -38,6 +38,7 @@ VALUE pairs, follow the files.
 """
 USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 SHARE | --logit-error E] [--out FILE] [KEY VALUE ...]"
 DEFAULT_TOP1 = 0.99
+_UNTRAINED = "The weights are untrained (random): calibrate again with trained ones"
 KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # that the agreement depends on
 
 
@@ -83,8 +84,10 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     show(f"{len(calibration.videos)} videos, {sum(map(len, calibration.videos))} frames; goal: {goal}")
     best, tried = find_threshold(calibration.measure, goal)
     show_table(candidates_table(tried, best))
-    atomic_write_text(out, calibrated_yaml(cfg, base, out, best, goal))
+    atomic_write_text(out, calibrated_yaml(cfg, base, out, best, goal, calibration.untrained))
     show(f"EVENT.THRESHOLD {best.threshold:g}, written to {out}")
+    if calibration.untrained:
+        show(_UNTRAINED)
 
 
 def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:
@@ -106,7 +109,9 @@ def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:
     return tabulate(rows, headers=heading, tablefmt="simple", disable_numparse=True)
 
 
-def calibrated_yaml(cfg: ConfigNode, base: Path, out: Path, best: Candidate, goal: Goal) -> str:
+def calibrated_yaml(
+    cfg: ConfigNode, base: Path, out: Path, best: Candidate, goal: Goal, untrained: bool = False
+) -> str:
     """Return a config that builds on another one and sets the threshold and all keys that the agreement depends on.
 
     Args:
@@ -115,6 +120,7 @@ def calibrated_yaml(cfg: ConfigNode, base: Path, out: Path, best: Candidate, goa
         out: The file to write.
         best: The chosen threshold.
         goal: The requested agreement.
+        untrained: Whether the weights were random.
     """
     event = {name: cfg.EVENT[name] for name in KEYS} | {"THRESHOLD": best.threshold}
     found = best.summary
@@ -123,5 +129,6 @@ def calibrated_yaml(cfg: ConfigNode, base: Path, out: Path, best: Candidate, goa
         f"# same top-1 as dense inference on {found.top1_agreement:.2f} %, logit error {found.logit_error_mean:.2g}, "
         f"{found.macs_saved:.1f} % of the MACs saved.\n"
     )
+    header += f"# {_UNTRAINED}\n" if untrained else ""
     where = os.path.relpath(base.resolve(), out.parent.resolve())
     return header + yaml.safe_dump({"_BASE_": where, "EVENT": event}, sort_keys=False)

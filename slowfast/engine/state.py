@@ -224,6 +224,12 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
     get_logger().info(f"Testing the weights in {path}")
 
 
+def tested_weights(cfg: ConfigNode) -> Path | None:
+    """Return the file whose weights `load_test_checkpoint` has loaded; None if the weights are random."""
+    given = cfg.TEST.CHECKPOINT_FILE_PATH
+    return Path(given) if given else checkpoints.find_last(cfg.OUTPUT_DIR)
+
+
 def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:
     path = Path(cfg.TEST.CHECKPOINT_FILE_PATH)
     return path, read_file(path, cfg.TEST.CHECKPOINT_TYPE)

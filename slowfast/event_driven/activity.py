@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from slowfast.event_driven.latency import LatencyHistogram
 from slowfast.event_driven.network import PatchNetwork
 
 
@@ -137,11 +138,13 @@ class VideoActivity:
     """Activity of one video so far, in constant memory: a camera may run forever.
 
     ``event_seconds`` and ``dense_seconds`` are the time of gate and network alone, without decoding and normalization.
+    Latency is the time from the arrival of a frame's data to its logits.
     """
 
     name: str
     savings: Savings
     began: float = 0.0  # perf_counter() before anything was read
+    live: bool = False  # a camera or stream
     over_time: BinnedMeans | None = None  # patches computed per stage
     predictions: Counter[int] = field(default_factory=Counter)  # number of frames per top-1 class
     times_active: torch.Tensor | None = None  # int (N,)
@@ -150,9 +153,13 @@ class VideoActivity:
     error_sum: float = 0.0  # sum of the mean logit errors
     error_max: float = 0.0
     event_seconds: float = 0.0
+    compared_event_seconds: float = 0.0  # of these, on the compared frames
     dense_seconds: float = 0.0
     elapsed: float = 0.0  # seconds since the beginning, decoding included
     dropped: int = 0  # frames of a live source that arrived faster than they were processed
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)  # of a live source
+    reconnects: int = 0  # interruptions of a live source that have ended
+    seconds_away: float = 0.0  # without connection to a live source
 
     def add(
         self,
@@ -187,6 +194,13 @@ class VideoActivity:
             self._compare(agreement)
         return frames
 
+    def add_time(self, event_seconds: float, dense_seconds: float | None) -> None:
+        """Add the time of the last added frames; `dense_seconds` is None if they were not compared."""
+        self.event_seconds += event_seconds
+        if dense_seconds is not None:
+            self.compared_event_seconds += event_seconds
+            self.dense_seconds += dense_seconds
+
     def _compare(self, agreement: Agreement) -> None:
         self.compared += len(agreement.same)
         self.same += int(agreement.same.sum())
@@ -205,7 +219,7 @@ class VideoActivity:
 
 @dataclass(frozen=True)
 class Summary:
-    """Metrics of one or more videos; those of the comparison are None without one."""
+    """Metrics of one or more videos; those of a comparison or of live sources are None without one."""
 
     frames: int
     active: list[float]  # %, patches computed per stage
@@ -213,8 +227,14 @@ class Summary:
     event_fps: float  # frames/s of gate and network, without decoding
     end_to_end_fps: float  # frames/s with everything, the comparison included
     dropped: int  # frames of live sources that arrived faster than they were processed
-    whole_fps: float | None = None  # frames/s of dense inference
-    speed_up: float | None = None  # event_fps / whole_fps
+    latency_p50_ms: float | None = None  # milliseconds from the arrival of a frame to its logits
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    reconnects: int | None = None
+    seconds_away: float | None = None  # without connection, summed over the live sources
+    compared: int | None = None  # frames compared with dense inference
+    whole_fps: float | None = None  # frames/s of dense inference on these frames
+    speed_up: float | None = None  # time of dense inference / time of event-driven inference, both on these frames
     top1_agreement: float | None = None  # %, frames with the same top-1 class as dense inference
     logit_error_mean: float | None = None
     logit_error_max: float | None = None
@@ -238,14 +258,31 @@ def summarize(videos: Sequence[VideoActivity], elapsed: float | None = None) -> 
         end_to_end_fps=_rate(savings.frames, seconds),
         dropped=sum(video.dropped for video in videos),
     )
-    return _with_comparison(summary, videos, event_seconds) if any(video.compared for video in videos) else summary
+    if any(video.live for video in videos):
+        summary = _with_live_sources(summary, [video for video in videos if video.live])
+    return _with_comparison(summary, videos) if any(video.compared for video in videos) else summary
 
 
-def _with_comparison(summary: Summary, videos: Sequence[VideoActivity], event_seconds: float) -> Summary:
+def _with_live_sources(summary: Summary, live: Sequence[VideoActivity]) -> Summary:
+    latency = LatencyHistogram.total(video.latency for video in live)
+    p50, p95, p99 = (1e3 * latency.percentile(percent) for percent in (50, 95, 99))
+    return replace(
+        summary,
+        latency_p50_ms=p50,
+        latency_p95_ms=p95,
+        latency_p99_ms=p99,
+        reconnects=sum(video.reconnects for video in live),
+        seconds_away=sum(video.seconds_away for video in live),
+    )
+
+
+def _with_comparison(summary: Summary, videos: Sequence[VideoActivity]) -> Summary:
     compared = sum(video.compared for video in videos)
+    event_seconds = sum(video.compared_event_seconds for video in videos)
     dense_seconds = sum(video.dense_seconds for video in videos)
     return replace(
         summary,
+        compared=compared,
         whole_fps=_rate(compared, dense_seconds),
         speed_up=dense_seconds / event_seconds if event_seconds > 0 else 0.0,
         top1_agreement=100 * sum(video.same for video in videos) / compared,

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import failure_reason
-from slowfast.event_driven.feed import Batch, Opened
+from slowfast.event_driven.messages import Batch, Opened
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.sources import Source
+from slowfast.event_driven.sources import Source, source_files
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
 from slowfast.visualization.video_writer import NAME_LENGTH, VideoWriter, draw_lines, pad_to_even
@@ -37,20 +36,20 @@ class AnnotatedVideos:
         network: Network that processes the videos.
         targets: Path of the annotated video for the index of each source; empty to write none.
         names: Class names.
+        note: First line of text on every frame; "" for none.
     """
 
-    def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str]) -> None:
-        self.network, self.targets, self.names = network, targets, names
+    def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str], note: str = "") -> None:
+        self.network, self.targets, self.names, self.note = network, targets, names, note
         self._open: dict[int, tuple[Source, VideoWriter]] = {}
 
     @classmethod
     def from_config(
-        cls, cfg: ConfigNode, network: PatchNetwork, sources: Sequence[Source], names: Sequence[str]
+        cls, cfg: ConfigNode, network: PatchNetwork, sources: Sequence[Source], names: Sequence[str], note: str = ""
     ) -> AnnotatedVideos:
         """Build from EVENT.ANNOTATE, with a folder in OUTPUT_DIR."""
-        records = [source.record for source in sources if cfg.EVENT.ANNOTATE]
-        files = target_files(records, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4")
-        return cls(network, {record.index: file for record, file in zip(records, files, strict=True)}, names)
+        files = source_files(sources, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
+        return cls(network, files, names, note)
 
     @property
     def written(self) -> dict[str, Path]:
@@ -81,7 +80,8 @@ class AnnotatedVideos:
     def _lines(self, logits: torch.Tensor) -> list[str]:
         scores, classes = logits.softmax(0).topk(min(BEST, len(logits)))
         best = zip(scores.tolist(), classes.tolist(), strict=True)
-        return [f"{100 * score:5.1f} %  {self.names[label][:NAME_LENGTH]}" for score, label in best]
+        lines = [f"{100 * score:5.1f} %  {self.names[label][:NAME_LENGTH]}" for score, label in best]
+        return [self.note, *lines] if self.note else lines
 
     def close(self, source: Source) -> None:
         """Finish the video of a source."""

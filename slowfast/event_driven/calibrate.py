@@ -15,6 +15,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
 from slowfast.datasets.types import Failure, FailureLedger, failure_of
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.state import tested_weights
 from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
@@ -65,6 +66,9 @@ class Calibration:
 
     Decodes the videos and runs dense inference on construction.
 
+    Attributes:
+        untrained: True if the weights are random.
+
     Raises:
         DataError: If no video can be read.
     """
@@ -72,6 +76,7 @@ class Calibration:
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources) -> None:
         self.cfg, self.device = cfg, device
         self.model = network_to_test(cfg, device)
+        self.untrained = tested_weights(cfg) is None
         pack_linears(self.model)
         self.forward = ClipForward.from_config(cfg, device, TEST)
         self.ledger = FailureLedger(sources.count)

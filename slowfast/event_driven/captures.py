@@ -5,6 +5,7 @@ Notation: H x W pixels of a frame.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,20 +18,30 @@ from cv2.utils import logging
 
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.decode.rgb import RgbConverter, frame_matrix, orientation_of
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.types import failure_reason
 
 _TIMEOUT = 10.0  # seconds for a stream to open and for its next data
 _MAX_BAD = 1000  # consecutive packets that cannot be decoded; more than there are between keyframes
 _DEFAULT_RATE = 25  # frames/s of streams and cameras that do not report it
+_MAX_PIXEL_ASPECT = 8  # width / height of a pixel, and its reciprocal; more is a damaged header
 
 
 class OpenVideo(Protocol):
-    """Open video. Opening and iterating raise DecodeError or errors of FFmpeg."""
+    """Open video. Opening and iterating raise DecodeError or errors of FFmpeg.
 
-    rate: Fraction  # nominal frames/s
-    time_base: Fraction  # seconds per tick
+    Attributes:
+        rate: Nominal frames/s.
+        time_base: Seconds per tick.
+        pixel_aspect: Width of a pixel of the last upright frame divided by its height.
+        arrived: perf_counter() when the data of the last frame had arrived from a live source; 0 for files.
+    """
+
+    rate: Fraction
+    time_base: Fraction
+    pixel_aspect: float
+    arrived: float
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the tick at which each frame is shown, and the RGB frame, uint8 (H, W, 3)."""
@@ -45,7 +56,10 @@ class OpenVideo(Protocol):
 class FileFrames:
     """Frames of a file, decoded sequentially."""
 
+    arrived = 0.0
+
     def __init__(self, path: Path, threads: int) -> None:
+        self.pixel_aspect = 1.0
         self._reader = PyAVReader(path, threads)
         timing = choose_timing(self._reader.times(), self._reader.fps, None)
         self.rate, self.time_base, self._ticks = timing.rate, timing.time_base, timing.ticks
@@ -53,6 +67,7 @@ class FileFrames:
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         convert = RgbConverter()
         for number, frame in self._reader.every_frame():
+            self.pixel_aspect = _upright_aspect(self._reader.pixel_aspect, frame)
             yield int(self._ticks[number]), convert(frame)
 
     @property
@@ -64,9 +79,13 @@ class FileFrames:
 
 
 class StreamFrames:
-    """Frames of a network stream that FFmpeg opens; packets that cannot be decoded are skipped."""
+    """Frames of a network stream that FFmpeg opens; packets that cannot be decoded are skipped.
+
+    Frames may change their size, as those of a camera whose settings are changed.
+    """
 
     def __init__(self, address: str) -> None:
+        self.pixel_aspect, self.arrived = 1.0, 0.0
         try:
             self._container = av.open(address, timeout=_TIMEOUT)
         except (av.FFmpegError, OSError) as error:
@@ -80,15 +99,20 @@ class StreamFrames:
         self._bad, self._bad_in_a_row, self._first_error = 0, 0, ""  # packets that cannot be decoded
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        convert = RgbConverter()
+        convert, size = RgbConverter(), (0, 0)
+        stream = self._container.streams.video[0]
         try:
-            frames = (frame for packet in self._container.demux(video=0) for frame in self._decoded(packet))
+            frames = (frame for packet in self._container.demux(stream) for frame in self._decoded(packet))
             for number, frame in enumerate(frames):
+                if size != (frame.width, frame.height):
+                    convert, size = RgbConverter(), (frame.width, frame.height)
+                self.pixel_aspect = _upright_aspect(stream.sample_aspect_ratio, frame)
                 yield number, convert(frame)
         except (av.FFmpegError, OSError) as error:
             raise DecodeError(f"the stream was interrupted: {_stream_error(error)}") from error
 
     def _decoded(self, packet: av.Packet) -> Sequence[av.VideoFrame]:
+        self.arrived = time.perf_counter()
         try:
             frames = packet.decode()
             self._bad_in_a_row = 0 if frames else self._bad_in_a_row
@@ -108,6 +132,19 @@ class StreamFrames:
         self._container.close()
 
 
+def _upright_aspect(stored: Fraction | None, frame: av.VideoFrame) -> float:
+    """Return the width of a pixel divided by its height after the rotation that a frame asks for.
+
+    Args:
+        stored: The same of the frame as it is stored; None or 0 if it is unknown.
+        frame: Decoded frame.
+    """
+    aspect = float(stored or 1)
+    if aspect == 1 or not 1 / _MAX_PIXEL_ASPECT <= aspect <= _MAX_PIXEL_ASPECT:
+        return 1.0
+    return 1 / aspect if orientation_of(frame_matrix(frame)).transpose else aspect
+
+
 def _stream_error(error: av.FFmpegError | OSError) -> str:
     """Describe an error; FFmpeg reports its own timeout as an exit."""
     return f"no data for {_TIMEOUT:g} seconds" if isinstance(error, av.ExitError) else failure_reason(error)
@@ -117,8 +154,10 @@ class CameraFrames:
     """Frames of a camera of this machine."""
 
     missing: str | None = None
+    pixel_aspect = 1.0
 
     def __init__(self, number: int) -> None:
+        self.arrived = 0.0
         level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV would log the error, which is raised below
         try:
             self._capture = cv2.VideoCapture(number)
@@ -133,8 +172,10 @@ class CameraFrames:
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         number = 0
         while True:
-            success, image = self._capture.read()
-            if not success:
+            grabbed = self._capture.grab()
+            self.arrived = time.perf_counter()
+            success, image = self._capture.retrieve()
+            if not (grabbed and success):
                 raise DecodeError("the camera delivers no more frames")
             yield number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
             number += 1

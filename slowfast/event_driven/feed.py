@@ -14,8 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -24,9 +22,10 @@ from slowfast.datasets.clip_dataset import timeout_reason
 from slowfast.datasets.types import Failure, failure_of
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import UserError
-from slowfast.event_driven.detector import Changes
+from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.frame_resize import FrameResize, resized_frames
+from slowfast.event_driven.messages import Batch, Closed, Message, Opened
 from slowfast.event_driven.readers import FileReader, LiveReader, Reader
 from slowfast.event_driven.sources import Source
 from slowfast.utils.machine import synchronize
@@ -36,40 +35,6 @@ _BUFFERED_CHUNKS = 2  # largest number of chunks of a live source that wait to b
 _POLL = 0.1  # seconds between checks whether to stop
 _JOIN = 6.0  # seconds for the thread to end; a stream may be waiting for data
 _JOIN_LIVE = 1.0  # seconds for the thread of a live source to end while the other sources wait
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Message that a video begins."""
-
-    source: Source
-    rate: Fraction  # nominal frames/s
-    time_base: Fraction  # seconds per tick
-    began: float  # perf_counter() before anything was read
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Message with the next K frames of each of S videos."""
-
-    sources: list[Source]  # S
-    ticks: list[list[int]]  # S K
-    images: torch.Tensor  # uint8 (K, S, P, P, 3), at the network's resolution
-    frames: torch.Tensor  # float (K, S, 3, P, P), normalized, on the device
-    changes: Changes
-    detect_seconds: float
-    dropped: list[int]  # S, frames dropped so far
-
-
-@dataclass(frozen=True)
-class Closed:
-    """Message that a video has ended, with the failure if there was one."""
-
-    source: Source
-    failure: Failure | None
-
-
-Message = Opened | Batch | Closed
 
 
 class Feed:
@@ -82,11 +47,12 @@ class Feed:
         streams: Number of videos that are read at once.
         chunk: Number of frames of each of them in a batch.
         limit: Largest number of frames of a video; 0 for all.
-        reconnect: Seconds until a live source that has ended is reopened; 0 for never.
+        reconnect: Seconds until a live source that has ended is reopened for the first time; 0 for never.
         timeout: Seconds that a file may take to open, and for each of its frames; 0 for no limit.
 
     Attributes:
         unfinished: Failures of the videos that had not ended when the messages ended.
+        connections: Connection of each live source that was opened, by index.
     """
 
     def __init__(
@@ -104,6 +70,7 @@ class Feed:
         self.streams, self.chunk, self.limit, self.reconnect = streams, chunk, limit, reconnect
         self.timeout = timeout
         self.unfinished: list[Failure] = []
+        self.connections: dict[int, Connection] = {}
         self._announced: set[int] = set()
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
         self._stop, self._arrived = threading.Event(), threading.Event()
@@ -234,8 +201,9 @@ class Feed:
 
     def _open(self, source: Source) -> list[Reader]:
         if source.live:
+            connection = self.connections[source.record.index] = Connection(source.record.name, self.reconnect)
             capacity = _BUFFERED_CHUNKS * self.chunk
-            return [LiveReader(source, self.transform, self.limit, capacity, self.reconnect, self._arrived)]
+            return [LiveReader(source, self.transform, self.limit, capacity, connection, self._arrived)]
         began = time.perf_counter()
         failure: Failure | None = None
         with self._timed(source):
@@ -260,7 +228,10 @@ class Feed:
         reader.close(_JOIN_LIVE)
         if reader.fatal is not None:
             raise reader.fatal
-        self.engine.reset(reader.source.record.index)
+        index = reader.source.record.index
+        if index in self.connections:
+            self.connections[index].end()
+        self.engine.reset(index)
         error = reader.error or (None if reader.seen else "no frame can be decoded")
         failure = _failure(reader.source, error, lost=not reader.seen) if error else None
         self._put(Closed(reader.source, failure))
@@ -276,8 +247,9 @@ class Feed:
             reader.next = []
 
     def _batch(self, members: list[Reader], first: int, last: int) -> Batch:
-        images = torch.from_numpy(np.stack([[one.next[k][1] for one in members] for k in range(first, last)]))
-        ticks = [[tick for tick, _ in one.next[first:last]] for one in members]
+        images = torch.from_numpy(np.stack([[one.next[k].image for one in members] for k in range(first, last)]))
+        ticks = [[frame.tick for frame in one.next[first:last]] for one in members]
+        arrived = np.array([[one.next[k].arrived for one in members] for k in range(first, last)])
         prepared = self.forward.prepare(images.flatten(0, 1)[:, None])  # (K S) 3 P P
         frames = prepared.unflatten(0, images.shape[:2])  # K S 3 P P
         synchronize(self.forward.device)
@@ -286,7 +258,7 @@ class Feed:
         synchronize(self.forward.device)
         seconds = time.perf_counter() - start
         dropped = [one.dropped for one in members]
-        return Batch([one.source for one in members], ticks, images, frames, changes, seconds, dropped)
+        return Batch([one.source for one in members], ticks, images, frames, changes, seconds, dropped, arrived)
 
 
 class _AbandonedError(Exception):

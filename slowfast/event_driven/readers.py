@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
 from slowfast.event_driven.captures import OpenVideo
-from slowfast.event_driven.frame_resize import FrameResize, resized_frames
+from slowfast.event_driven.connection import Connection
+from slowfast.event_driven.frame_resize import Frame, FrameResize, resized_frames
 from slowfast.event_driven.sources import Source
-from slowfast.utils.logging import get_logger
 
 
 def _reason(source: Source, error: Exception) -> str:
@@ -35,10 +34,10 @@ class FileReader:
 
     source: Source
     video: OpenVideo
-    frames: Generator[tuple[int, np.ndarray]]
+    frames: Generator[Frame]
     stopped: Callable[[], bool]
     began: float  # perf_counter() before it was opened
-    next: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    next: list[Frame] = field(default_factory=list)
     seen: int = 0
     dropped: int = 0  # always 0
     ended: bool = False
@@ -78,12 +77,12 @@ class LiveReader:
         transform: Resizes frames to the network's input.
         limit: Largest number of frames to read; 0 for all.
         capacity: Largest number of frames that wait to be read.
-        reconnect: Seconds until the source is reopened after it has ended for any reason; 0 for never.
+        connection: Connection to the source; it is reopened after it has ended for any reason if there is a delay.
         arrived: Event to set when anything has happened.
 
     Attributes:
         video: The video once it is open.
-        next: Frames uint8 (P, P, 3) of the last :meth:`fill`, each with its tick.
+        next: Frames of the last :meth:`fill`.
         seen: Number of frames that were read.
         dropped: Number of frames that were dropped.
         error: Reason of the failure, once the source has ended.
@@ -97,20 +96,20 @@ class LiveReader:
         transform: FrameResize,
         limit: int,
         capacity: int,
-        reconnect: float,
+        connection: Connection,
         arrived: threading.Event,
     ) -> None:
-        self.source = source
+        self.source, self.connection = source, connection
         self.video: OpenVideo | None = None
-        self.next: list[tuple[int, np.ndarray]] = []
+        self.next: list[Frame] = []
         self.seen, self.dropped = 0, 0
         self.error: str | None = None
         self.fatal: BaseException | None = None
         self.began = time.perf_counter()
         self._transform, self._limit = transform, limit
-        self._reconnect, self._arrived = reconnect, arrived
+        self._arrived = arrived
         self._last_tick = -1
-        self._frames: deque[tuple[int, np.ndarray]] = deque()
+        self._frames: deque[Frame] = deque()
         self._capacity, self._lock = capacity, threading.Lock()
         self._stop, self._done = threading.Event(), False
         self._thread = threading.Thread(target=self._read, daemon=True, name=f"reading {source.record.name}")
@@ -144,10 +143,8 @@ class LiveReader:
         torch.set_num_threads(1)  # of this thread; live sources share the cores
         try:
             self._read_once()
-            while self._reconnect and not self._stop.is_set():
-                reason = self.error or "the stream ended"
-                get_logger().warning(f"{self.source.record.name}: {reason}. Reconnecting in {self._reconnect:g} s")
-                if not self._stop.wait(self._reconnect):
+            while self.connection.reconnects_after_loss and not self._stop.is_set():
+                if not self._stop.wait(self.connection.lost(self.error or "the stream ended")):
                     self._read_once()
         except BaseException as error:  # such as a UserError: raised by the consumer
             self.fatal = error
@@ -167,6 +164,7 @@ class LiveReader:
         if self.video is None:
             self.began = time.perf_counter()
         self.video, self.error = video, None
+        self.connection.rate = float(video.rate)
         self._arrived.set()
         try:
             self._read_frames(video, first=self._last_tick + 1)
@@ -181,13 +179,14 @@ class LiveReader:
 
     def _read_frames(self, video: OpenVideo, first: int) -> None:
         """Read frames; `first` is the tick of the first one, not 0 for a source that was reopened."""
-        for tick, image in resized_frames(video, self._transform, 0):
+        for frame in resized_frames(video, self._transform, 0):
             if self._stop.is_set():
                 return
-            self._last_tick = first + tick
-            self._append((first + tick, image))
+            self._last_tick = first + frame.tick
+            self.connection.frame_arrived()
+            self._append(frame._replace(tick=self._last_tick))
 
-    def _append(self, frame: tuple[int, np.ndarray]) -> None:
+    def _append(self, frame: Frame) -> None:
         with self._lock:
             if len(self._frames) == self._capacity:
                 self._frames.popleft()

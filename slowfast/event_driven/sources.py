@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.index.common import read_lines
-from slowfast.datasets.index.samples import UNLABELED, SampleKind, find_samples
+from slowfast.datasets.index.samples import UNLABELED, SampleKind, distinct_files, find_samples
 from slowfast.datasets.types import Failure, Record
-from slowfast.errors import DataError
 from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.event_driven.checks import check_address, is_address, is_camera
+from slowfast.event_driven.source_list import read_list
 from slowfast.utils.text import redact
 
 LIST = ".txt"  # suffix of a list of sources
@@ -22,11 +21,29 @@ _VIDEOS_ONLY = SampleKind(False, "", "", "event-driven inference takes videos on
 
 @dataclass(frozen=True)
 class Source:
-    """Video that can be opened. A `live` one may never end."""
+    """Video that can be opened.
+
+    Attributes:
+        record: The video, with the name that all reports show: that of a list of sources, otherwise its path.
+        open: Opens it.
+        live: True for cameras and streams, which may never end.
+        named_path: Path of a source that has a name, without its password; "" for one without.
+    """
 
     record: Record
     open: Callable[[], OpenVideo]
     live: bool = False
+    named_path: str = ""
+
+    @property
+    def path(self) -> str:
+        """File, number of a camera, or address without its password."""
+        return self.named_path or self.record.name
+
+    @property
+    def stem(self) -> str:
+        """Name of output files, without their suffix; other sources may have the same."""
+        return self.record.name if self.named_path else self.record.path.stem
 
 
 @dataclass(frozen=True)
@@ -48,46 +65,40 @@ def find_sources(place: str, threads: int) -> Sources:
 
     Args:
         place: Folder (searched recursively), file, number of a camera, address of a stream, or a .txt file that lists
-            such, one per line; files in a list are relative to its folder.
+            such, one per line (source_list.py); files in a list are relative to its folder.
         threads: Number of decoder threads.
 
     Raises:
         DataError: If a list is invalid.
     """
-    live = _live_source(0, place)
-    if live is not None:
-        return Sources([live], [])
+    if is_camera(place) or is_address(place):
+        return Sources([_live_source(0, "", place)], [])
     path = Path(place)
     return _read_list(path, threads) if path.suffix == LIST and path.is_file() else find_files([path], threads)
 
 
-def _live_source(index: int, place: str) -> Source | None:
+def _live_source(index: int, name: str, place: str) -> Source:
     """Return the source of a camera or stream. Its record, which reports show, hides the password of an address."""
-    name = redact(place)
-    record = Record(index, Path(name), name, UNLABELED)
+    path = redact(place)
+    record = Record(index, Path(path), name or path, UNLABELED)
     if is_camera(place):
-        return Source(record, functools.partial(CameraFrames, int(place)), live=True)
-    if is_address(place):
+        opened: Callable[[], OpenVideo] = functools.partial(CameraFrames, int(place))
+    else:
         check_address(place)
-        return Source(record, functools.partial(StreamFrames, place), live=True)
-    return None
+        opened = functools.partial(StreamFrames, place)
+    return Source(record, opened, live=True, named_path=path if name else "")
 
 
 def _read_list(path: Path, threads: int) -> Sources:
     sources: list[Source] = []
-    for number, place in read_lines(path, "list one video, camera or stream per line"):
-        if place.startswith("#"):
-            continue
-        source = _live_source(len(sources), place)
-        if source is None:
+    for index, (name, place) in enumerate((one.name, one.place) for one in read_list(path)):
+        if is_camera(place) or is_address(place):
+            sources.append(_live_source(index, name, place))
+        else:
             file = path.parent / place
-            if not file.is_file():
-                raise DataError(f"{path} line {number}: {place} is not a file, camera number or stream address")
-            record = Record(len(sources), file, place, UNLABELED)
-            source = Source(record, functools.partial(FileFrames, file, threads))
-        sources.append(source)
-    if not sources:
-        raise DataError(f"{path}: the list contains no video, camera or stream")
+            record = Record(index, file, name or place, UNLABELED)
+            opened = functools.partial(FileFrames, file, threads)
+            sources.append(Source(record, opened, named_path=place if name else ""))
     return Sources(sources, [])
 
 
@@ -96,3 +107,9 @@ def find_files(paths: Iterable[Path], threads: int) -> Sources:
     found = find_samples(paths, _VIDEOS_ONLY)
     videos = [Source(record, functools.partial(FileFrames, record.path, threads)) for record in found.records]
     return Sources(videos, found.refused, found.others)
+
+
+def source_files(sources: Sequence[Source], folder: Path, suffix: str) -> dict[int, Path]:
+    """Return a file in a folder for each source, by index: of its name, numbered if that is not unique."""
+    files = distinct_files((source.stem for source in sources), folder, suffix)
+    return {source.record.index: file for source, file in zip(sources, files, strict=True)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -19,15 +19,21 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, names_of_classes
 from slowfast.datasets.types import FailureLedger
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.state import tested_weights
 from slowfast.engine.test import network_to_test
 from slowfast.errors import ConfigError, DataError
 from slowfast.event_driven.activity import FrameActivity, Savings, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
+from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
+from slowfast.event_driven.feed import Feed
+from slowfast.event_driven.frame_log import FrameLog
 from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
-from slowfast.event_driven.report import FrameLog, RunReport, report_files, report_metrics, report_table
+from slowfast.event_driven.live_status import LiveStatus
+from slowfast.event_driven.messages import Batch, Closed, Message, Opened
+from slowfast.event_driven.report import RANDOM, UNTRAINED, RunReport, report_files, report_metrics
+from slowfast.event_driven.report_table import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, log_table
@@ -37,7 +43,7 @@ from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import write_failed
 
 Output = TypeVar("Output")
-_LOG_INTERVAL = 5.0  # seconds between log lines about a live source
+_LIVE_COMPARE_EVERY = 32  # batches between comparisons with live sources, unless EVENT.COMPARE_EVERY is set
 _REPORT_INTERVAL = 60.0  # seconds between interim reports with live sources
 
 
@@ -93,6 +99,8 @@ class VideoRun:
     """Run on all videos of a config.
 
     Attributes:
+        engine: Event-driven inference.
+        dense: Engine whose dense inference it is compared with, in float32.
         activity: Activity per video, by index.
         on_batch: Called with each batch after its logits were computed.
     """
@@ -100,19 +108,26 @@ class VideoRun:
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
         self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
         model = network_to_test(cfg, device)
-        self.engine = self.full = EventDrivenInference.from_config(cfg, model)
-        if cfg.EVENT.COMPARE and cfg.EVENT.PRECISION != FLOAT32:
-            self.full = EventDrivenInference.from_config(cfg, model, FLOAT32)  # for dense inference
+        self.weights = str(tested_weights(cfg) or RANDOM)
+        self.engine = EventDrivenInference.from_config(cfg, model)
+        # Rounded weights are part of the error, so dense inference is always in float32.
+        rounded = cfg.EVENT.COMPARE and cfg.EVENT.PRECISION != FLOAT32
+        self.dense = EventDrivenInference.from_config(cfg, model, FLOAT32) if rounded else self.engine
         self.activity: dict[int, VideoActivity] = {}
         self.thumbnails: dict[int, torch.Tensor] = {}  # first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
-        self.annotated = AnnotatedVideos.from_config(cfg, self.engine.network, sources.videos, names)
-        self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(self.engine.network.stages))
+        untrained = self.weights == RANDOM
+        network, note = self.engine.network, UNTRAINED if untrained else ""
+        self.annotated = AnnotatedVideos.from_config(cfg, network, sources.videos, names, note)
+        self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(network.stages), untrained)
+        self.status = LiveStatus(sources.videos, names, network.counts[0], note)
+        self._live = any(source.live for source in sources.videos)
+        self.compare_every = cfg.EVENT.COMPARE_EVERY or (_LIVE_COMPARE_EVERY if self._live else 1)
         self.began = self._reported = 0.0  # perf_counter() of the start and of the last interim report
-        self.batches = 0
+        self.batches = self._compared = 0  # of these, compared with dense inference
         self.on_batch: Callable[[Batch], None] | None = None
         self.time_bases: dict[int, Fraction] = {}  # seconds per tick, by video
-        self._logged: dict[int, float] = {}  # perf_counter() of the last log line, by video
+        self._connections: Mapping[int, Connection] = {}  # of live sources, by index
 
     def run(self, stopped: Callable[[], bool]) -> RunReport:
         """Process all videos until their ends, or until `stopped` returns True."""
@@ -124,14 +139,16 @@ class VideoRun:
             self.log.path.unlink(missing_ok=True)  # of an earlier run
         settings = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
         feed = Feed(self.engine, FrameResize.from_config(self.cfg), forward, *settings)
+        self._connections = feed.connections
         count = len(self.sources.videos)
-        progress = Progress("event-driven", count, "videos", shown=count > 1, every=self.cfg.LOG_PERIOD)
+        shown = count > 1 and not self._live  # live sources may never end
+        progress = Progress("event-driven", count, "videos", shown, every=self.cfg.LOG_PERIOD)
         self.began = self._reported = time.perf_counter()
         with ExitStack() as at_end:
             at_end.callback(progress.close)
             at_end.callback(self.log.close)
             at_end.enter_context(self.annotated)
-            for message in feed.messages(self.sources.videos, stopped):
+            for message in feed.messages(self.sources.videos, lambda: self._is_stopped(stopped)):
                 self._handle(message, progress)
             self.ledger.add(feed.unfinished)
         if stopped():
@@ -139,20 +156,37 @@ class VideoRun:
         return self._report(finished=True)
 
     def _report(self, finished: bool) -> RunReport:
-        read = {index: video for index, video in self.activity.items() if video.frames}
+        self._update_connections()
+        read = {index: video for index, video in sorted(self.activity.items()) if video.frames}
         thumbnails = {index: self.thumbnails[index].numpy() for index in read}
-        elapsed, network = time.perf_counter() - self.began, self.engine.network
-        return RunReport(self.cfg, network, read, thumbnails, self.names, self.ledger.all, elapsed, finished)
+        return RunReport(
+            cfg=self.cfg,
+            network=self.engine.network,
+            weights=self.weights,
+            sources=self.sources.videos,
+            videos=read,
+            thumbnails=thumbnails,
+            names=self.names,
+            failures=self.ledger.all,
+            compare_every=self.compare_every,
+            elapsed=time.perf_counter() - self.began,
+            finished=finished,
+        )
+
+    def _update_connections(self) -> None:
+        for index, connection in self._connections.items():
+            if index in self.activity:
+                video = self.activity[index]
+                video.reconnects, video.seconds_away = connection.reconnects, connection.seconds_away
 
     def _handle(self, message: Message, progress: Progress) -> None:
         if isinstance(message, Opened):
-            record = message.source.record
-            self.activity[record.index] = VideoActivity(record.name, Savings.of(self.engine.network), message.began)
+            record, savings = message.source.record, Savings.of(self.engine.network)
+            self.activity[record.index] = VideoActivity(record.name, savings, message.began, message.source.live)
             self.time_bases[record.index] = message.time_base
             self.annotated.open(message)
         elif isinstance(message, Batch):
             self._compute(message)
-            self._report_interim(message.sources)
         else:
             self._close(message)
             progress.advance(message.source.record.name)
@@ -171,22 +205,26 @@ class VideoRun:
         for value in (0.0, 9.0):
             self.engine.run(frames + value, ["warm-up"])
             if self.cfg.EVENT.COMPARE:
-                self.full.run_dense(frames[0])
+                self.dense.run_dense(frames[0])
         self.engine.reset("warm-up")
 
     @torch.inference_mode()
     def _compute(self, batch: Batch) -> None:
         self.batches += 1
-        dense, dense_seconds = None, 0.0
-        dense_first = self.batches % 2 == 0  # alternate, so that neither always profits from warm caches
-        if self.cfg.EVENT.COMPARE and dense_first:
-            dense, dense_seconds = self._dense(batch.frames)
+        compare = self.cfg.EVENT.COMPARE and self.batches % self.compare_every == 0
+        self._compared += compare
+        dense: tuple[torch.Tensor, float] | None = None
+        dense_first = self._compared % 2 == 0  # alternate, so that neither always profits from warm caches
+        if compare and dense_first:
+            dense = self._dense(batch.frames)
         results, seconds = self._timed(lambda: self.engine.compute(batch.changes))
-        if self.cfg.EVENT.COMPARE and not dense_first:
-            dense, dense_seconds = self._dense(batch.frames)
+        latencies = time.perf_counter() - batch.arrived  # K S
+        if compare and not dense_first:
+            dense = self._dense(batch.frames)
         self.annotated.write(batch, results.logits)
         if self.on_batch is not None:
             self.on_batch(batch)
+        count = len(batch.sources)
         for s, source in enumerate(batch.sources):
             video = self.activity[source.record.index]
             if source.record.index not in self.thumbnails:
@@ -196,14 +234,15 @@ class VideoRun:
                 results.macs[:, s],
                 batch.changes.mask[:, s],
                 results.logits[:, s],
-                dense[:, s] if dense is not None else None,
+                dense[0][:, s] if dense is not None else None,
             )
+            video.add_time((seconds + batch.detect_seconds) / count, dense[1] / count if dense is not None else None)
             self._write_log(source, video, batch.ticks[s], frames)
-            video.event_seconds += (seconds + batch.detect_seconds) / len(batch.sources)
-            video.dense_seconds += dense_seconds / len(batch.sources)
             video.elapsed = time.perf_counter() - video.began
             video.dropped = batch.dropped[s]
-            self._show(source, video, frames)
+            if source.live:
+                video.latency.add(latencies[:, s])
+                self.status.add(source, frames, latencies[:, s])
 
     def _write_log(self, source: Source, video: VideoActivity, ticks: Sequence[int], frames: FrameActivity) -> None:
         if self.cfg.EVENT.FRAME_LOG:
@@ -211,15 +250,18 @@ class VideoRun:
             seconds = [time.time() if source.live else float(tick * base) for tick in ticks]
             self.log.write(video.name, video.frames - len(frames), seconds, frames)
 
-    def _report_interim(self, sources: Sequence[Source]) -> None:
-        """Write an interim report from time to time if there are live sources, which may never end."""
-        if any(source.live for source in sources) and time.perf_counter() - self._reported >= _REPORT_INTERVAL:
-            report_metrics(self._report(finished=False), Path(self.cfg.OUTPUT_DIR))
+    def _is_stopped(self, stopped: Callable[[], bool]) -> bool:
+        """Log the status of live sources and write an interim report, if it is time; return `stopped()`."""
+        self.status.poll(self._connections, self.activity)
+        if self._live and time.perf_counter() - self._reported >= _REPORT_INTERVAL:
+            if any(video.frames for video in self.activity.values()):
+                report_metrics(self._report(finished=False), Path(self.cfg.OUTPUT_DIR))
             self._reported = time.perf_counter()
+        return stopped()
 
     def _dense(self, frames: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Return the logits (K, S, C) of dense inference on frames (K, S, 3, P, P), and its seconds."""
-        logits, seconds = self._timed(lambda: self.full.run_dense(frames.flatten(0, 1)))
+        logits, seconds = self._timed(lambda: self.dense.run_dense(frames.flatten(0, 1)))
         return logits.unflatten(0, frames.shape[:2]), seconds
 
     def _timed(self, work: Callable[[], Output]) -> tuple[Output, float]:
@@ -228,15 +270,6 @@ class VideoRun:
         output = work()
         synchronize(self.device)
         return output, time.perf_counter() - start
-
-    def _show(self, source: Source, video: VideoActivity, frames: FrameActivity) -> None:
-        """Log a line about a live source from time to time."""
-        now = time.perf_counter()
-        if source.live and now - self._logged.get(source.record.index, 0.0) >= _LOG_INTERVAL:
-            self._logged[source.record.index] = now
-            active = 100 * frames.active[:, 0].mean() / self.engine.network.counts[0]
-            best = self.names[int(frames.predictions[-1])]
-            get_logger().info(f"{video.name}: {video.frames} frames, {active:.0f} % of patches active, {best}")
 
 
 def _check_streams(cfg: ConfigNode, sources: Sources) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -49,7 +50,7 @@ def frame_rows(output: Path) -> list[dict[str, str]]:
 class SyntheticVideo:
     """Video of generated frames that ends after `frames` frames, optionally with an error."""
 
-    rate, time_base, missing = Fraction(25), Fraction(1, 25), None
+    rate, time_base, missing, pixel_aspect = Fraction(25), Fraction(1, 25), None, 1.0
 
     def __init__(self, frames: int, error: Exception | None) -> None:
         self.frames, self.error = frames, error
@@ -61,6 +62,10 @@ class SyntheticVideo:
             number += 1
         if self.error:
             raise self.error
+
+    @property
+    def arrived(self) -> float:
+        return time.perf_counter()
 
     def close(self) -> None:
         self.frames = 0

@@ -66,6 +66,7 @@ def test_written_config_meets_the_goal(
     assert main(["--cfg", str(base), str(folder), *goal, "--out", str(out), *settings]) == 0
     said = capfd.readouterr().out
     assert "chosen" in said and "c.mp4 cannot be read" in said and str(out) in said
+    assert "weights are untrained" in said and "weights are untrained" in out.read_text()
     cfg = load_config(out, settings)
     assert cfg.EVENT.GATE == "any" and cfg.EVENT.THRESHOLD in GRID
     measured = Calibration(cfg, torch.device("cpu"), find_files([folder], 1)).measure(cfg.EVENT.THRESHOLD).summary

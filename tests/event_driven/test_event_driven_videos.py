@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,11 @@ from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import ConfigError, UserError
 from slowfast.event_driven.activity import BinnedMeans, summarize
-from slowfast.event_driven.videos import run_on_videos
+from slowfast.event_driven.report import report_files
+from slowfast.event_driven.report_table import report_table
+from slowfast.event_driven.sources import find_sources
+from slowfast.event_driven.videos import VideoRun, run_on_videos
+from slowfast.models.build import build_model
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.heat_map import draw_activity
 from tests.conftest import run_net
@@ -108,6 +114,28 @@ def test_without_comparison_and_with_few_frames(folder: Path, tmp_path: Path) ->
     video = by_name(tmp_path)["moving.mp4"]
     assert video["frames"] == 5 and "whole_fps" not in video and "top1_agreement" not in video
     assert all(path.exists() for path in files.values())
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_reports_state_that_weights_are_untrained(folder: Path, tmp_path: Path, trained: bool) -> None:
+    cfg = load_config(EMPTY, on_videos(folder / "moving.mp4", tmp_path))
+    torch.save(build_model(cfg).state_dict(), tmp_path / "weights.pth")
+    weights = ("TEST.CHECKPOINT_FILE_PATH", str(tmp_path / "weights.pth")) if trained else ()
+    overrides = [*on_videos(folder / "moving.mp4", tmp_path / "out"), "EVENT.ANNOTATE", True, *weights]
+    run = VideoRun(load_config(EMPTY, overrides), CPU, find_sources(str(folder / "moving.mp4"), 1), list("abcdefgh"))
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slowfast.event_driven.report.draw_activity", lambda *drawn: notes.append(drawn[5]))
+        report = run.run(lambda: False)
+        report_files(report, tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "event_results.json").read_text())
+    assert results["trained"] is trained and results["weights"] == (weights[1] if trained else "random")
+    with (tmp_path / "out" / "event_videos.csv").open(newline="") as file:
+        assert [row["weights"] for row in csv.DictReader(file)] == [results["weights"]]
+    assert {row.get("untrained") for row in frame_rows(tmp_path / "out")} == {None if trained else "1"}
+    drawn = run.annotated._lines(torch.zeros(8))[0]
+    for text in (report_table(report), notes[0], drawn):
+        assert ("untrained" in text.lower()) is not trained
 
 
 def test_frame_log_is_optional(folder: Path, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
 from slowfast.event_driven.annotate import OUTLINE, draw_patches
 from slowfast.event_driven.calibrate import Calibration
-from slowfast.event_driven.feed import Batch
-from slowfast.event_driven.frame_resize import RESIZES, FrameResize
+from slowfast.event_driven.captures import FileFrames, StreamFrames
+from slowfast.event_driven.frame_resize import RESIZES, FrameResize, resized_frames
+from slowfast.event_driven.messages import Batch
 from slowfast.event_driven.sources import Sources
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import CPU, synthetic_sources, video_run
@@ -71,7 +72,7 @@ def test_a_letterbox_is_filled_with_the_mean_color() -> None:
 class LeftEdge:
     """Wide gray video whose 6 leftmost columns alternate between white and black."""
 
-    rate, time_base, missing = Fraction(25), Fraction(1, 25), None
+    rate, time_base, missing, pixel_aspect, arrived = Fraction(25), Fraction(1, 25), None, 1.0, 0.0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for number in range(6):
@@ -123,6 +124,38 @@ def test_calibration_uses_the_same_resize(how: str, tmp_path: Path) -> None:
     # Of 6 frames x 64 patches, all of the first frame are active.
     active = calibration.measure(0.05).summary.active[0]
     assert active == pytest.approx(100 * (64 + 5 * len(CHANGED[how])) / (6 * 64))
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("stream", [False, True])
+def test_pixels_that_are_not_square(tmp_path: Path, rotation: int, stream: bool) -> None:
+    """Store 48 x 48 pixels that are twice as wide as high; upright the video is 2 : 1, or 1 : 2 after the rotation."""
+    path = tmp_path / "wide_pixels.mp4"
+    with av.open(str(path), "w") as out:
+        track = out.add_stream("libx264", rate=25)
+        track.height, track.width, track.pix_fmt = 48, 48, "yuv420p"
+        track.codec_context.sample_aspect_ratio = Fraction(2)
+        if rotation:
+            track.set_display_rotation(rotation)
+        for _ in range(3):
+            white = av.VideoFrame.from_ndarray(np.full((48, 48, 3), 250, np.uint8), format="rgb24")
+            out.mux(track.encode(white))
+        out.mux(track.encode(None))
+    video = StreamFrames(f"file://{path}") if stream else FileFrames(path, 1)
+    letterbox = transform("letterbox", "DATA.MEAN", [0.0, 0.0, 0.0])
+    image = next(resized_frames(video, letterbox, 1)).image
+    video.close()
+    white = image.min(2) > 200
+    assert (white.any(1).sum(), white.any(0).sum()) == ((32, 16) if rotation else (16, 32))
+    assert white[16, 16]  # centered
+
+
+def test_crop_of_pixels_that_are_not_square() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(transform("squash")(image, 2.0), transform("squash")(image))
+    wide = transform("crop")(image, 2.0)  # as if the columns were twice as many
+    np.testing.assert_allclose(wide, transform("crop")(cv2.resize(image, (128, 64)), 1.0), atol=60)
+    assert np.abs(wide.astype(int) - transform("crop")(image)).mean() > 20
 
 
 def test_unknown_resize_is_an_error(tmp_path: Path) -> None:

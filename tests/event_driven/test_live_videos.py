@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import multiprocessing
-import socket
-import threading
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -19,13 +17,23 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.event_driven.activity import summarize
-from slowfast.event_driven.report import report_table
+from slowfast.event_driven.captures import StreamFrames
+from slowfast.event_driven.report_table import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from tests.conftest import run_net
+from tests.event_driven.network_cameras import NetworkCamera, encoded
 from tests.event_driven.settings import EMPTY, on_videos
-from tests.event_driven.synthetic_videos import CPU, SyntheticVideo, frame_rows, live_sources, video_run, write_still
-from tests.video_files import picture, write_video
+from tests.event_driven.synthetic_videos import (
+    CPU,
+    SyntheticVideo,
+    frame_rows,
+    live_sources,
+    synthetic_sources,
+    video_run,
+    write_still,
+)
+from tests.video_files import write_video
 
 pytestmark = pytest.mark.slow
 
@@ -114,80 +122,132 @@ def test_user_error_of_a_camera_is_raised(tmp_path: Path) -> None:
         video_run(tmp_path, live_sources(SyntheticVideo(3, UserError("a mistake")))).run(lambda: False)
 
 
-def serve(port: int, frames: int) -> None:
-    """Serve some frames as MPEG-TS over TCP at 50 frames/s to the first client."""
-    with av.open(f"tcp://127.0.0.1:{port}?listen=1", "w", format="mpegts") as out:
-        stream = out.add_stream("mpeg4", rate=50)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, 48, 64), format="rgb24")
-            out.mux(stream.encode(frame.reformat(format="yuv420p")))
-            time.sleep(0.02)
-        out.mux(stream.encode(None))
-
-
-def test_list_of_streams_and_files(tmp_path: Path) -> None:
+def test_list_of_named_cameras_and_files(tmp_path: Path) -> None:
     moving = write_video(tmp_path / "moving.mp4", 37, size=(48, 64))
-    ports = [free_port(), free_port()]
-    cameras = [multiprocessing.get_context("spawn").Process(target=serve, args=(port, 30)) for port in ports]
-    for camera in cameras:
-        camera.start()
-    sources_listed = [*(f"tcp://127.0.0.1:{port}" for port in ports), "http://127.0.0.1:9/x", str(moving)]
-    listed = tmp_path / "cameras.txt"
-    listed.write_text("# the doors\n" + "\n".join(sources_listed) + "\n\n")
-    for port in ports:
-        wait_for_listener(port)
-    done = run_net([*on_videos(listed, tmp_path / "out"), "EVENT.STREAMS", 4])
-    for camera in cameras:
-        camera.join(20)
+    with NetworkCamera(encoded(30)) as door, NetworkCamera(encoded(30)) as gate:
+        listed = tmp_path / "cameras.txt"
+        lines = [f"gate 2.b = {gate.address}", "gone = http://127.0.0.1:9/x", door.address, f"film={moving}"]
+        listed.write_text("# the doors\n" + "\n".join(lines) + "\n\n")
+        done = run_net([*on_videos(listed, tmp_path / "out"), "EVENT.STREAMS", 4, "EVENT.ANNOTATE", True])
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "event_results.json").read_text())
-    frames = {video["path"]: video["frames"] + video["dropped"] for video in results["videos"]}
-    assert frames == {sources_listed[0]: 30, sources_listed[1]: 30, sources_listed[3]: 37}
+    frames = [(video["name"], video["path"], video["frames"] + video["dropped"]) for video in results["videos"]]
+    assert frames == [
+        ("gate 2.b", gate.address, 30),
+        (door.address, door.address, 30),
+        ("film", str(moving), 37),
+    ]  # in the order of the list
+    assert [video.get("reconnects") for video in results["videos"]] == [0, 0, None]
+    assert all(0 < video["latency_p50_ms"] <= video["latency_p99_ms"] < 60_000 for video in results["videos"][:2])
     [failed] = results["failed"]
-    assert failed["path"] == sources_listed[2] and "cannot be opened" in failed["reason"]
+    assert failed["path"] == "gone" and "cannot be opened" in failed["reason"]
+    for folder, suffix in (("activity", ".png"), ("annotated", ".mp4")):
+        assert {"gate 2.b" + suffix, "film" + suffix} < {file.name for file in (tmp_path / "out" / folder).iterdir()}
+    with (tmp_path / "out" / "event_videos.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["path"], row["weights"]) for row in rows] == [
+        (name, path, "random") for name, path, _ in frames
+    ]
+    assert {row["path"] for row in frame_rows(tmp_path / "out")} == {name for name, _, _ in frames}
+    assert "gate 2.b: connected" in done.stdout and "camera " in done.stdout
+    assert done.stdout.index("\ngate 2.b") < done.stdout.index("\nfilm")
 
 
 def test_reconnected_stream_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    port = free_port()
-    spawn = multiprocessing.get_context("spawn").Process
-    cameras = [spawn(target=serve, args=(port, frames)) for frames in (10, 40)]
-    cfg = load_config(
-        EMPTY,
-        [*on_videos(f"tcp://127.0.0.1:{port}", tmp_path), "EVENT.MAX_FRAMES", 30, "EVENT.RECONNECT", 0.2],
-    )
-
-    def serve_both() -> None:
-        for camera in cameras:
-            camera.start()
-            camera.join(30)
-
-    serving = threading.Thread(target=serve_both)
-    serving.start()
-    with caplog.at_level("WARNING", "slowfast"):
-        run_on_videos(cfg, CPU)  # not there yet at first, then breaks off after 10 frames
-    for camera in cameras:
-        camera.kill()
-    serving.join(30)
+    with NetworkCamera([], encoded(10), [], encoded(40)) as camera:  # nothing at first, then breaks off twice
+        change = ("EVENT.MAX_FRAMES", 30, "EVENT.RECONNECT", 0.1)
+        cfg = load_config(EMPTY, [*on_videos(camera.address, tmp_path), *change])
+        with caplog.at_level("INFO", "slowfast"):
+            run_on_videos(cfg, CPU)
     results = json.loads((tmp_path / "event_results.json").read_text())
     [video] = results["videos"]
-    assert video["frames"] + video["dropped"] == 30 and not results["failed"]
-    assert sum("Reconnecting in 0.2 s" in message for message in caplog.messages) >= 2
+    assert video["frames"] + video["dropped"] >= 30 and not results["failed"]
+    assert video["reconnects"] == 1 and video["seconds_away"] > 0.1
+    about = [line.removeprefix(f"{camera.address}: ") for line in caplog.messages if line.startswith(camera.address)]
+    assert [re.sub(r"[\d.]+", "N", line.partition(". ")[2] or line) for line in about] == [
+        "Reconnecting in N s; later attempts at up to N s",
+        "connected after N s, N attempt, N frames/s",
+        "Reconnecting in N s; later attempts at up to N s",
+        "back after N s, N attempts; about N frames missed, N received before",
+    ]  # one message each, though two attempts failed in a row
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def test_frames_that_change_their_size(tmp_path: Path) -> None:
+    parts = [*encoded(15, (48, 64)), *encoded(15, (96, 64))]
+    with NetworkCamera(parts, interval=0.005) as camera:
+        change = ("EVENT.RESIZE", "letterbox", "EVENT.ANNOTATE", True, "EVENT.CHUNK", 1)
+        run_on_videos(load_config(EMPTY, [*on_videos(camera.address, tmp_path), *change]), CPU)
+    with NetworkCamera(parts) as same:
+        sizes = [image.shape[:2] for _, image in StreamFrames(same.address)]
+    assert set(sizes) == {(48, 64), (96, 64)} and len(sizes) >= 29  # the decoder may lose one
+    [video] = json.loads((tmp_path / "event_results.json").read_text())["videos"]
+    assert video["frames"] + video["dropped"] >= 29
 
 
-def wait_for_listener(port: int) -> None:
-    """Wait for a listening socket without connecting, which would consume the stream."""
-    wanted = f"0100007F:{port:04X} 00000000:0000 0A"
-    until = time.monotonic() + 30
-    while wanted not in Path("/proc/net/tcp").read_text():
-        assert time.monotonic() < until, f"nobody listens at port {port}"
-        time.sleep(0.05)
+def test_silent_network_camera_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slowfast.event_driven.captures._TIMEOUT", 0.5)
+    with NetworkCamera([], stays=True) as silent, NetworkCamera(encoded(20), stays=True) as stalled:
+        for camera, reason in ((silent, "cannot be opened"), (stalled, "was interrupted")):
+            run = video_run(tmp_path, find_sources(camera.address, 1))
+            report = run.run(lambda: False)
+            [failure] = report.failures
+            assert failure.reason == f"the stream {reason}: no data for 0.5 seconds"
+            assert bool(report.videos) is not failure.lost
+
+
+def test_dead_cameras_do_not_delay_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Read 16 cameras, three of which are never there, until all others have shown 20 frames."""
+    dead = (0, 7, 15)
+    alive = [SyntheticVideo(10**9, None) for _ in range(16)]
+    videos = [SyntheticVideo(0, OSError("no route to host")) if n in dead else alive[n] for n in range(16)]
+    run = video_run(tmp_path, live_sources(*videos), "EVENT.STREAMS", 16, "EVENT.RECONNECT", 0.05, "EVENT.CHUNK", 1)
+    with caplog.at_level("WARNING", "slowfast"):
+        report = run.run(lambda: sum(video.frames >= 20 for video in run.activity.values()) == 13)
+    assert list(report.videos) == [n for n in range(16) if n not in dead]
+    assert [(failure.index, failure.lost) for failure in report.failures] == [(n, True) for n in dead]
+    for n in dead:
+        assert sum(message.startswith(f"v{n}: no route") for message in caplog.messages) == 1
+
+
+def test_live_sources_are_compared_on_a_sample(tmp_path: Path) -> None:
+    run = video_run(tmp_path, live_sources(SyntheticVideo(10**9, None)), "EVENT.CHUNK", 2)
+    compared: list[int] = []
+    run.on_batch = lambda batch: compared.append(batch.frames.shape[0] if run.batches % 32 == 0 else 0)
+    report = run.run(lambda: run.batches >= 70)
+    of = summarize([report.videos[0]])
+    assert of.compared == sum(compared) > 0 and sum(map(bool, compared)) == 2
+    rows = frame_rows(tmp_path)
+    assert sum(row["same_class"] != "" for row in rows) == of.compared < len(rows) == of.frames
+    assert f"{of.compared} of {of.frames} frames, every 32 batches" in report_table(report)
+    assert of.speed_up is not None and of.whole_fps is not None
+
+
+@pytest.mark.parametrize(("every", "compared"), [(0, 20), (1, 20), (3, 4), (6, 0)])
+def test_comparison_of_files(tmp_path: Path, every: int, compared: int) -> None:
+    """Compare all of 5 batches of 4 frames, every third one, or none because the video is too short."""
+    run = video_run(tmp_path, synthetic_sources((20, None)), "EVENT.CHUNK", 4, "EVENT.COMPARE_EVERY", every)
+    report = run.run(lambda: False)
+    video = report.videos[0]
+    assert video.compared == compared
+    assert 0 <= video.compared_event_seconds <= video.event_seconds
+    of = summarize([video])
+    if compared:
+        assert of.speed_up == pytest.approx(video.dense_seconds / video.compared_event_seconds)
+    else:
+        assert of.speed_up is None and "no frame was compared with dense inference" in report_table(report)
+
+
+def test_rows_are_in_the_order_of_the_list(tmp_path: Path) -> None:
+    class Late(SyntheticVideo):
+        """Video that opens late."""
+
+        def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+            time.sleep(0.5)
+            return super().__iter__()
+
+    run = video_run(tmp_path, live_sources(Late(5, None), SyntheticVideo(5, None)), "EVENT.STREAMS", 2)
+    opened = run.run(lambda: False)
+    assert list(opened.videos) == [0, 1]
 
 
 def test_invalid_lists_are_errors(tmp_path: Path) -> None:

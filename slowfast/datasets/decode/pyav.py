@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,6 +69,11 @@ class PyAVReader(SizedByDecoding):
         except BaseException:
             self._container.close()
             raise
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a pixel divided by its height, before the rotation; None if the file does not say."""
+        return self._stream.sample_aspect_ratio
 
     @property
     def num_frames(self) -> int:

@@ -206,10 +206,15 @@ def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[P
         folder: Folder of the files.
         suffix: Suffix of the files, with the dot.
     """
+    stems = (record.path.name if record.frames is not None else record.path.stem for record in records)
+    return distinct_files(stems, folder, suffix)
+
+
+def distinct_files(stems: Iterable[str], folder: Path, suffix: str) -> list[Path]:
+    """Return a file in a folder for each name without suffix, as :func:`target_files`."""
     taken: set[str] = set()
     targets = []
-    for record in records:
-        stem = record.path.name if record.frames is not None else record.path.stem
+    for stem in stems:
         if len(os.fsencode(stem)) > LONGEST_NAME:
             stem = os.fsencode(stem)[:LONGEST_NAME].decode(errors="ignore")
         name, number = f"{stem}{suffix}", 1

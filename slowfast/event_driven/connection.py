@@ -1,0 +1,100 @@
+"""Connection to a live source: when it is lost and restored, and the delays between attempts to reconnect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from slowfast.utils.logging import get_logger
+
+LONGEST_DELAY = 60.0  # seconds between attempts to reconnect, unless EVENT.RECONNECT is longer
+
+
+class Connection:
+    """State of the connection to a camera or stream, with one message when it connects, one when it is lost and one
+    when it is back.
+
+    The delay doubles from attempt to attempt. It starts again only after frames have arrived for longer than the last
+    delay, so that a source that fails over and over is not reopened all the time.
+
+    Args:
+        name: Name of the source, for messages.
+        first_delay: Delay in seconds before the first attempt (EVENT.RECONNECT); 0 if the source is not reopened.
+        clock: Monotonic clock in seconds.
+
+    Attributes:
+        rate: Nominal frames/s.
+        frames: Number of frames that have arrived.
+        reconnects: Number of times that it was lost and came back.
+        attempts: Number of failed attempts since the last frame.
+        ended: True once the source will not be read any more.
+    """
+
+    def __init__(self, name: str, first_delay: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name, self.rate = name, 0.0
+        self.frames = self.reconnects = self.attempts = 0
+        self.ended = False
+        self._first, self._delay, self._clock = first_delay, 0.0, clock
+        self._away, self._before = True, 0.0  # whether it is lost or not there yet; seconds of ended interruptions
+        self._since = self._last_frame = clock()  # beginning of the current state
+
+    @property
+    def reconnects_after_loss(self) -> bool:
+        """True if the source is reopened after it was lost."""
+        return self._first > 0
+
+    @property
+    def seconds_away(self) -> float:
+        """Seconds for which the source was lost or not there yet since it was first opened."""
+        return self._before + (self._clock() - self._since if self._away else 0.0)
+
+    @property
+    def absence(self) -> float | None:
+        """Seconds since the last frame if the source is lost or not there yet; None while it is connected."""
+        return self._clock() - self._since if self._away else None
+
+    def frame_arrived(self) -> None:
+        """Count a frame."""
+        now = self._clock()
+        if self._away:
+            self._restore(now)
+        self._last_frame = now
+        self.frames += 1
+
+    def lost(self, reason: str) -> float:
+        """Record that the source has ended or cannot be opened.
+
+        Args:
+            reason: Why, for the message about the first failure since the last frame.
+
+        Returns:
+            Seconds to wait before the next attempt.
+        """
+        if not self._away:
+            if self._last_frame - self._since > self._delay:
+                self._delay = 0.0
+            self._away, self._since = True, self._last_frame
+        self._delay = min(max(2 * self._delay, self._first), max(LONGEST_DELAY, self._first))
+        if not self.attempts:
+            growing = f"; later attempts at up to {LONGEST_DELAY:g} s" if self._first < LONGEST_DELAY else ""
+            get_logger().warning(f"{self.name}: {reason}. Reconnecting in {self._delay:g} s{growing}")
+        self.attempts += 1
+        return self._delay
+
+    def end(self) -> None:
+        """Record that the source will not be read any more."""
+        self._before = self.seconds_away
+        self._away, self.ended = False, True
+
+    def _restore(self, now: float) -> None:
+        """Log the first frame, and the first one after an interruption."""
+        away = now - self._since
+        tries = f" after {away:.1f} s, {self.attempts} attempt{'s' * (self.attempts > 1)}" if self.attempts else ""
+        if self.frames:
+            missed = f"about {away * self.rate:.0f} frames missed, {self.frames} received before"
+            get_logger().info(f"{self.name}: back{tries}; {missed}")
+            self.reconnects += 1
+        else:
+            get_logger().info(f"{self.name}: connected{tries}, {self.rate:g} frames/s")
+        self._before += away
+        self._away, self._since, self.attempts = False, now, 0
