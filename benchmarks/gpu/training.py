@@ -21,7 +21,7 @@ from slowfast.utils.machine import usable_cores
 from slowfast.visualization.metrics_log import Row, read_metrics
 
 _DEMO = configs_folder() / "Demo" / "KINETICS_MORPHMLP.yaml"
-_SMALL = DemoSettings(train=32, val=8, test=8)  # for CPUs
+_SMALL, _SMALL_BATCH = DemoSettings(train=8, val=8, test=8), 4  # for CPUs
 _MAX_WORKERS = 16
 _VIDEOS, _BATCH = 480, 16  # of MorphMLP-S16: links to one video, and videos per batch
 _GPU_AUGMENTATION = "not implemented: clips are augmented in the worker processes of the loader"
@@ -60,14 +60,15 @@ def measure(cases: Cases) -> None:
 
 
 def _demo_data(folder: Path, on_gpu: bool) -> Path:
-    build(folder, DemoSettings() if on_gpu else _SMALL, usable_cores())
+    build(folder, DemoSettings() if on_gpu else _SMALL, usable_cores() if on_gpu else 1)
     return folder
 
 
 def _demo_run(data: Callable[[], Path], workers: int, on_gpu: bool) -> Run:
-    folder, clips = data(), load_config(_DEMO).TRAIN.BATCH_SIZE
+    folder, clips = data(), load_config(_DEMO).TRAIN.BATCH_SIZE if on_gpu else _SMALL_BATCH
     overrides = ["DATA.PATH_TO_DATA_DIR", folder, "DATA.PATH_PREFIX", folder, "DATA_LOADER.NUM_WORKERS", workers]
     overrides += ["SOLVER.MAX_EPOCH", 3, "LOG_PERIOD", 20 if on_gpu else 1, "TRAIN.EVAL_PERIOD", 3]
+    overrides += ["TRAIN.BATCH_SIZE", clips]
     return Run(_DEMO, overrides, clips)
 
 
