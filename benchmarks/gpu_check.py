@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests and measures what only a GPU can show, most important first, within a time limit.
+"""Run the tests and benchmarks that need a GPU, most important first, within a time limit.
 
 python benchmarks/gpu_check.py --out gpu_check --seconds 500
 """
@@ -38,14 +38,14 @@ PARTS = {
 EPILOG = f"""\
 parts, in their order: {", ".join(PARTS)}
 
-Writes to DIR as soon as something is known: {RESULTS} (a line per case), report.txt (the tables, also printed) and
-errors.txt (tracebacks). Each part runs in its own process; cases that fail or run out of memory do not end the others.
-On a machine without a GPU everything runs on the CPU with small sizes. Exit status: 0, or 1 if a case failed.
+Results are written to DIR as soon as they are available: {RESULTS} (one line per case), report.txt (the tables, also
+printed) and errors.txt (tracebacks). Each part runs in its own process; cases that fail or run out of memory do not end
+the others. Without a GPU everything runs on the CPU with small sizes. Exit status: 0, or 1 if a case failed.
 """
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; exits with status 2 if it is wrong."""
+    """Parse the command line; exit with status 2 if it is invalid."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EPILOG,
@@ -56,13 +56,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=500.0, metavar="N", help="time limit of the whole check (default %(default)g)"
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="only these")
-    parser.add_argument("--run-part", choices=PARTS, help=argparse.SUPPRESS)  # in the process of the part
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="run only these parts"
+    )
+    parser.add_argument("--run-part", choices=PARTS, help=argparse.SUPPRESS)  # used for the process of a part
     chosen = parser.parse_args(arguments)
     if not chosen.seconds > 0:
         parser.error(f"--seconds {chosen.seconds:g}: must be greater than 0")
     if chosen.run_part is None and (chosen.out / RESULTS).exists():
-        parser.error(f"--out {chosen.out}: contains the results of another check. Choose another folder")
+        parser.error(f"--out {chosen.out}: already contains results. Choose another folder")
     return chosen
 
 
@@ -92,7 +94,7 @@ def _report(folder: Path, part: Part, seconds: float) -> None:
     rows = read_rows(folder, part.name)
     summary = next((row.pop("summary") for row in rows if row["status"] == DONE and "summary" in row), None)
     if summary is not None:
-        add_to_report(folder, summary)  # names the machine, and comes first
+        add_to_report(folder, summary)  # describes the machine, above its table
     add_to_report(folder, part_report(part.title, rows, seconds, part.with_table))
 
 
@@ -102,7 +104,10 @@ def _command(folder: Path, part: Part, seconds: float) -> list[str]:
 
 
 def run_in_this_process(folder: Path, part: Part, seconds: float) -> int:
-    """Run the cases of a part on the GPU if there is one; whatever they need is imported only now."""
+    """Run the cases of a part, on the GPU if there is one.
+
+    Imports are late, so that a missing package ends only the parts that need it.
+    """
     import torch
 
     from benchmarks.gpu.cases import Cases, DeviceLost, first_line
@@ -116,7 +121,7 @@ def run_in_this_process(folder: Path, part: Part, seconds: float) -> int:
     except ModuleNotFoundError as error:
         cases.skip("all", f"needs the package {error.name}, which is not installed")
     except DeviceLost as error:
-        print(f"{first_line(error)}. The part goes on in a new process")
+        print(f"{first_line(error)}. Resuming the part in a new process")
         return 1
     return 0
 
@@ -130,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _end(number: int, frame: object) -> None:
-    sys.exit(128 + number)  # as an exception, so that the processes that were started are ended, too
+    sys.exit(128 + number)  # raise, so that child processes are ended as well
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Parts of `benchmarks/gpu_check.py`: what can only be tested and measured on a GPU."""
+"""Parts of `benchmarks/gpu_check.py`: tests and benchmarks that need a GPU."""

@@ -1,6 +1,6 @@
-"""Cases of one part of a GPU check, guarded so that one that fails or runs out of memory does not end the others.
+"""Runner of the cases of one part of the GPU check; a case that fails or runs out of memory does not end the others.
 
-Each case leaves one JSON line in results.jsonl as soon as it is done; tracebacks go to errors.txt.
+Each case appends one JSON line to results.jsonl when it is done; tracebacks go to errors.txt.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Values = Mapping[str, Any]
 
 
 class CannotRunHere(Exception):
-    """A case needs something that this machine does not have."""
+    """Error of a case that needs something this machine does not have."""
 
 
 class DeviceLost(RuntimeError):
-    """The GPU rejects all further work of this process, as after an illegal memory access."""
+    """Error of a GPU that rejects all further work of this process, for example after an illegal memory access."""
 
 
 class Cases:
     """Runner of the cases of a part.
 
-    Cases that already have a row in results.jsonl are not run again, so that a part can be restarted after a crash.
+    Cases that already have a row in results.jsonl are not run again, so a part can be restarted after a crash.
 
     Args:
         folder: Folder of results.jsonl and errors.txt.
@@ -54,7 +54,7 @@ class Cases:
 
     @property
     def runs(self) -> int:
-        """Timed runs of a measurement."""
+        """Number of timed runs."""
         return 5 if self.on_gpu else 1
 
     def seconds_left(self) -> float:
@@ -66,10 +66,10 @@ class Cases:
 
         Args:
             case: Name, unique within the part.
-            function: Does the work and returns the values of the row.
+            function: Runs the case and returns the values of its row.
 
         Raises:
-            DeviceLost: If the device cannot be used any more after the case failed.
+            DeviceLost: If the device is unusable after the case.
         """
         if case in self.finished:
             return
@@ -83,7 +83,7 @@ class Cases:
             values = {"status": SKIPPED, "reason": str(error)}
         except ModuleNotFoundError as error:
             values = {"status": SKIPPED, "reason": f"needs the package {error.name}, which is not installed"}
-        except Exception as error:  # reported, and the other cases go on
+        except Exception as error:  # reported; the other cases still run
             values = {"status": FAILED, "reason": first_line(error)}
             add_error(self.folder, self.part, case, traceback.format_exc())
         self.write(case, values)
@@ -95,11 +95,11 @@ class Cases:
             self.write(case, {"status": SKIPPED, "reason": reason})
 
     def start(self, case: str) -> None:
-        """Note which case is running."""
+        """Record which case is running, for the report of a crash."""
         (self.folder / IN_PROGRESS).write_text(json.dumps([self.part, case]))
 
     def write(self, case: str, values: Values) -> None:
-        """Write the row of a case, which is then finished."""
+        """Write the row of a case and mark it as finished."""
         append_row(self.folder, {"part": self.part, "case": case, **values})
         self.finished.add(case)
         (self.folder / IN_PROGRESS).unlink(missing_ok=True)
@@ -112,7 +112,7 @@ class Cases:
 
 
 def check_device() -> None:
-    """Raise DeviceLost unless the GPU still takes work of this process."""
+    """Raise DeviceLost unless the GPU still accepts work from this process."""
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:

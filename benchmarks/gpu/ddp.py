@@ -1,6 +1,6 @@
-"""Training step under DistributedDataParallel in one process, as torchrun starts it: NCCL on a GPU, Gloo on a CPU.
+"""Training step under DistributedDataParallel in one process started by torchrun: NCCL on a GPU, Gloo on a CPU.
 
-Run as a module, it is the process that torchrun starts; its argument is the file for the results.
+torchrun runs this file as a module, with the file for the results as its argument.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from slowfast.engine.step import TrainStep
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1")
 _PLAIN, _DDP = "plain", "ddp"
-_MOST_DIFFERENT = 0.05  # relative to the largest gradient; atomic sums in bf16 differ from run to run
+_MAX_DIFFERENCE = 0.05  # relative to the largest gradient: bf16 sums with atomics are not deterministic
 
 
 def measure(cases: Cases) -> None:
@@ -37,7 +37,7 @@ def measure(cases: Cases) -> None:
 
 
 def _launch(seconds: float) -> Values:
-    """Start torchrun and return what its process measured."""
+    """Start torchrun and return the measurements of its process."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, *TORCHRUN, "-m", "benchmarks.gpu.ddp", str(result)]
@@ -47,7 +47,7 @@ def _launch(seconds: float) -> Values:
 
 
 def compare_steps(device: torch.device, runs: int) -> Values:
-    """Time a step with and without DistributedDataParallel in turn, in an initialized process group.
+    """Time a step with and without DistributedDataParallel, interleaved, in an initialized process group.
 
     Raises:
         RuntimeError: If their gradients differ.
@@ -58,10 +58,10 @@ def compare_steps(device: torch.device, runs: int) -> Values:
     steps = {name: train_steps(cfg, device, clips, False, (dtype,))[dtype] for name in (_PLAIN, _DDP)}
     wrapped = steps[_DDP]
     wrapped.model = DistributedDataParallel(wrapped.model, device_ids=[device] if on_gpu else None)
-    works = {name: partial(step, batch, 0, 0, LEARNING_RATE) for name, step in steps.items()}
-    timings = time_interleaved(works, runs, device, WARM_UP)
+    calls = {name: partial(step, batch, 0, 0, LEARNING_RATE) for name, step in steps.items()}
+    timings = time_interleaved(calls, runs, device, WARM_UP)
     difference = _gradient_difference(steps[_PLAIN], wrapped)
-    if not difference <= _MOST_DIFFERENT:
+    if not difference <= _MAX_DIFFERENCE:
         raise RuntimeError(f"gradients differ from those without DistributedDataParallel: {difference:.3g}")
     return {
         "batch": clips,
@@ -82,7 +82,7 @@ def _gradient_difference(one: TrainStep, other: TrainStep) -> float:
 
 
 def main(result: Path) -> None:
-    """Join the process group that torchrun describes, measure and write the results."""
+    """Join the process group of torchrun, measure, and write the results as JSON."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     if on_gpu:

@@ -1,7 +1,7 @@
-"""Event-driven inference of evMLP against dense inference on the same frames, captured as CUDA graphs and not.
+"""Event-driven against dense inference of evMLP on the same frames, with and without CUDA graphs.
 
-Frames alternate between two that differ in one block of patches, so that every step has the same share of active
-patches. S streams, one frame each per step; frames are on the device before the clock starts.
+Frames alternate between two that differ in one block of patches, so every step has the same share of active patches.
+Each step processes one frame of each of S streams; frames are on the device before timing starts.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from slowfast.models.linear import pack_linears
 ACTIVE = (5, 1, 25, 100)  # % of the patches, most important first
 PRECISIONS = (FLOAT32, BFLOAT16, INT8)
 STREAMS = {"cuda": (64, 1, 16, 256), "cpu": (4, 1)}
-STEPS = {"cuda": 10, "cpu": 2}  # consecutive steps of a run, even
+STEPS = {"cuda": 10, "cpu": 2}  # steps per run; even, because two frames alternate
 CAPTURED = " captured"
 DENSE, EVENT = "dense", "event"
-_WAITED = "called a synchronizing"  # how PyTorch's warning begins
-Work = Callable[[torch.Tensor], torch.Tensor]  # frames (S, 3, side, side) -> logits (S, classes)
+_WAITED = "called a synchronizing"  # prefix of PyTorch's warning
+Forward = Callable[[torch.Tensor], torch.Tensor]  # frames (S, 3, side, side) -> logits (S, classes)
 
 
 def measure(cases: Cases) -> None:
@@ -67,7 +67,7 @@ def _measure(cases: Cases, bench: Callable[[], _Bench], active: int) -> Values:
 
 @dataclass(frozen=True)
 class Engine:
-    """Event-driven inference as a function of frames; `active` is the share of patches in its last step."""
+    """Event-driven inference as a function of frames (S, 3, side, side)."""
 
     inference: EventDrivenInference
     streams: int
@@ -76,7 +76,7 @@ class Engine:
         return self.inference.run(frames[None], range(self.streams)).logits[0]
 
     def active(self, frames: torch.Tensor) -> float:
-        """Return the share of patches that a step computed, in percent."""
+        """Run a step and return the share of patches that it computed, in percent."""
         computed = self.inference.run(frames[None], range(self.streams)).active[..., 0].float().mean()
         return 100 * float(computed) / self.inference.network.counts[0]
 
@@ -91,31 +91,31 @@ class _Bench:
         torch.manual_seed(cfg.RNG_SEED)
         model = build_model(cfg).to(device).eval()
         assert isinstance(model, EvMLP)
-        pack_linears(model)  # does nothing on a GPU
+        pack_linears(model)  # no effect on a GPU
         self.model, self.device, self.streams = model, device, streams
         self.steps = STEPS[device.type]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
         event = with_overrides(cfg, "EVENT.PRECISION", precision)
         self.engines = {EVENT: Engine(EventDrivenInference.from_config(event, model), streams)}
         dense = _dense(model, torch.float32 if precision == FLOAT32 else torch.bfloat16)
-        self.works: dict[str, Work] = {DENSE: dense, **self.engines}
+        self.forwards: dict[str, Forward] = {DENSE: dense, **self.engines}
         if device.type == "cuda":
             captured = Engine(EventDrivenInference.from_config(event, model), streams)
             captured.inference.capture(1, streams)
             self.engines[EVENT + CAPTURED] = captured
             example = torch.rand(streams, 3, model.side, model.side, device=device)
-            self.works |= {DENSE + CAPTURED: _captured(dense, example), EVENT + CAPTURED: captured}
+            self.forwards |= {DENSE + CAPTURED: _captured(dense, example), EVENT + CAPTURED: captured}
 
     def values(self, share: float, runs: int) -> Values:
-        """Measure with a share of the patches changing between frames."""
+        """Measure with a share of the patches changing between frames; return the values of the row."""
         frames = self._frames(share)
-        works = {name: functools.partial(self._run, work, frames) for name, work in self.works.items()}
-        timings = time_interleaved(works, runs, self.device, WARM_UP)
-        waits = {name: count_host_waits(works[name], self.device) for name in self.engines}
+        calls = {name: functools.partial(self._run, forward, frames) for name, forward in self.forwards.items()}
+        timings = time_interleaved(calls, runs, self.device, WARM_UP)
+        waits = {name: count_host_waits(calls[name], self.device) for name in self.engines}
         best = min(self.engines, key=timings.median)
         return {
             "active %": self.engines[best].active(frames[0]),
-            **{f"{name}, ms": 1e3 * timings.median(name) / self.steps for name in works},
+            **{f"{name}, ms": 1e3 * timings.median(name) / self.steps for name in calls},
             "frames/s": self.streams * self.steps / timings.median(best),
             "speed-up": speed_up(timings),
             **{f"{name}, waits": None if n is None else n / self.steps for name, n in waits.items()},
@@ -123,7 +123,7 @@ class _Bench:
         }
 
     def steps_of_engine(self, share: float) -> Callable[[], None]:
-        """Return a function of warmed-up steps: captured on a GPU, with a share of the patches changing."""
+        """Return a function that runs warmed-up steps, captured on a GPU, with a share of the patches changing."""
         frames = self._frames(share)
         steps = functools.partial(self._run, list(self.engines.values())[-1], frames)
         for _ in range(WARM_UP):
@@ -136,9 +136,9 @@ class _Bench:
         return one.to(self.device), other.to(self.device)
 
     @torch.inference_mode()
-    def _run(self, work: Work, frames: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def _run(self, forward: Forward, frames: tuple[torch.Tensor, torch.Tensor]) -> None:
         for step in range(self.steps):
-            work(frames[step % 2])
+            forward(frames[step % 2])
 
     @torch.inference_mode()
     def _error(self, name: str, frames: torch.Tensor) -> float:
@@ -148,7 +148,7 @@ class _Bench:
 
 
 def speed_up(timings: Timings) -> float:
-    """Return how many times as fast the faster way of event-driven inference is as the faster dense one."""
+    """Return the speed-up of the fastest event-driven variant over the fastest dense one."""
     fastest = {
         kind: min((name for name in timings.seconds if name.startswith(kind)), key=timings.median)
         for kind in (DENSE, EVENT)
@@ -165,9 +165,9 @@ def alternating_frames(
         streams: Number of streams.
         side: Side of a frame in pixels.
         patch: Side of a patch in pixels.
-        share: Share of the patches in the block, about. The block has its own place in each stream, and differs by
-            more than any threshold.
-        random: Generator of the frames and places, on the CPU.
+        share: Approximate share of the patches in the block. Its position is random in each stream, and its pixels
+            differ by more than any threshold.
+        random: Generator of the frames and positions, on the CPU.
     """
     grid = side // patch
     block = max(1, round(math.sqrt(share) * grid))
@@ -179,18 +179,18 @@ def alternating_frames(
     return one, other
 
 
-def _dense(model: nn.Module, dtype: torch.dtype) -> Work:
+def _dense(model: nn.Module, dtype: torch.dtype) -> Forward:
     network = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
     return lambda frames: network(frames.to(dtype))
 
 
-def _captured(work: Work, example: torch.Tensor) -> Work:
-    """Capture a function of frames as a CUDA graph; its result is overwritten by the next call."""
+def _captured(forward: Forward, example: torch.Tensor) -> Forward:
+    """Capture a function of frames as a CUDA graph. The next call overwrites its result."""
     buffer = example.clone()
     result: list[torch.Tensor] = []
 
     def into_result() -> None:
-        result[:] = [work(buffer)]
+        result[:] = [forward(buffer)]
 
     with torch.inference_mode():
         replay = CudaGraphs(example.device).capture(into_result)
@@ -206,7 +206,7 @@ def _captured(work: Work, example: torch.Tensor) -> Work:
 def count_host_waits(work: Callable[[], object], device: torch.device) -> int | None:
     """Return how often the host waits for the GPU while `work` runs; None on a CPU.
 
-    Counts the operators that PyTorch's synchronization debug mode reports, and waits for events, which it does not.
+    Count operators that PyTorch's synchronization debug mode reports, and waits for events, which it does not report.
     """
     if device.type != "cuda":
         return None
@@ -222,7 +222,7 @@ def count_host_waits(work: Callable[[], object], device: torch.device) -> int | 
 
 @contextmanager
 def _counted_event_waits() -> Iterator[list[int]]:
-    """Yield a list that gets an entry for each call of torch.cuda.Event.synchronize."""
+    """Yield a list that grows by one entry per call of torch.cuda.Event.synchronize."""
     waits: list[int] = []
     plain = torch.cuda.Event.synchronize
 

@@ -1,4 +1,4 @@
-"""Name of the machine and its matrix-multiplication rates, which the other results are compared with."""
+"""Description of the machine, and its matrix-multiplication rates as reference for the other results."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.gpu.processes import ROOT
 from benchmarks.measure import describe_machine, time_interleaved
 from slowfast.utils.machine import has_fast_matmul
 
-_MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}  # distributions with other names
+_MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}  # distribution name: module name
 MATRIX_SIDE = {"cuda": 8192, "cpu": 512}
-WARM_UP = 2  # untimed runs; a GPU's clocks rise and libraries choose kernels meanwhile
+WARM_UP = 2  # untimed runs: the clock rate of the GPU rises and libraries choose kernels
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def describe(cases: Cases) -> None:
-    """Run the part: names and versions, matrix-multiplication rates, packages that are missing."""
+    """Run the part: hardware, versions, matrix-multiplication rates and missing packages."""
     cases.run("machine", lambda: {"summary": _summary(cases)})
 
 
@@ -50,27 +50,27 @@ def _names(device: torch.device) -> list[str]:
 def _driver() -> str:
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return answer.stdout.split("\n")[0].strip()
+    return done.stdout.split("\n")[0].strip()
 
 
 def matmul_rates(cases: Cases, side: int | None = None) -> dict[str, float]:
-    """Return the median FLOP/s of multiplying square matrices, by name of the number format."""
+    """Return the median rate of multiplying square matrices in FLOP/s, by name in DTYPES."""
     side, rates = side or MATRIX_SIDE[cases.device.type], {}
     for name in DTYPES:
         if not can_run(name, cases.device):
             continue
         with precision(name):
-            product = matmul_case(DTYPES[name], side, cases.device)
-            timings = time_interleaved({name: product}, cases.runs, cases.device, WARM_UP)
+            multiply = matmul_case(DTYPES[name], side, cases.device)
+            timings = time_interleaved({name: multiply}, cases.runs, cases.device, WARM_UP)
         rates[name] = 2 * side**3 / timings.median(name)
     return rates
 
 
 def can_run(name: str, device: torch.device) -> bool:
-    """Return whether a number format of DTYPES is worth measuring on a device."""
+    """Return whether a device has a fast matrix multiplication for a name in DTYPES."""
     return has_fast_matmul(DTYPES[name], device) and (name != "tf32" or device.type == "cuda")
 
 
@@ -82,19 +82,19 @@ def matmul_case(dtype: torch.dtype, side: int, device: torch.device) -> Callable
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Let float32 operators of a GPU use TF32 inside the block unless `name` is "fp32"."""
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    """Allow TF32 in float32 operators of a GPU inside the block, unless `name` is "fp32"."""
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest" if name == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = name != "fp32"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
+        torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def missing_packages() -> list[str]:
-    """Return the dependencies of the project that are not installed, and what its tests need besides."""
+    """Return the dependencies of the project and its tests that are not installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[<>=!~\[; ]", line)[0] for line in [*project["dependencies"], "pytest", "hypothesis"]]
     modules = {name: _MODULES.get(name.lower(), name) for name in names}

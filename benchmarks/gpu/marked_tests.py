@@ -1,4 +1,4 @@
-"""Runs the tests marked gpu; each is a case."""
+"""Tests marked gpu, each as a case of the GPU check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.gpu.processes import ROOT
 from benchmarks.gpu.report import DONE, FAILED, SKIPPED, add_error
 
 MARK = "gpu"
-_LOST = 3  # exit status of pytest when the GPU cannot be used any more
+_LOST = 3  # exit status of pytest after the GPU was lost
 
 
 def run_marked(cases: Cases, root: Path = ROOT) -> None:
@@ -26,7 +26,7 @@ def run_marked(cases: Cases, root: Path = ROOT) -> None:
         root: Checkout whose tests are run.
 
     Raises:
-        DeviceLost: If a test left the GPU in a state in which no other can run.
+        DeviceLost: If a test left the GPU unusable.
     """
     files = marked_files(root / "tests")
     if not files:
@@ -41,12 +41,12 @@ def run_marked(cases: Cases, root: Path = ROOT) -> None:
 
 
 def marked_files(tests: Path) -> list[Path]:
-    """Return the files that mention the mark: collecting all tests would take longer than running these."""
+    """Return the test files that contain the mark: collecting all tests would take longer than running these."""
     return sorted(path for path in tests.rglob("test_*.py") if f"mark.{MARK}" in path.read_text(encoding="utf-8"))
 
 
 class _Recorder:
-    """Plugin of pytest that writes a row per test and leaves out what an earlier process has done."""
+    """pytest plugin that writes a row per test and skips tests that an earlier process has finished."""
 
     def __init__(self, cases: Cases) -> None:
         self.cases = cases
@@ -88,6 +88,6 @@ def _last_line(text: str) -> str:
 
 
 def _skip_reason(longrepr: Any) -> str:
-    """Return the reason of a skipped test: pytest gives (file, line, reason)."""
+    """Return the reason of a skipped test from pytest's (file, line, reason)."""
     reason = longrepr[2] if isinstance(longrepr, Sequence) and len(longrepr) == 3 else str(longrepr)
     return str(reason).removeprefix("Skipped: ")

@@ -1,7 +1,7 @@
 """Forward pass and training step of networks in several precisions and layouts: clips/s, utilization and memory.
 
-Inputs are on the device before the clock starts. Every case alternates with a bf16 matrix multiplication, whose rate
-its own is a share of. A training step counts as three forward passes, also where checkpointing repeats one.
+Inputs are on the device before timing starts. Every case alternates with a bf16 matrix multiplication; utilization is
+the ratio of their FLOP/s. A training step counts as three forward passes, with and without gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from slowfast.utils.machine import peak_memory_gib, synchronize
 
 FORWARD, TRAIN = "forward", "train"
 _TASKS = (TRAIN, FORWARD)
-_PASSES = {FORWARD: 1, TRAIN: 3}  # forward passes that take as many operations
-_FRAMES, _IMAGES = 512, 128  # of a batch on a GPU
+_PASSES = {FORWARD: 1, TRAIN: 3}  # forward passes with the same number of FLOPs
+_FRAMES, _IMAGES = 512, 128  # per batch on a GPU
 _AMP_NAMES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _MATMUL = "matmul"
-_BACKENDS = {"cuda": "inductor", "cpu": "aot_eager"}  # compiling C++ code takes minutes
+_BACKENDS = {"cuda": "inductor", "cpu": "aot_eager"}  # on a CPU, inductor compiles C++ for minutes
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _load = cache(load_config)
-_DEMOS = ("KINETICS_MORPHMLP", "IMAGENET_CONVMLP", "IMAGENET_EVMLP", "EVENTS_EVENT2VEC")  # small: what a CPU measures
+_DEMOS = ("KINETICS_MORPHMLP", "IMAGENET_CONVMLP", "IMAGENET_EVMLP", "EVENTS_EVENT2VEC")  # small configs for CPUs
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to run a network; `dtype` is a name of DTYPES."""
+    """Precision, memory format and options of a case; `dtype` is a name in DTYPES."""
 
     dtype: str = "bf16"
     channels_last: bool = False
@@ -75,7 +75,7 @@ TASKS: tuple[Task, ...] = (
 
 
 def measure_main(cases: Cases) -> None:
-    """Run the part of the network that matters most."""
+    """Run the part of the most important network, MorphMLP-S16."""
     path = main_config(cases.on_gpu)
     measure_config(cases, path, TASKS)
     for task in _TASKS:
@@ -83,7 +83,7 @@ def measure_main(cases: Cases) -> None:
 
 
 def measure_all(cases: Cases) -> None:
-    """Run the part of all networks: everything for one config of each, then bf16 for the other configs."""
+    """Run the part of all networks: all tasks for one config of each, then bf16 for the other configs."""
     (_, *first), others = order_configs([main_config(cases.on_gpu), *_configs(cases.on_gpu)])
     for path in first:
         measure_config(cases, path, TASKS)
@@ -99,7 +99,7 @@ def measure_compiled(cases: Cases) -> None:
 
 
 def main_config(on_gpu: bool) -> Path:
-    """Return the config of MorphMLP-S16, or of the demo where there is no GPU."""
+    """Return the config of MorphMLP-S16, or that of the demo without a GPU."""
     return configs_folder() / ("K400/K400_MLP_S16x4.yaml" if on_gpu else "Demo/KINETICS_MORPHMLP.yaml")
 
 
@@ -131,7 +131,7 @@ def batch_size(cfg: ConfigNode, on_gpu: bool) -> int:
 
 
 def _measure_halving(cases: Cases, path: Path, task: str, variant: Variant) -> Values:
-    """Measure with the largest batch that fits: half of it after each out-of-memory error."""
+    """Measure with the largest batch that fits: halve it after each out-of-memory error."""
     cfg = _load(path)
     if not can_run(variant.dtype, cases.device):
         raise CannotRunHere(f"{variant.dtype} has no fast matrix multiplication on this machine")
@@ -158,7 +158,7 @@ def measure(cases: Cases, cfg: ConfigNode, task: str, variant: Variant, clips: i
         clips: Batch size.
 
     Returns:
-        Values of the row; the memory is the peak on the GPU, on a CPU that of the process so far.
+        Values of the row. Memory is the peak of the case on a GPU, and the peak of the process on a CPU.
     """
     device, side = cases.device, MATRIX_SIDE[cases.device.type]
     step, batch = _step(cfg, variant, clips, device), on_device(example_batch(cfg, clips), device)
@@ -199,7 +199,7 @@ def _step(cfg: ConfigNode, variant: Variant, clips: int, device: torch.device) -
         [step] = train_steps(cfg, device, clips, variant.checkpointing, (_AMP_NAMES[variant.dtype],)).values()
     except ConfigError as error:
         raise CannotRunHere(first_line(error)) from error
-    if variant.channels_last:  # the inputs always are
+    if variant.channels_last:  # inputs always are
         for parameter in step.model.parameters():
             layout = _LAYOUTS.get(parameter.ndim, torch.contiguous_format)
             parameter.data = parameter.data.contiguous(memory_format=layout)
@@ -213,9 +213,9 @@ def on_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
 
 
 def _work(step: TrainStep, batch: TrainBatch, task: str, variant: Variant) -> Callable[[], torch.Tensor]:
-    """Return what is timed: a step, or a forward pass as in evaluation."""
+    """Return the function to time: a training step, or a forward pass in evaluation mode."""
     if variant.compiled:
-        torch.compiler.reset()  # networks of the same class count towards one limit of recompilations
+        torch.compiler.reset()  # the recompilation limit is per class
         step.model.compile(backend=_BACKENDS[step.forward.device.type])
     if task == TRAIN:
         return partial(step, batch, 0, 0, LEARNING_RATE)
@@ -223,7 +223,7 @@ def _work(step: TrainStep, batch: TrainBatch, task: str, variant: Variant) -> Ca
 
 
 def _warm_up(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Run twice untimed: return the seconds of the first call, and the peak memory in GiB."""
+    """Run twice untimed; return the seconds of the first call and the peak memory in GiB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
@@ -236,7 +236,7 @@ def _warm_up(work: Callable[[], object], device: torch.device) -> tuple[float, f
 
 
 def _loss(step: TrainStep, batch: TrainBatch) -> float:
-    """Return the loss of another step, in which the weights are still the first: it is the same in all variants."""
+    """Return the loss of a further step; the learning rate is 0, so it is the same in all variants."""
     loss = float(step(batch, 0, 0, LEARNING_RATE)[0])
     if not math.isfinite(loss):
         raise RuntimeError(f"the loss is {loss}")

@@ -1,6 +1,6 @@
-"""Runs each part of a GPU check in its own process, within its share of the time.
+"""Processes of the GPU check: one per part, with a share of the time.
 
-A part that crashes is started again without the case that crashed it; one that exceeds its time is ended.
+A part that crashes is restarted without the case that crashed; a part that exceeds its time is terminated.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 from benchmarks.gpu.report import FAILED, SKIPPED, add_error, append_row, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-IN_PROGRESS = ".in_progress"  # holds part and case, as JSON, while a case runs
-_LEAST = 5.0  # seconds; a part with less does not start
-_USEFUL = 15.0  # seconds; a smaller share is raised to this: most of it would go into starting a process
-_GRACE = 15.0  # seconds that the last case of a part may take longer than the part's share
-_END = 5.0  # seconds between SIGTERM and SIGKILL
-_TAIL = 60  # lines of a crashed process's output that are kept
+IN_PROGRESS = ".in_progress"  # part and case as JSON while a case runs
+_MIN_SECONDS = 5.0  # with less, a part does not start
+_MIN_SHARE = 15.0  # seconds; smaller shares are raised to this, because starting a process takes several seconds
+_GRACE = 15.0  # seconds by which the last case of a part may exceed its share
+_KILL_DELAY = 5.0  # seconds between SIGTERM and SIGKILL
+_TAIL = 60  # lines of output kept of a crashed process
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Part:
     Attributes:
         name: Name on the command line and in results.jsonl.
         title: Heading of its table.
-        weight: Share of the time that is left when it starts, relative to the parts after it.
+        weight: Share of the remaining time, relative to the parts after it.
         function: `module:function` that runs the cases.
-        with_table: Whether cases that are done are listed in the report.
+        with_table: List the cases that are done in the report.
     """
 
     name: str
@@ -58,21 +58,21 @@ Command = Callable[[Part, float], Sequence[str]]  # part and its seconds -> comm
 
 
 def share_of_time(parts: Sequence[Part], left: float) -> float:
-    """Return the seconds of the first of the remaining parts, given the seconds that are left for all of them."""
-    return max(left * parts[0].weight / sum(part.weight for part in parts), min(left, _USEFUL))
+    """Return the seconds for the first of the remaining parts, given the seconds left for all of them."""
+    return max(left * parts[0].weight / sum(part.weight for part in parts), min(left, _MIN_SHARE))
 
 
 def run_part(folder: Path, part: Part, seconds: float, left: float, command: Command) -> None:
-    """Run a part; whatever happens, its rows in results.jsonl say so.
+    """Run a part. Crashes and timeouts are recorded in results.jsonl as well.
 
     Args:
         folder: Folder of the results.
         part: Part to run.
         seconds: Its share of the time.
-        left: Seconds left for the whole check, which it never exceeds.
+        left: Seconds left for the whole check, a hard limit.
         command: Builds the command line of the process.
     """
-    if seconds < _LEAST:
+    if seconds < _MIN_SECONDS:
         append_row(folder, {"part": part.name, "case": "all", "status": SKIPPED, "reason": "no time left"})
         return
     start = time.monotonic()
@@ -86,7 +86,7 @@ def run_part(folder: Path, part: Part, seconds: float, left: float, command: Com
         progressed = case is not None or len(read_rows(folder, part.name)) > rows
         if case is not None or ended.status is None or not progressed:
             _report_end(folder, part, case or "all", ended)
-        if ended.status is None or not progressed or seconds - (time.monotonic() - start) < _LEAST:
+        if ended.status is None or not progressed or seconds - (time.monotonic() - start) < _MIN_SECONDS:
             return
 
 
@@ -113,12 +113,12 @@ def _take_case_in_progress(folder: Path, part: Part) -> str | None:
 
 
 def run_limited(command: Sequence[str], seconds: float, own_group: bool = True) -> Ended:
-    """Run a process in the root of the checkout and end it when its time is over.
+    """Run a process in the root of the checkout and terminate it after a time limit.
 
     Args:
         command: Command line.
         seconds: Time limit.
-        own_group: Start the process in a new group, which is ended with it. Processes of a part stay in
+        own_group: Start the process in a new process group, which is terminated as a whole. Processes of a part stay in
             the group of the part.
 
     Returns:
@@ -139,11 +139,11 @@ def run_limited(command: Sequence[str], seconds: float, own_group: bool = True) 
 
 
 def _end(process: subprocess.Popen[bytes], group: bool) -> None:
-    """End a process: politely first, so that torchrun ends its workers, which are in other groups."""
+    """Terminate a process, with SIGTERM first, so that torchrun ends its workers, which are in other groups."""
     if process.poll() is None:
         _send(process, signal.SIGTERM, group)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END)
+            process.wait(_KILL_DELAY)
     _send(process, signal.SIGKILL, group)
     process.wait()
 
@@ -157,7 +157,7 @@ def _send(process: subprocess.Popen[bytes], number: int, group: bool) -> None:
 
 
 class ProcessFailed(RuntimeError):
-    """A process that a case started failed or took too long; the message ends with its last output."""
+    """Error of a process that a case started and that failed or timed out. The message ends with its last output."""
 
 
 def run_or_raise(command: Sequence[str], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Profiles: the GPU kernels or CPU operators that take most of the time."""
+"""Profiles: GPU kernels or CPU operators by time."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu.cases import Values
 from slowfast.utils.machine import synchronize
 
-_SHOWN = 12  # kernels
-_NAME = 90  # characters of a kernel's name
+_MAX_KERNELS = 12  # in the table
+_MAX_NAME = 90  # characters of a kernel's name
 
 
-def profile_work(work: Callable[[], object], device: torch.device) -> Values:
-    """Profile a piece of work that has been warmed up.
+def profile_work(function: Callable[[], object], device: torch.device) -> Values:
+    """Profile a function that has been warmed up.
 
     Returns:
         "busy, %": time in kernels relative to the wall-clock time; low values mean that the GPU waits for the host.
-        "text": table of the kernels that take most of the time.
+        "text": table of the most expensive kernels.
     """
-    seconds = _duration(work, device)  # without the profiler, which slows the host down
+    seconds = _duration(function, device)  # without the overhead of the profiler
     on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as record:
-        _duration(work, device)
+        _duration(function, device)
     wanted = DeviceType.CUDA if on_gpu else DeviceType.CPU
     kernels = [(_microseconds(event, on_gpu), event) for event in record.key_averages() if event.device_type == wanted]
     kernels = sorted((pair for pair in kernels if pair[0] > 0), key=lambda pair: -pair[0])
@@ -36,8 +36,8 @@ def profile_work(work: Callable[[], object], device: torch.device) -> Values:
     if not total:
         raise RuntimeError("the profiler recorded no kernels")
     rows = [
-        (event.key[:_NAME], str(event.count), f"{spent / 1e3:.3f}", f"{100 * spent / total:.1f} %")
-        for spent, event in kernels[:_SHOWN]
+        (event.key[:_MAX_NAME], str(event.count), f"{spent / 1e3:.3f}", f"{100 * spent / total:.1f} %")
+        for spent, event in kernels[:_MAX_KERNELS]
     ]
     headers = ("kernel", "calls", "ms", "share")
     text = tabulate(rows, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
@@ -48,9 +48,9 @@ def _microseconds(event: Any, on_gpu: bool) -> float:
     return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
 
 
-def _duration(work: Callable[[], object], device: torch.device) -> float:
+def _duration(function: Callable[[], object], device: torch.device) -> float:
     synchronize(device)
     start = time.perf_counter()
-    work()
+    function()
     synchronize(device)
     return time.perf_counter() - start

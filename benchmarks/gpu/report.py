@@ -1,6 +1,6 @@
-"""Files of a GPU check: results.jsonl (a row per case), errors.txt (tracebacks) and report.txt (tables).
+"""Files of the GPU check: results.jsonl (one row per case), errors.txt (tracebacks) and report.txt (tables).
 
-Needs nothing but the standard library and tabulate, so that missing packages and a broken PyTorch can be reported, too.
+Imports only the standard library and tabulate, so that missing packages and a broken PyTorch can be reported.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ RESULTS, ERRORS, REPORT = "results.jsonl", "errors.txt", "report.txt"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 Row = dict[str, Any]
 _NOT_SHOWN = ("part", "case", "status", "reason", "text")
-# What an H100 or H200 should reach: by case, a value and its least.
+# Goals for an H100 or H200: by case, a value and its minimum.
 GOALS = {
     "K400_MLP_S16x4 train bf16": ("% of bf16 matmul", 50.0),
     "64 streams, float32, 5 %": ("speed-up", 4.0),
     "64 streams, bfloat16, 5 %": ("speed-up", 4.0),
 }
-_NAMED = 6  # skipped cases that are named; the others are counted
+_MAX_NAMED = 6  # skipped cases listed by name; the others are counted
 
 
 def append_row(folder: Path, row: Mapping[str, Any]) -> None:
-    """Append a row to results.jsonl; it is on its way to the disk when this returns."""
+    """Append a row to results.jsonl."""
     with open(folder / RESULTS, "a", encoding="utf-8") as file:
         file.write(json.dumps(dict(row)) + "\n")
 
 
 def read_rows(folder: Path, part: str | None = None) -> list[Row]:
-    """Return the rows of results.jsonl, of one part or all; a line cut off by a killed process is left out."""
+    """Return the rows of one part, or of all parts; lines cut off by a killed process are dropped."""
     path = folder / RESULTS
     rows: list[Row] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -45,12 +45,12 @@ def read_rows(folder: Path, part: str | None = None) -> list[Row]:
 
 
 def finished_cases(folder: Path, part: str) -> set[str]:
-    """Return the names of the cases of a part that have a row."""
+    """Return the names of the finished cases of a part."""
     return {row["case"] for row in read_rows(folder, part)}
 
 
 def add_error(folder: Path, part: str, case: str, text: str) -> None:
-    """Append a traceback, or the output of a process that crashed, to errors.txt."""
+    """Append a traceback, or the output of a crashed process, to errors.txt."""
     with open(folder / ERRORS, "a", encoding="utf-8") as file:
         file.write(f"==== {part}: {case}\n{text.rstrip()}\n\n")
 
@@ -63,13 +63,13 @@ def add_to_report(folder: Path, text: str) -> None:
 
 
 def part_report(title: str, rows: Sequence[Row], seconds: float, with_table: bool = True) -> str:
-    """Return the section of a part: a table of the cases that are done, then what failed and what was skipped.
+    """Return the section of a part: a table of finished cases, then failed and skipped ones.
 
     Args:
         title: Heading.
         rows: Rows of the part.
         seconds: Duration of the part.
-        with_table: Whether the cases that are done are listed; they are always counted.
+        with_table: List the finished cases; they are always counted.
     """
     counts = Counter(row["status"] for row in rows)
     summary = ", ".join(f"{counts[status]} {status}" for status in (DONE, FAILED, SKIPPED) if counts[status])
@@ -84,26 +84,26 @@ def part_report(title: str, rows: Sequence[Row], seconds: float, with_table: boo
 
 
 def _verdict(row: Row) -> str:
-    value, least = GOALS[row["case"]]
-    verdict = "met" if row[value] >= least else "NOT MET"
-    return f"  goal: {row['case']}: {value} at least {least:g}, measured {_cell(row[value])}: {verdict}"
+    value, minimum = GOALS[row["case"]]
+    verdict = "met" if row[value] >= minimum else "NOT MET"
+    return f"  goal: {row['case']}: {value} at least {minimum:g}, measured {_cell(row[value])}: {verdict}"
 
 
 def _skipped_lines(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each reason, with the cases skipped for it."""
+    """Return one line per reason, with the cases skipped for it."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row["status"] == SKIPPED:
             by_reason[row["reason"]].append(row["case"])
     lines = []
     for reason, cases in by_reason.items():
-        more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
-        lines.append(f"  skipped ({reason}): {'; '.join(cases[:_NAMED])}{more}")
+        more = f" and {len(cases) - _MAX_NAMED} more" if len(cases) > _MAX_NAMED else ""
+        lines.append(f"  skipped ({reason}): {'; '.join(cases[:_MAX_NAMED])}{more}")
     return lines
 
 
 def results_table(rows: Sequence[Row]) -> str:
-    """Return a table with a line per row and a column for every value that any row has."""
+    """Return a table with one line per row and one column per value."""
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in _NOT_SHOWN))
     cells = [[row["case"], *(_cell(row.get(column)) for column in columns)] for row in rows]
     aligned = ("left", *("right" for _ in columns))

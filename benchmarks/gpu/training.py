@@ -1,4 +1,4 @@
-"""End-to-end training by `tools/run_net.py`: clips/s and the share of the time spent waiting for data."""
+"""End-to-end training with `tools/run_net.py`: clips/s, and the share of the time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from slowfast.utils.machine import usable_cores
 from slowfast.visualization.metrics_log import Row, read_metrics
 
 _DEMO = configs_folder() / "Demo" / "KINETICS_MORPHMLP.yaml"
-_SMALL = DemoSettings(train=32, val=8, test=8)  # for CPUs
-_MOST_WORKERS = 16
-_VIDEOS, _BATCH = 480, 16  # of the large network: links to one video, and videos of a batch
-_GPU_AUGMENTATION = "not implemented: clips are augmented by the loader's worker processes"
+_SMALL, _SMALL_BATCH = DemoSettings(train=8, val=8, test=8), 4  # for CPUs
+_MAX_WORKERS = 16
+_VIDEOS, _BATCH = 480, 16  # of MorphMLP-S16: links to one video, and videos per batch
+_GPU_AUGMENTATION = "not implemented: clips are augmented in the worker processes of the loader"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Run:
     Attributes:
         config: Config file.
         overrides: KEY VALUE pairs.
-        clips: Clips of a step.
+        clips: Clips per step.
     """
 
     config: Path
@@ -43,10 +43,10 @@ class Run:
 
 
 def measure(cases: Cases) -> None:
-    """Run the part: the demo with one and with many worker processes, then MorphMLP-S16 on videos of 256 lines."""
+    """Run the part: the demo with one and with many worker processes, then MorphMLP-S16 on 256-line videos."""
     with tempfile.TemporaryDirectory() as folder:
         data = functools.cache(functools.partial(_demo_data, Path(folder) / "demo", cases.on_gpu))
-        many = min(usable_cores(), _MOST_WORKERS)
+        many = min(usable_cores(), _MAX_WORKERS)
         for workers in (1, many) if cases.on_gpu else (1,):
             name = f"demo_{workers}"
             run = functools.partial(_demo_run, data, workers, cases.on_gpu)
@@ -60,19 +60,20 @@ def measure(cases: Cases) -> None:
 
 
 def _demo_data(folder: Path, on_gpu: bool) -> Path:
-    build(folder, DemoSettings() if on_gpu else _SMALL, usable_cores())
+    build(folder, DemoSettings() if on_gpu else _SMALL, usable_cores() if on_gpu else 1)
     return folder
 
 
 def _demo_run(data: Callable[[], Path], workers: int, on_gpu: bool) -> Run:
-    folder, clips = data(), load_config(_DEMO).TRAIN.BATCH_SIZE
+    folder, clips = data(), load_config(_DEMO).TRAIN.BATCH_SIZE if on_gpu else _SMALL_BATCH
     overrides = ["DATA.PATH_TO_DATA_DIR", folder, "DATA.PATH_PREFIX", folder, "DATA_LOADER.NUM_WORKERS", workers]
     overrides += ["SOLVER.MAX_EPOCH", 3, "LOG_PERIOD", 20 if on_gpu else 1, "TRAIN.EVAL_PERIOD", 3]
+    overrides += ["TRAIN.BATCH_SIZE", clips]
     return Run(_DEMO, overrides, clips)
 
 
 def _large_run(folder: Path, workers: int, on_gpu: bool) -> Run:
-    """Prepare one epoch of 30 steps; the validation at its end reads a single video."""
+    """Prepare an epoch of 30 steps, with a validation on a single video."""
     if not on_gpu:
         raise CannotRunHere("needs a GPU")
     config = main_config(on_gpu)
@@ -87,7 +88,7 @@ def _large_run(folder: Path, workers: int, on_gpu: bool) -> Run:
 
 
 def _train(cases: Cases, output: Path, prepare: Callable[[], Run]) -> Values:
-    """Train and return where the time went."""
+    """Train and return throughput and waiting time."""
     run = prepare()
     overrides = [*run.overrides, "NUM_GPUS", int(cases.on_gpu), "OUTPUT_DIR", output, "TEST.ENABLE", False]
     if cases.on_gpu:
@@ -98,11 +99,11 @@ def _train(cases: Cases, output: Path, prepare: Callable[[], Run]) -> Values:
 
 
 def time_shares(rows: Sequence[Row], clips: int) -> Values:
-    """Return throughput and waiting time of a training run, without the first third of its rows.
+    """Return throughput and waiting time of a training run, ignoring the first third of its rows as warm-up.
 
     Args:
         rows: Rows of metrics.jsonl.
-        clips: Clips of a step.
+        clips: Clips per step.
     """
     steps = [row for row in rows if row["split"] == "train"]
     steps = steps[len(steps) // 3 :]
