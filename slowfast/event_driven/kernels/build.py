@@ -13,22 +13,37 @@ from pathlib import Path
 
 import torch
 
+from slowfast.errors import ConfigError
 from slowfast.utils.private_cache import private_cache
 
 _SOURCES = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+
+ISA_VARIABLE = "SLOWFAST_MAX_CPU_ISA"
+# Instruction sets of x86-64 for which the kernels have code, by the CPU features (as Linux names them) that they need.
+_AVX2 = ("avx2", "fma", "f16c", "bmi2")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq")
+INSTRUCTION_SETS = {
+    "baseline": (),
+    "avx2": _AVX2,
+    "avx2_vnni": (*_AVX2, "avx_vnni"),
+    "avx512": _AVX512,
+    "avx512_vnni": (*_AVX512, "avx512_vnni"),
+    "avx512_bf16": (*_AVX512, "avx512_vnni", "avx512_bf16"),
+}
 
 
 def build_library() -> Path:
     """Return the shared library for these sources, flags, compiler and CPU; compile it if it is not in the cache.
 
     Raises:
+        ConfigError: If the environment limits the instructions to an unknown set.
         OSError: If there is no compiler, or it fails.
     """
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
     if compiler is None:
         raise OSError("No C++ compiler found. Install one (g++) or set CXX")
-    command = [compiler, *_FLAGS, *_threads_of_pytorch()]
+    command = [compiler, *_FLAGS, *_target_flags(), *_threads_of_pytorch()]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     sources = [file.read_bytes() for file in sorted(_SOURCES.glob("*.[ch]*"))]
     what = b"\0".join((*sources, " ".join(command).encode(), version, _cpu()))
@@ -46,6 +61,34 @@ def build_library() -> Path:
     return library
 
 
+def instruction_set() -> str:
+    """Return the instruction set that the kernels are compiled for: the best one of this CPU up to the limit.
+
+    Raises:
+        ConfigError: If the environment limits it to an unknown set.
+    """
+    names = list(INSTRUCTION_SETS)
+    limit = _limit()
+    allowed = names[: names.index(limit) + 1] if limit else names
+    return next(name for name in reversed(allowed) if _cpu_features().issuperset(INSTRUCTION_SETS[name]))
+
+
+def _limit() -> str:
+    """Return the instruction set that the environment names, or an empty string."""
+    limit = os.environ.get(ISA_VARIABLE, "").lower()
+    if limit and limit not in INSTRUCTION_SETS:
+        raise ConfigError(f"{ISA_VARIABLE}: unknown value {limit!r}. Choices: {', '.join(INSTRUCTION_SETS)}")
+    return limit
+
+
+def _target_flags() -> list[str]:
+    """Return compiler flags for the instructions of this CPU up to the limit."""
+    if not _limit():
+        return ["-march=native"]
+    features = INSTRUCTION_SETS[instruction_set()]
+    return ["-mtune=native", *(f"-m{feature.replace('_', '')}" for feature in features)]
+
+
 def _threads_of_pytorch() -> list[str]:
     """Return flags to link PyTorch's OpenMP library: two of them would compete for the cores."""
     folder = Path(torch.__file__).parent / "lib"
@@ -55,6 +98,11 @@ def _threads_of_pytorch() -> list[str]:
 def has_matrix_unit() -> bool:
     """Check if this CPU has a matrix unit for bfloat16 (AMX)."""
     return b"amx_bf16" in _cpu()
+
+
+def _cpu_features() -> set[str]:
+    """Return the features of this CPU under the names of the Linux kernel."""
+    return set(_cpu().decode().split())
 
 
 @functools.cache
