@@ -118,7 +118,7 @@ class Distillation:
             raise CheckpointError(f"DISTILL.TEACHER_CHECKPOINT: {error}") from error
         teacher.to(device).eval()
         if not cfg.TRAIN.MIXED_PRECISION:
-            pack_linears(teacher)
+            pack_linears(teacher, measured=False)
         name = teacher_cfg.MODEL.MODEL_NAME
         get_logger().info(f"{cfg.DISTILL.TYPE.capitalize()} distillation from {name} with the weights in {path}")
         renormalize = Renormalize(cfg.DATA, teacher_cfg.DATA, device)

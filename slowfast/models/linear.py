@@ -1,10 +1,12 @@
-"""Linear layers with oneDNN's fused kernels for inference on CPUs, and counting of multiply-adds."""
+"""Linear layers with the fastest kernels for inference on CPUs, and counting of multiply-adds."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -13,9 +15,30 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from slowfast.utils.private_ops import FUSED_LINEAR, fused_linear, fused_linear_gelu, has_fused_linear, pack_weight
+from slowfast.utils.measured_choice import fastest, measured_choice
+from slowfast.utils.private_ops import (
+    FUSED_LINEAR,
+    fused_linear,
+    fused_linear_gelu,
+    gelu_in_place,
+    has_fused_linear,
+    pack_weight,
+)
 
 FUSED_ROWS = 16  # with fewer rows PyTorch's own kernel is faster
+MEASURED_MACS = 5_000_000  # a smaller product takes less than 0.1 ms and is not worth measuring
+# Kernels: PyTorch's own (MKL on x86), oneDNN's with its fused GELU, and oneDNN's followed by PyTorch's GELU.
+PLAIN, FUSED, SPLIT = "plain", "fused", "split"
+
+
+@functools.cache
+def _kernels(gelu: bool) -> tuple[str, ...]:
+    """Return the kernels of a Linear layer, with or without GELU, the one that needs no measurement first."""
+    if not gelu:
+        return FUSED, PLAIN
+    # oneDNN's GELU takes several times as long as PyTorch's without AVX-512.
+    return (FUSED, SPLIT, PLAIN) if "AVX512" in torch.backends.cpu.get_cpu_capability() else (SPLIT, FUSED, PLAIN)
+
 
 if has_fused_linear():
 
@@ -26,34 +49,41 @@ if has_fused_linear():
 
 
 class Linear(nn.Linear):
-    """nn.Linear with fused kernels for fp32 inference on CPUs: (..., in) -> (..., out).
+    """nn.Linear with faster kernels for fp32 inference on CPUs: (..., in) -> (..., out).
 
-    Bias and GELU need no extra pass over memory, and `pack` avoids reordering the weight for oneDNN in every call;
-    together this saves a seventh of a network's time.
+    oneDNN adds bias and GELU without an extra pass over memory, and `pack` avoids reordering the weight in every call.
+    Which library is faster depends on the CPU and the sizes: it is measured for packed layers and follows a fixed rule
+    for others, so that results without `pack` depend on the CPU alone.
     """
 
     _packed: tuple[torch.Tensor, int] | None = None  # weight in oneDNN's order, and its version
+    _measured = False
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self._fuses(input):
             return super().forward(input)
-        return fused_linear(input, self._reordered_weight(), self.bias)
+        return self._compute(self._kernel(input, gelu=False), input, gelu=False)
 
     def gelu(self, input: torch.Tensor) -> torch.Tensor:
         """Return the exact GELU of forward(input)."""
         if not self._fuses(input):
             return F.gelu(self(input))
-        return fused_linear_gelu(input, self._reordered_weight(), self.bias)
+        return self._compute(self._kernel(input, gelu=True), input, gelu=True)
 
     @torch.no_grad()
-    def pack(self) -> None:
+    def pack(self, measured: bool = True) -> None:
         """Keep a copy of the weight in oneDNN's order until the weight changes or training starts.
 
         Changes are detected by the version of the tensor, which does not count writes through `weight.data`.
+
+        Args:
+            measured: Use the fastest kernel by measurement. False where training depends on the result, which must not
+                depend on the machine's speed.
         """
         fits = self.weight.dtype == torch.float32 and self.weight.device.type == "cpu" and not self.training
         if fits and has_fused_linear():
             self._packed = pack_weight(self.weight.detach()), self.weight._version
+            self._measured = measured
 
     def train(self, mode: bool = True) -> Self:
         if mode:
@@ -62,12 +92,35 @@ class Linear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         # Packed weights cannot be copied.
-        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_packed", "_measured")}
 
     def _reordered_weight(self) -> torch.Tensor:
         if self._packed is not None and self._packed[1] == self.weight._version:
             return self._packed[0]
         return self.weight
+
+    def _kernel(self, x: torch.Tensor, gelu: bool) -> str:
+        """Return the kernel to use for an input."""
+        kernels = _kernels(gelu)
+        packed = self._reordered_weight() is not self.weight
+        if not (self._measured and packed) or x.numel() * self.out_features < MEASURED_MACS:
+            return kernels[0]
+        # Numbers of rows up to the next power of two share a measurement.
+        bits = (x.numel() // self.in_features).bit_length()
+        name = "linear" + " gelu" * gelu + " bias" * (self.bias is not None)
+        key = f"{name} 2^{bits} {self.in_features} {self.out_features}"
+        candidates = {kernel: partial(self._compute, kernel, x, gelu) for kernel in kernels}
+        return measured_choice(key, kernels, lambda: fastest(candidates))
+
+    def _compute(self, kernel: str, x: torch.Tensor, gelu: bool) -> torch.Tensor:
+        """Return the linear layer of x or its GELU by one of the kernels."""
+        if gelu and kernel == FUSED:
+            return fused_linear_gelu(x, self._reordered_weight(), self.bias)
+        if kernel == PLAIN:
+            y = F.linear(x, self.weight, self.bias)
+        else:
+            y = fused_linear(x, self._reordered_weight(), self.bias)
+        return gelu_in_place(y) if gelu else y
 
     def _fuses(self, x: torch.Tensor) -> bool:
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -77,11 +130,16 @@ class Linear(nn.Linear):
         return wanted and floats and many and x.device.type == "cpu" and has_fused_linear()
 
 
-def pack_linears(model: nn.Module) -> None:
-    """Pack all Linear layers of a network in evaluation mode, which needs the memory of their weights a second time."""
+def pack_linears(model: nn.Module, measured: bool = True) -> None:
+    """Pack all Linear layers of a network in evaluation mode, which needs the memory of their weights a second time.
+
+    Args:
+        model: The network.
+        measured: See :meth:`Linear.pack`.
+    """
     for layer in model.modules():
         if isinstance(layer, Linear):
-            layer.pack()
+            layer.pack(measured)
 
 
 def count_macs(model: nn.Module, inputs: Any, samples: int) -> float:

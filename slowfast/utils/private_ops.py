@@ -37,6 +37,11 @@ def fused_linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     return FUSED_LINEAR(x, weight, bias, "gelu", [], "none")
 
 
+def gelu_in_place(x: torch.Tensor) -> torch.Tensor:
+    """Compute ``F.gelu(x)``, overwriting x, without gradients."""
+    return torch.ops.aten.gelu_(x)
+
+
 def fused_linear_add(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
     """Compute ``residual + F.linear(x, weight, bias)`` with a packed weight: (R, I), residual (R, O) -> (R, O)."""
     return FUSED_LINEAR.binary(x, residual, packed, bias, "add")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from slowfast.models import linear as module
 from slowfast.models.layers import Mlp, conv_then_norm
-from slowfast.models.linear import Linear, pack_linears
+from slowfast.models.linear import FUSED, PLAIN, SPLIT, Linear, pack_linears
 from slowfast.utils import private_ops
 
 
@@ -105,6 +107,63 @@ def test_packing_ends_with_training_and_is_not_copied() -> None:
     double = Linear(5, 6).double().eval()
     double.pack()
     assert not packed(double)
+
+
+@pytest.mark.skipif(private_ops.FUSED_LINEAR is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kernel", [PLAIN, FUSED, SPLIT])
+def test_all_kernels_give_the_same(kernel: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(33, 70, bias=bias).eval(), torch.randn(2, 40, 33)
+    want = F.linear(x, layer.weight, layer.bias)
+    for _ in range(2):
+        with torch.inference_mode():
+            torch.testing.assert_close(layer._compute(kernel, x, gelu=False), want)
+            torch.testing.assert_close(layer._compute(kernel, x, gelu=True), F.gelu(want))
+        layer.pack()
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the choices that are measured; the last kernel is always the fastest."""
+    keys: list[str] = []
+
+    def choose(key: str, choices: Sequence[str], measure: Callable[[], str]) -> str:
+        keys.append(key)
+        assert measure() in choices
+        return choices[-1]
+
+    monkeypatch.setattr(module, "measured_choice", choose)
+    monkeypatch.setattr(module, "MEASURED_MACS", 40 * 33 * 70)
+    return keys
+
+
+@pytest.mark.skipif(private_ops.FUSED_LINEAR is None, reason="PyTorch is built without oneDNN")
+def test_only_packed_layers_with_many_rows_are_measured(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = Linear(33, 70).eval(), torch.randn(40, 33)
+    with torch.inference_mode():
+        layer(x), layer.gelu(x)
+        layer.pack(measured=False)  # as a teacher, on whose results training depends
+        layer(x), layer.gelu(x)
+        layer.pack()
+        layer(x[:39]), layer.gelu(x[:39])
+        copy.deepcopy(layer)(x), pickle.loads(pickle.dumps(layer)).gelu(x)
+        assert not measured
+        monkeypatch.setattr(private_ops, "FUSED_LINEAR", lambda *args: 1 / 0)
+        monkeypatch.setattr(module, "fastest", lambda candidates: PLAIN)
+        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+        torch.testing.assert_close(layer.gelu(x), F.gelu(F.linear(x, layer.weight, layer.bias)))
+    assert measured == ["linear bias 2^6 33 70", "linear gelu bias 2^6 33 70"]
+
+
+@pytest.mark.parametrize("capability, first", [("AVX2", SPLIT), ("DEFAULT", SPLIT), ("AVX512", FUSED)])
+def test_the_kernel_without_a_measurement_depends_on_the_cpu(
+    capability: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    kernels = module._kernels.__wrapped__
+    assert kernels(True)[0] == first and set(kernels(True)) == {PLAIN, FUSED, SPLIT}
+    assert kernels(False) == (FUSED, PLAIN)
 
 
 @pytest.mark.parametrize("conv_bias, affine", [(True, True), (False, True), (True, False)])

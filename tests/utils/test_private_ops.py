@@ -24,6 +24,7 @@ def test_private_operators_equal_public_ones(dtype: torch.dtype, rows: int) -> N
     linear, packed = F.linear(x, weight, bias), private_ops.pack_weight(weight)
     torch.testing.assert_close(private_ops.fused_linear(x, packed, bias), linear, **tolerance)
     torch.testing.assert_close(private_ops.fused_linear_gelu(x, packed, bias), F.gelu(linear), **tolerance)
+    torch.testing.assert_close(private_ops.gelu_in_place(linear.clone()), F.gelu(linear), **tolerance)
     torch.testing.assert_close(private_ops.fused_linear_add(x, packed, bias, residual), residual + linear, **tolerance)
     numbers = torch.randint(-127, 128, (96, 128), generator=generator, dtype=torch.int8)
     scale = torch.rand(96, generator=generator).to(dtype) / 127
