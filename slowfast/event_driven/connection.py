@@ -11,8 +11,7 @@ LONGEST_DELAY = 60.0  # seconds between attempts to reconnect, unless EVENT.RECO
 
 
 class Connection:
-    """State of the connection to a camera or stream, with one message when it connects, one when it is lost and one
-    when it is back.
+    """State of the connection to a camera or stream, which logs once when it is established, lost, and restored.
 
     The delay doubles from attempt to attempt. It starts again only after frames have arrived for longer than the last
     delay, so that a source that fails over and over is not reopened all the time.

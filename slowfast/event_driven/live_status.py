@@ -77,19 +77,19 @@ class LiveStatus:
 
     def lines(self, connections: Mapping[int, Connection], dropped: Mapping[int, int], seconds: float) -> list[str]:
         """Return the lines about the last `seconds`, for frames `dropped` since the start by source."""
-        own = {}
+        own, lost = [], []  # line of each source; names of those without connection
         for source in self._sources:
-            index = source.record.index
-            own[source.record.name] = _absence(connections.get(index)) or self._describe([index], dropped, seconds)
-        suffix = f"; {self._note}" if self._note else ""
+            name, absence = source.record.name, _absence(connections.get(source.record.index))
+            own.append(f"{name}: {absence or self._describe([source.record.index], dropped, seconds)}")
+            lost += [name] if absence else []
+        note = f"; {self._note}" if self._note else ""
         if len(own) == 1:
-            return [f"{name}: {text}{suffix}" for name, text in own.items()]
-        lost = [source.record.name for source in self._sources if _absence(connections.get(source.record.index))]
+            return [own[0] + note]
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-        suffix = (f"; no connection to {', '.join(lost[:_NAMED])}{more}" if lost else "") + suffix
+        note = (f"; no connection to {', '.join(lost[:_NAMED])}{more}" if lost else "") + note
         total = self._describe([source.record.index for source in self._sources], dropped, seconds)
-        lines = [f"{len(self._sources)} cameras: {total}{suffix}"]
-        return lines + ([f"  {name}: {text}" for name, text in own.items()] if len(own) <= FEW else [])
+        lines = [f"{len(own)} cameras: {total}{note}"]
+        return lines + ([f"  {line}" for line in own] if len(own) <= FEW else [])
 
     def _describe(self, indices: Sequence[int], dropped: Mapping[int, int], seconds: float) -> str:
         """Describe some sources taken together; a single one with its activity and class."""
@@ -109,8 +109,10 @@ class LiveStatus:
 
 def _absence(connection: Connection | None) -> str:
     """Describe a source that is lost, not there yet, or has ended; "" if it is connected."""
-    if connection is None or connection.absence is None:
-        return "ended" if connection is not None and connection.ended else ""
-    seconds = connection.absence
+    if connection is None:
+        return ""
+    seconds = connection.absence  # read once: the thread of the source changes it
+    if seconds is None:
+        return "ended" if connection.ended else ""
     attempts = f", {connection.attempts} failed attempts" if connection.attempts else ""
     return f"no frame for {seconds:.0f} s{attempts}"

@@ -104,6 +104,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
         "weights": report.weights,
         "trained": not report.untrained,
         "settings": dict(cfg.EVENT),
+        "compare_every": report.compare_every if cfg.EVENT.COMPARE else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "versions": library_versions(),

@@ -195,11 +195,19 @@ def test_silent_network_camera_times_out(tmp_path: Path, monkeypatch: pytest.Mon
             assert bool(report.videos) is not failure.lost
 
 
+class Camera(SyntheticVideo):
+    """Video of 50 frames/s."""
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for frame in super().__iter__():
+            time.sleep(0.02)
+            yield frame
+
+
 def test_dead_cameras_do_not_delay_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Read 16 cameras, three of which are never there, until all others have shown 20 frames."""
     dead = (0, 7, 15)
-    alive = [SyntheticVideo(10**9, None) for _ in range(16)]
-    videos = [SyntheticVideo(0, OSError("no route to host")) if n in dead else alive[n] for n in range(16)]
+    videos = [Camera(0, OSError("no route to host")) if n in dead else Camera(10**9, None) for n in range(16)]
     run = video_run(tmp_path, live_sources(*videos), "EVENT.STREAMS", 16, "EVENT.RECONNECT", 0.05, "EVENT.CHUNK", 1)
     with caplog.at_level("WARNING", "slowfast"):
         report = run.run(lambda: sum(video.frames >= 20 for video in run.activity.values()) == 13)
@@ -210,7 +218,7 @@ def test_dead_cameras_do_not_delay_the_others(tmp_path: Path, caplog: pytest.Log
 
 
 def test_live_sources_are_compared_on_a_sample(tmp_path: Path) -> None:
-    run = video_run(tmp_path, live_sources(SyntheticVideo(10**9, None)), "EVENT.CHUNK", 2)
+    run = video_run(tmp_path, live_sources(Camera(10**9, None)), "EVENT.CHUNK", 2)
     compared: list[int] = []
     run.on_batch = lambda batch: compared.append(batch.frames.shape[0] if run.batches % 32 == 0 else 0)
     report = run.run(lambda: run.batches >= 70)
