@@ -20,6 +20,7 @@ from benchmarks.measure import Measurement, describe_machine, machine_table, mea
 from benchmarks.network import measure_network
 from benchmarks.networks import measure_networks, networks_table
 from benchmarks.results import version
+from benchmarks.scale import measure_scale
 from benchmarks.videos import enlarge_video, find_videos, link_videos, make_videos, on_folder, prepare_videos
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.model_table import published_configs
@@ -37,12 +38,14 @@ from slowfast.utils.text_files import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("load", "test", "network")
-NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS = "networks", "events", "event_driven", "cameras"  # measured only alone
-ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS)
+# Measured only alone.
+NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE = "networks", "events", "event_driven", "cameras", "scale"
+ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE)
 # Commands with their own options.
 COMMANDS = {"all": suite.main, "tables": tables.main}
 EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
-USAGE = """%(prog)s [load] [test] [network] | networks | events | event_driven | cameras [options] [KEY VALUE ...]
+USAGE = """\
+%(prog)s [load] [test] [network] | networks | events | event_driven | cameras | scale [options] [KEY VALUE ...]
        %(prog)s all --out DIR [options]
        %(prog)s tables [DIR|FILE ...] [--write PAGE]"""
 DESCRIPTION = f"""\
@@ -63,6 +66,8 @@ Benchmark on this machine, with the settings of a config; load, test and network
             --videos; gate settings of EVENT; run alone
   cameras   event-driven inference on EVENT.STREAMS network cameras, which send the first of --videos over TCP:
             throughput, dropped frames, latency, CPU usage, in windows of 5 s; run alone
+  scale     what grows with the dataset: an index of a million lines, the confusion matrix of 20,000 classes, mean
+            average precision, opening the first of --videos and one 60 times as long; run alone
 
   all       every part, one after another; `all --help` explains it
   tables    tables of the results of all, machines side by side; `tables --help` explains it
@@ -192,6 +197,9 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
             elif part == CAMERAS:
                 [video, *_] = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
                 measurements = measure_cameras(cfg, device, chosen.repeats, video, Path(folder))
+            elif part == SCALE:
+                [video, *_] = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
+                measurements = measure_scale(video, Path(folder), chosen.repeats)
             elif part == EVENTS:
                 measurements = measure_embeddings(device, chosen.repeats)
                 measurements += measure_stream(device, chosen.repeats)

@@ -12,7 +12,8 @@ DATA.PATH_TO_DATA_DIR is the folder of the split files, DATA.PATH_PREFIX that of
 from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, read_lines
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist
+from slowfast.datasets.index.lines import read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 

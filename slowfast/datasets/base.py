@@ -50,7 +50,7 @@ class BaseDataset(ABC):
 
     # ------------------------------------------------------------------ index
     @abstractmethod
-    def read_index(self, split: str) -> list[Record]:
+    def read_index(self, split: str) -> Sequence[Record]:
         """Return the samples of a split, "train", "val" or "test", with labels below MODEL.NUM_CLASSES.
 
         Raises:

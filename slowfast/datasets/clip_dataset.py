@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from slowfast.datasets.decode import DecodeError, VideoReader
 from slowfast.datasets.decode.reader import Deadline
 from slowfast.datasets.order import VIEW, Key, balanced_order, epoch_order, generator, repeated_order
+from slowfast.datasets.records import labels_of
 from slowfast.datasets.sampling import TemporalSampling, frame_order
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import (
@@ -129,8 +130,11 @@ class TrainDataset(RecordDataset, Dataset[TrainSample]):
         super().__init__(records)
         self.samples, self.seed, self.repeated = samples, seed, repeated
         self.max_failures = allowed_failures(max_failed, len(records))
-        labels = [record.label for record in records]
-        order = functools.partial(balanced_order, labels) if balanced else functools.partial(epoch_order, len(records))
+        order = (
+            functools.partial(balanced_order, np.asarray(labels_of(records)))
+            if balanced
+            else functools.partial(epoch_order, len(records))
+        )
         self._order = functools.lru_cache(maxsize=2)(lambda epoch: repeated_order(order(seed, epoch), repeated))
 
     def __getitem__(self, key: Key) -> TrainSample:
@@ -141,7 +145,8 @@ class TrainDataset(RecordDataset, Dataset[TrainSample]):
             repeat, position = divmod(int(order[(start + step * self.repeated) % len(order)]), len(self.records))
             if position in failures:
                 continue
-            draw = self.records[position].index + repeat * len(self.records)
+            record = self.records[position]
+            draw = record.index + repeat * len(self.records)
             result = self.attempt(position, functools.partial(self._read, epoch=epoch, draw=draw))
             if isinstance(result, Failure):
                 failures[position] = result
@@ -149,7 +154,6 @@ class TrainDataset(RecordDataset, Dataset[TrainSample]):
                     break
                 continue
             clips, missing = result
-            record = self.records[position]
             damaged = [] if missing is None else [Failure(record.index, record.name, missing, lost=False)]
             return TrainSample(record, clips, [*failures.values(), *damaged])
         return TrainSample(self.records[position], None, list(failures.values()))

@@ -35,7 +35,7 @@ class RecordingFolders(BaseDataset):
     reads_recordings = True
     has_train_folder: ClassVar[bool | None] = None
 
-    def read_index(self, split: str) -> list[Record]:
+    def read_index(self, split: str) -> Sequence[Record]:
         root = Path(self.cfg.DATA.PATH_TO_DATA_DIR)
         records = read_event_index(root, split, self.cfg.MODEL.NUM_CLASSES, self.cfg.DVS.CLASS_ORDER)
         found = (root / TRAIN).is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
@@ -24,7 +25,7 @@ class ImageNet(FrameDataset):
     input_kind = IMAGES
     single_view = True
 
-    def read_index(self, split: str) -> list[Record]:
+    def read_index(self, split: str) -> Sequence[Record]:
         data = self.cfg.DATA
         return read_imagenet_index(
             Path(data.PATH_TO_DATA_DIR),

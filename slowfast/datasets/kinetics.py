@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
@@ -14,7 +15,7 @@ from slowfast.datasets.types import Record
 class Kinetics(FrameDataset):
     """Videos listed in train.csv, val.csv and test.csv; any number of classes."""
 
-    def read_index(self, split: str) -> list[Record]:
+    def read_index(self, split: str) -> Sequence[Record]:
         data = self.cfg.DATA
         return read_kinetics_index(
             Path(data.PATH_TO_DATA_DIR),

@@ -29,7 +29,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return generator(ORDER, seed, epoch).permutation(count)
 
 
-def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> np.ndarray:
+def balanced_order(labels: Sequence[int] | np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """Return the order of an epoch with equally many samples of each class, int64 (count,).
 
     Every class is drawn once before one is drawn again, and so is every sample of a class. Samples of small classes are
@@ -43,14 +43,19 @@ def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> np.ndarray:
     rng = generator(ORDER, seed, epoch)
     _, numbers = np.unique(np.asarray(labels), return_inverse=True)
     classes, count = int(numbers.max()) + 1, len(numbers)
-    rounds = [rng.permutation(classes) for _ in range(-(-count // classes))]
-    chosen = np.concatenate(rounds)[:count]  # a class for each draw
+    # The same numbers as one call of `permutation` per round.
+    rounds = rng.permuted(np.tile(np.arange(classes), (-(-count // classes), 1)), axis=1)
     order = np.empty(count, np.int64)
-    for number in range(classes):
-        samples, draws = np.flatnonzero(numbers == number), np.flatnonzero(chosen == number)
+    chosen = _by_class(rounds.ravel()[:count], classes)  # the draws of each class
+    for samples, draws in zip(_by_class(numbers, classes), chosen, strict=True):
         passes = [rng.permutation(samples) + count * repeat for repeat in range(-(-len(draws) // len(samples)))]
         order[draws] = np.concatenate(passes)[: len(draws)] if passes else []
     return order
+
+
+def _by_class(numbers: np.ndarray, classes: int) -> list[np.ndarray]:
+    """Return the ascending positions of each of `classes` numbers, int64."""
+    return np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers, minlength=classes))[:-1])
 
 
 def repeated_order(order: np.ndarray, repeats: int) -> np.ndarray:

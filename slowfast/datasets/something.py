@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ class SomethingSomething(FrameDataset):
     reads_frame_folders = True
     other_version: ClassVar[str | None] = None
 
-    def read_index(self, split: str) -> list[Record]:
+    def read_index(self, split: str) -> Sequence[Record]:
         data = self.cfg.DATA
         return read_something_index(
             Path(data.PATH_TO_DATA_DIR),

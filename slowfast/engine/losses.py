@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from slowfast.datasets.index.common import read_lines
+from slowfast.datasets.index.lines import read_lines
 from slowfast.errors import ConfigError, IndexFileError
 from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import plain, quoted

@@ -13,6 +13,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, VAL, eval_loader, train_loader
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.collate import UnreadableBatch
+from slowfast.datasets.records import labels_of
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
@@ -57,7 +58,7 @@ class Trainer:
         self.loader = train_loader(cfg, world, train_set)
         self.val_loader = eval_loader(cfg, world, val_set)
         self.steps = self.loader.batches.steps
-        labels = [record.label for record in train_set.records]
+        labels = labels_of(train_set.records)
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
         freeze_parameters(self.model, cfg.MODEL.FREEZE_BACKBONE, cfg.MODEL.FREEZE)

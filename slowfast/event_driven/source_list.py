@@ -12,7 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from slowfast.datasets.index.common import read_lines
+from slowfast.datasets.index.lines import read_lines
 from slowfast.errors import DataError
 from slowfast.event_driven.checks import is_address, is_camera
 from slowfast.utils.text import plain

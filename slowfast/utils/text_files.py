@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -54,6 +55,7 @@ def why_not_regular(path: str | Path) -> str:
 
 
 MIB = 2**20
+_DECODED = 4 * MIB  # bytes checked at a time
 
 
 class UnreadableTextError(Exception):
@@ -71,7 +73,12 @@ class UnreadableTextError(Exception):
 
 
 def read_text_file(path: str | Path, max_bytes: int) -> str:
-    """Read a UTF-8 text file without its byte order mark.
+    """Read a UTF-8 text file without its byte order mark; see `read_text_bytes`."""
+    return read_text_bytes(path, max_bytes).decode()
+
+
+def read_text_bytes(path: str | Path, max_bytes: int) -> bytes:
+    """Read the bytes of a UTF-8 text file, without its byte order mark.
 
     Pipes, devices and sockets are refused before they are opened, because reading them may never end.
 
@@ -96,10 +103,23 @@ def read_text_file(path: str | Path, max_bytes: int) -> str:
         raise UnreadableTextError("is not a valid file name") from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableTextError("is UTF-16 text, not UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnreadableTextError("is not UTF-8 text", line=data.count(b"\n", 0, error.start) + 1) from None
+    _check_utf8(data)
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _check_utf8(data: bytes) -> None:
+    """Raise UnreadableTextError unless bytes are UTF-8; decoding all of them at once takes up to 4 bytes for each."""
+    start = len(data) if data.isascii() else 0
+    while start < len(data):
+        end = start + _DECODED
+        while start + _DECODED - 4 < end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1  # to the first byte of a character
+        try:
+            str(memoryview(data)[start:end], "utf-8")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, start + error.start) + 1
+            raise UnreadableTextError("is not UTF-8 text", line=line) from None
+        start = end
 
 
 def _read_regular_file(path: str, max_bytes: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,40 +38,66 @@ def draw_confusion(
     Raises:
         PlotsUnavailable: Without matplotlib.
     """
-    counts = count_confusions(labels, predictions, len(class_names))
-    if len(class_names) <= MATRIX_CLASSES:
-        figure = _draw_matrix(counts, class_names)
-    else:
-        figure = _draw_many(counts, class_names)
-    save_png(figure, path)
+    confusions = count_confusions(labels, predictions, len(class_names))
+    draw = _draw_matrix if len(class_names) <= MATRIX_CLASSES else _draw_many
+    save_png(draw(confusions, class_names), path)
 
 
-def count_confusions(labels: Sequence[int], predictions: Sequence[int | None], num_classes: int) -> np.ndarray:
-    """Return how often each class (row) was predicted as each class (column), int64 (num_classes, num_classes)."""
-    counts = np.zeros((num_classes, num_classes), np.int64)
-    for label, prediction in zip(labels, predictions, strict=True):
-        if prediction is not None:
-            counts[label, prediction] += 1
-    return counts
+@dataclass(frozen=True)
+class Confusions:
+    """Sparse confusion matrix: the P pairs of label and prediction that occur, in ascending order.
+
+    Attributes:
+        labels: Label of each pair, int64 (P,).
+        predictions: Predicted class of each pair, int64 (P,).
+        videos: Number of videos of each pair, int64 (P,).
+        num_classes: Number of classes.
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    videos: np.ndarray
+    num_classes: int
+
+    def dense(self) -> np.ndarray:
+        """Return the matrix of labels (rows) and predictions (columns), int64 (num_classes, num_classes)."""
+        counts = np.zeros((self.num_classes, self.num_classes), np.int64)
+        counts[self.labels, self.predictions] = self.videos
+        return counts
+
+    def per_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of videos of each class, and of those predicted correctly, int64 (num_classes,) each."""
+        correct = self.labels == self.predictions
+        totals, hits = np.zeros((2, self.num_classes), np.int64)
+        np.add.at(totals, self.labels, self.videos)
+        hits[self.labels[correct]] = self.videos[correct]
+        return totals, hits
 
 
-def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+def count_confusions(labels: Sequence[int], predictions: Sequence[int | None], num_classes: int) -> Confusions:
+    """Count how often each class was predicted as each class; unreadable videos (None) are excluded."""
+    read = [(label, predicted) for label, predicted in zip(labels, predictions, strict=True) if predicted is not None]
+    pairs = np.array(read, np.int64).reshape(-1, 2)
+    codes, videos = np.unique(pairs[:, 0] * num_classes + pairs[:, 1], return_counts=True)
+    return Confusions(*np.divmod(codes, num_classes), videos.astype(np.int64), num_classes)
+
+
+def confused_pairs(confusions: Confusions, most: int) -> list[tuple[int, int, int]]:
     """Return the most frequent confusions as (label, prediction, number of videos), most frequent first."""
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [(int(row), int(column), int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
+    wrong = np.flatnonzero(confusions.labels != confusions.predictions)
+    chosen = wrong[np.argsort(-confusions.videos[wrong], kind="stable")[:most]]
+    columns = (confusions.labels, confusions.predictions, confusions.videos)
+    return list(zip(*(column[chosen].tolist() for column in columns), strict=True))
 
 
-def class_accuracies(counts: np.ndarray) -> np.ndarray:
+def class_accuracies(confusions: Confusions) -> np.ndarray:
     """Return the accuracy of each class as float64 (num_classes,); NaN for a class without videos."""
-    totals = counts.sum(axis=1)
-    return np.where(totals > 0, np.diag(counts) / np.maximum(totals, 1), np.nan)
+    totals, hits = confusions.per_class()
+    return np.where(totals > 0, hits / np.maximum(totals, 1), np.nan)
 
 
-def _draw_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    classes = len(class_names)
+def _draw_matrix(confusions: Confusions, class_names: Sequence[str]) -> Figure:
+    classes, counts = len(class_names), confusions.dense()
     side = float(np.clip(0.5 * classes, 3.2, 12.0))
     figure = new_figure(side + 2.2, side + 1.2)
     axes = figure.subplots()
@@ -85,7 +112,7 @@ def _draw_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
             tick.set(ha="right", rotation_mode="anchor")
     axes.set_xlabel("prediction", color=INK)
     axes.set_ylabel("label", color=INK)
-    axes.set_title(_headline(counts), fontsize=10, color=INK, loc="left")
+    axes.set_title(_headline(confusions), fontsize=10, color=INK, loc="left")
     if classes <= NUMBERED_CLASSES:
         for row, column in np.argwhere(counts):
             ink = "white" if shares[row, column] > 0.55 else INK
@@ -100,15 +127,15 @@ def _draw_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def _draw_many(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+def _draw_many(confusions: Confusions, class_names: Sequence[str]) -> Figure:
     figure = new_figure(15.0, 7.0)
     pair_axes, worst_axes, spread_axes = figure.subplots(1, 3, width_ratios=(1.3, 1.0, 1.0))
-    figure.suptitle(_headline(counts), fontsize=11, color=INK, x=0.01, ha="left")
-    pairs = confused_pairs(counts, LISTED)
+    figure.suptitle(_headline(confusions), fontsize=11, color=INK, x=0.01, ha="left")
+    pairs = confused_pairs(confusions, LISTED)
     texts = [f"{label_text(class_names[a], 26)} as {label_text(class_names[b], 26)}" for a, b, _ in pairs]
     _draw_bars(pair_axes, texts, [videos for _, _, videos in pairs], RED, "Most confused (videos)")
 
-    accuracies = class_accuracies(counts)
+    accuracies = class_accuracies(confusions)
     known = np.flatnonzero(np.isfinite(accuracies))
     worst = known[np.argsort(accuracies[known], kind="stable")][:LISTED]
     _draw_bars(
@@ -141,7 +168,8 @@ def _draw_bars(axes: Axes, texts: Sequence[str], values: Sequence[float], color:
     axes.grid(visible=False, axis="y")
 
 
-def _headline(counts: np.ndarray) -> str:
-    videos = int(counts.sum())
-    share = 100.0 * np.trace(counts) / videos if videos else 0.0
+def _headline(confusions: Confusions) -> str:
+    totals, hits = confusions.per_class()
+    videos = int(totals.sum())
+    share = 100.0 * int(hits.sum()) / videos if videos else 0.0
     return f"{share:.1f} % of {videos} videos correct"

@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tabulate import tabulate
 
 from slowfast.datasets.index.labels import classes_of, format_label
@@ -70,7 +69,7 @@ class Results:
     rows: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoPrediction:
     """Ensembled class scores of one video of the test set.
 
@@ -80,9 +79,7 @@ class VideoPrediction:
         label: Class index, or a tuple of them.
         best: Up to five (class, score in [0, 1]), best first; empty if the video is unreadable.
         views: Best class of each view alone.
-        logits: Logits averaged or maximized over the views by DATA.ENSEMBLE_METHOD, float32 (K,); only with
-            TEST.SAVE_RESULTS_PATH.
-        scores: Scores of all classes, float32 (K,), if the task's metrics need them.
+        label_scores: Scores of the classes of the label, if the task's metrics need them.
     """
 
     index: int
@@ -90,8 +87,7 @@ class VideoPrediction:
     label: Any
     best: Sequence[tuple[int, float]] = ()
     views: Sequence[int] = ()
-    logits: np.ndarray | None = field(default=None, compare=False)
-    scores: np.ndarray | None = field(default=None, compare=False)
+    label_scores: Sequence[float] = ()
 
     @property
     def prediction(self) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from slowfast.visualization.results import VideoPrediction
 
 KEY, SUFFIX = "TEST.SAVE_RESULTS_PATH", ".npz"
 PICKLES = (".pkl", ".pickle")
+_BLOCK = 2**20  # values converted at a time
 
 
 def scores_path(cfg: ConfigNode) -> Path | None:
@@ -46,13 +48,16 @@ def check_scores_path(cfg: ConfigNode) -> None:
         raise ConfigError(str(error)) from None
 
 
-def write_scores(predictions: Sequence[VideoPrediction], num_classes: int, path: Path, setting: str) -> None:
-    """Write the arrays ``names`` (N,), ``labels`` and ``logits`` float32 (N, K).
+def write_scores(
+    predictions: Sequence[VideoPrediction], logits: Iterable[np.ndarray], num_classes: int, path: Path, setting: str
+) -> None:
+    """Write the arrays ``names`` (N,), ``labels`` and ``logits`` float32 (N, K), block by block.
 
     ``labels`` are class indices int64 (N,), or multi-hot int64 (N, K) if a sample may have several.
 
     Args:
-        predictions: Predictions with their logits; the row of an unreadable video is NaN.
+        predictions: Predictions in the order of the file.
+        logits: Their logits in blocks, float32 (rows, K) each; the row of an unreadable video is NaN.
         num_classes: K.
         path: File to write, completely or not at all.
         setting: Value of TEST.SAVE_RESULTS_PATH, for the notice if it names another type of file.
@@ -60,22 +65,45 @@ def write_scores(predictions: Sequence[VideoPrediction], num_classes: int, path:
     Raises:
         DiskError: If the disk is full or cannot be written to.
     """
-    ordered = sorted(predictions, key=lambda video: video.index)
-    logits = np.full((len(ordered), num_classes), np.nan, np.float32)
-    for row, video in zip(logits, ordered, strict=True):
-        if video.logits is not None:
-            row[:] = video.logits
-    names = np.array([video.name for video in ordered], dtype=np.str_)
-    labels = _label_array([video.label for video in ordered], num_classes)
-    with atomic_path(path, suffix=SUFFIX, setting=KEY) as part, reporting_file(part) as file:
-        np.savez(file, names=names, labels=labels, logits=logits)
+    count = len(predictions)
+    longest = max((len(video.name) for video in predictions), default=1)
+    several = any(isinstance(video.label, tuple) for video in predictions)
+    labels_shape = (count, num_classes) if several else (count,)
+    with (
+        atomic_path(path, suffix=SUFFIX, setting=KEY) as part,
+        reporting_file(part) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        names = (np.array([video.name for video in some], f"U{longest}") for some in _blocks(predictions, longest))
+        _write_array(archive, "names", np.dtype(f"U{longest}"), (count,), names)
+        rows = _blocks(predictions, num_classes if several else 1)
+        labels = (_label_array([video.label for video in some], num_classes, several) for some in rows)
+        _write_array(archive, "labels", np.dtype(np.int64), labels_shape, labels)
+        _write_array(archive, "logits", np.dtype(np.float32), (count, num_classes), logits)
     if Path(setting).suffix.lower() != SUFFIX:
         get_logger().info(f"{KEY} {setting}: saved as {path} (arrays names, labels, logits), not as a pickle")
 
 
-def _label_array(labels: Sequence[Any], num_classes: int) -> np.ndarray:
+def _blocks(predictions: Sequence[VideoPrediction], values: int) -> Iterator[Sequence[VideoPrediction]]:
+    """Yield the predictions in blocks of about _BLOCK values, for `values` of each."""
+    size = max(_BLOCK // max(values, 1), 1)
+    return (predictions[first : first + size] for first in range(0, len(predictions), size))
+
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]
+) -> None:
+    """Write an array in blocks of its first dimension, as ``np.savez`` does."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).tobytes())
+
+
+def _label_array(labels: Sequence[Any], num_classes: int, several: bool) -> np.ndarray:
     """Return class indices int64 (N,), or the multi-hot array int64 (N, K) of tuples of them."""
-    if not any(isinstance(label, tuple) for label in labels):
+    if not several:
         return np.array(labels, dtype=np.int64)
     array = np.zeros((len(labels), num_classes), np.int64)
     for row, label in zip(array, labels, strict=True):

@@ -20,6 +20,7 @@ from slowfast.datasets.decode.display_order import PacketList, order_by_times
 from slowfast.datasets.decode.packet_table import build_table, plan_runs
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.errors import ConfigError
+from tests.decoded_tables import compare_with_scan
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 
 IRREGULAR = np.cumsum(np.random.default_rng(0).integers(1, 9, 60)).tolist()
@@ -97,6 +98,13 @@ def test_files_larger_than_the_cache_are_seeked(kind: str, collection: Any, monk
     last = len(plain) - 1
     for indices in ([last], [0], [last // 2, (last + 1) // 2], [[0, last], [last // 3, last]]):
         check(path, plain, indices)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.endswith(".mp4")])
+def test_sample_tables_equal_a_scan(kind: str, collection: Any) -> None:
+    path, plain = collection[kind]
+    used = compare_with_scan(path, [0, len(plain) // 2, len(plain) - 1])
+    assert used == (kind not in ("mpeg4.mp4", "av1.mp4", "one_frame.mp4"))
 
 
 @pytest.mark.parametrize("threads", [0, 2])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.datasets.order import (
+    ORDER,
     EpochBatches,
     balanced_order,
     batch_parts,
@@ -96,6 +97,20 @@ def test_balanced_epochs_depend_on_seed_and_epoch_and_see_all_of_a_large_class()
     assert len(set(orders)) == 4 and tuple(balanced_order(labels, 0, 0)) == orders[0]
     seen = {int(place) % 100 for epoch in range(12) for place in balanced_order(labels, 0, epoch)}
     assert seen == set(range(100))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 3))
+def test_a_balanced_epoch_equals_the_one_drawn_class_by_class(labels: list[int], epoch: int) -> None:
+    rng = generator(ORDER, 5, epoch)
+    _, numbers = np.unique(labels, return_inverse=True)
+    classes, count = int(numbers.max()) + 1, len(labels)
+    chosen = np.concatenate([rng.permutation(classes) for _ in range(-(-count // classes))])[:count]
+    expected = np.empty(count, np.int64)
+    for number in range(classes):
+        samples, draws = np.flatnonzero(numbers == number), np.flatnonzero(chosen == number)
+        passes = [rng.permutation(samples) + count * repeat for repeat in range(-(-len(draws) // len(samples)))]
+        expected[draws] = np.concatenate([*passes, np.zeros(0, np.int64)])[: len(draws)]
+    np.testing.assert_array_equal(balanced_order(labels, 5, epoch), expected)
 
 
 def test_an_even_set_is_balanced_without_repeats() -> None:

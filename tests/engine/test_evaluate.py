@@ -55,16 +55,15 @@ def one_by_one(model: Linear, video: EvalVideo) -> torch.Tensor:
     return torch.stack(logits).mean(0).softmax(0)
 
 
-def run(videos: list[EvalVideo], batch_clips: int) -> tuple[Linear, list, FailureLedger]:
+def run(videos: list[EvalVideo], batch_clips: int) -> tuple[Linear, ClassificationEvaluator, FailureLedger]:
     model = Linear(frames=2)
     ledger = FailureLedger(len(videos))
     progress = Progress("test", len(videos), "videos", shown=False, every=1)
     evaluator = ClassificationEvaluator(World(), CLASSES, Ensemble(), keep_scores=True)
     pace = evaluate(model, iter(videos), FORWARD, evaluator.process, batch_clips, ledger, progress)
     evaluator.evaluate()
-    results = evaluator.predictions
     assert pace.clips == sum(model.seen) and progress.done == len(videos)
-    return model, results, ledger
+    return model, evaluator, ledger
 
 
 @pytest.mark.parametrize(
@@ -77,16 +76,15 @@ def test_joined_logits_are_kept_only_if_asked_for(method: str, join: Callable[[t
     evaluator = ClassificationEvaluator(World(), CLASSES, ensemble, keep_logits=True)
     evaluate(model, iter(videos), FORWARD, evaluator.process, 4, ledger, progress)
     evaluator.evaluate()
-    results = evaluator.predictions
-    assert results[1].logits is None
-    for video, result in ((videos[0], results[0]), (videos[2], results[2])):
+    [logits] = list(evaluator.logits.blocks())
+    assert logits.shape == (3, CLASSES) and logits.dtype == np.float32 and np.isnan(logits[1]).all()
+    for video, row in ((videos[0], logits[0]), (videos[2], logits[2])):
         clips = torch.stack(list(video.clips(torch.device("cpu"))))
-        assert result.logits is not None and result.logits.dtype == np.float32
-        torch.testing.assert_close(torch.from_numpy(result.logits), join(model(FORWARD.prepare(clips))).detach())
+        torch.testing.assert_close(torch.from_numpy(row), join(model(FORWARD.prepare(clips))).detach())
     plain = ClassificationEvaluator(World(), CLASSES, ensemble)
     evaluate(model, iter(videos), FORWARD, plain.process, 4, FailureLedger(3), progress)
     plain.evaluate()
-    assert len(plain.predictions) == 3 and all(result.logits is None for result in plain.predictions)
+    assert len(plain.predictions) == 3 and len(plain.logits) == len(plain.scores) == 0
 
 
 @pytest.mark.parametrize("batch_clips", [1, 4, 5, 7, 1000])
@@ -98,25 +96,26 @@ def test_scores_do_not_depend_on_the_batch(batch_clips: int) -> None:
         make_video(3),
         make_video(4, broken=True),
     ]
-    model, results, ledger = run(videos, batch_clips)
-    assert [result.index for result in results] == [0, 1, 2, 3, 4]
+    model, evaluator, ledger = run(videos, batch_clips)
+    assert [result.index for result in evaluator.predictions] == [0, 1, 2, 3, 4]
     assert max(model.seen) <= batch_clips and sum(model.seen) == 6 + 3 + 6
-    for video, result in zip(videos, results, strict=True):
-        if video.frames is None:
-            assert result.scores is None
-        else:
-            torch.testing.assert_close(torch.from_numpy(result.scores), one_by_one(model, video), rtol=1e-5, atol=1e-6)
+    [scores] = list(evaluator.scores.blocks())
+    readable = [video for video in videos if video.frames is not None]
+    for video, row in zip(readable, scores, strict=True):
+        torch.testing.assert_close(torch.from_numpy(row), one_by_one(model, video), rtol=1e-5, atol=1e-6)
+    for video, result in zip(videos, evaluator.predictions, strict=True):
+        assert len(result.label_scores) == len(result.views[:1]) == (video.frames is not None)
     assert [failure.index for failure in ledger.lost] == [2, 4]
 
 
 def test_no_videos() -> None:
-    _, results, _ = run([], 4)
-    assert results == []
+    _, evaluator, _ = run([], 4)
+    assert evaluator.predictions == []
 
 
 def test_only_broken_videos() -> None:
-    _, results, ledger = run([make_video(index, broken=True) for index in range(3)], 4)
-    assert [result.scores for result in results] == [None] * 3 and len(ledger.lost) == 3
+    _, evaluator, ledger = run([make_video(index, broken=True) for index in range(3)], 4)
+    assert [result.best for result in evaluator.predictions] == [()] * 3 and len(ledger.lost) == 3
 
 
 def test_the_first_batch_is_shown_once_as_the_network_gets_it() -> None:

@@ -24,21 +24,19 @@ from slowfast.datasets.index.kinetics import format_line, parse_line
 from slowfast.datasets.index.labels import CLASSES, LABEL_FORMATS, ONE_CLASS, label_format
 from slowfast.datasets.types import Record
 from slowfast.engine import checkpoints
-from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.losses import get_loss
 from slowfast.engine.tasks import TASK_REGISTRY, build_task
+from slowfast.engine.tasks.average_precision import Thresholds
 from slowfast.engine.tasks.multi_label import (
     MultiLabel,
     MultiLabelEvaluator,
-    average_precision,
-    class_precisions,
     mean_average_precision,
     multi_hot,
 )
 from slowfast.errors import ConfigError, IndexFileError
 from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World
-from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.results import Results, VideoPrediction
 from slowfast.visualization.scores import write_scores
 
 pytestmark = pytest.mark.slow
@@ -180,26 +178,28 @@ def plain_average_precision(scores: list[float], positives: list[bool]) -> float
     return area
 
 
+def evaluated(scores: np.ndarray, hot: np.ndarray, unreadable: set[int]) -> tuple[MultiLabelEvaluator, Results]:
+    """Evaluate samples of given scores and classes."""
+    evaluator = MultiLabelEvaluator(World(), scores.shape[1], lambda views: views[0].double(), keep_scores=True)  # type: ignore[arg-type]
+    for place, (row, positives) in enumerate(zip(scores, hot, strict=True)):
+        record = Record(place, Path(str(place)), str(place), tuple(np.flatnonzero(positives).tolist()))
+        evaluator.process(record, None if place in unreadable else torch.from_numpy(row)[None])
+    return evaluator, evaluator.evaluate()
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40), st.booleans())
 def test_average_precision_against_scikit_learn(drawn: list[tuple[int, bool]], ties: bool) -> None:
     scores = np.array([score / 7 if ties else (score + place / 100) / 7 for place, (score, _) in enumerate(drawn)])
+    scores = scores.astype(np.float32)
     positives = np.array([positive for _, positive in drawn])
     positives[0] = True
-    found = average_precision(scores, positives)
-    assert found == pytest.approx(average_precision_score(positives, scores), abs=1e-12)
-    assert found == pytest.approx(plain_average_precision(scores.tolist(), positives.tolist()), abs=1e-12)
-
-
-def predictions_of(scores: np.ndarray, hot: np.ndarray, unreadable: set[int]) -> list[VideoPrediction]:
-    found = []
-    for place, (row, positives) in enumerate(zip(scores, hot, strict=True)):
-        label = tuple(np.flatnonzero(positives).tolist())
-        best = [(int(row.argmax()), float(row.max()))]
-        if place in unreadable:
-            found.append(VideoPrediction(place, str(place), label))
-        else:
-            found.append(VideoPrediction(place, str(place), label, best, scores=row.astype(np.float32)))
-    return found
+    thresholds = Thresholds.of([(0,)] * positives.sum(), scores[positives, None].tolist(), 1)
+    counts = thresholds.count(np.array_split(scores[:, None], 3))
+    [found] = thresholds.precisions(counts, np.zeros(1, np.int64), len(scores))
+    assert found.positives == positives.sum() and found.average_precision is not None
+    assert found.average_precision / 100 == pytest.approx(average_precision_score(positives, scores), abs=1e-12)
+    plain = plain_average_precision(scores.tolist(), positives.tolist())
+    assert found.average_precision / 100 == pytest.approx(plain, abs=1e-12)
 
 
 def test_mean_average_precision_against_scikit_learn() -> None:
@@ -208,7 +208,8 @@ def test_mean_average_precision_against_scikit_learn() -> None:
     hot[:, 4] = False  # a class without positives
     hot[:, 5] = True
     hot[hot.sum(1) == 0, 0] = True
-    classes = class_precisions(predictions_of(scores, hot, set()), 6)
+    evaluator, _ = evaluated(scores, hot, set())
+    classes = evaluator.per_class
     expected = [100 * average_precision_score(hot[:, k], scores[:, k]) for k in (0, 1, 2, 3, 5)]
     assert [one.average_precision for one in classes if one.positives] == pytest.approx(expected)
     assert (classes[4].positives, classes[4].average_precision) == (0, None)
@@ -216,18 +217,14 @@ def test_mean_average_precision_against_scikit_learn() -> None:
     assert mean_average_precision(classes) == pytest.approx(np.mean(expected), abs=0.005)
     hot[:, 4] = True
     macro = average_precision_score(hot, scores, average="macro")
-    assert mean_average_precision(class_precisions(predictions_of(scores, hot, set()), 6)) == pytest.approx(
-        100 * macro, abs=0.005
-    )
+    assert evaluated(scores, hot, set())[1].values["map"] == pytest.approx(100 * macro, abs=0.005)
 
 
 def test_unreadable_videos_rank_last() -> None:
     rng = np.random.default_rng(1)
     scores, hot = rng.random((12, 3)).astype(np.float32), rng.random((12, 3)) < 0.5
     hot[hot.sum(1) == 0, 0] = True
-    predictions = predictions_of(scores, hot, {2, 7})
-    evaluator = MultiLabelEvaluator(World(), 3, Ensemble(), keep_scores=True)
-    found = evaluator.compute(predictions)
+    _, found = evaluated(scores, hot, {2, 7})
     scores[[2, 7]] = -1.0
     assert found.values["map"] == pytest.approx(100 * average_precision_score(hot, scores, average="macro"), abs=0.005)
     read = np.delete(np.arange(12), [2, 7])
@@ -235,7 +232,7 @@ def test_unreadable_videos_rank_last() -> None:
     assert found.values["map_read"] == pytest.approx(expected, abs=0.005)
     rows = dict(found.rows)
     assert rows["mAP"].endswith("% (failed videos rank last)") and "mAP (readable videos)" in rows
-    assert evaluator.compute([]).values["map"] == 0.0
+    assert evaluated(scores[:0], hot[:0], set())[1].values["map"] == 0.0
 
 
 def test_scores_are_sigmoids_of_the_joined_views() -> None:
@@ -255,8 +252,8 @@ def test_scores_are_sigmoids_of_the_joined_views() -> None:
 
 
 def test_saved_labels_are_multi_hot(tmp_path: Path) -> None:
-    predictions = [VideoPrediction(0, "a", (0, 2)), VideoPrediction(1, "b", (1,), logits=np.ones(3, np.float32))]
-    write_scores(predictions, 3, tmp_path / "scores.npz", "scores.npz")
+    predictions = [VideoPrediction(0, "a", (0, 2)), VideoPrediction(1, "b", (1,))]
+    write_scores(predictions, [np.ones((2, 3), np.float32)], 3, tmp_path / "scores.npz", "scores.npz")
     with np.load(tmp_path / "scores.npz") as saved:
         assert saved["labels"].tolist() == [[1, 0, 1], [0, 1, 0]] and saved["labels"].dtype == np.int64
 

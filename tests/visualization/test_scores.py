@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ import pytest
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
+from slowfast.visualization import scores
 from slowfast.visualization.results import VideoPrediction
 from slowfast.visualization.scores import check_scores_path, scores_path, write_scores
 
 LOGITS = np.array([[0.5, -2.25, 7], [1, 2, 3]], np.float32)
 PREDICTIONS = [
-    VideoPrediction(2, "ü, c.mp4", 1, [(2, 0.7)], logits=LOGITS[1]),
-    VideoPrediction(0, "a.mp4", 2, [(2, 0.9)], logits=LOGITS[0]),
+    VideoPrediction(0, "a.mp4", 2, [(2, 0.9)]),
     VideoPrediction(1, "broken\udcff.mp4", 0),
+    VideoPrediction(2, "ü, c.mp4", 1, [(2, 0.7)]),
 ]
 
 
@@ -42,7 +44,8 @@ def test_a_relative_path_is_in_the_output_folder(setting: str, name: str | None)
 @pytest.mark.parametrize("setting", ["scores.npz", "scores.pkl"])
 def test_the_file_holds_every_video_in_order(setting: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    write_scores(PREDICTIONS, 3, tmp_path / "new" / "scores.npz", setting)
+    rows = [LOGITS[:1], np.full((1, 3), np.nan, np.float32), LOGITS[1:]]
+    write_scores(PREDICTIONS, rows, 3, tmp_path / "new" / "scores.npz", setting)
     with np.load(tmp_path / "new" / "scores.npz", allow_pickle=False) as file:
         arrays = dict(file)
     assert sorted(arrays) == ["labels", "logits", "names"]
@@ -56,8 +59,18 @@ def test_the_file_holds_every_video_in_order(setting: str, tmp_path: Path, caplo
     assert all("scores.pkl" in notice and "scores.npz" in notice for notice in notices)
 
 
+def test_the_file_equals_the_one_of_numpy_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "_BLOCK", 4)
+    write_scores(PREDICTIONS, [LOGITS, LOGITS[:1]], 3, tmp_path / "a.npz", "a.npz")
+    names = np.array([one.name for one in PREDICTIONS])
+    np.savez(tmp_path / "b.npz", names=names, labels=np.array([2, 0, 1]), logits=LOGITS[[0, 1, 0]])
+    with zipfile.ZipFile(tmp_path / "a.npz") as one, zipfile.ZipFile(tmp_path / "b.npz") as other:
+        assert one.namelist() == other.namelist()
+        assert [one.read(name) for name in one.namelist()] == [other.read(name) for name in other.namelist()]
+
+
 def test_an_empty_test_writes_empty_arrays(tmp_path: Path) -> None:
-    write_scores([], 5, tmp_path / "scores.npz", "scores.npz")
+    write_scores([], [], 5, tmp_path / "scores.npz", "scores.npz")
     with np.load(tmp_path / "scores.npz", allow_pickle=False) as file:
         assert file["logits"].shape == (0, 5) and file["names"].shape == (0,)
 

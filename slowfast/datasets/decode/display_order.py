@@ -27,18 +27,25 @@ UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "o
 
 @dataclass
 class PacketList:
-    """Properties of the packets of a stream in decoding order."""
+    """Properties of the packets of a stream in decoding order; timestamps are arrays if none is missing."""
 
-    pts: list[int | None]
-    dts: list[int | None]
-    key: list[bool]
+    pts: list[int | None] | np.ndarray
+    dts: list[int | None] | np.ndarray
+    key: list[bool] | np.ndarray
     shown: np.ndarray  # bool (P,): the packet begins a frame that is shown
     second: list[int]  # positions of second fields, which complete the frame of the previous packet, ascending
 
     def shown_times(self) -> np.ndarray | None:
         """Return the presentation timestamps of the packets that begin a frame, int64; None if any is missing."""
-        known = self.pts if self.shown.all() else [self.pts[position] for position in np.flatnonzero(self.shown)]
-        return None if None in known else np.array(known, dtype=np.int64)
+        return times_at(self.pts, np.flatnonzero(self.shown))
+
+
+def times_at(times: list[int | None] | np.ndarray, positions: np.ndarray) -> np.ndarray | None:
+    """Return the timestamps of some packets, int64; None if any is missing."""
+    if isinstance(times, np.ndarray):
+        return np.asarray(times[positions])
+    known = [times[position] for position in positions.tolist()]
+    return None if None in known else np.array(known, dtype=np.int64)
 
 
 def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | None:
@@ -63,7 +70,7 @@ def order_by_times(packets: PacketList, stream: VideoStream) -> np.ndarray | Non
     return _ranks(times)
 
 
-def _without_gaps(times: list[int | None]) -> np.ndarray:
+def _without_gaps(times: list[int | None] | np.ndarray) -> np.ndarray:
     """Replace missing timestamps by 0: int64 (P,)."""
     return np.array([time if time is not None else 0 for time in times], dtype=np.int64)
 

@@ -83,6 +83,11 @@ class NalFormat:
         types = (self.type_of(unit) for unit in self.units(bytes(packet[: self.HEAD])) if self.is_slice(unit))
         return next(types, None) == _IDR
 
+    def begins_with_key_slice(self, head: bytes) -> bool:
+        """Check if the first NAL unit of a key packet, stored by length, is a slice; in H.264, of an IDR picture."""
+        kind = self.type_of(head[self.length_size :] or b"\0")
+        return kind == _IDR if self._codec == "h264" else kind in self._syntax.slices
+
     def sets_orientation(self, packet: memoryview) -> bool:
         """Check if a packet has a display orientation message."""
         start = self._syntax.header
@@ -208,11 +213,16 @@ class ParameterSets:
         Returns:
             Whether the sets have changed.
         """
+        extradata = bytes(packet.get_sidedata("new_extradata")) if packet.has_sidedata("new_extradata") else b""
+        return self.observe_head(position, memoryview(packet), extradata)
+
+    def observe_head(self, position: int, head: memoryview, extradata: bytes = b"") -> bool:
+        """Record the sets in the beginning of a packet, and in a new global header; see `observe`."""
         self._keys += 1
         before = self.current
-        if packet.has_sidedata("new_extradata"):
-            self._add(position, self._nal.global_sets(bytes(packet.get_sidedata("new_extradata"))))
-        sets = self._nal.parameter_sets(memoryview(packet))
+        if extradata:
+            self._add(position, self._nal.global_sets(extradata))
+        sets = self._nal.parameter_sets(head)
         if sets and not set(sets) <= set(self.current):
             complete = any(map(self._nal.is_sequence, sets))
             self._add(position, sets if complete else self.current + sets)

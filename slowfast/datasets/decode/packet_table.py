@@ -25,7 +25,7 @@ class PacketTable:
     last_of: np.ndarray  # int64 (n,): last packet of each frame; a different one if fields have separate packets
 
 
-def build_table(rank: np.ndarray, key: list[bool], shown: np.ndarray, second: list[int]) -> PacketTable:
+def build_table(rank: np.ndarray, key: list[bool] | np.ndarray, shown: np.ndarray, second: list[int]) -> PacketTable:
     """Build the table of the frames that are shown.
 
     Args:

@@ -1,6 +1,7 @@
-"""Packets of a video stream, scanned without decoding them.
+"""Packets of a video stream, found without decoding them.
 
-The scan finds the number of frames, their display times and the packets that they are decoded from.
+A scan of the file, or the sample tables of a long MP4 file, give the number of frames, their display times and the
+packets that they are decoded from.
 
 Notation: P packets in decoding order, n frames in display order. *Position*: index of a packet in decoding order.
 """
@@ -8,6 +9,7 @@ Notation: P packets in decoding order, n frames in display order. *Position*: in
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Callable, Iterator
 
 import av
@@ -23,25 +25,25 @@ from slowfast.datasets.decode.display_order import (
     order_by_output,
     order_by_pictures,
     order_by_times,
+    times_at,
 )
-from slowfast.datasets.decode.h264 import H264FieldPairs, H264Slices
-from slowfast.datasets.decode.mpeg import NOT_CODED, Mpeg2FieldPairs, sequence_size
+from slowfast.datasets.decode.key_samples import VERIFIED, check_keys, matching
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
+from slowfast.datasets.decode.packet_scan import scan_packets
 from slowfast.datasets.decode.packet_table import PacketTable, build_table
 from slowfast.datasets.decode.reader import Deadline, DecodeError
+from slowfast.datasets.decode.sample_tables import Samples, read_samples
 
 # The packets of smaller streams are kept in memory between the scan and decoding.
 MAX_CACHED_BYTES = 64 * 2**20
-# Packets that are not shown, by codec: mask of the first byte and value. VP8: show_frame is 0 (RFC 6386, 9.1); Theora:
-# header packets, as at the start of a concatenated file (specification, 6.1).
-_HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
-_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
+# Shorter MP4 files are scanned: that costs as much as their sample tables, and keeps the packets in memory.
+MIN_SAMPLES = 512
 # Decodes packets first .. last alone and yields the positions of the packets whose frames are output.
 Decode = Callable[[int, int], Iterator[int]]
 
 
 class PacketSource:
-    """Packets of a stream, accessible by position after a scan.
+    """Packets of a stream, accessible by position.
 
     Args:
         container: Open file.
@@ -54,86 +56,73 @@ class PacketSource:
 
     def __init__(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> None:
         self._container, self._stream, self._deadline = container, stream, deadline
-        self._cached: list[Packet] | None = []
+        self._cached: list[Packet] | None = None
         self.error: av.FFmpegError | None = None  # error that ended the scan early
-        self._positions: dict[tuple[int | None, int | None, int | None], int] = {}
+        self._positions: dict[tuple[int | None, int | None, int], int] = {}
         codec, extradata = stream.codec_context.name, stream.codec_context.extradata or b""
         self.nal = NalFormat(codec, extradata) if NalFormat.supports(codec) else None
         self.sets = ParameterSets(self.nal, extradata) if self.nal is not None else None
         self._durations: list[int | None] = []
-        self._first_key: Packet | None = None
+        self._first_key: Packet | bytes | None = None
         self.ends_early = self._changes_size = False
-        self._listed = self._scan()
-        self._keys = [position for position, key in enumerate(self._listed.key) if key]
+        self._path = container.name.removeprefix("file:")
+        self._samples: Samples | None = None
+        samples = self._tabled_samples()
+        if samples is None:
+            self._scan(container)
+        else:
+            self._use_samples(samples)
 
-    def _scan(self) -> PacketList:
+    def _tabled_samples(self) -> Samples | None:
+        """Return the samples of an MP4 file by its tables; None if the packets must be scanned."""
+        if self.nal is None or self.sets is None:
+            return None
+        samples = read_samples(self._path, self._stream, MIN_SAMPLES)
+        first_key = None if samples is None else check_keys(samples, self._path, self._stream, self.nal, self.sets)
+        if samples is None or first_key is None:
+            self._forget_keys()
+            return None
+        self._first_key = first_key
+        return samples
+
+    def _use_samples(self, samples: Samples) -> None:
+        """Use samples if they begin with the first packets, otherwise scan the file."""
+        found = matching(samples, list(itertools.islice(self._demux(self._container), VERIFIED)))
+        if found is None:
+            self.scan()
+            return
+        self._samples = found
+        self._use(PacketList(found.pts, found.dts, found.key, np.ones(len(found), bool), []))
+
+    def _forget_keys(self) -> None:
+        """Forget what was found in key packets, before a scan."""
+        self._first_key = None
+        if self.nal is not None:
+            self.sets = ParameterSets(self.nal, self._stream.codec_context.extradata or b"")
+
+    def _use(self, listed: PacketList) -> None:
+        self._listed = listed
+        self._keys: list[int] = np.flatnonzero(np.asarray(listed.key, bool)).tolist()
+
+    def _scan(self, container: InputContainer) -> None:
         """Read all packets of the stream, and keep them in memory if they are small enough."""
-        # This loop takes most of the time of opening a file: it is optimized for speed.
-        pts: list[int | None] = []
-        dts: list[int | None] = []
-        key: list[bool] = []
-        hidden: list[int] = []
-        second: list[int] = []
-        size, corrupt, position = 0, False, -1
-        cached: list[Packet] | None = []
-        may_hide, hides = _HIDDEN.get(self._stream.codec_context.name, (0, 0))
-        empty = (
-            NOT_CODED if self._stream.codec_context.name == "mpeg4" else 0
-        )  # largest size of a packet without a picture
-        is_flv = self._container.format.name == "flv"
-        is_mpeg, sizes = self._stream.codec_context.name in ("mpeg1video", "mpeg2video"), set[bytes]()
-        sets, fields = self.sets, self._fields()
-        for packet in self._demux(self._container):
-            position += 1
-            pts.append(packet.pts)
-            dts.append(packet.dts)
-            is_key = packet.is_keyframe and packet.size > empty
-            key.append(is_key)
-            if is_key:
-                self._first_key = self._first_key or packet
-                if is_mpeg:
-                    sizes.add(sequence_size(bytes(packet)))
-            if sets is not None and (is_key or is_flv) and sets.observe(position, packet):
-                fields = self._fields()
-            if fields is not None and fields.is_second(memoryview(packet)):
-                second.append(position)
-            elif packet.is_discard or (may_hide and memoryview(packet)[0] & may_hide == hides):
-                hidden.append(position)
-            corrupt = packet.is_corrupt
-            size += packet.size
-            if cached is None:
-                self._note(position, packet)
-                continue
-            cached.append(packet)
-            if size > MAX_CACHED_BYTES:
-                for number, old in enumerate(cached):
-                    self._note(number, old)
-                cached = None
-        self._changes_size = len(sizes - {b""}) > 1
-        self.ends_early = corrupt  # the file ends within the last packet
-        if corrupt:
-            hidden.append(position)
-        self._cached = cached
-        shown = np.ones(len(pts), dtype=bool)
-        shown[hidden + second] = False
-        return PacketList(pts, dts, key, shown, second)
+        scan = scan_packets(self._demux(container), self._stream, self.nal, self.sets, MAX_CACHED_BYTES)
+        self._cached, self._first_key, self._durations = scan.cached, scan.first_key, scan.durations
+        self._positions = {place: position for position, place in enumerate(scan.places)}
+        self.ends_early, self._changes_size = scan.ends_early, scan.changes_size
+        self._use(scan.listed)
 
-    def _fields(self) -> H264FieldPairs | Mpeg2FieldPairs | None:
-        """Return the detector of second fields; None if every frame has one packet."""
-        if self._stream.codec_context.name == "mpeg2video":
-            return Mpeg2FieldPairs()
-        if self.nal is None or self.sets is None or self._stream.codec_context.name != "h264":
-            return None
-        if self._stream.codec_context.field_order == _PROGRESSIVE and not self.sets.changed:
-            return None
-        slices = H264Slices(self.nal)
-        slices.learn(self.sets.current)
-        return H264FieldPairs(slices) if slices.may_be_fields else None
+    @property
+    def is_scanned(self) -> bool:
+        """False if the packets are those of sample tables."""
+        return self._samples is None
 
-    def _note(self, position: int, packet: Packet) -> None:
-        """Record how to find a packet again that is not kept in memory."""
-        self._positions[packet.pos, packet.pts, packet.size] = position
-        self._durations.append(packet.duration)
+    def scan(self) -> None:
+        """Scan the file after all."""
+        self._forget_keys()
+        self._samples = None
+        with self._opened_again() as again:
+            self._scan(again)
 
     def build(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
         """Find the display order of the frames, by decoding if there is no other way.
@@ -141,6 +130,11 @@ class PacketSource:
         Returns:
             The table, and the display times, int64 (n,) in units of the stream, or None if unknown.
         """
+        if not self.is_scanned:
+            built = self._build_from_samples()
+            if built is not None:
+                return built
+            self.scan()
         listed, stream = self._listed, self._stream
         if self._changes_size:  # FFmpeg's decoder drops the last picture before a change of size
             return self.build_by_decoding(decode)
@@ -154,6 +148,15 @@ class PacketSource:
             return self.build_by_decoding(decode)
         table = build_table(rank, listed.key, self._without_lost_start(rank, decode), listed.second)
         return table, self._times(table, by_times)
+
+    def _build_from_samples(self) -> tuple[PacketTable, np.ndarray] | None:
+        """Build the table of sample tables; None if frames at the start may not be decodable."""
+        rank = order_by_times(self._listed, self._stream)
+        if rank is None or rank[0] != 0:
+            return None
+        table = build_table(rank, self._listed.key, self._listed.shown, [])
+        times = times_at(self._listed.pts, table.packet_of)
+        return None if times is None else (table, times)
 
     def build_by_decoding(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
         """Build the table by decoding the file: the frames that are output, in that order."""
@@ -198,10 +201,10 @@ class PacketSource:
         if self._container.format.name in UNTIMED:
             by_times, stores = False, stores[::-1]
         for stored in stores:
-            known = [stored[position] for position in table.packet_of.tolist()]
-            if None in known:
+            known = times_at(stored, table.packet_of)
+            if known is None:
                 continue
-            times = np.sort(np.array(known, dtype=np.int64))
+            times = np.sort(known)
             if by_times or ((np.diff(times) > 0).all() and self._is_one_stretch()):
                 return times
         return None
@@ -229,11 +232,16 @@ class PacketSource:
             return position > 0
         if position == 0:
             return self._first_key is not None and self.nal.sets_orientation(memoryview(self._first_key))
+        if self._samples is not None:
+            [head] = self._samples.heads(self._path, np.array([position]), self.nal.HEAD)
+            return self.nal.sets_orientation(memoryview(head))
         return self._cached is None or self.nal.sets_orientation(memoryview(self._cached[position]))
 
     def last_duration(self, table: PacketTable) -> int:
         """Return the duration of the last frame in units of the stream; 0 if unknown."""
         position = int(table.packet_of[-1])
+        if self._samples is not None:
+            return int(self._samples.durations[position])
         return (self._cached[position].duration if self._cached is not None else self._durations[position]) or 0
 
     def _demux(self, container: InputContainer) -> Iterator[Packet]:
@@ -276,6 +284,7 @@ class PacketSource:
         at = bisect.bisect_left(self._keys, first)
         for start in [first, *self._keys[max(at - 1, 0) : at]]:
             time = self._listed.pts[start] if self._listed.pts[start] is not None else self._listed.dts[start]
+            time = time if self._samples is None else self._listed.dts[start]  # by which MP4 files are indexed
             if time is None:
                 break
             try:
@@ -284,14 +293,23 @@ class PacketSource:
                 break  # the format does not support seeking
             packets = self._demux(self._container)
             landed = next(packets, None)
-            position = None if landed is None else self._positions.get((landed.pos, landed.pts, landed.size))
+            position = None if landed is None else self._position_of(landed)
             if landed is not None and position is not None and position <= first:
                 yield position, landed
                 yield from enumerate(packets, start=position + 1)
                 return
 
+    def _position_of(self, packet: Packet) -> int | None:
+        """Return the position of a packet after a seek; None if it is unknown."""
+        if self._samples is not None:
+            return self._samples.position_of(packet)
+        return self._positions.get((packet.pos, packet.pts, packet.size))
+
     def _read_again(self) -> Iterator[Packet]:
         """Yield all packets from a newly opened file."""
-        name, options, limit = self._container.name, self._container.options, self._deadline.seconds
-        with av.open(name, options=options, metadata_errors="replace", timeout=limit) as again:
+        with self._opened_again() as again:
             yield from self._demux(again)
+
+    def _opened_again(self) -> InputContainer:
+        options, limit = self._container.options, self._deadline.seconds
+        return av.open(self._container.name, options=options, metadata_errors="replace", timeout=limit)

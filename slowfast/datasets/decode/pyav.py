@@ -60,15 +60,22 @@ class PyAVReader(SizedByDecoding):
             self._corrupt = 0  # frames of the current read that FFmpeg marks as corrupt
             self._source = PacketSource(self._container, self._stream, deadline)
             self._decoder = PacketDecoder(context, self._source, deadline)
-            self._table, self._times = self._source.build(self._decoder.output_positions)
             self._by_decoding = False
-            if not self.num_frames:
-                raise DecodeError(f"no video frames in the file: {reason(self._source.error)}")
-            self.fps = frame_rate(self._stream, self._times)
-            self.truncation = self._truncation()
+            self._build()
+            if self.truncation is not None and not self._source.is_scanned:
+                self._source.scan()
+                self._build()
         except BaseException:
             self._container.close()
             raise
+
+    def _build(self) -> None:
+        """Find the frames."""
+        self._table, self._times = self._source.build(self._decoder.output_positions)
+        if not self.num_frames:
+            raise DecodeError(f"no video frames in the file: {reason(self._source.error)}")
+        self.fps = frame_rate(self._stream, self._times)
+        self.truncation = self._truncation()
 
     @property
     def pixel_aspect(self) -> Fraction | None:

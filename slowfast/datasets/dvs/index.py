@@ -14,7 +14,7 @@ from pathlib import Path
 from slowfast.datasets.dvs.recording import SUFFIXES
 from slowfast.datasets.index.common import inner_folders, list_folder
 from slowfast.datasets.index.kinetics import read_class_names
-from slowfast.datasets.types import Record
+from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 
 TRAIN_SHARE = 0.8
@@ -22,7 +22,7 @@ TRAIN_SHARE = 0.8
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 
 
-def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = NUMBER) -> list[Record]:
+def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = NUMBER) -> RecordTable:
     """List the recordings of a split, labeled by the position of their class folder.
 
     Class folders are ordered by categories.txt if it contains them all; else by number if all are numbers and `order`
@@ -95,7 +95,7 @@ def _recordings(folder: Path) -> list[str]:
     return names
 
 
-def _by_share(root: Path, labels: dict[str, int], training: bool) -> list[Record]:
+def _by_share(root: Path, labels: dict[str, int], training: bool) -> RecordTable:
     found: list[tuple[str, int]] = []
     for name in inner_folders(root):
         files = _recordings(root / name)
@@ -104,5 +104,7 @@ def _by_share(root: Path, labels: dict[str, int], training: bool) -> list[Record
     return _records(root, found)
 
 
-def _records(root: Path, found: Sequence[tuple[str, int]]) -> list[Record]:
-    return [Record(place, root / name, name, label) for place, (name, label) in enumerate(found)]
+def _records(root: Path, found: Sequence[tuple[str, int]]) -> RecordTable:
+    records = TableBuilder(root)
+    records.extend([name for name, _ in found], [label for _, label in found])
+    return records.build()

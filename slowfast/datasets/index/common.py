@@ -1,4 +1,4 @@
-"""Lines and paths of index files."""
+"""Numbers, paths and folders of index files."""
 
 from __future__ import annotations
 
@@ -7,42 +7,12 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from slowfast.datasets.index.lines import count_within, find_text
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError, system_reason
-from slowfast.utils.suggest import did_you_mean, file_in_sibling_folder
 from slowfast.utils.text import plain
-from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
-
-MAX_BYTES = 1024 * MIB
-MAX_LINE = 8192  # characters
-
-
-def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, stripped, with their numbers from 1.
-
-    Args:
-        path: Regular file of UTF-8 text, with or without a byte order mark and with any line breaks.
-        missing: Advice in the message if there is no such file.
-
-    Raises:
-        IndexFileError: If the file is missing or not such text, or a line contains a NUL character or is too long.
-    """
-    try:
-        text = read_text_file(path, MAX_BYTES)
-    except UnreadableTextError as error:
-        problem = f"line {error.line}: not UTF-8 text. Save the file as UTF-8" if error.line else error.reason
-        hint = f". {missing[:1].upper()}{missing[1:]}" if error.missing else ""
-        near = did_you_mean(file_in_sibling_folder(path)) if error.missing else ""
-        raise IndexFileError(f"{plain(path)} {problem}{hint}{near and '.'}{near}") from None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    for number, line in lines:
-        if "\0" in line:
-            raise IndexFileError(f"{plain(path)} line {number}: contains a NUL character, so this is not a text file")
-        if len(line) > MAX_LINE:
-            raise IndexFileError(f"{plain(path)} line {number}: longer than {MAX_LINE} characters")
-    return lines
 
 
 def parse_number(text: str, what: str, below: int | None = None) -> int:
@@ -76,25 +46,48 @@ class SampleRoot:
     Args:
         prefix: The folder; "" for the working directory, which paths may leave.
 
+    Attributes:
+        folder: Its absolute path.
+
     Raises:
         IndexFileError: If the folder does not exist.
     """
 
     def __init__(self, prefix: str) -> None:
-        self._folder = os.path.abspath(prefix)
+        self.folder = os.path.abspath(prefix)
         self._confined = bool(prefix)
-        if self._confined and not os.path.isdir(self._folder):
+        if self._confined and not os.path.isdir(self.folder):
             raise IndexFileError(
                 f"DATA.PATH_PREFIX {plain(prefix)} is not a folder. Set it to the folder of the samples"
             )
 
     def locate(self, name: str) -> Path:
         """Return the path of a sample; ValueError if it is outside the prefix."""
-        path = os.path.normpath(os.path.join(self._folder, name))
-        inside = os.path.commonpath([path, self._folder]) == self._folder
+        path = os.path.normpath(os.path.join(self.folder, name))
+        inside = os.path.commonpath([path, self.folder]) == self.folder
         if self._confined and not inside:
-            raise ValueError(f"the path leaves DATA.PATH_PREFIX {plain(self._folder)}")
+            raise ValueError(f"the path leaves DATA.PATH_PREFIX {plain(self.folder)}")
         return Path(path)
+
+    def surely_holds(self, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Return which names are certainly inside the prefix, bool (N,); `locate` decides about the others.
+
+        Args:
+            codes: Bytes that contain the names, uint8.
+            starts: First byte of each name, int64 (N,).
+            ends: End of each name, int64 (N,).
+        """
+        if not self._confined:
+            return np.ones(len(starts), bool)
+        inside = count_within(find_text(codes, b".."), starts, ends) == 0
+        absolute = np.flatnonzero(codes[starts] == ord("/"))
+        start = self.folder.rstrip("/").encode("utf-8", "surrogatepass") + b"/"
+        below = ends[absolute] - starts[absolute] > len(start)
+        for offset, value in enumerate(start):
+            at = np.flatnonzero(below)
+            below[at] = codes[starts[absolute[at]] + offset] == value
+        inside[absolute[~below]] = False
+        return inside
 
 
 def check_samples_exist(records: Sequence[Record], index_file: Path) -> None:

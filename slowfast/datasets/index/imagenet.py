@@ -17,7 +17,7 @@ from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unreco
 from slowfast.datasets.index.common import SampleRoot, has_suffix, inner_folders, walk_files
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
 from slowfast.datasets.index.labels import ONE_CLASS, LabelFormat
-from slowfast.datasets.types import Record
+from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import plain
@@ -27,7 +27,7 @@ LISTS = "{}_list.txt"
 
 def read_imagenet_index(
     data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
-) -> list[Record]:
+) -> RecordTable:
     """Return the images of a split from a list, or from class folders if there is no list.
 
     Args:
@@ -114,8 +114,8 @@ def _warn_of_few(base: Path, folders: int, num_classes: int) -> None:
     )
 
 
-def _read_folders(root: Path, split: str, labels: dict[str, int]) -> list[Record]:
-    records: list[Record] = []
+def _read_folders(root: Path, split: str, labels: dict[str, int]) -> RecordTable:
+    records = TableBuilder(root)
     skipped: list[str] = []
     for folder in _class_folders(root / split):
         if folder not in labels:
@@ -123,7 +123,7 @@ def _read_folders(root: Path, split: str, labels: dict[str, int]) -> list[Record
         files = walk_files(root / split / folder)
         names = [f"{split}/{folder}/{name}" for name in files if has_suffix(name, IMAGE_SUFFIXES)]
         skipped += [f"{folder}/{name}" for name in unrecognized(files, IMAGE_SUFFIXES)]
-        records += [Record(len(records) + at, root / name, name, labels[folder]) for at, name in enumerate(names)]
+        records.extend(names, labels[folder])
         if not names:
             raise IndexFileError(
                 f"{plain(root / split / folder)} contains no images (files ending in "
@@ -132,4 +132,4 @@ def _read_folders(root: Path, split: str, labels: dict[str, int]) -> list[Record
     note = skipped_note(root / split, skipped, IMAGE_SUFFIXES)
     if note is not None:
         get_logger().warning(note)
-    return records
+    return records.build()

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, parse_number, read_lines
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, parse_number
 from slowfast.datasets.index.labels import LABEL_SEPARATOR, ONE_CLASS, LabelFormat, format_label
-from slowfast.datasets.types import Record
+from slowfast.datasets.index.lines import read_lines, scan_lines
+from slowfast.datasets.index.parse import Columns, Entry, parse_labels, split_labelled_lines
+from slowfast.datasets.records import RecordTable
 from slowfast.errors import IndexFileError
 from slowfast.utils.text import plain, quoted
 
@@ -20,7 +22,7 @@ _USUAL_SEPARATORS = (" ", ",", "\t", ";")
 
 def read_kinetics_index(
     data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
-) -> list[Record]:
+) -> RecordTable:
     """Return the videos of a split in the order of the file.
 
     A path may contain the separator; the label follows the last one. A line that starts with a quotation mark is parsed
@@ -43,8 +45,10 @@ def read_kinetics_index(
 
 def read_labelled_paths(
     file: Path, hint: str, root: SampleRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
-) -> list[Record]:
+) -> RecordTable:
     """Return the records of a file of lines `path<separator>label`.
+
+    Lines of the usual form are parsed together, and those that may be wrong one by one with `parse_line`.
 
     Args:
         file: The file.
@@ -57,14 +61,14 @@ def read_labelled_paths(
     Raises:
         IndexFileError: If the file is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
-    lines = read_lines(file, hint)
-    if not lines:
+    lines = scan_lines(file, hint)
+    if not len(lines):
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form path{separator}label")
-    records: list[Record] = []
-    for number, line in lines:
+
+    def parse(line: str, number: int) -> Entry:
         try:
             name, label = parse_line(line, separator, num_classes, labels)
-            records.append(Record(len(records), root.locate(name), name, label))
+            root.locate(name)
         except ValueError as error:
             near = _other_separator(line, separator, num_classes, labels)
             form = f"path{separator}label with {labels.expected.format(last=num_classes - 1)}"
@@ -72,6 +76,17 @@ def read_labelled_paths(
                 f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {form} (DATA.PATH_LABEL_SEPARATOR "
                 f"{separator!r}, MODEL.NUM_CLASSES {num_classes}){near}"
             ) from None
+        return Entry(name, label)
+
+    columns = Columns(lines)
+    for block in lines.blocks():
+        names, texts, valid = split_labelled_lines(block, separator)
+        values = parse_labels(block.codes, texts, valid, num_classes, labels)
+        if labels.several:  # a comma at the end of the path: a space between labels
+            valid &= block.codes[names[1] - 1] != ord(LABEL_SEPARATOR)
+        valid &= root.surely_holds(block.codes, *names)
+        columns.add(block, names, values, valid, parse)
+    records = columns.table(root.folder)
     check_samples_exist(records, file)
     return records
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.datasets.decode.image import FIRST_NUMBER
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number, read_lines
-from slowfast.datasets.types import Record
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number
+from slowfast.datasets.index.lines import parse_numbers, read_lines, scan_lines
+from slowfast.datasets.index.parse import Columns, Entry, split_frame_lines
+from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import JSONDecodeError, from_json
@@ -69,7 +71,7 @@ def official_class_names(data_dir: Path, template: str, num_classes: int) -> lis
 
 def read_official_list(
     file: Path, data_dir: Path, template: str, prefix: str, num_classes: int, image_template: str
-) -> list[Record]:
+) -> RecordTable:
     """Return the videos (.json) or folders of frames (.csv) of an official list; see `read_something_index`."""
     labels = read_labels(data_dir, template, num_classes)
     if template.endswith(TABLE):
@@ -78,22 +80,26 @@ def read_official_list(
 
 
 # ------------------------------------------------------------------ V2: JSON, videos
-def _videos(file: Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> list[Record]:
+def _videos(file: Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> RecordTable:
     entries = _read_json(file)
     if not isinstance(entries, list) or not entries:
         raise IndexFileError(f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}')
     found = _video_names(prefix)
     common = Counter(Path(name).suffix for name in found.values()).most_common(1)
     suffix = common[0][0] if common else VIDEO_SUFFIXES[0]
-    records: list[Record] = []
+    names: list[str] = []
+    numbers: list[int] = []
     for number, entry in enumerate(entries, start=1):
         try:
             stem, label = _parse_entry(entry, labels)
-            name = found.get(stem, stem + suffix)
-            records.append(Record(len(records), root.locate(name), name, label))
+            names.append(found.get(stem, stem + suffix))
+            root.locate(names[-1])
+            numbers.append(label)
         except ValueError as error:
             raise IndexFileError(f"{plain(file)} entry {number}: {error}") from None
-    return records
+    records = TableBuilder(root.folder)
+    records.extend(names, numbers)
+    return records.build()
 
 
 def _video_names(prefix: str) -> dict[str, str]:
@@ -140,11 +146,11 @@ def _sorted_texts(file: Path) -> dict[str, int]:
     return {text: label for label, text in enumerate(sorted(texts))}
 
 
-def _official_frame_folders(file: Path, labels: dict[str, int], root: SampleRoot, image_template: str) -> list[Record]:
+def _official_frame_folders(file: Path, labels: dict[str, int], root: SampleRoot, image_template: str) -> RecordTable:
     lines = read_lines(file, _HINT)
     if not lines:
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_CSV_FORM}")
-    records: list[Record] = []
+    records = TableBuilder(root.folder)
     for number, line in lines:
         name, found, text = line.partition(";")
         try:
@@ -152,13 +158,12 @@ def _official_frame_folders(file: Path, labels: dict[str, int], root: SampleRoot
                 raise ValueError("no number or no text")
             if text not in labels:
                 raise ValueError(f"{quoted(text)} is not in the table of labels")
-            path = root.locate(name)
-            records.append(Record(len(records), path, name, labels[text], count_frames(path, image_template)))
+            records.extend([name], labels[text], [count_frames(root.locate(name), image_template)])
         except ValueError as error:
             raise IndexFileError(
                 f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {_CSV_FORM}"
             ) from None
-    return records
+    return records.build()
 
 
 def count_frames(folder: Path, image_template: str) -> int:
@@ -182,7 +187,7 @@ _FORM = "folder frames label"
 
 def read_something_index(
     data_dir: Path, template: str, split: str, prefix: str, num_classes: int, image_template: str = "{:05d}.jpg"
-) -> list[Record]:
+) -> RecordTable:
     """Return the videos of a split in the order of its list.
 
     The labels of the official test sets were never published; without a test list with labels the validation list is
@@ -218,21 +223,31 @@ def _list_file(data_dir: Path, template: str, split: str) -> Path:
 
 
 # ------------------------------------------------------------------ lists of frames
-def _frame_folders(file: Path, root: SampleRoot, num_classes: int) -> list[Record]:
-    lines = read_lines(file, "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE")
-    if not lines:
+def _frame_folders(file: Path, root: SampleRoot, num_classes: int) -> RecordTable:
+    lines = scan_lines(file, _HINT)
+    if not len(lines):
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_FORM}")
-    records: list[Record] = []
-    for number, line in lines:
+
+    def parse(line: str, number: int) -> Entry:
         try:
             name, frames, label = parse_frames_line(line, num_classes)
-            records.append(Record(len(records), root.locate(name), name, label, frames))
+            root.locate(name)
         except ValueError as error:
             raise IndexFileError(
                 f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {_FORM} with at least 1 frame and a "
                 f"label from 0 to {num_classes - 1} (MODEL.NUM_CLASSES {num_classes})"
             ) from None
-    return records
+        return Entry(name, label, frames)
+
+    columns = Columns(lines)
+    for block in lines.blocks():
+        names, counts, texts, valid = split_frame_lines(block)
+        frames, counted = parse_numbers(block.codes, *counts)
+        labels, parsed = parse_numbers(block.codes, *texts)
+        valid &= counted & (frames > 0) & parsed & (labels < num_classes)
+        valid &= root.surely_holds(block.codes, *names)
+        columns.add(block, names, labels, valid, parse, frames)
+    return columns.table(root.folder)
 
 
 def parse_frames_line(line: str, num_classes: int) -> tuple[str, int, int]:

@@ -14,11 +14,13 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.clip_dataset import EvalDataset
+from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
+from slowfast.engine.tasks.score_rows import ScoreRows, gather_rows
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
@@ -45,8 +47,13 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         world: Processes of the run.
         num_classes: Number of classes.
         ensemble: Combines the logits of a sample's views into its scores.
-        keep_logits: Whether predictions hold the combined logits (TEST.SAVE_RESULTS_PATH).
-        keep_scores: Whether predictions hold the scores of all classes.
+        keep_logits: Whether to keep the combined logits of all samples (TEST.SAVE_RESULTS_PATH).
+        keep_scores: Whether to keep the scores of all classes, for metrics that need them.
+        folder: Folder of the temporary files of logits and scores, which take 4 bytes per sample and class.
+
+    Attributes:
+        logits: Logits of all samples in the order of `predictions`, NaN for unreadable ones; set by `evaluate` in the
+            main process.
     """
 
     def __init__(
@@ -57,25 +64,43 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         *,
         keep_logits: bool = False,
         keep_scores: bool = False,
+        folder: Path | None = None,
     ) -> None:
         self.num_classes, self.ensemble = num_classes, ensemble
-        self.keep_logits, self.keep_scores = keep_logits, keep_scores
+        self.keep_logits, self.keep_scores, self.folder = keep_logits, keep_scores, folder
         super().__init__(world)
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        # Of the readable samples of this process.
+        self.logits = ScoreRows(self.num_classes, self.folder)
+        self.scores = ScoreRows(self.num_classes, self.folder)
 
     def predict(self, record: Record, outputs: torch.Tensor | None) -> VideoPrediction:
         """Return the best classes of a sample."""
         if outputs is None:
             return VideoPrediction(record.index, record.name, record.label)
         scores = self.ensemble(outputs)
-        return VideoPrediction(
-            record.index,
-            record.name,
-            record.label,
-            best_classes(scores, BEST),
-            tuple(outputs.argmax(1).tolist()),
-            self.ensemble.join(outputs).numpy() if self.keep_logits else None,
-            scores.float().numpy() if self.keep_scores else None,
-        )
+        if self.keep_logits:
+            self.logits.append(self.ensemble.join(outputs).numpy())
+        of_label: tuple[float, ...] = ()
+        if self.keep_scores:
+            single = scores.float()
+            self.scores.append(single.numpy())
+            of_label = tuple(single[list(classes_of(record.label))].tolist())
+        views = tuple(outputs.argmax(1).tolist())
+        best = best_classes(scores, BEST)
+        return VideoPrediction(record.index, record.name, record.label, best, views, of_label)
+
+    def evaluate(self) -> Results:
+        """Gather the predictions and logits of all processes and return the metrics."""
+        results = super().evaluate()
+        if self.keep_logits:
+            own = np.array([index for index, readable, _ in self._own if readable], np.int64)
+            every = np.array([one.index for one in self.predictions], np.int64)
+            self.logits = gather_rows(self.world, self.logits, own, every, self.folder)
+        return results
 
     def row(self, prediction: VideoPrediction, class_names: Sequence[str]) -> PredictionRow:
         """Return the best classes as a line of predictions.csv."""
@@ -86,7 +111,7 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         path = scores_path(cfg)
         if path is None:
             return {}
-        write_scores(self.predictions, self.num_classes, path, cfg.TEST.SAVE_RESULTS_PATH)
+        write_scores(self.predictions, self.logits.blocks(), self.num_classes, path, cfg.TEST.SAVE_RESULTS_PATH)
         return {"all scores": path}
 
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
@@ -237,6 +262,7 @@ class Classification(Task):
             self.num_classes,
             self.ensemble(cfg),
             keep_logits=is_test and bool(cfg.TEST.SAVE_RESULTS_PATH),
+            folder=Path(cfg.OUTPUT_DIR),
             views=cfg.TEST.NUM_ENSEMBLE_VIEWS if is_test else 1,
             crops=cfg.TEST.NUM_SPATIAL_CROPS if is_test else 1,
             single_samples=find_dataset(cfg, split).input_kind == EVENTS,

@@ -6,7 +6,6 @@ N samples, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.losses import Loss, class_weights, get_loss
+from slowfast.engine.tasks.average_precision import ClassPrecision, Thresholds
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import ClassScoreEvaluator, accuracy
 from slowfast.errors import ConfigError
@@ -32,7 +32,6 @@ from slowfast.visualization.results import PERCENT_DIGITS, Metric, Results, Vide
 MAP, PRECISION = Metric("map", "mAP"), Metric("precision1", "precision@1")
 LOSS = "bce_logit"
 PER_CLASS = "per_class.csv"
-_LAST = -1.0  # score of unreadable samples: below all others
 _PRESENT = 0.5  # target from which on a class counts as present
 
 
@@ -49,45 +48,6 @@ def multi_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     labels = labels.reshape(len(labels), -1)
     padded = labels.masked_fill(labels == NO_LABEL, num_classes)
     return torch.zeros(len(labels), num_classes + 1, device=labels.device).scatter_(1, padded, 1.0)[:, :num_classes]
-
-
-def average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
-    """Return the average precision, the sum over score thresholds of precision times increase in recall.
-
-    Equal scores share a threshold, as in scikit-learn's ``average_precision_score``.
-
-    Args:
-        scores: Scores (N,).
-        positives: bool (N,), at least one of them True.
-    """
-    order = np.argsort(-scores, kind="stable")
-    thresholds = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # last place of each score
-    found = np.cumsum(positives[order])[thresholds]
-    precision = found / (thresholds + 1)
-    return float(np.sum(precision * np.diff(found, prepend=0)) / found[-1])
-
-
-@dataclass(frozen=True)
-class ClassPrecision:
-    """Average precision of a class in percent, None without positives, and the number of its positive samples."""
-
-    positives: int
-    average_precision: float | None
-
-
-def class_precisions(predictions: Sequence[VideoPrediction], num_classes: int) -> list[ClassPrecision]:
-    """Return the average precision of each class; unreadable samples rank last."""
-    unreadable = np.full(num_classes, _LAST, np.float32)
-    scores = np.array([unreadable if one.scores is None else one.scores for one in predictions])
-    positives = np.zeros((len(predictions), num_classes), bool)
-    for row, one in zip(positives, predictions, strict=True):
-        row[list(classes_of(one.label))] = True
-    found = []
-    for number in range(num_classes):
-        count = int(positives[:, number].sum())
-        ap = 100.0 * average_precision(scores[:, number], positives[:, number]) if count else None
-        found.append(ClassPrecision(count, ap))
-    return found
 
 
 def mean_average_precision(classes: Sequence[ClassPrecision]) -> float:
@@ -109,13 +69,19 @@ class MultiLabelEvaluator(ClassScoreEvaluator):
         self.per_class: list[ClassPrecision] = []
 
     def compute(self, predictions: Sequence[VideoPrediction]) -> Results:
-        """Return the metrics in percent; ``map_read`` is that of readable samples alone."""
-        self.per_class = class_precisions(predictions, self.num_classes)
+        """Return the metrics in percent; ``map_read`` is that of readable samples alone, others rank last."""
         read = [one for one in predictions if one.best]
+        labels = [classes_of(one.label) for one in read]
+        thresholds = Thresholds.of(labels, [one.label_scores for one in read], self.num_classes)
+        counts = np.sum(self.world.gather([thresholds.count(self.scores.blocks())]), axis=0)
+        lost = [number for one in predictions if not one.best for number in classes_of(one.label)]
+        lost_of_class = np.bincount(np.array(lost, np.int64), minlength=self.num_classes)
+        self.per_class = thresholds.precisions(counts, lost_of_class, len(predictions))
+        of_read = thresholds.precisions(counts, np.zeros_like(lost_of_class), len(read))
         missing = sum(one.positives == 0 for one in self.per_class)
         values = {
             "map": mean_average_precision(self.per_class),
-            "map_read": mean_average_precision(class_precisions(read, self.num_classes)),
+            "map_read": mean_average_precision(of_read),
             "precision1": accuracy(predictions, 1),
             "classes": self.num_classes - missing,
             "classes_without_positives": missing,
@@ -207,7 +173,12 @@ class MultiLabel(Task):
         """Return the evaluator of a split."""
         keep_logits = split == TEST and bool(cfg.TEST.SAVE_RESULTS_PATH)
         return MultiLabelEvaluator(
-            world, self.num_classes, self.ensemble(cfg), keep_logits=keep_logits, keep_scores=True
+            world,
+            self.num_classes,
+            self.ensemble(cfg),
+            keep_logits=keep_logits,
+            keep_scores=True,
+            folder=Path(cfg.OUTPUT_DIR),
         )
 
     @classmethod
