@@ -44,7 +44,8 @@ ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE)
 # Commands with their own options.
 COMMANDS = {"all": suite.main, "tables": tables.main}
 EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
-USAGE = """%(prog)s [load] [test] [network] | networks | events | event_driven | cameras | scale [options] [KEY VALUE...]
+USAGE = """\
+%(prog)s [load] [test] [network] | networks | events | event_driven | cameras | scale [options] [KEY VALUE ...]
        %(prog)s all --out DIR [options]
        %(prog)s tables [DIR|FILE ...] [--write PAGE]"""
 DESCRIPTION = f"""\

@@ -76,6 +76,7 @@ def all_parts() -> list[Part]:
             for n in CAMERAS
         ),
         Part("events", ("events",)),
+        Part("scale", ("scale",), 3, VIDEOS),
         *(Part(f"networks-{name}", ("networks", "--only", name), 3) for name in networks),
     ]
 

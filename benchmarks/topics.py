@@ -65,6 +65,8 @@ TOPICS: dict[str, Topic] = {
                 }.items()
             ),
             Row("every patch, frame by frame", "event-driven, every patch changes", _SHARES),
+            Row("every patch, 16 streams in a batch", "event-driven, every patch changes, 16 streams", _SHARES),
+            Row("every patch, chunks of 16 frames", "event-driven, every patch changes, chunks of 16 frames", _SHARES),
             Row("`{}`, chunks of 16 frames", r"event-driven, (\S+\.\w+), chunks of 16 frames", _SPEED_UPS),
         ),
     ),
@@ -159,6 +161,31 @@ TOPICS: dict[str, Topic] = {
                 "classifying a live stream",
                 "events, stream .*",
                 "{events_per_second} events/s, {latency_ms} ms after the end of a window",
+            ),
+        ),
+    ),
+    "scale": Topic(
+        "cost",
+        (
+            Row(
+                "{}: reading, order of a balanced epoch, memory",
+                "(index of .*)",
+                "{reading} s, {order of a balanced epoch} s, {additional memory} MB",
+            ),
+            Row(
+                "{}: counting and drawing, memory",
+                "(confusion matrix, .*)",
+                "{counting and drawing} s, {additional memory} MB",
+            ),
+            Row(
+                "{}: collecting, average precision, memory",
+                "(mAP, .*)",
+                "{collecting} s, {average precision} s, {additional memory} MB",
+            ),
+            Row(
+                "opening a 10 s video for training, and one of 10 minutes",
+                "opening a video",
+                "{as given} ms, {60 times as long} ms",
             ),
         ),
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 
 from slowfast import __version__
-from slowfast.cli.precisions import precision_facts
+from slowfast.cli.precisions import find_compiler, precision_facts
 from slowfast.config.shipped import configs_folder
 from slowfast.event_driven.kernels import Kernels
 from slowfast.event_driven.kernels.build import build_library, instruction_set
@@ -66,12 +65,8 @@ def _software() -> dict[str, str]:
         "system": platform.platform(),
     }
     facts |= {package: version for package in PACKAGES if (version := _version(package))}
-    facts["C++ compiler"] = _compiler() or "none. Install one (g++) or set CXX"
+    facts["C++ compiler"] = find_compiler() or "none. Install one (g++) or set CXX"
     return facts
-
-
-def _compiler() -> str:
-    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")
 
 
 def _cpu() -> dict[str, str]:
@@ -92,7 +87,7 @@ def _cpu() -> dict[str, str]:
 def _kernels(load: bool) -> str:
     """Return whether the compiled kernels of event-driven inference are available."""
     slower = "event-driven inference uses PyTorch's operators, which is slower"
-    if not _compiler():
+    if not find_compiler():
         return f"not available, no C++ compiler: {slower}"
     if not load:
         return f"compiled for {instruction_set()} on first use (slowfast env --kernels does it now)"

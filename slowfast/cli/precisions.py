@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import torch
 
 from slowfast.config.defaults import choices
+from slowfast.event_driven.kernels.build import ISA_VARIABLE, instruction_set
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8, rows_dtype
 from slowfast.utils.cpu import BF16_SETS, FP16_SETS, instruction_limits, instruction_sets
 from slowfast.utils.machine import has_fast_matmul
 
 _SETS = {"bfloat16": BF16_SETS, "float16": FP16_SETS}
 _CPU = torch.device("cpu")
-_WEIGHTS = {BFLOAT16: "bfloat16 weights", INT8: "int8 weights"}
 
 
 def precision_facts() -> dict[str, str]:
@@ -42,8 +45,25 @@ def _why_not(name: str) -> str:
 
 
 def _event_driven(precision: str) -> str:
+    """Return how event-driven inference multiplies weights of a precision on the CPU (docs/EVENT_DRIVEN.md)."""
     if precision == FLOAT32:
-        return "float32"
-    if rows_dtype(precision, _CPU) == torch.bfloat16:
-        return f"{_WEIGHTS[precision]}, multiplied in bfloat16"
-    return f"{_WEIGHTS[precision]}, multiplied in float32: {_why_not(BFLOAT16)}"
+        return FLOAT32
+    if not find_compiler():
+        dtype = str(rows_dtype(precision, _CPU)).removeprefix("torch.")
+        return f"{precision} weights, multiplied in {dtype} by PyTorch: there is no C++ compiler for the kernels"
+    kernels = instruction_set()
+    if precision == BFLOAT16:
+        has, activations, otherwise, needed = "bf16" in kernels, "bfloat16", "float32", "AVX512_BF16"
+    else:
+        has, activations, otherwise = "vnni" in kernels or "bf16" in kernels, "8-bit", "14- to 16-bit"
+        needed = "AVX512_VNNI or AVX-VNNI"
+    if has:
+        return f"{precision} weights, {activations} activations"
+    limit = instruction_limits().get(ISA_VARIABLE)
+    reason = f"{ISA_VARIABLE}={limit}" if limit else f"this CPU has no {needed}"
+    return f"{precision} weights, {otherwise} activations: {reason}"
+
+
+def find_compiler() -> str:
+    """Return the C++ compiler that compiles the kernels of event-driven inference; "" if there is none."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")
