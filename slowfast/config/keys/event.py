@@ -90,7 +90,7 @@ EVENT.COMPARE = Key(
 EVENT.COMPARE_EVERY = Key(
     0,
     "Compare every Nth batch with dense inference: 1 compares all frames; 0 also does for files, but with cameras or "
-    "streams compares every 32nd batch, which takes less than 10 % of the time.",
+    "streams compares every 32nd batch, which typically takes less than 10 % of the time.",
     unit="batches",
     rule=Range(0, 10**6),
 )
