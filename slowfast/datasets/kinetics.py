@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
 from slowfast.datasets.index.labels import label_format
@@ -17,7 +15,7 @@ class Kinetics(FrameDataset):
     def read_index(self, split: str) -> list[Record]:
         data = self.cfg.DATA
         return read_kinetics_index(
-            Path(data.PATH_TO_DATA_DIR),
+            data.PATH_TO_DATA_DIR,
             split,
             data.PATH_PREFIX,
             data.PATH_LABEL_SEPARATOR,
@@ -26,4 +24,4 @@ class Kinetics(FrameDataset):
         )
 
     def read_class_names(self) -> list[str] | None:
-        return read_class_names(Path(self.cfg.DATA.PATH_TO_DATA_DIR), self.cfg.MODEL.NUM_CLASSES)
+        return read_class_names(self.cfg.DATA.PATH_TO_DATA_DIR, self.cfg.MODEL.NUM_CLASSES)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError, system_reason
+from slowfast.utils.paths import path_exists
+from slowfast.utils.remote.address import FetchError
 from slowfast.utils.suggest import did_you_mean, file_in_sibling_folder
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
@@ -17,11 +19,11 @@ MAX_BYTES = 1024 * MIB
 MAX_LINE = 8192  # characters
 
 
-def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
+def read_lines(path: str | Path, missing: str) -> list[tuple[int, str]]:
     """Return the lines that are not blank, stripped, with their numbers from 1.
 
     Args:
-        path: Regular file of UTF-8 text, with or without a byte order mark and with any line breaks.
+        path: Path or address of a regular file of UTF-8 text, with or without a byte order mark, with any line breaks.
         missing: Advice in the message if there is no such file.
 
     Raises:
@@ -43,6 +45,14 @@ def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
         if len(line) > MAX_LINE:
             raise IndexFileError(f"{plain(path)} line {number}: longer than {MAX_LINE} characters")
     return lines
+
+
+def index_exists(path: str | Path) -> bool:
+    """Return whether a file beside the index exists. Raises IndexFileError if its server cannot tell."""
+    try:
+        return path_exists(path)
+    except FetchError as error:
+        raise IndexFileError(f"{plain(path)} {error}") from None
 
 
 def parse_number(text: str, what: str, below: int | None = None) -> int:
@@ -97,7 +107,7 @@ class SampleRoot:
         return Path(path)
 
 
-def check_samples_exist(records: Sequence[Record], index_file: Path) -> None:
+def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> None:
     """Raise IndexFileError if none of the first few hundred files exists.
 
     Single missing files fail when they are read and are counted then.
