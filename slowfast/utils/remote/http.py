@@ -98,7 +98,7 @@ class HttpDownload:
         with self._response:
             while True:
                 try:
-                    chunk = self._response.read(_CHUNK)
+                    chunk = self._response.read1(_CHUNK)  # read() would lose what came before a cut
                 except (OSError, http.client.HTTPException):
                     return False
                 if not chunk:

@@ -82,6 +82,13 @@ class Handler(BaseHTTPRequestHandler):
         times, _, name = rest.partition("/")
         self.files(name, 70_000 if SEEN[self.path] <= int(times) else None, ranges)
 
+    def stall(self, name: str) -> None:
+        """Fall silent in the middle the first time."""
+        self.cut(f"1/{name}")
+        if SEEN[self.path] == 1:
+            self.wfile.flush()
+            time.sleep(1)
+
     def restart(self, rest: str) -> None:
         self.cut(rest, ranges=False)
 
@@ -167,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, body, ETag=f'"{digest}"', X_Repo_Commit=COMMIT)
 
 
-NAMES = "files cut restart chunked dated bare html disguised status silent private away here"
+NAMES = "files cut stall restart chunked dated bare html disguised status silent private away here"
 MANNERS = {name: getattr(Handler, name) for name in NAMES.split()}
 
 if __name__ == "__main__":

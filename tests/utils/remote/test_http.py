@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
+import ssl
 import stat
 import subprocess
 import sys
+import threading
+from http import server as http_server
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,12 @@ def test_a_cut_connection_is_resumed_or_restarted(manner: str, server: FileServe
     assert len(ranges) == (4 if manner == "cut/3" else 2) and ranges[0] is None
     if manner.startswith("cut"):
         assert ranges[1] == "bytes=70000-"
+
+
+def test_a_silent_connection_is_resumed(server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", 0.2)
+    assert local_path(f"{server.url}/stall/big.pth").read_bytes() == content(BIG)
+    assert [entry["headers"].get("Range") for entry in server.log("/stall/big.pth")] == [None, "bytes=70000-"]
 
 
 def test_a_connection_that_is_always_cut(server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +208,23 @@ def test_from_https_to_http_is_not_followed() -> None:
     request = http.urllib.request.Request("https://host/x")
     with pytest.raises(FetchError, match="host redirects from https to http"):
         http._Redirects().redirect_request(request, None, 302, "", None, "http://host/x")  # type: ignore[arg-type]
+
+
+def test_a_certificate_that_is_not_trusted(cache: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, so no certificate can be made")
+    names = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate"), "-subj", "/CN=localhost"]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", *names]
+    subprocess.run(make, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+    with http_server.HTTPServer(("127.0.0.1", 0), http_server.BaseHTTPRequestHandler) as one:
+        one.socket = context.wrap_socket(one.socket, server_side=True)
+        thread = threading.Thread(target=one.handle_request)
+        thread.start()
+        with pytest.raises(FetchError, match=r"certificate of localhost is not trusted \(self-signed certificate\)"):
+            local_path(f"https://localhost:{one.server_address[1]}/x.pth")
+        thread.join()
 
 
 def test_a_full_disk(server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
