@@ -14,7 +14,7 @@ from torch import nn
 
 from slowfast.cli.export import main
 from slowfast.cli.setup import load_config
-from slowfast.engine.state import load_test_checkpoint
+from slowfast.engine.state import load_start_weights, load_test_checkpoint
 from slowfast.engine.test import network_to_test
 from slowfast.errors import CheckpointError, DamagedFileError
 from slowfast.inference import export_weights as exporting
@@ -44,6 +44,18 @@ def test_exported_weights_load_again_bit_by_bit(
     assert (metadata["format"], metadata["channel_order"], metadata["model"]) == ("pt", "BGR", cfg.MODEL.MODEL_NAME)
     assert json.loads(metadata["mean"]) == list(cfg.DATA.MEAN) and len(metadata["config_digest"]) == 16
     assert json.loads(metadata["class_names"]) == (kinetics_folder / "categories.txt").read_text().split()[::2]
+
+
+def test_training_starts_from_them(kinetics_folder: Path, tmp_path: Path) -> None:
+    cfg = load_config(EMPTY, tiny_settings(kinetics_folder, tmp_path / "out"))
+    trained, path = build_model(cfg), tmp_path / "net.safetensors"
+    write_safetensors(path, trained.state_dict(), {})
+    for key in ("TRAIN.CHECKPOINT_FILE_PATH", "MORPH.PRETRAIN_PATH"):
+        given = load_config(EMPTY, [*tiny_settings(kinetics_folder, tmp_path / "out"), key, str(path)])
+        model = build_model(given)
+        load_start_weights(given, model, None)  # type: ignore[arg-type]  # no state is restored
+        found = model.state_dict()
+        assert all(torch.equal(value, found[name]) for name, value in trained.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.uint8])

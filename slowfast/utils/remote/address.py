@@ -12,9 +12,10 @@ CHECKSUM = "#sha256="
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # The part of an address that no relative path leaves: host, bucket, or repository (and revision before the file).
+_WEB = re.compile(r"https?://[^/?#]+/?")
 _ROOTS = {
-    "http": re.compile(r"https?://[^/?#]+/?"),
-    "https": re.compile(r"https?://[^/?#]+/?"),
+    "http": _WEB,
+    "https": _WEB,
     "s3": re.compile(r"s3://[^/]+/?"),
     "hf": re.compile(r"hf://(?:(?:datasets|models)/)?[^/]+/[^/]+/?"),
 }

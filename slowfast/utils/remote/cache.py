@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from slowfast.errors import DiskError
 from slowfast.utils.files import atomic_path, remove_leftovers
+from slowfast.utils.heartbeat import phase
 from slowfast.utils.launch import is_main_process
 from slowfast.utils.logging import get_logger, warn_once
 from slowfast.utils.private_cache import private_cache
@@ -33,6 +34,7 @@ from slowfast.utils.text_files import MIB, from_json, write_json
 FOLDER = "downloads"
 _MAX_NAME = 80  # characters
 _POLL = 0.1  # seconds
+_TELL_AFTER = 2.0  # seconds of waiting for another process; asking a server takes less
 _SHOW_FROM = 16 * MIB  # bytes from which progress is shown
 _HEAD = 512  # bytes in which a web page is recognized
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html)\b", re.IGNORECASE | re.DOTALL)
@@ -239,7 +241,8 @@ def _lower_first(text: str) -> str:
 def _report(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
     """Show the progress of a large download in the main process; yield a function of the bytes so far."""
     if size is None or size < _SHOW_FROM:
-        yield lambda done: None
+        with phase(f"downloading {name}"):
+            yield lambda done: None
         return
     total = -(-size // MIB)
     progress = Progress(name, total, "MiB", is_main_process(), max(total // 10, 1))
@@ -283,13 +286,13 @@ def _open_lock(path: Path) -> Any:
 
 
 def _wait(file: Any, shown: str) -> None:
-    told = False
+    told, began = False, time.monotonic()
     while True:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except (BlockingIOError, PermissionError):
-            if not told:
+            if not told and time.monotonic() - began > _TELL_AFTER:
                 get_logger().info(f"Waiting for another process that downloads {shown}")
                 told = True
             time.sleep(_POLL)

@@ -47,7 +47,7 @@ def open_http(address: str, known: Version | None) -> HttpDownload | None:
     if response is None:
         return None
     version = _version_of(response.headers, response.headers.get("Content-Length"))
-    if known and not (version.etag or version.modified) and version.size == known.size:
+    if known and _is_same(known, version):
         response.close()
         return None
     kind = response.headers.get_content_type()
@@ -110,20 +110,27 @@ class HttpDownload:
     def _connect_again(self, file: BinaryIO) -> None:
         """Request the rest of the file, or all of it if it has changed or the server sends no parts."""
         done, version = file.tell(), self.version
-        same = version.etag if not version.etag.startswith("W/") else ""
-        same = same or version.modified
+        # A weak ETag does not promise the same bytes.
+        same = version.modified if version.etag.startswith("W/") or not version.etag else version.etag
         headers = {"Range": f"bytes={done}-", "If-Range": same} if done and same else {}
         response = _send(self._address, headers, tries=1)
         assert response is not None  # no condition was sent
         self._response = response
-        if response.status == HTTPStatus.PARTIAL_CONTENT and _first_byte(response.headers) == done:
-            return
         if response.status == HTTPStatus.PARTIAL_CONTENT:
+            if _first_byte(response.headers) == done:
+                return
             response.close()
             raise FetchError("cannot be fetched: the server sent another part of the file than requested")
         file.seek(0)
         file.truncate()
         self.version = _version_of(response.headers, response.headers.get("Content-Length"))
+
+
+def _is_same(known: Version, now: Version) -> bool:
+    """Compare versions by the best that the server sends, if it does not answer 304 itself: ETag, date, or size."""
+    if now.etag or now.modified:
+        return (known.etag, known.modified) == (now.etag, now.modified)
+    return known.size == now.size
 
 
 def _conditions(known: Version | None) -> dict[str, str]:
@@ -167,38 +174,48 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
+class _Overloaded(Unreachable):
+    """The server did not answer in time, or asks to come back later."""
+
+
 def _send(address: str, headers: dict[str, str], tries: int) -> Any:
     """Return the response to a GET request; None for 304, not modified.
 
     Args:
         address: The address.
         headers: Further headers of the request.
-        tries: How often an overloaded server, or one that does not answer in time, is asked.
+        tries: How often an overloaded server is asked.
     """
     try:
         parts = urlsplit(address)
         request = _request(parts, headers)
     except ValueError:
         raise _invalid() from None
-    opener = urllib.request.build_opener(_Redirects)
-    for attempt in range(1, tries + 1):
+    for attempt in range(1, tries):
         try:
-            return opener.open(request, timeout=TIMEOUT)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == HTTPStatus.NOT_MODIFIED:
-                return None
-            problem = _refused(error.code)
-            if error.code not in _OVERLOADED or attempt == tries:
-                raise problem from None
-        except FetchError:
-            raise
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            problem = _no_connection(error, parts.hostname or "")
-            if not _is_timeout(error) or attempt == tries:
-                raise problem from None
-        time.sleep(PAUSE * 2 ** (attempt - 1))
-    raise AssertionError
+            return _open(request, parts.hostname or "")
+        except _Overloaded:
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+    return _open(request, parts.hostname or "")
+
+
+def _open(request: urllib.request.Request, host: str) -> Any:
+    try:
+        response = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == HTTPStatus.NOT_MODIFIED:
+            return None
+        raise _refused(error.code) from None
+    except FetchError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise _no_connection(error, host) from None
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        response.close()
+        raise FetchError(f"cannot be fetched: the server compresses it ({encoding}), although it was asked not to")
+    return response
 
 
 def _request(parts: SplitResult, headers: dict[str, str]) -> urllib.request.Request:
@@ -223,7 +240,7 @@ def _refused(code: int) -> FetchError:
     if code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return FetchError(f"{start}. Check the user, password or token in the address, and that they may read the file")
     if code in _OVERLOADED:
-        return Unreachable(f"{start}. Try again later")
+        return _Overloaded(f"{start}. Try again later")
     return FetchError(f"{start}. Check the address")
 
 
@@ -231,17 +248,13 @@ def _invalid() -> FetchError:
     return FetchError("cannot be fetched: the address is not valid. Check it")
 
 
-def _is_timeout(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
-
-
 def _no_connection(error: BaseException, host: str) -> FetchError:
     """Return the error for a request without a response."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
         return FetchError(f"cannot be fetched: the certificate of {host} is not trusted ({reason.verify_message})")
-    if _is_timeout(error):
-        return Unreachable(f"cannot be fetched: {host} did not answer within {TIMEOUT:g} s. Try again later")
+    if isinstance(reason, TimeoutError):
+        return _Overloaded(f"cannot be fetched: {host} did not answer within {TIMEOUT:g} s. Try again later")
     if isinstance(error, ValueError) or isinstance(error, http.client.InvalidURL):
         return _invalid()
     text = system_reason(reason) if isinstance(reason, BaseException) else str(reason)

@@ -7,6 +7,7 @@ address says how; see MANNERS. `/log` returns the requests so far as JSON.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import sys
@@ -117,6 +118,16 @@ class Handler(BaseHTTPRequestHandler):
         if body is not None:
             self.answer(200, body)
 
+    def gzip(self, name: str) -> None:
+        """Compress although it was asked not to."""
+        self.answer(200, gzip.compress(b"content"), Content_Encoding="gzip")
+
+    def stubborn(self, name: str) -> None:
+        """Send an ETag and ignore conditions."""
+        body = self.body(name)
+        if body is not None:
+            self.answer(200, body, ETag=f'"{hashlib.md5(body).hexdigest()}"')
+
     def html(self, name: str) -> None:
         self.answer(200, PAGE, Content_Type="text/html; charset=utf-8")
 
@@ -174,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, body, ETag=f'"{digest}"', X_Repo_Commit=COMMIT)
 
 
-NAMES = "files cut stall restart chunked dated bare html disguised status silent private away here"
+NAMES = "files cut stall restart chunked dated bare gzip stubborn html disguised status silent private away here"
 MANNERS = {name: getattr(Handler, name) for name in NAMES.split()}
 
 if __name__ == "__main__":

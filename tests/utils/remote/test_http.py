@@ -41,7 +41,7 @@ def test_a_file_is_fetched_once_and_kept_privately(server: FileServer, cache: Pa
         assert file.read() == content(BIG)
 
 
-@pytest.mark.parametrize("manner", ["files", "dated", "bare"])
+@pytest.mark.parametrize("manner", ["files", "dated", "bare", "stubborn"])
 def test_the_server_is_asked_again_by_the_next_process(
     manner: str, server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +94,7 @@ def test_a_connection_that_is_always_cut(server: FileServer, cache: Path, monkey
         ("status/403/x", FetchError, "403 Forbidden"),
         ("status/418/x", FetchError, "418 I'm a Teapot"),
         ("status/503/x", Unreachable, "503 Service Unavailable. Try again later"),
+        ("gzip/x.pth", FetchError, "the server compresses it (gzip), although it was asked not to"),
         ("html/x.pth", FetchError, "a web page (text/html) instead of a file"),
         ("disguised/x.pth", FetchError, "a web page (text/html) instead of a file"),
         ("away/html/x.pth", FetchError, "a web page (text/html) instead of a file"),
@@ -105,7 +106,8 @@ def test_what_a_server_refuses(
 ) -> None:
     with pytest.raises(FetchError) as caught:
         local_path(f"{server.url}/{path}")
-    assert type(caught.value) is kind and "cannot be fetched: " in str(caught.value) and problem in str(caught.value)
+    assert isinstance(caught.value, kind) and isinstance(caught.value, Unreachable) is (kind is Unreachable)
+    assert "cannot be fetched: " in str(caught.value) and problem in str(caught.value)
     assert "\n" not in str(caught.value) and files_in(cache) == []
     assert problem in why_not_regular(f"{server.url}/{path}")
 
