@@ -172,22 +172,22 @@ class Entry:
     def _write(self, download: Download, digest: str) -> None:
         remove_leftovers(self.file.parent)
         self._check_space(download.version.size)
-        get_logger().info(f"Downloading {self.shown} {_size(download.version.size)}".rstrip())
+        size = download.version.size
+        get_logger().info(f"Downloading {self.shown}" + ("" if size is None else f" ({_size_text(size)})"))
         with atomic_path(self.file) as part:
-            with _report(self.file.name.partition("-")[2], download.version.size) as report:
+            with _report(self.file.name.partition("-")[2], size) as report:
                 download.save(part, report)
             part.chmod(0o600)  # whatever the umask: others must not be able to write to it
             self._check(part, download.version.size, digest)
             self.info.unlink(missing_ok=True)  # never describes another file
-        size = self.file.stat().st_size
-        version = {**asdict(download.version), "size": size}
+        version = {**asdict(download.version), "size": self.file.stat().st_size}
         write_json(self.info, {"address": self.shown, "version": version})
 
     def _check_space(self, size: int | None) -> None:
         free = shutil.disk_usage(self.file.parent).free
         if size is not None and size > free:
             raise FetchError(
-                f"cannot be fetched: it has {size / 1e6:.1f} MB, but only {free / 1e6:.1f} MB are free for the cache "
+                f"cannot be fetched: it needs {_size_text(size)}, but only {_size_text(free)} are free for the cache "
                 f"{plain(self.file.parent)}. Free some space, or set XDG_CACHE_HOME to a folder on another disk"
             )
 
@@ -229,8 +229,8 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _size(size: int | None) -> str:
-    return "" if size is None else f"({size / 1e6:.1f} MB)"
+def _size_text(size: int) -> str:
+    return f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
 
 
 def _lower_first(text: str) -> str:

@@ -15,6 +15,8 @@ from http import server as http_server
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slowfast.utils.paths import local_path, path_exists, path_manager
 from slowfast.utils.remote import cache as cache_module
@@ -201,6 +203,20 @@ def test_secrets_are_sent_and_shown_nowhere(
     assert not any("Authorization" in entry["headers"] for entry in server.log("/files/big.pth"))
 
 
+@given(st.text("0123456789abcdef", min_size=12, max_size=64), st.sampled_from([0, 1, 2]))
+def test_names_in_the_cache_do_not_depend_on_secrets(secret: str, place: int) -> None:
+    forms = (
+        "https://me:{}@host/a/b.pth?v=1",
+        "https://host/a/b.pth?token={}&v=1",
+        "https://host/a/b.pth?v=1&X-Amz-Date={}",
+    )
+    name = cache_module.cache_name(forms[place].format(secret))
+    assert name == cache_module.cache_name(forms[place].format("other")) and secret not in name
+    assert name.endswith("-b.pth") and name != cache_module.cache_name(
+        forms[place].format(secret).replace("v=1", "v=2")
+    )
+
+
 def test_a_secret_that_a_saved_config_hides_is_asked_for(cache: Path) -> None:
     with pytest.raises(FetchError, match=r"a password or token in it is hidden \(\*\*\*\). Give the whole address"):
         local_path("https://***@host.invalid/x.pth")
@@ -234,7 +250,7 @@ def test_a_full_disk(server: FileServer, cache: Path, monkeypatch: pytest.Monkey
     usage = cache_module.shutil.disk_usage("/")._replace(free=1000)
     with monkeypatch.context() as patch:
         patch.setattr(cache_module.shutil, "disk_usage", lambda folder: usage)
-        with pytest.raises(FetchError, match=r"it has 0.3 MB, but only 0.0 MB are free for the cache .*XDG_CACHE_HOME"):
+        with pytest.raises(FetchError, match=r"it needs 300.0 kB, but only 1.0 kB are free for the cache .*XDG_CACHE"):
             local_path(address)
     # A limit of the file size, as a quota, is met while writing.
     code = (

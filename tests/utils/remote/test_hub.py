@@ -75,7 +75,7 @@ def test_a_file_is_fetched_once(
         forget(monkeypatch)
         assert local_path(address) == path
     assert path.read_bytes() == content(BIG) and files_in(cache) == [path]
-    assert caplog.messages == [f"Downloading {address} (0.3 MB)"]
+    assert caplog.messages == [f"Downloading {address} (300.0 kB)"]
 
 
 def test_datasets_and_new_versions(hub: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_an_object_is_fetched_once(
         forget(monkeypatch)
         assert local_path("s3://weights/a b/big.pth") == path
     assert path.read_bytes() == content(BIG) and files_in(cache) == [path]
-    assert caplog.messages == ["Downloading s3://weights/a b/big.pth (0.3 MB)"]
+    assert caplog.messages == ["Downloading s3://weights/a b/big.pth (300.0 kB)"]
     assert "TOPSECRET" not in text_of_all(cache) + caplog.text
 
 
