@@ -286,15 +286,15 @@ def _open_lock(path: Path) -> Any:
 
 
 def _wait(file: Any, shown: str) -> None:
-    told, began = False, time.monotonic()
+    announced, began = False, time.monotonic()
     while True:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except (BlockingIOError, PermissionError):
-            if not told and time.monotonic() - began > _TELL_AFTER:
+            if not announced and time.monotonic() - began > _TELL_AFTER:
                 get_logger().info(f"Waiting for another process that downloads {shown}")
-                told = True
+                announced = True
             time.sleep(_POLL)
         except OSError:
             return

@@ -1,7 +1,8 @@
 """Files at s3://bucket/key addresses, with boto3, which takes credentials, region and endpoint as AWS's tools do.
 
-iopath's handler is not used: it writes files in place, so that an interrupted download looks complete, and reports
-errors as tracebacks of boto3.
+iopath's handler is not used: a file that is missing or forbidden fails an assertion without a message, a stale copy is
+kept if it was downloaded after the object changed, as the handler's own comments say, and the cache may be a folder in
+/tmp that other users can write to.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def open_s3(address: str, known: Version | None) -> S3Download | None:
         raise FetchError("cannot be fetched: it names no file. Write s3://bucket/key")
     boto3 = import_extra("boto3", "s3", "s3")
     try:
-        client = _client(boto3, frozenset((name, text) for name, text in os.environ.items() if name.startswith("AWS_")))
+        client = _client(boto3, frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
         head = client.head_object(Bucket=bucket, Key=key)
     except Exception as error:  # of botocore, which has no common base class
         raise _explained(error, bucket) from None

@@ -1,7 +1,7 @@
-"""Web server with the good and bad manners of real ones, and the Hugging Face Hub's addresses of files.
+"""Web server that behaves like good and bad real ones, and the Hugging Face Hub's addresses of files.
 
 `python file_server.py FOLDER` serves the files of a folder on a free port, which it prints. The first part of an
-address says how; see MANNERS. `/log` returns the requests so far as JSON.
+address says how; see BEHAVIORS. `/log` returns the requests so far as JSON.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, json.dumps(LOG).encode())
         LOG.append({"path": self.path, "method": self.command, "headers": dict(self.headers.items())})
         SEEN[self.path] += 1
-        manner = MANNERS.get(first)
-        return manner(self, rest) if manner else self.hub(unquote(parts.path).lstrip("/"))
+        behavior = BEHAVIORS.get(first)
+        return behavior(self, rest) if behavior else self.hub(unquote(parts.path).lstrip("/"))
 
     do_HEAD = do_GET
 
@@ -186,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 NAMES = "files cut stall restart chunked dated bare gzip stubborn html disguised status silent private away here"
-MANNERS = {name: getattr(Handler, name) for name in NAMES.split()}
+BEHAVIORS = {name: getattr(Handler, name) for name in NAMES.split()}
 
 if __name__ == "__main__":
     FOLDER = Path(sys.argv[1])

@@ -43,19 +43,19 @@ def test_a_file_is_fetched_once_and_kept_privately(server: FileServer, cache: Pa
         assert file.read() == content(BIG)
 
 
-@pytest.mark.parametrize("manner", ["files", "dated", "bare", "stubborn"])
+@pytest.mark.parametrize("behavior", ["files", "dated", "bare", "stubborn"])
 def test_the_server_is_asked_again_by_the_next_process(
-    manner: str, server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+    behavior: str, server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = server.folder / f"{manner}.txt"
+    file = server.folder / f"{behavior}.txt"
     file.write_bytes(b"old")
-    address = f"{server.url}/{manner}/{file.name}"
+    address = f"{server.url}/{behavior}/{file.name}"
     path = local_path(address)
     first = path.stat().st_mtime_ns
     forget(monkeypatch)
     assert local_path(address) == path and path.stat().st_mtime_ns == first
-    assert len(server.log(f"/{manner}/{file.name}")) == 2
-    if manner == "dated":  # the server says that nothing has changed
+    assert len(server.log(f"/{behavior}/{file.name}")) == 2
+    if behavior == "dated":  # the server says that nothing has changed
         return
     file.write_bytes(b"newer")
     assert local_path(address).read_bytes() == b"old"  # the same throughout a process
@@ -63,12 +63,12 @@ def test_the_server_is_asked_again_by_the_next_process(
     assert local_path(address).read_bytes() == b"newer"
 
 
-@pytest.mark.parametrize("manner", ["cut/1", "cut/3", "restart/1", "chunked"])
-def test_a_cut_connection_is_resumed_or_restarted(manner: str, server: FileServer, cache: Path) -> None:
-    assert local_path(f"{server.url}/{manner}/big.pth").read_bytes() == content(BIG)
-    ranges = [entry["headers"].get("Range") for entry in server.log(f"/{manner}/big.pth")]
-    assert len(ranges) == (4 if manner == "cut/3" else 2) and ranges[0] is None
-    if manner.startswith("cut"):
+@pytest.mark.parametrize("behavior", ["cut/1", "cut/3", "restart/1", "chunked"])
+def test_a_cut_connection_is_resumed_or_restarted(behavior: str, server: FileServer, cache: Path) -> None:
+    assert local_path(f"{server.url}/{behavior}/big.pth").read_bytes() == content(BIG)
+    ranges = [entry["headers"].get("Range") for entry in server.log(f"/{behavior}/big.pth")]
+    assert len(ranges) == (4 if behavior == "cut/3" else 2) and ranges[0] is None
+    if behavior.startswith("cut"):
         assert ranges[1] == "bytes=70000-"
 
 
