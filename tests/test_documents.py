@@ -34,7 +34,7 @@ TRANSLATED = {CHECKPOINT_SWITCH, CHECKPOINT_COUNT, "SOLVER.CLIP_GRADIENT"}
 MIGRATING = "MIGRATING.md"
 NAMES_PUBLISHED_KEYS = (MIGRATING, "CONFIG.md")
 READERS_KEYS = {"MYNET.WIDTH", "LION.BETAS"}  # of sections that a user adds
-READERS_OWN = ("/run.yaml", "FILE.yaml")  # configs that the reader has
+READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # configs that the reader has
 COMMANDS = set(
     "train test predict index prepare extract-frames video-to-dvs convert-dvs draw-dvs calibrate features export"
     " grad-cam model-info env COMMAND --help".split()

@@ -13,7 +13,7 @@ import yaml
 from slowfast.cli.command import CommandParser, exit_status, number
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import find_config
+from slowfast.config.shipped import base_reference, find_config
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import messages_on_screen
@@ -110,13 +110,13 @@ def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:
 
 
 def calibrated_yaml(
-    cfg: ConfigNode, base: Path, out: Path, best: Candidate, goal: Goal, untrained: bool = False
+    cfg: ConfigNode, base: str | Path, out: Path, best: Candidate, goal: Goal, untrained: bool = False
 ) -> str:
     """Return a config that builds on another one and sets the threshold and all keys that the agreement depends on.
 
     Args:
         cfg: The config of the calibration.
-        base: The file to build on.
+        base: Path or address of the file to build on.
         out: The file to write.
         best: The chosen threshold.
         goal: The requested agreement.
@@ -130,5 +130,4 @@ def calibrated_yaml(
         f"{found.macs_saved:.1f} % of the MACs saved.\n"
     )
     header += f"# {_UNTRAINED}\n" if untrained else ""
-    where = os.path.relpath(base.resolve(), out.parent.resolve())
-    return header + yaml.safe_dump({"_BASE_": where, "EVENT": event}, sort_keys=False)
+    return header + yaml.safe_dump({"_BASE_": base_reference(base, out.parent), "EVENT": event}, sort_keys=False)

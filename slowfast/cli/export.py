@@ -19,19 +19,21 @@ Export a model with its weights and compare the logits of the exported file with
 inputs. Weights as in testing; float32, on the CPU.
 
   {EXAMPLE}
+  slowfast export --cfg output/run/config.yaml --out model.safetensors
 
 .pt2 files are loaded by torch.export.load, .onnx files (the onnx extra) by ONNX Runtime and others. The exit status is
-1, and nothing is written, if logits differ by more than 1e-4 of the largest. Config overrides, KEY VALUE pairs, follow
-the options.
+1, and nothing is written, if logits differ by more than 1e-4 of the largest. .safetensors files (the safetensors extra)
+hold the weights alone, bit by bit, with mean, std and class names as metadata; TEST.CHECKPOINT_FILE_PATH takes them.
+Config overrides, KEY VALUE pairs, follow the options.
 """
-USAGE = "%(prog)s --cfg FILE --out FILE.pt2|FILE.onnx [KEY VALUE ...]"
-SUFFIXES = (".pt2", ".onnx")
+USAGE = "%(prog)s --cfg FILE --out FILE.pt2|FILE.onnx|FILE.safetensors [KEY VALUE ...]"
+SUFFIXES = (".pt2", ".onnx", ".safetensors")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     """Parse the command line and load the config. Raises UserError."""
     parser = CommandParser("slowfast export", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pt2 or .onnx file")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pt2, .onnx or .safetensors file")
     return parse_with_config(parser, arguments)
 
 
@@ -44,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
 def _export(chosen: argparse.Namespace, cfg: ConfigNode) -> int | None:
     check_output_file(chosen.out, "--out", SUFFIXES)
     from slowfast.inference.export import ExportDiffers, export_trained
+    from slowfast.inference.export_weights import SUFFIX, export_weights
 
     try:
-        export_trained(cfg, chosen.out)
+        (export_weights if chosen.out.suffix == SUFFIX else export_trained)(cfg, chosen.out)
     except ExportDiffers as error:
         show(f"error: {error}. Nothing was written", error=True)
         return FAILED

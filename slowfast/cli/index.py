@@ -14,7 +14,7 @@ import yaml
 from slowfast.cli.command import CommandParser, exit_status, integer, number
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parse import BASE_KEY
-from slowfast.config.shipped import find_config
+from slowfast.config.shipped import base_reference, find_config
 from slowfast.errors import UserError
 from slowfast.utils.paths import check_output_folder
 from slowfast.utils.screen import show
@@ -135,8 +135,9 @@ def run_yaml(
     Raises:
         ConfigError: If the config to build on cannot be read.
     """
-    path = find_config(base or BASES[collection.kind]).resolve()
-    if path == (out / RUN_FILE).resolve():
+    path = find_config(base or BASES[collection.kind])
+    reference = base_reference(path, out)
+    if os.path.realpath(path) == os.path.realpath(out / RUN_FILE):
         raise UserError(f"--cfg {plain(path)} is the file to write. Choose another one")
     cfg = get_cfg()
     cfg.merge_from_file(path)
@@ -149,7 +150,7 @@ def run_yaml(
     else:
         data["PATH_LABEL_SEPARATOR"] = separator
     settings: dict[str, Any] = {
-        BASE_KEY: os.path.relpath(path, out.resolve()),
+        BASE_KEY: reference,
         "TRAIN": {
             "DATASET": dataset,
             "BATCH_SIZE": min(cfg.TRAIN.BATCH_SIZE, train_samples),

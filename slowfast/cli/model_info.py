@@ -83,7 +83,7 @@ def _run(chosen: argparse.Namespace) -> None:
     else:
         show_table(markdown_table(rows) if chosen.markdown else plain_table(rows))
     for path in paths if chosen.layers else ():
-        show_table(f"\n{path.stem}\n{layers_table(path, chosen.layers)}")
+        show_table(f"\n{Path(path).stem}\n{layers_table(path, chosen.layers)}")
 
 
 def check_file(file: Path, rows: Sequence[ModelRow]) -> None:

@@ -53,7 +53,7 @@ class Header:
     verified: str
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: str | Path) -> Header:
     """Read the header of a config; UserError if a fact is missing."""
     lines = []
     for line in _read_config(path).splitlines():
@@ -62,11 +62,13 @@ def read_header(path: Path) -> Header:
         lines.append(line.removeprefix("#").strip())
     title = _TITLE.match(lines[0]) if lines else None
     if title is None:
-        raise UserError(f"{path}: the first line must be # network, input, dataset (N M parameters, N GMACs ...)")
+        raise UserError(
+            f"{plain(path)}: the first line must be # network, input, dataset (N M parameters, N GMACs ...)"
+        )
     expected = _field(path, lines, EXPECTED)
     top1 = _TOP1.search(expected)
     if top1 is None and not expected.startswith(_NO_TOP1):
-        raise UserError(f"{path}: # {EXPECTED}: must contain top-1 N %, or {_NO_TOP1}")
+        raise UserError(f"{plain(path)}: # {EXPECTED}: must contain top-1 N %, or {_NO_TOP1}")
     return Header(
         network=title["network"],
         dataset=title["dataset"],
@@ -79,15 +81,15 @@ def read_header(path: Path) -> Header:
     )
 
 
-def _field(path: Path, lines: list[str], name: str) -> str:
+def _field(path: str | Path, lines: list[str], name: str) -> str:
     """Return the text after `name:` of the only line that starts with it."""
     found = [line.removeprefix(f"{name}:").strip() for line in lines if line.startswith(f"{name}:")]
     if len(found) != 1 or not found[0]:
-        raise UserError(f"{path}: the comments at the top need one line # {name}: ...")
+        raise UserError(f"{plain(path)}: the comments at the top need one line # {name}: ...")
     return found[0]
 
 
-def _read_config(path: Path) -> str:
+def _read_config(path: str | Path) -> str:
     try:
         return read_text_file(path, MIB)
     except UnreadableTextError as error:
@@ -140,7 +142,7 @@ def published_configs() -> list[Path]:
     return [path for path in files if not path.name.startswith("Base-")]
 
 
-def describe_all(paths: Sequence[Path]) -> list[ModelRow]:
+def describe_all(paths: Sequence[str | Path]) -> list[ModelRow]:
     """Return the rows of configs by dataset, within a dataset by the first word of the name and by size."""
     rows = [describe(path) for path in paths]
     datasets = list(dict.fromkeys(row.header.dataset for row in rows))
@@ -150,7 +152,7 @@ def describe_all(paths: Sequence[Path]) -> list[ModelRow]:
     )
 
 
-def describe(path: Path) -> ModelRow:
+def describe(path: str | Path) -> ModelRow:
     """Count the parameters and MACs of a config's model on the meta device. Raises UserError for a broken file."""
     header, cfg = read_header(path), load_config(path)
     with torch.device("meta"):
@@ -158,10 +160,10 @@ def describe(path: Path) -> ModelRow:
         text, inputs = _example(model, cfg)
         macs = count_macs(model, inputs, 1)
     views = "" if model.input_kind == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
-    return ModelRow(path.stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
+    return ModelRow(Path(path).stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
 
 
-def layers_table(path: Path, depth: int) -> str:
+def layers_table(path: str | Path, depth: int) -> str:
     """Return fvcore's table of the parameters of a config's model, by layer down to a depth."""
     from fvcore.nn import parameter_count_table  # late: it is slow to import
 

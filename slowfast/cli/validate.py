@@ -11,6 +11,7 @@ from pathlib import Path
 from slowfast.config.defaults import check_values
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import why_not_regular
 
@@ -54,8 +55,9 @@ def check_pretrain(cfg: ConfigNode, resuming: bool) -> None:
     if not cfg.TRAIN.ENABLE or resuming or cfg.TRAIN.CHECKPOINT_FILE_PATH or not path:
         return
     if wrong := why_not_regular(path):
+        advice = "Use another address" if as_address(path) else "Put the weights there"
         raise ConfigError(
-            f"MORPH.PRETRAIN_PATH: {plain(path)} {wrong}. Put the weights there, "
+            f"MORPH.PRETRAIN_PATH: {plain(path)} {wrong}. {advice}, "
             'or start from random weights with MORPH.PRETRAIN_PATH ""'
         )
 
@@ -99,6 +101,8 @@ def _check_run(cfg: ConfigNode) -> None:
 
 
 def _check_output_dir(folder: Path) -> None:
+    if address := as_address(folder):
+        raise ConfigError(f"OUTPUT_DIR {plain(address)} is an address. Choose a local folder")
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
     where = f"OUTPUT_DIR {plain(folder)}: {plain(existing)}"
     if not existing.is_dir():

@@ -82,11 +82,11 @@ def _check_weights_exist(cfg: ConfigNode) -> None:
     """Check that the checkpoints to start from and to test exist; this training may write the one to test later."""
     made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
     for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
-        path = Path(part.CHECKPOINT_FILE_PATH)
-        wrong = why_not_regular(path)
-        if not part.ENABLE or not part.CHECKPOINT_FILE_PATH or not wrong:
+        path = part.CHECKPOINT_FILE_PATH
+        wrong = why_not_regular(path) if part.ENABLE and path else ""
+        if not wrong:
             continue
-        if part is cfg.TEST and cfg.TRAIN.ENABLE and path.absolute().is_relative_to(made_here):
+        if part is cfg.TEST and cfg.TRAIN.ENABLE and Path(path).absolute().is_relative_to(made_here):
             continue
         raise ConfigError(f"{key}: {plain(path)} {wrong}.{did_you_mean(nearest_file(path))}")
 
@@ -120,6 +120,6 @@ def check_distillation(cfg: ConfigNode) -> None:
     try:
         validate(load_teacher_config(cfg))
     except ConfigError as error:
-        name = f"DISTILL.TEACHER_CFG {cfg.DISTILL.TEACHER_CFG}"
+        name = f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}"
         raise error if str(error).startswith("DISTILL.") else ConfigError(f"{name}: {error}") from error
     check_teacher(cfg)

@@ -31,13 +31,12 @@ class ConfigNode(CfgNode):
     """Config tree whose values keep the types of their defaults."""
 
     def merge_from_file(self, cfg_filename: str | Path) -> None:
-        """Merge a YAML file after the files of its `_BASE_` chain.
+        """Merge a YAML file, at a path or an address, after the files of its `_BASE_` chain.
 
         Raises:
             ConfigError: For any error in a file, with its line. Nothing is merged in this case.
         """
-        path = Path(cfg_filename)
-        self._merge(read_settings(path, self._is_section), plain(path))
+        self._merge(read_settings(cfg_filename, self._is_section), plain(cfg_filename))
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Merge overrides.

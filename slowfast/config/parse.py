@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from slowfast.errors import ConfigError
+from slowfast.utils.remote.address import as_address, sibling_path
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
@@ -97,11 +98,11 @@ PLAIN_TAGS = frozenset(
 )
 
 
-def read_settings(path: Path, is_section: Callable[[str], bool]) -> list[Setting]:
+def read_settings(path: str | Path, is_section: Callable[[str], bool]) -> list[Setting]:
     """Read all settings of a config file after those of its `_BASE_` chain.
 
     Args:
-        path: YAML file; a `_BASE_` in it is relative to its folder.
+        path: Path or address of a YAML file; a `_BASE_` in it is relative to its folder.
         is_section: Returns True for the dotted name of a section.
 
     Raises:
@@ -110,17 +111,19 @@ def read_settings(path: Path, is_section: Callable[[str], bool]) -> list[Setting
     return _read_chain(path, is_section, (), "")
 
 
-def _read_chain(path: Path, is_section: Callable[[str], bool], chain: tuple[Path, ...], named_at: str) -> list[Setting]:
+def _read_chain(
+    path: str | Path, is_section: Callable[[str], bool], chain: tuple[str, ...], named_at: str
+) -> list[Setting]:
     settings = _read_one(path, is_section, named_at)
     base = next((setting for setting in settings if setting.key == BASE_KEY), None)
     if base is None:
         return settings
     if not isinstance(base.raw, str) or not base.raw:
         raise base.error(f"expected the path of a config file, got {quoted(base.raw)}")
-    chain = (*chain, Path(os.path.realpath(path)))
-    base_path = path.parent / base.raw
-    if "\0" not in base.raw and Path(os.path.realpath(base_path)) in chain:
-        names = " -> ".join(plain(p) for p in (*chain, os.path.realpath(base_path)))
+    chain = (*chain, _identity(path))
+    base_path = sibling_path(path, base.raw)
+    if "\0" not in base.raw and _identity(base_path) in chain:
+        names = " -> ".join(plain(p) for p in (*chain, _identity(base_path)))
         raise ConfigError(f"{base.where}: {BASE_KEY} is circular: {names}. Remove one of the links")
     if len(chain) > MAX_BASES:
         raise ConfigError(f"{base.where}: {BASE_KEY}: more than {MAX_BASES} files in a chain. Merge some of them")
@@ -128,7 +131,11 @@ def _read_chain(path: Path, is_section: Callable[[str], bool], chain: tuple[Path
     return _read_chain(base_path, is_section, chain, f"{base.where}: {BASE_KEY}: ") + own
 
 
-def _read_one(path: Path, is_section: Callable[[str], bool], named_at: str) -> list[Setting]:
+def _identity(path: str | Path) -> str:
+    return as_address(path) or os.path.realpath(path)
+
+
+def _read_one(path: str | Path, is_section: Callable[[str], bool], named_at: str) -> list[Setting]:
     shown = plain(path)
     try:
         node = yaml.compose(_read_text(path, named_at), Loader=PlainLoader)
@@ -148,7 +155,7 @@ def _read_one(path: Path, is_section: Callable[[str], bool], named_at: str) -> l
     return _flatten(node, "", shown, is_section, {})
 
 
-def _read_text(path: Path, named_at: str) -> str:
+def _read_text(path: str | Path, named_at: str) -> str:
     try:
         return read_text_file(path, MAX_BYTES)
     except UnreadableTextError as error:

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from slowfast.errors import ConfigError
+from slowfast.utils.remote.address import as_address
 from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import plain, redact
 
 _SUFFIXES = (".yaml", ".yml")
 _LIST = "slowfast model-info --list prints the names of the shipped configs"
@@ -27,18 +28,22 @@ def shipped_configs() -> dict[str, Path]:
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
-def find_config(name: str | Path) -> Path:
+def find_config(name: str | Path) -> str | Path:
     """Find a config file.
 
     Args:
-        name: Path of a file, else the name of a shipped config, with or without its suffix and "configs/" before it.
+        name: Path or address of a file, else the name of a shipped config, with or without its suffix and "configs/"
+            before it.
 
     Returns:
-        The path of the file or of the shipped config; `name` itself if it names a file that does not exist.
+        The path or address of the file, or the path of the shipped config; `name` itself if it names a file that does
+        not exist.
 
     Raises:
         ConfigError: If `name` has no suffix of a config file and is not the name of a shipped config.
     """
+    if address := as_address(name):
+        return address
     path = Path(name)
     if os.path.lexists(path):
         return path
@@ -50,6 +55,20 @@ def find_config(name: str | Path) -> Path:
     if path.suffix in _SUFFIXES or not str(name) or "\0" in str(name):
         return path
     raise ConfigError(f"--cfg {plain(name)}: no such file or shipped config.{_suggestion(wanted, shipped)}")
+
+
+def base_reference(config: str | Path, folder: Path) -> str:
+    """Return how a config in a folder names another one as `_BASE_`.
+
+    Raises:
+        ConfigError: If the name of the other one is an address with a secret, which must not be written to a file.
+    """
+    address = as_address(config)
+    if not address:
+        return os.path.relpath(os.path.realpath(config), folder.resolve())
+    if redact(address) != address:
+        raise ConfigError(f"--cfg {plain(address)}: the new config would contain the secret. Download the file first")
+    return address
 
 
 def _suggestion(wanted: str, shipped: dict[str, Path]) -> str:

@@ -21,6 +21,7 @@ from slowfast.datasets.something import SomethingSomething, SomethingV1, Somethi
 from slowfast.datasets.types import SPLITS, TEST, TRAIN, VAL, Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.utils.distributed import World
+from slowfast.utils.remote.address import as_address
 
 __all__ = ["DATASET_REGISTRY", "TEST", "TRAIN", "VAL", "build_dataset", "build_loader", "find_dataset"]
 
@@ -48,13 +49,14 @@ def class_names(cfg: ConfigNode, split: str) -> list[str]:
 
 
 def names_of_classes(cfg: ConfigNode) -> list[str]:
-    """Return the class names in DATA.PATH_TO_DATA_DIR, or the labels if it is not a folder."""
+    """Return the class names in DATA.PATH_TO_DATA_DIR, or the labels if there is no such folder."""
     return class_names(cfg, TEST) if has_data(cfg) else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
 
 def has_data(cfg: ConfigNode) -> bool:
-    """Return whether DATA.PATH_TO_DATA_DIR is an existing folder."""
-    return bool(cfg.DATA.PATH_TO_DATA_DIR) and Path(cfg.DATA.PATH_TO_DATA_DIR).is_dir()
+    """Return whether DATA.PATH_TO_DATA_DIR is an existing folder, or an address."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    return bool(folder) and (bool(as_address(folder)) or Path(folder).is_dir())
 
 
 def build_dataset(cfg: ConfigNode, split: str) -> TrainDataset | EvalDataset[Any]:

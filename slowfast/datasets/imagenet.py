@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
 from slowfast.datasets.decode import VideoReader
@@ -28,7 +27,7 @@ class ImageNet(FrameDataset):
     def read_index(self, split: str) -> Sequence[Record]:
         data = self.cfg.DATA
         return read_imagenet_index(
-            Path(data.PATH_TO_DATA_DIR),
+            data.PATH_TO_DATA_DIR,
             split,
             data.PATH_PREFIX,
             data.PATH_LABEL_SEPARATOR,
@@ -38,7 +37,7 @@ class ImageNet(FrameDataset):
 
     def read_class_names(self) -> list[str] | None:
         data = self.cfg.DATA
-        return read_image_class_names(Path(data.PATH_TO_DATA_DIR), data.PATH_PREFIX, self.cfg.MODEL.NUM_CLASSES)
+        return read_image_class_names(data.PATH_TO_DATA_DIR, data.PATH_PREFIX, self.cfg.MODEL.NUM_CLASSES)
 
     def open_sample(self, short_side: int, record: Record) -> VideoReader:
         """Open an image, at its own size."""

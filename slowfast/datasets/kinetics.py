@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
 from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
@@ -18,7 +17,7 @@ class Kinetics(FrameDataset):
     def read_index(self, split: str) -> Sequence[Record]:
         data = self.cfg.DATA
         return read_kinetics_index(
-            Path(data.PATH_TO_DATA_DIR),
+            data.PATH_TO_DATA_DIR,
             split,
             data.PATH_PREFIX,
             data.PATH_LABEL_SEPARATOR,
@@ -27,4 +26,4 @@ class Kinetics(FrameDataset):
         )
 
     def read_class_names(self) -> list[str] | None:
-        return read_class_names(Path(self.cfg.DATA.PATH_TO_DATA_DIR), self.cfg.MODEL.NUM_CLASSES)
+        return read_class_names(self.cfg.DATA.PATH_TO_DATA_DIR, self.cfg.MODEL.NUM_CLASSES)

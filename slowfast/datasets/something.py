@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset, warn_once
@@ -31,7 +30,7 @@ class SomethingSomething(FrameDataset):
     def read_index(self, split: str) -> Sequence[Record]:
         data = self.cfg.DATA
         return read_something_index(
-            Path(data.PATH_TO_DATA_DIR),
+            data.PATH_TO_DATA_DIR,
             data.LABEL_PATH_TEMPLATE,
             split,
             data.PATH_PREFIX,
@@ -40,7 +39,7 @@ class SomethingSomething(FrameDataset):
         )
 
     def read_class_names(self) -> list[str] | None:
-        folder, template = Path(self.cfg.DATA.PATH_TO_DATA_DIR), self.cfg.DATA.LABEL_PATH_TEMPLATE
+        folder, template = self.cfg.DATA.PATH_TO_DATA_DIR, self.cfg.DATA.LABEL_PATH_TEMPLATE
         if is_official(template):
             return official_class_names(folder, template, self.cfg.MODEL.NUM_CLASSES)
         return read_class_names(folder, self.cfg.MODEL.NUM_CLASSES)

@@ -6,7 +6,6 @@ Shapes: N clips of this process, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from slowfast.models.protocol import CLIPS, EVENTS, Network
 from slowfast.models.weights import load_weights, read_weights
 from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
-from slowfast.utils.text import plain
+from slowfast.utils.text import plain, redact
 from slowfast.utils.text_files import why_not_regular
 
 
@@ -109,11 +108,12 @@ class Distillation:
             CheckpointError: If its weights cannot be loaded.
         """
         check_teacher_weights(cfg)
-        teacher_cfg, path = load_teacher_config(cfg), Path(cfg.DISTILL.TEACHER_CHECKPOINT)
+        teacher_cfg, given = load_teacher_config(cfg), cfg.DISTILL.TEACHER_CHECKPOINT
+        path = redact(given)
         teacher = build_model(teacher_cfg)
         try:
             kind = cfg.DISTILL.TEACHER_CHECKPOINT_TYPE
-            load_weights(teacher, read_weights(path, kind, teacher, teacher_cfg.TEST.CHECKPOINT_WEIGHTS), path)
+            load_weights(teacher, read_weights(given, kind, teacher, teacher_cfg.TEST.CHECKPOINT_WEIGHTS), path)
         except CheckpointError as error:
             raise CheckpointError(f"DISTILL.TEACHER_CHECKPOINT: {error}") from error
         teacher.to(device).eval()
@@ -155,11 +155,11 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     try:
         teacher_cfg = merge_config(distill.TEACHER_CFG, as_tested)
     except ConfigError as error:
-        raise ConfigError(f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: {error}") from error
+        raise ConfigError(f"DISTILL.TEACHER_CFG {plain(distill.TEACHER_CFG)}: {error}") from error
     if teacher_cfg.MODEL.NUM_CLASSES != cfg.MODEL.NUM_CLASSES:
         raise ConfigError(
-            f"DISTILL.TEACHER_CFG {distill.TEACHER_CFG}: MODEL.NUM_CLASSES ({teacher_cfg.MODEL.NUM_CLASSES}) must "
-            f"equal the student's ({cfg.MODEL.NUM_CLASSES})"
+            f"DISTILL.TEACHER_CFG {plain(distill.TEACHER_CFG)}: MODEL.NUM_CLASSES ({teacher_cfg.MODEL.NUM_CLASSES}) "
+            f"must equal the student's ({cfg.MODEL.NUM_CLASSES})"
         )
     teacher_cfg.freeze()
     return teacher_cfg
@@ -179,7 +179,7 @@ def _check_file(key: str, name: str, what: str) -> None:
             f"DISTILL.{key} is empty, but DISTILL.ENABLE is True. Set it to {what}, or set DISTILL.ENABLE False"
         )
     if wrong := why_not_regular(name):
-        raise ConfigError(f"DISTILL.{key}: {plain(name)} {wrong}.{did_you_mean(nearest_file(Path(name)))}")
+        raise ConfigError(f"DISTILL.{key}: {plain(name)} {wrong}.{did_you_mean(nearest_file(name))}")
 
 
 def check_teacher(cfg: ConfigNode) -> None:
@@ -194,6 +194,6 @@ def check_teacher(cfg: ConfigNode) -> None:
         except UserError as error:
             size = " x ".join(map(str, (*frames, side, side)))
             raise ConfigError(
-                f"DISTILL.TEACHER_CFG {cfg.DISTILL.TEACHER_CFG}: the teacher cannot take the student's clips of {size} "
-                f"({error})"
+                f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}: the teacher cannot take the student's clips of "
+                f"{size} ({error})"
             ) from error

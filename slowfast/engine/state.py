@@ -18,6 +18,7 @@ from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.protocol import Network
 from slowfast.models.weights import load_weights, read_file, read_weights, weights_of
 from slowfast.utils.logging import get_logger
+from slowfast.utils.text import redact
 
 
 @dataclass
@@ -82,7 +83,7 @@ class RunState:
             **asdict(self.at),
         }
 
-    def unpack(self, state: checkpoints.State, path: Path) -> None:
+    def unpack(self, state: checkpoints.State, path: str | Path) -> None:
         """Restore the state from a checkpoint.
 
         Args:
@@ -160,8 +161,8 @@ def load_start_weights(cfg: ConfigNode, model: nn.Module, state: RunState) -> No
     if not cfg.TRAIN.CHECKPOINT_FILE_PATH:
         _load_pretrained(cfg, model)
         return
-    path, kind = Path(cfg.TRAIN.CHECKPOINT_FILE_PATH), cfg.TRAIN.CHECKPOINT_TYPE
-    content = read_file(path, kind)
+    path, kind = redact(cfg.TRAIN.CHECKPOINT_FILE_PATH), cfg.TRAIN.CHECKPOINT_TYPE
+    content = read_file(cfg.TRAIN.CHECKPOINT_FILE_PATH, kind)
     packed = checkpoints.training_state(content) if kind == "pytorch" else None
     if packed is not None and not cfg.TRAIN.CHECKPOINT_EPOCH_RESET:
         if packed["epoch"] >= cfg.SOLVER.MAX_EPOCH:
@@ -186,7 +187,7 @@ def _position(state: checkpoints.State) -> Position:
 
 
 def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
-    path = Path(cfg.MORPH.PRETRAIN_PATH)
+    path = redact(cfg.MORPH.PRETRAIN_PATH)
     if not cfg.MORPH.PRETRAIN_PATH:
         if cfg.MODEL.FREEZE_BACKBONE or cfg.MODEL.FREEZE:
             key = "FREEZE_BACKBONE" if cfg.MODEL.FREEZE_BACKBONE else "FREEZE"
@@ -198,7 +199,7 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
         raise ConfigError(
             f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights. Set it to an empty string"
         )
-    state = model.adapt_pretrained(read_weights(path, "pytorch", model))
+    state = model.adapt_pretrained(read_weights(cfg.MORPH.PRETRAIN_PATH, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
     get_logger().info(f"Starting from the weights in {path}")
 
@@ -212,6 +213,7 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
     Raises:
         CheckpointError: If the given file or all checkpoints in OUTPUT_DIR are unusable.
     """
+    found: tuple[str | Path, Any] | None
     found = _read_given(cfg) if cfg.TEST.CHECKPOINT_FILE_PATH else checkpoints.read_last(cfg.OUTPUT_DIR)
     if found is None:
         get_logger().warning(
@@ -227,9 +229,9 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
 def tested_weights(cfg: ConfigNode) -> str | None:
     """Return the file or address whose weights `load_test_checkpoint` has loaded; None if the weights are random."""
     found = cfg.TEST.CHECKPOINT_FILE_PATH or checkpoints.find_last(cfg.OUTPUT_DIR)
-    return str(found) if found else None
+    return redact(str(found)) if found else None
 
 
-def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:
-    path = Path(cfg.TEST.CHECKPOINT_FILE_PATH)
-    return path, read_file(path, cfg.TEST.CHECKPOINT_TYPE)
+def _read_given(cfg: ConfigNode) -> tuple[str, Any]:
+    path = cfg.TEST.CHECKPOINT_FILE_PATH
+    return redact(path), read_file(path, cfg.TEST.CHECKPOINT_TYPE)

@@ -177,7 +177,7 @@ class EAT(Network):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=STD)
 
-    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+    def adapt_start_weights(self, state: StateDict, path: str | Path) -> StateDict:
         """Adapt weights for images of another size: resize the position embedding and keep this network's tables.
 
         Raises:

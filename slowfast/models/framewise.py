@@ -54,7 +54,7 @@ class FramewiseVideo(Network):
     def no_weight_decay(self) -> tuple[str, ...]:
         return self.image.no_weight_decay()
 
-    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+    def adapt_start_weights(self, state: StateDict, path: str | Path) -> StateDict:
         return self.image.adapt_start_weights(state, path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

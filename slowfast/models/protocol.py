@@ -172,7 +172,7 @@ class Network(nn.Module):
         """
         return None
 
-    def adapt_start_weights(self, state: StateDict, path: Path) -> StateDict:
+    def adapt_start_weights(self, state: StateDict, path: str | Path) -> StateDict:
         """Adapt weights for other inputs, such as images of another size, when training starts from them.
 
         Args:

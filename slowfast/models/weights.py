@@ -18,17 +18,20 @@ from slowfast.models.protocol import Network, StateDict, named_network
 from slowfast.utils.checkpoint_files.inert import InertObject
 from slowfast.utils.checkpoint_files.read import HOW_TO_CONVERT, read_paddle_file, read_torch_file
 from slowfast.utils.logging import get_logger
+from slowfast.utils.paths import local_path
+from slowfast.utils.remote.address import as_address
+from slowfast.utils.text import redact
 
 SHOWN = 3  # keys named in a message
 
 
-def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head: bool = False) -> None:
+def load_weights(model: nn.Module, state: StateDict, path: str | Path, allow_new_head: bool = False) -> None:
     """Load a state dict, all of its keys and all of the network's.
 
     Args:
         model: The network.
         state: The state dict.
-        path: File it was read from, for messages.
+        path: Path or address of the file it was read from, for messages.
         allow_new_head: Keep the network's own head, with a warning, if the file's has another number of classes.
 
     Raises:
@@ -46,7 +49,7 @@ def load_weights(model: nn.Module, state: StateDict, path: Path, allow_new_head:
     model.load_state_dict(state)
 
 
-def _check_tables(model: nn.Module, state: StateDict, own: StateDict, path: Path) -> None:
+def _check_tables(model: nn.Module, state: StateDict, own: StateDict, path: str | Path) -> None:
     """Check that integer tables, such as an order of pixels, which are not learned, are the network's."""
     for key, table in own.items():
         integers = not (table.is_floating_point() or table.is_complex())
@@ -62,7 +65,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     return model.head_names() if isinstance(model, Network) else ("head",)
 
 
-def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], path: Path) -> StateDict:
+def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], path: str | Path) -> StateDict:
     """Return the state with the network's own head if the file's has another number of classes."""
     other = [
         key
@@ -88,7 +91,7 @@ def _what_differs(
     model: nn.Module,
     state: StateDict,
     own: StateDict,
-    path: Path,
+    path: str | Path,
     unused: Sequence[str],
     missing: Sequence[str],
     shapes: Sequence[str],
@@ -129,7 +132,7 @@ def _some(keys: Sequence[str]) -> str:
 
 
 # CHECKPOINT_TYPE -> reader of the file's content.
-READERS: dict[str, Callable[[Path], Any]] = {"pytorch": read_torch_file, "paddle": read_paddle_file}
+READERS: dict[str, Callable[[str | Path], Any]] = {"pytorch": read_torch_file, "paddle": read_paddle_file}
 # Keys of the raw weights: SlowFast; DeiT, timm, torchvision; Lightning; others.
 RAW_KEYS = ("model_state", "model", "state_dict", "model_state_dict", "module", "net", "network", "params")
 # Keys of weights averaged over training: this project; DeiT, timm, torchvision, PaddleViT; others.
@@ -161,11 +164,11 @@ class Candidate:
         return f"{self.kind} weights" + (f" ({self.key!r})" if self.key else "")
 
 
-def read_weights(path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
+def read_weights(path: str | Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
     """Read the weights in a file; whether they fit the model is checked by `load_weights`.
 
     Args:
-        path: The file.
+        path: Path or address of the file.
         kind: Its format, a key of READERS.
         model: Network whose layers and keys decide what is renamed.
         choice: Raw or averaged weights, a key of CHOICES.
@@ -176,14 +179,14 @@ def read_weights(path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRS
     Raises:
         CheckpointError: If the file is missing, damaged or unsafe, or does not hold such weights.
     """
-    return weights_of(read_file(path, kind), path, kind, model, choice)
+    return weights_of(read_file(path, kind), redact(str(path)), kind, model, choice)
 
 
-def read_file(path: Path, kind: str) -> Any:
+def read_file(path: str | Path, kind: str) -> Any:
     """Return the content of a file that the user named.
 
     Args:
-        path: The file.
+        path: Path or address of the file.
         kind: Its format, a key of READERS.
 
     Raises:
@@ -192,10 +195,11 @@ def read_file(path: Path, kind: str) -> Any:
     try:
         return READERS[kind](path)
     except DamagedFileError as error:
-        raise DamagedFileError(f"{error}. Copy or download it again") from error
+        advice = f"Delete {local_path(path)} to download it again" if as_address(path) else "Copy or download it again"
+        raise DamagedFileError(f"{error}. {advice}") from error
 
 
-def weights_of(content: Any, path: Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
+def weights_of(content: Any, path: str | Path, kind: str, model: nn.Module, choice: str = RAW_FIRST) -> StateDict:
     """Return the weights in the content of a file, as :func:`read_weights` does."""
     found = _choose(_candidates(content), content, path, choice)
     if kind == "paddle":
@@ -203,7 +207,7 @@ def weights_of(content: Any, path: Path, kind: str, model: nn.Module, choice: st
     return _without_prefix(found.state, model.state_dict().keys())
 
 
-def _choose(found: list[Candidate], content: Any, path: Path, choice: str) -> Candidate:
+def _choose(found: list[Candidate], content: Any, path: str | Path, choice: str) -> Candidate:
     """Return the preferred state dict and log it where the file holds averaged ones."""
     if not found:
         raise CheckpointError(_no_weights(content, path))
@@ -273,7 +277,7 @@ def _as_state(content: Any) -> StateDict:
     return state
 
 
-def _no_weights(content: Any, path: Path) -> str:
+def _no_weights(content: Any, path: str | Path) -> str:
     parts = [content, *(content.values() if isinstance(content, Mapping) else ())]
     whole = next((part for part in parts if isinstance(part, InertObject)), None)
     if whole is not None:

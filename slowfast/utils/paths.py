@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
-import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from slowfast.errors import UserError, system_reason
+from slowfast.utils.remote.address import FetchError, RemoteFileMissing, as_address
+from slowfast.utils.text import is_redacted, plain, redact
 
 if TYPE_CHECKING:
     from iopath.common.file_io import PathManager
 
-from collections.abc import Collection
-
-from slowfast.errors import UserError, system_reason
-from slowfast.utils.text import plain
-
-# pathlib turns "//" into "/".
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
-
-
-class FetchError(OSError):
-    """Download error of a handler; its text follows the file name, such as "cannot be fetched: no such bucket"."""
-
 
 @functools.cache
 def path_manager() -> PathManager:
-    """Return the package's own path manager, separate from iopath's global one."""
+    """Return the package's own path manager, separate from iopath's global one, with handlers for remote files."""
     from iopath.common.file_io import PathManagerFactory  # imported late: most runs only read local files
 
-    return PathManagerFactory.get("slowfast")
+    from slowfast.utils.remote.handlers import register_handlers
+
+    manager = PathManagerFactory.get("slowfast")
+    register_handlers(manager)
+    return manager
 
 
 def local_path(path: str | Path) -> Path:
@@ -41,15 +37,28 @@ def local_path(path: str | Path) -> Path:
     Raises:
         FetchError: If the handler fails.
     """
-    address = _ADDRESS.match(os.fspath(path))
-    if address is None or os.path.lexists(path):
+    address = as_address(path)
+    if not address:
         return Path(path)
-    uri = f"{address[1]}://{os.fspath(path)[address.end() :]}"
+    if is_redacted(address):
+        raise FetchError("cannot be fetched: a password or token in it is hidden (***). Give the whole address again")
     try:
-        return Path(path_manager().get_local_path(uri))
+        return Path(path_manager().get_local_path(address))
+    except FetchError:
+        raise
     except Exception as error:  # handlers raise errors of their own libraries
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(redact(str(error)).split())[:200] or type(error).__name__
         raise FetchError(f"cannot be fetched: {reason}") from error
+
+
+def path_exists(path: str | Path) -> bool:
+    """Return whether a local path or a remote file exists. Raises FetchError if a server cannot tell."""
+    if not as_address(path):
+        return os.path.exists(path)
+    try:
+        return local_path(path).exists()
+    except RemoteFileMissing:
+        return False
 
 
 # Limits of file systems; the path limit leaves room for file names in the folder.
@@ -80,6 +89,8 @@ def check_output_file(path: Path, option: str, suffixes: Collection[str] = ()) -
 def check_output_folder(folder: Path, option: str) -> None:
     """Raise UserError unless the folder named by an option is writable or can be created."""
     where = f"{option} {plain(folder)}"
+    if address := as_address(folder):
+        raise UserError(f"{option} {plain(address)} is an address. Choose a local folder")
     names = [os.fsencode(name) for name in folder.absolute().parts]
     if any(len(name) > MAX_NAME_BYTES for name in names) or sum(map(len, names)) + len(names) > MAX_PATH_BYTES:
         raise UserError(f"{where}: the path is too long. Choose a shorter one")

@@ -21,7 +21,7 @@ from slowfast.errors import system_reason
 from slowfast.utils.logging import warn_once
 
 
-def private_cache(name: str) -> Path:
+def private_cache(name: str, subfolder: str = "") -> Path:
     """Return the path of a cache file, which is trusted if it exists and can be created if not.
 
     The cache is ``$XDG_CACHE_HOME/slowfast``, by default ``~/.cache/slowfast``, accessible to this user only. If it or
@@ -30,12 +30,13 @@ def private_cache(name: str) -> Path:
 
     Args:
         name: File name without folders.
+        subfolder: Folder in the cache, by which users can delete files of one kind; created if missing.
 
     Raises:
         OSError: If no temporary folder can be created either.
     """
     try:
-        folder = _cache_folder()
+        folder = _cache_folder() / subfolder
         _create(folder)
         folder = Path(os.path.realpath(folder, strict=True))  # resolve links once, before the checks
         check_trusted(folder)
@@ -52,7 +53,9 @@ def private_cache(name: str) -> Path:
         f"cache: {reason}. Using a temporary folder for this run; set XDG_CACHE_HOME to a folder that only you can "
         "write to."
     )
-    return _temporary_folder() / name
+    folder = _temporary_folder() / subfolder
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / name
 
 
 def check_trusted(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import plain, quoted
 
 MAX_EDITS = 2
@@ -55,11 +56,14 @@ def nearest_keys(key: str, candidates: Iterable[str]) -> list[str]:
     return same_leaf[:MAX_KEYS_SUGGESTED]
 
 
-def nearest_file(path: Path, pattern: str = "*") -> Path | None:
+def nearest_file(path: str | Path, pattern: str = "*") -> Path | None:
     """Return the existing file with the closest name in the nearest existing folder of a missing file.
 
     None if no name is close.
     """
+    if as_address(path):
+        return None
+    path = Path(path)
     try:
         folder = next((p for p in path.absolute().parents if p.is_dir()), None)
     except (OSError, ValueError):  # the name is too long or invalid
@@ -72,11 +76,14 @@ def nearest_file(path: Path, pattern: str = "*") -> Path | None:
     return best if best is None or path.is_absolute() else _as_written(best)
 
 
-def file_in_sibling_folder(path: Path) -> Path | None:
+def file_in_sibling_folder(path: str | Path) -> Path | None:
     """Return the file of the same name in a sibling of a missing file's folder, if the folder names are alike.
 
     Folder names that differ only in case and punctuation come first, then misspelled ones. None if there is none.
     """
+    if as_address(path):
+        return None
+    path = Path(path)
     try:
         folders = islice(path.parent.absolute().parent.iterdir(), MAX_FILES_COMPARED)
         names = sorted(folder.name for folder in folders if (folder / path.name).is_file())

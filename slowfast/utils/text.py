@@ -103,6 +103,9 @@ def quoted(value: Any, limit: int = MAX_SHOWN) -> str:
 
 
 def plain(text: object, limit: int = 2 * MAX_SHOWN) -> str:
-    """Return a path or word unchanged, or quoted and shortened if it is empty, long or not printable."""
-    text = str(text)
+    """Return a path or word unchanged, or quoted and shortened if it is empty, long or not printable.
+
+    Secrets in an address are redacted.
+    """
+    text = redact(str(text))
     return text if text.isprintable() and text == text.strip() and 0 < len(text) <= limit else quoted(text)

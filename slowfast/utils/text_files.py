@@ -17,7 +17,8 @@ from simplejson import JSONDecodeError
 
 from slowfast.errors import system_reason
 from slowfast.utils.files import atomic_write_text
-from slowfast.utils.paths import FetchError, local_path
+from slowfast.utils.paths import local_path
+from slowfast.utils.remote.address import FetchError, RemoteFileMissing
 from slowfast.utils.text import escape, redact
 
 _KINDS = {
@@ -92,7 +93,7 @@ def read_text_bytes(path: str | Path, max_bytes: int) -> bytes:
     try:
         data = _read_regular_file(os.fspath(local_path(path)), max_bytes)
     except FetchError as error:
-        raise UnreadableTextError(str(error)) from None
+        raise UnreadableTextError(str(error), missing=isinstance(error, RemoteFileMissing)) from None
     except FileNotFoundError:
         raise UnreadableTextError("does not exist", missing=True) from None
     except NotADirectoryError:

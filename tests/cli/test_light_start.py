@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-HEAVY = {"torch", "numpy", "cv2", "av", "matplotlib"}
+HEAVY = {"torch", "numpy", "cv2", "av", "matplotlib", "boto3", "botocore", "huggingface_hub", "safetensors"}
 SCRIPT = f"""
 import sys
 from slowfast.cli.main import main

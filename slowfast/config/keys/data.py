@@ -8,7 +8,7 @@ DATA = Section("DATA", "Data")
 DATA.PATH_TO_DATA_DIR = Key(
     "",
     "Folder of the index files: train.csv, val.csv, test.csv and categories.txt of kinetics, the lists of "
-    "Something-Something, train/ and val/ of imagenet.",
+    "Something-Something, train/ and val/ of imagenet. Lists may also be at an https://, s3:// or hf:// address.",
     rule=FilePath(),
     origin="SF",
 )

@@ -84,17 +84,18 @@ DISTILL.TAU = Key(
 )
 DISTILL.TEACHER_CFG = Key(
     "",
-    "Config file of the teacher, which may be any network. Its own DATA.MEAN, DATA.STD and DATA.REVERSE_INPUT_CHANNEL "
-    "normalize its input.",
+    "Config file of the teacher, a path or an address; any network. Its own DATA.MEAN, DATA.STD and "
+    "DATA.REVERSE_INPUT_CHANNEL normalize its input.",
     rule=FilePath(),
 )
 DISTILL.TEACHER_CHECKPOINT = Key(
     "",
-    "Weights of the teacher, including its head. TEST.CHECKPOINT_WEIGHTS of its config selects raw or EMA weights.",
+    "Weights of the teacher, including its head, a path or an address. TEST.CHECKPOINT_WEIGHTS of its config selects "
+    "raw or EMA weights.",
     rule=FilePath(),
 )
 DISTILL.TEACHER_CHECKPOINT_TYPE = Key(
     "pytorch",
-    "Format of DISTILL.TEACHER_CHECKPOINT; paddle reads .pdparams files.",
+    "Format of DISTILL.TEACHER_CHECKPOINT: pytorch reads files of torch.save and safetensors, paddle .pdparams files.",
     rule=Choices("pytorch", "paddle"),
 )

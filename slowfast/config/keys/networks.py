@@ -38,7 +38,7 @@ MORPH.DROP_DEPTH_RATE = Key(
 )
 MORPH.PRETRAIN_PATH = Key(
     "",
-    "Image or video weights to start training from. Training stops if the file is missing.",
+    "Image or video weights to start training from, a path or an address. Training stops if the file is missing.",
     rule=FilePath(),
     origin="M",
 )

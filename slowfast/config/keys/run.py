@@ -75,13 +75,14 @@ TRAIN.AUTO_RESUME = Key(
 )
 TRAIN.CHECKPOINT_FILE_PATH = Key(
     "",
-    "Weights to start from, or a checkpoint of another run to resume; empty for random weights.",
+    "Weights to start from, or a checkpoint of another run to resume: a path or an https://, s3:// or hf:// address; "
+    "empty for random weights.",
     rule=FilePath(),
     origin="SF",
 )
 TRAIN.CHECKPOINT_TYPE = Key(
     "pytorch",
-    "Format of TRAIN.CHECKPOINT_FILE_PATH; paddle reads .pdparams files.",
+    "Format of TRAIN.CHECKPOINT_FILE_PATH: pytorch reads files of torch.save and safetensors, paddle .pdparams files.",
     rule=Choices("pytorch", "paddle"),
     origin="SF",
 )
@@ -125,13 +126,14 @@ TEST.BATCH_SIZE = Key(
 )
 TEST.CHECKPOINT_FILE_PATH = Key(
     "",
-    "Checkpoint to test. If empty, the last checkpoint in OUTPUT_DIR or, with a warning, random weights.",
+    "Checkpoint to test: a path or an https://, s3:// or hf:// address. If empty, the "
+    "last checkpoint in OUTPUT_DIR or, with a warning, random weights.",
     rule=FilePath(),
     origin="SF",
 )
 TEST.CHECKPOINT_TYPE = Key(
     "pytorch",
-    "Format of TEST.CHECKPOINT_FILE_PATH; paddle reads .pdparams files.",
+    "Format of TEST.CHECKPOINT_FILE_PATH: pytorch reads files of torch.save and safetensors, paddle .pdparams files.",
     rule=Choices("pytorch", "paddle"),
     origin="SF",
 )

@@ -12,7 +12,17 @@ import numpy as np
 from slowfast.datasets.index.lines import count_within, find_text
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError, system_reason
+from slowfast.utils.paths import path_exists
+from slowfast.utils.remote.address import FetchError
 from slowfast.utils.text import plain
+
+
+def index_exists(path: str | Path) -> bool:
+    """Return whether a file beside the index exists. Raises IndexFileError if its server cannot tell."""
+    try:
+        return path_exists(path)
+    except FetchError as error:
+        raise IndexFileError(f"{plain(path)} {error}") from None
 
 
 def parse_number(text: str, what: str, below: int | None = None) -> int:
@@ -90,7 +100,7 @@ class SampleRoot:
         return inside
 
 
-def check_samples_exist(records: Sequence[Record], index_file: Path) -> None:
+def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> None:
     """Raise IndexFileError if none of the first few hundred files exists.
 
     Single missing files fail when they are read and are counted then.

@@ -10,28 +10,28 @@ categories.txt                   optional: the class names, a `name<tab>label` o
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unrecognized
-from slowfast.datasets.index.common import SampleRoot, has_suffix, inner_folders, walk_files
+from slowfast.datasets.index.common import SampleRoot, has_suffix, index_exists, inner_folders, walk_files
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
 from slowfast.datasets.index.labels import ONE_CLASS, LabelFormat
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.logging import get_logger
+from slowfast.utils.remote.address import as_address, join_path
 from slowfast.utils.text import plain
 
 LISTS = "{}_list.txt"
 
 
 def read_imagenet_index(
-    data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+    data_dir: str | Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> RecordTable:
     """Return the images of a split from a list, or from class folders if there is no list.
 
     Args:
-        data_dir: Folder of the lists, or of train and val.
+        data_dir: Path or address of the folder of the lists, or path of that of train and val.
         split: ``train``, ``val`` or ``test``.
         prefix: Folder that paths of a list are relative to (DATA.PATH_PREFIX), or a second folder to search for train
             and val; "" for `data_dir`.
@@ -43,8 +43,10 @@ def read_imagenet_index(
     """
     root = image_root(data_dir, prefix)
     for name in (split, "val") if split == "test" else (split,):
-        file = Path(data_dir) / LISTS.format(name)
-        if os.path.exists(file):
+        file = join_path(data_dir, LISTS.format(name))
+        if index_exists(file):
+            if as_address(data_dir) and not prefix:
+                raise IndexFileError(f"{plain(file)}: DATA.PATH_PREFIX is empty. Set it to the folder of the images")
             return read_labelled_paths(file, "", SampleRoot(prefix or str(data_dir)), separator, num_classes, labels)
         if _class_folders(root / name):
             return _read_folders(root, name, _folder_labels(data_dir, root, num_classes))
@@ -54,7 +56,7 @@ def read_imagenet_index(
     )
 
 
-def read_image_class_names(data_dir: Path, prefix: str, num_classes: int) -> list[str] | None:
+def read_image_class_names(data_dir: str | Path, prefix: str, num_classes: int) -> list[str] | None:
     """Return the names of the classes by label from categories.txt, or else the names of the class folders.
 
     Returns:
@@ -64,14 +66,14 @@ def read_image_class_names(data_dir: Path, prefix: str, num_classes: int) -> lis
         IndexFileError: If categories.txt is broken.
     """
     names = read_class_names(data_dir, num_classes)
-    if names is not None or any(Path(data_dir).glob(LISTS.format("*"))):
+    if names is not None or as_address(data_dir) or any(Path(data_dir).glob(LISTS.format("*"))):
         return names
     labels = _folder_labels(data_dir, image_root(data_dir, prefix), num_classes)
     by_label = {label: folder for folder, label in labels.items()}
     return [by_label.get(label, str(label)) for label in range(num_classes)]
 
 
-def image_root(data_dir: Path, prefix: str) -> Path:
+def image_root(data_dir: str | Path, prefix: str) -> Path:
     """Return the folder that contains train/ and val/."""
     candidates = [Path(data_dir), Path(prefix)] if prefix else [Path(data_dir)]
     return next((root for root in candidates if _class_folders(root / "val")), candidates[0])
@@ -82,7 +84,7 @@ def _class_folders(folder: Path) -> list[str]:
     return inner_folders(folder) if folder.is_dir() else []
 
 
-def _folder_labels(data_dir: Path, root: Path, num_classes: int) -> dict[str, int]:
+def _folder_labels(data_dir: str | Path, root: Path, num_classes: int) -> dict[str, int]:
     """Return the label of each class folder of train/, or of val/ without it; the same for all splits."""
     base = root / "train" if _class_folders(root / "train") else root / "val"
     folders = _class_folders(base)

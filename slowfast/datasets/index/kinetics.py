@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, parse_number
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, index_exists, parse_number
 from slowfast.datasets.index.labels import LABEL_SEPARATOR, ONE_CLASS, LabelFormat, format_label
 from slowfast.datasets.index.lines import read_lines, scan_lines
 from slowfast.datasets.index.parse import Columns, Entry, parse_labels, split_labelled_lines
 from slowfast.datasets.records import RecordTable
 from slowfast.errors import IndexFileError
+from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
 
 CLASS_NAMES_FILE = "categories.txt"
@@ -21,7 +21,7 @@ _USUAL_SEPARATORS = (" ", ",", "\t", ";")
 
 
 def read_kinetics_index(
-    data_dir: Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+    data_dir: str | Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> RecordTable:
     """Return the videos of a split in the order of the file.
 
@@ -29,7 +29,7 @@ def read_kinetics_index(
     as csv.
 
     Args:
-        data_dir: Folder of the csv files.
+        data_dir: Path or address of the folder of the csv files.
         split: ``train``, ``val`` or ``test``.
         prefix: Folder of the videos (DATA.PATH_PREFIX).
         separator: Separator of path and label.
@@ -38,20 +38,20 @@ def read_kinetics_index(
     Raises:
         IndexFileError: If the file is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
-    file = Path(data_dir) / f"{split}.csv"
+    file = join_path(data_dir, f"{split}.csv")
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
     return read_labelled_paths(file, hint, SampleRoot(prefix), separator, num_classes, labels)
 
 
 def read_labelled_paths(
-    file: Path, hint: str, root: SampleRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+    file: str | Path, hint: str, root: SampleRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> RecordTable:
     """Return the records of a file of lines `path<separator>label`.
 
     Lines of the usual form are parsed together, and those that may be wrong one by one with `parse_line`.
 
     Args:
-        file: The file.
+        file: Path or address of the file.
         hint: Advice in the message if there is no such file.
         root: Folder of the samples.
         separator: Separator of path and label.
@@ -157,7 +157,7 @@ def _other_separator(line: str, separator: str, num_classes: int, labels: LabelF
     return ""
 
 
-def read_class_names(data_dir: Path, num_classes: int) -> list[str] | None:
+def read_class_names(data_dir: str | Path, num_classes: int) -> list[str] | None:
     """Return the names of the classes by label from categories.txt, with a line `name<tab>label` or `name` per class.
 
     Returns:
@@ -166,8 +166,8 @@ def read_class_names(data_dir: Path, num_classes: int) -> list[str] | None:
     Raises:
         IndexFileError: If a label has no name or more than one, or is out of range.
     """
-    file = Path(data_dir) / CLASS_NAMES_FILE
-    if not os.path.exists(file):
+    file = join_path(data_dir, CLASS_NAMES_FILE)
+    if not index_exists(file):
         return None
     names: dict[int, str] = {}
     for position, (number, line) in enumerate(read_lines(file, "put the class names there")):

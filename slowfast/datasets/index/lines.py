@@ -66,11 +66,11 @@ class Lines:
             yield Lines(self.codes[start:end], starts, ends, self.numbers[chosen], self.in_ascii[chosen])
 
 
-def scan_lines(path: Path, missing: str) -> Lines:
+def scan_lines(path: str | Path, missing: str) -> Lines:
     """Find the lines of a file that are not blank.
 
     Args:
-        path: Regular file of UTF-8 text, with or without a byte order mark and with any line breaks.
+        path: Path or address of a regular file of UTF-8 text, with or without a byte order mark, with any line breaks.
         missing: Advice in the message if there is no such file.
 
     Raises:
@@ -90,7 +90,7 @@ def scan_lines(path: Path, missing: str) -> Lines:
     return lines
 
 
-def read_lines(path: Path, missing: str) -> list[tuple[int, str]]:
+def read_lines(path: str | Path, missing: str) -> list[tuple[int, str]]:
     """Return the lines that are not blank, stripped, with their numbers from 1; see `scan_lines`."""
     lines = scan_lines(path, missing)
     return [(number, lines.text(at)) for at, number in enumerate(lines.numbers.tolist())]
@@ -114,7 +114,7 @@ def _stripped(data: bytes) -> Lines:
     return Lines(codes, starts[numbers], ends[numbers], numbers + 1, in_ascii[numbers])
 
 
-def _check_lines(path: Path, data: bytes, lines: Lines) -> None:
+def _check_lines(path: str | Path, data: bytes, lines: Lines) -> None:
     """Raise IndexFileError for the first line with a NUL character or too many characters."""
     doubtful = lines.ends - lines.starts > MAX_LINE
     if b"\0" in data:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.datasets.decode.image import FIRST_NUMBER
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number
+from slowfast.datasets.index.common import SampleRoot, check_samples_exist, index_exists, list_folder, parse_number
 from slowfast.datasets.index.lines import parse_numbers, read_lines, scan_lines
 from slowfast.datasets.index.parse import Columns, Entry, split_frame_lines
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
+from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import JSONDecodeError, from_json
 
@@ -33,7 +34,7 @@ def is_official(template: str) -> bool:
     return template.endswith((OBJECTS, TABLE))
 
 
-def read_labels(data_dir: Path, template: str, num_classes: int) -> dict[str, int]:
+def read_labels(data_dir: str | Path, template: str, num_classes: int) -> dict[str, int]:
     """Return the label of each template, such as "Holding something", from the official table.
 
     The V1 table has no labels: they are positions in sorted order, as in the published lists of frames.
@@ -41,7 +42,7 @@ def read_labels(data_dir: Path, template: str, num_classes: int) -> dict[str, in
     Raises:
         IndexFileError: If the table is missing or broken, or a label is out of range or listed twice.
     """
-    file = data_dir / template.format(LABELS)
+    file = join_path(data_dir, template.format(LABELS))
     table = _sorted_texts(file) if template.endswith(TABLE) else _read_json(file)
     if not isinstance(table, dict):
         raise IndexFileError(f'{plain(file)}: expected one object of the form {{"Holding something": "0", ...}}')
@@ -58,19 +59,19 @@ def read_labels(data_dir: Path, template: str, num_classes: int) -> dict[str, in
     return labels
 
 
-def official_class_names(data_dir: Path, template: str, num_classes: int) -> list[str] | None:
+def official_class_names(data_dir: str | Path, template: str, num_classes: int) -> list[str] | None:
     """Return the class names by label from the official table, or None if there is no table.
 
     A label without a name is named by its number.
     """
-    if not os.path.exists(data_dir / template.format(LABELS)):
+    if not index_exists(join_path(data_dir, template.format(LABELS))):
         return None
     names = {label: text for text, label in read_labels(data_dir, template, num_classes).items()}
     return [names.get(label, str(label)) for label in range(num_classes)]
 
 
 def read_official_list(
-    file: Path, data_dir: Path, template: str, prefix: str, num_classes: int, image_template: str
+    file: str | Path, data_dir: str | Path, template: str, prefix: str, num_classes: int, image_template: str
 ) -> RecordTable:
     """Return the videos (.json) or folders of frames (.csv) of an official list; see `read_something_index`."""
     labels = read_labels(data_dir, template, num_classes)
@@ -80,7 +81,7 @@ def read_official_list(
 
 
 # ------------------------------------------------------------------ V2: JSON, videos
-def _videos(file: Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> RecordTable:
+def _videos(file: str | Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> RecordTable:
     entries = _read_json(file)
     if not isinstance(entries, list) or not entries:
         raise IndexFileError(f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}')
@@ -121,7 +122,7 @@ def _parse_entry(entry: Any, labels: dict[str, int]) -> tuple[str, int]:
     return name, labels[text]
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: str | Path) -> Any:
     text = "\n".join(line for _, line in read_lines(file, _HINT))
     try:
         return from_json(text)
@@ -135,7 +136,7 @@ def _read_json(file: Path) -> Any:
 
 
 # ------------------------------------------------------------------ V1: csv, folders of frames
-def _sorted_texts(file: Path) -> dict[str, int]:
+def _sorted_texts(file: str | Path) -> dict[str, int]:
     """Return the labels of V1's table of one text per line; IndexFileError if a text is listed twice."""
     texts = [text for _, text in read_lines(file, _HINT)]
     doubled = [text for text, count in Counter(texts).items() if count > 1]
@@ -146,7 +147,9 @@ def _sorted_texts(file: Path) -> dict[str, int]:
     return {text: label for label, text in enumerate(sorted(texts))}
 
 
-def _official_frame_folders(file: Path, labels: dict[str, int], root: SampleRoot, image_template: str) -> RecordTable:
+def _official_frame_folders(
+    file: str | Path, labels: dict[str, int], root: SampleRoot, image_template: str
+) -> RecordTable:
     lines = read_lines(file, _HINT)
     if not lines:
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_CSV_FORM}")
@@ -186,7 +189,7 @@ _FORM = "folder frames label"
 
 
 def read_something_index(
-    data_dir: Path, template: str, split: str, prefix: str, num_classes: int, image_template: str = "{:05d}.jpg"
+    data_dir: str | Path, template: str, split: str, prefix: str, num_classes: int, image_template: str = "{:05d}.jpg"
 ) -> RecordTable:
     """Return the videos of a split in the order of its list.
 
@@ -194,7 +197,7 @@ def read_something_index(
     tested.
 
     Args:
-        data_dir: Folder of the lists.
+        data_dir: Path or address of the folder of the lists.
         template: DATA.LABEL_PATH_TEMPLATE; .json or .csv for the official lists of V2's videos or V1's folders of
             frames.
         split: ``train``, ``val`` or ``test``.
@@ -205,25 +208,25 @@ def read_something_index(
     Raises:
         IndexFileError: If the list is missing, empty or broken, a label is out of range or a path leaves the prefix.
     """
-    file = _list_file(Path(data_dir), template, split)
+    file = _list_file(data_dir, template, split)
     if is_official(template):
-        records = read_official_list(file, Path(data_dir), template, prefix, num_classes, image_template)
+        records = read_official_list(file, data_dir, template, prefix, num_classes, image_template)
     else:
         records = _frame_folders(file, SampleRoot(prefix), num_classes)
     check_samples_exist(records, file)
     return records
 
 
-def _list_file(data_dir: Path, template: str, split: str) -> Path:
-    """Return the list of a split."""
-    test_list = data_dir / template.format(SPLIT_NAMES["test"])
-    if split == "test" and (is_official(template) or not os.path.exists(test_list)):
+def _list_file(data_dir: str | Path, template: str, split: str) -> str | Path:
+    """Return the path or address of the list of a split."""
+    test_list = join_path(data_dir, template.format(SPLIT_NAMES["test"]))
+    if split == "test" and (is_official(template) or not index_exists(test_list)):
         split = "val"
-    return data_dir / template.format(SPLIT_NAMES[split])
+    return join_path(data_dir, template.format(SPLIT_NAMES[split]))
 
 
 # ------------------------------------------------------------------ lists of frames
-def _frame_folders(file: Path, root: SampleRoot, num_classes: int) -> RecordTable:
+def _frame_folders(file: str | Path, root: SampleRoot, num_classes: int) -> RecordTable:
     lines = scan_lines(file, _HINT)
     if not len(lines):
         raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_FORM}")

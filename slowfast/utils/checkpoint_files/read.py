@@ -14,10 +14,12 @@ import torch
 from slowfast.errors import CheckpointError, DamagedFileError, system_reason
 from slowfast.utils.checkpoint_files.archive import ZIP_SIGNATURE, read_archive
 from slowfast.utils.checkpoint_files.inert import MalformedPickle, RefusedPickle
+from slowfast.utils.checkpoint_files.safetensors_file import START, is_safetensors, read_safetensors
 from slowfast.utils.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
 from slowfast.utils.checkpoint_files.unpickler import Unpickler, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
 from slowfast.utils.paths import local_path
+from slowfast.utils.text import redact
 from slowfast.utils.text_files import why_not_regular
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
@@ -114,8 +116,8 @@ def _fill(storage: Storage, file: BoundedReader) -> None:
 HOW_TO_CONVERT = 'Save only the weights where the file was created: torch.save(model.state_dict(), "weights.pth")'
 
 
-def read_torch_file(path: Path) -> Any:
-    """Load a file of `torch.save` with tensors on the CPU.
+def read_torch_file(path: str | Path) -> Any:
+    """Load a file of `torch.save`, or a safetensors file, with tensors on the CPU.
 
     Args:
         path: A local path, or an address for :mod:`slowfast.utils.paths`.
@@ -124,57 +126,62 @@ def read_torch_file(path: Path) -> Any:
         DamagedFileError: If the file is truncated or a checksum is wrong.
         CheckpointError: If it is missing or contains anything but tensors and plain values.
     """
-    signature = _first_bytes(path)
-    if signature == ZIP_SIGNATURE:
+    start = _first_bytes(path)
+    if start.startswith(ZIP_SIGNATURE):
         return _explained(read_archive, path, "PyTorch weights")
+    if is_safetensors(start):
+        return _explained(read_safetensors, path, "safetensors weights")
     return _explained(
         read_legacy, path, "PyTorch weights", " (a .pdparams file of Paddle needs CHECKPOINT_TYPE paddle)"
     )
 
 
-def read_paddle_file(path: Path) -> Any:
+def read_paddle_file(path: str | Path) -> Any:
     """Load a file of `paddle.save` with tensors as NumPy arrays.
 
     Raises:
         DamagedFileError: If the file is truncated.
         CheckpointError: If it is missing or contains anything but arrays and plain values.
     """
-    if _first_bytes(path) == ZIP_SIGNATURE:
+    start = _first_bytes(path)
+    if start.startswith(ZIP_SIGNATURE) or is_safetensors(start):
+        kind = "PyTorch" if start.startswith(ZIP_SIGNATURE) else "safetensors"
         raise CheckpointError(
-            f"{path} cannot be read as Paddle weights: it is a PyTorch file (CHECKPOINT_TYPE pytorch)"
+            f"{redact(str(path))} cannot be read as Paddle weights: it is a {kind} file (CHECKPOINT_TYPE pytorch)"
         )
     return _explained(read_pickle, path, "Paddle weights")
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: str | Path) -> bytes:
     if wrong := why_not_regular(path):
-        raise CheckpointError(f"{path} {wrong}. It must be a file of weights")
+        raise CheckpointError(f"{redact(str(path))} {wrong}. It must be a file of weights")
     try:
         with local_path(path).open("rb") as file:
-            return file.read(len(ZIP_SIGNATURE))
+            return file.read(START)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {system_reason(error)}") from error
+        raise CheckpointError(f"{redact(str(path))} cannot be read: {system_reason(error)}") from error
 
 
-def _explained(read: Callable[[Path], Any], path: Path, kind: str, hint: str = "") -> Any:
+def _explained(read: Callable[[Path], Any], path: str | Path, kind: str, hint: str = "") -> Any:
     """Call a reader and convert errors of damaged or malicious files into one-line messages."""
+    shown = redact(str(path))
     try:
         return read(local_path(path))
     except CheckpointError:
         raise
     except RefusedPickle as refused:
         raise CheckpointError(
-            f"{path} cannot be read as {kind}: it refers to {_short(refused)}, but only tensors and plain values "
+            f"{shown} cannot be read as {kind}: it refers to {_short(refused)}, but only tensors and plain values "
             f"are loaded and no code is executed. {HOW_TO_CONVERT}"
         ) from refused
     except MemoryError as error:
-        raise CheckpointError(f"{path} cannot be read as {kind}: it does not fit into memory") from error
+        raise CheckpointError(f"{shown} cannot be read as {kind}: it does not fit into memory") from error
     except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read: {system_reason(error)}") from error
+        raise DamagedFileError(f"{shown} cannot be read: {system_reason(error)}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = _short(error) or type(error).__name__
         raise DamagedFileError(
-            f"{path} cannot be read as {kind}: it is damaged or in another format{hint}: {reason}"
+            f"{shown} cannot be read as {kind}: it is damaged or in another format{hint}: {reason}"
         ) from error
 
 

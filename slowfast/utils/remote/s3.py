@@ -1,0 +1,116 @@
+"""Files at s3://bucket/key addresses, with boto3, which takes credentials, region and endpoint as AWS's tools do.
+
+iopath's handler is not used: a file that is missing or forbidden fails an assertion without a message, a stale copy is
+kept if it was downloaded after the object changed, as the handler's own comments say, and the cache may be a folder in
+/tmp that other users can write to.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
+from slowfast.utils.remote.cache import Version
+from slowfast.utils.remote.extras import import_extra
+from slowfast.utils.text import redact
+
+TIMEOUT = 20.0  # seconds without an answer or a byte
+TRIES = 5  # requests of boto3 for one part of a file
+_MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_FORBIDDEN = {
+    *("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
+    *("InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"),
+}
+
+
+def open_s3(address: str, known: Version | None) -> S3Download | None:
+    """Open a remote object; return None if the known version is current. Arguments and errors as for http."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    if not bucket or not key or key.endswith("/"):
+        raise FetchError("cannot be fetched: it names no file. Write s3://bucket/key")
+    boto3 = import_extra("boto3", "s3", "s3")
+    try:
+        client = _client(boto3, frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
+        head = client.head_object(Bucket=bucket, Key=key)
+    except Exception as error:  # of botocore, which has no common base class
+        raise _explained(error, bucket) from None
+    version = Version(head.get("ETag", ""), str(head.get("LastModified", "")), head["ContentLength"])
+    return None if version == known else S3Download(client, bucket, key, version)
+
+
+@functools.cache  # creating one takes half a second
+def _client(boto3: Any, environment: frozenset[tuple[str, str]]) -> Any:
+    """Return a client for the AWS variables of the environment; without credentials it can read public buckets."""
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    session = boto3.Session()
+    limits = {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT, "retries": {"total_max_attempts": TRIES}}
+    if session.get_credentials() is None:
+        limits["signature_version"] = UNSIGNED
+    return session.client("s3", config=Config(**limits))
+
+
+class S3Download:
+    """Object that has been found and not read."""
+
+    def __init__(self, client: Any, bucket: str, key: str, version: Version) -> None:
+        self._client, self._bucket, self._key, self.version = client, bucket, key, version
+
+    def save(self, part: Path, report: Callable[[int], None]) -> None:
+        """Write the object. boto3 downloads parts in parallel and repeats those that fail."""
+        done, lock = 0, threading.Lock()
+
+        def count(size: int) -> None:
+            nonlocal done
+            with lock:
+                done += size
+                report(done)
+
+        try:
+            with part.open("wb") as file:
+                self._client.download_fileobj(self._bucket, self._key, file, Callback=count)
+        except Exception as error:
+            raise _explained(error, self._bucket) from None
+
+
+def _explained(error: Exception, bucket: str) -> Exception:
+    """Return the error to raise for one of boto3; errors of writing stay as they are."""
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.ClientError):
+        return _refused(error, bucket)
+    if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
+        return FetchError("cannot be fetched: the credentials are incomplete. Check AWS_PROFILE and AWS_ACCESS_KEY_ID")
+    if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
+        host = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", ""))).hostname
+        return Unreachable(
+            f"cannot be fetched: no connection to {host or 'the S3 server'}. Check the network and "
+            "AWS_ENDPOINT_URL, or download the file elsewhere and give its path"
+        )
+    if isinstance(error, OSError):
+        return error
+    return FetchError(f"cannot be fetched: {' '.join(redact(str(error)).split())[:200]}")
+
+
+def _refused(error: Any, bucket: str) -> FetchError:
+    """Return the error for a response of the server that is an error."""
+    answer = error.response
+    code = str(answer.get("Error", {}).get("Code", ""))
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _MISSING:
+        return RemoteFileMissing(f"cannot be fetched: bucket {bucket} or the file in it does not exist")
+    if code in _FORBIDDEN:
+        return FetchError(
+            f"cannot be fetched: the server refuses access to bucket {bucket} ({code}). Check the credentials "
+            "(AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) and their permissions"
+        )
+    if status >= 500 or code in ("SlowDown", "RequestTimeout"):
+        return Unreachable(f"cannot be fetched: the server answered {status} {code}. Try again later")
+    return FetchError(f"cannot be fetched: the server answered {status} {code}")
