@@ -249,6 +249,10 @@ class Classification(Task):
         """Return the cross-entropy of MODEL.LOSS_FUNC."""
         return self._loss(outputs, targets)
 
+    def eval_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of MODEL.LOSS_FUNC, without label smoothing."""
+        return self._loss(outputs, smooth_one_hot(labels, self.num_classes, 0.0) if self.soft else labels)
+
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the top-1 accuracy in percent; of mixed labels, the class with the largest weight is correct."""
         labels = targets.argmax(1) if targets.ndim == 2 else targets

@@ -164,6 +164,10 @@ class MultiLabel(Task):
         """Return the binary cross-entropy."""
         return self._loss(outputs, targets)
 
+    def eval_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the binary cross-entropy, without label smoothing."""
+        return self._loss(outputs, multi_hot(labels, self.num_classes))
+
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the share of clips whose best class is present, in percent."""
         best = targets.gather(1, outputs.argmax(1, keepdim=True))
