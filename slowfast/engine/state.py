@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
+from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
 from slowfast.utils.logging import get_logger
 from slowfast.utils.paths import local_path
 from slowfast.utils.remote.cache import sha256_of
 from slowfast.utils.text import redact
+from slowfast.utils.text_files import from_json
 
 BEST = "best"  # value of TEST.CHECKPOINT
+CLASS_NAMES = "class_names"  # in checkpoints and in the metadata of exported weights
 
 
 @dataclass
@@ -56,6 +60,7 @@ class RunState:
         scaler: Gradient scaler of mixed precision.
         ema: Average of the weights, if any.
         steps: Steps per epoch.
+        class_names: Names of all classes, for those who use the checkpoints without the dataset; None for none.
     """
 
     def __init__(
@@ -66,17 +71,20 @@ class RunState:
         scaler: torch.amp.GradScaler,
         ema: ModelEMA | None,
         steps: int,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.cfg, self.steps = cfg, steps
         self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
+        self.class_names = class_names
         self.at = Position()
 
     def weights(self) -> checkpoints.State:
-        """Return the part that testing needs: weights and config."""
+        """Return the part that testing needs: weights, config and class names."""
         state: checkpoints.State = {"model_state": self.model.state_dict()}
         if self.ema is not None:
             state["ema_state"] = self.ema.model.state_dict()
-        return state | {"cfg": self.cfg.dump()}
+        names = {} if self.class_names is None else {CLASS_NAMES: list(self.class_names)}
+        return state | {"cfg": self.cfg.dump()} | names
 
     def pack(self) -> checkpoints.State:
         """Return the full state, made of tensors and plain values only."""
@@ -244,11 +252,31 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
 
 def _loaded(cfg: ConfigNode, path: str, content: Any) -> LoadedWeights:
     """Return the description of the checkpoint to test from its content."""
+    names = _class_names(cfg, content)
     if cfg.TEST.CHECKPOINT_FILE_PATH:
-        return LoadedWeights(path)
+        return LoadedWeights(path, class_names=names)
     choice = cfg.TEST.CHECKPOINT
     # Older best checkpoints do not name their epoch.
-    return LoadedWeights(path, choice, content.get("best_epoch" if choice == BEST else "epoch"))
+    return LoadedWeights(path, choice, content.get("best_epoch" if choice == BEST else "epoch"), names)
+
+
+def _class_names(cfg: ConfigNode, content: Any) -> tuple[str, ...] | None:
+    """Return the class names in a checkpoint; None if it has none for MODEL.NUM_CLASSES classes."""
+    found = content.get(CLASS_NAMES) if isinstance(content, Mapping) else None
+    path = local_path(cfg.TEST.CHECKPOINT_FILE_PATH) if cfg.TEST.CHECKPOINT_FILE_PATH else None
+    if found is None and path is not None and path.suffix == SUFFIX:
+        found = _listed(read_metadata(path).get(CLASS_NAMES, ""))
+    if not isinstance(found, list) or len(found) != cfg.MODEL.NUM_CLASSES:
+        return None
+    return tuple(found) if all(isinstance(name, str) for name in found) else None
+
+
+def _listed(text: str) -> Any:
+    """Parse JSON; None for anything that is not."""
+    try:
+        return from_json(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def tested_weights(cfg: ConfigNode) -> str | None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, eval_loader
+from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_classes
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.evaluate import EvaluationTime, evaluate
@@ -99,6 +99,12 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
     return model.eval()
+
+
+def class_names_of(cfg: ConfigNode, model: nn.Module) -> list[str]:
+    """Return the class names of the dataset, else those of the checkpoint that the model was loaded from, or labels."""
+    loaded = model.loaded if isinstance(model, Network) else None
+    return names_of_classes(cfg, None if loaded is None else loaded.class_names)
 
 
 class TestMode(Protocol):

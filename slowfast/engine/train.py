@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, VAL, eval_loader, train_loader
+from slowfast.datasets.build import TRAIN, VAL, eval_loader, find_dataset, train_loader
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.collate import UnreadableBatch
 from slowfast.datasets.records import labels_of
@@ -70,7 +70,8 @@ class Trainer:
         distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
         trained = wrap_model(self.model if distillation is None else AllHeads(self.model), world)
         self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, self.task, distillation)
-        self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
+        names = find_dataset(cfg, TRAIN).read_class_names()
+        self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
         self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
         self.loss_monitor = LossMonitor()
         self._saved = (0, 0)  # epoch and step of the last checkpoint, at first those of the initial weights

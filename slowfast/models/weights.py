@@ -160,11 +160,13 @@ class LoadedWeights:
         path: File or address, without credentials.
         choice: ``given`` by its path, or ``last`` or ``best`` of OUTPUT_DIR.
         epoch: Epochs of training of a last or best checkpoint; None if unknown.
+        class_names: Names of all classes in the file; None if it has none.
     """
 
     path: str
     choice: str = "given"
     epoch: int | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def note(self) -> str:
