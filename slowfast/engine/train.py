@@ -249,7 +249,7 @@ class Trainer:
             run_on_main(self.world, self._write_best)
 
     def _log_validation(self, values: dict[str, float], evaluator: Evaluator, is_best: bool) -> None:
-        reported = [one for one in (LOSS, *self.task.metrics) if one.key in values]
+        reported = [one for one in (*self.task.metrics, LOSS) if one.key in values]
         text = ", ".join(f"{one.title} {one.text(values[one.key])}" for one in reported)
         failed = f", {evaluator.failed} of them unreadable" if evaluator.failed else ""
         best = "; best so far" if is_best else ""
