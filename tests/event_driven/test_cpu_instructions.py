@@ -92,7 +92,6 @@ def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    monkeypatch.setattr(build, "_cpu", lambda: b"flags: amx_bf16")  # and oneDNN may be limited to less than it has
     warn_once.cache_clear()
 
 
