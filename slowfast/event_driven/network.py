@@ -105,7 +105,7 @@ class PatchNetwork:
 
     def classify(self, tokens: torch.Tensor) -> torch.Tensor:
         """Compute the logits of tokens of the last stage: (R, C) -> (R, classes)."""
-        return self._head(tokens)
+        return self._head(tokens).contiguous()
 
     def check(self, frame: torch.Tensor) -> None:
         """Raise ConfigError unless the frames (..., 3, H, W) are floats of the network's input size."""
