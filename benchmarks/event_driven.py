@@ -1,7 +1,8 @@
 """Benchmark of event-driven against dense inference on the same frames: synthetic changes, and videos.
 
-Frames are decoded and normalized before timing; detecting the changed patches is timed. Dense inference and the engine
-take turns of several calls, as a stream makes them: after single calls, each would find the weights of the other in the
+Frames are decoded and normalized before timing; detecting the changed patches is timed. Dense inference in float32 is
+that of the engine or of the network itself, whichever is faster for the number of frames. It takes turns of several
+calls with the engine, as a stream makes them: after single calls, each would find the weights of the other in the
 cache.
 
 Notation: K frames of each of S streams.
@@ -15,7 +16,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import OVER_DENSE, SHARE_OF_DENSE, Measurement, time_interleaved
-from benchmarks.videos import with_overrides
 from slowfast.config.defaults import choices
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
@@ -33,9 +33,10 @@ from slowfast.models.linear import pack_linears
 GROUP, DENSE = "event-driven", "dense inference, float32"
 STREAMS = 16
 _BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # rows x columns of patches of the first stage: 10 and 49 of 1024
-_CALLS = 8  # consecutive calls of a turn
+_CALLS, _BATCHED_CALLS = 8, 2  # consecutive calls of a turn, with one frame and with many
 _MAX_FRAMES = 1200  # of a video, to limit memory
 Turn = list[torch.Tensor]  # inputs of consecutive calls
+Dense = Callable[[torch.Tensor], torch.Tensor]  # dense inference on frames (B, 3, side, side)
 
 
 def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Measurement]:
@@ -47,8 +48,15 @@ def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, video
     pack_linears(model)
     bench = _Bench(cfg, model, device, runs)
     one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
-    measurements = bench.measure("every patch changes", bench.frames(1, 1, (bench.grid, bench.grid)), share=True)
-    measurements += bench.measure("nothing changes", bench.frames(1, 1, (0, 0)), share=True)
+    everything, nothing = (bench.grid, bench.grid), (0, 0)
+    measurements = bench.compare_dense(1) + bench.compare_dense(STREAMS)
+    for batch, k, s in (
+        ("", 1, 1),
+        (f", {STREAMS} streams", 1, STREAMS),
+        (f", chunks of {STREAMS} frames", STREAMS, 1),
+    ):
+        measurements += bench.measure(f"every patch changes{batch}", bench.frames(k, s, everything), share=True)
+    measurements += bench.measure("nothing changes", bench.frames(1, 1, nothing), share=True)
     measurements += bench.measure("1 % in one region, frame by frame", bench.frames(1, 1, one))
     measurements += bench.measure("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
     measurements += bench.measure(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
@@ -62,8 +70,9 @@ class _Bench:
     """Model and random generator of the measurements."""
 
     def __init__(self, cfg: ConfigNode, model: EvMLP, device: torch.device, runs: int) -> None:
-        self.cfg, self.model, self.device = cfg, model, device
-        self.runs, self.calls = runs, (1 + runs) * _CALLS
+        self.cfg, self.model, self.device, self.runs = cfg, model, device, runs
+        self.full = EventDrivenInference.from_config(cfg, model, FLOAT32)
+        self.faster: dict[int, Dense] = {}  # dense inference by number of frames
         self.grid, self.patch = model.side // model.patch_sizes[0], model.patch_sizes[0]
         self.random = torch.Generator().manual_seed(cfg.RNG_SEED)
 
@@ -71,7 +80,7 @@ class _Bench:
         """Return inputs (K, S, 3, side, side) of all calls; in each frame a random block of patches changes."""
         current = torch.rand(s, 3, self.model.side, self.model.side, generator=self.random)
         calls = []
-        for _ in range(self.calls):
+        for _ in range((1 + self.runs) * _calls(k * s)):
             chunk = []
             for _ in range(k):
                 current = current.clone()
@@ -93,7 +102,7 @@ class _Bench:
         """Return inputs of one frame per call, in which random single patches change."""
         current = torch.rand(3, self.model.side, self.model.side, generator=self.random)
         calls = []
-        for _ in range(self.calls):
+        for _ in range((1 + self.runs) * _CALLS):
             current = current.clone()
             for _ in range(patches):
                 self._change(current, (1, 1))
@@ -130,8 +139,9 @@ class _Bench:
         """Measure turns of calls; `restart` is the number of turns per pass of a video, 0 if each turn is a run."""
         group, measurements, turns_per_run = f"{GROUP}, {name}", [], restart or 1
         frames = sum(call.shape[0] * call.shape[1] for turn in turns[:turns_per_run] for call in turn)
+        dense = self.faster[turns[0][0].shape[0] * turns[0][0].shape[1]]
         for precision in map(str, choices("EVENT.PRECISION")):
-            cases = {DENSE: self._dense(turns), precision: self._event(turns, precision, restart)}
+            cases = {DENSE: self._dense(turns, dense), precision: self._event(turns, precision, restart)}
             timed = time_interleaved(cases, len(turns) - turns_per_run, self.device, warm_up=turns_per_run)
             timings = timed.summed(turns_per_run)
             for case in cases if precision == FLOAT32 else (precision,):
@@ -144,17 +154,30 @@ class _Bench:
             measurements.append(Measurement(group, f"{precision}, {what}", value, unit, self.runs))
         return measurements
 
-    def _dense(self, turns: list[Turn]) -> Callable[[], object]:
+    def compare_dense(self, frames: int) -> list[Measurement]:
+        """Measure dense inference by the network and by the engine, in float32 on so many frames."""
+        turns = _turns(self.frames(1, frames, (self.grid, self.grid)))
+        ways: dict[str, Dense] = {"network": self.model, "engine": self.full.run_dense}
+        cases = {name: self._dense(turns, dense) for name, dense in ways.items()}
+        timings = time_interleaved(cases, len(turns) - 1, self.device)
+        self.faster[frames] = ways[min(ways, key=timings.median)]
+        group, count = f"{GROUP}, dense inference in float32, {frames} at a time", frames * len(turns[0])
+        measurements = [
+            Measurement(group, name, 1e3 * timings.median(name) / count, "ms/frame", self.runs) for name in ways
+        ]
+        return [*measurements, Measurement(group, "speed-up", timings.ratio("network", "engine"), "x", self.runs)]
+
+    def _dense(self, turns: list[Turn], dense: Dense) -> Callable[[], object]:
         waiting = iter(turns)
 
         @torch.inference_mode()
         def run() -> object:
-            return [self.model(frames.flatten(0, 1)) for frames in next(waiting)]
+            return [dense(frames.flatten(0, 1)) for frames in next(waiting)]
 
         return run
 
     def _event(self, turns: list[Turn], precision: str, restart: int) -> Callable[[], object]:
-        engine = EventDrivenInference.from_config(with_overrides(self.cfg, "EVENT.PRECISION", precision), self.model)
+        engine = EventDrivenInference.from_config(self.cfg, self.model, precision)
         frames, streams = turns[0][0], range(turns[0][0].shape[1])
         if self.cfg.EVENT.COMPILED:
             engine.capture(frames.shape[0], frames.shape[1])
@@ -170,4 +193,10 @@ class _Bench:
 
 
 def _turns(calls: list[torch.Tensor]) -> list[Turn]:
-    return [calls[start : start + _CALLS] for start in range(0, len(calls), _CALLS)]
+    count = _calls(calls[0].shape[0] * calls[0].shape[1])
+    return [calls[start : start + count] for start in range(0, len(calls), count)]
+
+
+def _calls(frames: int) -> int:
+    """Return the calls of a turn with so many frames each."""
+    return _CALLS if frames == 1 else _BATCHED_CALLS

@@ -26,15 +26,19 @@ def small(tmp_path: Path, *overrides: object) -> ConfigNode:
 
 
 def test_every_figure_with_a_target_is_there(tmp_path: Path) -> None:
-    video = tmp_path / "fixed_camera_bottles.mp4"  # a clip that has targets of its own
-    write_video(video, frames=260)
-    measurements = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, [video])
+    # Clips that have targets of their own.
+    videos = [tmp_path / name for name in ("fixed_camera_bottles.mp4", "pancake.mkv", "eat.mkv")]
+    for video in videos:
+        write_video(video, frames=70)
+    measurements = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, videos)
     assert all(measurement.value > 0 for measurement in measurements)
     wanted = {key for key in TARGETS if key[0].startswith("event-driven")}
     assert wanted == {
         (measurement.group, measurement.name) for measurement in measurements if measurement.target is not None
     }
-    assert any(video.name in measurement.group for measurement in measurements)
+    assert all(any(video.name in measurement.group for measurement in measurements) for video in videos)
+    dense = [measurement.name for measurement in measurements if "at a time" in measurement.group]
+    assert dense == 2 * ["network", "engine", "speed-up"]
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:

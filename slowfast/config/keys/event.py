@@ -59,11 +59,15 @@ EVENT.CHUNK = Key(
     unit="frames",
     rule=Range(1, 10_000),
 )
-EVENT.PRECISION = Key("float32", "Precision of the weights.", rule=Choices("float32", "bfloat16", "int8"))
+EVENT.PRECISION = Key(
+    "float32",
+    "Precision of the weights. With int8, the compiled kernels also quantize the activations, with a scale per patch.",
+    rule=Choices("float32", "bfloat16", "int8"),
+)
 EVENT.COMPILED = Key(
     True,
-    "On CPUs, use kernels that are compiled on first use, if there is a C++ compiler; on GPUs, capture the steps as "
-    "CUDA graphs.",
+    "On CPUs, use kernels that are compiled on first use, if there is a C++ compiler, where they are faster than "
+    "PyTorch on this machine; on GPUs, capture the steps as CUDA graphs.",
 )
 EVENT.MAX_FRAMES = Key(
     0,
