@@ -18,6 +18,7 @@ from benchmarks.videos import find_videos, make_fixed_camera_video
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.model_table import published_configs
 from slowfast.errors import UserError
+from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.paths import check_output_folder
 from slowfast.utils.screen import show, show_table
 
@@ -134,6 +135,7 @@ def _run(chosen: argparse.Namespace) -> int:
         CAMERA_VIDEOS: find_videos(chosen.camera_videos) if chosen.camera_videos else [],
     }
     failed = []
+    Heartbeat.end()  # each part has its own
     for part in wanted:
         if part.videos == CAMERA_VIDEOS and not videos[CAMERA_VIDEOS]:
             videos[CAMERA_VIDEOS] = [_rendered(chosen.out)]
