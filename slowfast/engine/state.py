@@ -224,10 +224,10 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
     get_logger().info(f"Testing the weights in {path}")
 
 
-def tested_weights(cfg: ConfigNode) -> Path | None:
-    """Return the file whose weights `load_test_checkpoint` has loaded; None if the weights are random."""
-    given = cfg.TEST.CHECKPOINT_FILE_PATH
-    return Path(given) if given else checkpoints.find_last(cfg.OUTPUT_DIR)
+def tested_weights(cfg: ConfigNode) -> str | None:
+    """Return the file or address whose weights `load_test_checkpoint` has loaded; None if the weights are random."""
+    found = cfg.TEST.CHECKPOINT_FILE_PATH or checkpoints.find_last(cfg.OUTPUT_DIR)
+    return str(found) if found else None
 
 
 def _read_given(cfg: ConfigNode) -> tuple[Path, Any]:

@@ -27,7 +27,7 @@ from slowfast.visualization.results import library_versions
 RESULTS_FILE, VIDEOS_FILE = "event_results.json", "event_videos.csv"
 PLOTS_FOLDER = "activity"
 DIGITS = 6  # significant digits in files
-RANDOM = "random"  # instead of the file of the weights
+_RANDOM = "random"  # instead of the file of the weights
 UNTRAINED = "untrained (random) weights"
 
 
@@ -38,7 +38,7 @@ class RunReport:
     Args:
         cfg: Config of the run.
         network: The network.
-        weights: File of its weights, or RANDOM.
+        weights: File of its weights; None if they are random.
         sources: All videos, also those without a frame.
         videos: Activity of each video with at least one frame, by index, in the order of the sources.
         thumbnails: First frame of each of them, uint8 (P, P, 3), by index.
@@ -51,7 +51,7 @@ class RunReport:
 
     cfg: ConfigNode
     network: PatchNetwork
-    weights: str
+    weights: str | None
     sources: Sequence[Source]
     videos: dict[int, VideoActivity]
     thumbnails: dict[int, np.ndarray]
@@ -69,7 +69,7 @@ class RunReport:
     @property
     def untrained(self) -> bool:
         """True if the weights are random."""
-        return self.weights == RANDOM
+        return self.weights is None
 
 
 # ---------------------------------------------------------------- files
@@ -101,7 +101,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
     paths = {source.record.index: source.path for source in report.sources}
     return {
         "model": cfg.MODEL.MODEL_NAME,
-        "weights": report.weights,
+        "weights": report.weights or _RANDOM,
         "trained": not report.untrained,
         "settings": dict(cfg.EVENT),
         "compare_every": report.compare_every if cfg.EVENT.COMPARE else None,
@@ -145,7 +145,9 @@ def _write_videos(report: RunReport, path: Path) -> None:
         of = _rounded(summarize([video]))
         values = [of.get(name, "") for name in rest]
         class_name = report.names[video.most_frequent_class()]
-        rows.append((video.name, paths[index], of["frames"], *of["active"], *values, class_name, report.weights))
+        rows.append(
+            (video.name, paths[index], of["frames"], *of["active"], *values, class_name, report.weights or _RANDOM)
+        )
     write_csv(path, ("name", "path", "frames", *stages, *rest, "class", "weights"), rows)
 
 

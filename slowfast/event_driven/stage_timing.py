@@ -28,9 +28,9 @@ RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
 _MAX_VALUES = 1 << 23  # in all rows together, to limit memory
-_REPEATS = 3  # the shortest time counts
+_ROUNDS = 5  # the shortest time counts
 _LONG = 0.01  # seconds from which on more rows are not measured: the ratio of times does not change any more
-_MAX_SECONDS = 5.0  # after which more rows are not measured
+_MAX_SECONDS = 6.0  # after which nothing more is measured
 _SHORTEST = 1e-9  # seconds, for clocks that did not move
 
 
@@ -128,6 +128,11 @@ class MeasuredStage:
         took_long = any(min(seconds) > _LONG or max(seconds) > 10 * _LONG for seconds in self.times.values())
         return took_long or rows * self.inputs > _MAX_VALUES
 
+    def warm_up(self, rows: torch.Tensor) -> None:
+        """Run both implementations untimed: oneDNN generates code for a new number of rows."""
+        for implementation in self.implementations:
+            implementation(rows)
+
     def run(self, implementation: int, rows: torch.Tensor, clock: Callable[[], float]) -> None:
         """Run and time the stage on rows (R, I)."""
         start = clock()
@@ -150,18 +155,27 @@ def measure_stages(stages: Sequence[MeasuredStage], clock: Callable[[], float] =
         clock: Clock in seconds.
     """
     values = torch.randn(_MAX_VALUES, generator=torch.Generator().manual_seed(0))
-    start = clock()
+    start, plan = clock(), []
     for rows in _ROWS:
-        todo = [stage for stage in stages if not stage.is_finished(rows)]
+        todo = [
+            (stage, values[: rows * stage.inputs].view(rows, -1)) for stage in stages if not stage.is_finished(rows)
+        ]
         if rows > 1 and (not todo or clock() - start > _MAX_SECONDS):
             break
-        inputs = [(stage, values[: rows * stage.inputs].view(rows, -1)) for stage in todo]
-        for repeat in range(1 + _REPEATS):
-            # One stage after the other, as in a network: each finds its weights displaced from the cache.
-            for implementation in (0, 1):
-                for stage, x in inputs:
-                    if repeat:
-                        stage.run(implementation, x, clock)
-                    else:  # oneDNN generates code
-                        stage.implementations[implementation](x)
+        plan.append(todo)
+        for stage, x in todo:
+            stage.warm_up(x)
+        _run(todo, clock)
+    for _ in range(_ROUNDS):  # all over again, so that a burst of other work does not disturb all times of a stage
+        for todo in plan:
+            if clock() - start > _MAX_SECONDS:
+                break
+            _run(todo, clock)
     return [stage.table() for stage in stages]
+
+
+def _run(todo: Sequence[tuple[MeasuredStage, torch.Tensor]], clock: Callable[[], float]) -> None:
+    """Time both implementations, each on one stage after the other, which displace their weights from the cache."""
+    for implementation in (0, 1):
+        for stage, x in todo:
+            stage.run(implementation, x, clock)

@@ -32,7 +32,7 @@ from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.live_status import LiveStatus
 from slowfast.event_driven.messages import Batch, Closed, Message, Opened
-from slowfast.event_driven.report import RANDOM, UNTRAINED, RunReport, report_files, report_metrics
+from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics
 from slowfast.event_driven.report_table import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.utils.heartbeat import phase
@@ -108,7 +108,7 @@ class VideoRun:
     def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
         self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
         model = network_to_test(cfg, device)
-        self.weights = str(tested_weights(cfg) or RANDOM)
+        self.weights = tested_weights(cfg)
         self.engine = EventDrivenInference.from_config(cfg, model)
         # Rounded weights are part of the error, so dense inference is always in float32.
         rounded = cfg.EVENT.COMPARE and cfg.EVENT.PRECISION != FLOAT32
@@ -116,7 +116,7 @@ class VideoRun:
         self.activity: dict[int, VideoActivity] = {}
         self.thumbnails: dict[int, torch.Tensor] = {}  # first frame of each video, uint8 (P, P, 3)
         self.ledger = FailureLedger(sources.count)
-        untrained = self.weights == RANDOM
+        untrained = self.weights is None
         network, note = self.engine.network, UNTRAINED if untrained else ""
         self.annotated = AnnotatedVideos.from_config(cfg, network, sources.videos, names, note)
         self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(network.stages), untrained)

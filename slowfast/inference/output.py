@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.samples import SampleKind, find_samples
-from slowfast.engine.checkpoints import find_last
+from slowfast.engine.state import tested_weights
 from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_files
 from slowfast.inference.predictor import Prediction, Predictor
@@ -70,9 +70,8 @@ def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, an
 def _about(cfg: ConfigNode) -> dict[str, object]:
     """Return how the predictions were made, for predictions.json."""
     test = cfg.TEST
-    weights = test.CHECKPOINT_FILE_PATH or find_last(cfg.OUTPUT_DIR) or "random"
     views, crops = test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS
-    return {"model": cfg.MODEL.MODEL_NAME, "weights": str(weights), "views": views, "crops": crops}
+    return {"model": cfg.MODEL.MODEL_NAME, "weights": tested_weights(cfg) or "random", "views": views, "crops": crops}
 
 
 def _summary(predictions: Sequence[Prediction], others: int) -> str:

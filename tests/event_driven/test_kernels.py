@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
+import platform
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,12 +33,17 @@ from tests.random_weights import randomized
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=list(build.INSTRUCTION_SETS))
+PORTABLE_VNNI = "avx512_vnni without its instructions"  # the same layout and arithmetic, on any CPU
+
+
+@pytest.fixture(scope="module", params=[*build.INSTRUCTION_SETS, PORTABLE_VNNI])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     """Kernels for each instruction set of this CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(build.ISA_VARIABLE, request.param)
-        if build.instruction_set() != request.param:
+        patch.setenv(build.ISA_VARIABLE, "baseline" if request.param == PORTABLE_VNNI else request.param)
+        if request.param == PORTABLE_VNNI:
+            patch.setattr(build, "_FLAGS", (*build._FLAGS, "-DSLOWFAST_PORTABLE_VNNI"))
+        elif build.instruction_set() != request.param:
             pytest.skip("this CPU does not have the instructions")
         found = load_kernels.__wrapped__()
     if found is None:
@@ -61,12 +70,38 @@ def test_instructions_are_limited_to_a_set_of_the_cpu(monkeypatch: pytest.Monkey
         load_kernels.__wrapped__()
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these instructions are those of x86")
+@pytest.mark.parametrize("name", build.INSTRUCTION_SETS)
+def test_kernels_compile_for_cpus_other_than_this_one(name: str) -> None:
+    if build.instruction_set() == name or shutil.which("g++") is None:
+        pytest.skip("no g++ here, or compiled by the other tests")
+    flags = [f"-m{feature.replace('_', '')}" for feature in build.INSTRUCTION_SETS[name]]
+    line = ["g++", "-fsyntax-only", "-std=c++17", "-fopenmp", *flags, str(build._SOURCES / "stage.cpp")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
     """Round a float32 weight to a precision."""
     if precision == "int8":
         quantized, scale = int8_weights(weight)
         return quantized.float() * scale[:, None]
     return weight.to(getattr(torch, precision)).float()
+
+
+def quantized(x: torch.Tensor, largest: int) -> torch.Tensor:
+    """Round rows to integers of at most `largest`, with a scale per row."""
+    scale = x.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / largest
+    return (x / scale).round() * scale
+
+
+def rounding(kernels: Kernels, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what the kernels do to rows before a multiplication."""
+    if precision == "int8":
+        return lambda x: quantized(x, kernels.largest_quantized(x.shape[1]))
+    if precision == "bfloat16" and kernels.inputs_per_step(2) == 2:
+        return lambda x: x.bfloat16().float()
+    return lambda x: x
 
 
 def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -113,12 +148,59 @@ def test_compiled_stage_equals_pytorch(
         torch.set_num_threads(usual)
         for weight in (p for p in stage.parameters() if p.ndim == 2):
             weight.copy_(as_stored(weight, precision))
-        if kernels.inputs_per_step(fast.weight_bytes) == 1:
-            torch.testing.assert_close(found, rounded_stage(stage, x, lambda x: x), rtol=1e-4, atol=1e-4)
+        want = rounded_stage(stage, x, rounding(kernels, precision))
+        if precision == "float32" or kernels.inputs_per_step(fast.weight_bytes) == 1:
+            torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
             return
-        off = (found - rounded_stage(stage, x, lambda x: x.bfloat16().float())).abs()
-        # Another order of adding up tips a rounding to bfloat16 here and there, which a norm over 2 channels enlarges.
+        off = (found - want).abs()
+        # Another order of adding up tips a rounding here and there, which a norm over 2 channels enlarges.
         assert off.median() < 2e-5 + 1e-3 * blocks and (off > 0.05).float().mean() <= 0.05
+
+
+def embedding(inputs: int, outputs: int) -> Stage:
+    """Return a stage that consists of one linear layer."""
+    return randomized(Stage(inputs, outputs, 0, 1, 0.0)).eval()
+
+
+@pytest.mark.parametrize("inputs, rows", [(1, 3), (147, 20), (2048, 5)])
+def test_integers_are_multiplied_exactly(kernels: Kernels, inputs: int, rows: int) -> None:
+    torch.manual_seed(rows)
+    stage = embedding(inputs, 70)
+    largest = kernels.largest_quantized(inputs)
+    integers = torch.randint(-largest, largest + 1, (rows, inputs))
+    integers[:, 0], integers[0] = largest, 0
+    exponents = torch.randint(-20, 20, (rows, 1))
+    with torch.inference_mode():
+        found = CompiledStage(stage, "int8", kernels)(integers * 2.0**exponents)
+    weight, scale = int8_weights(stage[1].weight.detach())
+    want = integers.double() @ weight.double().T * 2.0**exponents * scale + stage[1].bias.detach()
+    torch.testing.assert_close(found, want.float(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("inputs", [512, 516, 517, 8192, 66_000])
+def test_largest_integers_do_not_overflow(kernels: Kernels, inputs: int) -> None:
+    stage = embedding(inputs, 3)
+    with torch.inference_mode():
+        stage[1].weight.copy_(torch.tensor([[1.0], [-1.0], [0.5]]).expand(3, inputs))
+        found = CompiledStage(stage, "int8", kernels)(torch.tensor([[1.0], [-1.0]]).expand(2, inputs))
+        want = torch.tensor([[1.0, -1.0, 0.5], [-1.0, 1.0, -0.5]]) * inputs + stage[1].bias
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_stay_in_their_row(kernels: Kernels, precision: str, number: float) -> None:
+    torch.manual_seed(0)
+    stage = randomized(Stage(20, 9, 1, 2, 0.0)).eval()
+    x = torch.randn(8, 20)
+    with torch.inference_mode():
+        fast = CompiledStage(stage, precision, kernels)
+        want = fast(x).clone()
+        x[2, 5] = number
+        found = fast(x)
+    assert found[2].isnan().all()
+    others = [0, 1, *range(3, 8)]
+    assert torch.equal(found[others], want[others])
 
 
 def test_gelu_is_exact_in_float32(kernels: Kernels) -> None:

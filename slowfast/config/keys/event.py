@@ -59,7 +59,11 @@ EVENT.CHUNK = Key(
     unit="frames",
     rule=Range(1, 10_000),
 )
-EVENT.PRECISION = Key("float32", "Precision of the weights.", rule=Choices("float32", "bfloat16", "int8"))
+EVENT.PRECISION = Key(
+    "float32",
+    "Precision of the weights. With int8, the compiled kernels also quantize the activations, with a scale per patch.",
+    rule=Choices("float32", "bfloat16", "int8"),
+)
 EVENT.COMPILED = Key(
     True,
     "On CPUs, use kernels that are compiled on first use, if there is a C++ compiler, where they are faster than "
@@ -86,7 +90,7 @@ EVENT.COMPARE = Key(
 EVENT.COMPARE_EVERY = Key(
     0,
     "Compare every Nth batch with dense inference: 1 compares all frames; 0 also does for files, but with cameras or "
-    "streams compares every 32nd batch, which takes less than 10 % of the time.",
+    "streams compares every 32nd batch, which typically takes less than 10 % of the time.",
     unit="batches",
     rule=Range(0, 10**6),
 )

@@ -87,6 +87,7 @@ class Kernels:
         self.library = library
         self.panel: int = library.panel()  # output features whose weights are stored together
         self.tile: int = library.tile_rows()  # rows that are multiplied at a time
+        self.zero_point: int = library.zero_point()  # of rows that are multiplied by int8 weights
 
     def find_changes(
         self, frames: torch.Tensor, references: torch.Tensor, slots: torch.Tensor, gate: Gate, full: torch.Tensor
@@ -187,7 +188,7 @@ class Kernels:
     def stage_rows(
         self, stage: ctypes.Structure, weight_bytes: int, x: torch.Tensor, out: torch.Tensor, group: int
     ) -> None:
-        """Run a stage: x (R, I) -> out (R, features of complete panels).
+        """Run a stage: x (R, I) -> out (R, O), whose rows have space for the features of complete panels.
 
         Args:
             stage: Weights, a structure of kernels/stage.py.
@@ -202,6 +203,7 @@ class Kernels:
             _pointer(x),
             ctypes.c_int64(len(x)),
             _pointer(out),
+            ctypes.c_int64(out.stride(0)),
             torch.get_num_threads(),
             ctypes.c_int64(group),
         )
@@ -210,6 +212,11 @@ class Kernels:
         """Return the number of input features whose weights are stored together for each output feature."""
         inputs: int = self.library.inputs_per_step(weight_bytes)
         return inputs
+
+    def largest_quantized(self, inputs: int) -> int:
+        """Return the largest magnitude of a row of so many features that is quantized for int8 weights."""
+        largest: int = self.library.largest_quantized(ctypes.c_int64(inputs))
+        return largest
 
 
 def takes_frames(frames: torch.Tensor) -> bool:

@@ -1,4 +1,11 @@
 // Arithmetic of the linear layers: a step multiplies 4 bytes of a row by 4 bytes of the weights of each output feature.
+//
+// A structure of arithmetic has
+//   Value     type of the rows as they are multiplied
+//   Sum       vector of sums, one per output feature
+//   INPUTS    input features per step
+//   QUANTIZED whether rows are integers with a scale per row
+//   weights() vector of the weights of a step, converted in registers from the type in which they are stored
 
 #pragma once
 
@@ -9,38 +16,77 @@ namespace {
 // One float32 input feature per step.
 struct Singles {
   typedef float Value;
+  typedef Floats Sum;
   static constexpr int INPUTS = 1;
+  static constexpr bool QUANTIZED = false;
   static Floats broadcast(const float* x) { return all(*x); }
-  static Floats multiply_add(Floats sum, Floats x, const char* w) {
-    return sum + x * load(reinterpret_cast<const float*>(w));
+  template <class W>
+  static Floats weights(const W* w) {
+    return load(w);
   }
+  static Floats multiply_add(Floats sum, Floats x, Floats w) { return sum + x * w; }
   static void put(float* place, Floats v) { store(place, v); }
-  static void unpack(const float*, char*) {}  // never called: stored as they are multiplied
-  static void unpack(const uint16_t* w, char* to) { store(reinterpret_cast<float*>(to), load(w)); }
-  static void unpack(const int8_t* w, char* to) { store(reinterpret_cast<float*>(to), load(w)); }
 };
 
-#ifdef __AVX512BF16__
+#if INTRINSICS == 512 && defined(__AVX512BF16__)
+#define HAS_PAIRS
 // Two bfloat16 input features per step, accumulated in float32: twice the multiply-adds per instruction.
 struct Pairs {
   typedef uint16_t Value;
+  typedef Floats Sum;
   static constexpr int INPUTS = 2;
-  static Floats broadcast(const uint16_t* x) {
-    int32_t both;
-    std::memcpy(&both, x, sizeof both);
-    return (Floats)_mm512_set1_epi32(both);
-  }
-  static Floats multiply_add(Floats sum, Floats x, const char* w) {
-    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)_mm512_loadu_si512(w));
+  static constexpr bool QUANTIZED = false;
+  static Floats broadcast(const uint16_t* x) { return (Floats)_mm512_set1_epi32(read<int32_t>(x)); }
+  static Floats weights(const uint16_t* w) { return (Floats)_mm512_loadu_si512(w); }
+  static Floats multiply_add(Floats sum, Floats x, Floats w) {
+    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
   }
   static void put(uint16_t* place, Floats v) {
     _mm256_storeu_si256((__m256i*)place, (__m256i)_mm512_cvtneps_pbh((__m512)v));
   }
-  static void unpack(const uint16_t*, char*) {}  // never called: stored as they are multiplied
-  static void unpack(const int8_t* w, char* to) {
-    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(w + LANES), (__m512)load(w)));
-  }
 };
+#endif
+
+// Two int16 input features per step and int8 weights, accumulated in int32, exactly: rows are quantized as finely as
+// their length permits without overflow. Twice the multiply-adds per instruction of float32.
+struct Words {
+  typedef int16_t Value;
+  typedef Ints Sum;
+  static constexpr int INPUTS = 2, ZERO = 0;
+  static constexpr bool QUANTIZED = true;
+  static int32_t largest(int64_t inputs) { return std::min<int64_t>(32767, INT32_MAX / 127 / inputs); }
+  static Shorts broadcast(const int16_t* x) { return (Shorts)all(read<int32_t>(x)); }
+  static Shorts weights(const int8_t* w) { return widen(w); }
+  static Ints multiply_add(Ints sum, Shorts x, Shorts w) { return sum + multiply_pairs(x, w); }
+  static void put(int16_t* place, Ints v) { narrow(place, v); }
+};
+
+#ifdef HAS_QUADS
+// Four input features per step, uint8 with a zero point of 128, and int8 weights, accumulated in int32: four times the
+// multiply-adds per instruction of float32. Sums contain ZERO times the sum of the weights. Exact for up to 66,000 features.
+struct Quads {
+  typedef uint8_t Value;
+  typedef Ints Sum;
+  static constexpr int INPUTS = 4, ZERO = 128;
+  static constexpr bool QUANTIZED = true;
+  static int32_t largest(int64_t) { return 127; }
+  static Ints broadcast(const uint8_t* x) { return all(read<int32_t>(x)); }
+  static Ints weights(const int8_t* w) { return read<Ints>(w); }
+  static Ints multiply_add(Ints sum, Ints x, Ints w) { return add_quads(sum, x, w); }
+  static void put(uint8_t* place, Ints v) { narrow(place, v + ZERO); }
+};
+#endif
+
+// Arithmetic for bfloat16 and for int8 weights.
+#ifdef HAS_PAIRS
+typedef Pairs Short;
+#else
+typedef Singles Short;
+#endif
+#ifdef HAS_QUADS
+typedef Quads Bytes;
+#else
+typedef Words Bytes;
 #endif
 
 }  // namespace

@@ -2,40 +2,11 @@
 //
 // Tests compare this with the PyTorch implementation in network.py.
 
-#include <algorithm>
 #include <memory>
-#include <type_traits>
 
 #include <omp.h>
 
-#include "arithmetic.h"
-
-namespace {
-
-// Output features computed at a time, in as many vectors as fit the registers.
-#ifdef __AVX512F__
-constexpr int PANEL = 64;
-#else
-constexpr int PANEL = 16;
-#endif
-constexpr int VECTORS = PANEL / LANES, BYTES = 4 * LANES;
-constexpr int TILE = 6;              // rows computed at a time
-constexpr int STEP = PANEL * 4;      // bytes of the weights of a panel per step
-constexpr int STEPS = 32768 / STEP;  // steps whose weights stay in the L1 cache while all rows are multiplied
-constexpr int AHEAD = 4096;          // prefetch distance in bytes for the first rows
-
-struct Layer {  // weight: (panels, steps, PANEL, inputs per step)
-  const void* weight;
-  const float *bias, *scale;  // (panels * PANEL,)
-  int64_t in, panels;
-};
-
-struct Norm {
-  const float *weight, *bias;
-  float eps;
-};
-
-}  // namespace
+#include "rows.h"
 
 extern "C" {
 
@@ -49,182 +20,8 @@ struct Stage {
 
 namespace {
 
-enum Epilogue { NONE, GELU, ADD_OUT };  // ADD_OUT: adds what the output contains
-
-// Type of the outputs: hidden activations are stored in the type that is multiplied, all others in float32.
-template <class A, Epilogue epilogue>
-using Output = typename std::conditional<epilogue == GELU, typename A::Value, float>::type;
-
-// Block of a layer's weights: some steps of a panel. sums: partial sums of all rows.
-struct Block {
-  const char* weights;
-  int64_t steps, panel;
-  bool first, last;
-  float* sums;
-};
-
-// Multiplies ROWS rows by a block, and prefetches LINES cache lines per step into the L2 cache.
-template <class A, Epilogue epilogue, int LINES, int ROWS>
-__attribute__((noinline)) void tile(const typename A::Value* x, int64_t x_stride, const Layer& layer,
-                                    const Block& block, float* partial, const char* fetch, Output<A, epilogue>* out,
-                                    int64_t out_stride) {
-  Floats sums[ROWS][VECTORS] = {};
-  if (!block.first)
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; v++) sums[r][v] = load(partial + r * PANEL + v * LANES);
-  const char* w = block.weights;
-  for (int64_t k = 0; k < block.steps; k++, w += STEP, x += A::INPUTS) {
-#pragma GCC unroll 4
-    for (int line = 0; line < LINES; line++, fetch += 64) __builtin_prefetch(fetch, 0, 2);
-#pragma GCC unroll 6
-    for (int r = 0; r < ROWS; r++) {
-      Floats value = A::broadcast(x + r * x_stride);
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; v++) sums[r][v] = A::multiply_add(sums[r][v], value, w + v * BYTES);
-    }
-  }
-  int64_t channel = block.panel * PANEL;
-#pragma GCC unroll 6
-  for (int r = 0; r < ROWS; r++) {
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++, channel += LANES) {
-      if (!block.last) {
-        store(partial + r * PANEL + v * LANES, sums[r][v]);
-        continue;
-      }
-      Floats y = sums[r][v];
-      if (layer.scale) y *= load(layer.scale + channel);
-      y += load(layer.bias + channel);
-      Output<A, epilogue>* place = out + r * out_stride + channel;
-      if constexpr (epilogue == GELU) {
-        A::put(place, gelu(y));
-      } else {
-        if (epilogue == ADD_OUT) y += load(place);
-        store(place, y);
-      }
-    }
-    channel -= PANEL;
-  }
-}
-
-// Multiplies up to TILE rows by a block.
-template <class A, Epilogue epilogue, int LINES>
-void tile_of(int64_t rows, const typename A::Value* x, int64_t x_stride, const Layer& layer, const Block& block,
-             float* partial, const char* fetch, Output<A, epilogue>* out, int64_t stride) {
-  switch (rows) {
-    case 1: tile<A, epilogue, LINES, 1>(x, x_stride, layer, block, partial, fetch, out, stride); break;
-    case 2: tile<A, epilogue, LINES, 2>(x, x_stride, layer, block, partial, fetch, out, stride); break;
-    case 3: tile<A, epilogue, LINES, 3>(x, x_stride, layer, block, partial, fetch, out, stride); break;
-    case 4: tile<A, epilogue, LINES, 4>(x, x_stride, layer, block, partial, fetch, out, stride); break;
-    case 5: tile<A, epilogue, LINES, 5>(x, x_stride, layer, block, partial, fetch, out, stride); break;
-    default: tile<A, epilogue, LINES, TILE>(x, x_stride, layer, block, partial, fetch, out, stride);
-  }
-}
-
-// Multiplies all rows by a block. next: the stored weights of the next block.
-template <class A, class W, Epilogue epilogue>
-void multiply_block(const typename A::Value* x, int64_t x_stride, int64_t rows, const Layer& layer,
-                      const Block& block, const char* next, Output<A, epilogue>* out, int64_t stride) {
-  constexpr bool DIRECT = sizeof(W) == sizeof(typename A::Value);
-  constexpr int64_t LINES = STEP / 64, STORED = PANEL * A::INPUTS * sizeof(W);  // bytes of stored weights per step
-  constexpr int64_t PARTS = (STORED + 63) / 64;
-  // The first tile waits for the weights; the following tiles prefetch the next block, a part each.
-  for (int64_t r = 0, part = -1; r < rows; r += TILE, part++) {
-    const typename A::Value* in = x + r * x_stride;
-    float* partial = block.sums + r * PANEL;
-    Output<A, epilogue>* place = out + r * stride;
-    const char* fetch = next + part * block.steps * 64;
-    if (part < 0 && DIRECT)
-      tile_of<A, epilogue, LINES>(rows - r, in, x_stride, layer, block, partial, block.weights + AHEAD, place, stride);
-    else if (0 <= part && part < PARTS)
-      tile_of<A, epilogue, 1>(rows - r, in, x_stride, layer, block, partial, fetch, place, stride);
-    else
-      tile_of<A, epilogue, 0>(rows - r, in, x_stride, layer, block, partial, nullptr, place, stride);
-  }
-}
-
-// Multiplies rows by some panels of a layer, block by block. sums: (rows, PANEL) partial sums.
-template <class A, class W, Epilogue epilogue>
-void multiply_panels(const typename A::Value* x, int64_t x_stride, int64_t rows, const Layer& layer, int64_t first,
-             int64_t last, float* sums, Output<A, epilogue>* out, int64_t stride) {
-  constexpr bool DIRECT = sizeof(W) == sizeof(typename A::Value);
-  constexpr int64_t VECTOR = LANES * A::INPUTS;  // stored weights per vector
-  int64_t steps = (layer.in + A::INPUTS - 1) / A::INPUTS;
-  const W* stored = static_cast<const W*>(layer.weight) + first * steps * VECTORS * VECTOR;
-  alignas(64) char unpacked[STEPS * STEP];
-  for (int64_t panel = first; panel < last; panel++) {
-    for (int64_t from = 0; from < steps; from += STEPS) {
-      int64_t n = std::min<int64_t>(STEPS, steps - from);
-      const char* here = reinterpret_cast<const char*>(stored);
-      if (!DIRECT)
-        for (int64_t v = 0; v < n * VECTORS; v++) {
-          __builtin_prefetch(reinterpret_cast<const char*>(stored + v * VECTOR) + AHEAD, 0, 2);
-          A::unpack(stored + v * VECTOR, unpacked + v * BYTES);
-        }
-      stored += n * VECTORS * VECTOR;
-      Block block = {DIRECT ? here : unpacked, n, panel, from == 0, from + n == steps, sums};
-      const char* next = reinterpret_cast<const char*>(stored);
-      multiply_block<A, W, epilogue>(x + from * A::INPUTS, x_stride, rows, layer, block, next, out, stride);
-    }
-  }
-}
-
-// Applies LayerNorm to a row (width,), in place.
-void normalize(float* x, int64_t width, const Norm& norm) {
-  float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < width; i++) sum += x[i];
-  float mean = sum / width;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < width; i++) squares += (x[i] - mean) * (x[i] - mean);
-  float scale = 1.0f / std::sqrt(squares / width + norm.eps);
-#pragma omp simd
-  for (int64_t i = 0; i < width; i++) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
-}
-
-// Converts a float32 row to the type that is multiplied, padded with zeros to `length`, a multiple of the step.
-template <class A>
-void convert(const float* x, int64_t width, typename A::Value* to, int64_t length) {
-  int64_t i = 0;
-  for (; i + LANES <= width; i += LANES) A::put(to + i, load(x + i));
-  for (; i < length; i += LANES) {
-    float rest[LANES] = {};
-    for (int64_t j = i; j < std::min<int64_t>(width, i + LANES); j++) rest[j - i] = x[j];
-    typename A::Value put[LANES];
-    A::put(put, load(rest));
-    std::memcpy(to + i, put, std::min<int64_t>(LANES, length - i) * sizeof *to);
-  }
-}
-
-// Scratch memory of a thread; it grows on demand and is reused by later calls.
-char* scratch(int64_t bytes) {
-  thread_local std::unique_ptr<char[]> kept;
-  thread_local int64_t size = 0;
-  if (size < bytes) kept.reset(new char[size = bytes]);
-  return kept.get();
-}
-
-// Activations of a stage. Linear layers multiply a converted copy, except in float32.
-template <class A>
-struct Buffers {
-  static constexpr bool COPIES = sizeof(typename A::Value) < sizeof(float);
-  int64_t x_stride, stride, hidden_stride = 0;
-  typename A::Value *x, *y, *hidden;  // input, tokens, hidden activations of a block
-  float* sums;                        // (threads, rows, PANEL)
-
-  Buffers(const Stage& stage, int64_t rows, int64_t threads) {
-    x_stride = COPIES ? (stage.embed.in + A::INPUTS - 1) / A::INPUTS * A::INPUTS : stage.embed.in;
-    stride = stage.embed.panels * PANEL;
-    for (int64_t b = 0; b < stage.blocks; b++) hidden_stride = std::max(hidden_stride, stage.first[b].panels * PANEL);
-    int64_t copied = COPIES ? stride + x_stride : 0, added_up = threads * rows * PANEL;
-    sums = reinterpret_cast<float*>(scratch(added_up * sizeof(float) + rows * (hidden_stride + copied) * sizeof *x));
-    hidden = reinterpret_cast<typename A::Value*>(sums + added_up);
-    y = hidden + rows * hidden_stride;
-    x = y + rows * stride;
-  }
-};
+constexpr int OWN_ROWS = 2 * TILE;  // up to so many rows are normalized by every thread
+constexpr int64_t PAD = 64;  // bytes after a row: rows a power of two apart would compete for the same lines of the cache
 
 // Work of one thread in a stage: part of the panels of every layer for part of the rows. Panels are split first, so
 // that every weight is read by as few threads as possible.
@@ -240,15 +37,8 @@ struct Share {
     to = part < row_parts ? rows * (part + 1) / row_parts : rows;
   }
 
-  template <class A, class W, Epilogue epilogue>
-  void multiply(const typename A::Value* x, int64_t x_stride, const Layer& layer, float* sums, Output<A, epilogue>* out,
-                int64_t stride) const {
-    int64_t part = me % panel_parts;
-    int64_t first = layer.panels * part / panel_parts, last = layer.panels * (part + 1) / panel_parts, rows = to - from;
-    if (rows > 0)
-      multiply_panels<A, W, epilogue>(x + from * x_stride, x_stride, rows, layer, first, last, sums,
-                                      out + from * stride, stride);
-  }
+  int64_t first_panel(const Layer& layer) const { return layer.panels * (me % panel_parts) / panel_parts; }
+  int64_t last_panel(const Layer& layer) const { return layer.panels * (me % panel_parts + 1) / panel_parts; }
 
   void wait() const {
     if (threads > 1) {
@@ -257,69 +47,156 @@ struct Share {
   }
 };
 
-// Runs a stage: x (rows, in) -> out (rows, panels * PANEL).
-template <class A, class W>
-void run_stage(const Stage& stage, const float* x, int64_t rows, float* out, Buffers<A> buffers, const Share& share) {
-  typedef typename A::Value Value;
-  const int64_t stride = buffers.stride, width = stage.width;
-  const Value *in = buffers.x, *y = buffers.y;
-  if constexpr (Buffers<A>::COPIES) {
-    for (int64_t r = share.me; r < rows; r += share.threads)
-      convert<A>(x + r * stage.embed.in, stage.embed.in, buffers.x + r * buffers.x_stride, buffers.x_stride);
-    share.wait();
-  } else {
-    in = x, y = out;
-  }
-  float* sums = buffers.sums + share.me * rows * PANEL;
-  share.multiply<A, W, NONE>(in, buffers.x_stride, stage.embed, sums, out, stride);
-  for (int64_t b = 0; b <= stage.blocks; b++) {
-    share.wait();
-    for (int64_t r = share.me; r < rows; r += share.threads) {
-      if (b > 0) normalize(out + r * stride, width, stage.norms[b - 1]);
-      if constexpr (Buffers<A>::COPIES)
-        if (b < stage.blocks) convert<A>(out + r * stride, width, buffers.y + r * stride, stride);
-    }
-    if (b == stage.blocks) break;
-    share.wait();
-    share.multiply<A, W, GELU>(y, stride, stage.first[b], sums, buffers.hidden, buffers.hidden_stride);
-    share.wait();
-    share.multiply<A, W, ADD_OUT>(buffers.hidden, buffers.hidden_stride, stage.last[b], sums, out, stride);
-  }
+// Scratch memory of a thread; it grows on demand and is reused by later calls.
+char* scratch(int64_t bytes) {
+  thread_local std::unique_ptr<char[]> kept;
+  thread_local int64_t size = 0;
+  if (size < bytes) kept.reset(new char[size = bytes]);
+  return kept.get();
 }
 
-// Splits every layer among the threads.
+// Takes arrays from the scratch memory of a team of threads; only counts the bytes if there is none.
+struct Arena {
+  char* memory;
+  int64_t me, threads, used = 0;
+
+  // Returns an array that all threads share, or with `own` one of this thread.
+  template <class T>
+  T* take(int64_t count, bool own) {
+    int64_t start = used, bytes = (count * sizeof(T) + 63) / 64 * 64;
+    used += bytes * (own ? threads : 1);
+    return memory ? reinterpret_cast<T*>(memory + start + (own ? me * bytes : 0)) : nullptr;
+  }
+};
+
+// Activations of a stage, as one thread sees them.
+template <class A>
+struct Activations {
+  typedef typename A::Value Value;
+  static constexpr bool COPIES = sizeof(Value) < sizeof(float);  // else the float32 rows are multiplied
+  bool own;                    // every thread normalizes and converts all rows: for few, faster than waiting
+  float *sums, *tokens, *mlp;  // partial sums; tokens and hidden activations of a block in float32
+  int64_t stride, mlp_stride;
+  Converted<A> x, y, hidden;   // rows that are multiplied: inputs, tokens, hidden activations
+
+  Activations(const Stage& stage, const float* in, int64_t rows, float* out, int64_t out_stride, Arena& arena)
+      : own(arena.threads > 1 && rows <= OWN_ROWS), tokens(out), stride(out_stride) {
+    const Layer first = stage.blocks ? stage.first[0] : Layer{}, last = stage.blocks ? stage.last[0] : Layer{};
+    const int64_t features = first.panels * PANEL;
+    sums = arena.take<float>(rows * PANEL, true);
+    if (own) tokens = arena.take<float>(rows * stride, true);
+    mlp_stride = features + PAD / sizeof(float);
+    mlp = arena.take<float>(rows * mlp_stride, false);
+    if constexpr (COPIES) {
+      x = copies(rows, stage.embed.in, stage.embed.in, own, arena);
+      y = copies(rows, stage.width, stage.width, own, arena);
+      hidden = copies(rows, last.in, features, own && A::QUANTIZED, arena);
+    } else {
+      x = {const_cast<float*>(in), nullptr, stage.embed.in, stage.embed.in};
+      y = {tokens, nullptr, stride, stage.width};
+      hidden = {mlp, nullptr, mlp_stride, last.in};
+    }
+  }
+
+ private:
+  static Converted<A> copies(int64_t rows, int64_t width, int64_t space, bool own, Arena& arena) {
+    int64_t length = Converted<A>::padded(space) + PAD / sizeof(Value);
+    Value* values = arena.take<Value>(rows * length, own);
+    return {values, arena.take<float>(rows, own), length, width};
+  }
+};
+
+// Multiplies this thread's share of rows and panels. next: layer that follows.
+template <class A, class W, class Put>
+void multiply(const Share& share, const Converted<A>& rows, const Layer& layer, const Layer& next, float* sums,
+              const Put& put) {
+  const int64_t first = share.first_panel(layer);
+  if (share.from < share.to)
+    multiply_panels<A, W>(rows.rows(share.from, share.to), layer, first, share.last_panel(layer), sums,
+                          panel_of<A, W>(next, share.first_panel(next)), put);
+}
+
+// Runs a thread's share of a stage: x (rows, in) -> out (rows, stride). Linear layers that add up write to `out`, which
+// LayerNorm takes to the tokens.
 template <class A, class W>
-void share_layers(const Stage& stage, const float* x, int64_t rows, float* out, int threads) {
-  Buffers<A> shared(stage, rows, threads);
+void run_stage(const Stage& stage, const float* x, int64_t rows, float* out, int64_t stride, const Share& share,
+               const Activations<A>& act) {
+  constexpr bool COPIES = Activations<A>::COPIES;
+  const int64_t first_row = act.own ? 0 : share.me, row_step = act.own ? 1 : share.threads;
+  auto each_row = [&](auto&& f) {
+    for (int64_t r = first_row; r < rows; r += row_step) f(r);
+    if (!act.own) share.wait();
+  };
+  if constexpr (COPIES) each_row([&](int64_t r) { act.x.set(r, x + r * stage.embed.in); });
+  multiply<A, W>(share, act.x, stage.embed, stage.blocks ? stage.first[0] : stage.embed, act.sums,
+                 [&](int64_t r, int64_t c, Floats v) { store(out + r * stride + c, v); });
+  for (int64_t b = 0; b < stage.blocks; b++) {
+    share.wait();
+    each_row([&](int64_t r) {
+      float* tokens = act.tokens + r * stride;
+      if (b > 0)
+        normalize(out + r * stride, stage.width, stage.norms[b - 1], tokens);
+      else if (act.own)
+        std::memcpy(tokens, out + r * stride, stage.width * sizeof(float));
+      if constexpr (COPIES) act.y.set(r, tokens);
+    });
+    multiply<A, W>(share, act.y, stage.first[b], stage.last[b], act.sums, [&](int64_t r, int64_t c, Floats v) {
+      if constexpr (COPIES && !A::QUANTIZED)
+        A::put(act.hidden.x + r * act.hidden.stride + c, gelu(v));
+      else
+        store(act.mlp + r * act.mlp_stride + c, gelu(v));
+    });
+    share.wait();
+    if constexpr (A::QUANTIZED) each_row([&](int64_t r) { act.hidden.set(r, act.mlp + r * act.mlp_stride); });
+    multiply<A, W>(share, act.hidden, stage.last[b], b + 1 < stage.blocks ? stage.first[b + 1] : stage.embed, act.sums,
+                   [&](int64_t r, int64_t c, Floats v) {
+                     store(out + r * stride + c, v + load(act.tokens + r * stride + c));
+                   });
+  }
+  share.wait();
+  if (stage.blocks)
+    for (int64_t r = share.me; r < rows; r += share.threads)
+      normalize(out + r * stride, stage.width, stage.norms[stage.blocks - 1], out + r * stride);
+}
+
+// Runs a stage on a team of threads that splits every layer.
+template <class A, class W>
+void share_layers(const Stage& stage, const float* x, int64_t rows, float* out, int64_t stride, int threads) {
+  Arena needed = {nullptr, 0, threads};
+  Activations<A>(stage, x, rows, out, stride, needed);
+  char* memory = scratch(needed.used);
 #pragma omp parallel num_threads(threads)
-  run_stage<A, W>(stage, x, rows, out, shared, Share(stage, rows, omp_get_thread_num(), omp_get_num_threads()));
+  {
+    const Share share(stage, rows, omp_get_thread_num(), omp_get_num_threads());
+    Arena arena = {memory, share.me, share.threads};
+    run_stage<A, W>(stage, x, rows, out, stride, share, Activations<A>(stage, x, rows, out, stride, arena));
+  }
 }
 
 // Distributes groups of rows over the threads, each of which runs the full stage without synchronization.
 template <class A, class W>
-void share_rows(const Stage& stage, const float* x, int64_t rows, float* out, int threads, int64_t group) {
+void share_rows(const Stage& stage, const float* x, int64_t rows, float* out, int64_t stride, int threads,
+                int64_t group) {
   int64_t groups = (rows + group - 1) / group;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (int64_t g = 0; g < groups; g++) {
     int64_t start = g * group, n = std::min(group, rows - start);
-    Buffers<A> own(stage, n, 1);
-    run_stage<A, W>(stage, x + start * stage.embed.in, n, out + start * own.stride, own, Share(n));
+    const float* in = x + start * stage.embed.in;
+    float* to = out + start * stride;
+    Arena needed = {nullptr, 0, 1};
+    Activations<A>(stage, in, n, to, stride, needed);
+    Arena arena = {scratch(needed.used), 0, 1};
+    run_stage<A, W>(stage, in, n, to, stride, Share(n), Activations<A>(stage, in, n, to, stride, arena));
   }
 }
 
 template <class A, class W>
-void run(const Stage& stage, const float* x, int64_t rows, float* out, int threads, int64_t group) {
+void run(const Stage& stage, const float* x, int64_t rows, float* out, int64_t stride, int threads, int64_t group) {
   if (group)
-    share_rows<A, W>(stage, x, rows, out, threads, group);
+    share_rows<A, W>(stage, x, rows, out, stride, threads, group);
   else
-    share_layers<A, W>(stage, x, rows, out, threads);
+    share_layers<A, W>(stage, x, rows, out, stride, threads);
 }
-
-#ifdef __AVX512BF16__
-typedef Pairs Short;  // arithmetic for weights of fewer than 4 bytes
-#else
-typedef Singles Short;
-#endif
 
 }  // namespace
 
@@ -330,16 +207,23 @@ int panel() { return PANEL; }
 int tile_rows() { return TILE; }
 
 // Input features per step for weights of so many bytes: 4 for float32, 2 for bfloat16, 1 for int8.
-int inputs_per_step(int bytes) { return bytes == 4 ? Singles::INPUTS : Short::INPUTS; }
+int inputs_per_step(int bytes) { return bytes == 4 ? Singles::INPUTS : bytes == 2 ? Short::INPUTS : Bytes::INPUTS; }
 
-// Computes the tokens of `rows` patches: x (rows, in) -> out (rows, panels * PANEL).
+// Zero point of rows that are multiplied by int8 weights.
+int zero_point() { return Bytes::ZERO; }
+
+// Largest magnitude of quantized rows with so many features.
+int largest_quantized(int64_t inputs) { return Bytes::largest(inputs); }
+
+// Computes the tokens of `rows` patches: x (rows, in) -> out (rows, stride), stride >= panels * PANEL.
 // group: rows that a thread processes at a time; 0 if the threads share the weights.
-void stage_rows(const Stage* stage, int bytes, const float* x, int64_t rows, float* out, int threads, int64_t group) {
+void stage_rows(const Stage* stage, int bytes, const float* x, int64_t rows, float* out, int64_t stride, int threads,
+                int64_t group) {
   if (bytes == 4)
-    run<Singles, float>(*stage, x, rows, out, threads, group);
+    run<Singles, float>(*stage, x, rows, out, stride, threads, group);
   else if (bytes == 2)
-    run<Short, uint16_t>(*stage, x, rows, out, threads, group);
+    run<Short, uint16_t>(*stage, x, rows, out, stride, threads, group);
   else
-    run<Short, int8_t>(*stage, x, rows, out, threads, group);
+    run<Bytes, int8_t>(*stage, x, rows, out, stride, threads, group);
 }
 }

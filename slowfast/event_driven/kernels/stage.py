@@ -5,7 +5,9 @@ Notation: R rows, I input features, O output features. *Panel*: output features 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 
 import torch
 from torch import nn
@@ -15,13 +17,15 @@ from slowfast.event_driven.linear_kernels import BFLOAT16, INT8, int8_weights
 from slowfast.models.evmlp import Block, Stage
 
 _CACHED_BYTES = 1 << 20  # weights of a stage that stay in the cache of a core
-_CACHED_GROUP, _MAX_GROUP = 48, 384  # rows per thread and pass if the weights stay in the cache, and at most otherwise
+_CACHED_GROUP, _MAX_GROUP = 48, 96  # rows per thread and pass: if the weights stay in the cache, and otherwise
+_LINE = 64  # bytes of a cache line
+_PADDING = 16  # features after a row: rows a power of two apart would compete for the same lines of the cache
 _MIN_ROWS_PER_THREAD = 32  # with fewer, the threads share the weights and synchronize after every layer
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale", "offset")),
         *((name, ctypes.c_int64) for name in ("in", "panels")),
     )
 
@@ -41,6 +45,29 @@ class _Stage(ctypes.Structure):
     )
 
 
+class _WeightMemory:
+    """Memory for weights, in huge pages where the system has them: reading them then needs few address translations.
+
+    Args:
+        size: Size in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # the kernel may be built without them
+                memory.madvise(mmap.MADV_HUGEPAGE)
+        self._bytes, self._used = torch.frombuffer(memory, dtype=torch.uint8), 0
+
+    def copy(self, tensor: torch.Tensor) -> int:
+        """Copy a tensor to the next multiple of a cache line and return the address."""
+        size = tensor.numel() * tensor.element_size()
+        place = self._bytes[self._used : self._used + size]
+        place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        self._used += -(-size // _LINE) * _LINE
+        return place.data_ptr()
+
+
 class CompiledStage:
     """Stage with weights in float32, bfloat16 or int8: concatenated children float (R, I) -> tokens float (R, O)."""
 
@@ -49,37 +76,43 @@ class CompiledStage:
         self.weight_bytes = {BFLOAT16: 2, INT8: 1}.get(precision, 4)
         embed, blocks = stage[1], stage.blocks
         assert isinstance(embed, nn.Linear)
-        self._kept: list[torch.Tensor] = []  # memory that the structures point to
+        linears = [layer for layer in stage.modules() if isinstance(layer, nn.Linear)]
+        self._weights = _WeightMemory(sum(map(self._stored_bytes, linears)))
+        self._kept: list[torch.Tensor] = []  # other memory that the structures point to
         pairs = [(first, last) for block in blocks if isinstance(block, Block) for first, *_, last in [block.fn]]
         self._first = (_Layer * len(pairs))(*(self._layer(first) for first, _ in pairs))
         self._last = (_Layer * len(pairs))(*(self._layer(last) for _, last in pairs))
         self._norms = (_Norm * len(pairs))(*(self._norm(block.norm) for block in blocks if isinstance(block, Block)))
         self.width, self.inputs = embed.out_features, embed.in_features
         self._stage = _Stage(self.width, len(pairs), self._layer(embed), self._first, self._last, self._norms)
-        weights = sum(layer.weight.numel() for layer in stage.modules() if isinstance(layer, nn.Linear))
-        self._cached = weights * self.weight_bytes <= _CACHED_BYTES
+        self._cached = sum(layer.weight.numel() for layer in linears) * self.weight_bytes <= _CACHED_BYTES
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        out = torch.empty(len(x), self.kernels.panel * self._stage.embed.panels)
+        out = torch.empty(len(x), self.kernels.panel * self._stage.embed.panels + _PADDING)[:, : self.width]
         self.kernels.stage_rows(self._stage, self.weight_bytes, x.contiguous(), out, self.group(len(x)))
-        return out[:, : self.width]
+        return out
 
     def group(self, rows: int) -> int:
         """Return the rows that a thread processes at a time, or 0 if the threads share the weights."""
         threads = torch.get_num_threads()
-        if self._cached:
-            return _CACHED_GROUP
-        if rows < threads * _MIN_ROWS_PER_THREAD:
+        if not self._cached and rows < threads * _MIN_ROWS_PER_THREAD:
             return 0
-        tile = self.kernels.tile
-        return min(-(-rows // (threads * tile)) * tile, _MAX_GROUP)
+        limit, tile = _CACHED_GROUP if self._cached else _MAX_GROUP, self.kernels.tile
+        return min(-(-rows // (threads * tile)) * tile, limit)
+
+    def _stored_bytes(self, layer: nn.Linear) -> int:
+        """Return the bytes of the weights of a layer with complete panels and steps, in complete cache lines."""
+        panel, inputs = self.kernels.panel, self.kernels.inputs_per_step(self.weight_bytes)
+        padded = -(-layer.out_features // panel) * panel * -(-layer.in_features // inputs) * inputs
+        return -(-padded * self.weight_bytes // _LINE) * _LINE
 
     def _layer(self, layer: nn.Module) -> _Layer:
         assert isinstance(layer, nn.Linear)
-        weight, scale = layer.weight.detach().float(), None
+        weight, scale, offset = layer.weight.detach().float(), None, None
         if self.precision == INT8:
             weight, scales = int8_weights(weight)
             scale = self._keep(self._padded(scales))
+            offset = self._keep(self._padded(-self.kernels.zero_point * weight.sum(1, dtype=torch.int32)))
         elif self.precision == BFLOAT16:
             weight = weight.bfloat16()
         inputs = self.kernels.inputs_per_step(self.weight_bytes)
@@ -87,7 +120,7 @@ class CompiledStage:
         steps = weight.unflatten(1, (-1, inputs)).unflatten(0, (-1, self.kernels.panel))
         panels = steps.transpose(1, 2)  # panels steps P inputs
         bias = self._keep(self._padded(layer.bias.detach().float()))
-        return _Layer(self._keep(panels), bias, scale, layer.in_features, len(panels))
+        return _Layer(self._weights.copy(panels), bias, scale, offset, layer.in_features, len(panels))
 
     def _norm(self, norm: nn.LayerNorm) -> _Norm:
         return _Norm(self._keep(norm.weight.detach().float()), self._keep(norm.bias.detach().float()), norm.eps)

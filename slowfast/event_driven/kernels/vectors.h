@@ -2,48 +2,151 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX2__
+#ifdef __x86_64__
 #include <immintrin.h>
+#endif
+
+// Bits of a vector, and of the vectors for which intrinsics are used.
+#if defined(SLOWFAST_PORTABLE_VNNI)  // for tests on any CPU: what AVX512_VNNI computes, without its instructions
+#define VECTOR_BITS 512
+#define INTRINSICS 0
+#elif defined(__AVX512F__) && defined(__AVX512BW__)
+#define VECTOR_BITS 512
+#define INTRINSICS 512
+#elif defined(__AVX2__)
+#define VECTOR_BITS 256
+#define INTRINSICS 256
+#elif defined(__x86_64__)
+#define VECTOR_BITS 128
+#define INTRINSICS 128
+#else
+#define VECTOR_BITS 128
+#define INTRINSICS 0
 #endif
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX2__)
-constexpr int LANES = 8;
+constexpr int LANES = VECTOR_BITS / 32;
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef int16_t Shorts __attribute__((vector_size(4 * LANES)));  // 2 LANES
+// In memory:
+typedef uint16_t StoredHalves __attribute__((vector_size(2 * LANES)));  // LANES
+typedef int16_t StoredShorts __attribute__((vector_size(2 * LANES)));   // LANES
+typedef uint8_t StoredBytes __attribute__((vector_size(LANES)));        // LANES
+typedef int8_t StoredPairs __attribute__((vector_size(2 * LANES)));     // 2 LANES
+
+// Reads and writes values at any address. (Copies by memcpy would keep sums out of the registers.)
+template <class V>
+struct __attribute__((packed, may_alias)) Anywhere {
+  V value;
+};
+template <class V>
+inline V read(const void* p) {
+  return static_cast<const Anywhere<V>*>(p)->value;
+}
+template <class V>
+inline void write(void* p, V v) {
+  static_cast<Anywhere<V>*>(p)->value = v;
+}
+
+// Keeps the compiler from loading a value again at every use.
+template <class V>
+inline void keep_in_register(V& v) {
+#if INTRINSICS == 512
+  asm("" : "+v"(v));
+#elif INTRINSICS
+  asm("" : "+x"(v));
 #else
-constexpr int LANES = 4;
+  (void)v;
+#endif
+}
+
+inline Floats load(const float* p) { return read<Floats>(p); }
+inline Floats load(const uint16_t* p) {  // bfloat16 is the upper half of float32
+#if INTRINSICS == 512  // GCC emits many instructions for __builtin_convertvector here
+  Ints wide = (Ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+#elif INTRINSICS == 256
+  Ints wide = (Ints)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+#else
+  Ints wide = __builtin_convertvector(read<StoredHalves>(p), Ints);
+#endif
+  return (Floats)(wide << 16);
+}
+inline Shorts widen(const int8_t* p) {
+#if INTRINSICS == 512
+  return (Shorts)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p));
+#elif INTRINSICS == 256
+  return (Shorts)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
+#else
+  return __builtin_convertvector(read<StoredPairs>(p), Shorts);
+#endif
+}
+inline void store(float* p, Floats v) { write(p, v); }
+inline Floats all(float v) { return v - Floats{}; }  // adding to 0 would change -0, and cost an instruction
+inline Ints all(int32_t v) { return Ints{} + v; }
+
+// Converts to a smaller type, which must hold the values.
+inline void narrow(int16_t* p, Ints v) {
+#if INTRINSICS == 256
+  write(p, _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1)));
+#else
+  write(p, __builtin_convertvector(v, StoredShorts));
+#endif
+}
+inline void narrow(uint8_t* p, Ints v) { write(p, __builtin_convertvector(v, StoredBytes)); }
+
+// x rounded to the nearest integer, for |x| < 2^22.
+inline Ints round(Floats x) {
+  const Floats magic = all(12582912.0f);  // 1.5 * 2^23: the sum has no fraction bits
+  return (Ints)(x + magic) - (Ints)magic;
+}
+
+// Products of pairs of int16, added up.
+inline Ints multiply_pairs(Shorts x, Shorts y) {
+#if INTRINSICS == 512
+  return (Ints)_mm512_madd_epi16((__m512i)x, (__m512i)y);
+#elif INTRINSICS == 256
+  return (Ints)_mm256_madd_epi16((__m256i)x, (__m256i)y);
+#elif INTRINSICS == 128
+  return (Ints)_mm_madd_epi16((__m128i)x, (__m128i)y);
+#else  // the first of a pair is the lower half, on little-endian CPUs
+  Ints a = (Ints)x, b = (Ints)y;
+  return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+#if INTRINSICS == 512 && defined(__AVX512VNNI__)
+#define HAS_QUADS
+inline Ints add_quads(Ints sum, Ints x, Ints w) {
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+}
+#elif INTRINSICS == 256 && defined(__AVXVNNI__)
+#define HAS_QUADS
+inline Ints add_quads(Ints sum, Ints x, Ints w) {
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+}
+#elif defined(SLOWFAST_PORTABLE_VNNI)
+#define HAS_QUADS
+// Adds the products of four uint8 of x and int8 of w.
+inline Ints add_quads(Ints sum, Ints x, Ints w) {
+  for (int shift = 0; shift < 32; shift += 8) sum += (x >> shift & 255) * (w << (24 - shift) >> 24);
+  return sum;
+}
 #endif
 
-typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
-typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
-
-inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
-#if defined(__AVX512F__)  // GCC emits many instructions for __builtin_convertvector here
-inline Ints widen(const uint16_t* p) { return (Ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); }
-inline Ints widen(const int8_t* p) { return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
-#elif defined(__AVX2__)
-inline Ints widen(const uint16_t* p) { return (Ints)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); }
-inline Ints widen(const int8_t* p) { return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
-#else
-inline Ints widen(const uint16_t* p) { return __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Ints); }
-inline Ints widen(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Ints); }
-#endif
-inline Floats load(const uint16_t* p) { return (Floats)(widen(p) << 16); }  // bfloat16 is the upper half of float32
-inline Floats load(const int8_t* p) { return __builtin_convertvector(widen(p), Floats); }
-inline void store(float* p, Floats v) { *reinterpret_cast<Floats*>(p) = v; }
-inline Floats all(float v) { return Floats{} + v; }
-
-// 1 / x to float32 precision, for x >= 1.
+// 1 / x to float32 precision, for x >= 1. An estimate to 12 bits or more and a Newton step are faster than a division.
 inline Floats inverse(Floats x) {
-#ifdef __AVX512F__  // a 14-bit estimate and a Newton step are faster than a division
+#if INTRINSICS == 512
   Floats y = (Floats)_mm512_rcp14_ps((__m512)x);
+  return y * (2.0f - x * y);
+#elif INTRINSICS == 256
+  Floats y = (Floats)_mm256_rcp_ps((__m256)x);
   return y * (2.0f - x * y);
 #else
   return 1.0f / x;
