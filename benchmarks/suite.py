@@ -35,6 +35,7 @@ Without --videos and --camera-videos, clips are rendered: the command needs noth
 """
 VIDEOS, CAMERA_VIDEOS = "videos", "camera videos"
 CAMERAS = (4, 8, 16)  # numbers of cameras
+_CROP, _INT8 = ("EVENT.RESIZE", "crop"), ("EVENT.PRECISION", "int8")
 RENDERED = "rendered_fixed_camera.mp4"
 
 
@@ -68,12 +69,12 @@ def all_parts() -> list[Part]:
     """Return the parts, most important first."""
     networks = one_config_per_model(published_configs())
     return [
-        Part("event_driven", ("event_driven",), 8, CAMERA_VIDEOS),
+        Part("event_driven", ("event_driven",), 8, CAMERA_VIDEOS, _CROP),
         Part("load", ("load",), 5, VIDEOS),
         Part("test", ("test",), 5, VIDEOS),
         Part("network", ("network",), 5),
         *(
-            Part(f"cameras-{n}", ("cameras",), 3, CAMERA_VIDEOS, ("EVENT.STREAMS", str(n), "EVENT.PRECISION", "int8"))
+            Part(f"cameras-{n}", ("cameras",), 3, CAMERA_VIDEOS, (*_CROP, "EVENT.STREAMS", str(n), *_INT8))
             for n in CAMERAS
         ),
         Part("events", ("events",)),
