@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -226,6 +227,7 @@ def test_unusable_cache_measures(
     else:
         cache.write_text("")
     measure = Measure()
+    caplog.set_level(logging.WARNING, "slowfast")
     assert [cached_times({}, 1, measure) for _ in range(2)] == [[TIMES]] * 2
     assert len(caplog.records) == 1 and "Using a temporary folder" in caplog.text
 
