@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
