@@ -63,11 +63,11 @@ def test_parts_run_in_order_and_are_combined(runs: Runs, tmp_path: Path) -> None
 
 def test_what_has_been_measured_is_kept(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs.failing = "test"
-    assert measure(tmp_path) == 1
+    assert measure(tmp_path, "--name", "A machine") == 1
     assert "failed: test" in capsys.readouterr().err
     assert list(read_machine(tmp_path).parts) == ["load", "load-1080p", "events"]
     runs.failing = ""
-    assert measure(tmp_path) == 0
+    assert measure(tmp_path) == 0 and read_machine(tmp_path).name == "A machine"
     assert [command[2] for command in runs.commands[4:]] == ["test"]
     assert measure(tmp_path, "--fresh") == 0
     assert [command[2] for command in runs.commands[5:]] == ["load", "test", "load_1080p", "events"]
