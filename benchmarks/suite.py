@@ -72,6 +72,7 @@ def all_parts() -> list[Part]:
         Part("event_driven", ("event_driven",), 8, CAMERA_VIDEOS, _CROP),
         Part("load", ("load",), 5, VIDEOS),
         Part("test", ("test",), 5, VIDEOS),
+        Part("load-1080p", ("load_1080p",), 5, VIDEOS),
         Part("network", ("network",), 5),
         *(
             Part(f"cameras-{n}", ("cameras",), 3, CAMERA_VIDEOS, (*_CROP, "EVENT.STREAMS", str(n), *_INT8))

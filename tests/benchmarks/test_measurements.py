@@ -197,9 +197,9 @@ def test_videos_are_found_and_missing_ones_named(videos: list[Path], tmp_path: P
 @pytest.mark.parametrize(
     ("line", "parts", "overrides"),
     [
-        ("", ["load", "test", "network"], []),
+        ("", ["load", "load_1080p", "test", "network"], []),
         ("test load", ["load", "test"], []),
-        ("--repeats 2", ["load", "test", "network"], []),
+        ("--repeats 2", ["load", "load_1080p", "test", "network"], []),
         ("networks --only EAT_S,EAT_B", ["networks"], []),
         ("network --videos a b NUM_GPUS 0 DATA.NUM_FRAMES 8", ["network"], ["NUM_GPUS", "0", "DATA.NUM_FRAMES", "8"]),
         ("--json RESULTS network", ["network"], []),
