@@ -142,7 +142,8 @@ def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     return branch.add_(x)  # `branch` is in the CPU's cache
 
 
-_LEAST_DROPPED = 8  # DropPath skips the branch if at least one of this many samples is dropped
+# DropPath skips the branch if at least one of this many samples is dropped.
+_LEAST_DROPPED = 8
 
 
 class DropPath(RandomLayer):
