@@ -1,7 +1,8 @@
-"""Meters of the training loop: averages, waiting time, and a check for losses that are not finite."""
+"""Meters of the training loop and of validation: averages, waiting time, and a check for losses that are not finite."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from slowfast.datasets.collate import stack_labels
+from slowfast.datasets.types import Record
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import Metric
 
@@ -48,6 +51,38 @@ class TrainMeter:
         row |= {"data_s": self._data / count, "compute_s": (elapsed - self._data) / count}
         self._values, self._data, self._start = [], 0.0, time.perf_counter()
         return row
+
+
+# Loss of the outputs (V, K) of a sample's V views with their labels; None for a task that defines none.
+ViewLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
+
+
+class EvalLoss:
+    """Averages the loss over the readable samples of an evaluation; the loss of a sample is the mean over its views.
+
+    Args:
+        loss: Loss of the views of one sample, such as `Task.eval_loss`.
+        device: Device of the loss, which may hold class weights.
+    """
+
+    def __init__(self, loss: ViewLoss, device: torch.device) -> None:
+        self.loss, self.device = loss, device
+        self._values: list[float] = []
+
+    def add(self, record: Record, outputs: torch.Tensor | None) -> None:
+        """Add a sample with the outputs of its views (V, K); None for an unreadable sample, which is excluded."""
+        if outputs is None:
+            return
+        labels = stack_labels([record.label] * len(outputs))
+        loss = self.loss(outputs.to(self.device), labels.to(self.device))
+        if loss is not None:
+            self._values.append(float(loss))
+
+    def mean(self, world: World) -> float | None:
+        """Return the mean over all processes, which all call it; None without any loss."""
+        values = world.gather(self._values)
+        # The exact sum does not depend on the order, hence not on the number of processes.
+        return math.fsum(values) / len(values) if values else None
 
 
 class TrainingDiverged(RuntimeError):

@@ -15,9 +15,10 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, eval_loader
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.types import EvalSample, FailureLedger
+from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.forward import BatchHook, ClipForward
+from slowfast.engine.meters import EvalLoss
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.engine.tasks import Evaluator, Task, build_task
 from slowfast.models import build_model
@@ -48,6 +49,7 @@ def evaluate_split(
     split: str,
     evaluator: Evaluator,
     batch_hook: BatchHook | None = None,
+    loss: EvalLoss | None = None,
 ) -> EvaluationTime:
     """Run the model on this process's samples of a split.
 
@@ -60,6 +62,7 @@ def evaluate_split(
         split: Split of the samples.
         evaluator: Gets the outputs; its `evaluate` is left to the caller.
         batch_hook: Called with the inputs and labels of the first batch.
+        loss: Gets the outputs too; its `mean` is left to the caller.
 
     Returns:
         How long this process took.
@@ -69,8 +72,14 @@ def evaluate_split(
     own = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
     progress = Progress("test" if split == TEST else "validate", own, "videos", world.is_main, cfg.LOG_PERIOD)
     evaluator.reset()
+
+    def process(record: Record, outputs: torch.Tensor | None) -> None:
+        evaluator.process(record, outputs)
+        if loss is not None:
+            loss.add(record, outputs)
+
     try:
-        pace = evaluate(model, samples, forward, evaluator.process, batch_clips, ledger, progress, batch_hook)
+        pace = evaluate(model, samples, forward, process, batch_clips, ledger, progress, batch_hook)
     finally:
         progress.close()
     failures = world.gather(ledger.all)

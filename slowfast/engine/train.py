@@ -20,7 +20,7 @@ from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
 from slowfast.engine.distillation import AllHeads, Distillation
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.freezing import freeze_parameters
-from slowfast.engine.meters import LossMonitor, TrainMeter, timed_iter
+from slowfast.engine.meters import EvalLoss, LossMonitor, TrainMeter, timed_iter
 from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
 from slowfast.engine.parallel import run_on_main, same_everywhere, wrap_model
 from slowfast.engine.state import RunState, load_start_weights
@@ -38,7 +38,7 @@ from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import MetricsLog, Row, TensorBoardWriter
-from slowfast.visualization.results import write_failed
+from slowfast.visualization.results import LOSS, write_failed
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
 
@@ -222,16 +222,19 @@ class Trainer:
         """Evaluate the center views; save the weights as checkpoint_best.pyth if the metric is the best so far."""
         at, model = self.state.at, self.model if self.ema is None else self.ema.model
         ledger, evaluator = FailureLedger(len(self.val_loader.dataset)), self.task.evaluator(self.cfg, self.world, VAL)
+        loss = EvalLoss(self.task.eval_loss, self.world.device)
         with self._interruptible():
             if self.cfg.BN.USE_PRECISE_STATS:
                 with phase("recomputing batch-norm statistics"):
                     recompute_bn_stats(model, self._statistics_batches(), self.world)
             videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
-            pace = evaluate_split(self.cfg, self.world, model, videos, ledger, VAL, evaluator)
+            pace = evaluate_split(self.cfg, self.world, model, videos, ledger, VAL, evaluator, loss=loss)
         if self.world.any(self.stop.seen):  # only now: the processes may have different numbers of videos
             raise Interrupted
         results, metric = evaluator.evaluate().values, self.task.metrics[0]
-        values = {one.key: results[one.key] for one in self.task.metrics}
+        mean_loss = loss.mean(self.world)
+        values = {} if mean_loss is None else {LOSS.key: mean_loss}
+        values |= {one.key: results[one.key] for one in self.task.metrics}
         videos_read = {"videos": len(evaluator.predictions), "failed": evaluator.failed}
         row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **values, **videos_read}
         self._write(row | {"seconds": round(pace.data + pace.compute, 3)})
@@ -242,7 +245,8 @@ class Trainer:
             run_on_main(self.world, self._write_best)
 
     def _log_validation(self, values: dict[str, float], evaluator: Evaluator, is_best: bool) -> None:
-        text = ", ".join(f"{one.title} {one.text(values[one.key])}" for one in self.task.metrics)
+        reported = [one for one in (LOSS, *self.task.metrics) if one.key in values]
+        text = ", ".join(f"{one.title} {one.text(values[one.key])}" for one in reported)
         failed = f", {evaluator.failed} of them unreadable" if evaluator.failed else ""
         best = "; best so far" if is_best else ""
         videos = len(evaluator.predictions)

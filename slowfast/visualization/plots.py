@@ -128,6 +128,7 @@ class Curves:
     """Curves of a training by fractional epoch."""
 
     loss: Points = field(default_factory=dict)
+    validation_loss: Points = field(default_factory=dict)
     lr: Points = field(default_factory=dict)
     validation: Points = field(default_factory=dict)  # metric of the validations
 
@@ -138,16 +139,16 @@ def read_curves(path: Path, metric: Metric | None) -> Curves:
     .. code-block:: json
 
         {"split": "train", "epoch": 1.25, "loss": 2.5, "lr": 0.001}
-        {"split": "val", "epoch": 2.0, "top1": 81.5}
+        {"split": "val", "epoch": 2.0, "loss": 1.5, "top1": 81.5}
 
     Args:
         path: The log.
         metric: Metric of the validations; None for none.
     """
     curves = Curves()
-    keys = {"train": {"loss": curves.loss, "lr": curves.lr}}
+    keys = {"train": {"loss": curves.loss, "lr": curves.lr}, "val": {"loss": curves.validation_loss}}
     if metric is not None:
-        keys["val"] = {metric.key: curves.validation}
+        keys["val"][metric.key] = curves.validation
     for row in read_metrics(path):
         for key, points in keys.get(row["split"], {}).items():
             if key in row:
@@ -168,18 +169,18 @@ def draw_curves(log: Path, path: Path, metric: Metric | None) -> None:
         PlotsUnavailable: Without matplotlib.
     """
     curves = read_curves(log, metric)
-    titles = ["Training loss", "Learning rate"]
+    titles = ["Loss", "Learning rate"]
     if metric is not None:
         titles.append(f"Validation {metric.title}" + (f" ({metric.unit})" if metric.unit else ""))
     figure = new_figure(11.0, 3.4)
     loss_axes, lr_axes, *validation_axes = all_axes = figure.subplots(1, len(titles))
-    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.validation])
+    last_epoch = max([0.0, *curves.loss, *curves.lr, *curves.validation_loss, *curves.validation])
     for axes, title in zip(all_axes, titles, strict=True):
         axes.set_title(title, fontsize=10, color=INK, loc="left")
         axes.set_xlabel("epoch", fontsize=8, color=INK)
         axes.set_xlim(0.0, last_epoch or 1.0)
         style_axes(axes)
-    _draw_loss(loss_axes, curves.loss)
+    _draw_loss(loss_axes, curves.loss, curves.validation_loss)
     _draw_line(lr_axes, curves.lr, ORANGE)
     lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     lr_axes.set_ylim(bottom=0.0)
@@ -188,14 +189,18 @@ def draw_curves(log: Path, path: Path, metric: Metric | None) -> None:
     save_png(figure, path)
 
 
-def _draw_loss(axes: Axes, points: Points) -> None:
+def _draw_loss(axes: Axes, points: Points, validation: Points) -> None:
     epochs, losses = _in_order(points)
-    finite = losses[np.isfinite(losses)]
+    _, of_validation = _in_order(validation)
+    finite = np.concatenate([losses[np.isfinite(losses)], of_validation[np.isfinite(of_validation)]])
     if not len(finite):
         _mark_empty(axes)
         return
-    axes.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="logged steps")
-    axes.plot(epochs, smooth(losses, width=max(len(losses) // 20, 1)), color=BLUE, linewidth=1.8, label="smoothed")
+    axes.plot(epochs, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="training, logged steps")
+    smoothed = smooth(losses, width=max(len(losses) // 20, 1))
+    axes.plot(epochs, smoothed, color=BLUE, linewidth=1.8, label="training, smoothed")
+    if validation:
+        _draw_line(axes, validation, ORANGE, marker="o", label="validation")
     axes.set_ylim(0.0, 1.05 * float(finite.max()))
     axes.legend(fontsize=8, frameon=False, loc="best")
 
@@ -217,11 +222,11 @@ def _draw_validation(axes: Axes, points: Points, metric: Metric) -> None:
         )
 
 
-def _draw_line(axes: Axes, points: Points, color: str, marker: str = "") -> None:
+def _draw_line(axes: Axes, points: Points, color: str, marker: str = "", label: str | None = None) -> None:
     if not points:
         _mark_empty(axes)
         return
-    axes.plot(*_in_order(points), color=color, linewidth=1.8, marker=marker, markersize=4, clip_on=False)
+    axes.plot(*_in_order(points), color=color, linewidth=1.8, marker=marker, markersize=4, clip_on=False, label=label)
 
 
 def _mark_empty(axes: Axes) -> None:

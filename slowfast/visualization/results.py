@@ -56,6 +56,9 @@ class Metric:
         return value > than if self.higher_is_better else value < than
 
 
+LOSS = Metric("loss", "loss", unit="", digits=4, higher_is_better=False)
+
+
 @dataclass(frozen=True)
 class Results:
     """Results of an evaluation.

@@ -82,6 +82,7 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
     assert len(rows) == 8 and results["top1"] == pytest.approx(100 * hits / 8)
     assert [row["step"] for row in metrics(finished)] == [1, 2, 3, 4, 5, 6]
     assert [row["epoch"] for row in metrics(finished, "val")] == [1, 2, 3]
+    assert all(0 < row["loss"] < 10 for row in metrics(finished, "val"))
 
 
 def test_the_averaged_weights_are_tested(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def settings(data: Path, output: Path, *more: object) -> list[object]:
 def test_train_test_and_reports(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(load_config(EMPTY, settings(data, tmp_path)))
     out = capsys.readouterr().out
-    assert "validation mean error" in out and "px/frame" in out and "top-1" not in out
+    assert "validation loss" in out and ", mean error" in out and "px/frame" in out and "top-1" not in out
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["label"]) for row in rows] == [i % 8 / 2 for i in range(8)]

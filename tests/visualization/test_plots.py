@@ -47,7 +47,7 @@ def log(path: Path, torn: bool = False) -> Path:
     for step in range(20):
         rows.append({"split": "train", "epoch": (step + 1) / 10, "step": step, "loss": 2.0 / (step + 1), "lr": 1e-3})
     rows[3]["loss"] = None  # as a NaN is written
-    rows.append({"split": "val", "epoch": 2.0, "step": 20, "top1": 81.5, "top5": 99.0})
+    rows.append({"split": "val", "epoch": 2.0, "step": 20, "loss": 2.5, "top1": 81.5, "top5": 99.0})
     rows.append({"split": "test", "epoch": 2.0, "step": 20, "top1": 1.0})
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text + ('{"split": "val", "epo' if torn else ""))
@@ -58,12 +58,16 @@ def log(path: Path, torn: bool = False) -> Path:
 def test_curves_are_read(tmp_path, torn):
     curves = read_curves(log(tmp_path / "metrics.jsonl", torn), TOP1)
     assert len(curves.loss) == 20 and curves.loss[0.1] == 2.0 and np.isnan(curves.loss[0.4])
-    assert curves.validation == {2.0: 81.5} and set(curves.lr.values()) == {1e-3}
+    assert curves.validation == {2.0: 81.5} and curves.validation_loss == {2.0: 2.5}
+    assert set(curves.lr.values()) == {1e-3}
 
 
 def test_curves_are_drawn(tmp_path):
     draw_curves(log(tmp_path / "metrics.jsonl", torn=True), tmp_path / "curves.png", TOP1)
-    assert pixels(tmp_path / "curves.png").shape[1] > 1000
+    image = pixels(tmp_path / "curves.png")
+    assert image.shape[1] > 1000
+    # The validation loss is orange and in the first of three panels.
+    assert has_colour(image[:, : image.shape[1] // 3], (224, 130, 20))
 
 
 @pytest.mark.parametrize("text", ["", '{"split": "train", "epoch": 0.1, "step": 1, "loss": null, "lr": 0.1}\n'])

@@ -98,6 +98,7 @@ def test_results_json_holds_every_figure(tmp_path):
     assert read == summary(VIDEOS).as_dict()
     assert read.keys() == {
         *("top1", "top5", "top1_read", "top5_read", "k", "top1_view", "top1_view_std", "videos", "failed", "views"),
+        *("mean_class_accuracy", "calibration_error"),
         *("crops", "seconds", "clips_per_second", "peak_memory_mib", "config_digest", "versions"),
     }
 

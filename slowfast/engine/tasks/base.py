@@ -152,6 +152,17 @@ class Task(ABC):
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss as a scalar, a mean over the clips, in float32 whatever autocast does."""
 
+    def eval_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+        """Return the loss of a validation: that of plain labels, without MixUp and label smoothing.
+
+        By default the loss of the labels themselves, and None, which reports no loss, if `targets` converts them.
+
+        Args:
+            outputs: Outputs of the model for the views of one sample, float32 (V, K).
+            labels: Label of each view, as `stack_labels` returns them, on the same device.
+        """
+        return self.loss(outputs, labels) if type(self).targets is Task.targets else None
+
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the values of `step_metrics` as a tensor on the device; they are averaged over steps and processes."""
         return outputs.new_empty(0, dtype=torch.float32)

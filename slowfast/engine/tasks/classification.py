@@ -20,10 +20,12 @@ from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
+from slowfast.engine.tasks.calibration import BINS, calibration_error
 from slowfast.engine.tasks.score_rows import ScoreRows, gather_rows
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
+from slowfast.visualization.per_class import ClassAccuracies, write_per_class
 from slowfast.visualization.results import (
     BEST,
     PERCENT_DIGITS,
@@ -37,6 +39,8 @@ from slowfast.visualization.scores import scores_path, write_scores
 from slowfast.visualization.sheets import draw_confusion_matrix, draw_samples
 
 TOP1, TOP5 = Metric("top1", "top-1"), Metric("top5", "top-5")
+MEAN_CLASS = Metric("mean_class_accuracy", "mean-class accuracy")
+CALIBRATION = Metric("calibration_error", "calibration error", higher_is_better=False)
 _LOSSES = ("cross_entropy", "soft_cross_entropy")
 
 
@@ -120,7 +124,9 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
 
 
 class ClassificationEvaluator(ClassScoreEvaluator):
-    """Top-1 and top-5 accuracy of whole samples and top-1 accuracy of single views; unreadable samples are wrong.
+    """Top-1, top-5 and mean-class accuracy of whole samples and top-1 accuracy of single views.
+
+    Unreadable samples are wrong; the calibration error is that of the readable ones.
 
     Args:
         views: Temporal views per sample.
@@ -143,6 +149,8 @@ class ClassificationEvaluator(ClassScoreEvaluator):
             "top1_read": accuracy(read, 1),
             "top5_read": accuracy(read, k),
             "k": k,
+            MEAN_CLASS.key: ClassAccuracies.of(predictions, self.num_classes).mean(),
+            CALIBRATION.key: round(calibration_error(*confidences(read)), PERCENT_DIGITS),
             **view_accuracy(predictions, self.views * self.crops),
         }
         if self.single_samples:
@@ -154,6 +162,8 @@ class ClassificationEvaluator(ClassScoreEvaluator):
         rows = {
             one: f"{values['top1']:.2f} %" + (" (failed videos count as wrong)" if failed else ""),
             five: f"{values['top5']:.2f} %",  # the same line as top-1 for a single class
+            MEAN_CLASS.title: MEAN_CLASS.text(values[MEAN_CLASS.key]),
+            CALIBRATION.title: f"{CALIBRATION.text(values[CALIBRATION.key])} (expected, {BINS} bins)",
         }
         view = "top-1 (single view)"
         if self.single_samples and self.views > 1:
@@ -166,6 +176,12 @@ class ClassificationEvaluator(ClassScoreEvaluator):
             rows[f"{five} (readable videos)"] = f"{values['top5_read']:.2f} %"
         return list(rows.items())
 
+    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
+        """Write per_class.csv and per_class.json: accuracy and most frequent confusion of each class."""
+        rows = ClassAccuracies.of(self.predictions, self.num_classes).rows(class_names)
+        files = write_per_class(rows, class_names, Path(cfg.OUTPUT_DIR), "accuracy per class")
+        return files | super().write(cfg, class_names)
+
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw the confusion matrix and a contact sheet of test samples."""
         drawn = draw_confusion_matrix(Path(cfg.OUTPUT_DIR), self.predictions, class_names)
@@ -177,6 +193,11 @@ def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
     """Return the top-k accuracy in percent; unreadable videos are wrong, and that of no videos is 0."""
     hits = sum(video.hit(k) for video in predictions)
     return round(100.0 * hits / len(predictions), PERCENT_DIGITS) if predictions else 0.0
+
+
+def confidences(read: Sequence[VideoPrediction]) -> tuple[list[float], list[bool]]:
+    """Return the score of the best class of each readable video, and whether that class is correct."""
+    return [video.best[0][1] for video in read], [video.hit(1) for video in read]
 
 
 def view_accuracy(predictions: Sequence[VideoPrediction], views: int) -> dict[str, float]:
@@ -200,7 +221,7 @@ class Classification(Task):
     """
 
     step_metrics = (TOP1,)
-    metrics = (TOP1, TOP5)
+    metrics = (TOP1, TOP5, MEAN_CLASS, CALIBRATION)
     distillable = True
 
     def __init__(
@@ -248,6 +269,10 @@ class Classification(Task):
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of MODEL.LOSS_FUNC."""
         return self._loss(outputs, targets)
+
+    def eval_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of MODEL.LOSS_FUNC, without label smoothing."""
+        return self._loss(outputs, smooth_one_hot(labels, self.num_classes, 0.0) if self.soft else labels)
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the top-1 accuracy in percent; of mixed labels, the class with the largest weight is correct."""

@@ -26,12 +26,11 @@ from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import ClassScoreEvaluator, accuracy
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
-from slowfast.utils.text_files import write_csv
+from slowfast.visualization.per_class import write_per_class
 from slowfast.visualization.results import PERCENT_DIGITS, Metric, Results, VideoPrediction
 
 MAP, PRECISION = Metric("map", "mAP"), Metric("precision1", "precision@1")
 LOSS = "bce_logit"
-PER_CLASS = "per_class.csv"
 _PRESENT = 0.5  # target from which on a class counts as present
 
 
@@ -101,13 +100,17 @@ class MultiLabelEvaluator(ClassScoreEvaluator):
         return rows
 
     def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
-        """Write per_class.csv: positives and average precision (%) of each class, empty without positives."""
-        rows, path = [], Path(cfg.OUTPUT_DIR) / PER_CLASS
-        for number, (name, one) in enumerate(zip(class_names, self.per_class, strict=True)):
-            ap = "" if one.average_precision is None else f"{one.average_precision:.{PERCENT_DIGITS}f}"
-            rows.append((number, name, one.positives, ap))
-        write_csv(path, ("class", "class_name", "positives", "ap"), rows)
-        return {"average precision per class": path} | super().write(cfg, class_names)
+        """Write per_class.csv and per_class.json: positives and average precision (%), empty without positives."""
+        rows = [
+            {"positives": one.positives, "ap": None if (ap := one.average_precision) is None else _rounded(ap)}
+            for one in self.per_class
+        ]
+        files = write_per_class(rows, class_names, Path(cfg.OUTPUT_DIR), "average precision per class")
+        return files | super().write(cfg, class_names)
+
+
+def _rounded(percent: float) -> float:
+    return round(percent, PERCENT_DIGITS)
 
 
 @TASK_REGISTRY.register(name="multi_label")
@@ -163,6 +166,10 @@ class MultiLabel(Task):
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the binary cross-entropy."""
         return self._loss(outputs, targets)
+
+    def eval_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the binary cross-entropy, without label smoothing."""
+        return self._loss(outputs, multi_hot(labels, self.num_classes))
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the share of clips whose best class is present, in percent."""
