@@ -195,6 +195,14 @@ def test_largest_integers_do_not_overflow(kernels: Kernels, inputs: int) -> None
     torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-38, 1e-29])
+def test_tiny_rows_are_quantized_without_overflow(kernels: Kernels, size: float) -> None:
+    stage = embedding(20, 9)
+    with torch.inference_mode():
+        found = CompiledStage(stage, "int8", kernels)(torch.full((2, 20), -size))
+        torch.testing.assert_close(found, stage[1].bias.expand(2, 9))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_stay_in_their_row(kernels: Kernels, precision: str, number: float) -> None:

@@ -80,7 +80,7 @@ struct Converted {
     if constexpr (A::QUANTIZED) {
       const Range range = range_of(from, width);
       const float span = A::UNSIGNED ? range.high - range.low : range.magnitude(), largest = A::largest(width);
-      factor = span > 0 ? largest / span : 0.0f;
+      factor = span > 1e-30f ? largest / span : 0.0f;  // smaller rows are 0: the factor would overflow
       scale[row] = span / largest;
       if (A::UNSIGNED) low[row] = least = range.low;
     }
