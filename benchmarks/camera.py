@@ -180,8 +180,7 @@ def measure_cameras(cfg: ConfigNode, device: torch.device, runs: int, video: Pat
         listed.write_text("".join(f"camera {n} = {place}\n" for n, place in enumerate(served.addresses, start=1)))
         keys = ("EVENT.ENABLE", True, "EVENT.COMPARE", False, "EVENT.ANNOTATE", False, "EVENT.MAX_FRAMES", 0)
         live = with_overrides(cfg, *keys, "DATA.PATH_PREFIX", str(listed), "OUTPUT_DIR", str(folder))
-        names = [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
-        run = VideoRun(live, device, find_sources(str(listed), cfg.DATA.DECODING_THREADS), names)
+        run = VideoRun(live, device, find_sources(str(listed), cfg.DATA.DECODING_THREADS))
         watch = _Watch(run, served, stream.rate, runs)
         report = run.run(watch.ended)
     if len(watch.windows) < runs:

@@ -250,8 +250,7 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     )
     if data.train is not None:
         train_batches(cfg, world, data.train)
-        if cfg.DATA_LOADER.DRAW_SAMPLES:
-            class_names(cfg, TRAIN)
+        class_names(cfg, TRAIN)  # they become part of the checkpoints
         last = checkpoints.find_last(cfg.OUTPUT_DIR)
         if last is not None and not cfg.TRAIN.AUTO_RESUME:
             raise ConfigError(

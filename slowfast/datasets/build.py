@@ -48,9 +48,17 @@ def class_names(cfg: ConfigNode, split: str) -> list[str]:
     return names if names is not None else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
 
-def names_of_classes(cfg: ConfigNode) -> list[str]:
-    """Return the class names in DATA.PATH_TO_DATA_DIR, or the labels if there is no such folder."""
-    return class_names(cfg, TEST) if has_data(cfg) else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
+def names_of_classes(cfg: ConfigNode, of_checkpoint: Sequence[str] | None = None) -> list[str]:
+    """Return the class names in DATA.PATH_TO_DATA_DIR, else those in the checkpoint, else the labels.
+
+    Args:
+        cfg: Config of the run.
+        of_checkpoint: Class names in the checkpoint of the model, if it has any.
+    """
+    names = find_dataset(cfg, TEST).read_class_names() if has_data(cfg) else None
+    if names is None and of_checkpoint is not None:
+        return list(of_checkpoint)
+    return names if names is not None else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
 
 def has_data(cfg: ConfigNode) -> bool:

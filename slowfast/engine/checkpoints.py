@@ -1,7 +1,8 @@
 """Training checkpoints: atomic writing, finding the last one, and reading that skips damaged files.
 
 A file holds `model_state`, `optimizer_state`, `scaler_state`, `ema_state` (with MODEL.EMA), `epoch` (number of
-finished epochs), `step` (finished steps of the next epoch), the best validation result so far, and the config as text.
+finished epochs), `step` (finished steps of the next epoch), the best validation result so far, the config as text, and
+the class names (`class_names`) if the dataset has any.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,16 @@ from slowfast.engine.averaging import ModelEMA
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.protocol import Network
-from slowfast.models.weights import load_weights, read_file, read_weights, weights_of
+from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
+from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
 from slowfast.utils.logging import get_logger
+from slowfast.utils.paths import local_path
+from slowfast.utils.remote.cache import sha256_of
 from slowfast.utils.text import redact
+from slowfast.utils.text_files import from_json
+
+BEST = "best"  # value of TEST.CHECKPOINT
+CLASS_NAMES = "class_names"  # in checkpoints and in the metadata of exported weights
 
 
 @dataclass
@@ -52,6 +60,7 @@ class RunState:
         scaler: Gradient scaler of mixed precision.
         ema: Average of the weights, if any.
         steps: Steps per epoch.
+        class_names: Names of all classes, for those who use the checkpoints without the dataset; None for none.
     """
 
     def __init__(
@@ -62,17 +71,20 @@ class RunState:
         scaler: torch.amp.GradScaler,
         ema: ModelEMA | None,
         steps: int,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.cfg, self.steps = cfg, steps
         self.model, self.optimizer, self.scaler, self.ema = model, optimizer, scaler, ema
+        self.class_names = class_names
         self.at = Position()
 
     def weights(self) -> checkpoints.State:
-        """Return the part that testing needs: weights and config."""
+        """Return the part that testing needs: weights, config and class names."""
         state: checkpoints.State = {"model_state": self.model.state_dict()}
         if self.ema is not None:
             state["ema_state"] = self.ema.model.state_dict()
-        return state | {"cfg": self.cfg.dump()}
+        names = {} if self.class_names is None else {CLASS_NAMES: list(self.class_names)}
+        return state | {"cfg": self.cfg.dump()} | names
 
     def pack(self) -> checkpoints.State:
         """Return the full state, made of tensors and plain values only."""
@@ -82,6 +94,10 @@ class RunState:
             "steps_an_epoch": self.steps,
             **asdict(self.at),
         }
+
+    def pack_best(self) -> checkpoints.State:
+        """Return the content of the best checkpoint, at a validation that has just set `at.best_epoch`."""
+        return self.weights() | {"best_metric": self.at.best_metric, "best_epoch": self.at.best_epoch}
 
     def unpack(self, state: checkpoints.State, path: str | Path) -> None:
         """Restore the state from a checkpoint.
@@ -205,31 +221,85 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
 
 
 def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
-    """Load TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTPUT_DIR, else warn that the weights are random.
+    """Load TEST.CHECKPOINT_FILE_PATH, else the checkpoint in OUTPUT_DIR that TEST.CHECKPOINT selects.
 
-    TEST.CHECKPOINT_WEIGHTS selects raw weights or their EMA in a file that holds both. Damaged checkpoints in
-    OUTPUT_DIR are skipped with a warning.
+    Without a last checkpoint there, the weights stay random, with a warning. TEST.CHECKPOINT_WEIGHTS selects raw
+    weights or their EMA in a file that holds both. Damaged last checkpoints are skipped with a warning. A network
+    remembers the checkpoint, see `Network.loaded`.
 
     Raises:
-        CheckpointError: If the given file or all checkpoints in OUTPUT_DIR are unusable.
+        CheckpointError: If the given file, the best or all checkpoints in OUTPUT_DIR are unusable.
     """
+    given = bool(cfg.TEST.CHECKPOINT_FILE_PATH)
     found: tuple[str | Path, Any] | None
-    found = _read_given(cfg) if cfg.TEST.CHECKPOINT_FILE_PATH else checkpoints.read_last(cfg.OUTPUT_DIR)
+    if given or cfg.TEST.CHECKPOINT == BEST:
+        found = _read_given(cfg) if given else _read_best(cfg)
+    else:
+        found = checkpoints.read_last(cfg.OUTPUT_DIR)
     if found is None:
         get_logger().warning(
             f"No checkpoint in {cfg.OUTPUT_DIR}: testing random weights. Set TEST.CHECKPOINT_FILE_PATH to test others"
         )
         return
     path, content = found
-    kind = cfg.TEST.CHECKPOINT_TYPE if cfg.TEST.CHECKPOINT_FILE_PATH else "pytorch"
+    kind = cfg.TEST.CHECKPOINT_TYPE if given else "pytorch"
     load_weights(model, weights_of(content, path, kind, model, cfg.TEST.CHECKPOINT_WEIGHTS), path)
-    get_logger().info(f"Testing the weights in {path}")
+    loaded = _loaded(cfg, str(path), content)
+    if isinstance(model, Network):
+        model.loaded = loaded
+    get_logger().info(f"Testing the weights in {path}{loaded.note}")
+
+
+def _loaded(cfg: ConfigNode, path: str, content: Any) -> LoadedWeights:
+    """Return the description of the checkpoint to test from its content."""
+    names = _class_names(cfg, content)
+    if cfg.TEST.CHECKPOINT_FILE_PATH:
+        return LoadedWeights(path, class_names=names)
+    choice = cfg.TEST.CHECKPOINT
+    # Older best checkpoints do not name their epoch.
+    return LoadedWeights(path, choice, content.get("best_epoch" if choice == BEST else "epoch"), names)
+
+
+def _class_names(cfg: ConfigNode, content: Any) -> tuple[str, ...] | None:
+    """Return the class names in a checkpoint; None if it has none for MODEL.NUM_CLASSES classes."""
+    found = content.get(CLASS_NAMES) if isinstance(content, Mapping) else None
+    path = local_path(cfg.TEST.CHECKPOINT_FILE_PATH) if cfg.TEST.CHECKPOINT_FILE_PATH else None
+    if found is None and path is not None and path.suffix == SUFFIX:
+        found = _listed(read_metadata(path).get(CLASS_NAMES, ""))
+    if not isinstance(found, list) or len(found) != cfg.MODEL.NUM_CLASSES:
+        return None
+    return tuple(found) if all(isinstance(name, str) for name in found) else None
+
+
+def _listed(text: str) -> Any:
+    """Parse JSON; None for anything that is not."""
+    try:
+        return from_json(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def tested_weights(cfg: ConfigNode) -> str | None:
     """Return the file or address whose weights `load_test_checkpoint` has loaded; None if the weights are random."""
+    if not cfg.TEST.CHECKPOINT_FILE_PATH and cfg.TEST.CHECKPOINT == BEST:
+        return str(RunState.best_path(Path(cfg.OUTPUT_DIR)))
     found = cfg.TEST.CHECKPOINT_FILE_PATH or checkpoints.find_last(cfg.OUTPUT_DIR)
     return redact(str(found)) if found else None
+
+
+def sha256_of_tested(cfg: ConfigNode, loaded: LoadedWeights) -> str:
+    """Return the SHA-256 of the file that `load_test_checkpoint` has loaded, in hexadecimal digits."""
+    # `loaded.path` is without the credentials that an address may need.
+    return sha256_of(local_path(cfg.TEST.CHECKPOINT_FILE_PATH or loaded.path))
+
+
+def _read_best(cfg: ConfigNode) -> tuple[Path, Any]:
+    path = RunState.best_path(Path(cfg.OUTPUT_DIR))
+    if not path.is_file():
+        raise CheckpointError(
+            f"TEST.CHECKPOINT {BEST}: {path} does not exist. Set TEST.CHECKPOINT last, or TEST.CHECKPOINT_FILE_PATH"
+        )
+    return path, read_file(path, "pytorch")
 
 
 def _read_given(cfg: ConfigNode) -> tuple[str, Any]:

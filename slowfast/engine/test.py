@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -13,26 +14,30 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, class_names, eval_loader
+from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_classes
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import EvalLoss
-from slowfast.engine.state import load_test_checkpoint
+from slowfast.engine.state import load_test_checkpoint, sha256_of_tested
 from slowfast.engine.tasks import Evaluator, Task, build_task
 from slowfast.models import build_model
 from slowfast.models.protocol import Network
+from slowfast.models.weights import LoadedWeights
+from slowfast.utils.cpu import cpu_model
 from slowfast.utils.distributed import World
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
+from slowfast.utils.text import redact
 from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.results import (
     PREDICTIONS,
     TEST_RESULTS,
     Results,
+    Tested,
     TestReport,
     write_failed,
     write_predictions,
@@ -96,6 +101,12 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     return model.eval()
 
 
+def class_names_of(cfg: ConfigNode, model: nn.Module) -> list[str]:
+    """Return the class names of the dataset, else those of the checkpoint that the model was loaded from, or labels."""
+    loaded = model.loaded if isinstance(model, Network) else None
+    return names_of_classes(cfg, None if loaded is None else loaded.class_names)
+
+
 class TestMode(Protocol):
     """Mode of a test that replaces the forward pass and adds results, such as event-driven inference."""
 
@@ -140,10 +151,10 @@ def test(
         mode: Replacement of the forward pass; None for the model itself.
     """
     with phase("building the network and loading its weights"):
-        model: nn.Module = world.run_or_raise_everywhere(lambda: network_to_test(cfg, world.device))
+        network = world.run_or_raise_everywhere(lambda: network_to_test(cfg, world.device))
+        tested = world.run_or_raise_everywhere(lambda: _tested(cfg, world, network.loaded))
     begin()
-    if mode is not None:
-        model = mode.wrap(model)
+    model = network if mode is None else mode.wrap(network)
     task = build_task(cfg)
     evaluator = task.evaluator(cfg, world, TEST)
     ledger, start = FailureLedger(len(dataset)), time.perf_counter()
@@ -158,9 +169,25 @@ def test(
         seconds=time.perf_counter() - start,
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
         config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
+        tested=tested,
         extra=Results() if mode is None else mode.results(world),
     )
     return TestOutcome(report, evaluator, _write(cfg, report, evaluator, ledger) if world.is_main else {})
+
+
+def _tested(cfg: ConfigNode, world: World, loaded: LoadedWeights | None) -> Tested:
+    """Return the provenance of a test; only the main process, which writes it, reads the checkpoint for its SHA-256."""
+    return Tested(
+        model=cfg.MODEL.MODEL_NAME,
+        checkpoint="random" if loaded is None else loaded.path,
+        checkpoint_sha256=sha256_of_tested(cfg, loaded) if loaded is not None and world.is_main else None,
+        checkpoint_choice=None if loaded is None else loaded.choice,
+        checkpoint_epoch=None if loaded is None else loaded.epoch,
+        dataset=cfg.TEST.DATASET,
+        data=redact(cfg.DATA.PATH_TO_DATA_DIR),
+        device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu_model(),
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
 
 
 def _run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, VAL, eval_loader, train_loader
+from slowfast.datasets.build import TRAIN, VAL, eval_loader, find_dataset, train_loader
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.collate import UnreadableBatch
 from slowfast.datasets.records import labels_of
@@ -18,6 +18,7 @@ from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
 from slowfast.engine.distillation import AllHeads, Distillation
+from slowfast.engine.early_stop import EarlyStop
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.freezing import freeze_parameters
 from slowfast.engine.meters import EvalLoss, LossMonitor, TrainMeter, timed_iter
@@ -69,8 +70,9 @@ class Trainer:
         distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
         trained = wrap_model(self.model if distillation is None else AllHeads(self.model), world)
         self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, self.task, distillation)
-        self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps)
-        self.schedule = build_schedule(cfg)
+        names = find_dataset(cfg, TRAIN).read_class_names()
+        self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
+        self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
         self.loss_monitor = LossMonitor()
         self._saved = (0, 0)  # epoch and step of the last checkpoint, at first those of the initial weights
 
@@ -101,7 +103,7 @@ class Trainer:
         self.step.batch_hook = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board, self.task.captions)
         try:
             with self.loader, self.val_loader:
-                while at.epoch < self.cfg.SOLVER.MAX_EPOCH:
+                while at.epoch < self.cfg.SOLVER.MAX_EPOCH and not self.early_stop.is_due(at):
                     self._epoch()
                     self._end_epoch()
                     if self.world.any(stop.seen):
@@ -113,6 +115,8 @@ class Trainer:
             return False
         finally:
             self._close_reports()
+        if self.early_stop.is_due(at) and self.task.best is not None and self.world.is_main:
+            get_logger().info(self.early_stop.message(at, self.task.best))
         return True
 
     def _clean_up(self) -> None:
@@ -126,7 +130,7 @@ class Trainer:
             return nothing_to_save(name)
         again = "" if self.cfg.TRAIN.AUTO_RESUME else " with TRAIN.AUTO_RESUME True"
         action = f"to resume at epoch {at.epoch + 1}, step {at.step}"
-        if at.epoch == self.cfg.SOLVER.MAX_EPOCH:
+        if at.epoch == self.cfg.SOLVER.MAX_EPOCH or self.early_stop.is_due(at):
             action = "to test; the training is complete" if self.cfg.TEST.ENABLE else "again; the training is complete"
         return f"Received {name}, checkpoint saved. Run the same command{again} {action}"
 
@@ -215,7 +219,7 @@ class Trainer:
         if self.task.best is not None and (last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
             self._validate()
         at.epoch, at.step = at.epoch + 1, 0
-        if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
+        if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0 or self.early_stop.is_due(at):
             self._save()
 
     def _validate(self) -> None:
@@ -254,7 +258,7 @@ class Trainer:
 
     def _write_best(self) -> None:
         self.loss_monitor.check()
-        checkpoints.save_checkpoint(self.state.best_path(self.output), self.state.weights())
+        checkpoints.save_checkpoint(self.state.best_path(self.output), self.state.pack_best())
 
     def _statistics_batches(self) -> Iterator[torch.Tensor]:
         """Yield normalized batches of the current epoch, for precise batch-norm statistics."""

@@ -20,7 +20,7 @@ from slowfast.datasets.build import TEST, names_of_classes
 from slowfast.datasets.types import FailureLedger
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.state import tested_weights
-from slowfast.engine.test import network_to_test
+from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import ConfigError, DataError
 from slowfast.event_driven.activity import FrameActivity, Savings, VideoActivity
 from slowfast.event_driven.annotate import AnnotatedVideos
@@ -64,7 +64,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
         DataError: If no video can be read.
     """
     with phase("searching for videos"):
-        names = names_of_classes(cfg)
+        names_of_classes(cfg)  # reports a broken list of names before anything is built
         sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
     _check_streams(cfg, sources)
     if not sources.count:
@@ -72,7 +72,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
     if sources.others:
         get_logger().info(f"Skipping {sources.others} other files in the folder")
     with phase("building the network and loading its weights"):
-        run = VideoRun(cfg, device, sources, names)
+        run = VideoRun(cfg, device, sources)
     begin()
     with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
         report = run.run(lambda: stop.seen)
@@ -105,9 +105,10 @@ class VideoRun:
         on_batch: Called with each batch after its logits were computed.
     """
 
-    def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources, names: Sequence[str]) -> None:
-        self.cfg, self.device, self.sources, self.names = cfg, device, sources, names
+    def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources) -> None:
+        self.cfg, self.device, self.sources = cfg, device, sources
         model = network_to_test(cfg, device)
+        self.names = names = class_names_of(cfg, model)
         self.weights = tested_weights(cfg)
         self.engine = EventDrivenInference.from_config(cfg, model)
         # Rounded weights are part of the error, so dense inference is always in float32.

@@ -10,11 +10,11 @@ from tabulate import tabulate
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, eval_loader, names_of_classes, views_of_records
+from slowfast.datasets.build import TEST, eval_loader, views_of_records
 from slowfast.datasets.index.samples import SampleKind, find_samples, target_files
 from slowfast.datasets.types import EvalVideo, FailureLedger
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.test import network_to_test
+from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.inference.grad_cam import HeatMap, MapLayer, compute_heat_map, default_layer, find_layer, find_map_layers
 from slowfast.models.protocol import input_shape
@@ -47,7 +47,7 @@ class HeatMaps:
         all_layers: Sequence[MapLayer],
     ) -> None:
         self.cfg, self.model, self.device, self.layers, self.all_layers = cfg, model, device, layers, all_layers
-        self.class_names = names_of_classes(cfg)
+        self.class_names = class_names_of(cfg, model)
         self.forward = ClipForward.from_config(cfg, device, TEST)
 
     @classmethod

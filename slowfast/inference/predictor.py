@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TEST, eval_loader, find_dataset, has_data, names_of_classes, views_of_records
+from slowfast.datasets.build import TEST, eval_loader, find_dataset, has_data, views_of_records
 from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.samples import UNLABELED, FoundSamples, SampleKind, find_samples
 from slowfast.datasets.loader import EvalLoader
@@ -22,7 +22,7 @@ from slowfast.datasets.types import FailureLedger, Record
 from slowfast.engine.evaluate import EvaluationTime, best_classes, evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks import task_class
-from slowfast.engine.test import network_to_test
+from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World, init_distributed
@@ -97,9 +97,10 @@ class Predictor:
         """Build the model and load its weights, with the views and the ensemble of testing. Raises UserError."""
         _check_times(cfg)
         world = init_distributed(cfg.NUM_GPUS)
+        model = network_to_test(cfg, world.device)
         return cls(
-            network_to_test(cfg, world.device),
-            names_of_classes(cfg),
+            model,
+            class_names_of(cfg, model),
             lambda records: views_to_read(cfg, world, records),
             SampleKind.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),

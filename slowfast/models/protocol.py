@@ -20,6 +20,7 @@ from slowfast.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
+    from slowfast.models.weights import LoadedWeights
 
 
 IMAGES, CLIPS, EVENTS = "images", "clips", "events"
@@ -103,11 +104,13 @@ class Network(nn.Module):
             tensors ``x``, ``y``, ``t``, ``p`` and ``valid``, each (B, L)).
         takes_pretrain_path: Whether MORPH.PRETRAIN_PATH names weights for this network, see `adapt_pretrained`.
         pretraining: Whether this instance is trained on the targets of `pretext` instead of labels.
+        loaded: Checkpoint whose weights were loaded for testing; None for others.
     """
 
     input_kind: ClassVar[str] = CLIPS
     takes_pretrain_path: ClassVar[bool] = False
     pretraining: bool = False
+    loaded: LoadedWeights | None = None
 
     # ------------------------------------------------------------------ construction
     @classmethod

@@ -153,6 +153,30 @@ CHOICES = {"auto": (AVERAGED, RAW), "raw": (RAW,), "ema": (AVERAGED,), RAW_FIRST
 
 
 @dataclass(frozen=True)
+class LoadedWeights:
+    """Checkpoint whose weights a network has.
+
+    Attributes:
+        path: File or address, without credentials.
+        choice: ``given`` by its path, or ``last`` or ``best`` of OUTPUT_DIR.
+        epoch: Epochs of training of a last or best checkpoint; None if unknown.
+        class_names: Names of all classes in the file; None if it has none.
+    """
+
+    path: str
+    choice: str = "given"
+    epoch: int | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def note(self) -> str:
+        """Return which checkpoint of the run it is, in parentheses; empty for a given file."""
+        what = {"last": "last checkpoint", "best": "best validation"}.get(self.choice)
+        epoch = "" if self.epoch is None else f", epoch {self.epoch}"
+        return f" ({what}{epoch})" if what else ""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """State dict in a file, and where it is; `key` is empty for a bare one."""
 

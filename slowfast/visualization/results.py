@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,42 @@ def write_predictions(rows: Iterable[PredictionRow], path: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """What a test has tested; the fields are keys of test_results.json.
+
+    Attributes:
+        model: MODEL.MODEL_NAME.
+        checkpoint: File or address of the weights, without credentials; "random" without any.
+        checkpoint_sha256: SHA-256 of that file; None for random weights.
+        checkpoint_choice: ``given`` by TEST.CHECKPOINT_FILE_PATH, else ``last`` or ``best``; None for random weights.
+        checkpoint_epoch: Epochs of training of a last or best checkpoint; None if unknown.
+        dataset: TEST.DATASET.
+        data: DATA.PATH_TO_DATA_DIR.
+        device: Name of the GPU or CPU.
+        date: Start of the test, ISO 8601 with the time zone.
+    """
+
+    __test__ = False  # not a pytest class
+
+    model: str
+    checkpoint: str
+    checkpoint_sha256: str | None
+    checkpoint_choice: str | None
+    checkpoint_epoch: int | None
+    dataset: str
+    data: str
+    device: str
+    date: str
+
+    @property
+    def weights(self) -> str:
+        """Return the end of the checkpoint's path, and which one of a run it is."""
+        details = [] if self.checkpoint_choice in (None, "given") else [f"{self.checkpoint_choice} of the run"]
+        details += [] if self.checkpoint_epoch is None else [f"epoch {self.checkpoint_epoch}"]
+        return tail(self.checkpoint, 44) + (f" ({', '.join(details)})" if details else "")
+
+
+@dataclass(frozen=True)
 class TestReport:
     """Results of a test and the facts about its run.
 
@@ -159,6 +195,7 @@ class TestReport:
         clips_per_second: Throughput.
         peak_memory_mib: Peak memory of the process, or of the GPU.
         config_digest: Digest of the config.
+        tested: What was tested.
         extra: Results of the test mode, such as the computation saved by event-driven inference.
         versions: Versions of the libraries.
     """
@@ -174,6 +211,7 @@ class TestReport:
     clips_per_second: float
     peak_memory_mib: float
     config_digest: str
+    tested: Tested
     extra: Results = field(default_factory=Results)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -189,6 +227,7 @@ class TestReport:
         seconds: float,
         peak_memory: int,
         config_digest: str,
+        tested: Tested,
         extra: Results,
     ) -> TestReport:
         """Build from what was measured; peak_memory is in bytes."""
@@ -203,14 +242,16 @@ class TestReport:
             clips_per_second=round(clips / seconds, 2) if seconds > 0 else 0.0,
             peak_memory_mib=round(peak_memory / 2**20, 1),
             config_digest=config_digest,
+            tested=tested,
             extra=extra,
             versions=library_versions(),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of test_results.json."""
-        run = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("results", "extra")}
-        return {**self.results.values, **self.extra.values, **run}
+        parts = ("results", "extra", "tested")
+        run = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in parts}
+        return {**self.results.values, **self.extra.values, **run, **asdict(self.tested)}
 
 
 def library_versions() -> dict[str, str]:
@@ -250,6 +291,7 @@ def results_table(report: TestReport) -> str:
     if report.failed:
         rows.append(("failed", f"{report.failed}"))
     rows += [
+        ("weights", report.tested.weights),
         ("views x crops", f"{report.views} x {report.crops}"),
         ("time", f"{report.seconds:.1f} s, {report.clips_per_second:.1f} clips/s"),
         ("peak memory", f"{report.peak_memory_mib:.0f} MiB"),

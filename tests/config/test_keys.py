@@ -99,6 +99,7 @@ COMPARED = {
     "DATA.SAMPLING": "datasets/order.py",
     "EVENT.REFERENCE": "event_driven/detector.py",
     "EVENT.PRECISION": "event_driven/linear_kernels.py",
+    "TEST.CHECKPOINT": "engine/state.py",
     "TEST.ENSEMBLE_ON": "engine/evaluate.py",
     "TEST.FRAME_ORDER": "datasets/sampling.py",
     "TEST.SINGLE_CROP": "datasets/sampling.py",

@@ -82,6 +82,8 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
     assert len(rows) == 8 and results["top1"] == pytest.approx(100 * hits / 8)
     assert [row["step"] for row in metrics(finished)] == [1, 2, 3, 4, 5, 6]
     assert [row["epoch"] for row in metrics(finished, "val")] == [1, 2, 3]
+    last = checkpoints.find_last(finished)
+    assert last is not None and len(checkpoints.read_checkpoint(last)["class_names"]) == 8
     assert all(0 < row["loss"] < 10 for row in metrics(finished, "val"))
 
 

@@ -78,7 +78,7 @@ def synthetic_sources(*videos: tuple[int, Exception | None]) -> Sources:
 
 def video_run(tmp_path: Path, sources: Sources, *change: object) -> VideoRun:
     cfg = load_config(EMPTY, [*on_videos(tmp_path, tmp_path), *change])
-    return VideoRun(cfg, CPU, sources, [str(label) for label in range(8)])
+    return VideoRun(cfg, CPU, sources)
 
 
 def live_sources(*videos: OpenVideo) -> Sources:

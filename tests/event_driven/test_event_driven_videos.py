@@ -122,7 +122,7 @@ def test_reports_state_that_weights_are_untrained(folder: Path, tmp_path: Path, 
     torch.save(build_model(cfg).state_dict(), tmp_path / "weights.pth")
     weights = ("TEST.CHECKPOINT_FILE_PATH", str(tmp_path / "weights.pth")) if trained else ()
     overrides = [*on_videos(folder / "moving.mp4", tmp_path / "out"), "EVENT.ANNOTATE", True, *weights]
-    run = VideoRun(load_config(EMPTY, overrides), CPU, find_sources(str(folder / "moving.mp4"), 1), list("abcdefgh"))
+    run = VideoRun(load_config(EMPTY, overrides), CPU, find_sources(str(folder / "moving.mp4"), 1))
     notes: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("slowfast.event_driven.report.draw_activity", lambda *drawn: notes.append(drawn[5]))

@@ -19,6 +19,7 @@ from slowfast.utils.text_files import csv_cell
 from slowfast.visualization.results import (
     WIDTH,
     Results,
+    Tested,
     TestReport,
     VideoPrediction,
     class_row,
@@ -37,6 +38,10 @@ VIDEOS = [
     VideoPrediction(3, "d.mp4", 0, [(0, 0.9), (1, 0.1), (2, 0.0)]),
 ]
 
+TESTED = Tested(
+    "MorphMLP", "out/checkpoints/checkpoint_best.pyth", "12ab", "best", 7, "kinetics", "d", "CPU", "2026-01-02"
+)
+
 
 def summary(predictions: list[VideoPrediction], num_classes: int = 3) -> TestReport:
     results = ClassificationEvaluator(World(), num_classes, Ensemble(), views=4, crops=3).compute(predictions)
@@ -49,6 +54,7 @@ def summary(predictions: list[VideoPrediction], num_classes: int = 3) -> TestRep
         seconds=2.0,
         peak_memory=3 * 2**20,
         config_digest="abc",
+        tested=TESTED,
         extra=Results(),
     )
 
@@ -100,6 +106,8 @@ def test_results_json_holds_every_figure(tmp_path):
         *("top1", "top5", "top1_read", "top5_read", "k", "top1_view", "top1_view_std", "videos", "failed", "views"),
         *("mean_class_accuracy", "calibration_error"),
         *("crops", "seconds", "clips_per_second", "peak_memory_mib", "config_digest", "versions"),
+        *("model", "checkpoint", "checkpoint_sha256", "checkpoint_choice", "checkpoint_epoch", "dataset", "data"),
+        *("device", "date"),
     }
 
 

@@ -59,6 +59,13 @@ TRAIN.EVAL_PERIOD = Key(
     rule=Range(1, 10**9),
     origin="SF",
 )
+TRAIN.EARLY_STOP = Key(
+    0,
+    "Epochs without a better validation after which training ends; 0 never ends it early. It is checked after each "
+    "validation (TRAIN.EVAL_PERIOD).",
+    unit="epochs",
+    rule=Range(0, 10**9),
+)
 TRAIN.CHECKPOINT_PERIOD = Key(
     10, "Epochs between checkpoints; the last epoch is always saved.", unit="epochs", rule=Range(1, 10**9), origin="SF"
 )
@@ -126,10 +133,16 @@ TEST.BATCH_SIZE = Key(
 )
 TEST.CHECKPOINT_FILE_PATH = Key(
     "",
-    "Checkpoint to test: a path or an https://, s3:// or hf:// address. If empty, the "
-    "last checkpoint in OUTPUT_DIR or, with a warning, random weights.",
+    "Checkpoint to test: a path or an https://, s3:// or hf:// address. If empty, the checkpoint in OUTPUT_DIR that "
+    "TEST.CHECKPOINT selects.",
     rule=FilePath(),
     origin="SF",
+)
+TEST.CHECKPOINT = Key(
+    "last",
+    "Checkpoint in OUTPUT_DIR to test if TEST.CHECKPOINT_FILE_PATH is empty: the last one, or the one with the best "
+    "validation. Without a last one, random weights are tested, with a warning.",
+    rule=Choices("last", "best"),
 )
 TEST.CHECKPOINT_TYPE = Key(
     "pytorch",

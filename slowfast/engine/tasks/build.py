@@ -55,6 +55,8 @@ def check_task(cfg: ConfigNode) -> None:
             task.ensemble(cfg)
         except ConfigError as error:
             raise ConfigError(f'{error} to save. Set TEST.SAVE_RESULTS_PATH ""') from None
+    if cfg.TRAIN.ENABLE and cfg.TRAIN.EARLY_STOP and not task.metrics:
+        raise ConfigError(f"TRAIN.EARLY_STOP: MODEL.TASK {cfg.MODEL.TASK} has no validation. Set it to 0")
     if cfg.TRAIN.ENABLE and cfg.DISTILL.ENABLE and not task.distillable:
         raise ConfigError(
             f"DISTILL.ENABLE distills the probabilities of exclusive classes, which MODEL.TASK {cfg.MODEL.TASK} does "
