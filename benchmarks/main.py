@@ -37,7 +37,7 @@ from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import to_json
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("load", "test", "network")
+PARTS = ("load", "load_1080p", "test", "network")
 # Measured only alone.
 NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE = "networks", "events", "event_driven", "cameras", "scale"
 ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE)
@@ -45,15 +45,17 @@ ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE)
 COMMANDS = {"all": suite.main, "tables": tables.main}
 EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
 USAGE = """\
-%(prog)s [load] [test] [network] | networks | events | event_driven | cameras | scale [options] [KEY VALUE ...]
+%(prog)s [load] [load_1080p] [test] [network] | networks | events | event_driven | cameras | scale [options]
+       [KEY VALUE ...]
        %(prog)s all --out DIR [options]
        %(prog)s tables [DIR|FILE ...] [--write PAGE]"""
 DESCRIPTION = f"""\
-Benchmark on this machine, with the settings of a config; load, test and network by default:
+Benchmark on this machine, with the settings of a config; the first four parts by default:
 
   load      training input pipeline of one worker process on one core: throughput and time per stage; for the videos
-            as given, for the same videos prepared by slowfast prepare, and for the first video enlarged to 1080p,
-            with frames resized while decoding and in full size
+            as given, and for the same videos prepared by slowfast prepare
+  load_1080p
+            the same for the first video enlarged to 1080p, with frames resized while decoding and in full size
   test      test input pipeline on one core with 4x1 and 10x3 views, relative to decoding each video once
   network   forward pass and training step in fp32 and bf16, with and without activation checkpointing; memory; share
             of the machine's matrix multiplication rate
@@ -85,7 +87,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("benchmark.py", DESCRIPTION, USAGE, EXAMPLE)
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="load, test and network (default); or one of the others"
+        "parts", nargs="*", metavar="PART", help="the first four (default) or some of them, or one of the others"
     )
     parser.add_argument(
         "--cfg", type=Path, metavar="FILE", help=f"YAML file (default: {default.name}, or {evmlp.name})"
@@ -169,7 +171,7 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
     """Yield the measurements of each part after printing them."""
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "given"
-        if {"load", "test"} & set(chosen.parts):
+        if {"load", "load_1080p", "test"} & set(chosen.parts):
             videos = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
             link_videos(videos, given)
             on_videos = on_folder(cfg, given)
@@ -183,10 +185,9 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 measurements = [
                     f for group in cfgs for f in loading_measurements(group, loading[group], chosen.repeats)
                 ]
+            elif part == "load_1080p":
                 enlarge_video(videos[0], Path(folder) / "large" / "large.mp4")
-                measurements += on_one_core(
-                    measure_large_frames, on_folder(cfg, Path(folder) / "large"), chosen.repeats
-                )
+                measurements = on_one_core(measure_large_frames, on_folder(cfg, Path(folder) / "large"), chosen.repeats)
             elif part == "test":
                 measurements = on_one_core(measure_testing, on_videos, chosen.repeats)
             elif part == NETWORKS:

@@ -26,8 +26,8 @@ MACHINE_FILE = "machine.json"  # of a folder of results
 ROOT = Path(__file__).resolve().parents[1]
 _DIGITS = 4  # significant digits of a stored value
 _LIST = re.compile(r"\[[^][{}]*\]")  # without inner lists
-# Parts of a description that tell machines apart.
-_IDENTITY = ("CPU", "CPU family", "cores", "GPU")
+# What must be the same for all parts of a machine.
+_IDENTITY = ("CPU", "CPU family", "cores", "GPU", "torch")
 
 Number = float | list[float]
 Figures = dict[str, dict[str, tuple[Number, str]]]
@@ -98,21 +98,25 @@ def combine(folder: Path, name: str, parts: Sequence[str]) -> Machine | None:
 
     Args:
         folder: Folder with a file PART.json for each part measured so far.
-        name: Name of the machine; "" for that of the CPU.
+        name: Name of the machine; "" for the one given before, or that of the CPU.
         parts: Names of the parts, in their order.
 
     Raises:
-        UserError: If the parts come from different machines.
+        UserError: If the parts come from different machines or PyTorch versions.
     """
     read = {part: _read(folder / f"{part}.json") for part in parts if (folder / f"{part}.json").exists()}
     if not read:
         return None
     machines = [results["machine"] for results in read.values()]
     if len({tuple(machine.get(key) for key in _IDENTITY) for machine in machines}) > 1:
-        raise UserError(f"--out {plain(folder)} has results of several machines. Choose another folder, or add --fresh")
+        raise UserError(
+            f"--out {plain(folder)} has results of several machines or PyTorch versions. Choose another folder, or add "
+            "--fresh"
+        )
     described = {key: value for key, value in machines[-1].items() if key != "load average before"}
+    file = folder / MACHINE_FILE
     combined = Machine(
-        name or described["CPU"],
+        name or (read_machine(file).name if file.exists() else described["CPU"]),
         described,
         {
             part: {
@@ -124,7 +128,7 @@ def combine(folder: Path, name: str, parts: Sequence[str]) -> Machine | None:
             for part, results in read.items()
         },
     )
-    atomic_write_text(folder / MACHINE_FILE, _dump(combined))
+    atomic_write_text(file, _dump(combined))
     return combined
 
 

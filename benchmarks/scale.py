@@ -41,11 +41,10 @@ def measure_scale(video: Path, folder: Path, runs: int) -> list[Measurement]:
         folder: Folder for temporary files.
         runs: Number of runs.
     """
+    matrix = f"confusion matrix, {CLASSES:,} classes, {VIDEOS:,} videos"
     parts: dict[str, Callable[[], Measured]] = {
         f"index of {LINES:,} lines": partial(measure_index, folder, LINES),
-        f"confusion matrix, {CLASSES:,} classes, {VIDEOS:,} videos": partial(
-            measure_confusion, folder, CLASSES, VIDEOS
-        ),
+        matrix: partial(measure_confusion, folder, CLASSES, VIDEOS),
         f"mAP, {SAMPLES:,} samples, {LABELS:,} classes": partial(measure_precision, SAMPLES, LABELS),
     }
     measurements = []
@@ -145,11 +144,7 @@ def repeat_video(source: Path, target: Path, count: int) -> Path:
             for packet in packets:
                 again = av.Packet(bytes(packet))
                 again.pts, again.dts = (packet.pts or 0) + number * step, (packet.dts or 0) + number * step
-                again.duration, again.time_base, again.is_keyframe = (
-                    packet.duration,
-                    packet.time_base,
-                    packet.is_keyframe,
-                )
-                again.stream = copy
+                again.duration, again.time_base = packet.duration, packet.time_base
+                again.is_keyframe, again.stream = packet.is_keyframe, copy
                 out.mux(again)
     return target

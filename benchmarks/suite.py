@@ -18,6 +18,7 @@ from benchmarks.videos import find_videos, make_fixed_camera_video
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.model_table import published_configs
 from slowfast.errors import UserError
+from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.paths import check_output_folder
 from slowfast.utils.screen import show, show_table
 
@@ -34,6 +35,7 @@ Without --videos and --camera-videos, clips are rendered: the command needs noth
 """
 VIDEOS, CAMERA_VIDEOS = "videos", "camera videos"
 CAMERAS = (4, 8, 16)  # numbers of cameras
+_CROP, _INT8 = ("EVENT.RESIZE", "crop"), ("EVENT.PRECISION", "int8")
 RENDERED = "rendered_fixed_camera.mp4"
 
 
@@ -67,12 +69,13 @@ def all_parts() -> list[Part]:
     """Return the parts, most important first."""
     networks = one_config_per_model(published_configs())
     return [
-        Part("event_driven", ("event_driven",), 8, CAMERA_VIDEOS),
+        Part("event_driven", ("event_driven",), 8, CAMERA_VIDEOS, _CROP),
         Part("load", ("load",), 5, VIDEOS),
         Part("test", ("test",), 5, VIDEOS),
+        Part("load-1080p", ("load_1080p",), 5, VIDEOS),
         Part("network", ("network",), 5),
         *(
-            Part(f"cameras-{n}", ("cameras",), 3, CAMERA_VIDEOS, ("EVENT.STREAMS", str(n), "EVENT.PRECISION", "int8"))
+            Part(f"cameras-{n}", ("cameras",), 3, CAMERA_VIDEOS, (*_CROP, "EVENT.STREAMS", str(n), *_INT8))
             for n in CAMERAS
         ),
         Part("events", ("events",)),
@@ -134,6 +137,7 @@ def _run(chosen: argparse.Namespace) -> int:
         CAMERA_VIDEOS: find_videos(chosen.camera_videos) if chosen.camera_videos else [],
     }
     failed = []
+    Heartbeat.end()  # each part has its own
     for part in wanted:
         if part.videos == CAMERA_VIDEOS and not videos[CAMERA_VIDEOS]:
             videos[CAMERA_VIDEOS] = [_rendered(chosen.out)]

@@ -44,10 +44,12 @@ class CompiledFeatures(PatchFeatures):
         indices, newest, active = kernels.plan_stages(mask, network.counts, merges)
         x = changes.pixels
         for i, (stage, merge) in enumerate(zip(network.stages, merges, strict=True)):
-            update = _CompiledUpdate(kernels, self.tables[i], newest[i], stage(x), slots, network.counts[i])
+            update = _CompiledUpdate(
+                kernels, self.tables[i], newest[i], stage(x), slots, changes.slots, network.counts[i]
+            )
             x = update.gather(indices[i + 1], merge) if i + 1 < len(merges) else update.tokens
             update.store()
-        update = _CompiledUpdate(kernels, self.tables[-1], newest[-1], network.classify(x), slots, 1)
+        update = _CompiledUpdate(kernels, self.tables[-1], newest[-1], network.classify(x), slots, changes.slots, 1)
         logits = update.gather(torch.arange(len(newest[-1])), 1)  # (K S, classes)
         update.store()
         return Outputs(logits.unflatten(0, mask.shape[:2]), active)
@@ -63,10 +65,11 @@ class _CompiledUpdate:
         newest: torch.Tensor,
         tokens: torch.Tensor,
         slots: torch.Tensor,
+        open_slots: list[int],
         patches: int,
     ) -> None:
         self.kernels, self.table, self.newest, self.tokens = kernels, table, newest, tokens
-        self.slots, self.patches = slots, patches
+        self.slots, self.open_slots, self.patches = slots, open_slots, patches  # the same slots twice
         self.is_full = len(tokens) == len(newest)  # newest: (K S N,), as planned
 
     def gather(self, indices: torch.Tensor, merge: int) -> torch.Tensor:
@@ -77,12 +80,14 @@ class _CompiledUpdate:
 
     def store(self) -> None:
         """Write the latest tokens after the last frame to the table."""
-        last = len(self.slots) * self.patches
+        last = len(self.open_slots) * self.patches
         if not self.is_full:
             self.kernels.store(self._described(), self.newest[-last:])
             return
-        for slot, latest in zip(self.slots.tolist(), self.tokens[-last:].split(self.patches), strict=True):
-            self.table[slot * self.patches : (slot + 1) * self.patches].copy_(latest)
+        first = len(self.tokens) - last
+        for stream, slot in enumerate(self.open_slots):
+            latest = self.tokens.narrow(0, first + stream * self.patches, self.patches)
+            self.table.narrow(0, slot * self.patches, self.patches).copy_(latest)
 
     def _described(self) -> Tokens:
         return Tokens.of(self.tokens, self.table, self.slots, self.patches)

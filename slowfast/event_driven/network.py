@@ -105,7 +105,7 @@ class PatchNetwork:
 
     def classify(self, tokens: torch.Tensor) -> torch.Tensor:
         """Compute the logits of tokens of the last stage: (R, C) -> (R, classes)."""
-        return self._head(tokens)
+        return self._head(tokens).contiguous()
 
     def check(self, frame: torch.Tensor) -> None:
         """Raise ConfigError unless the frames (..., 3, H, W) are floats of the network's input size."""
@@ -165,10 +165,11 @@ def _choices(stages: list[Stage], precision: str, kernels: Kernels | None) -> li
     library = Path(kernels.library._name).stem  # contains a digest of sources, compiler and CPU
     about = {"kernels": library, "precision": precision, "layers": layers}
 
-    def measure() -> list[StageTimes]:
+    def measure() -> list[StageTimes] | None:
         return measure_stages([_measured(stage, precision, kernels) for stage in stages])
 
-    return list(map(choose, cached_times(about, len(stages), measure)))
+    times = cached_times(about, len(stages), measure)
+    return list(map(choose, times)) if times is not None else [Choice(pytorch=False)] * len(stages)
 
 
 def _measured(stage: Stage, precision: str, kernels: Kernels) -> MeasuredStage:

@@ -115,7 +115,10 @@ def _as_json(report: RunReport) -> dict[str, Any]:
             | _rounded(summarize([video]))
             for index, video in report.videos.items()
         ],
-        "failed": [{"path": f.name, "lost": f.lost, "reason": f.reason} for f in report.failures],
+        "failed": [
+            {"name": f.name, "path": paths.get(f.index, f.name), "lost": f.lost, "reason": f.reason}
+            for f in report.failures
+        ],
     }
 
 

@@ -28,13 +28,16 @@ RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
 _MAX_VALUES = 1 << 23  # in all rows together, to limit memory
-_ROUNDS = 5  # the shortest time counts
+_ROUNDS = 4  # the shortest time counts
+_STEADY, _STEADY_SHARE = 1.2, 0.9  # ratio of the two shortest times if nothing disturbs, and how often it must be so
 _LONG = 0.01  # seconds from which on more rows are not measured: the ratio of times does not change any more
 _MAX_SECONDS = 6.0  # after which nothing more is measured
 _SHORTEST = 1e-9  # seconds, for clocks that did not move
 
 
-def cached_times(about: Mapping[str, Any], stages: int, measure: Callable[[], list[StageTimes]]) -> list[StageTimes]:
+def cached_times(
+    about: Mapping[str, Any], stages: int, measure: Callable[[], list[StageTimes] | None]
+) -> list[StageTimes] | None:
     """Return the times of the stages from the cache, measured only if they are not there.
 
     A damaged file, or one about something else, is measured again and replaced. Of two processes that measure at the
@@ -43,7 +46,10 @@ def cached_times(about: Mapping[str, Any], stages: int, measure: Callable[[], li
     Args:
         about: What the times depend on besides this machine, as JSON values.
         stages: Number of stages.
-        measure: Measures the stages.
+        measure: Measures the stages; returns None if other work disturbs it.
+
+    Returns:
+        The times, or None, with a message, if they could not be measured now.
     """
     about = {**_machine(), **about}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -57,6 +63,12 @@ def cached_times(about: Mapping[str, Any], stages: int, measure: Callable[[], li
             "event-driven inference: measuring on this CPU which kernels are faster (once, a few seconds)"
         )
         found = measure()
+        if found is None:
+            get_logger().info(
+                "event-driven inference: this machine is too busy to measure. Using the compiled kernels; the next run "
+                "measures again"
+            )
+            return None
         with suppress(OSError):
             _write(file, about, found)
             found = _read(file, about, stages) or found
@@ -121,11 +133,12 @@ class MeasuredStage:
 
     def __init__(self, compiled: RunsRows, pytorch: RunsRows, inputs: int) -> None:
         self.implementations, self.inputs = (compiled, pytorch), inputs
-        self.times: dict[int, list[float]] = {}  # rows -> shortest seconds of each implementation
+        self.seconds: dict[int, tuple[list[float], list[float]]] = {}  # rows -> times of each implementation
 
     def is_finished(self, rows: int) -> bool:
         """Check if the stage needs no measurement with so many rows: with fewer, it took long enough."""
-        took_long = any(min(seconds) > _LONG or max(seconds) > 10 * _LONG for seconds in self.times.values())
+        times = [(min(compiled), min(pytorch)) for compiled, pytorch in self.seconds.values()]
+        took_long = any(min(pair) > _LONG or max(pair) > 3 * _LONG for pair in times)
         return took_long or rows * self.inputs > _MAX_VALUES
 
     def warm_up(self, rows: torch.Tensor) -> None:
@@ -138,21 +151,30 @@ class MeasuredStage:
         start = clock()
         self.implementations[implementation](rows)
         seconds = max(clock() - start, _SHORTEST)
-        best = self.times.setdefault(len(rows), [math.inf, math.inf])
-        best[implementation] = min(best[implementation], seconds)
+        self.seconds.setdefault(len(rows), ([], []))[implementation].append(seconds)
+
+    def are_steady(self) -> list[bool]:
+        """Return for each number of rows and implementation whether the two shortest times agree."""
+        shortest = [sorted(times)[:2] for pair in self.seconds.values() for times in pair]
+        return [second <= _STEADY * first for first, second in shortest]
 
     def table(self) -> StageTimes:
         """Return the shortest times."""
-        compiled, pytorch = zip(*self.times.values(), strict=True)
-        return StageTimes(tuple(self.times), compiled, pytorch)
+        compiled, pytorch = zip(*(map(min, pair) for pair in self.seconds.values()), strict=True)
+        return StageTimes(tuple(self.seconds), compiled, pytorch)
 
 
-def measure_stages(stages: Sequence[MeasuredStage], clock: Callable[[], float] = time.perf_counter) -> list[StageTimes]:
+def measure_stages(
+    stages: Sequence[MeasuredStage], clock: Callable[[], float] = time.perf_counter
+) -> list[StageTimes] | None:
     """Measure the stages of a network; takes a few seconds.
 
     Args:
         stages: Stages in the order of the network.
         clock: Clock in seconds.
+
+    Returns:
+        Times of each stage; None if they vary too much to be compared.
     """
     values = torch.randn(_MAX_VALUES, generator=torch.Generator().manual_seed(0))
     start, plan = clock(), []
@@ -165,13 +187,15 @@ def measure_stages(stages: Sequence[MeasuredStage], clock: Callable[[], float] =
         plan.append(todo)
         for stage, x in todo:
             stage.warm_up(x)
-        _run(todo, clock)
+        for _ in range(2):
+            _run(todo, clock)
     for _ in range(_ROUNDS):  # all over again, so that a burst of other work does not disturb all times of a stage
         for todo in plan:
             if clock() - start > _MAX_SECONDS:
                 break
             _run(todo, clock)
-    return [stage.table() for stage in stages]
+    steady = [value for stage in stages for value in stage.are_steady()]
+    return [stage.table() for stage in stages] if sum(steady) >= _STEADY_SHARE * len(steady) else None
 
 
 def _run(todo: Sequence[tuple[MeasuredStage, torch.Tensor]], clock: Callable[[], float]) -> None:

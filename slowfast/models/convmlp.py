@@ -115,9 +115,9 @@ class Block(FeatureMap, nn.Module):
         self.drop_path = DropPath(drop_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.drop_path(x, self.channel_mlp1(self.norm1(x)))
+        x = self.drop_path.residual(x, lambda kept: self.channel_mlp1(self.norm1(kept)))
         x = _on_maps(self.connect, self.connect_norm(x))
-        return self.drop_path(x, self.channel_mlp2(self.norm2(x)))
+        return self.drop_path.residual(x, lambda kept: self.channel_mlp2(self.norm2(kept)))
 
 
 class Downsample(FeatureMap, nn.Module):

@@ -273,10 +273,10 @@ class LocalBlock(FeatureMap, nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, second = x.split(self.dims, -1)
-        first = self.drop_path(first, self.attn(self.norm1(first)))
-        second = self.drop_path(second, self.local(self.norm1_local(second)))
+        first = self.drop_path.residual(first, lambda kept: self.attn(self.norm1(kept)))
+        second = self.drop_path.residual(second, lambda kept: self.local(self.norm1_local(kept)))
         x = torch.cat((first, second), -1)
-        return self.drop_path(x, self.mlp(self.norm2(x)))
+        return self.drop_path.residual(x, lambda kept: self.mlp(self.norm2(kept)))
 
 
 class BaseBlock(FeatureMap, nn.Module):
@@ -294,8 +294,8 @@ class BaseBlock(FeatureMap, nn.Module):
         self.drop_path = DropPath(drop_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.drop_path(x, self.attn(self.norm1(x)))
-        return self.drop_path(x, self.mlp(self.norm2(x)))
+        x = self.drop_path.residual(x, lambda kept: self.attn(self.norm1(kept)))
+        return self.drop_path.residual(x, lambda kept: self.mlp(self.norm2(kept)))
 
 
 # EAT.BLOCK_TYPE -> block on the tokens.

@@ -142,6 +142,10 @@ def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     return branch.add_(x)  # `branch` is in the CPU's cache
 
 
+# DropPath skips the branch if at least one of this many samples is dropped.
+_LEAST_DROPPED = 8
+
+
 class DropPath(RandomLayer):
     """Residual connection with stochastic depth (arXiv 1603.09382): x, branch (B, ...) -> same. May overwrite `branch`.
 
@@ -156,10 +160,39 @@ class DropPath(RandomLayer):
         self.rate = rate
 
     def forward(self, x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.rate == 0:
-            return add_residual(x, branch)
-        kept = (self.sampler.uniform(len(branch)) >= self.rate) / (1 - self.rate)  # B
-        scale = kept.to(branch.device, branch.dtype, non_blocking=True)
+        return add_residual(x, branch) if self._is_plain else self._sum(x, branch, self._kept(x))
+
+    def residual(self, x: torch.Tensor, branch: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return self(x, branch(x)), without computing the branch for dropped samples where that saves time.
+
+        Args:
+            x: Input, (B, ...).
+            branch: Function of some of the samples, which must neither depend on other samples of the batch nor draw
+                random numbers.
+        """
+        if self._is_plain:
+            return add_residual(x, branch(x))
+        kept = self._kept(x)
+        dropped = len(kept) - int(kept.sum())  # known without waiting for a GPU
+        # With few dropped samples the copies cost more than is saved. Of no samples the branch gives zero gradients,
+        # which distributed training and optimizers need; on GPUs not all operators support that.
+        saves = dropped * _LEAST_DROPPED >= len(kept) and (dropped < len(kept) or x.device.type == "cpu")
+        if not dropped or not saves or torch.compiler.is_compiling():
+            return self._sum(x, branch(x), kept)
+        rows = kept.nonzero().flatten().to(x.device, non_blocking=True)
+        computed = branch(x.index_select(0, rows))
+        return x.index_add(0, rows, computed.to(x.dtype), alpha=1 / (1 - self.rate))
+
+    @property
+    def _is_plain(self) -> bool:
+        return not self.training or self.rate == 0
+
+    def _kept(self, x: torch.Tensor) -> torch.Tensor:
+        """Draw which samples keep their branch: bool (B,), on the CPU."""
+        return self.sampler.uniform(len(x)) >= self.rate
+
+    def _sum(self, x: torch.Tensor, branch: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        scale = (kept / (1 - self.rate)).to(branch.device, branch.dtype, non_blocking=True)  # B
         return torch.addcmul(x, branch, scale.view(-1, *[1] * (branch.dim() - 1)))
 
     def extra_repr(self) -> str:

@@ -138,7 +138,8 @@ def _add_scaled(y: torch.Tensor, branch: torch.Tensor, scale: torch.Tensor) -> t
 
 def _softmax_of_branches(scores: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """(B, C x branches) -> (B, branches, C), summing to 1, in the dtype of `like` (autocast's softmax is float32)."""
-    return scores.view(*like.shape, -1).softmax(-1).to(like.dtype).transpose(1, 2).contiguous()
+    branches = scores.shape[1] // like.shape[1]
+    return scores.view(*like.shape, branches).softmax(-1).to(like.dtype).transpose(1, 2).contiguous()
 
 
 class Block(FeatureMap, BlockOfParts):
@@ -179,11 +180,14 @@ class Block(FeatureMap, BlockOfParts):
         return self._mix_tokens, self._mix_channels
 
     def _mix_tokens(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop_path.residual(x, self._mixed_tokens)
+
+    def _mixed_tokens(self, x: torch.Tensor) -> torch.Tensor:
         mixed_in_time = add_residual(x, self.t_fc(self.t_norm1(x))) if self.mixes_time else x
-        return self.drop_path(x, self.fc(self.norm1(mixed_in_time)))
+        return self.fc(self.norm1(mixed_in_time))
 
     def _mix_channels(self, x: torch.Tensor) -> torch.Tensor:
-        return self.drop_path(x, self.mlp(self.norm2(x)))
+        return self.drop_path.residual(x, lambda kept: self.mlp(self.norm2(kept)))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def measured_choice(key: str, choices: Sequence[str], measure: Callable[[], str]
         return chosen[key]
 
 
-def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.02, margin: float = 0.03) -> str:
+def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.1, margin: float = 0.03) -> str:
     """Return the name of the fastest function on the CPU.
 
     The functions take turns, at least five times after a warm-up; the shortest time of each counts, which other

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -145,7 +145,10 @@ def _too_large(max_bytes: int) -> str:
     return f"is larger than {max_bytes // MIB} MiB"
 
 
-__all__ = ["JSONDecodeError", "from_json", "to_json", "write_json"]
+__all__ = ["JSONDecodeError", "from_json", "iter_json_list", "to_json", "write_json"]
+
+
+_JSON_SPACES = re.compile(r"[ \t\n\r]*")
 
 
 def to_json(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
@@ -162,6 +165,33 @@ def from_json(text: str | bytes) -> Any:
         RecursionError: If it is nested too deeply.
     """
     return simplejson.loads(text, allow_nan=True)
+
+
+def iter_json_list(text: str) -> Iterator[Any]:
+    """Parse the items of a JSON list one after another, in the memory of one item.
+
+    Raises:
+        ValueError: If this may not be a JSON list; `from_json` returns the content or raises the error.
+        RecursionError: If an item is nested too deeply.
+    """
+    decoder = simplejson.JSONDecoder(allow_nan=True)
+    at = _after_spaces(text, 0)
+    if not text.startswith("[", at) or "\ufeff" in text:  # which the decoder skips
+        raise ValueError("not a list")
+    while True:
+        item, at = decoder.raw_decode(text, at + 1)
+        yield item
+        at = _after_spaces(text, at)
+        if not text.startswith(",", at):
+            break
+    if not text.startswith("]", at) or _after_spaces(text, at + 1) < len(text):
+        raise ValueError("not a list")
+
+
+def _after_spaces(text: str, at: int) -> int:
+    """Return the first position from `at` on without white space of JSON."""
+    found = _JSON_SPACES.match(text, at)
+    return at if found is None else found.end()
 
 
 def write_json(path: Path, content: Any, setting: str = "") -> None:

@@ -290,11 +290,17 @@ def test_training_step_under_ddp(cases: Cases, monkeypatch: pytest.MonkeyPatch) 
     assert row["status"] == DONE and row["DDP, ms"] > 0 and row["gradient difference"] < 1e-3
 
 
+SMALLER = [
+    *("DATA_LOADER.NUM_WORKERS", "0", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"),
+    *("MORPH.LAYERS", "[1,1,1,1]", "MORPH.EMBED_DIMS", "[16,16,16,16]", "MORPH.SEGMENT_DIM", "[8,4,2,1]"),
+]
+
+
 def test_training_from_files_to_weights(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], seconds: float) -> None:
         """Train a smaller network in this process: starting processes takes longer than the training."""
         assert command[1] == "tools/run_net.py" and seconds == math.inf
-        assert slowfast(["run", *command[2:], "DATA_LOADER.NUM_WORKERS", "0", "MORPH.LAYERS", "[1,1,1,1]"]) == 0
+        assert slowfast(["run", *command[2:], *SMALLER]) == 0
 
     monkeypatch.setattr(training, "run_or_raise", run)
     training.measure(cases)

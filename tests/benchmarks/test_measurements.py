@@ -18,7 +18,15 @@ from benchmarks.loading import decode_once, measure_large_frames, measure_loadin
 from benchmarks.main import main, parse
 from benchmarks.measure import TARGETS, Measurement
 from benchmarks.network import FLOAT32, LiveBytes, example_batch, measure_network, train_steps
-from benchmarks.videos import SyntheticClip, enlarge_video, find_videos, link_videos, make_videos, on_folder
+from benchmarks.videos import (
+    SyntheticClip,
+    enlarge_video,
+    find_videos,
+    link_videos,
+    make_fixed_camera_video,
+    make_videos,
+    on_folder,
+)
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.clip_dataset import VideoEvalDataset
@@ -170,6 +178,12 @@ def test_synthetic_clips_have_the_stated_form(tmp_path: Path) -> None:
     assert not np.array_equal(plain_frames(first), plain_frames(second))
 
 
+def test_the_rendered_camera_is_fixed(tmp_path: Path) -> None:
+    frames = plain_frames(make_fixed_camera_video(tmp_path / "new" / "camera.mp4", frames=4)).astype(int)
+    changed = (np.abs(frames[0] - frames[-1]) > 20).any(-1)
+    assert frames.shape == (4, 360, 640, 3) and 0 < changed.mean() < 0.05
+
+
 def test_videos_are_found_and_missing_ones_named(videos: list[Path], tmp_path: Path) -> None:
     assert find_videos([videos[0].parent]) == videos
     assert find_videos(videos[:1]) == videos[:1]
@@ -183,9 +197,9 @@ def test_videos_are_found_and_missing_ones_named(videos: list[Path], tmp_path: P
 @pytest.mark.parametrize(
     ("line", "parts", "overrides"),
     [
-        ("", ["load", "test", "network"], []),
+        ("", ["load", "load_1080p", "test", "network"], []),
         ("test load", ["load", "test"], []),
-        ("--repeats 2", ["load", "test", "network"], []),
+        ("--repeats 2", ["load", "load_1080p", "test", "network"], []),
         ("networks --only EAT_S,EAT_B", ["networks"], []),
         ("network --videos a b NUM_GPUS 0 DATA.NUM_FRAMES 8", ["network"], ["NUM_GPUS", "0", "DATA.NUM_FRAMES", "8"]),
         ("--json RESULTS network", ["network"], []),

@@ -53,24 +53,24 @@ def measure(folder: Path, *more: str) -> int:
 
 def test_parts_run_in_order_and_are_combined(runs: Runs, tmp_path: Path) -> None:
     assert measure(tmp_path / "out", "--name", "A machine", "--repeats", "2") == 0
-    assert [command[2] for command in runs.commands] == ["load", "test", "events"]
+    assert [command[2] for command in runs.commands] == ["load", "test", "load_1080p", "events"]
     assert all(command[command.index("--repeats") + 1] == "2" for command in runs.commands)
     machine = read_machine(tmp_path / "out")
-    assert machine.name == "A machine" and list(machine.parts) == ["load", "test", "events"]
+    assert machine.name == "A machine" and list(machine.parts) == ["load", "test", "load-1080p", "events"]
     assert machine.figures["test"] == {"time": (2.0, "s")} and machine.parts["load"]["command"] == "benchmark.py load"
     assert "load average before" not in machine.machine
 
 
 def test_what_has_been_measured_is_kept(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs.failing = "test"
-    assert measure(tmp_path) == 1
+    assert measure(tmp_path, "--name", "A machine") == 1
     assert "failed: test" in capsys.readouterr().err
-    assert list(read_machine(tmp_path).parts) == ["load", "events"]
+    assert list(read_machine(tmp_path).parts) == ["load", "load-1080p", "events"]
     runs.failing = ""
-    assert measure(tmp_path) == 0
-    assert [command[2] for command in runs.commands[3:]] == ["test"]
+    assert measure(tmp_path) == 0 and read_machine(tmp_path).name == "A machine"
+    assert [command[2] for command in runs.commands[4:]] == ["test"]
     assert measure(tmp_path, "--fresh") == 0
-    assert [command[2] for command in runs.commands[4:]] == ["load", "test", "events"]
+    assert [command[2] for command in runs.commands[5:]] == ["load", "test", "load_1080p", "events"]
 
 
 def test_videos_are_given_to_the_parts_that_read_them(runs: Runs, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_videos_are_given_to_the_parts_that_read_them(runs: Runs, tmp_path: Path
     camera = [str(tmp_path / "camera.mp4")]
     assert videos == {
         **dict.fromkeys(("event_driven", "cameras-4", "cameras-8", "cameras-16"), camera),
-        "load": [str(tmp_path / "a.mp4")],
+        **dict.fromkeys(("load", "load-1080p"), [str(tmp_path / "a.mp4")]),
         "network": [],
     }
 

@@ -27,7 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(cpu.Path, "read_text", lambda path, **_: X86.format(flags))
         for dtype, has in ((torch.bfloat16, bfloat16), (torch.float16, float16)):
             monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[dtype], lambda has=has: has)
-        monkeypatch.setattr(build, "_cpu", lambda: kernels)
+        monkeypatch.setattr(build, "cpu_description", lambda: kernels)
         monkeypatch.setattr(precisions, "find_compiler", lambda: "/usr/bin/c++")
         for variable in cpu.LIMITS:
             monkeypatch.delenv(variable, raising=False)

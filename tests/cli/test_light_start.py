@@ -67,6 +67,11 @@ def test_mistakes_import_nothing_heavy(line: str, answer: str) -> None:
     assert answer in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_env_imports_pytorch_but_no_decoders() -> None:
+    done = start(SCRIPT, "env")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "imported numpy torch"), done.stderr
+
+
 def test_run_net_starts_light() -> None:
     tool = ROOT / "tools" / "run_net.py"
     code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"

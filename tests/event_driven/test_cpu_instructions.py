@@ -92,8 +92,6 @@ def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    # oneDNN may be limited to less than the CPU has.
-    monkeypatch.setattr(build, "cpu_description", lambda: b"flags: amx_bf16")
     warn_once.cache_clear()
 
 

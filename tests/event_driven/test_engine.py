@@ -218,6 +218,8 @@ def test_dense_inference_equals_the_network(
         want = model(frames)
     close(engine.run_dense(frames.contiguous(memory_format=memory_format)), want)
     close(engine.run_dense(frames.double()), want)
+    assert engine.run_dense(frames).is_contiguous() and engine.run(frames[:, None]).logits.is_contiguous()
+    engine.reset()
     larger = torch.nn.functional.pad(frames, (3, 2, 1, 0))  # frames that are crops of it
     close(engine.run_dense(larger[:, :, 1:, 3:-2]), want)
     close(engine.run_dense(frames.flip(3).contiguous().flip(3)), want)

@@ -140,7 +140,8 @@ def test_list_of_named_cameras_and_files(tmp_path: Path) -> None:
     assert [video.get("reconnects") for video in results["videos"]] == [0, 0, None]
     assert all(0 < video["latency_p50_ms"] <= video["latency_p99_ms"] < 60_000 for video in results["videos"][:2])
     [failed] = results["failed"]
-    assert failed["path"] == "gone" and "cannot be opened" in failed["reason"]
+    assert (failed["name"], failed["path"]) == ("gone", "http://127.0.0.1:9/x")
+    assert "cannot be opened" in failed["reason"]
     for folder, suffix in (("activity", ".png"), ("annotated", ".mp4")):
         assert {"gate 2.b" + suffix, "film" + suffix} < {file.name for file in (tmp_path / "out" / folder).iterdir()}
     with (tmp_path / "out" / "event_videos.csv").open(newline="") as file:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import nn
 
-from slowfast.models.layers import Dropout, DropPath, frames_as_batch, global_batch, shared_sampler
+from slowfast.models.convmlp import ConvMLP
+from slowfast.models.eat import EAT
+from slowfast.models.layers import Dropout, DropPath, RowSampler, frames_as_batch, global_batch, shared_sampler
+from slowfast.models.morphmlp import MorphMLP
 
 
 @pytest.mark.parametrize("shape", [(), (3, 2)])
@@ -81,3 +85,72 @@ def test_drop_path_is_a_plain_sum_in_evaluation() -> None:
 def test_drop_path_refuses_impossible_rates(rate: float) -> None:
     with pytest.raises(ValueError, match="rate"):
         DropPath(rate)
+
+
+class Fixed(RowSampler):
+    """Sampler that keeps some samples and drops the others."""
+
+    def __init__(self, kept: Sequence[bool]) -> None:
+        super().__init__()
+        self.kept = torch.tensor(kept)
+
+    def uniform(self, batch: int, *shape: int) -> torch.Tensor:
+        return self.kept.float() * 0.99
+
+
+SMALL_NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MorphMLP": (
+        lambda: MorphMLP(5, 4, (1, 1), (8, 16), (4, 4), (2, 2), drop_depth_rate=0.5),
+        (3, 4, 32, 32),
+    ),
+    "ConvMLP": (lambda: ConvMLP(5, (2, 2), (8, 16), (2, 2), 8, 1, drop_depth_rate=0.5), (3, 32, 32)),
+    "EAT": (lambda: EAT(5, 32, 8, 2, 1, 16, 4, 2, drop_depth_rate=0.5), (3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("kept", [(True, False, True), (False, False, False), (True, True, True), (False,)])
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_dropped_samples_that_are_not_computed_change_nothing(
+    name: str, kept: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    build, shape = SMALL_NETWORKS[name]
+    model, x = build().train(), torch.randn(len(kept), *shape)
+    model = model.double()
+    for parameter in model.parameters():  # some start at 0 and would hold gradients back
+        nn.init.normal_(parameter, std=0.2)
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.sampler = Fixed(kept)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    found = gradients(model, x.double())
+    with monkeypatch.context() as context:
+        context.setattr(DropPath, "residual", lambda self, x, branch: self(x, branch(x)))
+        want = gradients(model, x.double())
+    assert all(gradient is not None for gradient in found)  # also of branches that were computed for no sample
+    torch.testing.assert_close(found, want)
+
+
+def gradients(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor | None]:
+    """The logits and the gradients of all parameters."""
+    model.zero_grad()
+    logits = model(x)
+    logits.square().sum().backward()
+    return [logits.detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
+
+
+@pytest.mark.parametrize("dropped, computed", [(0, 16), (1, 16), (2, 14), (15, 1), (16, 0)])
+def test_the_branch_is_computed_for_kept_samples_where_that_pays(dropped: int, computed: int) -> None:
+    layer, x = DropPath(0.5).train(), torch.ones(16, 3)
+    kept = [False] * dropped + [True] * (16 - dropped)
+    layer.sampler = Fixed(kept)
+    sizes = []
+
+    def branch(rows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(rows))
+        return rows * 10
+
+    y = layer.residual(x, branch)
+    assert sizes == [computed]
+    assert torch.equal(y, x + 20 * torch.tensor(kept).float()[:, None])

@@ -147,8 +147,6 @@ def _boxes(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     at = 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if length == 0 and at + 8 == len(data) - 4:  # a QuickTime list may end with four zeros
-            return
         _require(8 <= length <= len(data) - at)
         yield kind, data[at + 8 : at + length]
         at += length
@@ -167,8 +165,7 @@ def _inner(data: dict[bytes, memoryview], kind: bytes) -> memoryview:
 
 
 def _numbers(data: memoryview, kind: str, columns: int, header: int = 4) -> np.ndarray:
-    """Return the entries of a table, int64 (entries, columns), after the version, `header` bytes of which the last four
-    are their number."""
+    """Return the entries of a table, int64 (entries, columns); their number follows `header` bytes."""
     count = struct.unpack_from(">I", data, header)[0]
     start = header + 4
     return np.frombuffer(data, kind, count * columns, start).astype(np.int64).reshape(-1, columns)

@@ -57,6 +57,10 @@ class Lines:
         """Return a line."""
         return self.codes[self.starts[at] : self.ends[at]].tobytes().decode()
 
+    def whole(self) -> str:
+        """Return the text, with the white space around its lines."""
+        return self.codes.tobytes().decode()
+
     def blocks(self) -> Iterator[Lines]:
         """Yield the lines in blocks; the positions of each count from its first byte."""
         for first in range(0, len(self), _BLOCK):

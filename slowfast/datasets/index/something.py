@@ -6,8 +6,10 @@ JSON (V2, videos) or csv (V1, folders of frames).
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
-from slowfast.utils.text_files import JSONDecodeError, from_json
+from slowfast.utils.text_files import JSONDecodeError, from_json, iter_json_list
 
 LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
 OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists
 VIDEO_SUFFIXES = (".webm", ".mp4")  # of the official videos, and of re-encoded ones
 
+_ENTRIES = 1 << 16  # of a JSON list, held at a time
 _CSV_FORM = "id;label text"
 _HINT = "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE"
 
@@ -82,24 +85,39 @@ def read_official_list(
 
 # ------------------------------------------------------------------ V2: JSON, videos
 def _videos(file: str | Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> RecordTable:
-    entries = _read_json(file)
-    if not isinstance(entries, list) or not entries:
-        raise IndexFileError(f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}')
     found = _video_names(prefix)
+    try:
+        records = _listed_videos(file, iter_json_list(scan_lines(file, _HINT).whole()), labels, root, found)
+    except (ValueError, RecursionError, IndexFileError):  # the message may be about another part of the file
+        entries = _read_json(file)
+        if not isinstance(entries, list) or not entries:
+            raise IndexFileError(
+                f'{plain(file)}: expected a list of objects of the form {{"id": "1", "template": "..."}}'
+            ) from None
+        records = _listed_videos(file, entries, labels, root, found)
+    return records
+
+
+def _listed_videos(
+    file: str | Path, entries: Iterable[Any], labels: dict[str, int], root: SampleRoot, found: dict[str, str]
+) -> RecordTable:
+    """Return the videos of the entries of an official list; `found` has their file names by id."""
     common = Counter(Path(name).suffix for name in found.values()).most_common(1)
     suffix = common[0][0] if common else VIDEO_SUFFIXES[0]
-    names: list[str] = []
-    numbers: list[int] = []
-    for number, entry in enumerate(entries, start=1):
-        try:
-            stem, label = _parse_entry(entry, labels)
-            names.append(found.get(stem, stem + suffix))
-            root.locate(names[-1])
-            numbers.append(label)
-        except ValueError as error:
-            raise IndexFileError(f"{plain(file)} entry {number}: {error}") from None
     records = TableBuilder(root.folder)
-    records.extend(names, numbers)
+    numbered = enumerate(entries, start=1)
+    while some := list(itertools.islice(numbered, _ENTRIES)):
+        names: list[str] = []
+        numbers: list[int] = []
+        for number, entry in some:
+            try:
+                stem, label = _parse_entry(entry, labels)
+                names.append(found.get(stem, stem + suffix))
+                root.locate(names[-1])
+                numbers.append(label)
+            except ValueError as error:
+                raise IndexFileError(f"{plain(file)} entry {number}: {error}") from None
+        records.extend(names, numbers)
     return records.build()
 
 

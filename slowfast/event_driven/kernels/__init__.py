@@ -87,7 +87,7 @@ class Kernels:
         self.library = library
         self.panel: int = library.panel()  # output features whose weights are stored together
         self.tile: int = library.tile_rows()  # rows that are multiplied at a time
-        self.zero_point: int = library.zero_point()  # of rows that are multiplied by int8 weights
+        self.quantized_unsigned = bool(library.quantized_unsigned())  # of rows that are multiplied by int8 weights
 
     def find_changes(
         self, frames: torch.Tensor, references: torch.Tensor, slots: torch.Tensor, gate: Gate, full: torch.Tensor
@@ -214,7 +214,7 @@ class Kernels:
         return inputs
 
     def largest_quantized(self, inputs: int) -> int:
-        """Return the largest magnitude of a row of so many features that is quantized for int8 weights."""
+        """Return the largest number in rows of so many features that are quantized for int8 weights."""
         largest: int = self.library.largest_quantized(ctypes.c_int64(inputs))
         return largest
 

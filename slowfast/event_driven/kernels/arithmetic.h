@@ -4,7 +4,7 @@
 //   Value     type of the rows as they are multiplied
 //   Sum       vector of sums, one per output feature
 //   INPUTS    input features per step
-//   QUANTIZED whether rows are integers with a scale per row
+//   QUANTIZED whether rows are integers with a scale per row; if they are UNSIGNED, also with a lower end of the range
 //   weights() vector of the weights of a step, converted in registers from the type in which they are stored
 
 #pragma once
@@ -18,7 +18,7 @@ struct Singles {
   typedef float Value;
   typedef Floats Sum;
   static constexpr int INPUTS = 1;
-  static constexpr bool QUANTIZED = false;
+  static constexpr bool QUANTIZED = false, UNSIGNED = false;
   static Floats broadcast(const float* x) { return all(*x); }
   template <class W>
   static Floats weights(const W* w) {
@@ -35,7 +35,7 @@ struct Pairs {
   typedef uint16_t Value;
   typedef Floats Sum;
   static constexpr int INPUTS = 2;
-  static constexpr bool QUANTIZED = false;
+  static constexpr bool QUANTIZED = false, UNSIGNED = false;
   static Floats broadcast(const uint16_t* x) { return (Floats)_mm512_set1_epi32(read<int32_t>(x)); }
   static Floats weights(const uint16_t* w) { return (Floats)_mm512_loadu_si512(w); }
   static Floats multiply_add(Floats sum, Floats x, Floats w) {
@@ -52,8 +52,8 @@ struct Pairs {
 struct Words {
   typedef int16_t Value;
   typedef Ints Sum;
-  static constexpr int INPUTS = 2, ZERO = 0;
-  static constexpr bool QUANTIZED = true;
+  static constexpr int INPUTS = 2;
+  static constexpr bool QUANTIZED = true, UNSIGNED = false;
   static int32_t largest(int64_t inputs) { return std::min<int64_t>(32767, INT32_MAX / 127 / inputs); }
   static Shorts broadcast(const int16_t* x) { return (Shorts)all(read<int32_t>(x)); }
   static Shorts weights(const int8_t* w) { return widen(w); }
@@ -62,18 +62,19 @@ struct Words {
 };
 
 #ifdef HAS_QUADS
-// Four input features per step, uint8 with a zero point of 128, and int8 weights, accumulated in int32: four times the
-// multiply-adds per instruction of float32. Sums contain ZERO times the sum of the weights. Exact for up to 66,000 features.
+// Four uint8 input features per step and int8 weights, accumulated in int32, exactly for up to 66,000 features: four
+// times the multiply-adds per instruction of float32. Rows are quantized from their smallest to their largest number:
+// after GELU, which is hardly ever negative, twice as finely as from minus the largest magnitude.
 struct Quads {
   typedef uint8_t Value;
   typedef Ints Sum;
-  static constexpr int INPUTS = 4, ZERO = 128;
-  static constexpr bool QUANTIZED = true;
-  static int32_t largest(int64_t) { return 127; }
+  static constexpr int INPUTS = 4;
+  static constexpr bool QUANTIZED = true, UNSIGNED = true;
+  static int32_t largest(int64_t) { return 255; }
   static Ints broadcast(const uint8_t* x) { return all(read<int32_t>(x)); }
   static Ints weights(const int8_t* w) { return read<Ints>(w); }
   static Ints multiply_add(Ints sum, Ints x, Ints w) { return add_quads(sum, x, w); }
-  static void put(uint8_t* place, Ints v) { narrow(place, v + ZERO); }
+  static void put(uint8_t* place, Ints v) { narrow(place, v); }
 };
 #endif
 

@@ -94,11 +94,6 @@ def _threads_of_pytorch() -> list[str]:
     return [flag for file in sorted(folder.glob("libgomp*")) for flag in (f"-L{folder}", f"-l:{file.name}")]
 
 
-def has_matrix_unit() -> bool:
-    """Check if this CPU has a matrix unit for bfloat16 (AMX)."""
-    return b"amx_bf16" in cpu_description()
-
-
 def _cpu_features() -> set[str]:
     """Return the features of this CPU under the names of the Linux kernel."""
     return set(cpu_description().decode().split())

@@ -23,17 +23,17 @@ constexpr int64_t AHEAD = 4096;              // prefetch distance in bytes of we
 
 struct Layer {
   const void* weight;
-  const float *bias, *scale;  // (panels * PANEL,); scale: of int8 weights
-  const int32_t* offset;      // (panels * PANEL,), of int8 weights: added to the sums
+  const float *bias, *scale, *sums;  // (panels * PANEL,); scale and sums: of int8 weights
   int64_t in, panels;
 };
 
-// Rows as they are multiplied. first: number of the first one; scale: of quantized rows.
+// Rows as they are multiplied. first: number of the first one; scale, low: of quantized rows, which are
+// scale x + low (low only if they are unsigned).
 template <class A>
 struct Rows {
   const typename A::Value* x;
   int64_t stride, first, count;
-  const float* scale;
+  const float *scale, *low;
 };
 
 // Steps of a layer.
@@ -149,8 +149,9 @@ void finish(const Rows<A>& rows, const Layer& layer, int64_t panel, const float*
     for (int64_t channel = panel * PANEL; channel < (panel + 1) * PANEL; channel += LANES, sums += LANES) {
       Floats y;
       if constexpr (A::QUANTIZED) {
-        Ints total = read<Ints>(sums) + read<Ints>(layer.offset + channel);
-        y = __builtin_convertvector(total, Floats) * (rows.scale[r] * load(layer.scale + channel));
+        y = __builtin_convertvector(read<Ints>(sums), Floats) * rows.scale[r];
+        if (A::UNSIGNED) y += load(layer.sums + channel) * rows.low[r];
+        y *= load(layer.scale + channel);
       } else {
         y = read<Floats>(sums);
       }

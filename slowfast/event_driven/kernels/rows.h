@@ -42,17 +42,29 @@ inline Floats rest_of(const float* x, int64_t i, int64_t width) {
   return load(rest);
 }
 
-// Returns the largest magnitude in a row; infinity or NaN if the row contains one.
-inline float magnitude(const float* x, int64_t width) {
-  // As integers, the bits of positive floats have the same order, and those of infinity and NaN are larger.
-  Ints most = {};
+// Range of the numbers of a row, and 0.
+struct Range {
+  float low, high;
+
+  float magnitude() const { return std::max(-low, high); }
+};
+
+// Returns the range of a row; NaN if a number is infinite or NaN.
+inline Range range_of(const float* x, int64_t width) {
+  Floats low = {}, high = {}, invalid = {};
   for (int64_t i = 0; i < width; i += LANES) {
-    Ints bits = (Ints)(i + LANES <= width ? load(x + i) : rest_of(x, i, width)) & 0x7fffffff;
-    most = bits > most ? bits : most;
+    Floats v = i + LANES <= width ? load(x + i) : rest_of(x, i, width);
+    low = v < low ? v : low;
+    high = v > high ? v : high;
+    invalid += v - v;
   }
-  int32_t bits = 0;
-  for (int lane = 0; lane < LANES; lane++) bits = std::max(bits, most[lane]);
-  return read<float>(&bits);
+  Range range = {0, 0};
+  for (int lane = 0; lane < LANES; lane++) {
+    range.low = std::min(range.low, low[lane]);
+    range.high = std::max(range.high, high[lane]);
+  }
+  for (int lane = 0; lane < LANES; lane++) range.low += invalid[lane], range.high += invalid[lane];
+  return range;
 }
 
 // Rows in the type that is multiplied, padded with zeros to a multiple of the step.
@@ -60,34 +72,38 @@ template <class A>
 struct Converted {
   typedef typename A::Value Value;
   Value* x;
-  float* scales;
+  float *scale, *low;
   int64_t stride, width;
 
   void set(int64_t row, const float* from) const {
-    Floats factor = all(1.0f);
+    float factor = 1, least = 0;
     if constexpr (A::QUANTIZED) {
-      const float most = magnitude(from, width), largest = A::largest(width);
-      factor = all(most > 0 ? largest / most : 0.0f);
-      scales[row] = most / largest;
+      const Range range = range_of(from, width);
+      const float span = A::UNSIGNED ? range.high - range.low : range.magnitude(), largest = A::largest(width);
+      factor = span > 1e-30f ? largest / span : 0.0f;  // smaller rows are 0: the factor would overflow
+      scale[row] = span / largest;
+      if (A::UNSIGNED) low[row] = least = range.low;
     }
     Value* to = x + row * stride;
     int64_t i = 0;
-    for (; i + LANES <= width; i += LANES) put(to + i, load(from + i), factor);
+    for (; i + LANES <= width; i += LANES) put(to + i, load(from + i), factor, least);
     for (; i < padded(width); i += LANES) {
       Value rest[LANES];
-      put(rest, rest_of(from, i, width), factor);
+      put(rest, rest_of(from, i, width), factor, least);
       std::memcpy(to + i, rest, std::min<int64_t>(LANES, padded(width) - i) * sizeof *to);
     }
   }
 
-  Rows<A> rows(int64_t first, int64_t last) const { return {x + first * stride, stride, first, last - first, scales + first}; }
+  Rows<A> rows(int64_t first, int64_t last) const {
+    return {x + first * stride, stride, first, last - first, scale + first, low + first};
+  }
 
   static int64_t padded(int64_t width) { return (width + A::INPUTS - 1) / A::INPUTS * A::INPUTS; }
 
  private:
-  static void put(Value* to, Floats v, Floats factor) {
+  static void put(Value* to, Floats v, float factor, float least) {
     if constexpr (A::QUANTIZED)
-      A::put(to, round(v * factor));
+      A::put(to, round(A::UNSIGNED ? (v - least) * factor : v * factor));
     else
       A::put(to, v);
   }

@@ -92,9 +92,9 @@ struct Activations {
       y = copies(rows, stage.width, stage.width, own, arena);
       hidden = copies(rows, last.in, features, own && A::QUANTIZED, arena);
     } else {
-      x = {const_cast<float*>(in), nullptr, stage.embed.in, stage.embed.in};
-      y = {tokens, nullptr, stride, stage.width};
-      hidden = {mlp, nullptr, mlp_stride, last.in};
+      x = {const_cast<float*>(in), nullptr, nullptr, stage.embed.in, stage.embed.in};
+      y = {tokens, nullptr, nullptr, stride, stage.width};
+      hidden = {mlp, nullptr, nullptr, mlp_stride, last.in};
     }
   }
 
@@ -102,7 +102,8 @@ struct Activations {
   static Converted<A> copies(int64_t rows, int64_t width, int64_t space, bool own, Arena& arena) {
     int64_t length = Converted<A>::padded(space) + PAD / sizeof(Value);
     Value* values = arena.take<Value>(rows * length, own);
-    return {values, arena.take<float>(rows, own), length, width};
+    float* scale = arena.take<float>(rows, own);
+    return {values, scale, arena.take<float>(rows, own), length, width};
   }
 };
 
@@ -209,11 +210,11 @@ int tile_rows() { return TILE; }
 // Input features per step for weights of so many bytes: 4 for float32, 2 for bfloat16, 1 for int8.
 int inputs_per_step(int bytes) { return bytes == 4 ? Singles::INPUTS : bytes == 2 ? Short::INPUTS : Bytes::INPUTS; }
 
-// Zero point of rows that are multiplied by int8 weights.
-int zero_point() { return Bytes::ZERO; }
-
-// Largest magnitude of quantized rows with so many features.
+// Largest number in rows that are multiplied by int8 weights.
 int largest_quantized(int64_t inputs) { return Bytes::largest(inputs); }
+
+// Whether these rows are unsigned.
+int quantized_unsigned() { return Bytes::UNSIGNED; }
 
 // Computes the tokens of `rows` patches: x (rows, in) -> out (rows, stride), stride >= panels * PANEL.
 // group: rows that a thread processes at a time; 0 if the threads share the weights.

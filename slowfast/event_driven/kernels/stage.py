@@ -25,7 +25,7 @@ _MIN_ROWS_PER_THREAD = 32  # with fewer, the threads share the weights and synch
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale", "offset")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale", "sums")),
         *((name, ctypes.c_int64) for name in ("in", "panels")),
     )
 
@@ -108,11 +108,11 @@ class CompiledStage:
 
     def _layer(self, layer: nn.Module) -> _Layer:
         assert isinstance(layer, nn.Linear)
-        weight, scale, offset = layer.weight.detach().float(), None, None
+        weight, scale, sums = layer.weight.detach().float(), None, None
         if self.precision == INT8:
             weight, scales = int8_weights(weight)
             scale = self._keep(self._padded(scales))
-            offset = self._keep(self._padded(-self.kernels.zero_point * weight.sum(1, dtype=torch.int32)))
+            sums = self._keep(self._padded(weight.sum(1).float()))
         elif self.precision == BFLOAT16:
             weight = weight.bfloat16()
         inputs = self.kernels.inputs_per_step(self.weight_bytes)
@@ -120,7 +120,7 @@ class CompiledStage:
         steps = weight.unflatten(1, (-1, inputs)).unflatten(0, (-1, self.kernels.panel))
         panels = steps.transpose(1, 2)  # panels steps P inputs
         bias = self._keep(self._padded(layer.bias.detach().float()))
-        return _Layer(self._weights.copy(panels), bias, scale, offset, layer.in_features, len(panels))
+        return _Layer(self._weights.copy(panels), bias, scale, sums, layer.in_features, len(panels))
 
     def _norm(self, norm: nn.LayerNorm) -> _Norm:
         return _Norm(self._keep(norm.weight.detach().float()), self._keep(norm.bias.detach().float()), norm.eps)

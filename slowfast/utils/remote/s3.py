@@ -34,6 +34,11 @@ def open_s3(address: str, known: Version | None) -> S3Download | None:
     bucket, _, key = address.removeprefix("s3://").partition("/")
     if not bucket or not key or key.endswith("/"):
         raise FetchError("cannot be fetched: it names no file. Write s3://bucket/key")
+    if "@" in bucket:
+        raise FetchError(
+            "cannot be fetched: credentials do not belong in an s3:// address. Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
     boto3 = import_extra("boto3", "s3", "s3")
     try:
         client = _client(boto3, frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))

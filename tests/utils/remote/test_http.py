@@ -142,6 +142,7 @@ def test_offline_the_copy_in_the_cache_is_used(
     monkeypatch.setattr(
         http, "_send", lambda *_, **__: (_ for _ in ()).throw(Unreachable("cannot be fetched: offline"))
     )
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "slowfast"):
         assert local_path(server.url + name) == path
     [warning] = caplog.messages
@@ -177,6 +178,7 @@ def test_files_that_others_can_change_are_fetched_again(
     path = local_path(address)
     path.chmod(0o666)
     forget(monkeypatch)
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "slowfast"):
         again = local_path(address)
     assert again != path and again.read_bytes() == content(BIG)
