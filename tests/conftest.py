@@ -113,8 +113,8 @@ def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 12
     return run_script(Path(script), words, environment(), timeout, processes)
 
 
-def run_torchrun(overrides: Sequence[object], processes: int, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run it under torchrun, which ends all processes if one of them fails."""
+def run_cold(overrides: Sequence[object], processes: int = 1, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run it in a new interpreter, and several processes under torchrun, which ends all if one of them fails."""
     line = command(overrides, processes)
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment())
 

@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psutil
+import pytest
 
 # torch._dynamo is imported by the first optimizer, matplotlib by the first plot.
 _MODULES = ["torch", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg", "slowfast.cli.run"]
@@ -29,6 +31,9 @@ _MODULES = ["torch", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_MODULES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # PyTorch reads it when it is imported
+        forkserver.ensure_running()
     return context
 
 
@@ -40,7 +45,7 @@ def run_script(
     Args:
         script: The script.
         words: Its arguments.
-        env: Its environment; PyTorch has read OMP_NUM_THREADS of the server's, which is that of this process.
+        env: Its environment; PyTorch uses one thread whatever it says.
         timeout: Time limit in seconds.
         processes: Number of processes, which get the variables that torchrun sets.
 

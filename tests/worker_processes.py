@@ -8,9 +8,11 @@ import psutil
 
 
 def no_workers() -> bool:
-    """Check that no child process is left, except the one of Python that cleans up shared memory.
+    """Check that no child process is left, except those of Python for shared memory and of tests.warm_start.
 
     Loaders that nobody uses any more end their workers.
     """
     gc.collect()
-    return all("resource_tracker" in " ".join(child.cmdline()) for child in psutil.Process().children())
+    servers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+    lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    return all(any(server in line for server in servers) for line in lines)

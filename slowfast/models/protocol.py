@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
-
-from slowfast.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass  # DROPPED
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
 from torch import nn
 
+from slowfast.errors import ConfigError
 from slowfast.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def measure(mixed_precision: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_autocast_falls_back_to_float32_with_one_warning(name: str) -> None:
-    code = "import json; from tests.engine.test_cpu_instructions import measure; print(json.dumps(measure(True)))"
+    code = "import json; from tests.engine.test_limited_instructions import measure; print(json.dumps(measure(True)))"
     environment = {**os.environ, **LIMITS[name], "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, cwd=ROOT)

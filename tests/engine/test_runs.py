@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import command, environment, run_net, run_torchrun, tiny_settings
+from conftest import command, environment, run_cold, run_net, tiny_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slowfast.config.defaults import get_cfg
@@ -162,7 +162,7 @@ def test_two_processes_are_one_with_the_whole_batch(kinetics_folder: Path, tmp_p
     # AdamW would enlarge differences of rounding where a gradient is nearly 0.
     options += ["SOLVER.OPTIMIZING_METHOD", "sgd", "SOLVER.BASE_LR", 0.05]
     for processes in (1, 2):
-        run = run_net if processes == 1 else functools.partial(run_torchrun, processes=processes)
+        run = run_net if processes == 1 else functools.partial(run_cold, processes=processes)
         done = run(full(kinetics_folder, tmp_path / str(processes), *options))
         assert done.returncode == 0, done.stderr
     for split in ("train", "val"):
@@ -206,7 +206,7 @@ DIVERGING = ["SOLVER.BASE_LR", 1e6, "SOLVER.WEIGHT_DECAY", 1e6, "SOLVER.MAX_EPOC
 def test_a_failing_process_ends_all_with_its_error(kinetics_folder: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     settings = [*tiny_settings(kinetics_folder, tmp_path), *DIVERGING]
-    done = run_torchrun(settings, processes=2, timeout=90)
+    done = run_cold(settings, processes=2, timeout=90)
     assert done.returncode != 0
     assert "TrainingDiverged: Loss is" in done.stderr
     assert time.monotonic() - start < 80

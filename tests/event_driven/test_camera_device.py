@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_net
+from tests.conftest import ROOT, run_cold
 from tests.event_driven.settings import on_videos
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ print(json.dumps([str(frames.rate), seen]))
 
 
 def test_run_on_a_camera(tmp_path: Path) -> None:
-    done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20])
+    done = run_cold([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20])
     assert done.returncode == 0, done.stderr
     video, failed = results_of(tmp_path)
     assert (video["path"], video["frames"] + video["dropped"], failed) == (CAMERA, 20, [])
@@ -71,7 +71,7 @@ def test_run_on_a_camera(tmp_path: Path) -> None:
 
 def test_unplugged_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_FRAMES", "9")
-    done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2])
+    done = run_cold([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2])
     assert done.returncode == 0, done.stderr
     video, [failed] = results_of(tmp_path)
     assert 0 < video["frames"] + video["dropped"] <= 9
@@ -80,7 +80,7 @@ def test_unplugged_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_reconnected_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_FRAMES", "9")
-    done = run_net([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20, "EVENT.RECONNECT", 0.1])
+    done = run_cold([*on_videos(CAMERA, tmp_path), "EVENT.CHUNK", 2, "EVENT.MAX_FRAMES", 20, "EVENT.RECONNECT", 0.1])
     assert done.returncode == 0, done.stderr
     video, failed = results_of(tmp_path)
     assert (video["frames"] + video["dropped"], failed) == (20, [])
