@@ -70,6 +70,16 @@ TOPICS: dict[str, Topic] = {
             Row("`{}`, chunks of 16 frames", r"event-driven, (\S+\.\w+), chunks of 16 frames", _SPEED_UPS),
         ),
     ),
+    "dense": Topic(
+        "dense inference in float32",
+        (
+            Row(
+                "{}",
+                r"event-driven, dense inference in float32, (\d+ at a time)",
+                "{network} ms/frame by the network, {engine} ms by the event-driven engine: {speed-up}x",
+            ),
+        ),
+    ),
     "cameras": Topic(
         "cameras, precision",
         (
