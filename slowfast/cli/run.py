@@ -31,7 +31,7 @@ from slowfast.utils.distributed import (
     shut_down_distributed,
     usable_gpus,
 )
-from slowfast.utils.files import atomic_write_text
+from slowfast.utils.files import MIB, atomic_write_text
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.launch import LaunchEnvironment, Launcher
@@ -46,7 +46,7 @@ from slowfast.utils.logging import (
 )
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
-from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
+from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
 

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from slowfast.errors import ConfigError
+from slowfast.utils.files import MIB
 from slowfast.utils.remote.address import as_address, sibling_path
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain, quoted
-from slowfast.utils.text_files import MIB, UnreadableTextError, read_text_file
+from slowfast.utils.text_files import UnreadableTextError, read_text_file
 
 MAX_DEPTH = 20  # levels of mappings and lists
 MAX_NODES = 20_000

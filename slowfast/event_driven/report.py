@@ -19,8 +19,9 @@ from slowfast.datasets.types import Failure
 from slowfast.event_driven.activity import Summary, VideoActivity, summarize
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.sources import Source, source_files
+from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
-from slowfast.utils.text_files import write_csv, write_json
+from slowfast.utils.text_files import write_csv
 from slowfast.visualization.heat_map import draw_activity
 from slowfast.visualization.results import library_versions
 

@@ -17,8 +17,8 @@ from slowfast.models.protocol import Network
 from slowfast.utils.checkpoint_files.read import read_torch_file
 from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, import_safetensors, write_safetensors
 from slowfast.utils.files import atomic_path
+from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show
-from slowfast.utils.text_files import to_json
 
 __all__ = ["SUFFIX", "export_weights", "weights_metadata"]
 

@@ -20,8 +20,9 @@ from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.errors import UserError, system_reason
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
 from slowfast.prepare.video_to_dvs import save_events
-from slowfast.utils.files import atomic_write_text
-from slowfast.utils.text_files import MIB, UnreadableTextError, from_json, read_text_file, to_json
+from slowfast.utils.files import MIB, atomic_write_text
+from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.utils.worker import still_working
 
 RECORDINGS = FileKind("recordings", frozenset(READERS))

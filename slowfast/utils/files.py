@@ -17,6 +17,7 @@ import psutil
 
 from slowfast.errors import DiskError
 
+MIB = 2**20
 _FREE_SPACE = "Free some space, then run this again"
 # Problem and remedy of each error number.
 _PROBLEMS = {

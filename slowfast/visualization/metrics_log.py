@@ -14,8 +14,8 @@ import numpy as np
 from slowfast.config.node import ConfigNode
 from slowfast.utils.distributed import World
 from slowfast.utils.files import atomic_write_text, disk_error
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
-from slowfast.utils.text_files import from_json, to_json
 
 Row = dict[str, Any]
 

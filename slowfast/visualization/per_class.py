@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from slowfast.utils.text_files import write_csv, write_json
+from slowfast.utils.json_files import write_json
+from slowfast.utils.text_files import write_csv
 from slowfast.visualization.confusion import count_confusions
 from slowfast.visualization.results import PERCENT_DIGITS, VideoPrediction
 

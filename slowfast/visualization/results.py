@@ -17,8 +17,9 @@ from tabulate import tabulate
 
 from slowfast.datasets.index.labels import classes_of, format_label
 from slowfast.datasets.types import Failure
+from slowfast.utils.json_files import write_json
 from slowfast.utils.text import sanitize
-from slowfast.utils.text_files import write_csv, write_json
+from slowfast.utils.text_files import write_csv
 
 BEST = 5  # classes kept per video
 TEST_RESULTS, PREDICTIONS = "test_results.json", "predictions.csv"

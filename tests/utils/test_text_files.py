@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.utils import text_files
-from slowfast.utils.text_files import UnreadableTextError, from_json, iter_json_list, read_text_bytes, to_json
+from slowfast.utils.json_files import from_json, iter_json_list, to_json
+from slowfast.utils.text_files import UnreadableTextError, read_text_bytes
 
 VALUES = st.recursive(
     st.none()

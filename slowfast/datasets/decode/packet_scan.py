@@ -75,11 +75,8 @@ def scan_packets(
         most_bytes: Size up to which the packets are kept in memory.
     """
     # This loop takes most of the time of opening a file: it is optimized for speed.
-    pts: list[int | None] = []
-    dts: list[int | None] = []
-    key: list[bool] = []
-    hidden: list[int] = []
-    second: list[int] = []
+    pts, dts = list[int | None](), list[int | None]()
+    key, hidden, second = list[bool](), list[int](), list[int]()
     places: list[tuple[int | None, int | None, int]] = []
     durations: list[int | None] = []
     size, corrupt, position = 0, False, -1

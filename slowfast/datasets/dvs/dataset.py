@@ -26,10 +26,10 @@ from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
 from slowfast.datasets.types import EvalRecording, Failure, Record
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.files import atomic_write_text
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import usable_cores
 from slowfast.utils.private_cache import private_cache
-from slowfast.utils.text_files import from_json, to_json
 
 _RECORDINGS_PER_TASK = 32  # of a worker
 
