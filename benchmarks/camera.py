@@ -33,6 +33,7 @@ from slowfast.event_driven.checks import check_network
 from slowfast.event_driven.messages import Batch
 from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun
+from slowfast.utils.signals import end_with_parent
 
 _MAX_FRAMES = 600
 _START_TIMEOUT = 60.0  # seconds
@@ -135,6 +136,7 @@ def cameras(stream: CameraStream, count: int) -> Iterator[Cameras]:
 
 
 def _serve(stream: CameraStream, count: int, channel: Connection, started: MutableSequence[float]) -> None:
+    end_with_parent()
     asyncio.run(_serve_all(stream, count, channel, started))
 
 

@@ -24,6 +24,7 @@ from slowfast.cli.precisions import precision_facts
 from slowfast.datasets.loader import start_worker
 from slowfast.utils.cpu import cpu_family, cpu_model, instruction_limits, instruction_sets
 from slowfast.utils.machine import synchronize, usable_cores
+from slowfast.utils.signals import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,7 @@ def on_one_core(function: Callable[Arguments, Result], *args: Arguments.args, **
 
 
 def _start() -> None:
+    end_with_parent()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     start_worker(0)
