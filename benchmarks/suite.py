@@ -1,4 +1,4 @@
-"""`benchmark.py all`: every part in a process of its own, most important first, resumable."""
+"""`benchmark.py all`: each part in a separate process, most important first, resumable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from slowfast.utils.screen import show, show_table
 EXAMPLE = "python tools/benchmark.py all --out results --videos kinetics/val/abseiling"
 USAGE = "%(prog)s all --out DIR [--videos PATH ...] [--camera-videos PATH ...] [--parts PART ...] [--fresh]"
 DESCRIPTION = f"""\
-Measure everything on this machine. Each part runs in a process of its own, most important first, and writes
+Measure everything on this machine. Each part runs in a separate process, most important first, and writes
 DIR/PART.json when it is done; DIR/{MACHINE_FILE} holds the results of all parts. The same command resumes: parts that
 have a file are kept unless --fresh is given. A part that fails does not end the others (exit status 1).
 

@@ -1,4 +1,4 @@
-"""What each setting of the precision does on this machine, and why."""
+"""What each precision setting does on this machine, and why."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Notation: R rows, I input features.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import tempfile
@@ -19,13 +18,12 @@ from typing import Any
 import torch
 
 from slowfast.event_driven.choice import StageTimes
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
-from slowfast.utils.machine import has_fast_matmul
+from slowfast.utils.machine import has_fast_matmul, matmul_conditions
 from slowfast.utils.private_cache import private_cache
 
 RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
-# Environment variables that limit the instructions of oneDNN, PyTorch and MKL.
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
 _MAX_VALUES = 1 << 23  # in all rows together, to limit memory
 _ROUNDS = 4  # the shortest time counts
@@ -51,8 +49,9 @@ def cached_times(
     Returns:
         The times, or None, with a message, if they could not be measured now.
     """
-    about = {**_machine(), **about}
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    bfloat16 = has_fast_matmul(torch.bfloat16, torch.device("cpu"))
+    about = {"conditions": matmul_conditions(torch.get_num_threads()), "bfloat16": bfloat16, **about}
+    digest = hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
     try:
         file = private_cache(f"stage-times-{digest[:32]}.json")
     except OSError:  # there is no writable folder at all
@@ -75,27 +74,16 @@ def cached_times(
     return found
 
 
-def _machine() -> dict[str, Any]:
-    """Return what the times depend on besides CPU, kernels and network."""
-    return {
-        "torch": str(torch.__version__),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": has_fast_matmul(torch.bfloat16, torch.device("cpu")),
-        "limits": [os.environ.get(name, "") for name in _LIMITS],
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _read(file: Path, about: Mapping[str, Any], stages: int) -> list[StageTimes] | None:
     """Return the times of so many stages in a file; None if it is missing, damaged or about something else."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = from_json(file.read_bytes())
         if found["about"] != about:
             return None
         times = [
             StageTimes(*(tuple(stage[key]) for key in ("rows", "compiled", "pytorch"))) for stage in found["stages"]
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return times if len(times) == stages and all(map(_is_sound, times)) else None
 
@@ -110,7 +98,7 @@ def _is_sound(times: StageTimes) -> bool:
 
 def _write(file: Path, about: Mapping[str, Any], times: list[StageTimes]) -> None:
     """Write the times unless another process has written its own meanwhile."""
-    text = json.dumps({"about": about, "stages": [vars(stage) for stage in times]})
+    text = to_json({"about": about, "stages": [vars(stage) for stage in times]})
     with tempfile.TemporaryDirectory(dir=file.parent) as own:
         part = Path(own) / file.name
         part.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
 from slowfast.datasets.types import EvalVideo, Failure
 from slowfast.errors import UserError
+from slowfast.event_driven.latency import LatencyHistogram
 from slowfast.event_driven.sources import Source
 from slowfast.inference.live_sources import LiveFrame, LiveFrames, LiveScale
 from slowfast.inference.predictor import Predictor
@@ -74,13 +75,13 @@ class LiveStream:
     Attributes:
         windows: Number of windows that were classified.
         skipped: Number of windows that were left out because the network was busy.
-        latencies: Seconds from the arrival of the last frame of each window to its prediction.
+        latencies: Histogram of the seconds from the arrival of the last frame of each window to its prediction.
     """
 
     def __init__(self, source: Source, frames: LiveFrames, sampling: ClipSampling, layout: WindowLayout) -> None:
         self.source, self.frames, self._sampling, self._layout = source, frames, sampling, layout
         self.windows, self.skipped = 0, 0
-        self.latencies: list[float] = []
+        self.latencies = LatencyHistogram()
         self._latest: deque[LiveFrame] = deque()
         self._due: float | None = None  # time of the source
         self._classified = -1.0  # time of the last frame that was classified
@@ -237,7 +238,7 @@ class LivePredictor:
     def _finish(self, done: ClassifiedWindow, on_window: Callable[[LiveStream, WindowScores, float], None]) -> None:
         window, stream = done.window, done.window.stream
         stream.windows += 1
-        stream.latencies.append(done.latency)
+        stream.latencies.add(np.array([done.latency]))
         scores = WindowScores(window.sample.record, window.start, window.end, done.scores)
         on_window(stream, scores, done.latency)
 

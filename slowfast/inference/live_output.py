@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import cv2
-import numpy as np
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
@@ -213,7 +212,8 @@ def live_table(streams: Sequence[LiveStream]) -> str:
     """Return a table of the windows and latencies of each source."""
     rows = []
     for stream in streams:
-        times = [f"{1e3 * float(value):.0f} ms" for value in np.quantile(stream.latencies or [0.0], (0.5, 0.99))]
+        known = len(stream.latencies) > 0
+        times = [f"{1e3 * stream.latencies.percentile(rank):.0f} ms" if known else "0 ms" for rank in (50, 99)]
         rows.append((tail(stream.source.record.name, 48), stream.windows, stream.skipped, *times))
     heading = ("source", "windows", "skipped", "latency p50", "latency p99")
     return tabulate(rows, heading, tablefmt="simple", disable_numparse=True)

@@ -29,6 +29,16 @@ def cpu_description() -> bytes:
     return platform.machine().encode() + b"".join(sorted({line for line in lines if line.startswith(names)}))
 
 
+# Environment variables that limit the instructions of oneDNN, PyTorch and MKL.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+
+
+def matmul_conditions(threads: int) -> list[str]:
+    """Return what the speed of PyTorch's matrix multiplications depends on besides the CPU and their sizes."""
+    limits = [os.environ.get(name, "") for name in _LIMITS]
+    return [str(torch.__version__), torch.backends.cpu.get_cpu_capability(), *limits, str(threads)]
+
+
 def synchronize(device: torch.device) -> None:
     """Synchronize a GPU; no effect on the CPU."""
     if device.type == "cuda":

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +25,8 @@ from pathlib import Path
 import torch
 
 from slowfast.utils.files import atomic_path
-from slowfast.utils.machine import cpu_description
+from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.machine import cpu_description, matmul_conditions
 from slowfast.utils.private_cache import private_cache
 
 _lock = threading.RLock()  # a second thread waits for the measurement of the first
@@ -88,9 +87,9 @@ def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.1
 @functools.cache
 def _machine(threads: int) -> str:
     """Return a digest of all that measurements of matrix multiplications depend on, except the key."""
-    limits = (os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"))
-    version = (torch.__version__, torch.backends.cpu.get_cpu_capability(), *limits, str(threads))
-    return hashlib.sha256(b"\0".join((cpu_description(), *map(str.encode, version)))).hexdigest()[:32]
+    return hashlib.sha256(b"\0".join((cpu_description(), *map(str.encode, matmul_conditions(threads))))).hexdigest()[
+        :32
+    ]
 
 
 def _file(machine: str) -> Path:
@@ -100,7 +99,7 @@ def _file(machine: str) -> Path:
 def _read(machine: str) -> dict[str, str]:
     """Return the stored choices of a machine; none if the file is missing or damaged."""
     try:
-        stored = json.loads(_file(machine).read_bytes())
+        stored = from_json(_file(machine).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(stored, dict):
@@ -116,7 +115,7 @@ def _store(machine: str, key: str, choices: Sequence[str], choice: str) -> str:
     try:
         with atomic_path(_file(machine)) as part:
             part.touch(mode=0o600)  # whatever the umask: others must not be able to write to it
-            part.write_text(json.dumps(stored | {key: choice}, indent=0, sort_keys=True))
+            part.write_text(to_json(stored | {key: choice}, indent=0, sort_keys=True))
     except OSError:  # measured again by the next process
         pass
     return choice
