@@ -17,6 +17,7 @@ from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
 from slowfast.utils.heartbeat import Heartbeat
+from slowfast.utils.ray_cluster import ENGINES, LOCAL
 from slowfast.utils.screen import lost_output, safe_streams, show, write_screen
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.suggest import did_you_mean, nearest_name
@@ -196,8 +197,10 @@ workers = integer(1, MAX_WORKERS)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers for a command that runs jobs in worker processes; None stands for one per core."""
+    """Add --workers for a command that runs jobs in worker processes, None stands for one per core, and --engine."""
     parser.add_argument("--workers", type=workers, metavar="N", help="worker processes (default: one per core)")
+    engine = "local, or ray: the nodes of a Ray cluster (RAY_ADDRESS), which see the same files (default %(default)s)"
+    parser.add_argument("--engine", choices=ENGINES, default=LOCAL, help=engine)
 
 
 def add_source_and_out(parser: argparse.ArgumentParser, source: str, out: str, *, name: str = "source") -> None:

@@ -51,7 +51,7 @@ def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.utils.machine import usable_cores
 
     settings = CutSettings(chosen.window_time, chosen.window_events)
-    result = convert_recordings(chosen.source, chosen.out, settings, chosen.workers or usable_cores())
+    result = convert_recordings(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)
     for note, count in sorted(result.notes.items()):
         show(f"{note}: in {count} of {result.done} recordings")
     show_conversion(result, "recordings converted", chosen.out)

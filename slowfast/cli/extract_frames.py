@@ -57,5 +57,5 @@ def _extract(chosen: argparse.Namespace) -> None:
     from slowfast.utils.machine import usable_cores
 
     settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
-    result = extract(chosen.source, chosen.out, settings, chosen.workers or usable_cores())
+    result = extract(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)
     show_conversion(result, "videos extracted", chosen.out)

@@ -76,7 +76,7 @@ def _prepare(chosen: argparse.Namespace) -> None:
 
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     processes = chosen.workers or usable_cores()
-    summary = prepare(chosen.source, chosen.out, settings, processes, chosen.index, chosen.separator)
+    summary = prepare(chosen.source, chosen.out, settings, processes, chosen.index, chosen.separator, chosen.engine)
     show_table(summary.table())
     for name, reason in list(summary.failed.items())[:10]:
         show(f"failed: {name}: {reason}")

@@ -22,6 +22,7 @@ from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError
 from slowfast.utils.launch import is_main_process, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
+from slowfast.utils.ray_cluster import ENGINES
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text import plain
 from slowfast.utils.user_modules import import_user_modules
@@ -115,6 +116,8 @@ def parse_with_config(parser: CommandParser, arguments: Sequence[str]) -> tuple[
         overrides = [_WEIGHTS, chosen.weights, *overrides]
     if getattr(chosen, "num_workers", None) is not None:
         overrides = ["DATA_LOADER.NUM_WORKERS", str(chosen.num_workers), *overrides]
+    if getattr(chosen, "engine", None) is not None:
+        overrides = ["ENGINE", chosen.engine, *overrides]
     return chosen, load_for_evaluation(chosen.cfg, overrides, chosen.modules)
 
 
@@ -127,6 +130,8 @@ def add_loader_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="worker processes that load samples; 0 loads in the main process (default: DATA_LOADER.NUM_WORKERS)",
     )
+    engine = "local, or ray: the nodes of a Ray cluster (default: ENGINE of the config)"
+    parser.add_argument("--engine", choices=ENGINES, help=engine)
 
 
 def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = (), modules: Sequence[str] = ()) -> ConfigNode:

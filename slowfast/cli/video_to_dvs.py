@@ -59,5 +59,5 @@ def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.utils.machine import usable_cores
 
     settings = EventSettings(**{name: getattr(chosen, name) for name in OPTIONS})
-    result = videos_to_events(chosen.source, chosen.out, settings, chosen.workers or usable_cores())
+    result = videos_to_events(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)
     show_conversion(result, "videos converted", chosen.out)

@@ -16,6 +16,7 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
+from slowfast.models.build import build_model
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
 from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
@@ -277,6 +278,14 @@ def _listed(text: str) -> Any:
         return from_json(text)
     except (ValueError, RecursionError):
         return None
+
+
+def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
+    """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
+    torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
+    model = build_model(cfg).to(device)
+    load_test_checkpoint(cfg, model)
+    return model.eval()
 
 
 def tested_weights(cfg: ConfigNode) -> str | None:

@@ -17,12 +17,12 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_classes
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
+from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import EvalLoss
-from slowfast.engine.state import load_test_checkpoint, sha256_of_tested
+from slowfast.engine.state import network_to_test, sha256_of_tested
 from slowfast.engine.tasks import Evaluator, Task, build_task
-from slowfast.models import build_model
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights
 from slowfast.utils.cpu import cpu_model
@@ -93,14 +93,6 @@ def evaluate_split(
     return pace
 
 
-def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
-    """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
-    torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
-    model = build_model(cfg).to(device)
-    load_test_checkpoint(cfg, model)
-    return model.eval()
-
-
 def class_names_of(cfg: ConfigNode, model: nn.Module) -> list[str]:
     """Return the class names of the dataset, else those of the checkpoint that the model was loaded from, or labels."""
     loaded = model.loaded if isinstance(model, Network) else None
@@ -158,7 +150,10 @@ def test(
     task = build_task(cfg)
     evaluator = task.evaluator(cfg, world, TEST)
     ledger, start = FailureLedger(len(dataset)), time.perf_counter()
-    _run(cfg, world, model, dataset, ledger, task, evaluator)
+    if mode is None and on_cluster(cfg, world):
+        _run_on_cluster(cfg, dataset, ledger, network.loaded, evaluator)
+    else:
+        _run(cfg, world, model, dataset, ledger, task, evaluator)
     results = evaluator.evaluate()
     report = TestReport.from_run(
         results,
@@ -207,6 +202,17 @@ def _run(
     finally:
         if board is not None:
             board.close()
+
+
+def _run_on_cluster(
+    cfg: ConfigNode, dataset: EvalDataset, ledger: FailureLedger, loaded: LoadedWeights | None, evaluator: Evaluator
+) -> None:
+    progress = Progress("test", len(dataset), "videos", True, cfg.LOG_PERIOD)
+    evaluator.reset()
+    try:
+        evaluate_on_cluster(cfg, TEST, dataset.records, loaded, evaluator.process, ledger, progress)
+    finally:
+        progress.close()
 
 
 def _write(cfg: ConfigNode, report: TestReport, evaluator: Evaluator, ledger: FailureLedger) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.test import network_to_test
+from slowfast.engine.state import network_to_test
 from slowfast.errors import UserError
 from slowfast.models.protocol import input_shape
 from slowfast.utils.files import atomic_path, reporting_file

@@ -16,9 +16,10 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import eval_loader, find_dataset, views_of_records
 from slowfast.datasets.index.labels import format_label
 from slowfast.datasets.types import Failure, FailureLedger, Record
+from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.test import network_to_test
+from slowfast.engine.state import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
@@ -114,27 +115,30 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
     records = find_dataset(cfg, split).read_index(split)
     dataset = views_of_records(cfg, split, records, all_views=True)
     world = init_distributed(cfg.NUM_GPUS)
-    model = FeatureExtractor(network_to_test(cfg, world.device))
-    forward = ClipForward.from_config(cfg, world.device, split)
+    network = network_to_test(cfg, world.device)
     ledger = FailureLedger(len(dataset))
     progress = Progress("features", len(dataset), "files", shown=True, every=cfg.LOG_PERIOD)
-    loader = eval_loader(cfg, world, dataset)
-    records, rows = [], []
+    found: list[Record] = []
+    rows = []
 
     def process(record: Record, outputs: torch.Tensor | None) -> None:
         if outputs is not None:
-            records.append(record)
+            found.append(record)
             rows.append(outputs.double().mean(0).float() if views == MEAN else outputs)
 
     try:
-        with loader:
-            evaluate(model, loader, forward, process, cfg.TEST.BATCH_SIZE, ledger, progress)
+        if on_cluster(cfg, world):
+            evaluate_on_cluster(cfg, split, records, network.loaded, process, ledger, progress, FeatureExtractor)
+        else:
+            forward = ClipForward.from_config(cfg, world.device, split)
+            with eval_loader(cfg, world, dataset) as loader:
+                evaluate(FeatureExtractor(network), loader, forward, process, cfg.TEST.BATCH_SIZE, ledger, progress)
     finally:
         progress.close()
-    if not records:
+    if not found:
         first = ledger.all[0]
         raise DataError(f"none of {len(dataset)} samples can be read. The first one: {first.name}: {first.reason}")
-    return Features(records, torch.stack(rows).float(), ledger.all)
+    return Features(found, torch.stack(rows).float(), ledger.all)
 
 
 NPZ, PARQUET = ".npz", ".parquet"

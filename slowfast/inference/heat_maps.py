@@ -14,7 +14,8 @@ from slowfast.datasets.build import TEST, eval_loader, views_of_records
 from slowfast.datasets.index.samples import SampleKind, find_samples, target_files
 from slowfast.datasets.types import EvalVideo, FailureLedger
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.test import class_names_of, network_to_test
+from slowfast.engine.state import network_to_test
+from slowfast.engine.test import class_names_of
 from slowfast.errors import DataError, UserError
 from slowfast.inference.grad_cam import HeatMap, MapLayer, compute_heat_map, default_layer, find_layer, find_map_layers
 from slowfast.models.protocol import input_shape

@@ -19,10 +19,12 @@ from slowfast.datasets.dvs.sample import DATASET
 from slowfast.datasets.index.samples import UNLABELED, FoundSamples, SampleKind, find_samples
 from slowfast.datasets.loader import EvalLoader
 from slowfast.datasets.types import FailureLedger, Record
-from slowfast.engine.evaluate import EvaluationTime, best_classes, evaluate
+from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
+from slowfast.engine.evaluate import EvaluationTime, Process, best_classes, evaluate
 from slowfast.engine.forward import ClipForward
+from slowfast.engine.state import network_to_test
 from slowfast.engine.tasks import task_class
-from slowfast.engine.test import class_names_of, network_to_test
+from slowfast.engine.test import class_names_of
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World, init_distributed
@@ -30,6 +32,7 @@ from slowfast.utils.progress import Progress
 from slowfast.visualization.results import BEST
 
 Read = Callable[[Sequence[Record]], EvalLoader]
+EvaluateOnCluster = Callable[[Sequence[Record], Process, FailureLedger, Progress], EvaluationTime]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Predictor:
         forward: Forward pass from uint8 clips to logits.
         ensemble: Combines the logits of the views of a file.
         batch_clips: Clips per batch, of one or several files.
+        cluster: Evaluates some records on a cluster instead of in this process.
 
     Attributes:
         time: Duration and number of clips of the last call.
@@ -87,9 +91,11 @@ class Predictor:
         forward: ClipForward,
         ensemble: Callable[[torch.Tensor], torch.Tensor],
         batch_clips: int = 8,
+        cluster: EvaluateOnCluster | None = None,
     ) -> None:
         self.model, self.names, self.read, self.wanted = model, names, read, wanted
         self.forward, self.ensemble, self.batch_clips = forward, ensemble, batch_clips
+        self._cluster = cluster
         self.time = EvaluationTime()
 
     @classmethod
@@ -106,6 +112,9 @@ class Predictor:
             ClipForward.from_config(cfg, world.device, TEST),
             task_class(cfg).ensemble(cfg),
             cfg.TEST.BATCH_SIZE,
+            (lambda records, *rest: evaluate_on_cluster(cfg, TEST, records, model.loaded, *rest))
+            if on_cluster(cfg, world)
+            else None,
         )
 
     def __call__(self, path: str | Path) -> Prediction:
@@ -142,8 +151,7 @@ class Predictor:
         if found.records:
             shown = progress or Progress("predict", len(found.records), "files", shown=False, every=1)
             try:
-                with self.read(found.records) as loader:
-                    self.time = evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, shown)
+                self.time = self._evaluate(found.records, process, ledger, shown)
             finally:
                 if progress is None:
                     shown.close()
@@ -153,6 +161,14 @@ class Predictor:
         records = [*found.records, *(Record(f.index, Path(f.name), f.name, UNLABELED) for f in found.refused)]
         predictions = [Prediction(r, self.names, scores.get(r.index), reasons.get(r.index, "")) for r in records]
         return sorted(predictions, key=lambda prediction: prediction.record.index)
+
+    def _evaluate(
+        self, records: Sequence[Record], process: Process, ledger: FailureLedger, progress: Progress
+    ) -> EvaluationTime:
+        if self._cluster is not None:
+            return self._cluster(records, process, ledger, progress)
+        with self.read(records) as loader:
+            return evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, progress)
 
 
 def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> EvalLoader:

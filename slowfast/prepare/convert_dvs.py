@@ -22,6 +22,7 @@ from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, conv
 from slowfast.prepare.video_to_dvs import save_events
 from slowfast.utils.files import MIB, atomic_write_text
 from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.utils.worker import still_working
 
@@ -56,7 +57,9 @@ class CutSettings:
             raise UserError("--window-time and --window-events: give at most one of them, greater than 0")
 
 
-def convert_recordings(source: Path, target: Path, settings: CutSettings, workers: int) -> Conversion:
+def convert_recordings(
+    source: Path, target: Path, settings: CutSettings, workers: int, engine: str = LOCAL
+) -> Conversion:
     """Convert all recordings below `source` to .npz files below `target`.
 
     ``a/b.raw`` becomes ``a/b.npz``, or ``a/b_00000.npz`` and so on if it is cut into windows. A record of the files
@@ -68,6 +71,7 @@ def convert_recordings(source: Path, target: Path, settings: CutSettings, worker
         target: Folder to write to, outside of `source`.
         settings: How to cut the recordings.
         workers: Number of worker processes.
+        engine: `LOCAL` or `RAY`, see :func:`~slowfast.prepare.jobs.run_jobs`.
 
     Raises:
         UserError: If a folder is unsuitable, if `target` was converted with other settings, or if the files cannot be
@@ -76,7 +80,9 @@ def convert_recordings(source: Path, target: Path, settings: CutSettings, worker
     """
     _check_settings(target / SETTINGS_FILE, settings)
     work = partial(_convert_one, settings, target / SETTINGS_FILE)
-    return convert_files(work, source, target, workers, is_done=_is_done, target_suffix="", kind=RECORDINGS)
+    return convert_files(
+        work, source, target, workers, is_done=_is_done, target_suffix="", kind=RECORDINGS, engine=engine
+    )
 
 
 def _check_settings(file: Path, settings: CutSettings) -> None:

@@ -22,6 +22,7 @@ from slowfast.datasets.sampling import scaled_size
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import atomic_path
+from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working
 
 TEMPLATE = "{:05d}.jpg"
@@ -49,7 +50,7 @@ class FrameSettings:
         check_ranges(self, {"short_side": (16, 4320), "fps": (0.1, 1000), "quality": (1, 100)})
 
 
-def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -> Conversion:
+def extract(source: Path, target: Path, settings: FrameSettings, workers: int, engine: str = LOCAL) -> Conversion:
     """Write the frames of all videos below `source` to folders below `target`.
 
     The frames of ``a/b.mp4`` become ``a/b/00001.jpg`` and so on. A folder appears once it is complete; existing folders
@@ -60,13 +61,16 @@ def extract(source: Path, target: Path, settings: FrameSettings, workers: int) -
         target: Folder to write to, outside of `source`.
         settings: Size, rate and quality of the frames.
         workers: Number of worker processes.
+        engine: `LOCAL` or `RAY`, see :func:`~slowfast.prepare.jobs.run_jobs`.
 
     Raises:
         UserError: If a folder is unsuitable or the frames cannot be written.
         DataError: If no video can be read.
     """
     work = partial(_extract_one, settings)
-    return convert_files(work, source, target, workers, is_done=target_exists, target_suffix="", verb="extracted")
+    return convert_files(
+        work, source, target, workers, is_done=target_exists, target_suffix="", verb="extracted", engine=engine
+    )
 
 
 def _extract_one(settings: FrameSettings, job: Job) -> ConvertedFile:

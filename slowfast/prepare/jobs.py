@@ -23,6 +23,7 @@ from slowfast.utils.files import remove_leftovers
 from slowfast.utils.logging import get_logger
 from slowfast.utils.paths import check_output_folder
 from slowfast.utils.progress import Progress
+from slowfast.utils.ray_cluster import LOCAL, RAY, RayCluster
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import write_csv
 from slowfast.utils.worker import IDLE, working_on
@@ -32,6 +33,7 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 FAILED_FILE = "failed.csv"  # in the target folder
+_GROUP = 16  # most inputs of a group on a Ray cluster; its worker process starts in seconds
 STALL_LIMIT = 300.0  # seconds without progress, of a frame or a part of a recording, until a worker is killed
 # A file stands where a target folder is needed. DiskError covers full and read-only disks.
 _FOLDER_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
@@ -68,6 +70,25 @@ def run_in_processes(
                 pool.submit(event.number, submitted[event.number], first=True)
                 continue
             yield submitted.pop(event.number), event if isinstance(event, LostTask) else event.result
+
+
+def run_on_ray(
+    function: Callable[[Input], Output], inputs: Sequence[Input]
+) -> Generator[tuple[Input, Output | LostTask]]:
+    """Yield each input with its result, as `run_in_processes` does, from the nodes of a Ray cluster.
+
+    Inputs are processed in groups, each in a worker process of a node. The group of a node that is lost is processed
+    again on another one.
+    """
+    with RayCluster.connect() as cluster:
+        size = min(max(len(inputs) // (4 * cluster.slots(1, 0)), 1), _GROUP)
+        groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+        for _, results in cluster.map(partial(_run_group, function), groups):
+            yield from results
+
+
+def _run_group(function: Callable[[Input], Output], inputs: Sequence[Input]) -> list[tuple[Input, Output | LostTask]]:
+    return list(run_in_processes(function, inputs, workers=1))
 
 
 def _work(function: Callable[[Input], Output], item: Input) -> Output:
@@ -180,6 +201,7 @@ def run_jobs(
     on_output: Callable[[Output], None] | None = None,
     verb: str = "converted",
     kind: FileKind = VIDEOS,
+    engine: str = LOCAL,
 ) -> JobResults[Output]:
     """Process the jobs that no earlier run has finished in parallel, with progress.
 
@@ -196,9 +218,10 @@ def run_jobs(
         on_output: Called in this process with each output, as soon as it is there.
         verb: Past participle for the progress.
         kind: Kind of the files.
+        engine: LOCAL for worker processes of this machine; RAY for the nodes of a cluster, which see the same files.
 
     Raises:
-        UserError: If the results cannot be written.
+        UserError: If the results cannot be written, or there is no such cluster.
     """
     started = time.monotonic()
     target.mkdir(parents=True, exist_ok=True)
@@ -207,7 +230,8 @@ def run_jobs(
     results = JobResults[Output]({}, len(jobs) - len(todo), {}, 0.0)
     progress = Progress(verb, len(jobs), kind.name, True, max(len(jobs) // 20, 1), results.skipped)
     work = partial(_process_or_fail, process)
-    with _cleanup(progress, target), closing(run_in_processes(work, todo, workers)) as finished:
+    run = run_on_ray(work, todo) if engine == RAY and todo else run_in_processes(work, todo, workers)
+    with _cleanup(progress, target), closing(run) as finished:
         for job, output in finished:
             if isinstance(output, Failure | LostTask):
                 results.failed[job.name] = _failure_reason(job, output)
@@ -287,6 +311,7 @@ def convert_files(
     target_suffix: str,
     verb: str = "converted",
     kind: FileKind = VIDEOS,
+    engine: str = LOCAL,
 ) -> Conversion:
     """Convert all files of a kind below `source` that were not converted before; list failures in failed.csv.
 
@@ -299,6 +324,7 @@ def convert_files(
         target_suffix: Suffix of the results; empty for folders.
         verb: Past participle for the progress.
         kind: Kind of the files.
+        engine: LOCAL or RAY.
 
     Raises:
         UserError: If a folder is unsuitable or the results cannot be written.
@@ -306,7 +332,7 @@ def convert_files(
     """
     check_folders(source, target)
     jobs = find_jobs(source, target, kind, target_suffix)
-    results = run_jobs(process, jobs, target, workers, is_done=is_done, verb=verb, kind=kind)
+    results = run_jobs(process, jobs, target, workers, is_done=is_done, verb=verb, kind=kind, engine=engine)
     if results.failed:
         write_failures(target, results.failed)
     else:

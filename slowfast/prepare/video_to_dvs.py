@@ -23,6 +23,7 @@ from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.prepare.ranges import check_ranges
 from slowfast.utils.files import atomic_path
+from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working
 
 SUFFIX = ".npz"
@@ -63,7 +64,9 @@ class EventSettings:
             raise UserError(f"--seed {self.seed}: must be at least 0")
 
 
-def videos_to_events(source: Path, target: Path, settings: EventSettings, workers: int) -> Conversion:
+def videos_to_events(
+    source: Path, target: Path, settings: EventSettings, workers: int, engine: str = LOCAL
+) -> Conversion:
     """Simulate the events of all videos below `source` and write them to files below `target`.
 
     ``a/b.mp4`` becomes ``a/b.npz``. A file appears once it is complete; existing files are skipped. Failures are listed
@@ -74,13 +77,14 @@ def videos_to_events(source: Path, target: Path, settings: EventSettings, worker
         target: Folder to write to, outside of `source`.
         settings: Settings of the simulated event camera.
         workers: Number of worker processes.
+        engine: `LOCAL` or `RAY`, see :func:`~slowfast.prepare.jobs.run_jobs`.
 
     Raises:
         UserError: If a folder is unsuitable or the events cannot be written.
         DataError: If no video can be read.
     """
     work = partial(_convert_one, settings)
-    return convert_files(work, source, target, workers, is_done=target_exists, target_suffix=SUFFIX)
+    return convert_files(work, source, target, workers, is_done=target_exists, target_suffix=SUFFIX, engine=engine)
 
 
 def _convert_one(settings: EventSettings, job: Job) -> ConvertedFile:

@@ -19,6 +19,7 @@ from slowfast.prepare.encode import PrepareSettings, prepare_video
 from slowfast.prepare.jobs import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, run_jobs, write_failures
 from slowfast.utils.files import atomic_write_text, disk_error
 from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.ray_cluster import LOCAL
 
 MANIFEST = "prepared.jsonl"
 
@@ -175,6 +176,7 @@ def prepare(
     workers: int,
     index_files: Sequence[Path] = (),
     separator: str = " ",
+    engine: str = LOCAL,
 ) -> Summary:
     """Re-encode all videos below `source` into `target`, skipping those that an earlier run finished.
 
@@ -188,6 +190,7 @@ def prepare(
         workers: Number of worker processes.
         index_files: Kinetics index files whose paths are absolute or relative to `source`.
         separator: Separator of path and label in the index files.
+        engine: `LOCAL` or `RAY`, see :func:`~slowfast.prepare.jobs.run_jobs`.
 
     Raises:
         UserError: If a folder or an index file is unsuitable or the videos cannot be written.
@@ -206,6 +209,7 @@ def prepare(
         is_done=lambda job: job.name in entries,
         on_output=manifest.add,
         verb="prepared",
+        engine=engine,
     )
     entries |= results.outputs
     failed = dict(results.failed)

@@ -2,6 +2,7 @@
 
 from slowfast.config.key import Key, Section
 from slowfast.config.rules import Choices, FilePath, Range, RegistryNames
+from slowfast.utils.ray_cluster import ENGINES, LOCAL
 
 RUN = Section("", "Run")
 
@@ -11,6 +12,12 @@ RUN.NUM_GPUS = Key(
     unit="GPUs",
     rule=Range(0, 100_000),
     origin="SF",
+)
+RUN.ENGINE = Key(
+    LOCAL,
+    "Where samples are evaluated in a test, by predict and by features: local, by the processes of the command, or "
+    "ray, on the nodes of a Ray cluster (RAY_ADDRESS), which see the same files. Training is local.",
+    rule=Choices(*ENGINES),
 )
 RUN.NUM_SHARDS = Key(
     1,

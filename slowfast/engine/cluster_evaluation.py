@@ -1,0 +1,205 @@
+"""Evaluation on the nodes of a Ray cluster: parts of the samples, each by a process that has the model."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import eval_loader, views_of_records
+from slowfast.datasets.types import Failure, FailureLedger, Record
+from slowfast.engine.evaluate import EvaluationTime, Process, evaluate
+from slowfast.engine.forward import ClipForward
+from slowfast.engine.state import network_to_test
+from slowfast.errors import ConfigError
+from slowfast.models.protocol import Network
+from slowfast.models.weights import LoadedWeights
+from slowfast.utils.distributed import World, init_distributed
+from slowfast.utils.files import atomic_path
+from slowfast.utils.logging import get_logger
+from slowfast.utils.progress import Progress
+from slowfast.utils.ray_cluster import RAY, RayCluster
+
+PARTS = "parts"  # folder in OUTPUT_DIR for the results of parts, until all are there
+_PART = 64  # most samples of a part
+
+# Makes a module of the network, such as one that returns features.
+Wrap = Callable[[Network], nn.Module]
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """Result of a part.
+
+    Attributes:
+        outputs: Outputs of the views of each sample, float32 (V, K); None for an unreadable one.
+        failures: Samples that could not be read.
+        clips: Number of clips.
+    """
+
+    outputs: list[torch.Tensor | None]
+    failures: list[Failure]
+    clips: int
+
+
+def on_cluster(cfg: ConfigNode, world: World) -> bool:
+    """Return whether samples are evaluated on a Ray cluster.
+
+    Raises:
+        ConfigError: If this is one of several processes.
+    """
+    if cfg.ENGINE != RAY:
+        return False
+    if world.size > 1:
+        raise ConfigError("ENGINE ray starts processes itself. Start the command without torchrun, or set ENGINE local")
+    return True
+
+
+def evaluate_on_cluster(
+    cfg: ConfigNode,
+    split: str,
+    records: Sequence[Record],
+    loaded: LoadedWeights | None,
+    process: Process,
+    ledger: FailureLedger,
+    progress: Progress,
+    wrap: Wrap | None = None,
+) -> EvaluationTime:
+    """Evaluate all views of samples as :func:`~slowfast.engine.evaluate.evaluate` does, on the nodes of a cluster.
+
+    The parts that are finished are kept in OUTPUT_DIR, so that a run that was stopped continues with the others.
+
+    Args:
+        cfg: Config of the run.
+        split: Split whose dataset reads the samples.
+        records: The samples.
+        loaded: Weights of the model.
+        process: Called with each sample and its outputs, in order.
+        ledger: Collects the failures.
+        progress: Progress display.
+        wrap: Picklable function that makes the module to run; None for the network itself.
+
+    Raises:
+        UserError: If there is no cluster, see `RayCluster`.
+    """
+    start, pace = time.perf_counter(), EvaluationTime()
+    folder = Path(cfg.OUTPUT_DIR) / PARTS
+    with RayCluster.connect() as cluster:
+        gpus = int(cfg.NUM_GPUS > 0)
+        parts = split_records(cfg, records, cluster.slots(1, gpus))
+        files = [folder / f"{_digest(cfg, split, loaded, wrap, part)}.pt" for part in parts]
+        finished = {number: found for number, file in enumerate(files) if (found := _read(file)) is not None}
+        if finished:
+            get_logger().info(f"{len(finished)} of {len(parts)} parts are kept from a run that was stopped")
+        missing = [number for number in range(len(parts)) if number not in finished]
+        work = functools.partial(evaluate_part, cfg, split, wrap)
+        following = 0
+        for position, result in cluster.map(work, [parts[number] for number in missing], gpus=gpus):
+            finished[missing[position]] = result
+            _write(result, files[missing[position]])
+            pace.clips += result.clips
+            following = _deliver(parts, finished, following, process, ledger, progress)
+        _deliver(parts, finished, following, process, ledger, progress)
+    shutil.rmtree(folder, ignore_errors=True)
+    pace.compute = time.perf_counter() - start
+    return pace
+
+
+def split_records(cfg: ConfigNode, records: Sequence[Record], slots: int) -> list[list[Record]]:
+    """Return parts of the samples, in order: several for each process, with whole batches."""
+    views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    # Batches of a part are those of the whole, so that results are equal to the last bit.
+    whole = cfg.TEST.BATCH_SIZE // math.gcd(cfg.TEST.BATCH_SIZE, views)
+    size = min(max(len(records) // (4 * slots), 1), _PART)
+    size = -(-size // whole) * whole
+    return [list(records[start : start + size]) for start in range(0, len(records), size)]
+
+
+def evaluate_part(cfg: ConfigNode, split: str, wrap: Wrap | None, records: Sequence[Record]) -> PartResult:
+    """Evaluate some samples in this process, which keeps the model for the next ones."""
+    world = init_distributed(cfg.NUM_GPUS)
+    model = _model(cfg, world.device, wrap)
+    ledger = FailureLedger(len(records))
+    outputs: list[torch.Tensor | None] = []
+    progress = Progress("part", len(records), "files", shown=False, every=1)
+    forward = ClipForward.from_config(cfg, world.device, split)
+    loader = eval_loader(cfg, world, views_of_records(cfg, split, records, all_views=True))
+    try:
+        with loader:
+            pace = evaluate(
+                model, loader, forward, lambda _, found: outputs.append(found), cfg.TEST.BATCH_SIZE, ledger, progress
+            )
+    finally:
+        progress.close()
+    return PartResult(outputs, ledger.all, pace.clips)
+
+
+_models: dict[tuple[str, Any], nn.Module] = {}  # the last one of this process
+
+
+def _model(cfg: ConfigNode, device: torch.device, wrap: Wrap | None) -> nn.Module:
+    key = (cfg.dump(), wrap)
+    if key not in _models:
+        _models.clear()
+        network = network_to_test(cfg, device)
+        _models[key] = network if wrap is None else wrap(network)
+    return _models[key]
+
+
+def _deliver(
+    parts: Sequence[Sequence[Record]],
+    finished: dict[int, PartResult],
+    following: int,
+    process: Process,
+    ledger: FailureLedger,
+    progress: Progress,
+) -> int:
+    """Pass on the results of the parts that are next in order; return the number of the part after them."""
+    while following in finished:
+        result = finished.pop(following)
+        ledger.add(result.failures)
+        for record, outputs in zip(parts[following], result.outputs, strict=True):
+            process(record, outputs)
+            progress.advance()
+        following += 1
+    return following
+
+
+def _digest(
+    cfg: ConfigNode, split: str, loaded: LoadedWeights | None, wrap: Wrap | None, records: Sequence[Record]
+) -> str:
+    """Return the name of the results of a part, which depends on everything that they depend on."""
+    found = hashlib.sha256(f"{cfg.dump()}\n{split}\n{wrap}\n{records}".encode("utf-8", "surrogateescape"))
+    if loaded is not None:
+        file = Path(loaded.path)
+        state = file.stat() if file.exists() else None
+        found.update(f"{loaded}\n{state and (state.st_size, state.st_mtime_ns)}".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()[:32]
+
+
+def _write(result: PartResult, file: Path) -> None:
+    with atomic_path(file, setting="OUTPUT_DIR") as part:
+        failures = [asdict(failure) for failure in result.failures]
+        torch.save({"outputs": result.outputs, "failures": failures, "clips": result.clips}, part)
+
+
+def _read(file: Path) -> PartResult | None:
+    """Return the results of a part; None if there are none or they cannot be read."""
+    try:
+        found = torch.load(file, weights_only=True)
+        return PartResult(found["outputs"], [Failure(**failure) for failure in found["failures"]], found["clips"])
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # of a damaged file
+        get_logger().warning(f"{file} cannot be read ({type(error).__name__}); the part is evaluated again")
+        return None

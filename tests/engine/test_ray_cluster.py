@@ -1,0 +1,126 @@
+"""A Ray cluster of two nodes on this machine: the results of one machine, also if a node is lost or the run stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, tiny_settings
+
+pytestmark = pytest.mark.slow
+VOLATILE = ("seconds", "clips_per_second", "peak_memory_mib", "config_digest", "date")
+MEMORY = 100 * 2**20  # bytes
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="ray, of the extra ray, is not installed")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": MEMORY}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        started = Cluster(initialize_head=True, head_node_args=head)
+        started.add_node(num_cpus=1, object_store_memory=MEMORY)
+    yield started
+    started.shutdown()
+
+
+def start(words: list[object], address: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "slowfast", *map(str, words)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+
+
+def run(words: list[object], address: str) -> str:
+    process = start(words, address)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def settings(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Overrides of a tiny network; one of the test videos cannot be read."""
+    data = tmp_path_factory.mktemp("data")
+    (data / "videos").symlink_to(kinetics_folder / "videos")
+    lines = (kinetics_folder / "test.csv").read_text()
+    (data / "test.csv").write_text(f"{lines}gone.mp4 0\n{lines}")
+    (data / "categories.txt").write_bytes((kinetics_folder / "categories.txt").read_bytes())
+    return [*tiny_settings(data, data / "out"), "TEST.BATCH_SIZE", 3, "DATA_LOADER.NUM_WORKERS", 1]
+
+
+def test_tests_predictions_and_features(
+    cluster: Any, settings: list[object], kinetics_folder: Path, tmp_path: Path
+) -> None:
+    config, results = ROOT / "tests" / "empty.yaml", {}
+    for engine in ("local", "ray"):
+        out = tmp_path / engine
+        shared = ["--cfg", config, *settings, "OUTPUT_DIR", out]
+        run(["test", *shared, "ENGINE", engine], cluster.address)
+        found = json.loads((out / "test_results.json").read_text())
+        for key in VOLATILE:
+            del found[key]
+        tested = (out / "predictions.csv").read_text(), (out / "failed.csv").read_text()
+        run(
+            ["features", "--split", "test", "--out", out / "features.npz", "--engine", engine, *shared], cluster.address
+        )
+        run(["predict", kinetics_folder / "videos", "--engine", engine, *shared], cluster.address)
+        assert not (out / "parts").exists()
+        with np.load(out / "features.npz") as arrays:
+            results[engine] = found, *tested, (out / "predictions.csv").read_text(), dict(arrays)
+    local, ray = results["local"], results["ray"]
+    assert local[:4] == ray[:4] and "gone.mp4" in local[2] and local[1].count("\n") == 18
+    assert local[4].keys() == ray[4].keys()
+    assert all(np.array_equal(local[4][key], ray[4][key]) for key in local[4])
+
+
+def test_a_lost_node_and_a_stopped_run(cluster: Any, kinetics_folder: Path, tmp_path: Path) -> None:
+    """Videos are prepared; the command is stopped, started again, and a node is lost."""
+    target = tmp_path / "ray"
+    source = kinetics_folder / "videos"
+    words: list[object] = ["prepare", source, "--out", target, "--short-side", 16, "--engine", "ray"]
+    first = start(words, cluster.address)
+    wait_for_videos(target, 2, first)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    kept = {path: path.stat().st_mtime_ns for path in target.rglob("*.mp4")}
+    assert first.returncode == 130 and 2 <= len(kept) < 32
+    node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+    second = start(words, cluster.address)
+    wait_for_videos(target, len(kept) + 4, second)
+    cluster.remove_node(node, allow_graceful=False)
+    out, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, out
+    local = tmp_path / "local"
+    run([*words[:3], local, *words[4:-1], "local"], cluster.address)
+    assert {path.relative_to(target): path.read_bytes() for path in target.rglob("*.mp4")} == {
+        path.relative_to(local): path.read_bytes() for path in local.rglob("*.mp4")
+    }
+    assert (target / "failed.csv").read_text() == (local / "failed.csv").read_text()
+
+
+def wait_for_videos(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while len(list(folder.rglob("[!.]*.mp4"))) < count:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def test_no_cluster() -> None:
+    pytest.importorskip("ray", reason="ray, of the extra ray, is not installed")
+    process = start(["prepare", ROOT / "tests", "--out", "/nowhere", "--engine", "ray"], "127.0.0.1:9")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "error: " in out and out.count("error: ") == 1
