@@ -33,7 +33,7 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 FAILED_FILE = "failed.csv"  # in the target folder
-_GROUP = 16  # most inputs of a group on a Ray cluster; its worker process starts in seconds
+_SMALLEST_GROUP, _GROUP = 4, 16  # inputs of a group on a Ray cluster; its worker process starts in seconds
 STALL_LIMIT = 300.0  # seconds without progress, of a frame or a part of a recording, until a worker is killed
 # A file stands where a target folder is needed. DiskError covers full and read-only disks.
 _FOLDER_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
@@ -81,7 +81,7 @@ def run_on_ray(
     again on another one.
     """
     with RayCluster.connect() as cluster:
-        size = min(max(len(inputs) // (4 * cluster.slots(1, 0)), 1), _GROUP)
+        size = min(max(len(inputs) // (4 * cluster.slots(1, 0)), _SMALLEST_GROUP), _GROUP)
         groups = [inputs[start : start + size] for start in range(0, len(inputs), size)]
         for _, results in cluster.map(partial(_run_group, function), groups):
             yield from results
