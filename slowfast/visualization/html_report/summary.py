@@ -42,9 +42,15 @@ def test_tiles(results: Mapping[str, Any], metrics: Sequence[Metric]) -> list[Pa
     """
     table = results.get("results")
     if isinstance(table, Mapping):
-        return [(str(name), str(value)) for name, value in table.items()]
+        return [_tile(str(name), str(value)) for name, value in table.items()]
     known = [(metric, results.get(metric.key)) for metric in metrics]
     return [(metric.title, metric.text(value)) for metric, value in known if isinstance(value, (int, float))]
+
+
+def _tile(name: str, value: str) -> Pair:
+    """Move a remark in parentheses from the value to the name."""
+    number, separator, remark = value.partition(" (")
+    return f"{name}{separator}{remark}", number
 
 
 def test_facts(results: Mapping[str, Any]) -> list[Pair]:
@@ -64,15 +70,19 @@ def version_facts(results: Mapping[str, Any]) -> list[Pair]:
 
 
 def training_tiles(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Pair]:
-    """Return the last loss, and the last validation by name."""
+    """Return the last loss and the last validation by name, or the metrics of the last steps without any validation."""
     train, val = ([row for row in rows if row.get("split") == split] for split in ("train", "val"))
-    tiles = []
+    tiles: list[Pair] = []
     if train:
-        tiles += [("training loss", LOSS.text(value)) for value in [_number(train[-1], LOSS.key)] if value is not None]
+        tiles += _metric_tiles("training", train[-1], () if val else metrics)
     if val:
-        known = [(metric, _number(val[-1], metric.key)) for metric in (LOSS, *metrics)]
-        tiles += [(f"validation {metric.title}", metric.text(value)) for metric, value in known if value is not None]
+        tiles += _metric_tiles("validation", val[-1], metrics)
     return tiles[:TILES]
+
+
+def _metric_tiles(part: str, row: Row, metrics: Sequence[Metric]) -> list[Pair]:
+    known = [(metric, _number(row, metric.key)) for metric in (LOSS, *metrics)]
+    return [(f"{part} {metric.title}", metric.text(value)) for metric, value in known if value is not None]
 
 
 def training_facts(rows: Sequence[Row], cfg: ConfigNode | None) -> list[Pair]:

@@ -12,7 +12,7 @@ from slowfast.utils.text import redact
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG, RunFiles
 
 TEXT, NUMBER, PERCENT = "text", "number", "percent"
-FAILED_FILES = {"failed.csv": "test", "failed_train.csv": "training"}
+FAILED_FILES = ("failed.csv", "failed_train.csv")
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def _column(title: str, values: Iterable[Any]) -> Column:
 def failures_table(files: RunFiles) -> Table | None:
     """Return the samples that could not be read, or only in part; None if all were read."""
     rows = [
-        (row.get("path", ""), part, "not read" if row.get("lost") == "yes" else "read in part", row.get("reason", ""))
-        for name, part in FAILED_FILES.items()
+        (row.get("path", ""), "not read" if row.get("lost") == "yes" else "read in part", row.get("reason", ""), name)
+        for name in FAILED_FILES
         for row in files.csv(name)
     ]
-    columns = (Column("path", code=True), Column("part of the run"), Column("result"), Column("reason"))
+    columns = (Column("path", code=True), Column("result"), Column("reason"), Column("listed in", code=True))
     return Table(columns, rows) if rows else None
 
 

@@ -15,7 +15,7 @@ function activitySection(activity, colors) {
 }
 
 function activityCard(video, palette) {
-  const levels = Uint8Array.from(atob(video.heat), (letter) => letter.charCodeAt(0));
+  const levels = bytesOf(video.heat);
   const mean = (levels.reduce((sum, level) => sum + level, 0) / levels.length / 2.55).toFixed(1);
   const map = element("div", { class: "heat" },
     element("img", { src: `data:image/jpeg;base64,${video.image}`, alt: `first frame of ${video.name}` }),
@@ -29,11 +29,18 @@ function activityCard(video, palette) {
     tip.show(x, y, `row ${row + 1}, column ${column + 1}: computed in ${(level / 2.55).toFixed(0)} % of the frames`);
   });
   map.addEventListener("pointerleave", () => tip.hide());
-  const series = video.shares.map((shares, stage) => ({ name: `stage ${stage + 1}`, x: video.starts, y: shares, style: "line" }));
+  const count = video.starts.length;
+  const shares = Array.from(new Uint16Array(bytesOf(video.shares).buffer), (level) => level / 500); // in percent
+  const series = Array.from({ length: video.stages }, (_, stage) => (
+    { name: `stage ${stage + 1}`, x: video.starts, y: shares.slice(stage * count, (stage + 1) * count), style: "line" }));
   const chart = lineChart({ title: "patches computed", unit: "%", x_title: "frame", series, note: "", low: 0, high: 100 });
   return element("article", { class: "card" }, element("h3", {}, video.name),
     element("p", { class: "note" }, `${video.frames} frames; ${mean} % of the patches of the first stage computed on average`),
     element("div", { class: "activity" }, map, chart));
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
 function heatCanvas(levels, side, palette) {
