@@ -22,6 +22,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/run_net.py --cfg $(DEMO_CFG) OUTPUT_DIR $(DEMO_OUT)_shuffled TRAIN.ENABLE False \
 		TEST.FRAME_ORDER shuffled TEST.CHECKPOINT_FILE_PATH $(DEMO_WEIGHTS)
 	@echo; echo "Plots:"; ls $(DEMO_OUT)/*.png
+	@echo; echo "Report, to open in a browser: $(DEMO_OUT)/report.html"
 
 demo-framewise: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format kinetics_colors --out demo/kinetics_colors

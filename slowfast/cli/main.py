@@ -56,6 +56,7 @@ COMMANDS = {
     "video-to-dvs": Command("Simulate an event camera on videos", "video_to_dvs"),
     "draw-dvs": Command("Draw a recording of an event camera as a video or a plot", "draw_dvs"),
     "model-info": Command("List models: parameters, GMACs, accuracy, weights", "model_info"),
+    "report": Command("Build report.html of a run from the files in its OUTPUT_DIR", "report"),
     "env": Command("Show the versions and the hardware in use", "env"),
 }
 DESCRIPTION = "Train, evaluate and deploy MLP-based video models.\n\ncommands:\n" + "\n".join(

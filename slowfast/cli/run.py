@@ -17,6 +17,7 @@ from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, eval_dataset,
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.engine import checkpoints
 from slowfast.engine.distillation import check_teacher_weights
+from slowfast.engine.run_report import report_run
 from slowfast.engine.test import test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError, DiskError, system_reason
@@ -47,10 +48,10 @@ from slowfast.utils.logging import (
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
+from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
+from slowfast.visualization.html_report.status import RunState
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
-
-CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
 
 
 class RunFolder:
@@ -62,10 +63,13 @@ class RunFolder:
     Args:
         cfg: Config of the run.
         world: Processes of the run; the first one writes.
+
+    Attributes:
+        begun: Whether the run has written something.
     """
 
     def __init__(self, cfg: ConfigNode, world: World) -> None:
-        self.cfg, self.world, self.path = cfg, world, Path(cfg.OUTPUT_DIR)
+        self.cfg, self.world, self.path, self.begun = cfg, world, Path(cfg.OUTPUT_DIR), False
         self._at_end = ExitStack()
         self._locked = TRAINING if cfg.TRAIN.ENABLE else TESTING
 
@@ -86,6 +90,7 @@ class RunFolder:
         A run that only tests keeps the config of a training and writes config_test.yaml.
         """
         self.world.run_or_raise_everywhere(self._write)
+        self.begun = True
 
     def _write(self) -> None:
         if not self.world.is_main:
@@ -162,7 +167,15 @@ class _Run:
         self.cfg, self.world, self.folder, self.stop = cfg, world, folder, stop
 
     def do(self) -> None:
-        """Train and test, or run on videos."""
+        """Train and test, or run on videos; after an error, the report says that the run has stopped."""
+        try:
+            self._do()
+        except BaseException:
+            if self.folder.begun:
+                self._report(RunState.STOPPED)
+            raise
+
+    def _do(self) -> None:
         _announce(self.cfg, self.world, self.folder.path)
         if on_videos(self.cfg):
             with self.stop.at_once():
@@ -178,6 +191,10 @@ class _Run:
                     self._test(data.test)
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
+                self._report(RunState.STOPPED)
+
+    def _report(self, state: RunState) -> dict[str, Path]:
+        return report_run(self.cfg, state) if self.world.is_main else {}
 
     def _train(self, train: TrainDataset, val: EvalDataset) -> bool:
         with self.stop.at_once(), phase("building the model and loading its weights"):
@@ -188,7 +205,9 @@ class _Run:
         if self.world.is_main:
             try:
                 with self.stop.at_once(finished), phase("drawing plots"):
-                    _log_files(draw_training_curves(self.folder.path, trainer.task.best))
+                    files = draw_training_curves(self.folder.path, trainer.task.best)
+                    ended = RunState.RUNNING if self.cfg.TEST.ENABLE else RunState.FINISHED
+                    _log_files(files | self._report(ended if finished else RunState.STOPPED))
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} after training; its checkpoints are complete")
                 return False
@@ -208,7 +227,7 @@ class _Run:
                 files |= outcome.evaluator.draw(cfg, dataset, class_names(cfg, TEST))
         except Stopped as stopped:
             warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
-        _log_files(files)
+        _log_files(files | self._report(RunState.FINISHED))
 
     def _begin_test(self) -> None:
         if not self.cfg.TRAIN.ENABLE:

@@ -24,6 +24,7 @@ from slowfast.engine.freezing import freeze_parameters
 from slowfast.engine.meters import EvalLoss, LossMonitor, TrainMeter, timed_iter
 from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
 from slowfast.engine.parallel import run_on_main, same_everywhere, wrap_model
+from slowfast.engine.run_report import TrainingReport
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tasks import Evaluator, build_task
@@ -74,6 +75,7 @@ class Trainer:
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
         self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
         self.loss_monitor = LossMonitor()
+        self.report = TrainingReport(cfg, self.task) if world.is_main else None
         self._saved = (0, 0)  # epoch and step of the last checkpoint, at first those of the initial weights
 
     def start(self) -> None:
@@ -221,6 +223,8 @@ class Trainer:
         at.epoch, at.step = at.epoch + 1, 0
         if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0 or self.early_stop.is_due(at):
             self._save()
+        if self.report is not None:
+            self.report.update()
 
     def _validate(self) -> None:
         """Evaluate the center views; save the weights as checkpoint_best.pyth if the metric is the best so far."""

@@ -16,16 +16,20 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import Failure
+from slowfast.engine.run_report import report_run
 from slowfast.event_driven.activity import Summary, VideoActivity, summarize
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.sources import Source, source_files
 from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text_files import write_csv
+from slowfast.visualization.activity_file import ACTIVITY_FILE, PatchActivity, write_activity
 from slowfast.visualization.heat_map import draw_activity
-from slowfast.visualization.results import library_versions
+from slowfast.visualization.html_report.event_runs import RESULTS_FILE
+from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.results import library_versions, write_failed
 
-RESULTS_FILE, VIDEOS_FILE = "event_results.json", "event_videos.csv"
+VIDEOS_FILE = "event_videos.csv"
 PLOTS_FOLDER = "activity"
 DIGITS = 6  # significant digits in files
 _RANDOM = "random"  # instead of the file of the weights
@@ -83,18 +87,22 @@ def report_files(report: RunReport, output: Path) -> dict[str, Path]:
     files = report_metrics(report, output)
     if report.failures:
         files["unreadable videos"] = output / "failed.csv"
-    return files | _plot(report, output / PLOTS_FOLDER)
+    return _plot(report, output / PLOTS_FOLDER) | files
 
 
 def report_metrics(report: RunReport, output: Path) -> dict[str, Path]:
-    """Write the metrics, which is also possible during a run.
+    """Write metrics, activity and report.html, which is also possible during a run.
 
     Returns:
         The path of each file, by description.
     """
     write_json(output / RESULTS_FILE, _as_json(report))
     _write_videos(report, output / VIDEOS_FILE)
-    return {"all metrics": output / RESULTS_FILE, "metrics per video": output / VIDEOS_FILE}
+    write_failed(report.failures, output / "failed.csv")
+    write_activity((_activity(report, index) for index in report.videos), output / ACTIVITY_FILE)
+    files = {"all metrics": output / RESULTS_FILE, "metrics per video": output / VIDEOS_FILE}
+    state = RunState.FINISHED if report.finished else RunState.RUNNING
+    return files | report_run(report.cfg, state)
 
 
 def _as_json(report: RunReport) -> dict[str, Any]:
@@ -155,19 +163,29 @@ def _write_videos(report: RunReport, path: Path) -> None:
     write_csv(path, ("name", "path", "frames", *stages, *rest, "class", "weights"), rows)
 
 
+def _activity(report: RunReport, index: int) -> PatchActivity:
+    """Return where and when the patches of a video were computed."""
+    video = report.videos[index]
+    assert video.times_active is not None and video.over_time is not None
+    times = report.network.as_map(video.times_active[:, None].to(report.network.device), 0)[:, :, 0]
+    starts, active = video.over_time.means()
+    return PatchActivity(
+        name=Path(video.name).name or video.name,
+        image=report.thumbnails[index],
+        heat=times.cpu().numpy() / video.frames,
+        starts=starts,
+        shares=100 * active / report.network.counts,
+        frames=video.frames,
+    )
+
+
 def _plot(report: RunReport, folder: Path) -> dict[str, Path]:
     files = source_files(report.sources, folder, ".png")
     try:
         for index, video in report.videos.items():
-            assert video.times_active is not None and video.over_time is not None
-            times = report.network.as_map(video.times_active[:, None].to(report.network.device), 0)[:, :, 0]
-            starts, active = video.over_time.means()
-            shares = 100 * active / report.network.counts  # B stages
             note = f"{video.frames} frames, {video.savings.macs_saved:.1f} % of the multiply-adds saved"
             note += f"; {UNTRAINED}" if report.untrained else ""
-            heat = times.cpu().numpy() / video.frames
-            title = Path(video.name).name or video.name
-            draw_activity(report.thumbnails[index], heat, starts, shares, title, note, files[index])
+            draw_activity(_activity(report, index), note, files[index])
     except Exception as error:  # a failed plot must not cost the results of a run
         get_logger().warning(f"Could not plot the activity: {error}")
         return {}

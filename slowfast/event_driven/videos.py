@@ -77,8 +77,8 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
     with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
         report = run.run(lambda: stop.seen)
     output = Path(cfg.OUTPUT_DIR)
-    write_failed(report.failures, output / "failed.csv")
     if not report.videos:
+        write_failed(report.failures, output / "failed.csv")
         return _report_nothing(report, sources, stop)
     log_table(report_table(report))
     with phase("drawing plots"):

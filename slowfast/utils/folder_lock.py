@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,24 @@ from slowfast.errors import ConfigError, system_reason
 
 TRAINING, TESTING = ".claimed", ".claimed_test"  # lock files in OUTPUT_DIR
 _DOING = {TRAINING: "training", TESTING: "testing"}
+
+
+def is_locked(folder: Path, name: str) -> bool:
+    """Return whether another process holds a lock of a folder, without taking it; False on file systems without locks.
+
+    Args:
+        folder: OUTPUT_DIR.
+        name: TRAINING or TESTING.
+    """
+    linux = sys.platform == "linux"
+    # struct flock: type, whence, start, length, process; in another order on BSD and macOS.
+    layout, question = ("hhqqi", (fcntl.F_WRLCK, 0, 0, 0, 0)) if linux else ("qqihh", (0, 0, 0, fcntl.F_WRLCK, 0))
+    try:
+        with (folder / name).open("rb") as file:
+            found = struct.unpack(layout, fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *question)))
+    except OSError:
+        return False
+    return bool(found[0 if linux else 3] != fcntl.F_UNLCK)
 
 
 class FolderLock:

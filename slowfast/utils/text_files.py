@@ -180,3 +180,24 @@ def csv_cell(value: object) -> object:
         return value
     text = escape(redact(value).replace("\\", r"\\"))
     return f"\\{text}" if text.lstrip()[:1] in _FORMULA else text
+
+
+_ESCAPED = re.compile(r"\\([^nrtxu])", re.DOTALL)  # see `csv_cell`
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file of `write_csv` by column, without the backslashes that keep formulas from running.
+
+    Control characters stay escaped. A row that is too short lacks its last columns; what is too much is dropped.
+
+    Raises:
+        ValueError: If the text is not CSV.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    header, *rows = lines or [[]]
+    if "\\" in text:
+        rows = [[_ESCAPED.sub(r"\1", cell) for cell in row] for row in rows]
+    return [dict(zip(header, row, strict=False)) for row in rows if row]

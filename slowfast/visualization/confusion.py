@@ -103,7 +103,7 @@ def _draw_matrix(confusions: Confusions, class_names: Sequence[str]) -> Figure:
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    small = 9 if classes <= NUMBERED_CLASSES else 6
+    small = 9 if classes <= NUMBERED_CLASSES else 7.5
     names = [label_text(name, 24) for name in class_names]
     axes.set_xticks(range(classes), names, rotation=90 if classes > 12 else 40, fontsize=small)
     axes.set_yticks(range(classes), names, fontsize=small)
@@ -122,7 +122,7 @@ def _draw_matrix(confusions: Confusions, class_names: Sequence[str]) -> Figure:
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.0)
     axes.tick_params(which="both", length=0)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the class")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the videos of the label")
     bar.outline.set_visible(False)
     return figure
 
@@ -133,7 +133,7 @@ def _draw_many(confusions: Confusions, class_names: Sequence[str]) -> Figure:
     figure.suptitle(_headline(confusions), fontsize=11, color=INK, x=0.01, ha="left")
     pairs = confused_pairs(confusions, LISTED)
     texts = [f"{label_text(class_names[a], 26)} as {label_text(class_names[b], 26)}" for a, b, _ in pairs]
-    _draw_bars(pair_axes, texts, [videos for _, _, videos in pairs], RED, "Most confused (videos)")
+    _draw_bars(pair_axes, texts, [videos for _, _, videos in pairs], RED, "Most confused pairs", "videos")
 
     accuracies = class_accuracies(confusions)
     known = np.flatnonzero(np.isfinite(accuracies))
@@ -143,7 +143,8 @@ def _draw_many(confusions: Confusions, class_names: Sequence[str]) -> Figure:
         [label_text(class_names[label], 30) for label in worst],
         [100.0 * accuracies[label] for label in worst],
         BLUE,
-        "Worst classes (top-1, %)",
+        "Worst classes",
+        "top-1 (%)",
     )
     worst_axes.set_xlim(0.0, 100.0)
 
@@ -152,18 +153,21 @@ def _draw_many(confusions: Confusions, class_names: Sequence[str]) -> Figure:
         middle = float(np.median(100.0 * accuracies[known]))
         spread_axes.axvline(middle, color=GRAY, linestyle="--", linewidth=1.2, label=f"median {middle:.0f} %")
         spread_axes.legend(fontsize=8, frameon=False)
-    spread_axes.set_title("Classes by top-1 (%)", fontsize=10, color=INK, loc="left")
-    spread_axes.set_ylabel("classes", fontsize=8, color=INK)
+    spread_axes.set_title("Classes by their accuracy", fontsize=10, color=INK, loc="left")
+    spread_axes.set_xlabel("top-1 (%)", fontsize=9, color=INK)
+    spread_axes.set_ylabel("classes", fontsize=9, color=INK)
     style_axes(spread_axes)
     return figure
 
 
-def _draw_bars(axes: Axes, texts: Sequence[str], values: Sequence[float], color: str, title: str) -> None:
+def _draw_bars(axes: Axes, texts: Sequence[str], values: Sequence[float], color: str, title: str, unit: str) -> None:
     places = np.arange(len(texts))
     axes.barh(places, values, color=color, height=0.7)
     axes.set_yticks(places, texts)
     axes.invert_yaxis()
     axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.set_xlabel(unit, fontsize=9, color=INK)
+    axes.margins(y=0.01)
     style_axes(axes)
     axes.grid(visible=False, axis="y")
 

@@ -1,12 +1,15 @@
-"""Heat maps over the frames of a clip."""
+"""Heat maps over the frames of a clip, and of the activity of event-driven inference."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from slowfast.visualization.activity_file import PatchActivity
 from slowfast.visualization.plots import (
     BLUE,
     GRAY,
@@ -19,9 +22,14 @@ from slowfast.visualization.plots import (
     style_axes,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MAX_FRAMES = 8  # shown of a clip
 FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches, of a frame of a clip and of a single image
 HEAT_ALPHA = 0.5  # opacity of the heat map
+HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # of OpenCV and of matplotlib; perceptually uniform
 TITLE_LETTERS = 10.0  # per inch
 
 
@@ -30,13 +38,13 @@ def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
         frames: uint8 (T, H, W, 3) RGB.
-        heat: Values in [0, 1] (T, H, W), from blue to red.
+        heat: Values in [0, 1] (T, H, W), from black over red to yellow.
 
     Returns:
         uint8 (T, H, W, 3) RGB.
     """
     levels = np.rint(255 * np.clip(heat, 0, 1)).astype(np.uint8)
-    colors = np.stack([cv2.applyColorMap(one, cv2.COLORMAP_JET)[:, :, ::-1] for one in levels])
+    colors = np.stack([cv2.applyColorMap(one, HEAT_COLORS)[:, :, ::-1] for one in levels])
     return np.rint((1 - HEAT_ALPHA) * frames + HEAT_ALPHA * colors).astype(np.uint8)
 
 
@@ -61,55 +69,56 @@ def draw_heat_map(frames: np.ndarray, heat: np.ndarray, title: str, note: str, p
         images = images.swapaxes(0, 1)
     rows, columns = images.shape[:2]
     across = IMAGE_WIDTH if rows == 1 else FRAME_WIDTH
-    figure = new_figure(columns * across, rows * across * frames.shape[1] / frames.shape[2] + 0.6)
+    figure = new_figure(columns * across + 0.7, rows * across * frames.shape[1] / frames.shape[2] + 0.6)
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    for place, image in enumerate(images.reshape(-1, *frames.shape[1:]), start=1):
-        axes = figure.add_subplot(rows, columns, place)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, image in zip(grid.flat, images.reshape(-1, *frames.shape[1:]), strict=True):
         axes.set_axis_off()
         axes.imshow(image, interpolation="antialiased")
+    _add_colorbar(figure, grid[-1], "relative\nactivation", 1)
     letters = round(TITLE_LETTERS * columns * across)
     figure.suptitle(label_text(title, letters), fontsize=10, color=INK)
     figure.supxlabel(label_text(note, round(1.5 * letters)), fontsize=7, color=GRAY)
     save_png(figure, path)
 
 
-def draw_activity(
-    image: np.ndarray,
-    heat: np.ndarray,
-    frames: np.ndarray,
-    shares: np.ndarray,
-    title: str,
-    note: str,
-    path: Path,
-) -> None:
+def draw_activity(activity: PatchActivity, note: str, path: Path) -> None:
     """Draw the activity of event-driven inference as a PNG: how often each patch was computed, and the share over time.
 
     Args:
-        image: Frame to draw the heat map on, uint8 (P, P, 3) RGB.
-        heat: Share of the frames in which each patch was computed, (n, n) in [0, 1].
-        frames: Frame numbers (B,).
-        shares: Patches computed per stage in percent, (B, stages), of these frames or averaged up to the next one. The
-            first and the last stage are drawn.
-        title: Text above.
+        activity: Activity of a video, whose name is the title. The first and the last stage are drawn.
         note: Text below.
         path: File to write.
 
     Raises:
         PlotsUnavailable: Without matplotlib.
     """
-    figure = new_figure(9.5, 3.2)
-    place, time = figure.subplots(1, 2, width_ratios=(1, 2.4))
+    image, heat, shares = activity.image, activity.heat, activity.shares
+    figure = new_figure(10.0, 3.4)
+    place, time = figure.subplots(1, 2, width_ratios=(1.2, 2.4))
     larger = cv2.resize(heat.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     place.imshow(overlay(image[None], larger[None])[0], interpolation="nearest")
     place.set_axis_off()
-    place.set_title(f"computed (blue: never, red: always), mean {100 * heat.mean():.0f} %", fontsize=8, color=INK)
+    place.set_title(f"stage 1: {100 * heat.mean():.0f} % of the patches computed", fontsize=9, color=INK)
+    _add_colorbar(figure, [place], "patch computed in (% of the frames)", 100)
     for stage, color in ((len(shares[0]) - 1, ORANGE), (0, BLUE)):
-        time.plot(frames, shares[:, stage], color=color, linewidth=1.2, label=f"stage {stage + 1}")
+        time.plot(activity.starts, shares[:, stage], color=color, linewidth=1.2, label=f"stage {stage + 1}")
     time.set_ylim(0, 105)
-    time.set_xlabel("frame", fontsize=8, color=INK)
-    time.set_ylabel("patches computed (%)", fontsize=8, color=INK)
-    time.legend(fontsize=7, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    time.set_xlabel("frame", fontsize=9, color=INK)
+    time.set_ylabel("patches computed (%)", fontsize=9, color=INK)
+    time.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     style_axes(time)
-    figure.suptitle(label_text(title, 80), fontsize=10, color=INK)
-    figure.supxlabel(note, fontsize=7, color=GRAY)
+    figure.suptitle(label_text(activity.name, 80), fontsize=11, color=INK)
+    figure.supxlabel(note, fontsize=8, color=GRAY)
     save_png(figure, path)
+
+
+def _add_colorbar(figure: Figure, all_axes: Sequence[Axes], title: str, largest: float) -> None:
+    """Add the colors of a heat map from 0 to `largest`, as they are on gray frames."""
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(cmap=HEAT_COLORMAP), ax=list(all_axes), fraction=0.05, pad=0.02)
+    bar.set_ticks([0.0, 0.5, 1.0], labels=[f"{largest * share:g}" for share in (0.0, 0.5, 1.0)])
+    bar.set_label(title, fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    bar.outline.set_visible(False)

@@ -252,7 +252,8 @@ class TestReport:
         """Return the content of test_results.json."""
         parts = ("results", "extra", "tested")
         run = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in parts}
-        return {**self.results.values, **self.extra.values, **run, **asdict(self.tested)}
+        table = {"results": dict((*self.results.rows, *self.extra.rows))}
+        return {**self.results.values, **self.extra.values, **table, **run, **asdict(self.tested)}
 
 
 def library_versions() -> dict[str, str]:

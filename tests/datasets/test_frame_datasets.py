@@ -25,6 +25,7 @@ from slowfast.datasets.build import class_names
 from slowfast.datasets.clip_dataset import VideoEvalDataset
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
+from tests.report_content import report_content
 
 
 def demo(folder: Path, layout: str, frames: int = 20) -> Path:
@@ -208,5 +209,7 @@ def test_training_and_testing_on_images(image_cfg: ConfigNode, tmp_path: Path) -
     run(image_cfg)
     results = json.loads((tmp_path / "out" / "test_results.json").read_text())
     assert results["videos"] == 8 and results["failed"] == 0
+    page = report_content(tmp_path / "out" / "report.html")
+    assert page["confusion"] is not None and len(page["mistakes"]) == round(8 * (1 - results["top1"] / 100))
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows if row["split"] == "train")

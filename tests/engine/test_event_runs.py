@@ -15,6 +15,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.engine import checkpoints
 from slowfast.engine.tasks.pretraining import pretext_of
 from slowfast.models import build_model
+from tests.report_content import report_content
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,9 @@ def test_train_and_test(data: Path, tmp_path: Path) -> None:
     assert "no events" in (tmp_path / "failed.csv").read_text()
     assert (tmp_path / "contact_sheet.png").is_file()
     assert all((tmp_path / f"first_batch_{split}.png").is_file() for split in ("train", "test"))
+    page = report_content(tmp_path / "report.html")
+    assert page["run"]["state"] == "finished" and page["confusion"]["unread"] == len(page["failures"]["rows"]) == 1
+    assert all("events" in one["note"] and one["frames"] for one in page["mistakes"])
 
 
 def test_drawing_the_first_batch_changes_no_weight(data: Path, tmp_path: Path) -> None:
@@ -80,6 +84,9 @@ def test_pretrain_and_go_on_from_it(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     losses = [row["loss"] for row in rows(before, "train")]
     assert losses[-1] < losses[0] and not rows(before, "val")
+    page = report_content(before / "report.html")
+    assert [chart["title"] for chart in page["charts"]] == ["loss", "top-1", "learning rate", "time per step"]
+    assert page["run"]["state"] == "finished" and page["confusion"] is page["per_class"] is None
     file = checkpoints.find_last(before)
     settings = event_settings(data, after)
     go_on = ["TRAIN.CHECKPOINT_FILE_PATH", str(file), "TRAIN.CHECKPOINT_EPOCH_RESET", True, "SOLVER.BASE_LR", 1e-9]

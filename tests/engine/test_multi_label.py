@@ -38,6 +38,7 @@ from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import Results, VideoPrediction
 from slowfast.visualization.scores import write_scores
+from tests.report_content import report_content
 
 pytestmark = pytest.mark.slow
 
@@ -296,6 +297,10 @@ def test_one_and_two_processes_give_the_same(data: Path, tmp_path: Path) -> None
     assert "top1" not in rows[0] and "top1" not in results(one) and not (one / "confusion.png").exists()
     assert (one / "curves.png").is_file() and (one / "contact_sheet.png").is_file()
     _files_hold_the_metrics(one)
+    page = report_content(one / "report.html")
+    assert page["confusion"] is None and "average precision (%)" in str(page["per_class"]["columns"])
+    assert "mAP" in str(page["charts"]) and "top-1" not in str({**page, "config": None})
+    assert all(one["frames"] and one["prediction"] not in one["label"] for one in page["mistakes"])
     best = max(row["map"] for row in rows if row["split"] == "val")
     state = checkpoints.read_checkpoint(checkpoints.find_last(one))
     assert state["best_metric"] == best and (one / "checkpoints" / "checkpoint_best.pyth").is_file()

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from slowfast.config.defaults import get_cfg
 from slowfast.engine import checkpoints
 from slowfast.utils.machine import has_fast_matmul
+from tests.report_content import report_content
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +60,7 @@ def finished(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     done = run_net(full(kinetics_folder, output))
     assert done.returncode == 0, done.stderr
     assert "top-1" in done.stdout and str(output / "predictions.csv") in done.stdout
+    assert done.stdout.rstrip().endswith(str(output / "report.html"))
     return output
 
 
@@ -71,6 +73,9 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
         "checkpoints/checkpoint_best.pyth",
     }
     assert not any(name.endswith(".tmp") for name in names)
+    page = report_content(finished / "report.html")
+    assert page["problems"] == [] and page["run"]["state"] == "finished" and page["run"]["progress"] == "epoch 3 of 3"
+    assert page["confusion"] and page["per_class"] and page["mistakes"] and page["config"] and len(page["charts"]) == 7
     cfg = get_cfg()
     cfg.merge_from_file(str(finished / "config.yaml"))
     assert cfg.OUTPUT_DIR == str(finished) and cfg.MODEL.EMA
@@ -141,6 +146,7 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder
     assert last is not None and steps < 6
     state = checkpoints.read_checkpoint(last)
     assert state["epoch"] * 2 + state["step"] == steps
+    assert report_content(tmp_path / "report.html")["run"]["state"] == "stopped"
     done = run_net(full(kinetics_folder, tmp_path))
     assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path), weights(finished))

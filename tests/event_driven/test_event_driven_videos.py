@@ -26,6 +26,7 @@ from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun, run_on_videos
 from slowfast.models.build import build_model
 from slowfast.utils.signals import StopSignal
+from slowfast.visualization.activity_file import PatchActivity
 from slowfast.visualization.heat_map import draw_activity
 from tests.conftest import run_net
 from tests.event_driven.settings import EMPTY, on_videos
@@ -125,7 +126,7 @@ def test_reports_state_that_weights_are_untrained(folder: Path, tmp_path: Path, 
     run = VideoRun(load_config(EMPTY, overrides), CPU, find_sources(str(folder / "moving.mp4"), 1))
     notes: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slowfast.event_driven.report.draw_activity", lambda *drawn: notes.append(drawn[5]))
+        patch.setattr("slowfast.event_driven.report.draw_activity", lambda *drawn: notes.append(drawn[1]))
         report = run.run(lambda: False)
         report_files(report, tmp_path / "out")
     results = json.loads((tmp_path / "out" / "event_results.json").read_text())
@@ -236,5 +237,6 @@ def test_plots_of_long_videos(tmp_path: Path) -> None:
     shares = np.random.default_rng(0).uniform(0, 100, (4321, 3))
     course = BinnedMeans(3)
     course.add(shares)
-    draw_activity(picture(0, 32, 32), np.eye(8), *course.means(), "a $name", "note", tmp_path / "a.png")
+    activity = PatchActivity("a $name", picture(0, 32, 32), np.eye(8), *course.means(), course.frames)
+    draw_activity(activity, "note", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

@@ -33,6 +33,7 @@ from tests.event_driven.synthetic_videos import (
     video_run,
     write_still,
 )
+from tests.report_content import report_content
 from tests.video_files import write_video
 
 pytestmark = pytest.mark.slow
@@ -66,6 +67,8 @@ def test_interim_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if results.exists():
             figures = json.loads(results.read_text())
             assert figures["finished"] is False
+            page = report_content(tmp_path / "report.html")
+            assert page["run"]["state"] == "running" and page["activity"]["videos"][0]["frames"] > 0
             seen.append((figures["all"]["frames"], len(frame_rows(tmp_path))))
         return len(seen) >= 3
 

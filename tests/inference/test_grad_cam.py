@@ -172,4 +172,7 @@ def test_the_overlay_is_half_frame_half_heat() -> None:
     frames = np.full((1, 2, 2, 3), 100, np.uint8)
     heat = np.array([[[0.0, 1.0], [0.0, 1.0]]])
     found = overlay(frames, heat)
-    assert found[0, 0, 0, 2] > found[0, 0, 0, 0] and found[0, 0, 1, 0] > found[0, 0, 1, 2]  # blue, red
+    assert found[0, 0, 0].max() <= 55 and found[0, 0, 1].min() > 120  # near black, light yellow
+    grays = np.linspace(0, 1, 256)[None, None]
+    lightness = cv2.cvtColor(overlay(np.zeros((1, 1, 256, 3), np.uint8), grays)[0], cv2.COLOR_RGB2LAB)[0, :, 0]
+    assert (np.diff(lightness.astype(int)) >= -1).all() and lightness[-1] > 100  # never darker for more heat

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from slowfast.visualization.sheets import ClipRow, draw_contact_sheet, draw_trai
 pytestmark = pytest.mark.slow
 
 TOP1 = Metric("top1", "top-1")
+_OF_NOTEBOOKS = "module://matplotlib_inline.backend_inline"
 ROOT = Path(__file__).parents[2]
 
 
@@ -165,7 +167,7 @@ def test_labels_are_one_short_line_without_formulas():
 
 @pytest.mark.parametrize(
     ("backend", "kept"),
-    [("module://matplotlib_inline.backend_inline", False), ("garbage", False), ("tkagg", True), ("", False)],
+    [(_OF_NOTEBOOKS, find_spec("matplotlib_inline") is not None), ("garbage", False), ("tkagg", True), ("", False)],
 )
 def test_figures_are_drawn_whatever_backend_was_inherited(tmp_path, backend, kept):
     """As from a notebook; in a process that has not imported matplotlib."""

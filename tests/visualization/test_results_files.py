@@ -101,13 +101,13 @@ def test_results_json_holds_every_figure(tmp_path):
     write_results(summary(VIDEOS), tmp_path / "out" / "test_results.json")
     read = json.loads((tmp_path / "out" / "test_results.json").read_text())
     assert read["top1"] == 50.0 and read["views"] == 4 and read["config_digest"] == "abc"
-    assert read == summary(VIDEOS).as_dict()
+    assert read == summary(VIDEOS).as_dict() and read["results"]["top-1"].startswith("50.00 %")
     assert read.keys() == {
         *("top1", "top5", "top1_read", "top5_read", "k", "top1_view", "top1_view_std", "videos", "failed", "views"),
         *("mean_class_accuracy", "calibration_error"),
         *("crops", "seconds", "clips_per_second", "peak_memory_mib", "config_digest", "versions"),
         *("model", "checkpoint", "checkpoint_sha256", "checkpoint_choice", "checkpoint_epoch", "dataset", "data"),
-        *("device", "date"),
+        *("device", "date", "results"),
     }
 
 

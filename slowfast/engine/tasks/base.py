@@ -138,6 +138,11 @@ class Task(ABC):
         """Metric that selects the best checkpoint; None for a task without validation."""
         return self.metrics[0] if self.metrics else None
 
+    @classmethod
+    def reported_metrics(cls) -> tuple[Metric, ...]:
+        """Return all metrics of validations and training steps, that which selects the best checkpoint first."""
+        return tuple(dict.fromkeys((*cls.metrics, *cls.step_metrics)))
+
     def targets(self, inputs: Any, labels: torch.Tensor, rng: np.random.Generator) -> tuple[Any, torch.Tensor]:
         """Return the inputs of the model and the targets of its outputs.
 

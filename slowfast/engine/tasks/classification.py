@@ -25,6 +25,7 @@ from slowfast.engine.tasks.score_rows import ScoreRows, gather_rows
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
+from slowfast.visualization.mistakes import draw_mistakes
 from slowfast.visualization.per_class import ClassAccuracies, write_per_class
 from slowfast.visualization.results import (
     BEST,
@@ -119,8 +120,9 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         return {"all scores": path}
 
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
-        """Draw a contact sheet of test samples."""
-        return draw_samples(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
+        """Draw a contact sheet of test samples, and the most confident mistakes."""
+        mistakes = draw_mistakes(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
+        return draw_samples(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names) | mistakes
 
 
 class ClassificationEvaluator(ClassScoreEvaluator):
@@ -183,10 +185,9 @@ class ClassificationEvaluator(ClassScoreEvaluator):
         return files | super().write(cfg, class_names)
 
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
-        """Draw the confusion matrix and a contact sheet of test samples."""
+        """Draw the confusion matrix, a contact sheet of test samples, and the most confident mistakes."""
         drawn = draw_confusion_matrix(Path(cfg.OUTPUT_DIR), self.predictions, class_names)
-        # Without plots, do not decode samples for them.
-        return drawn | super().draw(cfg, dataset, class_names) if drawn else drawn
+        return drawn | super().draw(cfg, dataset, class_names)
 
 
 def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:

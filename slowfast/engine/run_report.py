@@ -1,0 +1,55 @@
+"""report.html of a run: kept up to date during training, and written at the end of its parts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from slowfast.config.node import ConfigNode
+from slowfast.engine.tasks import Task, task_class
+from slowfast.utils.heartbeat import phase
+from slowfast.utils.logging import get_logger
+from slowfast.visualization.html_report.page import REPORT, write_report
+from slowfast.visualization.html_report.status import RunState
+
+_MAX_SHARE = 0.05  # of the time of a training that updates of its report take
+
+
+def report_run(cfg: ConfigNode, state: RunState, task: Task | None = None) -> dict[str, Path]:
+    """Write the report of a run and return its description and path; a failure is only a warning, whatever the reason.
+
+    Args:
+        cfg: Config of the run.
+        state: State of the run.
+        task: Task of the run, whose metrics are named and drawn; that of MODEL.TASK by default.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    try:
+        with phase("writing the report"):
+            metrics = (task or task_class(cfg)).reported_metrics()
+            return {"report": write_report(folder, metrics, state, cfg)}
+    except Exception as error:
+        get_logger().warning(f"Cannot write {folder / REPORT}: {error}")
+        return {}
+
+
+class TrainingReport:
+    """Report of a training in progress, for the main process.
+
+    Args:
+        cfg: Config of the run.
+        task: Task of the training.
+    """
+
+    def __init__(self, cfg: ConfigNode, task: Task) -> None:
+        self._cfg, self._task = cfg, task
+        self._due = 0.0  # time.monotonic() from which on the next update is written
+
+    def update(self) -> None:
+        """Write the report, unless the last update was so recent that updates would slow down the training."""
+        start = time.monotonic()
+        if start < self._due:
+            return
+        report_run(self._cfg, RunState.RUNNING, self._task)
+        end = time.monotonic()
+        self._due = end + (end - start) / _MAX_SHARE
