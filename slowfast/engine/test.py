@@ -17,11 +17,15 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_classes
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
+from slowfast.engine.compiled import CompiledForTest
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.forward import BatchHook, ClipForward
+from slowfast.engine.memory_format import use_channels_last
 from slowfast.engine.meters import EvalLoss
+from slowfast.engine.profiler import StepProfiler
 from slowfast.engine.state import load_test_checkpoint, sha256_of_tested
-from slowfast.engine.tasks import Evaluator, Task, build_task
+from slowfast.engine.tasks import Evaluator, build_task
+from slowfast.engine.trackers import Trackers
 from slowfast.models import build_model
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights
@@ -32,7 +36,6 @@ from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.text import redact
 from slowfast.visualization.first_batch import FirstBatch
-from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.results import (
     PREDICTIONS,
     TEST_RESULTS,
@@ -55,6 +58,7 @@ def evaluate_split(
     evaluator: Evaluator,
     batch_hook: BatchHook | None = None,
     loss: EvalLoss | None = None,
+    profiler: StepProfiler | None = None,
 ) -> EvaluationTime:
     """Run the model on this process's samples of a split.
 
@@ -68,6 +72,7 @@ def evaluate_split(
         evaluator: Gets the outputs; its `evaluate` is left to the caller.
         batch_hook: Called with the inputs and labels of the first batch.
         loss: Gets the outputs too; its `mean` is left to the caller.
+        profiler: Profiles the batches.
 
     Returns:
         How long this process took.
@@ -84,9 +89,11 @@ def evaluate_split(
             loss.add(record, outputs)
 
     try:
-        pace = evaluate(model, samples, forward, process, batch_clips, ledger, progress, batch_hook)
+        pace = evaluate(model, samples, forward, process, batch_clips, ledger, progress, batch_hook, profiler)
     finally:
         progress.close()
+        if profiler is not None:
+            profiler.close()
     failures = world.gather(ledger.all)
     if world.is_main:
         ledger.add(failures)
@@ -98,6 +105,8 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
+    if cfg.MODEL.CHANNELS_LAST:
+        use_channels_last(model)
     return model.eval()
 
 
@@ -140,6 +149,7 @@ def test(
     dataset: EvalDataset,
     begin: Callable[[], None] = lambda: None,
     mode: TestMode | None = None,
+    trackers: Trackers | None = None,
 ) -> TestOutcome:
     """Test the weights that `load_test_checkpoint` finds, and write the results to OUTPUT_DIR.
 
@@ -149,16 +159,24 @@ def test(
         dataset: Test set.
         begin: Called once the model has its weights, before anything is written.
         mode: Replacement of the forward pass; None for the model itself.
+        trackers: Record the metrics; the caller closes them.
     """
+    trackers = trackers or Trackers()
     with phase("building the network and loading its weights"):
         network = world.run_or_raise_everywhere(lambda: network_to_test(cfg, world.device))
         tested = world.run_or_raise_everywhere(lambda: _tested(cfg, world, network.loaded))
     begin()
     model = network if mode is None else mode.wrap(network)
+    if cfg.TEST.COMPILE:
+        model = CompiledForTest(model)
     task = build_task(cfg)
+    trackers.open(task.metrics)
     evaluator = task.evaluator(cfg, world, TEST)
     ledger, start = FailureLedger(len(dataset)), time.perf_counter()
-    _run(cfg, world, model, dataset, ledger, task, evaluator)
+    batch_hook = FirstBatch.from_config(cfg, world, TEST, trackers.image, task.captions)
+    with eval_loader(cfg, world, dataset) as loader:
+        profiler = StepProfiler.from_config(cfg, world, TEST)
+        evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook, profiler=profiler)
     results = evaluator.evaluate()
     report = TestReport.from_run(
         results,
@@ -172,6 +190,7 @@ def test(
         tested=tested,
         extra=Results() if mode is None else mode.results(world),
     )
+    trackers.results(results.values)
     return TestOutcome(report, evaluator, _write(cfg, report, evaluator, ledger) if world.is_main else {})
 
 
@@ -188,25 +207,6 @@ def _tested(cfg: ConfigNode, world: World, loaded: LoadedWeights | None) -> Test
         device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu_model(),
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
-
-
-def _run(
-    cfg: ConfigNode,
-    world: World,
-    model: nn.Module,
-    dataset: EvalDataset,
-    ledger: FailureLedger,
-    task: Task,
-    evaluator: Evaluator,
-) -> None:
-    board = TensorBoardWriter.from_config(cfg, world)
-    batch_hook = FirstBatch.from_config(cfg, world, TEST, board, task.captions)
-    try:
-        with eval_loader(cfg, world, dataset) as loader:
-            evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook)
-    finally:
-        if board is not None:
-            board.close()
 
 
 def _write(cfg: ConfigNode, report: TestReport, evaluator: Evaluator, ledger: FailureLedger) -> dict[str, Path]:
