@@ -142,7 +142,7 @@ def test_keys_exist(page: Path) -> None:
 def test_commands_load(page: Path) -> None:
     for words in commands(page.read_text(encoding="utf-8")):
         if words[0] == "slowfast":
-            assert words[1] in NAMED_COMMANDS, words
+            assert words[1] in COMMANDS, words
         else:
             assert (ROOT / words[0]).is_file(), words
         if "VALUE" in words:

@@ -19,6 +19,9 @@ from slowfast.engine import checkpoints
 from slowfast.engine.distillation import check_teacher_weights
 from slowfast.engine.run_report import report_run
 from slowfast.engine.test import test
+from slowfast.engine.trackers import Trackers
+from slowfast.engine.trackers.base import FAILED, FINISHED, STOPPED
+from slowfast.engine.trackers.wrong_predictions import record_test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError, DiskError, system_reason
 from slowfast.event_driven.clips import EventDrivenTest
@@ -165,26 +168,31 @@ class _Run:
 
     def __init__(self, cfg: ConfigNode, world: World, folder: RunFolder, stop: StopSignal) -> None:
         self.cfg, self.world, self.folder, self.stop = cfg, world, folder, stop
+        self.trackers = Trackers.from_config(cfg, world)
 
     def do(self) -> None:
-        """Train and test, or run on videos; after an error, the report says that the run has stopped."""
+        """Train and test, or run on videos; the report and the trackers get the outcome."""
+        outcome = FAILED
         try:
-            self._do()
+            outcome = FINISHED if self._do() else STOPPED
         except BaseException:
             if self.folder.begun:
                 self._report(RunState.STOPPED)
             raise
+        finally:
+            self.trackers.close(outcome)
 
-    def _do(self) -> None:
+    def _do(self) -> bool:
+        """Do all parts of the run; return False if a signal stopped it."""
         _announce(self.cfg, self.world, self.folder.path)
         if on_videos(self.cfg):
             with self.stop.at_once():
                 _log_files(run_on_videos(self.cfg, self.world.device, self.folder.begin))
-            return
+            return True
         with self.stop.at_once(), phase("reading index files"):
             data = self.world.run_or_raise_everywhere(lambda: _read_indices(self.cfg, self.world))
         if data.train is not None and data.val is not None and not self._train(data.train, data.val):
-            return
+            return False
         if data.test is not None:
             try:
                 with self.stop.at_once():
@@ -192,13 +200,15 @@ class _Run:
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
                 self._report(RunState.STOPPED)
+                return False
+        return True
 
     def _report(self, state: RunState) -> dict[str, Path]:
         return report_run(self.cfg, state) if self.world.is_main else {}
 
     def _train(self, train: TrainDataset, val: EvalDataset) -> bool:
         with self.stop.at_once(), phase("building the model and loading its weights"):
-            trainer = Trainer(self.cfg, self.world, train, val)
+            trainer = Trainer(self.cfg, self.world, train, val, self.trackers)
             trainer.start()
             self.folder.begin()
         finished = trainer.run(self.stop)
@@ -217,14 +227,16 @@ class _Run:
         cfg = self.cfg
         self.folder.wait_for_tests()
         mode = EventDrivenTest(cfg) if cfg.EVENT.ENABLE else None
-        outcome = test(cfg, self.world, dataset, self._begin_test, mode)
+        outcome = test(cfg, self.world, dataset, self._begin_test, mode, self.trackers)
         if not self.world.is_main:
             return
         files = outcome.files
         log_table(results_table(outcome.report))
         try:
             with phase("drawing plots"):
-                files |= outcome.evaluator.draw(cfg, dataset, class_names(cfg, TEST))
+                names = class_names(cfg, TEST)
+                files |= outcome.evaluator.draw(cfg, dataset, names)
+                record_test(self.trackers, cfg, dataset, outcome.evaluator, names, files)
         except Stopped as stopped:
             warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
         _log_files(files | self._report(RunState.FINISHED))

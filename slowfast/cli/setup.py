@@ -136,7 +136,8 @@ def add_loader_workers(parser: argparse.ArgumentParser) -> None:
 
 def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = (), modules: Sequence[str] = ()) -> ConfigNode:
     """Return the frozen config for evaluating a trained model, as `load_config`; training keys are not validated."""
-    settings = ("TRAIN.ENABLE", False, "TEST.ENABLE", True, "EVENT.ENABLE", False, "MODEL.ACT_CHECKPOINT", False)
+    settings = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "EVENT.ENABLE", False, "MODEL.ACT_CHECKPOINT", False]
+    settings += ["TEST.COMPILE", False, "TRACKING.BACKENDS", []]
     return load_config(cfg_file, [*overrides, *settings], modules=modules)
 
 

@@ -16,11 +16,14 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.datasets.decode import require_backend
 from slowfast.engine.checkpoints import checkpoint_folder
+from slowfast.engine.compiled import check_compile
 from slowfast.engine.distillation import check_teacher, load_teacher_config
 from slowfast.engine.freezing import find_frozen
 from slowfast.engine.losses import class_weights
+from slowfast.engine.memory_format import check_channels_last
 from slowfast.engine.optim import check_no_decay
 from slowfast.engine.tasks import check_task
+from slowfast.engine.trackers import check_trackers
 from slowfast.errors import ConfigError
 from slowfast.event_driven import checks
 from slowfast.models.build import build_model, find_network
@@ -57,6 +60,9 @@ def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
     if cfg.TEST.ENABLE:
         check_scores_path(cfg)
     _check_model(cfg)
+    check_trackers(cfg)
+    check_compile(cfg)
+    check_channels_last(cfg)
     check_memory(cfg, world_size)
     if cfg.TRAIN.ENABLE:
         _check_trained_parameters(cfg)

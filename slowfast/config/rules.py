@@ -19,6 +19,8 @@ MAX_WORKERS = 1024  # of a process
 MAX_BLOCKS = 1000  # of a network, over all stages
 # Longest list of numbers without a declared length.
 MAX_LENGTH = 100
+MAX_NAME = 128  # characters
+_NOT_IN_NAMES = "/\\#?%:"  # of projects on wandb's server
 
 
 class Rule(Protocol):
@@ -113,8 +115,9 @@ class RegistryNames:
         return _listed(self.values)
 
     def check(self, key: str, value: Any) -> None:
-        """Raise ConfigError for a name that is not registered."""
-        _check_choice(key, value, self.values)
+        """Raise ConfigError for a name, or an element of a list of names, that is not registered."""
+        for name in value if isinstance(value, list) else [value]:
+            _check_choice(key, name, self.values)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,29 @@ class FilePath:
             raise ConfigError(f"{key} ({quoted(value)}) is longer than {MAX_PATH_BYTES} bytes. Choose a shorter path")
         if any(len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for name in value.split("/")):
             raise ConfigError(f"{key} ({quoted(value)}): a file name is longer than {MAX_NAME_BYTES} bytes. Shorten it")
+
+
+@dataclass(frozen=True)
+class Name:
+    """Name for other programs: one line of printable characters.
+
+    Args:
+        required: Refuse an empty name.
+    """
+
+    required: bool = False
+
+    def __str__(self) -> str:
+        return "name" if self.required else 'name or ""'
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise ConfigError for a name that is too long or has characters that servers refuse in names."""
+        if self.required and not value:
+            raise ConfigError(f"{key} must not be empty")
+        if len(value) > MAX_NAME or not value.isprintable() or set(value) & set(_NOT_IN_NAMES):
+            raise ConfigError(
+                f"{key} ({quoted(value)}) must be at most {MAX_NAME} printable characters without {_NOT_IN_NAMES}"
+            )
 
 
 @dataclass(frozen=True)

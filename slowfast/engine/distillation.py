@@ -152,6 +152,7 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     # with 3 crops the short side is not read from the config
     as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
     as_tested += ["TEST.CHECKPOINT_FILE_PATH", "", "DATA.DECODING_BACKEND", cfg.DATA.DECODING_BACKEND]
+    as_tested += ["TEST.COMPILE", False, "TRACKING.BACKENDS", []]
     try:
         teacher_cfg = merge_config(distill.TEACHER_CFG, as_tested)
     except ConfigError as error:

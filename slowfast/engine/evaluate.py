@@ -20,6 +20,7 @@ from slowfast.datasets.collate import stack_clips, stack_labels
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import timed_iter
+from slowfast.engine.profiler import FORWARD, StepProfiler, named_range
 from slowfast.models.linear import pack_linears
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
@@ -108,6 +109,7 @@ def evaluate(
     ledger: FailureLedger,
     progress: Progress,
     batch_hook: BatchHook | None = None,
+    profiler: StepProfiler | None = None,
 ) -> EvaluationTime:
     """Run the model on all views of each sample.
 
@@ -120,6 +122,7 @@ def evaluate(
         ledger: Collects the failures.
         progress: Progress display.
         batch_hook: Called with the inputs and labels of the first batch.
+        profiler: Profiles the batches.
 
     Returns:
         How long the evaluation took.
@@ -147,12 +150,14 @@ def evaluate(
             labels = [sample.record.label for sample in pending for _ in range(sample.count)]
             batch_hook(inputs, stack_labels(labels[: len(batch)]))
             batch_hook = None
-        with forward.autocast():
+        with named_range(FORWARD), forward.autocast():
             output = model(inputs)
         del inputs  # before the next are made
         outputs.extend(output.float().cpu())
         pace.clips += len(batch)
         finish()
+        if profiler is not None:
+            profiler.step()
     finish()
     return pace
 

@@ -12,6 +12,7 @@ import torch
 
 from slowfast.datasets.collate import stack_labels
 from slowfast.datasets.types import Record
+from slowfast.engine.profiler import DATA_LOADING, named_range
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import Metric
 
@@ -139,7 +140,8 @@ def timed_iter(items: Iterable[Item], note: Callable[[float], None]) -> Iterator
     while True:
         start = time.perf_counter()
         try:
-            item = next(source)
+            with named_range(DATA_LOADING):
+                item = next(source)
         except StopIteration:
             return
         finally:

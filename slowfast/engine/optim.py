@@ -177,6 +177,7 @@ def lr_range(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {"lr_min": min(rates), "lr_max": max(rates)} if min(rates) < max(rates) else {}
 
 
+ALWAYS_FUSED, NEVER_FUSED = "always", "never"  # values of SOLVER.FUSED besides auto
 OPTIMIZER_REGISTRY = Registry[Callable[[ConfigNode, list[dict[str, Any]]], torch.optim.Optimizer]]("OPTIMIZER")
 OPTIMIZER_REGISTRY.__doc__ = """
 Optimizers by the values of SOLVER.OPTIMIZING_METHOD: functions ``(cfg, groups) -> torch.optim.Optimizer``.
@@ -199,29 +200,43 @@ def sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         momentum=solver.MOMENTUM,
         dampening=solver.DAMPENING,
         nesterov=solver.NESTEROV and solver.MOMENTUM > 0,  # the same as plain SGD without momentum
-        fused=True,
+        fused=_fused(cfg),
     )
 
 
 @OPTIMIZER_REGISTRY.register()
 def adam(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Build Adam with SOLVER.BETAS."""
-    return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.BETAS), fused=True)
+    return torch.optim.Adam(groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.BETAS), fused=_fused(cfg))
 
 
 @OPTIMIZER_REGISTRY.register()
 def adamw(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Build AdamW with SOLVER.BETAS."""
-    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.BETAS), fused=True)
+    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, betas=tuple(cfg.SOLVER.BETAS), fused=_fused(cfg))
+
+
+def _fused(cfg: ConfigNode) -> bool:
+    return bool(cfg.SOLVER.FUSED != NEVER_FUSED)
 
 
 def build_optimizer(cfg: ConfigNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer of SOLVER. Raises ConfigError for an unknown method or parameter name."""
+    """Build the optimizer of SOLVER.
+
+    Raises:
+        ConfigError: For an unknown method or parameter name, or an optimizer without the fused form that SOLVER.FUSED
+            asks for.
+    """
     solver = cfg.SOLVER
     build = OPTIMIZER_REGISTRY.find(solver.OPTIMIZING_METHOD, "SOLVER.OPTIMIZING_METHOD")
     check_no_decay(model, solver.NO_WD_PARAMS)
     groups = _groups_from_config(cfg, model, solver.LAYER_DECAY, solver.HEAD_LR_MULT)
     optimizer = build(cfg, groups)
+    if solver.FUSED == ALWAYS_FUSED and not optimizer.defaults.get("fused"):
+        raise ConfigError(
+            f"SOLVER.FUSED {ALWAYS_FUSED}: SOLVER.OPTIMIZING_METHOD {solver.OPTIMIZING_METHOD} has no fused form. Set "
+            "SOLVER.FUSED auto"
+        )
     if len({group["lr_scale"] for group in groups}) > 1:
         _log_groups(groups)
     return optimizer
@@ -256,6 +271,16 @@ def load_optimizer_state(
         raise ValueError(f"other parameters were trained: {len(other)} differ, such as {other[0]}")
     values = {index: by_name[name] for name, index in indices.items() if by_name[name] is not None}
     optimizer.load_state_dict({"state": values, "param_groups": now})
+    _match_layouts(optimizer)
+
+
+def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Give the loaded state the layouts of the parameters, since fused optimizers pair elements by memory order."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                if value.stride() != parameter.stride():
+                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _groups_from_config(

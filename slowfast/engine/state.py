@@ -14,6 +14,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA
+from slowfast.engine.memory_format import use_channels_last
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.build import build_model
@@ -285,6 +286,8 @@ def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
+    if cfg.MODEL.CHANNELS_LAST:
+        use_channels_last(model)
     return model.eval()
 
 

@@ -18,6 +18,7 @@ from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.freezing import freeze_modes
 from slowfast.engine.optim import set_lr
 from slowfast.engine.parallel import no_sync
+from slowfast.engine.profiler import BACKWARD, FORWARD, OPTIMIZER, named_range
 from slowfast.engine.tasks import Task, build_task
 from slowfast.models.layers import global_batch
 from slowfast.utils.distributed import World
@@ -97,10 +98,11 @@ class TrainStep:
         for part, rows in enumerate(self.rows):
             with no_sync(self.model, part < len(self.rows) - 1), global_batch(self.model, self.total_clips, rows):
                 parts.append(self._backward(clips[part], labels[part], epoch, step))
-        self.scaler.unscale_(self.optimizer)
-        self.clipping(self.parameters)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        with named_range(OPTIMIZER):
+            self.scaler.unscale_(self.optimizer)
+            self.clipping(self.parameters)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return torch.stack(parts).mean(0)
 
     def _backward(self, clips: Clips, labels: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
@@ -112,9 +114,10 @@ class TrainStep:
         if self.batch_hook is not None:
             self.batch_hook(inputs, self.task.shown(labels, targets))
             self.batch_hook = None
-        with self.forward.autocast():
+        with named_range(FORWARD), self.forward.autocast():
             loss, outputs = self._loss(inputs, targets)
-        self.scaler.scale(loss / len(self.rows)).backward()
+        with named_range(BACKWARD):
+            self.scaler.scale(loss / len(self.rows)).backward()
         metrics = self.task.measure(outputs.detach(), targets)
         return torch.cat([loss.detach().float()[None], metrics])
 

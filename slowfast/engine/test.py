@@ -18,11 +18,14 @@ from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_cla
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
+from slowfast.engine.compiled import CompiledForTest
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import EvalLoss
+from slowfast.engine.profiler import StepProfiler
 from slowfast.engine.state import network_to_test, sha256_of_tested
 from slowfast.engine.tasks import Evaluator, Task, build_task
+from slowfast.engine.trackers import Trackers
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights
 from slowfast.utils.cpu import cpu_model
@@ -32,7 +35,6 @@ from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.text import redact
 from slowfast.visualization.first_batch import FirstBatch
-from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.results import (
     PREDICTIONS,
     TEST_RESULTS,
@@ -55,6 +57,7 @@ def evaluate_split(
     evaluator: Evaluator,
     batch_hook: BatchHook | None = None,
     loss: EvalLoss | None = None,
+    profiler: StepProfiler | None = None,
 ) -> EvaluationTime:
     """Run the model on this process's samples of a split.
 
@@ -68,6 +71,7 @@ def evaluate_split(
         evaluator: Gets the outputs; its `evaluate` is left to the caller.
         batch_hook: Called with the inputs and labels of the first batch.
         loss: Gets the outputs too; its `mean` is left to the caller.
+        profiler: Profiles the batches.
 
     Returns:
         How long this process took.
@@ -84,9 +88,11 @@ def evaluate_split(
             loss.add(record, outputs)
 
     try:
-        pace = evaluate(model, samples, forward, process, batch_clips, ledger, progress, batch_hook)
+        pace = evaluate(model, samples, forward, process, batch_clips, ledger, progress, batch_hook, profiler)
     finally:
         progress.close()
+        if profiler is not None:
+            profiler.close()
     failures = world.gather(ledger.all)
     if world.is_main:
         ledger.add(failures)
@@ -132,6 +138,7 @@ def test(
     dataset: EvalDataset,
     begin: Callable[[], None] = lambda: None,
     mode: TestMode | None = None,
+    trackers: Trackers | None = None,
 ) -> TestOutcome:
     """Test the weights that `load_test_checkpoint` finds, and write the results to OUTPUT_DIR.
 
@@ -141,19 +148,24 @@ def test(
         dataset: Test set.
         begin: Called once the model has its weights, before anything is written.
         mode: Replacement of the forward pass; None for the model itself.
+        trackers: Record the metrics; the caller closes them.
     """
+    trackers = trackers or Trackers()
     with phase("building the network and loading its weights"):
         network = world.run_or_raise_everywhere(lambda: network_to_test(cfg, world.device))
         tested = world.run_or_raise_everywhere(lambda: _tested(cfg, world, network.loaded))
     begin()
     model = network if mode is None else mode.wrap(network)
+    if cfg.TEST.COMPILE:
+        model = CompiledForTest(model)
     task = build_task(cfg)
+    trackers.open(task.metrics)
     evaluator = task.evaluator(cfg, world, TEST)
     ledger, start = FailureLedger(len(dataset)), time.perf_counter()
     if mode is None and on_cluster(cfg, world):
         _run_on_cluster(cfg, dataset, ledger, network.loaded, evaluator)
     else:
-        _run(cfg, world, model, dataset, ledger, task, evaluator)
+        _run(cfg, world, model, dataset, ledger, task, evaluator, trackers)
     results = evaluator.evaluate()
     report = TestReport.from_run(
         results,
@@ -167,6 +179,7 @@ def test(
         tested=tested,
         extra=Results() if mode is None else mode.results(world),
     )
+    trackers.results(results.values)
     return TestOutcome(report, evaluator, _write(cfg, report, evaluator, ledger) if world.is_main else {})
 
 
@@ -193,15 +206,12 @@ def _run(
     ledger: FailureLedger,
     task: Task,
     evaluator: Evaluator,
+    trackers: Trackers,
 ) -> None:
-    board = TensorBoardWriter.from_config(cfg, world)
-    batch_hook = FirstBatch.from_config(cfg, world, TEST, board, task.captions)
-    try:
-        with eval_loader(cfg, world, dataset) as loader:
-            evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook)
-    finally:
-        if board is not None:
-            board.close()
+    batch_hook = FirstBatch.from_config(cfg, world, TEST, trackers.image, task.captions)
+    with eval_loader(cfg, world, dataset) as loader:
+        profiler = StepProfiler.from_config(cfg, world, TEST)
+        evaluate_split(cfg, world, model, loader, ledger, TEST, evaluator, batch_hook, profiler=profiler)
 
 
 def _run_on_cluster(

@@ -17,18 +17,22 @@ from slowfast.datasets.records import labels_of
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
+from slowfast.engine.compiled import compile_model
 from slowfast.engine.distillation import AllHeads, Distillation
 from slowfast.engine.early_stop import EarlyStop
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.freezing import freeze_parameters
+from slowfast.engine.memory_format import use_channels_last
 from slowfast.engine.meters import EvalLoss, LossMonitor, TrainMeter, timed_iter
 from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
 from slowfast.engine.parallel import run_on_main, same_everywhere, wrap_model
+from slowfast.engine.profiler import StepProfiler
 from slowfast.engine.run_report import TrainingReport
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tasks import Evaluator, build_task
 from slowfast.engine.test import evaluate_split
+from slowfast.engine.trackers import Trackers
 from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
@@ -39,7 +43,7 @@ from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
-from slowfast.visualization.metrics_log import MetricsLog, Row, TensorBoardWriter
+from slowfast.visualization.metrics_log import MetricsLog, Row
 from slowfast.visualization.results import LOSS, write_failed
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
@@ -53,9 +57,17 @@ class Trainer:
         world: Processes of the run.
         train_set: Training set.
         val_set: Validation set.
+        trackers: Record the metrics; the caller closes them.
     """
 
-    def __init__(self, cfg: ConfigNode, world: World, train_set: TrainDataset, val_set: EvalDataset) -> None:
+    def __init__(
+        self,
+        cfg: ConfigNode,
+        world: World,
+        train_set: TrainDataset,
+        val_set: EvalDataset,
+        trackers: Trackers | None = None,
+    ) -> None:
         self.cfg, self.world, self.output = cfg, world, Path(cfg.OUTPUT_DIR)
         self.loader = train_loader(cfg, world, train_set)
         self.val_loader = eval_loader(cfg, world, val_set)
@@ -63,16 +75,20 @@ class Trainer:
         labels = labels_of(train_set.records)
         torch.manual_seed(cfg.RNG_SEED)
         self.model = build_model(cfg).to(world.device)
+        if cfg.MODEL.CHANNELS_LAST:
+            use_channels_last(self.model)
         freeze_parameters(self.model, cfg.MODEL.FREEZE_BACKBONE, cfg.MODEL.FREEZE)
         self.ema = ModelEMA(self.model, cfg.MODEL.EMA_DECAY) if cfg.MODEL.EMA else None
         self.optimizer = build_optimizer(cfg, self.model)
         self.forward = ClipForward.from_config(cfg, world.device)
         self.task = build_task(cfg, labels=labels, model=self.model, device=world.device)
         distillation = Distillation.from_config(cfg, world.device) if cfg.DISTILL.ENABLE else None
-        trained = wrap_model(self.model if distillation is None else AllHeads(self.model), world)
+        trained: torch.nn.Module = self.model if distillation is None else AllHeads(self.model)
+        trained = wrap_model(compile_model(trained) if cfg.TRAIN.COMPILE else trained, world)
         self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, self.task, distillation)
         names = find_dataset(cfg, TRAIN).read_class_names()
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
+        self.trackers = trackers or Trackers()
         self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
         self.loss_monitor = LossMonitor()
         self.report = TrainingReport(cfg, self.task) if world.is_main else None
@@ -101,8 +117,9 @@ class Trainer:
         """Train up to the last epoch; return False if a signal stopped the training before."""
         self.stop, at = stop, self.state.at
         run_on_main(self.world, self._clean_up)
-        self.log, self.board, self.progress = self._open_reports()
-        self.step.batch_hook = FirstBatch.from_config(self.cfg, self.world, TRAIN, self.board, self.task.captions)
+        self.log, self.progress = self._open_reports()
+        record = self.trackers.image
+        self.step.batch_hook = FirstBatch.from_config(self.cfg, self.world, TRAIN, record, self.task.captions)
         try:
             with self.loader, self.val_loader:
                 while at.epoch < self.cfg.SOLVER.MAX_EPOCH and not self.early_stop.is_due(at):
@@ -164,6 +181,8 @@ class Trainer:
             if at.total(self.steps) % self.cfg.LOG_PERIOD == 0 or at.step == self.steps:
                 self._report_steps(meter.read(), lr)
             self.progress.advance(self.note)
+            if self.profiler is not None:
+                self.profiler.step()
         failures = self._gather_failures(ledger)
         self._stop_if_too_many(ledger)
         if failures and self.world.is_main:
@@ -296,18 +315,19 @@ class Trainer:
     def _write(self, row: Row) -> None:
         if self.log is not None:
             self.log.write(row)
-        if self.board is not None:
-            self.board.write(row)
+        self.trackers.write(row)
 
-    def _open_reports(self) -> tuple[MetricsLog | None, TensorBoardWriter | None, Progress]:
+    def _open_reports(self) -> tuple[MetricsLog | None, Progress]:
         cfg, main, done = self.cfg, self.world.is_main, self.state.at.total(self.steps)
         self.note = ""
         progress = Progress("train", cfg.SOLVER.MAX_EPOCH * self.steps, "steps", main, cfg.LOG_PERIOD, done)
         log = MetricsLog(self.output / "metrics.jsonl", done) if main else None
-        return log, TensorBoardWriter.from_config(cfg, self.world), progress
+        self.profiler = StepProfiler.from_config(cfg, self.world, TRAIN)
+        self.trackers.open((*self.task.step_metrics, *self.task.metrics), done)
+        return log, progress
 
     def _close_reports(self) -> None:
-        for report in (self.progress, self.log, self.board):
+        for report in (self.progress, self.log, self.profiler):
             if report is not None:
                 report.close()
 

@@ -173,11 +173,13 @@ class DropPath(RandomLayer):
         if self._is_plain:
             return add_residual(x, branch(x))
         kept = self._kept(x)
+        if torch.compiler.is_compiling():  # one graph, whatever is dropped
+            return self._sum(x, branch(x), kept)
         dropped = len(kept) - int(kept.sum())  # known without waiting for a GPU
         # With few dropped samples the copies cost more than is saved. Of no samples the branch gives zero gradients,
         # which distributed training and optimizers need; on GPUs not all operators support that.
         saves = dropped * _LEAST_DROPPED >= len(kept) and (dropped < len(kept) or x.device.type == "cpu")
-        if not dropped or not saves or torch.compiler.is_compiling():
+        if not dropped or not saves:
             return self._sum(x, branch(x), kept)
         rows = kept.nonzero().flatten().to(x.device, non_blocking=True)
         computed = branch(x.index_select(0, rows))

@@ -20,7 +20,6 @@ from slowfast.models.event2vec import MASKED
 from slowfast.utils.distributed import World
 from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.metrics_log import TensorBoardWriter
 from slowfast.visualization.plots import even_indices
 from slowfast.visualization.video_writer import FONT, to_drawable
 
@@ -182,10 +181,11 @@ def _text(text: str, width: int, color: tuple[int, int, int]) -> np.ndarray:
 
 
 Captions = Callable[[torch.Tensor, Sequence[str], int], list[str]]
+Record = Callable[[str, np.ndarray], None]  # called with a tag and an image uint8 (h, w, 3) RGB
 
 
 class FirstBatch:
-    """Callable that draws a batch to a PNG and to TensorBoard.
+    """Callable that draws a batch to a PNG and to the trackers.
 
     Args:
         name: Split of the batch, for the file name.
@@ -193,7 +193,7 @@ class FirstBatch:
         denormalize: Inverse of the normalization of the clips.
         names: Class names.
         folder: Folder of the PNG.
-        board: TensorBoard; None for none.
+        record: Records the image in the trackers.
         describe: Function of the targets, the class names and the count that returns a caption per sample.
     """
 
@@ -204,22 +204,22 @@ class FirstBatch:
         denormalize: Denormalize,
         names: Sequence[str],
         folder: Path,
-        board: TensorBoardWriter | None,
+        record: Record,
         describe: Captions = captions,
     ) -> None:
         self.name, self.count, self.denormalize, self.names, self.describe = name, count, denormalize, names, describe
-        self.file, self.board = folder / f"first_batch_{name}.png", board
+        self.file, self.record = folder / f"first_batch_{name}.png", record
 
     @classmethod
     def from_config(
-        cls, cfg: ConfigNode, world: World, split: str, board: TensorBoardWriter | None, describe: Captions = captions
+        cls, cfg: ConfigNode, world: World, split: str, record: Record, describe: Captions = captions
     ) -> FirstBatch | None:
         """Build for DATA_LOADER.DRAW_SAMPLES samples and OUTPUT_DIR; None for 0 samples and in other processes."""
         count = cfg.DATA_LOADER.DRAW_SAMPLES
         if not count or not world.is_main:
             return None
         return cls(
-            split, count, Denormalize.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), board, describe
+            split, count, Denormalize.from_config(cfg), class_names(cfg, split), Path(cfg.OUTPUT_DIR), record, describe
         )
 
     def __call__(self, inputs: Any, targets: torch.Tensor) -> None:
@@ -235,8 +235,7 @@ class FirstBatch:
         title += f"; {samples.note}" if samples.note else ""
         sheet = draw_sheet(samples.images, self.describe(targets, self.names, self.count), title)
         save_image(sheet, self.file)
-        if self.board is not None:
-            self.board.write_image(f"first_batch/{self.name}", sheet, step=0)
+        self.record(f"first_batch/{self.name}", sheet)
         get_logger().info(f"Saved the first {self.name} batch to {self.file}")
 
 

@@ -277,8 +277,11 @@ def test_precise_statistics_and_tensorboard(kinetics_folder: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
-    assert set(board.Tags()["images"]) == {"first_batch/train", "first_batch/test"}
-    assert "train/loss" in board.Tags()["scalars"]
+    images = {name.rpartition("/")[0] if "wrong" in name else name for name in board.Tags()["images"]}
+    wrong = "test/wrong_predictions/001 videos"  # and the rest of the path
+    assert images >= {"first_batch/train", "first_batch/test", "test/confusion_matrix"}
+    assert any(name.startswith(wrong) for name in images)
+    assert {"train/loss", "val/top1_acc", "test/top1_acc", "lr"} <= set(board.Tags()["scalars"])
     plain = tmp_path / "plain"
     assert run_net([*tiny_settings(kinetics_folder, plain), "SOLVER.MAX_EPOCH", 1]).returncode == 0
     key = "patch_embed1.norm1.running_var"

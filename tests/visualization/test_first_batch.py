@@ -127,7 +127,7 @@ def first_batch(folder: Path, world: World, count: int = 3) -> FirstBatch | None
     cfg = get_cfg()
     cfg.merge_from_list(["OUTPUT_DIR", str(folder), "DATA.PATH_TO_DATA_DIR", str(folder), "MODEL.NUM_CLASSES", 4])
     cfg.DATA_LOADER.DRAW_SAMPLES = count
-    return FirstBatch.from_config(cfg, world, "train", None)
+    return FirstBatch.from_config(cfg, world, "train", lambda *_: None)
 
 
 def test_the_first_process_alone_draws_and_changes_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from slowfast.config.key import Key, Section
-from slowfast.config.keys import augmentation, data, dvs, event, model, networks, run, solver
+from slowfast.config.keys import augmentation, data, dvs, event, model, monitoring, networks, run, solver
 
 SECTIONS: list[Section] = [
     *(run.RUN, run.TRAIN, run.TEST),
@@ -17,7 +17,7 @@ SECTIONS: list[Section] = [
     *(networks.MORPH, networks.CONVMLP, networks.EAT, networks.EVMLP, networks.EVENT2VEC),
     *(networks.EFFICIENTNET, networks.REGNET),
     event.EVENT,
-    run.TENSORBOARD,
+    *(monitoring.TENSORBOARD, monitoring.TRACKING, monitoring.WANDB, monitoring.MLFLOW, monitoring.PROFILE),
 ]
 # By dotted name, such as "TRAIN.ENABLE".
 KEYS: dict[str, Key] = {}

@@ -47,6 +47,9 @@ MODEL.FREEZE = Key(
     "before it). Adds to MODEL.FREEZE_BACKBONE.",
     type=list[str],
 )
+MODEL.CHANNELS_LAST = Key(
+    False, "Keep the weights of convolutions in channels-last order in memory; inputs are in it anyway."
+)
 MODEL.ACT_CHECKPOINT = Key(
     False,
     "Activation checkpointing: False, True (every block), or the number of leading blocks per stage.",

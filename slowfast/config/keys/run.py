@@ -1,4 +1,4 @@
-"""Keys of a run: hardware, output, training, testing and TensorBoard."""
+"""Keys of a run: hardware, output, training and testing."""
 
 from slowfast.config.key import Key, Section
 from slowfast.config.rules import Choices, FilePath, Range, RegistryNames
@@ -121,6 +121,12 @@ TRAIN.ACCUMULATION_STEPS = Key(
     rule=Range(1, 10**6),
 )
 
+TRAIN.COMPILE = Key(
+    False,
+    "Train with torch.compile: the first step takes minutes, later ones may be faster. Needs a C++ compiler on a CPU, "
+    "triton on a GPU.",
+)
+
 TEST = Section("TEST", "Testing")
 
 TEST.ENABLE = Key(True, "Test after training.", origin="SF")
@@ -197,10 +203,4 @@ TEST.FRAME_ORDER = Key(
     "motion.",
     rule=Choices("normal", "repeated", "shuffled"),
 )
-
-TENSORBOARD = Section("TENSORBOARD", "TensorBoard")
-
-TENSORBOARD.ENABLE = Key(False, "Write TensorBoard event files; needs the tensorboard extra.", origin="SF")
-TENSORBOARD.LOG_DIR = Key(
-    "", "Folder of the event files; empty for OUTPUT_DIR/tensorboard.", rule=FilePath(), origin="SF"
-)
+TEST.COMPILE = Key(False, "Test with torch.compile; a smaller last batch runs uncompiled.")

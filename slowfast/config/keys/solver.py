@@ -81,6 +81,12 @@ SOLVER.HEAD_LR_MULT = Key(
     "Factor of the learning rate of the head, such as 10 for a new head on pre-trained weights.",
     rule=Range(0, 10**6, above=True),
 )
+SOLVER.FUSED = Key(
+    "auto",
+    "Fused form of the optimizer, one kernel for all parameters: auto uses it where there is one, always refuses an "
+    "optimizer without one, never uses PyTorch's default form.",
+    rule=Choices("auto", "always", "never"),
+)
 SOLVER.CLIP_GRAD_VAL = Key(
     0.0, "Clip each gradient element to this absolute value; 0 for none.", rule=Range(0, 10**12), origin="SF"
 )

@@ -1,0 +1,180 @@
+"""Trackers of a run: opening, writing to all of them, and keeping their failures away from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import yaml
+
+from slowfast.config.keys import KEYS
+from slowfast.config.node import ConfigNode
+from slowfast.config.rules import FilePath
+from slowfast.engine.trackers.base import FAILED, TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
+from slowfast.engine.trackers.curves import curve_tags, curve_values
+from slowfast.utils.distributed import World
+from slowfast.utils.json_files import from_json, write_json
+from slowfast.utils.logging import get_logger
+from slowfast.utils.text import sanitize
+from slowfast.visualization.metrics_log import Row, read_metrics
+from slowfast.visualization.results import Metric
+
+Result = TypeVar("Result")
+RUN_IDS = "trackers.json"  # in OUTPUT_DIR: the run of each tracker, to go on with it
+TENSORBOARD = "tensorboard"
+# Always among the hparams, with the keys that differ from their defaults.
+COMPARED = (
+    *("MODEL.MODEL_NAME", "DATA.NUM_FRAMES", "TRAIN.BATCH_SIZE", "SOLVER.OPTIMIZING_METHOD", "SOLVER.BASE_LR"),
+    *("SOLVER.WEIGHT_DECAY", "SOLVER.MAX_EPOCH", "SOLVER.WARMUP_EPOCHS", "RNG_SEED"),
+)
+# Sections that do not change a result.
+_NOT_COMPARED = ("TENSORBOARD.", "TRACKING.", "WANDB.", "MLFLOW.", "PROFILE.")
+
+
+def check_trackers(cfg: ConfigNode) -> None:
+    """Raise ConfigError for trackers that cannot be used here."""
+    for name in backends(cfg):
+        TRACKER_REGISTRY.find(name, "TRACKING.BACKENDS").check(cfg)
+
+
+def backends(cfg: ConfigNode) -> list[str]:
+    """Return the names of the trackers of a config, each once."""
+    names = [TENSORBOARD] if cfg.TENSORBOARD.ENABLE else []
+    return list(dict.fromkeys([*names, *cfg.TRACKING.BACKENDS]))
+
+
+class Trackers:
+    """All trackers of a run; without any, or before `open`, nothing is recorded.
+
+    A tracker that raises an error is reported once and gets nothing more, whatever the reason: the run goes on.
+
+    Args:
+        cfg: Config of the run; None to record nothing.
+    """
+
+    def __init__(self, cfg: ConfigNode | None = None) -> None:
+        self._cfg = cfg
+        self._metrics: tuple[Metric, ...] = ()
+        self._open: dict[str, Tracker] = {}
+        self._was_opened = False
+        self.step = 0  # last recorded step, for what belongs to none
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode, world: World) -> Trackers:
+        """Build from TRACKING and TENSORBOARD.ENABLE; only those of the main process record anything."""
+        return cls(cfg if world.is_main else None)
+
+    def open(self, metrics: Iterable[Metric], done_steps: int | None = None) -> None:
+        """Start to record, or go on with the run that is recorded in OUTPUT_DIR; the second call only adds metrics.
+
+        Args:
+            metrics: Metrics to record, besides the loss.
+            done_steps: Training steps done so far, 0 for a new training; None if nothing is trained.
+        """
+        cfg, self._metrics = self._cfg, tuple(dict.fromkeys([*self._metrics, *metrics]))
+        if cfg is None or self._was_opened or not backends(cfg):
+            return
+        self._was_opened = True
+        output = Path(cfg.OUTPUT_DIR)
+        ids = {} if done_steps == 0 else _read_ids(output / RUN_IDS)
+        rows = read_metrics(output / "metrics.jsonl") if done_steps is None else []
+        self.step = done_steps or (rows[-1]["step"] if rows else 0)
+        run = _describe(cfg, self._metrics, None if done_steps is None else done_steps + 1)
+        for name in backends(cfg):
+            build = TRACKER_REGISTRY.get(name).from_config
+            tracker = _attempt(name, partial(build, cfg, replace(run, run_id=ids.get(name, ""))))
+            if tracker is not None:
+                self._open[name] = tracker
+        self._each(lambda name, tracker: ids.update({name: tracker.run_id}))
+        found = {name: number for name, number in ids.items() if number}
+        if found or (output / RUN_IDS).exists():
+            write_json(output / RUN_IDS, found, "OUTPUT_DIR")
+
+    def write(self, row: Row) -> None:
+        """Record the metrics of a row of metrics.jsonl."""
+        self.scalars(curve_values(row, self._metrics), row["step"])
+
+    def results(self, values: Mapping[str, Any]) -> None:
+        """Record the metrics of a test."""
+        self.write({"split": "test", "step": self.step, **values})
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Record points of curves by tag."""
+        self.step = step
+        if values:
+            self._each(lambda _, tracker: tracker.scalars(values, step))
+
+    def image(self, tag: str, image: np.ndarray) -> None:
+        """Record an image uint8 (H, W, 3) RGB."""
+        self.images(tag, [NamedImage(image, tag)])
+
+    def images(self, tag: str, images: Sequence[NamedImage]) -> None:
+        """Record images, with secrets in their names and captions redacted."""
+        shown = [NamedImage(one.image, sanitize(one.name), sanitize(one.caption)) for one in images]
+        if shown:
+            self._each(lambda _, tracker: tracker.images(tag, shown, self.step))
+
+    @property
+    def active(self) -> bool:
+        """True if anything is recorded."""
+        return bool(self._open)
+
+    def close(self, outcome: str = FAILED) -> None:
+        """Close all trackers with the outcome of the run; no effect the second time."""
+        self._each(lambda _, tracker: tracker.close(outcome))
+        self._open = {}
+
+    def _each(self, do: Callable[[str, Tracker], Any]) -> None:
+        for name, tracker in list(self._open.items()):
+            if not _attempt(name, partial(_done, do, name, tracker)):
+                del self._open[name]
+
+
+def _done(do: Callable[[str, Tracker], Any], name: str, tracker: Tracker) -> bool:
+    do(name, tracker)
+    return True
+
+
+def _attempt(name: str, work: Callable[[], Result]) -> Result | None:
+    """Return the result of a call of a tracker; None, with a warning, if it fails."""
+    try:
+        return work()
+    except Exception as error:  # of any library
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        get_logger().warning(f"Tracker {name} is off for the rest of the run: {reason}")
+        return None
+
+
+def _read_ids(path: Path) -> dict[str, str]:
+    """Return the runs of the trackers by their names; none if the file is missing or damaged."""
+    try:
+        content = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {str(name): str(number) for name, number in content.items()} if isinstance(content, dict) else {}
+
+
+def _describe(cfg: ConfigNode, metrics: Sequence[Metric], first_step: int | None) -> RunInfo:
+    """Return the description of a run, without secrets."""
+    text = cfg.dump()
+    config = {key: _plain(value) for key, value in ConfigNode(yaml.safe_load(text)).keys_by_path()}
+    hparams = {key: value for key, value in config.items() if key in COMPARED or _is_changed(key, value)}
+    folder = Path(cfg.OUTPUT_DIR)
+    name = sanitize(cfg.TRACKING.RUN_NAME or folder.resolve().name)
+    return RunInfo(name, cfg.TRACKING.PROJECT, folder, config, text, hparams, curve_tags(metrics), first_step)
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _is_changed(key: str, value: Any) -> bool:
+    """Return whether a value that can change a result differs from its default."""
+    declared = KEYS.get(key)
+    if declared is None or key.startswith(_NOT_COMPARED) or isinstance(declared.rule, FilePath):
+        return False
+    return bool(value != _plain(declared.default))

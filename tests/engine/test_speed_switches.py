@@ -1,0 +1,236 @@
+"""torch.compile, channels-last weights, fused optimizers, profiler: same results; refused where impossible."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast.cli.run import run
+from slowfast.config.defaults import get_cfg
+from slowfast.config.node import ConfigNode
+from slowfast.engine import compiled
+from slowfast.engine.checkpoints import checkpoint_folder, find_last, read_checkpoint
+from slowfast.engine.compiled import CompiledForTest, check_compile
+from slowfast.engine.memory_format import check_channels_last, use_channels_last
+from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer
+from slowfast.engine.profiler import RANGES, StepProfiler, named_range
+from slowfast.errors import ConfigError
+from slowfast.models.convmlp import ConvMLP
+from tests.conftest import tiny_settings
+
+
+def tiny_convmlp(data: Path, output: Path, *more: object) -> ConfigNode:
+    """A frame-by-frame ConvMLP; with SGD, since AdamW would enlarge differences of rounding."""
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        [
+            *tiny_settings(data, output),
+            *("MODEL.MODEL_NAME", "ConvMLP", "MODEL.FRAMEWISE", "logits", "CONVMLP.LAYERS", "[1,1,1]"),
+            *("CONVMLP.EMBED_DIMS", "[8,8,8]", "CONVMLP.MLP_RATIOS", "[1,1,1]", "CONVMLP.CONV_DIM", 8),
+            *(
+                "CONVMLP.CONV_LAYERS",
+                1,
+                "SOLVER.OPTIMIZING_METHOD",
+                "sgd",
+                "SOLVER.BASE_LR",
+                0.05,
+                "SOLVER.MAX_EPOCH",
+                2,
+            ),
+            *(
+                "DATA_LOADER.NUM_WORKERS",
+                0,
+                "DATA_LOADER.DRAW_SAMPLES",
+                0,
+                "TEST.ENABLE",
+                False,
+                "TRAIN.EVAL_PERIOD",
+                9,
+            ),
+            *("TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 1, "TEST.BATCH_SIZE", 3),
+            *more,
+        ]
+    )
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def plain(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of two epochs without any of the switches."""
+    output = tmp_path_factory.mktemp("plain")
+    run(tiny_convmlp(kinetics_folder, output))
+    return output
+
+
+def resumed(plain: Path, data: Path, output: Path, *switches: object) -> dict[str, torch.Tensor]:
+    """Repeat the second epoch with other switches; return the weights after it."""
+    shutil.copytree(checkpoint_folder(plain), checkpoint_folder(output))
+    (checkpoint_folder(output) / "checkpoint_epoch_00002.pyth").unlink()
+    run(tiny_convmlp(data, output, *switches))
+    return last_weights(output)
+
+
+def last_weights(output: Path) -> dict[str, torch.Tensor]:
+    last = find_last(output)
+    assert last is not None and last.name == "checkpoint_epoch_00002.pyth"
+    weights: dict[str, torch.Tensor] = read_checkpoint(last)["model_state"]
+    return weights
+
+
+def check_same(weights: dict[str, torch.Tensor], plain: Path) -> None:
+    expected = last_weights(plain)
+    assert weights.keys() == expected.keys()
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_compiled_and_profiled(
+    plain: Path,
+    kinetics_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Dynamo captures the graphs, PyTorch runs them: code generation takes minutes and is tested on its own.
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    switches = ["TRAIN.COMPILE", True, "TEST.ENABLE", True, "TEST.COMPILE", True, "SOLVER.FUSED", "never"]
+    switches += ["PROFILE.ENABLE", True, "PROFILE.WAIT", 0, "PROFILE.WARMUP", 1, "PROFILE.ACTIVE", 1]
+    check_same(resumed(plain, kinetics_folder, tmp_path, *switches), plain)
+    check_trace(tmp_path / "profile" / "train_trace.json", set(RANGES))
+    check_trace(tmp_path / "profile" / "test_trace.json", {"data loading", "forward"})
+    for name in ("train", "test"):
+        assert "aten::" in (tmp_path / "profile" / f"{name}_operators.txt").read_text()
+    assert json.loads((tmp_path / "test_results.json").read_text())["videos"] == 8
+
+    run(tiny_convmlp(kinetics_folder, tmp_path, "SOLVER.MAX_EPOCH", 3))  # and uncompiled again
+    last = find_last(tmp_path)
+    assert last is not None and last.name == "checkpoint_epoch_00003.pyth"
+
+
+def check_trace(path: Path, ranges: set[str]) -> None:
+    """Check that a trace has complete events with times, which Perfetto and chrome://tracing need, and its ranges."""
+    trace = json.loads(path.read_text())
+    complete = [event for event in trace["traceEvents"] if event.get("ph") == "X"]
+    for event in complete:
+        assert event["ts"] >= 0 and event["dur"] >= 0 and {"name", "pid", "tid"} <= event.keys()
+    names = [event["name"] for event in complete]
+    assert sum(name.startswith("ProfilerStep#") for name in names) == 1
+    assert ranges <= set(names) and any(name.startswith("aten::") for name in names)
+    (forward,) = [event for event in complete if event["name"] == "forward" and event.get("cat") == "user_annotation"]
+    inside = [e for e in complete if e["name"].startswith("aten::") and forward["ts"] <= e["ts"] < _end(forward)]
+    assert inside and all(_end(event) <= _end(forward) + 1 for event in inside)
+
+
+def _end(event: dict[str, float]) -> float:
+    return event["ts"] + event["dur"]
+
+
+@pytest.mark.slow
+def test_a_run_resumes_with_channels_last_weights(plain: Path, kinetics_folder: Path, tmp_path: Path) -> None:
+    check_same(resumed(plain, kinetics_folder, tmp_path, "MODEL.CHANNELS_LAST", True), plain)
+
+
+def test_channels_last_changes_the_layout_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    model, x = ConvMLP(3, (1, 1, 1), (8, 8, 8), (1, 1, 1), 8, 1).eval(), torch.randn(2, 3, 32, 32)
+    keys, before = list(model.state_dict()), model(x)
+    use_channels_last(model)
+    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[1] > 1]
+    assert convolutions and all(w.is_contiguous(memory_format=torch.channels_last) for w in convolutions)
+    assert list(model.state_dict()) == keys
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-5)
+
+
+def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_shapes = []
+
+    def record(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        compiled_shapes.append([tuple(x.shape) for x in inputs if x.shape[-1:] == (4,) and x.dim() == 2])
+        return graph.forward
+
+    monkeypatch.setattr(compiled, "BACKEND", record)
+    model = nn.Sequential(nn.Linear(4, 5))
+    fast = CompiledForTest(model)
+    for rows in (3, 3, 2, 3):
+        x = torch.randn(rows, 4)
+        torch.testing.assert_close(fast(x), model(x))
+    assert len(compiled_shapes) == 1 and (3, 4) in compiled_shapes[0]
+
+
+@pytest.mark.slow
+def test_generated_code_computes_the_same() -> None:
+    if compiled._missing_on_cpu():
+        pytest.skip(compiled._missing_on_cpu())
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.GELU()), torch.randn(3, 4)
+    torch.manual_seed(1)
+    expected = model(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(compiled.compile_model(model)(x), expected)
+
+
+def refused(check: object, message: str, *overrides: object) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(list(overrides))
+    with pytest.raises(ConfigError, match=message):
+        check(cfg)  # type: ignore[operator]
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    events = ("MODEL.MODEL_NAME", "Event2Vec")
+    refused(check_compile, "TRAIN.COMPILE: Event2Vec takes events", "TRAIN.COMPILE", True, *events)
+    refused(check_compile, "TEST.COMPILE: Event2Vec takes events", "TEST.COMPILE", True, *events)
+    refused(check_compile, "MODEL.ACT_CHECKPOINT", "TRAIN.COMPILE", True, "MODEL.ACT_CHECKPOINT", 2)
+    refused(check_compile, "event-driven", "TRAIN.ENABLE", False, "TEST.COMPILE", True, "EVENT.ENABLE", True)
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    refused(check_compile, r"a C\+\+ compiler, and .*no-compiler is not found", "TRAIN.COMPILE", True)
+    check_compile(get_cfg())  # nothing is compiled
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr(compiled.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: name)
+    refused(check_compile, "Python.h does not exist", "TEST.COMPILE", True)
+
+
+def test_channels_last_is_refused_without_convolutions() -> None:
+    refused(check_channels_last, "Event2Vec has no conv", "MODEL.CHANNELS_LAST", True, "MODEL.MODEL_NAME", "Event2Vec")
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.CHANNELS_LAST", True, "MODEL.MODEL_NAME", "ConvMLP"])
+    check_channels_last(cfg)
+
+
+def test_fused_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        OPTIMIZER_REGISTRY._obj_map, "rprop", lambda cfg, groups: torch.optim.Rprop(groups, lr=cfg.SOLVER.BASE_LR)
+    )
+    cfg, model = get_cfg(), nn.Linear(2, 2)
+    for method in ("sgd", "adam", "adamw"):
+        for value, fused in (("auto", True), ("always", True), ("never", False)):
+            cfg.merge_from_list(["SOLVER.OPTIMIZING_METHOD", method, "SOLVER.FUSED", value])
+            assert build_optimizer(cfg, model).defaults["fused"] is fused
+    for value in ("auto", "never"):
+        cfg.merge_from_list(["SOLVER.OPTIMIZING_METHOD", "rprop", "SOLVER.FUSED", value])
+        build_optimizer(cfg, model)
+    cfg.merge_from_list(["SOLVER.FUSED", "always"])
+    with pytest.raises(ConfigError, match="SOLVER.OPTIMIZING_METHOD rprop has no fused form. Set SOLVER.FUSED auto"):
+        build_optimizer(cfg, model)
+
+
+def test_a_profile_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING):
+        for folder, wait in ((tmp_path / "file", 0), (tmp_path / "unused", 9)):
+            profiler = StepProfiler(folder, "train", wait, 0, 1, torch.device("cpu"))
+            with named_range("forward"):
+                torch.ones(3).sum()
+            profiler.step()
+            profiler.step()
+            profiler.close()
+    assert "Cannot write the profile of train" in caplog.text
+    assert "No profile of train: it ended after 2 steps, of which PROFILE.WAIT and PROFILE.WARMUP skip 9" in caplog.text
+    assert not (tmp_path / "unused").exists()
