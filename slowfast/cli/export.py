@@ -1,4 +1,4 @@
-"""`slowfast export`: a model and its weights as one file for other programs."""
+"""`slowfast export`: a model and its weights as one file for other programs, or as a Triton model repository."""
 
 from __future__ import annotations
 
@@ -9,31 +9,51 @@ from pathlib import Path
 from slowfast.cli.command import FAILED, CommandParser, exit_status
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
+from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_file
+from slowfast.utils.paths import check_output_file, check_output_folder
 from slowfast.utils.screen import show
 
 EXAMPLE = "slowfast export --cfg ImageNet/EAT_TI --out model.onnx TEST.CHECKPOINT_FILE_PATH weights.pth"
 DESCRIPTION = f"""\
 Export a model with its weights and compare the logits of the exported file with those of the model on other random
-inputs. Weights as in testing; float32, on the CPU.
+inputs, or on the clips of --samples. Weights as in testing, on the CPU.
 
   {EXAMPLE}
   slowfast export --cfg output/run/config.yaml --out model.safetensors
+  slowfast export --cfg output/run/config.yaml --out int8.onnx --precision int8 --samples clips/
+  slowfast export --cfg output/run/config.yaml --triton model_repository
 
-.pt2 files are loaded by torch.export.load, .onnx files (the onnx extra) by ONNX Runtime and others. The exit status is
-1, and nothing is written, if logits differ by more than 1e-4 of the largest. .safetensors files (the safetensors extra)
-hold the weights alone, bit by bit, with mean, std and class names as metadata; TEST.CHECKPOINT_FILE_PATH takes them.
-Config overrides, KEY VALUE pairs, follow the options.
+.pt2 files are loaded by torch.export.load, .onnx files (the onnx extra) by ONNX Runtime and others; slowfast
+run-exported runs both. The exit status is 1, and nothing is written, if logits differ by more than 1e-4 of the largest
+(float16: 0.1, int8: 0.5; a warning follows from 0.01 and 0.1). .safetensors files (the safetensors extra) hold the
+weights alone, bit by bit; TEST.CHECKPOINT_FILE_PATH takes them. All hold preprocessing, sampling and class names as
+metadata, see docs/DEPLOYMENT.md. Config overrides, KEY VALUE pairs, follow the options.
 """
-USAGE = "%(prog)s --cfg FILE --out FILE.pt2|FILE.onnx|FILE.safetensors [KEY VALUE ...]"
-SUFFIXES = (".pt2", ".onnx", ".safetensors")
+USAGE = "%(prog)s --cfg FILE --out FILE.onnx|FILE.pt2|FILE.safetensors | --triton FOLDER [options] [KEY VALUE ...]"
+ONNX, SAFETENSORS = ".onnx", ".safetensors"
+SUFFIXES = (".pt2", ONNX, SAFETENSORS)
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     """Parse the command line and load the config. Raises UserError."""
     parser = CommandParser("slowfast export", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pt2, .onnx or .safetensors file")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="FILE", help=".pt2, .onnx or .safetensors file")
+    target.add_argument("--triton", type=Path, metavar="FOLDER", help="model repository of Triton Inference Server")
+    parser.add_argument("--triton-name", metavar="NAME", help="name of the model there (default: MODEL.MODEL_NAME)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of an ONNX file (default %(default)s)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_FOLDER",
+        help="compare on the clips of these files, at most 64, instead of random inputs",
+    )
     return parse_with_config(parser, arguments)
 
 
@@ -44,13 +64,36 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _export(chosen: argparse.Namespace, cfg: ConfigNode) -> int | None:
-    check_output_file(chosen.out, "--out", SUFFIXES)
-    from slowfast.inference.export import ExportDiffers, export_trained
-    from slowfast.inference.export_weights import SUFFIX, export_weights
+    _check(chosen)
+    from slowfast.inference.export import Options, export_trained
+    from slowfast.inference.export_check import ExportDiffers
+    from slowfast.inference.export_triton import export_triton
+    from slowfast.inference.export_weights import export_weights
 
+    options = Options(chosen.precision, chosen.samples)
     try:
-        (export_weights if chosen.out.suffix == SUFFIX else export_trained)(cfg, chosen.out)
+        if chosen.triton is not None:
+            export_triton(cfg, chosen.triton, chosen.triton_name, options)
+        elif chosen.out.suffix.lower() == SAFETENSORS:
+            export_weights(cfg, chosen.out)
+        else:
+            export_trained(cfg, chosen.out, options)
     except ExportDiffers as error:
         show(f"error: {error}. Nothing was written", error=True)
         return FAILED
     return None
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Raise UserError for options that exclude each other and for targets that cannot be written."""
+    if chosen.triton is not None:
+        check_output_folder(chosen.triton, "--triton")
+        return
+    check_output_file(chosen.out, "--out", SUFFIXES)
+    if chosen.triton_name is not None:
+        raise UserError("--triton-name needs --triton FOLDER")
+    suffix = chosen.out.suffix.lower()
+    if suffix != ONNX and chosen.precision != PRECISIONS[0]:
+        raise UserError(f"--precision {chosen.precision} is for {ONNX} files, but --out names a {suffix} file")
+    if suffix == SAFETENSORS and chosen.samples:
+        raise UserError(f"--samples: a {suffix} file holds no network to compare. Remove the option")

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -20,20 +13,19 @@ from torch.export import Dim, ExportedProgram
 from slowfast.config.node import ConfigNode
 from slowfast.engine.state import network_to_test
 from slowfast.errors import UserError
+from slowfast.inference.export_check import ROUNDS, Comparison, compare, example, random_batches, sample_batches
+from slowfast.inference.export_metadata import FLOAT32, class_names_note, export_metadata, graph_metadata
+from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
 from slowfast.utils.files import atomic_path, reporting_file
+from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show
 
-TOLERANCE = 1e-4  # maximum difference of logits, relative to the largest
+PT2, ONNX = ".pt2", ".onnx"
 BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
 EXAMPLES = 2  # batch size of the traced inputs
 STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # of operators that other programs know
-
-Run = Callable[[torch.Tensor], torch.Tensor]
-
-
-class ExportDiffers(UserError):
-    """Exported file computes other logits than the model."""
+METADATA_FILE = "slowfast.json"  # in a .pt2 archive
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,11 @@ class Graph:
 
     program: ExportedProgram
     fixed_batch: str = ""
+
+    @property
+    def batch(self) -> int | None:
+        """Return the batch size; None if it is dynamic."""
+        return EXAMPLES if self.fixed_batch else None
 
     @property
     def batches(self) -> Sequence[int]:
@@ -97,117 +94,78 @@ def _origin(call: object) -> str:
     return str(getattr(call, "namespace", None) or getattr(call, "__module__", ""))
 
 
-def save_graph(graph: Graph, path: Path) -> Run:
-    """Write a .pt2 file; return a function that runs the file."""
-    with reporting_file(path) as file:
-        torch.export.save(graph.program, file)
-    module = torch.export.load(path).module()
+def save_graph(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:
+    """Write a .pt2 file; return a function that runs the file.
+
+    Args:
+        program: Exported program.
+        path: File to write.
+        metadata: Text by name, which becomes the extra file METADATA_FILE.
+        precision: float32, the only one of this format.
+    """
+    # PyTorch warns that it does not know the type of the file.
+    with quiet_loggers("torch.export"), reporting_file(path) as file:
+        torch.export.save(program, file, extra_files={METADATA_FILE: to_json(metadata)})
+    return program_run(torch.export.load(path))
+
+
+def program_run(program: ExportedProgram) -> Run:
+    """Return a function that computes the logits of a batch."""
+    module = program.module()
     return lambda x: module(x)
 
 
-def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
-    """Return random inputs (batch, *shape) distributed like normalized pixels."""
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
+WRITERS: dict[str, Writer] = {PT2: save_graph, ONNX: save_onnx}
 
 
-@torch.no_grad()
-def largest_difference(model: nn.Module, run: Run, shape: Sequence[int], batches: Sequence[int]) -> float:
-    """Return the largest difference of logits on new random inputs, relative to the largest logit.
+@dataclass(frozen=True)
+class Options:
+    """Settings of an export.
 
-    Args:
-        model: Model that was exported.
-        run: Function that runs the exported file.
-        shape: Shape of an input without the batch dimension.
-        batches: Batch sizes.
-
-    Raises:
-        ExportDiffers: If shapes differ.
+    Attributes:
+        precision: Data type of the weights, one of `export_onnx.PRECISIONS`; .pt2 files are float32.
+        samples: Files whose clips replace random inputs in the comparison with the model.
     """
-    worst = 0.0
-    for batch in batches:
-        x = example(shape, batch, seed=batch)
-        wanted, found = model.eval()(x), run(x)
-        if found.shape != wanted.shape:
-            raise ExportDiffers(
-                f"the exported model returns logits of shape {tuple(found.shape)} instead of {tuple(wanted.shape)}"
-            )
-        difference = float((found - wanted).abs().max() / wanted.abs().max())
-        worst = difference if difference != difference else max(worst, difference)  # NaN stays
-    return worst
+
+    precision: str = FLOAT32
+    samples: Sequence[Path] = ()
 
 
-def check_difference(difference: float) -> None:
-    """Raise ExportDiffers for a difference above TOLERANCE, or NaN."""
-    if not difference <= TOLERANCE:
-        raise ExportDiffers(
-            f"the logits of the exported model differ by {difference:.1e} of the largest, more than {TOLERANCE}"
-        )
+@dataclass(frozen=True)
+class Exported:
+    """Exported model, in a file that has been compared with it.
+
+    Attributes:
+        graph: Graph of the file.
+        shape: Shape of an input without the batch dimension.
+        comparison: Comparison of the file with the model.
+        metadata: Metadata of the file.
+    """
+
+    graph: Graph
+    shape: tuple[int, ...]
+    comparison: Comparison
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-INPUT, OUTPUT = "input", "logits"
-_VERBOSE_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
-
-
-def require_onnx() -> None:
-    """Raise UserError if a package of the onnx extra cannot be imported."""
-    for package in PACKAGES:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f'--out: .onnx needs {package}, which cannot be imported ({error}). pip install "slowfast[onnx]", '
-                "or use .pt2"
-            ) from error
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Suppress the exporter's progress output and warnings; errors are still raised."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(_VERBOSE_LOGGERS)]
-    loggers = [logging.getLogger(name) for name in {*_VERBOSE_LOGGERS, *names}]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def save_onnx(graph: Graph, path: Path) -> Run:
-    """Write an .onnx file with the input `input` and the output `logits`; return a function that runs the file."""
-    with _quiet_exporter():
-        program = torch.onnx.export(graph.program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True)
-    if program is None:
-        raise UserError("--out: the ONNX exporter of PyTorch returned no program. Use .pt2")
-    program.save(str(path), external_data=False)
-    runtime: Any = import_module("onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        (logits,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(x.numpy())})
-        return torch.from_numpy(logits)
-
-    return run
-
-
-WRITERS: dict[str, Callable[[Graph, Path], Run]] = {".pt2": save_graph, ".onnx": save_onnx}
-
-
-def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, float]:
+def export(
+    model: nn.Module,
+    shape: Sequence[int],
+    out: Path,
+    metadata: Mapping[str, str] | None = None,
+    precision: str = FLOAT32,
+    inputs: Sequence[torch.Tensor] = (),
+) -> Exported:
     """Write a model to a .pt2 or .onnx file, which appears complete and checked or not at all.
 
     Args:
         model: Model with its weights.
         shape: Shape of an input without the batch dimension.
         out: File to write.
-
-    Returns:
-        The exported graph and the largest difference of logits, relative to the largest logit.
+        metadata: Text by name, of the model; that of the graph is added.
+        precision: Data type of the weights.
+        inputs: Batches for the comparison, of EXAMPLES inputs each if the batch size is fixed; random by default.
 
     Raises:
         ExportDiffers: If the file computes other logits than the model.
@@ -215,31 +173,48 @@ def export(model: nn.Module, shape: Sequence[int], out: Path) -> tuple[Graph, fl
     """
     with atomic_path(out, suffix=out.suffix) as part:
         graph = export_graph(model, shape)
-        run = WRITERS[out.suffix](graph, part)
-        difference = largest_difference(model, run, shape, graph.batches)
-        check_difference(difference)
-    return graph, difference
+        about = {**(metadata or {}), **graph_metadata(shape, precision, graph.batch)}
+        run = WRITERS[out.suffix.lower()](graph.program, part, about, precision)
+        rounds = 1 if precision == FLOAT32 else ROUNDS
+        batches = inputs or list(random_batches(shape, graph.batches, rounds))
+        comparison = compare(model, run, batches, "clips of the samples" if inputs else "random inputs")
+        comparison.check(precision)
+    return Exported(graph, tuple(shape), comparison, about)
 
 
-def export_trained(cfg: ConfigNode, out: Path) -> None:
+def export_trained(cfg: ConfigNode, out: Path, options: Options | None = None) -> None:
+    """Export the model of a config to a file and print what it takes and returns; see :func:`export_of_config`."""
+    export_of_config(cfg, out, options or Options())
+    show(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def export_of_config(cfg: ConfigNode, out: Path, options: Options) -> Exported:
     """Export the model of a config with its weights and print what the file takes and returns.
 
     Args:
         cfg: Config for evaluating the model.
         out: .pt2 or .onnx file.
+        options: Settings of the export.
 
     Raises:
         ExportDiffers: If the file computes other logits than the model.
         UserError: If weights or packages are missing or the model cannot be exported.
     """
-    if out.suffix == ".onnx":
+    if out.suffix.lower() == ONNX:
         require_onnx()
     model = network_to_test(cfg, torch.device("cpu"))
     shape = input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE)
-    graph, difference = export(model, shape, out)
-    order = "BGR" if cfg.DATA.REVERSE_INPUT_CHANNEL else "RGB"
-    batch = f"{graph.batches[0]} ({graph.fixed_batch})" if graph.fixed_batch else "any"
-    show(f"largest difference {difference:.1e} of the largest logit, on {len(graph.batches)} random batches")
-    show(f"input: float32 (batch, {', '.join(map(str, shape))}), batch {batch}; {order}, (pixel / 255 - mean) / std,")
-    show(f"  mean {list(cfg.DATA.MEAN)}, std {list(cfg.DATA.STD)}; output: logits (batch, {cfg.MODEL.NUM_CLASSES})")
-    show(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    inputs = sample_batches(cfg, options.samples, EXAMPLES) if options.samples else []
+    exported = export(model, shape, out, export_metadata(cfg, model), options.precision, inputs)
+    _report(cfg, exported)
+    return exported
+
+
+def _report(cfg: ConfigNode, exported: Exported) -> None:
+    graph, about = exported.graph, exported.metadata
+    batch = f"{graph.batch} ({graph.fixed_batch})" if graph.fixed_batch else "any"
+    show(f"{about['precision']}: {exported.comparison}")
+    show(f"input: float32 (batch, {', '.join(map(str, exported.shape))}), batch {batch}; {about['channel_order']},")
+    show(f"  (pixel / 255 - mean) / std, mean {list(cfg.DATA.MEAN)}, std {list(cfg.DATA.STD)};")
+    show(f"output: logits (batch, {cfg.MODEL.NUM_CLASSES})")
+    show(f"metadata: preprocessing, sampling and config digest, {class_names_note(about)}")

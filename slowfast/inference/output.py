@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.samples import SampleKind, find_samples
+from slowfast.datasets.index.samples import FoundSamples, SampleKind, find_samples
 from slowfast.datasets.types import Failure
 from slowfast.engine.evaluate import EvaluationTime
 from slowfast.engine.state import tested_weights
@@ -50,16 +50,46 @@ def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, an
         DataError: If no file can be read.
     """
     wanted = SampleKind.from_config(cfg)
-    if annotate and wanted.images:
-        raise UserError(f"--annotate needs videos or event recordings, but {cfg.MODEL.MODEL_NAME} takes images here")
+    refuse_annotated_images(cfg, wanted, annotate)
     with phase("building the model and loading its weights"):
         found, predictor = find_samples(paths, wanted), Predictor.from_config(cfg)
+    classify_to_files(cfg, predictor, found, output, run_facts(cfg), annotate=annotate)
+
+
+def refuse_annotated_images(cfg: ConfigNode, wanted: SampleKind, annotate: bool) -> None:
+    """Raise UserError if images are to be annotated."""
+    if annotate and wanted.images:
+        raise UserError(f"--annotate needs videos or event recordings, but {cfg.MODEL.MODEL_NAME} takes images here")
+
+
+def classify_to_files(
+    cfg: ConfigNode,
+    predictor: Predictor,
+    found: FoundSamples,
+    output: Path,
+    about: dict[str, object],
+    *,
+    annotate: bool = False,
+) -> None:
+    """Classify files that `find_samples` has found, print the best classes and write the results.
+
+    Args:
+        cfg: Config of the evaluation.
+        predictor: Predictor of the files.
+        found: The files.
+        output: Output folder.
+        about: How predictions are made, for predictions.json.
+        annotate: Also write each video or event recording as .mp4 with its classes drawn on it.
+
+    Raises:
+        DataError: If no file can be read.
+    """
     progress = Progress("predict", len(found.records), "files", shown=True, every=cfg.LOG_PERIOD)
     try:
         predictions = predictor.predict_found(found, progress)
     finally:
         progress.close()
-    files = write_files(predictions, run_facts(cfg), output)  # before the screen, which may fail
+    files = write_files(predictions, about, output)  # before the screen, which may fail
     for failure in found.refused:
         get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
     show_table(predictions_table(predictions))

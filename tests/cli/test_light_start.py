@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         ("trian --cfg x", "unknown command trian. Did you mean train?"),
         ("--hlep", "unknown option --hlep. Did you mean --help?"),
         ("predict --cgf x clip.mp4", "unknown option --cgf. Did you mean --cfg?"),
-        ("export --cfg x", "the following arguments are required: --out"),
+        ("export --cfg x", "one of the arguments --out --triton is required"),
         ("prepare videos --out a --workers 0", "--workers: '0' is not an integer from 1 to 1024"),
         ("train --cfg K400/K400_MLP_S16x5", "no such file or shipped config. Did you mean K400/K400_MLP_S16x4?"),
         (f"train --cfg {S16} NUM_GPU 0", "unknown key NUM_GPU. Did you mean NUM_GPUS?"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +15,10 @@ from torch import nn
 from slowfast.cli.export import main
 from slowfast.errors import UserError
 from slowfast.inference import export as exporting
-from slowfast.inference.export import (
-    BATCHES,
-    TOLERANCE,
-    ExportDiffers,
-    export,
-    export_graph,
-    foreign_operators,
-    largest_difference,
-)
+from slowfast.inference import export_onnx
+from slowfast.inference.export import BATCHES, export, export_graph, foreign_operators
+from slowfast.inference.export_check import TOLERANCE, Comparison, ExportDiffers, compare, random_batches
+from slowfast.utils.json_files import from_json
 from slowfast.utils.private_ops import FUSED_LINEAR
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
@@ -44,7 +41,7 @@ FAST += ["EVMLP.LAYERS", "[1,1]", "EVMLP.MLP_RATIOS", "[1,1]", "EVMLP.DROPOUT_RA
 
 
 def require_onnx() -> None:
-    for package in exporting.PACKAGES:
+    for package in export_onnx.PACKAGES:
         try:
             importlib.import_module(package)
         except ImportError as error:
@@ -60,19 +57,19 @@ def small(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_network_exports(name: str, tmp_path: Path) -> None:
     model, shape = small(name), inputs(name, 1).shape[1:]
-    exported, difference = export(model, shape, tmp_path / "net.pt2")
-    assert difference <= TOLERANCE and not exported.fixed_batch and exported.batches == BATCHES
-    assert not foreign_operators(exported.program)
-    graph, x = exported.program.module(), inputs(name, 5)
+    exported = export(model, shape, tmp_path / "net.pt2")
+    assert exported.comparison.difference <= TOLERANCE
+    assert not exported.graph.fixed_batch and exported.graph.batches == BATCHES
+    assert not foreign_operators(exported.graph.program)
+    graph, x = exported.graph.program.module(), inputs(name, 5)
     torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["evMLP", "MorphMLP"])
-def test_onnx(name: str, tmp_path: Path) -> None:
+def test_onnx(tmp_path: Path) -> None:
     require_onnx()
-    model, shape = small(name), inputs(name, 1).shape[1:]
-    exported, difference = export(model, shape, tmp_path / "net.onnx")
-    assert difference <= TOLERANCE and not exported.fixed_batch
+    model, shape = small("MorphMLP"), inputs("MorphMLP", 1).shape[1:]
+    exported = export(model, shape, tmp_path / "net.onnx")
+    assert exported.comparison.difference <= TOLERANCE and not exported.graph.fixed_batch
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
@@ -95,8 +92,9 @@ class Fused(nn.Module):
 
 
 def test_a_batch_that_cannot_vary_is_said(tmp_path: Path) -> None:
-    exported, difference = export(Counting(), (3, 2), tmp_path / "net.pt2")
-    assert exported.fixed_batch and difference == 0
+    exported = export(Counting(), (3, 2), tmp_path / "net.pt2")
+    assert exported.graph.fixed_batch and exported.comparison.difference == 0
+    assert from_json(exported.metadata["input"])["batch"] == 2
 
 
 def test_operators_of_pytorch_alone_are_refused() -> None:
@@ -107,8 +105,8 @@ def test_operators_of_pytorch_alone_are_refused() -> None:
 def test_a_file_that_differs_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(one: exporting.Graph, path: Path) -> exporting.Run:
-        run = exporting.save_graph(one, path)
+    def wrong(*arguments: Any) -> exporting.Run:
+        run = exporting.save_graph(*arguments)
         return lambda x: run(x) + 0.01
 
     monkeypatch.setitem(exporting.WRITERS, ".pt2", wrong)
@@ -122,9 +120,32 @@ def test_a_file_that_differs_is_not_kept(
 
 def test_not_a_number_is_a_difference() -> None:
     model = nn.Linear(2, 2)
-    difference = largest_difference(model, lambda x: model(x) * float("nan"), (2,), (1, 2))
-    with pytest.raises(ExportDiffers):
-        exporting.check_difference(difference)
+    found = compare(model, lambda x: model(x) * float("nan"), random_batches((2,), (1, 2)))
+    for precision in export_onnx.PRECISIONS:
+        with pytest.raises(ExportDiffers):
+            found.check(precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "same", "warned", "refused"),
+    [
+        ("float32", 2e-4, 10, False, True),
+        ("float16", 9e-3, 10, False, False),
+        ("float16", 2e-2, 10, True, False),
+        ("float16", 0.2, 10, False, True),
+        ("int8", 9e-2, 10, False, False),
+        ("int8", 0.2, 10, True, False),
+        ("int8", 9e-2, 9, True, False),
+        ("int8", 0.6, 10, False, True),
+    ],
+)
+def test_poor_exports_are_warned_of_or_refused(
+    precision: str, difference: float, same: int, warned: bool, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = Comparison(difference, same, 10)
+    with pytest.raises(ExportDiffers) if refused else contextlib.nullcontext(), caplog.at_level("WARNING", "slowfast"):
+        found.check(precision)
+    assert ("poor agreement with float32" in caplog.text) is warned
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +160,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(exporting, "import_module", missing)
+    monkeypatch.setattr(export_onnx, "import_module", missing)
     assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.onnx"), *settings]) == 2
     assert 'pip install "slowfast[onnx]"' in capsys.readouterr().err
