@@ -46,6 +46,7 @@ COMMANDS = {
     "predict": Command("Classify videos, cameras and streams, images and event recordings", "predict"),
     "features": Command("Extract features", "features"),
     "grad-cam": Command("Draw Grad-CAM heat maps", "grad_cam"),
+    "demo": Command("Serve a page on which a model is tried out in a browser", "demo"),
     "export": Command("Export a model to .pt2 or ONNX", "export"),
     "calibrate": Command("Find the threshold of event-driven inference", "calibrate"),
     "index": Command("Write index files and a config for a folder of class folders", "index"),
