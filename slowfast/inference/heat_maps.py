@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tabulate import tabulate
 from torch import nn
@@ -18,7 +20,7 @@ from slowfast.engine.state import network_to_test
 from slowfast.engine.test import class_names_of
 from slowfast.errors import DataError, UserError
 from slowfast.inference.grad_cam import HeatMap, MapLayer, compute_heat_map, default_layer, find_layer, find_map_layers
-from slowfast.models.protocol import input_shape
+from slowfast.models.protocol import Network, input_shape
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show, show_table
@@ -28,8 +30,25 @@ from slowfast.visualization.heat_map import draw_heat_map
 from slowfast.visualization.plots import PlotsUnavailable, new_figure
 
 
+@dataclass(frozen=True)
+class ExplainedClip:
+    """Clip or image with the heat map of a class.
+
+    Attributes:
+        frames: Frames as the model sees them, RGB uint8 (T, S, S, 3).
+        heat: Values in [0, 1], (T, S, S).
+        title: Predicted class and its score, and the class of the heat map if that is another.
+        note: How the heat map was computed.
+    """
+
+    frames: np.ndarray
+    heat: np.ndarray
+    title: str
+    note: str
+
+
 class HeatMaps:
-    """Draws the heat maps of a trained model.
+    """Computes and draws the heat maps of a trained model.
 
     Args:
         cfg: Config for evaluating the model.
@@ -37,6 +56,7 @@ class HeatMaps:
         device: Device of the model.
         layers: Layers with feature maps, the preferred one first.
         all_layers: The same layers in the order they run.
+        class_names: Names of the classes.
     """
 
     def __init__(
@@ -46,9 +66,10 @@ class HeatMaps:
         device: torch.device,
         layers: Sequence[MapLayer],
         all_layers: Sequence[MapLayer],
+        class_names: Sequence[str],
     ) -> None:
         self.cfg, self.model, self.device, self.layers, self.all_layers = cfg, model, device, layers, all_layers
-        self.class_names = class_names_of(cfg, model)
+        self.class_names = class_names
         self.forward = ClipForward.from_config(cfg, device, TEST)
 
     @classmethod
@@ -64,13 +85,20 @@ class HeatMaps:
         """
         device = init_distributed(cfg.NUM_GPUS).device
         model = network_to_test(cfg, device)
+        return cls.of_model(cfg, model, class_names_of(cfg, model), device, layer)
+
+    @classmethod
+    def of_model(
+        cls, cfg: ConfigNode, model: Network, class_names: Sequence[str], device: torch.device, layer: str = ""
+    ) -> HeatMaps:
+        """Build from a model with its weights; see `from_config`."""
         blank = torch.zeros(1, *input_shape(model, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE), device=device)
         layers = find_map_layers(model, blank)
         if not layers:
             raise UserError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME}: no layer declares the layout of its feature map")
         first = find_layer(layers, layer) if layer else default_layer(layers)
         others = [other for other in reversed(layers) if other is not first]
-        return cls(cfg, model, device, [first, *others], layers)
+        return cls(cfg, model, device, [first, *others], layers, class_names)
 
     def show_layers(self) -> None:
         """Print the names and sizes of all layers with feature maps."""
@@ -109,6 +137,22 @@ class HeatMaps:
 
     def _draw(self, video: EvalVideo, label: int | None, target: Path) -> str:
         """Draw one file; return a line about it."""
+        name = Path(video.record.name).name
+        explained = self.explain(video, label)
+        title = f"{name}: {explained.title}"
+        draw_heat_map(explained.frames, explained.heat, title, explained.note, target)
+        return f"{title}; {target}"
+
+    def explain(self, video: EvalVideo, label: int | None = None) -> ExplainedClip:
+        """Compute the heat map of the first view of a video or image.
+
+        Args:
+            video: Views of a sample that could be read.
+            label: Class of the heat map; None for the predicted one.
+
+        Raises:
+            UserError: If the heat map is constant at all layers.
+        """
         clip = next(video.clips(self.forward.device))  # T S S 3
         x = self.forward.prepare(clip[None])
         with torch.no_grad():
@@ -116,14 +160,13 @@ class HeatMaps:
         best = int(scores.argmax())
         label = best if label is None else label
         heat = compute_heat_map(self.model, x, label, self.layers)
-        title = f"{Path(video.record.name).name}: {self.class_names[best]} {100 * float(scores[best]):.1f} %"
+        title = f"{self.class_names[best]} {100 * float(scores[best]):.1f} %"
         if label != best:
             title += f"; heat map of {self.class_names[label]} {100 * float(scores[label]):.1f} %"
         note = _note(heat)
         if heat.instead_of:
             get_logger().warning(f"{video.record.name}: {note}")
-        draw_heat_map(clip.cpu().numpy(), heat.values.cpu().numpy(), title, note, target)
-        return f"{title}; {target}"
+        return ExplainedClip(clip.cpu().numpy(), heat.values.cpu().numpy(), title, note)
 
     def _label_of(self, name: str) -> int:
         """Return the class of a name or number; UserError for neither."""

@@ -104,9 +104,14 @@ class Predictor:
         _check_times(cfg)
         world = init_distributed(cfg.NUM_GPUS)
         model = network_to_test(cfg, world.device)
+        return cls.of_model(cfg, model, class_names_of(cfg, model), world)
+
+    @classmethod
+    def of_model(cls, cfg: ConfigNode, model: nn.Module, names: Sequence[str], world: World) -> Predictor:
+        """Build from a model with its weights, with the views and the ensemble of testing."""
         return cls(
             model,
-            class_names_of(cfg, model),
+            names,
             lambda records: views_to_read(cfg, world, records),
             SampleKind.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),
