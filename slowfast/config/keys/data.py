@@ -22,7 +22,7 @@ DATA.PATH_PREFIX = Key(
 DATA.PATH_LABEL_SEPARATOR = Key(
     " ", "Separator between path and label on a line of an index file.", rule=Separator(), origin="SF"
 )
-DATA.SPLIT = Key(1, "ucf101, hmdb51: number of the official split.", rule=Choices(1, 2, 3))
+DATA.SPLIT = Key(1, "Number of the official split of ucf101 and hmdb51.", rule=Choices(1, 2, 3))
 DATA.LABEL_PATH_TEMPLATE = Key(
     "somesomev1_rgb_{}_split.txt",
     "Something-Something: file name of the list of a split, where {} is train, validation or test. A name in .json "
