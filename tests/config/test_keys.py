@@ -151,15 +151,17 @@ def test_names_come_from_a_registry_or_a_dict(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", OPEN)
 def test_the_built_in_names_are_those_that_the_package_registers(name: str) -> None:
     rule = KEYS[name].rule
-    assert isinstance(rule, RegistryNames) and rule.defined_in in sys.modules
-    registry = getattr(sys.modules[rule.module], rule.attribute)
+    assert isinstance(rule, RegistryNames)
+    registry = getattr(import_module(rule.module), rule.attribute)
+    assert rule.defined_in in sys.modules
     pairs = registry.items() if isinstance(registry, dict) else registry
     own = {key for key, registered in pairs if registered.__module__.startswith(("slowfast.", "torch."))}
     assert own == set(rule.built_in)
     rule.check_early(name, "my own")  # a user's module may have registered it
 
 
-def test_values_are_checked_before_registries_are_imported() -> None:
+def test_values_are_checked_before_registered_names() -> None:
+    import_module("slowfast.datasets.build")
     cfg = get_cfg()
     cfg.merge_from_list(["TRAIN.DATASET", "no_such_dataset", "EVENT.THRESHOLD", -1])
     with pytest.raises(ConfigError, match="EVENT.THRESHOLD"):
