@@ -1,4 +1,4 @@
-"""A small 3D CNN: a network added by one file, without a change of the package; see ucf101.py for the command."""
+"""A small 3D CNN: a network added by one file, without a change of the package; see annotations.py for the command."""
 
 from collections.abc import Sequence
 

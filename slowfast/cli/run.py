@@ -29,8 +29,8 @@ from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.distributed import (
     World,
     explain_lost_processes,
-    gpus_to_launch,
     init_distributed,
+    processes_to_launch,
     response_timeout,
     shut_down_distributed,
     usable_gpus,
@@ -131,21 +131,24 @@ class RunFolder:
                 time.sleep(1)
 
 
-def run(cfg: ConfigNode) -> None:
+def run(cfg: ConfigNode, processes: int = 0) -> None:
     """Train, test or run event-driven inference on videos, as a frozen config says.
 
     Index files are read before a model is built or a worker is started, and nothing in OUTPUT_DIR changes before the
-    model and its weights are loaded. A run that receives SIGTERM or SIGHUP saves a checkpoint and returns. With several
-    GPUs, one process per GPU is started.
+    model and its weights are loaded. A run that receives SIGTERM or SIGHUP saves a checkpoint and returns.
+
+    Args:
+        cfg: The config.
+        processes: Number of processes to start; 0 for one per GPU.
 
     Raises:
         UserError: For user errors.
-        SystemExit: With the exit status of the processes, if one was started per GPU.
+        SystemExit: With the exit status of the processes, if some were started.
     """
-    if gpus := gpus_to_launch(cfg.NUM_GPUS):
+    if count := processes_to_launch(cfg.NUM_GPUS, processes):
         _read_indices(cfg, World())  # report user errors once, with their exit status
         stop_logging()  # the processes log
-        raise SystemExit(Launcher(gpus).run())
+        raise SystemExit(Launcher(count).run())
     with ExitStack() as at_end:
         if not logging_started():
             start_logging(LaunchEnvironment.from_environment().rank)

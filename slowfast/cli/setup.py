@@ -6,6 +6,7 @@ PyTorch is imported only after the command line is parsed and the config merged,
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.launch import is_main_process, world_size
+from slowfast.utils.launch import is_main_process, started_by_launcher, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
 from slowfast.utils.ray_cluster import ENGINES
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
@@ -160,11 +161,13 @@ class RunCommand:
     def parser(self) -> CommandParser:
         """Return the parser of its command line."""
         description = "\n".join([self.purpose, "", *(f"  {line}" for line in self.examples), "", _ABOUT_OVERRIDES])
-        usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--import MODULE] [KEY VALUE ...]"
+        usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--processes N] [--import MODULE] [KEY VALUE ...]"
         parser = CommandParser(self.prog, description, usage, self.examples[0])
         add_cfg(parser, action="append")
         parser.add_argument("--out", metavar="FOLDER", help="output folder (default: OUTPUT_DIR)")
         add_loader_workers(parser)
+        processes = "processes on this machine, which share each batch (default: one per GPU)"
+        parser.add_argument("--processes", type=integer(1, MAX_WORKERS), default=0, metavar="N", help=processes)
         parser.add_argument("overrides", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="config overrides")
         return parser
 
@@ -187,11 +190,19 @@ RUN_NET = RunCommand(
 
 @dataclass(frozen=True)
 class RunLine:
-    """Parsed command line of a run: config file, config overrides and user modules."""
+    """Parsed command line of a run.
+
+    Attributes:
+        cfg: Config file.
+        overrides: Config overrides.
+        modules: User modules.
+        processes: Number of processes to start; 0 for one per GPU.
+    """
 
     cfg: str
     overrides: list[Any]
     modules: list[str]
+    processes: int = 0
 
 
 def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
@@ -205,17 +216,18 @@ def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
         overrides += ["OUTPUT_DIR", chosen.out]
     if chosen.num_workers is not None:
         overrides += ["DATA_LOADER.NUM_WORKERS", chosen.num_workers]
-    return RunLine(files[0], [*overrides, *chosen.overrides], chosen.modules)
+    if chosen.processes and os.environ.get("RANK") and not started_by_launcher():
+        raise UserError("--processes starts processes, but torchrun has started some. Remove one of them")
+    return RunLine(files[0], [*overrides, *chosen.overrides], chosen.modules, chosen.processes)
 
 
-def load(arguments: Sequence[str], command: RunCommand = RUN_NET) -> ConfigNode:
+def load(line: RunLine) -> ConfigNode:
     """Load and validate the config of a command line for the number of processes that will run."""
-    line = parse(arguments, command)
     cfg = load_config(line.cfg, line.overrides, world_size(), line.modules)
     if not os.environ.get("RANK"):
         from slowfast.utils.distributed import usable_gpus
 
-        check_batch_size(cfg, max(1, usable_gpus(cfg.NUM_GPUS)))
+        check_batch_size(cfg, max(1, line.processes or usable_gpus(cfg.NUM_GPUS)))
     return cfg
 
 
@@ -242,8 +254,9 @@ def main(arguments: Sequence[str], run: Run | None = None, command: RunCommand =
         start_logging(0 if main_process else 1)
         if not main_process:
             logging.getLogger("slowfast.config").setLevel(logging.ERROR)  # rank 0 warns for all
-        cfg = load(arguments, command)
-        loaded.append((cfg, run or _import_run()))
+        line = parse(arguments, command)
+        cfg, do = load(line), run or _import_run()
+        loaded.append((cfg, functools.partial(do, processes=line.processes) if line.processes else do))
 
     def load_and_run() -> None:
         with StopSignal() as stop:

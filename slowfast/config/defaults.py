@@ -40,12 +40,16 @@ def check_value(key: str, value: Any) -> None:
 
 
 def check_values(cfg: ConfigNode) -> None:
-    """Check each value against the rule of its key, except for names in registries.
+    """Check each value against the rule of its key; names in registries only as far as no module is imported.
 
     Raises:
         ConfigError: For the first value that is not allowed.
     """
     _check(cfg, registered=False)
+    for name, value in cfg.keys_by_path():
+        rule = KEYS[name].rule
+        if isinstance(rule, RegistryNames):
+            rule.check_early(name, value)
 
 
 def check_registered_names(cfg: ConfigNode) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from slowfast.config.shipped import shipped_configs
 from slowfast.errors import ConfigError
 from slowfast.utils.files import MIB
 from slowfast.utils.remote.address import as_address, sibling_path
@@ -91,6 +92,8 @@ def raw_value(node: yaml.Node) -> Any:
 
 
 BASE_KEY = "_BASE_"
+# At the start of a value: the folder of the file, so that a config and its data can be moved together.
+CONFIG_DIR = "${CONFIG_DIR}"
 MAX_BYTES = MIB
 MAX_BASES = 20  # files in a chain
 # Tags that YAML resolves from plain scalars; all others, such as !!python/name, are refused.
@@ -103,7 +106,8 @@ def read_settings(path: str | Path, is_section: Callable[[str], bool]) -> list[S
     """Read all settings of a config file after those of its `_BASE_` chain.
 
     Args:
-        path: Path or address of a YAML file; a `_BASE_` in it is relative to its folder.
+        path: Path or address of a YAML file. A `_BASE_` in it is relative to its folder or names a shipped config;
+            `${CONFIG_DIR}` at the start of a value stands for its folder.
         is_section: Returns True for the dotted name of a section.
 
     Raises:
@@ -122,7 +126,7 @@ def _read_chain(
     if not isinstance(base.raw, str) or not base.raw:
         raise base.error(f"expected the path of a config file, got {quoted(base.raw)}")
     chain = (*chain, _identity(path))
-    base_path = sibling_path(path, base.raw)
+    base_path = _base_path(path, base.raw)
     if "\0" not in base.raw and _identity(base_path) in chain:
         names = " -> ".join(plain(p) for p in (*chain, _identity(base_path)))
         raise ConfigError(f"{base.where}: {BASE_KEY} is circular: {names}. Remove one of the links")
@@ -130,6 +134,22 @@ def _read_chain(
         raise ConfigError(f"{base.where}: {BASE_KEY}: more than {MAX_BASES} files in a chain. Merge some of them")
     own = [setting for setting in settings if setting.key != BASE_KEY]
     return _read_chain(base_path, is_section, chain, f"{base.where}: {BASE_KEY}: ") + own
+
+
+def _base_path(path: str | Path, name: str) -> str | Path:
+    """Return the path or address of the config that a file names as its `_BASE_`."""
+    beside = sibling_path(path, name)
+    return beside if os.path.lexists(beside) else shipped_configs().get(name, beside)
+
+
+def _expanded(path: str | Path, raw: Any) -> Any:
+    """Replace CONFIG_DIR at the start of a value in a file."""
+    if not isinstance(raw, str) or not f"{raw}/".startswith(f"{CONFIG_DIR}/"):
+        return raw
+    rest = raw[len(CONFIG_DIR) :].lstrip("/")
+    if as_address(path):
+        return str(sibling_path(path, rest))
+    return os.path.normpath(os.path.join(os.path.realpath(Path(path).parent), rest))
 
 
 def _identity(path: str | Path) -> str:
@@ -153,7 +173,8 @@ def _read_one(path: str | Path, is_section: Callable[[str], bool], named_at: str
     if not isinstance(node, yaml.MappingNode):
         number = node.start_mark.line + 1
         raise ConfigError(f"{shown}:{number}: expected sections and keys, such as TRAIN: {{ENABLE: True}}")
-    return _flatten(node, "", shown, is_section, {})
+    settings = _flatten(node, "", shown, is_section, {})
+    return [replace(setting, raw=_expanded(path, setting.raw)) for setting in settings]
 
 
 def _read_text(path: str | Path, named_at: str) -> str:

@@ -38,6 +38,8 @@ closest key or value.
 | in YAML | on the command line | |
 | --- | --- | --- |
 | `_BASE_: Base-MorphMLP.yaml` | | another config to start from, relative to the file; up to {max_bases} in a chain |
+| `_BASE_: K400/K400_MLP_S16x4` | | a shipped config, by name |
+| `PATH_PREFIX: ${CONFIG_DIR}/videos` | | relative to the file; other relative paths start from the working directory |
 | `LAYERS: [3, 4, 9, 3]` | `MORPH.LAYERS [3,4,9,3]` | list, without spaces on the command line |
 | `ENABLE: True` | `TRAIN.ENABLE True` | true, yes, on / false, no, off, in upper or lower case |
 | `BASE_LR: 2e-4` | `SOLVER.BASE_LR 2e-4` | number, read by the type of the key |

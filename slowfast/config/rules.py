@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from string import Formatter
@@ -92,17 +93,41 @@ class Choices:
         _check_choice(key, value, self.values)
 
 
+class Forms:
+    """Names of which some contain numbers.
+
+    Args:
+        forms: Regular expression of the names of each form, by how the form is written for readers.
+        note: Meaning of the numbers.
+    """
+
+    def __init__(self, forms: Mapping[str, str], note: str) -> None:
+        self.forms, self.note = forms, note
+
+    def __str__(self) -> str:
+        return f"{_listed(self.forms)} ({self.note})"
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise ConfigError for a name of none of the forms."""
+        if not any(re.fullmatch(form, value, re.ASCII) for form in self.forms.values()):
+            raise ConfigError(f"{unknown_value(key, value, self.forms)} ({self.note})")
+
+
 @dataclass(frozen=True)
 class RegistryNames:
     """Names in a registry that users can extend; its module is imported on first use.
 
     Args:
-        module: Module that defines the registry.
+        module: Module that imports everything that the package registers.
         attribute: Name of the registry in the module, a fvcore Registry or a dict.
+        built_in: Names that the package registers.
+        defined_in: Module that defines the registry: until it is imported, no user can have registered a name.
     """
 
     module: str
     attribute: str
+    built_in: tuple[str, ...] = ()
+    defined_in: str = ""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -113,6 +138,11 @@ class RegistryNames:
 
     def __str__(self) -> str:
         return _listed(self.values)
+
+    def check_early(self, key: str, value: Any) -> None:
+        """Raise ConfigError for a name that is certainly not registered, without importing a module."""
+        if self.defined_in and self.defined_in not in sys.modules:
+            _check_choice(key, value, self.built_in)
 
     def check(self, key: str, value: Any) -> None:
         """Raise ConfigError for a name, or an element of a list of names, that is not registered."""

@@ -58,13 +58,16 @@ def find_config(name: str | Path) -> str | Path:
 
 
 def base_reference(config: str | Path, folder: Path) -> str:
-    """Return how a config in a folder names another one as `_BASE_`.
+    """Return how a config in a folder names another one as `_BASE_`: a shipped one by name, others by relative path.
 
     Raises:
         ConfigError: If the name of the other one is an address with a secret, which must not be written to a file.
     """
     address = as_address(config)
     if not address:
+        shipped = {os.path.realpath(path): name for name, path in shipped_configs().items()}
+        if name := shipped.get(os.path.realpath(config)):
+            return name
         return os.path.relpath(os.path.realpath(config), folder.resolve())
     if redact(address) != address:
         raise ConfigError(f"--cfg {plain(address)}: the new config would contain the secret. Download the file first")

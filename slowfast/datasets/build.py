@@ -19,6 +19,7 @@ from slowfast.datasets.loader import EvalLoader, TrainLoader
 from slowfast.datasets.order import EpochBatches, batch_parts
 from slowfast.datasets.something import SomethingSomething, SomethingV1, SomethingV2
 from slowfast.datasets.types import SPLITS, TEST, TRAIN, VAL, Record
+from slowfast.datasets.ucf101_hmdb51 import HMDB51, UCF101
 from slowfast.errors import ConfigError, DataError
 from slowfast.utils.distributed import World
 from slowfast.utils.remote.address import as_address
@@ -27,7 +28,7 @@ __all__ = ["DATASET_REGISTRY", "TEST", "TRAIN", "VAL", "build_dataset", "build_l
 
 # Importing a class registers it.
 BUILT_IN = (
-    *(Kinetics, SomethingSomething, SomethingV1, SomethingV2, ImageNet),
+    *(Kinetics, UCF101, HMDB51, SomethingSomething, SomethingV1, SomethingV2, ImageNet),
     *(EventDataset, ASLDVS, DVSGesture, DVSLip, EventFrames),
 )
 

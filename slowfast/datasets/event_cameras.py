@@ -13,9 +13,10 @@ from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, 
 from slowfast.datasets.decode import VideoReader
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset, longest_recording
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
-from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
+from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
 from slowfast.datasets.dvs.transforms import EventAugment
+from slowfast.datasets.index.kinetics import read_class_names
 from slowfast.datasets.order import BALANCED
 from slowfast.datasets.sampling import NORMAL, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
@@ -25,7 +26,7 @@ from slowfast.models.protocol import EVENTS
 
 
 class RecordingFolders(BaseDataset):
-    """Recordings in class folders.
+    """Recordings in class folders or lists.
 
     Attributes:
         has_train_folder: Whether the published split is by the folders train/ and test/ (True) or the first 80 % of
@@ -36,7 +37,10 @@ class RecordingFolders(BaseDataset):
     has_train_folder: ClassVar[bool | None] = None
 
     def read_index(self, split: str) -> Sequence[Record]:
-        root = Path(self.cfg.DATA.PATH_TO_DATA_DIR)
+        root, data = Path(self.cfg.DATA.PATH_TO_DATA_DIR), self.cfg.DATA
+        if has_lists(root):
+            separator, num_classes = data.PATH_LABEL_SEPARATOR, self.cfg.MODEL.NUM_CLASSES
+            return read_event_lists(root, split, data.PATH_PREFIX, separator, num_classes)
         records = read_event_index(root, split, self.cfg.MODEL.NUM_CLASSES, self.cfg.DVS.CLASS_ORDER)
         found = (root / TRAIN).is_dir()
         if self.has_train_folder is not None and found != self.has_train_folder:
@@ -46,6 +50,8 @@ class RecordingFolders(BaseDataset):
 
     def read_class_names(self) -> list[str] | None:
         root = Path(self.cfg.DATA.PATH_TO_DATA_DIR)
+        if has_lists(root):
+            return read_class_names(root, self.cfg.MODEL.NUM_CLASSES)
         return read_event_class_names(root, self.cfg.MODEL.NUM_CLASSES, self.cfg.DVS.CLASS_ORDER)
 
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from slowfast.config.defaults import check_value
 from slowfast.errors import ConfigError
 from slowfast.utils.text import quoted
 
 _MAX_MAGNITUDE = 10.0
-MAX_DEVIATION = 100.0  # of the magnitudes
 _APPLY_PROBABILITY = 0.5
 _PART = re.compile(r"(mstd|mmax|inc|m|n)(\d+(?:\.\d+)?)")
 
@@ -103,23 +103,10 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
     Raises:
         ConfigError: If it is no such policy.
     """
-    head, *parts = aa_type.split("-")
-    matches = [_PART.fullmatch(part) for part in parts]
-    found = {match[1]: match[2] for match in matches if match}
-    valid = (
-        head == "rand"
-        and len(found) == len(parts)  # nothing unknown, nothing twice
-        and found.get("inc", "0") in ("0", "1")
-        and re.fullmatch(r"[0-9]{1,2}", found.get("n", "2")) is not None
-        and all(float(found.get(key, "0")) <= _MAX_MAGNITUDE for key in ("m", "mmax"))
-        and float(found.get("mstd", "0")) <= MAX_DEVIATION
-    )
-    if not valid:
-        raise ConfigError(
-            f"AUG.AA_TYPE: unknown policy {quoted(aa_type)}. Write rand-m<magnitude, 0 to 10>-n<operations, 0 to 99>"
-            "-mstd<deviation>-mmax<0 to 10>-inc<0 or 1>, each part after rand optional, such as "
-            "rand-m7-n4-mstd0.5-inc1; autoaugment or autoaugment_torchvision for AutoAugment's policy; nothing for none"
-        )
+    check_value("AUG.AA_TYPE", aa_type)
+    if not aa_type.startswith("rand"):
+        raise ConfigError(f"AUG.AA_TYPE {quoted(aa_type)} is not a policy such as rand-m7-n4-mstd0.5-inc1")
+    found = {match[1]: match[2] for part in aa_type.split("-") if (match := _PART.fullmatch(part))}
     return RandAugment(
         magnitude=float(found.get("m", _MAX_MAGNITUDE)),
         num_ops=int(found.get("n", 2)),
@@ -131,7 +118,6 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
 
 NAMES = ("autoaugment", "original")  # the second is timm's
 TORCHVISION = "autoaugment_torchvision"
-_FORM = re.compile(rf"(?:{'|'.join(NAMES)})(?:-mstd(\d+(?:\.\d+)?))?")
 _SCALE = 10.0  # of the magnitudes
 
 # 25 pairs of (operation, probability, magnitude).
@@ -231,10 +217,5 @@ def parse_auto_augment(aa_type: str) -> AutoAugment | TorchvisionAutoAugment:
     """
     if aa_type == TORCHVISION:
         return TorchvisionAutoAugment()
-    match = _FORM.fullmatch(aa_type)
-    if match is None or float(match[1] or 0.0) > MAX_DEVIATION:
-        raise ConfigError(
-            f"AUG.AA_TYPE: unknown policy {quoted(aa_type)}. Write autoaugment, autoaugment-mstd<deviation of the "
-            f"magnitudes>, such as autoaugment-mstd0.5, or {TORCHVISION}"
-        )
-    return AutoAugment(float(match[1] or 0.0))
+    check_value("AUG.AA_TYPE", aa_type)
+    return AutoAugment(float(aa_type.partition("-mstd")[2] or 0.0))

@@ -11,7 +11,6 @@ a bool tensor valid, each (B, L); p, y and x may be anything where valid is Fals
 from __future__ import annotations
 
 import functools
-import re
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from slowfast.config.defaults import check_value
 from slowfast.errors import ConfigError
 from slowfast.utils.private_ops import embedding_bag_weight_gradient
-from slowfast.utils.suggest import unknown_value
 
 FEW = 2048  # up to so many rows, one copy and one matrix product are faster than a product for each
 
@@ -322,11 +321,6 @@ def build_embedding(name: str, grid: Grid, dim: int) -> EventEmbedding:
     """
     if name in PLAIN:
         return PLAIN[name](grid, dim)
-    match = re.fullmatch(r"(.+)-([0-9]{1,2})-([1-9][0-9]{0,3})", name)
-    if match is None or match[1] not in WITH_NEIGHBORS:
-        forms = [*PLAIN, *(f"{family}-n-k" for family in WITH_NEIGHBORS)]
-        raise ConfigError(
-            f"{unknown_value('EVENT2VEC.EMBED', name, forms)} (n: neighbors on each side, at most 99; k: their "
-            "distance, such as neighbor1d-naive2d-2-1)"
-        )
-    return WITH_NEIGHBORS[match[1]](grid, dim, int(match[2]), int(match[3]))
+    check_value("EVENT2VEC.EMBED", name)
+    family, reach, dilation = name.rsplit("-", 2)
+    return WITH_NEIGHBORS[family](grid, dim, int(reach), int(dilation))

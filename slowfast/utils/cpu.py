@@ -25,7 +25,9 @@ FP16_SETS = frozenset({"AVX512_FP16"})
 # Environment variables that restrict libraries to fewer instructions than the CPU has, and whose code they restrict.
 LIMITS = {
     "ONEDNN_MAX_CPU_ISA": "oneDNN",
+    "DNNL_MAX_CPU_ISA": "oneDNN (older name)",
     "ATEN_CPU_CAPABILITY": "PyTorch's own operators",
+    "MKL_ENABLE_INSTRUCTIONS": "MKL",
     "SLOWFAST_MAX_CPU_ISA": "compiled kernels of event-driven inference",
 }
 

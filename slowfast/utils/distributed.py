@@ -234,7 +234,12 @@ def shut_down_distributed(world: World) -> None:
         dist.destroy_process_group()
 
 
-def gpus_to_launch(num_gpus: int) -> int:
-    """Return how many processes to start, one per GPU; 0 if one is enough or torchrun has started them."""
-    gpus = usable_gpus(num_gpus)
-    return 0 if os.environ.get("RANK") or gpus < 2 else gpus
+def processes_to_launch(num_gpus: int, wanted: int = 0) -> int:
+    """Return how many processes to start; 0 if one is enough or they have been started.
+
+    Args:
+        num_gpus: NUM_GPUS, each with a process of its own.
+        wanted: Number of processes that the user wants; 0 for one per GPU.
+    """
+    count = wanted or usable_gpus(num_gpus)
+    return 0 if os.environ.get("RANK") or count < 2 else count

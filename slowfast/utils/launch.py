@@ -19,6 +19,7 @@ from slowfast.utils.signals import nothing_to_save
 _POLL = 0.1  # seconds
 _GRACE = 5.0  # seconds for the other processes to notice by themselves that one has failed
 _TERMINATION = 30.0  # seconds from SIGTERM to SIGKILL
+_RUN_ID = "slowfast"
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -78,6 +79,11 @@ def world_size() -> int:
     return LaunchEnvironment.from_environment().size
 
 
+def started_by_launcher() -> bool:
+    """Return whether a :class:`Launcher` has started this process, not torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") == _RUN_ID
+
+
 def is_main_process() -> bool:
     """Return whether this is rank 0, before the process group exists; True if the environment is inconsistent."""
     try:
@@ -133,7 +139,7 @@ class Launcher:
             "LOCAL_WORLD_SIZE": str(self.count),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "TORCHELASTIC_RUN_ID": "slowfast",
+            "TORCHELASTIC_RUN_ID": _RUN_ID,
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 connects to the store, too
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),

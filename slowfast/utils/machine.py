@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from slowfast.utils.cpu import LIMITS
 from slowfast.utils.private_ops import CPU_QUERIES, is_supported_by_onednn
 
 
@@ -30,7 +31,7 @@ def cpu_description() -> bytes:
 
 
 # Environment variables that limit the instructions of oneDNN, PyTorch and MKL.
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+_LIMITS = [name for name in LIMITS if not name.startswith("SLOWFAST_")]
 
 
 def matmul_conditions(threads: int) -> list[str]:

@@ -101,9 +101,13 @@ def test_an_index_builds_on_a_shipped_config(installed: Installed) -> None:
         cv2.imwrite(str(image), np.full((40, 48, 3), 40 * number, np.uint8))
     done = installed.run("slowfast", "index", "images", "--out", "index")
     assert done.returncode == 0, done.stderr
-    base = yaml.safe_load((installed.folder / "index" / "run.yaml").read_text())["_BASE_"]
-    found = (installed.folder / "index" / base).resolve()
-    assert found.is_file() and found.is_relative_to(installed.scripts.parent.resolve())
+    assert yaml.safe_load((installed.folder / "index" / "run.yaml").read_text())["_BASE_"] == "Finetune/IMAGE_CONVMLP_S"
+    program = (
+        "from slowfast.config.defaults import get_cfg; c = get_cfg(); c.merge_from_file('index/run.yaml');"
+        "print(c.MODEL.MODEL_NAME, c.DATA.PATH_PREFIX)"
+    )
+    done = installed.run("python", "-c", program)
+    assert done.stdout == f"ConvMLP {installed.folder.resolve() / 'images'}\n", done.stderr
 
 
 def test_a_model_is_trained_tested_and_applied(installed: Installed, kinetics_folder: Path) -> None:

@@ -46,11 +46,7 @@ def test_a_key_says_what_it_means_and_what_it_may_be(name: str) -> None:
     assert key.doc[0].isupper() or re.match(r"\w+: ", key.doc), "starts with a capital, or with the value it is about"
     assert key.doc.endswith(".") and "  " not in key.doc and "\n" not in key.doc
     assert not key.origin or key.origin in ORIGINS
-    free = (
-        isinstance(key.default, bool)
-        or key.type == list[str]
-        or name in {"AUG.AA_TYPE", "DVS.SAMPLER", "EVENT2VEC.EMBED"}
-    )
+    free = isinstance(key.default, bool) or key.type == list[str]
     assert key.rule is not None or free, "numbers and texts have a rule"
 
 
@@ -108,7 +104,7 @@ COMPARED = {
     "BN.NORM_TYPE": "models/convmlp.py",
 }
 # Numbers, tested below or with the network.
-NUMBERS = {"TEST.NUM_SPATIAL_CROPS", "EVENT2VEC.POLARITIES"}
+NUMBERS = {"DATA.SPLIT", "TEST.NUM_SPATIAL_CROPS", "EVENT2VEC.POLARITIES"}
 
 
 def test_the_origin_of_all_choices_is_known() -> None:
@@ -155,7 +151,20 @@ def test_names_come_from_a_registry_or_a_dict(monkeypatch: pytest.MonkeyPatch) -
     assert RegistryNames(declarations.__name__, "TABLE").values == ("a", "b")
 
 
-def test_values_are_checked_before_registries_are_imported() -> None:
+@pytest.mark.parametrize("name", OPEN)
+def test_the_built_in_names_are_those_that_the_package_registers(name: str) -> None:
+    rule = KEYS[name].rule
+    assert isinstance(rule, RegistryNames)
+    registry = getattr(import_module(rule.module), rule.attribute)
+    assert rule.defined_in in sys.modules
+    pairs = registry.items() if isinstance(registry, dict) else registry
+    own = {key for key, registered in pairs if registered.__module__.startswith(("slowfast.", "torch."))}
+    assert own == set(rule.built_in)
+    rule.check_early(name, "my own")  # a user's module may have registered it
+
+
+def test_values_are_checked_before_registered_names() -> None:
+    import_module("slowfast.datasets.build")
     cfg = get_cfg()
     cfg.merge_from_list(["TRAIN.DATASET", "no_such_dataset", "EVENT.THRESHOLD", -1])
     with pytest.raises(ConfigError, match="EVENT.THRESHOLD"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
+from slowfast.config.shipped import configs_folder
 from slowfast.errors import ConfigError
 from tests.config.yaml_files import merge_text
 
@@ -322,6 +323,33 @@ def test_base_files_come_first_and_are_relative(tmp_path: Path) -> None:
     (tmp_path / "sub" / "mid.yaml").write_text("LOG_PERIOD: 6\n_BASE_: ../root.yaml\nRNG_SEED: 6\n", encoding="utf-8")
     cfg = merge_text(tmp_path, "RNG_SEED: 7\n_BASE_: sub/mid.yaml\n")
     assert (cfg.NUM_GPUS, cfg.LOG_PERIOD, cfg.RNG_SEED) == (5, 6, 7)
+
+
+def test_a_base_may_be_a_shipped_config(tmp_path: Path) -> None:
+    shipped = get_cfg()
+    shipped.merge_from_file(configs_folder() / "K400" / "K400_MLP_S32x4.yaml")
+    assert merge_text(tmp_path, "_BASE_: K400/K400_MLP_S32x4\n") == shipped != get_cfg()
+    assert "K400/K400_MLP_S32x does not exist" in error_of(tmp_path, "_BASE_: K400/K400_MLP_S32x\n")
+    (tmp_path / "K400").mkdir()
+    (tmp_path / "K400" / "K400_MLP_S32x4").write_text("NUM_GPUS: 3\n", encoding="utf-8")
+    assert merge_text(tmp_path, "_BASE_: K400/K400_MLP_S32x4\n").NUM_GPUS == 3  # a file beside it comes first
+
+
+def test_paths_in_the_folder_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "real" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inner)
+    here = "${CONFIG_DIR}"
+    (inner / "base.yaml").write_text(f"DATA: {{PATH_TO_DATA_DIR: {here!r}, PATH_PREFIX: {here + '/../videos'!r}}}\n")
+    (tmp_path / "top.yaml").write_text(
+        f"_BASE_: link/base.yaml\nOUTPUT_DIR: {here}/out\nTRAIN: {{CHECKPOINT_FILE_PATH: {here + 'x'!r}}}\n"
+    )
+    monkeypatch.chdir("/")
+    cfg = get_cfg()
+    cfg.merge_from_file(tmp_path / "top.yaml")
+    # ".." leaves the real folder, not the link.
+    assert (cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.PATH_PREFIX) == (str(inner), str(tmp_path / "real" / "videos"))
+    assert (cfg.OUTPUT_DIR, cfg.TRAIN.CHECKPOINT_FILE_PATH) == (str(tmp_path / "out"), "${CONFIG_DIR}x")
 
 
 def test_a_circular_chain_is_named(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from slowfast.datasets.event_cameras import EventDataset
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import CLIPS, EVENTS, IMAGES
 
-NAMES = "asldvs dvsfolder dvsframes dvsgesture dvslip imagenet kinetics ssv1 ssv2 sth".split()
+NAMES = "asldvs dvsfolder dvsframes dvsgesture dvslip hmdb51 imagenet kinetics ssv1 ssv2 sth ucf101".split()
 CLASSES = {"asldvs": 24, "dvsgesture": 11, "dvslip": 100, "sth": 174, "ssv1": 174, "ssv2": 174}
+CLASSES |= {"ucf101": 101, "hmdb51": 51}
 
 
 @pytest.fixture(autouse=True)

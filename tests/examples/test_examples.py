@@ -16,7 +16,7 @@ from tests.warm_start import run_script
 pytestmark = pytest.mark.slow
 
 EXAMPLES = ROOT / "examples"
-CLASSES = ("ApplyEyeMakeup", "Archery", "BabyCrawling")
+CLASSES = ("pour", "stir, slowly", "wipe")
 SMALL = [
     *("TRAIN.BATCH_SIZE", 4, "TEST.BATCH_SIZE", 4, "DATA.NUM_FRAMES", 4, "DATA.SAMPLING_RATE", 2, "NUM_GPUS", 0),
     *("DATA.TRAIN_JITTER_SCALES", "[32,40]", "DATA.TRAIN_CROP_SIZE", 32, "DATA.TEST_CROP_SIZE", 32),
@@ -26,50 +26,48 @@ SMALL = [
 
 
 @pytest.fixture
-def ucf101(tmp_path: Path) -> Path:
-    """Three classes of UCF101's layout, four training and two test videos each."""
-    root = tmp_path / "ucf101"
-    (root / "lists").mkdir(parents=True)
-    lists: dict[str, list[str]] = {"classInd.txt": [], "trainlist01.txt": [], "testlist01.txt": []}
-    for number, name in enumerate(CLASSES, start=1):
-        (root / "videos" / name).mkdir(parents=True)
-        lists["classInd.txt"].append(f"{number} {name}")
-        for clip in range(6):
-            video = f"{name}/v_{name}_g{clip:02d}_c01.avi"
+def data(tmp_path: Path) -> Path:
+    """Three activities, four training and two test videos each."""
+    root = tmp_path / "data"
+    (root / "videos").mkdir(parents=True)
+    rows = [["video", "activity", "split"]]
+    for clip in range(6):
+        for number, name in enumerate(CLASSES):
+            video = f"{clip}_{number}.avi"
             write_video(root / "videos" / video, frames=12, codec="mpeg4", size=(40, 48 + 8 * number))
-            lists["trainlist01.txt" if clip < 4 else "testlist01.txt"].append(
-                f"{video} {number}" if clip < 4 else video
-            )
-    for file, lines in lists.items():
-        (root / "lists" / file).write_text("\n".join(lines) + "\n")
+            rows.append([video, name, "train" if clip < 4 else "test"])
+    with (root / "annotations.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
     return root
 
 
 def run(root: Path, out: Path, *overrides: object) -> subprocess.CompletedProcess[str]:
-    settings = ["DATA.PATH_TO_DATA_DIR", root / "lists", "DATA.PATH_PREFIX", root / "videos", "OUTPUT_DIR", out]
-    line = [*("--cfg", EXAMPLES / "ucf101_small_3d_cnn.yaml"), *settings, *SMALL, *overrides]
-    modules = [part for name in ("ucf101.py", "small_3d_cnn.py") for part in ("--import", EXAMPLES / name)]
+    settings = ["DATA.PATH_TO_DATA_DIR", root, "DATA.PATH_PREFIX", root / "videos", "OUTPUT_DIR", out]
+    line = [*("--cfg", EXAMPLES / "annotations_small_3d_cnn.yaml"), *settings, *SMALL, *overrides]
+    modules = [part for name in ("annotations.py", "small_3d_cnn.py") for part in ("--import", EXAMPLES / name)]
     return run_script(ROOT / "tools" / "run_net.py", [*map(str, modules), *map(str, line)], environment(), timeout=180)
 
 
-def test_a_dataset_and_a_network_of_the_user_train_and_test(ucf101: Path, tmp_path: Path) -> None:
+def test_a_dataset_and_a_network_of_the_user_train_and_test(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run(ucf101, out)
+    done = run(data, out)
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "test_results.json").read_text())
     assert (results["videos"], results["failed"], results["views"]) == (6, 0, 2)
     with (out / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["label"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+    assert [row["label"] for row in rows] == ["0", "1", "2", "0", "1", "2"]
     assert {row["class"] for row in rows if "class" in row} <= set(CLASSES)
     assert (out / "checkpoints" / "checkpoint_epoch_00002.pyth").exists()
 
 
-def test_user_errors_of_the_examples(ucf101: Path, tmp_path: Path) -> None:
-    wrong = run(ucf101, tmp_path / "out", "MODEL.MODEL_NAME", "Small3DCN", "TRAIN.DATASET", "ucf101")
+def test_user_errors_of_the_examples(data: Path, tmp_path: Path) -> None:
+    wrong = run(data, tmp_path / "out", "MODEL.MODEL_NAME", "Small3DCN", "TRAIN.DATASET", "annotations")
     assert wrong.returncode == 2 and "Did you mean 'Small3DCNN'?" in wrong.stderr
-    lists = ucf101 / "lists" / "trainlist01.txt"
-    lists.write_text(lists.read_text() + "Juggling/v_Juggling_g01_c01.avi 4\n")
-    broken = run(ucf101, tmp_path / "out")
-    assert broken.returncode == 2 and "trainlist01.txt line 13: class 'Juggling'" in broken.stderr
+    with (data / "annotations.csv").open("a") as file:
+        file.write("7_0.avi,pour\n")
+    broken = run(data, tmp_path / "out")
+    assert (
+        broken.returncode == 2 and "annotations.csv line 20: '7_0.avi,pour'. Expected video,activity" in broken.stderr
+    )
     assert "Traceback" not in broken.stderr and not (tmp_path / "out" / "checkpoints").exists()

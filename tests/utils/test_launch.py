@@ -15,7 +15,7 @@ import pytest
 from slowfast.engine import checkpoints
 from slowfast.utils import launch
 from slowfast.utils.launch import Launcher
-from tests.conftest import ROOT, environment, tiny_settings
+from tests.conftest import ROOT, command, environment, tiny_settings
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ from slowfast.cli import run as module
 from slowfast.cli.setup import main
 from slowfast.utils.signals import prepare_process
 prepare_process()
-module.gpus_to_launch = lambda gpus: 0 if "RANK" in os.environ else 2
+module.processes_to_launch = lambda gpus, wanted: 0 if "RANK" in os.environ else 2
 sys.exit(main(sys.argv[1:], module.run))
 """
 
@@ -98,7 +98,9 @@ def test_signals_are_passed_on(number: signal.Signals, tmp_path: Path) -> None:
 
 def test_a_signal_saves_the_training(kinetics_folder: Path, tmp_path: Path) -> None:
     settings = [*tiny_settings(kinetics_folder, tmp_path / "out"), "DATA_LOADER.NUM_WORKERS", 0, "TEST.ENABLE", False]
-    process = launched(tmp_path, [*settings, "SOLVER.MAX_EPOCH", 500])
+    line = command([*settings, "SOLVER.MAX_EPOCH", 500])
+    line[line.index("--cfg") : line.index("--cfg")] = ["--processes", "2"]
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     head = []
     for line in process.stdout:

@@ -1,9 +1,16 @@
 """Keys of augmentation: RandAugment, random erasing, repeated augmentation, MixUp and CutMix."""
 
 from slowfast.config.key import Key, Section
-from slowfast.config.rules import Choices, Range
+from slowfast.config.rules import Choices, Forms, Range
 
 AUG = Section("AUG", "Augmentation")
+
+_TO_10, _TO_100 = r"(0*10(\.0+)?|0*\d(\.\d+)?)", r"(0*100(\.0+)?|0*\d{1,2}(\.\d+)?)"
+# No part twice.
+_RAND_AUGMENT = (
+    r"rand(?!.*-(mstd|mmax|inc|m|n)\d.*-\1\d)"
+    rf"(-m{_TO_10}|-mmax{_TO_10}|-mstd{_TO_100}|-n\d{{1,2}}|-inc[01])*"
+)
 
 AUG.ENABLE = Key(False, "Apply AUG.AA_TYPE and random erasing in training.", origin="SF")
 AUG.NUM_SAMPLE = Key(
@@ -30,8 +37,19 @@ AUG.COLOR_JITTER = Key(
 )
 AUG.AA_TYPE = Key(
     "rand-m9-mstd0.5-inc1",
-    "RandAugment in timm's notation, rand-m<magnitude>-n<operations>-mstd<deviation of the magnitude>-inc1; an "
-    "AutoAugment ImageNet policy: autoaugment, autoaugment-mstd0.5 (timm), autoaugment_torchvision; or empty for none.",
+    "RandAugment in timm's notation (m: magnitude, n: operations, mstd: deviation of the magnitude, mmax: its limit, "
+    "inc1: all operations get stronger with it); an AutoAugment ImageNet policy, timm's or torchvision's; or empty for "
+    "none.",
+    rule=Forms(
+        {
+            "": "",
+            "rand-m<0 to 10>-n<0 to 99>-mstd<0 to 100>-mmax<0 to 10>-inc<0 or 1>": _RAND_AUGMENT,
+            "autoaugment": "autoaugment|original",
+            "autoaugment-mstd<0 to 100>": f"(autoaugment|original)-mstd{_TO_100}",
+            "autoaugment_torchvision": "autoaugment_torchvision",
+        },
+        "each part after rand is optional, such as rand-m7-n4-mstd0.5-inc1; original is another name of autoaugment",
+    ),
     origin="SF",
 )
 AUG.INTERPOLATION = Key(

@@ -8,7 +8,8 @@ DATA = Section("DATA", "Data")
 DATA.PATH_TO_DATA_DIR = Key(
     "",
     "Folder of the index files: train.csv, val.csv, test.csv and categories.txt of kinetics, the lists of "
-    "Something-Something, train/ and val/ of imagenet. Lists may also be at an https://, s3:// or hf:// address.",
+    "Something-Something, train/ and val/ of imagenet, the official split files of ucf101 and hmdb51. Lists may also "
+    "be at an https://, s3:// or hf:// address.",
     rule=FilePath(),
     origin="SF",
 )
@@ -28,6 +29,7 @@ DATA.CACHE_GIB = Key(
 DATA.PATH_LABEL_SEPARATOR = Key(
     " ", "Separator between path and label on a line of an index file.", rule=Separator(), origin="SF"
 )
+DATA.SPLIT = Key(1, "Number of the official split of ucf101 and hmdb51.", rule=Choices(1, 2, 3))
 DATA.LABEL_PATH_TEMPLATE = Key(
     "somesomev1_rgb_{}_split.txt",
     "Something-Something: file name of the list of a split, where {} is train, validation or test. A name in .json "

@@ -1,7 +1,7 @@
 """Keys of event-camera recordings (DVS): sensor, sampling of events and augmentation."""
 
 from slowfast.config.key import Key, Section
-from slowfast.config.rules import MAX_SIDE, Choices, Range
+from slowfast.config.rules import MAX_SIDE, Choices, Forms, Range
 
 DVS = Section("DVS", "Event cameras", "Recordings of event cameras (dynamic vision sensors, DVS).")
 
@@ -29,8 +29,18 @@ DVS.NUM_EVENTS = Key(
 )
 DVS.SAMPLER = Key(
     "random_sample",
-    "Selection of the events: random_sample, uniform_sample, deterministic_uniform_sample, gaussian_sample, "
-    "multivariate_gaussian_sample (one per interval), or random_chunk_sample_n (chunks of n events).",
+    "Selection of the events; multivariate_gaussian_sample draws one per interval, random_chunk_sample_n chunks.",
+    rule=Forms(
+        {
+            "random_sample": "random_sample",
+            "uniform_sample": "uniform_sample",
+            "deterministic_uniform_sample": "deterministic_uniform_sample",
+            "gaussian_sample": "gaussian_sample",
+            "multivariate_gaussian_sample": "multivariate_gaussian_sample",
+            "random_chunk_sample_n": "random_chunk_sample_[1-9][0-9]{0,8}",
+        },
+        "n: events per chunk",
+    ),
     origin="Event2Vec",
 )
 DVS.TIME_NORM = Key(

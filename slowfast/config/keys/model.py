@@ -10,7 +10,22 @@ MODEL.MODEL_NAME = Key(
     "Network. MorphMLP takes clips (MorphMLP_32 is the published name of the same network with 32 frames); "
     "MorphMLPImage, ConvMLP, EAT, evMLP and the teachers EfficientNetV2 and RegNetY take images; Event2Vec takes "
     "events.",
-    rule=RegistryNames("slowfast.models.build", "MODEL_REGISTRY"),
+    rule=RegistryNames(
+        "slowfast.models.build",
+        "MODEL_REGISTRY",
+        (
+            "ConvMLP",
+            "EAT",
+            "EfficientNetV2",
+            "Event2Vec",
+            "MorphMLP",
+            "MorphMLPImage",
+            "MorphMLP_32",
+            "RegNetY",
+            "evMLP",
+        ),
+        "slowfast.models.protocol",
+    ),
     origin="M",
 )
 MODEL.NUM_CLASSES = Key(400, "Number of classes.", unit="classes", rule=Range(1, 10**6), origin="SF")
@@ -18,12 +33,22 @@ MODEL.TASK = Key(
     "classification",
     "Task: classification (one class per sample), multi_label (several labels per sample, such as 3,17) or pretraining "
     "(self-supervised; Event2Vec with EVENT2VEC.MASK_RATIO above 0 always uses it).",
-    rule=RegistryNames("slowfast.engine.tasks", "TASK_REGISTRY"),
+    rule=RegistryNames(
+        "slowfast.engine.tasks",
+        "TASK_REGISTRY",
+        ("classification", "multi_label", "pretraining"),
+        "slowfast.engine.tasks.base",
+    ),
 )
 MODEL.LOSS_FUNC = Key(
     "cross_entropy",
     "Loss; soft_cross_entropy supports label smoothing and MixUp, bce_logit is for multi_label.",
-    rule=RegistryNames("slowfast.engine.losses", "LOSSES"),
+    rule=RegistryNames(
+        "slowfast.engine.losses",
+        "LOSSES",
+        ("bce_logit", "cross_entropy", "soft_cross_entropy"),
+        "slowfast.engine.losses",
+    ),
     origin="SF",
 )
 MODEL.CLASS_WEIGHTS = Key(

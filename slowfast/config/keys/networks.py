@@ -1,7 +1,7 @@
 """Keys of the networks: MorphMLP, ConvMLP, EAT, evMLP, Event2Vec and the teachers."""
 
 from slowfast.config.key import Key, Section
-from slowfast.config.rules import MAX_BLOCKS, MAX_SIDE, Choices, FilePath, Range
+from slowfast.config.rules import MAX_BLOCKS, MAX_SIDE, Choices, FilePath, Forms, Range
 
 _BLOCKS = Range(1, MAX_BLOCKS, max_sum=MAX_BLOCKS)
 _CHANNELS = Range(1, 65_536)
@@ -198,7 +198,18 @@ EVENT2VEC.POLARITIES = Key(
 EVENT2VEC.EMBED = Key(
     "neighbor1d-naive2d-2-1",
     "Embedding of an event: naive (one row per cell), naive2d (separate rows and columns), or with n neighbors on each "
-    "side at distance k: neighbor1d-naive-n-k, neighbor1d-naive2d-n-k, neighbor2d-naive-n-k.",
+    "side at distance k.",
+    rule=Forms(
+        {
+            "naive": "naive",
+            "naive2d": "naive2d",
+            **{
+                f"{family}-n-k": rf"{family}-[0-9]{{1,2}}-[1-9][0-9]{{0,3}}"
+                for family in ("neighbor1d-naive", "neighbor1d-naive2d", "neighbor2d-naive")
+            },
+        },
+        "n: neighbors on each side, at most 99; k: their distance, such as neighbor1d-naive2d-2-1",
+    ),
     origin="Event2Vec",
 )
 EVENT2VEC.TPE = Key(

@@ -42,13 +42,23 @@ RUN.RNG_SEED = Key(
 RUN.OUTPUT_DIR = Key(".", "Folder for all output files.", rule=FilePath(required=True), origin="SF")
 RUN.LOG_PERIOD = Key(10, "Training steps between two log lines.", unit="steps", rule=Range(1, 10**9), origin="SF")
 
+DATASETS = RegistryNames(
+    "slowfast.datasets.build",
+    "DATASET_REGISTRY",
+    (
+        *("asldvs", "dvsfolder", "dvsframes", "dvsgesture", "dvslip", "hmdb51", "imagenet", "kinetics", "ssv1", "ssv2"),
+        *("sth", "ucf101"),
+    ),
+    "slowfast.datasets.base",
+)
+
 TRAIN = Section("TRAIN", "Training")
 
 TRAIN.ENABLE = Key(True, "Train before testing.", origin="SF")
 TRAIN.DATASET = Key(
     "kinetics",
     "Dataset for training and validation.",
-    rule=RegistryNames("slowfast.datasets.build", "DATASET_REGISTRY"),
+    rule=DATASETS,
     origin="SF",
 )
 TRAIN.BATCH_SIZE = Key(
@@ -133,7 +143,7 @@ TEST.ENABLE = Key(True, "Test after training.", origin="SF")
 TEST.DATASET = Key(
     "kinetics",
     "Dataset for testing.",
-    rule=RegistryNames("slowfast.datasets.build", "DATASET_REGISTRY"),
+    rule=DATASETS,
     origin="SF",
 )
 TEST.BATCH_SIZE = Key(

@@ -8,7 +8,9 @@ SOLVER = Section("SOLVER", "Optimization")
 SOLVER.OPTIMIZING_METHOD = Key(
     "sgd",
     "Optimizer.",
-    rule=RegistryNames("slowfast.engine.optim", "OPTIMIZER_REGISTRY"),
+    rule=RegistryNames(
+        "slowfast.engine.optim", "OPTIMIZER_REGISTRY", ("adam", "adamw", "sgd"), "slowfast.engine.optim"
+    ),
     origin="SF",
 )
 SOLVER.BASE_LR = Key(

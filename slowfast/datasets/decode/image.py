@@ -17,6 +17,7 @@ from slowfast.datasets.decode.reader import (
     MAX_IMAGE_PIXELS,
     Decoded,
     DecodeError,
+    FrameReader,
     check_file,
     distinct_frames,
     fill_missing,
@@ -68,7 +69,7 @@ class ImageReader:
         self.close()
 
 
-class FrameFolderReader:
+class FrameFolderReader(FrameReader):
     """Folder of numbered images with the interface of a video.
 
     Args:
@@ -83,8 +84,7 @@ class FrameFolderReader:
 
     def __init__(self, folder: Path, template: str, num_frames: int, fps: float = 30.0) -> None:
         self._folder, self._template = folder, template
-        self.num_frames, self.fps = num_frames, fps
-        self._size: tuple[int, int] | None = None  # (H, W)
+        self._num_frames, self.fps = num_frames, fps
         if not self._path(num_frames - 1).is_file():
             raise DecodeError(self._reason())
 
@@ -101,35 +101,12 @@ class FrameFolderReader:
         )
 
     @property
-    def height(self) -> int:
-        """Height of the frames (pixels)."""
-        return self._frame_size()[0]
+    def num_frames(self) -> int:
+        """Number of images."""
+        return self._num_frames
 
-    @property
-    def width(self) -> int:
-        """Width of the frames (pixels)."""
-        return self._frame_size()[1]
-
-    def _frame_size(self) -> tuple[int, int]:
-        if self._size is None:
-            self.read([0])
-        assert self._size is not None
-        return self._size
-
-    def read(self, indices: Any) -> Decoded:
-        """Read the frames at `indices`.
-
-        All have the size of the first readable one; frames of another size count as unreadable.
-
-        Args:
-            indices: Frame indices, of any shape and in any order; repeats are allowed.
-
-        Raises:
-            DecodeError: If none of them can be read.
-        """
-        wanted, rows = distinct_frames(indices, self.num_frames)
-        if not len(wanted):
-            return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
+    def _decode(self, wanted: np.ndarray, rows: np.ndarray) -> Decoded:
+        """Read images; those of another size than the first readable one count as unreadable."""
         frames = np.empty((0, 0, 0, 3), np.uint8)
         valid = np.zeros(len(wanted), dtype=bool)
         reason = ""
@@ -145,19 +122,8 @@ class FrameFolderReader:
             frames[row], valid[row] = image, True
         if not valid.any():
             raise DecodeError(f"none of {len(wanted)} frames can be read: {reason}")
-        self._size = (frames.shape[1], frames.shape[2])
+        self._size = (frames.shape[2], frames.shape[1])
         return Decoded(frames, rows, None) if valid.all() else fill_missing(frames[valid], rows, wanted, valid, reason)
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""
-
-    def __enter__(self) -> FrameFolderReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_size(image: np.ndarray, frames: np.ndarray) -> None:

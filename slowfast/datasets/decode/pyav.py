@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import av
 import numpy as np
@@ -19,10 +17,9 @@ from slowfast.datasets.decode.reader import (
     Deadline,
     Decoded,
     DecodeError,
-    SizedByDecoding,
+    FrameReader,
     check_frame_size,
     check_read_size,
-    distinct_frames,
     fill_missing,
     scaled_down,
 )
@@ -32,7 +29,7 @@ from slowfast.datasets.decode.rgb import RgbConverter, frame_matrix, orientation
 _TRUNCATION_TOLERANCE = 0.05
 
 
-class PyAVReader(SizedByDecoding):
+class PyAVReader(FrameReader):
     """Open video file; for the arguments see :func:`slowfast.datasets.decode.open_video`.
 
     The frames equal those of the ffmpeg program: in the order in which a decoder of the complete file outputs them,
@@ -87,18 +84,7 @@ class PyAVReader(SizedByDecoding):
         """Number of frames, counted from the packets and not taken from the header."""
         return len(self._table.packet_of)
 
-    def read(self, indices: Any) -> Decoded:
-        """Decode the frames at `indices`.
-
-        Args:
-            indices: Frame indices, of any shape and in any order; repeats are allowed.
-
-        Raises:
-            DecodeError: If no frame of the file can be decoded, or a limit is exceeded.
-        """
-        wanted, rows = distinct_frames(indices, self.num_frames)
-        if not len(wanted):
-            return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
+    def _decode(self, wanted: np.ndarray, rows: np.ndarray) -> Decoded:
         frames, valid = self._collect(wanted)
         if not self._decoder.in_order and self._correct_order():
             frames, valid = self._collect(wanted)
@@ -258,14 +244,6 @@ class PyAVReader(SizedByDecoding):
     def close(self) -> None:
         """Close the file."""
         self._container.close()
-
-    def __enter__(self) -> PyAVReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _FrameBuffer:

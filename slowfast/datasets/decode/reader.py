@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -84,10 +84,15 @@ class VideoReader(Protocol):
     ) -> None: ...
 
 
-class SizedByDecoding:
-    """Part of a reader whose frame size is known only from a decoded frame: `read` sets ``_size``."""
+class FrameReader:
+    """Base class of readers whose frame size is known only from a decoded frame: `_decode` sets ``_size``."""
 
     _size: tuple[int, int] | None = None  # (W, H) of the upright frames, scaled
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        raise NotImplementedError
 
     @property
     def height(self) -> int:
@@ -100,7 +105,32 @@ class SizedByDecoding:
         return self._upright_size()[0]
 
     def read(self, indices: Any) -> Decoded:
-        """Decode the frames at `indices`."""
+        """Decode the frames at `indices`; all have the size of the first.
+
+        Args:
+            indices: Frame indices, of any shape and in any order; repeats are allowed.
+
+        Raises:
+            DecodeError: If no frame can be decoded, or a limit is exceeded.
+        """
+        wanted, rows = distinct_frames(indices, self.num_frames)
+        if not len(wanted):
+            return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
+        return self._decode(wanted, rows)
+
+    def close(self) -> None:
+        """Close the file, if one is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode(self, wanted: np.ndarray, rows: np.ndarray) -> Decoded:
+        """Decode distinct frames (U,); `rows` has the row of each requested frame among them."""
         raise NotImplementedError
 
     def _upright_size(self) -> tuple[int, int]:

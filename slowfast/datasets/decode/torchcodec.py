@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import av
 import cv2
@@ -22,11 +20,10 @@ from slowfast.datasets.decode.reader import (
     Deadline,
     Decoded,
     DecodeError,
-    SizedByDecoding,
+    FrameReader,
     check_file,
     check_frame_size,
     check_read_size,
-    distinct_frames,
     fill_missing,
     plausible_rate,
     scaled_down,
@@ -45,7 +42,7 @@ except (ImportError, OSError, RuntimeError) as _error:
     ) from _error
 
 
-class TorchCodecReader(SizedByDecoding):
+class TorchCodecReader(FrameReader):
     """Open video file; for the arguments see :func:`slowfast.datasets.decode.open_video`."""
 
     def __init__(
@@ -56,7 +53,7 @@ class TorchCodecReader(SizedByDecoding):
         self._deadline = Deadline(timeout)
         try:
             self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=threads)
-            self.num_frames = len(self._decoder)
+            self._num_frames = len(self._decoder)
             about = self._decoder.metadata
             self.fps = plausible_rate(about.average_fps_from_header, about.average_fps)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -67,18 +64,12 @@ class TorchCodecReader(SizedByDecoding):
         check_frame_size(about.width or 0, about.height or 0)
         self._mirror = _mirror(path)
 
-    def read(self, indices: Any) -> Decoded:
-        """Decode the frames at `indices`.
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return self._num_frames
 
-        Args:
-            indices: Frame indices, of any shape and in any order; repeats are allowed.
-
-        Raises:
-            DecodeError: If none of them can be decoded, or a limit is exceeded.
-        """
-        wanted, rows = distinct_frames(indices, self.num_frames)
-        if not len(wanted):
-            return Decoded(np.zeros((0, self.height, self.width, 3), np.uint8), rows, None)
+    def _decode(self, wanted: np.ndarray, rows: np.ndarray) -> Decoded:
         check_read_size(len(wanted), *self._coded_size)
         self._check_time()
         try:
@@ -122,14 +113,6 @@ class TorchCodecReader(SizedByDecoding):
     def close(self) -> None:
         """Close the file."""
         del self._decoder
-
-    def __enter__(self) -> TorchCodecReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _mirror(path: Path) -> tuple[int, Orientation] | None:

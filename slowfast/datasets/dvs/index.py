@@ -1,9 +1,10 @@
-"""Index of event datasets: one folder of .npz or .npy files per class.
+"""Index of event datasets: one folder of .npz or .npy files per class, or lists.
 
 * With split folders ``train/``, ``test/`` and optionally ``val/`` (else ``test/`` validates) of class folders, as in
   DVS Gesture and DVS-Lip.
 * With class folders only: the first 80 % of the files of each class, by name, are the training split, the rest the
   test split, as in ASL-DVS.
+* With lists ``train_list.txt``, ``val_list.txt`` and ``test_list.txt`` of paths and labels, as `slowfast index` writes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.datasets.dvs.recording import SUFFIXES
-from slowfast.datasets.index.common import inner_folders, list_folder
-from slowfast.datasets.index.kinetics import read_class_names
+from slowfast.datasets.index.common import SampleRoot, inner_folders, list_folder
+from slowfast.datasets.index.imagenet import LISTS
+from slowfast.datasets.index.kinetics import read_class_names, read_labelled_paths
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 
@@ -52,6 +54,30 @@ def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = 
         )
     files = {name: _recordings(root / folder / name) for name in inner_folders(root / folder)}
     return _records(root, [(f"{folder}/{name}/{file}", labels[name]) for name in files for file in files[name]])
+
+
+def has_lists(data_dir: Path) -> bool:
+    """Return whether a folder contains lists of recordings."""
+    return (Path(data_dir) / LISTS.format("train")).is_file()
+
+
+def read_event_lists(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> RecordTable:
+    """Return the recordings of a list; without a list of one of validation and test, that of the other.
+
+    Args:
+        data_dir: Folder of the lists.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder of the recordings (DATA.PATH_PREFIX); "" for that of the lists.
+        separator: Separator of path and label.
+        num_classes: Number of classes.
+
+    Raises:
+        IndexFileError: If there is no list, a line is broken, a label is out of range or a path leaves the folder.
+    """
+    lists = [data_dir / LISTS.format(name) for name in _folders_of(split)]
+    file = next((file for file in lists if file.is_file()), lists[0])
+    root = SampleRoot(prefix or str(data_dir))
+    return read_labelled_paths(file, "Set DATA.PATH_TO_DATA_DIR to its folder", root, separator, num_classes)
 
 
 def read_event_class_names(data_dir: Path, num_classes: int, order: str = NUMBER) -> list[str]:

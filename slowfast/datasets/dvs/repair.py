@@ -34,7 +34,7 @@ def as_events(raw: Raw, sensor: Size, time_unit: float) -> EventColumns | None:
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
 
-    Reoverflows:
+    Returns:
         The events, or None if they have to be repaired.
 
     Raises:
@@ -57,7 +57,7 @@ def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
 
-    Reoverflows:
+    Returns:
         The repaired events and a description of each repair, in REPAIRS.
 
     Raises:
@@ -99,7 +99,7 @@ def undo_overflow(t: np.ndarray) -> np.ndarray | None:
     Args:
         t: Timestamps (n,).
 
-    Reoverflows:
+    Returns:
         Unwrapped timestamps, float64 (n,), or None if there is no overflow.
     """
     back = np.diff(t) < -_COUNTERS[0] / 2

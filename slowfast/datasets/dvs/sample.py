@@ -6,18 +6,15 @@ Notation: n events of a recording, k events of a sample.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from slowfast.errors import ConfigError
-from slowfast.utils.suggest import unknown_value
+from slowfast.config.defaults import check_value
 
 NONE, SAMPLE, DATASET = "none", "sample", "dataset"
 TIME_NORMS = (NONE, SAMPLE, DATASET)
-CHUNKS = "random_chunk_sample"
 Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # n, k, generator -> indices int64 (k,)
 
 
@@ -117,11 +114,8 @@ def get_sampler(name: str) -> Sampler:
     """
     if name in SAMPLERS:
         return SAMPLERS[name]
-    match = re.fullmatch(rf"{CHUNKS}_([1-9][0-9]{{0,8}})", name)
-    if match is None:
-        names = [*SAMPLERS, f"{CHUNKS}_n"]
-        raise ConfigError(f"{unknown_value('DVS.SAMPLER', name, names)} (n: events per chunk)")
-    return functools.partial(random_chunk_sample, chunk=int(match[1]))
+    check_value("DVS.SAMPLER", name)
+    return functools.partial(random_chunk_sample, chunk=int(name.rpartition("_")[2]))
 
 
 def choose(sampler: Sampler, n: int, k: int, rng: np.random.Generator) -> np.ndarray | slice:

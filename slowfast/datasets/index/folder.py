@@ -1,43 +1,41 @@
-"""Index files with a reproducible split for a folder of class folders of videos, folders of frames or images.
-
-videos              train.csv, val.csv, test.csv (kinetics)
-folders of frames   frames_train_split.txt, frames_validation_split.txt, frames_test_split.txt (sth)
-images              train_list.txt, val_list.txt, test_list.txt (imagenet)
-all of them         categories.txt, the class names
-"""
+"""Samples in a folder of class folders: videos, folders of frames, images or event recordings."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
-from slowfast.datasets.index.common import inner_folders, walk_files
-from slowfast.datasets.index.imagenet import LISTS
-from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
-from slowfast.datasets.index.something import SPLIT_NAMES
-from slowfast.datasets.types import SPLITS
-from slowfast.errors import UserError
-from slowfast.utils.files import atomic_write_text
+from slowfast.datasets.dvs.formats import READERS as RAW_READERS
+from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
+from slowfast.datasets.index.common import has_suffix
+from slowfast.errors import IndexFileError, UserError, system_reason
 from slowfast.utils.logging import get_logger
-from slowfast.utils.paths import make_output_folder
 from slowfast.utils.text import plain, quoted
 
-FRAME_LISTS = "frames_{}_split.txt"
-VIDEOS, FRAMES, IMAGES = KINDS = ("videos", "frames", "images")
+VIDEOS, FRAMES, IMAGES, RECORDINGS = KINDS = ("videos", "frames", "images", "recordings")
+# Names of the kinds for messages, in the plural.
+SAMPLES = {VIDEOS: "videos", FRAMES: "folders of frames", IMAGES: "images", RECORDINGS: "event recordings"}
+_SUFFIXES = {
+    VIDEOS: VIDEO_SUFFIXES,
+    FRAMES: IMAGE_SUFFIXES,
+    IMAGES: IMAGE_SUFFIXES,
+    RECORDINGS: frozenset(RECORDING_SUFFIXES),
+}
+_RAW = frozenset(RAW_READERS)
 
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
+_SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
 class IndexedSample:
-    """Video, folder of frames or image in a folder of class folders.
+    """Sample in a folder of class folders.
 
     Attributes:
         name: Path relative to the folder, with forward slashes.
@@ -67,75 +65,165 @@ class Collection:
     template: str = ""
 
 
-def scan(folder: Path, kind: str = "") -> Collection:
+@dataclass
+class _Tree:
+    """Files of the class folders by class, as sorted paths relative to the folder of the class, and what was skipped.
+
+    Attributes:
+        files: Files of each class.
+        empty: Folders without files and folders in them.
+        links: Links to folders that are part of the tree already.
+        others: Files beside the class folders.
+    """
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def scan(folder: Path, kind: str = "", out: Path | None = None) -> Collection:
     """List all samples of a folder of class folders; classes and samples are sorted by name.
+
+    Links are followed. A folder that several links lead to, also back to a folder above, is read once.
 
     Args:
         folder: The folder.
         kind: One of KINDS; "" for what the folder contains.
+        out: Folder of the index, which is no class folder.
 
     Raises:
         UserError: If the kind is ambiguous, a class has no samples or frames are not numbered from 1 without gaps.
     """
     if not folder.is_dir():
         raise UserError(f"{plain(folder)} is not a folder of class folders")
-    classes = inner_folders(folder)
-    if not classes:
+    tree = _walk(folder, out)
+    if not tree.files:
         raise UserError(f"{plain(folder)} contains no class folders. Put the files of a class in a folder of its name")
-    kind = kind or _guess_kind(folder, classes)
-    _report_skipped(folder, classes, kind)
+    kind = kind or _guess_kind(folder, tree)
+    _report_skipped(folder, tree, kind)
     samples: list[IndexedSample] = []
     templates: dict[str, str] = {}  # template of the frames -> first folder with it
-    for label, name in enumerate(classes):
-        found = _frame_folders(folder, name, templates) if kind == FRAMES else _files(folder, name, kind)
+    for label, (name, files) in enumerate(tree.files.items()):
+        chosen = [file for file in files if has_suffix(file, _SUFFIXES[kind])]
+        found = _frame_folders(folder, name, chosen, templates) if kind == FRAMES else dict.fromkeys(chosen, 0)
         if not found:
-            raise UserError(f"{plain(folder / name)} contains no {kind}. Remove the folder or fill it")
-        samples += [IndexedSample(path, label, frames) for path, frames in found]
+            raise UserError(f"{plain(folder / name)} contains no {SAMPLES[kind]}. Remove the folder or fill it")
+        samples += [IndexedSample(f"{name}/{path}", label, frames) for path, frames in found.items()]
     if len(templates) > 1:
         (one, first), (other, second) = list(templates.items())[:2]
         raise UserError(
             f"{plain(folder)}: frames are named in two ways: {plain(one)} in {plain(first)}, {plain(other)} in "
             f"{plain(second)}. Rename some of them"
         )
-    return Collection(kind, classes, samples, next(iter(templates), ""))
+    return Collection(kind, list(tree.files), samples, next(iter(templates), ""))
 
 
-def _guess_kind(folder: Path, classes: Sequence[str]) -> str:
-    """Return the kind of the class folders: videos at any depth, else images beside or in folders."""
-    if any(walk_files(folder / name, VIDEO_SUFFIXES) for name in classes):
-        kinds = {VIDEOS} | ({IMAGES} if any(walk_files(folder / name, IMAGE_SUFFIXES) for name in classes) else set())
+# ------------------------------------------------------------------ the files
+def _walk(folder: Path, out: Path | None) -> _Tree:
+    """Return all files below a folder, without hidden ones and the folder of the index."""
+    tree, visited = _Tree(), {_identity(folder)}
+    for class_name, is_folder in _entries(folder):
+        if out is not None and os.path.realpath(folder / class_name) == os.path.realpath(out):
+            continue
+        if not is_folder:
+            tree.others.append(class_name)
+            continue
+        files: list[str] = []
+        pending = [class_name]
+        while pending:
+            inner = pending.pop()
+            identity = _identity(folder / inner)
+            if identity in visited:
+                tree.links.append(inner)
+                continue
+            visited.add(identity)
+            entries = list(_entries(folder / inner))
+            if not entries:
+                tree.empty.append(inner)
+            pending += [f"{inner}/{name}" for name, is_inner in reversed(entries) if is_inner]
+            files += [f"{inner}/{name}" for name, is_inner in entries if not is_inner]
+        tree.files[class_name] = sorted(file[len(class_name) + 1 :] for file in files)
+    return tree
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Return the numbers of device and inode of a folder, by which a second link to it is recognized."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield name and whether it is a folder of each entry of a folder, sorted, without hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise IndexFileError(f"{plain(folder)} cannot be listed ({system_reason(error)})") from None
+    yield from found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _guess_kind(folder: Path, tree: _Tree) -> str:
+    """Return the kind of the class folders: videos at any depth, else images beside or in folders, else recordings."""
+    files = [file for files in tree.files.values() for file in files]
+    images = [file for file in files if has_suffix(file, IMAGE_SUFFIXES)]
+    if any(has_suffix(file, VIDEO_SUFFIXES) for file in files):
+        kinds = {VIDEOS, IMAGES} if images else {VIDEOS}
+    elif images:
+        kinds = {FRAMES if "/" in file else IMAGES for file in images}
     else:
-        names = [path for name in classes for path in walk_files(folder / name, IMAGE_SUFFIXES)]
-        kinds = {FRAMES if "/" in path else IMAGES for path in names}
-    if len(kinds) != 1:
-        found = " and ".join(sorted(kinds)) or "no videos and no images"
-        raise UserError(f"{plain(folder)} contains {found}. Choose what to index with --kind {'|'.join(KINDS)}")
-    return kinds.pop()
+        kinds = {RECORDINGS} if any(has_suffix(file, _SUFFIXES[RECORDINGS]) for file in files) else set()
+    if len(kinds) == 1:
+        return kinds.pop()
+    if not kinds and any(has_suffix(file, _RAW) for file in files):
+        raise UserError(
+            f"{plain(folder)} contains event recordings in a format of cameras. Convert them first: slowfast "
+            "convert-dvs FOLDER --out EVENTS, then slowfast index EVENTS"
+        )
+    found = " and ".join(sorted(SAMPLES[kind] for kind in kinds)) or "no videos, images or event recordings"
+    raise UserError(f"{plain(folder)} contains {found}. Choose what to index with --kind {'|'.join(KINDS)}")
 
 
-def _report_skipped(folder: Path, classes: Sequence[str], kind: str) -> None:
-    """Warn of files in the class folders that may be samples with an unknown suffix."""
-    files = (f"{name}/{file}" for name in classes for file in walk_files(folder / name))
-    note = skipped_note(folder, files, VIDEO_SUFFIXES if kind == VIDEOS else IMAGE_SUFFIXES)
-    if note is not None:
+def _report_skipped(folder: Path, tree: _Tree, kind: str) -> None:
+    """Warn of what may contain samples but is not read."""
+    files = [f"{name}/{file}" for name, files in tree.files.items() for file in files]
+    notes = [skipped_note(folder, files, _SUFFIXES[kind])]
+    others = [name for name in tree.others if has_suffix(name, _SUFFIXES[kind])]
+    notes.append(_note(folder, others, "in no class folder, skipped"))
+    notes.append(_note(folder, tree.links, "link to a folder that is read already, skipped"))
+    notes.append(_note(folder, tree.empty if kind == FRAMES else (), "folder without frames, skipped"))
+    for note in filter(None, notes):
         get_logger().warning(note)
 
 
-def _files(folder: Path, class_name: str, kind: str) -> list[tuple[str, int]]:
-    suffixes = VIDEO_SUFFIXES if kind == VIDEOS else IMAGE_SUFFIXES
-    return [(f"{class_name}/{name}", 0) for name in walk_files(folder / class_name, suffixes)]
+def _note(folder: Path, names: Sequence[str], problem: str) -> str | None:
+    return f"{plain(folder)}: {some_names(names)}: {problem}" if names else None
 
 
-def _frame_folders(folder: Path, class_name: str, templates: dict[str, str]) -> list[tuple[str, int]]:
-    """Return the folders of frames of a class with their numbers of frames, and add their templates to `templates`."""
-    found = []
-    for name in inner_folders(folder / class_name):
-        path = f"{class_name}/{name}"
-        frames = [file for file in walk_files(folder / path, IMAGE_SUFFIXES) if "/" not in file]
-        template = frame_template(frames, folder / path)
-        templates.setdefault(template, path)
-        found.append((path, len(frames)))
-    return found
+def some_names(names: Sequence[str]) -> str:
+    """Return the first few names for a message, and the number of the others."""
+    more = len(names) - _SHOWN
+    return ", ".join(map(plain, names[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _frame_folders(folder: Path, class_name: str, images: Sequence[str], templates: dict[str, str]) -> dict[str, int]:
+    """Return the number of frames in each folder of a class, and add the templates of the names to `templates`."""
+    by_folder: dict[str, list[str]] = {}
+    for image in images:
+        inner, _, name = image.rpartition("/")
+        if inner:
+            by_folder.setdefault(inner, []).append(name)
+    for inner, names in by_folder.items():
+        path = f"{class_name}/{inner}"
+        templates.setdefault(frame_template(names, folder / path), path)
+    return {inner: len(names) for inner, names in sorted(by_folder.items())}
 
 
 def frame_template(names: Sequence[str], folder: Path) -> str:
@@ -154,96 +242,16 @@ def frame_template(names: Sequence[str], folder: Path) -> str:
     return template
 
 
-# ------------------------------------------------------------------ the split
-def default_shares(samples: Sequence[IndexedSample]) -> tuple[float, float]:
-    """Return the shares of validation and test: 0.1 and 0.2, or 0 if the smallest class has too few samples."""
-    smallest = min(Counter(sample.label for sample in samples).values())
-    return (0.1 if smallest > 2 else 0.0), (0.2 if smallest > 1 else 0.0)
-
-
-def split(samples: Sequence[IndexedSample], val: float, test: float, seed: int) -> dict[str, list[IndexedSample]]:
-    """Split samples class by class; at least one of each class is for training.
-
-    The split of a sample depends only on its name, the seed and the other names of its class.
-
-    Args:
-        samples: The samples.
-        val: Share of the validation samples; 0 uses the training samples, for datasets too small to be split.
-        test: Share of the test samples; 0 uses the training samples.
-        seed: Seed of the split.
-
-    Returns:
-        The samples of each split.
-    """
-    shares = {"val": val, "test": test}
-    chosen: dict[str, str] = {}
-    by_class: dict[int, list[str]] = {}
-    for sample in samples:
-        by_class.setdefault(sample.label, []).append(sample.name)
-    for names in by_class.values():
-        remaining = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-        for part, share in shares.items():
-            count = min(max(round(share * len(names)), 1 if share else 0), len(remaining) - 1)
-            chosen |= dict.fromkeys(remaining[:count], part)
-            del remaining[:count]
-        chosen |= dict.fromkeys(remaining, "train")
-    source = {"train": "train"} | {part: part if share else "train" for part, share in shares.items()}
-    return {part: [sample for sample in samples if chosen[sample.name] == source[part]] for part in SPLITS}
-
-
-# ------------------------------------------------------------------ the files
 def check_names(collection: Collection) -> None:
-    """Raise UserError for the first name that cannot be written to an index."""
-    for name in [*collection.classes, *(sample.name for sample in collection.samples)]:
-        if not _can_be_listed(name):
-            raise UserError(
-                f"{quoted(name)} cannot be listed in an index: names must be UTF-8 text without line breaks, and "
-                "neither begin nor end with a space. Rename it"
-            )
+    """Raise UserError if names cannot be written to an index."""
+    names = Counter([*collection.classes, *(sample.name for sample in collection.samples)])
+    wrong = [name for name in names if not _can_be_listed(name)]
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} names cannot be listed in an index, such as {quoted(wrong[0])}: names must be UTF-8 text "
+            "without line breaks, and neither begin nor end with a space. Rename them"
+        )
 
 
 def _can_be_listed(name: str) -> bool:
     return name == name.strip() and len(name.splitlines()) == 1 and not any("\ud800" <= c <= "\udfff" for c in name)
-
-
-def write_index(
-    collection: Collection, parts: dict[str, list[IndexedSample]], out: Path, separator: str, others: dict[str, str]
-) -> list[Path]:
-    """Write the index files and categories.txt; a split without samples has no file.
-
-    Args:
-        collection: The samples.
-        parts: Samples of each split.
-        out: Folder of the files.
-        separator: Separator of path and label.
-        others: Texts of further files, by name.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        UserError: If a file exists already or cannot be written.
-    """
-
-    def line(sample: IndexedSample) -> str:
-        if collection.kind == FRAMES:
-            return f"{sample.name} {sample.frames} {sample.label}\n"
-        return format_line(sample.name, separator, sample.label)
-
-    texts = {
-        _file_name(collection.kind, part): "".join(map(line, samples)) for part, samples in parts.items() if samples
-    }
-    texts[CLASS_NAMES_FILE] = "".join(f"{name}\t{label}\n" for label, name in enumerate(collection.classes))
-    texts |= others
-    for name in texts:
-        if os.path.lexists(out / name):
-            raise UserError(f"{plain(out / name)} already exists. Remove it or choose another --out")
-    make_output_folder(out, "--out")
-    for name, text in texts.items():
-        atomic_write_text(out / name, text)
-    return [out / name for name in texts]
-
-
-def _file_name(kind: str, part: str) -> str:
-    names = {VIDEOS: f"{part}.csv", FRAMES: FRAME_LISTS.format(SPLIT_NAMES[part]), IMAGES: LISTS.format(part)}
-    return names[kind]

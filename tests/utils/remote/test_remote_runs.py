@@ -93,6 +93,17 @@ def published(server: FileServer, kinetics_folder: Path) -> FileServer:
     return server
 
 
+def test_a_config_at_an_address_names_its_folder(server: FileServer, cache: Path) -> None:
+    folder = server.folder / "here"
+    folder.mkdir()
+    (folder / "run.yaml").write_text(
+        "DATA: {PATH_TO_DATA_DIR: '${CONFIG_DIR}'}\nMORPH: {PRETRAIN_PATH: '${CONFIG_DIR}/w.pth'}\n"
+    )
+    cfg, url = get_cfg(), f"{server.url}/files/here"
+    cfg.merge_from_file(f"{url}/run.yaml?token=x")
+    assert (cfg.DATA.PATH_TO_DATA_DIR, cfg.MORPH.PRETRAIN_PATH) == (f"{url}?token=x", f"{url}/w.pth?token=x")
+
+
 @pytest.mark.slow
 def test_a_test_by_addresses(
     published: FileServer, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
