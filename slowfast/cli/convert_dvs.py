@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
-    from slowfast.utils.machine import usable_cores
+    from slowfast.utils.cores import usable_cores
 
     settings = CutSettings(chosen.window_time, chosen.window_events)
     result = convert_recordings(chosen.source, chosen.out, settings, chosen.workers or usable_cores())

@@ -173,7 +173,7 @@ def test_unsuitable_folders(raw: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (raw, tmp_path / "npz" / "a", "is not a directory"),
         (raw, raw / "npz", "contain one another"),
         (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'} does not exist"),
-        (tmp_path / "npz", tmp_path / "new", "contains no recordings (files ending in .aedat .aedat4 .dat .mat .raw)"),
+        (tmp_path / "npz", tmp_path / "new", "contains no recordings (files ending in .aedat .aedat4 .bag "),
     ):
         assert convert(source, target) == 2
         said = capsys.readouterr().err

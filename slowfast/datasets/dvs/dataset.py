@@ -102,6 +102,7 @@ def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
         DecodeError: If the recording cannot be read.
     """
     recording = Recording(path)
+    time_unit = recording.time_unit(time_unit)
     ends = as_events(recording.take(np.array([0, -1])), sensor, time_unit)
     if ends is None:
         ends, _ = repair(recording.take(slice(None)), sensor, time_unit)
@@ -179,16 +180,17 @@ class EventSampling:
             DecodeError: If the recording cannot be read.
         """
         sampler, recording = get_sampler(self.sampler), Recording(record.path)
+        time_unit = recording.time_unit(self.time_unit)
         whole: EventColumns | None = None
         samples = []
         for numbers in seeds:
             if whole is None:
                 rows = choose(sampler, recording.n, self.events, generator(VIEW, *numbers))
-                events = as_events(recording.take(rows), self.sensor, self.time_unit)
+                events = as_events(recording.take(rows), self.sensor, time_unit)
                 if events is not None:
                     samples.append(events)
                     continue
-                whole, done = repair(recording.take(slice(None)), self.sensor, self.time_unit)
+                whole, done = repair(recording.take(slice(None)), self.sensor, time_unit)
                 repairs.log(done, record.name)
             rows = choose(sampler, len(whole), self.events, generator(VIEW, *numbers))
             samples.append(whole.take(rows) if isinstance(rows, np.ndarray) else whole)

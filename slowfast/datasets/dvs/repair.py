@@ -20,7 +20,7 @@ UNSORTED = "sorted events by time"
 OVERFLOW = "unwrapped the overflow of the timestamps"
 REPAIRS = (STRAY, UNSORTED, OVERFLOW)
 # Ranges of timestamp counters that overflow.
-_COUNTERS = (2**31, 2**32)
+COUNTERS = (2**31, 2**32)
 
 Raw = Mapping[str, np.ndarray]
 Size = tuple[int, int]  # height, width
@@ -34,7 +34,7 @@ def as_events(raw: Raw, sensor: Size, time_unit: float) -> EventColumns | None:
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
 
-    Reoverflows:
+    Returns:
         The events, or None if they have to be repaired.
 
     Raises:
@@ -57,7 +57,7 @@ def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
 
-    Reoverflows:
+    Returns:
         The repaired events and a description of each repair, in REPAIRS.
 
     Raises:
@@ -99,13 +99,13 @@ def undo_overflow(t: np.ndarray) -> np.ndarray | None:
     Args:
         t: Timestamps (n,).
 
-    Reoverflows:
+    Returns:
         Unwrapped timestamps, float64 (n,), or None if there is no overflow.
     """
-    back = np.diff(t) < -_COUNTERS[0] / 2
+    back = np.diff(t) < -COUNTERS[0] / 2
     if not back.any():
         return None
-    counter = _COUNTERS[0] if t.min() >= 0 and t.max() < _COUNTERS[0] else _COUNTERS[1]
+    counter = COUNTERS[0] if t.min() >= 0 and t.max() < COUNTERS[0] else COUNTERS[1]
     forth = np.diff(t) > counter / 2  # a late event from before the overflow
     overflows = np.concatenate(([0], np.cumsum(back.astype(np.int64) - forth.astype(np.int64))))
     return t + overflows * float(counter)
