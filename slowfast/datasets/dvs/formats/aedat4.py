@@ -28,11 +28,10 @@ from slowfast.errors import UserError
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 HEADER, EVENTS = b"IOHE", b"EVTS"  # identifiers of FlatBuffers; the second is also a type of stream
-EVENT = np.dtype(
-    {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
-)
+EVENT_BYTES = 16  # int64 time, int16 x and y, uint8 polarity, padding
 NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)  # compression types
 MAX_UNPACKED = 2**28  # bytes of a decompressed packet, which contains the events of some milliseconds
+_LZ4_STEP = 2**20  # bytes decompressed at first
 _ZSTD_STEP = 1024  # bytes decompressed at a time, to at most 32 MiB
 MAX_HEADER = 2**24  # bytes read for the header
 NOT_CLOSED = -1  # position of the packet table in a file that was not closed
@@ -77,7 +76,7 @@ class Aedat4Reader(EventReader):
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
         """Decode the packets of a stream; small ones are joined."""
         number = sorted(self.header.sensors)[stream]
-        parts: list[np.ndarray] = []
+        parts: list[memoryview] = []
         count, broken = 0, list[str]()
         with self.path.open("rb") as file:
             for body in self._packets(file, number):
@@ -86,7 +85,7 @@ class Aedat4Reader(EventReader):
                 except DecodeError as error:
                     broken.append(str(error))
                     continue
-                count += len(parts[-1])
+                count += len(parts[-1]) // EVENT_BYTES
                 if count >= BLOCK_EVENTS:
                     yield from _columns(parts)
                     parts, count = [], 0
@@ -176,7 +175,12 @@ def _get_decompress(compression: int) -> Decompress:
 
 
 def _lz4_frame(decompressor: Any, body: bytes) -> bytes:
-    content: bytes = decompressor.decompress(body, max_length=MAX_UNPACKED + 1)
+    # The space for the content is reserved at once: the limit at first would cost more than the decompression.
+    content: bytes = decompressor.decompress(body, max_length=_LZ4_STEP)
+    if decompressor.eof or len(content) < _LZ4_STEP:
+        _check_decompress(len(content), decompressor.eof)
+        return content
+    content += decompressor.decompress(b"", max_length=MAX_UNPACKED + 1 - _LZ4_STEP)
     _check_decompress(len(content), decompressor.eof)
     return content
 
@@ -207,29 +211,33 @@ def _decompress(decompress: Decompress, body: bytes) -> bytes:
         raise DecodeError(f"a packet cannot be decompressed: {error}") from error
 
 
-def _packet_events(packet: bytes) -> np.ndarray:
-    """Parse the events of a packet, EVENT (n,)."""
+def _packet_events(packet: bytes) -> memoryview:
+    """Find the events of a packet, structures of EVENT_BYTES."""
     try:
         table = _root(packet, 0, EVENTS)
         position = _position(packet, table, 0)
         if position is None:
-            return np.empty(0, EVENT)
+            return memoryview(b"")
         position += int(struct.unpack_from("<I", packet, position)[0])
         (count,) = struct.unpack_from("<I", packet, position)
-        return np.frombuffer(packet, EVENT, count, position + 4)
     except (struct.error, ValueError) as error:
         raise DecodeError(f"a packet is damaged: {error}") from error
+    events = memoryview(packet)[position + 4 : position + 4 + count * EVENT_BYTES]
+    if len(events) < count * EVENT_BYTES:
+        raise DecodeError(f"a packet is damaged: it ends before the last of {count} events")
+    return events
 
 
-def _columns(parts: list[np.ndarray]) -> Iterator[EventBlock]:
+def _columns(parts: list[memoryview]) -> Iterator[EventBlock]:
     """Yield the events of packets, in blocks of at most BLOCK_EVENTS."""
-    if not parts:
-        return
-    events = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    for first in range(0, len(events), BLOCK_EVENTS):
-        block = events[first : first + BLOCK_EVENTS]
-        t, x, y = block["t"].astype(np.int64), block["x"].astype(np.int16), block["y"].astype(np.int16)
-        yield EventBlock(t, x, y, (block["p"] != 0).view(np.uint8))
+    data = b"".join(parts)  # also aligns it
+    for first in range(0, len(data), BLOCK_EVENTS * EVENT_BYTES):
+        count = min(BLOCK_EVENTS, (len(data) - first) // EVENT_BYTES)
+        t, x, p = (
+            np.frombuffer(data, kind, count * EVENT_BYTES // np.dtype(kind).itemsize, first).reshape(count, -1)
+            for kind in ("<i8", "<i2", "u1")
+        )
+        yield EventBlock(t[:, 0].copy(), x[:, 4].copy(), x[:, 5].copy(), (p[:, 12] != 0).view(np.uint8))
 
 
 def _root(data: bytes, start: int, identifier: bytes) -> int:

@@ -16,6 +16,8 @@ Notation: n events of a block or recording.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -206,19 +208,70 @@ def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
     Raises:
         DecodeError: If it cannot be read or has more than MAX_EVENTS events.
     """
-    parts: list[list[np.ndarray]] = [[], [], [], []]
+    columns: list[_GrowingColumn] | None = None
     count = 0
     for block in read_blocks(reader, stream):
         count += len(block.t)
         check_count(count)
-        for part, values in zip(parts, block, strict=True):
-            part.append(values)
-    kinds = (np.int64, np.uint16, np.uint16, np.uint8)
-    columns = []
-    for part, kind in zip(parts, kinds, strict=True):
-        columns.append(np.concatenate(part) if part else np.empty(0, kind))
-        part.clear()
-    return EventBlock(*columns)
+        if columns is None:
+            columns = [_GrowingColumn(values.dtype) for values in block]
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    if columns is None:
+        return EventBlock(*(np.empty(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8)))
+    return EventBlock(*(column.values() for column in columns))
+
+
+class _GrowingColumn:
+    """Array of unknown length in memory that the system extends without copying.
+
+    Args:
+        dtype: Type of the values; it is promoted if later ones need it.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype, self.count = dtype, 0
+        self._memory = _anonymous(_FIRST_BYTES)
+
+    def append(self, values: np.ndarray) -> None:
+        """Append values."""
+        if values.dtype != self.dtype:
+            self._promote(np.promote_types(self.dtype, values.dtype))
+        size = self.dtype.itemsize
+        needed = (self.count + len(values)) * size
+        if needed > len(self._memory):
+            self._grow(max(2 * len(self._memory), needed))
+        np.frombuffer(self._memory, self.dtype, len(values), self.count * size)[:] = values
+        self.count += len(values)
+
+    def values(self) -> np.ndarray:
+        """Return all values; nothing can be appended afterwards."""
+        return np.frombuffer(self._memory, self.dtype, self.count)
+
+    def _promote(self, dtype: np.dtype) -> None:
+        if dtype != self.dtype:
+            before = self.values()
+            self.dtype, self._memory = dtype, _anonymous(max(len(before) * dtype.itemsize, _FIRST_BYTES))
+            np.frombuffer(self._memory, dtype, len(before))[:] = before
+
+    def _grow(self, size: int) -> None:
+        try:
+            self._memory.resize(size)
+        except (SystemError, ValueError):  # the system cannot extend memory
+            before, self._memory = self._memory, _anonymous(size)
+            self._memory[: len(before)] = before[:]
+
+
+_FIRST_BYTES = 2**16
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    """Return memory, in huge pages where the system has them: touching it then costs fewer page faults."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # the kernel may be built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def check_count(events: int) -> None:

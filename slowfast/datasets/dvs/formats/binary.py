@@ -10,7 +10,7 @@ from slowfast.datasets.dvs.formats.base import EventReader
 
 
 def read_records(reader: EventReader, kind: np.dtype, start: int, count: int) -> Iterator[np.ndarray]:
-    """Yield the records of a file in blocks; an incomplete last one is reported as damage.
+    """Yield the records of a file in blocks, which are valid until the next one; report an incomplete last record.
 
     Args:
         reader: Reader of the file.
@@ -18,18 +18,18 @@ def read_records(reader: EventReader, kind: np.dtype, start: int, count: int) ->
         start: Position of the first one.
         count: Records per block.
     """
+    size = kind.itemsize
+    space = bytearray(size * count)
+    view, filled = memoryview(space), 0
     with reader.path.open("rb", buffering=0) as file:
         file.seek(start)
-        rest = b""
-        while True:
-            data = file.read(kind.itemsize * count - len(rest))
-            if not data:
-                break
-            data = rest + data if rest else data
-            whole = len(data) // kind.itemsize
-            rest = data[whole * kind.itemsize :]
+        while read := file.readinto(view[filled:]):
+            filled += read
+            whole = filled // size
             if whole:
-                yield np.frombuffer(data, kind, whole)
-    if rest:
-        size = kind.itemsize
-        reader.report(f"truncated: the file ends within an event, after {len(rest)} of {size} bytes")
+                yield np.frombuffer(space, kind, whole)
+            rest = filled - whole * size
+            view[:rest] = view[filled - rest : filled]
+            filled = rest
+    if filled:
+        reader.report(f"truncated: the file ends within an event, after {filled} of {size} bytes")

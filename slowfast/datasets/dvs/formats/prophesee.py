@@ -27,7 +27,8 @@ from slowfast.datasets.dvs.formats.base import (
     TimeUnwrapper,
 )
 from slowfast.datasets.dvs.formats.binary import read_records
-from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, Evt21Decoder, EvtDecoder
+from slowfast.datasets.dvs.formats.compiled_evt import dat_decoder, evt2_decoder, evt3_decoder
+from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder
 
 DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
 # Versions of the .dat format: offset and number of bits of x, y and p in the second word of an event. Version 1 is that
@@ -37,10 +38,11 @@ DAT_TIME_BITS = 32
 MAX_HEADER = 2**20  # bytes
 
 Fields = Mapping[str, str]
-ENCODINGS: dict[str, Callable[[Fields], EvtDecoder]] = {
-    "EVT2": lambda fields: Evt2Decoder(),
-    "EVT21": lambda fields: Evt21Decoder(fields.get("endianness")),
-    "EVT3": lambda fields: Evt3Decoder(),
+# Decoders by the fields of the header and the size of the file in bytes.
+ENCODINGS: dict[str, Callable[[Fields, int], EvtDecoder]] = {
+    "EVT2": lambda fields, size: evt2_decoder(size),
+    "EVT21": lambda fields, size: Evt21Decoder(fields.get("endianness")),
+    "EVT3": lambda fields, size: evt3_decoder(size),
 }
 _ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT2.1": "EVT21", "EVT 3.0": "EVT3"}
 
@@ -73,11 +75,11 @@ class RawReader(_HeaderReader):
         if name not in ENCODINGS:
             raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
         self._decoder = ENCODINGS[name]
-        self._decoder(self.fields)  # checks the fields
+        self._decoder(self.fields, 0)  # checks the fields
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
         """Decode the words of the file, a block at a time."""
-        decode = self._decoder(self.fields)
+        decode = self._decoder(self.fields, self.path.stat().st_size)
         for words in read_records(self, decode.word, self.start, BLOCK_EVENTS):
             yield decode(words)
 
@@ -103,6 +105,11 @@ class DatReader(_HeaderReader):
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
         """Read the events; the overflow of their 32-bit time is undone."""
+        x_bits, y_bits = self.layout[0][1], self.layout[1][1]
+        decode = dat_decoder(self.path.stat().st_size, DAT_EVENT, (x_bits, y_bits))
+        if decode is not None:
+            yield from map(decode, read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS))
+            return
         unwrap = TimeUnwrapper(DAT_TIME_BITS)
         for records in read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS):
             address = records["address"]
