@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from slowfast.datasets.dvs.formats import EventBlock, open_events, read_stream
 
 Event = tuple[int, int, int, int]  # x, y, t, p
 
@@ -149,3 +153,23 @@ def _io_header(compression: int, end: int, info: bytes) -> bytes:
 def _sized(identifier: bytes, content: bytes, root: int = 8) -> bytes:
     buffer = struct.pack("<I", 8 + root) + identifier + content
     return struct.pack("<I", len(buffer)) + buffer
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Stream of a recording, read as a whole."""
+
+    events: EventBlock
+    sensor: tuple[int, int] | None
+    damage: str | None
+    name: str
+
+
+def read(path: Path) -> list[Stream]:
+    """Read all streams of a recording."""
+    reader = open_events(path)
+    found = []
+    for number, info in enumerate(reader.streams):
+        events = read_stream(reader, number)
+        found.append(Stream(events, info.sensor, "; ".join(reader.damage) or None, info.name))
+    return found

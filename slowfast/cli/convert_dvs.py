@@ -13,9 +13,10 @@ from slowfast.utils.screen import show
 EXAMPLE = "slowfast convert-dvs asldvs_mat --out asldvs"
 USAGE = "%(prog)s SOURCE --out FOLDER [--window-time US | --window-events N] [--workers N]"
 DESCRIPTION = f"""\
-Convert all event recordings of a folder and its subfolders to .npz files with x, y, t (microseconds) and p: AEDAT 3.1
-and 4.0 (.aedat, .aedat4), Prophesee .dat and .raw (EVT 2.0, 2.1, 3.0), and ASL-DVS .mat, turned upright. .mat and
-compressed .aedat4 files need the events extra.
+Convert all event recordings of a folder and its subfolders to .npz files with x, y, t (microseconds) and p: AEDAT 1 to
+4, Prophesee .raw and .dat, HDF5 (Metavision, DSEC, MVSEC, M3ED, SHD), .mat (ASL-DVS, ST-MNIST), N-MNIST .bin, Event
+Stream .es, .npy and .npz, .csv and .txt, and ROS bags; docs/EVENT_CAMERAS.md describes them. HDF5, .mat and compressed
+.aedat4 files need the events extra, bags the ros extra. --import adds formats of your own.
 
   {EXAMPLE}
   slowfast convert-dvs DvsGesture --out dvsgesture
@@ -24,7 +25,8 @@ compressed .aedat4 files need the events extra.
 An .aedat file of DVS Gesture is cut by its _labels.csv into class folders of train/ and test/, which follow
 trials_to_train.txt and trials_to_test.txt. An incomplete window at the end of a recording is dropped. A truncated file
 is converted up to its last valid event and listed. The source is not changed. Run an interrupted command again to
-continue: complete recordings are kept. Write other settings to another folder.
+continue: complete recordings are kept. Write other settings to another folder. Files that are not read are named with
+the reason.
 """
 
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
-    from slowfast.utils.machine import usable_cores
+    from slowfast.utils.cores import usable_cores
 
     settings = CutSettings(chosen.window_time, chosen.window_events)
     result = convert_recordings(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)

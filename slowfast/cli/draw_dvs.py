@@ -13,7 +13,8 @@ from slowfast.utils.screen import show
 EXAMPLE = "slowfast draw-dvs recording.npz --out events.mp4 --slower 4"
 USAGE = "%(prog)s RECORDING --out FILE [--height H] [--width W] [--fps N] [--slower FACTOR] [--time-unit SECONDS]"
 DESCRIPTION = f"""\
-Draw an event recording (.npz or .npy with x, y, t, p) as a video of accumulated events, or as points in x, y and time.
+Draw an event recording, of any format that `slowfast convert-dvs` reads, as a video of accumulated events, or as points
+in x, y and time.
 
   {EXAMPLE}
   slowfast draw-dvs recording.npz --out points.png
@@ -26,9 +27,9 @@ MAX_SIDE = 10_000  # pixels of a sensor
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; UserError for an invalid one."""
     parser = CommandParser("slowfast draw-dvs", DESCRIPTION, USAGE, EXAMPLE)
-    add_source_and_out(parser, ".npz or .npy file", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
+    add_source_and_out(parser, "event recording", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
     for name in ("height", "width"):
-        text = f"sensor {name} in pixels (default: from the largest coordinate)"
+        text = f"sensor {name} in pixels (default: from the file, or the largest coordinate)"
         parser.add_argument(f"--{name}", type=integer(1, MAX_SIDE), metavar=name[0].upper(), help=text)
     parser.add_argument(
         "--fps", type=integer(1, 1000), default=20, metavar="N", help="frame rate of a video (default %(default)s)"
@@ -36,7 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--slower", type=number(1e-6, 1e9), default=1.0, metavar="FACTOR", help="slow-down factor (default %(default)s)"
     )
-    unit = "unit of t in seconds (default %(default)s)"
+    unit = "unit of t in seconds, for formats that do not state it (default %(default)s)"
     parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, metavar="SECONDS", help=unit)
     return parser.parse_and_import(arguments)
 
@@ -54,14 +55,16 @@ def _draw(chosen: argparse.Namespace) -> None:
     from slowfast.visualization.event_plots import draw_events
 
     try:
-        raw = Recording(chosen.recording).take(slice(None))
-        height = chosen.height or _extent(float(raw["y"].max(initial=0)), "height")
-        width = chosen.width or _extent(float(raw["x"].max(initial=0)), "width")
-        events, repairs = clean_events(raw, (height, width), chosen.time_unit)
+        recording = Recording(chosen.recording)
+        raw = recording.take(slice(None))
+        stated = recording.sensor or (0, 0)
+        height = chosen.height or stated[0] or _extent(float(raw["y"].max(initial=0)), "height")
+        width = chosen.width or stated[1] or _extent(float(raw["x"].max(initial=0)), "width")
+        events, repairs = clean_events(raw, (height, width), recording.time_unit(chosen.time_unit))
     except DecodeError as error:
         raise DataError(f"{chosen.recording}: {error}") from error
-    if repairs:
-        show(f"{chosen.recording}: {', '.join(repairs)}")
+    if remarks := [*recording.notes, *recording.damage, *repairs]:
+        show(f"{chosen.recording}: {', '.join(remarks)}")
     draw_events(events, (height, width), chosen.out, chosen.fps, chosen.slower)
     show(f"{len(events)} events of {1e-6 * (events.t[-1] - events.t[0]):.3f} s drawn to {chosen.out}")
 

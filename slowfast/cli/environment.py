@@ -17,8 +17,8 @@ from slowfast.cli.precisions import find_compiler, precision_facts
 from slowfast.config.shipped import configs_folder
 from slowfast.event_driven.kernels import Kernels
 from slowfast.event_driven.kernels.build import build_library, instruction_set
+from slowfast.utils.cores import usable_cores
 from slowfast.utils.cpu import LIMITS, cpu_family, cpu_model, instruction_limits, instruction_sets, known_sets
-from slowfast.utils.machine import usable_cores
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av", "fvcore", "iopath", "einops")
 # Optional packages by the extra that installs them.

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _extract(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.frames import FrameSettings, extract
-    from slowfast.utils.machine import usable_cores
+    from slowfast.utils.cores import usable_cores
 
     settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
     result = extract(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)

@@ -133,7 +133,7 @@ def _readable(collection: Collection, chosen: argparse.Namespace) -> Collection:
     """Return the samples that can be read; report the others. DataError if a class has none."""
     from slowfast.datasets.index.folder import SAMPLES, some_names
     from slowfast.prepare.check import DAMAGED_FILE, UNREADABLE_FILE, check_samples
-    from slowfast.utils.machine import usable_cores
+    from slowfast.utils.cores import usable_cores
 
     results = check_samples(collection, chosen.folder, chosen.out, chosen.workers or usable_cores())
     what, unreadable = SAMPLES[collection.kind], results.unreadable

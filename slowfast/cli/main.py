@@ -56,6 +56,7 @@ COMMANDS = {
     "extract-frames": Command("Extract the frames of videos as JPEG files", "extract_frames"),
     "convert-dvs": Command("Convert recordings of event cameras to .npz files", "convert_dvs"),
     "video-to-dvs": Command("Simulate an event camera on videos", "video_to_dvs"),
+    "events": Command("Inspect recordings of event cameras", "events"),
     "draw-dvs": Command("Draw a recording of an event camera as a video or a plot", "draw_dvs"),
     "model-info": Command("List models: parameters, GMACs, accuracy, weights", "model_info"),
     "report": Command("Build report.html of a run from the files in its OUTPUT_DIR", "report"),

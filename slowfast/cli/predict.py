@@ -18,9 +18,9 @@ from slowfast.utils.text import quoted
 
 EXAMPLE = "slowfast predict --cfg K400/K400_MLP_S16x4 clip.mp4 --weights weights.pyth"
 DESCRIPTION = f"""\
-Classify videos, images, folders of extracted frames and event recordings (.npz, .npy), or folders of them. No index
-file is needed; views, transforms and ensemble are the same as in testing. Clips of several files share a batch of
-TEST.BATCH_SIZE clips.
+Classify videos, images, folders of extracted frames and event recordings, or folders of them. No index file is needed;
+views, transforms and ensemble are the same as in testing. Clips of several files share a batch of TEST.BATCH_SIZE
+clips.
 
   {EXAMPLE}
 

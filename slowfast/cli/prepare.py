@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 def _prepare(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.encode import PrepareSettings
     from slowfast.prepare.videos import FAILED_FILE, prepare
-    from slowfast.utils.machine import usable_cores
+    from slowfast.utils.cores import usable_cores
 
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     processes = chosen.workers or usable_cores()

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.video_to_dvs import EventSettings, videos_to_events
-    from slowfast.utils.machine import usable_cores
+    from slowfast.utils.cores import usable_cores
 
     settings = EventSettings(**{name: getattr(chosen, name) for name in OPTIONS})
     result = videos_to_events(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)

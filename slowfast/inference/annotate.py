@@ -163,7 +163,8 @@ def annotate_events(
     Raises:
         DecodeError: If the recording cannot be read.
     """
-    events, _ = clean_events(Recording(record.path).take(slice(None)), sensor, time_unit)
+    recording = Recording(record.path)
+    events, _ = clean_events(recording.take(slice(None)), sensor, recording.time_unit(time_unit))
     seconds = 1e-6 * float(events.t[-1] - events.t[0])
     frames = max(round(seconds * EVENTS_FPS), MIN_FRAMES)
     timing = choose_timing(np.arange(frames) / EVENTS_FPS, EVENTS_FPS, None)

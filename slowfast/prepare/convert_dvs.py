@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats import READERS
-from slowfast.datasets.dvs.formats.aedat import read_gesture_labels
-from slowfast.datasets.dvs.formats.streams import EventStream
+from slowfast.datasets.dvs.formats import EventReader, StreamInfo, event_suffixes, open_events, read_blocks
+from slowfast.datasets.dvs.formats.aedat3 import read_gesture_labels
+from slowfast.datasets.dvs.formats.base import MICROSECOND
 from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import MAX_STRAY, undo_overflow
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
-from slowfast.errors import UserError, system_reason
+from slowfast.errors import UserError
+from slowfast.prepare.event_spool import EventSpool
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
-from slowfast.prepare.video_to_dvs import save_events
-from slowfast.utils.files import MIB, atomic_write_text
+from slowfast.prepare.save_events import save_events
+from slowfast.utils.files import MIB, atomic_path, atomic_write_text, part_owner
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.utils.worker import still_working
 
-RECORDINGS = FileKind("recordings", frozenset(READERS))
+MAX_STREAMS = 100  # streams whose sensors are recorded one by one
 SETTINGS_FILE = ".convert_events.json"  # in the target folder
 # Files of DVS Gesture beside a recording: its labels (instead of its suffix) and the lists of the splits.
 LABELS = "_labels.csv"
 SPLIT_LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
-MAX_PIXELS = 2**16  # per side: x and y are written as uint16
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,13 @@ def convert_recordings(
     """
     _check_settings(target / SETTINGS_FILE, settings)
     work = partial(_convert_one, settings, target / SETTINGS_FILE)
-    return convert_files(
-        work, source, target, workers, is_done=_is_done, target_suffix="", kind=RECORDINGS, engine=engine
-    )
+    kind = FileKind("recordings", event_suffixes(), _accompanies)
+    return convert_files(work, source, target, workers, is_done=_is_done, target_suffix="", kind=kind, engine=engine)
+
+
+def _accompanies(name: Path) -> bool:
+    """Return whether a file belongs to the recordings beside it."""
+    return name.name.endswith(LABELS) or name.name in SPLIT_LISTS.values()
 
 
 def _check_settings(file: Path, settings: CutSettings) -> None:
@@ -115,113 +118,113 @@ def _read_json(file: Path) -> dict | None:
 
 
 def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> ConvertedFile:
-    streams = read_streams(job.source)
-    damage = list(dict.fromkeys(stream.damage for stream in streams if stream.damage))
-    total = sum(len(stream.events) for stream in streams)
+    reader = open_events(job.source)
+    streams = reader.streams
+    total, counts, empty = 0, dict[str, int](), list[str]()
+    for number, stream in enumerate(streams):
+        with _spooled(reader, number, stream, job) as spool:
+            total += spool.count
+            if spool.count and not settings_file.exists():
+                atomic_write_text(settings_file, to_json(asdict(settings)) + "\n")
+            _write_parts(spool, stream, settings, job, counts, empty)
+    damage = list(reader.damage)
     if not total:
         raise DecodeError("; ".join(damage) or "the recording contains no events")
-    if not settings_file.exists():
-        atomic_write_text(settings_file, to_json(asdict(settings)) + "\n")
-    counts, empty = _write_parts(streams, settings, job)
     if not counts:
         raise DecodeError(_reason_for_nothing(total, settings))
-    record = {"events": total, "files": counts, "sensors": [stream.sensor for stream in streams]}
+    sensors = sorted({stream.sensor for stream in streams if stream.sensor is not None})
+    shown = [stream.sensor for stream in streams] if len(streams) <= MAX_STREAMS else sensors
+    record = {"events": total, "files": counts, "sensors": shown}
     atomic_write_text(record_file(job), to_json(record) + "\n")
     if empty:
         damage.append(f"skipped {len(empty)} labeled parts without events: {', '.join(empty)}")
-    return ConvertedFile("; ".join(damage) or None, _sensor_sizes(streams))
+    notes = [*(f"DVS.SENSOR_SIZE [{height},{width}]" for height, width in sensors), *reader.notes]
+    return ConvertedFile("; ".join(damage) or None, tuple(notes))
 
 
-def read_streams(source: Path) -> Sequence[EventStream]:
-    """Read the event streams of a recording.
+@contextmanager
+def _spooled(reader: EventReader, number: int, stream: StreamInfo, job: Job) -> Iterator[EventSpool]:
+    """Read a stream into files, in the order of time.
 
     Raises:
         DecodeError: If it cannot be read or its coordinates are not those of a sensor.
     """
+    folder = job.target.with_name(f".{job.source.name}.{number}.{part_owner()}.part")
+    tick = (MICROSECOND if reader.time_unit is None else reader.time_unit) / MICROSECOND
     try:
-        streams = READERS[source.suffix.lower()](source)
-    except OSError as error:
-        raise DecodeError(f"the file cannot be read: {system_reason(error)}") from error
-    for stream in streams:
-        _check_coordinates(stream)
-    return streams
+        spool = EventSpool(folder, stream.sensor, tick)
+        for block in read_blocks(reader, number):
+            spool.add(block)
+            still_working()
+        spool.finish()
+        yield spool
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_coordinates(stream: EventStream) -> None:
-    """Raise DecodeError if x and y cannot be pixels, or too many are outside of the sensor that the file names."""
-    x, y = stream.events.x, stream.events.y
-    if not len(x):
-        return
-    found = f"x {x.min()} to {x.max()}, y {y.min()} to {y.max()}"
-    if min(x.min(), y.min()) < 0 or max(x.max(), y.max()) >= MAX_PIXELS:
-        raise DecodeError(f"some events have invalid coordinates ({found})")
-    height, width = stream.sensor or (MAX_PIXELS, MAX_PIXELS)
-    outside = int(((x >= width) | (y >= height)).sum())
-    if outside > MAX_STRAY * len(x):
-        sensor = f"{height} x {width} pixels"
-        raise DecodeError(f"{outside} of {len(x)} events are outside of the sensor of {sensor} ({found})")
+def _write_parts(
+    spool: EventSpool, stream: StreamInfo, settings: CutSettings, job: Job, counts: dict[str, int], empty: list[str]
+) -> None:
+    """Write the files of a stream.
 
-
-def _write_parts(streams: Sequence[EventStream], settings: CutSettings, job: Job) -> tuple[dict[str, int], list[str]]:
-    """Write the files of a recording.
-
-    Returns:
-        The number of events in each file, and the names of labeled parts without events.
+    Args:
+        spool: Events of the stream.
+        stream: Name and label of the stream.
+        settings: How to cut it.
+        job: Job of the recording.
+        counts: The number of events in each file, which is extended.
+        empty: The names of labeled parts without events, which is extended.
 
     Raises:
         OSError: If a file does not contain what was written.
     """
-    counts: dict[str, int] = {}
-    empty: list[str] = []
-    for stream in streams:
-        if not len(stream.events):
+    if not spool.count:
+        return
+    for file, part in _cut(spool, stream, settings, job):
+        name = file.relative_to(job.target.parent).as_posix()
+        expected = spool.count if part is None else len(part)
+        if not expected:
+            empty.append(name)
             continue
-        for file, part in cut(sort_by_time(stream.events), stream.name, settings, job):
-            name = file.relative_to(job.target.parent).as_posix()
-            if not len(part):
-                empty.append(name)
-                continue
-            still_working()
+        still_working()
+        if part is None:
+            with atomic_path(file) as written:
+                spool.write_npz(written)
+        else:
             save_events(file, part)
-            counts[name] = Recording(file).n
-            if counts[name] != len(part):
-                raise OSError(f"{file} contains {counts[name]} of {len(part)} events")
-    return counts, empty
+        counts[name] = Recording(file).n
+        if counts[name] != expected:
+            raise OSError(f"{file} contains {counts[name]} of {expected} events")
 
 
-def cut(events: EventColumns, name: str, settings: CutSettings, job: Job) -> Iterator[tuple[Path, EventColumns]]:
-    """Yield the files of a stream and the events of each.
+def _cut(
+    spool: EventSpool, stream: StreamInfo, settings: CutSettings, job: Job
+) -> Iterator[tuple[Path, EventColumns | None]]:
+    """Yield the files of a stream and the events of each; None for all of them.
 
     Yields nothing if there are fewer events than a window needs. Labeled parts may be empty.
-
-    Args:
-        events: Events in order of time.
-        name: Name of the stream, part of the file names; empty if it is the only one.
-        settings: How to cut it.
-        job: Job of the recording.
 
     Raises:
         DecodeError: If the labels cannot be read.
     """
-    folder = job.target.parent
-    stem = f"{job.target.name}_{name}" if name else job.target.name
+    folder = job.target.parent if stream.label is None else job.target.parent / stream.label
+    stem = f"{job.target.name}_{stream.name}" if stream.name else job.target.name
     labels = job.source.with_name(job.source.stem + LABELS)
     if labels.exists():
         split = folder / _split_of(job.source)
         for number, part in enumerate(read_gesture_labels(labels)):
-            inside = (events.t >= part.start) & (events.t < part.end)
-            yield split / str(part.label) / f"{stem}_{number}.npz", events.take(inside)
+            yield split / str(part.label) / f"{stem}_{number}.npz", spool.between(part.start, part.end)
     elif settings.window_time or settings.window_events:
-        for number, window in enumerate(_windows(events, settings)):
+        for number, window in enumerate(_windows(spool, settings)):
             yield folder / f"{stem}_{number:05d}.npz", window
     else:
-        yield folder / f"{stem}.npz", events
+        yield folder / f"{stem}.npz", None
 
 
-def _windows(events: EventColumns, settings: CutSettings) -> Iterator[EventColumns]:
+def _windows(spool: EventSpool, settings: CutSettings) -> Iterator[EventColumns]:
     if settings.window_time:
-        return windows_by_time([events], settings.window_time)
-    return windows_by_count([events], settings.window_events)
+        return windows_by_time(spool.parts(), settings.window_time)
+    return windows_by_count(spool.parts(), settings.window_events)
 
 
 def _split_of(source: Path) -> str:
@@ -243,16 +246,3 @@ def _reason_for_nothing(total: int, settings: CutSettings) -> str:
     if total < settings.window_events:
         return f"{total} events are too few for a window of {settings.window_events}"
     return f"none of the {total} events is inside a part of the label file"
-
-
-def _sensor_sizes(streams: Sequence[EventStream]) -> str | None:
-    """Return the config key for the sensor sizes that the file names."""
-    sizes = sorted({stream.sensor for stream in streams if stream.sensor is not None})
-    return ", ".join(f"DVS.SENSOR_SIZE [{height},{width}]" for height, width in sizes) or None
-
-
-def sort_by_time(events: EventColumns) -> EventColumns:
-    """Unwrap the overflow of the timestamp counter and sort the events by time."""
-    unwrapped = undo_overflow(events.t) if len(events) else None
-    events = events if unwrapped is None else EventColumns(events.x, events.y, unwrapped, events.p)
-    return events if (np.diff(events.t) >= 0).all() else events.at(events.t)

@@ -105,10 +105,17 @@ def _stalled(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class FileKind:
-    """Kind of source files: the name for messages, in the plural, and the file suffixes in lower case."""
+    """Kind of source files.
+
+    Attributes:
+        name: Name for messages, in the plural.
+        suffixes: File suffixes in lower case.
+        accompanies: Whether a file with such a suffix only belongs to others.
+    """
 
     name: str
     suffixes: frozenset[str]
+    accompanies: Callable[[Path], bool] = lambda name: False
 
 
 VIDEOS = FileKind("videos", VIDEO_SUFFIXES)
@@ -142,6 +149,7 @@ def find_jobs(source: Path, target: Path, kind: FileKind = VIDEOS, target_suffix
     files = [
         (Path(folder) / file).relative_to(source) for folder, _, files in os.walk(source) for file in sorted(files)
     ]
+    files = [file for file in files if not kind.accompanies(file)]
     names = sorted(file for file in files if file.suffix.lower() in kind.suffixes)
     note = skipped_note(source, (file.as_posix() for file in files), kind.suffixes)
     if not names:
@@ -283,10 +291,10 @@ def _cleanup(progress: Progress, target: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """Output of a conversion: what could not be read of the source, and a note to report once for all files."""
+    """Output of a conversion: what could not be read of the source, and notes to report once for all files."""
 
     damage: str | None
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -340,7 +348,7 @@ def convert_files(
     results.require_one(kind, target)
     outputs = results.outputs
     damaged = {name: output.damage for name, output in outputs.items() if output.damage is not None}
-    notes = Counter(output.note for output in outputs.values() if output.note is not None)
+    notes = Counter(note for output in outputs.values() for note in output.notes)
     return Conversion(len(outputs), results.skipped, damaged, results.failed, results.seconds, dict(notes))
 
 

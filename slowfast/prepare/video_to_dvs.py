@@ -22,7 +22,7 @@ from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
 from slowfast.prepare.ranges import check_ranges
-from slowfast.utils.files import atomic_path
+from slowfast.prepare.save_events import save_events
 from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working
 
@@ -95,19 +95,6 @@ def _convert_one(settings: EventSettings, job: Job) -> ConvertedFile:
         raise DecodeError("nothing in the video changes, so there are no events. Lower the thresholds")
     save_events(job.target, events)
     return ConvertedFile(damage)
-
-
-def save_events(file: Path, events: EventColumns) -> None:
-    """Write x, y (uint16), t (int64, microseconds) and p (uint8) to an uncompressed .npz file.
-
-    The file appears once it is complete; its folder is created if necessary.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
-    x, y = events.x.astype(np.uint16), events.y.astype(np.uint16)
-    with atomic_path(file) as part, part.open("wb") as opened:
-        np.savez(opened, x=x, y=y, t=np.rint(events.t).astype(np.int64), p=events.p.astype(np.uint8))
 
 
 def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:

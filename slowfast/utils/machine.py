@@ -1,34 +1,16 @@
-"""Properties of this machine: usable cores, fast matrix multiplication, peak memory."""
+"""Properties of this machine: fast matrix multiplication, peak memory."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
-import platform
 import resource
 import sys
-from pathlib import Path
 
 import torch
 
 from slowfast.utils.cpu import LIMITS
 from slowfast.utils.private_ops import CPU_QUERIES, is_supported_by_onednn
-
-
-def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def cpu_description() -> bytes:
-    """Return the model and the instruction sets of the CPU: two CPUs with the same description run the same code."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_bytes().splitlines() if about.exists() else []
-    names = (b"model name", b"flags", b"Features")
-    return platform.machine().encode() + b"".join(sorted({line for line in lines if line.startswith(names)}))
-
 
 # Environment variables that limit the instructions of oneDNN, PyTorch and MKL.
 _LIMITS = [name for name in LIMITS if not name.startswith("SLOWFAST_")]

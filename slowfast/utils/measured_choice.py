@@ -24,9 +24,10 @@ from pathlib import Path
 
 import torch
 
+from slowfast.utils.cores import cpu_description
 from slowfast.utils.files import atomic_path
 from slowfast.utils.json_files import from_json, to_json
-from slowfast.utils.machine import cpu_description, matmul_conditions
+from slowfast.utils.machine import matmul_conditions
 from slowfast.utils.private_cache import private_cache
 
 _lock = threading.RLock()  # a second thread waits for the measurement of the first

@@ -9,14 +9,13 @@ import pickle
 import signal
 import socket
 import struct
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any, BinaryIO
-
-import torch
 
 from slowfast.errors import UserError
 from slowfast.utils.signals import end_with_parent
@@ -34,6 +33,10 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=keep)
 
     def reducer_override(self, value: Any) -> Any:
+        # Without PyTorch in the process there are no tensors, and its import takes 200 MiB.
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return NotImplemented
         if type(value) is torch.Tensor and value.device.type == "cpu" and value.dtype != torch.bfloat16:
             return torch.from_numpy, (value.detach().contiguous().numpy(),)
         return NotImplemented

@@ -88,7 +88,7 @@ def test_invalid_folders_are_errors(tmp_path: Path) -> None:
     fill(tmp_path / "test" / "b", ["x.npz"])
     refused("test", 2, "has no counterpart in")
     refused("train", 0, "MODEL.NUM_CLASSES is 0")
-    fill(tmp_path / "train" / "c", ["x.txt"])
+    fill(tmp_path / "train" / "c", ["x.jpg"])
     refused("train", 3, "contains no recordings")
     with pytest.raises(IndexFileError, match="is not a folder"):
         read_event_index(tmp_path / "none", "train", 2)

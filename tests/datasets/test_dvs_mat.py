@@ -11,10 +11,9 @@ from scipy.io import savemat
 
 from slowfast.cli.convert_dvs import main
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.mat import read_mat
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import UserError
-from tests.raw_recordings import rows, some_events
+from tests.raw_recordings import read, rows, some_events
 
 EVENTS = some_events(200, width=240, height=180)
 COLUMNS = np.array(EVENTS)  # x, y, t, p
@@ -27,7 +26,7 @@ def test_events_are_rotated_upright(tmp_path: Path, compressed: bool, kind: type
     """Equal SpikingJelly's conversion, on which the published weights were trained."""
     columns = {key: column.astype(kind) for key, column in MAT.items()}
     savemat(tmp_path / "a.mat", columns, do_compression=compressed)
-    (stream,) = read_mat(tmp_path / "a.mat")
+    (stream,) = read(tmp_path / "a.mat")
     assert rows(stream.events) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
     assert stream.sensor == (180, 240)
 
@@ -67,19 +66,19 @@ def test_other_files(tmp_path: Path, changed: dict[str, object], message: str) -
     content = {key: value for key, value in {**MAT, **changed}.items() if value is not None}
     savemat(tmp_path / "a.mat", content)
     with pytest.raises(DecodeError, match=message):
-        read_mat(tmp_path / "a.mat")
+        read(tmp_path / "a.mat")
 
 
 def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     (tmp_path / "a.mat").write_bytes(b"anything")
     with pytest.raises(UserError, match=r"slowfast\[events\]"):
-        read_mat(tmp_path / "a.mat")
+        read(tmp_path / "a.mat")
 
 
 def test_too_many_events_are_refused_before_decompression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     savemat(tmp_path / "a.mat", MAT, do_compression=True)
-    monkeypatch.setattr("slowfast.datasets.dvs.recording.MAX_EVENTS", 199)
+    monkeypatch.setattr("slowfast.datasets.dvs.formats.base.MAX_EVENTS", 199)
     monkeypatch.setattr("scipy.io.loadmat", None)
     with pytest.raises(DecodeError, match="200 events exceed the limit of 199"):
-        read_mat(tmp_path / "a.mat")
+        read(tmp_path / "a.mat")

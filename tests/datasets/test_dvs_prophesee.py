@@ -11,14 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.prophesee import (
-    decode_evt2,
-    decode_evt3,
-    decode_evt21,
-    evt21_words,
-    read_dat,
-    read_raw,
-)
+from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, Evt21Decoder
 from tests import raw_recordings as raw
 from tests.raw_recordings import Event, rows, some_events
 
@@ -46,7 +39,7 @@ def crowded(n: int, seed: int, longest: int) -> list[Event]:
 )
 def test_events_and_sensor(tmp_path: Path, name: str, data: bytes, sensor: tuple[int, int] | None) -> None:
     (tmp_path / name).write_bytes(data)
-    (stream,) = (read_dat if name == "a.dat" else read_raw)(tmp_path / name)
+    (stream,) = raw.read(tmp_path / name)
     assert (rows(stream.events), stream.sensor, stream.damage) == (some_events(), sensor, None)
 
 
@@ -56,7 +49,7 @@ def test_word_order_is_detected(tmp_path: Path) -> None:
         for told in (b";endianness=little", b";endianness=legacy"):
             data = data.replace(told, b"")
         (tmp_path / "a.raw").write_bytes(data)
-        assert rows(read_raw(tmp_path / "a.raw")[0].events) == some_events()
+        assert rows(raw.read(tmp_path / "a.raw")[0].events) == some_events()
 
 
 @settings(max_examples=40)
@@ -64,7 +57,7 @@ def test_word_order_is_detected(tmp_path: Path) -> None:
 def test_evt21_masks(n: int, seed: int) -> None:
     events = crowded(n, seed, longest=20)
     words = raw.evt21_words(events)
-    assert rows(decode_evt21(np.array(words, np.uint64))) == events
+    assert rows(Evt21Decoder()(np.array(words, np.uint64))) == events
     assert n < 250 or len(words) < len(events) - 20, "hardly a mask had several events"
 
 
@@ -72,41 +65,42 @@ def test_evt21_masks(n: int, seed: int) -> None:
 @given(n=st.integers(0, 40), seed=st.integers(0, 99))
 def test_counter_overflow(n: int, seed: int) -> None:
     for bits, decode, words in (
-        (24, decode_evt3, lambda events: np.array(raw.evt3_words(events), np.uint16)),
-        (34, decode_evt2, lambda events: np.array(raw.evt2_words(events), np.uint32)),
-        (34, decode_evt21, lambda events: np.array(raw.evt21_words(events), np.uint64)),
+        (24, Evt3Decoder, lambda events: np.array(raw.evt3_words(events), np.uint16)),
+        (34, Evt2Decoder, lambda events: np.array(raw.evt2_words(events), np.uint32)),
+        (34, Evt21Decoder, lambda events: np.array(raw.evt21_words(events), np.uint64)),
     ):
         events = some_events(n, seed, longest=5 << bits - 1)
         gaps = np.diff([e[2] for e in events], prepend=0)
         if not n or gaps.max() >= 1 << bits - 1:
             continue  # a counter's turn can be told only where something comes within half of it
         turns = events[0][2] >> bits
-        assert rows(decode(words(events))) == [(x, y, t - (turns << bits), p) for x, y, t, p in events]
+        assert rows(decode()(words(events))) == [(x, y, t - (turns << bits), p) for x, y, t, p in events]
 
 
 def test_evt3_masks() -> None:
     words = [0x8001, 0x6005, 0x0007, 0x3000 | 1 << 11 | 100, 0x4000 | 0b100000000001, 0x5000 | 0b10, 0x4000 | 0b1]
     words += [0x2000 | 9]
     want = [(100, 7, 4101, 1), (111, 7, 4101, 1), (113, 7, 4101, 1), (120, 7, 4101, 1), (9, 7, 4101, 0)]
-    assert rows(decode_evt3(np.array(words, np.uint16))) == want
+    assert rows(Evt3Decoder()(np.array(words, np.uint16))) == want
 
 
 def test_evt3_high_time_resets_low_time() -> None:
     words = [0x8001, 0x6005, 0x0007, 0x2001, 0x8001, 0x2002, 0x8002, 0x2003]
-    assert [e[2] for e in rows(decode_evt3(np.array(words, np.uint16)))] == [4101, 4101, 8192]
+    assert [e[2] for e in rows(Evt3Decoder()(np.array(words, np.uint16)))] == [4101, 4101, 8192]
 
 
 def test_events_before_the_first_time_are_dropped() -> None:
-    assert rows(decode_evt3(np.array([0x0007, 0x2001], np.uint16))) == []
-    assert rows(decode_evt2(np.array([1 << 28 | 5], np.uint32))) == []
-    assert rows(decode_evt21(np.array([1 << 60 | 5], np.uint64))) == []
+    assert rows(Evt3Decoder()(np.array([0x0007, 0x2001], np.uint16))) == []
+    assert rows(Evt2Decoder()(np.array([1 << 28 | 5], np.uint32))) == []
+    assert rows(Evt21Decoder()(np.array([1 << 60 | 5], np.uint64))) == []
 
 
 @pytest.mark.parametrize("read", [raw.dat, raw.evt2, raw.evt21, raw.evt3])
 def test_truncated_file_is_read_and_reported(tmp_path: Path, read: object) -> None:
     data = read(some_events())  # type: ignore[operator]
-    (tmp_path / "a.raw").write_bytes(data[:-1])
-    (stream,) = (read_dat if read is raw.dat else read_raw)(tmp_path / "a.raw")
+    file = tmp_path / ("a.dat" if read is raw.dat else "a.raw")
+    file.write_bytes(data[:-1])
+    (stream,) = raw.read(file)
     assert rows(stream.events) == some_events()[:-1]
     assert stream.damage is not None and "the file ends within an event" in stream.damage
 
@@ -129,16 +123,18 @@ def test_truncated_file_is_read_and_reported(tmp_path: Path, read: object) -> No
 def test_damaged_files(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DecodeError, match=message):
-        (read_dat if name == "a.dat" else read_raw)(tmp_path / name)
+        raw.read(tmp_path / name)
 
 
 def test_evt21_words_in_both_orders() -> None:
     """Use the example of Prophesee's documentation: IMX636 and GenX320 send 0x0102030405060708."""
     for sent, order in ((0x0403020108070605, "legacy"), (0x0807060504030201, "little")):
-        assert [hex(word) for word in evt21_words(sent.to_bytes(8, "big"), order)] == ["0x102030405060708"]
+        assert [hex(word) for word in Evt21Decoder(order).ordered(np.frombuffer(sent.to_bytes(8, "big"), "<u8"))] == [
+            "0x102030405060708"
+        ]
 
 
 def test_unsupported_dat_versions_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(raw.dat(some_events(), version=3))
     with pytest.raises(DecodeError, match="unsupported version 3 of the .dat format"):
-        read_dat(tmp_path / "a.dat")
+        raw.read(tmp_path / "a.dat")

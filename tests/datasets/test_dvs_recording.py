@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.columns import StoredColumn
-from slowfast.datasets.dvs.recording import MAX_EVENTS, Recording
+from slowfast.datasets.dvs.formats.base import MAX_EVENTS
+from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import OVERFLOW, STRAY, UNSORTED, as_events, repair, undo_overflow
 
 SENSOR = (12, 16)
@@ -133,7 +134,7 @@ class TestWhatCannotBeRead:
     def test_oversized_archives(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
         """The sizes are read from headers, without decompression."""
         if kind == np.float64:
-            monkeypatch.setattr("slowfast.datasets.dvs.recording.MAX_BYTES", 2**26)  # packing 2 GiB takes its time
+            monkeypatch.setattr("slowfast.datasets.dvs.formats.base.MAX_BYTES", 2**26)  # packing 2 GiB takes its time
         events = MAX_EVENTS + 1 if kind == np.uint8 else 2**26 // 32 + 1
         with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for key in "xytp":

@@ -23,7 +23,6 @@ from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.protocol import CLIPS, EVENTS, IMAGES
 from slowfast.models.weights import read_weights
-from slowfast.prepare.convert_dvs import read_streams
 from tests import raw_recordings
 from tests.fuzz.mutate import BINARY, TEXT, Mutation
 
@@ -204,7 +203,7 @@ class Recordings:
                 events, _ = repair(Recording(path).take(slice(None)), self.SENSOR, 1e-6)
                 found = [events]
             else:
-                found = [stream.events for stream in read_streams(path)]
+                found = [stream.events for stream in raw_recordings.read(path)]
         except DecodeError:
             return REFUSED
         for events in found:

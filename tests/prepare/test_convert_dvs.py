@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -173,7 +174,7 @@ def test_unsuitable_folders(raw: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (raw, tmp_path / "npz" / "a", "is not a directory"),
         (raw, raw / "npz", "contain one another"),
         (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'} does not exist"),
-        (tmp_path / "npz", tmp_path / "new", "contains no recordings (files ending in .aedat .aedat4 .dat .mat .raw)"),
+        (tmp_path / "npz", tmp_path / "new", "contains no recordings (files ending in .aedat .aedat4 .bag "),
     ):
         assert convert(source, target) == 2
         said = capsys.readouterr().err
@@ -189,3 +190,22 @@ def test_records_name_files_and_sensors(raw: Path, tmp_path: Path) -> None:
         "files": {"x.npz": 50},
         "sensors": [[240, 304]],
     }
+
+
+def test_datasets_in_a_file_and_text(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File(raw / "shd.h5", "w") as file:
+        for name, kind in (("times", np.float16), ("units", np.uint16)):
+            file.create_dataset(f"spikes/{name}", (2,), h5py.vlen_dtype(kind))
+            for number in range(2):
+                file[f"spikes/{name}"][number] = np.arange(5 + number) / (4 if name == "times" else 1)
+        file["labels"] = [3, 0]
+    (raw / "README.txt").write_text("About these files.\n")
+    (raw / "list.csv").write_text("t,y,x,p\n" + "".join(f"{t},{y},{x},{p}\n" for x, y, t, p in some_events()))
+    assert convert(raw, tmp_path / "npz") == 0
+    said = capsys.readouterr().out
+    assert "failed: README.txt: line 1: 'About these files.' is no event" in said
+    assert "times read as seconds" not in said and "DVS.SENSOR_SIZE [1,700]: in 1 of 2 recordings" in said
+    names = sorted(file.relative_to(tmp_path / "npz").as_posix() for file in (tmp_path / "npz").rglob("*.npz"))
+    assert names == ["0/shd_1.npz", "3/shd_0.npz", "list.npz"]
+    assert written(tmp_path / "npz" / "list.npz") == some_events()
+    assert written(tmp_path / "npz" / "3" / "shd_0.npz") == [(k, 0, 250_000 * k, 1) for k in range(5)]

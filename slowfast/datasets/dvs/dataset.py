@@ -25,10 +25,10 @@ from slowfast.datasets.order import VIEW, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
 from slowfast.datasets.types import EvalRecording, Failure, Record
 from slowfast.errors import DataError, system_reason
+from slowfast.utils.cores import usable_cores
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
-from slowfast.utils.machine import usable_cores
 from slowfast.utils.private_cache import private_cache
 
 _RECORDINGS_PER_TASK = 32  # of a worker
@@ -102,6 +102,7 @@ def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
         DecodeError: If the recording cannot be read.
     """
     recording = Recording(path)
+    time_unit = recording.time_unit(time_unit)
     ends = as_events(recording.take(np.array([0, -1])), sensor, time_unit)
     if ends is None:
         ends, _ = repair(recording.take(slice(None)), sensor, time_unit)
@@ -179,16 +180,17 @@ class EventSampling:
             DecodeError: If the recording cannot be read.
         """
         sampler, recording = get_sampler(self.sampler), Recording(record.path)
+        time_unit = recording.time_unit(self.time_unit)
         whole: EventColumns | None = None
         samples = []
         for numbers in seeds:
             if whole is None:
                 rows = choose(sampler, recording.n, self.events, generator(VIEW, *numbers))
-                events = as_events(recording.take(rows), self.sensor, self.time_unit)
+                events = as_events(recording.take(rows), self.sensor, time_unit)
                 if events is not None:
                     samples.append(events)
                     continue
-                whole, done = repair(recording.take(slice(None)), self.sensor, self.time_unit)
+                whole, done = repair(recording.take(slice(None)), self.sensor, time_unit)
                 repairs.log(done, record.name)
             rows = choose(sampler, len(whole), self.events, generator(VIEW, *numbers))
             samples.append(whole.take(rows) if isinstance(rows, np.ndarray) else whole)

@@ -46,7 +46,8 @@ class EventFramesReader:
     def __init__(
         self, path: Path, sensor: tuple[int, int], time_unit: float, num_frames: int, kind: str, gain: float
     ) -> None:
-        self.events, _ = clean_events(Recording(path).take(slice(None)), sensor, time_unit)
+        recording = Recording(path)
+        self.events, _ = clean_events(recording.take(slice(None)), sensor, recording.time_unit(time_unit))
         self.num_frames, self.kind, self.gain = num_frames, kind, gain
         self.height, self.width = sensor
 

@@ -1,4 +1,4 @@
-"""Index of event datasets: one folder of .npz or .npy files per class, or lists.
+"""Index of event datasets: one folder of recordings, of any registered format, per class, or lists.
 
 * With split folders ``train/``, ``test/`` and optionally ``val/`` (else ``test/`` validates) of class folders, as in
   DVS Gesture and DVS-Lip.
@@ -12,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.datasets.dvs.recording import SUFFIXES
+from slowfast.datasets.dvs.formats import event_suffixes
+from slowfast.datasets.dvs.formats.text import TextReader
 from slowfast.datasets.index.common import SampleRoot, inner_folders, list_folder
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import read_class_names, read_labelled_paths
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
+from slowfast.utils.logging import get_logger
 
 TRAIN_SHARE = 0.8
+_SHOWN = 3  # skipped files in a warning
 # Order of class folders that are numbers: 0, 1, 2, ..., 10, or as strings 0, 1, 10, 2, ...
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 
@@ -112,13 +115,23 @@ def _labels(root: Path, num_classes: int, order: str) -> dict[str, int]:
 
 
 def _recordings(folder: Path) -> list[str]:
-    """Return the sorted names of the recordings in a class folder."""
-    names = [name for name in list_folder(folder) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    """Return the sorted names of the recordings in a class folder.
+
+    Text files beside other recordings are taken for remarks; they are skipped with a warning.
+    """
+    suffixes = event_suffixes()
+    names = [name for name in list_folder(folder) if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
     if not names:
         raise IndexFileError(
-            f"{folder} contains no recordings (files ending in {' '.join(SUFFIXES)}). Add some or remove the folder"
+            f"{folder} contains no recordings (files ending in {' '.join(sorted(suffixes))}). Add some or remove the "
+            "folder"
         )
-    return names
+    texts = [name for name in names if Path(name).suffix.lower() in TextReader.suffixes]
+    if not texts or len(texts) == len(names):
+        return names
+    shown = ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
+    get_logger().warning(f"{folder}: skipped text beside recordings of other formats: {shown}")
+    return [name for name in names if name not in set(texts)]
 
 
 def _by_share(root: Path, labels: dict[str, int], training: bool) -> RecordTable:

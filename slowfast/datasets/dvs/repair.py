@@ -20,7 +20,7 @@ UNSORTED = "sorted events by time"
 OVERFLOW = "unwrapped the overflow of the timestamps"
 REPAIRS = (STRAY, UNSORTED, OVERFLOW)
 # Ranges of timestamp counters that overflow.
-_COUNTERS = (2**31, 2**32)
+COUNTERS = (2**31, 2**32)
 
 Raw = Mapping[str, np.ndarray]
 Size = tuple[int, int]  # height, width
@@ -102,10 +102,10 @@ def undo_overflow(t: np.ndarray) -> np.ndarray | None:
     Returns:
         Unwrapped timestamps, float64 (n,), or None if there is no overflow.
     """
-    back = np.diff(t) < -_COUNTERS[0] / 2
+    back = np.diff(t) < -COUNTERS[0] / 2
     if not back.any():
         return None
-    counter = _COUNTERS[0] if t.min() >= 0 and t.max() < _COUNTERS[0] else _COUNTERS[1]
+    counter = COUNTERS[0] if t.min() >= 0 and t.max() < COUNTERS[0] else COUNTERS[1]
     forth = np.diff(t) > counter / 2  # a late event from before the overflow
     overflows = np.concatenate(([0], np.cumsum(back.astype(np.int64) - forth.astype(np.int64))))
     return t + overflows * float(counter)

@@ -12,8 +12,8 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.base import BaseDataset
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
-from slowfast.datasets.dvs.formats import READERS as RAW_READERS
-from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
+from slowfast.datasets.dvs.formats import event_suffixes
+from slowfast.datasets.dvs.formats.text import TextReader
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import system_reason
 from slowfast.models.protocol import IMAGES
@@ -22,14 +22,9 @@ from slowfast.utils.suggest import did_you_mean, nearest_file
 
 UNLABELED = -1
 LONGEST_NAME = 150  # bytes, without the suffix, of files named after a sample; file systems allow about 250
-IMAGE, VIDEO, RECORDING, RAW = "image", "video", "event recording", "raw event recording"
-SUFFIXES = {
-    RAW: frozenset(RAW_READERS),
-    RECORDING: frozenset(RECORDING_SUFFIXES),
-    IMAGE: IMAGE_SUFFIXES,
-    VIDEO: VIDEO_SUFFIXES,
-}
-CONVERT = "convert raw recordings to .npz first: slowfast convert-dvs"
+IMAGE, VIDEO, RECORDING = "image", "video", "event recording"
+ARRAYS = frozenset((".npz", ".npy"))
+KINDS = (RECORDING, IMAGE, VIDEO)
 MAKE_EVENTS = "slowfast video-to-dvs computes events from videos"
 
 
@@ -82,7 +77,7 @@ class SampleKind:
 
     @property
     def kind(self) -> str:
-        """Kind of the files, a key of SUFFIXES."""
+        """Kind of the files, one of KINDS."""
         if self.recordings:
             return RECORDING
         return IMAGE if self.images else VIDEO
@@ -90,12 +85,21 @@ class SampleKind:
     def instead_of(self, kind: str) -> str:
         """Return the reason why another kind cannot be read, and what to do."""
         reasons = {IMAGE: self.instead_of_image, VIDEO: self.instead_of_video, RECORDING: self.instead_of_recording}
-        return reasons.get(kind, CONVERT)
+        return reasons[kind]
 
     def kind_of(self, file: Path) -> str | None:
-        """Return the kind of a file by its suffix; None if it is unknown. Suffixes of raw recordings are ambiguous."""
+        """Return the kind of a file by its suffix; None if it is unknown.
+
+        Most suffixes of recordings are ambiguous: where videos or images are wanted, only those of NumPy count.
+        """
         suffix = file.suffix.lower()
-        return next((kind for kind in SUFFIXES if suffix in SUFFIXES[kind] and (kind != RAW or self.recordings)), None)
+        if suffix in (event_suffixes() if self.recordings else ARRAYS):
+            return RECORDING
+        return IMAGE if suffix in IMAGE_SUFFIXES else VIDEO if suffix in VIDEO_SUFFIXES else None
+
+    def suffixes(self) -> frozenset[str]:
+        """Return the suffixes of the files that are read."""
+        return {RECORDING: event_suffixes(), IMAGE: IMAGE_SUFFIXES, VIDEO: VIDEO_SUFFIXES}[self.kind]
 
 
 @dataclass
@@ -157,9 +161,11 @@ def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         current = Path(inner)
         files = [current / name for name in sorted(names) if not name.startswith(".")]
-        by_kind = {kind: [file for file in files if wanted.kind_of(file) == kind] for kind in SUFFIXES}
+        by_kind = {kind: [file for file in files if wanted.kind_of(file) == kind] for kind in KINDS}
         if not wanted.recordings:
             del by_kind[RECORDING]  # .npz and .npy files may be anything
+        else:
+            by_kind[RECORDING] = _without_texts(by_kind[RECORDING])
         found.others += len(files) - sum(map(len, by_kind.values()))
         unknown += [str(file.relative_to(folder)) for file in files if wanted.kind_of(file) is None]
         frames = highest_frame([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
@@ -169,11 +175,17 @@ def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
         for of_kind in by_kind.values():
             if of_kind:
                 _take(of_kind, current, wanted, found)
-    note = skipped_note(folder, unknown, SUFFIXES[wanted.kind])
+    note = skipped_note(folder, unknown, wanted.suffixes())
     if note is not None:
         get_logger().warning(note)
     if found.count == before:
         found.refuse(folder, f"the folder contains no {wanted.kind}s ({_names(wanted)})")
+
+
+def _without_texts(files: list[Path]) -> list[Path]:
+    """Leave out text files, which may be remarks, unless all recordings of a folder are text."""
+    others = [file for file in files if file.suffix.lower() not in TextReader.suffixes]
+    return others or files
 
 
 def _take(files: Sequence[Path], where: Path, wanted: SampleKind, found: FoundSamples) -> None:
@@ -229,4 +241,4 @@ def distinct_files(stems: Iterable[str], folder: Path, suffix: str) -> list[Path
 def _names(wanted: SampleKind) -> str:
     """Return a description of the names of the files and folders of samples."""
     frames = f", or folders of frames named {wanted.template}" if wanted.template else ""
-    return f"files ending in {' '.join(sorted(SUFFIXES[wanted.kind]))}{frames}"
+    return f"files ending in {' '.join(sorted(wanted.suffixes()))}{frames}"

@@ -1,19 +1,49 @@
-"""Readers of raw event camera recordings, by file suffix."""
+"""Readers of event camera recordings, one format per file; importing this package registers all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from slowfast.datasets.dvs.formats import (
+    aedat2,
+    aedat3,
+    aedat4,
+    event_stream,
+    hdf5,
+    mat,
+    nmnist,
+    numpy_files,
+    prophesee,
+    ros_bags,
+    text,
+)
+from slowfast.datasets.dvs.formats.base import (
+    EVENT_READER_REGISTRY,
+    EventBlock,
+    EventReader,
+    StreamInfo,
+    event_suffixes,
+    open_events,
+    read_blocks,
+    read_stream,
+)
 
-from slowfast.datasets.dvs.formats.aedat import read_aedat
-from slowfast.datasets.dvs.formats.mat import read_mat
-from slowfast.datasets.dvs.formats.prophesee import read_dat, read_raw
-from slowfast.datasets.dvs.formats.streams import EventStream
-
-READERS: dict[str, Callable[[Path], Sequence[EventStream]]] = {
-    ".aedat": read_aedat,
-    ".aedat4": read_aedat,
-    ".dat": read_dat,
-    ".raw": read_raw,
-    ".mat": read_mat,
-}
+__all__ = [
+    "EVENT_READER_REGISTRY",
+    "EventBlock",
+    "EventReader",
+    "StreamInfo",
+    "aedat2",
+    "aedat3",
+    "aedat4",
+    "event_stream",
+    "event_suffixes",
+    "hdf5",
+    "mat",
+    "nmnist",
+    "numpy_files",
+    "open_events",
+    "prophesee",
+    "read_blocks",
+    "read_stream",
+    "ros_bags",
+    "text",
+]

@@ -6,28 +6,34 @@ and a table of the packets. Tested on files written by iniVation's dv-processing
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.streams import EventStream, read_raw_bytes
-from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.datasets.dvs.formats.base import (
+    BLOCK_EVENTS,
+    EVENT_READER_REGISTRY,
+    EventBlock,
+    EventReader,
+    StreamInfo,
+)
 from slowfast.errors import UserError
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 HEADER, EVENTS = b"IOHE", b"EVTS"  # identifiers of FlatBuffers; the second is also a type of stream
-EVENT = np.dtype(
-    {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
-)
+EVENT_BYTES = 16  # int64 time, int16 x and y, uint8 polarity, padding
 NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)  # compression types
 MAX_UNPACKED = 2**28  # bytes of a decompressed packet, which contains the events of some milliseconds
+_LZ4_STEP = 2**20  # bytes decompressed at first
 _ZSTD_STEP = 1024  # bytes decompressed at a time, to at most 32 MiB
+MAX_HEADER = 2**24  # bytes read for the header
 NOT_CLOSED = -1  # position of the packet table in a file that was not closed
 
 Decompress = Callable[[bytes], bytes]
@@ -42,63 +48,75 @@ class _Header:
     sensors: dict[int, tuple[int, int] | None]  # height and width per event stream
 
 
-def read_aedat4(path: Path) -> list[EventStream]:
-    """Read the streams of polarity events of a file.
+@EVENT_READER_REGISTRY.register(name="aedat-4")
+class Aedat4Reader(EventReader):
+    """Reader of the streams of polarity events of a file; packets that are lost are damage."""
 
-    Of a damaged file the readable packets are returned, with a description of the damage.
+    suffixes, label = (".aedat4", ".aedat"), "an AEDAT 4.0 file"
 
-    Raises:
-        DecodeError: If it is not such a file.
-        UserError: If the package for its compression is not installed.
-    """
-    data = read_raw_bytes(path)
-    header = _read_header(data)
-    parts: dict[int, list[np.ndarray]] = {stream: [] for stream in header.sensors}
-    broken: list[str] = []
-    damage: list[str] = []
-    try:
-        for stream, body in _packets(data, header):
-            if stream not in parts:
-                continue
-            try:
-                parts[stream].append(_packet_events(_decompress(header.decompress, body)))
-            except DecodeError as error:
-                broken.append(str(error))
-    except DecodeError as error:
-        damage.append(str(error))
-    if broken:
-        damage.append(f"{len(broken)} event packets were lost: {broken[0]}")
-    lost = "; ".join(damage) or None
-    several = len(parts) > 1
-    return [
-        EventStream(_columns(parts[stream]), header.sensors[stream], lost, f"stream{stream}" if several else "")
-        for stream in sorted(parts)
-    ]
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.size = os.path.getsize(path)
+        with path.open("rb") as file:
+            data = file.read(MAX_HEADER)
+        self.header = _read_header(data)
 
+    @classmethod
+    def accepts(cls, path: Path, head: bytes) -> bool:
+        """Return whether the file states the version."""
+        return head.startswith(MAGIC)
 
-def _packets(data: bytes, header: _Header) -> Iterator[tuple[int, bytes]]:
-    """Yield the stream and the content of all packets.
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        """Event streams in ascending order of their numbers."""
+        sensors = self.header.sensors
+        several = len(sensors) > 1
+        return [StreamInfo(f"stream{number}" if several else "", sensors[number]) for number in sorted(sensors)]
 
-    Raises:
-        DecodeError: If the file is truncated or was not closed.
-    """
-    closed = header.end != NOT_CLOSED
-    position, end = header.start, min(header.end, len(data)) if closed else len(data)
-    while position < end:
-        stream, size = struct.unpack_from("<ii", data, position) if position + 8 <= end else (0, -1)
-        if size < 0 or stream not in header.streams or position + 8 + size > end:
-            raise DecodeError(f"damaged or truncated at byte {position} of {len(data)}; the events before were read")
-        yield stream, data[position + 8 : position + 8 + size]
-        position += 8 + size
-    if not closed:
-        raise DecodeError("the recording was not closed properly; the last events may be missing")
-    if header.end > len(data):
-        raise DecodeError(f"truncated: {len(data)} of at least {header.end} bytes; their events were read")
+    def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
+        """Decode the packets of a stream; small ones are joined."""
+        number = sorted(self.header.sensors)[stream]
+        parts: list[memoryview] = []
+        count, broken = 0, list[str]()
+        with self.path.open("rb") as file:
+            for body in self._packets(file, number):
+                try:
+                    parts.append(_packet_events(_decompress(self.header.decompress, body)))
+                except DecodeError as error:
+                    broken.append(str(error))
+                    continue
+                count += len(parts[-1]) // EVENT_BYTES
+                if count >= BLOCK_EVENTS:
+                    yield from _columns(parts)
+                    parts, count = [], 0
+        yield from _columns(parts)
+        if broken:
+            self.report(f"{len(broken)} event packets were lost: {broken[0]}")
+
+    def _packets(self, file: BinaryIO, number: int) -> Iterator[bytes]:
+        """Yield the content of the packets of a stream; report a file that is truncated or was not closed."""
+        header, size = self.header, self.size
+        closed = header.end != NOT_CLOSED
+        position, end = header.start, min(header.end, size) if closed else size
+        file.seek(position)
+        while position < end:
+            head = file.read(8)
+            stream, length = struct.unpack("<ii", head) if len(head) == 8 and position + 8 <= end else (0, -1)
+            if not 0 <= length <= MAX_UNPACKED or stream not in header.streams or position + 8 + length > end:
+                self.report(f"damaged or truncated at byte {position} of {size}; the events before were read")
+                return
+            if stream == number:
+                yield file.read(length)
+            else:
+                file.seek(length, os.SEEK_CUR)
+            position += 8 + length
+        if not closed:
+            self.report("the recording was not closed properly; the last events may be missing")
+        elif header.end > size:
+            self.report(f"truncated: {size} of at least {header.end} bytes; their events were read")
 
 
 def _read_header(data: bytes) -> _Header:
-    if not data.startswith(MAGIC):
-        raise DecodeError("not an AEDAT 4.0 file")
     try:
         table = _root(data, len(MAGIC), HEADER)
         (size,) = struct.unpack_from("<I", data, len(MAGIC))
@@ -157,7 +175,12 @@ def _get_decompress(compression: int) -> Decompress:
 
 
 def _lz4_frame(decompressor: Any, body: bytes) -> bytes:
-    content: bytes = decompressor.decompress(body, max_length=MAX_UNPACKED + 1)
+    # The space for the content is reserved at once: the limit at first would cost more than the decompression.
+    content: bytes = decompressor.decompress(body, max_length=_LZ4_STEP)
+    if decompressor.eof or len(content) < _LZ4_STEP:
+        _check_decompress(len(content), decompressor.eof)
+        return content
+    content += decompressor.decompress(b"", max_length=MAX_UNPACKED + 1 - _LZ4_STEP)
     _check_decompress(len(content), decompressor.eof)
     return content
 
@@ -188,24 +211,33 @@ def _decompress(decompress: Decompress, body: bytes) -> bytes:
         raise DecodeError(f"a packet cannot be decompressed: {error}") from error
 
 
-def _packet_events(packet: bytes) -> np.ndarray:
-    """Parse the events of a packet, EVENT (n,)."""
+def _packet_events(packet: bytes) -> memoryview:
+    """Find the events of a packet, structures of EVENT_BYTES."""
     try:
         table = _root(packet, 0, EVENTS)
         position = _position(packet, table, 0)
         if position is None:
-            return np.empty(0, EVENT)
+            return memoryview(b"")
         position += int(struct.unpack_from("<I", packet, position)[0])
         (count,) = struct.unpack_from("<I", packet, position)
-        return np.frombuffer(packet, EVENT, count, position + 4)
     except (struct.error, ValueError) as error:
         raise DecodeError(f"a packet is damaged: {error}") from error
+    events = memoryview(packet)[position + 4 : position + 4 + count * EVENT_BYTES]
+    if len(events) < count * EVENT_BYTES:
+        raise DecodeError(f"a packet is damaged: it ends before the last of {count} events")
+    return events
 
 
-def _columns(parts: list[np.ndarray]) -> EventColumns:
-    events = np.concatenate(parts) if parts else np.empty(0, EVENT)
-    x, y, p = (events[key].astype(np.int64) for key in "xyp")
-    return EventColumns(x, y, events["t"].astype(np.float64), (p != 0).astype(np.int64))
+def _columns(parts: list[memoryview]) -> Iterator[EventBlock]:
+    """Yield the events of packets, in blocks of at most BLOCK_EVENTS."""
+    data = b"".join(parts)  # also aligns it
+    for first in range(0, len(data), BLOCK_EVENTS * EVENT_BYTES):
+        count = min(BLOCK_EVENTS, (len(data) - first) // EVENT_BYTES)
+        t, x, p = (
+            np.frombuffer(data, kind, count * EVENT_BYTES // np.dtype(kind).itemsize, first).reshape(count, -1)
+            for kind in ("<i8", "<i2", "u1")
+        )
+        yield EventBlock(t[:, 0].copy(), x[:, 4].copy(), x[:, 5].copy(), (p[:, 12] != 0).view(np.uint8))
 
 
 def _root(data: bytes, start: int, identifier: bytes) -> int:

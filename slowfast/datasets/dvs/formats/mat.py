@@ -1,41 +1,86 @@
-"""Reader of the .mat files of ASL-DVS (Bi et al., ICCV 2019)."""
+"""MATLAB files (up to version 7.2) of ASL-DVS (Bi et al. 2019), ST-MNIST (See et al. 2020), and of TD structures.
+
+* ASL-DVS: variables ``x``, ``y``, ``ts`` (microseconds) and ``pol``.
+* ST-MNIST: ``spiketrain`` of 100 taxels and the time in seconds, one row each.
+* ``TD``: a structure of ``x``, ``y``, ``p``, ``ts`` as the MATLAB programs for ATIS and N-MNIST use it: coordinates
+  count from 1, polarities are 1 (OFF) and 2 (ON).
+
+Notation: n events of a recording, s samples in time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.streams import EventStream, check_raw_size
-from slowfast.datasets.dvs.recording import check_count
-from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.datasets.dvs.columns import UnpackedColumn
+from slowfast.datasets.dvs.formats import base
+from slowfast.datasets.dvs.formats.base import (
+    BLOCK_EVENTS,
+    EVENT_READER_REGISTRY,
+    EventBlock,
+    EventReader,
+    Sensor,
+    StreamInfo,
+)
 from slowfast.errors import UserError
 
-SENSOR = (180, 240)  # height, width
-KEYS = ("x", "y", "ts", "pol")
+ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")
+ST_SENSOR, ST_KEY = (10, 10), "spiketrain"
+TD_KEY, TD_FIELDS = "TD", ("x", "y", "ts", "p")
+MAX_MAT_BYTES = 2**31  # size of a file, which is read at once
 
 
-def read_mat(path: Path) -> list[EventStream]:
-    """Read a file of ASL-DVS with the variables x, y, ts (microseconds) and pol.
+@EVENT_READER_REGISTRY.register(name="mat")
+class MatReader(EventReader):
+    """Reader of .mat files, which are read at once."""
 
-    The recordings of the dataset are rotated by 180 degrees. They are rotated back (x' = 239 - x, y' = 179 - y), as in
-    SpikingJelly's conversion, on which the published Event2Vec weights were trained.
+    suffixes, label = (".mat",), "a .mat file"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        size = path.stat().st_size
+        if size > MAX_MAT_BYTES:
+            raise DecodeError(f"the size of {size / 2**30:.1f} GiB exceeds the limit of {MAX_MAT_BYTES / 2**30:g} GiB")
+        self.events, self.sensor = _read(path)
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        """The only stream."""
+        return (StreamInfo(sensor=self.sensor),)
+
+    def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
+        """Yield the events in blocks."""
+        for first in range(0, len(self.events.t), BLOCK_EVENTS):
+            yield EventBlock(*(column[first : first + BLOCK_EVENTS] for column in self.events))
+
+    def columns(self) -> Mapping[str, UnpackedColumn]:
+        """Return the columns in memory."""
+        return {key: UnpackedColumn(getattr(self.events, key)) for key in "xytp"}
+
+
+def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
+    """Read the events of a file of any of the layouts, and the size of the sensor.
 
     Raises:
-        DecodeError: If it is not such a file.
+        DecodeError: If it has none of them.
         UserError: If SciPy is not installed.
     """
-    check_raw_size(path)
     try:
         from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise UserError(f'.mat files need SciPy ({error}). Run pip install "slowfast[events]"') from error
     try:
-        sizes = {name: prod(shape) for name, shape, _ in whosmat(path)}  # from the headers, without decompression
-        check_count(max((sizes.get(key, 0) for key in KEYS), default=0))
-        content = loadmat(path, variable_names=KEYS)
+        # From the headers, without decompression.
+        sizes = {name: prod(shape) for name, shape, _ in whosmat(path)}
+        keys = next(keys for keys in ((TD_KEY,), (ST_KEY,), ASL_KEYS) if keys[0] in sizes or keys is ASL_KEYS)
+        base.check_count(max((sizes.get(key, 0) for key in keys), default=0))
+        content = loadmat(path, variable_names=keys)
     except DecodeError:
         raise
     except NotImplementedError as error:  # HDF5
@@ -45,17 +90,71 @@ def read_mat(path: Path) -> list[EventStream]:
         ) from error
     except Exception as error:  # SciPy raises various errors for damaged files
         raise DecodeError(f"not a readable .mat file: {error}") from error
-    missing = [key for key in KEYS if key not in content]
+    read: dict[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[EventBlock, Sensor | None]]]
+    read = {(TD_KEY,): _td, (ST_KEY,): _st_mnist, ASL_KEYS: _asl_dvs}
+    return read[keys](content)
+
+
+def _asl_dvs(content: Mapping[str, Any]) -> tuple[EventBlock, Sensor]:
+    """Return the events of ASL-DVS.
+
+    The recordings of the dataset are rotated by 180 degrees. They are rotated back (x' = 239 - x, y' = 179 - y), as in
+    SpikingJelly's conversion, on which the published Event2Vec weights were trained.
+    """
+    missing = [key for key in ASL_KEYS if key not in content]
     if missing:
-        raise DecodeError(f"missing {', '.join(missing)}. Expected a file of ASL-DVS with {', '.join(KEYS)}")
-    x, y, t, p = (np.asarray(content[key]).ravel() for key in KEYS)
-    if len({len(column) for column in (x, y, t, p)}) > 1 or any(c.dtype.kind not in "iufb" for c in (x, y, t, p)):
-        raise DecodeError(f"{', '.join(KEYS)} must be numeric and of equal length")
+        raise DecodeError(
+            f"missing {', '.join(missing)}. Expected a file of ASL-DVS with {', '.join(ASL_KEYS)}, of ST-MNIST with "
+            f"{ST_KEY}, or with a structure {TD_KEY}"
+        )
+    x, y, t, p = _columns({key: content[key] for key in ASL_KEYS})
+    height, width = ASL_SENSOR
+    columns, rows = width - 1 - _pixels(x, width, "x"), height - 1 - _pixels(y, height, "y")
+    return EventBlock(t, columns.astype(np.uint16), rows.astype(np.uint16), (p > 0).view(np.uint8)), ASL_SENSOR
+
+
+def _st_mnist(content: Mapping[str, Any]) -> tuple[EventBlock, Sensor]:
+    """Return the events of ST-MNIST: a taxel k at a time is the pixel (k % 10, k // 10)."""
+    values = np.asarray(content[ST_KEY])
+    if values.ndim != 2 or values.shape[0] != prod(ST_SENSOR) + 1 or values.dtype.kind not in "iufb":
+        raise DecodeError(f"{ST_KEY} must have {prod(ST_SENSOR) + 1} rows: 100 taxels and the time")
+    sample, taxel = np.nonzero(values[:-1].T)
+    times = values[-1].astype(np.float64)
+    if not np.isfinite(times).all():
+        raise DecodeError("the times contain values that are not finite")
+    # Decimal fractions of a second are not exact in binary.
+    t = np.floor(times * 1e6 + 1e-3).astype(np.int64)[sample]
+    x, y = taxel % ST_SENSOR[1], taxel // ST_SENSOR[1]
+    p = values[taxel, sample] > 0
+    return EventBlock(t, x.astype(np.uint16), y.astype(np.uint16), p.view(np.uint8)), ST_SENSOR
+
+
+def _td(content: Mapping[str, Any]) -> tuple[EventBlock, None]:
+    """Return the events of a TD structure."""
+    structure = np.asarray(content[TD_KEY])
+    names = structure.dtype.names or ()
+    missing = [name for name in TD_FIELDS if name not in names]
+    if missing or structure.size != 1:
+        raise DecodeError(f"{TD_KEY} must be one structure of {', '.join(TD_FIELDS)}, not of {', '.join(names)}")
+    x, y, t, p = _columns({name: structure[name].item() for name in TD_FIELDS})
+    if len(t) and not (np.isin(p, (1, 2)).all() or np.isin(p, (-1, 1)).all() or np.isin(p, (0, 1)).all()):
+        raise DecodeError(f"p of {TD_KEY} contains other values than 1 and 2, or -1 and 1, or 0 and 1")
+    on = p == 2 if len(p) and p.max() == 2 or len(p) and p.min() == 1 else p == 1
+    first = min(int(x.min(initial=1)), int(y.min(initial=1)), 1)  # 0 in files that count from 0
+    columns, rows = _pixels(x - first, 2**16, "x"), _pixels(y - first, 2**16, "y")
+    return EventBlock(t, columns.astype(np.uint16), rows.astype(np.uint16), on.view(np.uint8)), None
+
+
+def _columns(content: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Return four columns of a file, flat, with finite times."""
+    columns = [np.asarray(column).ravel() for column in content.values()]
+    names = ", ".join(content)
+    if len({len(column) for column in columns}) > 1 or any(column.dtype.kind not in "iufb" for column in columns):
+        raise DecodeError(f"{names} must be numeric and of equal length")
+    x, y, t, p = columns
     if not np.isfinite(t).all():
         raise DecodeError("ts contains values that are not finite")
-    height, width = SENSOR
-    columns, lines = width - 1 - _pixels(x, width, "x"), height - 1 - _pixels(y, height, "y")
-    return [EventStream(EventColumns(columns, lines, t.astype(np.float64), (p > 0).astype(np.int64)), SENSOR)]
+    return x, y, t.astype(np.float64) if t.dtype.kind == "f" else t.astype(np.int64), p
 
 
 def _pixels(values: np.ndarray, size: int, name: str) -> np.ndarray:

@@ -1,192 +1,169 @@
-"""Prophesee's event files: .dat, and .raw in the encodings EVT 2.0, EVT 2.1 and EVT 3.0.
+"""Prophesee's event files: .raw in the encodings EVT 2.0, 2.1 and 3.0, and .dat of versions 1 and 2.
 
-The formats follow docs.prophesee.ai ("Data Encoding Formats", "File Formats") and, for the two word orders of EVT 2.1,
-evt21_event_types.h of OpenEB. Tested on files that the tests encode, not on files of a camera.
+The formats follow docs.prophesee.ai ("File Formats"); version 1 of .dat follows Prophesee's load_atis_data.m.
 
-Notation: n words of a file.
+Notation: n events of a block.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.streams import EventStream, read_raw_bytes
-from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.datasets.dvs.columns import Column, StoredColumn
+from slowfast.datasets.dvs.formats.base import (
+    BLOCK_EVENTS,
+    EVENT_READER_REGISTRY,
+    EventBlock,
+    EventReader,
+    Sensor,
+    StreamInfo,
+    TimeUnwrapper,
+)
+from slowfast.datasets.dvs.formats.binary import read_records
+from slowfast.datasets.dvs.formats.compiled_evt import dat_decoder, evt2_decoder, evt3_decoder
+from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder
 
-# Word types of EVT 2.0 and EVT 2.1.
-OFF, ON, TIME_HIGH_2 = 0x0, 0x1, 0x8
-TIME_HIGH_BITS_2 = 28
-# Word types of EVT 3.0.
-ADDRESS_Y, ADDRESS_X, BASE_X, VECTOR_12, VECTOR_8, TIME_LOW, TIME_HIGH = 0x0, 0x2, 0x3, 0x4, 0x5, 0x6, 0x8
-TIME_HIGH_BITS_3 = 12
-# Word order of EVT 2.1: low half first, or high half first (IMX636 and older sensors).
-LITTLE, LEGACY = "little", "legacy"
-DAT_EVENT = 8  # bytes
+DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
+# Versions of the .dat format: offset and number of bits of x, y and p in the second word of an event. Version 1 is that
+# of ATIS sensors, whose headers need not contain it.
+DAT_LAYOUTS = {"1": ((0, 9), (9, 8), (17, 1)), "2": ((0, 14), (14, 14), (28, 1))}
+DAT_TIME_BITS = 32
+MAX_HEADER = 2**20  # bytes
 
 Fields = Mapping[str, str]
-
-
-# Versions of the .dat format: offset and number of bits of x, y and p in the second word of an event. Version 1 is that
-# of ATIS sensors (Prophesee's load_atis_data.m), whose headers need not contain it.
-DAT_LAYOUTS = {"1": ((0, 9), (9, 8), (17, 1)), "2": ((0, 14), (14, 14), (28, 1))}
-
-# Bytes per word and decoder of each encoding, and the names in headers that differ from the key.
-ENCODINGS: dict[str, tuple[int, Callable[[bytes, Fields], EventColumns]]] = {
-    "EVT2": (4, lambda data, fields: decode_evt2(np.frombuffer(data, "<u4"))),
-    "EVT21": (8, lambda data, fields: decode_evt21(evt21_words(data, fields.get("endianness")))),
-    "EVT3": (2, lambda data, fields: decode_evt3(np.frombuffer(data, "<u2"))),
+# Decoders by the fields of the header and the size of the file in bytes.
+ENCODINGS: dict[str, Callable[[Fields, int], EvtDecoder]] = {
+    "EVT2": lambda fields, size: evt2_decoder(size),
+    "EVT21": lambda fields, size: Evt21Decoder(fields.get("endianness")),
+    "EVT3": lambda fields, size: evt3_decoder(size),
 }
-_ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT 3.0": "EVT3"}
+_ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT2.1": "EVT21", "EVT 3.0": "EVT3"}
 
 
-def read_dat(path: Path) -> list[EventStream]:
-    """Read a .dat file of two-dimensional events, version 1 or 2.
+class _HeaderReader(EventReader):
+    """Reader of a file that starts with lines of text."""
 
-    Raises:
-        DecodeError: If it is not such a file or has another version.
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with path.open("rb") as file:
+            self.fields = read_header(file)
+            self.start = file.tell()
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        """The only stream."""
+        return (StreamInfo(sensor=sensor_of(self.fields)),)
+
+
+@EVENT_READER_REGISTRY.register(name="prophesee-raw")
+class RawReader(_HeaderReader):
+    """Reader of .raw files."""
+
+    suffixes, label = (".raw",), "a .raw file of Prophesee"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        encoding = self.fields.get("format", "").partition(";")[0].upper() or f"EVT {self.fields.get('evt', 'unknown')}"
+        name = _ALIASES.get(encoding, encoding)
+        if name not in ENCODINGS:
+            raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
+        self._decoder = ENCODINGS[name]
+        self._decoder(self.fields, 0)  # checks the fields
+
+    def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
+        """Decode the words of the file, a block at a time."""
+        decode = self._decoder(self.fields, self.path.stat().st_size)
+        for words in read_records(self, decode.word, self.start, BLOCK_EVENTS):
+            yield decode(words)
+
+
+@EVENT_READER_REGISTRY.register(name="prophesee-dat")
+class DatReader(_HeaderReader):
+    """Reader of .dat files of two-dimensional events."""
+
+    suffixes, label = (".dat",), "a .dat file of Prophesee"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        version = self.fields.get("version", "2")
+        if version not in DAT_LAYOUTS:
+            raise DecodeError(f"unsupported version {version} of the .dat format. Supported: 1, 2")
+        self.layout = DAT_LAYOUTS[version]
+        with path.open("rb") as file:
+            file.seek(self.start)
+            kind = file.read(2)  # type and size of the events
+        if len(kind) < 2 or kind[1] != DAT_EVENT.itemsize:
+            raise DecodeError("not a .dat file with events of 8 bytes")
+        self.start += 2
+
+    def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
+        """Read the events; the overflow of their 32-bit time is undone."""
+        x_bits, y_bits = self.layout[0][1], self.layout[1][1]
+        decode = dat_decoder(self.path.stat().st_size, DAT_EVENT, (x_bits, y_bits))
+        if decode is not None:
+            yield from map(decode, read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS))
+            return
+        unwrap = TimeUnwrapper(DAT_TIME_BITS)
+        for records in read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS):
+            address = records["address"]
+            x, y, p = (take_bits(address, *bits) for bits in self.layout)
+            yield EventBlock(unwrap(records["t"]), x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
+
+    def columns(self) -> Mapping[str, Column]:
+        """Return the columns of the events; times are as in the file."""
+        count = (self.path.stat().st_size - self.start) // DAT_EVENT.itemsize
+        words = (
+            StoredColumn(self.path, self.start + offset, np.dtype("<u4"), (count,), DAT_EVENT.itemsize)
+            for offset in (0, 4)
+        )
+        t, address = words
+        return {"t": t} | {key: BitColumn(address, *bits) for key, bits in zip("xyp", self.layout, strict=True)}
+
+
+@dataclass(frozen=True)
+class BitColumn:
+    """Column of some bits of another column.
+
+    Attributes:
+        words: Column of unsigned integers.
+        first: Number of the lowest bit.
+        bits: Number of bits.
     """
-    fields, data = _split_header(path)
-    version = fields.get("version", "2")
-    if version not in DAT_LAYOUTS:
-        raise DecodeError(f"unsupported version {version} of the .dat format. Supported: 1, 2")
-    if len(data) < 2 or data[1] != DAT_EVENT:
-        raise DecodeError("not a .dat file with events of 8 bytes")
-    words = np.frombuffer(data, "<u4", (len(data) - 2) // DAT_EVENT * 2, 2).reshape(-1, 2)
-    time, address = words[:, 0], words[:, 1]
-    x, y, p = (address >> first & (1 << bits) - 1 for first, bits in DAT_LAYOUTS[version])
-    events = _columns(x, y, time, p)
-    return [EventStream(events, _size(fields), _truncation(len(data) - 2, DAT_EVENT))]
+
+    words: Column
+    first: int
+    bits: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the column."""
+        return self.words.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.words.dtype
+
+    def take(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Read the values of some events."""
+        return take_bits(self.words.take(rows), self.first, self.bits)
 
 
-def read_raw(path: Path) -> list[EventStream]:
-    """Read a .raw file in the encoding EVT 2.0, EVT 2.1 or EVT 3.0.
-
-    Raises:
-        DecodeError: If it is not such a file.
-    """
-    fields, data = _split_header(path)
-    encoding = fields.get("format", "").partition(";")[0].upper() or f"EVT {fields.get('evt', 'unknown')}"
-    name = _ALIASES.get(encoding, encoding)
-    if name not in ENCODINGS:
-        raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
-    size, decode = ENCODINGS[name]
-    complete = data[: len(data) // size * size]
-    return [EventStream(decode(complete, fields), _size(fields), _truncation(len(data), size))]
+def take_bits(words: np.ndarray, first: int, bits: int) -> np.ndarray:
+    """Return some bits of words (n,)."""
+    result: np.ndarray = words >> first & (1 << bits) - 1
+    return result
 
 
-def _truncation(length: int, size: int) -> str | None:
-    """Describe the damage of a file that does not end with a complete word of `size` bytes."""
-    rest = length % size
-    return f"truncated: the file ends within an event, after {rest} of {size} bytes" if rest else None
-
-
-def decode_evt2(words: np.ndarray) -> EventColumns:
-    """Decode 32-bit words, uint32 (n,)."""
-    kind = words >> 28
-    high = _high_times(words & 0x0FFFFFFF, kind == TIME_HIGH_2, TIME_HIGH_BITS_2)
-    is_event = ((kind == OFF) | (kind == ON)) & (high >= 0)
-    events = words[is_event]
-    time = (high[is_event] << 6) + (events >> 22 & 0x3F)
-    return _columns(events >> 11 & 0x7FF, events & 0x7FF, time, kind[is_event])
-
-
-def decode_evt21(words: np.ndarray) -> EventColumns:
-    """Decode 64-bit words with the type in the highest bits, uint64 (n,): one event per set bit of the lower 32."""
-    upper, mask = (words >> 32).astype(np.uint32), words.astype(np.uint32)
-    kind = upper >> 28
-    high = _high_times(upper & 0x0FFFFFFF, kind == TIME_HIGH_2, TIME_HIGH_BITS_2)
-    is_vector = ((kind == OFF) | (kind == ON)) & (high >= 0)
-    upper = upper[is_vector]
-    time = (high[is_vector] << 6) + (upper >> 22 & 0x3F)
-    bits = np.unpackbits(mask[is_vector].astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
-    vector, bit = np.nonzero(bits)  # of (vectors, 32): vector by vector
-    return _columns((upper >> 11 & 0x7FF)[vector] + bit, (upper & 0x7FF)[vector], time[vector], (upper >> 28)[vector])
-
-
-def evt21_words(data: bytes, order: str | None) -> np.ndarray:
-    """Return the words of EVT 2.1 with the type in the highest bits, uint64 (n,).
-
-    Args:
-        data: Data after the header.
-        order: LITTLE or LEGACY; None to detect it from the time words, one half of which is 0.
-
-    Raises:
-        DecodeError: If the order is unknown.
-    """
-    little = np.frombuffer(data, "<u8")
-    legacy = little << 32 | little >> 32
-    if order is None:
-        times = [int(((words >> 60 == TIME_HIGH_2) & (words & 0xFFFFFFFF == 0)).sum()) for words in (little, legacy)]
-        return little if times[0] >= times[1] else legacy
-    if order not in (LITTLE, LEGACY):
-        raise DecodeError(f"unsupported word order {order}. Supported: {LITTLE}, {LEGACY}")
-    return little if order == LITTLE else legacy
-
-
-def decode_evt3(words: np.ndarray) -> EventColumns:
-    """Decode 16-bit words, uint16 (n,): each updates the state, or is an event or a mask of several events."""
-    kind, value = words >> 12, words & 0xFFF
-    time, y = _evt3_times(kind, value), _last(value & 0x7FF, kind == ADDRESS_Y)
-    single = (kind == ADDRESS_X) & (y >= 0) & (time >= 0)
-    found = [(value[single] & 0x7FF, y[single], time[single], value[single] >> 11, np.flatnonzero(single))]
-    # The events of a mask follow those of the base and of the masks since.
-    wide = np.where(kind == VECTOR_12, 12, np.where(kind == VECTOR_8, 8, 0))
-    before = np.cumsum(wide) - wide
-    base = _last(value, kind == BASE_X)
-    left = (base & 0x7FF) + before - _last(before, kind == BASE_X)
-    masks = (wide > 0) & (base >= 0) & (y >= 0) & (time >= 0)
-    for bit in range(12):
-        hit = masks & (bit < wide) & ((value >> bit & 1) == 1)
-        found.append((left[hit] + bit, y[hit], time[hit], base[hit] >> 11, np.flatnonzero(hit)))
-    x, lines, t, p, order = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    rows = np.argsort(order, kind="stable")
-    return _columns(x[rows], lines[rows], t[rows], p[rows])
-
-
-def _evt3_times(kind: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return the time in microseconds at each word, int64 (n,), -1 before the first; unwraps the 24-bit overflow.
-
-    The low bits are reset when the high bits change.
-    """
-    high = _high_times(value, kind == TIME_HIGH, TIME_HIGH_BITS_3)
-    changed = np.diff(high, prepend=-2) != 0
-    position = np.arange(len(kind))
-    low_at, changed_at = _last(position, kind == TIME_LOW), _last(position, changed)
-    low = np.where(low_at > changed_at, _last(value, kind == TIME_LOW), 0)
-    return np.where(high < 0, -1, (high << 12) + low)
-
-
-def _high_times(values: np.ndarray, marked: np.ndarray, bits: int) -> np.ndarray:
-    """Return the high bits of the time at each word, from the last marked word: int64 (n,), -1 before the first.
-
-    A step back by more than half of the range is an overflow, which is unwrapped.
-    """
-    at = np.flatnonzero(marked)
-    highs = values[at].astype(np.int64)
-    overflows = np.zeros(len(at), np.int64)
-    overflows[1:] = np.cumsum(np.diff(highs) < -(1 << bits - 1))
-    high = np.full(len(values), -1, np.int64)
-    high[at] = highs + (overflows << bits)
-    return _last(high, marked)
-
-
-def _last(values: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """Return the value of the last marked word at each word: int64 (n,), -1 before the first."""
-    position = np.maximum.accumulate(np.where(marked, np.arange(len(values)), -1))
-    return np.where(position < 0, -1, values.astype(np.int64)[position])
-
-
-def _columns(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray) -> EventColumns:
-    return EventColumns(x.astype(np.int64), y.astype(np.int64), t.astype(np.float64), p.astype(np.int64))
-
-
-def _size(fields: Fields) -> tuple[int, int] | None:
-    """Return the sensor height and width, if the header contains them."""
+def sensor_of(fields: Fields) -> Sensor | None:
+    """Return the sensor height and width, if the fields of a header contain them."""
     width, height = fields.get("width", ""), fields.get("height", "")
     geometry = re.fullmatch(r"(\d+)x(\d+)", fields.get("geometry", ""))
     if geometry:
@@ -194,27 +171,34 @@ def _size(fields: Fields) -> tuple[int, int] | None:
     return (int(height), int(width)) if width.isdecimal() and height.isdecimal() else None
 
 
-def _split_header(path: Path) -> tuple[dict[str, str], bytes]:
-    """Split a file into the fields of its header, lines that start with "% ", and the data.
+def read_header(file: BinaryIO) -> Fields:
+    """Read the header, lines that start with "% ", up to the data.
 
     The options of a format line such as ``EVT3;height=720;width=1280`` become separate fields.
 
-    Reoverflows:
-        The fields by keyword in lower case, and the data.
+    Returns:
+        The fields by keyword in lower case.
+
+    Raises:
+        DecodeError: If the header has no end.
     """
-    data = read_raw_bytes(path)
-    end = 0
     fields: dict[str, str] = {}
-    while data[end : end + 2] == b"% ":
-        line_end = data.find(b"\n", end)
-        if line_end < 0:
+    while True:
+        position = file.tell()
+        if file.read(1) != b"%":
+            file.seek(position)
+            return fields
+        rest = file.readline(MAX_HEADER)
+        if not rest.endswith(b"\n"):
             raise DecodeError("the header is incomplete")
-        line, end = data[end:line_end].decode("latin-1").lower(), line_end + 1
-        keyword, _, value = line[1:].strip().partition(" ")
+        # Binary data may begin with a percent sign.
+        if not rest.startswith(b" ") and rest.strip():
+            file.seek(position)
+            return fields
+        keyword, _, value = rest.decode("latin-1").lower().strip().partition(" ")
         if keyword == "end":
-            break
+            return fields
         fields[keyword] = value.strip()
         if keyword == "format":
             options = (option.partition("=") for option in value.strip().split(";")[1:])
             fields |= {name.strip(): given.strip() for name, _, given in options}
-    return fields, data[end:]

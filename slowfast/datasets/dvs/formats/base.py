@@ -1,0 +1,355 @@
+"""Interface and registry of the readers of event recordings.
+
+A reader is one class in one file of this package, or in a user's own module (``--import``):
+
+.. code-block:: python
+
+    @EVENT_READER_REGISTRY.register()
+    class MyFormat(EventReader):
+        suffixes, label = (".myf",), "my format"
+
+        def blocks(self, stream=0):
+            ...  # yield EventBlock(t, x, y, p)
+
+Notation: n events of a block or recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.decode.reader import check_file
+from slowfast.datasets.dvs.columns import Column
+from slowfast.errors import UserError, system_reason
+from slowfast.utils.registry import ClassRegistry
+
+# Events per block: their columns fit into the cache of a core.
+BLOCK_EVENTS = 2**16
+# Limits of what is read or decompressed at once, so that a small file cannot exhaust the memory. docs/EVENT_CAMERAS.md
+# states them.
+MAX_EVENTS = 2**26
+MAX_BYTES = 2**31  # all columns together
+MICROSECOND = 1e-6
+_HEAD = 4096  # bytes by which formats are told apart
+_SHOWN = 200  # characters of another package's message
+
+Sensor = tuple[int, int]  # height, width
+
+
+class EventBlock(NamedTuple):
+    """Consecutive events of a stream in the order of the file; every array has shape (n,)."""
+
+    t: np.ndarray  # int64 or float64, ticks of the reader's `time_unit`
+    x: np.ndarray  # integers, column of the pixel
+    y: np.ndarray  # integers, row of the pixel, 0 at the top
+    p: np.ndarray  # uint8, 0 (darker) or 1 (brighter)
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """Stream of events in a file.
+
+    Attributes:
+        name: Name in the names of converted files; empty if the file contains only one stream.
+        sensor: Sensor height and width in pixels, if the file or its format states them.
+        label: Class of the stream, for files that contain the samples of a dataset.
+    """
+
+    name: str = ""
+    sensor: Sensor | None = None
+    label: str | None = None
+
+
+class EventReader(ABC):
+    """Open event recording, read in blocks.
+
+    Args:
+        path: A regular file with one of the suffixes, for which :meth:`accepts` returned True.
+
+    Raises:
+        DecodeError: If the file is damaged or has another format.
+        UserError: If a package that the format needs is not installed.
+
+    Attributes:
+        suffixes: File suffixes of the format, in lower case.
+        label: Name of the format, for messages.
+        time_unit: Seconds per tick of `t`; None if neither the format nor the values tell it. DVS.TIME_UNIT then does.
+        damage: Description of what could not be read, complete once the blocks have been read.
+        notes: Assumptions that the values suggest but the format does not state.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    label: ClassVar[str]
+    time_unit: float | None = MICROSECOND
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage: list[str] = []
+        self.notes: list[str] = []
+
+    @classmethod
+    def accepts(cls, path: Path, head: bytes) -> bool:
+        """Return whether a file with one of the suffixes has this format.
+
+        Args:
+            path: The file.
+            head: Its first bytes.
+        """
+        return True
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        """Streams of the file, at least one."""
+        return (StreamInfo(),)
+
+    @abstractmethod
+    def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
+        """Yield the events of a stream in the order of the file, in blocks of bounded size.
+
+        Of a truncated or damaged file the events before the damage are yielded, and `damage` describes it.
+
+        Args:
+            stream: Position in :attr:`streams`.
+
+        Raises:
+            DecodeError: If the content is invalid.
+        """
+
+    def columns(self) -> Mapping[str, Column] | None:
+        """Return columns x, y, t, p from which single events can be read; None if the format has no such access."""
+        return None
+
+    def report(self, damage: str) -> None:
+        """Record damage once: a file may be read several times."""
+        if damage not in self.damage:
+            self.damage.append(damage)
+
+    def note(self, text: str) -> None:
+        """Record an assumption once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+EVENT_READER_REGISTRY: ClassRegistry[EventReader] = ClassRegistry(
+    "EVENT_READER",
+    EventReader,  # type: ignore[type-abstract]
+)
+
+
+def event_suffixes() -> frozenset[str]:
+    """Return the suffixes of all registered formats."""
+    return frozenset(suffix for _, reader in EVENT_READER_REGISTRY for suffix in reader.suffixes)
+
+
+def open_events(path: Path) -> EventReader:
+    """Open an event recording with the reader of its suffix and content; the latest registered one that accepts it.
+
+    Raises:
+        DecodeError: If it is missing, empty, not a regular file, damaged, or no reader accepts it.
+        UserError: If a package that its format needs is not installed.
+    """
+    check_file(path)
+    suffix = path.suffix.lower()
+    known = [reader for _, reader in EVENT_READER_REGISTRY if suffix in reader.suffixes]
+    if not known:
+        raise DecodeError(f"unknown suffix. Event recordings end in {' '.join(sorted(event_suffixes()))}")
+    with guarded(path), path.open("rb") as file:
+        head = file.read(_HEAD)
+    with guarded(path):
+        for reader in reversed(known):
+            if reader.accepts(path, head):
+                return reader(path)
+    start = head[:14].decode("latin-1").strip()
+    raise DecodeError(f"not {' or '.join(reader.label for reader in known)} (starts with {start!r})")
+
+
+class guarded:
+    """Context in which unexpected errors of a damaged file, of whatever package, become DecodeError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, DecodeError | UserError):
+            return
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DecodeError(f"the file cannot be read: {system_reason(error)}") from error
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:_SHOWN]
+        raise DecodeError(f"not a readable {self.path.suffix} file: {line}") from error
+
+
+def read_blocks(reader: EventReader, stream: int = 0) -> Iterator[EventBlock]:
+    """Yield the blocks of a stream without empty ones; errors of damaged files become DecodeError."""
+    blocks = reader.blocks(stream)
+    while True:
+        with guarded(reader.path):
+            block = next(blocks, None)
+        if block is None:
+            return
+        if len(block.t):
+            yield block
+
+
+def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
+    """Read all events of a stream.
+
+    Raises:
+        DecodeError: If it cannot be read or has more than MAX_EVENTS events.
+    """
+    columns: list[_GrowingColumn] | None = None
+    count = 0
+    for block in read_blocks(reader, stream):
+        count += len(block.t)
+        check_count(count)
+        if columns is None:
+            columns = [_GrowingColumn(values.dtype) for values in block]
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    if columns is None:
+        return EventBlock(*(np.empty(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8)))
+    return EventBlock(*(column.values() for column in columns))
+
+
+class _GrowingColumn:
+    """Array of unknown length in memory that the system extends without copying.
+
+    Args:
+        dtype: Type of the values; it is promoted if later ones need it.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype, self.count = dtype, 0
+        self._memory = _anonymous(_FIRST_BYTES)
+
+    def append(self, values: np.ndarray) -> None:
+        """Append values."""
+        if values.dtype != self.dtype:
+            self._promote(np.promote_types(self.dtype, values.dtype))
+        size = self.dtype.itemsize
+        needed = (self.count + len(values)) * size
+        if needed > len(self._memory):
+            self._grow(max(2 * len(self._memory), needed))
+        np.frombuffer(self._memory, self.dtype, len(values), self.count * size)[:] = values
+        self.count += len(values)
+
+    def values(self) -> np.ndarray:
+        """Return all values; nothing can be appended afterwards."""
+        return np.frombuffer(self._memory, self.dtype, self.count)
+
+    def _promote(self, dtype: np.dtype) -> None:
+        if dtype != self.dtype:
+            before = self.values()
+            self.dtype, self._memory = dtype, _anonymous(max(len(before) * dtype.itemsize, _FIRST_BYTES))
+            np.frombuffer(self._memory, dtype, len(before))[:] = before
+
+    def _grow(self, size: int) -> None:
+        try:
+            self._memory.resize(size)
+        except (SystemError, ValueError):  # the system cannot extend memory
+            before, self._memory = self._memory, _anonymous(size)
+            self._memory[: len(before)] = before[:]
+
+
+_FIRST_BYTES = 2**16
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    """Return memory, in huge pages where the system has them: touching it then costs fewer page faults."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # the kernel may be built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def check_count(events: int) -> None:
+    """Raise DecodeError if a recording has too many events to be read at once."""
+    if events > MAX_EVENTS:
+        raise DecodeError(f"{events} events exceed the limit of {MAX_EVENTS} that are read at once")
+
+
+class TimeUnwrapper:
+    """Unwraps a timestamp counter that overflows, block by block.
+
+    A step back by more than half of the counter's range is an overflow, a step forth by as much a late event from
+    before one.
+
+    Args:
+        bits: Number of bits of the counter.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.range = 1 << bits
+        self._last: int | None = None
+        self._overflows = 0
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Unwrap the next values, unsigned integers (n,), to int64 (n,)."""
+        t = values.astype(np.int64)
+        if not len(t):
+            return t
+        steps = np.diff(t, prepend=t[0] if self._last is None else self._last)
+        self._last = int(t[-1])
+        half = self.range // 2
+        if int(steps.min()) >= -half and int(steps.max()) <= half:
+            return t + self._overflows * self.range if self._overflows else t
+        turns = self._overflows + np.cumsum((steps < -half).astype(np.int64) - (steps > half))
+        self._overflows = int(turns[-1])
+        unwrapped: np.ndarray = t + turns * self.range
+        return unwrapped
+
+
+class Polarities:
+    """Maps polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block, and refuses any others."""
+
+    def __init__(self) -> None:
+        self._zero = self._negative = False
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Map the next values (n,) to uint8 (n,).
+
+        Raises:
+            DecodeError: If there are other values, or both 0 and -1.
+        """
+        if values.dtype == np.bool_:
+            return values.view(np.uint8)
+        on, zero = values == 1, values == 0
+        others = ~(on | zero)
+        if others.any():
+            negative = values == -1 if values.dtype.kind in "if" else np.zeros(len(values), np.bool_)
+            wrong = others & ~negative
+            if wrong.any():
+                raise DecodeError(f"p contains {values[wrong][0]}; polarities are 0 and 1, or -1 and 1")
+            self._negative = True
+        self._zero = self._zero or bool(zero.any())
+        if self._zero and self._negative:
+            raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
+        return on.view(np.uint8)
+
+
+def whole_pixels(values: np.ndarray, name: str) -> np.ndarray:
+    """Return coordinates as integers.
+
+    Raises:
+        DecodeError: If a value is not an integer.
+    """
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind != "f":
+        return values
+    valid = np.isfinite(values) & (values == np.rint(values)) & (np.abs(values) < 2**31)
+    if not valid.all():
+        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
+    return values.astype(np.int32)

@@ -1,0 +1,100 @@
+"""Compiled decoders of EVT 2.0, EVT 3.0 and DAT, for large files; small ones are not worth starting a compiler.
+
+Notation: n words of a block.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from slowfast.datasets.dvs.formats.base import EventBlock
+from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, EvtDecoder
+from slowfast.utils.compiled import compiled_library
+from slowfast.utils.logging import get_logger
+
+MIN_BYTES = 2**22  # size of a file from which on the compiled decoders are used
+_SOURCE = Path(__file__).with_name("evt.cpp")
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
+_FIELDS = ("high", "raw", "overflows", "low", "row", "base", "polarity", "x_bits", "y_bits")
+
+
+class _State(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in _FIELDS)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load the library; None if it cannot be compiled here, which the NumPy decoders make up for."""
+    try:
+        library = ctypes.CDLL(str(compiled_library("evt", [_SOURCE], _FLAGS)))
+    except OSError as error:
+        get_logger().debug(f"event decoders in NumPy: {error}")
+        return None
+    for decode in (library.decode_evt2, library.decode_evt3, library.decode_dat):
+        decode.restype = ctypes.c_int64
+        decode.argtypes = (ctypes.c_void_p, ctypes.c_int64, *(ctypes.c_void_p,) * 5)
+    return library
+
+
+class CompiledDecoder:
+    """Decoder with the state of the stream.
+
+    Args:
+        decode: Function of the library.
+        word: Type of the words.
+        per_word: Largest number of events of a word.
+        layout: Number of bits of x and y, of DAT.
+    """
+
+    def __init__(
+        self, decode: ctypes._NamedFuncPointer, word: np.dtype, per_word: int, layout: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.word = word
+        self._decode, self._per_word = decode, per_word
+        self._state = _State(
+            high=-1, raw=-1, overflows=0, low=0, row=-1, base=-1, polarity=0, x_bits=layout[0], y_bits=layout[1]
+        )
+        self._space: EventBlock | None = None
+
+    def __call__(self, words: np.ndarray) -> EventBlock:
+        """Decode words (n,)."""
+        words = np.ascontiguousarray(words, self.word)
+        space = self._space_for(len(words) * self._per_word)
+        addresses = [column.ctypes.data for column in space]
+        count = self._decode(words.ctypes.data, len(words), ctypes.addressof(self._state), *addresses)
+        return EventBlock(*(column[:count].copy() for column in space))
+
+    def _space_for(self, events: int) -> EventBlock:
+        """Return columns for the results, which are used again for the next words."""
+        if self._space is None or len(self._space.t) < events:
+            kinds = (np.int64, np.uint16, np.uint16, np.uint8)
+            self._space = EventBlock(*(np.empty(events, kind) for kind in kinds))
+        return self._space
+
+
+def evt2_decoder(size: int) -> EvtDecoder:
+    """Return a decoder of EVT 2.0 for a file of some bytes."""
+    library = _library() if size >= MIN_BYTES else None
+    return Evt2Decoder() if library is None else CompiledDecoder(library.decode_evt2, Evt2Decoder.word, 1)
+
+
+def evt3_decoder(size: int) -> EvtDecoder:
+    """Return a decoder of EVT 3.0 for a file of some bytes."""
+    library = _library() if size >= MIN_BYTES else None
+    return Evt3Decoder() if library is None else CompiledDecoder(library.decode_evt3, Evt3Decoder.word, 12)
+
+
+def dat_decoder(size: int, record: np.dtype, layout: tuple[int, int]) -> EvtDecoder | None:
+    """Return a decoder of .dat files for a file of some bytes; None if it is not worth one.
+
+    Args:
+        size: Size of the file in bytes.
+        record: Type of the events.
+        layout: Number of bits of x and y.
+    """
+    library = _library() if size >= MIN_BYTES else None
+    return None if library is None else CompiledDecoder(library.decode_dat, record, 1, layout)

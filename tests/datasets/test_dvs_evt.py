@@ -1,0 +1,112 @@
+"""Decoders of EVT 2.0, 2.1, 3.0 and DAT, in NumPy and compiled, against plain readers of one word after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slowfast.datasets.dvs.formats import compiled_evt, open_events, read_stream
+from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, EvtDecoder
+from tests.raw_recordings import Event, dat, rows, some_events
+
+LARGE = 2**30  # bytes of a file for which the compiled decoders are used
+
+
+def plain_high(state: dict[str, int], value: int, bits: int) -> None:
+    if "raw" in state and value - state["raw"] < -(1 << bits - 1):
+        state["turns"] = state.get("turns", 0) + 1
+    state |= {"raw": value, "high": value + (state.get("turns", 0) << bits)}
+
+
+def plain_evt2(words: list[int]) -> Iterator[Event]:
+    """Decode EVT 2.0 word by word."""
+    state: dict[str, int] = {}
+    for word in words:
+        kind = word >> 28
+        if kind == 8:
+            plain_high(state, word & 0xFFFFFFF, 28)
+        elif kind in (0, 1) and "high" in state:
+            yield word >> 11 & 0x7FF, word & 0x7FF, (state["high"] << 6) + (word >> 22 & 0x3F), kind
+
+
+def plain_evt3(words: list[int]) -> Iterator[Event]:
+    """Decode EVT 3.0 word by word."""
+    state: dict[str, int] = {"low": 0}
+    for word in words:
+        kind, value = word >> 12, word & 0xFFF
+        ready = "high" in state and "y" in state
+        time = (state.get("high", 0) << 12) + state["low"]
+        if kind == 0:
+            state["y"] = value & 0x7FF
+        elif kind == 2 and ready:
+            yield value & 0x7FF, state["y"], time, value >> 11
+        elif kind == 3:
+            state |= {"x": value & 0x7FF, "p": value >> 11}
+        elif kind in (4, 5) and "x" in state:
+            width = 12 if kind == 4 else 8
+            if ready:
+                yield from ((state["x"] + b, state["y"], time, state["p"]) for b in range(width) if value >> b & 1)
+            state["x"] += width
+        elif kind == 6:
+            state["low"] = value
+        elif kind == 8:
+            before = state.get("high")
+            plain_high(state, value, 12)
+            if state["high"] != before:
+                state["low"] = 0
+
+
+def decoded(decode: EvtDecoder, words: list[int], size: int) -> list[Event]:
+    values = np.array(words, decode.word)
+    return [e for at in range(0, len(words), size) for e in rows(decode(values[at : at + size])._asdict())]
+
+
+@st.composite
+def evt3_words(draw: st.DrawFn) -> list[int]:
+    """Draw words of which all kinds are frequent, with times that overflow."""
+    kinds = st.sampled_from([0, 0, 2, 2, 3, 4, 4, 5, 6, 8, 8, 0xA])
+    words = draw(st.lists(st.tuples(kinds, st.integers(0, 0xFFF)), max_size=120))
+    return [kind << 12 | (value & 0x800 | value % 3 * 2047 if kind == 8 else value) for kind, value in words]
+
+
+@st.composite
+def evt2_words(draw: st.DrawFn) -> list[int]:
+    kinds = st.sampled_from([0, 1, 1, 8, 0xA, 0xE])
+    values = st.one_of(st.integers(0, 2**28 - 1), st.sampled_from([0, 2**28 - 1, 2**27]))
+    return [kind << 28 | value for kind, value in draw(st.lists(st.tuples(kinds, values), max_size=80))]
+
+
+@pytest.mark.parametrize("make", [lambda: Evt3Decoder(), lambda: compiled_evt.evt3_decoder(LARGE)])
+@settings(max_examples=60, deadline=None)
+@given(words=evt3_words(), size=st.sampled_from([1, 3, 10, 1000]))
+def test_evt3(make: Callable[[], EvtDecoder], words: list[int], size: int) -> None:
+    assert decoded(make(), words, size) == list(plain_evt3(words))
+
+
+@pytest.mark.parametrize("make", [lambda: Evt2Decoder(), lambda: compiled_evt.evt2_decoder(LARGE)])
+@settings(max_examples=40, deadline=None)
+@given(words=evt2_words(), size=st.sampled_from([1, 3, 1000]))
+def test_evt2(make: Callable[[], EvtDecoder], words: list[int], size: int) -> None:
+    assert decoded(make(), words, size) == list(plain_evt2(words))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("least", [0, LARGE])
+def test_dat(tmp_path: Path, version: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_evt, "MIN_BYTES", least)
+    monkeypatch.setattr("slowfast.datasets.dvs.formats.prophesee.BLOCK_EVENTS", 7)
+    events = [(x, y, t + 2**32 - 30_000, p) for x, y, t, p in some_events(100, height=240)]
+    (tmp_path / "a.dat").write_bytes(dat([(x, y, t % 2**32, p) for x, y, t, p in events], version))
+    assert rows(read_stream(open_events(tmp_path / "a.dat"))) == events
+
+
+def test_compiled_decoders_are_those_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(compiled_evt.evt3_decoder(LARGE), compiled_evt.CompiledDecoder)
+    assert isinstance(compiled_evt.evt3_decoder(1000), Evt3Decoder)
+    monkeypatch.setattr(compiled_evt, "_library", lambda: None)
+    assert isinstance(compiled_evt.evt2_decoder(LARGE), Evt2Decoder)
