@@ -29,7 +29,7 @@ class PublishedLayout(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(256), enable_nested_tensor=False)
         self.encoder.load_state_dict(network.classifier.encoder.state_dict())
         self.network = copy.deepcopy(network)
-        self.network.classifier.encoder = nn.Identity()
+        self.network.classifier.encoder.layers = nn.ModuleList()
 
     def forward(self, events: Events) -> torch.Tensor:
         """Return the logits of events."""
