@@ -156,6 +156,11 @@ TOPICS: dict[str, Topic] = {
             ),
             Row("the same for one recording", "events, neighbor.*, one recording", "{speed-up}x"),
             Row(
+                "Event2Vec, {}",
+                "events, Event2Vec (.*)",
+                "{here} ms; published layout {published layout} ms: {speed-up}x",
+            ),
+            Row(
                 "reading 255 of 5 million events, {}", r"events, 255 of 5 million, (\w+)", "{sample, file in memory} ms"
             ),
             Row(

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
+from slowfast.datasets.dvs.batch_augment import BatchAugment
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset, longest_recording
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
@@ -23,6 +24,11 @@ from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import TRAIN, Record
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import EVENTS
+
+BATCH = "batch"
+AUGMENTATIONS: dict[str, type[EventAugment] | type[BatchAugment]] = {"sample": EventAugment, BATCH: BatchAugment}
+# Augmentations that only the policy "sample" has, and their values without effect.
+_OF_SAMPLES = {"FLIP_Y": False, "FLIP_POLARITY": False, "TIME_JITTER": 0.0, "DROP": 0.0, "NOISE": 0.0}
 
 
 class RecordingFolders(BaseDataset):
@@ -67,12 +73,13 @@ class EventDataset(RecordingFolders):
         return RecordingTrainDataset(
             records,
             self._sampling(records),
-            EventAugment.from_config(cfg) if cfg.AUG.ENABLE else None,
+            AUGMENTATIONS[cfg.DVS.AUG_POLICY].from_config(cfg) if cfg.AUG.ENABLE else None,
             samples=cfg.AUG.NUM_SAMPLE,
             seed=cfg.RNG_SEED,
             max_failed=cfg.DATA.MAX_FAILED,
             balanced=cfg.DATA.SAMPLING == BALANCED,
             repeated=cfg.AUG.REPEATED,
+            batch_size=cfg.TRAIN.BATCH_SIZE,
         )
 
     def build_eval(self, records: Sequence[Record], all_views: bool) -> RecordingEvalDataset:
@@ -93,6 +100,13 @@ class EventDataset(RecordingFolders):
         get_sampler(cfg.DVS.SAMPLER)
         if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
             raise ConfigError(f"DVS.SCALE ({cfg.DVS.SCALE}): the smaller factor must come first")
+        if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY == BATCH:
+            for key, off in _OF_SAMPLES.items():
+                if cfg.DVS[key] != off:
+                    raise ConfigError(
+                        f"DVS.{key} ({cfg.DVS[key]}) is no augmentation of DVS.AUG_POLICY batch. Set it to {off}, or "
+                        "DVS.AUG_POLICY sample"
+                    )
         for key, enabled in (("MIXUP", training and cfg.MIXUP.ENABLE), ("DISTILL", training and cfg.DISTILL.ENABLE)):
             if enabled:
                 raise ConfigError(

@@ -8,7 +8,6 @@ Notation: B recordings, L events, S slices of T_HEADS, C channels, M masked even
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +16,8 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.checkpointing import run_blocks
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
+from slowfast.models.event_transformer import EventTransformer
 from slowfast.models.layers import RandomLayer
 from slowfast.models.protocol import EVENTS, MODEL_REGISTRY, Events, Network, check_events
 
@@ -61,37 +60,6 @@ TIME_ENCODINGS = {
     "add": lambda dim: AddTime(),
     "t2v": lambda dim: AddTime(Time2Vec(dim)),
 }
-
-
-class EventTransformer(nn.Module):
-    """Transformer encoder with a learned class token before the events, and a Linear on that token."""
-
-    def __init__(self, embed_dim: int, heads: int, mlp_dim: int, layers: int, num_classes: int) -> None:
-        super().__init__()
-        self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        layer = nn.TransformerEncoderLayer(embed_dim, heads, mlp_dim, dropout=0.0, batch_first=True)  # post-norm, ReLU
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False)
-        self.head = nn.Linear(embed_dim, num_classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialize each layer by itself: PyTorch makes the layers of an encoder as copies of one."""
-        for layer in self.encoder.layers:
-            for part in layer.modules():
-                if isinstance(part, nn.MultiheadAttention):
-                    part._reset_parameters()
-                elif isinstance(part, nn.Linear):
-                    part.reset_parameters()
-            layer.self_attn._reset_parameters()  # its output Linear is initialized differently from other Linears
-
-    def encode(self, tokens: torch.Tensor, valid: torch.Tensor, act_checkpoint: bool | int) -> torch.Tensor:
-        """Encode tokens, (B, L, C) -> (B, 1 + L, C); nothing attends to events that are not valid."""
-        tokens = torch.cat((self.class_token.expand(len(tokens), -1, -1), tokens), 1)
-        padding = F.pad(~valid, (1, 0))  # the class token is never masked
-        layers = [functools.partial(layer, src_key_padding_mask=padding) for layer in self.encoder.layers]
-        tokens = run_blocks(layers, tokens, act_checkpoint)
-        norm = self.encoder.norm
-        return tokens if norm is None else norm(tokens)
 
 
 @MODEL_REGISTRY.register()
@@ -186,12 +154,13 @@ class Event2Vec(RandomLayer, Network):
         """Return logits (B, num_classes), or for events with MASKED the scores of their positions, (M, P h w)."""
         check_events(events)
         if MASKED in events:
-            return self.embed.scores(self._encode(events)[:, 1:][events[MASKED]])
+            encoded = self.classifier.encode(*self._tokens(events), self.act_checkpoint)
+            return self.embed.scores(encoded[:, 1:][events[MASKED]])
         return self.classify(self.features(events))
 
     def features(self, events: Events) -> torch.Tensor:
         """Return the input of the head, the class token: (B, C)."""
-        return self._encode(events)[:, 0]
+        return self.classifier.class_features(*self._tokens(events), self.act_checkpoint)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, num_classes) of features (B, C)."""
@@ -210,8 +179,8 @@ class Event2Vec(RandomLayer, Network):
         p, y, x = self._positions(events)
         return {**events, MASKED: masked}, self.embed.grid.index(p, y, x)[masked]
 
-    def _encode(self, events: Events) -> torch.Tensor:
-        """Return the encoded tokens, the class token first: (B, 1 + L / T_HEADS, C)."""
+    def _tokens(self, events: Events) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens, (B, L / T_HEADS, C), and which of them are valid, (B, L / T_HEADS)."""
         t, valid = events["t"], events["valid"]
         p, y, x = self._positions(events)
         tokens = self.embed(p, y, x, valid)
@@ -219,8 +188,7 @@ class Event2Vec(RandomLayer, Network):
             tokens = tokens.masked_fill(events[MASKED][..., None], 0.0)
         if self.t_heads > 1:
             t, tokens, valid = self._mean_of_slices(t, tokens, valid)
-        tokens = self.tpe(torch.where(valid, t, 0.0).to(tokens.dtype), tokens)
-        return self.classifier.encode(tokens, valid, self.act_checkpoint)
+        return self.tpe(torch.where(valid, t, 0.0).to(tokens.dtype), tokens), valid
 
     def _positions(self, events: Events) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return p, y and x on the grid; halves are rounded to even, as published."""

@@ -29,6 +29,8 @@ _EVMLP = ["EVMLP.EMBED_DIMS", [16, 24, 32], "EVMLP.PATCH_SIZES", [4, 4, 2], "EVM
 _EVMLP += ["EVMLP.MLP_RATIOS", [4, 2, 2], "EVMLP.DROPOUT_RATES", [0.0, 0.5, 0.5]]
 _EVENT2VEC = ["DVS.SENSOR_SIZE", [24, 32], "EVENT2VEC.GRID_SIZE", [6, 8], "EVENT2VEC.EMBED_DIM", 16]
 _EVENT2VEC += ["EVENT2VEC.HEADS", 4, "EVENT2VEC.MLP_DIM", 24, "EVENT2VEC.LAYERS", 2]
+_EVENT2VEC_V3 = ["DVS.SENSOR_SIZE", [24, 32], "EVENT2VEC.EMBED_DIM", 16, "EVENT2VEC.HEADS", 4]
+_EVENT2VEC_V3 += ["EVENT2VEC.MLP_DIM", 24, "EVENT2VEC.LAYERS", 2]
 _EFFICIENTNET = ["EFFICIENTNET.LAYERS", [1, 1, 2, 2, 1, 1], "EFFICIENTNET.EMBED_DIMS", [4, 8, 8, 8, 8, 12]]
 _EFFICIENTNET += ["EFFICIENTNET.HEAD_DIM", 16, "EFFICIENTNET.DROPOUT_RATE", 0.5]
 _REGNET = ["REGNET.LAYERS", [1, 2, 1], "REGNET.EMBED_DIMS", [8, 16, 24], "REGNET.GROUP_WIDTH", 4]
@@ -40,6 +42,7 @@ TINY: dict[str, list] = {
     "EAT": _EAT,
     "evMLP": _EVMLP,
     "Event2Vec": _EVENT2VEC,
+    "Event2VecV3": _EVENT2VEC_V3,
     "EfficientNetV2": _EFFICIENTNET,
     "RegNetY": _REGNET,
 }
@@ -66,12 +69,13 @@ FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings 
     "EAT framewise": ("EAT", [*_EAT, "EAT.DISTILLED", True, "MODEL.FRAMEWISE", "features"]),
     "evMLP framewise": ("evMLP", [*_EVMLP, "MODEL.FRAMEWISE", "logits"]),
     "Event2Vec naive t2v": ("Event2Vec", [*_EVENT2VEC, "EVENT2VEC.EMBED", "naive", "EVENT2VEC.TPE", "t2v"]),
+    "Event2VecV3 pooled": ("Event2VecV3", [*_EVENT2VEC_V3, "EVENT2VEC.POOL_EVERY", 1]),
     "Event2Vec 2d slices": (
         "Event2Vec",
         [*_EVENT2VEC, "EVENT2VEC.EMBED", "neighbor2d-naive-1-2", "EVENT2VEC.T_HEADS", 3],
     ),
 }
-DEEP_DROP = {f"{section}__DROP_DEPTH_RATE": 0.5 for section in ("MORPH", "CONVMLP", "EAT")}
+DEEP_DROP = {f"{section}__DROP_DEPTH_RATE": 0.5 for section in ("MORPH", "CONVMLP", "EAT", "EVENT2VEC")}
 
 
 def tiny_config(name: str, **extra: object) -> ConfigNode:

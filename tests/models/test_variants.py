@@ -14,6 +14,7 @@ from slowfast.models import Network, build_model
 from slowfast.models.convmlp import convmlp_l, convmlp_m, convmlp_s
 from slowfast.models.eat import eat_b, eat_m, eat_s, eat_ti
 from slowfast.models.event2vec import event2vec_asldvs, event2vec_dvsgesture, event2vec_dvslip
+from slowfast.models.event2vec_v3 import event2vec_v3_asldvs, event2vec_v3_dvsgesture, event2vec_v3_dvslip
 from slowfast.models.evmlp import evmlp
 from slowfast.models.layers import Dropout, DropPath
 from slowfast.models.morphmlp import morphmlp_b, morphmlp_s
@@ -41,6 +42,9 @@ VARIANTS: dict[str, Callable[[], Network]] = {
     "DVS/ASLDVS_EVENT2VEC": event2vec_asldvs,
     "DVS/DVSGESTURE_EVENT2VEC": event2vec_dvsgesture,
     "DVS/DVSLIP_EVENT2VEC": event2vec_dvslip,
+    "DVS/ASLDVS_EVENT2VEC_V3": event2vec_v3_asldvs,
+    "DVS/DVSGESTURE_EVENT2VEC_V3": event2vec_v3_dvsgesture,
+    "DVS/DVSLIP_EVENT2VEC_V3": event2vec_v3_dvslip,
 }
 
 
@@ -69,7 +73,7 @@ def test_a_variant_is_what_its_config_builds(name: str) -> None:
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (found, wanted)]
     assert shapes[0] == shapes[1]
     assert settings(found) == settings(wanted)
-    assert any(isinstance(m, DropPath | Dropout) for m in found.modules()) == (not name.startswith("DVS"))
+    assert any(isinstance(m, DropPath | Dropout) for m in found.modules()) == (not name.endswith("EVENT2VEC"))
 
 
 def test_settings_override_those_of_a_variant() -> None:

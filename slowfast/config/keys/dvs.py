@@ -71,6 +71,14 @@ DVS.AUG_PROB = Key(
     rule=Range(0, 1),
     origin="Event2Vec",
 )
+DVS.AUG_POLICY = Key(
+    "sample",
+    "Augmentation: sample (each transform is applied with DVS.AUG_PROB to each recording, about the center of the "
+    "sensor; events that leave it are removed) or batch (as in Event2Vec v3: each transform is switched on for whole "
+    "batches with DVS.AUG_PROB, scaling and shear are about the corner; events that leave the sensor become invalid).",
+    rule=Choices("sample", "batch"),
+    origin="Event2Vec",
+)
 DVS.FLIP_X = Key(False, "Flip horizontally.", origin="Event2Vec")
 DVS.FLIP_Y = Key(False, "Flip vertically.")
 DVS.FLIP_POLARITY = Key(False, "Swap the polarities.")
@@ -96,8 +104,25 @@ DVS.NOISE = Key(
 )
 DVS.ERASE = Key(
     0,
-    "Largest side of a square in which all events are erased.",
+    "Largest side of a square (DVS.AUG_POLICY batch: largest height and width of a rectangle) in which all events are "
+    "erased.",
     unit="pixels",
     rule=Range(0, MAX_SIDE),
+    origin="Event2Vec",
+)
+DVS.ERASE_PROB = Key(
+    1.0,
+    "Probability of erasing a recording where DVS.AUG_PROB has chosen DVS.ERASE.",
+    unit="probability",
+    rule=Range(0, 1),
+    origin="Event2Vec",
+)
+DVS.DROP_CHUNKS = Key(
+    [0, 0],
+    "Number of chunks of consecutive events that are dropped, and their largest length; 0 for none. Chunks are shorter "
+    "in recordings with fewer than DVS.NUM_EVENTS events (DVS.AUG_POLICY batch).",
+    unit="chunks, events",
+    rule=Range(0, 10**9),
+    length=2,
     origin="Event2Vec",
 )

@@ -240,6 +240,28 @@ EVENT2VEC.MASK_RATIO = Key(
     origin="Event2Vec",
 )
 
+EVENT2VEC.POOL_EVERY = Key(
+    0,
+    "Event2VecV3: average neighboring pairs of tokens after every so many layers; 0 for never.",
+    unit="layers",
+    rule=Range(0, MAX_BLOCKS),
+    origin="Event2Vec",
+)
+EVENT2VEC.DROP_DEPTH_RATE = Key(
+    0.0,
+    "Event2VecV3: limit of stochastic depth, which rises linearly from 0 over the layers.",
+    unit="probability",
+    rule=_DROP_RATE,
+    origin="Event2Vec",
+)
+EVENT2VEC.INTENSITY_DROP = Key(
+    0.0,
+    "Event2VecV3: probability of replacing the intensity of an event, the size of its cluster, by 1 in training.",
+    unit="probability",
+    rule=Range(0, 1),
+    origin="Event2Vec",
+)
+
 EFFICIENTNET = Section(
     "EFFICIENTNET",
     "EfficientNetV2",

@@ -16,14 +16,15 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset
 from slowfast.datasets.collate import PADDING, to_tensors
+from slowfast.datasets.dvs.batch_augment import BatchAugment
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import REPAIRS, as_events, repair
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.datasets.loader import SampleLoader
-from slowfast.datasets.order import VIEW, generator
+from slowfast.datasets.order import VIEW, Key, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
-from slowfast.datasets.types import EvalRecording, Failure, Record
+from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.cores import usable_cores
 from slowfast.utils.files import atomic_write_text
@@ -196,41 +197,63 @@ class EventSampling:
             samples.append(whole.take(rows) if isinstance(rows, np.ndarray) else whole)
         return samples
 
-    def finish(self, events: EventColumns) -> dict[str, np.ndarray]:
-        """Normalize and pad events: x, y, p int64, t float32 and valid bool, each (L,), with L at least ``events``."""
+    def finish(self, events: EventColumns, valid: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Normalize and pad events: x, y, p int64, t float32 and valid bool, each (L,), with L at least ``events``.
+
+        Args:
+            events: Events of the sample.
+            valid: Which of them are valid, bool; None for all.
+        """
         columns = {"x": events.x, "y": events.y, "t": normalize_time(events.t, self.time_norm, self.longest)}
         short = max(self.events - len(events), 0)  # equal length in every batch: T_HEADS splits by length
         padded = {
             key: np.pad(values, (0, short), constant_values=PADDING)
             for key, values in {**columns, "p": events.p}.items()
         }
-        return {**padded, "valid": np.arange(len(events) + short) < len(events)}
+        return {**padded, "valid": np.pad(np.ones(len(events), bool) if valid is None else valid, (0, short))}
 
 
 class RecordingTrainDataset(TrainDataset):
-    """Training dataset of augmented samples of recordings."""
+    """Training dataset of augmented samples of recordings.
+
+    Args:
+        augment: Augmentation; None for none.
+        batch_size: Recordings per batch, for augmentation by whole batches.
+        others: Those of `TrainDataset`, and the conversion to samples.
+    """
 
     def __init__(
         self,
         records: Sequence[Record],
         sampling: EventSampling,
-        augment: EventAugment | None = None,
+        augment: EventAugment | BatchAugment | None = None,
         samples: int = 1,
         seed: int = 0,
         max_failed: float = 0.01,
         balanced: bool = False,
         repeated: int = 1,
+        batch_size: int = 1,
     ) -> None:
         super().__init__(records, samples, seed, max_failed, balanced, repeated)
         self.sampling, self.augment, self.repairs = sampling, augment, Repairs()
+        self.batch_size, self._step = batch_size, 0
+
+    def __getitem__(self, key: Key) -> TrainSample:
+        self._step = key[1] // self.batch_size  # a replacement of an unreadable recording belongs to the same batch
+        return super().__getitem__(key)
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[list[dict[str, np.ndarray]], str | None]:
         seeds = [(self.seed, epoch, draw, sample) for sample in range(self.samples)]
         drawn = self.sampling.draw(record, seeds, self.repairs)
-        if self.augment is not None:
-            augment = self.augment
-            drawn = [augment(events, generator(VIEW, *seed, 1)) for events, seed in zip(drawn, seeds, strict=True)]
-        return [self.sampling.finish(events) for events in drawn], None
+        return [self._augmented(events, epoch, seed) for events, seed in zip(drawn, seeds, strict=True)], None
+
+    def _augmented(self, events: EventColumns, epoch: int, seed: tuple[int, ...]) -> dict[str, np.ndarray]:
+        if self.augment is None:
+            return self.sampling.finish(events)
+        rng = generator(VIEW, *seed, 1)
+        if isinstance(self.augment, EventAugment):
+            return self.sampling.finish(self.augment(events, rng))
+        return self.sampling.finish(*self.augment(events, generator(VIEW, self.seed, epoch, self._step, 0, 2), rng))
 
 
 class RecordingEvalDataset(EvalDataset[EvalRecording]):

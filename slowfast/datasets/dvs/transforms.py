@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.dvs.batch_augment import chunk_mask
 from slowfast.datasets.dvs.sample import EventColumns
 
 
@@ -33,6 +34,8 @@ class EventAugment:
     drop: float = 0.0  # largest share of dropped events
     noise: float = 0.0  # largest share of noise events
     erase: int = 0  # largest side of the erased square in pixels
+    erase_prob: float = 1.0  # probability of erasing where it is applied
+    chunks: tuple[int, int] = (0, 0)  # number of dropped chunks and their largest length in events
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> EventAugment:
@@ -52,11 +55,21 @@ class EventAugment:
             drop=dvs.DROP,
             noise=dvs.NOISE,
             erase=dvs.ERASE,
+            erase_prob=dvs.ERASE_PROB,
+            chunks=tuple(dvs.DROP_CHUNKS),
         )
 
     def __call__(self, events: EventColumns, rng: np.random.Generator) -> EventColumns:
         """Return the augmented events, at least one."""
-        for change in (self._move, self._flip, self._jitter, self._drop, self._erase, self._add_noise):
+        for change in (
+            self._move,
+            self._flip,
+            self._jitter,
+            self._drop,
+            self._drop_chunks,
+            self._erase,
+            self._add_noise,
+        ):
             changed = change(events, rng)
             events = changed if len(changed) else events
         return events
@@ -107,9 +120,14 @@ class EventAugment:
             return events
         return events.take(rng.random(len(events)) >= rng.uniform(0.0, self.drop))
 
+    def _drop_chunks(self, events: EventColumns, rng: np.random.Generator) -> EventColumns:
+        if min(self.chunks) <= 0 or not self._applies(rng):
+            return events
+        return events.take(~chunk_mask(len(events), len(events), 0, self.chunks, rng))
+
     def _erase(self, events: EventColumns, rng: np.random.Generator) -> EventColumns:
         """Drop the events in a random square."""
-        if not self.erase or not self._applies(rng):
+        if not self.erase or not self._applies(rng) or (self.erase_prob < 1 and rng.random() >= self.erase_prob):
             return events
         side = int(rng.integers(1, self.erase, endpoint=True))
         top, left = (int(rng.integers(0, max(length - side, 0), endpoint=True)) for length in self.sensor)

@@ -1,0 +1,111 @@
+"""Augmentation of whole batches of events: switches per batch, numbers per recording, published formulas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from event_files import SENSOR, write_folder
+
+from slowfast.datasets.dvs.batch_augment import BatchAugment, chunk_mask
+from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset
+from slowfast.datasets.dvs.index import read_event_index
+from slowfast.datasets.dvs.sample import EventColumns
+
+H, W = 32, 48
+
+
+def events(n: int = 400, seed: int = 0) -> EventColumns:
+    rng = np.random.default_rng(seed)
+    x, y, p = (rng.integers(0, limit, n) for limit in (W, H, 2))
+    return EventColumns(x, y, np.sort(rng.uniform(0, 1e5, n)), p)
+
+
+def augmented(seed: int = 0, batch: int = 0, **settings: object) -> tuple[EventColumns, EventColumns, np.ndarray]:
+    before = events()
+    augment = BatchAugment((H, W), 0, **{"prob": 1.0, **settings})
+    return before, *augment(before, np.random.default_rng(batch), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"scale": (0.8, 1.2)}, {"rotate": 20.0}, {"shear": 0.2}, {"translate": 5}, {"flip_x": True}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_moves_are_affine_and_what_leaves_the_sensor_is_invalid(settings: dict) -> None:
+    """Least squares recover the published matrix of each transform from the moved events."""
+    before, after, valid = augmented(**settings)
+    assert len(after) == len(before) and np.array_equal(after.t, before.t) and np.array_equal(after.p, before.p)
+    assert np.array_equal(valid, (after.x >= 0) & (after.x < W) & (after.y >= 0) & (after.y < H))
+    inputs = np.stack([before.x, before.y, np.ones(len(before))], 1)
+    (matrix, residual, *_) = np.linalg.lstsq(inputs, np.stack([after.x, after.y], 1), rcond=None)
+    assert np.abs(inputs @ matrix - np.stack([after.x, after.y], 1)).max() < 1.2, "rounding only"
+    (xx, yx), (xy, yy), (x0, y0) = matrix
+    if "scale" in settings:
+        assert 0.79 < xx < 1.21 and 0.79 < yy < 1.21 and abs(xx - yy) > 1e-3 and max(abs(x0), abs(y0)) < 0.5
+    elif "shear" in settings:
+        assert abs(xx - 1) < 0.01 and abs(yy - 1) < 0.01 and abs(xy - yx) > 1e-3 and max(abs(x0), abs(y0)) < 0.5
+    elif "rotate" in settings:
+        assert abs(xx * yy - xy * yx - 1) < 0.02 and abs(xy + yx) < 0.02
+        center = np.array([(W - 1) / 2, (H - 1) / 2, 1]) @ matrix
+        assert np.allclose(center, [(W - 1) / 2, (H - 1) / 2], atol=0.1)
+    elif "translate" in settings:
+        assert np.allclose([xx, yy, xy, yx], [1, 1, 0, 0], atol=1e-6) and np.abs([x0, y0]).max() <= 5
+    else:
+        assert np.array_equal(after.x, before.x) or np.array_equal(after.x, W - 1 - before.x)
+
+
+def test_erased_rectangles() -> None:
+    kept = []
+    for seed in range(40):
+        before, after, valid = augmented(seed, erase=16, erase_prob=0.5)
+        assert np.array_equal(after.x, before.x)
+        x, y = before.x[~valid], before.y[~valid]
+        if len(x):
+            inside = (before.x >= x.min()) & (before.x <= x.max()) & (before.y >= y.min()) & (before.y <= y.max())
+            assert np.array_equal(inside, ~valid) and np.ptp(x) <= 16 and np.ptp(y) <= 16
+        kept.append(valid.all())
+    assert 10 < sum(kept) < 32
+
+
+def test_chunks_are_consecutive_and_shorter_with_padding() -> None:
+    for seed in range(30):
+        full = chunk_mask(1000, 1000, 1000, (1, 100), np.random.default_rng(seed))
+        places = np.flatnonzero(full)
+        assert len(places) <= 100 and (np.diff(places) == 1).all()
+        short = chunk_mask(250, 250, 1000, (1, 100), np.random.default_rng(seed))
+        assert short.sum() <= 25
+    _, _, valid = augmented(chunks=(4, 20))
+    assert 0 < (~valid).sum() <= 80
+
+
+def test_switches_belong_to_the_batch_and_numbers_to_the_recording() -> None:
+    settings = {"prob": 0.5, "translate": 6, "rotate": 30.0}
+    for batch in range(8):
+        changed = {
+            bool((after.x != before.x).any())
+            for before, after, _ in (augmented(s, batch, **settings) for s in range(5))
+        }
+        assert len(changed) == 1
+    first, second = (augmented(seed, 3, translate=6)[1].x for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_dataset_switches_by_batch(tmp_path: Path) -> None:
+    """Recordings of a batch are all moved or all left, whatever process reads them."""
+    write_folder(tmp_path, per_class=10)
+    records = read_event_index(tmp_path, "train", 3)
+    sampling = EventSampling(SENSOR, 0, "random_sample", "none", 0.0, 1e-6)
+    plain = RecordingTrainDataset(records, sampling)
+    augment = BatchAugment(SENSOR, 0, 0.5, translate=40)
+    moved = RecordingTrainDataset(records, sampling, augment, batch_size=6)
+    by_batch: dict[int, set[bool]] = {}
+    for epoch in range(3):
+        for position in np.random.default_rng(0).permutation(24):
+            [one], [other] = plain[epoch, int(position)].clips, moved[epoch, int(position)].clips
+            assert len(one["x"]) == len(other["x"])
+            by_batch.setdefault(epoch * 10 + position // 6, set()).add(
+                any((one[key] != other[key]).any() for key in "xy")
+            )
+    assert all(len(kinds) == 1 for kinds in by_batch.values()) and {True, False} == set.union(*by_batch.values())
