@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.index.samples import SUFFIXES, VIDEO
+from slowfast.datasets.index.samples import VIDEO, suffixes_of
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Summary
 from slowfast.inference.demo_analysis import Analysis, AnalysisStopped, FileAnalyzer
@@ -99,7 +99,7 @@ class DemoPage:
 
     def _inputs(self) -> list[Any]:
         gr, kinds = self._gradio, list(self.analyzer.readers)
-        suffixes = sorted(suffix for kind in kinds for suffix in SUFFIXES[kind])
+        suffixes = sorted(suffix for kind in kinds for suffix in suffixes_of(kind))
         label = " or ".join(kind.capitalize() if place == 0 else kind for place, kind in enumerate(sorted(kinds)[::-1]))
         size = f"at most {self.max_bytes / MIB:g} MiB"
         inputs = [gr.File(label=f"{label}, {size}", file_types=suffixes, height=150, elem_id="upload")]

@@ -26,7 +26,7 @@ from slowfast.engine.state import network_to_test
 from slowfast.engine.tasks import task_class
 from slowfast.engine.test import class_names_of
 from slowfast.errors import ConfigError, DataError, UserError
-from slowfast.models.protocol import EVENTS
+from slowfast.models.protocol import EVENTS, Network
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.progress import Progress
 from slowfast.visualization.results import BEST
@@ -107,7 +107,7 @@ class Predictor:
         return cls.of_model(cfg, model, class_names_of(cfg, model), world)
 
     @classmethod
-    def of_model(cls, cfg: ConfigNode, model: nn.Module, names: Sequence[str], world: World) -> Predictor:
+    def of_model(cls, cfg: ConfigNode, model: Network, names: Sequence[str], world: World) -> Predictor:
         """Build from a model with its weights, with the views and the ensemble of testing."""
         return cls(
             model,

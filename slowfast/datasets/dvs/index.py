@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.datasets.dvs.formats import event_suffixes
-from slowfast.datasets.dvs.formats.text import TextReader
+from slowfast.datasets.dvs.formats.text import find_recordings
 from slowfast.datasets.index.common import SampleRoot, inner_folders, list_folder
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import read_class_names, read_labelled_paths
@@ -119,19 +119,16 @@ def _recordings(folder: Path) -> list[str]:
 
     Text files beside other recordings are taken for remarks; they are skipped with a warning.
     """
-    suffixes = event_suffixes()
-    names = [name for name in list_folder(folder) if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
+    names, texts = find_recordings(name for name in list_folder(folder) if not name.startswith("."))
     if not names:
         raise IndexFileError(
-            f"{folder} contains no recordings (files ending in {' '.join(sorted(suffixes))}). Add some or remove the "
-            "folder"
+            f"{folder} contains no recordings (files ending in {' '.join(sorted(event_suffixes()))}). Add some or "
+            "remove the folder"
         )
-    texts = [name for name in names if Path(name).suffix.lower() in TextReader.suffixes]
-    if not texts or len(texts) == len(names):
-        return names
-    shown = ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
-    get_logger().warning(f"{folder}: skipped text beside recordings of other formats: {shown}")
-    return [name for name in names if name not in set(texts)]
+    if texts:
+        shown = ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
+        get_logger().warning(f"{folder}: skipped text beside recordings of other formats: {shown}")
+    return names
 
 
 def _by_share(root: Path, labels: dict[str, int], training: bool) -> RecordTable:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
-from slowfast.datasets.dvs.formats import READERS as RAW_READERS
-from slowfast.datasets.dvs.recording import SUFFIXES as RECORDING_SUFFIXES
+from slowfast.datasets.dvs.formats import event_suffixes
+from slowfast.datasets.dvs.formats.text import find_recordings
 from slowfast.datasets.index.common import has_suffix
 from slowfast.errors import IndexFileError, UserError, system_reason
 from slowfast.utils.logging import get_logger
@@ -21,14 +21,7 @@ from slowfast.utils.text import plain, quoted
 VIDEOS, FRAMES, IMAGES, RECORDINGS = KINDS = ("videos", "frames", "images", "recordings")
 # Names of the kinds for messages, in the plural.
 SAMPLES = {VIDEOS: "videos", FRAMES: "folders of frames", IMAGES: "images", RECORDINGS: "event recordings"}
-_SUFFIXES = {
-    VIDEOS: VIDEO_SUFFIXES,
-    FRAMES: IMAGE_SUFFIXES,
-    IMAGES: IMAGE_SUFFIXES,
-    RECORDINGS: frozenset(RECORDING_SUFFIXES),
-}
-_RAW = frozenset(RAW_READERS)
-
+_SUFFIXES = {VIDEOS: VIDEO_SUFFIXES, FRAMES: IMAGE_SUFFIXES, IMAGES: IMAGE_SUFFIXES}
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
 _SHOWN = 3  # names in a message
 
@@ -105,7 +98,7 @@ def scan(folder: Path, kind: str = "", out: Path | None = None) -> Collection:
     samples: list[IndexedSample] = []
     templates: dict[str, str] = {}  # template of the frames -> first folder with it
     for label, (name, files) in enumerate(tree.files.items()):
-        chosen = [file for file in files if has_suffix(file, _SUFFIXES[kind])]
+        chosen = _files_of_kind(files, kind)
         found = _frame_folders(folder, name, chosen, templates) if kind == FRAMES else dict.fromkeys(chosen, 0)
         if not found:
             raise UserError(f"{plain(folder / name)} contains no {SAMPLES[kind]}. Remove the folder or fill it")
@@ -179,23 +172,24 @@ def _guess_kind(folder: Path, tree: _Tree) -> str:
     elif images:
         kinds = {FRAMES if "/" in file else IMAGES for file in images}
     else:
-        kinds = {RECORDINGS} if any(has_suffix(file, _SUFFIXES[RECORDINGS]) for file in files) else set()
+        kinds = {RECORDINGS} if find_recordings(files)[0] else set()
     if len(kinds) == 1:
         return kinds.pop()
-    if not kinds and any(has_suffix(file, _RAW) for file in files):
-        raise UserError(
-            f"{plain(folder)} contains event recordings in a format of cameras. Convert them first: slowfast "
-            "convert-dvs FOLDER --out EVENTS, then slowfast index EVENTS"
-        )
     found = " and ".join(sorted(SAMPLES[kind] for kind in kinds)) or "no videos, images or event recordings"
     raise UserError(f"{plain(folder)} contains {found}. Choose what to index with --kind {'|'.join(KINDS)}")
+
+
+def _files_of_kind(files: Sequence[str], kind: str) -> list[str]:
+    if kind == RECORDINGS:
+        return find_recordings(files)[0]
+    return [file for file in files if has_suffix(file, _SUFFIXES[kind])]
 
 
 def _report_skipped(folder: Path, tree: _Tree, kind: str) -> None:
     """Warn of what may contain samples but is not read."""
     files = [f"{name}/{file}" for name, files in tree.files.items() for file in files]
-    notes = [skipped_note(folder, files, _SUFFIXES[kind])]
-    others = [name for name in tree.others if has_suffix(name, _SUFFIXES[kind])]
+    notes = [skipped_note(folder, files, event_suffixes() if kind == RECORDINGS else _SUFFIXES[kind])]
+    others = _files_of_kind(tree.others, kind)
     notes.append(_note(folder, others, "in no class folder, skipped"))
     notes.append(_note(folder, tree.links, "link to a folder that is read already, skipped"))
     notes.append(_note(folder, tree.empty if kind == FRAMES else (), "folder without frames, skipped"))

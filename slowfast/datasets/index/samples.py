@@ -99,7 +99,12 @@ class SampleKind:
 
     def suffixes(self) -> frozenset[str]:
         """Return the suffixes of the files that are read."""
-        return {RECORDING: event_suffixes(), IMAGE: IMAGE_SUFFIXES, VIDEO: VIDEO_SUFFIXES}[self.kind]
+        return suffixes_of(self.kind)
+
+
+def suffixes_of(kind: str) -> frozenset[str]:
+    """Return the suffixes of the files of a kind."""
+    return {RECORDING: event_suffixes(), IMAGE: IMAGE_SUFFIXES, VIDEO: VIDEO_SUFFIXES}[kind]
 
 
 @dataclass

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     Polarities,
     Sensor,
     StreamInfo,
+    event_suffixes,
     whole_pixels,
 )
 from slowfast.datasets.dvs.formats.numpy_files import finite_times
@@ -238,3 +239,20 @@ def _names(text: str) -> tuple[dict[str, int], float | None, int] | None:
         return None
     places = {key: words.index(name) for key, name in chosen.items()}
     return places, units.get(places["t"]), len(words)
+
+
+def find_recordings(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Choose the files that may be recordings by their suffixes.
+
+    Args:
+        names: Names or relative paths of files.
+
+    Returns:
+        The recordings; and the text files beside recordings of other formats, which are taken for remarks.
+    """
+    suffixes = event_suffixes()
+    known = [name for name in names if PurePath(name).suffix.lower() in suffixes]
+    others = [name for name in known if PurePath(name).suffix.lower() not in TextReader.suffixes]
+    if not others:
+        return known, []
+    return others, [name for name in known if PurePath(name).suffix.lower() in TextReader.suffixes]
