@@ -66,6 +66,7 @@ IMPLEMENTED = {
     "TEST.CHECKPOINT_WEIGHTS": ("slowfast.models.weights", "CHOICES"),
     "TEST.CHECKPOINT_TYPE": ("slowfast.models.weights", "READERS"),
     "DISTILL.TEACHER_CHECKPOINT_TYPE": ("slowfast.models.weights", "READERS"),
+    "ENGINE": ("slowfast.utils.ray_cluster", "ENGINES"),
     "TRAIN.AMP_DTYPE": ("slowfast.engine.forward", "AMP_DTYPES"),
     "AUG.INTERPOLATION": ("slowfast.datasets.resample", "INTERPOLATIONS"),
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.evaluate", "JOIN"),

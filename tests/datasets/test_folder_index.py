@@ -256,11 +256,13 @@ def test_a_single_class_and_equal_base_names(tmp_path: Path, capsys: pytest.Capt
     assert sorted(lines) == [f"{name}/m{n}.png {label}" for label, name in enumerate("xy") for n in range(3)]
 
 
-def test_recordings_of_cameras_are_converted_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "data" / "a").mkdir(parents=True)
-    (tmp_path / "data" / "a" / "1.raw").touch()
-    assert main([str(tmp_path / "data"), "--out", str(tmp_path / "index")]) == 2
-    assert "slowfast convert-dvs FOLDER --out EVENTS" in capsys.readouterr().err
+def test_recordings_of_cameras_are_listed_without_remarks_beside_them(tmp_path: Path) -> None:
+    for name in ("1.raw", "1.txt", "2.es"):
+        (tmp_path / "data" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "a" / name).touch()
+    assert main([str(tmp_path / "data"), "--out", str(tmp_path / "index")]) == 0
+    lists = "".join(path.read_text() for path in (tmp_path / "index").glob("*_list.txt"))
+    assert set(lists.split()) == {"a/1.raw", "a/2.es", "0"}
 
 
 def test_small_classes_keep_one_for_training_and_no_share_means_the_training_media() -> None:

@@ -18,6 +18,7 @@ MODEL.MODEL_NAME = Key(
             "EAT",
             "EfficientNetV2",
             "Event2Vec",
+            "Event2VecV3",
             "MorphMLP",
             "MorphMLPImage",
             "MorphMLP_32",

@@ -21,7 +21,12 @@ TRACKING.BACKENDS = Key(
     [],
     "Trackers that record metrics, config and images of trainings and tests, such as [wandb,mlflow].",
     type=list[str],
-    rule=RegistryNames("slowfast.engine.trackers", "TRACKER_REGISTRY"),
+    rule=RegistryNames(
+        "slowfast.engine.trackers",
+        "TRACKER_REGISTRY",
+        ("mlflow", "tensorboard", "wandb"),
+        "slowfast.engine.trackers.base",
+    ),
 )
 TRACKING.PROJECT = Key("slowfast", "Project of wandb and experiment of MLflow.", rule=Name(required=True))
 TRACKING.RUN_NAME = Key("", "Name of the run in wandb and MLflow; empty for the name of OUTPUT_DIR.", rule=Name())
