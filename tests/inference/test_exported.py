@@ -28,6 +28,8 @@ from slowfast.cli.setup import load_for_evaluation
 from slowfast.config.node import ConfigNode
 from slowfast.inference import Predictor, export_onnx
 from slowfast.inference import export as exporting
+from slowfast.inference.export import Exported
+from slowfast.inference.export_check import Comparison
 from slowfast.inference.export_metadata import (
     CONFIG_KEYS,
     SCHEMA_KEY,
@@ -35,11 +37,14 @@ from slowfast.inference.export_metadata import (
     graph_metadata,
     read_metadata,
 )
+from slowfast.inference.export_triton import config_lines
 from slowfast.inference.exported import ExportedFile, ExportedNetwork, open_exported
 from slowfast.models.protocol import EVENTS, MODEL_REGISTRY
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx, of the extra of that name, is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra onnx, is not installed")
+
+pytestmark = pytest.mark.slow
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 SHAPE = (3, 4, 32, 32)
@@ -168,6 +173,18 @@ def test_metadata_gives_the_preprocessing_of_shipped_configs_back() -> None:
             spatial = json.loads(entries["spatial"])
             assert spatial["crop_size"] == cfg.DATA.TEST_CROP_SIZE <= spatial["short_side"]
     assert kinds == {"span", "segments", "image"}
+
+
+def test_class_names_of_a_checkpoint_and_scores_of_labels() -> None:
+    names = ["a", "\u00e9", 'c"d']
+    model: Any = SimpleNamespace(loaded=SimpleNamespace(class_names=names))
+    settings = ["MODEL.NUM_CLASSES", "3", "MODEL.TASK", "multi_label", "MODEL.LOSS_FUNC", "bce_logit"]
+    entries = export_metadata(load_for_evaluation(EMPTY, settings), model) | graph_metadata(SHAPE, "int8", 2)
+    assert json.loads(entries["scores"])["activation"] == "sigmoid"
+    found = read_metadata(entries, "net.onnx")
+    assert (list(found.class_names), found.shape, found.batch, found.precision) == (names, SHAPE, 2, "int8")
+    del entries["class_names"]
+    assert read_metadata(entries, "net.onnx").class_names == ("0", "1", "2")
 
 
 def test_the_same_entries_in_every_format_and_in_the_documentation(folder: Path) -> None:
@@ -421,6 +438,17 @@ def test_the_triton_repository_fits_the_onnx_file(folder: Path, kinetics_folder:
     entries = {one.key: one.value for one in onnx.load(root / "1" / "model.onnx").metadata_props}
     parameters = {one.key: one.value.string_value for one in config.parameters}
     assert parameters == {key: entries[key] for key in entries if key not in ("class_names", "config")}
+
+
+def test_a_fixed_batch_is_part_of_the_dimensions() -> None:
+    from google.protobuf import text_format
+
+    graph: Any = SimpleNamespace(batch=2)
+    exported = Exported(graph, SHAPE, Comparison(0.0, 1, 1), {"model": 'a"b\\c'})
+    config = text_format.Parse("\n".join(config_lines("net", exported, 8, 16)), model_config())
+    assert config.max_batch_size == 0 and not config.HasField("dynamic_batching")
+    assert (list(config.input[0].dims), list(config.output[0].dims)) == ([2, *SHAPE], [2, 8])
+    assert config.parameters[0].value.string_value == 'a"b\\c'
 
 
 # ------------------------------------------------------------------ the example
