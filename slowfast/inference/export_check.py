@@ -124,10 +124,10 @@ def sample_batches(cfg: ConfigNode, paths: Sequence[Path], size: int) -> list[to
     Args:
         cfg: Config for evaluating the model.
         paths: Files and folders.
-        size: Batch size; clips that fill no batch are dropped.
+        size: Batch size.
 
     Raises:
-        DataError: If a file cannot be read, or there are too few clips.
+        DataError: If a file cannot be read.
     """
     found = find_samples(paths, SampleKind.from_config(cfg))
     failures = list(found.refused)
@@ -142,7 +142,8 @@ def sample_batches(cfg: ConfigNode, paths: Sequence[Path], size: int) -> list[to
                     break
     if failures:
         raise DataError(f"--samples: {failures[0].name} cannot be read: {failures[0].reason}")
-    batches = [clips[start : start + size] for start in range(0, len(clips) - size + 1, size)]
-    if not batches:
-        raise DataError(f"--samples: {len(clips)} clips are fewer than a batch of {size}. Name more files")
+    if not clips:
+        raise DataError("--samples contain no clip. Name other files")
+    clips += clips[:1] * (-len(clips) % size)  # the first one fills the last batch
+    batches = [clips[start : start + size] for start in range(0, len(clips), size)]
     return [forward.prepare(stack_clips(batch)) for batch in batches]

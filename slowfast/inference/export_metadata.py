@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from slowfast import __version__
 from slowfast.config.defaults import check_values, get_cfg
 from slowfast.config.node import ConfigNode
@@ -53,6 +55,7 @@ CHANGEABLE = (
     *("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.SINGLE_CROP", "TEST.ENSEMBLE_ON", "TEST.FRAME_ORDER"),
     *("TEST.BATCH_SIZE", "DATA.ENSEMBLE_METHOD", "DATA.DECODING_BACKEND", "DATA_LOADER.NUM_WORKERS"),
 )
+_ACTIVATIONS = {softmax: "softmax", torch.Tensor.sigmoid: "sigmoid"}
 _KINDS = {SpanSampling: "span", SegmentSampling: "segments", SingleImage: "image", EveryFrame: "every frame"}
 
 
@@ -156,7 +159,7 @@ def _scores(cfg: ConfigNode) -> dict[str, str]:
     ensemble = task_class(cfg).ensemble(cfg)
     if not isinstance(ensemble, Ensemble):
         return {"activation": CUSTOM}
-    activation = "softmax" if ensemble.activation is softmax else "sigmoid"
+    activation = _ACTIVATIONS.get(ensemble.activation, CUSTOM)
     return {"activation": activation, "ensemble": cfg.DATA.ENSEMBLE_METHOD, "ensemble_on": cfg.TEST.ENSEMBLE_ON}
 
 

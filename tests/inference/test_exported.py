@@ -20,6 +20,7 @@ import pytest
 import torch
 from conftest import ROOT, tiny_settings
 from test_export import FAST
+from triton_config import model_config
 from video_files import picture
 
 from slowfast.cli.export import main as export_main
@@ -28,6 +29,8 @@ from slowfast.cli.setup import load_for_evaluation
 from slowfast.config.node import ConfigNode
 from slowfast.inference import Predictor, export_onnx
 from slowfast.inference import export as exporting
+from slowfast.inference.export import Exported
+from slowfast.inference.export_check import Comparison, sample_batches
 from slowfast.inference.export_metadata import (
     CONFIG_KEYS,
     SCHEMA_KEY,
@@ -35,11 +38,14 @@ from slowfast.inference.export_metadata import (
     graph_metadata,
     read_metadata,
 )
+from slowfast.inference.export_triton import config_lines
 from slowfast.inference.exported import ExportedFile, ExportedNetwork, open_exported
 from slowfast.models.protocol import EVENTS, MODEL_REGISTRY
 
 onnx: Any = pytest.importorskip("onnx", reason="onnx, of the extra of that name, is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra onnx, is not installed")
+
+pytestmark = pytest.mark.slow
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 SHAPE = (3, 4, 32, 32)
@@ -170,6 +176,18 @@ def test_metadata_gives_the_preprocessing_of_shipped_configs_back() -> None:
     assert kinds == {"span", "segments", "image"}
 
 
+def test_class_names_of_a_checkpoint_and_scores_of_labels() -> None:
+    names = ["a", "\u00e9", 'c"d']
+    model: Any = SimpleNamespace(loaded=SimpleNamespace(class_names=names))
+    settings = ["MODEL.NUM_CLASSES", "3", "MODEL.TASK", "multi_label", "MODEL.LOSS_FUNC", "bce_logit"]
+    entries = export_metadata(load_for_evaluation(EMPTY, settings), model) | graph_metadata(SHAPE, "int8", 2)
+    assert json.loads(entries["scores"])["activation"] == "sigmoid"
+    found = read_metadata(entries, "net.onnx")
+    assert (list(found.class_names), found.shape, found.batch, found.precision) == (names, SHAPE, 2, "int8")
+    del entries["class_names"]
+    assert read_metadata(entries, "net.onnx").class_names == ("0", "1", "2")
+
+
 def test_the_same_entries_in_every_format_and_in_the_documentation(folder: Path) -> None:
     session = onnx.load(folder / "net.onnx")
     entries = {one.key: one.value for one in session.metadata_props}
@@ -220,6 +238,8 @@ def test_images_and_event_recordings(tmp_path: Path) -> None:
     ]
     for file, overrides in cases:
         cfg = load_for_evaluation(EMPTY, [*data, *overrides])
+        (batch,) = sample_batches(cfg, [file], 2)  # filled by the only clip
+        assert len(batch) == 2 and torch.equal(batch[0], batch[1])
         expected = scores_of(Predictor.from_config(cfg), [file])
         assert torch.equal(scores_of(network_file(cfg).predictor(), [file]), expected)
 
@@ -339,9 +359,11 @@ def test_other_mistakes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     base = ["--cfg", EMPTY, *settings_of(tmp_path)]
+    (tmp_path / "text.mp4").write_text("no video")
     for words, message in (
         (["--out", "net.pt2", "--precision", "int8"], "is for .onnx files"),
         (["--out", "net.safetensors", "--samples", "a.mp4"], "holds no network"),
+        (["--out", "net.onnx", "--samples", str(tmp_path / "text.mp4")], "text.mp4 cannot be read: not a video"),
         (["--out", "net.onnx", "--triton-name", "a"], "needs --triton"),
         (["--triton", str(folder / "repository")], "has a model evmlp already"),
         (["--triton", str(tmp_path), "--triton-name", "../a"], "use letters, digits"),
@@ -352,54 +374,6 @@ def test_other_mistakes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 # ------------------------------------------------------------------ Triton
-def model_config() -> Any:
-    """Return the part of Triton's message ModelConfig that is written, with its field numbers (model_config.proto)."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", package="inference", syntax="proto3")
-    file.enum_type.add(name="DataType").value.add(name="TYPE_INVALID", number=0)
-    file.enum_type[0].value.add(name="TYPE_FP32", number=11)
-    messages: dict[str, list[tuple[str, int, Any, bool, str]]] = {
-        "ModelInput": [
-            ("name", 1, kinds.TYPE_STRING, False, ""),
-            ("data_type", 2, kinds.TYPE_ENUM, False, "DataType"),
-            ("dims", 4, kinds.TYPE_INT64, True, ""),
-        ],
-        "ModelOutput": [
-            ("name", 1, kinds.TYPE_STRING, False, ""),
-            ("data_type", 2, kinds.TYPE_ENUM, False, "DataType"),
-            ("dims", 3, kinds.TYPE_INT64, True, ""),
-            ("label_filename", 4, kinds.TYPE_STRING, False, ""),
-        ],
-        "ModelDynamicBatching": [("max_queue_delay_microseconds", 2, kinds.TYPE_UINT64, False, "")],
-        "ModelParameter": [("string_value", 1, kinds.TYPE_STRING, False, "")],
-        # What protobuf makes of map<string, ModelParameter>, apart from the type in Python.
-        "ParametersEntry": [
-            ("key", 1, kinds.TYPE_STRING, False, ""),
-            ("value", 2, kinds.TYPE_MESSAGE, False, "ModelParameter"),
-        ],
-        "ModelConfig": [
-            ("name", 1, kinds.TYPE_STRING, False, ""),
-            ("max_batch_size", 4, kinds.TYPE_INT32, False, ""),
-            ("input", 5, kinds.TYPE_MESSAGE, True, "ModelInput"),
-            ("output", 6, kinds.TYPE_MESSAGE, True, "ModelOutput"),
-            ("dynamic_batching", 11, kinds.TYPE_MESSAGE, False, "ModelDynamicBatching"),
-            ("parameters", 14, kinds.TYPE_MESSAGE, True, "ParametersEntry"),
-            ("backend", 17, kinds.TYPE_STRING, False, ""),
-        ],
-    }
-    for name, fields in messages.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind, repeated, of in fields:
-            label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            type_name = f".inference.{of}" if of else None
-            message.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))()
-
-
 def test_the_triton_repository_fits_the_onnx_file(folder: Path, kinetics_folder: Path) -> None:
     from google.protobuf import text_format
 
@@ -421,6 +395,17 @@ def test_the_triton_repository_fits_the_onnx_file(folder: Path, kinetics_folder:
     entries = {one.key: one.value for one in onnx.load(root / "1" / "model.onnx").metadata_props}
     parameters = {one.key: one.value.string_value for one in config.parameters}
     assert parameters == {key: entries[key] for key in entries if key not in ("class_names", "config")}
+
+
+def test_a_fixed_batch_is_part_of_the_dimensions() -> None:
+    from google.protobuf import text_format
+
+    graph: Any = SimpleNamespace(batch=2)
+    exported = Exported(graph, SHAPE, Comparison(0.0, 1, 1), {"model": 'a"b\\c'})
+    config = text_format.Parse("\n".join(config_lines("net", exported, 8, 16)), model_config())
+    assert config.max_batch_size == 0 and not config.HasField("dynamic_batching")
+    assert (list(config.input[0].dims), list(config.output[0].dims)) == ([2, *SHAPE], [2, 8])
+    assert config.parameters[0].value.string_value == 'a"b\\c'
 
 
 # ------------------------------------------------------------------ the example
