@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slowfast.cli.main import COMMANDS
+from slowfast.cli.main import COMMANDS as CLI_COMMANDS
 from slowfast.config.defaults import get_cfg
 from slowfast.config.published_keys import CHECKPOINT_COUNT, CHECKPOINT_SWITCH, is_ignored
 
@@ -36,7 +36,7 @@ MIGRATING = "MIGRATING.md"
 NAMES_PUBLISHED_KEYS = (MIGRATING, "CONFIG.md")
 READERS_KEYS = {"MYNET.WIDTH", "LION.BETAS"}  # of sections that a user adds
 READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # configs that the reader has
-NAMED_COMMANDS = {*COMMANDS, "COMMAND", "--help"}
+COMMANDS = {*CLI_COMMANDS, "COMMAND", "--help"}
 CFF_FIELDS = {"cff-version", "message", "title", "authors"}
 ARXIV = ("2111.12527", "2109.04454", "2105.15089", "2507.01927", "2504.15371")
 
@@ -142,7 +142,7 @@ def test_keys_exist(page: Path) -> None:
 def test_commands_load(page: Path) -> None:
     for words in commands(page.read_text(encoding="utf-8")):
         if words[0] == "slowfast":
-            assert words[1] in NAMED_COMMANDS, words
+            assert words[1] in COMMANDS, words
         else:
             assert (ROOT / words[0]).is_file(), words
         if "VALUE" in words:
