@@ -29,19 +29,19 @@ def describe_run(
     events: Mapping[str, Any],
     state: RunState | None,
 ) -> dict[str, str]:
-    """Return the state of a run and how far it has come.
+    """Return the state of a run and how far a training has come.
 
     Args:
         files: Files of the run.
         cfg: Its config; None if it cannot be read.
         rows: Rows of metrics.jsonl.
-        events: Content of event_results.json.
+        events: Content of event_results.json, of a later run in the folder of the training.
         state: State of the run; None to infer it from its files.
     """
     state = state or _inferred(files, cfg, rows, events)
     epochs = [row["epoch"] for row in rows if isinstance(row.get("epoch"), (int, float))]
     progress = ""
-    if epochs:
+    if epochs and not events:
         end = "" if cfg is None else f" of {cfg.SOLVER.MAX_EPOCH}"
         progress = f"epoch {max(epochs):g}{end}"
     return {"state": state.name.lower(), "text": state.value, "progress": progress}

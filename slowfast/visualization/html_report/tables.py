@@ -88,7 +88,7 @@ def failures_table(files: RunFiles) -> Table | None:
 def config_table(files: RunFiles) -> Table | None:
     """Return the keys whose values are not the defaults; None without a config.
 
-    A test in the folder of a training has a config of its own: a column shows where it differs.
+    A test or event-driven run in the folder of a training has a config of its own: a column shows where it differs.
     """
     cfg, of_test = files.config(CONFIG), files.config(TEST_CONFIG)
     if cfg is None:
@@ -104,7 +104,7 @@ def config_table(files: RunFiles) -> Table | None:
         if of_test is not None:
             row.insert(2, _value(of_test_value) if of_test_value != value else "")
         rows.append(row)
-    titles = ["key", "value", *(["in the test"] if of_test is not None else []), "default", "meaning"]
+    titles = ["key", "value", *([f"in {TEST_CONFIG}"] if of_test is not None else []), "default", "meaning"]
     return Table([Column(title, code=title != "meaning") for title in titles], rows)
 
 

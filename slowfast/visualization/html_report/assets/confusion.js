@@ -182,7 +182,7 @@ class Matrix {
     const share = this.totals[label] ? ` (${((100 * videos) / this.totals[label]).toFixed(1)} % of the label)` : "";
     const area = this.area.getBoundingClientRect();
     this.tip.show(event.clientX - area.left, event.clientY - area.top,
-      `label: ${this.found.names[label]}`, `prediction: ${this.found.names[prediction]}`, `${videos} videos${share}`);
+      `label: ${this.found.names[label]}`, `prediction: ${this.found.names[prediction]}`, `${videos} ${videos === 1 ? "video" : "videos"}${share}`);
   }
 
   draw() {
