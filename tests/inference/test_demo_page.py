@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -120,6 +121,13 @@ def test_a_port_that_is_taken(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines == [f"error: --port: {port} is in use on 127.0.0.1. Choose another port, or 0 for any free one"]
     assert demo.main(["--cfg", str(EMPTY), "--host", "no such host", *overrides(folder)]) == 2
     assert "--host: cannot listen on no such host" in capsys.readouterr().err
+
+
+def test_without_gradio(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert demo.main(["--cfg", str(EMPTY), "--port", "0", *overrides(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: slowfast demo needs Gradio") and line.endswith('Run pip install "slowfast[demo]"')
 
 
 def serve_while(folder: Path, monkeypatch: pytest.MonkeyPatch, visit: Callable[[str], None], number: int) -> None:
