@@ -27,7 +27,7 @@ from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text import plain
 from slowfast.utils.user_modules import import_user_modules
 
-Run = Callable[[ConfigNode], None]
+Run = Callable[..., None]
 
 
 def load_config(
