@@ -28,6 +28,7 @@ from slowfast.event_driven.frame_resize import FrameResize, resized_frames
 from slowfast.event_driven.messages import Batch, Closed, Message, Opened
 from slowfast.event_driven.readers import FileReader, LiveReader, Reader
 from slowfast.event_driven.sources import Source
+from slowfast.utils.crash_watch import CrashWatch
 from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # largest number of batches that wait for the network
@@ -72,6 +73,7 @@ class Feed:
         self.unfinished: list[Failure] = []
         self.connections: dict[int, Connection] = {}
         self._announced: set[int] = set()
+        self._watch = CrashWatch()
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
         self._stop, self._arrived = threading.Event(), threading.Event()
         self._waiting: deque[Source] = deque()
@@ -96,6 +98,7 @@ class Feed:
             self._stop.set()
             if self._thread is not None:
                 self._thread.join(_JOIN)
+            self._watch.close()
             while not self._queue.empty():
                 self._collect_failure(self._queue.get_nowait())
 
@@ -200,6 +203,7 @@ class Feed:
         return self._stop.is_set()
 
     def _open(self, source: Source) -> list[Reader]:
+        self._watch.begin(source.record.index, source.record.name)
         if source.live:
             connection = self.connections[source.record.index] = Connection(source.record.name, self.reconnect)
             capacity = _BUFFERED_CHUNKS * self.chunk
@@ -214,6 +218,7 @@ class Feed:
             except Exception as error:
                 failure = failure_of(source.record.index, source.record.name, error)
         if failure is not None:
+            self._watch.end(source.record.index)
             self._put(Closed(source, failure))
             return []
         return [FileReader(source, video, resized_frames(video, self.transform, self.limit), self._next_frame, began)]
@@ -226,6 +231,7 @@ class Feed:
 
     def _close(self, reader: Reader) -> None:
         reader.close(_JOIN_LIVE)
+        self._watch.end(reader.source.record.index)
         if reader.fatal is not None:
             raise reader.fatal
         index = reader.source.record.index

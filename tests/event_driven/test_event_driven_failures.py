@@ -24,6 +24,7 @@ from slowfast.event_driven.readers import LiveReader
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.models.build import build_model
+from slowfast.utils.crash_watch import CrashWatch
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import (
     CPU,
@@ -155,6 +156,18 @@ def test_elapsed_time_includes_opening(tmp_path: Path) -> None:
     run = video_run(tmp_path, Sources([Source(Record(0, Path("v"), "v", -1), lambda: Slow(5, None))], []))
     report = run.run(lambda: False)
     assert report.videos[0].elapsed >= 0.5 and summarize([report.videos[0]]).end_to_end_fps <= 10
+
+
+def test_a_crash_would_name_the_files_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[object] = []
+    monkeypatch.setattr(CrashWatch, "begin", lambda _, number, name: reads.append((number, name)))
+    monkeypatch.setattr(CrashWatch, "end", lambda _, number: reads.append(number))
+    for name in "ac":
+        write_video(tmp_path / f"{name}.mp4", 5, size=SMALL)
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    run_on_videos(load_config(EMPTY, on_videos(tmp_path, tmp_path / "out")), CPU)
+    a, b, c = (str(tmp_path / f"{name}.mp4") for name in "abc")
+    assert reads == [(0, a), 0, (1, b), 1, (2, c), 2]
 
 
 def test_thumbnail_does_not_keep_its_batch_alive(tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.reader import Deadline, DecodeError, check_file, plausible_rate
 
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEADER = 2**16  # bytes in which the object is expected
+# FFmpeg's demuxers of formats that are images unless they are animated.
+_ANIMATED = {"webp_pipe": "WebP"}
+
 
 def open_file(path: Path, deadline: Deadline) -> InputContainer:
     """Open a local file.
@@ -37,10 +42,19 @@ def open_file(path: Path, deadline: Deadline) -> InputContainer:
                 return _open_by_name(name, deadline)
         except av.FFmpegError as error:
             detail = f": {log[0][2].strip()}" if log else ""
+            if _is_raw_mpeg4(path):  # FFmpeg takes it for MP4, by its suffix
+                detail = ". It is a raw MPEG-4 stream that does not start with a key frame"
             raise DecodeError(f"not a video that FFmpeg can read: {reason(error)}{detail}") from error
         finally:
             av.logging.set_level(level)
             av.logging.set_skip_repeated(skips)
+
+
+def _is_raw_mpeg4(path: Path) -> bool:
+    if path.suffix.lower() != ".m4v":
+        return False
+    with path.open("rb") as file:
+        return file.read(3) == b"\0\0\1"
 
 
 def _open_by_name(name: str, deadline: Deadline) -> InputContainer:
@@ -87,10 +101,35 @@ def header_duration(stream: VideoStream, start: int) -> float | None:
     return tagged
 
 
+def missing_bytes(container: InputContainer) -> str | None:
+    """Describe how much of a truncated ASF or WMV file is missing; None for complete and other files.
+
+    FFmpeg ignores the duration of such a file. The file properties object of the header states its size (ASF
+    specification, section 3.2).
+    """
+    if container.format.name != "asf":
+        return None
+    path = Path(container.name.removeprefix("file:"))
+    with path.open("rb") as file:
+        _, found, properties = file.read(_ASF_HEADER).partition(_ASF_FILE_PROPERTIES)
+    stated, size = int.from_bytes(properties[24:32], "little"), path.stat().st_size
+    is_broadcast = bool(properties[72:73]) and properties[72] & 1  # the size is not valid then
+    return f"the file has {size} of its {stated} bytes" if found and not is_broadcast and size < stated else None
+
+
 def _tagged_duration(stream: VideoStream) -> float | None:
     """Return the duration in seconds of a Matroska tag such as 00:00:10.333000000."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d*)?)", stream.metadata.get("DURATION", ""))
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+
+
+def why_not_decodable(stream: VideoStream, error: av.FFmpegError | None) -> str:
+    """Describe why no frame of a stream can be decoded."""
+    if name := _ANIMATED.get(stream.container.format.name):
+        return f"FFmpeg cannot decode animated {name}. Convert it to MP4, or give images to a network of images"
+    if not stream.codec_context.width:
+        return "the stream contains no header of its codec and no key frame"
+    return reason(error)
 
 
 def reason(error: av.FFmpegError | None) -> str:

@@ -9,7 +9,15 @@ from pathlib import Path
 import av
 import numpy as np
 
-from slowfast.datasets.decode.container import best_stream, frame_rate, header_duration, open_file, reason
+from slowfast.datasets.decode.container import (
+    best_stream,
+    frame_rate,
+    header_duration,
+    missing_bytes,
+    open_file,
+    reason,
+    why_not_decodable,
+)
 from slowfast.datasets.decode.packet_decoder import PacketDecoder
 from slowfast.datasets.decode.packet_table import Run, all_packets, plan_runs
 from slowfast.datasets.decode.packets import PacketSource
@@ -70,7 +78,7 @@ class PyAVReader(FrameReader):
         """Find the frames."""
         self._table, self._times = self._source.build(self._decoder.output_positions)
         if not self.num_frames:
-            raise DecodeError(f"no video frames in the file: {reason(self._source.error)}")
+            raise DecodeError(f"no video frames in the file: {why_not_decodable(self._stream, self._source.error)}")
         self.fps = frame_rate(self._stream, self._times)
         self.truncation = self._truncation()
 
@@ -89,11 +97,12 @@ class PyAVReader(FrameReader):
         if not self._decoder.in_order and self._correct_order():
             frames, valid = self._collect(wanted)
         if valid.all():
-            return Decoded(frames, rows, self._damage(len(wanted)) or self.truncation)
+            return Decoded(frames, rows, self._damage(len(wanted)) or self._unreferenced(wanted) or self.truncation)
+        why = "; ".join(filter(None, (self._failure(), self.truncation)))
         if valid.any():
-            return fill_missing(frames[valid], rows, wanted, valid, self._failure())
+            return fill_missing(frames[valid], rows, wanted, valid, why)
         frames = self._nearest_decodable(int(wanted[0]))
-        missing = f"none of {len(wanted)} frames could be decoded: {self._failure()}"
+        missing = f"none of {len(wanted)} frames could be decoded: {why}"
         return Decoded(frames, np.zeros_like(rows), missing)
 
     def times(self) -> np.ndarray:
@@ -126,7 +135,7 @@ class PyAVReader(FrameReader):
 
     def _failure(self) -> str:
         """Return why frames of the current read could not be decoded."""
-        return self._unconverted or reason(self._decoder.error or self._source.error)
+        return self._unconverted or why_not_decodable(self._stream, self._decoder.error or self._source.error)
 
     def _damage(self, count: int) -> str | None:
         """Describe damage of `count` decoded frames: marked as corrupt by FFmpeg, or dependent on lost frames."""
@@ -136,6 +145,14 @@ class PyAVReader(FrameReader):
             why = reason(self._decoder.error)
             return f"{self._decoder.lost} frames that others may depend on could not be decoded: {why}"
         return None
+
+    def _unreferenced(self, wanted: np.ndarray) -> str | None:
+        """Describe frames before the first key frame of a raw MPEG-4 stream, which its decoder does not mark."""
+        if self._container.format.name != "m4v":
+            return None
+        first = self._table.keys[0] if len(self._table.keys) else len(self._table.rank)
+        early = int((self._table.packet_of[wanted] < first).sum())
+        return f"{early} of {len(wanted)} frames come before the first key frame" if early else None
 
     def _collect(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Decode frames; return them, uint8 (U, H, W, 3) or empty, and a mask of the valid ones, bool (U,)."""
@@ -229,6 +246,7 @@ class PyAVReader(FrameReader):
     def _truncation(self) -> str | None:
         """Describe the missing end of a truncated file; None if it is complete or that is unknown."""
         within = "the file ends in the middle of a frame" if self._source.ends_early else None
+        within = missing_bytes(self._container) or within
         stream, times = self._stream, self._times
         if times is None or stream.time_base is None:
             return within
