@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -140,28 +141,54 @@ class EventSpool:
             self._merge(runs)
 
     def _merge(self, runs: list[tuple[int, int]]) -> None:
-        """Merge sorted runs into one."""
+        """Merge sorted runs into one, piece by piece."""
         step = max(RUN_EVENTS // len(runs), 1)
-        times = np.memmap(self.folder / "t", KINDS["t"], "r")
-        files = {key: (self.folder / f"{key}.sorted").open("wb") for key in KINDS}
-        position = [first for first, _ in runs]
-        while any(at < last for at, (_, last) in zip(position, runs, strict=True)):
-            open_runs = [(at, last) for at, (_, last) in zip(position, runs, strict=True) if at < last]
-            bound = min(int(times[min(at + step, last) - 1]) for at, last in open_runs)
-            ends = [
-                at + int(np.searchsorted(times[at:last], bound, side="right"))
-                for at, (_, last) in zip(position, runs, strict=True)
-            ]
-            pieces = [(at, end) for at, end in zip(position, ends, strict=True) if end > at]
-            order = np.argsort(np.concatenate([times[at:end] for at, end in pieces]), kind="stable")
-            for key, file in files.items():
-                values = np.concatenate([self._read(key, at, end) for at, end in pieces])
-                file.write(values[order].data)
-            position = ends
-        del times
-        for key, file in files.items():
-            file.close()
+        position, ends = [first for first, _ in runs], [last for _, last in runs]
+        with ExitStack() as stack:
+            files = {key: stack.enter_context((self.folder / f"{key}.sorted").open("wb")) for key in KINDS}
+            while position != ends:
+                places = zip(position, ends, strict=True)
+                pieces = [self._read("t", at, min(at + step, end)) for at, end in places]
+                following = self._before_bound(pieces, position, ends)
+                if following == position:
+                    following = self._copy_equal(pieces, position, ends, files)
+                else:
+                    counts = [end - at for at, end in zip(position, following, strict=True)]
+                    times = [piece[:count] for piece, count in zip(pieces, counts, strict=True)]
+                    order = np.argsort(np.concatenate(times), kind="stable")
+                    for key, file in files.items():
+                        places = zip(position, following, strict=True)
+                        file.write(np.concatenate([self._read(key, at, end) for at, end in places])[order].data)
+                position = following
+        for key in KINDS:
             (self.folder / f"{key}.sorted").replace(self.folder / key)
+
+    def _before_bound(self, pieces: list[np.ndarray], position: list[int], ends: list[int]) -> list[int]:
+        """Return up to where the pieces of the runs are before everything that has not been read of them."""
+        unread = [
+            int(piece[-1])
+            for piece, at, end in zip(pieces, position, ends, strict=True)
+            if len(piece) and at + len(piece) < end
+        ]
+        if not unread:
+            return ends
+        return [at + int(np.searchsorted(piece, min(unread))) for piece, at in zip(pieces, position, strict=True)]
+
+    def _copy_equal(
+        self, pieces: list[np.ndarray], position: list[int], ends: list[int], files: Mapping[str, BinaryIO]
+    ) -> list[int]:
+        """Copy the events of the earliest time, of which there are more than a piece has, run by run."""
+        time = min(int(piece[0]) for piece in pieces if len(piece))
+        following = []
+        for at, end in zip(position, ends, strict=True):
+            count = RUN_EVENTS
+            while at < end and count == RUN_EVENTS:
+                count = int(np.searchsorted(self._read("t", at, min(at + RUN_EVENTS, end)), time, side="right"))
+                for key, file in files.items():
+                    file.write(self._read(key, at, at + count).data)
+                at += count
+            following.append(at)
+        return following
 
     def _read(self, key: str, first: int, last: int) -> np.ndarray:
         """Read the values first .. last - 1 of a column, or up to its end."""

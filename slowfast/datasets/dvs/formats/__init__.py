@@ -23,8 +23,8 @@ from slowfast.datasets.dvs.formats.base import (
     event_suffixes,
     open_events,
     read_blocks,
-    read_stream,
 )
+from slowfast.datasets.dvs.formats.memory import read_stream
 
 __all__ = [
     "EVENT_READER_REGISTRY",

@@ -16,10 +16,8 @@ Notation: n events of a block or recording.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -83,6 +81,8 @@ class EventReader(ABC):
         suffixes: File suffixes of the format, in lower case.
         label: Name of the format, for messages.
         time_unit: Seconds per tick of `t`; None if neither the format nor the values tell it. DVS.TIME_UNIT then does.
+        space: Where a decoder may put its next events, of a given number at most: the blocks are then valid until the
+            next one only. None for arrays of their own.
         damage: Description of what could not be read, complete once the blocks have been read.
         notes: Assumptions that the values suggest but the format does not state.
     """
@@ -90,6 +90,7 @@ class EventReader(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     label: ClassVar[str]
     time_unit: float | None = MICROSECOND
+    space: Callable[[int], EventBlock] | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -200,78 +201,6 @@ def read_blocks(reader: EventReader, stream: int = 0) -> Iterator[EventBlock]:
             return
         if len(block.t):
             yield block
-
-
-def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
-    """Read all events of a stream.
-
-    Raises:
-        DecodeError: If it cannot be read or has more than MAX_EVENTS events.
-    """
-    columns: list[_GrowingColumn] | None = None
-    count = 0
-    for block in read_blocks(reader, stream):
-        count += len(block.t)
-        check_count(count)
-        if columns is None:
-            columns = [_GrowingColumn(values.dtype) for values in block]
-        for column, values in zip(columns, block, strict=True):
-            column.append(values)
-    if columns is None:
-        return EventBlock(*(np.empty(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8)))
-    return EventBlock(*(column.values() for column in columns))
-
-
-class _GrowingColumn:
-    """Array of unknown length in memory that the system extends without copying.
-
-    Args:
-        dtype: Type of the values; it is promoted if later ones need it.
-    """
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype, self.count = dtype, 0
-        self._memory = _anonymous(_FIRST_BYTES)
-
-    def append(self, values: np.ndarray) -> None:
-        """Append values."""
-        if values.dtype != self.dtype:
-            self._promote(np.promote_types(self.dtype, values.dtype))
-        size = self.dtype.itemsize
-        needed = (self.count + len(values)) * size
-        if needed > len(self._memory):
-            self._grow(max(2 * len(self._memory), needed))
-        np.frombuffer(self._memory, self.dtype, len(values), self.count * size)[:] = values
-        self.count += len(values)
-
-    def values(self) -> np.ndarray:
-        """Return all values; nothing can be appended afterwards."""
-        return np.frombuffer(self._memory, self.dtype, self.count)
-
-    def _promote(self, dtype: np.dtype) -> None:
-        if dtype != self.dtype:
-            before = self.values()
-            self.dtype, self._memory = dtype, _anonymous(max(len(before) * dtype.itemsize, _FIRST_BYTES))
-            np.frombuffer(self._memory, dtype, len(before))[:] = before
-
-    def _grow(self, size: int) -> None:
-        try:
-            self._memory.resize(size)
-        except (SystemError, ValueError):  # the system cannot extend memory
-            before, self._memory = self._memory, _anonymous(size)
-            self._memory[: len(before)] = before[:]
-
-
-_FIRST_BYTES = 2**16
-
-
-def _anonymous(size: int) -> mmap.mmap:
-    """Return memory, in huge pages where the system has them: touching it then costs fewer page faults."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # the kernel may be built without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
 
 
 def check_count(events: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from slowfast.utils.logging import get_logger
 MIN_BYTES = 2**22  # size of a file from which on the compiled decoders are used
 _SOURCE = Path(__file__).with_name("evt.cpp")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
+_KINDS = (np.int64, np.uint16, np.uint16, np.uint8)
+Space = Callable[[int], EventBlock]
 _FIELDS = ("high", "raw", "overflows", "low", "row", "base", "polarity", "x_bits", "y_bits")
 
 
@@ -47,14 +50,20 @@ class CompiledDecoder:
         decode: Function of the library.
         word: Type of the words.
         per_word: Largest number of events of a word.
+        space: Where to put the events, as `EventReader.space`; None for arrays of their own.
         layout: Number of bits of x and y, of DAT.
     """
 
     def __init__(
-        self, decode: ctypes._NamedFuncPointer, word: np.dtype, per_word: int, layout: tuple[int, int] = (0, 0)
+        self,
+        decode: ctypes._NamedFuncPointer,
+        word: np.dtype,
+        per_word: int,
+        space: Space | None = None,
+        layout: tuple[int, int] = (0, 0),
     ) -> None:
         self.word = word
-        self._decode, self._per_word = decode, per_word
+        self._decode, self._per_word, self._given = decode, per_word, space
         self._state = _State(
             high=-1, raw=-1, overflows=0, low=0, row=-1, base=-1, polarity=0, x_bits=layout[0], y_bits=layout[1]
         )
@@ -63,38 +72,45 @@ class CompiledDecoder:
     def __call__(self, words: np.ndarray) -> EventBlock:
         """Decode words (n,)."""
         words = np.ascontiguousarray(words, self.word)
-        space = self._space_for(len(words) * self._per_word)
+        most = len(words) * self._per_word
+        space = self._own_space(most) if self._given is None else self._given(most)
         addresses = [column.ctypes.data for column in space]
         count = self._decode(words.ctypes.data, len(words), ctypes.addressof(self._state), *addresses)
-        return EventBlock(*(column[:count].copy() for column in space))
+        parts = [column[:count] for column in space]
+        return EventBlock(*parts) if self._given is not None else EventBlock(*(part.copy() for part in parts))
 
-    def _space_for(self, events: int) -> EventBlock:
+    def _own_space(self, events: int) -> EventBlock:
         """Return columns for the results, which are used again for the next words."""
         if self._space is None or len(self._space.t) < events:
-            kinds = (np.int64, np.uint16, np.uint16, np.uint8)
-            self._space = EventBlock(*(np.empty(events, kind) for kind in kinds))
+            self._space = EventBlock(*(np.empty(events, kind) for kind in _KINDS))
         return self._space
 
 
-def evt2_decoder(size: int) -> EvtDecoder:
-    """Return a decoder of EVT 2.0 for a file of some bytes."""
+def evt2_decoder(size: int, space: Space | None = None) -> EvtDecoder:
+    """Return a decoder of EVT 2.0.
+
+    Args:
+        size: Size of the file in bytes.
+        space: Where to put the events, see :class:`CompiledDecoder`.
+    """
     library = _library() if size >= MIN_BYTES else None
-    return Evt2Decoder() if library is None else CompiledDecoder(library.decode_evt2, Evt2Decoder.word, 1)
+    return Evt2Decoder() if library is None else CompiledDecoder(library.decode_evt2, Evt2Decoder.word, 1, space)
 
 
-def evt3_decoder(size: int) -> EvtDecoder:
-    """Return a decoder of EVT 3.0 for a file of some bytes."""
+def evt3_decoder(size: int, space: Space | None = None) -> EvtDecoder:
+    """Return a decoder of EVT 3.0; arguments as for EVT 2.0."""
     library = _library() if size >= MIN_BYTES else None
-    return Evt3Decoder() if library is None else CompiledDecoder(library.decode_evt3, Evt3Decoder.word, 12)
+    return Evt3Decoder() if library is None else CompiledDecoder(library.decode_evt3, Evt3Decoder.word, 12, space)
 
 
-def dat_decoder(size: int, record: np.dtype, layout: tuple[int, int]) -> EvtDecoder | None:
-    """Return a decoder of .dat files for a file of some bytes; None if it is not worth one.
+def dat_decoder(size: int, record: np.dtype, layout: tuple[int, int], space: Space | None = None) -> EvtDecoder | None:
+    """Return a decoder of .dat files; None for a file that is not worth one.
 
     Args:
         size: Size of the file in bytes.
         record: Type of the events.
         layout: Number of bits of x and y.
+        space: Where to put the events, see :class:`CompiledDecoder`.
     """
     library = _library() if size >= MIN_BYTES else None
-    return None if library is None else CompiledDecoder(library.decode_dat, record, 1, layout)
+    return None if library is None else CompiledDecoder(library.decode_dat, record, 1, space, layout)

@@ -32,7 +32,8 @@ constexpr int64_t kMaxX = 0xFFFF;
 extern "C" {
 
 // Decode n words of 32 bits; each has at most one event. Returns the number of events.
-int64_t decode_evt2(const uint32_t* words, int64_t n, State* kept, int64_t* t, uint16_t* x, uint16_t* y, uint8_t* p) {
+int64_t decode_evt2(const uint32_t* words, int64_t n, State* kept, int64_t* __restrict t, uint16_t* __restrict x,
+                    uint16_t* __restrict y, uint8_t* __restrict p) {
     State state = *kept;
     int64_t count = 0;
     for (int64_t i = 0; i < n; ++i) {
@@ -53,7 +54,8 @@ int64_t decode_evt2(const uint32_t* words, int64_t n, State* kept, int64_t* t, u
 }
 
 // Decode n events of 64 bits of the DAT format; the overflow of their 32-bit time is undone. Returns the number of events.
-int64_t decode_dat(const uint32_t* words, int64_t n, State* kept, int64_t* t, uint16_t* x, uint16_t* y, uint8_t* p) {
+int64_t decode_dat(const uint32_t* words, int64_t n, State* kept, int64_t* __restrict t, uint16_t* __restrict x,
+                    uint16_t* __restrict y, uint8_t* __restrict p) {
     const int64_t half = int64_t(1) << 31;
     const uint32_t x_bits = kept->x_bits, y_bits = kept->y_bits;
     const uint32_t x_mask = (1u << x_bits) - 1, y_mask = (1u << y_bits) - 1;
@@ -74,7 +76,8 @@ int64_t decode_dat(const uint32_t* words, int64_t n, State* kept, int64_t* t, ui
 }
 
 // Decode n words of 16 bits; each has at most 12 events. Returns the number of events.
-int64_t decode_evt3(const uint16_t* words, int64_t n, State* kept, int64_t* t, uint16_t* x, uint16_t* y, uint8_t* p) {
+int64_t decode_evt3(const uint16_t* words, int64_t n, State* kept, int64_t* __restrict t, uint16_t* __restrict x,
+                    uint16_t* __restrict y, uint8_t* __restrict p) {
     State state = *kept;
     int64_t count = 0;
     for (int64_t i = 0; i < n; ++i) {

@@ -27,7 +27,7 @@ from slowfast.datasets.dvs.formats.base import (
     TimeUnwrapper,
 )
 from slowfast.datasets.dvs.formats.binary import read_records
-from slowfast.datasets.dvs.formats.compiled_evt import dat_decoder, evt2_decoder, evt3_decoder
+from slowfast.datasets.dvs.formats.compiled_evt import Space, dat_decoder, evt2_decoder, evt3_decoder
 from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder
 
 DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
@@ -38,11 +38,11 @@ DAT_TIME_BITS = 32
 MAX_HEADER = 2**20  # bytes
 
 Fields = Mapping[str, str]
-# Decoders by the fields of the header and the size of the file in bytes.
-ENCODINGS: dict[str, Callable[[Fields, int], EvtDecoder]] = {
-    "EVT2": lambda fields, size: evt2_decoder(size),
-    "EVT21": lambda fields, size: Evt21Decoder(fields.get("endianness")),
-    "EVT3": lambda fields, size: evt3_decoder(size),
+# Decoders by the fields of the header, the size of the file in bytes, and where to put the events.
+ENCODINGS: dict[str, Callable[[Fields, int, Space | None], EvtDecoder]] = {
+    "EVT2": lambda fields, size, space: evt2_decoder(size, space),
+    "EVT21": lambda fields, size, space: Evt21Decoder(fields.get("endianness")),
+    "EVT3": lambda fields, size, space: evt3_decoder(size, space),
 }
 _ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT2.1": "EVT21", "EVT 3.0": "EVT3"}
 
@@ -75,11 +75,11 @@ class RawReader(_HeaderReader):
         if name not in ENCODINGS:
             raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
         self._decoder = ENCODINGS[name]
-        self._decoder(self.fields, 0)  # checks the fields
+        self._decoder(self.fields, 0, None)  # checks the fields
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
         """Decode the words of the file, a block at a time."""
-        decode = self._decoder(self.fields, self.path.stat().st_size)
+        decode = self._decoder(self.fields, self.path.stat().st_size, self.space)
         for words in read_records(self, decode.word, self.start, BLOCK_EVENTS):
             yield decode(words)
 
@@ -106,7 +106,7 @@ class DatReader(_HeaderReader):
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
         """Read the events; the overflow of their 32-bit time is undone."""
         x_bits, y_bits = self.layout[0][1], self.layout[1][1]
-        decode = dat_decoder(self.path.stat().st_size, DAT_EVENT, (x_bits, y_bits))
+        decode = dat_decoder(self.path.stat().st_size, DAT_EVENT, (x_bits, y_bits), self.space)
         if decode is not None:
             yield from map(decode, read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS))
             return
