@@ -52,6 +52,10 @@ class DataError(UserError):
     """More unreadable samples than DATA.MAX_FAILED allows, or none that can be read."""
 
 
+class LostProcessError(RuntimeError):
+    """Another process of a distributed run timed out or exited. Not the user's error: torchrun may restart the run."""
+
+
 def system_reason(error: BaseException) -> str:
     """Return the description by the operating system or FFmpeg in lower case, or else the message of the error."""
     reason = getattr(error, "strerror", None)

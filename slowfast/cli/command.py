@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from slowfast.config.rules import MAX_WORKERS
-from slowfast.errors import ReportedByRankZero, UserError, system_reason
+from slowfast.errors import LostProcessError, ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
 from slowfast.utils.heartbeat import Heartbeat
 from slowfast.utils.ray_cluster import ENGINES, LOCAL
@@ -67,6 +67,9 @@ def exit_status(
         except Stopped as stopped:
             show(f"Received {stopped.name}, stopping. Files that were written are complete", error=True)
             return SIGNALLED + signal.Signals[stopped.name]
+        except LostProcessError as error:
+            show(f"error: {error}", error=True)
+            return FAILED
         except Exception as error:
             if failure := disk_error(error):
                 show(f"error: {failure}", error=True)

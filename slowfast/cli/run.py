@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -23,7 +26,7 @@ from slowfast.engine.trackers import Trackers
 from slowfast.engine.trackers.base import FAILED, FINISHED, STOPPED
 from slowfast.engine.trackers.wrong_predictions import record_test
 from slowfast.engine.train import Trainer
-from slowfast.errors import ConfigError, DiskError, system_reason
+from slowfast.errors import ConfigError, DiskError, LostProcessError, system_reason
 from slowfast.event_driven.clips import EventDrivenTest
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.utils.distributed import (
@@ -49,12 +52,19 @@ from slowfast.utils.logging import (
     warn_main,
 )
 from slowfast.utils.machine import keep_freed_memory
+from slowfast.utils.nodes import check_same_code, check_same_settings, check_shared_folder, wait_for_restart
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
 from slowfast.visualization.html_report.status import RunState
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
+
+# Keys that may differ between nodes: the hardware of each, and where it finds its files.
+_OF_A_NODE = {
+    *("NUM_GPUS", "SHARD_ID", "OUTPUT_DIR", "DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX"),
+    *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY"),
+}
 
 
 class RunFolder:
@@ -78,6 +88,11 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         self.world.run_or_raise_everywhere(self._lock)
+        try:
+            check_shared_folder(self.world, self.path)
+        except BaseException:
+            self._at_end.close()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -155,15 +170,36 @@ def run(cfg: ConfigNode, processes: int = 0) -> None:
             at_end.callback(stop_logging)
         stop = at_end.enter_context(StopSignal())
         keep_freed_memory()
-        timeout = response_timeout(cfg.DATA_LOADER.TIMEOUT)
+        timeout = response_timeout(cfg.DIST_TIMEOUT, cfg.DATA_LOADER.TIMEOUT)
         try:
             with stop.at_once():
                 world = init_distributed(cfg.NUM_GPUS, timeout)
-            with explain_lost_processes(world, timeout), RunFolder(cfg, world) as folder:
-                _Run(cfg, world, folder, stop).do()
+            with explain_lost_processes(world, timeout):
+                _check_nodes(cfg, world)
+                with RunFolder(cfg, world) as folder:
+                    _Run(cfg, world, folder, stop).do()
             shut_down_distributed(world)
         except Stopped as stopped:  # there is nothing to save yet
             warn_main(nothing_to_save(stopped.name))
+        except LostProcessError as error:
+            wait_for_restart(lambda: stop.seen, partial(get_logger().warning, f"{error}. Waiting for torchrun"))
+            raise
+
+
+def _check_nodes(cfg: ConfigNode, world: World) -> None:
+    """Raise UserError if the nodes of the run differ in code or config."""
+    check_same_code(world)
+    keys = {key: value for key, value in _flat(yaml.safe_load(cfg.dump())) if key not in _OF_A_NODE}
+    check_same_settings(world, "their configs", keys, "Start the same command on all nodes")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and their values."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 class _Run:
@@ -194,6 +230,8 @@ class _Run:
             return True
         with self.stop.at_once(), phase("reading index files"):
             data = self.world.run_or_raise_everywhere(lambda: _read_indices(self.cfg, self.world))
+            counts = {name: len(part) for name, part in data.parts().items()}
+            check_same_settings(self.world, "the number of videos", counts, "Use the same index files on all nodes")
         if data.train is not None and data.val is not None and not self._train(data.train, data.val):
             return False
         if data.test is not None:
@@ -274,6 +312,11 @@ class _Data:
     val: EvalDataset | None = None
     test: EvalDataset | None = None
 
+    def parts(self) -> dict[str, TrainDataset | EvalDataset]:
+        """Return the datasets by description."""
+        named = {"training": self.train, "validation": self.val, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
 
 def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     """Read all index files of the run and check what can be checked with them."""
@@ -295,8 +338,7 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
         check_teacher_weights(cfg)
     if data.test is not None:
         class_names(cfg, TEST)
-    sizes = {"training": data.train, "validation": data.val, "test": data.test}
-    get_logger().info(", ".join(f"{len(part)} {name}" for name, part in sizes.items() if part is not None) + " videos")
+    get_logger().info(", ".join(f"{len(part)} {name}" for name, part in data.parts().items()) + " videos")
     return data
 
 

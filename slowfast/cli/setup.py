@@ -21,7 +21,7 @@ from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.launch import is_main_process, started_by_launcher, world_size
+from slowfast.utils.launch import is_first_of_node, is_main_process, started_by_launcher, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
 from slowfast.utils.ray_cluster import ENGINES
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
@@ -270,7 +270,7 @@ def main(arguments: Sequence[str], run: Run | None = None, command: RunCommand =
         do(cfg)
 
     try:
-        # A user error in the config occurs in all processes.
-        return exit_status(load_and_run, quiet=lambda: not main_process and not loaded, logged=True)
+        # A user error in the config occurs in all processes of a node.
+        return exit_status(load_and_run, quiet=lambda: not is_first_of_node() and not loaded, logged=True)
     finally:
         stop_logging()

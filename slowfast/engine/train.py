@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from slowfast.datasets.records import labels_of
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
+from slowfast.engine.checkpoint_writer import CheckpointWriter
 from slowfast.engine.compiled import compile_model
 from slowfast.engine.distillation import AllHeads, Distillation
 from slowfast.engine.early_stop import EarlyStop
@@ -90,7 +92,7 @@ class Trainer:
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
         self.trackers = trackers or Trackers()
         self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
-        self.loss_monitor = LossMonitor()
+        self.loss_monitor, self.writer = LossMonitor(), CheckpointWriter(cfg.TRAIN.CHECKPOINT_ASYNC)
         self.report = TrainingReport(cfg, self.task) if world.is_main else None
         self._saved = (0, 0)  # epoch and step of the last checkpoint, at first those of the initial weights
 
@@ -121,15 +123,17 @@ class Trainer:
         record = self.trackers.image
         self.step.batch_hook = FirstBatch.from_config(self.cfg, self.world, TRAIN, record, self.task.captions)
         try:
-            with self.loader, self.val_loader:
+            with self.writer, self.loader, self.val_loader:
                 while at.epoch < self.cfg.SOLVER.MAX_EPOCH and not self.early_stop.is_due(at):
                     self._epoch()
                     self._end_epoch()
                     if self.world.any(stop.seen):
                         raise Interrupted
+                self._finish_saving()
         except (Interrupted, Stopped):
             if self._saved != (at.epoch, at.step):
                 self._save()
+            self._finish_saving()
             warn_main(self._stop_message())
             return False
         finally:
@@ -203,7 +207,7 @@ class Trainer:
             except UnreadableBatch as error:
                 ledger.add(error.failures)
             too_many = batch is None or ledger.complaint(self.cfg.DATA.MAX_FAILED) is not None
-            if self.world.any(too_many or self.stop.seen):
+            if self.world.any(too_many or self.stop.seen or self.writer.failed):
                 unfilled = self.world.any(batch is None)
                 self._gather_failures(ledger)
                 self._stop_if_too_many(ledger, unfilled)
@@ -281,7 +285,7 @@ class Trainer:
 
     def _write_best(self) -> None:
         self.loss_monitor.check()
-        checkpoints.save_checkpoint(self.state.best_path(self.output), self.state.pack_best())
+        self.writer.save(self.state.best_path(self.output), self.state.pack_best())
 
     def _statistics_batches(self) -> Iterator[torch.Tensor]:
         """Yield normalized batches of the current epoch, for precise batch-norm statistics."""
@@ -297,8 +301,13 @@ class Trainer:
 
     def _write_checkpoint(self) -> None:
         with phase("writing a checkpoint"):
-            checkpoints.save_checkpoint(self.state.path(self.output), self.state.pack())
-            checkpoints.clean_up(self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+            clean_up = partial(checkpoints.clean_up, self.output, self.cfg.TRAIN.CHECKPOINT_KEEP)
+            self.writer.save(self.state.path(self.output), self.state.pack(), clean_up)
+
+    def _finish_saving(self) -> None:
+        """Wait until all checkpoints are complete. Raises DiskError in every process if one cannot be written."""
+        with phase("writing a checkpoint"):
+            run_on_main(self.world, self.writer.wait)
 
     def _report_steps(self, values: dict[str, float], lr: float) -> None:
         at = self.state.at

@@ -5,7 +5,9 @@ Gradients are reduced over NCCL on GPUs and over Gloo on CPUs, everything else o
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import socket
 import threading
 import time
@@ -18,8 +20,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from slowfast.errors import ReportedByRankZero, UserError, system_reason
+from slowfast.errors import LostProcessError, ReportedByRankZero, UserError, system_reason
 from slowfast.utils.launch import LaunchEnvironment, environment_number
+from slowfast.utils.nodes import choose_interface
 
 Result = TypeVar("Result")
 # Seconds that a process waits for the others: rank 0 may be drawing plots or writing a checkpoint.
@@ -37,12 +40,14 @@ class World:
         size: Number of processes.
         device: Device of this process.
         gloo: Process group on the CPU, for small values that must not synchronize a GPU.
+        nodes: Number of machines.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
     gloo: Any = None
+    nodes: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -70,8 +75,25 @@ class World:
         if self.size == 1:
             return list(items)
         parts: list[list[Any]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(parts, list(items), group=self.gloo)
+        with _without_gc():
+            dist.all_gather_object(parts, list(items), group=self.gloo)
         return [item for part in parts for item in part]
+
+    def gather_to_main(self, items: Sequence[Any]) -> list[Any]:
+        """Return the concatenated items of all processes in rank order in rank 0, nothing in the others."""
+        if self.size == 1:
+            return list(items)
+        parts: list[list[Any]] | None = [[] for _ in range(self.size)] if self.is_main else None
+        with _without_gc():
+            dist.gather_object(list(items), parts, dst=0, group=self.gloo)
+        return [item for part in parts or () for item in part]
+
+    def from_main(self, value: Result) -> Result:
+        """Return the value of rank 0 in every process."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0, group=self.gloo)
+        return values[0]
 
     def run_or_raise_everywhere(self, work: Callable[[], Result]) -> Result:
         """Run a function in every process and return its result; a UserError in any process is raised in all.
@@ -89,15 +111,35 @@ class World:
         try:
             result.append(work())
         except UserError as error:
-            messages.append(str(error))
+            messages.append((socket.gethostname(), str(error)))
         if messages := self.gather(messages):
-            raise (UserError if self.is_main else ReportedByRankZero)("; ".join(dict.fromkeys(messages)))
+            raise (UserError if self.is_main else ReportedByRankZero)(self._joined(messages))
         return result[0]
+
+    def _joined(self, messages: Sequence[tuple[str, str]]) -> str:
+        """Return each message once; with its host name if some processes of a run on several nodes have none."""
+        texts = dict.fromkeys(text for _, text in messages)
+        if self.nodes > 1 and len(messages) < self.size:
+            hosts = {text: dict.fromkeys(host for host, one in messages if one == text) for text in texts}
+            return "; ".join(f"{', '.join(hosts[text])}: {text}" for text in texts)
+        return "; ".join(texts)
 
     def barrier(self) -> None:
         """Block until all processes get here."""
         if self.size > 1:
             dist.barrier(group=self.gloo)
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Suspend the garbage collector, which searches all objects again and again while many are unpickled."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_rendezvous(size: int, timeout: float) -> None:
@@ -130,9 +172,14 @@ def usable_gpus(num_gpus: int) -> int:
     return min(num_gpus, torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
-def response_timeout(loader_timeout: float) -> float:
-    """Return the timeout (seconds) of exchanges between processes: longer than a loader may wait for its data."""
-    return max(RESPONSE_TIMEOUT, 2 * loader_timeout)
+def response_timeout(dist_timeout: float, loader_timeout: float) -> float:
+    """Return the timeout (seconds) of exchanges between processes.
+
+    Args:
+        dist_timeout: DIST_TIMEOUT; 0 for RESPONSE_TIMEOUT, or longer if a loader may wait longer for its data.
+        loader_timeout: DATA_LOADER.TIMEOUT.
+    """
+    return dist_timeout or max(RESPONSE_TIMEOUT, 2 * loader_timeout)
 
 
 def init_distributed(num_gpus: int, timeout: float | None = None) -> World:
@@ -159,6 +206,9 @@ def init_distributed(num_gpus: int, timeout: float | None = None) -> World:
         return World(device=device)
     timeout = RESPONSE_TIMEOUT if timeout is None else timeout
     _check_rendezvous(launched.size, timeout)
+    nodes = -(-launched.size // launched.local_size)
+    if nodes > 1:
+        choose_interface(os.environ["MASTER_ADDR"])
     limit = timedelta(seconds=timeout)
     try:
         store = _connect_store(limit)
@@ -167,7 +217,7 @@ def init_distributed(num_gpus: int, timeout: float | None = None) -> World:
         gloo = dist.new_group(backend="gloo", timeout=limit) if on_gpu else dist.group.WORLD
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(_connection_error(error, launched, timeout)) from error
-    return World(rank=launched.rank, size=launched.size, device=device, gloo=gloo)
+    return World(launched.rank, launched.size, device, gloo, nodes)
 
 
 def _connect_store(limit: timedelta) -> dist.Store:
@@ -206,8 +256,8 @@ def _connection_error(error: Exception, launched: LaunchEnvironment, timeout: fl
     return f"The {launched.size} processes cannot connect to MASTER_ADDR:MASTER_PORT {where}: {text[:300]}"
 
 
-class LostProcessError(RuntimeError):
-    """Another process of the run timed out or exited."""
+# Address of the other end in an error of Gloo.
+_PEER = re.compile(r"\[([0-9a-fA-F.:]+)\]:\d+")
 
 
 @contextmanager
@@ -219,13 +269,16 @@ def explain_lost_processes(world: World, timeout: float) -> Iterator[None]:
         text = str(error)
         if world.size == 1 or isinstance(error, LostProcessError):
             raise
+        peer = _PEER.search(text) if world.nodes > 1 else None
+        who = f"another of the {world.size} processes" + (f" (at {peer[1]})" if peer else "")
         if "imed out" in text or "imeout" in text:
-            what = f"did not respond for {timeout:g} s (at least twice DATA_LOADER.TIMEOUT): it is suspended or hangs"
+            cause = "it is suspended or hangs" + (", or the network is interrupted" if world.nodes > 1 else "")
+            what = f"did not respond for {timeout:g} s (DIST_TIMEOUT): {cause}"
         elif any(words in text for words in ("onnection closed", "onnection reset", "roken pipe", "emote process")):
-            what = "exited; see its own error above"
+            what = "exited; see its own error " + ("in the output of its node" if world.nodes > 1 else "above")
         else:
             raise
-        raise LostProcessError(f"rank {world.rank}: another of the {world.size} processes {what}") from error
+        raise LostProcessError(f"rank {world.rank}: {who} {what}") from error
 
 
 def shut_down_distributed(world: World) -> None:

@@ -14,13 +14,12 @@ from types import FrameType
 
 from slowfast.errors import UserError
 from slowfast.utils.screen import show
-from slowfast.utils.signals import nothing_to_save
+from slowfast.utils.signals import STOP_SIGNALS, nothing_to_save
 
 _POLL = 0.1  # seconds
 _GRACE = 5.0  # seconds for the other processes to notice by themselves that one has failed
 _TERMINATION = 30.0  # seconds from SIGTERM to SIGKILL
 _RUN_ID = "slowfast"
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,19 @@ def is_main_process() -> bool:
         return True
 
 
+def is_first_of_node() -> bool:
+    """Return whether this is the first process of its machine; True if the environment is inconsistent."""
+    try:
+        return LaunchEnvironment.from_environment().local_rank == 0
+    except UserError:
+        return True
+
+
 class Launcher:
     """Launcher that runs a command in several processes of this machine, with torchrun's environment variables.
 
-    SIGTERM and SIGHUP are forwarded, so that the processes save a checkpoint and exit; a terminal sends SIGINT to the
-    whole process group anyway. When one process fails, the others are terminated.
+    SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are forwarded, so that the processes save a checkpoint and exit; a terminal
+    sends SIGINT to the whole process group anyway. When one process fails, the others are terminated.
 
     Args:
         count: Number of processes.
@@ -147,7 +154,7 @@ class Launcher:
 
     @contextmanager
     def _forwarding_signals(self) -> Iterator[None]:
-        before = {number: signal.getsignal(number) for number in (*_FORWARDED, signal.SIGINT)}
+        before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGINT)}
         for number, handler in before.items():
             if (number, handler) != (signal.SIGHUP, signal.SIG_IGN):  # under nohup
                 signal.signal(number, self._receive)
@@ -159,7 +166,7 @@ class Launcher:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = signal.Signals(number)
-        if number in _FORWARDED:
+        if number in STOP_SIGNALS:
             self._send(number)
 
     def _send(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Handling of SIGTERM and SIGHUP: stop at a safe point, save, and exit with status 0."""
+"""Handling of SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2: stop at a safe point, save, and exit with status 0."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Those of a terminal and of schedulers: Slurm's --signal sends SIGUSR1 or SIGUSR2 before the end of a job.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _AGAIN = 5.0  # seconds in which a repeated signal counts as the same one, forwarded by the launcher
 
 
@@ -30,13 +32,13 @@ class StopSignal:
     forked processes.
 
     Args:
-        signals: Signals to handle. Defaults to SIGTERM and SIGHUP.
+        signals: Signals to handle. Defaults to STOP_SIGNALS.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
         self.seen = False
         self.name = ""
-        self._signals = signals or (signal.SIGTERM, signal.SIGHUP)
+        self._signals = signals or STOP_SIGNALS
         self._before: dict[signal.Signals, signal.Handlers | object] = {}
         self._raises = 0  # nested `at_once` blocks
         self._process, self._when = os.getpid(), 0.0
@@ -97,7 +99,7 @@ def nothing_to_save(name: str) -> str:
 
 def prepare_process() -> None:
     """Handle signals that arrive during imports, and end together with the launcher."""
-    for one in (signal.SIGTERM, signal.SIGHUP):
+    for one in STOP_SIGNALS:
         if signal.getsignal(one) == signal.SIG_DFL:
             signal.signal(one, _leave)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides C++ warnings that precede every reported error
@@ -107,7 +109,7 @@ def prepare_process() -> None:
 
 def ignore_signals() -> None:
     """Ignore signals while a finished process exits."""
-    for one in (signal.SIGTERM, signal.SIGHUP):
+    for one in STOP_SIGNALS:
         signal.signal(one, signal.SIG_IGN)
 
 

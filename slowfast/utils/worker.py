@@ -18,7 +18,7 @@ from multiprocessing import connection
 from typing import Any, BinaryIO
 
 from slowfast.errors import UserError
-from slowfast.utils.signals import end_with_parent
+from slowfast.utils.signals import STOP_SIGNALS, end_with_parent
 from slowfast.utils.user_modules import import_user_modules
 
 _HEADER = struct.Struct("<qq")  # message number, number of parts
@@ -108,7 +108,7 @@ def _shared_file() -> BinaryIO:
 
 IDLE = -1  # of no item
 _PARENT_POLL = 2.0  # seconds between checks of an idle worker that its parent is alive
-IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IGNORED_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 
 # In a worker: current item and its start time (monotonic seconds), shared with the main process.
 _activity: Any = None

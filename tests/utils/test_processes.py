@@ -131,14 +131,12 @@ def training(data: Path, output: Path, timeout: float) -> Iterator[tuple[subproc
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from slowfast.utils.signals import prepare_process\n"
         "prepare_process()\n"
-        "from slowfast.utils import distributed\n"
-        f"distributed.RESPONSE_TIMEOUT = {timeout}\n"
         "from slowfast.cli.setup import main\n"
         "from slowfast.cli.run import run\n"
         "sys.exit(main(sys.argv[1:], run))\n"
     )
     options = ("SOLVER.MAX_EPOCH", 100000, "TRAIN.EVAL_PERIOD", 10**6, "TRAIN.CHECKPOINT_PERIOD", 10**6)
-    loading = ("DATA_LOADER.NUM_WORKERS", 0, "DATA_LOADER.TIMEOUT", 0)
+    loading = ("DATA_LOADER.NUM_WORKERS", 0, "DIST_TIMEOUT", timeout)
     line = command([*tiny_settings(data, output), *options, *loading], processes=2)
     line = [str(script) if word.endswith("run_net.py") else word for word in line]
     log = (output.parent / "stderr").open("w")

@@ -33,6 +33,13 @@ RUN.SHARD_ID = Key(
     rule=Range(0, 100_000),
     origin="SF",
 )
+RUN.DIST_TIMEOUT = Key(
+    0,
+    "Time that a process of a run waits for the others, at the start and in every exchange; then the run ends with an "
+    "error. 0 for 600 seconds, or twice DATA_LOADER.TIMEOUT if that is longer. All nodes need the same value.",
+    unit="seconds",
+    rule=Range(0, 10**6),
+)
 RUN.RNG_SEED = Key(
     0,
     "Seed of all random numbers: initial weights, sample order, views, augmentation and stochastic depth.",
@@ -91,6 +98,11 @@ TRAIN.CHECKPOINT_KEEP = Key(
     "Most recent epoch checkpoints to keep; 0 keeps all. The best checkpoint is always kept.",
     unit="checkpoints",
     rule=Range(0, 10**9),
+)
+TRAIN.CHECKPOINT_ASYNC = Key(
+    True,
+    "Write checkpoints in a thread while the training goes on. The main process needs memory for a copy of what is "
+    "written: weights, EMA and optimizer state, and the best weights. False stops the training while it writes.",
 )
 TRAIN.AUTO_RESUME = Key(
     True,

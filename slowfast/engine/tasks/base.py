@@ -43,9 +43,14 @@ class Evaluator(ABC, Generic[Prediction]):
         world: Processes of the run, each of which evaluates a part of the dataset.
 
     Attributes:
-        predictions: Predictions of all processes in the order of the index file; set by `evaluate`.
-        failed: Number of unreadable samples; set by `evaluate`.
+        predictions: Predictions of all processes in the order of the index file; set by `evaluate`, in all processes
+            or, without `compute_everywhere`, in the main one.
+        failed: Number of unreadable samples; set together with `predictions`.
+        compute_everywhere: Whether all processes call `compute`, because it exchanges values between them. False
+            gathers the predictions in the main process only, which takes less time and memory.
     """
+
+    compute_everywhere: ClassVar[bool] = True
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -68,10 +73,13 @@ class Evaluator(ABC, Generic[Prediction]):
 
     def evaluate(self) -> Results:
         """Gather the predictions of all processes and return the metrics; every process gets the same."""
-        gathered = sorted(self.world.gather(self._own), key=lambda entry: entry[0])
+        gather = self.world.gather if self.compute_everywhere else self.world.gather_to_main
+        gathered = sorted(gather(self._own), key=lambda entry: entry[0])
         self.predictions = [prediction for _, _, prediction in gathered]
         self.failed = sum(not readable for _, readable, _ in gathered)
-        return self.compute(self.predictions)
+        if self.compute_everywhere:
+            return self.compute(self.predictions)
+        return self.world.from_main(self.compute(self.predictions) if self.world.is_main else Results())
 
     @abstractmethod
     def predict(self, record: Record, outputs: torch.Tensor | None) -> Prediction:

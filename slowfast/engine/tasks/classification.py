@@ -103,7 +103,7 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
         results = super().evaluate()
         if self.keep_logits:
             own = np.array([index for index, readable, _ in self._own if readable], np.int64)
-            every = np.array([one.index for one in self.predictions], np.int64)
+            every = self.world.from_main(np.array([one.index for one in self.predictions], np.int64))
             self.logits = gather_rows(self.world, self.logits, own, every, self.folder)
         return results
 
@@ -136,6 +136,8 @@ class ClassificationEvaluator(ClassScoreEvaluator):
         single_samples: Also report the accuracy of single views (top1_single), as the published results of event
             recordings do.
     """
+
+    compute_everywhere = False
 
     def __init__(self, *args: Any, views: int = 1, crops: int = 1, single_samples: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
