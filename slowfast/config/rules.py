@@ -140,9 +140,10 @@ class RegistryNames:
         return _listed(self.values)
 
     def check_early(self, key: str, value: Any) -> None:
-        """Raise ConfigError for a name that is certainly not registered, without importing a module."""
+        """Raise ConfigError for a name, or one in a list, that is certainly not registered; imports no module."""
         if self.defined_in and self.defined_in not in sys.modules:
-            _check_choice(key, value, self.built_in)
+            for name in value if isinstance(value, list) else [value]:
+                _check_choice(key, name, self.built_in)
 
     def check(self, key: str, value: Any) -> None:
         """Raise ConfigError for a name, or an element of a list of names, that is not registered."""
