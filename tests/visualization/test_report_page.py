@@ -95,3 +95,14 @@ def test_it_fits_a_phone_and_follows_the_dark_mode(browser: Chromium, page: Path
     assert max(browser.run(brightness)) < 60
     assert browser.messages == [] and browser.run("document.documentElement.scrollWidth") <= 390
     assert browser.run("document.querySelector('.matrix canvas').clientWidth") < 390
+
+
+def test_content_of_another_structure_costs_its_part_only(browser: Chromium, page: Path) -> None:
+    for name in ("event_activity.json", "mistakes/mistakes.json", "event_results.json", "per_class.json"):
+        (page.parent / name).write_text('[{"name": 1}, 2]' if "results" not in name else '{"videos": [{"active": 1}]}')
+    browser.open(write_report(page.parent, Classification.reported_metrics()).as_uri())
+    shown = "[...document.querySelectorAll('.warning')].map((one) => one.textContent)"
+    problems = ["results per video cannot be shown", "mistakes/None cannot be read", "This part", "This part"]
+    texts = browser.run(shown)
+    assert len(texts) == len(problems) and all(map(str.startswith, texts, problems)), texts
+    assert browser.messages == [] and browser.run("document.querySelectorAll('section').length") == 7

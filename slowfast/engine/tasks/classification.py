@@ -189,6 +189,8 @@ class ClassificationEvaluator(ClassScoreEvaluator):
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw the confusion matrix, a contact sheet of test samples, and the most confident mistakes."""
         drawn = draw_confusion_matrix(Path(cfg.OUTPUT_DIR), self.predictions, class_names)
+        if not drawn:  # without plots, do not decode samples for them
+            return draw_mistakes(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
         return drawn | super().draw(cfg, dataset, class_names)
 
 

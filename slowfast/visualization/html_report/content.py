@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,20 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunState | No
     cfg, rows = files.config(CONFIG), files.metrics()
     results, events = files.json(TEST_RESULTS, dict), event_runs.read_results(files)
     per_class = files.json(PER_CLASS_JSON, list)
+
+    def part(name: str, build: Callable[[], Any]) -> Any:
+        """Return a part of the page; None, and a problem, if the files have another structure."""
+        try:
+            return build()
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            files.problems.append(f"{name} cannot be shown: {type(error).__name__}: {error}")
+            return None
+
     tables = {
-        "per_class": per_class_table(per_class),
-        "failures": failures_table(files),
-        "config": config_table(files),
-        "videos": event_runs.videos_table(events),
+        "per_class": part("results per class", lambda: per_class_table(per_class)),
+        "failures": part("unreadable files", lambda: failures_table(files)),
+        "config": part("config", lambda: config_table(files)),
+        "videos": part("results per video", lambda: event_runs.videos_table(events)),
     }
     return {
         "name": sanitize(files.folder.resolve().name),
@@ -45,14 +54,14 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunState | No
         "written": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "run": describe_run(files, cfg, rows, events, state),
         "summary": [
-            event_runs.summary(events),
-            _group("Test", test_tiles(results, metrics), test_facts(results)),
-            _group("Training", training_tiles(rows, metrics), training_facts(rows, cfg)),
+            part("results of all videos", lambda: event_runs.summary(events)),
+            part("results", lambda: _group("Test", test_tiles(results, metrics), test_facts(results))),
+            part("training", lambda: _group("Training", training_tiles(rows, metrics), training_facts(rows, cfg))),
         ],
-        "charts": [chart.as_dict() for chart in training_charts(rows, metrics)],
-        "confusion": confusion_of(files.csv(PREDICTIONS), per_class),
-        "mistakes": _mistakes(files),
-        "activity": event_runs.activity(files),
+        "charts": part("curves", lambda: [chart.as_dict() for chart in training_charts(rows, metrics)]) or [],
+        "confusion": part("confusion matrix", lambda: confusion_of(files.csv(PREDICTIONS), per_class)),
+        "mistakes": part("mistakes", lambda: _mistakes(files)) or [],
+        "activity": part("activity", lambda: event_runs.activity(files)),
         **{name: None if table is None else table.as_dict() for name, table in tables.items()},
         "problems": files.problems,
     }

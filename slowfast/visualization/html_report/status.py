@@ -52,7 +52,7 @@ def _inferred(files: RunFiles, cfg: ConfigNode | None, rows: Sequence[Row], even
         return RunState.RUNNING
     if events:
         return RunState.FINISHED if events.get("finished", True) else RunState.STOPPED
-    if _age_order(files.folder / METRICS, files.folder / TEST_RESULTS):
+    if _is_tested(files.folder / METRICS, files.folder / TEST_RESULTS):
         return RunState.FINISHED
     reached = max((row["epoch"] for row in rows if isinstance(row.get("epoch"), (int, float))), default=0)
     if cfg is not None and (cfg.TEST.ENABLE or reached < cfg.SOLVER.MAX_EPOCH):
@@ -60,7 +60,7 @@ def _inferred(files: RunFiles, cfg: ConfigNode | None, rows: Sequence[Row], even
     return RunState.FINISHED
 
 
-def _age_order(training: Path, test: Path) -> bool:
+def _is_tested(training: Path, test: Path) -> bool:
     """Return whether there is a test, and no training after it."""
     if not test.is_file():
         return False

@@ -23,23 +23,33 @@ function mistakeCard(mistake) {
     mistake.note ? element("p", { class: "note" }, mistake.note) : null);
 }
 
+// What a function returns; a message instead of content of another structure than expected, so that the rest is shown.
+function guarded(make) {
+  try {
+    return make();
+  } catch (error) {
+    return element("p", { class: "warning" }, `This part cannot be shown: ${error}`);
+  }
+}
+
 // [id, title, content or null] of all sections.
 function sections(content) {
   const groups = content.summary.filter((group) => group !== null).map(summaryGroup);
   const table = (name, options) => content[name] && sortableTable(content[name], { name, ...options });
   const problems = content.problems.map((line) => element("p", { class: "warning" }, line));
+  const cells = (kind, items, make) => items.length && element("div", { class: kind }, ...items.map((item) => guarded(() => make(item))));
   const empty = element("p", {}, "There are no results yet.");
   return [
-    ["summary", "Summary", element("div", {}, ...problems, ...(groups.length ? groups : [empty]))],
-    ["curves", "Training curves", content.charts.length ? element("div", { class: "charts" }, ...content.charts.map(lineChart)) : null],
-    ["confusion", "Confusion matrix", content.confusion && confusionSection(content.confusion)],
-    ["per-class", "Results per class", table("per_class")],
-    ["mistakes", "Most confident mistakes", content.mistakes.length ? element("div", { class: "cards" }, ...content.mistakes.map(mistakeCard)) : null],
-    ["activity", "Activity per video or camera", content.activity && activitySection(content.activity, content.colors)],
-    ["videos", "Results per video", table("videos")],
-    ["failures", "Unreadable files", table("failures")],
-    ["config", "Config: differences from the defaults", table("config")],
-  ].filter(([, , shown]) => shown);
+    ["summary", "Summary", () => element("div", {}, ...problems, ...(groups.length ? groups : [empty]))],
+    ["curves", "Training curves", () => cells("charts", content.charts, lineChart)],
+    ["confusion", "Confusion matrix", () => content.confusion && confusionSection(content.confusion)],
+    ["per-class", "Results per class", () => table("per_class")],
+    ["mistakes", "Most confident mistakes", () => cells("cards", content.mistakes, mistakeCard)],
+    ["activity", "Activity per video or camera", () => content.activity && activitySection(content.activity, content.colors)],
+    ["videos", "Results per video", () => table("videos")],
+    ["failures", "Unreadable files", () => table("failures")],
+    ["config", "Config: differences from the defaults", () => table("config")],
+  ].map(([id, title, make]) => [id, title, guarded(make)]).filter(([, , shown]) => shown);
 }
 
 // Reload a page about a run in progress, if that was chosen; the choice is kept in the address.
