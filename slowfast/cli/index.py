@@ -82,7 +82,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the index and return the exit status: 0 done, 1 without unreadable files, 2 after a user error."""
+    """Write the index and return the exit status: 0 done, 1 if files cannot be read, 2 after a user error."""
     with messages_on_screen():
         return exit_status(lambda: _index(parse(arguments)), interrupted=RESUMABLE)
 
