@@ -116,8 +116,11 @@ def _serve(analyzer: FileAnalyzer, listening: socket.socket, folder: Path, max_b
 
 @contextmanager
 def _stop_signals() -> Iterator[list[str]]:
-    """Collect the names of the signals that arrive. A second one has no effect: the end takes seconds at most, and
-    programs such as `timeout` forward a signal that the process has received already."""
+    """Collect the names of the signals that arrive.
+
+    A second one has no effect: the end takes seconds at most, and programs such as `timeout` forward a signal that the
+    process has received already.
+    """
     received: list[str] = []
     before = {one: signal.getsignal(one) for one in _STOP}
     if before[signal.SIGHUP] == signal.SIG_IGN:  # under nohup
