@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from slowfast.utils.files import MIB
 from slowfast.utils.heartbeat import Heartbeat, phase
 from slowfast.utils.logging import get_logger, messages_on_screen
 from slowfast.utils.screen import show
-from slowfast.utils.signals import StopSignal
 
 if TYPE_CHECKING:
     from slowfast.inference.demo_analysis import FileAnalyzer
@@ -100,15 +100,35 @@ def _serve(analyzer: FileAnalyzer, listening: socket.socket, folder: Path, max_b
 
     page = DemoPage(analyzer, folder, max_bytes).build()
     server = PageServer(page, listening, max_bytes)
-    with StopSignal(*_STOP) as stop:
+    with _stop_signals() as received:
         try:
             server.start()
             if not is_loopback(listening):
                 get_logger().warning("Everyone who can reach this machine can use the page: it has no password")
             show(f"Serving {page_address(listening)} (Ctrl-C ends it)")
             Heartbeat.end()  # waiting for visitors is no work
-            server.serve_until(lambda: stop.seen)
+            server.serve_until(lambda: bool(received))
         finally:
             analyzer.stop.set()
             server.close()
-    show(f"Received {stop.name}, the server has ended" if stop.seen else "The server has ended")
+    show(f"Received {received[0]}, the server has ended" if received else "The server has ended")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """Collect the names of the signals that arrive.
+
+    A second one has no effect: the end takes seconds at most, and programs such as `timeout` forward a signal that the
+    process has received already.
+    """
+    received: list[str] = []
+    before = {one: signal.getsignal(one) for one in _STOP}
+    if before[signal.SIGHUP] == signal.SIG_IGN:  # under nohup
+        del before[signal.SIGHUP]
+    for one in before:
+        signal.signal(one, lambda number, _: received.append(signal.Signals(number).name))
+    try:
+        yield received
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

