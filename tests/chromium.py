@@ -68,13 +68,15 @@ class Chromium:
             os.close(end)
         self._numbers, self._received, self._session = itertools.count(1), b"", ""
         self.messages: list[str] = []  # of the console and uncaught errors of the page, and refused requests
+        self.errors: list[str] = []  # those of the messages that are no warnings
+        self.requests: list[str] = []  # addresses that the page asked for, other than data: and blob:
 
     def open(self, address: str, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """Open a page in a new tab and wait until it is loaded."""
         target = self._send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.messages = []
-        for domain in ("Runtime", "Log", "Page"):
+        self.messages, self.errors, self.requests = [], [], []
+        for domain in ("Runtime", "Log", "Page", "Network", "DOM"):
             self._send(f"{domain}.enable")
         self.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -101,6 +103,13 @@ class Chromium:
         while not self.run(script):
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.05)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Choose a file in an input element."""
+        root = self._send("DOM.getDocument")["root"]["nodeId"]
+        node = self._send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        assert node, f"no element {selector}"
+        self._send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """Write a PNG of the page, or of what the window shows."""
@@ -140,12 +149,20 @@ class Chromium:
 
     def _note(self, message: dict[str, Any]) -> None:
         method, params = message.get("method"), message.get("params", {})
-        if method == "Runtime.exceptionThrown":
-            self.messages.append(str(params["exceptionDetails"].get("exception", params)))
-        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
-            self.messages.append(str([one.get("value", one.get("description")) for one in params["args"]]))
-        elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
-            self.messages.append(str(params["entry"]["text"]))
+        if method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("data:", "blob:")):
+            self.requests.append(params["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            self._complain("error", str(params["exceptionDetails"].get("exception", params)))
+        elif method == "Runtime.consoleAPICalled":
+            self._complain(params["type"], str([one.get("value", one.get("description")) for one in params["args"]]))
+        elif method == "Log.entryAdded":
+            self._complain(params["entry"]["level"], str(params["entry"]["text"]))
+
+    def _complain(self, level: str, text: str) -> None:
+        if level in ("error", "warning", "assert"):
+            self.messages.append(text)
+        if level in ("error", "assert"):
+            self.errors.append(text)
 
     def _next(self, seconds: float = 60) -> dict[str, Any]:
         while b"\0" not in self._received:

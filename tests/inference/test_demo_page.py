@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from headless_chromium import Browser, needs_chromium
 from PIL import Image
 from video_files import write_video
 
@@ -31,6 +30,7 @@ from slowfast.event_driven.sources import find_files
 from slowfast.inference.demo_analysis import AnalysisStopped, FileAnalyzer
 from slowfast.inference.demo_page import _distinct, _text
 from slowfast.inference.demo_server import bind
+from tests.chromium import MISSING, find_chromium, running_chromium
 from tests.event_driven.settings import EMPTY, small_evmlp
 
 IMAGES = ("TEST.DATASET", "imagenet", "TRAIN.DATASET", "imagenet", "TEST.NUM_ENSEMBLE_VIEWS", 1)
@@ -203,11 +203,13 @@ def test_the_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve_while(folder, monkeypatch, visit, signal.SIGTERM)
 
 
-@needs_chromium
+@pytest.mark.skipif(find_chromium() is None, reason=MISSING)
 @pytest.mark.slow
 def test_a_browser(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def visit(address: str) -> None:
-        with Browser(tmp_path / "profile") as browser:
+        program = find_chromium()
+        assert program is not None
+        with running_chromium(program) as browser:
             browser.open(address)
             browser.wait_for("document.querySelector('#upload input[type=file]') !== null")
             for name, shown in (("broken.mp4", "#message"), ("clip.mp4", "video[src]"), ("photo.png", "img[src*=png]")):
@@ -216,9 +218,10 @@ def test_a_browser(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 if name != "photo.png":
                     text = "broken.mp4: not a video" if name == "broken.mp4" else "multiply-adds saved"
                     browser.wait_for(f"document.body.innerText.includes({text!r})")
-                    browser.evaluate("document.querySelector('#upload button[aria-label=Clear]').click()")
+                    browser.run("document.querySelector('#upload button[aria-label=Clear]').click()")
                     browser.wait_for("document.querySelector('#upload input[type=file]') !== null")
-            image = cv2.imread(str(browser.screenshot(tmp_path / "page.png")))
+            browser.screenshot(tmp_path / "page.png")
+            image = cv2.imread(str(tmp_path / "page.png"))
             assert image is not None and image.std() > 5
             assert not browser.errors
             # Nothing leaves the machine.
