@@ -37,7 +37,7 @@ READERS_KEYS = {"MYNET.WIDTH", "LION.BETAS"}  # of sections that a user adds
 READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # configs that the reader has
 COMMANDS = set(
     "train test predict index prepare extract-frames video-to-dvs convert-dvs draw-dvs calibrate features export"
-    " grad-cam model-info env COMMAND --help".split()
+    " grad-cam model-info env submit COMMAND --help".split()
 )
 CFF_FIELDS = {"cff-version", "message", "title", "authors"}
 ARXIV = ("2111.12527", "2109.04454", "2105.15089", "2507.01927", "2504.15371")
