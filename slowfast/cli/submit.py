@@ -99,7 +99,7 @@ def parser() -> CommandParser:
         "  slowfast submit --status /shared/k400\n\n"
         f"Logs are in OUTPUT_DIR/{LOGS}. Needs the slurm extra."
     )
-    usage = "%(prog)s [options] -- train|test|run --cfg FILE [KEY VALUE ...]"
+    usage = "%(prog)s [options] -- train|test|run --cfg FILE [--import MODULE] [KEY VALUE ...]"
     made = CommandParser("slowfast submit", text, usage, imports=False)
     made.add_argument("--nodes", type=integer(1, 10_000), default=1, metavar="N", help="machines (default: 1)")
     made.add_argument("--gpus", type=integer(0, 64), default=0, metavar="N", help="GPUs, and processes, per node")

@@ -130,6 +130,8 @@ class Trainer:
                     if self.world.any(stop.seen):
                         raise Interrupted
                 self._finish_saving()
+                if self.world.any(stop.seen):
+                    raise Interrupted
         except (Interrupted, Stopped):
             if self._saved != (at.epoch, at.step):
                 self._save()

@@ -81,8 +81,10 @@ def test_a_mistake_in_the_config_is_told_by_one_process(
     alone: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    for rank, lines in (("0", 1), ("1", 0), ("2", 0)):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for rank, of_node, lines in (("0", "0", 1), ("1", "1", 0), ("2", "0", 1)):  # of each node
         monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", of_node)
         assert setup.main(["--cfg", S16], never) == 2  # a batch of 64 for 3 processes
         assert capfd.readouterr().err.count("\n") == lines
 

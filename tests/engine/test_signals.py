@@ -126,9 +126,11 @@ def test_a_training_is_saved_and_resumed(
     resumes: str,
     number: signal.Signals,
 ) -> None:
+    in_background = not where.endswith("save_checkpoint")  # else the training would have gone on by then
     with monkeypatch.context() as patch:
         signal_in(patch, where, number, call)
-        assert run_here(kinetics_folder, tmp_path, "BN.USE_PRECISE_STATS", True) == 0
+        more = ("BN.USE_PRECISE_STATS", True, "TRAIN.CHECKPOINT_ASYNC", in_background)
+        assert run_here(kinetics_folder, tmp_path, *more) == 0
     out, err = capsys.readouterr()
     line = f"Received {number.name}, checkpoint saved. Run the same command {resumes}"
     assert [found for found in out.splitlines() if "Received" in found][0].endswith(line), out

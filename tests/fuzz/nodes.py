@@ -32,7 +32,7 @@ from tests.conftest import tiny_settings
 from tests.two_nodes import Node, missing, two_nodes
 
 TIMEOUT = 40  # DIST_TIMEOUT, seconds
-TIME_LIMIT = 180.0  # seconds of a run
+TIME_LIMIT = 420.0  # seconds of a run
 STEPS = 5  # after which the disturbance comes
 Processes = list[subprocess.Popen[bytes]]
 
@@ -81,6 +81,17 @@ class Trial:
             return [process.wait(max(until - time.monotonic(), 0.1)) for process in self.processes]
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"no end within {TIME_LIMIT:g} s") from None
+
+    def wait_for_causes(self) -> list[int]:
+        """Wait until both training processes have ended with an error, then end torchrun, which waits for minutes."""
+        until = time.monotonic() + TIME_LIMIT
+        while not all("\nerror: " in self.log(number).read_text() for number in (0, 1)):
+            if time.monotonic() > until:
+                raise RuntimeError(f"no error within {TIME_LIMIT:g} s")
+            time.sleep(0.1)
+        for node in self.nodes:
+            node.cut_power()
+        return self.wait()
 
     def causes(self) -> list[str]:
         """Return the error lines of both nodes."""
@@ -182,7 +193,7 @@ def disturb(trial: Trial, disturbance: Callable[[Trial], None] | None) -> list[o
         trial.wait_for_steps()
         began = time.monotonic()
         disturbance(trial)
-    statuses = trial.wait()
+    statuses = trial.wait_for_causes() if disturbance is cable else trial.wait()
     seconds, again = time.monotonic() - began, 0
     while not (trial.output / "checkpoints" / "checkpoint_epoch_00012.pyth").exists():
         again += 1
