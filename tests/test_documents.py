@@ -36,7 +36,7 @@ NAMES_PUBLISHED_KEYS = (MIGRATING, "CONFIG.md")
 READERS_KEYS = {"MYNET.WIDTH", "LION.BETAS"}  # of sections that a user adds
 READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # configs that the reader has
 COMMANDS = set(
-    "train test predict index prepare extract-frames video-to-dvs convert-dvs draw-dvs calibrate features export"
+    "train test predict index prepare extract-frames video-to-dvs convert-dvs draw-dvs events calibrate features export"
     " grad-cam model-info env COMMAND --help".split()
 )
 CFF_FIELDS = {"cff-version", "message", "title", "authors"}

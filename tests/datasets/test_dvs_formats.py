@@ -170,6 +170,7 @@ class TestText:
             ("rpg.txt", "34 30\n" + text("txyp", " ", scale=1e-6, digits=9)),
             ("prophesee.csv", text("xypt", ",", "%geometry:34,30\n")),
             ("header.csv", text("txyp", ",", "t,x,y,p\n")),
+            ("faery.csv", text("txyp", ",", "t,x@34,y@30,on\n")),
             ("pandas.csv", text("pxyt", ";", "Polarity;X;Y;Timestamp\r\n", ending="\r\n")),
             ("units.csv", text("txyp", ",", "time [ms],x,y,p\n", 1e-3, digits=3)),
             ("ns.csv", text("xytp", "\t", "x\ty\tt_ns\tp\n", 1000)),
@@ -183,7 +184,7 @@ class TestText:
     def test_layouts(self, tmp_path: Path, name: str, content: str) -> None:
         (tmp_path / name).write_text(content)
         assert events_of(tmp_path / name) == EVENTS
-        stated = name in ("rpg.txt", "prophesee.csv")
+        stated = name in ("rpg.txt", "prophesee.csv", "faery.csv")
         assert open_events(tmp_path / name).streams[0].sensor == ((30, 34) if stated else None)
 
     def test_small_blocks_and_damage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
