@@ -102,6 +102,7 @@ class TextReader(EventReader):
                 self.layout.unit = NANOSECOND
             if self.layout.unit is not None:
                 self.note(f"times read as {UNIT_NAMES[self.layout.unit]}")
+                self.guessed_unit = self.layout.unit
         if self.layout.unit is not None:
             self.time_unit = MICROSECOND
         self.damage.clear()
