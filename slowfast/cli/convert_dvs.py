@@ -38,9 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     time, events = "cut into windows of this many microseconds", "cut into windows of N events"
     window.add_argument("--window-time", type=number(1, 1e15), default=0.0, metavar="US", help=time)
     window.add_argument("--window-events", type=integer(1, 10**12), default=0, metavar="N", help=events)
-    unit = (
-        "unit of the times in seconds, for formats that do not state it (default: by the values)"
-    )
+    unit = "unit of the times in seconds, for formats that do not state it (default: by the values)"
     parser.add_argument("--time-unit", type=number(1e-12, 3600), default=0.0, metavar="SECONDS", help=unit)
     add_workers(parser)
     return parser.parse_and_import(arguments)
