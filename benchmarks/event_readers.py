@@ -22,8 +22,10 @@ from statistics import median
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.measure import Measurement
+
 EVENTS, SENSOR = 5_000_000, (720, 1280)
-BLOCKS, WHOLE = "slowfast, in blocks", "slowfast, all events"
+BLOCKS, WHOLE = "in blocks", "all events"
 # What a fresh process does: import, note the memory, read once or several times, print seconds and MiB.
 _HEAD = """
 import sys, time
@@ -148,9 +150,22 @@ def read_once(python: str, imports: str, read: str, file: Path, runs: int) -> tu
     return int(count), float(seconds), float(memory)
 
 
+def measure_readers(folder: Path, runs: int) -> list[Measurement]:
+    """Measure the readers of this package: speed, and peak memory of a fresh process."""
+    measurements = []
+    folder.mkdir(parents=True)
+    for file in write_recordings(folder, EVENTS):
+        group = f"events, reading {EVENTS / 1e6:.0f} million of {file.name}"
+        for name, (imports, read) in READERS.items():
+            count, seconds, memory = read_once(sys.executable, imports, read, file, runs)
+            measurements.append(Measurement(group, f"{name}, speed", count / seconds / 1e6, "million/s", runs))
+            measurements.append(Measurement(group, f"{name}, peak memory", memory, "MiB", 1))
+    return measurements
+
+
 def compare(files: list[Path], peers: str | None, runs: int, rounds: int) -> str:
     """Return a table of the events per second and the peak memory of each reader of each file."""
-    readers = {name: (sys.executable, *work) for name, work in READERS.items()}
+    readers = {f"slowfast, {name}": (sys.executable, *work) for name, work in READERS.items()}
     if peers:
         readers |= {name: (peers, *work) for name, work in PEERS.items()}
     found: dict[tuple[str, str], list[tuple[int, float, float]]] = defaultdict(list)

@@ -15,6 +15,7 @@ from benchmarks import suite, tables
 from benchmarks.camera import measure_cameras
 from benchmarks.event_driven import measure_event_driven
 from benchmarks.event_networks import measure_event2vec
+from benchmarks.event_readers import measure_readers
 from benchmarks.events import measure_embeddings, measure_reading, measure_stream
 from benchmarks.loading import loading_measurements, measure_large_frames, measure_loading, measure_testing
 from benchmarks.measure import Measurement, describe_machine, machine_table, measurements_table, on_one_core
@@ -64,7 +65,8 @@ Benchmark on this machine, with the settings of a config; the first four parts b
   networks  throughput of all published models in batches of 8 images or 32 frames, fp32 and bf16, with the share of
             the machine's matrix multiplication rate; run alone. --profile adds the fp32 time by kind of operator
   events    event recordings: neighbor embeddings of Event2Vec; Event2Vec against its published layout; reading samples
-            from stored and compressed files, and from a file of 5 million events, on one core; a stream; run alone
+            from stored and compressed files, and from a file of 5 million events, on one core; a stream; readers of
+            raw formats; run alone
   event_driven
             event-driven against dense inference of evMLP on the same frames: synthetic changes, and the videos of
             --videos; gate settings of EVENT; run alone
@@ -210,6 +212,7 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 measurements += measure_event2vec(device, chosen.repeats)
                 measurements += measure_stream(device, chosen.repeats)
                 measurements += on_one_core(measure_reading, Path(folder), chosen.repeats)
+                measurements += measure_readers(Path(folder) / "readers", chosen.repeats)
             else:
                 measurements = measure_network(cfg, device, chosen.repeats, chosen.clips)
             show_table(measurements_table(measurements))

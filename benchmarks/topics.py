@@ -174,6 +174,11 @@ TOPICS: dict[str, Topic] = {
                 "{recordings, all events, files on disk} recordings/s",
             ),
             Row(
+                "reading 5 million events of {}",
+                r"events, reading 5 million of (.*)",
+                "{in blocks, speed} million events/s, peak memory {in blocks, peak memory} MiB",
+            ),
+            Row(
                 "classifying a live stream",
                 "events, stream .*",
                 "{events_per_second} events/s, {latency_ms} ms after the end of a window",

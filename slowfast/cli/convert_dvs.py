@@ -11,7 +11,7 @@ from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show
 
 EXAMPLE = "slowfast convert-dvs asldvs_mat --out asldvs"
-USAGE = "%(prog)s SOURCE --out FOLDER [--window-time US | --window-events N] [--workers N]"
+USAGE = "%(prog)s SOURCE --out FOLDER [--window-time US | --window-events N] [--time-unit SECONDS] [--workers N]"
 DESCRIPTION = f"""\
 Convert all event recordings of a folder and its subfolders to .npz files with x, y, t (microseconds) and p: AEDAT 1 to
 4, Prophesee .raw and .dat, HDF5 (Metavision, DSEC, MVSEC, M3ED, SHD), .mat (ASL-DVS, ST-MNIST), N-MNIST .bin, Event
@@ -38,6 +38,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     time, events = "cut into windows of this many microseconds", "cut into windows of N events"
     window.add_argument("--window-time", type=number(1, 1e15), default=0.0, metavar="US", help=time)
     window.add_argument("--window-events", type=integer(1, 10**12), default=0, metavar="N", help=events)
+    unit = "unit of the times in seconds, for formats that do not state it (default: by the values)"
+    parser.add_argument("--time-unit", type=number(1e-12, 3600), default=0.0, metavar="SECONDS", help=unit)
     add_workers(parser)
     return parser.parse_and_import(arguments)
 
@@ -52,7 +54,7 @@ def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
     from slowfast.utils.cores import usable_cores
 
-    settings = CutSettings(chosen.window_time, chosen.window_events)
+    settings = CutSettings(chosen.window_time, chosen.window_events, chosen.time_unit)
     result = convert_recordings(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)
     for note, count in sorted(result.notes.items()):
         show(f"{note}: in {count} of {result.done} recordings")

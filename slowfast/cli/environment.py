@@ -25,7 +25,8 @@ PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av", "
 EXTRAS = {
     "plots": ("matplotlib",),
     "tensorboard": ("tensorboard",),
-    "events": ("lz4", "scipy", "zstandard"),
+    "events": ("h5py", "lz4", "scipy", "zstandard"),
+    "ros": ("rosbags",),
     "torchcodec": ("torchcodec",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "parquet": ("pyarrow",),

@@ -71,11 +71,11 @@ def _streams(file: Path, time_unit: float) -> Iterator[dict[str, Any]]:
     """
     from slowfast.datasets.decode import DecodeError
     from slowfast.datasets.dvs.formats import open_events, read_blocks
-    from slowfast.datasets.dvs.formats.base import MICROSECOND
+    from slowfast.datasets.dvs.formats.base import MICROSECOND, seconds_per_tick
     from slowfast.datasets.dvs.statistics import StatisticsCollector
 
     reader = open_events(file)
-    unit = time_unit if reader.time_unit is None else reader.time_unit
+    unit = seconds_per_tick(reader, time_unit)
     found = False
     for place, stream in enumerate(reader.streams):
         collector = StatisticsCollector(stream.sensor, unit / MICROSECOND)

@@ -12,7 +12,7 @@ from pathlib import Path
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EventReader, StreamInfo, event_suffixes, open_events, read_blocks
 from slowfast.datasets.dvs.formats.aedat3 import read_gesture_labels
-from slowfast.datasets.dvs.formats.base import MICROSECOND
+from slowfast.datasets.dvs.formats.base import MICROSECOND, seconds_per_tick
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
@@ -43,6 +43,7 @@ class CutSettings:
     Args:
         window_time: Duration of a window in microseconds.
         window_events: Number of events in a window.
+        time_unit: Seconds per tick of the times, for formats that do not state it; 0 for the default.
 
     Raises:
         UserError: If a value is negative or both are set.
@@ -50,6 +51,7 @@ class CutSettings:
 
     window_time: float = 0.0
     window_events: int = 0
+    time_unit: float = 0.0
 
     def __post_init__(self) -> None:
         if self.window_time < 0 or self.window_events < 0 or (self.window_time and self.window_events):
@@ -91,12 +93,18 @@ def _accompanies(name: Path) -> bool:
 def _check_settings(file: Path, settings: CutSettings) -> None:
     """Raise UserError if the target was converted with other settings: its files would be mixed."""
     known = _read_json(file)
-    if known is not None and known != asdict(settings):
+    if known is not None and known != _as_record(settings):
         options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in known.items())
         raise UserError(
             f"TARGET {file.parent}: already contains recordings converted with {options}. Choose another target for "
             "other settings"
         )
+
+
+def _as_record(settings: CutSettings) -> dict[str, float]:
+    """Return the settings as they are kept in the target; later ones only if they are set, for older targets."""
+    values = asdict(settings)
+    return values if settings.time_unit else {name: value for name, value in values.items() if name != "time_unit"}
 
 
 def record_file(job: Job) -> Path:
@@ -122,10 +130,10 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Conver
     streams = reader.streams
     total, counts, empty = 0, dict[str, int](), list[str]()
     for number, stream in enumerate(streams):
-        with _spooled(reader, number, stream, job) as spool:
+        with _spooled(reader, number, stream, settings, job) as spool:
             total += spool.count
             if spool.count and not settings_file.exists():
-                atomic_write_text(settings_file, to_json(asdict(settings)) + "\n")
+                atomic_write_text(settings_file, to_json(_as_record(settings)) + "\n")
             _write_parts(spool, stream, settings, job, counts, empty)
     damage = list(reader.damage)
     if not total:
@@ -143,14 +151,16 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Conver
 
 
 @contextmanager
-def _spooled(reader: EventReader, number: int, stream: StreamInfo, job: Job) -> Iterator[EventSpool]:
+def _spooled(
+    reader: EventReader, number: int, stream: StreamInfo, settings: CutSettings, job: Job
+) -> Iterator[EventSpool]:
     """Read a stream into files, in the order of time.
 
     Raises:
         DecodeError: If it cannot be read or its coordinates are not those of a sensor.
     """
     folder = job.target.with_name(f".{job.source.name}.{number}.{part_owner()}.part")
-    tick = (MICROSECOND if reader.time_unit is None else reader.time_unit) / MICROSECOND
+    tick = seconds_per_tick(reader, settings.time_unit or MICROSECOND) / MICROSECOND
     try:
         spool = EventSpool(folder, stream.sensor, tick)
         for block in read_blocks(reader, number):

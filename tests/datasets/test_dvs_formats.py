@@ -49,11 +49,17 @@ class TestNMnist:
         assert events_of(tmp_path / "a.bin") == LONG
 
     def test_overflow_events_add_time(self, tmp_path: Path) -> None:
-        data = nmnist([(1, 2, 100, 1), (0, 240, 8191, 0), (3, 4, 50, 0), (0, 240, 0, 0), (5, 6, 7, 1)])
+        before = [(9, 9, t, 1) for t in range(40, 60)]
+        data = nmnist([*before, (1, 2, 100, 1), (0, 240, 8191, 0), (3, 4, 50, 0), (0, 240, 60, 0), (5, 6, 7, 1)])
         (tmp_path / "a.bin").write_bytes(data + b"\1\2")
         (stream,) = read(tmp_path / "a.bin")
-        assert rows(stream.events) == [(1, 2, 100, 1), (3, 4, 50 + 8192, 0), (5, 6, 7 + 16384, 1)]
+        assert rows(stream.events) == [*before, (1, 2, 100, 1), (3, 4, 50 + 8192, 0), (5, 6, 7 + 16384, 1)]
         assert stream.damage == "truncated: the file ends within an event, after 2 of 5 bytes"
+
+    def test_other_files_of_this_suffix(self, tmp_path: Path) -> None:
+        (tmp_path / "a.bin").write_bytes(np.random.default_rng(0).bytes(5000))
+        with pytest.raises(DecodeError, match="no events of N-MNIST"):
+            read(tmp_path / "a.bin")
 
 
 def aedat2(words: Sequence[tuple[int, int]], header: str = "", version: int = 2) -> bytes:
@@ -170,6 +176,7 @@ class TestText:
             ("rpg.txt", "34 30\n" + text("txyp", " ", scale=1e-6, digits=9)),
             ("prophesee.csv", text("xypt", ",", "%geometry:34,30\n")),
             ("header.csv", text("txyp", ",", "t,x,y,p\n")),
+            ("faery.csv", text("txyp", ",", "t,x@34,y@30,on\n")),
             ("pandas.csv", text("pxyt", ";", "Polarity;X;Y;Timestamp\r\n", ending="\r\n")),
             ("units.csv", text("txyp", ",", "time [ms],x,y,p\n", 1e-3, digits=3)),
             ("ns.csv", text("xytp", "\t", "x\ty\tt_ns\tp\n", 1000)),
@@ -183,7 +190,7 @@ class TestText:
     def test_layouts(self, tmp_path: Path, name: str, content: str) -> None:
         (tmp_path / name).write_text(content)
         assert events_of(tmp_path / name) == EVENTS
-        stated = name in ("rpg.txt", "prophesee.csv")
+        stated = name in ("rpg.txt", "prophesee.csv", "faery.csv")
         assert open_events(tmp_path / name).streams[0].sensor == ((30, 34) if stated else None)
 
     def test_small_blocks_and_damage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +239,9 @@ class TestNumpy:
         assert events_of(tmp_path / "a.npy") == EVENTS
         notes = ["columns without names read as x, y, p, t", "times read as milliseconds"]
         assert open_events(tmp_path / "a.npy").notes == notes
-        assert Recording(tmp_path / "a.npy").time_unit(1e-3) == 1e-6
+        recording = Recording(tmp_path / "a.npy")
+        # A unit that the user sets counts more than a guess.
+        assert recording.time_unit(1e-6) == 1e-6 and recording.time_unit(1.0) == pytest.approx(1e-3)
 
     @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
     def test_es_imagenet(self, tmp_path: Path, write: Callable[..., None]) -> None:

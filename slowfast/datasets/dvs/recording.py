@@ -15,11 +15,10 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.columns import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats import open_events, read_stream
-from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded
+from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
 
 # Largest size of a file that is decoded as a whole, in bytes: training and drawing must not hang on a huge one.
 MAX_WHOLE_BYTES = 2**31
-DEFAULT_TIME_UNIT = 1e-6  # of DVS.TIME_UNIT
 
 
 class Recording:
@@ -44,19 +43,15 @@ class Recording:
         with guarded(path):
             columns = reader.columns()
             self.columns = _whole(reader) if columns is None else columns
-        self._time_unit = reader.time_unit
+        self._reader = reader
         self.notes, self.damage = reader.notes, reader.damage
         self.n = self.columns["t"].shape[0]
         if self.n == 0:
             raise DecodeError("; ".join(self.damage) or "the recording contains no events")
 
     def time_unit(self, configured: float) -> float:
-        """Return the seconds per tick of the times.
-
-        Args:
-            configured: DVS.TIME_UNIT. It counts for formats that state no unit, and over a unit that was guessed.
-        """
-        return configured if self._time_unit is None else self._time_unit
+        """Return the seconds per tick of the times; see :func:`seconds_per_tick`."""
+        return seconds_per_tick(self._reader, configured)
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Read the columns of some events.

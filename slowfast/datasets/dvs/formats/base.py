@@ -81,6 +81,7 @@ class EventReader(ABC):
         suffixes: File suffixes of the format, in lower case.
         label: Name of the format, for messages.
         time_unit: Seconds per tick of `t`; None if neither the format nor the values tell it. DVS.TIME_UNIT then does.
+        guessed_unit: Unit of the file by its values, in seconds, from which `t` was converted to microseconds.
         space: Where a decoder may put its next events, of a given number at most: the blocks are then valid until the
             next one only. None for arrays of their own.
         damage: Description of what could not be read, complete once the blocks have been read.
@@ -90,6 +91,7 @@ class EventReader(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     label: ClassVar[str]
     time_unit: float | None = MICROSECOND
+    guessed_unit: float | None = None
     space: Callable[[int], EventBlock] | None = None
 
     def __init__(self, path: Path) -> None:
@@ -189,6 +191,19 @@ class guarded:
             raise DecodeError(f"the file cannot be read: {system_reason(error)}") from error
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:_SHOWN]
         raise DecodeError(f"not a readable {self.path.suffix} file: {line}") from error
+
+
+def seconds_per_tick(reader: EventReader, configured: float) -> float:
+    """Return the unit of the times that a reader yields, in seconds.
+
+    Args:
+        reader: Reader of a recording.
+        configured: DVS.TIME_UNIT or an option. It counts for formats that state no unit and, unless it is the default,
+            over a unit that was guessed.
+    """
+    if reader.guessed_unit is not None and configured != MICROSECOND:
+        return configured * MICROSECOND / reader.guessed_unit
+    return configured if reader.time_unit is None else reader.time_unit
 
 
 def read_blocks(reader: EventReader, stream: int = 0) -> Iterator[EventBlock]:

@@ -171,6 +171,7 @@ class Hdf5Reader(EventReader):
         unit = find_time_unit(times)
         if unit is not None:
             self.note(f"times read as {UNIT_NAMES[unit]}")
+            self.guessed_unit = unit
         if offset:
             self.note("t_offset added to the times")
         if unit is not None or offset:

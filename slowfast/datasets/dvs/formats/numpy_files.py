@@ -85,7 +85,7 @@ class ColumnsReader(EventReader):
         unit = find_time_unit(found["t"].take(slice(0, _SAMPLE)))
         if unit is not None:
             self.note(f"times read as {UNIT_NAMES[unit]}")
-            self.time_unit = base.MICROSECOND
+            self.time_unit, self.guessed_unit = base.MICROSECOND, unit
             found["t"] = ScaledTimes(found["t"], unit)
         self.found = {key: found[key] for key in "xytp"}
 

@@ -3,7 +3,7 @@
 Columns are separated by commas, semicolons, tabs or spaces. A first line of names tells their meaning, in any order and
 among others; a unit may follow, as in ``t_us`` or ``time [s]``. Without names, four columns are told apart by their
 values. Lines that start with # or % are comments; a comment ``geometry:WIDTHxHEIGHT`` (Prophesee) or a first line
-``WIDTH HEIGHT`` (RPG) states the size of the sensor.
+``WIDTH HEIGHT`` (RPG) states the size of the sensor, or the names do, as in ``x@WIDTH`` (faery).
 
 Notation: n events of a block, k columns.
 """
@@ -103,6 +103,7 @@ class TextReader(EventReader):
                 self.layout.unit = NANOSECOND
             if self.layout.unit is not None:
                 self.note(f"times read as {UNIT_NAMES[self.layout.unit]}")
+                self.guessed_unit = self.layout.unit
         if self.layout.unit is not None:
             self.time_unit = MICROSECOND
         self.damage.clear()
@@ -195,9 +196,11 @@ def _read_layout(path: Path) -> _Layout:
             geometry = re.search(r"geometry:\s*(\d+)\s*[x,]\s*(\d+)", text) if comment else None
             if geometry:
                 layout.sensor = (int(geometry[2]), int(geometry[1]))
-            names = _names(text.lstrip("#% "))
-            if names is not None and (not comment or layout.columns is None):
-                layout.columns, layout.unit, layout.width = names
+            names, sensor = _without_sizes(text.lstrip("#% "))
+            named = _names(names)
+            if named is not None and (not comment or layout.columns is None):
+                layout.columns, layout.unit, layout.width = named
+                layout.sensor = layout.sensor or sensor
             elif text and not comment:
                 numbers = _numbers_of(text.encode())
                 if numbers is not None and len(numbers) == 2 and layout.sensor is None and not layout.width:
@@ -218,6 +221,13 @@ def _with_numbers(layout: _Layout, numbers: np.ndarray | None, text: str) -> _La
         raise DecodeError(f"line {layout.line} has {len(numbers)} numbers, but there are {layout.width} names")
     layout.width = len(numbers)
     return layout
+
+
+def _without_sizes(text: str) -> tuple[str, Sensor | None]:
+    """Return a line of names without the sizes that faery adds to x and y, as in ``x@640``, and the sensor."""
+    sizes = dict(re.findall(r"\b([xy])@(\d+)", text))
+    sensor = (int(sizes["y"]), int(sizes["x"])) if len(sizes) == 2 else None
+    return re.sub(r"\b([xy])@\d+", r"\1", text), sensor
 
 
 def _names(text: str) -> tuple[dict[str, int], float | None, int] | None:
