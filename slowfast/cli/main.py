@@ -53,6 +53,7 @@ COMMANDS = {
     "shards": Command("Pack samples into tar files, for network storage", "shards"),
     "extract-frames": Command("Extract the frames of videos as JPEG files", "extract_frames"),
     "convert-dvs": Command("Convert recordings of event cameras to .npz files", "convert_dvs"),
+    "cluster-dvs": Command("Cluster the events of recordings by k-means", "cluster_dvs"),
     "video-to-dvs": Command("Simulate an event camera on videos", "video_to_dvs"),
     "draw-dvs": Command("Draw a recording of an event camera as a video or a plot", "draw_dvs"),
     "model-info": Command("List models: parameters, GMACs, accuracy, weights", "model_info"),
