@@ -1,4 +1,4 @@
-# make demo | demo-framewise | demo-something | demo-imagenet | demo-event-driven | test | test-fast | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
+# make demo | demo-framewise | demo-something | demo-imagenet | demo-events | demo-event-driven | test | test-fast | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -9,7 +9,7 @@ DEMO_CFG := configs/Demo/KINETICS_MORPHMLP.yaml
 DEMO_OUT := output/demo
 DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
 
-.PHONY: demo demo-framewise demo-something demo-imagenet demo-event-driven test test-fast lint clean setup
+.PHONY: demo demo-framewise demo-something demo-imagenet demo-events demo-event-driven test test-fast lint clean setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -35,6 +35,17 @@ demo-something: $(STAMP)
 demo-imagenet: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format imagenet --out demo/imagenet
 	$(BIN)/python tools/run_net.py --cfg configs/Demo/IMAGENET_CONVMLP.yaml
+
+demo-events: $(STAMP)
+	$(BIN)/python tools/make_demo_data.py --format events --out demo/events
+	for version in "" _V3; do \
+		$(BIN)/python tools/run_net.py --cfg configs/Demo/EVENTS_EVENT2VEC$$version.yaml \
+			OUTPUT_DIR output/demo_events$$version && \
+		echo && echo "The same test with the times of each sample shuffled." && \
+		$(BIN)/python tools/run_net.py --cfg configs/Demo/EVENTS_EVENT2VEC$$version.yaml TRAIN.ENABLE False \
+			OUTPUT_DIR output/demo_events$${version}_shuffled TEST.FRAME_ORDER shuffled \
+			TEST.CHECKPOINT_FILE_PATH output/demo_events$$version/checkpoints/checkpoint_best.pyth || exit; \
+	done
 
 demo-event-driven: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --format imagenet --out demo/imagenet

@@ -56,6 +56,7 @@ COMMANDS = {
     "shards": Command("Pack samples into tar files, for network storage", "shards"),
     "extract-frames": Command("Extract the frames of videos as JPEG files", "extract_frames"),
     "convert-dvs": Command("Convert recordings of event cameras to .npz files", "convert_dvs"),
+    "cluster-dvs": Command("Cluster the events of recordings by k-means", "cluster_dvs"),
     "video-to-dvs": Command("Simulate an event camera on videos", "video_to_dvs"),
     "events": Command("Inspect recordings of event cameras", "events"),
     "draw-dvs": Command("Draw a recording of an event camera as a video or a plot", "draw_dvs"),

@@ -100,6 +100,10 @@ class EventDataset(RecordingFolders):
         get_sampler(cfg.DVS.SAMPLER)
         if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
             raise ConfigError(f"DVS.SCALE ({cfg.DVS.SCALE}): the smaller factor must come first")
+        if cfg.DVS.CLUSTERS and cfg.DVS.TIME_NORM == DATASET:
+            raise ConfigError("DVS.CLUSTERS: times of clusters are shares of a recording. Set DVS.TIME_NORM sample")
+        if cfg.DVS.CLUSTERS and training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH:
+            raise ConfigError("DVS.CLUSTERS: clusters are augmented by DVS.AUG_POLICY batch only. Set it to batch")
         if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY == BATCH:
             for key, off in _OF_SAMPLES.items():
                 if cfg.DVS[key] != off:

@@ -9,6 +9,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.models.convmlp import ConvMLP
 from slowfast.models.eat import EAT
 from slowfast.models.event2vec import Event2Vec
+from slowfast.models.event2vec_v2 import Event2VecV2
 from slowfast.models.event2vec_v3 import Event2VecV3
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
@@ -21,7 +22,7 @@ from slowfast.models.teachers.regnet import RegNetY
 __all__ = ["MODEL_REGISTRY", "build_model", "find_network"]
 
 # Importing a class registers it.
-BUILT_IN = (ConvMLP, EAT, Event2Vec, Event2VecV3, EvMLP, MorphMLP, MorphMLPImage, EfficientNetV2, RegNetY)
+BUILT_IN = (ConvMLP, EAT, Event2Vec, Event2VecV2, Event2VecV3, EvMLP, MorphMLP, MorphMLPImage, EfficientNetV2, RegNetY)
 
 
 def find_network(cfg: ConfigNode) -> type[Network]:

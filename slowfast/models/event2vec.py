@@ -19,13 +19,10 @@ from slowfast.errors import ConfigError
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
 from slowfast.models.event_transformer import EventTransformer
 from slowfast.models.layers import RandomLayer
-from slowfast.models.protocol import EVENTS, MODEL_REGISTRY, Events, Network, check_events
+from slowfast.models.protocol import EVENTS, MASKED, MODEL_REGISTRY, Events, Network, check_events
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
-
-
-MASKED = "masked"  # (B, L) bool in a batch of pre-training: events whose positions are predicted
 
 
 class Time2Vec(nn.Module):

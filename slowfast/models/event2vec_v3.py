@@ -1,145 +1,123 @@
 """Event2Vec v3 for event streams (arXiv 2504.15371 v3), after its authors' published code.
 
-State dicts have the published keys and shapes; the published parameter counts (ASL-DVS 71.6 k, DVS Gesture 138 k,
-DVS-Lip 4.80 M) are reached. Attention is computed in float32 by PyTorch's operators and equals the published formula;
-the published kernel is a bfloat16 one. The published accuracies were not measured here.
+Logits agree with the published code in its PyTorch form to 1e-6 of the largest; its GPU kernel computes in bfloat16.
+State dicts have the published keys and shapes, for classification and for pre-training. The published accuracies were
+not measured here.
 
 Notation: B recordings, L events, C channels, M masked events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.checkpointing import run_blocks
 from slowfast.models.event_coordinates import (
     CoordinateEmbedding,
     TimeConvolution,
+    coordinate_head,
     normalized_coordinates,
     time_steps,
 )
+from slowfast.models.event_encoder import Encoder, masked_mean, mean_of_pairs
 from slowfast.models.forgetting_attention import BiForgettingAttention
-from slowfast.models.layers import DropPath, RandomLayer
-from slowfast.models.protocol import EVENTS, MODEL_REGISTRY, Events, Network, check_events
+from slowfast.models.layers import RandomLayer
+from slowfast.models.protocol import EVENTS, MASKED, MIXED, MODEL_REGISTRY, Events, Network, StateDict, check_events
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 INTENSITY = "intensity"  # (B, L) float, optional: number of events that a cluster of events stands for
-EPS = 1e-5  # added to counts of events, as published
-Attention = Callable[[], nn.Module]  # builds a module of tokens (B, L, C) and valid (B, L)
-
-
-class FeedForward(nn.Module):
-    """Linear, ReLU and Linear without biases: (..., C) -> same."""
-
-    def __init__(self, dim: int, mlp_dim: int) -> None:
-        super().__init__()
-        self.linear1 = nn.Linear(dim, mlp_dim, bias=False)
-        self.linear2 = nn.Linear(mlp_dim, dim, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear2(self.linear1(x).relu_())
-
-
-class EncoderLayer(nn.Module):
-    """Post-norm layer of attention and MLP with stochastic depth."""
-
-    def __init__(self, attention: nn.Module, dim: int, mlp_dim: int, drop_path: float) -> None:
-        super().__init__()
-        self.attention = nn.ModuleDict({"attention": attention})  # named as published
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim, mlp_dim)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Return tokens (B, L, C) -> same; `valid` is bool (B, L)."""
-        x = self.norm1(self.drop_path(x, self.attention["attention"](x, valid)))
-        return self.norm2(self.drop_path(x, self.ffn(x)))
-
-
-class Encoder(nn.Module):
-    """Layers and a final norm.
-
-    Args:
-        attention: Function that builds the attention of a layer.
-        dim: Channels of a token.
-        mlp_dim: Hidden channels of the MLPs.
-        layers: Number of layers.
-        drop_path: Rate of stochastic depth of the last layer; it rises linearly from 0.
-    """
-
-    def __init__(self, attention: Attention, dim: int, mlp_dim: int, layers: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        rates = [drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
-        self.layers = nn.ModuleList(EncoderLayer(attention(), dim, mlp_dim, rate) for rate in rates)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: torch.Tensor, valid: torch.Tensor, recompute: bool | int = False) -> torch.Tensor:
-        """Return tokens (B, L, C) -> same.
-
-        Args:
-            x: Tokens.
-            valid: True for tokens that take part, bool (B, L).
-            recompute: Activation checkpointing, see :func:`~slowfast.models.checkpointing.run_blocks`.
-        """
-        return self.norm(run_blocks([_OnValid(layer, valid) for layer in self.layers], x, recompute))
-
-
-class _OnValid(nn.Module):
-    """Layer as a function of the tokens alone; a module, so that recomputation repeats its random numbers."""
-
-    def __init__(self, layer: nn.Module, valid: torch.Tensor) -> None:
-        super().__init__()
-        self.layer, self.valid = layer, valid
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x, self.valid)
-
-
-def mean_of_pairs(x: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average neighboring pairs over their valid tokens: (B, L, C) -> (B, L / 2, C), and which have any, (B, L / 2)."""
-    if x.shape[1] % 2:
-        x, valid = F.pad(x, (0, 0, 0, 1)), F.pad(valid, (0, 1))
-    pairs, kept = x.unflatten(1, (-1, 2)), valid.unflatten(1, (-1, 2))
-    return _mean(pairs, kept), kept.any(2)
-
-
-def _mean(x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Average tokens (..., L, C) over the valid ones (..., L): (..., C), 0 if there are none."""
-    return (x * valid[..., None]).sum(-2) / (valid.sum(-1, keepdim=True) + EPS)
 
 
 class EventClassifier(nn.Module):
     """Embedding, encoder and head, named as published.
 
     Args:
-        encoders: Encoders, with pairs of tokens averaged after each, or a single one without.
+        encoders: Encoder, or several of them with pairs of tokens averaged in between.
         dim: Channels of a token.
-        num_classes: Number of classes.
+        num_classes: Number of classes; 0 for the head and the mask token of pre-training.
     """
 
     def __init__(self, encoders: nn.Module, dim: int, num_classes: int) -> None:
         super().__init__()
         self.embed_net = CoordinateEmbedding(dim)
         self.tpe = TimeConvolution(dim)
+        if not num_classes:
+            self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.backbone_net = encoders
-        self.heads = nn.Linear(dim, num_classes)
+        self.heads = nn.Linear(dim, num_classes) if num_classes else coordinate_head(dim)
+
+
+class CoordinateNetwork(RandomLayer, Network):
+    """Base class of the networks that embed the coordinates of events by an MLP.
+
+    Maps a dict of tensors ``x``, ``y`` (pixels), ``t`` (in any unit), ``p`` (0 or 1) and ``valid`` (bool), each of
+    shape (B, L), to logits of shape (B, num_classes). As published, the encoding of the last two times of a recording
+    depends on whether padding follows.
+
+    Args:
+        classifier: The layers.
+        sensor_size: Height and width of the sensor in pixels.
+        act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
+    """
+
+    input_kind = EVENTS
+    mixes_tokens = True
+
+    def __init__(self, classifier: EventClassifier, sensor_size: tuple[int, int], act_checkpoint: bool | int) -> None:
+        super().__init__()
+        self.classifier, self.sensor_size, self.act_checkpoint = classifier, sensor_size, act_checkpoint
+
+    @classmethod
+    def check_config(cls, cfg: ConfigNode) -> None:
+        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
+        with torch.device("meta"):
+            cls.from_config(cfg)
+
+    def head_names(self) -> tuple[str, ...]:
+        return ("classifier.heads",)
+
+    def features(self, events: Events) -> torch.Tensor:
+        """Return the mean of the encoded valid tokens, (B, C)."""
+        check_events(events)
+        tokens = (self._embedded(events) + self._times(events)) * self._weights(events)
+        if MIXED in events:
+            tokens = torch.where(events[MIXED][..., None], tokens.flip(0), tokens)
+        return masked_mean(*self._encode(tokens, events["valid"]))
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, num_classes) of features (B, C)."""
+        return self.classifier.heads(features)
+
+    def _embedded(self, events: Events) -> torch.Tensor:
+        return self.classifier.embed_net(normalized_coordinates(events, self.sensor_size))
+
+    def _times(self, events: Events) -> torch.Tensor:
+        return self.classifier.tpe(time_steps(events["t"], events["valid"]))
+
+    def _weights(self, events: Events) -> torch.Tensor:
+        """Return the factors of the tokens, (B, L, 1)."""
+        return events["valid"].float()[..., None]
+
+    def _encode(self, tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the encoded tokens and which of them are valid."""
+        raise NotImplementedError
+
+    def _recomputed(self, first: int, count: int) -> bool | int:
+        """Return how many of `count` layers from number `first` are recomputed."""
+        return self.act_checkpoint is True or min(max(self.act_checkpoint - first, 0), count)
 
 
 @MODEL_REGISTRY.register()
-class Event2VecV3(RandomLayer, Network):
-    """Event2Vec v3 for event streams.
+class Event2VecV3(CoordinateNetwork):
+    """Event2Vec v3 for event streams, see :class:`CoordinateNetwork`.
 
-    Maps a dict of tensors ``x``, ``y`` (pixels), ``t`` (in any unit), ``p`` (0 or 1) and ``valid`` (bool), each of
-    shape (B, L), and optionally ``intensity`` (events per cluster), to logits of shape (B, num_classes). As published,
-    the encoding of the last two times of a recording depends on whether padding follows.
+    Clusters of events have ``intensity`` (B, L), too: the number of events of each.
 
     Args:
         num_classes: Number of classes.
@@ -151,13 +129,14 @@ class Event2VecV3(RandomLayer, Network):
         pool_every: Average neighboring pairs of tokens after every so many layers; 0 for never.
         drop_depth_rate: Limit of stochastic depth, which rises linearly from 0 over the layers.
         intensity_drop: Probability of replacing the intensity of an event by 1 in training.
+        mask_ratio: Share of the events that is masked in pre-training; 0 for classification.
         act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
 
     Raises:
         ConfigError: For impossible settings.
     """
 
-    input_kind = EVENTS
+    predicts_coordinates = True
 
     def __init__(
         self,
@@ -170,19 +149,27 @@ class Event2VecV3(RandomLayer, Network):
         pool_every: int = 0,
         drop_depth_rate: float = 0.0,
         intensity_drop: float = 0.0,
+        mask_ratio: float = 0.0,
         act_checkpoint: bool | int = False,
     ) -> None:
-        super().__init__()
         check_settings(sensor_size, embed_dim, heads, layers, pool_every)
-        self.sensor_size, self.pool_every = sensor_size, pool_every
-        self.intensity_drop, self.act_checkpoint = intensity_drop, act_checkpoint
+        if heads > 1 and heads % 2:
+            raise ConfigError(f"EVENT2VEC.HEADS ({heads}) must be 1 or even: two heads share keys and values")
+        if mask_ratio > 0 and pool_every:
+            raise ConfigError(
+                f"EVENT2VEC.MASK_RATIO ({mask_ratio}) masks single events, but EVENT2VEC.POOL_EVERY ({pool_every}) "
+                "averages pairs. Set POOL_EVERY 0 for pre-training"
+            )
 
         def encoder(depth: int) -> Encoder:
-            attention = lambda: BiForgettingAttention(embed_dim, heads)  # noqa: E731
-            return Encoder(attention, embed_dim, mlp_dim, depth, drop_depth_rate)
+            return Encoder(lambda: BiForgettingAttention(embed_dim, heads), embed_dim, mlp_dim, depth, drop_depth_rate)
 
         pooled = pool_every and nn.ModuleList(encoder(pool_every) for _ in range(layers // pool_every))
-        self.classifier = EventClassifier(pooled or encoder(layers), embed_dim, num_classes)
+        classes = num_classes if mask_ratio == 0 else 0
+        classifier = EventClassifier(pooled or encoder(layers), embed_dim, classes)
+        super().__init__(classifier, sensor_size, act_checkpoint)
+        self.pool_every, self.intensity_drop, self.mask_ratio = pool_every, intensity_drop, mask_ratio
+        self.pretraining = mask_ratio > 0
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Event2VecV3:
@@ -197,55 +184,67 @@ class Event2VecV3(RandomLayer, Network):
             pool_every=cfg.EVENT2VEC.POOL_EVERY,
             drop_depth_rate=cfg.EVENT2VEC.DROP_DEPTH_RATE,
             intensity_drop=cfg.EVENT2VEC.INTENSITY_DROP,
+            mask_ratio=cfg.EVENT2VEC.MASK_RATIO,
             act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
         )
 
-    @staticmethod
-    def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
-        with torch.device("meta"):
-            Event2VecV3.from_config(cfg)
+    @classmethod
+    def check_config(cls, cfg: ConfigNode) -> None:
+        super().check_config(cfg)
+        if cfg.EVENT2VEC.MASK_RATIO > 0 and cfg.TEST.ENABLE:
+            raise ConfigError(
+                f"EVENT2VEC.MASK_RATIO ({cfg.EVENT2VEC.MASK_RATIO}) selects pre-training, which has no classes. Set "
+                "TEST.ENABLE False"
+            )
 
-    def head_names(self) -> tuple[str, ...]:
-        return ("classifier.heads",)
-
-    def features(self, events: Events) -> torch.Tensor:
-        """Return the mean of the encoded valid tokens, (B, C)."""
+    def forward(self, events: Events) -> torch.Tensor:
+        """Return logits (B, num_classes), or for events with MASKED their coordinates p, y, x in [-1, 1], (M, 3)."""
         check_events(events)
-        tokens, _ = self._tokens(events)
-        return _mean(*self._encode(tokens, events["valid"]))
+        if MASKED not in events:
+            return super().forward(events)
+        masked, times = events[MASKED], self._times(events)
+        embedded = torch.where(masked[..., None], self.classifier.mask_token, self._embedded(events))
+        weights = self._weights(events)
+        encoded, _ = self._encode((embedded + times) * weights, events["valid"])
+        return self.classifier.heads(encoded[masked] / weights[masked] - times[masked]).tanh()
 
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, num_classes) of features (B, C)."""
-        return self.classifier.heads(features)
+    def pretext(self, events: Events) -> tuple[Events, torch.Tensor]:
+        """Mask a share of the events, at least one per recording that has any.
 
-    def _tokens(self, events: Events) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the tokens of events, and the part that encodes their times: (B, L, C) each."""
+        Returns:
+            The events with MASKED, and p, y and x of the masked ones in [-1, 1], float32 (M, 3).
+        """
         valid = events["valid"]
-        embedded = self.classifier.embed_net(normalized_coordinates(events, self.sensor_size))
-        times = self.classifier.tpe(time_steps(events["t"], valid))
-        weight = valid.to(embedded.dtype)
-        if INTENSITY in events:
-            weight = weight * self._intensity(events[INTENSITY])
-        return (embedded + times) * weight[..., None], times
+        draws = self.sampler.uniform(*valid.shape).to(valid.device).masked_fill(~valid, 2.0)  # B L
+        masked = ((draws < self.mask_ratio) | (draws == draws.amin(1, keepdim=True))) & valid
+        return {**events, MASKED: masked}, normalized_coordinates(events, self.sensor_size)[masked].flip(-1)
 
-    def _intensity(self, intensity: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.intensity_drop:
-            return intensity
-        dropped = self.sampler.uniform(*intensity.shape) < self.intensity_drop
-        return torch.where(dropped.to(intensity.device), 1.0, intensity)
+    def adapt_start_weights(self, state: StateDict, path: str | Path) -> StateDict:
+        """Replace head and mask token of pre-trained weights by this network's head."""
+        token = "classifier.mask_token"
+        if self.pretraining or token not in state:
+            return state
+        kept = {key: value for key, value in state.items() if not key.startswith(("classifier.heads.", token))}
+        return kept | {key: value for key, value in self.state_dict().items() if key.startswith("classifier.heads.")}
+
+    def _weights(self, events: Events) -> torch.Tensor:
+        weights = super()._weights(events)
+        if INTENSITY not in events:
+            return weights
+        intensity = events[INTENSITY]
+        if self.training and self.intensity_drop and not self.pretraining:
+            dropped = self.sampler.uniform(*intensity.shape) < self.intensity_drop
+            intensity = torch.where(dropped.to(intensity.device), 1.0, intensity)
+        return weights * intensity[..., None]
 
     def _encode(self, tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the encoded tokens, averaged in pairs after each encoder if these are several, and which are valid."""
         encoders = self.classifier.backbone_net
         if isinstance(encoders, Encoder):
             return encoders(tokens, valid, self.act_checkpoint), valid
         assert isinstance(encoders, nn.ModuleList)
         for number, encoder in enumerate(encoders):
-            recompute = self.act_checkpoint
-            if recompute is not True:
-                recompute = min(max(recompute - number * self.pool_every, 0), self.pool_every)
-            tokens, valid = mean_of_pairs(encoder(tokens, valid, recompute), valid)
+            recomputed = self._recomputed(number * self.pool_every, self.pool_every)
+            tokens, valid = mean_of_pairs(encoder(tokens, valid, recomputed), valid)
         return tokens, valid
 
 
@@ -257,8 +256,6 @@ def check_settings(sensor_size: tuple[int, int], embed_dim: int, heads: int, lay
         raise ConfigError(f"EVENT2VEC.EMBED_DIM ({embed_dim}) must be a multiple of 4")
     if embed_dim % heads:
         raise ConfigError(f"EVENT2VEC.HEADS ({heads}) must divide EVENT2VEC.EMBED_DIM ({embed_dim})")
-    if heads > 1 and heads % 2:
-        raise ConfigError(f"EVENT2VEC.HEADS ({heads}) must be 1 or even: two heads share keys and values")
     if pool_every and layers % pool_every:
         raise ConfigError(f"EVENT2VEC.POOL_EVERY ({pool_every}) must divide EVENT2VEC.LAYERS ({layers})")
 

@@ -47,6 +47,15 @@ class TimeConvolution(nn.Module):
         return self.conv(steps[:, None])
 
 
+def coordinate_head(dim: int) -> nn.Sequential:
+    """Return the head that predicts three coordinates of an event in pre-training: (..., C) -> (..., 3)."""
+    return nn.Sequential(
+        *(nn.Linear(dim, dim // 2, bias=False), nn.LayerNorm(dim // 2), nn.ReLU(inplace=True)),
+        *(nn.Linear(dim // 2, dim // 4, bias=False), nn.LayerNorm(dim // 4), nn.ReLU(inplace=True)),
+        nn.Linear(dim // 4, 3, bias=False),
+    )
+
+
 def normalized_coordinates(events: Events, sensor_size: tuple[int, int]) -> torch.Tensor:
     """Return x, y and p of events in [-1, 1], 0 where they are invalid: float32 (B, L, 3)."""
     height, width = sensor_size

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 IMAGES, CLIPS, EVENTS = "images", "clips", "events"
 Events = dict[str, torch.Tensor]  # x, y, t, p (B, L) and valid (B, L) bool
 EVENT_KEYS = ("x", "y", "t", "p", "valid")
+MIXED = "mixed"  # (B, L) bool in a mixed batch: tokens that are replaced by those of the mirrored recording
+MASKED = "masked"  # (B, L) bool in a batch of pre-training: events whose coordinates are predicted
 
 
 def check_input(network: type[Network], framewise: bool, dataset: str, kind: str) -> None:
@@ -97,12 +99,16 @@ class Network(nn.Module):
             tensors ``x``, ``y``, ``t``, ``p`` and ``valid``, each (B, L)).
         takes_pretrain_path: Whether MORPH.PRETRAIN_PATH names weights for this network, see `adapt_pretrained`.
         pretraining: Whether this instance is trained on the targets of `pretext` instead of labels.
+        predicts_coordinates: Whether the targets of `pretext` are coordinates of events (M, 3) instead of classes (M,).
+        mixes_tokens: Whether the network replaces the tokens of events with `MIXED`.
         loaded: Checkpoint whose weights were loaded for testing; None for others.
     """
 
     input_kind: ClassVar[str] = CLIPS
     takes_pretrain_path: ClassVar[bool] = False
     pretraining: bool = False
+    predicts_coordinates: ClassVar[bool] = False
+    mixes_tokens: ClassVar[bool] = False
     loaded: LoadedWeights | None = None
 
     # ------------------------------------------------------------------ construction

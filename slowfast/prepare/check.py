@@ -11,8 +11,8 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError, open_video
 from slowfast.datasets.decode.image import FIRST_NUMBER, FrameFolderReader, ImageReader
-from slowfast.datasets.dvs.formats.base import MAX_EVENTS
-from slowfast.datasets.dvs.recording import DEFAULT_TIME_UNIT, Recording
+from slowfast.datasets.dvs.formats.base import MAX_EVENTS, MICROSECOND
+from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import clean_events
 from slowfast.datasets.index.folder import FRAMES, IMAGES, RECORDINGS, SAMPLES, VIDEOS, Collection
 from slowfast.prepare.jobs import FileKind, Job, run_jobs
@@ -172,7 +172,7 @@ def _check_recording(path: Path) -> str | None:
     recording = Recording(path)
     # Longer recordings are never read at once, in training neither.
     rows: slice | np.ndarray = slice(None) if recording.n <= MAX_EVENTS else np.array([0, recording.n - 1])
-    clean_events(recording.take(rows), _MAX_SENSOR, recording.time_unit(DEFAULT_TIME_UNIT))
+    clean_events(recording.take(rows), _MAX_SENSOR, recording.time_unit(MICROSECOND))
     return "; ".join(recording.damage) or None
 
 

@@ -16,7 +16,7 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import class_names
 from slowfast.datasets.dvs.frames import accumulate
-from slowfast.models.event2vec import MASKED
+from slowfast.models.protocol import MASKED
 from slowfast.utils.distributed import World
 from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger

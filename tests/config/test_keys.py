@@ -72,6 +72,7 @@ IMPLEMENTED = {
     "DATA.ENSEMBLE_METHOD": ("slowfast.engine.evaluate", "JOIN"),
     "DATA.DECODING_BACKEND": ("slowfast.datasets.decode", "BACKENDS"),
     "DATA.IN_VAL_INTERPOLATION": ("slowfast.datasets.resample", "FILTERS"),
+    "DVS.AUG_POLICY": ("slowfast.datasets.event_cameras", "AUGMENTATIONS"),
     "DVS.CLASS_ORDER": ("slowfast.datasets.dvs.index", "CLASS_ORDERS"),
     "DVS.FRAMES": ("slowfast.datasets.dvs.frames", "FRAME_KINDS"),
     "DVS.TIME_NORM": ("slowfast.datasets.dvs.sample", "TIME_NORMS"),

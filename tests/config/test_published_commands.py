@@ -207,6 +207,36 @@ OTHERS: dict[str, dict[str, Any]] = {
         "SOLVER.OPTIMIZING_METHOD": "adamw",
         "SOLVER.WEIGHT_DECAY": 0.0,
     },
+    # arXiv 2504.15371 v3; rates are those of 256 recordings.
+    "DVS/ASLDVS_EVENT2VEC_V3": {
+        "DVS.NUM_EVENTS": 1024,
+        "TEST.NUM_ENSEMBLE_VIEWS": 10,
+        "SOLVER.BASE_LR": 1e-3 * 448 / 256,
+        "SOLVER.MAX_EPOCH": 64,
+        "SOLVER.WARMUP_EPOCHS": 4.0,
+        "SOLVER.WEIGHT_DECAY": 0.0,
+        "AUG.ENABLE": False,
+    },
+    "DVS/DVSGESTURE_EVENT2VEC_V3": {
+        "DVS.NUM_EVENTS": 4096,
+        "DVS.AUG_PROB": 0.6,
+        "DVS.ERASE_PROB": 0.1,
+        "DVS.DROP_CHUNKS": [8, 256],
+        "SOLVER.BASE_LR": 1e-3,
+        "SOLVER.MAX_EPOCH": 64 * 24,
+        "SOLVER.CLIP_GRAD_L2NORM": 1.0,
+    },
+    "DVS/DVSLIP_EVENT2VEC_V3_CLUSTERS": {
+        "DVS.CLUSTERS": True,
+        "DVS.DROP_CHUNKS": [4, 128],
+        "EVENT2VEC.TOKEN_MIX": 0.5,
+        "EVENT2VEC.INTENSITY_DROP": 0.1,
+        "EVENT2VEC.DROP_DEPTH_RATE": 0.4,
+        "SOLVER.MAX_EPOCH": 64 * 3,
+        "SOLVER.WEIGHT_DECAY": 0.05,
+        "MIXUP.LABEL_SMOOTH_VALUE": 0.1,
+        "TEST.NUM_ENSEMBLE_VIEWS": 1,
+    },
 }
 
 

@@ -96,6 +96,25 @@ def test_pretrain_and_go_on_from_it(data: Path, tmp_path: Path) -> None:
     assert all(torch.allclose(started[key], learned[key], atol=1e-4) for key in learned)
 
 
+def test_version_3_pre_trains_and_fine_tunes(data: Path, tmp_path: Path) -> None:
+    """With augmentation by whole batches and TokenMix."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    network = ["MODEL.MODEL_NAME", "Event2VecV3", "EVENT2VEC.LAYERS", 2, "SOLVER.MAX_EPOCH", 2]
+    pretrain = ["EVENT2VEC.MASK_RATIO", 0.4, "TEST.ENABLE", False]
+    done = run_net([*event_settings(data, before), *network, *pretrain])
+    assert done.returncode == 0, done.stderr
+    last = rows(before, "train")[-1]
+    assert {"loss", "polarity", "error_y", "error_x", "exact", "near"} <= last.keys() and 0 <= last["near"] <= 100
+    augment = ["AUG.ENABLE", True, "DVS.AUG_POLICY", "batch", "DVS.TRANSLATE", 2, "DVS.DROP_CHUNKS", "[2,4]"]
+    mixing = ["EVENT2VEC.TOKEN_MIX", 0.5, "MODEL.LOSS_FUNC", "soft_cross_entropy"]
+    start = ["TRAIN.CHECKPOINT_FILE_PATH", str(checkpoints.find_last(before)), "TRAIN.CHECKPOINT_EPOCH_RESET", True]
+    done = run_net([*event_settings(data, after), *network, *augment, *mixing, *start])
+    assert done.returncode == 0, done.stderr
+    assert json.loads((after / "test_results.json").read_text())["videos"] == 6
+    done = run_net([*event_settings(data, tmp_path / "no"), *network, "EVENT2VEC.TOKEN_MIX", 0.5])
+    assert done.returncode == 2 and "EVENT2VEC.TOKEN_MIX mixes labels" in done.stderr
+
+
 def test_only_the_pre_trained_form_makes_its_own_targets(data: Path, tmp_path: Path) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(event_settings(data, tmp_path))

@@ -7,7 +7,8 @@ import torch
 from random_weights import randomized
 
 from slowfast.errors import ConfigError
-from slowfast.models.event2vec import MASKED, AddTime, Event2Vec, Time2Vec
+from slowfast.models.event2vec import AddTime, Event2Vec, Time2Vec
+from slowfast.models.protocol import MASKED
 
 LENGTH = 24
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from random_weights import randomized
 from torch import nn
 
+from slowfast.datasets.dvs.token_mix import TokenMix
 from slowfast.errors import ConfigError
 from slowfast.models.event2vec_v3 import (
     INTENSITY,
@@ -20,10 +22,11 @@ from slowfast.models.event2vec_v3 import (
     event2vec_v3_asldvs,
     event2vec_v3_dvsgesture,
     event2vec_v3_dvslip,
-    mean_of_pairs,
 )
 from slowfast.models.event_coordinates import time_steps
+from slowfast.models.event_encoder import mean_of_pairs
 from slowfast.models.forgetting_attention import BiForgettingAttention, causal_forgetting_attention
+from slowfast.models.protocol import MASKED, MIXED
 from slowfast.models.weights import load_weights, read_weights
 
 LENGTH = 12
@@ -212,6 +215,50 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
                 torch.testing.assert_close(found, wanted)
 
 
+def test_masked_events_are_predicted_from_the_others() -> None:
+    model, events = network(mask_ratio=0.4), with_holes(batch())
+    events[INTENSITY] = torch.full_like(events["t"], 3.0)
+    masked, wanted = model.pretext(events)
+    chosen = masked[MASKED]
+    assert chosen.any(1).all() and not chosen[~events["valid"]].any() and wanted.shape == (int(chosen.sum()), 3)
+    p, y, x = ((wanted + 1) / 2 * torch.tensor([1, 11, 15])).unbind(1)
+    for key, found in (("p", p), ("y", y), ("x", x)):
+        torch.testing.assert_close(found, events[key][chosen].float(), rtol=0, atol=1e-5)
+    found = model(masked)
+    net = model.classifier
+    times = net.tpe(time_steps(events["t"], events["valid"]))
+    hidden = model._embedded(events)
+    hidden[chosen] = net.mask_token
+    encoded = net.backbone_net((hidden + times) * 3.0 * events["valid"][..., None], events["valid"])
+    torch.testing.assert_close(found, net.heads(encoded[chosen] / 3.0 - times[chosen]).tanh(), rtol=1e-4, atol=1e-5)
+    elsewhere = {key: torch.where(chosen, events[key] * 0, events[key]) for key in ("x", "y", "p")}
+    torch.testing.assert_close(model({**masked, **elsewhere}), found)  # nothing tells a masked event's coordinates
+
+
+def test_fine_tuning_starts_from_pre_trained_weights_without_their_head() -> None:
+    pretrained, model = network(mask_ratio=0.3), network()
+    assert {"classifier.mask_token", "classifier.heads.6.weight"} <= pretrained.state_dict().keys()
+    head = model.classifier.heads.weight.clone()
+    load_weights(model, model.adapt_start_weights(pretrained.state_dict(), "w.pth"), "w.pth")
+    assert torch.equal(model.classifier.heads.weight, head)
+    layers = (m.get_submodule("classifier.backbone_net.layers.1.ffn.linear1") for m in (model, pretrained))
+    assert torch.equal(*(layer.weight for layer in layers))
+
+
+def test_mixed_tokens_come_from_the_mirrored_recording() -> None:
+    """All places: the logits of the other recording, if both are full."""
+    model, events = network(), batch(4)
+    torch.testing.assert_close(model({**events, MIXED: events["valid"]}), model(events).flip(0), rtol=1e-4, atol=1e-5)
+    nothing = {**events, MIXED: ~events["valid"]}
+    torch.testing.assert_close(model(nothing), model(events))
+    soft = torch.eye(4)
+    mixed, labels = TokenMix(1.0)(events, soft, np.random.default_rng(0))
+    share = mixed[MIXED].float().mean(1)
+    assert (mixed[MIXED] == mixed[MIXED][0]).all() and 0 < share[0] < 1
+    torch.testing.assert_close(labels, soft * (1 - share[:, None]) + soft.flip(0) * share[:, None])
+    assert TokenMix(0.0)(events, soft, np.random.default_rng(0)) == (events, soft)
+
+
 def test_intensity_is_dropped_in_training_only() -> None:
     model, events = network(intensity_drop=1.0), batch()
     clusters = {**events, INTENSITY: torch.full_like(events["t"], 5.0)}
@@ -226,6 +273,7 @@ def test_intensity_is_dropped_in_training_only() -> None:
         ({"heads": 3}, "HEADS .3. must divide"),
         ({"embed_dim": 24, "heads": 3}, "HEADS .3. must be 1 or even"),
         ({"pool_every": 3}, "POOL_EVERY .3. must divide EVENT2VEC.LAYERS .2."),
+        ({"mask_ratio": 0.3, "pool_every": 1}, "POOL_EVERY 0 for pre-training"),
         ({"sensor_size": (1, 8)}, "at least 2 pixels"),
     ],
 )

@@ -42,6 +42,7 @@ TINY: dict[str, list] = {
     "EAT": _EAT,
     "evMLP": _EVMLP,
     "Event2Vec": _EVENT2VEC,
+    "Event2VecV2": _EVENT2VEC_V3,
     "Event2VecV3": _EVENT2VEC_V3,
     "EfficientNetV2": _EFFICIENTNET,
     "RegNetY": _REGNET,
@@ -69,6 +70,7 @@ FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings 
     "EAT framewise": ("EAT", [*_EAT, "EAT.DISTILLED", True, "MODEL.FRAMEWISE", "features"]),
     "evMLP framewise": ("evMLP", [*_EVMLP, "MODEL.FRAMEWISE", "logits"]),
     "Event2Vec naive t2v": ("Event2Vec", [*_EVENT2VEC, "EVENT2VEC.EMBED", "naive", "EVENT2VEC.TPE", "t2v"]),
+    "Event2VecV2 pooled": ("Event2VecV2", [*_EVENT2VEC_V3, "EVENT2VEC.POOL_EVERY", 1]),
     "Event2VecV3 pooled": ("Event2VecV3", [*_EVENT2VEC_V3, "EVENT2VEC.POOL_EVERY", 1]),
     "Event2Vec 2d slices": (
         "Event2Vec",

@@ -14,6 +14,7 @@ from slowfast.models import Network, build_model
 from slowfast.models.convmlp import convmlp_l, convmlp_m, convmlp_s
 from slowfast.models.eat import eat_b, eat_m, eat_s, eat_ti
 from slowfast.models.event2vec import event2vec_asldvs, event2vec_dvsgesture, event2vec_dvslip
+from slowfast.models.event2vec_v2 import event2vec_v2_asldvs, event2vec_v2_dvsgesture
 from slowfast.models.event2vec_v3 import event2vec_v3_asldvs, event2vec_v3_dvsgesture, event2vec_v3_dvslip
 from slowfast.models.evmlp import evmlp
 from slowfast.models.layers import Dropout, DropPath
@@ -42,6 +43,8 @@ VARIANTS: dict[str, Callable[[], Network]] = {
     "DVS/ASLDVS_EVENT2VEC": event2vec_asldvs,
     "DVS/DVSGESTURE_EVENT2VEC": event2vec_dvsgesture,
     "DVS/DVSLIP_EVENT2VEC": event2vec_dvslip,
+    "DVS/ASLDVS_EVENT2VEC_V2": event2vec_v2_asldvs,
+    "DVS/DVSGESTURE_EVENT2VEC_V2": event2vec_v2_dvsgesture,
     "DVS/ASLDVS_EVENT2VEC_V3": event2vec_v3_asldvs,
     "DVS/DVSGESTURE_EVENT2VEC_V3": event2vec_v3_dvsgesture,
     "DVS/DVSLIP_EVENT2VEC_V3": event2vec_v3_dvslip,

@@ -17,7 +17,7 @@ from slowfast.datasets.collate import pad_events
 from slowfast.datasets.dvs.frames import BRIGHTER, DARKER
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.engine.forward import normalize
-from slowfast.models.event2vec import MASKED
+from slowfast.models.protocol import MASKED
 from slowfast.utils.distributed import World
 from slowfast.visualization.first_batch import (
     FRAME_SIDE,

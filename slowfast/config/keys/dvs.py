@@ -27,6 +27,12 @@ DVS.NUM_EVENTS = Key(
     rule=Range(0, 10**9),
     origin="Event2Vec",
 )
+DVS.CLUSTERS = Key(
+    False,
+    "The files contain clusters of events (slowfast cluster-dvs), all of which are used: DVS.NUM_EVENTS is the length "
+    "they are padded to, and DVS.SAMPLER and DVS.TIME_UNIT do not apply.",
+    origin="Event2Vec",
+)
 DVS.SAMPLER = Key(
     "random_sample",
     "Selection of the events; multivariate_gaussian_sample draws one per interval, random_chunk_sample_n chunks.",
@@ -121,7 +127,7 @@ DVS.DROP_CHUNKS = Key(
     [0, 0],
     "Number of chunks of consecutive events that are dropped, and their largest length; 0 for none. Chunks are shorter "
     "in recordings with fewer than DVS.NUM_EVENTS events (DVS.AUG_POLICY batch).",
-    unit="chunks, events",
+    unit="events",
     rule=Range(0, 10**9),
     length=2,
     origin="Event2Vec",

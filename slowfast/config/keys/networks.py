@@ -242,9 +242,16 @@ EVENT2VEC.MASK_RATIO = Key(
 
 EVENT2VEC.POOL_EVERY = Key(
     0,
-    "Event2VecV3: average neighboring pairs of tokens after every so many layers; 0 for never.",
+    "Average neighboring pairs of tokens after (Event2VecV3) or before (Event2VecV2) every so many layers; 0: never.",
     unit="layers",
     rule=Range(0, MAX_BLOCKS),
+    origin="Event2Vec",
+)
+EVENT2VEC.EXPAND = Key(
+    1.0,
+    "Event2VecV2: channels of keys and values, relative to EVENT2VEC.EMBED_DIM.",
+    unit="factor",
+    rule=Range(0, 64, above=True),
     origin="Event2Vec",
 )
 EVENT2VEC.DROP_DEPTH_RATE = Key(
@@ -252,6 +259,14 @@ EVENT2VEC.DROP_DEPTH_RATE = Key(
     "Event2VecV3: limit of stochastic depth, which rises linearly from 0 over the layers.",
     unit="probability",
     rule=_DROP_RATE,
+    origin="Event2Vec",
+)
+EVENT2VEC.TOKEN_MIX = Key(
+    0.0,
+    "Event2VecV3: probability of mixing a batch: random places of all recordings get the tokens of other recordings, "
+    "and labels are mixed in the same proportion. Needs MODEL.LOSS_FUNC soft_cross_entropy.",
+    unit="probability",
+    rule=Range(0, 1),
     origin="Event2Vec",
 )
 EVENT2VEC.INTENSITY_DROP = Key(

@@ -17,13 +17,14 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset
 from slowfast.datasets.collate import PADDING, to_tensors
 from slowfast.datasets.dvs.batch_augment import BatchAugment
+from slowfast.datasets.dvs.clusters import read_clusters
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import REPAIRS, as_events, repair
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.datasets.loader import SampleLoader
 from slowfast.datasets.order import VIEW, Key, generator
-from slowfast.datasets.sampling import NORMAL, REPEATED, SHUFFLED
+from slowfast.datasets.sampling import NORMAL, REPEATED
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.cores import usable_cores
@@ -160,12 +161,14 @@ class EventSampling:
     time_norm: str
     longest: float  # duration of the longest recording in microseconds
     time_unit: float  # seconds per timestamp tick
+    clusters: bool = False  # whether the files contain clusters of events, all of which are used
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, longest: float) -> EventSampling:
         """Build from the DVS settings and the duration of the longest recording (microseconds)."""
         dvs = cfg.DVS
-        return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, dvs.TIME_NORM, longest, dvs.TIME_UNIT)
+        norm, unit = dvs.TIME_NORM, dvs.TIME_UNIT
+        return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS)
 
     def draw(self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs) -> list[EventColumns]:
         """Draw a sample per seed, with the file opened once.
@@ -180,6 +183,8 @@ class EventSampling:
         Raises:
             DecodeError: If the recording cannot be read.
         """
+        if self.clusters:
+            return [read_clusters(record.path, self.sensor)] * len(seeds)
         sampler, recording = get_sampler(self.sampler), Recording(record.path)
         time_unit = recording.time_unit(self.time_unit)
         whole: EventColumns | None = None
@@ -200,11 +205,16 @@ class EventSampling:
     def finish(self, events: EventColumns, valid: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Normalize and pad events: x, y, p int64, t float32 and valid bool, each (L,), with L at least ``events``.
 
+        Clusters have intensity, too, float32; their coordinates are rounded to pixels, as published.
+
         Args:
             events: Events of the sample.
             valid: Which of them are valid, bool; None for all.
         """
-        columns = {"x": events.x, "y": events.y, "t": normalize_time(events.t, self.time_norm, self.longest)}
+        x, y = (np.rint(values).astype(np.int64) for values in (events.x, events.y))
+        columns = {"x": x, "y": y, "t": normalize_time(events.t, self.time_norm, self.longest)}
+        if events.intensity is not None:
+            columns["intensity"] = events.intensity.astype(np.float32)
         short = max(self.events - len(events), 0)  # equal length in every batch: T_HEADS splits by length
         padded = {
             key: np.pad(values, (0, short), constant_values=PADDING)
@@ -263,8 +273,8 @@ class RecordingEvalDataset(EvalDataset[EvalRecording]):
         records: Recordings.
         sampling: Conversion to samples.
         samples: Number of samples per recording.
-        order: ``normal``, ``shuffled`` (timestamps permuted within a sample) or ``repeated`` (all timestamps equal), to
-            measure how much a network depends on motion.
+        order: ``normal``, ``shuffled`` (timestamps exchanged between the events of a sample) or ``repeated`` (all
+            timestamps equal, events in random order), to measure how much a network depends on motion.
         seed: Seed of the samples.
     """
 
@@ -289,9 +299,14 @@ class RecordingEvalDataset(EvalDataset[EvalRecording]):
         return EvalRecording(record, [to_tensors(sample) for sample in samples], self.sampling.sensor)
 
     def _reordered(self, sample: dict[str, np.ndarray], seed: tuple[int, ...]) -> dict[str, np.ndarray]:
-        t, n = sample["t"].copy(), int(sample["valid"].sum())
+        if self.order == NORMAL:
+            return sample
+        n = int(sample["valid"].sum())
+        # Networks may use the order of the events besides their times: events are moved, times stay ascending.
+        places = generator(VIEW, *seed, SHUFFLE).permutation(n)
+        moved = {key: values.copy() for key, values in sample.items()}
+        for key in moved.keys() - {"t", "valid"}:
+            moved[key][:n][places] = sample[key][:n]
         if self.order == REPEATED:
-            t[:n] = t[n // 2]
-        elif self.order == SHUFFLED:
-            t[:n] = generator(VIEW, *seed, SHUFFLE).permutation(t[:n])
-        return {**sample, "t": t}
+            moved["t"][:n] = sample["t"][n // 2]
+        return moved

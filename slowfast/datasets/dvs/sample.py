@@ -22,17 +22,19 @@ Sampler = Callable[[int, int, np.random.Generator], np.ndarray]  # n, k, generat
 class EventColumns:
     """Events in ascending order of time; every array has shape (n,)."""
 
-    x: np.ndarray  # int64, column of the pixel
-    y: np.ndarray  # int64, row of the pixel
+    x: np.ndarray  # int64, column of the pixel; float64 for clusters and during augmentation
+    y: np.ndarray  # int64, row of the pixel; likewise
     t: np.ndarray  # float64, microseconds
     p: np.ndarray  # int64, 0 (darker) or 1 (brighter)
+    intensity: np.ndarray | None = None  # float64, number of events of each cluster; None for single events
 
     def __len__(self) -> int:
         return len(self.t)
 
     def take(self, rows: np.ndarray) -> EventColumns:
         """Select events by index or mask."""
-        return EventColumns(self.x[rows], self.y[rows], self.t[rows], self.p[rows])
+        intensity = None if self.intensity is None else self.intensity[rows]
+        return EventColumns(self.x[rows], self.y[rows], self.t[rows], self.p[rows], intensity)
 
     def at(self, t: np.ndarray) -> EventColumns:
         """Replace the timestamps and sort the events by them."""

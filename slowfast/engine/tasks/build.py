@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
+from slowfast.engine.parallel import unwrap_model
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import Classification
+from slowfast.engine.tasks.coordinates import CoordinatePretraining
 from slowfast.engine.tasks.multi_label import MultiLabel
 from slowfast.engine.tasks.pretraining import Pretraining, pretext_of
 from slowfast.errors import ConfigError
+from slowfast.models.protocol import Network
 
 # Importing a class registers it.
 BUILT_IN = (Classification, MultiLabel, Pretraining)
@@ -39,8 +42,11 @@ def build_task(
         model: Model to train, not wrapped; None for evaluation.
         device: Device of the loss.
     """
-    is_pretraining = model is not None and pretext_of(model) is not None
-    chosen = Pretraining if is_pretraining else task_class(cfg)
+    chosen = task_class(cfg)
+    if model is not None and pretext_of(model) is not None:
+        network = unwrap_model(model)
+        coordinates = isinstance(network, Network) and network.predicts_coordinates
+        chosen = CoordinatePretraining if coordinates else Pretraining
     return chosen.from_config(cfg, labels=labels, model=model, device=device)
 
 

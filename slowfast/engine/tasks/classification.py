@@ -14,6 +14,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.clip_dataset import EvalDataset
+from slowfast.datasets.dvs.token_mix import TokenMix
 from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.datasets.types import Record
@@ -23,6 +24,7 @@ from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
 from slowfast.engine.tasks.calibration import BINS, calibration_error
 from slowfast.engine.tasks.score_rows import ScoreRows, gather_rows
 from slowfast.errors import ConfigError
+from slowfast.models.build import find_network
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
 from slowfast.visualization.mistakes import draw_mistakes
@@ -223,6 +225,7 @@ class Classification(Task):
         soft: Whether the loss takes soft labels.
         smoothing: Label smoothing of soft labels.
         mixup: MixUp and CutMix, which need soft labels; None for none.
+        token_mix: TokenMix of event recordings, which needs soft labels; None for none.
     """
 
     step_metrics = (TOP1,)
@@ -230,9 +233,16 @@ class Classification(Task):
     distillable = True
 
     def __init__(
-        self, num_classes: int, loss: Loss, soft: bool = False, smoothing: float = 0.0, mixup: Mixup | None = None
+        self,
+        num_classes: int,
+        loss: Loss,
+        soft: bool = False,
+        smoothing: float = 0.0,
+        mixup: Mixup | None = None,
+        token_mix: TokenMix | None = None,
     ) -> None:
-        self.num_classes, self.soft, self.smoothing, self.mixup = num_classes, soft, smoothing, mixup
+        self.num_classes, self.soft, self.smoothing = num_classes, soft, smoothing
+        self.mixup, self.token_mix = mixup, token_mix
         self._loss = loss
 
     @classmethod
@@ -249,19 +259,26 @@ class Classification(Task):
         weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, labels, classes) if labels else None
         loss = get_loss(name, None if weights is None else weights.to(device))
         mixup = Mixup.from_config(cfg) if cfg.MIXUP.ENABLE else None
-        return cls(classes, loss, name in SOFT_LOSSES, cfg.MIXUP.LABEL_SMOOTH_VALUE, mixup)
+        token_mix = TokenMix(cfg.EVENT2VEC.TOKEN_MIX) if cfg.EVENT2VEC.TOKEN_MIX else None
+        return cls(classes, loss, name in SOFT_LOSSES, cfg.MIXUP.LABEL_SMOOTH_VALUE, mixup, token_mix)
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:
         """Check that the loss is one of exclusive classes, and that it supports MixUp if that is on."""
-        name = cfg.MODEL.LOSS_FUNC
+        name, mixes_tokens = cfg.MODEL.LOSS_FUNC, cfg.EVENT2VEC.TOKEN_MIX > 0
+        if mixes_tokens and not find_network(cfg).mixes_tokens:
+            raise ConfigError(
+                f"EVENT2VEC.TOKEN_MIX ({cfg.EVENT2VEC.TOKEN_MIX}) does not work with MODEL.MODEL_NAME "
+                f"{cfg.MODEL.MODEL_NAME}, only with Event2VecV2 and Event2VecV3. Set it to 0"
+            )
         if name not in _LOSSES:
             raise ConfigError(
                 f"MODEL.LOSS_FUNC {name} does not fit MODEL.TASK {cfg.MODEL.TASK}. Set it to {' or '.join(_LOSSES)}"
             )
-        if cfg.MIXUP.ENABLE and name not in SOFT_LOSSES:
+        mixing = [key for key, on in (("MIXUP.ENABLE", cfg.MIXUP.ENABLE), ("EVENT2VEC.TOKEN_MIX", mixes_tokens)) if on]
+        if mixing and name not in SOFT_LOSSES:
             raise ConfigError(
-                f"MIXUP.ENABLE mixes labels, which MODEL.LOSS_FUNC {name} does not support. "
+                f"{mixing[0]} mixes labels, which MODEL.LOSS_FUNC {name} does not support. "
                 f"Set MODEL.LOSS_FUNC {' or '.join(sorted(SOFT_LOSSES))}"
             )
 
@@ -269,6 +286,8 @@ class Classification(Task):
         """Return class indices (N,), or mixed and smoothed labels (N, K)."""
         if self.mixup is not None:
             return self.mixup(inputs, labels, rng)
+        if self.token_mix is not None:
+            return self.token_mix(inputs, smooth_one_hot(labels, self.num_classes, self.smoothing), rng)
         return inputs, smooth_one_hot(labels, self.num_classes, self.smoothing) if self.soft else labels
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from slowfast.engine.tasks.classification import TOP1
 from slowfast.errors import ConfigError
 from slowfast.models.build import build_model
 from slowfast.models.protocol import Network
+from slowfast.visualization.results import Metric
 
 NAME = "pretraining"
 Pretext = Callable[[Any], tuple[Any, torch.Tensor]]  # inputs -> corrupted inputs, targets (M,)
@@ -37,7 +38,7 @@ class Pretraining(Task):
         loss: Loss of logits and targets.
     """
 
-    step_metrics = (TOP1,)
+    step_metrics: ClassVar[tuple[Metric, ...]] = (TOP1,)
 
     def __init__(self, pretext: Pretext, loss: Loss) -> None:
         self.pretext, self._loss = pretext, loss
@@ -60,7 +61,7 @@ class Pretraining(Task):
         if pretext is None:
             raise ConfigError(
                 f"MODEL.TASK {NAME}: MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME} is not set up for pre-training. Use "
-                "Event2Vec with EVENT2VEC.MASK_RATIO above 0"
+                "Event2Vec or Event2VecV3 with EVENT2VEC.MASK_RATIO above 0"
             )
         return cls(pretext, get_loss(cfg.MODEL.LOSS_FUNC))
 
