@@ -22,7 +22,7 @@ from benchmarks.network import measure_network
 from benchmarks.networks import measure_networks, networks_table
 from benchmarks.results import version
 from benchmarks.scale import measure_scale
-from benchmarks.videos import enlarge_video, find_videos, link_videos, make_videos, on_folder, prepare_videos
+from benchmarks.videos import enlarge_video, find_videos, in_shards, link_videos, make_videos, on_folder, prepare_videos
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config, split_overrides
@@ -54,7 +54,7 @@ DESCRIPTION = f"""\
 Benchmark on this machine, with the settings of a config; the first four parts by default:
 
   load      training input pipeline of one worker process on one core: throughput and time per stage; for the videos
-            as given, and for the same videos prepared by slowfast prepare
+            as given, for the same videos prepared by slowfast prepare, and for those in shards
   load_1080p
             the same for the first video enlarged to 1080p, with frames resized while decoding and in full size
   test      test input pipeline on one core with 4x1 and 10x3 views, relative to decoding each video once
@@ -181,7 +181,9 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
             show(f"measuring {part} ...")
             if part == "load":
                 prepared = prepare_videos(given, Path(folder) / "prepared", usable_cores())
-                cfgs = {"load, files as given": on_videos, "load, prepared files": on_folder(cfg, prepared)}
+                on_prepared = on_folder(cfg, prepared)
+                cfgs = {"load, files as given": on_videos, "load, prepared files": on_prepared}
+                cfgs["load, prepared files in shards"] = in_shards(on_prepared, Path(folder) / "shards")
                 loading = on_one_core(measure_loading, cfgs, chosen.repeats)
                 measurements = [
                     f for group in cfgs for f in loading_measurements(group, loading[group], chosen.repeats)

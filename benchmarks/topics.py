@@ -98,6 +98,7 @@ TOPICS: dict[str, Topic] = {
             Row(f"files as given: {_STAGE_NAMES}", "load, files as given", _STAGE_TIMES),
             Row("prepared by `slowfast prepare`", "load, prepared files", _LOADING),
             Row(f"prepared: {_STAGE_NAMES}", "load, prepared files", _STAGE_TIMES),
+            Row("prepared, in shards of `slowfast shards`", "load, prepared files in shards", _LOADING),
             Row("1080p, resized while decoding", "load, 1080p file", _LOADING),
             Row("1080p, decoded in full size", "load, 1080p file, not scaled while decoding", _LOADING),
         ),

@@ -25,7 +25,9 @@ from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
 from slowfast.datasets.decode.rgb import make_convertible
 from slowfast.errors import DataError
 from slowfast.prepare.encode import PrepareSettings
+from slowfast.prepare.shards import write_shards
 from slowfast.prepare.videos import prepare
+from slowfast.utils.files import MIB
 from slowfast.utils.text import plain
 
 
@@ -177,6 +179,13 @@ def on_folder(cfg: ConfigNode, folder: Path) -> ConfigNode:
         (index / f"{split}.csv").write_text(lines)
     folders = ("DATA.PATH_TO_DATA_DIR", str(index), "DATA.PATH_PREFIX", str(folder))
     return with_overrides(cfg, *folders, "TRAIN.DATASET", "kinetics", "TEST.DATASET", "kinetics")
+
+
+def in_shards(cfg: ConfigNode, target: Path) -> ConfigNode:
+    """Pack the videos of a config of `on_folder` into shards; return the config for these."""
+    index_files = [Path(cfg.DATA.PATH_TO_DATA_DIR, f"{split}.csv") for split in ("train", "val", "test")]
+    write_shards(Path(cfg.DATA.PATH_PREFIX), target, index_files, cfg.DATA.PATH_LABEL_SEPARATOR, 512 * MIB)
+    return with_overrides(cfg, "DATA.PATH_TO_DATA_DIR", str(target), "DATA.PATH_PREFIX", str(target))
 
 
 def with_overrides(cfg: ConfigNode, *settings: object) -> ConfigNode:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from slowfast.cli.main import COMMANDS as CLI_COMMANDS
 from slowfast.config.defaults import get_cfg
 from slowfast.config.published_keys import CHECKPOINT_COUNT, CHECKPOINT_SWITCH, is_ignored
 
@@ -35,10 +36,7 @@ MIGRATING = "MIGRATING.md"
 NAMES_PUBLISHED_KEYS = (MIGRATING, "CONFIG.md")
 READERS_KEYS = {"MYNET.WIDTH", "LION.BETAS"}  # of sections that a user adds
 READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # configs that the reader has
-COMMANDS = set(
-    "train test predict index prepare extract-frames video-to-dvs convert-dvs draw-dvs events calibrate features export"
-    " grad-cam model-info env COMMAND --help".split()
-)
+COMMANDS = {*CLI_COMMANDS, "COMMAND", "--help"}
 CFF_FIELDS = {"cff-version", "message", "title", "authors"}
 ARXIV = ("2111.12527", "2109.04454", "2105.15089", "2507.01927", "2504.15371")
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "calibrate": Command("Find the threshold of event-driven inference", "calibrate"),
     "index": Command("Write index files and a config for a folder of class folders", "index"),
     "prepare": Command("Re-encode videos for fast training", "prepare"),
+    "shards": Command("Pack samples into tar files, for network storage", "shards"),
     "extract-frames": Command("Extract the frames of videos as JPEG files", "extract_frames"),
     "convert-dvs": Command("Convert recordings of event cameras to .npz files", "convert_dvs"),
     "video-to-dvs": Command("Simulate an event camera on videos", "video_to_dvs"),

@@ -15,11 +15,13 @@ from slowfast.cli.command import (
     integer,
     number_or,
 )
+from slowfast.cli.shards import pack
+from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show, show_table
 
 EXAMPLE = "slowfast prepare kinetics --out kinetics_256 --index kinetics/train.csv kinetics/val.csv"
-USAGE = "%(prog)s SOURCE --out FOLDER [--short-side PIXELS] [--fps N] [--index CSV ...] [options]"
+USAGE = "%(prog)s SOURCE --out FOLDER [--short-side PIXELS] [--fps N] [--index CSV ...] [--shards MIB] [options]"
 DESCRIPTION = f"""\
 Re-encode all videos of a folder and its subfolders so that training clips are decoded fast: H.264 in .mp4, resized,
 with frequent keyframes and frames that can be skipped without being decoded. The source is not changed.
@@ -30,6 +32,7 @@ Run an interrupted command again to continue: complete videos are kept. Videos t
 listed, with the reason, in failed.csv. Then train with DATA.PATH_PREFIX and DATA.PATH_TO_DATA_DIR set to the new
 folder.
 """
+SHARDS_FOLDER = "shards"
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -51,8 +54,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--index", type=Path, nargs="+", default=[], metavar="CSV", help="index files to rewrite for the new folder"
     )
     parser.add_argument("--separator", default=" ", help="separator of path and label in them (default: a space)")
+    shards = "also pack the new videos into shards of this size, in the folder shards of FOLDER; see slowfast shards"
+    parser.add_argument("--shards", type=integer(1, 2**20), metavar="MIB", help=shards)
     add_workers(parser)
-    return parser.parse_and_import(arguments)
+    chosen = parser.parse_and_import(arguments)
+    if chosen.shards is not None and not chosen.index:
+        raise UserError("--shards needs --index: shards contain the videos of index files")
+    return chosen
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,3 +82,6 @@ def _prepare(chosen: argparse.Namespace) -> None:
         show(f"failed: {name}: {reason}")
     if summary.failed:
         show(f"all {len(summary.failed)} failures: {chosen.out / FAILED_FILE}")
+    if chosen.shards is not None:
+        index_files = [chosen.out / file.name for file in chosen.index]
+        pack(chosen.out, chosen.out / SHARDS_FOLDER, index_files, chosen.separator, chosen.shards)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset, VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.decode import VideoReader, open_video
+from slowfast.datasets.media import LocalSamples, Media
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
 from slowfast.datasets.sampling import NORMAL, SpanSampling, TemporalSampling
@@ -143,12 +144,15 @@ class FrameDataset(BaseDataset):
         """True if samples are single images."""
         return self.input_kind == IMAGES
 
+    def _opener(self, short_side: int) -> LocalSamples:
+        return LocalSamples(functools.partial(self.open_sample, short_side), Media.from_config(self.cfg))
+
     def build_train(self) -> VideoTrainDataset:
         """Build the dataset of augmented training clips."""
         cfg = self.cfg
         return VideoTrainDataset(
             self.read_index(TRAIN),
-            functools.partial(self.open_sample, cfg.DATA.TRAIN_JITTER_SCALES[0]),
+            self._opener(cfg.DATA.TRAIN_JITTER_SCALES[0]),
             self.temporal_sampling(),
             TrainTransform.from_config(cfg, images=self.reads_images),
             samples=cfg.AUG.NUM_SAMPLE,
@@ -171,7 +175,7 @@ class FrameDataset(BaseDataset):
             )
         return VideoEvalDataset(
             records,
-            functools.partial(self.open_sample, self.decoded_side(transform)),
+            self._opener(self.decoded_side(transform)),
             self.temporal_sampling(),
             transform,
             views=views,

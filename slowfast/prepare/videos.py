@@ -131,10 +131,15 @@ def write_index(index: IndexLines, separator: str, target: Path, prepared: Mappi
     """
     kept = [format_line(prepared[name], separator, label) for name, label in index.lines if name in prepared]
     atomic_write_text(target / index.file.name, "".join(kept))
+    copy_class_names(index, target)
+    return [name for name, _ in index.lines if name not in prepared]
+
+
+def copy_class_names(index: IndexLines, target: Path) -> None:
+    """Copy the class names beside an index, if any, to a folder."""
     class_names = index.file.parent / CLASS_NAMES_FILE
     if class_names.exists():
         shutil.copyfile(class_names, target / CLASS_NAMES_FILE)
-    return [name for name, _ in index.lines if name not in prepared]
 
 
 @dataclass(frozen=True)

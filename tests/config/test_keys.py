@@ -60,7 +60,7 @@ def test_units_are_spelled_in_one_way() -> None:
         *("videos", "samples", "clips", "views", "crops", "copies", "frames", "frames/s", "events", "slices", "boxes"),
         *("pixels", "pixels, tokens", "tokens", "cells", "channels", "heads", "layers", "blocks", "classes"),
         *("seconds", "microseconds", "degrees", "gray levels", "normalized pixel values", "in [0, 1]"),
-        *("fraction", "probability", "ratio", "factor"),
+        *("fraction", "probability", "ratio", "factor", "GiB"),
     }
 
 

@@ -14,9 +14,16 @@ DATA.PATH_TO_DATA_DIR = Key(
 )
 DATA.PATH_PREFIX = Key(
     "",
-    "Folder that the paths in the index files are relative to. No path may lead out of it; empty for no restriction.",
+    "Folder, or s3:// address, that the paths in the index files are relative to. No path may lead out of it; empty "
+    "for no restriction.",
     rule=FilePath(),
     origin="SF",
+)
+DATA.CACHE_GIB = Key(
+    50.0,
+    "Size of the cache of media files from s3:// addresses; the least recently used ones are deleted.",
+    unit="GiB",
+    rule=Range(0.01, 10**6),
 )
 DATA.PATH_LABEL_SEPARATOR = Key(
     " ", "Separator between path and label on a line of an index file.", rule=Separator(), origin="SF"

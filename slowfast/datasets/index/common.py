@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.index.lines import count_within, find_text
+from slowfast.datasets.media import SCHEME, media_exists
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError, system_reason
 from slowfast.utils.paths import path_exists
-from slowfast.utils.remote.address import FetchError
+from slowfast.utils.remote.address import FetchError, as_address
 from slowfast.utils.text import plain
 
 
@@ -46,10 +48,11 @@ def parse_number(text: str, what: str, below: int | None = None) -> int:
 
 # Files checked for existence before an index counts as wrong.
 _CHECKED = 300
+_CHECKED_REMOTE = 3
 
 
 class SampleRoot:
-    """Folder that the paths of an index are relative to and must not leave, DATA.PATH_PREFIX.
+    """Folder or s3:// address that the paths of an index are relative to and must not leave, DATA.PATH_PREFIX.
 
     Paths are compared as text; symbolic links are not followed, so that a dataset may consist of links.
 
@@ -57,16 +60,22 @@ class SampleRoot:
         prefix: The folder; "" for the working directory, which paths may leave.
 
     Attributes:
-        folder: Its absolute path.
+        folder: Its absolute path or address.
 
     Raises:
         IndexFileError: If the folder does not exist.
     """
 
     def __init__(self, prefix: str) -> None:
-        self.folder = os.path.abspath(prefix)
+        address = as_address(prefix)
+        # pathlib, too, makes one slash of the two in an address.
+        self.folder = os.path.normpath(address) if address else os.path.abspath(prefix)
         self._confined = bool(prefix)
-        if self._confined and not os.path.isdir(self.folder):
+        if address and not address.startswith(SCHEME):
+            raise IndexFileError(
+                f"DATA.PATH_PREFIX {plain(prefix)}: samples are read from folders and {SCHEME} addresses only"
+            )
+        if self._confined and not address and not os.path.isdir(self.folder):
             raise IndexFileError(
                 f"DATA.PATH_PREFIX {plain(prefix)} is not a folder. Set it to the folder of the samples"
             )
@@ -105,8 +114,13 @@ def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> No
 
     Single missing files fail when they are read and are counted then.
     """
-    checked = list(itertools.islice(records, _CHECKED))
-    if not any(os.path.exists(record.path) for record in checked):  # False for impossible names, too
+    remote = len(records) > 0 and bool(as_address(records[0].path))
+    checked = list(itertools.islice(records, _CHECKED_REMOTE if remote else _CHECKED))
+    try:
+        found = any(media_exists(record.path) for record in checked)
+    except (FetchError, DecodeError) as error:
+        raise IndexFileError(f"{plain(index_file)}: {plain(checked[0].path)}: {error}") from None
+    if not found:
         raise IndexFileError(
             f"{plain(index_file)}: none of the first {len(checked)} files exist, such as "
             f"{plain(checked[0].path)}. Check DATA.PATH_PREFIX"

@@ -31,6 +31,47 @@ _FORBIDDEN = {
 
 def open_s3(address: str, known: Version | None) -> S3Download | None:
     """Open a remote object; return None if the known version is current. Arguments and errors as for http."""
+    client, bucket, key = _locate(address)
+    try:
+        head = client.head_object(Bucket=bucket, Key=key)
+    except Exception as error:  # of botocore, which has no common base class
+        raise _explained(error, bucket) from None
+    version = Version(head.get("ETag", ""), str(head.get("LastModified", "")), head["ContentLength"])
+    return None if version == known else S3Download(client, bucket, key, version)
+
+
+def exists_s3(address: str) -> bool:
+    """Return whether an object exists. Raises FetchError if the server cannot tell."""
+    try:
+        open_s3(address, None)
+    except RemoteFileMissing:
+        return False
+    return True
+
+
+def read_s3(address: str, start: int, size: int) -> bytes:
+    """Return a part of an object, fewer bytes if it ends early.
+
+    Args:
+        address: Address of the object.
+        start: First byte.
+        size: Number of bytes, at least 1.
+
+    Raises:
+        FetchError: If it cannot be read.
+    """
+    client, bucket, key = _locate(address)
+    try:
+        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + size - 1}")
+        return bytes(answer["Body"].read())
+    except Exception as error:  # of botocore, which has no common base class
+        if getattr(error, "response", {}).get("Error", {}).get("Code") == "InvalidRange":  # starts after the end
+            return b""
+        raise _explained(error, bucket) from None
+
+
+def _locate(address: str) -> tuple[Any, str, str]:
+    """Return a client, the bucket and the key of an address. Raises FetchError if it names no object."""
     bucket, _, key = address.removeprefix("s3://").partition("/")
     if not bucket or not key or key.endswith("/"):
         raise FetchError("cannot be fetched: it names no file. Write s3://bucket/key")
@@ -40,18 +81,20 @@ def open_s3(address: str, known: Version | None) -> S3Download | None:
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
     boto3 = import_extra("boto3", "s3", "s3")
+    settings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
     try:
-        client = _client(boto3, frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
-        head = client.head_object(Bucket=bucket, Key=key)
-    except Exception as error:  # of botocore, which has no common base class
+        # A forked worker needs connections of its own.
+        return _client(boto3, settings, os.getpid()), bucket, key
+    except Exception as error:  # of botocore
         raise _explained(error, bucket) from None
-    version = Version(head.get("ETag", ""), str(head.get("LastModified", "")), head["ContentLength"])
-    return None if version == known else S3Download(client, bucket, key, version)
 
 
 @functools.cache  # creating one takes half a second
-def _client(boto3: Any, environment: frozenset[tuple[str, str]]) -> Any:
-    """Return a client for the AWS variables of the environment; without credentials it can read public buckets."""
+def _client(boto3: Any, environment: frozenset[tuple[str, str]], process: int) -> Any:
+    """Return the client of a process for the AWS variables of the environment.
+
+    Without credentials it can read public buckets.
+    """
     from botocore import UNSIGNED
     from botocore.config import Config
 

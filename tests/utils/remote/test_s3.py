@@ -13,10 +13,17 @@ from typing import Any
 
 import pytest
 
+from slowfast.cli.shards import main
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import eval_dataset
+from slowfast.errors import IndexFileError
 from slowfast.utils.paths import local_path, path_exists
 from slowfast.utils.remote import cache as cache_module
+from slowfast.utils.remote import media as media_cache
 from slowfast.utils.remote import s3
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
+from slowfast.utils.remote.media import MediaCache
+from tests.datasets.test_shards import same_batches, use
 from tests.utils.remote import servers
 from tests.utils.remote.servers import BIG, content, files_in, forget, free_port, text_of_all
 
@@ -155,3 +162,65 @@ def test_without_boto3_the_extra_is_named(cache: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(FetchError, match=r's3:// needs boto3, .*pip install "slowfast\[s3\]"'):
         local_path("s3://weights/big.pth")
+
+
+@pytest.fixture(scope="module")
+def uploaded(client: Any, kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small folder, whose clips are in a bucket as single objects and as shards."""
+    target = tmp_path_factory.mktemp("shards")
+    index = [str(kinetics_folder / f"{split}.csv") for split in ("train", "val", "test")]
+    assert main([str(kinetics_folder), "--out", str(target), "--index", *index, "--size", "1"]) == 0
+    client.create_bucket(Bucket="media")
+    for folder, key in ((kinetics_folder, "files"), (target, "shards")):
+        for path in folder.rglob("*.*"):
+            client.put_object(Bucket="media", Key=f"{key}/{path.relative_to(folder)}", Body=path.read_bytes())
+    return kinetics_folder
+
+
+@pytest.fixture
+def media(bucket: Any, uploaded: Path) -> Path:
+    return uploaded
+
+
+@pytest.mark.parametrize("key", ["files", "shards"])
+def test_samples_are_read_from_s3(media: Path, tiny_cfg: ConfigNode, cache: Path, key: str) -> None:
+    tiny_cfg.DATA_LOADER.NUM_WORKERS = 2
+    same_batches(tiny_cfg, media, f"s3://media/{key}")
+    kept = {path: path.stat().st_ino for path in (cache.parent / "media").iterdir()}
+    assert len(kept) == 24  # of train and test
+    same_batches(tiny_cfg, media, f"s3://media/{key}/")
+    assert {path: path.stat().st_ino for path in (cache.parent / "media").iterdir()} == kept
+
+
+def test_the_cache_of_samples_has_a_limit(cache: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(media_cache, "_KEPT_SECONDS", 0.0)
+    store = MediaCache(100_000)
+    sizes = []
+    for number in range(40):
+        store.get(f"s3://media/{number}.bin", lambda part: part.write_bytes(bytes(10_000)) and None)
+        store.get("s3://media/0.bin", lambda part: pytest.fail("the file in use was deleted"))
+        sizes.append(sum(file.stat().st_size for file in (cache.parent / "media").iterdir()))
+    assert 80_000 <= max(sizes[10:]) <= 100_000 + 10_000
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("s3://nobody/files", "none of the first 3 files exist"),
+        ("s3://media/other", "none of the first 3 files exist"),
+        ("s3://key@media/files", "credentials do not belong in an s3:// address"),
+        ("https://host/files", "samples are read from folders and s3:// addresses only"),
+    ],
+)
+def test_samples_that_are_not_there(media: Path, tiny_cfg: ConfigNode, prefix: str, message: str) -> None:
+    tiny_cfg.DATA.PATH_PREFIX = prefix
+    with pytest.raises(IndexFileError, match=message):
+        eval_dataset(tiny_cfg, "test")
+
+
+def test_a_sample_that_cannot_be_fetched_is_a_failure(media: Path, bucket: Any, tiny_cfg: ConfigNode) -> None:
+    dataset = eval_dataset(use(tiny_cfg, "s3://media/files"), "test")
+    bucket.delete_object(Bucket="media", Key=f"files/{dataset.records[1].name}")
+    good, lost = dataset[0], dataset[1]
+    assert good.frames is not None and lost.frames is None
+    assert lost.failures[0].reason == "cannot be fetched: bucket media or the file in it does not exist"
