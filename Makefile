@@ -1,4 +1,4 @@
-# make demo | demo-framewise | demo-something | demo-imagenet | demo-events | demo-event-driven | test | test-fast | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
+# make demo | demo-framewise | demo-something | demo-imagenet | demo-events | demo-event-driven | test | test-fast | test-extensive | lint | clean. Each sets up .venv first, again only when pyproject.toml has changed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -9,7 +9,7 @@ DEMO_CFG := configs/Demo/KINETICS_MORPHMLP.yaml
 DEMO_OUT := output/demo
 DEMO_WEIGHTS := $(DEMO_OUT)/checkpoints/checkpoint_best.pyth
 
-.PHONY: demo demo-framewise demo-something demo-imagenet demo-events demo-event-driven test test-fast lint clean setup
+.PHONY: demo demo-framewise demo-something demo-imagenet demo-events demo-event-driven test test-fast test-extensive lint clean setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -62,9 +62,14 @@ demo-event-driven: $(STAMP)
 	$(BIN)/python tools/calibrate_event_driven.py --cfg configs/Demo/IMAGENET_EVMLP.yaml demo/kinetics_shapes/videos
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not extensive"
 
-# For daily work: everything but the tests marked slow.
+# The rest: several machines, Slurm, Ray, an installed wheel, the notebook, full-size training steps.
+test-extensive: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[ray]"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m extensive
+
+# For daily work: the quick part of `make test`.
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 

@@ -44,6 +44,7 @@ def rows_of(cases: Cases) -> dict[str, Row]:
     return {row["case"]: row for row in read_rows(cases.folder)}
 
 
+@pytest.mark.extensive
 def test_the_command_names_the_machine_first_and_reports_each_part(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +210,7 @@ def test_batches_of_a_gpu() -> None:
     assert sizes == [32, 16, 128, 128]
 
 
+@pytest.mark.extensive
 def test_tasks_of_a_network(cases: Cases, tmp_path: Path) -> None:
     path = tmp_path / "SMALL.yaml"
     path.write_text(SETTING)
@@ -296,6 +298,7 @@ SMALLER = [
 ]
 
 
+@pytest.mark.extensive
 def test_training_from_files_to_weights(cases: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], seconds: float) -> None:
         """Train a smaller network in this process: starting processes takes longer than the training."""

@@ -80,6 +80,7 @@ def test_the_parameters_of_sbatch(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert f"#SBATCH --{option}" in text
 
 
+@pytest.mark.extensive
 @pytest.mark.slow
 def test_a_job_is_preempted_and_resumed(
     kinetics_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from slowfast import __version__
 from tests.conftest import ROOT, tiny_settings
 from tests.video_files import write_video
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extensive]
 
 SOURCES = ("slowfast", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 

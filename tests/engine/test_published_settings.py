@@ -61,6 +61,7 @@ def test_the_networks_are_those_of_kinetics(name: str, tmp_path: Path) -> None:
     assert networks[0].head.out_features == SETTINGS[name][1]
 
 
+@pytest.mark.extensive
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name.startswith("K400") and "16x4" in name])
 def test_one_step(name: str, tmp_path: Path, alone: None) -> None:
     keep_freed_memory()  # as a run does

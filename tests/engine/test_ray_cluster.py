@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import ROOT, tiny_settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extensive]
 VOLATILE = ("seconds", "clips_per_second", "peak_memory_mib", "config_digest", "date")
 MEMORY = 100 * 2**20  # bytes
 

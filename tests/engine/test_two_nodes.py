@@ -12,7 +12,7 @@ from slowfast.engine import checkpoints
 from tests.conftest import run_net, tiny_settings
 from tests.two_nodes import missing, two_nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slow, pytest.mark.extensive, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 # torchrun notices a lost node after 3 s instead of 15.
 FAST = "--rdzv_conf=keep_alive_interval=1,keep_alive_max_attempt=3"

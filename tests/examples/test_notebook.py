@@ -26,6 +26,7 @@ def test_the_stored_notebook_is_small_and_complete() -> None:
     assert MACHINE_PATHS.findall(text) == []
 
 
+@pytest.mark.extensive
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")

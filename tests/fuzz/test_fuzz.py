@@ -27,6 +27,7 @@ def test_whole_inputs_are_used(kind: str, tmp_path: Path) -> None:
     assert found == {name: REFUSED if name.startswith("hostile") else USED for name in found}
 
 
+@pytest.mark.extensive
 def test_a_stopped_run_ends_and_resumes_to_the_same_weights() -> None:
     assert not stop_runs(1, seed=3).failures
 

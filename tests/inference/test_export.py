@@ -65,6 +65,7 @@ def test_every_network_exports(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.extensive
 def test_onnx(tmp_path: Path) -> None:
     require_onnx()
     model, shape = small("MorphMLP"), inputs("MorphMLP", 1).shape[1:]

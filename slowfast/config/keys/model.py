@@ -8,8 +8,8 @@ MODEL = Section("MODEL", "Model")
 MODEL.MODEL_NAME = Key(
     "MorphMLP",
     "Network. MorphMLP takes clips (MorphMLP_32 is the published name of the same network with 32 frames); "
-    "MorphMLPImage, ConvMLP, EAT, evMLP and the teachers EfficientNetV2 and RegNetY take images; Event2Vec takes "
-    "events.",
+    "MorphMLPImage, ConvMLP, EAT, evMLP and the teachers EfficientNetV2 and RegNetY take images; Event2Vec, "
+    "Event2VecV2 and Event2VecV3 take events.",
     rule=RegistryNames(
         "slowfast.models.build",
         "MODEL_REGISTRY",
@@ -18,6 +18,7 @@ MODEL.MODEL_NAME = Key(
             "EAT",
             "EfficientNetV2",
             "Event2Vec",
+            "Event2VecV2",
             "Event2VecV3",
             "MorphMLP",
             "MorphMLPImage",
