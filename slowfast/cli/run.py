@@ -56,7 +56,7 @@ from slowfast.utils.nodes import check_same_code, check_same_settings, check_sha
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
 
@@ -216,7 +216,7 @@ class _Run:
             outcome = FINISHED if self._do() else STOPPED
         except BaseException:
             if self.folder.begun:
-                self._report(RunState.STOPPED)
+                self._report(RunStatus.STOPPED)
             raise
         finally:
             self.trackers.close(outcome)
@@ -240,11 +240,11 @@ class _Run:
                     self._test(data.test)
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
-                self._report(RunState.STOPPED)
+                self._report(RunStatus.STOPPED)
                 return False
         return True
 
-    def _report(self, state: RunState) -> dict[str, Path]:
+    def _report(self, state: RunStatus) -> dict[str, Path]:
         return report_run(self.cfg, state) if self.world.is_main else {}
 
     def _train(self, train: TrainDataset, val: EvalDataset) -> bool:
@@ -257,8 +257,8 @@ class _Run:
             try:
                 with self.stop.at_once(finished), phase("drawing plots"):
                     files = draw_training_curves(self.folder.path, trainer.task.best)
-                    ended = RunState.RUNNING if self.cfg.TEST.ENABLE else RunState.FINISHED
-                    _log_files(files | self._report(ended if finished else RunState.STOPPED))
+                    ended = RunStatus.RUNNING if self.cfg.TEST.ENABLE else RunStatus.FINISHED
+                    _log_files(files | self._report(ended if finished else RunStatus.STOPPED))
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} after training; its checkpoints are complete")
                 return False
@@ -280,7 +280,7 @@ class _Run:
                 record_test(self.trackers, cfg, dataset, outcome.evaluator, names, files)
         except Stopped as stopped:
             warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
-        _log_files(files | self._report(RunState.FINISHED))
+        _log_files(files | self._report(RunStatus.FINISHED))
 
     def _begin_test(self) -> None:
         if not self.cfg.TRAIN.ENABLE:

@@ -13,6 +13,7 @@ from slowfast.datasets.index.samples import VIDEO, suffixes_of
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Summary
 from slowfast.inference.demo_analysis import Analysis, AnalysisStopped, FileAnalyzer
+from slowfast.utils.extras import import_extra
 from slowfast.utils.files import MIB
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
@@ -38,13 +39,7 @@ def import_gradio(folder: Path | None = None) -> Any:
     os.environ.update(_PRIVATE)
     if folder is not None:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    try:
-        import gradio
-    except ImportError as error:
-        raise UserError(
-            f'slowfast demo needs Gradio, which cannot be imported ({error}). Run pip install "slowfast[demo]"'
-        ) from error
-    return gradio
+    return import_extra("gradio", "demo", "slowfast demo")
 
 
 class DemoPage:

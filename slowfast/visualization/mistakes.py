@@ -43,7 +43,7 @@ def draw_mistakes(
     try:
         with atomic_path(folder, replace_folder=True) as part:
             part.mkdir()
-            chosen = most_confident(predictions)
+            chosen = most_confident(predictions, COUNT)
             rows = [_write(dataset, one, names, part, f"{n:02}.jpg") for n, one in enumerate(chosen, start=1)]
             write_json(part / LIST, rows)
     except Exception as error:
@@ -52,10 +52,10 @@ def draw_mistakes(
     return {"most confident mistakes": folder} if rows else {}
 
 
-def most_confident(predictions: Sequence[VideoPrediction]) -> list[VideoPrediction]:
-    """Return up to COUNT readable samples whose best class is wrong, that of the highest score first."""
-    wrong = [one for one in predictions if one.best and not one.hit(1)]
-    return sorted(wrong, key=lambda one: (-one.best[0][1], one.index))[:COUNT]
+def most_confident(predictions: Sequence[object], count: int) -> list[VideoPrediction]:
+    """Return up to `count` wrong predictions of readable samples, highest score first; none for other tasks."""
+    wrong = [one for one in predictions if isinstance(one, VideoPrediction) and one.best and not one.hit(1)]
+    return sorted(wrong, key=lambda one: (-one.best[0][1], one.index))[:count]
 
 
 def _write(

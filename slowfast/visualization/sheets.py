@@ -13,6 +13,7 @@ from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion
+from slowfast.visualization.metrics_log import METRICS
 from slowfast.visualization.plots import GRAY, GREEN, INK, RED, draw_curves, label_text, new_figure, save_png
 from slowfast.visualization.results import Metric, VideoPrediction
 
@@ -93,7 +94,7 @@ SHEET_ROWS = 10
 def draw_training_curves(output: Path, metric: Metric | None) -> dict[str, Path]:
     """Draw curves.png of metrics.jsonl and a metric of the validations; return its description and path."""
     path = output / "curves.png"
-    return _drawn("training curves", path, lambda: draw_curves(output / "metrics.jsonl", path, metric))
+    return _drawn("training curves", path, lambda: draw_curves(output / METRICS, path, metric))
 
 
 def draw_confusion_matrix(

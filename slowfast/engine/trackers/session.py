@@ -20,7 +20,7 @@ from slowfast.utils.distributed import World
 from slowfast.utils.json_files import from_json, write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import sanitize
-from slowfast.visualization.metrics_log import Row, read_metrics
+from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
 from slowfast.visualization.results import Metric
 
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ class Trackers:
         self._was_opened = True
         output = Path(cfg.OUTPUT_DIR)
         ids = {} if done_steps == 0 else _read_ids(output / RUN_IDS)
-        rows = read_metrics(output / "metrics.jsonl") if done_steps is None else []
+        rows = read_metrics(output / METRICS) if done_steps is None else []
         self.step = done_steps or (rows[-1]["step"] if rows else 0)
         run = _describe(cfg, self._metrics, None if done_steps is None else done_steps + 1)
         for name in backends(cfg):

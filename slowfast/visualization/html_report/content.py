@@ -15,14 +15,14 @@ from slowfast.visualization.html_report import event_runs
 from slowfast.visualization.html_report.curves import training_charts
 from slowfast.visualization.html_report.matrix import confusion_of
 from slowfast.visualization.html_report.run_files import CONFIG, RunFiles
-from slowfast.visualization.html_report.status import RunState, describe_run
+from slowfast.visualization.html_report.status import RunStatus, describe_run
 from slowfast.visualization.html_report.summary import test_facts, test_tiles, training_facts, training_tiles
 from slowfast.visualization.html_report.tables import config_table, failures_table, per_class_table
 from slowfast.visualization.per_class import PER_CLASS_JSON
 from slowfast.visualization.results import PREDICTIONS, TEST_RESULTS, Metric
 
 
-def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunState | None) -> dict[str, Any]:
+def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | None) -> dict[str, Any]:
     """Read the files of a run and return everything that the page shows; a section without files is None.
 
     Args:

@@ -12,10 +12,9 @@ from slowfast.errors import UserError
 from slowfast.utils.files import MIB
 from slowfast.utils.json_files import from_json
 from slowfast.utils.text_files import UnreadableTextError, read_csv, read_text_file
-from slowfast.visualization.metrics_log import Row, read_metrics
+from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
 
 CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
-METRICS = "metrics.jsonl"
 MAX_BYTES = 512 * MIB
 
 

@@ -37,7 +37,7 @@ from slowfast.datasets.dvs.formats.base import (
 )
 from slowfast.datasets.dvs.formats.numpy_files import finite_times
 from slowfast.datasets.dvs.formats.unnamed import SECOND, UNIT_NAMES, find_order, find_time_unit, to_microseconds
-from slowfast.errors import UserError
+from slowfast.utils.extras import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _SAMPLE = 2**14  # events by which order and unit are found
@@ -78,10 +78,7 @@ class Hdf5Reader(EventReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            import h5py
-        except ImportError as error:
-            raise UserError(f'HDF5 files need h5py ({error}). Run pip install "slowfast[events]"') from error
+        h5py = import_extra("h5py", "events", "HDF5")
         _register_filters()
         self.file = h5py.File(path, "r")
         self.found = self._shd() if SHD_TIMES in self.file and SHD_UNITS in self.file else self._events()
