@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -189,17 +187,9 @@ def run(cfg: ConfigNode, processes: int = 0) -> None:
 def _check_nodes(cfg: ConfigNode, world: World) -> None:
     """Raise UserError if the nodes of the run differ in code or config."""
     check_same_code(world)
-    keys = {key: value for key, value in _flat(yaml.safe_load(cfg.dump())) if key not in _OF_A_NODE}
+    public = ConfigNode(yaml.safe_load(cfg.dump()))  # without secrets
+    keys = {key: value for key, value in public.keys_by_path() if key not in _OF_A_NODE}
     check_same_settings(world, "their configs", keys, "Start the same command on all nodes")
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and their values."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 class _Run:

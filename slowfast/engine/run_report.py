@@ -1,4 +1,4 @@
-"""report.html of a run: kept up to date during training, and written at the end of its parts."""
+"""report.html of a run: updated during training, and written after training and testing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.status import RunStatus
 
-_MAX_SHARE = 0.05  # of the time of a training that updates of its report take
+_MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
 
 
 def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:
-    """Write the report of a run and return its description and path; a failure is only a warning, whatever the reason.
+    """Write the report of a run and return its description and path; any failure is only logged as a warning.
 
     Args:
         cfg: Config of the run.

@@ -80,7 +80,7 @@ class RayCluster:
             gpus: GPUs that a part needs.
 
         Raises:
-            UserError: If the nodes of a part were lost again and again.
+            UserError: If a part was lost several times in a row.
         """
         ray, modules, folder = self._ray, imported_modules(), os.getcwd()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import classes_of
-from slowfast.datasets.types import EvalRecording
+from slowfast.datasets.types import EvalRecording, EvalSample
 from slowfast.utils.files import atomic_path
 from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
@@ -31,7 +31,7 @@ def draw_mistakes(
 ) -> dict[str, Path]:
     """Write the readable samples with the highest scores of a wrong class, highest first; return what was written.
 
-    A failure is only a warning, whatever the reason: it must not cost the results of a test.
+    Any failure is only logged as a warning, so that the results of the test are kept.
 
     Args:
         output: OUTPUT_DIR. Its folder mistakes/ is replaced: mistakes.json and a JPEG of frames for each.
@@ -61,9 +61,7 @@ def most_confident(predictions: Sequence[object], count: int) -> list[VideoPredi
 def _write(
     dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[str], folder: Path, file: str
 ) -> dict[str, object]:
-    sample, (best, score) = dataset[prediction.index], prediction.best[0]
-    if not sample.count:
-        raise RuntimeError(f"{prediction.name} was readable during the test, but is not any more")
+    sample, (best, score) = read_again(dataset, prediction), prediction.best[0]
     strip = film_strip(sample.preview())
     (folder / file).write_bytes(jpeg(strip))
     return {
@@ -74,6 +72,14 @@ def _write(
         "frames": file,
         "note": _OF_EVENTS if isinstance(sample, EvalRecording) else "",
     }
+
+
+def read_again(dataset: EvalDataset, prediction: VideoPrediction) -> EvalSample:
+    """Read a sample that was readable during the test; RuntimeError if it is no longer."""
+    sample: EvalSample = dataset[prediction.index]
+    if not sample.count:
+        raise RuntimeError(f"{prediction.name} could be read during the test, but cannot be read any more")
+    return sample
 
 
 def film_strip(frames: np.ndarray) -> np.ndarray:

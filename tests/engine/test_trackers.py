@@ -231,7 +231,7 @@ def test_a_full_disk_turns_tensorboard_off(
         trackers.close(FINISHED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caplog.text.count("Tracker tensorboard is off") == 1
+    assert caplog.text.count("Tracker tensorboard failed") == 1
     assert capfd.readouterr().err.count("Traceback") == 0
 
 

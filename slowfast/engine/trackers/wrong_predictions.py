@@ -15,7 +15,7 @@ from slowfast.engine.trackers.base import NamedImage
 from slowfast.engine.trackers.session import Trackers
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.first_batch import draw_sheet
-from slowfast.visualization.mistakes import film_strip, most_confident
+from slowfast.visualization.mistakes import film_strip, most_confident, read_again
 from slowfast.visualization.results import VideoPrediction
 
 CONFUSION = "confusion matrix"  # description of the file, see `draw_confusion_matrix`
@@ -54,7 +54,7 @@ def _image(dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[st
     label = ", ".join(names[number] for number in classes_of(prediction.label)) or "no class"
     caption = f"label {label}, prediction {names[best]} ({100 * score:.0f} %)"
     try:
-        frames = dataset[prediction.index].preview()
+        frames = read_again(dataset, prediction).preview()
     except Exception as error:  # of any reader
         get_logger().warning(f"Cannot draw {prediction.name}: {error}")
         return None

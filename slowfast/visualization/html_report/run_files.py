@@ -1,4 +1,4 @@
-"""Files of a run that the report is built from; a damaged file costs its section, not the report."""
+"""Files of a run that the report is built from; a damaged file only affects its own section."""
 
 from __future__ import annotations
 

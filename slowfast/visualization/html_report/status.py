@@ -29,7 +29,7 @@ def describe_run(
     events: Mapping[str, Any],
     state: RunStatus | None,
 ) -> dict[str, str]:
-    """Return the state of a run and how far a training has come.
+    """Return the state of a run and the progress of a training.
 
     Args:
         files: Files of the run.
