@@ -13,9 +13,10 @@ from slowfast.utils.screen import show
 EXAMPLE = "slowfast cluster-dvs dvslip --out dvslip_clusters --sensor 128 128"
 USAGE = "%(prog)s SOURCE --out FOLDER --sensor HEIGHT WIDTH [--clusters N] [--time-unit SECONDS] [--workers N]"
 DESCRIPTION = f"""\
-Replace the events of all .npz and .npy recordings of a folder and its subfolders by the centers of k-means clusters in
-x, y and time, apart for each polarity, with the number of events of each, as Event2Vec v3 does for DVS-Lip. Recordings
-with no more events than clusters stay as they are. Train on the output with DVS.CLUSTERS True. Needs the events extra.
+Replace the events of all recordings of a folder and its subfolders by the centers of k-means clusters in x, y and time,
+computed separately for each polarity, with the number of events per cluster, as Event2Vec v3 does for DVS-Lip. All
+formats that `slowfast convert-dvs` reads are supported. Recordings with no more events than clusters are kept as they
+are. Train on the output with DVS.CLUSTERS True. Needs the events extra.
 
   {EXAMPLE}
 

@@ -1,4 +1,4 @@
-"""`slowfast demo`: a page on which a trained model is tried out in a browser."""
+"""`slowfast demo`: a web page for trying out a trained model."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = "slowfast demo --cfg K400/K400_MLP_S16x4 --weights weights.pyth"
 DESCRIPTION = f"""\
-Serve a page on which a trained model is tried out: upload a video or an image and see the five best classes, the
-Grad-CAM heat map and, with evMLP on videos, the patches that event-driven inference computes and what it saves. Image
-networks take videos too, frame by frame.
+Serve a web page for trying out a trained model: upload a video or an image and see the five best classes, the Grad-CAM
+heat map and, with evMLP on videos, the patches that event-driven inference computes and what it saves. Image networks
+take videos too, frame by frame.
 
   {EXAMPLE}
   slowfast demo --cfg ImageNet/EVMLP --weights evmlp.pth EVENT.THRESHOLD 0.1

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 
 from slowfast import __version__
-from slowfast.cli.precisions import find_compiler, precision_facts
+from slowfast.cli.precisions import precision_facts
 from slowfast.config.shipped import configs_folder
 from slowfast.event_driven.kernels import Kernels
 from slowfast.event_driven.kernels.build import build_library, instruction_set
+from slowfast.utils.compiled_library import find_compiler
 from slowfast.utils.cores import usable_cores
 from slowfast.utils.cpu import LIMITS, cpu_family, cpu_model, instruction_limits, instruction_sets, known_sets
 
@@ -25,11 +26,19 @@ PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av", "
 EXTRAS = {
     "plots": ("matplotlib",),
     "tensorboard": ("tensorboard",),
-    "events": ("h5py", "lz4", "scipy", "zstandard"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow-skinny",),
+    "events": ("h5py", "lz4", "scikit-learn", "scipy", "zstandard"),
     "ros": ("rosbags",),
+    "demo": ("gradio",),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
     "torchcodec": ("torchcodec",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "parquet": ("pyarrow",),
+    "hub": ("huggingface_hub",),
+    "s3": ("boto3",),
+    "safetensors": ("safetensors",),
 }
 Facts = dict[str, dict[str, str]]
 

@@ -190,7 +190,7 @@ def _show_unmatched(names: Sequence[str], what: str) -> None:
     from slowfast.datasets.index.folder import some_names
 
     if names:
-        show(f"{len(names)} {what} do not match --group and count as sources of their own: {some_names(names)}")
+        show(f"{len(names)} {what} do not match --group and count as separate sources: {some_names(names)}")
 
 
 def _show_split(collection: Collection, parts: Split, what: str) -> None:

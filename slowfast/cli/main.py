@@ -47,7 +47,7 @@ COMMANDS = {
     "predict": Command("Classify videos, cameras and streams, images and event recordings", "predict"),
     "features": Command("Extract features", "features"),
     "grad-cam": Command("Draw Grad-CAM heat maps", "grad_cam"),
-    "demo": Command("Serve a page on which a model is tried out in a browser", "demo"),
+    "demo": Command("Serve a web page for trying out a model", "demo"),
     "export": Command("Export a model to ONNX, .pt2, safetensors or Triton", "export"),
     "run-exported": Command("Classify videos and images with an exported ONNX or .pt2 file", "run_exported"),
     "calibrate": Command("Find the threshold of event-driven inference", "calibrate"),

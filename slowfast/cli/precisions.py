@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import torch
 
 from slowfast.config.defaults import choices
 from slowfast.event_driven.kernels.build import ISA_VARIABLE, instruction_set
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8, rows_dtype
+from slowfast.utils.compiled_library import find_compiler
 from slowfast.utils.cpu import BF16_SETS, FP16_SETS, instruction_limits, instruction_sets
 from slowfast.utils.machine import has_fast_matmul
 
@@ -62,8 +60,3 @@ def _event_driven(precision: str) -> str:
     limit = instruction_limits().get(ISA_VARIABLE)
     reason = f"{ISA_VARIABLE}={limit}" if limit else f"this CPU has no {needed}"
     return f"{precision} weights, {otherwise} activations: {reason}"
-
-
-def find_compiler() -> str:
-    """Return the C++ compiler that compiles the kernels of event-driven inference; "" if there is none."""
-    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")

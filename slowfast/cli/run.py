@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -56,7 +54,7 @@ from slowfast.utils.nodes import check_same_code, check_same_settings, check_sha
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
 
@@ -189,17 +187,9 @@ def run(cfg: ConfigNode, processes: int = 0) -> None:
 def _check_nodes(cfg: ConfigNode, world: World) -> None:
     """Raise UserError if the nodes of the run differ in code or config."""
     check_same_code(world)
-    keys = {key: value for key, value in _flat(yaml.safe_load(cfg.dump())) if key not in _OF_A_NODE}
+    public = ConfigNode(yaml.safe_load(cfg.dump()))  # without secrets
+    keys = {key: value for key, value in public.keys_by_path() if key not in _OF_A_NODE}
     check_same_settings(world, "their configs", keys, "Start the same command on all nodes")
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and their values."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 class _Run:
@@ -216,7 +206,7 @@ class _Run:
             outcome = FINISHED if self._do() else STOPPED
         except BaseException:
             if self.folder.begun:
-                self._report(RunState.STOPPED)
+                self._report(RunStatus.STOPPED)
             raise
         finally:
             self.trackers.close(outcome)
@@ -240,11 +230,11 @@ class _Run:
                     self._test(data.test)
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} during the test. Run the same command to test again")
-                self._report(RunState.STOPPED)
+                self._report(RunStatus.STOPPED)
                 return False
         return True
 
-    def _report(self, state: RunState) -> dict[str, Path]:
+    def _report(self, state: RunStatus) -> dict[str, Path]:
         return report_run(self.cfg, state) if self.world.is_main else {}
 
     def _train(self, train: TrainDataset, val: EvalDataset) -> bool:
@@ -257,8 +247,8 @@ class _Run:
             try:
                 with self.stop.at_once(finished), phase("drawing plots"):
                     files = draw_training_curves(self.folder.path, trainer.task.best)
-                    ended = RunState.RUNNING if self.cfg.TEST.ENABLE else RunState.FINISHED
-                    _log_files(files | self._report(ended if finished else RunState.STOPPED))
+                    ended = RunStatus.RUNNING if self.cfg.TEST.ENABLE else RunStatus.FINISHED
+                    _log_files(files | self._report(ended if finished else RunStatus.STOPPED))
             except Stopped as stopped:
                 warn_main(f"Received {stopped.name} after training; its checkpoints are complete")
                 return False
@@ -280,7 +270,7 @@ class _Run:
                 record_test(self.trackers, cfg, dataset, outcome.evaluator, names, files)
         except Stopped as stopped:
             warn_main(f"Received {stopped.name} while plots were drawn; the results are complete")
-        _log_files(files | self._report(RunState.FINISHED))
+        _log_files(files | self._report(RunStatus.FINISHED))
 
     def _begin_test(self) -> None:
         if not self.cfg.TRAIN.ENABLE:

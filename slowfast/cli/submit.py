@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -21,7 +20,8 @@ from slowfast.cli.command import DONE, FAILED, CommandParser, exit_status, integ
 from slowfast.cli.train import RUN, TEST, TRAIN
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError, system_reason
-from slowfast.utils.json_files import from_json
+from slowfast.utils.extras import import_extra
+from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
 
@@ -64,11 +64,11 @@ class Task:
         if job.num_tasks > 1:
             # Each process takes the GPU of its local rank by itself.
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        # With it, the command ends with this process and takes repeated signals for one.
+        # Makes the command exit with this process and ignore repeated signals, as under torchrun.
         return {**os.environ, "TORCHELASTIC_RUN_ID": job.job_id}
 
     def checkpoint(self) -> Any:
-        """Save a checkpoint and return what to put back into the queue: called before the job is pre-empted."""
+        """Save a checkpoint and return the job to requeue; submitit calls it before a job is pre-empted."""
         import submitit
 
         if self._process is not None and not _has_ended(self._process.pid):
@@ -93,7 +93,7 @@ def _has_ended(process: int) -> bool:
 def parser() -> CommandParser:
     """Return the parser of the command line."""
     text = (
-        "Submit a training or a test as a Slurm job, and put it back into the queue when it is pre-empted.\n\n"
+        "Submit a training or a test as a Slurm job, which is requeued when it is pre-empted.\n\n"
         "  slowfast submit --nodes 4 --gpus 8 --partition gpu --time 2-00:00:00 -- train --cfg K400/K400_MLP_S16x4 \\\n"
         "      OUTPUT_DIR /shared/k400 DATA.PATH_TO_DATA_DIR data_list/k400\n"
         "  slowfast submit --status /shared/k400\n\n"
@@ -104,7 +104,7 @@ def parser() -> CommandParser:
     made.add_argument("--nodes", type=integer(1, 10_000), default=1, metavar="N", help="machines (default: 1)")
     made.add_argument("--gpus", type=integer(0, 64), default=0, metavar="N", help="GPUs, and processes, per node")
     made.add_argument("--processes", type=integer(1, 256), metavar="N", help="processes per node without GPUs")
-    made.add_argument("--cpus", type=integer(1, 1024), metavar="N", help="cores per process")
+    made.add_argument("--cpus", type=integer(1, 1024), metavar="N", help="CPU cores per process")
     made.add_argument("--mem", type=integer(1, 100_000), metavar="GB", help="memory per node")
     made.add_argument("--time", type=minutes, default=24 * 60, metavar="TIME", help="[DAYS-]HH:MM:SS or minutes (24 h)")
     made.add_argument("--partition", metavar="NAME", help="partition of the cluster")
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _submit(arguments: Sequence[str]) -> int:
     chosen = parser().parse(arguments)
-    _require_submitit()
+    import_extra("submitit", "slurm", "slowfast submit", "use examples/slurm.sbatch")
     words = [word for place, word in enumerate(chosen.words) if (place, word) != (0, "--")]
     if chosen.status is not None:
         return _show_status(chosen.status)
@@ -171,15 +171,6 @@ def _submit(arguments: Sequence[str]) -> int:
     show(f"Logs: {job.paths.stdout}, {job.paths.stderr} (rank 0)")
     show(f"Status: slowfast submit --status {shlex.quote(cfg.OUTPUT_DIR)}")
     return _follow(job) if chosen.wait or chosen.local else DONE
-
-
-def _require_submitit() -> None:
-    try:
-        import submitit  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'submitit cannot be imported ({error}). Run pip install "slowfast[slurm]", or use examples/slurm.sbatch'
-        ) from error
 
 
 def _load(words: Sequence[str], processes: int) -> ConfigNode:
@@ -228,7 +219,7 @@ def _note(folder: Path, job: Any, words: Sequence[str], cluster: str) -> None:
     submitted = time.strftime("%Y-%m-%d %H:%M:%S")
     row = {"job": job.job_id, "cluster": cluster, "submitted": submitted, "command": shlex.join(words)}
     with (folder / JOBS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(to_json(row) + "\n")
 
 
 def _show_status(output: Path) -> int:

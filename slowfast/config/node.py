@@ -6,6 +6,7 @@ KeyError for a typo. Inherited are attribute access, freezing, cloning and dumpi
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,10 @@ class ConfigNode(CfgNode):
     def dump(self, **options: Any) -> str:
         """Return the tree as YAML that can be loaded again, except for secrets in addresses, which are redacted."""
         return str(CfgNode.dump(_redacted(self), **options))
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits of the SHA-256 of `dump`, by which result files name a config."""
+        return hashlib.sha256(self.dump().encode()).hexdigest()[:16]
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Yield the dotted name and the value of every key."""

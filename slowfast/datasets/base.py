@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset, VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.decode import VideoReader, open_video
-from slowfast.datasets.media import LocalSamples, Media
+from slowfast.datasets.local_samples import LocalSamples, SampleFiles
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
 from slowfast.datasets.sampling import NORMAL, SpanSampling, TemporalSampling
@@ -145,7 +145,7 @@ class FrameDataset(BaseDataset):
         return self.input_kind == IMAGES
 
     def _opener(self, short_side: int) -> LocalSamples:
-        return LocalSamples(functools.partial(self.open_sample, short_side), Media.from_config(self.cfg))
+        return LocalSamples(functools.partial(self.open_sample, short_side), SampleFiles.from_config(self.cfg))
 
     def build_train(self) -> VideoTrainDataset:
         """Build the dataset of augmented training clips."""

@@ -1,4 +1,4 @@
-"""Writing of checkpoints while the training goes on."""
+"""Writing of checkpoints in the background of a training."""
 
 from __future__ import annotations
 

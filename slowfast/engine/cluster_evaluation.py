@@ -1,4 +1,4 @@
-"""Evaluation on the nodes of a Ray cluster: parts of the samples, each by a process that has the model."""
+"""Evaluation on a Ray cluster: the samples are split into parts, which worker processes evaluate in parallel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
 from slowfast.utils.ray_cluster import RAY, RayCluster
 
-PARTS = "parts"  # folder in OUTPUT_DIR for the results of parts, until all are there
+PARTS = "parts"  # folder in OUTPUT_DIR with the results of finished parts
 _PART = 64  # most samples of a part
 
 # Makes a module of the network, such as one that returns features.
@@ -77,7 +77,7 @@ def evaluate_on_cluster(
 ) -> EvaluationTime:
     """Evaluate all views of samples as :func:`~slowfast.engine.evaluate.evaluate` does, on the nodes of a cluster.
 
-    The parts that are finished are kept in OUTPUT_DIR, so that a run that was stopped continues with the others.
+    Results of finished parts are stored in OUTPUT_DIR, so that an interrupted run resumes with the others.
 
     Args:
         cfg: Config of the run.
@@ -100,7 +100,7 @@ def evaluate_on_cluster(
         files = [folder / f"{_digest(cfg, split, loaded, wrap, part)}.pt" for part in parts]
         finished = {number: found for number, file in enumerate(files) if (found := _read(file)) is not None}
         if finished:
-            get_logger().info(f"{len(finished)} of {len(parts)} parts are kept from a run that was stopped")
+            get_logger().info(f"Resuming: an interrupted run has evaluated {len(finished)} of {len(parts)} parts")
         missing = [number for number in range(len(parts)) if number not in finished]
         work = functools.partial(evaluate_part, cfg, split, wrap)
         following = 0
@@ -118,7 +118,7 @@ def evaluate_on_cluster(
 def split_records(cfg: ConfigNode, records: Sequence[Record], slots: int) -> list[list[Record]]:
     """Return parts of the samples, in order: several for each process, with whole batches."""
     views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-    # Batches of a part are those of the whole, so that results are equal to the last bit.
+    # Parts consist of whole batches, so that results are bit-identical to those of one process.
     whole = cfg.TEST.BATCH_SIZE // math.gcd(cfg.TEST.BATCH_SIZE, views)
     size = min(max(len(records) // (4 * slots), 1), _PART)
     size = -(-size // whole) * whole
@@ -144,7 +144,7 @@ def evaluate_part(cfg: ConfigNode, split: str, wrap: Wrap | None, records: Seque
     return PartResult(outputs, ledger.all, pace.clips)
 
 
-_models: dict[tuple[str, Any], nn.Module] = {}  # the last one of this process
+_models: dict[tuple[str, Any], nn.Module] = {}  # cache of the last model of this process
 
 
 def _model(cfg: ConfigNode, device: torch.device, wrap: Wrap | None) -> nn.Module:
@@ -201,5 +201,5 @@ def _read(file: Path) -> PartResult | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # of a damaged file
-        get_logger().warning(f"{file} cannot be read ({type(error).__name__}); the part is evaluated again")
+        get_logger().warning(f"{file} cannot be read ({type(error).__name__}); evaluating the part again")
         return None

@@ -68,7 +68,7 @@ def check_compile(cfg: ConfigNode) -> None:
     if find_network(cfg).input_kind == EVENTS:
         raise ConfigError(
             f"{key}: {cfg.MODEL.MODEL_NAME} takes events, whose number differs from batch to batch, and would be "
-            f"compiled again and again. Set {key} False"
+            f"recompiled for each batch. Set {key} False"
         )
     if cfg.EVENT.ENABLE and TEST in keys:
         raise ConfigError(f"{TEST}: event-driven inference has its own kernels. Set {TEST} or EVENT.ENABLE False")

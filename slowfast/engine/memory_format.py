@@ -32,5 +32,5 @@ def check_channels_last(cfg: ConfigNode) -> None:
         model = build_model(cfg)
     if not any(isinstance(module, (nn.Conv2d, nn.Conv3d)) for module in model.modules()):
         raise ConfigError(
-            f"MODEL.CHANNELS_LAST: {cfg.MODEL.MODEL_NAME} has no convolutions, whose weights it is about. Set it False"
+            f"MODEL.CHANNELS_LAST: {cfg.MODEL.MODEL_NAME} has no convolutions, so the key has no effect. Set it False"
         )

@@ -1,4 +1,4 @@
-"""report.html of a run: kept up to date during training, and written at the end of its parts."""
+"""report.html of a run: updated during training, and written after training and testing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from slowfast.engine.tasks import Task, task_class
 from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.html_report.page import REPORT, write_report
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 
-_MAX_SHARE = 0.05  # of the time of a training that updates of its report take
+_MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
 
 
-def report_run(cfg: ConfigNode, state: RunState, task: Task | None = None) -> dict[str, Path]:
-    """Write the report of a run and return its description and path; a failure is only a warning, whatever the reason.
+def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:
+    """Write the report of a run and return its description and path; any failure is only logged as a warning.
 
     Args:
         cfg: Config of the run.
@@ -50,6 +50,6 @@ class TrainingReport:
         start = time.monotonic()
         if start < self._due:
             return
-        report_run(self._cfg, RunState.RUNNING, self._task)
+        report_run(self._cfg, RunStatus.RUNNING, self._task)
         end = time.monotonic()
         self._due = end + (end - start) / _MAX_SHARE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -175,7 +174,7 @@ def test(
         crops=cfg.TEST.NUM_SPATIAL_CROPS,
         seconds=time.perf_counter() - start,
         peak_memory=int(peak_memory_gib(world.device) * 2**30),
-        config_digest=hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
+        config_digest=cfg.digest(),
         tested=tested,
         extra=Results() if mode is None else mode.results(world),
     )

@@ -45,7 +45,7 @@ from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
-from slowfast.visualization.metrics_log import MetricsLog, Row
+from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row
 from slowfast.visualization.results import LOSS, write_failed
 
 FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
@@ -332,7 +332,7 @@ class Trainer:
         cfg, main, done = self.cfg, self.world.is_main, self.state.at.total(self.steps)
         self.note = ""
         progress = Progress("train", cfg.SOLVER.MAX_EPOCH * self.steps, "steps", main, cfg.LOG_PERIOD, done)
-        log = MetricsLog(self.output / "metrics.jsonl", done) if main else None
+        log = MetricsLog(self.output / METRICS, done) if main else None
         self.profiler = StepProfiler.from_config(cfg, self.world, TRAIN)
         self.trackers.open((*self.task.step_metrics, *self.task.metrics), done)
         return log, progress

@@ -26,7 +26,7 @@ from slowfast.utils.text_files import write_csv
 from slowfast.visualization.activity_file import ACTIVITY_FILE, PatchActivity, write_activity
 from slowfast.visualization.heat_map import draw_activity
 from slowfast.visualization.html_report.event_runs import RESULTS_FILE
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 from slowfast.visualization.results import library_versions, write_failed
 
 VIDEOS_FILE = "event_videos.csv"
@@ -101,7 +101,7 @@ def report_metrics(report: RunReport, output: Path) -> dict[str, Path]:
     write_failed(report.failures, output / "failed.csv")
     write_activity((_activity(report, index) for index in report.videos), output / ACTIVITY_FILE)
     files = {"all metrics": output / RESULTS_FILE, "metrics per video": output / VIDEOS_FILE}
-    state = RunState.FINISHED if report.finished else RunState.RUNNING
+    state = RunStatus.FINISHED if report.finished else RunStatus.RUNNING
     return files | report_run(report.cfg, state)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_loader, find_dataset, views_of_records
@@ -33,6 +32,7 @@ from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.protocol import IMAGES, Network
 from slowfast.utils.distributed import World, init_distributed
+from slowfast.visualization.first_batch import save_image
 from slowfast.visualization.heat_map import overlay
 from slowfast.visualization.video_writer import VideoWriter, pad_to_even
 
@@ -247,7 +247,7 @@ def write_heat_map(explained: ExplainedClip, rate: Fraction, target: Path) -> Pa
     images = (cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in frames)
     if len(frames) == 1:
         path = target.with_suffix(".png")
-        Image.fromarray(next(images)).save(path)
+        save_image(next(images), path)
         return path
     path = target.with_suffix(".mp4")
     with VideoWriter(path, rate, 1 / rate) as out:

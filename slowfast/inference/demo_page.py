@@ -1,4 +1,4 @@
-"""Web page of `slowfast demo`, built with Gradio: a video or image in, what the network sees in it out."""
+"""Web page of `slowfast demo`, built with Gradio: predictions and heat maps of an uploaded video or image."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from slowfast.datasets.index.samples import VIDEO, suffixes_of
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Summary
 from slowfast.inference.demo_analysis import Analysis, AnalysisStopped, FileAnalyzer
+from slowfast.utils.extras import import_extra
 from slowfast.utils.files import MIB
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
@@ -38,17 +39,11 @@ def import_gradio(folder: Path | None = None) -> Any:
     os.environ.update(_PRIVATE)
     if folder is not None:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    try:
-        import gradio
-    except ImportError as error:
-        raise UserError(
-            f'slowfast demo needs Gradio, which cannot be imported ({error}). Run pip install "slowfast[demo]"'
-        ) from error
-    return gradio
+    return import_extra("gradio", "demo", "slowfast demo")
 
 
 class DemoPage:
-    """Page on which a model is tried out.
+    """Page for trying out a model.
 
     Args:
         analyzer: Analyzes the uploaded files.
@@ -122,7 +117,7 @@ class DemoPage:
         gr, readers = self._gradio, self.analyzer.readers
         shown: dict[str, Any] = {"interactive": False, "buttons": ["download"], "show_label": False}
         video: dict[str, Any] = {"loop": True, "autoplay": True, "height": HEIGHT, **shown}
-        gr.Markdown("### Grad-CAM\nWhat the network sees, and beside it how much each place speaks for the class.")
+        gr.Markdown("### Grad-CAM\nThe input of the network, and how much each region contributes to the class.")
         outputs = [
             gr.Video(label="Grad-CAM", visible=VIDEO in readers, **video),
             gr.Image(label="Grad-CAM", visible=VIDEO not in readers, **shown),

@@ -7,7 +7,6 @@ describes every entry.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def export_metadata(cfg: ConfigNode, model: Network) -> dict[str, str]:
         SCHEMA_KEY: f"{SCHEMA}/{VERSION}",
         "slowfast": __version__,
         "model": cfg.MODEL.MODEL_NAME,
-        "config_digest": hashlib.sha256(cfg.dump().encode()).hexdigest()[:16],
+        "config_digest": cfg.digest(),
         **_described(cfg),
         CONFIG: to_json({key: value for key, value in cfg.keys_by_path() if key in CONFIG_KEYS}),
     }

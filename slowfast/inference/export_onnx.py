@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from slowfast.errors import UserError
 from slowfast.inference.export_metadata import FLOAT32, INPUT_NAME, OUTPUT_NAME
+from slowfast.utils.extras import import_extra
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FLOAT16, INT8 = "float16", "int8"
@@ -38,13 +39,7 @@ def require_onnx(where: str = "--out", packages: Sequence[str] = PACKAGES) -> No
         packages: The packages.
     """
     for package in packages:
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise UserError(
-                f'{where}: .onnx needs {package}, which cannot be imported ({error}). pip install "slowfast[onnx]", '
-                "or use .pt2"
-            ) from error
+        import_extra(package, "onnx", f"{where}: .onnx", "use .pt2")
 
 
 def save_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:

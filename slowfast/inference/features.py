@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
 from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.state import network_to_test
-from slowfast.errors import DataError, UserError
+from slowfast.errors import DataError
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import init_distributed
+from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
 from slowfast.utils.paths import check_output_file
 from slowfast.utils.progress import Progress
@@ -216,10 +216,6 @@ def _as_utf8(name: str) -> str:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError(
-            f'--out: {PARQUET} needs pyarrow, which cannot be imported ({error}). pip install "slowfast[parquet]", '
-            f"or use {NPZ}"
-        ) from error
+    modules = ("pyarrow", "pyarrow.parquet")
+    arrow, parquet = (import_extra(module, "parquet", f"--out: {PARQUET}", f"use {NPZ}") for module in modules)
+    return arrow, parquet

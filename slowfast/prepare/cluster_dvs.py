@@ -15,8 +15,8 @@ from slowfast.datasets.dvs.formats import event_suffixes
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import clean_events
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files, target_exists
+from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
 from slowfast.utils.ray_cluster import LOCAL
 
@@ -57,11 +57,8 @@ def cluster_events(events: EventColumns, sensor: tuple[int, int], clusters: int)
 
 def _k_means(points: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the centers of the clusters that have points, (K, 3), and the number of points of each, (K,)."""
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise UserError("clustering needs scikit-learn. Install the extra: pip install 'slowfast[events]'") from error
-    found = KMeans(number, random_state=0, n_init="auto").fit(points)
+    cluster = import_extra("sklearn.cluster", "events", "slowfast cluster-dvs")
+    found = cluster.KMeans(number, random_state=0, n_init="auto").fit(points)
     counts = np.bincount(found.labels_, minlength=number)
     return found.cluster_centers_[counts > 0], counts[counts > 0]
 

@@ -214,7 +214,7 @@ class EventSpool:
         return self.part(first, max(first, last))
 
     def write_npz(self, file: Path) -> None:
-        """Write all events to an uncompressed .npz file, as :func:`~slowfast.prepare.video_to_dvs.save_events` does."""
+        """Write all events to an uncompressed .npz file, as :func:`~slowfast.prepare.save_events.save_events` does."""
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for key, kind in KINDS.items():
                 with (

@@ -1,4 +1,4 @@
-"""Names of the files that a process was reading when it was killed, as by a crash in the library of a decoder."""
+"""Report of the files that a process was reading when it was killed, for example by a crash in a decoder."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ class CrashWatch:
             assert self._companion.stdin is not None
             try:
                 os.write(self._companion.stdin.fileno(), data)
-            except (OSError, ValueError):  # killed, or closed; the run does not depend on it
+            except (OSError, ValueError):  # the companion was killed or closed; the run does not need it
                 pass

@@ -132,7 +132,7 @@ class World:
 
 @contextmanager
 def _without_gc() -> Iterator[None]:
-    """Suspend the garbage collector, which searches all objects again and again while many are unpickled."""
+    """Suspend the garbage collector, which scans all objects repeatedly while many are unpickled."""
     enabled = gc.isenabled()
     gc.disable()
     try:

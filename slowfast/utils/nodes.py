@@ -181,20 +181,20 @@ def _wait_for(mark: Path, folder: Path) -> None:
         time.sleep(_POLL)
 
 
-def wait_for_restart(stopped: Callable[[], bool], tell: Callable[[], None]) -> None:
-    """After a node was lost, wait until torchrun knows about it, if torchrun will restart this process.
+def wait_for_restart(stopped: Callable[[], bool], notify: Callable[[], None]) -> None:
+    """After a node was lost, wait until torchrun has noticed it, if torchrun will restart this process.
 
     torchrun does not notice a lost node at once. A process that exits before is restarted together with the lost one,
-    which never comes.
+    which never happens.
 
     Args:
         stopped: Returns whether this process should exit now: torchrun ends it when the node is back.
-        tell: Called before the wait.
+        notify: Called before the wait.
     """
     left = _number("TORCHELASTIC_MAX_RESTARTS") - _number("TORCHELASTIC_RESTART_COUNT")
     if left <= 0 or _number("GROUP_WORLD_SIZE") < 2:
         return
-    tell()
+    notify()
     until = time.monotonic() + _LOST_AFTER
     while time.monotonic() < until and not stopped():
         time.sleep(_POLL)

@@ -1,4 +1,4 @@
-"""Parts of a long work on the nodes of a Ray cluster, repeated on another node where one is lost."""
+"""Parallel work on the nodes of a Ray cluster; parts that are lost with a node run again on another one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from slowfast import __version__
 from slowfast.errors import UserError, system_reason
+from slowfast.utils.extras import import_extra
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import plain
 from slowfast.utils.user_modules import import_user_modules, imported_modules
@@ -43,7 +44,7 @@ class RayCluster:
             UserError: If the package is missing, there is no cluster at the address, or one of its nodes does not have
                 this version of slowfast.
         """
-        ray = _import_ray()
+        ray = import_extra("ray", "ray", "ENGINE ray", "set ENGINE local")
         _initialize(ray)
         try:
             cluster = cls(ray)
@@ -79,7 +80,7 @@ class RayCluster:
             gpus: GPUs that a part needs.
 
         Raises:
-            UserError: If the nodes of a part were lost again and again.
+            UserError: If a part was lost several times in a row.
         """
         ray, modules, folder = self._ray, imported_modules(), os.getcwd()
 
@@ -154,15 +155,6 @@ def _enter(folder: str) -> None:
         raise UserError(
             f"Ray: node {socket.gethostname()} has no folder {plain(folder)} ({system_reason(error)}). All nodes must "
             "see the same files at the same paths"
-        ) from error
-
-
-def _import_ray() -> Any:
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise UserError(
-            f'--engine ray needs Ray, which cannot be imported ({error}). pip install "slowfast[ray]"'
         ) from error
 
 

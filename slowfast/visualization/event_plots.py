@@ -12,6 +12,7 @@ import numpy as np
 from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import UserError
+from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
 from slowfast.visualization.plots import BLUE, RED, new_figure, save_png
 from slowfast.visualization.video_writer import VideoWriter, pad_to_even
@@ -73,13 +74,8 @@ def event_frames(events: EventColumns, sensor: tuple[int, int], frames: int) -> 
 
 
 def _write_gif(images: Iterable[np.ndarray], path: Path, fps: int) -> None:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UserError(
-            f'.gif needs Pillow, which cannot be imported ({error}). Run pip install "slowfast[plots]", or write .mp4'
-        ) from error
-    first, *rest = (Image.fromarray(image) for image in images)
+    image_module = import_extra("PIL.Image", "plots", "--out: .gif", "write .mp4")
+    first, *rest = (image_module.fromarray(image) for image in images)
     first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
 
 

@@ -10,6 +10,7 @@ from slowfast.utils.files import atomic_write_text, disk_error
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 
+METRICS = "metrics.jsonl"  # in OUTPUT_DIR
 Row = dict[str, Any]
 
 

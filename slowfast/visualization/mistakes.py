@@ -10,7 +10,7 @@ import numpy as np
 
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import classes_of
-from slowfast.datasets.types import EvalRecording
+from slowfast.datasets.types import EvalRecording, EvalSample
 from slowfast.utils.files import atomic_path
 from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
@@ -31,7 +31,7 @@ def draw_mistakes(
 ) -> dict[str, Path]:
     """Write the readable samples with the highest scores of a wrong class, highest first; return what was written.
 
-    A failure is only a warning, whatever the reason: it must not cost the results of a test.
+    Any failure is only logged as a warning, so that the results of the test are kept.
 
     Args:
         output: OUTPUT_DIR. Its folder mistakes/ is replaced: mistakes.json and a JPEG of frames for each.
@@ -43,7 +43,7 @@ def draw_mistakes(
     try:
         with atomic_path(folder, replace_folder=True) as part:
             part.mkdir()
-            chosen = most_confident(predictions)
+            chosen = most_confident(predictions, COUNT)
             rows = [_write(dataset, one, names, part, f"{n:02}.jpg") for n, one in enumerate(chosen, start=1)]
             write_json(part / LIST, rows)
     except Exception as error:
@@ -52,18 +52,16 @@ def draw_mistakes(
     return {"most confident mistakes": folder} if rows else {}
 
 
-def most_confident(predictions: Sequence[VideoPrediction]) -> list[VideoPrediction]:
-    """Return up to COUNT readable samples whose best class is wrong, that of the highest score first."""
-    wrong = [one for one in predictions if one.best and not one.hit(1)]
-    return sorted(wrong, key=lambda one: (-one.best[0][1], one.index))[:COUNT]
+def most_confident(predictions: Sequence[object], count: int) -> list[VideoPrediction]:
+    """Return up to `count` wrong predictions of readable samples, highest score first; none for other tasks."""
+    wrong = [one for one in predictions if isinstance(one, VideoPrediction) and one.best and not one.hit(1)]
+    return sorted(wrong, key=lambda one: (-one.best[0][1], one.index))[:count]
 
 
 def _write(
     dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[str], folder: Path, file: str
 ) -> dict[str, object]:
-    sample, (best, score) = dataset[prediction.index], prediction.best[0]
-    if not sample.count:
-        raise RuntimeError(f"{prediction.name} was readable during the test, but is not any more")
+    sample, (best, score) = read_again(dataset, prediction), prediction.best[0]
     strip = film_strip(sample.preview())
     (folder / file).write_bytes(jpeg(strip))
     return {
@@ -74,6 +72,14 @@ def _write(
         "frames": file,
         "note": _OF_EVENTS if isinstance(sample, EvalRecording) else "",
     }
+
+
+def read_again(dataset: EvalDataset, prediction: VideoPrediction) -> EvalSample:
+    """Read a sample that was readable during the test; RuntimeError if it is no longer."""
+    sample: EvalSample = dataset[prediction.index]
+    if not sample.count:
+        raise RuntimeError(f"{prediction.name} could be read during the test, but cannot be read any more")
+    return sample
 
 
 def film_strip(frames: np.ndarray) -> np.ndarray:

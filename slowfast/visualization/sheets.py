@@ -13,6 +13,8 @@ from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion
+from slowfast.visualization.metrics_log import METRICS
+from slowfast.visualization.mistakes import read_again
 from slowfast.visualization.plots import GRAY, GREEN, INK, RED, draw_curves, label_text, new_figure, save_png
 from slowfast.visualization.results import Metric, VideoPrediction
 
@@ -93,7 +95,7 @@ SHEET_ROWS = 10
 def draw_training_curves(output: Path, metric: Metric | None) -> dict[str, Path]:
     """Draw curves.png of metrics.jsonl and a metric of the validations; return its description and path."""
     path = output / "curves.png"
-    return _drawn("training curves", path, lambda: draw_curves(output / "metrics.jsonl", path, metric))
+    return _drawn("training curves", path, lambda: draw_curves(output / METRICS, path, metric))
 
 
 def draw_confusion_matrix(
@@ -127,19 +129,17 @@ def _spread(items: list[VideoPrediction], count: int) -> list[VideoPrediction]:
 
 
 def _rows(dataset: EvalDataset, predictions: Sequence[VideoPrediction], names: Sequence[str]) -> list[ClipRow]:
-    return [_row(dataset[p.index], p, names) for p in choose(predictions, SHEET_ROWS)]
+    return [_row(read_again(dataset, p), p, names) for p in choose(predictions, SHEET_ROWS)]
 
 
 def _row(video: EvalSample, prediction: VideoPrediction, names: Sequence[str]) -> ClipRow:
-    if not video.count:
-        raise RuntimeError(f"{prediction.name} was readable during the test, but is not any more")
     best, score = prediction.best[0]
     label = ", ".join(names[number] for number in classes_of(prediction.label))
     return ClipRow(prediction.name, video.preview(), label, names[best], score, prediction.hit(1))
 
 
 def _drawn(what: str, path: Path, draw: Callable[[], None]) -> dict[str, Path]:
-    """Draw a plot and return its description and path; a failure is only a warning, whatever the reason."""
+    """Draw a plot and return its description and path; any failure is only logged as a warning."""
     try:
         draw()
     except Exception as error:

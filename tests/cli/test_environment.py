@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +20,27 @@ AMX = "avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16"
 KERNEL_FLAGS = b"avx2 fma f16c bmi2 avx512f avx512bw avx512vl avx512dq avx512_vnni avx512_bf16"
 
 
+def test_all_extras_are_listed() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    declared = {
+        extra: tuple(sorted(package.partition(">")[0] for package in packages))
+        for extra, packages in project["optional-dependencies"].items()
+        if extra != "dev"
+    }
+    assert environment.EXTRAS == declared
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that imitates an x86 CPU with these flags, on which oneDNN has some data types."""
 
+    read_text = cpu.Path.read_text
+
     def imitate(flags: str, bfloat16: bool, float16: bool, kernels: bytes) -> None:
         monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
-        monkeypatch.setattr(cpu.Path, "read_text", lambda path, **_: X86.format(flags))
+        # Other files, such as the metadata of packages, are read as before.
+        texts = {"/proc/cpuinfo": X86.format(flags)}
+        monkeypatch.setattr(cpu.Path, "read_text", lambda path, **kw: texts.get(str(path)) or read_text(path, **kw))
         for dtype, has in ((torch.bfloat16, bfloat16), (torch.float16, float16)):
             monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[dtype], lambda has=has: has)
         monkeypatch.setattr(build, "cpu_description", lambda: kernels)

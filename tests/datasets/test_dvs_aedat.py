@@ -94,7 +94,7 @@ def test_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "a.aedat4").write_bytes(aedat4([some_events()], compression, PACKERS[compression]))
-    with pytest.raises(UserError, match=rf"needs {package.split('.')[0]} .*slowfast\[events\]"):
+    with pytest.raises(UserError, match=rf"needs {package.split('.')[0]}, .*slowfast\[events\]"):
         read(tmp_path / "a.aedat4")
 
 

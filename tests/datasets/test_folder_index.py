@@ -136,7 +136,7 @@ def test_what_matches_no_source_is_named(tmp_path: Path, capsys: pytest.CaptureF
     line = [str(folder), "--out", str(tmp_path / "index"), "--group", r"/(m\d)"]
     assert main(line) == 0
     printed = capsys.readouterr().out
-    assert "1 images do not match --group and count as sources of their own: b/other.png" in printed
+    assert "1 images do not match --group and count as separate sources: b/other.png" in printed
     for file in (tmp_path / "index").glob("*_list.txt"):
         assert all(file.read_text().count(f"m{number}.png") in (0, 2) for number in (1, 2, 3))
     for group, problem in {

@@ -17,7 +17,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset
 from slowfast.datasets.clip_dataset import VideoEvalDataset
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.datasets.media import Media
+from slowfast.datasets.local_samples import SampleFiles
 from slowfast.datasets.shards import BLOCK, ShardMember, find_member, member_header
 from slowfast.errors import IndexFileError
 
@@ -111,7 +111,7 @@ def test_damaged_shards(
             start += damage == "unaligned"
             size = 2**40 if damage == "huge" else size
     path = Path(str(ShardMember(str(shard), start, size, name)))
-    with pytest.raises(DecodeError, match=reason), Media(2**20).local(path):
+    with pytest.raises(DecodeError, match=reason), SampleFiles(2**20).local(path):
         pass
 
 
@@ -182,7 +182,7 @@ def test_packing_and_resuming(collection: Path, capsys: pytest.CaptureFixture[st
     for line in (found["train.csv"] + found["val.csv"]).decode().splitlines():
         member = find_member(str(target / line.rpartition(" ")[0]))
         assert member is not None
-        with Media(2**20).local(Path(str(member))) as path:
+        with SampleFiles(2**20).local(Path(str(member))) as path:
             assert path.read_bytes() == (collection / member.name).read_bytes()
     assert found["train.csv"].decode().splitlines()[0].rpartition(" ")[0] in found["train.csv"].decode().splitlines()[8]
     assert found["val.csv"].startswith(b"train-000000.tar@")

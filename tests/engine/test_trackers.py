@@ -18,9 +18,9 @@ from slowfast.config.node import ConfigNode
 from slowfast.engine.tasks.classification import TOP1, TOP5
 from slowfast.engine.trackers import TRACKER_REGISTRY, NamedImage, RunInfo, Tracker, Trackers
 from slowfast.engine.trackers.base import FINISHED, STOPPED
-from slowfast.engine.trackers.wrong_predictions import choose_wrong
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
+from slowfast.visualization.mistakes import most_confident
 from slowfast.visualization.results import VideoPrediction
 
 SECRETS = ("hunter2", "s3cret", "0123abcd")
@@ -231,7 +231,7 @@ def test_a_full_disk_turns_tensorboard_off(
         trackers.close(FINISHED)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caplog.text.count("Tracker tensorboard is off") == 1
+    assert caplog.text.count("Tracker tensorboard failed") == 1
     assert capfd.readouterr().err.count("Traceback") == 0
 
 
@@ -255,5 +255,5 @@ def test_the_most_confident_wrong_predictions_are_chosen() -> None:
         VideoPrediction(3, "high.mp4", (1, 2), [(0, 0.8)]),
         VideoPrediction(4, "several.mp4", (1, 2), [(2, 0.95)]),
     ]
-    assert [one.name for one in choose_wrong(predictions, 9)] == ["high.mp4", "low.mp4"]
-    assert [one.name for one in choose_wrong([*predictions, "of another task"], 1)] == ["high.mp4"]
+    assert [one.name for one in most_confident(predictions, 9)] == ["high.mp4", "low.mp4"]
+    assert [one.name for one in most_confident([*predictions, "of another task"], 1)] == ["high.mp4"]

@@ -127,7 +127,7 @@ def test_without_gradio(folder: Path, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert demo.main(["--cfg", str(EMPTY), "--port", "0", *overrides(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: slowfast demo needs Gradio") and line.endswith('Run pip install "slowfast[demo]"')
+    assert line.startswith("error: slowfast demo needs gradio") and line.endswith('Run pip install "slowfast[demo]"')
 
 
 def serve_while(folder: Path, monkeypatch: pytest.MonkeyPatch, visit: Callable[[str], None], number: int) -> None:

@@ -24,7 +24,7 @@ from slowfast.visualization.activity_file import MAX_BINS, SHARE_LEVELS, PatchAc
 from slowfast.visualization.html_report.curves import MAX_POINTS, thin
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import CONFIG
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 from slowfast.visualization.mistakes import COUNT, most_confident
 from tests.report_content import report_content, write_run
 from tests.video_files import picture
@@ -107,7 +107,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path: Path, caplog: py
     cfg.OUTPUT_DIR = str(tmp_path)
     (tmp_path / REPORT).mkdir()
     (tmp_path / REPORT / "file").touch()
-    assert report_run(cfg, RunState.FINISHED) == {}
+    assert report_run(cfg, RunStatus.FINISHED) == {}
     assert f"Cannot write {tmp_path / REPORT}" in caplog.text
 
 
@@ -135,7 +135,7 @@ def test_state_of_a_run(tmp_path: Path) -> None:
         assert not is_locked(folder, TRAINING)  # by this process itself
     (folder / "event_results.json").write_text('{"finished": false}')
     assert state() == "stopped"
-    assert report_content(write_report(folder, state=RunState.RUNNING))["run"]["state"] == "running"
+    assert report_content(write_report(folder, state=RunStatus.RUNNING))["run"]["state"] == "running"
 
 
 def test_updates_take_a_small_share_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_activity_over_time_keeps_its_mean(intervals: int, last: int) -> None:
 
 def test_most_confident_mistakes(tmp_path: Path) -> None:
     predictions = write_run(tmp_path / "run", [f"class {n}" for n in range(40)])
-    chosen = most_confident(predictions)
+    chosen = most_confident(predictions, COUNT)
     assert len(chosen) == COUNT and not any(one.hit(1) for one in chosen)
     left = [one for one in predictions if one.best and not one.hit(1) and one not in chosen]
     assert min(one.best[0][1] for one in chosen) >= max(one.best[0][1] for one in left)

@@ -9,7 +9,7 @@ import pytest
 
 from slowfast.engine.tasks.classification import Classification
 from slowfast.visualization.html_report.page import write_report
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 from tests.chromium import MISSING, Chromium, find_chromium, running_chromium
 from tests.report_content import write_run
 
@@ -39,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of a run whose class, camera and file names and config values are markup."""
     folder = tmp_path_factory.mktemp("report") / "<b>run & co"
     write_run(folder, [f"{HOSTILE} {n}" for n in range(CLASSES)])
-    return write_report(folder, Classification.reported_metrics(), RunState.RUNNING)
+    return write_report(folder, Classification.reported_metrics(), RunStatus.RUNNING)
 
 
 def test_it_opens_sorts_and_zooms(browser: Chromium, page: Path) -> None:

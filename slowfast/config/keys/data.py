@@ -22,7 +22,7 @@ DATA.PATH_PREFIX = Key(
 )
 DATA.CACHE_GIB = Key(
     50.0,
-    "Size of the cache of media files from s3:// addresses; the least recently used ones are deleted.",
+    "Size of the cache of samples from s3:// addresses; the least recently used ones are deleted.",
     unit="GiB",
     rule=Range(0.01, 10**6),
 )

@@ -38,7 +38,7 @@ WANDB = Section("WANDB", "Weights & Biases")
 
 WANDB.MODE = Key(
     "online",
-    "How runs are recorded: online uploads a run while it goes on; offline writes it to OUTPUT_DIR/wandb, for "
+    "How runs are recorded: online uploads data during the run; offline writes it to OUTPUT_DIR/wandb, for "
     "`wandb sync`. The environment variable WANDB_MODE offline has the same effect.",
     rule=Choices("online", "offline"),
 )

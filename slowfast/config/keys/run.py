@@ -101,7 +101,7 @@ TRAIN.CHECKPOINT_KEEP = Key(
 )
 TRAIN.CHECKPOINT_ASYNC = Key(
     True,
-    "Write checkpoints in a thread while the training goes on. The main process needs memory for a copy of what is "
+    "Write checkpoints in a background thread during training. The main process needs memory for a copy of what is "
     "written: weights, EMA and optimizer state, and the best weights. False stops the training while it writes.",
 )
 TRAIN.AUTO_RESUME = Key(

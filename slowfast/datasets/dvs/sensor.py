@@ -1,4 +1,4 @@
-"""Sensor size of recordings that do not name it."""
+"""Sensor size of recordings that do not state it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.index.lines import count_within, find_text
-from slowfast.datasets.media import SCHEME, media_exists
+from slowfast.datasets.local_samples import SCHEME, sample_exists
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError, system_reason
 from slowfast.utils.paths import path_exists
@@ -117,7 +117,7 @@ def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> No
     remote = len(records) > 0 and bool(as_address(records[0].path))
     checked = list(itertools.islice(records, _CHECKED_REMOTE if remote else _CHECKED))
     try:
-        found = any(media_exists(record.path) for record in checked)
+        found = any(sample_exists(record.path) for record in checked)
     except (FetchError, DecodeError) as error:
         raise IndexFileError(f"{plain(index_file)}: {plain(checked[0].path)}: {error}") from None
     if not found:

@@ -13,7 +13,7 @@ from slowfast.datasets.base import BaseDataset
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.dvs.formats import event_suffixes
-from slowfast.datasets.dvs.formats.text import TextReader
+from slowfast.datasets.dvs.formats.text import find_recordings
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import system_reason
 from slowfast.models.protocol import IMAGES
@@ -170,7 +170,7 @@ def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
         if not wanted.recordings:
             del by_kind[RECORDING]  # .npz and .npy files may be anything
         else:
-            by_kind[RECORDING] = _without_texts(by_kind[RECORDING])
+            by_kind[RECORDING] = [Path(file) for file in find_recordings(map(str, files))[0]]
         found.others += len(files) - sum(map(len, by_kind.values()))
         unknown += [str(file.relative_to(folder)) for file in files if wanted.kind_of(file) is None]
         frames = highest_frame([file.name for file in by_kind[IMAGE]], wanted.template) if wanted.template else 0
@@ -185,12 +185,6 @@ def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
         get_logger().warning(note)
     if found.count == before:
         found.refuse(folder, f"the folder contains no {wanted.kind}s ({_names(wanted)})")
-
-
-def _without_texts(files: list[Path]) -> list[Path]:
-    """Leave out text files, which may be remarks, unless all recordings of a folder are text."""
-    others = [file for file in files if file.suffix.lower() not in TextReader.suffixes]
-    return others or files
 
 
 def _take(files: Sequence[Path], where: Path, wanted: SampleKind, found: FoundSamples) -> None:

@@ -13,8 +13,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine.tasks.base import CPU
-from slowfast.engine.tasks.pretraining import Pretext, Pretraining, pretext_of
-from slowfast.errors import ConfigError
+from slowfast.engine.tasks.pretraining import Pretext, Pretraining, required_pretext
 from slowfast.visualization.results import Metric
 
 NEAR = 3  # pixels in y and x within which a prediction counts as near
@@ -54,10 +53,7 @@ class CoordinatePretraining(Pretraining):
         Raises:
             ConfigError: If the model has no pre-training form.
         """
-        pretext = None if model is None else pretext_of(model)
-        if pretext is None:
-            raise ConfigError(f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME} is not set up for pre-training")
-        return cls(pretext, (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]))
+        return cls(required_pretext(cfg, model), (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]))
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the accuracy of polarities, the mean errors, and the shares of exact and of near predictions."""

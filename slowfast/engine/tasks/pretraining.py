@@ -29,6 +29,17 @@ def pretext_of(model: nn.Module) -> Pretext | None:
     return network.pretext if isinstance(network, Network) and network.pretraining else None
 
 
+def required_pretext(cfg: ConfigNode, model: nn.Module | None) -> Pretext:
+    """Return `pretext_of` a model; ConfigError if it has no pre-training form."""
+    pretext = None if model is None else pretext_of(model)
+    if pretext is None:
+        raise ConfigError(
+            f"MODEL.TASK {NAME}: MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME} is not set up for pre-training. Use "
+            "Event2Vec or Event2VecV3 with EVENT2VEC.MASK_RATIO above 0"
+        )
+    return pretext
+
+
 @TASK_REGISTRY.register(name=NAME)
 class Pretraining(Task):
     """Pre-training on targets that the model makes; labels are not used and there is no validation.
@@ -57,13 +68,7 @@ class Pretraining(Task):
         Raises:
             ConfigError: If the model has no pre-training form.
         """
-        pretext = None if model is None else pretext_of(model)
-        if pretext is None:
-            raise ConfigError(
-                f"MODEL.TASK {NAME}: MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME} is not set up for pre-training. Use "
-                "Event2Vec or Event2VecV3 with EVENT2VEC.MASK_RATIO above 0"
-            )
-        return cls(pretext, get_loss(cfg.MODEL.LOSS_FUNC))
+        return cls(required_pretext(cfg, model), get_loss(cfg.MODEL.LOSS_FUNC))
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:

@@ -29,9 +29,9 @@ class RunInfo:
         folder: OUTPUT_DIR.
         config: All config keys by dotted name, with plain values.
         config_text: The config as YAML.
-        hparams: The part of the config that a comparison of runs is about.
+        hparams: Config keys to compare runs by, with their values.
         curves: Tags of the curves whose last values compare runs, such as ``val/top1_acc``.
-        first_step: First step that this run may record: what an earlier one recorded from here on is repeated. None if
+        first_step: First step to record: points that an earlier run recorded from this step on are replaced. None if
             the run only adds a test.
         run_id: What `Tracker.run_id` returned when the run was started, if it is resumed; "" for a new run.
     """
@@ -73,21 +73,21 @@ class Tracker(ABC):
             def scalars(self, values, step):
                 print(step, dict(values), file=self.file)
 
-    Whatever a method raises is reported as one warning, and the run goes on without the tracker.
+    An exception of a method is logged as one warning, and the run continues without the tracker.
     """
 
     @classmethod  # noqa: B027 - an optional hook
     def check(cls, cfg: ConfigNode) -> None:
-        """Raise ConfigError if the tracker cannot be used, such as without its package. Called before anything else."""
+        """Raise ConfigError if the tracker cannot be used, for example without its package. Called first."""
 
     @classmethod
     @abstractmethod
     def from_config(cls, cfg: ConfigNode, run: RunInfo) -> Self:
-        """Start to record a run, or go on with the one of `run.run_id`, and record the config."""
+        """Start a run, or resume the one with the ID `run.run_id`, and record the config."""
 
     @property
     def run_id(self) -> str:
-        """Identifier by which the run is found again when it is resumed; "" if the tracker needs none."""
+        """Identifier for resuming the run; "" if the tracker needs none."""
         return ""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Tracker(ABC):
         """Record images.
 
         Args:
-            tag: What they show, such as ``test/confusion_matrix``.
+            tag: Name of the series, such as ``test/confusion_matrix``.
             images: One or several images.
             step: Training steps done.
         """

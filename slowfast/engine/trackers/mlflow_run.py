@@ -30,8 +30,8 @@ MAX_VALUE = 500  # characters of a parameter, the limit of older servers
 DATABASES = ("sqlite:", "mysql", "postgresql", "mssql")  # schemes of addresses
 _NOT_IN_FILES = re.compile(r"[^\w. -]")
 BATCH = 100  # parameters of a request, the limit of servers
-# mlflow-skinny has no database, and the folder store must be allowed since MLflow 3.7. A server that is down costs
-# seconds instead of minutes. MLflow reports its use to its makers unless that is turned off.
+# mlflow-skinny has no database, and the folder store must be allowed since MLflow 3.7. If the
+# server is down, calls fail after seconds instead of minutes. MLflow sends usage statistics unless that is disabled.
 ENVIRONMENT = {
     "MLFLOW_ALLOW_FILE_STORE": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -1,4 +1,4 @@
-"""Trackers of a run: opening, writing to all of them, and keeping their failures away from the run."""
+"""Trackers of a run: opens them, writes to all of them, and isolates the run from their failures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from slowfast.utils.distributed import World
 from slowfast.utils.json_files import from_json, write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import sanitize
-from slowfast.visualization.metrics_log import Row, read_metrics
+from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
 from slowfast.visualization.results import Metric
 
 Result = TypeVar("Result")
-RUN_IDS = "trackers.json"  # in OUTPUT_DIR: the run of each tracker, to go on with it
+RUN_IDS = "trackers.json"  # in OUTPUT_DIR: run ID of each tracker, for resuming
 TENSORBOARD = "tensorboard"
 # Always among the hparams, with the keys that differ from their defaults.
 COMPARED = (
@@ -50,7 +50,7 @@ def backends(cfg: ConfigNode) -> list[str]:
 class Trackers:
     """All trackers of a run; without any, or before `open`, nothing is recorded.
 
-    A tracker that raises an error is reported once and gets nothing more, whatever the reason: the run goes on.
+    A tracker that raises an exception is reported once and then disabled; the run continues.
 
     Args:
         cfg: Config of the run; None to record nothing.
@@ -69,7 +69,7 @@ class Trackers:
         return cls(cfg if world.is_main else None)
 
     def open(self, metrics: Iterable[Metric], done_steps: int | None = None) -> None:
-        """Start to record, or go on with the run that is recorded in OUTPUT_DIR; the second call only adds metrics.
+        """Start recording, or resume the run recorded in OUTPUT_DIR; a second call only adds metrics.
 
         Args:
             metrics: Metrics to record, besides the loss.
@@ -81,7 +81,7 @@ class Trackers:
         self._was_opened = True
         output = Path(cfg.OUTPUT_DIR)
         ids = {} if done_steps == 0 else _read_ids(output / RUN_IDS)
-        rows = read_metrics(output / "metrics.jsonl") if done_steps is None else []
+        rows = read_metrics(output / METRICS) if done_steps is None else []
         self.step = done_steps or (rows[-1]["step"] if rows else 0)
         run = _describe(cfg, self._metrics, None if done_steps is None else done_steps + 1)
         for name in backends(cfg):
@@ -145,7 +145,7 @@ def _attempt(name: str, work: Callable[[], Result]) -> Result | None:
         return work()
     except Exception as error:  # of any library
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        get_logger().warning(f"Tracker {name} is off for the rest of the run: {reason}")
+        get_logger().warning(f"Tracker {name} failed and is disabled for the rest of the run: {reason}")
         return None
 
 

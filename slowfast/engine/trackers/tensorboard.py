@@ -47,7 +47,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard.summary import hparams
 
         self._writer.add_text("config", "".join(f"    {line}\n" for line in run.config_text.splitlines()), 0)
-        # `add_hparams` would start a second run in a folder of its own.
+        # `add_hparams` would start a second run in a separate folder.
         start, session, self._end_of_session = hparams(dict(run.hparams), dict.fromkeys(run.curves, 0))
         for summary in (start, session):
             self._writer.file_writer.add_summary(summary)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from slowfast.config.node import ConfigNode
 from slowfast.engine.trackers.base import FINISHED, TRACKER_REGISTRY, NamedImage, RunInfo, Tracker, require_package
 
-# Seconds to wait for the server at the start and at the end of a run; what was not sent by then stays in OUTPUT_DIR.
+# Seconds to wait for the server at the start and at the end of a run; data not sent by then is kept in OUTPUT_DIR.
 START_TIMEOUT, END_TIMEOUT = 30.0, 120.0
 
 
@@ -80,8 +80,8 @@ class Wandb(Tracker):
         self._run.log({**values, "step": step})
 
     def images(self, tag: str, images: Sequence[NamedImage], step: int) -> None:
-        pictures = [self._wandb.Image(one.image, caption=one.caption or one.name) for one in images]
-        self._run.log({tag: pictures, "step": step})
+        logged = [self._wandb.Image(one.image, caption=one.caption or one.name) for one in images]
+        self._run.log({tag: logged, "step": step})
 
     def close(self, outcome: str) -> None:
         self._run.finish(exit_code=0 if outcome == FINISHED else 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from slowfast.errors import ConfigError
-from slowfast.utils.compiled import compiled_library
+from slowfast.utils.compiled_library import compiled_library
 from slowfast.utils.cores import cpu_description
 
 _SOURCES = Path(__file__).parent

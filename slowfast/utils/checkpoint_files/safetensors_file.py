@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from slowfast.errors import CheckpointError, DamagedFileError
+from slowfast.utils.extras import import_extra
 
 SUFFIX = ".safetensors"
 START = 9  # bytes that identify a file: the length of the header and its first character
@@ -60,10 +61,4 @@ def import_safetensors(where: str) -> Any:
     Args:
         where: File or option that needs it, for the message.
     """
-    try:
-        return import_module("safetensors")
-    except ImportError as error:
-        raise CheckpointError(
-            f"{where}: {SUFFIX} files need safetensors, which cannot be imported ({error}). "
-            'pip install "slowfast[safetensors]"'
-        ) from error
+    return import_extra("safetensors", "safetensors", f"{where}: {SUFFIX}", error_type=CheckpointError)

@@ -18,10 +18,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from slowfast.utils.extras import import_extra
 from slowfast.utils.files import disk_error
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
 from slowfast.utils.remote.cache import Version
-from slowfast.utils.remote.extras import import_extra
 from slowfast.utils.text import redact
 
 _PART = r"[\w.-]+"
@@ -64,7 +64,7 @@ def open_hub(address: str, known: Version | None) -> HubDownload | None:
     file = HubFile.parse(address)
     if known is not None and _COMMIT.fullmatch(file.revision or ""):  # a commit never changes
         return None
-    hub = import_extra("huggingface_hub", "hf", "hub")
+    hub = import_extra("huggingface_hub", "hub", "cannot be fetched: hf://", error_type=FetchError)
     with _explained(file):
         url = hub.hf_hub_url(file.repo, file.name, repo_type=file.kind, revision=file.revision)
         found = hub.get_hf_file_metadata(url)

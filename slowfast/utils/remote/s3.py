@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from slowfast.utils.extras import import_extra
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
 from slowfast.utils.remote.cache import Version
-from slowfast.utils.remote.extras import import_extra
 from slowfast.utils.text import redact
 
 TIMEOUT = 20.0  # seconds without an answer or a byte
@@ -80,7 +80,7 @@ def _locate(address: str) -> tuple[Any, str, str]:
             "cannot be fetched: credentials do not belong in an s3:// address. Set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         )
-    boto3 = import_extra("boto3", "s3", "s3")
+    boto3 = import_extra("boto3", "s3", "cannot be fetched: s3://", error_type=FetchError)
     settings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
     try:
         # A forked worker needs connections of its own.

@@ -1,4 +1,4 @@
-"""Curves of metrics.jsonl for the report, thinned out to what a screen shows."""
+"""Curves of metrics.jsonl for the report, downsampled to the resolution of a screen."""
 
 from __future__ import annotations
 

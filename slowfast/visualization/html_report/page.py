@@ -18,7 +18,7 @@ from slowfast.utils.json_files import to_json
 from slowfast.visualization.heat_map import HEAT_COLORS
 from slowfast.visualization.html_report.content import run_content
 from slowfast.visualization.html_report.run_files import RunFiles
-from slowfast.visualization.html_report.status import RunState
+from slowfast.visualization.html_report.status import RunStatus
 from slowfast.visualization.results import Metric
 
 REPORT = "report.html"
@@ -30,7 +30,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 
 
 def write_report(
-    folder: Path, metrics: Sequence[Metric] = (), state: RunState | None = None, own: ConfigNode | None = None
+    folder: Path, metrics: Sequence[Metric] = (), state: RunStatus | None = None, own: ConfigNode | None = None
 ) -> Path:
     """Build report.html from the files of a run.
 

@@ -1,4 +1,4 @@
-"""Files of a run that the report is built from; a damaged file costs its section, not the report."""
+"""Files of a run that the report is built from; a damaged file only affects its own section."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from slowfast.errors import UserError
 from slowfast.utils.files import MIB
 from slowfast.utils.json_files import from_json
 from slowfast.utils.text_files import UnreadableTextError, read_csv, read_text_file
-from slowfast.visualization.metrics_log import Row, read_metrics
+from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
 
 CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
-METRICS = "metrics.jsonl"
 MAX_BYTES = 512 * MIB
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from slowfast.config.node import ConfigNode
 from slowfast.utils.folder_lock import TESTING, TRAINING, is_locked
-from slowfast.visualization.html_report.run_files import METRICS, RunFiles
-from slowfast.visualization.metrics_log import Row
+from slowfast.visualization.html_report.run_files import RunFiles
+from slowfast.visualization.metrics_log import METRICS, Row
 from slowfast.visualization.results import TEST_RESULTS
 
 
-class RunState(Enum):
+class RunStatus(Enum):
     """State of a run, by its name in the report."""
 
     RUNNING = "in progress"
@@ -27,9 +27,9 @@ def describe_run(
     cfg: ConfigNode | None,
     rows: Sequence[Row],
     events: Mapping[str, Any],
-    state: RunState | None,
+    state: RunStatus | None,
 ) -> dict[str, str]:
-    """Return the state of a run and how far a training has come.
+    """Return the state of a run and the progress of a training.
 
     Args:
         files: Files of the run.
@@ -47,17 +47,17 @@ def describe_run(
     return {"state": state.name.lower(), "text": state.value, "progress": progress}
 
 
-def _inferred(files: RunFiles, cfg: ConfigNode | None, rows: Sequence[Row], events: Mapping[str, Any]) -> RunState:
+def _inferred(files: RunFiles, cfg: ConfigNode | None, rows: Sequence[Row], events: Mapping[str, Any]) -> RunStatus:
     if any(is_locked(files.folder, name) for name in (TRAINING, TESTING)):
-        return RunState.RUNNING
+        return RunStatus.RUNNING
     if events:
-        return RunState.FINISHED if events.get("finished", True) else RunState.STOPPED
+        return RunStatus.FINISHED if events.get("finished", True) else RunStatus.STOPPED
     if _is_tested(files.folder / METRICS, files.folder / TEST_RESULTS):
-        return RunState.FINISHED
+        return RunStatus.FINISHED
     reached = max((row["epoch"] for row in rows if isinstance(row.get("epoch"), (int, float))), default=0)
     if cfg is not None and (cfg.TEST.ENABLE or reached < cfg.SOLVER.MAX_EPOCH):
-        return RunState.STOPPED
-    return RunState.FINISHED
+        return RunStatus.STOPPED
+    return RunStatus.FINISHED
 
 
 def _is_tested(training: Path, test: Path) -> bool:

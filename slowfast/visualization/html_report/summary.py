@@ -86,7 +86,7 @@ def _metric_tiles(part: str, row: Row, metrics: Sequence[Metric]) -> list[Pair]:
 
 
 def training_facts(rows: Sequence[Row], cfg: ConfigNode | None) -> list[Pair]:
-    """Return how far a training has come and how fast it is."""
+    """Return progress and speed of a training."""
     train = [row for row in rows if row.get("split") == "train"]
     if not train:
         return []

@@ -19,10 +19,9 @@ from slowfast.datasets.build import eval_dataset
 from slowfast.errors import IndexFileError
 from slowfast.utils.paths import local_path, path_exists
 from slowfast.utils.remote import cache as cache_module
-from slowfast.utils.remote import media as media_cache
-from slowfast.utils.remote import s3
+from slowfast.utils.remote import s3, sample_cache
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
-from slowfast.utils.remote.media import MediaCache
+from slowfast.utils.remote.sample_cache import SampleCache
 from tests.datasets.test_shards import same_batches, use
 from tests.utils.remote import servers
 from tests.utils.remote.servers import BIG, content, files_in, forget, free_port, text_of_all
@@ -193,8 +192,8 @@ def test_samples_are_read_from_s3(media: Path, tiny_cfg: ConfigNode, cache: Path
 
 
 def test_the_cache_of_samples_has_a_limit(cache: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(media_cache, "_KEPT_SECONDS", 0.0)
-    store = MediaCache(100_000)
+    monkeypatch.setattr(sample_cache, "_KEPT_SECONDS", 0.0)
+    store = SampleCache(100_000)
     sizes = []
     for number in range(40):
         store.get(f"s3://media/{number}.bin", lambda part: part.write_bytes(bytes(10_000)) and None)

@@ -24,7 +24,7 @@ from slowfast.datasets.dvs.formats.base import (
     EventReader,
     StreamInfo,
 )
-from slowfast.errors import UserError
+from slowfast.utils.extras import import_extra
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 HEADER, EVENTS = b"IOHE", b"EVTS"  # identifiers of FlatBuffers; the second is also a type of stream
@@ -158,17 +158,12 @@ def _get_decompress(compression: int) -> Decompress:
         DecodeError: If the compression is unknown.
     """
     package = {LZ4: "lz4", LZ4_HIGH: "lz4", ZSTD: "zstandard", ZSTD_HIGH: "zstandard"}.get(compression, "")
-    try:
-        if package == "lz4":
-            import lz4.frame
-
-            return lambda body: _lz4_frame(lz4.frame.LZ4FrameDecompressor(), body)
-        if package == "zstandard":
-            import zstandard
-
-            return lambda body: _zstd_frame(zstandard.ZstdDecompressor().decompressobj(), body)
-    except ImportError as error:
-        raise UserError(f'this .aedat4 file needs {package} ({error}). Run pip install "slowfast[events]"') from error
+    if package == "lz4":
+        frame = import_extra("lz4.frame", "events", "this .aedat4 file")
+        return lambda body: _lz4_frame(frame.LZ4FrameDecompressor(), body)
+    if package == "zstandard":
+        zstandard = import_extra("zstandard", "events", "this .aedat4 file")
+        return lambda body: _zstd_frame(zstandard.ZstdDecompressor().decompressobj(), body)
     if compression != NONE:
         raise DecodeError(f"unknown compression type {compression}")
     return bytes

@@ -37,7 +37,7 @@ BLOCK_EVENTS = 2**16
 MAX_EVENTS = 2**26
 MAX_BYTES = 2**31  # all columns together
 MICROSECOND = 1e-6
-_HEAD = 4096  # bytes by which formats are told apart
+_HEAD = 4096  # bytes by which formats are detected
 _SHOWN = 200  # characters of another package's message
 
 Sensor = tuple[int, int]  # height, width
@@ -176,7 +176,7 @@ def open_events(path: Path) -> EventReader:
 
 
 class guarded:
-    """Context in which unexpected errors of a damaged file, of whatever package, become DecodeError."""
+    """Context in which unexpected errors of a damaged file, of any package, become DecodeError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Compiled decoders of EVT 2.0, EVT 3.0 and DAT, for large files; small ones are not worth starting a compiler.
+"""Compiled decoders of EVT 2.0, EVT 3.0 and DAT, for large files only, since compiling takes seconds.
 
 Notation: n words of a block.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from slowfast.datasets.dvs.formats.base import EventBlock
 from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, EvtDecoder
-from slowfast.utils.compiled import compiled_library
+from slowfast.utils.compiled_library import compiled_library
 from slowfast.utils.logging import get_logger
 
 MIN_BYTES = 2**22  # size of a file from which on the compiled decoders are used
@@ -31,7 +31,7 @@ class _State(ctypes.Structure):
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """Load the library; None if it cannot be compiled here, which the NumPy decoders make up for."""
+    """Load the library; None if it cannot be compiled here: the NumPy decoders are used."""
     try:
         library = ctypes.CDLL(str(compiled_library("evt", [_SOURCE], _FLAGS)))
     except OSError as error:
@@ -104,7 +104,7 @@ def evt3_decoder(size: int, space: Space | None = None) -> EvtDecoder:
 
 
 def dat_decoder(size: int, record: np.dtype, layout: tuple[int, int], space: Space | None = None) -> EvtDecoder | None:
-    """Return a decoder of .dat files; None for a file that is not worth one.
+    """Return a decoder of .dat files; None for a small file.
 
     Args:
         size: Size of the file in bytes.

@@ -82,7 +82,7 @@ class EventStreamReader(EventReader):
             incomplete event.
         """
         single = self._single()
-        # Where the next item begins, if one begins at each byte; the chain of these steps is followed by doubling.
+        # Distance from each byte to the next item, if an item begins there.
         first = _chain(np.where(single[values], 1, _LENGTH))
         if len(first) and not single[values[first[-1]]] and first[-1] + _LENGTH > len(values):
             first, end = first[:-1], int(first[-1])
@@ -119,8 +119,7 @@ class EventStreamReader(EventReader):
 def _chain(steps: np.ndarray) -> np.ndarray:
     """Return the positions 0, 0 + steps[0], ... up to the end of the array: int64 (m,).
 
-    The chain of jumps is long but its jumps are 1 or _LENGTH bytes, so it is followed in plain Python over bytes that
-    begin runs of equal jumps.
+    Steps are 1 or _LENGTH bytes. Runs of steps of _LENGTH are found with NumPy; the Python loop is over runs.
     """
     found: list[np.ndarray] = []
     position, end = 0, len(steps)

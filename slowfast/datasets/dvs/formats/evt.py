@@ -70,7 +70,7 @@ class HighTime:
 
 
 class Evt2Decoder:
-    """Decoder of EVT 2.0: 32-bit words with an event each; the high bits of the time are words of their own."""
+    """Decoder of EVT 2.0: 32-bit words with an event each; separate words have the high bits of the time."""
 
     word = np.dtype("<u4")
 

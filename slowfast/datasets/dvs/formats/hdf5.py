@@ -35,9 +35,9 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
     whole_pixels,
 )
-from slowfast.datasets.dvs.formats.numpy_files import finite_times
+from slowfast.datasets.dvs.formats.numpy_files import ScaledTimes, finite_times
 from slowfast.datasets.dvs.formats.unnamed import SECOND, UNIT_NAMES, find_order, find_time_unit, to_microseconds
-from slowfast.errors import UserError
+from slowfast.utils.extras import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _SAMPLE = 2**14  # events by which order and unit are found
@@ -78,10 +78,7 @@ class Hdf5Reader(EventReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            import h5py
-        except ImportError as error:
-            raise UserError(f'HDF5 files need h5py ({error}). Run pip install "slowfast[events]"') from error
+        h5py = import_extra("h5py", "events", "HDF5")
         _register_filters()
         self.file = h5py.File(path, "r")
         self.found = self._shd() if SHD_TIMES in self.file and SHD_UNITS in self.file else self._events()
@@ -175,7 +172,7 @@ class Hdf5Reader(EventReader):
         if offset:
             self.note("t_offset added to the times")
         if unit is not None or offset:
-            columns = {**columns, "t": _Times(columns["t"], unit, offset)}
+            columns = {**columns, "t": ScaledTimes(columns["t"], unit, offset)}
         return _Found(columns, StreamInfo(short, self._sensor(name)))
 
     def _offset(self, name: str) -> int:
@@ -294,25 +291,6 @@ class H5Column:
             return np.asarray(source[first:last])
         except OSError as error:
             raise DecodeError(_why_not_read(self.array, error)) from error
-
-
-class _Times:
-    """Column of times, converted to microseconds."""
-
-    def __init__(self, times: Column, unit: float | None, offset: int) -> None:
-        self.times, self.unit, self.offset = times, unit, offset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.times.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(np.int64 if self.unit is None else np.float64)
-
-    def take(self, rows: np.ndarray | slice) -> np.ndarray:
-        t = finite_times(self.times.take(rows))
-        return (t if self.unit is None else to_microseconds(t, self.unit)) + self.offset
 
 
 def _why_not_read(array: Any, error: OSError) -> str:

@@ -28,7 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     Sensor,
     StreamInfo,
 )
-from slowfast.errors import UserError
+from slowfast.utils.extras import import_extra
 
 ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")
 ST_SENSOR, ST_KEY = (10, 10), "spiketrain"
@@ -71,16 +71,13 @@ def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
         DecodeError: If it has none of them.
         UserError: If SciPy is not installed.
     """
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError as error:
-        raise UserError(f'.mat files need SciPy ({error}). Run pip install "slowfast[events]"') from error
+    scipy_io = import_extra("scipy.io", "events", ".mat")
     try:
         # From the headers, without decompression.
-        sizes = {name: prod(shape) for name, shape, _ in whosmat(path)}
+        sizes = {name: prod(shape) for name, shape, _ in scipy_io.whosmat(path)}
         keys = next(keys for keys in ((TD_KEY,), (ST_KEY,), ASL_KEYS) if keys[0] in sizes or keys is ASL_KEYS)
         base.check_count(max((sizes.get(key, 0) for key in keys), default=0))
-        content = loadmat(path, variable_names=keys)
+        content = scipy_io.loadmat(path, variable_names=keys)
     except DecodeError:
         raise
     except NotImplementedError as error:  # HDF5

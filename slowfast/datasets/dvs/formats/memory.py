@@ -1,4 +1,4 @@
-"""Reading of all events of a stream into memory, without copying them again and again.
+"""Reading of all events of a stream into memory, without repeated copies.
 
 Notation: n events.
 """

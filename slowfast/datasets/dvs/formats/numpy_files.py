@@ -151,11 +151,12 @@ class ScaledTimes:
 
     Args:
         times: Column of the file.
-        unit: Seconds per tick.
+        unit: Seconds per tick; None for microseconds.
+        offset: Microseconds added to the times.
     """
 
-    def __init__(self, times: Column, unit: float) -> None:
-        self.times, self.unit = times, unit
+    def __init__(self, times: Column, unit: float | None, offset: int = 0) -> None:
+        self.times, self.unit, self.offset = times, unit, offset
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -165,11 +166,12 @@ class ScaledTimes:
     @property
     def dtype(self) -> np.dtype:
         """Type of the values."""
-        return np.dtype(np.float64)
+        return np.dtype(np.int64 if self.unit is None else np.float64)
 
     def take(self, rows: np.ndarray | slice) -> np.ndarray:
         """Read the times of some events."""
-        return to_microseconds(self.times.take(rows), self.unit)
+        t = self.times.take(rows)
+        return (finite_times(t) if self.unit is None else to_microseconds(t, self.unit)) + self.offset
 
 
 def finite_times(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ Notation: n events of a message.
 
 from __future__ import annotations
 
-import importlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     guarded,
 )
 from slowfast.datasets.dvs.formats.evt import Evt3Decoder
-from slowfast.errors import UserError
+from slowfast.utils.extras import import_extra
 
 ARRAYS = ("dvs_msgs", "prophesee_event_msgs")
 PACKETS = ("event_camera_msgs", "event_array_msgs")
@@ -113,10 +112,7 @@ def _opener(path: Path) -> Callable[[], Any]:
         UserError: If the package for bags is not installed.
     """
     module = "rosbags.rosbag1" if path.suffix.lower() == ROS_1 else "rosbags.rosbag2"
-    try:
-        reader: Callable[[Path], Any] = importlib.import_module(module).Reader
-    except ImportError as error:
-        raise UserError(f'bags of ROS need rosbags ({error}). Run pip install "slowfast[ros]"') from error
+    reader: Callable[[Path], Any] = import_extra(module, "ros", "a ROS bag").Reader
     return lambda: reader(path)
 
 

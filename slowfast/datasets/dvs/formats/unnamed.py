@@ -1,4 +1,4 @@
-"""Columns of events without names, and times without a unit: what their values tell.
+"""Order of unnamed columns and unit of the times, inferred from the values.
 
 Notation: n events, k columns.
 """

@@ -13,6 +13,11 @@ from pathlib import Path
 from slowfast.utils.private_cache import private_cache
 
 
+def find_compiler() -> str:
+    """Return the path of the C++ compiler: CXX, c++, g++ or clang++; "" if there is none."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")
+
+
 def compiled_library(name: str, sources: Sequence[Path], flags: Sequence[str], depends_on: bytes = b"") -> Path:
     """Return the shared library for some sources, flags and this compiler; compile it if it is not in the cache.
 
@@ -25,8 +30,8 @@ def compiled_library(name: str, sources: Sequence[Path], flags: Sequence[str], d
     Raises:
         OSError: If there is no compiler, or it fails.
     """
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-    if compiler is None:
+    compiler = find_compiler()
+    if not compiler:
         raise OSError("No C++ compiler found. Install one (g++) or set CXX")
     command = [compiler, *flags]
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout

@@ -1,7 +1,7 @@
-"""Cache of media files from an object store: of limited total size, for datasets that are larger than the disk.
+"""Size-limited cache of samples from an object store, for datasets that are larger than the disk.
 
 Unlike weights and index files (:mod:`slowfast.utils.remote.cache`), an object is not looked up again on the server once
-it is in the cache: the media of a dataset do not change.
+it is in the cache: the samples of a dataset do not change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEPT_SECONDS = 60.0  # a file that was used so recently is not deleted: another
 _MEASURE_AFTER, _KEEP = 1 / 64, 0.9
 
 
-class MediaCache:
+class SampleCache:
     """Files in the folder `media` of the private cache; the least recently used ones are deleted.
 
     Several processes may use it at the same time.

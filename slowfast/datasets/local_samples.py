@@ -1,4 +1,4 @@
-"""Local copies of samples that are no files of their own: members of shards, and objects at s3:// addresses."""
+"""Local copies of samples that are members of shards or objects at s3:// addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slowfast.datasets.shards import BLOCK, ShardMember, find_member, read_membe
 from slowfast.datasets.types import Record
 from slowfast.errors import system_reason
 from slowfast.utils.remote.address import FetchError, as_address
-from slowfast.utils.remote.media import MediaCache
+from slowfast.utils.remote.sample_cache import SampleCache
 
 if TYPE_CHECKING:
     from slowfast.datasets.clip_dataset import OpenSample
@@ -25,7 +25,7 @@ SCHEME = "s3://"
 _GIB = 2**30
 
 
-class Media:
+class SampleFiles:
     """Access to samples by local paths, wherever they are.
 
     Args:
@@ -33,11 +33,11 @@ class Media:
     """
 
     def __init__(self, cache_size: int) -> None:
-        self._cache = MediaCache(cache_size)
+        self._cache = SampleCache(cache_size)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> Self:
-        """Return the media of a run."""
+        """Build for the size of the cache in DATA.CACHE_GIB."""
         return cls(int(cfg.DATA.CACHE_GIB * _GIB))
 
     @contextmanager
@@ -102,11 +102,11 @@ class LocalSamples:
 
     Args:
         open_sample: Opens a sample whose path is local.
-        media: Access to the others.
+        files: Access to the others.
     """
 
-    def __init__(self, open_sample: OpenSample, media: Media) -> None:
-        self._open_sample, self._media = open_sample, media
+    def __init__(self, open_sample: OpenSample, files: SampleFiles) -> None:
+        self._open_sample, self._files = open_sample, files
 
     def __call__(self, record: Record) -> AbstractContextManager[VideoReader]:
         """Open a sample; DecodeError if it cannot be read."""
@@ -114,7 +114,7 @@ class LocalSamples:
 
     @contextmanager
     def _open(self, record: Record) -> Iterator[VideoReader]:
-        with self._media.local(record.path) as path:
+        with self._files.local(record.path) as path:
             if path is record.path:
                 opened = self._open_sample(record)
             elif record.frames is not None:
@@ -125,7 +125,7 @@ class LocalSamples:
                 yield reader
 
 
-def media_exists(path: Path) -> bool:
+def sample_exists(path: Path) -> bool:
     """Return whether a local sample, the shard of a sample or a remote object exists.
 
     Raises:
