@@ -165,7 +165,9 @@ class EventFrames(RecordingFolders, FrameDataset):
         """Open a recording as frames, at the size of the sensor."""
         dvs, frames = self.cfg.DVS, self.cfg.DATA.NUM_FRAMES
         sensor = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1])
-        return EventFramesReader(record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN)
+        return EventFramesReader(
+            record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN, dvs.FRAME_DECAY
+        )
 
     def temporal_sampling(self) -> TemporalSampling:
         """Return what chooses the frames of a clip: all of them."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EventReader, StreamInfo, event_suffixes, open_events, read_blocks
@@ -18,6 +20,7 @@ from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.errors import UserError
 from slowfast.prepare.event_spool import EventSpool
+from slowfast.prepare.filter_events import FilterSettings, filter_spool
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
 from slowfast.prepare.save_events import save_events
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, part_owner
@@ -28,6 +31,7 @@ from slowfast.utils.worker import still_working
 
 MAX_STREAMS = 100  # streams whose sensors are recorded one by one
 SETTINGS_FILE = ".convert_events.json"  # in the target folder
+EVENTS = "events"  # count of the events before the filters
 # Files of DVS Gesture beside a recording: its labels (instead of its suffix) and the lists of the splits.
 LABELS = "_labels.csv"
 SPLIT_LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
@@ -35,27 +39,35 @@ SPLIT_LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
 
 @dataclass(frozen=True)
 class CutSettings:
-    """Settings of cutting recordings into parts.
+    """Settings of filtering recordings and cutting them into parts.
 
-    At most one of the two is set; with neither a recording is one file. Recordings of DVS Gesture with a label file are
-    always cut by it.
+    At most one of the first two is set; with neither a recording is one file. Recordings of DVS Gesture with a label
+    file are always cut by it.
 
     Args:
         window_time: Duration of a window in microseconds.
         window_events: Number of events in a window.
         time_unit: Seconds per tick of the times, for formats that do not state it; 0 for the default.
+        window_step: Microseconds or events from one window to the next; 0 for those of a window.
+        filters: Filters of the events, before they are cut.
 
     Raises:
-        UserError: If a value is negative or both are set.
+        UserError: If a value is negative, both windows are set, or a step without a window.
     """
 
     window_time: float = 0.0
     window_events: int = 0
     time_unit: float = 0.0
+    window_step: float = 0.0
+    filters: FilterSettings = FilterSettings()
 
     def __post_init__(self) -> None:
         if self.window_time < 0 or self.window_events < 0 or (self.window_time and self.window_events):
             raise UserError("--window-time and --window-events: give at most one of them, greater than 0")
+        if self.window_step < 0 or (self.window_step and not self.window_time and not self.window_events):
+            raise UserError("--window-step: give a number greater than 0, and --window-time or --window-events")
+        if self.window_events and self.window_step != int(self.window_step):
+            raise UserError(f"--window-step {self.window_step:g}: must be a whole number of events")
 
 
 def convert_recordings(
@@ -70,7 +82,7 @@ def convert_recordings(
     Args:
         source: Folder of recordings.
         target: Folder to write to, outside of `source`.
-        settings: How to cut the recordings.
+        settings: How to filter and cut the recordings.
         workers: Number of worker processes.
         engine: `LOCAL` or `RAY`, see :func:`~slowfast.prepare.jobs.run_jobs`.
 
@@ -94,17 +106,30 @@ def _check_settings(file: Path, settings: CutSettings) -> None:
     """Raise UserError if the target was converted with other settings: its files would be mixed."""
     known = _read_json(file)
     if known is not None and known != _as_record(settings):
-        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in known.items())
+        options = " ".join(_as_option(name, value) for name, value in known.items())
         raise UserError(
             f"TARGET {file.parent}: already contains recordings converted with {options}. Choose another target for "
             "other settings"
         )
 
 
-def _as_record(settings: CutSettings) -> dict[str, float]:
+def _as_option(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return option
+    return f"{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+def _as_record(settings: CutSettings) -> dict[str, Any]:
     """Return the settings as they are kept in the target; later ones only if they are set, for older targets."""
-    values = asdict(settings)
-    return values if settings.time_unit else {name: value for name, value in values.items() if name != "time_unit"}
+    values = {**vars(settings), **vars(settings.filters)}
+    unset = {**vars(CutSettings()), **vars(FilterSettings())}
+    kept = {name for name, value in values.items() if value != unset[name]} - {"filters"}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name in kept | {"window_time", "window_events"}
+    }
 
 
 def record_file(job: Job) -> Path:
@@ -129,32 +154,45 @@ def _convert_one(settings: CutSettings, settings_file: Path, job: Job) -> Conver
     reader = open_events(job.source)
     streams = reader.streams
     total, counts, empty = 0, dict[str, int](), list[str]()
+    removed = Counter[str]()
     for number, stream in enumerate(streams):
-        with _spooled(reader, number, stream, settings, job) as spool:
+        with _spooled(reader, number, stream, settings, job, removed) as spool:
             total += spool.count
             if spool.count and not settings_file.exists():
                 atomic_write_text(settings_file, to_json(_as_record(settings)) + "\n")
             _write_parts(spool, stream, settings, job, counts, empty)
     damage = list(reader.damage)
     if not total:
+        if removed.total():
+            damage.append(f"the filters removed all of {removed.total()} events")
         raise DecodeError("; ".join(damage) or "the recording contains no events")
     if not counts:
         raise DecodeError(_reason_for_nothing(total, settings))
-    sensors = sorted({stream.sensor for stream in streams if stream.sensor is not None})
-    shown = [stream.sensor for stream in streams] if len(streams) <= MAX_STREAMS else sensors
-    record = {"events": total, "files": counts, "sensors": shown}
+    each = [settings.filters.sensor(stream.sensor) for stream in streams]
+    sensors = sorted({sensor for sensor in each if sensor is not None})
+    shown = each if len(streams) <= MAX_STREAMS else sensors
+    record = {"events": total, "files": counts, "sensors": shown, **({"removed": removed} if removed else {})}
     atomic_write_text(record_file(job), to_json(record) + "\n")
     if empty:
         damage.append(f"skipped {len(empty)} labeled parts without events: {', '.join(empty)}")
     notes = [*(f"DVS.SENSOR_SIZE [{height},{width}]" for height, width in sensors), *reader.notes]
-    return ConvertedFile("; ".join(damage) or None, tuple(notes))
+    read = {EVENTS: total + removed.total()} if settings.filters.active else {}
+    return ConvertedFile("; ".join(damage) or None, tuple(notes), {**read, **removed})
 
 
 @contextmanager
 def _spooled(
-    reader: EventReader, number: int, stream: StreamInfo, settings: CutSettings, job: Job
+    reader: EventReader, number: int, stream: StreamInfo, settings: CutSettings, job: Job, removed: Counter[str]
 ) -> Iterator[EventSpool]:
-    """Read a stream into files, in the order of time.
+    """Read a stream into files, in the order of time, and filter it.
+
+    Args:
+        reader: Reader of the recording.
+        number: Position of the stream in it.
+        stream: Description of the stream.
+        settings: Unit of the times, and filters.
+        job: Job of the recording.
+        removed: Number of events that each filter removed, which is extended.
 
     Raises:
         DecodeError: If it cannot be read or its coordinates are not those of a sensor.
@@ -167,6 +205,8 @@ def _spooled(
             spool.add(block)
             still_working()
         spool.finish()
+        if settings.filters.active and spool.count:
+            spool = filter_spool(spool, settings.filters, removed)
         yield spool
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -233,8 +273,8 @@ def _cut(
 
 def _windows(spool: EventSpool, settings: CutSettings) -> Iterator[EventColumns]:
     if settings.window_time:
-        return windows_by_time(spool.parts(), settings.window_time)
-    return windows_by_count(spool.parts(), settings.window_events)
+        return windows_by_time(spool.parts(), settings.window_time, settings.window_step or None)
+    return windows_by_count(spool.parts(), settings.window_events, int(settings.window_step) or None)
 
 
 def _split_of(source: Path) -> str:

@@ -53,6 +53,11 @@ class EventSpool:
         self._last = 0
         self._files = {key: (folder / key).open("wb") for key in KINDS}
 
+    @property
+    def extent(self) -> Sensor:
+        """Height and width that hold all events."""
+        return self._high[1] + 1, self._high[0] + 1
+
     def add(self, block: EventBlock) -> None:
         """Append events.
 

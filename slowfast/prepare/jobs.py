@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -291,10 +291,17 @@ def _cleanup(progress: Progress, target: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """Output of a conversion: what could not be read of the source, and notes to report once for all files."""
+    """Output of a conversion.
+
+    Attributes:
+        damage: What could not be read of the source, if anything.
+        notes: Notes to report once for all files.
+        counts: Numbers by name, to report as sums over all files.
+    """
 
     damage: str | None
     notes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -307,6 +314,7 @@ class Conversion:
     failed: dict[str, str]  # reason
     seconds: float
     notes: dict[str, int]  # number of files with each note
+    counts: dict[str, int]  # sums of the counts of the files
 
 
 def convert_files(
@@ -349,7 +357,12 @@ def convert_files(
     outputs = results.outputs
     damaged = {name: output.damage for name, output in outputs.items() if output.damage is not None}
     notes = Counter(note for output in outputs.values() for note in output.notes)
-    return Conversion(len(outputs), results.skipped, damaged, results.failed, results.seconds, dict(notes))
+    counts = Counter[str]()
+    for output in outputs.values():
+        counts.update(output.counts)
+    return Conversion(
+        len(outputs), results.skipped, damaged, results.failed, results.seconds, dict(notes), dict(counts)
+    )
 
 
 def target_exists(job: Job) -> bool:

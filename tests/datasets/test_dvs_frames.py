@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from slowfast.cli.validate_components import validate
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets import build_loader
-from slowfast.datasets.dvs.frames import EventFramesReader, event_frames
+from slowfast.datasets.dvs.frames import FRAME_KINDS, EventFramesReader, event_frames
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import ConfigError
 
@@ -24,12 +25,25 @@ def events(n: int, seed: int) -> EventColumns:
     return EventColumns(x, y, np.sort(rng.uniform(5, 100, n)), p)
 
 
+DECAY = 30.0
+
+
 def plainly(e: EventColumns, frames: int, kind: str) -> np.ndarray:
     """Compute the frames event by event."""
-    grid = np.zeros((frames, 2, *SENSOR))
+    grid = np.zeros((frames, 1 if kind == "signed_voxels" else 2, *SENSOR))
     duration = e.t[-1] - e.t[0] or 1e-9
     for x, y, t, p in zip(e.x, e.y, e.t, e.p, strict=True):
         at = (t - e.t[0]) / duration * frames
+        if kind == "signed_voxels":
+            for frame in range(frames):
+                grid[frame, 0, y, x] += (2 * p - 1) * max(0, 1 - abs(frame - (frames - 1) * at / frames))
+            continue
+        if kind in ("time_surface", "decayed"):
+            for frame in range(frames):
+                if at < frame + 1 or frame == frames - 1:
+                    value = np.exp(-(duration * (frame + 1) / frames - (t - e.t[0])) / DECAY)
+                    grid[frame, p, y, x] = value + (grid[frame, p, y, x] if kind == "decayed" else 0)
+            continue
         if kind == "counts":
             grid[min(int(at), frames - 1), p, y, x] += 1
             continue
@@ -40,14 +54,15 @@ def plainly(e: EventColumns, frames: int, kind: str) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    n=st.integers(1, 60), frames=st.integers(1, 7), kind=st.sampled_from(["counts", "voxels"]), seed=st.integers(0, 99)
-)
+@given(n=st.integers(1, 60), frames=st.integers(1, 7), kind=st.sampled_from(FRAME_KINDS), seed=st.integers(0, 99))
 def test_equals_event_by_event_sums(n: int, frames: int, kind: str, seed: int) -> None:
     e = events(n, seed)
-    found = event_frames(e, SENSOR, frames, kind)
+    e = replace(e, x=e.x % 5, y=e.y % 3)  # several events of a pixel
+    found = event_frames(e, SENSOR, frames, kind, DECAY)
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, plainly(e, frames, kind), atol=1e-4)
-    assert found.sum() == pytest.approx(n, rel=1e-4)
+    if kind in ("counts", "voxels"):
+        assert found.sum() == pytest.approx(n, rel=1e-4)
 
 
 def test_reader_has_the_interface_of_a_video(tmp_path: Path) -> None:
@@ -60,6 +75,13 @@ def test_reader_has_the_interface_of_a_video(tmp_path: Path) -> None:
     assert decoded.frames[..., 0].sum() / 10 + decoded.frames[..., 2].sum() / 10 == 60
     with EventFramesReader(path, SENSOR, 1e-6, 4, "counts", 200.0) as reader:
         assert reader.read([0]).frames.max() == 200 or reader.read([0]).frames.max() == 255
+    with EventFramesReader(path, SENSOR, 1e-6, 4, "signed_voxels", 20.0) as reader:
+        gray = reader.read([0, 1, 2, 3]).frames.astype(np.int64)
+        balance = 2 * int(reader.events.p.sum()) - 60
+    assert (np.ptp(gray, axis=-1) == 0).all() and np.median(gray) == 128
+    assert (gray[..., 0] - 128).sum() / 20 == pytest.approx(balance, abs=3)
+    with EventFramesReader(path, SENSOR, 1e-6, 4, "time_surface", 255.0, 1e12) as reader:
+        assert set(np.unique(reader.read([3]).frames[..., ::2])) == {0, 255}
 
 
 def test_clips_for_video_networks(tmp_path: Path) -> None:

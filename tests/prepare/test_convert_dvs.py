@@ -17,6 +17,7 @@ import pytest
 from slowfast.cli.convert_dvs import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
+from slowfast.prepare import event_spool
 from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
 
@@ -209,3 +210,68 @@ def test_datasets_in_a_file_and_text(raw: Path, tmp_path: Path, capsys: pytest.C
     assert names == ["0/shd_1.npz", "3/shd_0.npz", "list.npz"]
     assert written(tmp_path / "npz" / "list.npz") == some_events()
     assert written(tmp_path / "npz" / "3" / "shd_0.npz") == [(k, 0, 250_000 * k, 1) for k in range(5)]
+
+
+def filtered(events: list[Event], hot: set[tuple[int, int]], background: int, refractory: int) -> list[list[Event]]:
+    """Return what hot pixels, background activity, refractory period, and a crop at (4, 2) with factor 2 leave."""
+    cold = [event for event in events if event[:2] not in hot]
+    near, last = [], dict[tuple[int, int], int]()
+    for x, y, t, p in cold:
+        around = {(i, j) for i in (x - 1, x, x + 1) for j in (y - 1, y, y + 1)} - {(x, y)}
+        if any(t - last[pixel] <= background for pixel in around & last.keys()):
+            near.append((x, y, t, p))
+        last[x, y] = t
+    rested, fired = [], dict[tuple[int, int], int]()
+    for x, y, t, p in near:
+        if t - fired.get((x, y), -refractory) >= refractory:
+            rested.append((x, y, t, p))
+            fired[x, y] = t
+    cut = [((x - 4) // 2, (y - 2) // 2, t, p) for x, y, t, p in rested if 4 <= x < 19 and 2 <= y < 13]
+    return [cold, near, rested, cut]
+
+
+def test_filters(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_spool, "BLOCK_EVENTS", 64)
+    noise = [(7, 5, t, 1) for t in range(0, 100_000, 150)]
+    events = sorted([*some_events(2000, width=20, height=16), *noise], key=lambda event: event[2])
+    (raw / "x.dat").write_bytes(dat(events))
+    (raw / "far.dat").write_bytes(dat([(200, 100, 5, 1), (201, 100, 6, 1)]))
+    steps = filtered(events, {(7, 5)}, 1500, 4000)
+    options = ["--hot-pixels", "--background", "1500", "--refractory", "4000"]
+    options += ["--crop", "4", "2", "15", "11", "--downsample", "2"]
+    assert convert(raw, tmp_path / "npz", *options) == 0
+    assert written(tmp_path / "npz" / "x.npz") == steps[-1] and 100 < len(steps[-1]) < len(steps[0])
+    said = capsys.readouterr().out
+    assert "failed: far.dat: the filters removed all of 2 events" in said
+    assert "DVS.SENSOR_SIZE [6,8]: in 1 of 1 recordings" in said and "sensor size" not in said
+    left = [len(events), *map(len, steps)]
+    for number, name in enumerate(("--hot-pixels", "--background", "--refractory", "--crop")):
+        assert f"removed by {name}: {left[number] - left[number + 1]} of {len(events)} events (" in said
+    record = json.loads((tmp_path / "npz" / ".x.dat.json").read_text())
+    assert sum(record["removed"].values()) == len(events) - len(steps[-1]) and record["sensors"] == [[6, 8]]
+    assert convert(raw, tmp_path / "npz") == 2
+    used = f"--window-events 0 {options[0]} --background 1500 --refractory 4000 --crop 4 2 15 11 --downsample 2"
+    assert f"recordings converted with --window-time 0.0 {used}. Choose" in capsys.readouterr().err
+
+
+def test_windows_with_a_step(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = some_events(50)
+    (raw / "x.dat").write_bytes(dat(events))
+    assert convert(raw, tmp_path / "count", "--window-events", "20", "--window-step", "10") == 0
+    parts = [written(file) for file in sorted((tmp_path / "count").glob("*.npz"))]
+    assert parts == [events[at : at + 20] for at in (0, 10, 20, 30)]
+    assert convert(raw, tmp_path / "time", "--window-time", "30000", "--window-step", "20000") == 0
+    parts = [written(file) for file in sorted((tmp_path / "time").glob("*.npz"))]
+    starts = range(events[0][2], events[-1][2] + 1, 20_000)
+    assert parts == [[event for event in events if start <= event[2] < start + 30_000] for start in starts]
+    for wrong, message in (
+        (["--window-step", "5"], "--window-step: give a number greater than 0, and --window-time or --window-events"),
+        (["--window-events", "9", "--window-step", "2.5"], "--window-step 2.5: must be a whole number of events"),
+        (["--crop", "0", "0", "0", "9"], "--crop 0 0 0 9: X and Y must be at least 0, WIDTH and HEIGHT 1"),
+        (["--downsample", "0"], "--downsample"),
+    ):
+        assert convert(raw, tmp_path / "x", *wrong) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1

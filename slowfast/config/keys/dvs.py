@@ -65,11 +65,24 @@ DVS.LONGEST = Key(
 )
 DVS.FRAMES = Key(
     "counts",
-    "dvsframes: content of the DATA.NUM_FRAMES frames of a recording: counts of events, or voxels (each event is "
-    "shared between the two nearest frames).",
-    rule=Choices("counts", "voxels"),
+    "dvsframes: content of the DATA.NUM_FRAMES frames of a recording: counts of events, voxels (each event is "
+    "shared between the two nearest frames), signed_voxels (ON minus OFF events), time_surface (exponential decay "
+    "since the latest event of each pixel) or decayed (sum of the decayed events).",
+    rule=Choices("counts", "voxels", "signed_voxels", "time_surface", "decayed"),
 )
-DVS.FRAME_GAIN = Key(64.0, "dvsframes: gray levels (of 255) per event.", unit="gray levels", rule=Range(1e-3, 10**6))
+DVS.FRAME_GAIN = Key(
+    64.0,
+    "dvsframes: gray levels (of 255) per event, or of a new event in surfaces (255 uses the whole range of "
+    "time_surface).",
+    unit="gray levels",
+    rule=Range(1e-3, 10**6),
+)
+DVS.FRAME_DECAY = Key(
+    50_000.0,
+    "dvsframes: decay constant of DVS.FRAMES time_surface and decayed.",
+    unit="microseconds",
+    rule=Range(1, 10**12),
+)
 DVS.AUG_PROB = Key(
     0.5,
     "Probability of each enabled augmentation below; AUG.ENABLE enables them.",

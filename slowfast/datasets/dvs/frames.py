@@ -1,9 +1,21 @@
 """Event recordings as frames for video networks.
 
-* ``counts``: number of events in equal parts of the duration.
-* ``voxels``: the same with linear interpolation between the two nearest parts (Zhu et al. 2019).
+The duration of a recording is divided into T equal parts. Per polarity and pixel:
 
-Notation: T frames of H x W pixels, n events, U distinct frames.
+* ``counts``: number of events in each part.
+* ``voxels``: the same with linear interpolation between the centers of the two nearest parts.
+* ``time_surface``: exp(-(e - t) / decay) of the time t of the latest event up to the end e of each part, 0 without one
+  (Lagorce et al., "HOTS: a hierarchy of event-based time-surfaces", TPAMI 2017, equation 3).
+* ``decayed``: sum of exp(-(e - t) / decay) over all events up to the end e of each part (Sironi et al., "HATS:
+  histograms of averaged time surfaces", CVPR 2018, equation 4).
+
+Per pixel:
+
+* ``signed_voxels``: sum of s max(0, 1 - |k - (T - 1) t|) over the events, for frame k, sign s = -1 or 1 and times t
+  from 0 to 1 (Zhu et al., "Unsupervised event-based learning of optical flow, depth, and egomotion", CVPR 2019,
+  equations 1 and 2).
+
+Notation: T frames of H x W pixels, C channels (OFF and ON, or one), n events, U distinct frames.
 """
 
 from __future__ import annotations
@@ -22,20 +34,24 @@ from slowfast.datasets.dvs.sample import EventColumns
 
 FRAMES = 6
 BACKGROUND, BRIGHTER, DARKER = (255, 255, 255), (200, 60, 40), (40, 80, 190)
-COUNTS, VOXELS = "counts", "voxels"
-FRAME_KINDS = (COUNTS, VOXELS)
+COUNTS, VOXELS, SIGNED_VOXELS, TIME_SURFACE, DECAYED = "counts", "voxels", "signed_voxels", "time_surface", "decayed"
+FRAME_KINDS = (COUNTS, VOXELS, SIGNED_VOXELS, TIME_SURFACE, DECAYED)
+MIDDLE_GRAY = 128.0  # of signed values: 0
 
 
 class EventFramesReader:
-    """Recording as frames with the interface of a video: R are ON events, B OFF events, G the mean of both.
+    """Recording as frames with the interface of a video.
+
+    R are ON events, B OFF events and G is the mean of both. Signed frames are gray, and 0 is the gray level 128.
 
     Args:
         path: Path of the recording.
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
         num_frames: Number of frames.
-        kind: ``counts`` or ``voxels``.
-        gain: Gray levels per event; pixels saturate at 255.
+        kind: Content of the frames, in FRAME_KINDS.
+        gain: Gray levels per event, or of a surface of 1; pixels saturate at 0 and 255.
+        decay: Decay constant of surfaces in microseconds.
 
     Raises:
         DecodeError: If the recording cannot be read.
@@ -44,19 +60,28 @@ class EventFramesReader:
     fps = 1.0  # without meaning: views take all frames
 
     def __init__(
-        self, path: Path, sensor: tuple[int, int], time_unit: float, num_frames: int, kind: str, gain: float
+        self,
+        path: Path,
+        sensor: tuple[int, int],
+        time_unit: float,
+        num_frames: int,
+        kind: str,
+        gain: float,
+        decay: float = 50_000.0,
     ) -> None:
         recording = Recording(path)
         self.events, _ = clean_events(recording.take(slice(None)), sensor, recording.time_unit(time_unit))
-        self.num_frames, self.kind, self.gain = num_frames, kind, gain
+        self.num_frames, self.kind, self.gain, self.decay = num_frames, kind, gain, decay
         self.height, self.width = sensor
 
     def read(self, indices: Any) -> Decoded:
         """Return the frames at `indices`, of any shape and in any order."""
         wanted, rows = distinct_frames(indices, self.num_frames)
-        grids = event_frames(self.events, (self.height, self.width), self.num_frames, self.kind)[wanted]
-        colors = np.stack([grids[:, 1], grids.mean(1), grids[:, 0]], -1)  # U H W 3
-        return Decoded(np.rint((colors * self.gain).clip(0, 255)).astype(np.uint8), rows, None)
+        grids = event_frames(self.events, (self.height, self.width), self.num_frames, self.kind, self.decay)[wanted]
+        colors = self.gain * np.stack([grids[:, -1], grids.mean(1), grids[:, 0]], -1)  # U H W 3
+        if self.kind == SIGNED_VOXELS:
+            colors += MIDDLE_GRAY
+        return Decoded(np.rint(colors.clip(0, 255)).astype(np.uint8), rows, None)
 
     def close(self) -> None:
         """Do nothing: no file is open."""
@@ -70,24 +95,83 @@ class EventFramesReader:
         self.close()
 
 
-def event_frames(events: EventColumns, sensor: tuple[int, int], frames: int, kind: str) -> np.ndarray:
-    """Count the events (or interpolation weights, for voxels) per frame, polarity and pixel: float32 (T, 2, H, W)."""
+def event_frames(
+    events: EventColumns, sensor: tuple[int, int], frames: int, kind: str, decay: float = 50_000.0
+) -> np.ndarray:
+    """Compute the frames of a recording, with the formulas above.
+
+    Args:
+        events: Events in ascending order of time, at least one.
+        sensor: Sensor height and width in pixels.
+        frames: Number of frames.
+        kind: Content of the frames, in FRAME_KINDS.
+        decay: Decay constant of surfaces in microseconds.
+
+    Returns:
+        Frames, float32 (T, C, H, W); the channels are OFF and ON, or one for signed voxels.
+    """
     height, width = sensor
     t = events.t - events.t[0]
-    position = t / max(float(t[-1]), 1e-9) * frames  # in [0, T]
-    pixel = (events.p * height + events.y) * width + events.x
-    size = 2 * height * width
-    if kind == COUNTS:
+    duration = max(float(t[-1]), 1e-9)
+    position = t / duration * frames  # in [0, T]
+    channels = 1 if kind == SIGNED_VOXELS else 2
+    size = channels * height * width
+    pixel = events.y * width + events.x + (0 if channels == 1 else events.p * height * width)
+    if kind in (TIME_SURFACE, DECAYED):
+        ends = np.searchsorted(position, np.arange(1, frames))  # events before the end of each part but the last
+        grid = _surfaces(t, pixel, np.append(ends, len(t)), duration / frames, size, decay, latest=kind == TIME_SURFACE)
+    elif kind == COUNTS:
         part = np.minimum(position.astype(np.int64), frames - 1)
         grid = np.bincount(part * size + pixel, minlength=frames * size)
+    elif kind == VOXELS:
+        # From the center of the first part to that of the last.
+        grid = _interpolate((position - 0.5).clip(0, frames - 1), pixel, np.ones(len(t)), frames, size)
     else:
-        position = (position - 0.5).clip(0, frames - 1)  # from the center of the first part to that of the last
-        first = np.floor(position).astype(np.int64)
-        share = position - first
-        grid = np.bincount(first * size + pixel, 1 - share, frames * size)
-        after = np.minimum(first + 1, frames - 1)
-        grid = grid + np.bincount(after * size + pixel, share, frames * size)
-    return grid.astype(np.float32).reshape(frames, 2, height, width)
+        grid = _interpolate(t / duration * (frames - 1), pixel, 2.0 * events.p - 1, frames, size)
+    return grid.astype(np.float32).reshape(frames, channels, height, width)
+
+
+def _interpolate(position: np.ndarray, pixel: np.ndarray, weights: np.ndarray, frames: int, size: int) -> np.ndarray:
+    """Share each event between the two frames around its position, from 0 to T - 1: float64 (T size,)."""
+    first = np.floor(position).astype(np.int64)
+    share = position - first
+    grid = np.bincount(first * size + pixel, weights * (1 - share), frames * size)
+    after = np.minimum(first + 1, frames - 1)
+    interpolated: np.ndarray = grid + np.bincount(after * size + pixel, weights * share, frames * size)
+    return interpolated
+
+
+def _surfaces(
+    t: np.ndarray, pixel: np.ndarray, ends: np.ndarray, step: float, size: int, decay: float, *, latest: bool
+) -> np.ndarray:
+    """Compute decayed surfaces at the end of each part.
+
+    Args:
+        t: Times from the start in microseconds, (n,).
+        pixel: Index of channel and pixel of each event, (n,).
+        ends: Number of events before the end of each part, (T,).
+        step: Duration of a part in microseconds.
+        size: Number of channels and pixels.
+        decay: Decay constant in microseconds.
+        latest: Whether only the latest event of a pixel counts, instead of the sum over all of them.
+
+    Returns:
+        Surfaces, float32 (T, size).
+    """
+    surfaces = np.empty((len(ends), size), np.float32)
+    state = np.full(size, -np.inf) if latest else np.zeros(size)  # time of the latest event, or the sum
+    first = 0
+    for part, last in enumerate(ends):
+        rows, end = slice(first, last), step * (part + 1)
+        if latest:
+            state[pixel[rows]] = t[rows]  # of repeated pixels the last value counts
+            surfaces[part] = np.exp((state - end) / decay)
+        else:
+            state *= np.exp(-step / decay)
+            state += np.bincount(pixel[rows], np.exp((t[rows] - end) / decay), size)
+            surfaces[part] = state
+        first = last
+    return surfaces
 
 
 @dataclass(frozen=True)

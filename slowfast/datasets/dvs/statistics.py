@@ -62,6 +62,20 @@ class StreamStatistics:
     largest_backward_step: float
 
 
+def hot_pixels(counts: np.ndarray) -> np.ndarray:
+    """Return the mask of hot pixels, bool (H, W).
+
+    Args:
+        counts: Number of events of each pixel, int64 (H, W).
+    """
+    active = counts[counts > 0]
+    if not len(active):
+        return np.zeros(counts.shape, np.bool_)
+    limit = max(float(active.mean() + HOT_DEVIATIONS * active.std()), HOT_FACTOR * float(np.median(active)))
+    mask: np.ndarray = counts > limit
+    return mask
+
+
 class StatisticsCollector:
     """Collects the statistics of a stream.
 
@@ -135,7 +149,7 @@ class StatisticsCollector:
     def result(self) -> StreamStatistics:
         """Return the statistics of all events so far, at least one."""
         duration = self.end - self.start
-        hot = self._hot()
+        hot = hot_pixels(self._counts)
         order = np.argsort(-self._counts[hot], kind="stable")[:_SHOWN]
         rows, columns = np.nonzero(hot)
         hottest = tuple(
@@ -167,10 +181,3 @@ class StatisticsCollector:
             backward_steps=self.backward,
             largest_backward_step=self.largest_backward,
         )
-
-    def _hot(self) -> np.ndarray:
-        """Return the mask of hot pixels, bool (H, W)."""
-        active = self._counts[self._counts > 0]
-        limit = max(float(active.mean() + HOT_DEVIATIONS * active.std()), HOT_FACTOR * float(np.median(active)))
-        mask: np.ndarray = self._counts > limit
-        return mask
