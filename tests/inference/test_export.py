@@ -161,6 +161,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(export_onnx, "import_module", missing)
+    monkeypatch.setattr("slowfast.utils.extras.import_module", missing)
     assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.onnx"), *settings]) == 2
     assert 'pip install "slowfast[onnx]"' in capsys.readouterr().err

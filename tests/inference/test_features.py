@@ -17,7 +17,6 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
-from slowfast.inference import features as files
 from slowfast.inference.features import FeatureExtractor
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
@@ -102,7 +101,7 @@ def test_mistakes_are_found_before_the_work(
     def without_pyarrow(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(files, "import_module", without_pyarrow)
+    monkeypatch.setattr("slowfast.utils.extras.import_module", without_pyarrow)
     for words, part in (
         (("--out", tmp_path / "a.csv"), "must end in .npz or .parquet"),
         (("--out", tmp_path / "a.parquet"), 'pip install "slowfast[parquet]"'),
