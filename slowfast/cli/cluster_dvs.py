@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, add_workers, exit_status, integer, number
+from slowfast.cli.command import (
+    RESUMABLE,
+    CommandParser,
+    add_engine,
+    add_source_and_out,
+    add_workers,
+    exit_status,
+    integer,
+    number,
+)
 from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show
@@ -37,6 +46,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, metavar="SECONDS", help=f"{unit} (1e-6)")
     add_workers(parser)
+    add_engine(parser)
     return parser.parse_and_import(arguments)
 
 

@@ -200,8 +200,12 @@ workers = integer(1, MAX_WORKERS)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers (None for one per core) and --engine for a command that runs jobs in worker processes."""
+    """Add --workers for a command that runs jobs in worker processes; None stands for one per core."""
     parser.add_argument("--workers", type=workers, metavar="N", help="worker processes (default: one per core)")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add --engine for a command whose jobs also run on a cluster."""
     engine = "local, or ray: the nodes of a Ray cluster (RAY_ADDRESS), which see the same files (default %(default)s)"
     parser.add_argument("--engine", choices=ENGINES, default=LOCAL, help=engine)
 

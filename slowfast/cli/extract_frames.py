@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from slowfast.cli.command import (
     RESUMABLE,
     CommandParser,
+    add_engine,
     add_source_and_out,
     add_workers,
     exit_status,
@@ -43,6 +44,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--quality", type=integer(1, 100), default=95, help="quality of the JPEG files (default %(default)s)"
     )
     add_workers(parser)
+    add_engine(parser)
     return parser.parse_and_import(arguments)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from slowfast.cli.command import (
     RESUMABLE,
     CommandParser,
+    add_engine,
     add_source_and_out,
     add_workers,
     exit_status,
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     shards = "also pack the new videos into shards of this size, in the folder shards of FOLDER; see slowfast shards"
     parser.add_argument("--shards", type=integer(1, 2**20), metavar="MIB", help=shards)
     add_workers(parser)
+    add_engine(parser)
     chosen = parser.parse_and_import(arguments)
     if chosen.shards is not None and not chosen.index:
         raise UserError("--shards needs --index: shards contain the videos of index files")

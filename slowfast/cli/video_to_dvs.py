@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, add_workers, exit_status, integer, number
+from slowfast.cli.command import (
+    RESUMABLE,
+    CommandParser,
+    add_engine,
+    add_source_and_out,
+    add_workers,
+    exit_status,
+    integer,
+    number,
+)
 from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 
@@ -45,6 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default %(default)s)")
     add_workers(parser)
+    add_engine(parser)
     return parser.parse_and_import(arguments)
 
 

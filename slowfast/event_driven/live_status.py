@@ -67,6 +67,7 @@ class LiveStatus:
         now = time.perf_counter()
         if self._began is None:
             self._began = now
+            return
         seconds = now - self._began
         if not self._sources or seconds < INTERVAL:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -206,8 +207,11 @@ def window_starts(frames: int, length: int, step: float) -> np.ndarray:
         length: Frames of a window, L.
         step: Distance of two starts in frames, at least 1; it may be fractional.
     """
-    count = int(frames / step) + 2
-    starts = np.floor(np.arange(count) * step + 0.5).astype(np.int64)
+    # In integers: a product of floats that should end in .5 may be rounded to either side.
+    exact = Fraction(step).limit_denominator(10**6)
+    double = 2 * exact.denominator
+    numbers = np.arange(int(frames / step) + 2, dtype=np.int64)
+    starts = (2 * exact.numerator * numbers + exact.denominator) // double
     complete = starts[starts + length <= frames]
     following = starts[len(complete)]  # of the first window that is not complete
     if complete[-1] + length < frames and following < frames:

@@ -34,6 +34,7 @@ def stop_one(rank: int, data: str, folder: str, precise: bool) -> None:
     with pytest.raises(Interrupted):
         trainer._validate()
     trainer._save()
+    trainer._finish_saving()
     trainer._close_reports()
     dist.destroy_process_group()
     os._exit(0)  # the loader's workers are daemons

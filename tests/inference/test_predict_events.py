@@ -82,13 +82,13 @@ def test_folders_and_what_cannot_be_read(data: Path, tmp_path: Path, capsys: pyt
     assert read.keys() == {"a.npy", "b.npz"} and set(read.values()) <= set(CLASSES)
     assert sorted(name for name, answer in rows if not answer) == [
         "broken.npz",
+        "c.raw",
         "gone.npz",
-        "media",  # its raw recordings
         "media",  # its videos
         "wide.npz",
     ]
     out = capsys.readouterr().out
-    for words in ("broken.npz", "slowfast convert-dvs", "slowfast video-to-dvs", "SENSOR_SIZE", "does not exist"):
+    for words in ("broken.npz", "the header is incomplete", "slowfast video-to-dvs", "SENSOR_SIZE", "does not exist"):
         assert words in out
     assert "2 files read, 5 failed" in out and "1 files of other types" in out
 
@@ -99,7 +99,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     empty.mkdir()
     (tmp_path / "a.aedat4").write_bytes(b"")
     lines = {
-        (empty,): "contains no event recordings (files ending in .npy .npz)",
+        (empty,): "contains no event recordings (files ending in .aedat .aedat4 ",
         (tmp_path / "a.aedat4",): "slowfast convert-dvs",
         (write_video(tmp_path / "v.mp4"),): "reads event recordings; slowfast video-to-dvs computes events",
     }
