@@ -100,7 +100,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "a.aedat4").write_bytes(b"")
     lines = {
         (empty,): "contains no event recordings (files ending in .aedat .aedat4 ",
-        (tmp_path / "a.aedat4",): "slowfast convert-dvs",
+        (tmp_path / "a.aedat4",): "the file is empty",
         (write_video(tmp_path / "v.mp4"),): "reads event recordings; slowfast video-to-dvs computes events",
     }
     for words, line in lines.items():

@@ -100,7 +100,9 @@ def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = {"a.dat": dat(events), "b.raw": evt3(events), "c.raw": evt2(events), "d.aedat": aedat(events)}
     for name, content in {**good, "e.aedat4": aedat4([events])}.items():
         (source / f"good_{name}").write_bytes(content)
-        _sparse(source / f"sparse_{name}", content)
+        # Of .dat and .raw files any size is read, in blocks; zeros are events.
+        if name.startswith(("d", "e")):
+            _sparse(source / f"sparse_{name}", content)
         (source / f"cut_{name}").write_bytes(content[:25])
         (source / f"noise_{name}").write_bytes(np.random.default_rng(0).bytes(3000))
         os.mkfifo(source / f"fifo_{name}")
@@ -113,8 +115,7 @@ def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reasons = _reasons(tmp_path / "npz" / "failed.csv")
     kinds = {name.partition("_")[0] for name in reasons}
     assert {"sparse", "noise", "fifo", "empty"} <= kinds and "good" not in kinds
-    sparse = [reason for name, reason in reasons.items() if name.startswith("sparse")]
-    assert all("30.0 GiB exceeds the limit of 2 GiB" in reason for reason in sparse)
+    assert "30.0 GiB exceeds the limit of 2 GiB" in reasons["sparse_f.mat"]
     assert len(list((tmp_path / "npz").glob("good_*.npz"))) == 5
 
 
