@@ -56,7 +56,7 @@ _INSTALL = "Run pip install hdf5plugin"
 _INSTALL_ECF = "Install Prophesee's plugin (hdf5_ecf) and set HDF5_PLUGIN_PATH to its folder"
 # Sensors of datasets whose files do not state them.
 MVSEC_SENSOR, DSEC_SENSOR = (260, 346), (480, 640)
-SHD_TIMES, SHD_UNITS, SHD_LABELS, SHD_KEYS = "spikes/times", "spikes/units", "labels", "extra/keys"
+SHD_TIMES, SHD_UNITS, SHD_LABELS = "spikes/times", "spikes/units", "labels"
 SHD_CHANNELS = 700
 
 
