@@ -84,12 +84,9 @@ def filter_spool(spool: EventSpool, settings: FilterSettings, removed: Counter[s
         The remaining events, in a folder below that of `spool`.
 
     Raises:
-        DecodeError: If the sensor is too large to be filtered.
+        DecodeError: If the sensor is too large for a filter.
     """
-    size = spool.sensor or spool.extent
-    if size[0] * size[1] > MAX_SENSOR_PIXELS:
-        raise DecodeError(f"{size[0]} x {size[1]} pixels exceed the limit of {MAX_SENSOR_PIXELS} for filters")
-    masks = _masks(spool, settings, size)
+    masks = _masks(spool, settings)
     filtered = EventSpool(spool.folder / "filtered", settings.sensor(spool.sensor), 1.0)
     for events in spool.parts():
         still_working()
@@ -113,14 +110,25 @@ def _append(spool: EventSpool, events: EventColumns) -> None:
     spool.add(EventBlock(events.t.astype(np.int64), events.x, events.y, events.p))
 
 
-def _masks(spool: EventSpool, settings: FilterSettings, size: Size) -> Mapping[str, Mask]:
-    """Return the filters that are switched on, in order; each returns which of the next events it keeps."""
+def _masks(spool: EventSpool, settings: FilterSettings) -> Mapping[str, Mask]:
+    """Return the filters that are switched on, in order; each returns which of the next events it keeps.
+
+    Raises:
+        DecodeError: If the sensor is too large for one of them.
+    """
+    size = spool.sensor or spool.extent
 
     def inside(events: EventColumns) -> np.ndarray:
         kept: np.ndarray = (events.x < size[1]) & (events.y < size[0])
         return kept
 
     masks: dict[str, Mask] = {OUTSIDE: inside} if spool.sensor is not None else {}
+    stateful = settings.hot_pixels or settings.background or settings.refractory
+    if stateful and size[0] * size[1] > MAX_SENSOR_PIXELS:
+        raise DecodeError(
+            f"{size[0]} x {size[1]} pixels exceed the limit of {MAX_SENSOR_PIXELS} for {HOT}, {BACKGROUND} and "
+            f"{REFRACTORY}. Convert the recording without them"
+        )
     if settings.hot_pixels:
         cold = ~hot_pixels(_count(spool.parts(), size))
         masks[HOT] = lambda events: cold[events.y, events.x]

@@ -17,7 +17,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, join_events
+from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, PixelNoise, join_events
 from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
@@ -40,9 +40,14 @@ class EventSettings:
         threshold_on: Increase of log intensity that fires an ON event.
         threshold_off: Decrease of log intensity that fires an OFF event.
         refractory: Time in microseconds in which a pixel that has fired stays silent.
-        noise: Rate of noise events per pixel and second.
+        noise: Rate of noise events per pixel and second, whatever the intensity.
+        threshold_sigma: Standard deviation of the thresholds over the pixels.
+        leak: Rate of ON events per pixel and second by leakage.
+        shot: Rate of shot noise per pixel and second in the dark; a quarter of it at full intensity.
+        hot_pixels: Share of hot pixels.
+        hot_rate: Rate of ON events of a hot pixel per second.
         interpolate: Number of steps from one frame to the next, interpolated by optical flow; 1 for none.
-        seed: Seed of the noise.
+        seed: Seed of the noise and of the pixels: all videos are recorded by the same camera.
 
     Raises:
         UserError: If a value is out of range.
@@ -54,12 +59,25 @@ class EventSettings:
     threshold_off: float = 0.2
     refractory: float = 0.0
     noise: float = 0.0
+    threshold_sigma: float = 0.0
+    leak: float = 0.0
+    shot: float = 0.0
+    hot_pixels: float = 0.0
+    hot_rate: float = 100.0
     interpolate: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
         sensor = {"height": (16, 4320), "width": (16, 7680), "threshold_on": (0.01, 5), "threshold_off": (0.01, 5)}
-        check_ranges(self, {**sensor, "refractory": (0, 1e6), "noise": (0, 1000), "interpolate": (1, 64)})
+        noise = {
+            "noise": (0, 1000),
+            "leak": (0, 1000),
+            "shot": (0, 1000),
+            "hot_pixels": (0, 1),
+            "hot_rate": (0, 10_000),
+        }
+        others = {"refractory": (0, 1e6), "threshold_sigma": (0, 5), "interpolate": (1, 64)}
+        check_ranges(self, {**sensor, **noise, **others})
         if self.seed < 0:
             raise UserError(f"--seed {self.seed}: must be at least 0")
 
@@ -108,6 +126,7 @@ def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:
         (settings.threshold_on, settings.threshold_off),
         settings.refractory,
         settings.noise,
+        PixelNoise(settings.threshold_sigma, settings.leak, settings.shot, settings.hot_pixels, settings.hot_rate),
     )
     times, convert = 1e6 * video.times(), RgbConverter()
     shown = ((times[index], fit(convert(frame), settings)) for index, frame in video.every_frame())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.simulate import DARK, EventSimulator, join_events
+from slowfast.datasets.dvs.simulate import DARK, EventSimulator, PixelNoise, join_events
 
 
-def simulate(frames: np.ndarray, threshold: tuple[float, float] = (0.2, 0.3), **settings: float) -> EventColumns:
+def simulate(frames: np.ndarray, threshold: tuple[float, float] = (0.2, 0.3), **settings: Any) -> EventColumns:
     simulator = EventSimulator(np.random.default_rng(0), threshold, **settings)
     return join_events([simulator.feed(frame, 1000.0 * at) for at, frame in enumerate(frames)])
 
@@ -68,3 +70,74 @@ def test_invalid_values() -> None:
     simulator.feed(np.zeros((2, 2)), 5.0)
     with pytest.raises(ValueError, match="ascending order of time"):
         simulator.feed(np.zeros((2, 2)), 5.0)
+    with pytest.raises(ValueError, match="noise of pixels"):
+        PixelNoise(leak=-1)
+    with pytest.raises(ValueError, match="hot pixels at most 1"):
+        PixelNoise(hot_pixels=1.5)
+
+
+def per_pixel(events: EventColumns, shape: tuple[int, int]) -> np.ndarray:
+    return np.bincount(events.y * shape[1] + events.x, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def test_thresholds_of_pixels_differ() -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (6, 3, 4)).astype(np.float32)
+    noise = PixelNoise(threshold_sigma=0.1)
+    on, off = noise.thresholds(np.random.default_rng(0), (0.2, 0.3), (3, 4))
+    assert on.std() > 0.03 and min(on.min(), off.min()) >= 0.01
+    events = simulate(frames, pixel_noise=noise)
+    for y in range(3):
+        for x in range(4):
+            want = follow(frames[:, y, x], on[y, x], off[y, x])
+            mine = events.take((events.x == x) & (events.y == y))
+            assert mine.p.tolist() == [p for _, p in want]
+            np.testing.assert_allclose(mine.t, [t for t, _ in want], atol=1e-2)
+
+
+def test_leakage_and_hot_pixels_fire_at_their_rates() -> None:
+    still = np.full((101, 20, 30), 80.0)  # 0.1 s
+    events = simulate(still, pixel_noise=PixelNoise(leak=105.0))
+    counts = per_pixel(events, (20, 30))
+    assert events.p.all() and set(counts.ravel()) == {10, 11} and 10.3 < counts.mean() < 10.7
+    for pixel in range(600):
+        t = events.t[events.y * 30 + events.x == pixel]
+        np.testing.assert_allclose(np.diff(t), 1e6 / 105, atol=1e-3)
+    assert np.ptp(events.t[np.unique(events.y * 30 + events.x, return_index=True)[1]]) > 8000, "in no common phase"
+    counts = per_pixel(simulate(still, pixel_noise=PixelNoise(hot_pixels=0.1, hot_rate=205.0)), (20, 30))
+    assert set(counts.ravel()) == {0, 20, 21} and 30 < np.count_nonzero(counts) < 90
+    # The drift of a pixel is undone by light that becomes darker.
+    darker = np.exp(np.log(90.0) - np.arange(101) * 1e-3 * 100.0 * 0.2) - DARK
+    fading = np.broadcast_to(darker[:, None, None], (101, 2, 2))
+    assert len(simulate(fading)) and not len(simulate(fading, pixel_noise=PixelNoise(leak=100.0)))
+
+
+def test_shot_noise_is_stronger_in_the_dark() -> None:
+    still = np.zeros((11, 50, 100))  # 0.01 s
+    still[:, :, 50:] = 255
+    events = simulate(still, pixel_noise=PixelNoise(shot=200.0))
+    dark, bright = (np.count_nonzero((events.x >= 50) == side) for side in (False, True))
+    assert 4700 < dark < 5300 and 1100 < bright < 1400 and 0.47 < events.p.mean() < 0.53
+    assert 4500 < np.median(events.t) < 5500 and (np.diff(events.t) >= 0).all()
+    unequal = PixelNoise(threshold_sigma=0.05, shot=2000.0)
+    on, off = unequal.thresholds(np.random.default_rng(0), (0.2, 0.3), (50, 100))
+    noisy = simulate(still, pixel_noise=unequal)
+    for p, want in ((1, 0.2 / on), (0, 0.3 / off)):
+        expected = 10.0 * want[:, :50]  # 0.01 s
+        counts = per_pixel(noisy.take(noisy.p == p), (50, 100))[:, :50]
+        assert abs(np.mean((counts - expected) ** 2 / expected) - 1) < 0.15, "variance of a Poisson process"
+    again = simulate(still, pixel_noise=PixelNoise(shot=200.0))
+    assert all(np.array_equal(getattr(events, key), getattr(again, key)) for key in "xytp")
+
+
+def test_all_events_respect_the_refractory_period() -> None:
+    frames = np.random.default_rng(2).integers(0, 256, (12, 6, 7)).astype(np.float32)
+    settings = {"noise": 300.0, "pixel_noise": PixelNoise(0.05, 50.0, 300.0, 0.1, 500.0)}
+    every, rested = simulate(frames, **settings), simulate(frames, refractory=1500.0, **settings)
+    fired: dict[tuple[int, int], float] = {}
+    want = []
+    for x, y, t, p in zip(*(getattr(every, key).tolist() for key in "xytp"), strict=True):
+        if np.rint(t) - fired.get((x, y), -np.inf) >= 1500:
+            fired[x, y] = np.rint(t)
+            want.append((x, y, np.rint(t), p))
+    assert list(zip(*(getattr(rested, key).tolist() for key in "xytp"), strict=True)) == want
+    assert 50 < len(want) < len(every) / 2

@@ -238,6 +238,7 @@ def test_filters(
     events = sorted([*some_events(2000, width=20, height=16), *noise], key=lambda event: event[2])
     (raw / "x.dat").write_bytes(dat(events))
     (raw / "far.dat").write_bytes(dat([(200, 100, 5, 1), (201, 100, 6, 1)]))
+    (raw / "huge.csv").write_text("t,y,x,p\n0,0,0,1\n1,3000,3000,0\n")
     steps = filtered(events, {(7, 5)}, 1500, 4000)
     options = ["--hot-pixels", "--background", "1500", "--refractory", "4000"]
     options += ["--crop", "4", "2", "15", "11", "--downsample", "2"]
@@ -245,6 +246,7 @@ def test_filters(
     assert written(tmp_path / "npz" / "x.npz") == steps[-1] and 100 < len(steps[-1]) < len(steps[0])
     said = capsys.readouterr().out
     assert "failed: far.dat: the filters removed all of 2 events" in said
+    assert "failed: huge.csv: 3001 x 3001 pixels exceed the limit of 4194304 for --hot-pixels" in said
     assert "DVS.SENSOR_SIZE [6,8]: in 1 of 1 recordings" in said and "sensor size" not in said
     left = [len(events), *map(len, steps)]
     for number, name in enumerate(("--hot-pixels", "--background", "--refractory", "--crop")):
