@@ -115,7 +115,7 @@ def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reasons = _reasons(tmp_path / "npz" / "failed.csv")
     kinds = {name.partition("_")[0] for name in reasons}
     assert {"sparse", "noise", "fifo", "empty"} <= kinds and "good" not in kinds
-    assert "30.0 GiB exceeds the limit of 2 GiB" in reasons["sparse_f.mat"]
+    assert "30.0 GiB exceeds the limit of 2 GiB" in reasons["sparse_f"]
     assert len(list((tmp_path / "npz").glob("good_*.npz"))) == 5
 
 
