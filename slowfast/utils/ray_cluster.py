@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -102,7 +102,9 @@ class RayCluster:
                 yield running.pop(done), self._result(done)
         finally:
             for unfinished in running:
-                ray.cancel(unfinished, force=True)
+                # A part that has ended by now cannot be canceled; the error that ends the work must not be replaced.
+                with suppress(Exception):
+                    ray.cancel(unfinished, force=True)
 
     def _result(self, done: Any) -> Any:
         errors = import_module("ray.exceptions")
