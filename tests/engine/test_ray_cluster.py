@@ -101,7 +101,7 @@ def test_a_lost_node_and_a_stopped_run(cluster: Any, kinetics_folder: Path, tmp_
     first.send_signal(signal.SIGINT)
     out, _ = first.communicate(timeout=60)
     kept = {path: path.stat().st_mtime_ns for path in target.rglob("*.mp4")}
-    assert first.returncode == 130 and 2 <= len(kept) < VIDEOS, out
+    assert first.returncode != 0 and 2 <= len(kept) < VIDEOS, out
     node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
     second = start(words, cluster.address)
     wait_for_videos(target, len(kept) + 2, second)
