@@ -16,10 +16,11 @@ from slowfast.cli.command import (
     integer,
     number_or,
 )
+from slowfast.cli.conversion import show_failures
 from slowfast.cli.shards import pack
 from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import show_table
 
 EXAMPLE = "slowfast prepare kinetics --out kinetics_256 --index kinetics/train.csv kinetics/val.csv"
 USAGE = "%(prog)s SOURCE --out FOLDER [--short-side PIXELS] [--fps N] [--index CSV ...] [--shards MIB] [options]"
@@ -80,10 +81,7 @@ def _prepare(chosen: argparse.Namespace) -> None:
     processes = chosen.workers or usable_cores()
     summary = prepare(chosen.source, chosen.out, settings, processes, chosen.index, chosen.separator, chosen.engine)
     show_table(summary.table())
-    for name, reason in list(summary.failed.items())[:10]:
-        show(f"failed: {name}: {reason}")
-    if summary.failed:
-        show(f"all {len(summary.failed)} failures: {chosen.out / FAILED_FILE}")
+    show_failures(summary.failed, chosen.out / FAILED_FILE)
     if chosen.shards is not None:
         index_files = [chosen.out / file.name for file in chosen.index]
         pack(chosen.out, chosen.out / SHARDS_FOLDER, index_files, chosen.separator, chosen.shards)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, exit_status, integer
+from slowfast.cli.conversion import show_failures
 from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import show_table
 
 EXAMPLE = "slowfast shards kinetics_256 --out kinetics_shards --index kinetics_256/train.csv kinetics_256/val.csv"
 USAGE = "%(prog)s SOURCE --out FOLDER --index CSV [CSV ...] [--size MIB] [options]"
@@ -66,7 +67,4 @@ def pack(source: Path, target: Path, index_files: Sequence[Path], separator: str
 
     summary = write_shards(source, target, index_files, separator, size * MIB)
     show_table(summary.table())
-    for name, reason in list(summary.failed.items())[:10]:
-        show(f"failed: {name}: {reason}")
-    if summary.failed:
-        show(f"all {len(summary.failed)} failures: {target / FAILED_FILE}")
+    show_failures(summary.failed, target / FAILED_FILE)

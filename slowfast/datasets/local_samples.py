@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -108,12 +108,9 @@ class LocalSamples:
     def __init__(self, open_sample: OpenSample, files: SampleFiles) -> None:
         self._open_sample, self._files = open_sample, files
 
-    def __call__(self, record: Record) -> AbstractContextManager[VideoReader]:
-        """Open a sample; DecodeError if it cannot be read."""
-        return self._open(record)
-
     @contextmanager
-    def _open(self, record: Record) -> Iterator[VideoReader]:
+    def __call__(self, record: Record) -> Iterator[VideoReader]:
+        """Open a sample; DecodeError if it cannot be read."""
         with self._files.local(record.path) as path:
             if path is record.path:
                 opened = self._open_sample(record)

@@ -97,7 +97,7 @@ def evaluate_on_cluster(
     with RayCluster.connect() as cluster:
         gpus = int(cfg.NUM_GPUS > 0)
         parts = split_records(cfg, records, cluster.slots(1, gpus))
-        files = [folder / f"{_digest(cfg, split, loaded, wrap, part)}.pt" for part in parts]
+        files = [folder / f"{name}.pt" for name in _digests(cfg, split, loaded, wrap, parts)]
         finished = {number: found for number, file in enumerate(files) if (found := _read(file)) is not None}
         if finished:
             get_logger().info(f"Resuming: an interrupted run has evaluated {len(finished)} of {len(parts)} parts")
@@ -175,16 +175,18 @@ def _deliver(
     return following
 
 
-def _digest(
-    cfg: ConfigNode, split: str, loaded: LoadedWeights | None, wrap: Wrap | None, records: Sequence[Record]
-) -> str:
-    """Return the name of the results of a part, which depends on everything that they depend on."""
-    found = hashlib.sha256(f"{cfg.dump()}\n{split}\n{wrap}\n{records}".encode("utf-8", "surrogateescape"))
+def _digests(
+    cfg: ConfigNode, split: str, loaded: LoadedWeights | None, wrap: Wrap | None, parts: Sequence[Sequence[Record]]
+) -> list[str]:
+    """Return names for the results of parts, which depend on everything that these depend on."""
+    weights = ""
     if loaded is not None:
         file = Path(loaded.path)
         state = file.stat() if file.exists() else None
-        found.update(f"{loaded}\n{state and (state.st_size, state.st_mtime_ns)}".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()[:32]
+        weights = f"{loaded}\n{state and (state.st_size, state.st_mtime_ns)}"
+    common = f"{cfg.dump()}\n{split}\n{wrap}\n{weights}\n"
+    texts = (f"{common}{part}".encode("utf-8", "surrogateescape") for part in parts)
+    return [hashlib.sha256(text).hexdigest()[:32] for text in texts]
 
 
 def _write(result: PartResult, file: Path) -> None:

@@ -73,15 +73,8 @@ class Event2VecV2(CoordinateNetwork):
     def from_config(cls, cfg: ConfigNode) -> Event2VecV2:
         """Build the network described by MODEL and EVENT2VEC for the sensor of DVS."""
         return cls(
-            num_classes=cfg.MODEL.NUM_CLASSES,
-            sensor_size=tuple(cfg.DVS.SENSOR_SIZE),
-            embed_dim=cfg.EVENT2VEC.EMBED_DIM,
-            heads=cfg.EVENT2VEC.HEADS,
-            mlp_dim=cfg.EVENT2VEC.MLP_DIM,
-            layers=cfg.EVENT2VEC.LAYERS,
-            pool_every=cfg.EVENT2VEC.POOL_EVERY,
+            **cls.shared_settings(cfg),
             expand=cfg.EVENT2VEC.EXPAND,
-            act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
         )
 
     def _encode(self, tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -79,6 +79,20 @@ class CoordinateNetwork(RandomLayer, Network):
         with torch.device("meta"):
             cls.from_config(cfg)
 
+    @staticmethod
+    def shared_settings(cfg: ConfigNode) -> dict[str, Any]:
+        """Return the arguments that all of these networks take from MODEL and EVENT2VEC, for the sensor of DVS."""
+        return {
+            "num_classes": cfg.MODEL.NUM_CLASSES,
+            "sensor_size": tuple(cfg.DVS.SENSOR_SIZE),
+            "embed_dim": cfg.EVENT2VEC.EMBED_DIM,
+            "heads": cfg.EVENT2VEC.HEADS,
+            "mlp_dim": cfg.EVENT2VEC.MLP_DIM,
+            "layers": cfg.EVENT2VEC.LAYERS,
+            "pool_every": cfg.EVENT2VEC.POOL_EVERY,
+            "act_checkpoint": cfg.MODEL.ACT_CHECKPOINT,
+        }
+
     def head_names(self) -> tuple[str, ...]:
         return ("classifier.heads",)
 
@@ -175,17 +189,10 @@ class Event2VecV3(CoordinateNetwork):
     def from_config(cls, cfg: ConfigNode) -> Event2VecV3:
         """Build the network described by MODEL and EVENT2VEC for the sensor of DVS."""
         return cls(
-            num_classes=cfg.MODEL.NUM_CLASSES,
-            sensor_size=tuple(cfg.DVS.SENSOR_SIZE),
-            embed_dim=cfg.EVENT2VEC.EMBED_DIM,
-            heads=cfg.EVENT2VEC.HEADS,
-            mlp_dim=cfg.EVENT2VEC.MLP_DIM,
-            layers=cfg.EVENT2VEC.LAYERS,
-            pool_every=cfg.EVENT2VEC.POOL_EVERY,
+            **cls.shared_settings(cfg),
             drop_depth_rate=cfg.EVENT2VEC.DROP_DEPTH_RATE,
             intensity_drop=cfg.EVENT2VEC.INTENSITY_DROP,
             mask_ratio=cfg.EVENT2VEC.MASK_RATIO,
-            act_checkpoint=cfg.MODEL.ACT_CHECKPOINT,
         )
 
     @classmethod

@@ -62,7 +62,7 @@ class FilterSettings:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to do."""
+        """True if any filter is enabled."""
         return self != FilterSettings()
 
     def sensor(self, size: Size | None) -> Size | None:

@@ -291,7 +291,7 @@ def processes_to_launch(num_gpus: int, wanted: int = 0) -> int:
     """Return how many processes to start; 0 if one is enough or they have been started.
 
     Args:
-        num_gpus: NUM_GPUS, each with a process of its own.
+        num_gpus: NUM_GPUS, with one process for each.
         wanted: Number of processes that the user wants; 0 for one per GPU.
     """
     count = wanted or usable_gpus(num_gpus)

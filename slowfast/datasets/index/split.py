@@ -73,7 +73,7 @@ def find_sources(samples: Sequence[IndexedSample], pattern: str) -> tuple[dict[s
     Args:
         samples: The samples.
         pattern: Regular expression that is searched in the names; its first group is the source. A sample without a
-            source is a source of its own.
+            source counts as a separate source.
 
     Raises:
         UserError: If the pattern is invalid, has no group or matches no name.

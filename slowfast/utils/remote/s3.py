@@ -83,7 +83,7 @@ def _locate(address: str) -> tuple[Any, str, str]:
     boto3 = import_extra("boto3", "s3", "cannot be fetched: s3://", error_type=FetchError)
     settings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
     try:
-        # A forked worker needs connections of its own.
+        # Connections must not be shared with forked workers.
         return _client(boto3, settings, os.getpid()), bucket, key
     except Exception as error:  # of botocore
         raise _explained(error, bucket) from None

@@ -88,7 +88,7 @@ def failures_table(files: RunFiles) -> Table | None:
 def config_table(files: RunFiles) -> Table | None:
     """Return the keys whose values are not the defaults; None without a config.
 
-    A test or event-driven run in the folder of a training has a config of its own: a column shows where it differs.
+    A test or event-driven run in the folder of a training has a separate config: a column shows where it differs.
     """
     cfg, of_test = files.config(CONFIG), files.config(TEST_CONFIG)
     if cfg is None:

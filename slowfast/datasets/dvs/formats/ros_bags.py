@@ -1,6 +1,6 @@
 """Bags of ROS 1 (.bag) and ROS 2 (.mcap, .db3) with messages of event cameras.
 
-* ``EventArray`` of dvs_msgs and prophesee_event_msgs: an element per event, with the time of its own.
+* ``EventArray`` of dvs_msgs and prophesee_event_msgs: an element per event, with its time.
 * ``EventPacket`` of event_camera_msgs (formerly ``EventArray`` of event_array_msgs), in the encodings evt3 and mono.
 
 A topic is a stream. The messages are parsed here, since the packages that define them are seldom installed.

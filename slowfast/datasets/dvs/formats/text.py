@@ -1,7 +1,7 @@
 """Events as text: .csv and .txt files with an event per line.
 
 Columns are separated by commas, semicolons, tabs or spaces. A first line of names tells their meaning, in any order and
-among others; a unit may follow, as in ``t_us`` or ``time [s]``. Without names, four columns are told apart by their
+among others; a unit may follow, as in ``t_us`` or ``time [s]``. Without names, four columns are identified by their
 values. Lines that start with # or % are comments; a comment ``geometry:WIDTHxHEIGHT`` (Prophesee) or a first line
 ``WIDTH HEIGHT`` (RPG) states the size of the sensor, or the names do, as in ``x@WIDTH`` (faery).
 
