@@ -30,7 +30,7 @@ from slowfast.datasets.clip_dataset import VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
-from slowfast.datasets.kinetics import Kinetics
+from slowfast.datasets.frame_datasets import Kinetics
 from slowfast.datasets.order import Key
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.transforms import TrainTransform

@@ -14,7 +14,7 @@ import csv
 from pathlib import Path
 
 from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist
+from slowfast.datasets.index.entries import SampleRoot, check_samples_exist
 from slowfast.datasets.index.lines import read_lines
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError

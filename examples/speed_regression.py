@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.labels import LabelFormat
+from slowfast.datasets.index.entries import LabelFormat
 from slowfast.datasets.types import Record
 from slowfast.engine.tasks import TASK_REGISTRY, Evaluator, Task
 from slowfast.errors import ConfigError

@@ -50,8 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 def _draw(chosen: argparse.Namespace) -> None:
     check_output_file(chosen.out, "--out", (".gif", ".mp4", ".png"))
     from slowfast.datasets.decode import DecodeError
-    from slowfast.datasets.dvs.recording import Recording
-    from slowfast.datasets.dvs.repair import clean_events
+    from slowfast.datasets.dvs.recording import Recording, clean_events
     from slowfast.visualization.event_plots import draw_events
 
     try:

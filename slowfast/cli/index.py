@@ -25,7 +25,7 @@ from slowfast.utils.text import plain, quoted
 
 if TYPE_CHECKING:
     from slowfast.datasets.index.folder import Collection
-    from slowfast.datasets.index.split import Split
+    from slowfast.datasets.index.write import Split
 
 KINDS = ("videos", "frames", "images", "recordings")
 # Shipped config that suits a kind of samples.
@@ -91,8 +91,7 @@ def _index(chosen: argparse.Namespace) -> int:
     _check_separator(chosen.separator)
     check_output_folder(chosen.out, "--out")
     from slowfast.datasets.index.folder import SAMPLES, check_names, scan
-    from slowfast.datasets.index.split import find_sources
-    from slowfast.datasets.index.write import index_names, refuse_existing, write_index
+    from slowfast.datasets.index.write import find_sources, index_names, refuse_existing, write_index
 
     collection = scan(chosen.folder, chosen.kind, chosen.out)
     check_names(collection)
@@ -163,7 +162,7 @@ def _readable(collection: Collection, chosen: argparse.Namespace) -> Collection:
 def _split(collection: Collection, chosen: argparse.Namespace, sources: Mapping[str, str] | None) -> Split:
     """Split the samples; UserError if a split would be empty."""
     from slowfast.datasets.index.folder import SAMPLES
-    from slowfast.datasets.index.split import default_shares, split, split_by_source
+    from slowfast.datasets.index.write import default_shares, split, split_by_source
 
     samples = collection.samples
     if sources is not None:
@@ -286,7 +285,7 @@ def _dataset(kind: str, cfg: ConfigNode) -> str:
 
 def _sensor(collection: Collection, folder: Path) -> dict[str, list[int]]:
     """Return the setting of the sensor size that the coordinates of the events suggest; {} if there are none."""
-    from slowfast.datasets.dvs.sensor import guess_sensor
+    from slowfast.datasets.dvs.index import guess_sensor
 
     size = guess_sensor(folder / sample.name for sample in collection.samples)
     if size is None:

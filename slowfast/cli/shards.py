@@ -61,7 +61,7 @@ def pack(source: Path, target: Path, index_files: Sequence[Path], separator: str
         separator: Separator of path and label in them.
         size: Size of a shard in MiB.
     """
-    from slowfast.prepare.jobs import FAILED_FILE
+    from slowfast.prepare.files import FAILED_FILE
     from slowfast.prepare.shards import write_shards
     from slowfast.utils.files import MIB
 

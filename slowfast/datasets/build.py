@@ -13,13 +13,18 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.event_cameras import ASLDVS, DVSGesture, DVSLip, EventDataset, EventFrames
-from slowfast.datasets.imagenet import ImageNet
-from slowfast.datasets.kinetics import Kinetics
+from slowfast.datasets.frame_datasets import (
+    HMDB51,
+    UCF101,
+    ImageNet,
+    Kinetics,
+    SomethingSomething,
+    SomethingV1,
+    SomethingV2,
+)
 from slowfast.datasets.loader import EvalLoader, TrainLoader
 from slowfast.datasets.order import EpochBatches, batch_parts
-from slowfast.datasets.something import SomethingSomething, SomethingV1, SomethingV2
 from slowfast.datasets.types import SPLITS, TEST, TRAIN, VAL, Record
-from slowfast.datasets.ucf101_hmdb51 import HMDB51, UCF101
 from slowfast.errors import ConfigError, DataError
 from slowfast.utils.distributed import World
 from slowfast.utils.remote.address import as_address

@@ -11,12 +11,11 @@ from typing import ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
-from slowfast.datasets.dvs.batch_augment import BatchAugment
+from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset, longest_recording
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
-from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.datasets.index.kinetics import read_class_names
 from slowfast.datasets.order import BALANCED
 from slowfast.datasets.sampling import NORMAL, TemporalSampling

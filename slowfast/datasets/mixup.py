@@ -1,17 +1,21 @@
-"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch, with label smoothing (arXiv 1512.00567).
+"""Mixing of the training samples of a batch and of their labels, with label smoothing (arXiv 1512.00567).
 
-Notation: N clips, K classes. Clip i is mixed with clip N - 1 - i; one draw applies to all clips.
+MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) mix clips, TokenMix of Event2Vec (arXiv 2504.15371 v3) events.
+
+Notation: N samples of a batch, K classes, L events. Sample i is mixed with sample N - 1 - i; one draw applies to all.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.models.protocol import MIXED
 
 
 def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> torch.Tensor:
@@ -122,3 +126,33 @@ def _draw_cut(height: int, width: int, share: float, rng: np.random.Generator) -
     rows, columns = edges
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     return rows, columns, 1.0 - area / (height * width)
+
+
+@dataclass(frozen=True)
+class TokenMix:
+    """Mixing of the tokens of two recordings and of their labels, with probability `probability` for a batch."""
+
+    probability: float
+
+    def __call__(
+        self, events: dict[str, torch.Tensor], soft: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Draw the tokens to replace, the same places in all recordings, and mix the labels.
+
+        Args:
+            events: Events, (N, L) each.
+            soft: Soft labels (N, K).
+            rng: Generator of the draw.
+
+        Returns:
+            The events, with MIXED if the batch is mixed, and the soft labels.
+        """
+        if rng.random() >= self.probability:
+            return events, soft
+        valid = events["valid"]
+        length = valid.shape[1]
+        replaced = int((1.0 - rng.uniform()) * length)  # the share that stays has the distribution Beta(1, 1)
+        places = np.zeros(length, bool)
+        places[rng.permutation(length)[:replaced]] = True
+        mixed = torch.from_numpy(places).to(valid.device).expand_as(valid)
+        return {**events, MIXED: mixed}, soft.lerp(soft.flip(0), replaced / length)

@@ -15,8 +15,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import clean_events
+from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError

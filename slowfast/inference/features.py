@@ -13,7 +13,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import eval_loader, find_dataset, views_of_records
-from slowfast.datasets.index.labels import format_label
+from slowfast.datasets.index.entries import format_label
 from slowfast.datasets.types import Failure, FailureLedger, Record
 from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
 from slowfast.engine.evaluate import evaluate

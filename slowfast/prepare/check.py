@@ -12,10 +12,10 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError, open_video
 from slowfast.datasets.decode.image import FIRST_NUMBER, FrameFolderReader, ImageReader
 from slowfast.datasets.dvs.formats.base import MAX_EVENTS, MICROSECOND
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import clean_events
+from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.index.folder import FRAMES, IMAGES, RECORDINGS, SAMPLES, VIDEOS, Collection
-from slowfast.prepare.jobs import FileKind, Job, run_jobs
+from slowfast.prepare.files import FileKind, Job
+from slowfast.prepare.jobs import run_jobs
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.paths import make_output_folder
 from slowfast.utils.text_files import UnreadableTextError, read_text_bytes, write_csv

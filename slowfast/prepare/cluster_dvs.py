@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.datasets.dvs.formats import event_suffixes
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import clean_events
+from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files, target_exists
+from slowfast.prepare.files import ConvertedFile, FileKind, Job, target_exists
+from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
 from slowfast.utils.ray_cluster import LOCAL

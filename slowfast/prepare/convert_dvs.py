@@ -13,16 +13,16 @@ from typing import Any
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EventReader, StreamInfo, event_suffixes, open_events, read_blocks
-from slowfast.datasets.dvs.formats.aedat3 import read_gesture_labels
+from slowfast.datasets.dvs.formats.aedat import read_gesture_labels
 from slowfast.datasets.dvs.formats.base import MICROSECOND, seconds_per_tick
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.errors import UserError
-from slowfast.prepare.event_spool import EventSpool
+from slowfast.prepare.event_spool import EventSpool, save_events
+from slowfast.prepare.files import ConvertedFile, FileKind, Job
 from slowfast.prepare.filter_events import FilterSettings, filter_spool
-from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
-from slowfast.prepare.save_events import save_events
+from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, part_owner
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL

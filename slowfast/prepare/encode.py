@@ -17,7 +17,7 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convertible, orientation_of
 from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
-from slowfast.prepare.ranges import check_ranges
+from slowfast.prepare.files import check_ranges
 from slowfast.utils.files import atomic_path
 from slowfast.utils.json_files import to_json
 from slowfast.utils.worker import still_working

@@ -1,4 +1,4 @@
-"""Events of a stream in files, sorted by time in constant memory.
+"""Events of a stream in files, sorted by time in constant memory, and converted recordings as .npz files.
 
 Notation: n events of the stream, k sorted runs.
 """
@@ -17,9 +17,11 @@ from numpy.lib import format as npy
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EventBlock
-from slowfast.datasets.dvs.formats.base import BLOCK_EVENTS, Sensor, TimeUnwrapper
-from slowfast.datasets.dvs.repair import COUNTERS, MAX_STRAY
+from slowfast.datasets.dvs.formats.base import BLOCK_EVENTS, Sensor
+from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper
+from slowfast.datasets.dvs.recording import COUNTERS, MAX_STRAY
 from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.utils.files import atomic_path
 
 MAX_PIXELS = 2**16  # per side: x and y are written as uint16
 # Types of the columns, as in converted files. Times are microseconds.
@@ -219,7 +221,7 @@ class EventSpool:
         return self.part(first, max(first, last))
 
     def write_npz(self, file: Path) -> None:
-        """Write all events to an uncompressed .npz file, as :func:`~slowfast.prepare.save_events.save_events` does."""
+        """Write all events to an uncompressed .npz file, as :func:`~slowfast.prepare.event_spool.save_events` does."""
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for key, kind in KINDS.items():
                 with (
@@ -229,3 +231,16 @@ class EventSpool:
                     header = {"descr": npy.dtype_to_descr(kind), "fortran_order": False, "shape": (self.count,)}
                     npy.write_array_header_1_0(member, header)
                     shutil.copyfileobj(column, member, 2**20)
+
+
+def save_events(file: Path, events: EventColumns) -> None:
+    """Write x, y (uint16), t (int64, microseconds) and p (uint8) to an uncompressed .npz file.
+
+    The file appears once it is complete; its folder is created if necessary.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    x, y = events.x.astype(np.uint16), events.y.astype(np.uint16)
+    with atomic_path(file) as part, part.open("wb") as opened:
+        np.savez(opened, x=x, y=y, t=np.rint(events.t).astype(np.int64), p=events.p.astype(np.uint8))

@@ -19,8 +19,8 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.sampling import scaled_size
-from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
-from slowfast.prepare.ranges import check_ranges
+from slowfast.prepare.files import ConvertedFile, Job, check_ranges, target_exists
+from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.files import atomic_path
 from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working

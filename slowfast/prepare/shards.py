@@ -15,7 +15,7 @@ from slowfast.datasets.index.kinetics import format_line
 from slowfast.datasets.shards import BLOCK, MAX_MEMBER_BYTES, SHARD_SUFFIX, ShardMember, member_header, padding
 from slowfast.datasets.types import failure_reason
 from slowfast.errors import DataError, UserError
-from slowfast.prepare.jobs import FAILED_FILE, write_failures
+from slowfast.prepare.files import FAILED_FILE, write_failures
 from slowfast.prepare.videos import IndexLines, copy_class_names, read_index
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, remove_leftovers
 from slowfast.utils.paths import make_output_folder

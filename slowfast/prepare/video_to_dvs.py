@@ -20,9 +20,9 @@ from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, PixelNoise, join_events
 from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
-from slowfast.prepare.jobs import Conversion, ConvertedFile, Job, convert_files, target_exists
-from slowfast.prepare.ranges import check_ranges
-from slowfast.prepare.save_events import save_events
+from slowfast.prepare.event_spool import save_events
+from slowfast.prepare.files import ConvertedFile, Job, check_ranges, target_exists
+from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working
 

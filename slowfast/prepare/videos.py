@@ -11,12 +11,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from slowfast.datasets.index.entries import CLASSES, LABEL_SEPARATOR, ONE_CLASS, format_label
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line, parse_line
-from slowfast.datasets.index.labels import CLASSES, LABEL_SEPARATOR, ONE_CLASS, format_label
 from slowfast.datasets.index.lines import read_lines
 from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
-from slowfast.prepare.jobs import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, run_jobs, write_failures
+from slowfast.prepare.files import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, write_failures
+from slowfast.prepare.jobs import run_jobs
 from slowfast.utils.files import atomic_write_text, disk_error
 from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.labels import classes_of
+from slowfast.datasets.index.entries import classes_of
 from slowfast.datasets.types import EvalRecording, EvalSample
 from slowfast.utils.files import atomic_path
 from slowfast.utils.json_files import write_json

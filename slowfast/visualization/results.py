@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from slowfast.datasets.index.labels import classes_of, format_label
+from slowfast.datasets.index.entries import classes_of, format_label
 from slowfast.datasets.types import Failure
 from slowfast.utils.json_files import write_json
 from slowfast.utils.text import sanitize

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.labels import classes_of
+from slowfast.datasets.index.entries import classes_of
 from slowfast.errors import ConfigError, UserError
 from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.logging import get_logger

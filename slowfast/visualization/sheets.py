@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.labels import classes_of
+from slowfast.datasets.index.entries import classes_of
 from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.confusion import draw_confusion

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from event_files import SENSOR, write_folder
 
-from slowfast.datasets.dvs.batch_augment import BatchAugment, chunk_mask
+from slowfast.datasets.dvs.augment import BatchAugment, chunk_mask
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.sample import EventColumns

@@ -59,7 +59,9 @@ def test_only_subclasses_are_registered(cls: object) -> None:
 
 
 def test_a_name_is_registered_once() -> None:
-    with pytest.raises(ConfigError, match="'kinetics' of .*Other is already taken by slowfast.datasets.kinetics.Kin"):
+    with pytest.raises(
+        ConfigError, match="'kinetics' of .*Other is already taken by slowfast.datasets.frame_datasets.Kin"
+    ):
 
         @DATASET_REGISTRY.register(name="kinetics")
         class Other(FrameDataset):

@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EVENT_READER_REGISTRY, EventBlock, EventReader, open_events, read_stream
-from slowfast.datasets.dvs.formats.base import TimeUnwrapper
+from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper
 from slowfast.datasets.dvs.recording import Recording
 from tests.raw_recordings import Event, read, rows, some_events
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.columns import StoredColumn
 from slowfast.datasets.dvs.formats.base import MAX_EVENTS
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import OVERFLOW, STRAY, UNSORTED, as_events, repair, undo_overflow
+from slowfast.datasets.dvs.recording import OVERFLOW, STRAY, UNSORTED, Recording, as_events, repair, undo_overflow
 
 SENSOR = (12, 16)
 MICROSECOND = 1e-6

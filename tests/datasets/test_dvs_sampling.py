@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slowfast.datasets.dvs.augment import EventAugment
 from slowfast.datasets.dvs.sample import SAMPLERS, EventColumns, choose, get_sampler, normalize_time
-from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.errors import ConfigError
 
 NAMES = [*SAMPLERS, "random_chunk_sample_1", "random_chunk_sample_16", "random_chunk_sample_500"]

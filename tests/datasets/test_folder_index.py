@@ -24,7 +24,7 @@ from slowfast.cli.index import main
 from slowfast.cli.setup import load_config
 from slowfast.datasets.build import eval_dataset
 from slowfast.datasets.index.folder import Collection, IndexedSample, check_names, frame_template, scan
-from slowfast.datasets.index.split import find_sources, split, split_by_source
+from slowfast.datasets.index.write import find_sources, split, split_by_source
 from slowfast.errors import UserError
 from slowfast.prepare.check import check_samples
 from tests.warm_start import run_script

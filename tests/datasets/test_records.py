@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.index import kinetics, lines, something
-from slowfast.datasets.index.common import SampleRoot
+from slowfast.datasets.index.entries import CLASSES, ONE_CLASS, LabelFormat, SampleRoot
 from slowfast.datasets.index.kinetics import format_line, read_labelled_paths
-from slowfast.datasets.index.labels import CLASSES, ONE_CLASS, LabelFormat
 from slowfast.datasets.index.lines import Lines, read_lines
 from slowfast.datasets.records import RecordTable, TableBuilder, labels_of
 from slowfast.datasets.types import Record

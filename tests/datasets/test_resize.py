@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.imagenet import ImageNet
+from slowfast.datasets.frame_datasets import ImageNet
 from slowfast.datasets.resample import antialiased, nearly_antialiased, resize_plain, shrink
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.datasets.types import Crop

@@ -11,7 +11,7 @@ from av.format import ContainerFormat, formats_available
 
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.index.folder import scan
-from slowfast.prepare.jobs import find_jobs
+from slowfast.prepare.files import find_jobs
 from tests.video_files import write_video
 
 # Of FFmpeg's video formats: sound with a cover, playlists, single images, raw samples, and what else is no video file.
@@ -66,6 +66,6 @@ def test_searches_warn_about_unknown_suffixes(tmp_path: Path, caplog: pytest.Log
     assert [job.name for job in jobs] == ["a/x.gif", "b/x.gif"]
     assert [sample.name for sample in collection.samples] == ["a/x.gif", "b/x.gif"]
     notes = [record for record in caplog.records if "unknown suffix" in record.getMessage()]
-    assert {record.filename for record in notes} == {"jobs.py", "folder.py"}
+    assert {record.filename for record in notes} == {"files.py", "folder.py"}
     assert all("2 files were skipped" in note.getMessage() for note in notes)
     assert all(note.getMessage().endswith("a/y.braw, b/y.braw") for note in notes)

@@ -13,8 +13,7 @@ from demo_data.motion import MOTIONS
 from demo_data.settings import DemoSettings
 from slowfast.datasets.dvs.columns import StoredColumn
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import as_events
+from slowfast.datasets.dvs.recording import Recording, as_events
 
 SETTINGS = DemoSettings(format="events", train=8, val=8, test=8, size=32, frames=6)
 

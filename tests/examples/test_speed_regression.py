@@ -16,7 +16,7 @@ from conftest import ROOT, tiny_settings
 from demo_data.settings import SPLITS
 from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
-from slowfast.datasets.index.labels import LABEL_FORMATS
+from slowfast.datasets.index.entries import LABEL_FORMATS
 from slowfast.engine import checkpoints
 from slowfast.engine.tasks import TASK_REGISTRY, Task
 from slowfast.engine.tasks.pretraining import Pretraining

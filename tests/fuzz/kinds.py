@@ -16,8 +16,7 @@ from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import DecodeError, open_video
 from slowfast.datasets.decode.image import read_image
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import repair
+from slowfast.datasets.dvs.recording import Recording, repair
 from slowfast.errors import UserError
 from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.evmlp import EvMLP

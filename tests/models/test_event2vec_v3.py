@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from random_weights import randomized
 from torch import nn
 
-from slowfast.datasets.dvs.token_mix import TokenMix
+from slowfast.datasets.mixup import TokenMix
 from slowfast.errors import ConfigError
 from slowfast.models.event2vec_v3 import (
     INTENSITY,

@@ -9,8 +9,8 @@ import pytest
 from event_files import SENSOR, write_recording
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.clusters import read_clusters
 from slowfast.datasets.dvs.dataset import EventSampling, Repairs
+from slowfast.datasets.dvs.recording import read_clusters
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.types import Record
 from slowfast.prepare.cluster_dvs import cluster_events, cluster_recordings

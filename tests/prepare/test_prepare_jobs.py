@@ -15,7 +15,8 @@ import pytest
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.errors import DataError, UserError
-from slowfast.prepare.jobs import VIDEOS, Job, JobResults, find_jobs, run_in_processes, run_jobs, target_exists
+from slowfast.prepare.files import VIDEOS, Job, find_jobs, target_exists
+from slowfast.prepare.jobs import JobResults, run_in_processes, run_jobs
 from slowfast.utils.worker_pool import LostTask
 from tests.worker_processes import no_workers
 

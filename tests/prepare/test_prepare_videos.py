@@ -19,7 +19,7 @@ from slowfast.cli.prepare import main
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.index.kinetics import parse_line
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
-from slowfast.prepare.jobs import find_jobs
+from slowfast.prepare.files import find_jobs
 from slowfast.prepare.videos import MANIFEST, IndexLines, write_index
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
 

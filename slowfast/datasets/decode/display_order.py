@@ -16,10 +16,9 @@ import numpy as np
 from av import Packet
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.h264 import H264Order, H264Slices
-from slowfast.datasets.decode.hevc import HevcOrder
 from slowfast.datasets.decode.mpeg import MpegPictures
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
+from slowfast.datasets.decode.slice_headers import H264Order, H264Slices, HevcOrder
 
 # Containers without presentation timestamps. Those that FFmpeg derives are wrong for reordered pictures.
 UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})

@@ -27,10 +27,8 @@ from slowfast.datasets.decode.display_order import (
     order_by_times,
     times_at,
 )
-from slowfast.datasets.decode.key_samples import VERIFIED, check_keys, matching
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
-from slowfast.datasets.decode.packet_scan import scan_packets
-from slowfast.datasets.decode.packet_table import PacketTable, build_table
+from slowfast.datasets.decode.packet_table import VERIFIED, PacketTable, build_table, check_keys, matching, scan_packets
 from slowfast.datasets.decode.reader import Deadline, DecodeError
 from slowfast.datasets.decode.sample_tables import Samples, read_samples
 

@@ -16,12 +16,9 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset
 from slowfast.datasets.collate import PADDING, to_tensors
-from slowfast.datasets.dvs.batch_augment import BatchAugment
-from slowfast.datasets.dvs.clusters import read_clusters
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import REPAIRS, as_events, repair
+from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
+from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
-from slowfast.datasets.dvs.transforms import EventAugment
 from slowfast.datasets.loader import SampleLoader
 from slowfast.datasets.order import VIEW, Key, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED

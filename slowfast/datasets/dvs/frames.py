@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode.reader import Decoded, distinct_frames
-from slowfast.datasets.dvs.recording import Recording
-from slowfast.datasets.dvs.repair import clean_events
+from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.dvs.sample import EventColumns
 
 FRAMES = 6

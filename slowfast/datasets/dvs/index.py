@@ -1,4 +1,6 @@
-"""Index of event datasets: one folder of recordings, of any registered format, per class, or lists.
+"""Index of event datasets, and the sensor size of recordings that do not state it.
+
+A dataset is one folder of recordings, of any registered format, per class, or lists:
 
 * With split folders ``train/``, ``test/`` and optionally ``val/`` (else ``test/`` validates) of class folders, as in
   DVS Gesture and DVS-Lip.
@@ -9,12 +11,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import event_suffixes
+from slowfast.datasets.dvs.formats.base import COMMON_SENSORS
 from slowfast.datasets.dvs.formats.text import find_recordings
-from slowfast.datasets.index.common import SampleRoot, inner_folders, list_folder
+from slowfast.datasets.dvs.recording import Recording
+from slowfast.datasets.index.entries import SampleRoot, inner_folders, list_folder
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import read_class_names, read_labelled_paths
 from slowfast.datasets.records import RecordTable, TableBuilder
@@ -25,6 +32,9 @@ TRAIN_SHARE = 0.8
 _SHOWN = 3  # skipped files in a warning
 # Order of class folders that are numbers: 0, 1, 2, ..., 10, or as strings 0, 1, 10, 2, ...
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
+_RECORDINGS = 20  # opened at most
+_EVENTS = 10_000  # of a recording, evenly spaced
+_INSIDE = 0.99  # share of the events that the sensor contains; a few coordinates may be wrong
 
 
 def read_event_index(data_dir: Path, split: str, num_classes: int, order: str = NUMBER) -> RecordTable:
@@ -144,3 +154,31 @@ def _records(root: Path, found: Sequence[tuple[str, int]]) -> RecordTable:
     records = TableBuilder(root)
     records.extend([name for name, _ in found], [label for _, label in found])
     return records.build()
+
+
+def guess_sensor(paths: Iterable[Path]) -> tuple[int, int] | None:
+    """Return the smallest common sensor that contains the events of recordings.
+
+    Args:
+        paths: Recordings, the first readable ones of which are opened.
+
+    Returns:
+        Height and width in pixels; those of the events if no common sensor is large enough, None if no recording is
+        readable.
+    """
+    sides: list[tuple[float, float]] = []  # height and width of each recording
+    for path in paths:
+        try:
+            recording = Recording(path)
+            chosen = np.unique(np.linspace(0, recording.n - 1, min(recording.n, _EVENTS)).astype(np.int64))
+            events = recording.take(chosen)
+            height, width = (float(np.quantile(events[axis], _INSIDE)) + 1 for axis in "yx")
+            sides.append((height, width))
+        except (DecodeError, OSError):
+            continue
+        if len(sides) == _RECORDINGS:
+            break
+    if not sides:
+        return None
+    rows, columns = (int(max(side)) for side in zip(*sides, strict=True))
+    return next((sensor for sensor in COMMON_SENSORS if rows <= sensor[0] and columns <= sensor[1]), (rows, columns))

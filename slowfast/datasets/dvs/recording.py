@@ -1,24 +1,43 @@
-"""Event recordings of any registered format, for random access.
+"""Event recordings for random access, validation and repair of their events, and files of event clusters.
 
-Formats with records of fixed size are read on demand; others are decoded as a whole when they are opened.
+Recordings of any registered format are opened. Formats with records of fixed size are read on demand; others are
+decoded as a whole when they are opened. Clusters are .npz files with x, y (real numbers), t, p and intensity, the
+number of events of each cluster.
 
-Notation: n events of a recording.
+Notation: n events of a recording, or n clusters.
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.dvs.columns import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats import open_events, read_stream
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
+from slowfast.datasets.dvs.sample import EventColumns
 
 # Largest size of a file that is decoded as a whole, in bytes: training and drawing must not hang on a huge one.
 MAX_WHOLE_BYTES = 2**31
+# Events outside of the sensor are dropped. A larger share means that the sensor size is wrong.
+MAX_STRAY = 0.1
+# Descriptions of the repairs.
+STRAY = "dropped events outside of the sensor"
+UNSORTED = "sorted events by time"
+OVERFLOW = "unwrapped the overflow of the timestamps"
+REPAIRS = (STRAY, UNSORTED, OVERFLOW)
+# Ranges of timestamp counters that overflow.
+COUNTERS = (2**31, 2**32)
+
+Raw = Mapping[str, np.ndarray]
+Size = tuple[int, int]  # height, width
+CLUSTER_COLUMNS = ("x", "y", "t", "p", "intensity")
+MAX_CLUSTER_BYTES = 2**28  # of all columns together, so that a small compressed file cannot exhaust the memory
 
 
 class Recording:
@@ -77,3 +96,158 @@ def _whole(reader: EventReader) -> Mapping[str, Column]:
         )
     events = read_stream(reader)
     return {key: UnpackedColumn(getattr(events, key)) for key in "xytp"}
+
+
+def as_events(raw: Raw, sensor: Size, time_unit: float) -> EventColumns | None:
+    """Validate raw event columns.
+
+    Args:
+        raw: Columns ``x``, ``y``, ``t``, ``p`` of shape (n,).
+        sensor: Sensor height and width in pixels.
+        time_unit: Duration of a timestamp tick in seconds.
+
+    Returns:
+        The events, or None if they have to be repaired.
+
+    Raises:
+        DecodeError: If a column contains invalid values.
+    """
+    x, y, t, p = _pixels(raw["x"], "x"), _pixels(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
+    if _outside(x, y, sensor).any() or (np.diff(t) < 0).any():
+        return None
+    return EventColumns(x, y, t * (time_unit / 1e-6), p)
+
+
+def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
+    """Validate raw event columns and repair unambiguous defects.
+
+    Drops events outside of the sensor (at most MAX_STRAY), sorts unordered timestamps and unwraps 31- and 32-bit
+    counter overflow.
+
+    Args:
+        raw: Columns ``x``, ``y``, ``t``, ``p`` of shape (n,), of a complete recording.
+        sensor: Sensor height and width in pixels.
+        time_unit: Duration of a timestamp tick in seconds.
+
+    Returns:
+        The repaired events and a description of each repair, in REPAIRS.
+
+    Raises:
+        DecodeError: If a defect has no unambiguous repair.
+    """
+    x, y, t, p = _pixels(raw["x"], "x"), _pixels(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
+    done = []
+    outside = _outside(x, y, sensor)
+    if outside.mean() > MAX_STRAY:
+        raise DecodeError(
+            f"{outside.sum()} of {len(outside)} events are outside of the sensor of {sensor[0]} x {sensor[1]} pixels "
+            f"(x up to {x.max()}, y up to {y.max()}). Check DVS.SENSOR_SIZE"
+        )
+    if outside.any():
+        x, y, t, p = (column[~outside] for column in (x, y, t, p))
+        done.append(STRAY)
+    unwrapped = undo_overflow(t)
+    if unwrapped is not None:
+        t = unwrapped
+        done.append(OVERFLOW)
+    events = EventColumns(x, y, t * (time_unit / 1e-6), p)
+    if (np.diff(t) < 0).any():
+        events = events.at(events.t)
+        done.append(UNSORTED)
+    return events, done
+
+
+def clean_events(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list[str]]:
+    """Validate the raw columns of a complete recording and repair them if necessary; see :func:`repair`."""
+    events = as_events(raw, sensor, time_unit)
+    return repair(raw, sensor, time_unit) if events is None else (events, [])
+
+
+def undo_overflow(t: np.ndarray) -> np.ndarray | None:
+    """Unwrap the overflow of a timestamp counter.
+
+    A step back by more than half of the counter's range is an overflow: events are never that far out of order.
+
+    Args:
+        t: Timestamps (n,).
+
+    Returns:
+        Unwrapped timestamps, float64 (n,), or None if there is no overflow.
+    """
+    back = np.diff(t) < -COUNTERS[0] / 2
+    if not back.any():
+        return None
+    counter = COUNTERS[0] if t.min() >= 0 and t.max() < COUNTERS[0] else COUNTERS[1]
+    forth = np.diff(t) > counter / 2  # a late event from before the overflow
+    overflows = np.concatenate(([0], np.cumsum(back.astype(np.int64) - forth.astype(np.int64))))
+    return t + overflows * float(counter)
+
+
+def _outside(x: np.ndarray, y: np.ndarray, sensor: Size) -> np.ndarray:
+    return (x < 0) | (y < 0) | (x >= sensor[1]) | (y >= sensor[0])
+
+
+def _pixels(values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype.kind == "f" and not (valid := np.isfinite(values) & (values == np.rint(values))).all():
+        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
+    return values.astype(np.int64)
+
+
+def _times(values: np.ndarray) -> np.ndarray:
+    times = values.astype(np.float64)
+    if not np.isfinite(times).all():
+        raise DecodeError("t contains values that are not finite")
+    return times
+
+
+def _polarities(values: np.ndarray) -> np.ndarray:
+    """Map {0, 1}, {False, True} or {-1, 1} to {0, 1}."""
+    known = (values == 0) | (values == 1) | ((values == -1) if values.dtype.kind in "if" else False)
+    if not known.all():
+        raise DecodeError(f"p contains {values[~known][0]}; polarities are 0 and 1, or -1 and 1")
+    if values.dtype.kind in "if" and (values == -1).any() and (values == 0).any():
+        raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
+    return (values == 1).astype(np.int64)
+
+
+def read_clusters(path: Path, sensor: tuple[int, int]) -> EventColumns:
+    """Read the clusters of a recording, in ascending order of time.
+
+    Args:
+        path: File that ``slowfast cluster-dvs`` or the authors' code wrote.
+        sensor: Sensor height and width in pixels.
+
+    Raises:
+        DecodeError: If the file is missing or damaged or contains something else.
+    """
+    check_file(path)
+    try:
+        with zipfile.ZipFile(path) as file:
+            if sum(member.file_size for member in file.infolist()) > MAX_CLUSTER_BYTES:
+                raise DecodeError(
+                    f"more than {MAX_CLUSTER_BYTES >> 20} MiB are no file of clusters. Set DVS.CLUSTERS False"
+                )
+        with np.load(path, allow_pickle=False) as content:
+            missing = [name for name in CLUSTER_COLUMNS if name not in content.files]
+            if missing:
+                raise DecodeError(f"missing {', '.join(missing)}: no file of clusters. Set DVS.CLUSTERS False")
+            x, y, t, p, intensity = (np.asarray(content[name]) for name in CLUSTER_COLUMNS)
+    except DecodeError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise various errors for damaged files
+        raise DecodeError(f"not a readable .npz file: {(str(error).splitlines() or [''])[0][:200]}") from error
+    columns = (x, y, t, p, intensity)
+    if any(column.ndim != 1 or column.dtype.kind not in "iufb" or len(column) != len(x) for column in columns):
+        raise DecodeError("x, y, t, p and intensity must be numbers, one-dimensional and of equal length")
+    if not len(x):
+        raise DecodeError("the recording contains no events")
+    x, y, t, intensity = (column.astype(np.float64) for column in (x, y, t, intensity))
+    inside = (x >= 0) & (y >= 0) & (x <= sensor[1] - 1) & (y <= sensor[0] - 1)
+    if not (inside & np.isfinite(t) & (intensity >= 1) & np.isfinite(intensity)).all():
+        raise DecodeError(
+            f"clusters must lie on the sensor of {sensor[0]} x {sensor[1]} pixels (DVS.SENSOR_SIZE), with finite times "
+            "and intensities of at least 1"
+        )
+    if not np.isin(p, (0, 1)).all():
+        raise DecodeError(f"p contains {p[~np.isin(p, (0, 1))][0]}; polarities of clusters are 0 and 1")
+    return EventColumns(x, y, t, p.astype(np.int64), intensity).at(t)

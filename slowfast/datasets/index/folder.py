@@ -13,7 +13,7 @@ from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.dvs.formats import event_suffixes
 from slowfast.datasets.dvs.formats.text import find_recordings
-from slowfast.datasets.index.common import has_suffix
+from slowfast.datasets.index.entries import has_suffix
 from slowfast.errors import IndexFileError, UserError, system_reason
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import plain, quoted

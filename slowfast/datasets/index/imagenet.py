@@ -13,9 +13,16 @@ import functools
 from pathlib import Path
 
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unrecognized
-from slowfast.datasets.index.common import SampleRoot, has_suffix, index_exists, inner_folders, walk_files
+from slowfast.datasets.index.entries import (
+    ONE_CLASS,
+    LabelFormat,
+    SampleRoot,
+    has_suffix,
+    index_exists,
+    inner_folders,
+    walk_files,
+)
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, read_class_names, read_labelled_paths
-from slowfast.datasets.index.labels import ONE_CLASS, LabelFormat
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.logging import get_logger

@@ -6,8 +6,16 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, index_exists, parse_number
-from slowfast.datasets.index.labels import LABEL_SEPARATOR, ONE_CLASS, LabelFormat, format_label
+from slowfast.datasets.index.entries import (
+    LABEL_SEPARATOR,
+    ONE_CLASS,
+    LabelFormat,
+    SampleRoot,
+    check_samples_exist,
+    format_label,
+    index_exists,
+    parse_number,
+)
 from slowfast.datasets.index.lines import read_lines, scan_lines
 from slowfast.datasets.index.parse import Columns, Entry, parse_labels, split_labelled_lines
 from slowfast.datasets.records import RecordTable

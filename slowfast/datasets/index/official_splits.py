@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, list_folder, parse_number
+from slowfast.datasets.index.entries import SampleRoot, check_samples_exist, list_folder, parse_number
 from slowfast.datasets.index.lines import read_lines
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.datasets.types import TRAIN

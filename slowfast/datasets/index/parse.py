@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from slowfast.datasets.index.labels import LABEL_SEPARATOR, LabelFormat, parse_class, parse_classes
+from slowfast.datasets.index.entries import LABEL_SEPARATOR, LabelFormat, parse_class, parse_classes
 from slowfast.datasets.index.lines import (
     Lines,
     count_within,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.datasets.decode.image import FIRST_NUMBER
-from slowfast.datasets.index.common import SampleRoot, check_samples_exist, index_exists, list_folder, parse_number
+from slowfast.datasets.index.entries import SampleRoot, check_samples_exist, index_exists, list_folder, parse_number
 from slowfast.datasets.index.lines import parse_numbers, read_lines, scan_lines
 from slowfast.datasets.index.parse import Columns, Entry, split_frame_lines
 from slowfast.datasets.records import RecordTable, TableBuilder

@@ -1,4 +1,4 @@
-"""Index files of the samples of a folder.
+"""Index files of the samples of a folder, and reproducible splits, by sample or by source.
 
 videos              train.csv, val.csv, test.csv (kinetics)
 folders of frames   frames_train_split.txt, frames_validation_split.txt, frames_test_split.txt (sth)
@@ -9,7 +9,10 @@ all of them         categories.txt, the class names
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+from collections import Counter
 from collections.abc import Collection as Container
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +21,184 @@ from slowfast.datasets.index.folder import FRAMES, VIDEOS, Collection, IndexedSa
 from slowfast.datasets.index.imagenet import LISTS
 from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
 from slowfast.datasets.index.something import SPLIT_NAMES
-from slowfast.datasets.types import SPLITS
+from slowfast.datasets.types import SPLITS, TRAIN
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.paths import make_output_folder
-from slowfast.utils.text import plain
+from slowfast.utils.text import plain, quoted
 
+Split = dict[str, list[IndexedSample]]
 FRAME_LISTS = "frames_{}_split.txt"
+
+
+def default_shares(samples: Sequence[IndexedSample], sources: Mapping[str, str] | None = None) -> tuple[float, float]:
+    """Return the shares of validation and test: 0.1 and 0.2, or 0 if there are too few samples for them.
+
+    Args:
+        samples: The samples. The smallest class decides.
+        sources: Source of each sample by name; then their number decides.
+    """
+    smallest = min(Counter(sample.label for sample in samples).values())
+    count = smallest if sources is None else len(set(sources.values()))
+    return (0.1 if count > 2 else 0.0), (0.2 if count > 1 else 0.0)
+
+
+def split(samples: Sequence[IndexedSample], val: float, test: float, seed: int) -> Split:
+    """Split samples class by class; at least one of each class is for training.
+
+    The split of a sample depends only on its name, the seed and the other names of its class.
+
+    Args:
+        samples: The samples.
+        val: Share of the validation samples; 0 uses the training samples, for datasets too small to be split.
+        test: Share of the test samples; 0 uses the training samples.
+        seed: Seed of the split.
+
+    Returns:
+        The samples of each split.
+    """
+    shares = {"val": val, "test": test}
+    chosen: dict[str, str] = {}
+    by_class: dict[int, list[str]] = {}
+    for sample in samples:
+        by_class.setdefault(sample.label, []).append(sample.name)
+    for names in by_class.values():
+        remaining = sorted(names, key=lambda name: _draw(name, seed))
+        for part, share in shares.items():
+            count = min(max(round(share * len(names)), 1 if share else 0), len(remaining) - 1)
+            chosen |= dict.fromkeys(remaining[:count], part)
+            del remaining[:count]
+        chosen |= dict.fromkeys(remaining, TRAIN)
+    return _parts(samples, chosen, shares)
+
+
+def _draw(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+
+def _parts(samples: Sequence[IndexedSample], chosen: Mapping[str, str], shares: Mapping[str, float]) -> Split:
+    """Return the samples of each split; those of training where the share of a split is 0."""
+    source = {TRAIN: TRAIN} | {part: part if share else TRAIN for part, share in shares.items()}
+    return {part: [sample for sample in samples if chosen[sample.name] == source[part]] for part in SPLITS}
+
+
+# ------------------------------------------------------------------ by source
+def find_sources(samples: Sequence[IndexedSample], pattern: str) -> tuple[dict[str, str], list[str]]:
+    """Return the source of each sample, and the samples without one.
+
+    Args:
+        samples: The samples.
+        pattern: Regular expression that is searched in the names; its first group is the source. A sample without a
+            source counts as a separate source.
+
+    Raises:
+        UserError: If the pattern is invalid, has no group or matches no name.
+    """
+    try:
+        expression = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"--group {quoted(pattern)} is not a regular expression: {error}") from None
+    if not expression.groups:
+        raise UserError(f"--group {quoted(pattern)} has no group. Put parentheses around what names the source")
+    sources: dict[str, str] = {}
+    unmatched = []
+    for sample in samples:
+        found = expression.search(sample.name)
+        if found and found[1]:
+            sources[sample.name] = f"source {found[1]}"
+        else:
+            sources[sample.name] = f"sample {sample.name}"
+            unmatched.append(sample.name)
+    if len(unmatched) == len(samples):
+        raise UserError(
+            f"--group {quoted(pattern)} matches none of {len(samples)} names, such as {quoted(samples[0].name)}"
+        )
+    return sources, unmatched
+
+
+def split_by_source(
+    samples: Sequence[IndexedSample], sources: Mapping[str, str], val: float, test: float, seed: int
+) -> Split:
+    """Split samples so that all samples of a source are in one split.
+
+    Sources are assigned one by one, the large ones first, each to the split that lacks most of its classes (greedy
+    stratification). At least one source of each class is for training, and each split gets a source if possible.
+
+    Args:
+        samples: The samples.
+        sources: Source of each sample, by name.
+        val: Share of the validation samples; 0 uses the training samples.
+        test: Share of the test samples; 0 uses the training samples.
+        seed: Seed of the order among sources of similar size.
+
+    Returns:
+        The samples of each split; one may be empty if there are too few sources.
+    """
+    counts: dict[str, Counter[int]] = {}
+    for sample in samples:
+        counts.setdefault(sources[sample.name], Counter())[sample.label] += 1
+    shares = {TRAIN: 1 - val - test, "val": val, "test": test}
+    assignment = _Assignment(counts, {part: share for part, share in shares.items() if share > 0})
+    # The size in powers of 2, so that the seed changes the order of sources of about the same size.
+    for source in sorted(counts, key=lambda name: (-counts[name].total().bit_length(), _draw(name, seed))):
+        assignment.assign(source)
+    assignment.fill_empty_splits()
+    chosen = {sample.name: assignment.chosen[sources[sample.name]] for sample in samples}
+    return _parts(samples, chosen, {"val": val, "test": test})
+
+
+class _Assignment:
+    """Assignment of sources to splits.
+
+    Args:
+        counts: Samples of each class in each source.
+        shares: Share of each split, above 0.
+    """
+
+    def __init__(self, counts: Mapping[str, Counter[int]], shares: Mapping[str, float]) -> None:
+        self.chosen: dict[str, str] = {}
+        self._counts = counts
+        self._totals = Counter[int]()
+        for labels in counts.values():
+            self._totals.update(labels)
+        # Samples of each class that a split lacks.
+        self._lacking = {
+            part: {label: share * total for label, total in self._totals.items()} for part, share in shares.items()
+        }
+        # Sources of each class that are or may be in the training split.
+        self._for_training = Counter(label for labels in counts.values() for label in labels)
+
+    def assign(self, source: str) -> None:
+        """Assign a source to the split that lacks most of its classes."""
+        allowed = list(self._lacking) if self._can_be_spared(source) else [TRAIN]
+        self._put(source, max(allowed, key=lambda part: self._need(source, part)))
+
+    def fill_empty_splits(self) -> None:
+        """Move the best suited source of the training split to each split that has none."""
+        for part in self._lacking:
+            if part in self.chosen.values():
+                continue
+            candidates = [s for s, of in self.chosen.items() if of == TRAIN and self._can_be_spared(s)]
+            if candidates:
+                source = max(candidates, key=lambda one: self._need(one, part) - self._need(one, TRAIN))
+                self._put(source, part)
+
+    def _can_be_spared(self, source: str) -> bool:
+        """Return whether training has another source of each class of a source."""
+        return all(self._for_training[label] > 1 for label in self._counts[source])
+
+    def _need(self, source: str, part: str) -> float:
+        """Return how much of a source's classes a split lacks, relative to their size."""
+        lacking = self._lacking[part]
+        return sum(count * lacking[label] / self._totals[label] ** 2 for label, count in self._counts[source].items())
+
+    def _put(self, source: str, part: str) -> None:
+        for label, count in self._counts[source].items():
+            if source in self.chosen:
+                self._lacking[self.chosen[source]][label] += count
+            self._lacking[part][label] -= count
+            self._for_training[label] -= part != TRAIN
+        self.chosen[source] = part
 
 
 def index_names(kind: str) -> list[str]:

@@ -20,7 +20,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.labels import LABEL_FORMATS, ONE_CLASS, LabelFormat
+from slowfast.datasets.index.entries import LABEL_FORMATS, ONE_CLASS, LabelFormat
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World

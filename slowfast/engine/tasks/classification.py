@@ -14,9 +14,8 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.dvs.token_mix import TokenMix
-from slowfast.datasets.index.labels import classes_of
-from slowfast.datasets.mixup import Mixup, smooth_one_hot
+from slowfast.datasets.index.entries import classes_of
+from slowfast.datasets.mixup import Mixup, TokenMix, smooth_one_hot
 from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss

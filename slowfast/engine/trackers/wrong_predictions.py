@@ -9,7 +9,7 @@ import cv2
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.labels import classes_of
+from slowfast.datasets.index.entries import classes_of
 from slowfast.engine.tasks import Evaluator
 from slowfast.engine.trackers.base import NamedImage
 from slowfast.engine.trackers.session import Trackers

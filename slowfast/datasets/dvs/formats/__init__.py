@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from slowfast.datasets.dvs.formats import (
-    aedat2,
-    aedat3,
+    aedat,
     aedat4,
     event_stream,
     hdf5,
     mat,
-    nmnist,
     numpy_files,
     prophesee,
     ros_bags,
@@ -24,21 +22,19 @@ from slowfast.datasets.dvs.formats.base import (
     open_events,
     read_blocks,
 )
-from slowfast.datasets.dvs.formats.memory import read_stream
+from slowfast.datasets.dvs.formats.blocks import read_stream
 
 __all__ = [
     "EVENT_READER_REGISTRY",
     "EventBlock",
     "EventReader",
     "StreamInfo",
-    "aedat2",
-    "aedat3",
+    "aedat",
     "aedat4",
     "event_stream",
     "event_suffixes",
     "hdf5",
     "mat",
-    "nmnist",
     "numpy_files",
     "open_events",
     "prophesee",

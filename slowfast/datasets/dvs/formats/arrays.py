@@ -1,6 +1,6 @@
-"""Arrays of .npy files and .npz archives, read on demand or in blocks.
+"""Arrays of .npy files and .npz archives, read on demand or in blocks, and the meaning of columns without names.
 
-Notation: n events of a recording.
+Notation: n events of a recording, k columns.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ NEEDED = "Required: x, y, t, p"
 _LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
 _SHOWN = 12  # array names in a message
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
+MILLISECOND, SECOND, NANOSECOND = 1e-3, 1.0, 1e-9
+UNIT_NAMES = {MILLISECOND: "milliseconds", SECOND: "seconds", NANOSECOND: "nanoseconds"}
+# Orders of the columns that public datasets and programs use, the usual one first.
+ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "xypt", "tpxy")
+MAX_COORDINATE = 2**16
+# Integers above are not microseconds: as such they would be those of the year 5000.
+_NANOSECONDS_FROM = 10**17
+# More events per second than any sensor has.
+_IMPOSSIBLE_RATE = 1e8
+_SMALLEST_TICK = 1e-2  # deviation from an integer that is rounding
 
 
 def choose_columns(names: Sequence[str]) -> dict[str, str]:
@@ -135,3 +145,80 @@ def data_offset(path: Path, info: zipfile.ZipInfo) -> int:
         header = file.read(_LOCAL_HEADER)
     name, extra = struct.unpack("<HH", header[26:])
     return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+
+
+def find_order(values: np.ndarray) -> str:
+    """Find the order of four columns.
+
+    The polarity has two values, x and y are coordinates, and the time does not decrease; a decimal fraction is a time.
+
+    Args:
+        values: The first events, numbers of shape (n, 4).
+
+    Returns:
+        A permutation of ``txyp``: the meaning of each column.
+
+    Raises:
+        DecodeError: If no order agrees with the values.
+    """
+    columns = [values[:, number] for number in range(4)]
+    polarity = [bool(np.isin(c, (0, 1)).all() or np.isin(c, (-1, 1)).all()) for c in columns]
+    pixels = [bool((c == np.rint(c)).all() and c.min() >= 0 and c.max() < MAX_COORDINATE) for c in columns]
+    fitting = [
+        order
+        for order in dict.fromkeys(ORDERS)
+        if polarity[order.index("p")] and pixels[order.index("x")] and pixels[order.index("y")]
+    ]
+    if not fitting or (len(values) > 1 and bool((values == values[0]).all())):
+        raise DecodeError(
+            "the table has no named columns, and its values do not tell which contain polarities (0 and 1, or "
+            "-1 and 1), coordinates and times. Name the columns x, y, t, p"
+        )
+    return max(fitting, key=lambda order: _as_time(columns[order.index("t")]))
+
+
+def _as_time(column: np.ndarray) -> tuple[float, float]:
+    """Return how much a column looks like the time: the share of steps that are not back, then the range."""
+    steps = np.diff(column)
+    forward = float((steps >= 0).mean()) if len(steps) else 1.0
+    changes = float((steps != 0).mean()) if len(steps) else 0.0
+    # A constant column never decreases, but is no time.
+    return forward if changes else 0.5, float(column.max() - column.min())
+
+
+def find_time_unit(t: np.ndarray) -> float | None:
+    """Find the unit of times by the grid on which microseconds lie.
+
+    Args:
+        t: The first times (n,).
+
+    Returns:
+        Seconds per tick; None for times that may be microseconds: integers, or fractions on no grid.
+    """
+    if not len(t):
+        return None
+    if t.dtype.kind != "f" or bool((t == np.rint(t)).all()):
+        return NANOSECOND if abs(float(t[0])) >= _NANOSECONDS_FROM else None
+    duration = float(t.max() - t.min())
+    for unit in (MILLISECOND, SECOND):
+        too_fast = len(t) > _IMPOSSIBLE_RATE * duration * unit and len(t) > 1
+        if _on_grid(t, unit / 1e-6) and not (unit == MILLISECOND and too_fast):
+            return unit
+    return SECOND if _on_grid(t, SECOND / NANOSECOND) else None
+
+
+def _on_grid(t: np.ndarray, scale: float) -> bool:
+    """Return whether times multiplied by a factor are integers, but for rounding."""
+    scaled = t * scale
+    allowed = np.minimum(np.maximum(_SMALLEST_TICK, 2 * np.spacing(np.abs(t)) * scale), 0.5)
+    return bool((np.abs(scaled - np.rint(scaled)) <= allowed).all())
+
+
+def to_microseconds(t: np.ndarray, unit: float) -> np.ndarray:
+    """Convert times to microseconds, float64 (n,); rounding errors of decimal fractions are removed."""
+    if t.dtype.kind != "f" and unit == NANOSECOND:
+        return t.astype(np.int64) / 1000  # exact for whole microseconds
+    scaled: np.ndarray = t.astype(np.float64) * (unit / 1e-6)
+    whole = np.rint(scaled)
+    error = np.maximum(_SMALLEST_TICK, 2 * np.spacing(np.abs(t)).astype(np.float64) * (unit / 1e-6))
+    return np.where(np.abs(scaled - whole) <= error, whole, scaled)

@@ -16,6 +16,7 @@ Notation: n events of a block or recording.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,26 @@ _HEAD = 4096  # bytes by which formats are detected
 _SHOWN = 200  # characters of another package's message
 
 Sensor = tuple[int, int]  # height, width
+
+# Sensors of event cameras. iniVation's are found by these names, without case and punctuation, in headers of files.
+CAMERAS: dict[str, Sensor] = {
+    "dvs128": (128, 128),
+    "dvs132s": (104, 132),
+    "davis128": (128, 128),
+    "davis208": (192, 208),
+    "davis240": (180, 240),
+    "davis346": (260, 346),
+    "davis640": (480, 640),
+    "dvxplorerlite": (240, 320),
+    "dvxplorer": (480, 640),
+    "propheseegen1": (240, 304),  # ATIS
+    "propheseegen3": (480, 640),
+    "propheseegen4": (720, 1280),  # EVK4
+}
+# Sensors that public recordings without a stated size come from, by size.
+COMMON_SENSORS = tuple(
+    CAMERAS[name] for name in ("dvs128", "davis240", "propheseegen1", "davis346", "dvxplorer", "propheseegen4")
+)
 
 
 class EventBlock(NamedTuple):
@@ -175,6 +196,12 @@ def open_events(path: Path) -> EventReader:
     raise DecodeError(f"not {' or '.join(reader.label for reader in known)} (starts with {start!r})")
 
 
+def sensor_of_camera(text: str) -> Sensor | None:
+    """Return the sensor size of the first camera that a text names; None if it names none."""
+    name = re.sub(r"[^a-z0-9]", "", text.lower())
+    return next((size for camera, size in CAMERAS.items() if camera in name), None)
+
+
 class guarded:
     """Context in which unexpected errors of a damaged file, of any package, become DecodeError."""
 
@@ -224,76 +251,7 @@ def check_count(events: int) -> None:
         raise DecodeError(f"{events} events exceed the limit of {MAX_EVENTS} that are read at once")
 
 
-class TimeUnwrapper:
-    """Unwraps a timestamp counter that overflows, block by block.
-
-    A step back by more than half of the counter's range is an overflow, a step forth by as much a late event from
-    before one.
-
-    Args:
-        bits: Number of bits of the counter.
-    """
-
-    def __init__(self, bits: int) -> None:
-        self.range = 1 << bits
-        self._last: int | None = None
-        self._overflows = 0
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Unwrap the next values, unsigned integers (n,), to int64 (n,)."""
-        t = values.astype(np.int64)
-        if not len(t):
-            return t
-        steps = np.diff(t, prepend=t[0] if self._last is None else self._last)
-        self._last = int(t[-1])
-        half = self.range // 2
-        if int(steps.min()) >= -half and int(steps.max()) <= half:
-            return t + self._overflows * self.range if self._overflows else t
-        turns = self._overflows + np.cumsum((steps < -half).astype(np.int64) - (steps > half))
-        self._overflows = int(turns[-1])
-        unwrapped: np.ndarray = t + turns * self.range
-        return unwrapped
-
-
-class Polarities:
-    """Maps polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block, and refuses any others."""
-
-    def __init__(self) -> None:
-        self._zero = self._negative = False
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Map the next values (n,) to uint8 (n,).
-
-        Raises:
-            DecodeError: If there are other values, or both 0 and -1.
-        """
-        if values.dtype == np.bool_:
-            return values.view(np.uint8)
-        on, zero = values == 1, values == 0
-        others = ~(on | zero)
-        if others.any():
-            negative = values == -1 if values.dtype.kind in "if" else np.zeros(len(values), np.bool_)
-            wrong = others & ~negative
-            if wrong.any():
-                raise DecodeError(f"p contains {values[wrong][0]}; polarities are 0 and 1, or -1 and 1")
-            self._negative = True
-        self._zero = self._zero or bool(zero.any())
-        if self._zero and self._negative:
-            raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
-        return on.view(np.uint8)
-
-
-def whole_pixels(values: np.ndarray, name: str) -> np.ndarray:
-    """Return coordinates as integers.
-
-    Raises:
-        DecodeError: If a value is not an integer.
-    """
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
-    if values.dtype.kind != "f":
-        return values
-    valid = np.isfinite(values) & (values == np.rint(values)) & (np.abs(values) < 2**31)
-    if not valid.all():
-        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
-    return values.astype(np.int32)
+def check_unpacked_size(size: int) -> None:
+    """Raise DecodeError if columns have too many bytes after decompression."""
+    if size > MAX_BYTES:
+        raise DecodeError(f"{size / 2**30:.1f} GiB after decompression exceed the limit of {MAX_BYTES / 2**30:g} GiB")

@@ -24,19 +24,25 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.columns import Column
-from slowfast.datasets.dvs.formats.arrays import check_numeric, choose_columns
+from slowfast.datasets.dvs.formats.arrays import (
+    SECOND,
+    UNIT_NAMES,
+    check_numeric,
+    choose_columns,
+    find_order,
+    find_time_unit,
+    to_microseconds,
+)
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
     EventBlock,
     EventReader,
-    Polarities,
     Sensor,
     StreamInfo,
-    whole_pixels,
 )
+from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
 from slowfast.datasets.dvs.formats.numpy_files import ScaledTimes, finite_times
-from slowfast.datasets.dvs.formats.unnamed import SECOND, UNIT_NAMES, find_order, find_time_unit, to_microseconds
 from slowfast.utils.extras import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -19,7 +19,6 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.columns import UnpackedColumn
-from slowfast.datasets.dvs.formats import base
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -27,6 +26,7 @@ from slowfast.datasets.dvs.formats.base import (
     EventReader,
     Sensor,
     StreamInfo,
+    check_count,
 )
 from slowfast.utils.extras import import_extra
 
@@ -76,7 +76,7 @@ def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
         # From the headers, without decompression.
         sizes = {name: prod(shape) for name, shape, _ in scipy_io.whosmat(path)}
         keys = next(keys for keys in ((TD_KEY,), (ST_KEY,), ASL_KEYS) if keys[0] in sizes or keys is ASL_KEYS)
-        base.check_count(max((sizes.get(key, 0) for key in keys), default=0))
+        check_count(max((sizes.get(key, 0) for key in keys), default=0))
         content = scipy_io.loadmat(path, variable_names=keys)
     except DecodeError:
         raise

@@ -18,24 +18,28 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.columns import Column, UnpackedColumn
-from slowfast.datasets.dvs.formats import base
 from slowfast.datasets.dvs.formats.arrays import (
     NEEDED,
+    UNIT_NAMES,
     StoredArray,
     check_numeric,
     choose_columns,
     data_offset,
+    find_order,
+    find_time_unit,
+    to_microseconds,
 )
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
+    MICROSECOND,
     EventBlock,
     EventReader,
-    Polarities,
+    check_count,
+    check_unpacked_size,
     guarded,
-    whole_pixels,
 )
-from slowfast.datasets.dvs.formats.unnamed import UNIT_NAMES, find_order, find_time_unit, to_microseconds
+from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
 
 POSITIVE, NEGATIVE = "pos", "neg"  # arrays of ES-ImageNet
 _SAMPLE = 2**14  # events by which order and unit are found
@@ -85,7 +89,7 @@ class ColumnsReader(EventReader):
         unit = find_time_unit(found["t"].take(slice(0, _SAMPLE)))
         if unit is not None:
             self.note(f"times read as {UNIT_NAMES[unit]}")
-            self.time_unit, self.guessed_unit = base.MICROSECOND, unit
+            self.time_unit, self.guessed_unit = MICROSECOND, unit
             found["t"] = ScaledTimes(found["t"], unit)
         self.found = {key: found[key] for key in "xytp"}
 
@@ -233,7 +237,7 @@ class NpzReader(ColumnsReader):
         """
         packed = [column for column in self.found.values() if isinstance(column, PackedColumn)]
         _check_unpacked([column.info for column in packed])
-        base.check_count(max((column.shape[0] for column in packed), default=0))
+        check_count(max((column.shape[0] for column in packed), default=0))
         return self.found
 
     def _single(self, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
@@ -282,7 +286,7 @@ class NpzReader(ColumnsReader):
                 if array.dtype.names is None and len(array.shape) == 1:
                     return array, {"": PackedColumn(self.path, info, array)}
                 _check_unpacked([info])
-                base.check_count(max(array.shape, default=0))
+                check_count(max(array.shape, default=0))
                 return array, {name: UnpackedColumn(values) for name, values in array.unpacked(stream).items()}
         offset = data_offset(self.path, info) + array.header_size
         return array, array.stored(self.path, offset, self.path.stat().st_size)
@@ -291,7 +295,4 @@ class NpzReader(ColumnsReader):
 def _check_unpacked(members: Sequence[zipfile.ZipInfo]) -> None:
     """Raise DecodeError if compressed members are too large after decompression."""
     size = sum(info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED)
-    if size > base.MAX_BYTES:
-        raise DecodeError(
-            f"{size / 2**30:.1f} GiB after decompression exceed the limit of {base.MAX_BYTES / 2**30:g} GiB"
-        )
+    check_unpacked_size(size)

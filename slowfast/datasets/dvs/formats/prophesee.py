@@ -1,6 +1,8 @@
-"""Prophesee's event files: .raw in the encodings EVT 2.0, 2.1 and 3.0, and .dat of versions 1 and 2.
+"""Files of Prophesee's sensors: .raw in the encodings EVT 2.0, 2.1 and 3.0, .dat of versions 1 and 2, .bin of N-MNIST.
 
-The formats follow docs.prophesee.ai ("File Formats"); version 1 of .dat follows Prophesee's load_atis_data.m.
+The formats of .raw and .dat follow docs.prophesee.ai ("File Formats"); version 1 of .dat follows Prophesee's
+load_atis_data.m. N-MNIST and N-Caltech101 (Orchard et al. 2015) were recorded with an ATIS sensor; their events of 40
+bits follow Read_Ndataset.m of the authors: x, y, then 1 bit of polarity and 23 bits of time, big-endian.
 
 Notation: n events of a block.
 """
@@ -24,9 +26,8 @@ from slowfast.datasets.dvs.formats.base import (
     EventReader,
     Sensor,
     StreamInfo,
-    TimeUnwrapper,
 )
-from slowfast.datasets.dvs.formats.binary import read_records
+from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper, read_records
 from slowfast.datasets.dvs.formats.compiled_evt import Space, dat_decoder, evt2_decoder, evt3_decoder
 from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder
 
@@ -45,6 +46,10 @@ ENCODINGS: dict[str, Callable[[Fields, int, Space | None], EvtDecoder]] = {
     "EVT3": lambda fields, size, space: evt3_decoder(size, space),
 }
 _ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT2.1": "EVT21", "EVT 3.0": "EVT3"}
+EVENT = np.dtype([("x", "u1"), ("y", "u1"), ("time", "u1", (3,))])
+# Rows of an event that stands for an overflow of the counter of the sensor, and the time that it adds.
+OVERFLOW_ROW, OVERFLOW = 240, 2**13
+_MAX_BACK = 0.2  # share of steps back in time of a file of events; the suffix alone says little
 
 
 class _HeaderReader(EventReader):
@@ -202,3 +207,31 @@ def read_header(file: BinaryIO) -> Fields:
         if keyword == "format":
             options = (option.partition("=") for option in value.strip().split(";")[1:])
             fields |= {name.strip(): given.strip() for name, _, given in options}
+
+
+@EVENT_READER_REGISTRY.register(name="n-mnist")
+class NMnistReader(EventReader):
+    """Reader of .bin files."""
+
+    suffixes, label = (".bin",), "a .bin file of N-MNIST or N-Caltech101"
+
+    def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
+        """Read the events, and add the time of the overflows before them."""
+        overflows, first = 0, True
+        for records in read_records(self, EVENT, 0, BLOCK_EVENTS):
+            high, middle, low = (records["time"][:, byte].astype(np.int64) for byte in range(3))
+            t = (high & 0x7F) << 16 | middle << 8 | low
+            if first and int(np.count_nonzero(np.diff(t) < 0)) > _MAX_BACK * len(t):
+                raise DecodeError("no events of N-MNIST: the times do not ascend")
+            first = False
+            x, y, p = records["x"], records["y"], (high >> 7).astype(np.uint8)
+            is_overflow = y == OVERFLOW_ROW
+            if is_overflow.any():
+                count = overflows + np.cumsum(is_overflow)
+                overflows = int(count[-1])
+                events = ~is_overflow
+                t = t[events] + count[events] * OVERFLOW
+                x, y, p = x[events], y[events], p[events]
+            else:
+                t += overflows * OVERFLOW
+            yield EventBlock(t, x.astype(np.uint16), y.astype(np.uint16), p)

@@ -19,28 +19,28 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import NAMES, choose_columns
+from slowfast.datasets.dvs.formats.arrays import (
+    MILLISECOND,
+    NAMES,
+    NANOSECOND,
+    SECOND,
+    UNIT_NAMES,
+    choose_columns,
+    find_order,
+    find_time_unit,
+    to_microseconds,
+)
 from slowfast.datasets.dvs.formats.base import (
     EVENT_READER_REGISTRY,
     MICROSECOND,
     EventBlock,
     EventReader,
-    Polarities,
     Sensor,
     StreamInfo,
     event_suffixes,
-    whole_pixels,
 )
+from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
 from slowfast.datasets.dvs.formats.numpy_files import finite_times
-from slowfast.datasets.dvs.formats.unnamed import (
-    MILLISECOND,
-    NANOSECOND,
-    SECOND,
-    UNIT_NAMES,
-    find_order,
-    find_time_unit,
-    to_microseconds,
-)
 
 BLOCK_BYTES = 2**20
 MAX_LINE = 2**16  # bytes

@@ -1,22 +1,27 @@
-"""Numbers, paths and folders of index files."""
+"""Entries of index files: numbers, labels by task, paths, and the folders of samples."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.index.lines import count_within, find_text
 from slowfast.datasets.local_samples import SCHEME, sample_exists
 from slowfast.datasets.types import Record
-from slowfast.errors import IndexFileError, system_reason
+from slowfast.errors import ConfigError, IndexFileError, system_reason
 from slowfast.utils.paths import path_exists
 from slowfast.utils.remote.address import FetchError, as_address
 from slowfast.utils.text import plain
+
+LABEL_SEPARATOR = ","  # between the classes of one sample
 
 
 def index_exists(path: str | Path) -> bool:
@@ -170,3 +175,66 @@ def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[st
         chosen = (file for file in files if suffixes is None or has_suffix(file, suffixes))
         names += [start + file for file in chosen if not file.startswith(".")]
     return sorted(names)
+
+
+@dataclass(frozen=True)
+class LabelFormat:
+    """Format of the label at the end of a line of an index file.
+
+    Attributes:
+        parse: Function of the label's text and the number of classes (None: not checked) that returns the label: a
+            class index, a tuple of them, or a float. It raises ValueError with what is wrong with the text.
+        expected: Description for error messages; ``{last}`` is replaced by the largest class index.
+        several: True if a label may contain commas.
+    """
+
+    parse: Callable[[str, int | None], Any]
+    expected: str
+    several: bool = False
+
+
+def parse_class(text: str, num_classes: int | None) -> int:
+    """Return the class index of a label; ValueError says what is wrong with it."""
+    return parse_number(text, "label", num_classes)
+
+
+def parse_classes(text: str, num_classes: int | None) -> tuple[int, ...]:
+    """Return the class indices of a label such as ``3,17``, ascending; ValueError says what is wrong with it."""
+    labels = [parse_number(part, "label", num_classes) for part in text.split(LABEL_SEPARATOR)]
+    if len(set(labels)) < len(labels):
+        raise ValueError("a label is given twice")
+    return tuple(sorted(labels))
+
+
+ONE_CLASS = LabelFormat(parse_class, "a label from 0 to {last}")
+CLASSES = LabelFormat(parse_classes, "labels from 0 to {last} joined by commas, such as 3,17", several=True)
+
+# MODEL.TASK -> its format. Registering a task adds it; every task that is not here has one class per sample.
+LABEL_FORMATS = {"multi_label": CLASSES}
+
+
+def label_format(cfg: ConfigNode) -> LabelFormat:
+    """Return the format of the labels of MODEL.TASK.
+
+    Raises:
+        ConfigError: If DATA.PATH_LABEL_SEPARATOR contains the comma that also separates the labels of a sample.
+    """
+    found = LABEL_FORMATS.get(cfg.MODEL.TASK, ONE_CLASS)
+    if found.several and LABEL_SEPARATOR in cfg.DATA.PATH_LABEL_SEPARATOR:
+        raise ConfigError(
+            f"DATA.PATH_LABEL_SEPARATOR {cfg.DATA.PATH_LABEL_SEPARATOR!r}: with MODEL.TASK {cfg.MODEL.TASK} a comma "
+            "separates the labels of a sample. Use another separator between path and labels, such as a space"
+        )
+    return found
+
+
+def format_label(label: Any) -> str:
+    """Return the text of a label as index files and predictions.csv have it."""
+    return LABEL_SEPARATOR.join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
+def classes_of(label: Any) -> tuple[int, ...]:
+    """Return the classes of a label: of several, of one, or none for a label that is not a class index."""
+    if isinstance(label, tuple):
+        return label
+    return (label,) if isinstance(label, int) else ()

@@ -1,0 +1,198 @@
+"""Blocks of events: records of binary files, overflowing counters, polarities, and all blocks joined in memory.
+
+Notation: n events of a block or recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+
+import numpy as np
+
+from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.formats.base import EventBlock, EventReader, check_count, read_blocks
+
+KINDS = tuple(np.dtype(kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))  # usual types of t, x, y, p
+# Address space reserved for a column at first, by the size of the file; memory is used when it is written to.
+_EVENTS_PER_BYTE, _FIRST_BYTES, _MAX_FIRST_BYTES = 0.5, 2**16, 2**28
+
+
+def read_records(reader: EventReader, kind: np.dtype, start: int, count: int) -> Iterator[np.ndarray]:
+    """Yield the records of a file in blocks, which are valid until the next one; report an incomplete last record.
+
+    Args:
+        reader: Reader of the file.
+        kind: Type of the records.
+        start: Position of the first one.
+        count: Records per block.
+    """
+    size = kind.itemsize
+    space = bytearray(size * count)
+    view, filled = memoryview(space), 0
+    with reader.path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while read := file.readinto(view[filled:]):
+            filled += read
+            whole = filled // size
+            if whole:
+                yield np.frombuffer(space, kind, whole)
+            rest = filled - whole * size
+            view[:rest] = view[filled - rest : filled]
+            filled = rest
+    if filled:
+        reader.report(f"truncated: the file ends within an event, after {filled} of {size} bytes")
+
+
+class TimeUnwrapper:
+    """Unwraps a timestamp counter that overflows, block by block.
+
+    A step back by more than half of the counter's range is an overflow, a step forth by as much a late event from
+    before one.
+
+    Args:
+        bits: Number of bits of the counter.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.range = 1 << bits
+        self._last: int | None = None
+        self._overflows = 0
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Unwrap the next values, unsigned integers (n,), to int64 (n,)."""
+        t = values.astype(np.int64)
+        if not len(t):
+            return t
+        steps = np.diff(t, prepend=t[0] if self._last is None else self._last)
+        self._last = int(t[-1])
+        half = self.range // 2
+        if int(steps.min()) >= -half and int(steps.max()) <= half:
+            return t + self._overflows * self.range if self._overflows else t
+        turns = self._overflows + np.cumsum((steps < -half).astype(np.int64) - (steps > half))
+        self._overflows = int(turns[-1])
+        unwrapped: np.ndarray = t + turns * self.range
+        return unwrapped
+
+
+class Polarities:
+    """Maps polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block, and refuses any others."""
+
+    def __init__(self) -> None:
+        self._zero = self._negative = False
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Map the next values (n,) to uint8 (n,).
+
+        Raises:
+            DecodeError: If there are other values, or both 0 and -1.
+        """
+        if values.dtype == np.bool_:
+            return values.view(np.uint8)
+        on, zero = values == 1, values == 0
+        others = ~(on | zero)
+        if others.any():
+            negative = values == -1 if values.dtype.kind in "if" else np.zeros(len(values), np.bool_)
+            wrong = others & ~negative
+            if wrong.any():
+                raise DecodeError(f"p contains {values[wrong][0]}; polarities are 0 and 1, or -1 and 1")
+            self._negative = True
+        self._zero = self._zero or bool(zero.any())
+        if self._zero and self._negative:
+            raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
+        return on.view(np.uint8)
+
+
+def whole_pixels(values: np.ndarray, name: str) -> np.ndarray:
+    """Return coordinates as integers.
+
+    Raises:
+        DecodeError: If a value is not an integer.
+    """
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind != "f":
+        return values
+    valid = np.isfinite(values) & (values == np.rint(values)) & (np.abs(values) < 2**31)
+    if not valid.all():
+        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
+    return values.astype(np.int32)
+
+
+def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
+    """Read all events of a stream.
+
+    Raises:
+        DecodeError: If it cannot be read or has more than MAX_EVENTS events.
+    """
+    expected = reader.path.stat().st_size * _EVENTS_PER_BYTE
+    columns = [_GrowingColumn(kind, expected) for kind in KINDS]
+    reader.space = lambda events: EventBlock(*(column.space(events) for column in columns))
+    try:
+        count = 0
+        for block in read_blocks(reader, stream):
+            count += len(block.t)
+            check_count(count)
+            for column, values in zip(columns, block, strict=True):
+                column.append(values)
+    finally:
+        reader.space = None
+    return EventBlock(*(column.values() for column in columns))
+
+
+class _GrowingColumn:
+    """Array of unknown length in memory that the system extends without copying.
+
+    Args:
+        dtype: Type of the values; the first ones and later promotions replace it.
+        expected: Expected number of values.
+    """
+
+    def __init__(self, dtype: np.dtype, expected: float) -> None:
+        self.dtype, self.count = dtype, 0
+        size = min(max(int(expected * dtype.itemsize), _FIRST_BYTES), _MAX_FIRST_BYTES)
+        self._memory = _anonymous(size)
+
+    def space(self, count: int) -> np.ndarray:
+        """Return the place of the next values, `count` at most, to be written to and then appended."""
+        size = self.dtype.itemsize
+        needed = (self.count + count) * size
+        if needed > len(self._memory):
+            self._grow(max(2 * len(self._memory), needed))
+        return np.frombuffer(self._memory, self.dtype, count, self.count * size)
+
+    def append(self, values: np.ndarray) -> None:
+        """Append values; those that were written to the space already stay there."""
+        if values.dtype != self.dtype:
+            self._convert(values.dtype if not self.count else np.promote_types(self.dtype, values.dtype))
+        space = self.space(len(values))
+        if space.ctypes.data != values.ctypes.data:
+            space[:] = values
+        self.count += len(values)
+
+    def values(self) -> np.ndarray:
+        """Return all values; nothing can be appended afterwards."""
+        return np.frombuffer(self._memory, self.dtype, self.count)
+
+    def _convert(self, dtype: np.dtype) -> None:
+        """Change the type of the values."""
+        before = self.values()
+        self.dtype, self._memory = dtype, _anonymous(max(len(before) * dtype.itemsize, len(self._memory)))
+        np.frombuffer(self._memory, dtype, len(before))[:] = before
+
+    def _grow(self, size: int) -> None:
+        try:
+            self._memory.resize(size)
+        except (SystemError, ValueError, BufferError):  # not on this system, or the last block is still in use
+            before, self._memory = self._memory, _anonymous(size)
+            self._memory[: len(before)] = before[:]
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    """Return memory, in huge pages where the system has them: touching it then costs fewer page faults."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # the kernel may be built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
