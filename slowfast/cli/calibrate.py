@@ -13,7 +13,7 @@ import yaml
 from slowfast.cli.command import CommandParser, exit_status, number
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import base_reference, find_config
+from slowfast.config.parse import base_reference, find_config
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import messages_on_screen

@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _cluster(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.cluster_dvs import cluster_recordings
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     sensor = (chosen.sensor[0], chosen.sensor[1])
     workers = chosen.workers or usable_cores()

@@ -1,4 +1,4 @@
-"""Shared parts of all commands: exit status, parser and options."""
+"""Shared parts of all commands: exit status, parser, options and summaries of processed folders."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import signal
 import sys
 import traceback
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import LostProcessError, ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
-from slowfast.utils.heartbeat import Heartbeat
+from slowfast.utils.imports import import_user_modules
 from slowfast.utils.ray_cluster import ENGINES, LOCAL
-from slowfast.utils.screen import lost_output, safe_streams, show, write_screen
+from slowfast.utils.screen import Heartbeat, lost_output, safe_streams, show, write_screen
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain, quoted, sanitize_lines
-from slowfast.utils.user_modules import import_user_modules
+
+if TYPE_CHECKING:
+    from slowfast.prepare.jobs import Conversion
+
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
@@ -236,3 +239,34 @@ def _merge_target(parser: CommandParser, chosen: argparse.Namespace) -> None:
     chosen.out = target if chosen.out is None else chosen.out
     if chosen.out is None:
         parser.error("the following arguments are required: --out")
+
+
+_SHOWN_FAILURES = 10  # failures on the screen; a file lists all
+
+
+def show_failures(failed: Mapping[str, str], file: Path) -> None:
+    """Print the first failures and where all are listed.
+
+    Args:
+        failed: Reason by name.
+        file: List of all failures.
+    """
+    for name, reason in list(failed.items())[:_SHOWN_FAILURES]:
+        show(f"failed: {name}: {reason}")
+    if failed:
+        show(f"all {len(failed)} failures: {file}")
+
+
+def show_conversion(result: Conversion, what: str, out: Path) -> None:
+    """Print what was converted and what failed.
+
+    Args:
+        result: Result of the conversion.
+        what: What was done, such as "videos extracted".
+        out: Output folder.
+    """
+    for problem, files in (("damaged, converted up to the damage", result.damaged), ("failed", result.failed)):
+        for name, reason in sorted(files.items()):
+            show(f"{problem}: {name}: {reason}")
+    others = f"{result.skipped} converted before, {len(result.failed)} failed"
+    show(f"{result.done} {what} to {out} in {result.seconds:.0f} s, {others}")

@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show
 
@@ -87,7 +87,7 @@ def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.datasets.dvs.filters import Box
     from slowfast.prepare.convert_dvs import EVENTS, CutSettings, convert_recordings
     from slowfast.prepare.filter_events import FILTERS, FilterSettings
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     box = None if chosen.crop is None else Box(*chosen.crop)
     filters = FilterSettings(chosen.hot_pixels, chosen.background, chosen.refractory, box, chosen.downsample)

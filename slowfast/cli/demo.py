@@ -17,9 +17,8 @@ from slowfast.cli.command import DONE, CommandParser, exit_status, integer
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.utils.files import MIB
-from slowfast.utils.heartbeat import Heartbeat, phase
 from slowfast.utils.logging import get_logger, messages_on_screen
-from slowfast.utils.screen import show
+from slowfast.utils.screen import Heartbeat, phase, show
 
 if TYPE_CHECKING:
     from slowfast.inference.demo_analysis import FileAnalyzer

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show_table
+from slowfast.utils.text_files import to_json
 
 EXAMPLE = "slowfast env"
 DESCRIPTION = """\

@@ -57,7 +57,7 @@ def _info(chosen: argparse.Namespace) -> int:
             failed = True
             show(f"error: {file}: {error}", error=True)
     if chosen.json:
-        from slowfast.utils.json_files import to_json
+        from slowfast.utils.text_files import to_json
 
         show(to_json(rows))
     return USER_MISTAKE if failed else DONE

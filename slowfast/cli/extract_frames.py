@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number_or,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 
 EXAMPLE = "slowfast extract-frames my_videos --out my_frames"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _extract(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.frames import FrameSettings, extract
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
     result = extract(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)

@@ -15,8 +15,7 @@ import yaml
 from slowfast.cli.command import DONE, FAILED, RESUMABLE, CommandParser, add_workers, exit_status, integer, number
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.parse import BASE_KEY, CONFIG_DIR
-from slowfast.config.shipped import base_reference, find_config
+from slowfast.config.parse import BASE_KEY, CONFIG_DIR, base_reference, find_config
 from slowfast.errors import DataError, UserError
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.paths import check_output_folder
@@ -133,7 +132,7 @@ def _readable(collection: Collection, chosen: argparse.Namespace) -> Collection:
     """Return the samples that can be read; report the others. DataError if a class has none."""
     from slowfast.datasets.index.folder import SAMPLES, some_names
     from slowfast.prepare.check import DAMAGED_FILE, UNREADABLE_FILE, check_samples
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     results = check_samples(collection, chosen.folder, chosen.out, chosen.workers or usable_cores())
     what, unreadable = SAMPLES[collection.kind], results.unreadable

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slowfast.cli.command import CommandParser, exit_status, integer
-from slowfast.config.shipped import find_config, shipped_configs
+from slowfast.config.parse import find_config, shipped_configs
 from slowfast.errors import UserError
 from slowfast.utils.files import MIB, atomic_write_text
 from slowfast.utils.paths import check_output_file

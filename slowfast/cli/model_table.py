@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import configs_folder
+from slowfast.config.parse import configs_folder
 from slowfast.errors import UserError
 from slowfast.models import build_model
 from slowfast.models.linear import count_macs

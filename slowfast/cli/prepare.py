@@ -15,8 +15,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number_or,
+    show_failures,
 )
-from slowfast.cli.conversion import show_failures
 from slowfast.cli.shards import pack
 from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 def _prepare(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.encode import PrepareSettings
     from slowfast.prepare.videos import FAILED_FILE, prepare
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     processes = chosen.workers or usable_cores()

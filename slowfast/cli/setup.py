@@ -21,12 +21,12 @@ from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError
+from slowfast.utils.imports import import_user_modules
 from slowfast.utils.launch import is_first_of_node, is_main_process, started_by_launcher, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
 from slowfast.utils.ray_cluster import ENGINES
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text import plain
-from slowfast.utils.user_modules import import_user_modules
 
 Run = Callable[..., None]
 

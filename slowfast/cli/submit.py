@@ -20,10 +20,10 @@ from slowfast.cli.command import DONE, FAILED, CommandParser, exit_status, integ
 from slowfast.cli.train import RUN, TEST, TRAIN
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError, system_reason
-from slowfast.utils.extras import import_extra
-from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.imports import import_extra
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
+from slowfast.utils.text_files import from_json, to_json
 
 COMMANDS = {"train": TRAIN, "test": TEST, "run": RUN}
 LOGS, JOBS = "slurm", "jobs.jsonl"  # folder in OUTPUT_DIR, and the list of its jobs

@@ -8,8 +8,8 @@ from typing import Any
 
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
+from slowfast.config.parse import find_config
 from slowfast.config.rules import Choices, RegistryNames
-from slowfast.config.shipped import find_config
 
 
 def get_cfg() -> ConfigNode:

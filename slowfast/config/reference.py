@@ -17,7 +17,7 @@ from slowfast.config.key import ORIGINS, Key, Section
 from slowfast.config.keys import SECTIONS
 from slowfast.config.parse import MAX_BASES
 from slowfast.config.rules import RegistryNames
-from slowfast.utils.json_files import to_json
+from slowfast.utils.text_files import to_json
 
 INTRODUCTION = """\
 # Config reference

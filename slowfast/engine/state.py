@@ -21,11 +21,11 @@ from slowfast.models.build import build_model
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
 from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
-from slowfast.utils.json_files import from_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.paths import local_path
 from slowfast.utils.remote.cache import sha256_of
 from slowfast.utils.text import redact
+from slowfast.utils.text_files import from_json
 
 BEST = "best"  # value of TEST.CHECKPOINT
 CLASS_NAMES = "class_names"  # in checkpoints and in the metadata of exported weights

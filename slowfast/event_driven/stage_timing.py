@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from slowfast.event_driven.choice import StageTimes
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import has_fast_matmul, matmul_conditions
 from slowfast.utils.private_cache import private_cache
+from slowfast.utils.text_files import from_json, to_json
 
 RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure

@@ -35,10 +35,10 @@ from slowfast.event_driven.messages import Batch, Closed, Message, Opened
 from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics
 from slowfast.event_driven.report_table import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
 from slowfast.utils.progress import Progress
+from slowfast.utils.screen import phase
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import write_failed
 

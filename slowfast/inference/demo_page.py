@@ -13,8 +13,8 @@ from slowfast.datasets.index.samples import VIDEO, suffixes_of
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Summary
 from slowfast.inference.demo_analysis import Analysis, AnalysisStopped, FileAnalyzer
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import MIB
+from slowfast.utils.imports import import_extra
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
 

@@ -18,8 +18,8 @@ from slowfast.inference.export_metadata import FLOAT32, class_names_note, export
 from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
 from slowfast.utils.files import atomic_path, reporting_file
-from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show
+from slowfast.utils.text_files import to_json
 
 PT2, ONNX = ".pt2", ".onnx"
 BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic

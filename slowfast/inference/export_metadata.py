@@ -29,8 +29,8 @@ from slowfast.engine.state import CLASS_NAMES
 from slowfast.engine.tasks import task_class
 from slowfast.errors import ConfigError, UserError
 from slowfast.models.protocol import CLIPS, EVENTS, Network
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.text import plain, quoted
+from slowfast.utils.text_files import from_json, to_json
 
 SCHEMA, VERSION = "slowfast-export", 1
 SCHEMA_KEY, CONFIG, INPUT, PRECISION = "schema", "config", "input", "precision"

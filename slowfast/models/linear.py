@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from slowfast.utils.measured_choice import fastest, measured_choice
+from slowfast.utils.machine import fastest, measured_choice
 from slowfast.utils.private_ops import (
     FUSED_LINEAR,
     fused_linear,

@@ -16,9 +16,8 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import clean_events
 from slowfast.datasets.index.folder import FRAMES, IMAGES, RECORDINGS, SAMPLES, VIDEOS, Collection
 from slowfast.prepare.jobs import FileKind, Job, run_jobs
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.paths import make_output_folder
-from slowfast.utils.text_files import UnreadableTextError, read_text_bytes, write_csv
+from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_bytes, to_json, write_csv
 from slowfast.utils.worker import still_working
 
 UNREADABLE_FILE, DAMAGED_FILE = "unreadable.csv", "damaged.csv"  # in the folder of the index

@@ -16,8 +16,8 @@ from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.repair import clean_events
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files, target_exists
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
+from slowfast.utils.imports import import_extra
 from slowfast.utils.ray_cluster import LOCAL
 
 

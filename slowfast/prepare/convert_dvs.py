@@ -24,9 +24,8 @@ from slowfast.prepare.filter_events import FilterSettings, filter_spool
 from slowfast.prepare.jobs import Conversion, ConvertedFile, FileKind, Job, convert_files
 from slowfast.prepare.save_events import save_events
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, part_owner
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
+from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_file, to_json
 from slowfast.utils.worker import still_working
 
 MAX_STREAMS = 100  # streams whose sensors are recorded one by one

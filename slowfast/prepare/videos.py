@@ -18,8 +18,8 @@ from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video
 from slowfast.prepare.jobs import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, run_jobs, write_failures
 from slowfast.utils.files import atomic_write_text, disk_error
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL
+from slowfast.utils.text_files import from_json, to_json
 
 MANIFEST = "prepared.jsonl"
 

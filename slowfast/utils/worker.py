@@ -18,8 +18,8 @@ from multiprocessing import connection
 from typing import Any, BinaryIO
 
 from slowfast.errors import UserError
+from slowfast.utils.imports import import_user_modules
 from slowfast.utils.signals import STOP_SIGNALS, end_with_parent
-from slowfast.utils.user_modules import import_user_modules
 
 _HEADER = struct.Struct("<qq")  # message number, number of parts
 _SMALL = 2**18  # bytes up to which a message is copied

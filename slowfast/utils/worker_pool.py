@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
-from slowfast.utils.user_modules import imported_modules
+from slowfast.utils.imports import imported_modules
 from slowfast.utils.worker import IDLE, IGNORED_SIGNALS, WorkerError, receive_message, send_message, serve
 
 Task = TypeVar("Task")

@@ -12,8 +12,8 @@ import numpy as np
 from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import UserError
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
+from slowfast.utils.imports import import_extra
 from slowfast.visualization.plots import BLUE, RED, new_figure, save_png
 from slowfast.visualization.video_writer import VideoWriter, pad_to_even
 

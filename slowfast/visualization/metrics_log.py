@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.utils.files import atomic_write_text, disk_error
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
+from slowfast.utils.text_files import from_json, to_json
 
 METRICS = "metrics.jsonl"  # in OUTPUT_DIR
 Row = dict[str, Any]

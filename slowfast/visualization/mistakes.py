@@ -12,8 +12,8 @@ from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import EvalRecording, EvalSample
 from slowfast.utils.files import atomic_path
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
+from slowfast.utils.text_files import write_json
 from slowfast.visualization.plots import even_indices
 from slowfast.visualization.results import SCORE_DIGITS, VideoPrediction
 

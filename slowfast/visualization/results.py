@@ -17,9 +17,8 @@ from tabulate import tabulate
 
 from slowfast.datasets.index.labels import classes_of, format_label
 from slowfast.datasets.types import Failure
-from slowfast.utils.json_files import write_json
 from slowfast.utils.text import sanitize
-from slowfast.utils.text_files import write_csv
+from slowfast.utils.text_files import write_csv, write_json
 
 BEST = 5  # classes kept per video
 TEST_RESULTS, PREDICTIONS = "test_results.json", "predictions.csv"

@@ -12,9 +12,9 @@ from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import classes_of
 from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.confusion import draw_confusion
 from slowfast.visualization.metrics_log import METRICS
 from slowfast.visualization.mistakes import read_again
+from slowfast.visualization.per_class import draw_confusion
 from slowfast.visualization.plots import GRAY, GREEN, INK, RED, draw_curves, label_text, new_figure, save_png
 from slowfast.visualization.results import Metric, VideoPrediction
 

@@ -19,9 +19,9 @@ from slowfast.datasets.index.lines import parse_numbers, read_lines, scan_lines
 from slowfast.datasets.index.parse import Columns, Entry, split_frame_lines
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
-from slowfast.utils.json_files import JSONDecodeError, from_json, iter_json_list
 from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
+from slowfast.utils.text_files import JSONDecodeError, from_json, iter_json_list
 
 LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
 OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists

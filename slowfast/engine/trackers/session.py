@@ -17,9 +17,9 @@ from slowfast.config.rules import FilePath
 from slowfast.engine.trackers.base import FAILED, TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
 from slowfast.engine.trackers.curves import curve_tags, curve_values
 from slowfast.utils.distributed import World
-from slowfast.utils.json_files import from_json, write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import sanitize
+from slowfast.utils.text_files import from_json, write_json
 from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
 from slowfast.visualization.results import Metric
 

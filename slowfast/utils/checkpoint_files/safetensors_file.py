@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from slowfast.errors import CheckpointError, DamagedFileError
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 SUFFIX = ".safetensors"
 START = 9  # bytes that identify a file: the length of the header and its first character

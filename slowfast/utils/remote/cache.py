@@ -22,14 +22,14 @@ from typing import Any, Protocol
 
 from slowfast.errors import DiskError
 from slowfast.utils.files import MIB, atomic_path, remove_leftovers
-from slowfast.utils.heartbeat import phase
-from slowfast.utils.json_files import from_json, write_json
 from slowfast.utils.launch import is_main_process
 from slowfast.utils.logging import get_logger, warn_once
 from slowfast.utils.private_cache import private_cache
 from slowfast.utils.progress import Progress
 from slowfast.utils.remote.address import FetchError, Unreachable, split_checksum
+from slowfast.utils.screen import phase
 from slowfast.utils.text import plain, redact
+from slowfast.utils.text_files import from_json, write_json
 
 FOLDER = "downloads"
 _MAX_NAME = 80  # characters

@@ -18,8 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import disk_error
+from slowfast.utils.imports import import_extra
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
 from slowfast.utils.remote.cache import Version
 from slowfast.utils.text import redact

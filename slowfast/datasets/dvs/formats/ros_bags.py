@@ -28,7 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     guarded,
 )
 from slowfast.datasets.dvs.formats.evt import Evt3Decoder
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 ARRAYS = ("dvs_msgs", "prophesee_event_msgs")
 PACKETS = ("event_camera_msgs", "event_array_msgs")
