@@ -1,7 +1,7 @@
 """Unpickler that builds plain data only and never imports, looks up or calls what a file names.
 
 A name in a pickle becomes an inert :class:`~.inert.GlobalName`. Only the constructors of :mod:`.values` and, inside
-PyTorch files, of :mod:`.tensors` are called, each with checked arguments:
+PyTorch files, of :mod:`.pytorch` are called, each with checked arguments:
 
 ============================================  ====================================================================
 a file may hold                               it becomes
