@@ -39,7 +39,7 @@ VALUE pairs, follow the files.
 USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 SHARE | --logit-error E] [--out FILE] [KEY VALUE ...]"
 DEFAULT_TOP1 = 0.99
 _UNTRAINED = "The weights are untrained (random): calibrate again with trained ones"
-KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # that the agreement depends on
+KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # keys that the agreement depends on
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:

@@ -97,7 +97,7 @@ def _read_config(path: str | Path) -> str:
         raise UserError(f"{plain(path)} {error}. slowfast model-info --list prints the shipped configs") from None
 
 
-FOLDERS = ("K400", "SSV1", "SSV2", "ImageNet", "DVS")  # of published models, in the order of the table
+FOLDERS = ("K400", "SSV1", "SSV2", "ImageNet", "DVS")  # folders of published models, in the order of the table
 COLUMNS = ("config", "model", "input", "parameters", "GMACs/view", "top-1", "weights", "license", "verified")
 
 

@@ -126,7 +126,7 @@ class RunFolder:
         except UnreadableTextError as error:
             return not error.missing
         except (ValueError, TypeError, KeyError, yaml.YAMLError):
-            return True  # not written by a run: do not replace it
+            return True  # it was not written by a run, so it must not be replaced
 
     def wait_for_tests(self) -> None:
         """Wait, before the test of a training, until other runs that test in the folder have ended."""

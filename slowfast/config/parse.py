@@ -22,7 +22,7 @@ _LIST = "slowfast model-info --list prints the names of the shipped configs"
 
 
 def configs_folder() -> Path:
-    """Return the folder of the shipped configs: inside an installed package, else at the top of the checkout."""
+    """Return the folder of the shipped configs: inside the installed package, else at the top of the checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -65,10 +65,10 @@ def find_config(name: str | Path) -> str | Path:
 
 
 def base_reference(config: str | Path, folder: Path) -> str:
-    """Return how a config in a folder names another one as `_BASE_`: a shipped one by name, others by relative path.
+    """Return the `_BASE_` entry by which a config in a folder refers to another: name if shipped, else relative path.
 
     Raises:
-        ConfigError: If the name of the other one is an address with a secret, which must not be written to a file.
+        ConfigError: If the other config is at an address with a secret, which must not be written to a file.
     """
     address = as_address(config)
     if not address:
@@ -95,7 +95,7 @@ MAX_ALIASES = 100  # each may stand for many nodes
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Safe loader that limits nesting, nodes and aliases and raises MarkedYAMLError beyond.
+    """Safe loader with limits on nesting, nodes and aliases; MarkedYAMLError beyond them.
 
     PyYAML composes nodes recursively, so deep nesting would exhaust the stack.
     """
@@ -163,7 +163,7 @@ def raw_value(node: yaml.Node) -> Any:
 
 
 BASE_KEY = "_BASE_"
-# At the start of a value: the folder of the file, so that a config and its data can be moved together.
+# Stands for the folder of the file at the start of a value, so that a config and its data can be moved together.
 CONFIG_DIR = "${CONFIG_DIR}"
 MAX_BYTES = MIB
 MAX_BASES = 20  # files in a chain

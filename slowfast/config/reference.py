@@ -122,7 +122,7 @@ def _row(name: str, key: Key) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape what Markdown would take for a column, a tag or emphasis."""
+    """Escape characters that Markdown would interpret as columns, tags or emphasis."""
     return re.sub(r"([|<*])", r"\\\1", text)
 
 

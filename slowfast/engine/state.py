@@ -28,7 +28,7 @@ from slowfast.utils.text import redact
 from slowfast.utils.text_files import from_json
 
 BEST = "best"  # value of TEST.CHECKPOINT
-CLASS_NAMES = "class_names"  # in checkpoints and in the metadata of exported weights
+CLASS_NAMES = "class_names"  # key in checkpoints and in the metadata of exported weights
 
 
 @dataclass
@@ -283,7 +283,7 @@ def _listed(text: str) -> Any:
 
 def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
-    torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
+    torch.manual_seed(cfg.RNG_SEED)  # makes random weights reproducible if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
     if cfg.MODEL.CHANNELS_LAST:

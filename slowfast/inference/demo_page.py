@@ -21,7 +21,7 @@ from slowfast.visualization.results import BEST
 KEEP = 1800  # seconds after which the files of an upload are deleted
 _DELETE_EVERY = 60  # seconds between searches for such files
 WAITING = 20  # largest number of uploads that wait for the network
-MAX_THRESHOLD = 1.0  # of the slider
+MAX_THRESHOLD = 1.0  # upper end of the slider
 HEIGHT = 380  # pixels of a result
 # Set before Gradio is imported: no usage statistics, no look-up of newer versions.
 _PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False"}

@@ -24,8 +24,8 @@ from slowfast.utils.text_files import to_json
 PT2, ONNX = ".pt2", ".onnx"
 BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
 EXAMPLES = 2  # batch size of the traced inputs
-STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # of operators that other programs know
-METADATA_FILE = "slowfast.json"  # in a .pt2 archive
+STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # namespaces of operators that other programs know
+METADATA_FILE = "slowfast.json"  # file name in a .pt2 archive
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ SCHEMA_KEY, CONFIG, INPUT, PRECISION = "schema", "config", "input", "precision"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 ANY_BATCH = "any"
 FLOAT32 = "float32"
-CUSTOM = "custom"  # what a dataset or task of the user's own does
+CUSTOM = "custom"  # value for user-defined datasets and tasks
 
 # Keys that decide what a file is classified as, besides the network; run-exported restores them.
 CONFIG_KEYS = (

@@ -29,7 +29,7 @@ from slowfast.utils.text import plain
 from slowfast.utils.text_files import from_json, why_not_regular
 
 SUFFIXES = (ONNX, PT2)
-_MOST_CHARACTERS = 200  # of another library's reason
+_MOST_CHARACTERS = 200  # limit for the reason given by another library
 # What ONNX Runtime puts before a reason: its own status, the path, and the place in its source.
 _RUNTIME_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (.*? failed:)?(/onnxruntime_src/.*?\) )?")
 

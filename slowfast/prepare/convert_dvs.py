@@ -29,7 +29,7 @@ from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_
 from slowfast.utils.worker import still_working
 
 MAX_STREAMS = 100  # streams whose sensors are recorded one by one
-SETTINGS_FILE = ".convert_events.json"  # in the target folder
+SETTINGS_FILE = ".convert_events.json"  # file in the target folder
 EVENTS = "events"  # count of the events before the filters
 # Files of DVS Gesture beside a recording: its labels (instead of its suffix) and the lists of the splits.
 LABELS = "_labels.csv"

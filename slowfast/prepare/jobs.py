@@ -32,7 +32,7 @@ from slowfast.utils.worker_pool import LostTask, WorkerPool
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
-FAILED_FILE = "failed.csv"  # in the target folder
+FAILED_FILE = "failed.csv"  # file in the target folder
 _SMALLEST_GROUP, _GROUP = 4, 16  # inputs of a group on a Ray cluster; its worker process starts in seconds
 STALL_LIMIT = 300.0  # seconds without progress, of a frame or a part of a recording, until a worker is killed
 # A file stands where a target folder is needed. DiskError covers full and read-only disks.
@@ -183,7 +183,7 @@ def check_folders(source: Path, target: Path) -> None:
 class JobResults(Generic[Output]):
     """Outcome of a run; keys are the names of the jobs."""
 
-    outputs: dict[str, Output]  # of the jobs finished in this run
+    outputs: dict[str, Output]  # one per job finished in this run
     skipped: int  # jobs finished by an earlier run
     failed: dict[str, str]  # reason of each failure
     seconds: float
@@ -352,7 +352,7 @@ def convert_files(
     if results.failed:
         write_failures(target, results.failed)
     else:
-        (target / FAILED_FILE).unlink(missing_ok=True)  # of an earlier run
+        (target / FAILED_FILE).unlink(missing_ok=True)  # left by an earlier run
     results.require_one(kind, target)
     outputs = results.outputs
     damaged = {name: output.damage for name, output in outputs.items() if output.damage is not None}

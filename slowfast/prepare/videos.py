@@ -34,7 +34,7 @@ class Entry:
     source_mtime_ns: int
     settings: str  # digest of the settings
     frames: int
-    size: int  # of the target in bytes
+    size: int  # size of the target in bytes
     damage: str | None
 
 
@@ -150,7 +150,7 @@ class Summary:
     prepared: list[Entry]  # including those of earlier runs
     skipped: int
     failed: dict[str, str]  # reason by name
-    source_size: int  # of the re-encoded videos, in bytes
+    source_size: int  # size of the originals of the re-encoded videos in bytes
     seconds: float
 
     def table(self) -> str:

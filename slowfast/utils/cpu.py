@@ -54,7 +54,7 @@ def cpu_model() -> str:
 
 
 def cpu_family() -> str:
-    """Return vendor, family and model number, such as "AuthenticAMD 25/1"; "" if the system does not tell.
+    """Return vendor, family and model number, such as "AuthenticAMD 25/1"; "" if the system does not report them.
 
     Virtual machines often hide the product name, but not the family, which tells the generation.
     """

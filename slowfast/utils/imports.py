@@ -1,4 +1,4 @@
-"""Imports by name: optional packages, and user modules that register networks, datasets or optimizers (`--import`)."""
+"""Optional packages (extras), and user modules that register networks, datasets or optimizers (`--import`)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def import_user_modules(modules: Iterable[str]) -> None:
 
 
 def imported_modules() -> Sequence[str]:
-    """Return the modules imported with `import_user_modules`, for worker processes to import, too."""
+    """Return the modules imported with `import_user_modules`, so that worker processes can import them, too."""
     return tuple(_imported)
 
 

@@ -39,7 +39,7 @@ _LIMITS = [name for name in LIMITS if not name.startswith("SLOWFAST_")]
 
 
 def matmul_conditions(threads: int) -> list[str]:
-    """Return what the speed of PyTorch's matrix multiplications depends on besides the CPU and their sizes."""
+    """Return the settings, other than CPU and sizes, that determine the speed of PyTorch's matrix multiplications."""
     limits = [os.environ.get(name, "") for name in _LIMITS]
     return [str(torch.__version__), torch.backends.cpu.get_cpu_capability(), *limits, str(threads)]
 
@@ -53,8 +53,8 @@ def synchronize(device: torch.device) -> None:
 def has_fast_matmul(dtype: torch.dtype, device: torch.device) -> bool:
     """Return whether PyTorch has an optimized matrix multiplication for a dtype on a device.
 
-    CPUs without the instructions multiply bfloat16 and float16 several times slower than float32, and operators that
-    call oneDNN directly raise RuntimeError.
+    On CPUs without the required instructions, bfloat16 and float16 are several times slower than float32, and operators
+    that call oneDNN directly raise RuntimeError.
     """
     return device.type != "cpu" or dtype not in CPU_QUERIES or is_supported_by_onednn(dtype)
 
@@ -67,7 +67,7 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-# glibc's mallopt: blocks above M_MMAP_THRESHOLD get pages of their own, and M_TRIM_THRESHOLD is what may lie unused.
+# glibc's mallopt: blocks above M_MMAP_THRESHOLD get separate pages; up to M_TRIM_THRESHOLD bytes may stay unused.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -75,7 +75,7 @@ def keep_freed_memory() -> None:
     """Make the C library keep freed memory for reuse instead of returning it to the system at once.
 
     Otherwise every large CPU tensor costs a page fault per 4 KiB: 5 to 15 % of a forward pass. No effect if the C
-    library has no such setting.
+    library lacks this setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -90,9 +90,9 @@ _chosen: dict[str, dict[str, str]] = {}  # choices of this process by machine an
 def measured_choice(key: str, choices: Sequence[str], measure: Callable[[], str]) -> str:
     """Return one of several choices, measured once per machine, version of PyTorch and number of threads.
 
-    The choice is constant during a process. Damaged files of the cache are measured again, and without a writable cache
-    each process measures for itself. Two processes that measure the same at once agree on the first result; one that
-    writes while another does may lose other keys, which are then measured again.
+    The choice is constant within a process. Choices in damaged cache files are measured again, and without a writable
+    cache each process measures for itself. Two processes that measure the same key at once use the first result; if
+    they write at the same time, other keys may be lost and are then measured again.
 
     Args:
         key: What is chosen, with all sizes that the result depends on.
@@ -114,8 +114,8 @@ def measured_choice(key: str, choices: Sequence[str], measure: Callable[[], str]
 def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.1, margin: float = 0.03) -> str:
     """Return the name of the fastest function on the CPU.
 
-    The functions take turns, at least five times after a warm-up; the shortest time of each counts, which other
-    processes disturb least.
+    The functions take turns, at least five times after a warm-up. The shortest time of each counts, because it is least
+    disturbed by other processes.
 
     Args:
         candidates: Functions to time, by name, the preferred one first.
@@ -140,7 +140,7 @@ def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.1
 
 @functools.cache
 def _machine_digest(threads: int) -> str:
-    """Return a digest of all that measurements of matrix multiplications depend on, except the key."""
+    """Return a digest of everything besides the key that affects measurements of matrix multiplications."""
     return hashlib.sha256(b"\0".join((cpu_description(), *map(str.encode, matmul_conditions(threads))))).hexdigest()[
         :32
     ]
@@ -162,13 +162,13 @@ def _read_choices(machine: str) -> dict[str, str]:
 
 
 def _store_choice(machine: str, key: str, choices: Sequence[str], choice: str) -> str:
-    """Add a choice to the file and return it, or that of another process that has stored its own in the meantime."""
+    """Store a choice and return it, or the choice that another process has stored in the meantime."""
     stored = _read_choices(machine)
     if stored.get(key, "") in choices:
         return stored[key]
     try:
         with atomic_path(_choices_file(machine)) as part:
-            part.touch(mode=0o600)  # whatever the umask: others must not be able to write to it
+            part.touch(mode=0o600)  # regardless of the umask, no other user may write to it
             part.write_text(to_json(stored | {key: choice}, indent=0, sort_keys=True))
     except OSError:  # measured again by the next process
         pass

@@ -81,7 +81,7 @@ def check_trusted(path: Path) -> None:
 
 
 def _writable_by_others(found: os.stat_result, above: bool) -> int:
-    """Return the permission bits that let other users replace a file or, with `above`, an entry of a parent folder."""
+    """Return the mode bits that allow other users to replace a file or, with `above`, an entry of a parent folder."""
     if above and found.st_mode & stat.S_ISVTX:
         return 0
     # Many systems give each user a private group and a umask of 002.
@@ -140,16 +140,16 @@ def find_compiler() -> str:
 
 
 def compiled_library(name: str, sources: Sequence[Path], flags: Sequence[str], depends_on: bytes = b"") -> Path:
-    """Return the shared library for some sources, flags and this compiler; compile it if it is not in the cache.
+    """Return the shared library compiled from C++ sources, from the cache if sources, flags and compiler match.
 
     Args:
-        name: Start of the name in the cache.
-        sources: C++ files, and headers beside them.
-        flags: Flags of the compiler.
-        depends_on: What else the library depends on, such as the CPU.
+        name: Prefix of the file name in the cache.
+        sources: C++ files and their headers.
+        flags: Compiler flags.
+        depends_on: Anything else that the library depends on, such as the CPU.
 
     Raises:
-        OSError: If there is no compiler, or it fails.
+        OSError: If there is no compiler or compilation fails.
     """
     compiler = find_compiler()
     if not compiler:
@@ -167,6 +167,6 @@ def compiled_library(name: str, sources: Sequence[Path], flags: Sequence[str], d
             result = subprocess.run([*command, *files, "-o", str(made)], capture_output=True, text=True)
             if result.returncode:
                 raise OSError(f"{compiler} failed: {result.stderr.strip().splitlines()[-1:]}")
-            made.chmod(0o700)  # whatever the umask: others must not be able to write to it
+            made.chmod(0o700)  # regardless of the umask, no other user may write to it
             made.replace(library)
     return library

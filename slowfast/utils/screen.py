@@ -1,4 +1,4 @@
-"""Safe printing: escaped text, output errors (closed pipe, full disk) that do not end the command, and a heartbeat."""
+"""Robust printing: escaped text, a heartbeat, and no failure when output is lost (closed pipe, full disk)."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def _safe(stream: TextIO | None, number: int) -> TextIO:
 
 
 def lost_output() -> OSError | None:
-    """Return the error that lost standard output; None if there is none or the reader has closed the pipe."""
+    """Return the error because of which standard output was lost; None if there is none or the pipe was closed."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     failure = raw.failure if isinstance(raw, _Unbreakable) else None
     return None if failure is None or failure.errno == errno.EPIPE else failure
 
 
 def show(line: str = "", *, error: bool = False) -> None:
-    """Print one line to standard output or standard error, escaping its content."""
+    """Print one line, escaped, to standard output or standard error."""
     write_screen(sanitize(line) + "\n", sys.stderr if error else sys.stdout)
 
 

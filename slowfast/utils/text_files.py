@@ -1,4 +1,4 @@
-"""Text, CSV and JSON files: safe reading, atomic writing."""
+"""Text, CSV and JSON files: safe reading and atomic writing."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ def read_text_bytes(path: str | Path, max_bytes: int) -> bytes:
 
 
 def _check_utf8(data: bytes) -> None:
-    """Raise UnreadableTextError unless bytes are UTF-8; decoding all of them at once takes up to 4 bytes for each."""
+    """Raise UnreadableTextError unless the bytes are UTF-8; checked in blocks, as decoded text takes 4x memory."""
     start = len(data) if data.isascii() else 0
     while start < len(data):
         end = start + _DECODED
         while start + _DECODED - 4 < end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1  # to the first byte of a character
+            end -= 1  # back to the first byte of a character
         try:
             str(memoryview(data)[start:end], "utf-8")
         except UnicodeDecodeError as error:
@@ -128,7 +128,7 @@ def _read_regular_file(path: str, max_bytes: int) -> bytes:
     with open(descriptor, "rb") as file:
         _refuse_irregular(os.fstat(descriptor), max_bytes)
         data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:  # grown in the meantime, or a file of /proc, whose size is 0
+    if len(data) > max_bytes:  # it has grown, or is a file of /proc, whose size is 0
         raise UnreadableTextError(_too_large(max_bytes))
     return data
 
@@ -189,9 +189,9 @@ _ESCAPED = re.compile(r"\\([^nrtxu])", re.DOTALL)  # see `csv_cell`
 
 
 def read_csv(text: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV file of `write_csv` by column, without the backslashes that keep formulas from running.
+    """Return the rows of a CSV file written by `write_csv` as dicts, without the backslashes that disable formulas.
 
-    Control characters stay escaped. A row that is too short lacks its last columns; what is too much is dropped.
+    Control characters stay escaped. A short row lacks its last columns; extra cells are dropped.
 
     Raises:
         ValueError: If the text is not CSV.
@@ -228,15 +228,15 @@ def from_json(text: str | bytes) -> Any:
 
 
 def iter_json_list(text: str) -> Iterator[Any]:
-    """Parse the items of a JSON list one after another, in the memory of one item.
+    """Parse the items of a JSON list one by one, using the memory of one item.
 
     Raises:
-        ValueError: If this may not be a JSON list; `from_json` returns the content or raises the error.
+        ValueError: If the text may not be a JSON list; `from_json` then returns the content or raises the error.
         RecursionError: If an item is nested too deeply.
     """
     decoder = simplejson.JSONDecoder(allow_nan=True)
     at = _after_spaces(text, 0)
-    if not text.startswith("[", at) or "\ufeff" in text:  # which the decoder skips
+    if not text.startswith("[", at) or "\ufeff" in text:  # the decoder would skip a byte order mark
         raise ValueError("not a list")
     while True:
         item, at = decoder.raw_decode(text, at + 1)
@@ -249,7 +249,7 @@ def iter_json_list(text: str) -> Iterator[Any]:
 
 
 def _after_spaces(text: str, at: int) -> int:
-    """Return the first position from `at` on without white space of JSON."""
+    """Return the first position at or after `at` that is not JSON white space."""
     found = _JSON_SPACES.match(text, at)
     return at if found is None else found.end()
 

@@ -18,7 +18,7 @@ from slowfast.visualization.plots import BLUE, RED, new_figure, save_png
 from slowfast.visualization.video_writer import VideoWriter, pad_to_even
 
 MIN_SIDE = 240  # pixels of the short side; smaller sensors are enlarged by an integer factor
-MAX_FRAMES = 100_000  # of a video
+MAX_FRAMES = 100_000  # frames per video
 MAX_POINTS = 20_000  # drawn of a recording
 
 

@@ -25,7 +25,7 @@ from slowfast.visualization.video_writer import FONT, to_drawable
 
 FRAMES = 6  # drawn of each clip
 FRAME_SIDE, IMAGE_SIDE = 144, 240  # approximate pixels of the longer side of a frame, and of an image or a sensor
-ASPECT_RATIO = 1.5  # of the sheet, as far as the number of samples allows
+ASPECT_RATIO = 1.5  # target width / height of the sheet
 FRAME_GAP, SAMPLE_GAP = 4, 18  # pixels between the frames of a sample, and between samples
 LINE_HEIGHT, FONT_SCALE = 22, 0.45  # pixels of a line of text, and its scale
 WHITE, TEXT_COLOR, NOTE_COLOR = 255, (34, 34, 34), (119, 119, 119)

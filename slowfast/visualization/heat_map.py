@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ACTIVITY_FILE = "event_activity.json"
 MAX_BINS = 400  # points over time per video
-HEAT_LEVELS, SHARE_LEVELS = 255, 500  # of a share of 1, and per percent
+HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a share of 1, and levels per percent
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from slowfast.utils.files import atomic_path
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 NAME_LENGTH = 40  # characters of a class name
-MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # of the text, as a fraction of the frame
-MAX_SCALE = 1.0  # of the font
+MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # limits of the text, as fractions of the frame
+MAX_SCALE = 1.0  # limit of the font scale
 _X264 = {"preset": "veryfast", "crf": "20"}
 _BT709 = 1  # FFmpeg's AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 

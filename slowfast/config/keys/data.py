@@ -178,7 +178,7 @@ DATA_LOADER.DRAW_SAMPLES = Key(
 AUG = Section("AUG", "Augmentation")
 
 _TO_10, _TO_100 = r"(0*10(\.0+)?|0*\d(\.\d+)?)", r"(0*100(\.0+)?|0*\d{1,2}(\.\d+)?)"
-# No part twice.
+# No part may occur twice.
 _RAND_AUGMENT = (
     r"rand(?!.*-(mstd|mmax|inc|m|n)\d.*-\1\d)"
     rf"(-m{_TO_10}|-mmax{_TO_10}|-mstd{_TO_100}|-n\d{{1,2}}|-inc[01])*"

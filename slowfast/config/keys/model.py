@@ -1,4 +1,4 @@
-"""Keys of the model as a whole: network, loss, freezing, EMA and knowledge distillation."""
+"""Model keys: network, loss, freezing, EMA and knowledge distillation."""
 
 from slowfast.config.key import Key, Section
 from slowfast.config.rules import Choices, FilePath, Range, RegistryNames

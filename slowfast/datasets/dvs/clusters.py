@@ -15,7 +15,8 @@ from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.dvs.sample import EventColumns
 
 COLUMNS = ("x", "y", "t", "p", "intensity")
-MAX_BYTES = 2**28  # of all columns together, so that a small compressed file cannot exhaust the memory
+# Limit for all columns together, so that a small compressed file cannot exhaust the memory.
+MAX_BYTES = 2**28
 
 
 def read_clusters(path: Path, sensor: tuple[int, int]) -> EventColumns:

@@ -33,7 +33,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.utils.private_cache import private_cache
 from slowfast.utils.text_files import from_json, to_json
 
-_RECORDINGS_PER_TASK = 32  # of a worker
+_RECORDINGS_PER_TASK = 32  # recordings per task of a worker process
 
 
 def longest_recording(

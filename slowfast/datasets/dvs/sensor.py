@@ -13,7 +13,7 @@ from slowfast.datasets.dvs.recording import Recording
 # Height and width of common event cameras, by size: DVS128, DAVIS240, ATIS, DAVIS346, Gen3 and DVXplorer, EVK4.
 SENSORS = ((128, 128), (180, 240), (240, 304), (260, 346), (480, 640), (720, 1280))
 _RECORDINGS = 20  # opened at most
-_EVENTS = 10_000  # of a recording, evenly spaced
+_EVENTS = 10_000  # events inspected per recording, evenly spaced
 _INSIDE = 0.99  # share of the events that the sensor contains; a few coordinates may be wrong
 
 

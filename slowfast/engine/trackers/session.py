@@ -143,7 +143,7 @@ def _attempt(name: str, work: Callable[[], Result]) -> Result | None:
     """Return the result of a call of a tracker; None, with a warning, if it fails."""
     try:
         return work()
-    except Exception as error:  # of any library
+    except Exception as error:  # any library may raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         get_logger().warning(f"Tracker {name} failed and is disabled for the rest of the run: {reason}")
         return None

@@ -1,4 +1,4 @@
-"""Files of `torch.save`: tensors rebuilt on the CPU from checked storages, and zip archives whose entries are verified."""
+"""Files of `torch.save`: tensors rebuilt on the CPU from checked storages, zip archives with verified entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slowfast.utils.checkpoint_files.inert import GlobalName, InertObject, Malfo
 from slowfast.utils.checkpoint_files.unpickler import Constructor, Unpickler, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
 
-MAX_ELEMENTS = 2**40  # of one tensor; a view of a few bytes can claim any shape
+MAX_ELEMENTS = 2**40  # limit per tensor; a view of a few bytes can claim any shape
 
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -99,7 +99,7 @@ def _constants() -> dict[str, Any]:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
-    """Build a strided tensor without gradient flag and hooks."""
+    """Build a strided tensor, ignoring the gradient flag and hooks."""
     if not isinstance(storage, Storage):
         raise MalformedPickle("a tensor has no storage")
     if any(isinstance(part, Mapping) and any(part.values()) for part in rest[2:]):
@@ -156,7 +156,7 @@ def _device_tensor(data: Any, dtype: Any, device: Any, requires_grad: Any) -> to
 
 def _size(sizes: Any = ()) -> torch.Size:
     if not (isinstance(sizes, (tuple, list)) and all(type(n) is int and abs(n) < 2**63 for n in sizes)):
-        raise MalformedPickle("a torch.Size contains other values than integers")
+        raise MalformedPickle("a torch.Size contains values that are not integers")
     return torch.Size(sizes)
 
 
@@ -212,7 +212,7 @@ class Archive:
         prefix, _, rest = next(iter(self._entries), "").partition("/")
         self._prefix = f"{prefix}/" if rest else ""
         if f"{self._prefix}data.pkl" not in self._entries:
-            self.verify_rest()  # or the name of data.pkl is damaged
+            self.verify_rest()  # raises if the name of data.pkl is damaged
             raise CheckpointError(f"{path} is a zip archive, but not one of torch.save: data.pkl is missing")
         if f"{self._prefix}constants.pkl" in self._entries:
             raise CheckpointError(
@@ -221,7 +221,7 @@ class Archive:
             )
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
-        """Return the entries by name. Raises DamagedFileError for duplicate, overlapping and oversized entries."""
+        """Return the entries by name. Raises DamagedFileError if any are duplicate, overlapping or oversized."""
         infos = self._zip.infolist()
         entries = {info.filename: info for info in infos}
         if len(entries) != len(infos):

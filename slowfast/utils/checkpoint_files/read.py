@@ -21,7 +21,7 @@ from slowfast.utils.paths import local_path
 from slowfast.utils.text import redact
 from slowfast.utils.text_files import why_not_regular
 
-MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # first pickle of a file of torch.save
 PROTOCOL_VERSION = 1001
 
 
