@@ -1,4 +1,4 @@
-"""`slowfast calibrate`: the threshold of event-driven inference."""
+"""`slowfast calibrate`: find the threshold of event-driven inference."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
 
 
 def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:
-    """Return a table with one line per threshold, the chosen one marked."""
+    """Return a table with one line per threshold; the chosen one is marked."""
     from tabulate import tabulate
 
     heading = ("threshold", "same top-1, %", "mean error", "max error", "MACs saved, %", "")

@@ -1,4 +1,4 @@
-"""`slowfast cluster-dvs`: recordings of event cameras as k-means clusters of their events."""
+"""`slowfast cluster-dvs`: convert event recordings to k-means clusters of their events."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_SIDE = 2**14
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast cluster-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
     side = integer(2, MAX_SIDE)

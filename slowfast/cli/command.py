@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
-SIGNALLED = 128  # plus the number of the signal, as in shells
+SIGNALLED = 128  # the signal number is added, as in shells
 
 
 def exit_status(
@@ -48,9 +48,9 @@ def exit_status(
 
     Args:
         work: Function to run; it may return an exit status, None stands for 0.
-        quiet: Report no user errors, because another process does; a function is called when one occurs.
+        quiet: Do not report user errors, because another process does; a function is called after each.
         interrupted: Message after Ctrl-C.
-        logged: Standard output is also written to a log file, so its errors lose nothing.
+        logged: Standard output is also written to a log file, so nothing is lost if it fails.
 
     Returns:
         The status of the work; 2 after a user error or on a full disk, 130 after Ctrl-C, 128 + n after signal n, 1
@@ -98,7 +98,7 @@ class CommandParser(argparse.ArgumentParser):
     """Argument parser that raises a UserError for an invalid command line.
 
     Args:
-        prog: How the command is called, such as "slowfast predict".
+        prog: Name of the command, such as "slowfast predict".
         description: Text of --help.
         usage: Arguments and options, in the notation of argparse; derived from the options by default.
         example: Valid command line, shown after an error; by default the error refers to --help.
@@ -137,7 +137,7 @@ class CommandParser(argparse.ArgumentParser):
         return chosen
 
     def parse_and_import(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse a command line and import the modules of --import; UserError if either fails."""
+        """Parse a command line and import the modules of --import. Raises UserError if either fails."""
         chosen = self.parse(words)
         import_user_modules(chosen.modules)
         return chosen
@@ -194,7 +194,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 def number_or(word: str, low: float, high: float) -> Callable[[str], float | None]:
-    """Return a converter to a number from `low` to `high`, or to None for a word."""
+    """Return a converter to a number from `low` to `high`, or to None for the given word."""
     convert = number(low, high)
     return lambda text: None if text == word else convert(text)
 
@@ -203,7 +203,7 @@ workers = integer(1, MAX_WORKERS)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers for a command that runs jobs in worker processes; None stands for one per core."""
+    """Add --workers for a command that runs jobs in worker processes; None means one per core."""
     parser.add_argument("--workers", type=workers, metavar="N", help="worker processes (default: one per core)")
 
 
@@ -245,10 +245,10 @@ _SHOWN_FAILURES = 10  # failures on the screen; a file lists all
 
 
 def show_failures(failed: Mapping[str, str], file: Path) -> None:
-    """Print the first failures and where all are listed.
+    """Print the first failures and the file that lists all of them.
 
     Args:
-        failed: Reason by name.
+        failed: Reasons by name.
         file: List of all failures.
     """
     for name, reason in list(failed.items())[:_SHOWN_FAILURES]:

@@ -1,4 +1,4 @@
-"""`slowfast convert-dvs`: recordings of event cameras as .npz files."""
+"""`slowfast convert-dvs`: convert event recordings to .npz files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ are not read are named with the reason.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast convert-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
     window = parser.add_mutually_exclusive_group()

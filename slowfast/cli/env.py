@@ -1,4 +1,4 @@
-"""`slowfast env`: versions and hardware, for choosing settings and for bug reports."""
+"""`slowfast env`: print versions and hardware, for choosing settings and for bug reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ installs them. --kernels compiles the kernels of event-driven inference if neede
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast env", DESCRIPTION, "%(prog)s [--json] [--kernels]", EXAMPLE)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--kernels", action="store_true", help="compile the kernels of event-driven inference")

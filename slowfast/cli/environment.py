@@ -1,4 +1,4 @@
-"""Description of the machine, the installed packages, and what each precision setting does here, and why."""
+"""Description of the machine, the installed packages and the effect of each precision setting on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from slowfast.utils.machine import has_fast_matmul
 from slowfast.utils.private_cache import find_compiler
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "av", "fvcore", "iopath", "einops")
-# Optional packages by the extra that installs them.
+# Optional packages, by the extra that installs them.
 EXTRAS = {
     "plots": ("matplotlib",),
     "tensorboard": ("tensorboard",),
@@ -151,7 +151,7 @@ _CPU = torch.device("cpu")
 
 
 def precision_facts() -> dict[str, str]:
-    """Return for each precision setting what it does: "float32: this CPU has no bfloat16 matrix multiplication"."""
+    """Return the effect of each precision, such as "float32: this CPU has no bfloat16 matrix multiplication"."""
     facts = {f"TRAIN.MIXED_PRECISION, {name}": _autocast(name) for name in map(str, choices("TRAIN.AMP_DTYPE"))}
     facts |= {f"EVENT.PRECISION {name}": _event_driven(name) for name in (FLOAT32, BFLOAT16, INT8)}
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""`slowfast extract-frames`: the frames of videos as JPEG files."""
+"""`slowfast extract-frames`: extract the frames of videos as JPEG files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Run an interrupted command again to continue: complete folders are kept. Write o
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast extract-frames", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"

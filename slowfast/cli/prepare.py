@@ -1,4 +1,4 @@
-"""`slowfast prepare`: videos re-encoded for fast training."""
+"""`slowfast prepare`: re-encode videos for fast training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast prepare", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"

@@ -41,7 +41,7 @@ from slowfast.visualization.scores import check_scores_path
 
 
 def validate(cfg: ConfigNode, world_size: int = 1) -> None:
-    """Check a merged config: its settings first, then the components it names; see the two functions for arguments."""
+    """Check a merged config: first `check_settings`, then `check_components`, with the same arguments."""
     check_settings(cfg, world_size)
     validate_components(cfg, world_size)
 
@@ -91,7 +91,7 @@ def _check_transforms(cfg: ConfigNode) -> None:
 
 
 def _check_weights_exist(cfg: ConfigNode) -> None:
-    """Check that the checkpoints to start from and to test exist; this training may write the one to test later."""
+    """Check that the checkpoints to start from and to test exist, unless this training writes the one to test."""
     made_here = checkpoint_folder(Path(cfg.OUTPUT_DIR).absolute())
     for key, part in (("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN), ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST)):
         path = part.CHECKPOINT_FILE_PATH
@@ -104,7 +104,7 @@ def _check_weights_exist(cfg: ConfigNode) -> None:
 
 
 def _check_model(cfg: ConfigNode) -> None:
-    """Check that the network takes what the datasets contain, and its own rules."""
+    """Check that the network accepts the samples of the datasets, and the network's own rules."""
     network = find_network(cfg)
     for part, split in ((cfg.TRAIN, TRAIN), (cfg.TEST, TEST)):
         if part.ENABLE:
@@ -126,7 +126,7 @@ def _check_trained_parameters(cfg: ConfigNode) -> None:
 
 
 def check_distillation(cfg: ConfigNode) -> None:
-    """Raise ConfigError unless the teacher's config is valid and it takes the student's training clips."""
+    """Raise ConfigError unless the teacher's config is valid and it accepts the student's training clips."""
     if not cfg.DISTILL.ENABLE:
         return
     try:
@@ -140,16 +140,16 @@ def check_distillation(cfg: ConfigNode) -> None:
 GIB = 2**30
 FLOAT_BYTES = 4
 WORKER_BYTES = 32 * 2**20  # minimum private memory of an idle worker process
-# Models below all of these fit any machine and are not measured.
+# Models below all of these limits fit on any machine and are not measured.
 USUAL_SIZE, USUAL_CLASSES, USUAL_BLOCKS = 2048, 65_536, 200
 SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC", "EFFICIENTNET", "REGNET")
-# Approximate bytes per input pixel in the first stage of a model, which decides whether to measure it.
+# Approximate bytes per input pixel in the first stage of a model; used to decide whether to measure it.
 BYTES_PER_PIXEL = 64
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process may use, with the limits of its control group and resources."""
+    """Return the memory in bytes that this process may use, given the limits of its control group and resources."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in _CGROUP_LIMITS:
         try:
@@ -177,7 +177,7 @@ def check_memory(cfg: ConfigNode, world_size: int = 1) -> None:
     for what, (clips, side) in batches.items():
         _refuse(clips * clip * 3 * side**2, memory, f"one batch of {what}")
     if _is_unusual(cfg):
-        with torch.device("meta"):  # shapes only
+        with torch.device("meta"):  # computes shapes only
             model = build_model(cfg)
         weights = sum(parameter.numel() for parameter in model.parameters()) * FLOAT_BYTES
         _refuse(weights, memory, f"the weights of {cfg.MODEL.MODEL_NAME}")
@@ -212,7 +212,7 @@ def _check_frames(cfg: ConfigNode, memory: int) -> None:
 
 
 def _clips_per_batch(cfg: ConfigNode, world_size: int) -> dict[str, tuple[int, int]]:
-    """Return clips per batch of one process and their side, by description; nothing for event samples."""
+    """Return clips per batch of one process and their side, by description; empty for event samples."""
     batches: dict[str, tuple[int, int]] = {}
     data, frames = cfg.DATA, f"{cfg.DATA.NUM_FRAMES} frames of " if _has_frames(cfg) else ""
     if cfg.EVENT.ENABLE and not cfg.MODEL.FRAMEWISE:

@@ -1,4 +1,4 @@
-"""`slowfast video-to-dvs`: simulated events of an event camera, from videos."""
+"""`slowfast video-to-dvs`: simulate the events of an event camera from videos."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[int | float, str]] = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast video-to-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     for name, (default, text) in OPTIONS.items():

@@ -55,7 +55,7 @@ class ConfigNode(CfgNode):
         return str(CfgNode.dump(_redacted(self), **options))
 
     def digest(self) -> str:
-        """Return the first 16 hexadecimal digits of the SHA-256 of `dump`, which identify the config in result files."""
+        """Return the first 16 hexadecimal digits of the SHA-256 of `dump`, which identify a config in results."""
         return hashlib.sha256(self.dump().encode()).hexdigest()[:16]
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -62,7 +62,7 @@ class PatchActivity:
     frames: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the content of the JSON file."""
         starts, shares = _merged(self.starts, self.shares, self.frames)
         levels = np.rint(HEAT_LEVELS * np.clip(self.heat, 0, 1)).astype(np.uint8)
         return {
@@ -95,10 +95,10 @@ def write_activity(videos: Iterable[PatchActivity], path: Path) -> None:
     atomic_write_text(path, to_json([video.as_dict() for video in videos]) + "\n", "OUTPUT_DIR")
 
 
-MAX_FRAMES = 8  # shown of a clip
-FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches, of a frame of a clip and of a single image
+MAX_FRAMES = 8  # frames shown per clip
+FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches: width of a frame of a clip, and of a single image
 HEAT_ALPHA = 0.5  # opacity of the heat map
-HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # of OpenCV and of matplotlib; perceptually uniform
+HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # names in OpenCV and in matplotlib; perceptually uniform
 TITLE_LETTERS = 10.0  # per inch
 
 
@@ -183,7 +183,7 @@ def draw_activity(activity: PatchActivity, note: str, path: Path) -> None:
 
 
 def _add_colorbar(figure: Figure, all_axes: Sequence[Axes], title: str, largest: float) -> None:
-    """Add the colors of a heat map from 0 to `largest`, as they are on gray frames."""
+    """Add a color bar from 0 to `largest`, with the colors as they appear on gray frames."""
     from matplotlib.cm import ScalarMappable
 
     bar = figure.colorbar(ScalarMappable(cmap=HEAT_COLORMAP), ax=list(all_axes), fraction=0.05, pad=0.02)

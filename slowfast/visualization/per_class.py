@@ -182,7 +182,7 @@ def _headline(confusions: Confusions) -> str:
 
 
 PER_CLASS_CSV, PER_CLASS_JSON = "per_class.csv", "per_class.json"
-Row = dict[str, Any]  # by column; numbers, text, and None for what does not exist
+Row = dict[str, Any]  # values by column: numbers, text, or None if there is no value
 
 
 def write_per_class(rows: Sequence[Row], class_names: Sequence[str], folder: Path, what: str) -> dict[str, Path]:
@@ -231,7 +231,7 @@ class ClassAccuracies:
         _, correct = confusions.per_class()
         confused_with, confused_videos = np.full(num_classes, -1), np.zeros(num_classes, np.int64)
         wrong = np.flatnonzero(confusions.labels != confusions.predictions)
-        # The last assignment to a class stays: its most frequent pair, of equal ones that of the lowest prediction.
+        # The last assignment to a class stays: its most frequent pair; among equals, the lowest prediction.
         order = wrong[np.lexsort((-confusions.predictions[wrong], confusions.videos[wrong]))]
         confused_with[confusions.labels[order]] = confusions.predictions[order]
         confused_videos[confusions.labels[order]] = confusions.videos[order]

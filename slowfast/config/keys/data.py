@@ -233,11 +233,13 @@ AUG.INTERPOLATION = Key(
 AUG.RE_PROB = Key(0.25, "Random erasing: probability per clip.", unit="probability", rule=Range(0, 1), origin="SF")
 AUG.RE_MODE = Key(
     "pixel",
-    "Random erasing: filling of a box: pixel (noise per pixel), rand (one color per box) or const (the mean color).",
+    "Random erasing: fill of a box: pixel (noise per pixel), rand (one color per box) or const (the mean color).",
     rule=Choices("pixel", "rand", "const"),
     origin="SF",
 )
-AUG.RE_COUNT = Key(1, "Random erasing: most boxes per clip.", unit="boxes", rule=Range(1, 1000), origin="SF")
+AUG.RE_COUNT = Key(
+    1, "Random erasing: maximum number of boxes per clip.", unit="boxes", rule=Range(1, 1000), origin="SF"
+)
 
 MIXUP = Section("MIXUP", "MixUp and CutMix")
 

@@ -75,7 +75,7 @@ MODEL.FREEZE = Key(
     type=list[str],
 )
 MODEL.CHANNELS_LAST = Key(
-    False, "Keep the weights of convolutions in channels-last order in memory; inputs are in it anyway."
+    False, "Keep the weights of convolutions in channels-last order in memory; inputs always are."
 )
 MODEL.ACT_CHECKPOINT = Key(
     False,

@@ -85,8 +85,8 @@ TRAIN.EVAL_PERIOD = Key(
 )
 TRAIN.EARLY_STOP = Key(
     0,
-    "Epochs without a better validation after which training ends; 0 never ends it early. It is checked after each "
-    "validation (TRAIN.EVAL_PERIOD).",
+    "Early stopping: epochs without a better validation after which training ends; 0 disables it. It is checked after "
+    "each validation (TRAIN.EVAL_PERIOD).",
     unit="epochs",
     rule=Range(0, 10**9),
 )
@@ -102,7 +102,7 @@ TRAIN.CHECKPOINT_KEEP = Key(
 TRAIN.CHECKPOINT_ASYNC = Key(
     True,
     "Write checkpoints in a background thread during training. The main process needs memory for a copy of what is "
-    "written: weights, EMA and optimizer state, and the best weights. False stops the training while it writes.",
+    "written: weights, EMA and optimizer state, and the best weights. False pauses training while writing.",
 )
 TRAIN.AUTO_RESUME = Key(
     True,
@@ -232,8 +232,8 @@ TENSORBOARD = Section("TENSORBOARD", "TensorBoard")
 
 TENSORBOARD.ENABLE = Key(
     False,
-    "Write TensorBoard event files: the same as tensorboard in TRACKING.BACKENDS. Without the tensorboard extra, one "
-    "warning.",
+    "Write TensorBoard event files, like tensorboard in TRACKING.BACKENDS. If the tensorboard extra is missing, a "
+    "warning is logged.",
     origin="SF",
 )
 TENSORBOARD.LOG_DIR = Key(

@@ -78,7 +78,7 @@ def summary(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def videos_table(results: Mapping[str, Any]) -> Table | None:
-    """Return the metrics of each video; None without any."""
+    """Return the metrics of each video; None if there are none."""
     videos: Sequence[Any] = results.get("videos") or []
     videos = [video for video in videos if isinstance(video, Mapping)]
     if not videos:

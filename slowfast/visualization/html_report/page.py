@@ -49,7 +49,7 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | N
     per_class = files.json(PER_CLASS_JSON, list)
 
     def part(name: str, build: Callable[[], Any]) -> Any:
-        """Return a part of the page; None, and a problem, if the files have another structure."""
+        """Return a part of the page; None, with a problem recorded, if the files have an unexpected structure."""
         try:
             return build()
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -102,10 +102,10 @@ def _confusion_matrix(rows: Sequence[Mapping[str, str]], per_class: Sequence[Any
 
     Args:
         rows: Rows of predictions.csv.
-        per_class: Content of per_class.json. The confusions in it tell a test with exclusive classes from others.
+        per_class: Content of per_class.json. Confusions in it indicate a test with exclusive classes.
 
     Returns:
-        Class names, and label, prediction and number of videos of all pairs that occur; None for another task.
+        Class names, and label, prediction and number of videos of all pairs that occur; None for other tasks.
     """
     names = [one.get("class_name") for one in per_class if isinstance(one, Mapping) and "confused_with" in one]
     pairs = [(row.get("label", ""), row.get("prediction", "")) for row in rows]
@@ -144,9 +144,9 @@ def _data_uri(jpeg: bytes) -> str:
 
 REPORT = "report.html"
 STYLE = "report.css"
-# In the order in which they use each other.
+# In the order of their dependencies.
 SCRIPTS = ("elements.js", "table.js", "chart.js", "confusion.js", "activity.js", "report.js")
-# The page can load nothing, whatever is in it.
+# Forbids loading anything, whatever the page contains.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -170,7 +170,7 @@ def write_report(
 
 
 def render(content: dict[str, Any]) -> str:
-    """Return the page. The content is data of a script that creates text nodes only, so that no text becomes markup."""
+    """Return the page. The content is data for a script that only creates text nodes, so text never becomes markup."""
     data = to_json(content | {"colors": _heat_colors()})
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""Files of a run, read for its report, and the state of the run that follows from them."""
+"""Reader of the files of a run for its report, and the state of the run inferred from them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class RunFiles:
 
     Attributes:
         folder: OUTPUT_DIR.
-        own: Config of the run that writes the report, which saves reading it from a file; None for another program.
-        problems: What could not be read, one line each; filled while the files are read.
+        own: Config, if the run itself writes the report; None to read it from a file.
+        problems: One line for each problem found while files were read.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class RunFiles:
             return []
 
     def json(self, name: str, kind: type) -> Any:
-        """Return the content of a JSON file whose top level is a `kind` (dict or list); an empty one without it."""
+        """Return the content of a JSON file whose top level is a `kind` (dict or list); empty if there is none."""
         text = self._text(name)
         try:
             content = from_json(text) if text else kind()
@@ -79,7 +79,7 @@ class RunFiles:
         return kind()
 
     def csv(self, name: str) -> list[dict[str, str]]:
-        """Return the rows of a CSV file by column; none without it."""
+        """Return the rows of a CSV file by column; empty if there is none."""
         text = self._text(name)
         try:
             return read_csv(text)
@@ -143,7 +143,7 @@ def _inferred(files: RunFiles, cfg: ConfigNode | None, rows: Sequence[Row], even
 
 
 def _is_tested(training: Path, test: Path) -> bool:
-    """Return whether there is a test, and no training after it."""
+    """Return whether there is a test that no training has followed."""
     if not test.is_file():
         return False
     return not training.is_file() or training.stat().st_mtime <= test.stat().st_mtime

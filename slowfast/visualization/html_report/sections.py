@@ -15,7 +15,7 @@ from slowfast.visualization.metrics_log import Row
 from slowfast.visualization.results import LOSS, Metric
 
 Pair = tuple[str, str]
-TILES = 6  # headline values at most
+TILES = 6  # maximum number of headline values
 # Keys of test_results.json and their names in the report.
 _FACTS = {
     "model": "model",
@@ -43,7 +43,7 @@ def test_tiles(results: Mapping[str, Any], metrics: Sequence[Metric]) -> list[Pa
 
     Args:
         results: Content of test_results.json. Files of earlier versions lack the table of results.
-        metrics: Metrics of the task, for these.
+        metrics: Metrics of the task, for files of earlier versions.
     """
     table = results.get("results")
     if isinstance(table, Mapping):
@@ -59,7 +59,7 @@ def _tile(name: str, value: str) -> Pair:
 
 
 def test_facts(results: Mapping[str, Any]) -> list[Pair]:
-    """Return what was tested, on what and when."""
+    """Return the facts about a test: model, checkpoint, data, device and date."""
     known = {key: results.get(key) for key in _FACTS}
     if known["failed"] == 0:
         known["failed"] = None
@@ -68,14 +68,14 @@ def test_facts(results: Mapping[str, Any]) -> list[Pair]:
 
 
 def version_facts(results: Mapping[str, Any]) -> list[Pair]:
-    """Return the versions of the libraries in a file of results."""
+    """Return the library versions recorded in a result file."""
     versions = results.get("versions")
     text = ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, Mapping) else ""
     return [("versions", text)] if text else []
 
 
 def training_tiles(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Pair]:
-    """Return the last loss and the last validation by name, or the metrics of the last steps without any validation."""
+    """Return the last loss and the last validation, or the metrics of the last steps if there was no validation."""
     train, val = ([row for row in rows if row.get("split") == split] for split in ("train", "val"))
     tiles: list[Pair] = []
     if train:
@@ -128,7 +128,7 @@ class Column:
     Attributes:
         title: Heading, with the unit.
         kind: TEXT, NUMBER, or PERCENT, which is drawn with a bar.
-        digits: Decimal places of a number; None for as many as it has.
+        digits: Decimal places of a number; None for all of them.
         code: Show text in a monospaced font.
     """
 
@@ -146,11 +146,11 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the page."""
+        """Return the content for the page."""
         return {"columns": [asdict(column) for column in self.columns], "rows": self.rows}
 
 
-# Columns of per_class.json; a task may have others, which are shown with their own names.
+# Columns of per_class.json; other columns of a task are shown under their own names.
 _PER_CLASS = {
     "class": Column("class", NUMBER),
     "class_name": Column("name"),
@@ -162,11 +162,11 @@ _PER_CLASS = {
     "positives": Column("positives (videos)", NUMBER),
     "ap": Column("average precision (%)", PERCENT, 1),
 }
-_HIDDEN = ("confused_with",)  # the name of that class is shown
+_HIDDEN = ("confused_with",)  # the name of the class is shown instead
 
 
 def per_class_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
-    """Return the results of all classes in per_class.json; None without any."""
+    """Return the results of all classes in per_class.json; None if there are none."""
     rows = [row for row in rows if isinstance(row, Mapping)]
     if not rows:
         return None
@@ -181,7 +181,7 @@ def _column(title: str, values: Iterable[Any]) -> Column:
 
 
 def failures_table(files: RunFiles) -> Table | None:
-    """Return the samples that could not be read, or only in part; None if all were read."""
+    """Return the samples that could not be read, or only partly; None if all were read."""
     rows = [
         (row.get("path", ""), "not read" if row.get("lost") == "yes" else "read in part", row.get("reason", ""), name)
         for name in FAILED_FILES
