@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from slowfast.utils.json_files import from_json
+from slowfast.utils.text_files import from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))

@@ -20,10 +20,9 @@ import psutil
 import torch
 from tabulate import tabulate
 
-from slowfast.cli.precisions import precision_facts
+from slowfast.cli.environment import precision_facts
 from slowfast.datasets.loader import start_worker
-from slowfast.utils.cores import usable_cores
-from slowfast.utils.cpu import cpu_family, cpu_model, instruction_limits, instruction_sets
+from slowfast.utils.cpu import cpu_family, cpu_model, instruction_limits, instruction_sets, usable_cores
 from slowfast.utils.machine import synchronize
 from slowfast.utils.signals import end_with_parent
 

@@ -19,8 +19,8 @@ from benchmarks.measure import Measurement
 from slowfast import __version__
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
-from slowfast.utils.json_files import to_json
 from slowfast.utils.text import plain
+from slowfast.utils.text_files import to_json
 
 MACHINE_FILE = "machine.json"  # of a folder of results
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.tasks.multi_label import MultiLabelEvaluator
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
-from slowfast.visualization.confusion import draw_confusion
+from slowfast.visualization.per_class import draw_confusion
 
 LINES, CLASSES, VIDEOS = 1_000_000, 20_000, 100_000
 SAMPLES, LABELS = 10_000, 5_000  # of the evaluation

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from demo_data import events, imagenet, kinetics, kinetics_colors, kinetics_shapes, something
 from demo_data.settings import DemoSettings
 from slowfast.errors import UserError
-from slowfast.utils.cores import usable_cores
+from slowfast.utils.cpu import usable_cores
 from slowfast.utils.files import atomic_path, remove_leftovers
-from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.text_files import from_json, to_json
 
 MANIFEST = "demo_data.json"
 MAKER = "slowfast make_demo_data"

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 
 from slowfast.errors import UserError
-from slowfast.utils.json_files import to_json
+from slowfast.utils.text_files import to_json
 
 RENDERING = 1  # version of the rendering; increase it if the same settings give other content
 SPLITS = ("train", "val", "test")

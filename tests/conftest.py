@@ -17,7 +17,7 @@ from demo_data.settings import DemoSettings
 from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
-from slowfast.utils.cores import usable_cores
+from slowfast.utils.cpu import usable_cores
 from tests.warm_start import run_script
 
 ROOT = Path(__file__).resolve().parents[1]

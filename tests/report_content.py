@@ -11,8 +11,8 @@ import numpy as np
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.types import Failure
-from slowfast.utils.json_files import write_json
-from slowfast.visualization.activity_file import ACTIVITY_FILE, PatchActivity, write_activity
+from slowfast.utils.text_files import write_json
+from slowfast.visualization.heat_map import ACTIVITY_FILE, PatchActivity, write_activity
 from slowfast.visualization.mistakes import FOLDER, LIST, film_strip, jpeg
 from slowfast.visualization.per_class import ClassAccuracies, write_per_class
 from slowfast.visualization.results import VideoPrediction, class_row, write_failed, write_predictions

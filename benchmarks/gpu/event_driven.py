@@ -26,7 +26,7 @@ from benchmarks.measure import Timings, time_interleaved
 from benchmarks.videos import with_overrides
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import configs_folder
+from slowfast.config.parse import configs_folder
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.cuda_graphs import CudaGraphs
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8

@@ -25,7 +25,7 @@ from benchmarks.network import LEARNING_RATE, example_batch, forward_case, input
 from slowfast.cli.model_table import published_configs
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import configs_folder
+from slowfast.config.parse import configs_folder
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.step import TrainStep
 from slowfast.errors import ConfigError

@@ -16,8 +16,8 @@ from benchmarks.videos import link_videos, make_videos, on_folder
 from demo_data.build import build
 from demo_data.settings import DemoSettings
 from slowfast.cli.setup import load_config
-from slowfast.config.shipped import configs_folder
-from slowfast.utils.cores import usable_cores
+from slowfast.config.parse import configs_folder
+from slowfast.utils.cpu import usable_cores
 from slowfast.visualization.metrics_log import Row, read_metrics
 
 _DEMO = configs_folder() / "Demo" / "KINETICS_MORPHMLP.yaml"

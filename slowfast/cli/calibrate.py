@@ -1,4 +1,4 @@
-"""`slowfast calibrate`: the threshold of event-driven inference."""
+"""`slowfast calibrate`: find the threshold of event-driven inference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from slowfast.cli.command import CommandParser, exit_status, number
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import base_reference, find_config
+from slowfast.config.parse import base_reference, find_config
 from slowfast.errors import UserError
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import messages_on_screen
@@ -39,7 +39,7 @@ VALUE pairs, follow the files.
 USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 SHARE | --logit-error E] [--out FILE] [KEY VALUE ...]"
 DEFAULT_TOP1 = 0.99
 _UNTRAINED = "The weights are untrained (random): calibrate again with trained ones"
-KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # that the agreement depends on
+KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # keys that the agreement depends on
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
@@ -91,7 +91,7 @@ def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
 
 
 def candidates_table(tried: Sequence[Candidate], best: Candidate) -> str:
-    """Return a table with one line per threshold, the chosen one marked."""
+    """Return a table with one line per threshold; the chosen one is marked."""
     from tabulate import tabulate
 
     heading = ("threshold", "same top-1, %", "mean error", "max error", "MACs saved, %", "")

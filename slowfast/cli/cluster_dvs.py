@@ -1,4 +1,4 @@
-"""`slowfast cluster-dvs`: recordings of event cameras as k-means clusters of their events."""
+"""`slowfast cluster-dvs`: convert event recordings to k-means clusters of their events."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show
 
@@ -35,7 +35,7 @@ MAX_SIDE = 2**14
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast cluster-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
     side = integer(2, MAX_SIDE)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _cluster(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.cluster_dvs import cluster_recordings
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     sensor = (chosen.sensor[0], chosen.sensor[1])
     workers = chosen.workers or usable_cores()

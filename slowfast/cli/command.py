@@ -1,4 +1,4 @@
-"""Shared parts of all commands: exit status, parser and options."""
+"""Shared parts of all commands: exit status, parser, options and summaries of processed folders."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import signal
 import sys
 import traceback
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import LostProcessError, ReportedByRankZero, UserError, system_reason
 from slowfast.utils.files import disk_error
-from slowfast.utils.heartbeat import Heartbeat
+from slowfast.utils.imports import import_user_modules
 from slowfast.utils.ray_cluster import ENGINES, LOCAL
-from slowfast.utils.screen import lost_output, safe_streams, show, write_screen
+from slowfast.utils.screen import Heartbeat, lost_output, safe_streams, show, write_screen
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain, quoted, sanitize_lines
-from slowfast.utils.user_modules import import_user_modules
+
+if TYPE_CHECKING:
+    from slowfast.prepare.jobs import Conversion
+
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
-SIGNALLED = 128  # plus the number of the signal, as in shells
+SIGNALLED = 128  # the signal number is added, as in shells
 
 
 def exit_status(
@@ -45,9 +48,9 @@ def exit_status(
 
     Args:
         work: Function to run; it may return an exit status, None stands for 0.
-        quiet: Report no user errors, because another process does; a function is called when one occurs.
+        quiet: Do not report user errors, because another process does; a function is called after each.
         interrupted: Message after Ctrl-C.
-        logged: Standard output is also written to a log file, so its errors lose nothing.
+        logged: Standard output is also written to a log file, so nothing is lost if it fails.
 
     Returns:
         The status of the work; 2 after a user error or on a full disk, 130 after Ctrl-C, 128 + n after signal n, 1
@@ -95,7 +98,7 @@ class CommandParser(argparse.ArgumentParser):
     """Argument parser that raises a UserError for an invalid command line.
 
     Args:
-        prog: How the command is called, such as "slowfast predict".
+        prog: Name of the command, such as "slowfast predict".
         description: Text of --help.
         usage: Arguments and options, in the notation of argparse; derived from the options by default.
         example: Valid command line, shown after an error; by default the error refers to --help.
@@ -134,7 +137,7 @@ class CommandParser(argparse.ArgumentParser):
         return chosen
 
     def parse_and_import(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse a command line and import the modules of --import; UserError if either fails."""
+        """Parse a command line and import the modules of --import. Raises UserError if either fails."""
         chosen = self.parse(words)
         import_user_modules(chosen.modules)
         return chosen
@@ -191,7 +194,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 def number_or(word: str, low: float, high: float) -> Callable[[str], float | None]:
-    """Return a converter to a number from `low` to `high`, or to None for a word."""
+    """Return a converter to a number from `low` to `high`, or to None for the given word."""
     convert = number(low, high)
     return lambda text: None if text == word else convert(text)
 
@@ -200,7 +203,7 @@ workers = integer(1, MAX_WORKERS)
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers for a command that runs jobs in worker processes; None stands for one per core."""
+    """Add --workers for a command that runs jobs in worker processes; None means one per core."""
     parser.add_argument("--workers", type=workers, metavar="N", help="worker processes (default: one per core)")
 
 
@@ -236,3 +239,34 @@ def _merge_target(parser: CommandParser, chosen: argparse.Namespace) -> None:
     chosen.out = target if chosen.out is None else chosen.out
     if chosen.out is None:
         parser.error("the following arguments are required: --out")
+
+
+_SHOWN_FAILURES = 10  # failures on the screen; a file lists all
+
+
+def show_failures(failed: Mapping[str, str], file: Path) -> None:
+    """Print the first failures and the file that lists all of them.
+
+    Args:
+        failed: Reasons by name.
+        file: List of all failures.
+    """
+    for name, reason in list(failed.items())[:_SHOWN_FAILURES]:
+        show(f"failed: {name}: {reason}")
+    if failed:
+        show(f"all {len(failed)} failures: {file}")
+
+
+def show_conversion(result: Conversion, what: str, out: Path) -> None:
+    """Print what was converted and what failed.
+
+    Args:
+        result: Result of the conversion.
+        what: What was done, such as "videos extracted".
+        out: Output folder.
+    """
+    for problem, files in (("damaged, converted up to the damage", result.damaged), ("failed", result.failed)):
+        for name, reason in sorted(files.items()):
+            show(f"{problem}: {name}: {reason}")
+    others = f"{result.skipped} converted before, {len(result.failed)} failed"
+    show(f"{result.done} {what} to {out} in {result.seconds:.0f} s, {others}")

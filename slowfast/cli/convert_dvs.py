@@ -1,4 +1,4 @@
-"""`slowfast convert-dvs`: recordings of event cameras as .npz files."""
+"""`slowfast convert-dvs`: convert event recordings to .npz files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show
 
@@ -44,7 +44,7 @@ are not read are named with the reason.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast convert-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of recordings", "output folder, outside of SOURCE")
     window = parser.add_mutually_exclusive_group()
@@ -87,7 +87,7 @@ def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.datasets.dvs.filters import Box
     from slowfast.prepare.convert_dvs import EVENTS, CutSettings, convert_recordings
     from slowfast.prepare.filter_events import FILTERS, FilterSettings
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     box = None if chosen.crop is None else Box(*chosen.crop)
     filters = FilterSettings(chosen.hot_pixels, chosen.background, chosen.refractory, box, chosen.downsample)

@@ -1,4 +1,4 @@
-"""`slowfast demo`: a web page for trying out a trained model."""
+"""`slowfast demo`: serve a web page for trying out a trained model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from slowfast.cli.command import DONE, CommandParser, exit_status, integer
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.utils.files import MIB
-from slowfast.utils.heartbeat import Heartbeat, phase
 from slowfast.utils.logging import get_logger, messages_on_screen
-from slowfast.utils.screen import show
+from slowfast.utils.screen import Heartbeat, phase, show
 
 if TYPE_CHECKING:
     from slowfast.inference.demo_analysis import FileAnalyzer
@@ -54,7 +53,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
         type=integer(0, 65535),
         default=PORT,
         metavar="N",
-        help="port; 0 for any free one (default: %(default)s)",
+        help="port; 0 for any free port (default: %(default)s)",
     )
     parser.add_argument(
         "--max-upload",
@@ -104,9 +103,9 @@ def _serve(analyzer: FileAnalyzer, listening: socket.socket, folder: Path, max_b
         try:
             server.start()
             if not is_loopback(listening):
-                get_logger().warning("Everyone who can reach this machine can use the page: it has no password")
+                get_logger().warning("Everyone who can reach this machine can use the page, because it has no password")
             show(f"Serving {page_address(listening)} (Ctrl-C ends it)")
-            Heartbeat.end()  # waiting for visitors is no work
+            Heartbeat.end()  # the heartbeat must not report the wait for visitors
             server.serve_until(lambda: bool(received))
         finally:
             analyzer.stop.set()

@@ -1,4 +1,4 @@
-"""`slowfast draw-dvs`: a recording of an event camera as a video or a plot."""
+"""`slowfast draw-dvs`: draw an event recording as a video or a plot."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ in x, y and time.
 
 ON events are red, OFF events are blue.
 """
-MAX_SIDE = 10_000  # pixels of a sensor
+MAX_SIDE = 10_000  # largest sensor side in pixels
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast draw-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "event recording", ".gif, .mp4 or .png file (needs the plots extra)", name="recording")
     for name in ("height", "width"):
@@ -71,5 +71,5 @@ def _draw(chosen: argparse.Namespace) -> None:
 def _extent(largest: float, option: str) -> int:
     """Return the sensor side that holds the largest coordinate; UserError if no sensor has it."""
     if not largest < MAX_SIDE:  # nor NaN
-        raise UserError(f"RECORDING: the coordinate {largest:g} is outside of any sensor. Give --{option}")
+        raise UserError(f"RECORDING: the coordinate {largest:g} is outside any known sensor. Give --{option}")
     return int(largest) + 1

@@ -1,4 +1,4 @@
-"""`slowfast env`: versions and hardware, for choosing settings and for bug reports."""
+"""`slowfast env`: print versions and hardware, for choosing settings and for bug reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show_table
+from slowfast.utils.text_files import to_json
 
 EXAMPLE = "slowfast env"
 DESCRIPTION = """\
@@ -18,7 +18,7 @@ installs them. --kernels compiles the kernels of event-driven inference if neede
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast env", DESCRIPTION, "%(prog)s [--json] [--kernels]", EXAMPLE)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--kernels", action="store_true", help="compile the kernels of event-driven inference")

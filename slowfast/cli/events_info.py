@@ -28,7 +28,7 @@ A file that cannot be read is reported on standard error, and the exit status is
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast events info", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="event recordings")
     parser.add_argument("--json", action="store_true", help="print a JSON array with an object per stream")
@@ -57,7 +57,7 @@ def _info(chosen: argparse.Namespace) -> int:
             failed = True
             show(f"error: {file}: {error}", error=True)
     if chosen.json:
-        from slowfast.utils.json_files import to_json
+        from slowfast.utils.text_files import to_json
 
         show(to_json(rows))
     return USER_MISTAKE if failed else DONE

@@ -1,4 +1,4 @@
-"""`slowfast export`: a model and its weights as one file for other programs, or as a Triton model repository."""
+"""`slowfast export`: export a model with its weights as one file, or as a Triton model repository."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="FILE", help=".pt2, .onnx or .safetensors file")
     target.add_argument("--triton", type=Path, metavar="FOLDER", help="model repository of Triton Inference Server")
-    parser.add_argument("--triton-name", metavar="NAME", help="name of the model there (default: MODEL.MODEL_NAME)")
+    parser.add_argument("--triton-name", metavar="NAME", help="model in the repository (default: MODEL.MODEL_NAME)")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of an ONNX file (default %(default)s)"
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="weights of an ONNX file (default %(default)s)"
     )
     parser.add_argument(
         "--samples",
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Export and return the exit status: 0 done, 1 if the file computes other logits, 2 after a user error."""
+    """Export and return the exit status: 0 done, 1 if the logits of the file differ, 2 after a user error."""
     with messages_on_screen():
         return exit_status(lambda: _export(*parse(arguments)))
 

@@ -1,4 +1,4 @@
-"""`slowfast extract-frames`: the frames of videos as JPEG files."""
+"""`slowfast extract-frames`: extract the frames of videos as JPEG files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number_or,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 
 EXAMPLE = "slowfast extract-frames my_videos --out my_frames"
@@ -32,7 +32,7 @@ Run an interrupted command again to continue: complete folders are kept. Write o
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast extract-frames", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _extract(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.frames import FrameSettings, extract
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     settings = FrameSettings(chosen.short_side, chosen.fps, chosen.quality)
     result = extract(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)

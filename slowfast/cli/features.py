@@ -1,4 +1,4 @@
-"""`slowfast features`: the inputs of the head for all samples of a split."""
+"""`slowfast features`: extract the inputs of the head for all samples of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slowfast grad-cam`: heat maps of what a prediction is based on."""
+"""`slowfast grad-cam`: draw heat maps of what a prediction is based on."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ USAGE = "%(prog)s --cfg FILE [--layer NAME] [--class NAME] [--list-layers] FILE_
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     """Parse the command line and load the config. Raises UserError."""
     parser = CommandParser("slowfast grad-cam", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("paths", type=Path, nargs="*", metavar="FILE_OR_FOLDER", help="what to classify")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="FILE_OR_FOLDER", help="videos, images or folders")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the PNGs (default: OUTPUT_DIR/grad_cam)")
     parser.add_argument(
-        "--layer", default="", metavar="NAME", help="layer (default: the last one that is not too coarse)"
+        "--layer", default="", metavar="NAME", help="layer (default: the last one with a sufficient resolution)"
     )
     parser.add_argument(
         "--class", dest="class_name", default="", metavar="NAME", help="class name or number (default: the prediction)"

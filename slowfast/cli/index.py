@@ -1,4 +1,4 @@
-"""`slowfast index`: index files and a config for a folder of class folders."""
+"""`slowfast index`: write index files and a config for a folder of class folders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import yaml
 from slowfast.cli.command import DONE, FAILED, RESUMABLE, CommandParser, add_workers, exit_status, integer, number
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.parse import BASE_KEY, CONFIG_DIR
-from slowfast.config.shipped import base_reference, find_config
+from slowfast.config.parse import BASE_KEY, CONFIG_DIR, base_reference, find_config
 from slowfast.errors import DataError, UserError
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.paths import check_output_folder
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from slowfast.datasets.index.write import Split
 
 KINDS = ("videos", "frames", "images", "recordings")
-# Shipped config that suits a kind of samples.
+# Shipped config for each kind of samples.
 BASES = {
     "videos": "Finetune/VIDEO_MORPHMLP_S16",
     "frames": "Finetune/VIDEO_MORPHMLP_S16",
@@ -61,12 +60,12 @@ first group of the regular expression, which is searched in CLASS/FILE, names th
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast index", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for the index files")
     parser.add_argument("--kind", choices=KINDS, default="", help="what the class folders contain (default: detected)")
-    parser.add_argument("--check", action="store_true", help="open all files and leave unreadable ones out")
+    parser.add_argument("--check", action="store_true", help="open all files and exclude unreadable ones")
     add_workers(parser)
     group = "regular expression whose first group names the source of a file; a source stays in one split"
     parser.add_argument("--group", metavar="REGEX", help=group)
@@ -129,10 +128,10 @@ def _check_separator(separator: str) -> None:
 
 # ------------------------------------------------------------------ the check
 def _readable(collection: Collection, chosen: argparse.Namespace) -> Collection:
-    """Return the samples that can be read; report the others. DataError if a class has none."""
+    """Return the readable samples and report the others. Raises DataError if a class has none."""
     from slowfast.datasets.index.folder import SAMPLES, some_names
     from slowfast.prepare.check import DAMAGED_FILE, UNREADABLE_FILE, check_samples
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     results = check_samples(collection, chosen.folder, chosen.out, chosen.workers or usable_cores())
     what, unreadable = SAMPLES[collection.kind], results.unreadable
@@ -160,7 +159,7 @@ def _readable(collection: Collection, chosen: argparse.Namespace) -> Collection:
 
 # ------------------------------------------------------------------ the split
 def _split(collection: Collection, chosen: argparse.Namespace, sources: Mapping[str, str] | None) -> Split:
-    """Split the samples; UserError if a split would be empty."""
+    """Split the samples. Raises UserError if a split would be empty."""
     from slowfast.datasets.index.folder import SAMPLES
     from slowfast.datasets.index.write import default_shares, split, split_by_source
 
@@ -210,7 +209,7 @@ def _show_split(collection: Collection, parts: Split, what: str) -> None:
 
 # ------------------------------------------------------------------ run.yaml
 def _read_base(name: str, out: Path) -> tuple[str, ConfigNode]:
-    """Return how run.yaml names the config to build on, and that config; UserError if it cannot be read."""
+    """Return the `_BASE_` entry of run.yaml and that config. Raises UserError if it cannot be read."""
     path = find_config(name)
     if os.path.realpath(path) == os.path.realpath(out / RUN_FILE):
         raise UserError(f"--cfg {plain(path)} is the file to write. Choose another one")
@@ -251,7 +250,7 @@ def run_yaml(
         "TRAIN": {
             "DATASET": dataset,
             "BATCH_SIZE": min(cfg.TRAIN.BATCH_SIZE, train_samples),
-            "CHECKPOINT_EPOCH_RESET": True,  # a checkpoint to start from gives weights, not an epoch to resume at
+            "CHECKPOINT_EPOCH_RESET": True,  # start from the weights of a checkpoint, not from its epoch
         },
         "TEST": {"DATASET": dataset},
         "DATA": data,
@@ -264,7 +263,7 @@ def run_yaml(
 
 
 def _movable(folder: Path, out: Path) -> str:
-    """Return the folder of the samples for run.yaml: relative to it, unless they have only the root in common."""
+    """Return the folder of the samples for run.yaml, relative to it unless they only share the root folder."""
     absolute, start = folder.resolve(), out.resolve()
     if os.path.commonpath([absolute, start]) == absolute.anchor:
         return str(absolute)
@@ -284,7 +283,7 @@ def _dataset(kind: str, cfg: ConfigNode) -> str:
 
 
 def _sensor(collection: Collection, folder: Path) -> dict[str, list[int]]:
-    """Return the setting of the sensor size that the coordinates of the events suggest; {} if there are none."""
+    """Return the sensor size setting suggested by the coordinates of the events; {} if there are no events."""
     from slowfast.datasets.dvs.index import guess_sensor
 
     size = guess_sensor(folder / sample.name for sample in collection.samples)

@@ -24,7 +24,7 @@ class Command:
     Args:
         summary: One line of help.
         module: Module in slowfast.cli, imported when the command is chosen.
-        function: Function in it that takes the words after the command and returns the exit status.
+        function: Function in the module that takes the arguments after the command and returns the exit status.
         saves_on_signals: Handle SIGTERM and SIGHUP from the start, also while libraries are imported.
     """
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Words of the command line; by default those of this process.
+        arguments: Command line arguments; by default those of this process.
 
     Returns:
         The exit status: 0 done, 1 failure, 2 user error.

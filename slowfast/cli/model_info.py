@@ -1,4 +1,4 @@
-"""`slowfast model-info`: a table of models."""
+"""`slowfast model-info`: print a table of models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slowfast.cli.command import CommandParser, exit_status, integer
-from slowfast.config.shipped import find_config, shipped_configs
+from slowfast.config.parse import find_config, shipped_configs
 from slowfast.errors import UserError
 from slowfast.utils.files import MIB, atomic_write_text
 from slowfast.utils.paths import check_output_file
@@ -37,7 +37,7 @@ accuracy; the weights and their license; and what was verified in this project.
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast model-info", DESCRIPTION, USAGE, EXAMPLE)
     cfg = "YAML files or names of shipped configs (default: all published models)"
     parser.add_argument("--cfg", nargs="+", metavar="FILE", help=cfg)
@@ -66,7 +66,7 @@ def _run(chosen: argparse.Namespace) -> None:
     if chosen.layers is not None and chosen.cfg is None:
         raise UserError("--layers needs the models. Name them with --cfg")
     if file is not None:
-        table_in_file(file)  # before the counting
+        table_in_file(file)  # fail before the slow part
     if chosen.write is not None:
         check_output_file(chosen.write, "--write")
     paths = [find_config(name) for name in chosen.cfg or ()]
@@ -87,7 +87,7 @@ def _run(chosen: argparse.Namespace) -> None:
 
 
 def check_file(file: Path, rows: Sequence[ModelRow]) -> None:
-    """Raise UserError, with the first line that differs, unless the table in a file is that of the rows."""
+    """Check that the table in a file matches the rows. Raises UserError with the first line that differs."""
     from slowfast.cli.model_table import markdown_table
 
     old, new = table_in_file(file).splitlines(), markdown_table(rows).splitlines()
@@ -100,7 +100,7 @@ def check_file(file: Path, rows: Sequence[ModelRow]) -> None:
 
 
 def table_in_file(file: Path) -> str:
-    """Return the text between the marker comments of a file; UserError if it has none."""
+    """Return the text between the marker comments of a file. Raises UserError if it has none."""
     try:
         text = read_text_file(file, MAX_BYTES)
     except UnreadableTextError as error:
@@ -108,5 +108,5 @@ def table_in_file(file: Path) -> str:
     _, begin, rest = text.partition(f"{BEGIN}\n")
     table, end, _ = rest.partition(f"\n{END}")
     if not begin or not end:
-        raise UserError(f"{plain(file)} has no lines {BEGIN} and {END}. Add them around the place of the table")
+        raise UserError(f"{plain(file)} has no lines {BEGIN} and {END}. Add them where the table belongs")
     return table

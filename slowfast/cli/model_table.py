@@ -1,4 +1,4 @@
-"""Table of models: sizes counted from their configs, published accuracy and weights from the headers of the files."""
+"""Table of models: sizes computed from their configs, published accuracy and weights from the config headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import configs_folder
+from slowfast.config.parse import configs_folder
 from slowfast.errors import UserError
 from slowfast.models import build_model
 from slowfast.models.linear import count_macs
@@ -55,7 +55,7 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the header of a config; UserError if a fact is missing."""
+    """Read the header of a config. Raises UserError if a fact is missing."""
     lines = []
     for line in _read_config(path).splitlines():
         if not line.startswith("#"):
@@ -97,7 +97,7 @@ def _read_config(path: str | Path) -> str:
         raise UserError(f"{plain(path)} {error}. slowfast model-info --list prints the shipped configs") from None
 
 
-FOLDERS = ("K400", "SSV1", "SSV2", "ImageNet", "DVS")  # of published models, in the order of the table
+FOLDERS = ("K400", "SSV1", "SSV2", "ImageNet", "DVS")  # folders of published models, in the order of the table
 COLUMNS = ("config", "model", "input", "parameters", "GMACs/view", "top-1", "weights", "license", "verified")
 
 
@@ -144,7 +144,7 @@ def published_configs() -> list[Path]:
 
 
 def describe_all(paths: Sequence[str | Path]) -> list[ModelRow]:
-    """Return the rows of configs by dataset, within a dataset by the first word of the name and by size."""
+    """Return the rows of configs, sorted by dataset, then by the first word of the name, then by size."""
     rows = [describe(path) for path in paths]
     datasets = list(dict.fromkeys(row.header.dataset for row in rows))
     families = {row.config: row.config.partition("_")[0] for row in rows}
@@ -166,7 +166,7 @@ def describe(path: str | Path) -> ModelRow:
 
 def layers_table(path: str | Path, depth: int) -> str:
     """Return fvcore's table of the parameters of a config's model, by layer down to a depth."""
-    from fvcore.nn import parameter_count_table  # late: it is slow to import
+    from fvcore.nn import parameter_count_table  # imported late because it is slow to import
 
     with torch.device("meta"):
         model = build_model(load_config(path))

@@ -1,4 +1,4 @@
-"""`slowfast predict`: the best classes of files and folders, of the windows of long videos, and of live video."""
+"""`slowfast predict`: classify files, folders, windows of long videos, and live video."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ follow the files.
 """
 USAGE = "%(prog)s --cfg FILE [--weights PATH] [options] FILE_FOLDER_OR_STREAM [...] [KEY VALUE ...]"
 _LENGTH = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(s|sec|seconds?|clips?)?")
-_LONGEST = 10**7  # seconds or clips, of a window
+_LONGEST = 10**7  # length of a window in seconds or clips
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def length(text: str) -> ParsedLength:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     """Parse the command line and load the config. Raises UserError."""
     parser = CommandParser("slowfast predict", DESCRIPTION, USAGE, EXAMPLE)
-    parser.add_argument("paths", nargs="+", metavar="FILE_FOLDER_OR_STREAM", help="what to classify")
+    parser.add_argument(
+        "paths", nargs="+", metavar="FILE_FOLDER_OR_STREAM", help="videos, images, folders, camera or stream"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for the results (default: OUTPUT_DIR)")
     parser.add_argument(
         "--annotate",
@@ -86,14 +88,14 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
         "--step",
         type=length,
         metavar="LENGTH",
-        help="distance of the starts of two windows (default: the length of a window)",
+        help="distance between the starts of two windows (default: the length of a window)",
     )
     windows.add_argument(
         "--merge",
         action="store_true",
-        help="merge neighboring windows of one class to a segment with their mean scores",
+        help="merge neighboring windows of the same class into a segment with their mean scores",
     )
-    windows.add_argument("--live", action="store_true", help="play files at their own speed, as if from a camera")
+    windows.add_argument("--live", action="store_true", help="play files in real time, as if from a camera")
     add_loader_workers(parser)
     return parse_with_config(parser, arguments)
 

@@ -1,4 +1,4 @@
-"""`slowfast prepare`: videos re-encoded for fast training."""
+"""`slowfast prepare`: re-encode videos for fast training."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number_or,
+    show_failures,
 )
-from slowfast.cli.conversion import show_failures
 from slowfast.cli.shards import pack
 from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
@@ -39,7 +39,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast prepare", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     side = "resize larger videos to this short side (default %(default)s)"
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 def _prepare(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.encode import PrepareSettings
     from slowfast.prepare.videos import FAILED_FILE, prepare
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     settings = PrepareSettings(chosen.short_side, chosen.keyframe_interval, chosen.crf, chosen.fps, chosen.preset)
     processes = chosen.workers or usable_cores()

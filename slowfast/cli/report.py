@@ -1,4 +1,4 @@
-"""`slowfast report`: report.html of a run, from the files in its OUTPUT_DIR."""
+"""`slowfast report`: build report.html of a run from the files in its OUTPUT_DIR."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ write it themselves; this command builds it again, also for a run that was kille
 
 The page is one file and loads nothing from elsewhere.
 """
-# One of them is enough.
+# A run has at least one of these files.
 _OF_RUNS = ("config.yaml", "metrics.jsonl", "test_results.json", "event_results.json")
 
 

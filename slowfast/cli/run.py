@@ -38,7 +38,6 @@ from slowfast.utils.distributed import (
 )
 from slowfast.utils.files import MIB, atomic_write_text
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.launch import LaunchEnvironment, Launcher
 from slowfast.utils.logging import (
     get_logger,
@@ -51,14 +50,14 @@ from slowfast.utils.logging import (
 )
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.nodes import check_same_code, check_same_settings, check_shared_folder, wait_for_restart
+from slowfast.utils.screen import phase
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
-from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
-from slowfast.visualization.html_report.status import RunStatus
+from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG, RunStatus
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves
 
-# Keys that may differ between nodes: the hardware of each, and where it finds its files.
+# Keys that may differ between nodes: hardware and locations of files.
 _OF_A_NODE = {
     *("NUM_GPUS", "SHARD_ID", "OUTPUT_DIR", "DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX"),
     *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY"),
@@ -68,7 +67,7 @@ _OF_A_NODE = {
 class RunFolder:
     """Output folder of a run.
 
-    While entered, it is locked against other runs that train there, or, if this one only tests, that test there.
+    While entered, it is locked against other runs that train there or, if this run only tests, against other tests.
     Entering raises ConfigError if it is locked.
 
     Args:
@@ -101,7 +100,7 @@ class RunFolder:
             self._at_end.enter_context(exclusive_lock(self.path, self._locked))
 
     def begin(self) -> None:
-        """Write the config and open the log; call it after everything that can refuse the run.
+        """Write the config and open the log. Call it after all checks that can reject the run.
 
         A run that only tests keeps the config of a training and writes config_test.yaml.
         """
@@ -127,10 +126,10 @@ class RunFolder:
         except UnreadableTextError as error:
             return not error.missing
         except (ValueError, TypeError, KeyError, yaml.YAMLError):
-            return True  # not written by a run: do not replace it
+            return True  # it was not written by a run, so it must not be replaced
 
     def wait_for_tests(self) -> None:
-        """Wait, before the test of a training, until other runs that test in the folder have ended."""
+        """Before the test that follows a training, wait until other tests in the folder have finished."""
         if self._locked == TESTING:
             return
         lock = FolderLock(self.path, TESTING)
@@ -145,7 +144,7 @@ class RunFolder:
 
 
 def run(cfg: ConfigNode, processes: int = 0) -> None:
-    """Train, test or run event-driven inference on videos, as a frozen config says.
+    """Train, test or run event-driven inference on videos, as configured by a frozen config.
 
     Index files are read before a model is built or a worker is started, and nothing in OUTPUT_DIR changes before the
     model and its weights are loaded. A run that receives SIGTERM or SIGHUP saves a checkpoint and returns.
@@ -193,14 +192,14 @@ def _check_nodes(cfg: ConfigNode, world: World) -> None:
 
 
 class _Run:
-    """Sequence of the parts of a run. A signal ends parts that have nothing to save immediately."""
+    """Sequence of the parts of a run. A signal immediately ends parts that have nothing to save."""
 
     def __init__(self, cfg: ConfigNode, world: World, folder: RunFolder, stop: StopSignal) -> None:
         self.cfg, self.world, self.folder, self.stop = cfg, world, folder, stop
         self.trackers = Trackers.from_config(cfg, world)
 
     def do(self) -> None:
-        """Train and test, or run on videos; the report and the trackers get the outcome."""
+        """Train and test, or run on videos; pass the outcome to the report and the trackers."""
         outcome = FAILED
         try:
             outcome = FINISHED if self._do() else STOPPED
@@ -212,7 +211,7 @@ class _Run:
             self.trackers.close(outcome)
 
     def _do(self) -> bool:
-        """Do all parts of the run; return False if a signal stopped it."""
+        """Run all parts; return False if a signal stopped the run."""
         _announce(self.cfg, self.world, self.folder.path)
         if on_videos(self.cfg):
             with self.stop.at_once():
@@ -309,7 +308,7 @@ class _Data:
 
 
 def _read_indices(cfg: ConfigNode, world: World) -> _Data:
-    """Read all index files of the run and check what can be checked with them."""
+    """Read all index files of the run and run the checks that need them."""
     data = _Data(
         train=train_dataset(cfg) if cfg.TRAIN.ENABLE else None,
         val=eval_dataset(cfg, VAL) if cfg.TRAIN.ENABLE else None,
@@ -317,7 +316,7 @@ def _read_indices(cfg: ConfigNode, world: World) -> _Data:
     )
     if data.train is not None:
         train_batches(cfg, world, data.train)
-        class_names(cfg, TRAIN)  # they become part of the checkpoints
+        class_names(cfg, TRAIN)  # class names are stored in checkpoints
         last = checkpoints.find_last(cfg.OUTPUT_DIR)
         if last is not None and not cfg.TRAIN.AUTO_RESUME:
             raise ConfigError(

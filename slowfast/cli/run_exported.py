@@ -1,4 +1,4 @@
-"""`slowfast run-exported`: predictions with an exported file, without its config and checkpoint."""
+"""`slowfast run-exported`: classify files with an exported model, without its config and checkpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     parser = CommandParser("slowfast run-exported", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("file", type=Path, metavar="FILE", help="exported .onnx or .pt2 file")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to classify")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="videos, images or folders")
     parser.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, metavar="FOLDER", help="folder for the results (default: %(default)s)"
     )

@@ -21,12 +21,12 @@ from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_WORKERS
 from slowfast.errors import ConfigError, UserError
+from slowfast.utils.imports import import_user_modules
 from slowfast.utils.launch import is_first_of_node, is_main_process, started_by_launcher, world_size
 from slowfast.utils.logging import get_logger, start_logging, stop_logging
 from slowfast.utils.ray_cluster import ENGINES
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.utils.text import plain
-from slowfast.utils.user_modules import import_user_modules
 
 Run = Callable[..., None]
 
@@ -34,7 +34,7 @@ Run = Callable[..., None]
 def load_config(
     cfg_file: str | Path, overrides: Sequence[Any] = (), world_size: int = 1, modules: Sequence[str] = ()
 ) -> ConfigNode:
-    """Return the frozen config of a run: defaults, then the file (and its `_BASE_`), the overrides, what these imply.
+    """Return the frozen config of a run: defaults, file (after its `_BASE_`), overrides and the settings they imply.
 
     Args:
         cfg_file: A YAML file, or the name of a shipped config.
@@ -84,7 +84,7 @@ def add_cfg(parser: argparse.ArgumentParser, **options: Any) -> None:
 
     Args:
         parser: Parser of the command.
-        options: Further arguments of `add_argument`.
+        options: Additional arguments of `add_argument`.
     """
     text = "YAML file, or name of a shipped config such as K400/K400_MLP_S16x4"
     parser.add_argument("--cfg", metavar="FILE", required=True, help=text, **options)
@@ -136,7 +136,7 @@ def add_loader_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def load_for_evaluation(cfg_file: str | Path, overrides: Sequence[Any] = (), modules: Sequence[str] = ()) -> ConfigNode:
-    """Return the frozen config for evaluating a trained model, as `load_config`; training keys are not validated."""
+    """Return the frozen config for evaluating a trained model, like `load_config` without checks of training keys."""
     settings = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "EVENT.ENABLE", False, "MODEL.ACT_CHECKPOINT", False]
     settings += ["TEST.COMPILE", False, "TRACKING.BACKENDS", []]
     return load_config(cfg_file, [*overrides, *settings], modules=modules)
@@ -147,10 +147,10 @@ class RunCommand:
     """Command that trains or tests.
 
     Args:
-        prog: How it is called.
+        prog: Name of the command.
         purpose: First paragraph of its help.
         examples: Valid command lines; the first one is shown after an error.
-        overrides: Config overrides that it implies, before those of the command line.
+        overrides: Config overrides implied by the command, applied before those of the command line.
     """
 
     prog: str
@@ -159,7 +159,7 @@ class RunCommand:
     overrides: Sequence[Any] = ()
 
     def parser(self) -> CommandParser:
-        """Return the parser of its command line."""
+        """Return the command line parser."""
         description = "\n".join([self.purpose, "", *(f"  {line}" for line in self.examples), "", _ABOUT_OVERRIDES])
         usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--processes N] [--import MODULE] [KEY VALUE ...]"
         parser = CommandParser(self.prog, description, usage, self.examples[0])
@@ -206,7 +206,7 @@ class RunLine:
 
 
 def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
-    """Parse the command line of a run; UserError for an invalid one."""
+    """Parse the command line of a run. Raises UserError if it is invalid."""
     chosen = command.parser().parse(arguments)
     files = chosen.cfg + [word for word in chosen.overrides[:1] if word.endswith((".yaml", ".yml"))]
     if len(files) > 1:

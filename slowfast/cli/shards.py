@@ -1,4 +1,4 @@
-"""`slowfast shards`: samples packed into tar files."""
+"""`slowfast shards`: pack samples into tar files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, exit_status, integer
-from slowfast.cli.conversion import show_failures
+from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, exit_status, integer, show_failures
 from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show_table
@@ -27,7 +26,7 @@ DEFAULT_MIB = 512
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast shards", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder that the paths in the index files are relative to", "folder of the shards")
     index = "index files such as train.csv and val.csv; those of the shards get the same names"

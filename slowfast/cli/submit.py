@@ -1,4 +1,4 @@
-"""Command `slowfast submit`: trainings and tests as Slurm jobs, through submitit."""
+"""`slowfast submit`: run trainings and tests as Slurm jobs, using submitit."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from slowfast.cli.command import DONE, FAILED, CommandParser, exit_status, integ
 from slowfast.cli.train import RUN, TEST, TRAIN
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError, system_reason
-from slowfast.utils.extras import import_extra
-from slowfast.utils.json_files import from_json, to_json
+from slowfast.utils.imports import import_extra
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
+from slowfast.utils.text_files import from_json, to_json
 
 COMMANDS = {"train": TRAIN, "test": TEST, "run": RUN}
 LOGS, JOBS = "slurm", "jobs.jsonl"  # folder in OUTPUT_DIR, and the list of its jobs
@@ -34,7 +34,7 @@ _PARAMETER = re.compile(r"([a-z][a-z0-9-]*)=(.+)", re.DOTALL)
 
 
 class Task:
-    """Process of a job: runs `slowfast COMMAND`, as one of all ranks.
+    """Process of a job that runs `slowfast COMMAND` as one rank.
 
     submitit pickles it, and calls it in every task of the job.
 
@@ -50,7 +50,7 @@ class Task:
     def __call__(self) -> None:
         """Run the command; CalledProcessError if it fails."""
         line = [sys.executable, "-m", "slowfast", *self.words]
-        # A signal to the task's process group must not reach the command besides the one of `checkpoint`.
+        # Signals to the task's process group must not reach the command; `checkpoint` sends its own.
         self._process = subprocess.Popen(line, env=self._environment(), start_new_session=True)
         if status := self._process.wait():
             raise subprocess.CalledProcessError(status, line)
@@ -111,10 +111,12 @@ def parser() -> CommandParser:
     made.add_argument("--account", metavar="NAME", help="account")
     made.add_argument("--name", default="slowfast", metavar="NAME", help="name of the job (default: slowfast)")
     made.add_argument(
-        "--slurm", type=parameter, action="append", default=[], metavar="KEY=VALUE", help="further option of sbatch"
+        "--slurm", type=parameter, action="append", default=[], metavar="KEY=VALUE", help="additional option of sbatch"
     )
     made.add_argument("--requeues", type=integer(0, 1000), default=100, metavar="N", help="restarts after --time (100)")
-    made.add_argument("--grace", type=integer(5, 3600), default=120, metavar="S", help="seconds to save in (120)")
+    made.add_argument(
+        "--grace", type=integer(5, 3600), default=120, metavar="S", help="seconds for saving a checkpoint (120)"
+    )
     made.add_argument("--local", action="store_true", help="run on this machine instead, to try the command")
     made.add_argument("--wait", action="store_true", help="print the state of the job until it has ended")
     made.add_argument("--status", type=Path, metavar="FOLDER", help="show the jobs of an OUTPUT_DIR and their logs")
@@ -126,7 +128,7 @@ def minutes(text: str) -> int:
     """Convert a time limit of Slurm to minutes."""
     found = _TIME.fullmatch(text)
     if found is None:
-        raise ArgumentTypeError(f"{plain(text)} is no time limit such as 90, 12:00:00 or 2-00:00:00")
+        raise ArgumentTypeError(f"{plain(text)} is not a time limit such as 90, 12:00:00 or 2-00:00:00")
     days, first, second, third = (int(part or 0) for part in found.groups())
     whole = first if found[3] is None and found[1] is None else 60 * first + second + (third > 0)
     if found[3] is not None and found[4] is None and found[1] is None:
@@ -140,7 +142,7 @@ def parameter(text: str) -> tuple[str, str]:
     """Split KEY=VALUE."""
     found = _PARAMETER.fullmatch(text)
     if found is None:
-        raise ArgumentTypeError(f"{plain(text)} is no KEY=VALUE such as qos=high")
+        raise ArgumentTypeError(f"{plain(text)} is not KEY=VALUE, such as qos=high")
     return found[1], found[2]
 
 
@@ -159,7 +161,7 @@ def _submit(arguments: Sequence[str]) -> int:
         given = f"got {plain(words[0])}" if words else "none is given"
         raise UserError(f"slowfast submit needs one of the commands {', '.join(COMMANDS)} after --; {given}")
     if chosen.gpus and chosen.processes:
-        raise UserError("--processes is for nodes without GPUs: one process is started per GPU. Leave it out")
+        raise UserError("--processes is for nodes without GPUs: one process is started per GPU. Remove the option")
     per_node = chosen.gpus or chosen.processes or 1
     cfg = _load(words, chosen.nodes * per_node)
     if chosen.gpus and not cfg.NUM_GPUS:
@@ -180,7 +182,7 @@ def _load(words: Sequence[str], processes: int) -> ConfigNode:
 
 
 def _started(chosen: argparse.Namespace, per_node: int, folder: Path, words: Sequence[str]) -> Any:
-    """Submit the job and return it; UserError if the scheduler refuses it."""
+    """Submit the job and return it. Raises UserError if the scheduler rejects it."""
     import submitit
 
     cluster = LOCAL if chosen.local else SLURM
@@ -235,7 +237,7 @@ def _table(rows: Sequence[Sequence[object]]) -> str:
 
 
 def _jobs(output: Path) -> list[Mapping[str, str]]:
-    """Return the jobs of an OUTPUT_DIR, the oldest first; UserError if there are none."""
+    """Return the jobs of an OUTPUT_DIR, oldest first. Raises UserError if there are none."""
     try:
         lines = (output / LOGS / JOBS).read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Validation of a config: values, combinations of keys and the output folder. Imports no PyTorch and comes first.
+"""Validation of a config: values, combinations of keys and the output folder. Runs first and does not import PyTorch.
 
 Each check raises ConfigError with one line: which keys, what is wrong, what to do.
 """
@@ -78,7 +78,7 @@ def _check_schedule(cfg: ConfigNode) -> None:
     if cfg.TRAIN.ENABLE and solver.WARMUP_EPOCHS + solver.COOLDOWN_EPOCHS >= solver.MAX_EPOCH:
         raise ConfigError(
             f"SOLVER.COOLDOWN_EPOCHS ({solver.COOLDOWN_EPOCHS:g}) and SOLVER.WARMUP_EPOCHS ({solver.WARMUP_EPOCHS:g}) "
-            f"must be together smaller than SOLVER.MAX_EPOCH ({solver.MAX_EPOCH})"
+            f"must together be smaller than SOLVER.MAX_EPOCH ({solver.MAX_EPOCH})"
         )
     if solver.LR_POLICY != "steps_with_relative_lrs":
         return

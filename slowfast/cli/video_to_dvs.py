@@ -1,4 +1,4 @@
-"""`slowfast video-to-dvs`: simulated events of an event camera, from videos."""
+"""`slowfast video-to-dvs`: simulate the events of an event camera from videos."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slowfast.cli.command import (
     exit_status,
     integer,
     number,
+    show_conversion,
 )
-from slowfast.cli.conversion import show_conversion
 from slowfast.utils.logging import messages_on_screen
 
 EXAMPLE = "slowfast video-to-dvs my_videos --out my_events --height 128 --width 128"
@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[int | float, str]] = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for an invalid one."""
+    """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast video-to-dvs", DESCRIPTION, USAGE, EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
     for name, (default, text) in OPTIONS.items():
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _convert(chosen: argparse.Namespace) -> None:
     from slowfast.prepare.video_to_dvs import EventSettings, videos_to_events
-    from slowfast.utils.cores import usable_cores
+    from slowfast.utils.cpu import usable_cores
 
     settings = EventSettings(**{name: getattr(chosen, name) for name in OPTIONS})
     result = videos_to_events(chosen.source, chosen.out, settings, chosen.workers or usable_cores(), chosen.engine)

@@ -1,1 +1,1 @@
-"""Config: declarations of all keys, the config tree, and the YAML files and overrides merged into it."""
+"""Config: key declarations, the config tree, and merging of YAML files and overrides."""

@@ -16,9 +16,9 @@ from slowfast.utils.text import quoted
 # Booleans of YAML 1.1, also accepted on the command line.
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
-# Limits far above any sensible value, which protect later checks against slow or huge inputs.
+# Limits far above any sensible value, to protect later checks from slow or huge inputs.
 MAX_TEXT = 4096  # characters
-MAX_ELEMENTS = 1000  # of a list
+MAX_ELEMENTS = 1000  # elements per list
 INT_BITS = 63
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d*(_\d+)*)", re.ASCII)
 _LEADING_ZEROS = re.compile(r"[+-]?0[\d_]+", re.ASCII)
@@ -134,7 +134,7 @@ def _bool_or_count(raw: Any) -> bool | int:
 
 
 def _list(raw: Any, default: list[Any]) -> list[Any]:
-    """Convert to a list of the element type of the default; of numbers if the default is empty."""
+    """Convert to a list with the element type of the default, or of numbers if the default is empty."""
     if isinstance(raw, str):
         raw = _list_from_text(raw)
     if not isinstance(raw, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Default config tree, the merging of a config, and the check of its values."""
+"""Default config tree, config merging and value checks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
+from slowfast.config.parse import find_config
 from slowfast.config.rules import Choices, RegistryNames
-from slowfast.config.shipped import find_config
 
 
 def get_cfg() -> ConfigNode:
@@ -25,13 +25,13 @@ def get_cfg() -> ConfigNode:
 
 
 def choices(key: str) -> tuple[str | int, ...]:
-    """Return the allowed values of a key; empty if they are not a finite set."""
+    """Return the allowed values of a key; empty if there is no finite set."""
     rule = KEYS[key].rule
     return rule.values if isinstance(rule, Choices | RegistryNames) else ()
 
 
 def check_value(key: str, value: Any) -> None:
-    """Check an argument that has the rule of a key.
+    """Check an argument against the rule of a key.
 
     Raises:
         ConfigError: If the value is not allowed.
@@ -40,7 +40,7 @@ def check_value(key: str, value: Any) -> None:
 
 
 def check_values(cfg: ConfigNode) -> None:
-    """Check each value against the rule of its key; names in registries only as far as no module is imported.
+    """Check each value against the rule of its key; names in registries only as far as possible without imports.
 
     Raises:
         ConfigError: For the first value that is not allowed.
@@ -53,7 +53,7 @@ def check_values(cfg: ConfigNode) -> None:
 
 
 def check_registered_names(cfg: ConfigNode) -> None:
-    """Check all names in registries, whose modules are imported.
+    """Check all names in registries, importing their modules.
 
     Raises:
         ConfigError: For the first name that is not registered.

@@ -24,7 +24,7 @@ class Key:
         default: Default value. Its type is the type of the key.
         doc: Meaning, in sentences; docs/CONFIG.md shows it.
         unit: Unit of the value or of each element, such as "frames"; "" for none.
-        rule: Allowed values; None for every value of the type.
+        rule: Allowed values; None for any value of the type.
         length: Number of elements of a list; None for any.
         type: Type of the key if the default is ambiguous: ``bool | int``, or ``list[str]`` for an empty list, which
             otherwise holds numbers.
@@ -49,7 +49,7 @@ class Key:
 
         Args:
             name: Dotted name of the key, for messages.
-            value: Value of the right type.
+            value: Value of the correct type.
 
         Raises:
             ConfigError: If the value is not allowed.
@@ -94,7 +94,7 @@ class Section:
 
     def __setattr__(self, name: str, key: Key) -> None:
         if not name.isupper() or name in self.keys:
-            raise ValueError(f"{self.full_name(name)}: keys are in upper case and declared once")
+            raise ValueError(f"{self.full_name(name)}: keys must be in upper case and declared once")
         self.keys[name] = key
 
     def full_name(self, name: str) -> str:

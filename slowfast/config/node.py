@@ -1,7 +1,7 @@
 """Config tree: fvcore's CfgNode with typed values, published keys, and errors that name file, line and nearest key.
 
-All merging is replaced: fvcore's reads `2e-4` as text, may evaluate Python tags (``allow_unsafe``) and raises a bare
-KeyError for a typo. Inherited are attribute access, freezing, cloning and dumping.
+Merging is reimplemented: fvcore reads `2e-4` as text, may evaluate Python tags (``allow_unsafe``) and raises a bare
+KeyError for a typo. Attribute access, freezing, cloning and dumping are inherited.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ConfigNode(CfgNode):
         return str(CfgNode.dump(_redacted(self), **options))
 
     def digest(self) -> str:
-        """Return 16 hexadecimal digits of the SHA-256 of `dump`, by which result files name a config."""
+        """Return the first 16 hexadecimal digits of the SHA-256 of `dump`, which identify a config in results."""
         return hashlib.sha256(self.dump().encode()).hexdigest()[:16]
 
     def keys_by_path(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -88,7 +88,7 @@ class ConfigNode(CfgNode):
         return coerce(setting, default, declared.type if declared else None)
 
     def _find(self, key: str) -> Any:
-        """Return the value or section of a dotted name, None if there is none (values are never None)."""
+        """Return the value or section of a dotted name; None if there is none (values are never None)."""
         here: Any = self
         for name in key.split("."):
             if not isinstance(here, ConfigNode) or name not in here:

@@ -1,4 +1,4 @@
-"""Reading of YAML config files and their `_BASE_` chains, with limits that keep untrusted files harmless."""
+"""Config files: found by name or path and read after their `_BASE_` chains, within limits against untrusted files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,84 @@ from typing import Any
 
 import yaml
 
-from slowfast.config.shipped import shipped_configs
 from slowfast.errors import ConfigError
 from slowfast.utils.files import MIB
 from slowfast.utils.remote.address import as_address, sibling_path
-from slowfast.utils.suggest import did_you_mean, nearest_file
-from slowfast.utils.text import plain, quoted
+from slowfast.utils.suggest import did_you_mean, nearest_file, nearest_name
+from slowfast.utils.text import plain, quoted, redact
 from slowfast.utils.text_files import UnreadableTextError, read_text_file
+
+_SUFFIXES = (".yaml", ".yml")
+_LIST = "slowfast model-info --list prints the names of the shipped configs"
+
+
+def configs_folder() -> Path:
+    """Return the folder of the shipped configs: inside the installed package, else at the top of the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the files of the shipped configs by name, such as "K400/K400_MLP_S16x4", in alphabetical order."""
+    folder = configs_folder()
+    files = [path for path in sorted(folder.rglob("*.yaml")) if not path.name.startswith("Base-")]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def find_config(name: str | Path) -> str | Path:
+    """Find a config file.
+
+    Args:
+        name: Path or address of a file, else the name of a shipped config, with or without its suffix and "configs/"
+            before it.
+
+    Returns:
+        The path or address of the file, or the path of the shipped config; `name` itself if it names a file that does
+        not exist.
+
+    Raises:
+        ConfigError: If `name` has no suffix of a config file and is not the name of a shipped config.
+    """
+    if address := as_address(name):
+        return address
+    path = Path(name)
+    if os.path.lexists(path):
+        return path
+    base = path.with_suffix("") if path.suffix in _SUFFIXES else path
+    wanted = base.as_posix().removeprefix("configs/")
+    shipped = shipped_configs()
+    if wanted in shipped:
+        return shipped[wanted]
+    if path.suffix in _SUFFIXES or not str(name) or "\0" in str(name):
+        return path
+    raise ConfigError(f"--cfg {plain(name)}: no such file or shipped config.{_suggestion(wanted, shipped)}")
+
+
+def base_reference(config: str | Path, folder: Path) -> str:
+    """Return the `_BASE_` entry by which a config in a folder refers to another: name if shipped, else relative path.
+
+    Raises:
+        ConfigError: If the other config is at an address with a secret, which must not be written to a file.
+    """
+    address = as_address(config)
+    if not address:
+        shipped = {os.path.realpath(path): name for name, path in shipped_configs().items()}
+        if name := shipped.get(os.path.realpath(config)):
+            return name
+        return os.path.relpath(os.path.realpath(config), folder.resolve())
+    if redact(address) != address:
+        raise ConfigError(f"--cfg {plain(address)}: the new config would contain the secret. Download the file first")
+    return address
+
+
+def _suggestion(wanted: str, shipped: dict[str, Path]) -> str:
+    near = nearest_name(wanted, shipped)
+    if not near:  # the name without its folder
+        near_stem = nearest_name(wanted.rpartition("/")[2], {path.stem for path in shipped.values()})
+        near = next((name for name, path in shipped.items() if path.stem == near_stem), "")
+    return did_you_mean(near) or f" {_LIST}"
+
 
 MAX_DEPTH = 20  # levels of mappings and lists
 MAX_NODES = 20_000
@@ -24,7 +95,7 @@ MAX_ALIASES = 100  # each may stand for many nodes
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Safe loader that limits nesting, nodes and aliases and raises MarkedYAMLError beyond.
+    """Safe loader with limits on nesting, nodes and aliases; MarkedYAMLError beyond them.
 
     PyYAML composes nodes recursively, so deep nesting would exhaust the stack.
     """
@@ -92,7 +163,7 @@ def raw_value(node: yaml.Node) -> Any:
 
 
 BASE_KEY = "_BASE_"
-# At the start of a value: the folder of the file, so that a config and its data can be moved together.
+# Stands for the folder of the file at the start of a value, so that a config and its data can be moved together.
 CONFIG_DIR = "${CONFIG_DIR}"
 MAX_BYTES = MIB
 MAX_BASES = 20  # files in a chain

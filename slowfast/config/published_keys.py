@@ -1,6 +1,6 @@
 """Keys of published PySlowFast and MorphMLP configs that are not declared here: ignored with a warning, or translated.
 
-Published files load unchanged. As overrides these keys are errors, since whoever writes one expects an effect.
+Published files load unchanged. As overrides, these keys are errors, because a user who sets one expects an effect.
 
 The names are those of the published ``slowfast/config/defaults.py`` of both projects. Declared keys are never looked up
 here.
@@ -67,14 +67,14 @@ OTHER_DECODERS = frozenset({"torchvision", "decord"})
 
 @dataclass
 class Translated:
-    """Settings with keys that are declared here, and their differences from the published ones."""
+    """Translated settings, and how they differ from the published ones."""
 
     settings: list[Setting] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def warning(self) -> str:
-        """Return a line for the log, "" without differences."""
+        """Return a line for the log; "" if nothing differs."""
         parts = list(self.notes)
         if self.ignored:
             parts.insert(0, "ignored published keys without effect here: " + ", ".join(self.ignored))
@@ -89,7 +89,7 @@ def is_ignored(key: str) -> bool:
 
 
 def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Translated:
-    """Drop published keys without effect and rename those with another name here; unknown keys are kept.
+    """Drop published keys without effect and rename those that have another name here; keep unknown keys.
 
     Args:
         settings: Settings of a file and its `_BASE_` chain, or overrides.

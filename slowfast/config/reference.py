@@ -17,7 +17,7 @@ from slowfast.config.key import ORIGINS, Key, Section
 from slowfast.config.keys import SECTIONS
 from slowfast.config.parse import MAX_BASES
 from slowfast.config.rules import RegistryNames
-from slowfast.utils.json_files import to_json
+from slowfast.utils.text_files import to_json
 
 INTRODUCTION = """\
 # Config reference
@@ -122,7 +122,7 @@ def _row(name: str, key: Key) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape what Markdown would take for a column, a tag or emphasis."""
+    """Escape characters that Markdown would interpret as columns, tags or emphasis."""
     return re.sub(r"([|<*])", r"\\\1", text)
 
 

@@ -16,12 +16,12 @@ from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import quoted
 
 MAX_SIDE = 16_384  # pixels
-MAX_WORKERS = 1024  # of a process
-MAX_BLOCKS = 1000  # of a network, over all stages
+MAX_WORKERS = 1024  # workers per process
+MAX_BLOCKS = 1000  # blocks per network, over all stages
 # Longest list of numbers without a declared length.
 MAX_LENGTH = 100
 MAX_NAME = 128  # characters
-_NOT_IN_NAMES = "/\\#?%:"  # of projects on wandb's server
+_NOT_IN_NAMES = "/\\#?%:"  # characters that wandb's server refuses in project names
 
 
 class Rule(Protocol):
@@ -94,10 +94,10 @@ class Choices:
 
 
 class Forms:
-    """Names of which some contain numbers.
+    """Names, some of which contain numbers.
 
     Args:
-        forms: Regular expression of the names of each form, by how the form is written for readers.
+        forms: Regular expression of each form, by the form as shown to users.
         note: Meaning of the numbers.
     """
 
@@ -108,20 +108,20 @@ class Forms:
         return f"{_listed(self.forms)} ({self.note})"
 
     def check(self, key: str, value: Any) -> None:
-        """Raise ConfigError for a name of none of the forms."""
+        """Raise ConfigError for a name that has none of the forms."""
         if not any(re.fullmatch(form, value, re.ASCII) for form in self.forms.values()):
             raise ConfigError(f"{unknown_value(key, value, self.forms)} ({self.note})")
 
 
 @dataclass(frozen=True)
 class RegistryNames:
-    """Names in a registry that users can extend; its module is imported on first use.
+    """Names in a registry that users can extend; the module is imported on first use.
 
     Args:
         module: Module that imports everything that the package registers.
         attribute: Name of the registry in the module, a fvcore Registry or a dict.
         built_in: Names that the package registers.
-        defined_in: Module that defines the registry: until it is imported, no user can have registered a name.
+        defined_in: Module that defines the registry; before it is imported, no user can have registered a name.
     """
 
     module: str
@@ -178,7 +178,7 @@ class FilePath:
 
 @dataclass(frozen=True)
 class Name:
-    """Name for other programs: one line of printable characters.
+    """Name passed to other programs: one line of printable characters.
 
     Args:
         required: Refuse an empty name.

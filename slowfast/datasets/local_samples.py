@@ -16,7 +16,7 @@ from slowfast.datasets.shards import BLOCK, ShardMember, find_member, read_membe
 from slowfast.datasets.types import Record
 from slowfast.errors import system_reason
 from slowfast.utils.remote.address import FetchError, as_address
-from slowfast.utils.remote.sample_cache import SampleCache
+from slowfast.utils.remote.s3 import SampleCache
 
 if TYPE_CHECKING:
     from slowfast.datasets.clip_dataset import OpenSample

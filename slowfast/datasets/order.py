@@ -88,7 +88,8 @@ def batch_parts(size: int, parts: int) -> list[list[int]]:
         raise ValueError(f"{size} positions cannot be split into {parts} equal parts")
     inward = [position for i in range((size + 1) // 2) for position in dict.fromkeys((i, size - 1 - i))]
     pairs = size // parts // 2 * parts
-    firsts, alone = range(pairs), inward[2 * pairs :]  # of each pair; nothing or one position of each part remains
+    # First position of each pair; at most one position of each part remains.
+    firsts, alone = range(pairs), inward[2 * pairs :]
     shares = [[position for i in firsts[part::parts] for position in (i, size - 1 - i)] for part in range(parts)]
     return [sorted(share + alone[part : part + 1]) for part, share in enumerate(shares)]
 

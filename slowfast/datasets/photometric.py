@@ -42,7 +42,7 @@ class _TableChain:
 
     def _reset(self) -> None:
         self._table: np.ndarray | None = None
-        self._counts: np.ndarray | None = None  # of the clip in memory
+        self._counts: np.ndarray | None = None  # histogram of the clip in memory
 
     def append(self, table: np.ndarray) -> None:
         """Apply a table after the deferred ones."""
@@ -170,7 +170,7 @@ def draw_color_jitter(strength: float, rng: np.random.Generator) -> list[Augment
     return [AugmentOp(str(name), float(factor)) for name, factor in zip(names, factors, strict=True)]
 
 
-_AREA = (0.02, 1 / 3)  # of the frame, for all boxes together
+_AREA = (0.02, 1 / 3)  # total area of all boxes as a fraction of the frame
 _ASPECT = (0.3, 1 / 0.3)  # height / width
 _TRIES = 100
 

@@ -42,8 +42,8 @@ _COMMON: dict[str, _Argument] = {
     "solarize_add": lambda level, rng: int(level * 110),  # gray levels
     "shear_x": signed(0.3),
     "shear_y": signed(0.3),
-    "translate_x": signed(0.45),  # of the frame's width
-    "translate_y": signed(0.45),  # of the frame's height
+    "translate_x": signed(0.45),  # as a fraction of the frame width
+    "translate_y": signed(0.45),  # as a fraction of the frame height
 }
 
 # Weaker with a higher magnitude (posterize, solarize), or neutral at half of it (the enhancements).
@@ -118,7 +118,7 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
 
 NAMES = ("autoaugment", "original")  # the second is timm's
 TORCHVISION = "autoaugment_torchvision"
-_SCALE = 10.0  # of the magnitudes
+_SCALE = 10.0  # largest magnitude
 
 # 25 pairs of (operation, probability, magnitude).
 _PAIRS = (

@@ -181,7 +181,8 @@ def _resize_box(
         y, x = max(-top, 0), max(-left, 0)
         sources = (_pasted(padded, frames[row][inside], y, x) for row in rows)
     if interpolation == cv2.INTER_NEAREST:
-        interpolation = cv2.INTER_NEAREST_EXACT  # from pixel centers, as a warp; INTER_NEAREST is off by half a pixel
+        # Samples at pixel centers, as a warp does; INTER_NEAREST is off by half a pixel.
+        interpolation = cv2.INTER_NEAREST_EXACT
     for source, target in zip(sources, out, strict=True):
         cv2.resize(source, target.shape[1::-1], dst=target, interpolation=interpolation)
 

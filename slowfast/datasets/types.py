@@ -232,7 +232,7 @@ class TrainBatch:
 
 # Training samples that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
 MIN_ALLOWED = 3
-_MOST_CHARACTERS = 500  # of a reason
+_MOST_CHARACTERS = 500  # characters kept of a reason
 _FIRST = 3  # failures named in the message that ends a run
 
 _logged_tracebacks: set[str] = set()

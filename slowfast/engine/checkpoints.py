@@ -115,7 +115,7 @@ def clean_up(output_dir: Path, keep: int) -> None:
     """
     folder = checkpoint_folder(output_dir)
     remove_leftovers(folder, every=True)
-    for path in folder.glob(".*.tmp"):  # of version 1.0 and before
+    for path in folder.glob(".*.tmp"):  # written by version 1.0 and earlier
         path.unlink(missing_ok=True)
     found = find_checkpoints(output_dir)
     epoch_ends = [path for path in found if "_step_" not in path.name]

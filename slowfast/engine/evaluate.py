@@ -132,7 +132,8 @@ def evaluate(
         pack_linears(model)
     pace, start = EvaluationTime(), time.perf_counter()
     pending: deque[EvalSample] = deque()  # samples with clips that are not computed yet, oldest first
-    outputs: list[torch.Tensor] = []  # of the pending samples' clips, in order, (K,) each
+    # Outputs of the clips of the pending samples, in order, (K,) each.
+    outputs: list[torch.Tensor] = []
 
     def finish() -> None:
         while pending and len(outputs) >= (views := pending[0].count):

@@ -78,7 +78,7 @@ class StepProfiler:
         try:
             recorder.stop()
             self._write(recorder)
-        except Exception as error:  # of the profiler or the disk
+        except Exception as error:  # raised by the profiler or the disk
             get_logger().warning(f"Cannot write the profile of {self.name}: {error}")
 
     def _write(self, recorder: profile) -> None:

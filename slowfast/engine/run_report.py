@@ -7,10 +7,10 @@ from pathlib import Path
 
 from slowfast.config.node import ConfigNode
 from slowfast.engine.tasks import Task, task_class
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import phase
 from slowfast.visualization.html_report.page import REPORT, write_report
-from slowfast.visualization.html_report.status import RunStatus
+from slowfast.visualization.html_report.run_files import RunStatus
 
 _MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
 

@@ -21,14 +21,14 @@ from slowfast.models.build import build_model
 from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
 from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
-from slowfast.utils.json_files import from_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.paths import local_path
 from slowfast.utils.remote.cache import sha256_of
 from slowfast.utils.text import redact
+from slowfast.utils.text_files import from_json
 
 BEST = "best"  # value of TEST.CHECKPOINT
-CLASS_NAMES = "class_names"  # in checkpoints and in the metadata of exported weights
+CLASS_NAMES = "class_names"  # key in checkpoints and in the metadata of exported weights
 
 
 @dataclass
@@ -283,7 +283,7 @@ def _listed(text: str) -> Any:
 
 def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
     """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
-    torch.manual_seed(cfg.RNG_SEED)  # for random weights, if there is no checkpoint
+    torch.manual_seed(cfg.RNG_SEED)  # makes random weights reproducible if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)
     if cfg.MODEL.CHANNELS_LAST:

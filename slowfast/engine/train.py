@@ -39,10 +39,10 @@ from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, warn_main
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
+from slowfast.utils.screen import phase
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row

@@ -149,15 +149,15 @@ class VideoActivity:
     predictions: Counter[int] = field(default_factory=Counter)  # number of frames per top-1 class
     times_active: torch.Tensor | None = None  # int (N,)
     compared: int = 0  # frames compared with dense inference
-    same: int = 0  # of these, frames with the same top-1 class
+    same: int = 0  # compared frames with the same top-1 class
     error_sum: float = 0.0  # sum of the mean logit errors
     error_max: float = 0.0
     event_seconds: float = 0.0
-    compared_event_seconds: float = 0.0  # of these, on the compared frames
+    compared_event_seconds: float = 0.0  # part of event_seconds spent on compared frames
     dense_seconds: float = 0.0
     elapsed: float = 0.0  # seconds since the beginning, decoding included
     dropped: int = 0  # frames of a live source that arrived faster than they were processed
-    latency: LatencyHistogram = field(default_factory=LatencyHistogram)  # of a live source
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)  # latency of a live source
     reconnects: int = 0  # interruptions of a live source that have ended
     seconds_away: float = 0.0  # without connection to a live source
 

@@ -44,7 +44,7 @@ class Changes:
 
     mask: torch.Tensor  # bool (K, S, N)
     pixels: torch.Tensor  # (R, p p 3): the changed patches
-    slots: list[int]  # of the S streams
+    slots: list[int]  # slots of the S streams
     starting: list[int]  # slots among them whose streams begin here
 
 

@@ -28,7 +28,7 @@ class PatchFeatures:
 
     def __init__(self, network: PatchNetwork) -> None:
         self.network = network
-        tokens = network.tokens_of_constant(-1)  # of a stream before its first frame
+        tokens = network.tokens_of_constant(-1)  # tokens of a stream before its first frame
         self.initial = [token.repeat(n, 1) for token, n in zip(tokens, network.counts, strict=True)]
         self.initial.append(network.classify(tokens[-1][None]))
         self.tables = [rows[:0] for rows in self.initial]

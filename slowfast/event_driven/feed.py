@@ -77,7 +77,7 @@ class Feed:
         self._queue: queue.Queue[Message | BaseException | None] = queue.Queue(AHEAD)
         self._stop, self._arrived = threading.Event(), threading.Event()
         self._waiting: deque[Source] = deque()
-        self._readers: list[Reader] = []  # of the open sources
+        self._readers: list[Reader] = []  # readers of the open sources
         self._thread: threading.Thread | None = None  # the one that is not abandoned
         # File that the thread is reading, and monotonic() of its last progress.
         self._reads: tuple[Source, float] | None = None
@@ -143,7 +143,7 @@ class Feed:
 
     # ---------------------------------------------------------------- in the thread
     def _work(self) -> None:
-        torch.set_num_threads(1)  # of this thread; the network uses the other cores
+        torch.set_num_threads(1)  # limits this thread; the network uses the other cores
         try:
             self._read_all()
             self._put(None)
@@ -156,7 +156,7 @@ class Feed:
     def _end_readers(self) -> None:
         for reader in self._readers:
             reader.stop()
-        until = time.monotonic() + _JOIN / 2  # for all together
+        until = time.monotonic() + _JOIN / 2  # deadline for all threads together
         for reader in self._readers:
             reader.close(max(until - time.monotonic(), 0))
         for reader in self._readers:

@@ -33,7 +33,7 @@ _SMALL_WEIGHT = 1 << 17
 class LinearKernel(Protocol):
     """Linear layer whose weight was copied on construction."""
 
-    dtype: torch.dtype  # of inputs and outputs
+    dtype: torch.dtype  # dtype of inputs and outputs
 
     def uses_onednn(self, rows: int) -> bool:
         """Check if so many rows are multiplied by code that oneDNN generates for their number."""
@@ -109,7 +109,7 @@ class Int8Linear:
         self.scale, self.bias = scale.to(dtype), layer.bias.detach().to(dtype)
         # The kernel reads full vectors only, and it is slow in float32.
         suitable = layer.in_features % 64 == 0 and self.weight.device.type == "cpu" and dtype == torch.bfloat16
-        self.max_rows = _INT8_ROWS if suitable else 0  # of the int8 kernel
+        self.max_rows = _INT8_ROWS if suitable else 0  # limit of the int8 kernel
 
     def uses_onednn(self, rows: int) -> bool:
         return rows > self.max_rows

@@ -43,7 +43,7 @@ class LiveStatus:
         self._sources = [source for source in sources if source.live]
         self._names, self._patches, self._note = names, patches, note
         self._began: float | None = None  # perf_counter() of the last lines, or of the first poll
-        self._dropped: dict[int, int] = {}  # by source, at the last lines
+        self._dropped: dict[int, int] = {}  # dropped frames by source when the last lines were printed
         self._now = self._new_interval()
 
     def _new_interval(self) -> dict[int, _Interval]:

@@ -140,7 +140,7 @@ class LiveReader:
         self._thread.join(wait)
 
     def _read(self) -> None:
-        torch.set_num_threads(1)  # of this thread; live sources share the cores
+        torch.set_num_threads(1)  # limits this thread; live sources share the cores
         try:
             self._read_once()
             while self.connection.reconnects_after_loss and not self._stop.is_set():

@@ -20,13 +20,11 @@ from slowfast.engine.run_report import report_run
 from slowfast.event_driven.activity import Summary, VideoActivity, summarize
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.event_driven.sources import Source, source_files
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
-from slowfast.utils.text_files import write_csv
-from slowfast.visualization.activity_file import ACTIVITY_FILE, PatchActivity, write_activity
-from slowfast.visualization.heat_map import draw_activity
+from slowfast.utils.text_files import write_csv, write_json
+from slowfast.visualization.heat_map import ACTIVITY_FILE, PatchActivity, draw_activity, write_activity
 from slowfast.visualization.html_report.event_runs import RESULTS_FILE
-from slowfast.visualization.html_report.status import RunStatus
+from slowfast.visualization.html_report.run_files import RunStatus
 from slowfast.visualization.results import library_versions, write_failed
 
 VIDEOS_FILE = "event_videos.csv"

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 from slowfast.event_driven.choice import StageTimes
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import has_fast_matmul, matmul_conditions
 from slowfast.utils.private_cache import private_cache
+from slowfast.utils.text_files import from_json, to_json
 
 RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
-_MAX_VALUES = 1 << 23  # in all rows together, to limit memory
+_MAX_VALUES = 1 << 23  # values in all rows together, to limit memory
 _ROUNDS = 4  # the shortest time counts
 _STEADY, _STEADY_SHARE = 1.2, 0.9  # ratio of the two shortest times if nothing disturbs, and how often it must be so
 _LONG = 0.01  # seconds from which on more rows are not measured: the ratio of times does not change any more
@@ -102,7 +102,7 @@ def _write(file: Path, about: Mapping[str, Any], times: list[StageTimes]) -> Non
     with tempfile.TemporaryDirectory(dir=file.parent) as own:
         part = Path(own) / file.name
         part.write_text(text, encoding="utf-8")
-        part.chmod(0o600)  # whatever the umask: others must not be able to write to it
+        part.chmod(0o600)  # regardless of the umask, no other user may write to it
         try:
             os.link(part, file)  # unlike a replacement, fails if the file exists
         except OSError:

@@ -35,10 +35,10 @@ from slowfast.event_driven.messages import Batch, Closed, Message, Opened
 from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics
 from slowfast.event_driven.report_table import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
 from slowfast.utils.progress import Progress
+from slowfast.utils.screen import phase
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import write_failed
 
@@ -125,10 +125,10 @@ class VideoRun:
         self._live = any(source.live for source in sources.videos)
         self.compare_every = cfg.EVENT.COMPARE_EVERY or (_LIVE_COMPARE_EVERY if self._live else 1)
         self.began = self._reported = 0.0  # perf_counter() of the start and of the last interim report
-        self.batches = self._compared = 0  # of these, compared with dense inference
+        self.batches = self._compared = 0  # batches, and batches compared with dense inference
         self.on_batch: Callable[[Batch], None] | None = None
         self.time_bases: dict[int, Fraction] = {}  # seconds per tick, by video
-        self._connections: Mapping[int, Connection] = {}  # of live sources, by index
+        self._connections: Mapping[int, Connection] = {}  # connections of live sources, by index
 
     def run(self, stopped: Callable[[], bool]) -> RunReport:
         """Process all videos until their ends, or until `stopped` returns True."""
@@ -137,7 +137,7 @@ class VideoRun:
         self._warm_up()
         self.ledger.add(self.sources.refused)
         if not event.FRAME_LOG:
-            self.log.path.unlink(missing_ok=True)  # of an earlier run
+            self.log.path.unlink(missing_ok=True)  # left by an earlier run
         settings = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
         feed = Feed(self.engine, FrameResize.from_config(self.cfg), forward, *settings)
         self._connections = feed.connections

@@ -13,15 +13,15 @@ from slowfast.datasets.index.samples import VIDEO, suffixes_of
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Summary
 from slowfast.inference.demo_analysis import Analysis, AnalysisStopped, FileAnalyzer
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import MIB
+from slowfast.utils.imports import import_extra
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
 
 KEEP = 1800  # seconds after which the files of an upload are deleted
 _DELETE_EVERY = 60  # seconds between searches for such files
 WAITING = 20  # largest number of uploads that wait for the network
-MAX_THRESHOLD = 1.0  # of the slider
+MAX_THRESHOLD = 1.0  # upper end of the slider
 HEIGHT = 380  # pixels of a result
 # Set before Gradio is imported: no usage statistics, no look-up of newer versions.
 _PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False"}

@@ -18,14 +18,14 @@ from slowfast.inference.export_metadata import FLOAT32, class_names_note, export
 from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
 from slowfast.utils.files import atomic_path, reporting_file
-from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show
+from slowfast.utils.text_files import to_json
 
 PT2, ONNX = ".pt2", ".onnx"
 BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
 EXAMPLES = 2  # batch size of the traced inputs
-STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # of operators that other programs know
-METADATA_FILE = "slowfast.json"  # in a .pt2 archive
+STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # namespaces of operators that other programs know
+METADATA_FILE = "slowfast.json"  # file name in a .pt2 archive
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger
 
 TOLERANCE = 1e-4  # maximum difference of logits, relative to the largest, in float32
-ROUNDS = 4  # of random batches, in reduced precision
-MAX_CLIPS = 64  # of the samples
+ROUNDS = 4  # rounds of random batches in reduced precision
+MAX_CLIPS = 64  # clips taken from the samples
 SAME_CLASSES = 0.95  # share of inputs with the same predicted class below which there is a warning
 CPU = torch.device("cpu")
 

@@ -29,15 +29,15 @@ from slowfast.engine.state import CLASS_NAMES
 from slowfast.engine.tasks import task_class
 from slowfast.errors import ConfigError, UserError
 from slowfast.models.protocol import CLIPS, EVENTS, Network
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.text import plain, quoted
+from slowfast.utils.text_files import from_json, to_json
 
 SCHEMA, VERSION = "slowfast-export", 1
 SCHEMA_KEY, CONFIG, INPUT, PRECISION = "schema", "config", "input", "precision"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 ANY_BATCH = "any"
 FLOAT32 = "float32"
-CUSTOM = "custom"  # what a dataset or task of the user's own does
+CUSTOM = "custom"  # value for user-defined datasets and tasks
 
 # Keys that decide what a file is classified as, besides the network; run-exported restores them.
 CONFIG_KEYS = (

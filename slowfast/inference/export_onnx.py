@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from slowfast.errors import UserError
 from slowfast.inference.export_metadata import FLOAT32, INPUT_NAME, OUTPUT_NAME
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FLOAT16, INT8 = "float16", "int8"

@@ -15,9 +15,9 @@ from slowfast.errors import UserError
 from slowfast.inference.export import Exported, Options, export_of_config
 from slowfast.inference.export_metadata import CONFIG, INPUT_NAME, OUTPUT_NAME
 from slowfast.utils.files import atomic_path
-from slowfast.utils.json_files import from_json
 from slowfast.utils.screen import show
 from slowfast.utils.text import escape, plain
+from slowfast.utils.text_files import from_json
 
 CONFIG_FILE, LABELS, MODEL_FILE, FIRST_VERSION = "config.pbtxt", "labels.txt", "model.onnx", "1"
 QUEUE_DELAY = 5000  # microseconds that a request may wait for others to share its batch

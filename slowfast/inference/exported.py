@@ -24,13 +24,12 @@ from slowfast.inference.export_onnx import Run, open_session, quiet_loggers, req
 from slowfast.inference.output import classify_to_files, refuse_annotated_images, run_facts
 from slowfast.inference.predictor import Predictor, views_to_read
 from slowfast.utils.distributed import World
-from slowfast.utils.heartbeat import phase
-from slowfast.utils.json_files import from_json
+from slowfast.utils.screen import phase
 from slowfast.utils.text import plain
-from slowfast.utils.text_files import why_not_regular
+from slowfast.utils.text_files import from_json, why_not_regular
 
 SUFFIXES = (ONNX, PT2)
-_MOST_CHARACTERS = 200  # of another library's reason
+_MOST_CHARACTERS = 200  # limit for the reason given by another library
 # What ONNX Runtime puts before a reason: its own status, the path, and the place in its source.
 _RUNTIME_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (.*? failed:)?(/onnxruntime_src/.*?\) )?")
 

@@ -23,8 +23,8 @@ from slowfast.errors import DataError
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import init_distributed
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
+from slowfast.utils.imports import import_extra
 from slowfast.utils.paths import check_output_file
 from slowfast.utils.progress import Progress
 from slowfast.utils.screen import show, show_table

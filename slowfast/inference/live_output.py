@@ -26,9 +26,8 @@ from slowfast.inference.output import FAILED, results_folder, run_facts
 from slowfast.inference.segment_files import SegmentLog, write_segments
 from slowfast.inference.sliding import SegmentCollector, VideoSegments, WindowScores
 from slowfast.inference.windows import WindowOptions
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import phase, show, show_table
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import BEST, files_table, tail, write_failed
 from slowfast.visualization.video_writer import VideoWriter, draw_lines, pad_to_even

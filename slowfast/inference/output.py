@@ -16,11 +16,10 @@ from slowfast.engine.state import tested_weights
 from slowfast.errors import UserError
 from slowfast.inference.annotate import annotate_files
 from slowfast.inference.predictor import Prediction, Predictor
-from slowfast.utils.heartbeat import phase
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import phase, show, show_table
+from slowfast.utils.text_files import write_json
 from slowfast.visualization.results import (
     PREDICTIONS,
     SCORE_DIGITS,

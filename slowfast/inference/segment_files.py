@@ -14,9 +14,8 @@ from slowfast.datasets.types import Failure, Record
 from slowfast.inference.segments import Segment, timeline
 from slowfast.inference.sliding import VideoSegments
 from slowfast.utils.files import atomic_write_text
-from slowfast.utils.json_files import write_json
 from slowfast.utils.text import escape
-from slowfast.utils.text_files import row_writer
+from slowfast.utils.text_files import row_writer, write_json
 from slowfast.visualization.results import SCORE_DIGITS, PredictionRow, class_row, tail
 
 LIST, TABLE, SUBTITLES = "segments.csv", "segments.json", "subtitles"

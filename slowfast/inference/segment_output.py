@@ -15,10 +15,9 @@ from slowfast.inference.output import FAILED, results_folder, run_facts, through
 from slowfast.inference.segment_files import SegmentLog, segments_table, write_segments
 from slowfast.inference.sliding import SegmentCollector, SlidingPredictor, VideoSegments
 from slowfast.inference.windows import WindowLayout, WindowOptions
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import phase, show, show_table
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.visualization.results import files_table, write_failed
 

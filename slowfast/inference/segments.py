@@ -52,8 +52,8 @@ class SegmentBuilder:
     def __init__(self, merge: bool, gap: float = _TOUCHING) -> None:
         self.merge, self._gap = merge, gap
         self._open: Segment | None = None
-        self._sum = torch.zeros(0)  # of the scores of the open segment's windows
-        self._window_end = 0.0  # of the last window
+        self._sum = torch.zeros(0)  # sum of the scores of the windows in the open segment
+        self._window_end = 0.0  # end of the last window in seconds
 
     def add(self, start: float, end: float, scores: torch.Tensor, latency: float | None = None) -> Iterator[Segment]:
         """Add a window and yield the segments that are complete.

@@ -83,7 +83,7 @@ class ClipSampling:
             frames: Distinct frames, scaled, uint8 (U, H, W, 3).
             rows: Row of each frame of the views, int64 (V, T).
         """
-        scaled, corners = self.transform(frames)  # not copied: they have the size
+        scaled, corners = self.transform(frames)  # already has the right size, so nothing is copied
         crop = self.transform.crop_size
         return EvalVideo(record, torch.from_numpy(scaled), torch.from_numpy(rows), corners, crop)
 
@@ -240,7 +240,7 @@ class ReadAhead(Generic[Item]):
         return None
 
     def _work(self) -> None:
-        torch.set_num_threads(1)  # of this thread; the network uses the other cores
+        torch.set_num_threads(1)  # limits this thread; the network uses the other cores
         try:
             for item in self._items:
                 if not self._put(item):

@@ -19,7 +19,7 @@ from slowfast.datasets.sampling import SpanSampling, TemporalSampling
 from slowfast.errors import UserError
 
 _ROUNDING = 1e-6  # frames
-_MAX_FRAMES = 2**27  # of a video at a constant rate, 50 days at 30 frames/s
+_MAX_FRAMES = 2**27  # limit for videos of constant rate: 50 days at 30 frames/s
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def window_starts(frames: int, length: int, step: float) -> np.ndarray:
     numbers = np.arange(int(frames / step) + 2, dtype=np.int64)
     starts = (2 * exact.numerator * numbers + exact.denominator) // double
     complete = starts[starts + length <= frames]
-    following = starts[len(complete)]  # of the first window that is not complete
+    following = starts[len(complete)]  # start of the first incomplete window
     if complete[-1] + length < frames and following < frames:
         return np.append(complete, frames - length)
     return complete

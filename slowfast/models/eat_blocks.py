@@ -109,7 +109,7 @@ def token_grid(order: np.ndarray, side: int, patch: int) -> np.ndarray | None:
     return index[:, 0] if (index == index[:, :1]).all() else None
 
 
-EPS = 1e-6  # of every LayerNorm
+EPS = 1e-6  # epsilon of every LayerNorm
 
 
 class PixelSequence(nn.Module):
@@ -134,7 +134,7 @@ class PixelSequence(nn.Module):
         n = self.side // self.patch
         if self.is_patchwise:
             return values.unflatten(1, (n, n))
-        token = self.get_buffer("index_flat_inv").flatten() // self.patch**2  # of each pixel
+        token = self.get_buffer("index_flat_inv").flatten() // self.patch**2  # token of each pixel
         return values[:, token].unflatten(1, (self.side, self.side))
 
     def new_embedding(self, dim: int) -> nn.Conv1d:
@@ -228,7 +228,7 @@ class LocalConv(nn.Module):
         return rearrange(self.local(x), "b c n -> b n c")
 
 
-LOCAL_BRANCHES: dict[str, Callable[[int, int, int, int], nn.Module]] = {  # of dim, heads, tokens, kernel
+LOCAL_BRANCHES: dict[str, Callable[[int, int, int, int], nn.Module]] = {  # arguments: dim, heads, tokens, kernel
     "conv": lambda dim, heads, tokens, kernel: LocalConv(dim, kernel),
     "attn": lambda dim, heads, tokens, kernel: nn.Sequential(
         OrderedDict(local=LocalAttention(dim, heads, tokens, kernel))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import nn
 
-EPS = 1e-5  # of the norms of queries and keys, as published
+EPS = 1e-5  # epsilon of the query and key norms, as published
 # Score of invalid events. Sums of forget gates stay far above it, and exp of the difference is 0.
 EXCLUDED = -1e9
 ALIGNMENT = 8  # channels of a head that fused attention kernels on GPUs need a multiple of

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from slowfast.utils.measured_choice import fastest, measured_choice
+from slowfast.utils.machine import fastest, measured_choice
 from slowfast.utils.private_ops import (
     FUSED_LINEAR,
     fused_linear,
@@ -25,7 +25,7 @@ from slowfast.utils.private_ops import (
     pack_weight,
 )
 
-FUSED_ROWS = 16  # with fewer rows PyTorch's own kernel is faster
+FUSED_ROWS = 16  # for fewer rows, PyTorch's own kernel is faster
 MEASURED_MACS = 5_000_000  # a smaller product takes less than 0.1 ms and is not worth measuring
 # Kernels: PyTorch's own (MKL on x86), oneDNN's with its fused GELU, and oneDNN's followed by PyTorch's GELU.
 PLAIN, FUSED, SPLIT = "plain", "fused", "split"

@@ -80,7 +80,7 @@ class Stem(FeatureMap, nn.Module):
         unsafe = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
         with torch.autocast("cpu", enabled=False) if unsafe else nullcontext():
             x = conv_then_norm(_proj1, x, self.proj1, self.norm1).permute(0, 2, 3, 4, 1)  # B T 2H 2W C/2 in memory
-        x = F.gelu(x).permute(0, 4, 1, 2, 3)  # on a CPU several times as slow in the other order
+        x = F.gelu(x).permute(0, 4, 1, 2, 3)  # GELU after the permutation is several times slower on a CPU
         return conv_then_norm(_proj2, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
 
 

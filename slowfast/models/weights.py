@@ -140,7 +140,7 @@ AVERAGED_KEYS = (
     *("ema_state", "model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model_state_dict"),
     *("model_state_ema", "ema_model", "averaged_model", "averaged", "swa_model", "params_ema", "ema"),
 )
-AVERAGE_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
+AVERAGE_COUNT = "n_averaged"  # key that torch.optim.swa_utils.AveragedModel adds
 PREFIXES = ("module.", "model.", "_orig_mod.")
 # The name of a layer's tensor in Paddle, and in PyTorch.
 PADDLE_NAMES = {"_mean": "running_mean", "_variance": "running_var"}

@@ -16,12 +16,11 @@ from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.index.folder import FRAMES, IMAGES, RECORDINGS, SAMPLES, VIDEOS, Collection
 from slowfast.prepare.files import FileKind, Job
 from slowfast.prepare.jobs import run_jobs
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.paths import make_output_folder
-from slowfast.utils.text_files import UnreadableTextError, read_text_bytes, write_csv
+from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_bytes, to_json, write_csv
 from slowfast.utils.worker import still_working
 
-UNREADABLE_FILE, DAMAGED_FILE = "unreadable.csv", "damaged.csv"  # in the folder of the index
+UNREADABLE_FILE, DAMAGED_FILE = "unreadable.csv", "damaged.csv"  # files in the folder of the index
 _LOG = ".checked.jsonl"  # the samples that are readable, until the check is complete
 _MAX_LOG_BYTES = 2**31
 _FRAMES_PER_READ = 16
@@ -50,7 +49,7 @@ class CheckResults:
     """Outcome of a check; keys are the names of the samples."""
 
     unreadable: dict[str, str]  # reason
-    damaged: dict[str, str]  # what is missing; the rest can be used
+    damaged: dict[str, str]  # what is missing, by name; the rest of the file is usable
     seconds: float
 
 
@@ -112,7 +111,7 @@ def _write_list(file: Path, found: Mapping[str, str]) -> None:
     if found:
         write_csv(file, ("path", "reason"), sorted(found.items()))
     else:
-        file.unlink(missing_ok=True)  # of an earlier check
+        file.unlink(missing_ok=True)  # left by an earlier check
 
 
 # ------------------------------------------------------------------ resuming

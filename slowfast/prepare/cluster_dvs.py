@@ -16,8 +16,8 @@ from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.prepare.files import ConvertedFile, FileKind, Job, target_exists
 from slowfast.prepare.jobs import Conversion, convert_files
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
+from slowfast.utils.imports import import_extra
 from slowfast.utils.ray_cluster import LOCAL
 
 

@@ -24,13 +24,12 @@ from slowfast.prepare.files import ConvertedFile, FileKind, Job
 from slowfast.prepare.filter_events import FilterSettings, filter_spool
 from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, part_owner
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
+from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_file, to_json
 from slowfast.utils.worker import still_working
 
 MAX_STREAMS = 100  # streams whose sensors are recorded one by one
-SETTINGS_FILE = ".convert_events.json"  # in the target folder
+SETTINGS_FILE = ".convert_events.json"  # file in the target folder
 EVENTS = "events"  # count of the events before the filters
 # Files of DVS Gesture beside a recording: its labels (instead of its suffix) and the lists of the splits.
 LABELS = "_labels.csv"

@@ -19,7 +19,7 @@ from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
 from slowfast.prepare.files import check_ranges
 from slowfast.utils.files import atomic_path
-from slowfast.utils.json_files import to_json
+from slowfast.utils.text_files import to_json
 from slowfast.utils.worker import still_working
 
 # Presets of x264 from fastest to smallest.

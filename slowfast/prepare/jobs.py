@@ -111,7 +111,7 @@ def _stalled(seconds: float) -> str:
 class JobResults(Generic[Output]):
     """Outcome of a run; keys are the names of the jobs."""
 
-    outputs: dict[str, Output]  # of the jobs finished in this run
+    outputs: dict[str, Output]  # one per job finished in this run
     skipped: int  # jobs finished by an earlier run
     failed: dict[str, str]  # reason of each failure
     seconds: float
@@ -265,7 +265,7 @@ def convert_files(
     if results.failed:
         write_failures(target, results.failed)
     else:
-        (target / FAILED_FILE).unlink(missing_ok=True)  # of an earlier run
+        (target / FAILED_FILE).unlink(missing_ok=True)  # left by an earlier run
     results.require_one(kind, target)
     outputs = results.outputs
     damaged = {name: output.damage for name, output in outputs.items() if output.damage is not None}

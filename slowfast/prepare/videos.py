@@ -19,8 +19,8 @@ from slowfast.prepare.encode import PrepareSettings, prepare_video
 from slowfast.prepare.files import FAILED_FILE, VIDEOS, Job, check_folders, find_jobs, write_failures
 from slowfast.prepare.jobs import run_jobs
 from slowfast.utils.files import atomic_write_text, disk_error
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.ray_cluster import LOCAL
+from slowfast.utils.text_files import from_json, to_json
 
 MANIFEST = "prepared.jsonl"
 
@@ -35,7 +35,7 @@ class Entry:
     source_mtime_ns: int
     settings: str  # digest of the settings
     frames: int
-    size: int  # of the target in bytes
+    size: int  # size of the target in bytes
     damage: str | None
 
 
@@ -151,7 +151,7 @@ class Summary:
     prepared: list[Entry]  # including those of earlier runs
     skipped: int
     failed: dict[str, str]  # reason by name
-    source_size: int  # of the re-encoded videos, in bytes
+    source_size: int  # size of the originals of the re-encoded videos in bytes
     seconds: float
 
     def table(self) -> str:

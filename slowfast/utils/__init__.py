@@ -1,1 +1,1 @@
-"""Foundations of all packages: processes, files, screen and logging, progress, signals, memory."""
+"""Basics shared by all packages: processes, files, screen and logging, progress, signals, memory."""

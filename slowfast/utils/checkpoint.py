@@ -1,4 +1,4 @@
-"""Public name of `load_test_checkpoint`, kept for scripts that import it from here."""
+"""Alias of :func:`slowfast.engine.state.load_test_checkpoint` for scripts that import it from PySlowFast's location."""
 
 from __future__ import annotations
 

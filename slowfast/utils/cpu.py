@@ -1,11 +1,27 @@
-"""CPU model, instruction sets and their limits by environment, read without PyTorch."""
+"""CPU of this machine: usable cores, model, instruction sets and their limits by environment, without PyTorch."""
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def cpu_description() -> bytes:
+    """Return the model and the instruction sets of the CPU: two CPUs with the same description run the same code."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_bytes().splitlines() if about.exists() else []
+    names = (b"model name", b"flags", b"Features")
+    return platform.machine().encode() + b"".join(sorted({line for line in lines if line.startswith(names)}))
+
 
 # Instruction sets that decide which kernels are fast, by their flag in /proc/cpuinfo; weakest first.
 X86_SETS = {
@@ -38,7 +54,7 @@ def cpu_model() -> str:
 
 
 def cpu_family() -> str:
-    """Return vendor, family and model number, such as "AuthenticAMD 25/1"; "" if the system does not tell.
+    """Return vendor, family and model number, such as "AuthenticAMD 25/1"; "" if the system does not report them.
 
     Virtual machines often hide the product name, but not the family, which tells the generation.
     """

@@ -1,4 +1,4 @@
-"""Report of the files that a process was reading when it was killed, for example by a crash in a decoder."""
+"""Crash report that names the files a process was reading when it was killed, for example by a decoder crash."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if files and not ended:
 class CrashWatch:
     """Companion process that names the files that are being read if this process is killed.
 
-    A crash in native code leaves no chance to report anything in the process itself. Threads may share a watch. The
+    After a crash in native code, the process itself cannot report anything. Threads may share a watch. The
     companion is started with the first file; it ends when this process does.
     """
 
@@ -46,20 +46,20 @@ class CrashWatch:
         self._lock = threading.Lock()
 
     def begin(self, number: int, name: str) -> None:
-        """Record that the file with a number and a name is being read."""
+        """Record that a file is being read, by number and name."""
         self._send(f"+{number} {plain(name)}")
 
     def end(self, number: int) -> None:
-        """Record that a file is not read any more."""
+        """Record that a file is no longer being read."""
         self._send(f"-{number}")
 
     def close(self) -> None:
-        """End the companion, which then reports nothing."""
+        """End the companion without a report."""
         if self._companion is not None:
             self._send(".")
             try:
                 self._companion.communicate(timeout=_JOIN)
-            except subprocess.TimeoutExpired:  # stopped by someone
+            except subprocess.TimeoutExpired:  # the companion is suspended
                 self._companion.kill()
                 self._companion.wait()
 

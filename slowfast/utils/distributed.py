@@ -117,7 +117,7 @@ class World:
         return result[0]
 
     def _joined(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Return each message once; with its host name if some processes of a run on several nodes have none."""
+        """Return the distinct messages, with host names if only some processes of a multi-node run have one."""
         texts = dict.fromkeys(text for _, text in messages)
         if self.nodes > 1 and len(messages) < self.size:
             hosts = {text: dict.fromkeys(host for host, one in messages if one == text) for text in texts}

@@ -71,7 +71,7 @@ class FolderLock:
             if self._is_current(file):
                 self._file = file
                 return True
-            file.close()  # removed by its last holder in the meantime
+            file.close()  # removed by its previous holder in the meantime
 
     def _open(self) -> TextIO:
         try:

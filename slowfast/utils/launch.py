@@ -17,7 +17,7 @@ from slowfast.utils.screen import show
 from slowfast.utils.signals import STOP_SIGNALS, nothing_to_save
 
 _POLL = 0.1  # seconds
-_GRACE = 5.0  # seconds for the other processes to notice by themselves that one has failed
+_GRACE = 5.0  # seconds for the other processes to notice on their own that one has failed
 _TERMINATION = 30.0  # seconds from SIGTERM to SIGKILL
 _RUN_ID = "slowfast"
 
@@ -36,7 +36,7 @@ class LaunchEnvironment:
         """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them.
 
         Raises:
-            UserError: If they are no numbers or contradict each other.
+            UserError: If they are not numbers or contradict each other.
         """
         size = environment_number("WORLD_SIZE", 1, least=1)
         if size > 1 and not os.environ.get("RANK"):
@@ -63,7 +63,7 @@ def environment_number(name: str, default: int, least: int = 0) -> int:
         least: Smallest value.
 
     Raises:
-        UserError: If it is not a whole number of at least `least`.
+        UserError: If it is not an integer of at least `least`.
     """
     text = os.environ.get(name, "").strip()
     if not text:

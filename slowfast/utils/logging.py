@@ -14,8 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from slowfast.utils.heartbeat import Heartbeat
-from slowfast.utils.screen import show, write_screen
+from slowfast.utils.screen import Heartbeat, show, write_screen
 from slowfast.utils.text import sanitize, sanitize_lines
 
 _NAME = "slowfast"

@@ -1,4 +1,4 @@
-"""Runs on several machines: network interface, agreement of code, config and folders, and lost machines.
+"""Multi-node runs: network interface, checks that code, config and folders agree, and lost nodes.
 
 A node is a machine of the run. torchrun starts its processes.
 """
@@ -30,15 +30,15 @@ _SHARED_WITHIN = 30.0
 _LOST_AFTER = 20.0
 _POLL = 0.1
 _MISSING = "unset"
-_SHOWN = 5  # differing keys in a message
+_SHOWN = 5  # differing keys listed in a message
 
 
 def choose_interface(host: str) -> None:
     """Have Gloo use the network interface that leads to a host, unless GLOO_SOCKET_IFNAME is set.
 
-    By default Gloo uses the address that the name of this machine resolves to. That is a loopback address on systems
-    whose /etc/hosts says so, which no other machine can connect to. If the host is this machine, the only interface
-    that is up is used; several leave the choice to the user.
+    By default, Gloo uses the address that the host name of this machine resolves to. On some systems /etc/hosts maps it
+    to a loopback address, which no other machine can connect to. If the host is this machine, the interface that is up
+    is used if there is only one; with several, the user has to choose.
 
     Args:
         host: Name or address of the machine of rank 0 (MASTER_ADDR).

@@ -1,4 +1,4 @@
-"""Per-user cache of files that are created once and loaded again: compiled kernels, downloads.
+"""Per-user cache of files that are created once and loaded again: downloads, and libraries compiled on this machine.
 
 Files are only loaded if no other user can have written them: a file or folder is trusted if it and all parent folders
 belong to this user or root and no other user can write to them. Parent folders may also be sticky, such as ``/tmp``,
@@ -10,11 +10,14 @@ from __future__ import annotations
 import atexit
 import functools
 import grp
+import hashlib
 import os
 import pwd
 import shutil
 import stat
+import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.errors import system_reason
@@ -78,7 +81,7 @@ def check_trusted(path: Path) -> None:
 
 
 def _writable_by_others(found: os.stat_result, above: bool) -> int:
-    """Return the permission bits that let other users replace a file or, with `above`, an entry of a parent folder."""
+    """Return the mode bits that allow other users to replace a file or, with `above`, an entry of a parent folder."""
     if above and found.st_mode & stat.S_ISVTX:
         return 0
     # Many systems give each user a private group and a umask of 002.
@@ -129,3 +132,41 @@ def _temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="slowfast-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def find_compiler() -> str:
+    """Return the path of the C++ compiler: CXX, c++, g++ or clang++; "" if there is none."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), "")
+
+
+def compiled_library(name: str, sources: Sequence[Path], flags: Sequence[str], depends_on: bytes = b"") -> Path:
+    """Return the shared library compiled from C++ sources, from the cache if sources, flags and compiler match.
+
+    Args:
+        name: Prefix of the file name in the cache.
+        sources: C++ files and their headers.
+        flags: Compiler flags.
+        depends_on: Anything else that the library depends on, such as the CPU.
+
+    Raises:
+        OSError: If there is no compiler or compilation fails.
+    """
+    compiler = find_compiler()
+    if not compiler:
+        raise OSError("No C++ compiler found. Install one (g++) or set CXX")
+    command = [compiler, *flags]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    content = [file.read_bytes() for file in sources]
+    what = b"\0".join((*content, " ".join(command).encode(), version, depends_on))
+    library = private_cache(f"{name}-{hashlib.sha256(what).hexdigest()[:32]}.so")
+    if not library.exists():
+        # Another process may be compiling it at the same time.
+        with tempfile.TemporaryDirectory(dir=library.parent) as own:
+            made = Path(own) / library.name
+            files = [str(file) for file in sources if file.suffix == ".cpp"]
+            result = subprocess.run([*command, *files, "-o", str(made)], capture_output=True, text=True)
+            if result.returncode:
+                raise OSError(f"{compiler} failed: {result.stderr.strip().splitlines()[-1:]}")
+            made.chmod(0o700)  # regardless of the umask, no other user may write to it
+            made.replace(library)
+    return library

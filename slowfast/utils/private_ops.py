@@ -1,4 +1,4 @@
-"""Private PyTorch operators, each with the public computation that it equals.
+"""Private PyTorch operators, each documented with the equivalent public computation.
 
 They are faster than the public functions but may change in any PyTorch release: a test compares every one of them with
 its public counterpart.
@@ -18,7 +18,7 @@ FUSED_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def has_fused_linear() -> bool:
-    """Check if the fused linear layer is available in this build of PyTorch."""
+    """Return whether this build of PyTorch has the fused linear layer."""
     return FUSED_LINEAR is not None
 
 
@@ -82,11 +82,11 @@ def lerp_each(tensors: list[torch.Tensor], ends: list[torch.Tensor], weight: flo
     torch._foreach_lerp_(tensors, ends, weight)
 
 
-# Operator that tells for each 16-bit dtype whether oneDNN supports it on this CPU.
+# Operator that reports whether oneDNN supports a 16-bit dtype on this CPU.
 CPU_QUERIES = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 
 
 def is_supported_by_onednn(dtype: torch.dtype) -> bool:
-    """Check if oneDNN multiplies matrices of bfloat16 or float16 on this CPU."""
+    """Return whether oneDNN supports matrix multiplication in bfloat16 or float16 on this CPU."""
     query = getattr(torch.ops.mkldnn, CPU_QUERIES[dtype], None)  # None if PyTorch is built without oneDNN
     return query is not None and bool(query())

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from tqdm import tqdm
 
-from slowfast.utils.heartbeat import SILENCE, close_phase, open_phase
 from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import SILENCE, close_phase, open_phase
 from slowfast.utils.text import sanitize
 
 _NARROWEST = 20  # columns

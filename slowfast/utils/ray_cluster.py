@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 
 from slowfast import __version__
 from slowfast.errors import UserError, system_reason
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra, import_user_modules, imported_modules
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import plain
-from slowfast.utils.user_modules import import_user_modules, imported_modules
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

@@ -16,7 +16,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(FvcoreRegistry, Generic[Entry]):
-    """fvcore's registry with user errors for unknown names and for names that are taken.
+    """fvcore's Registry with user-facing errors for unknown and duplicate names.
 
     A class or function is registered under its own name or under ``name``; decorators may be stacked to give it several
     names:

@@ -1,4 +1,4 @@
-"""Handling of SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2: stop at a safe point, save, and exit with status 0."""
+"""Signal handling: on SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 stop at a safe point, save, and exit with status 0."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# Those of a terminal and of schedulers: Slurm's --signal sends SIGUSR1 or SIGUSR2 before the end of a job.
+# Sent by terminals and schedulers; Slurm's --signal sends SIGUSR1 or SIGUSR2 before a job ends.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _AGAIN = 5.0  # seconds in which a repeated signal counts as the same one, forwarded by the launcher
 
 
 class Stopped(BaseException):
-    """Raised by a signal where work may end at once. Not an Exception, so that no error handler catches it."""
+    """Raised by a signal while work may be interrupted. Not an Exception, so that no error handler catches it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -98,7 +98,7 @@ def nothing_to_save(name: str) -> str:
 
 
 def prepare_process() -> None:
-    """Handle signals that arrive during imports, and end together with the launcher."""
+    """Handle signals that arrive during imports, and exit when the launcher does."""
     for one in STOP_SIGNALS:
         if signal.getsignal(one) == signal.SIG_DFL:
             signal.signal(one, _leave)

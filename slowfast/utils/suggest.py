@@ -31,7 +31,7 @@ def edit_distance(a: str, b: str) -> int:
 def nearest_name(word: str, candidates: Iterable[str]) -> str:
     """Return the candidate that `word` most likely misspells; an empty string if none is close.
 
-    A candidate is close within 2 edits and a third of the length of the word, ignoring case.
+    A candidate is close if it differs by at most 2 edits and a third of the word's length, ignoring case.
     """
     most = min(MAX_EDITS, len(word) // 3)
     wanted = word.lower()

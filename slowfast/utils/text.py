@@ -1,4 +1,4 @@
-"""Sanitizing text for display: escape, redact, quote and shorten."""
+"""Text sanitization for display: escaping, redacting, quoting and shortening."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECRET_NAME = (
     r"api[-_]?key|access[-_]?key(?:[-_]?id)?)[\w.%-]{0,40}"
     r"|auth(?:orization|[-_]?key)?|key|sig|pass|pw|psw|psk|jwt|policy|session(?:[-_]?id)?|sid|hdnts|hdnea"
 )
-# The value ends at "&" or a space; punctuation after it belongs to the sentence.
+# The value ends at "&" or a space; punctuation after it belongs to the surrounding sentence.
 _VALUE = r"""[^\s&]*?(?=["'`),.;:>\]]*(?:[\s&]|$))"""
 _IN_QUERY = re.compile(rf"([?&](?:{_SECRET_NAME})=){_VALUE}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(rf"((?<![a-z0-9])(?:{_SECRET_NAME})=){_VALUE}", re.IGNORECASE)
@@ -79,7 +79,7 @@ def sanitize(text: str) -> str:
 
 
 def sanitize_lines(text: str) -> str:
-    """Return a table or traceback for the screen or a log: like `shown`, but keeps newlines and tabs."""
+    """Return a table or traceback for the screen or a log: like `sanitize`, but keeps newlines and tabs."""
     return escape(redact(text), keep="\n\t")
 
 

@@ -1,4 +1,4 @@
-"""Reading of text files, and writing of CSV files."""
+"""Text, CSV and JSON files: safe reading and atomic writing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+import simplejson
+from simplejson import JSONDecodeError
 
 from slowfast.errors import system_reason
 from slowfast.utils.files import MIB, atomic_write_text
@@ -105,12 +108,12 @@ def read_text_bytes(path: str | Path, max_bytes: int) -> bytes:
 
 
 def _check_utf8(data: bytes) -> None:
-    """Raise UnreadableTextError unless bytes are UTF-8; decoding all of them at once takes up to 4 bytes for each."""
+    """Raise UnreadableTextError unless the bytes are UTF-8; checked in blocks, as decoded text takes 4x memory."""
     start = len(data) if data.isascii() else 0
     while start < len(data):
         end = start + _DECODED
         while start + _DECODED - 4 < end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1  # to the first byte of a character
+            end -= 1  # back to the first byte of a character
         try:
             str(memoryview(data)[start:end], "utf-8")
         except UnicodeDecodeError as error:
@@ -125,7 +128,7 @@ def _read_regular_file(path: str, max_bytes: int) -> bytes:
     with open(descriptor, "rb") as file:
         _refuse_irregular(os.fstat(descriptor), max_bytes)
         data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:  # grown in the meantime, or a file of /proc, whose size is 0
+    if len(data) > max_bytes:  # it has grown, or is a file of /proc, whose size is 0
         raise UnreadableTextError(_too_large(max_bytes))
     return data
 
@@ -186,9 +189,9 @@ _ESCAPED = re.compile(r"\\([^nrtxu])", re.DOTALL)  # see `csv_cell`
 
 
 def read_csv(text: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV file of `write_csv` by column, without the backslashes that keep formulas from running.
+    """Return the rows of a CSV file written by `write_csv` as dicts, without the backslashes that disable formulas.
 
-    Control characters stay escaped. A row that is too short lacks its last columns; what is too much is dropped.
+    Control characters stay escaped. A short row lacks its last columns; extra cells are dropped.
 
     Raises:
         ValueError: If the text is not CSV.
@@ -201,3 +204,72 @@ def read_csv(text: str) -> list[dict[str, str]]:
     if "\\" in text:
         rows = [[_ESCAPED.sub(r"\1", cell) for cell in row] for row in rows]
     return [dict(zip(header, row, strict=False)) for row in rows if row]
+
+
+__all__ = ["JSONDecodeError", "from_json", "iter_json_list", "to_json", "write_json"]
+
+_JSON_SPACES = re.compile(r"[ \t\n\r]*")
+
+
+def to_json(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return content as JSON, on one line unless an indent is given."""
+    return str(simplejson.dumps(content, ignore_nan=True, indent=indent, sort_keys=sort_keys))
+
+
+def from_json(text: str | bytes) -> Any:
+    """Parse JSON; NaN and the infinities are accepted.
+
+    Raises:
+        JSONDecodeError: If the text is not JSON; a ValueError with the position of the mistake.
+        ValueError: If a number is too long.
+        RecursionError: If it is nested too deeply.
+    """
+    return simplejson.loads(text, allow_nan=True)
+
+
+def iter_json_list(text: str) -> Iterator[Any]:
+    """Parse the items of a JSON list one by one, using the memory of one item.
+
+    Raises:
+        ValueError: If the text may not be a JSON list; `from_json` then returns the content or raises the error.
+        RecursionError: If an item is nested too deeply.
+    """
+    decoder = simplejson.JSONDecoder(allow_nan=True)
+    at = _after_spaces(text, 0)
+    if not text.startswith("[", at) or "\ufeff" in text:  # the decoder would skip a byte order mark
+        raise ValueError("not a list")
+    while True:
+        item, at = decoder.raw_decode(text, at + 1)
+        yield item
+        at = _after_spaces(text, at)
+        if not text.startswith(",", at):
+            break
+    if not text.startswith("]", at) or _after_spaces(text, at + 1) < len(text):
+        raise ValueError("not a list")
+
+
+def _after_spaces(text: str, at: int) -> int:
+    """Return the first position at or after `at` that is not JSON white space."""
+    found = _JSON_SPACES.match(text, at)
+    return at if found is None else found.end()
+
+
+def write_json(path: Path, content: Any, setting: str = "") -> None:
+    """Write a JSON file for users: indented, and without the credentials in addresses.
+
+    Args:
+        path: File to write, completely or not at all.
+        content: Mappings, sequences, text and numbers.
+        setting: Config key that names the folder, for error messages.
+    """
+    atomic_write_text(path, to_json(_redacted(content), indent=2) + "\n", setting)
+
+
+def _redacted(content: Any) -> Any:
+    if isinstance(content, str):
+        return redact(content)
+    if isinstance(content, Mapping):
+        return {_redacted(key): _redacted(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_redacted(item) for item in content]
+    return content

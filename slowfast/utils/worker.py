@@ -18,8 +18,8 @@ from multiprocessing import connection
 from typing import Any, BinaryIO
 
 from slowfast.errors import UserError
+from slowfast.utils.imports import import_user_modules
 from slowfast.utils.signals import STOP_SIGNALS, end_with_parent
-from slowfast.utils.user_modules import import_user_modules
 
 _HEADER = struct.Struct("<qq")  # message number, number of parts
 _SMALL = 2**18  # bytes up to which a message is copied
@@ -33,7 +33,7 @@ class _Pickler(pickle.Pickler):
         super().__init__(file, pickle.HIGHEST_PROTOCOL, buffer_callback=keep)
 
     def reducer_override(self, value: Any) -> Any:
-        # Without PyTorch in the process there are no tensors, and its import takes 200 MiB.
+        # If PyTorch has not been imported there are no tensors, and importing it takes 200 MiB.
         torch = sys.modules.get("torch")
         if torch is None:
             return NotImplemented
@@ -106,7 +106,7 @@ def _shared_file() -> BinaryIO:
     return tempfile.TemporaryFile(buffering=0)
 
 
-IDLE = -1  # of no item
+IDLE = -1  # marks that a worker has no item
 _PARENT_POLL = 2.0  # seconds between checks of an idle worker that its parent is alive
 IGNORED_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 
@@ -115,7 +115,7 @@ _activity: Any = None
 
 
 def working_on(item: int) -> None:
-    """Record the item that a worker starts on and restart its time limit; no effect in other processes."""
+    """Record the item that a worker starts on and restart its time limit; no effect outside workers."""
     if _activity is not None:
         _activity[1] = time.monotonic()
         _activity[0] = item
@@ -139,7 +139,7 @@ def serve(
     of_main_thread: bool,
     modules: Sequence[str] = (),
 ) -> None:
-    """Process incoming tasks until the parent process ends.
+    """Process incoming tasks until the parent process exits.
 
     Args:
         work: Function called with each task.
@@ -147,13 +147,13 @@ def serve(
         activity: Current item and its start time, shared with the parent.
         parent: Process ID of the parent.
         of_main_thread: Whether the parent's main thread started this process.
-        modules: User modules to import; a forked worker has them already.
+        modules: User modules to import; a forked worker already has them.
     """
     global _activity
     for quiet in IGNORED_SIGNALS:
         signal.signal(quiet, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
-    if of_main_thread:  # another thread of the parent may end before the parent process does
+    if of_main_thread:  # another thread of the parent may end before the parent process
         end_with_parent(signal.SIGKILL)
     _activity = activity
     import_user_modules(modules)

@@ -1,6 +1,6 @@
 """Fault-tolerant pool of worker processes: a crashed or hung worker costs its current task, never the run.
 
-Workers ignore signals meant for the main process, end when it ends for any reason, and are killed when the pool is
+Workers ignore signals meant for the main process, exit when it exits for any reason, and are killed when the pool is
 closed or the interpreter exits.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
-from slowfast.utils.user_modules import imported_modules
+from slowfast.utils.imports import imported_modules
 from slowfast.utils.worker import IDLE, IGNORED_SIGNALS, WorkerError, receive_message, send_message, serve
 
 Task = TypeVar("Task")
@@ -172,7 +172,7 @@ class WorkerPool(Generic[Task, Result]):
             try:
                 send_message(worker.channel, number, task)
             except (BrokenPipeError, ConnectionError):
-                return  # it has died; its tasks are reassigned when that is detected
+                return  # it has died; its tasks are reassigned once that is detected
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -180,7 +180,7 @@ class WorkerPool(Generic[Task, Result]):
         main_thread = threading.current_thread() is threading.main_thread()
         arguments = (self._work, theirs, activity, os.getpid(), main_thread, imported_modules())
         process = self._context.Process(target=serve, args=arguments, daemon=True)
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)  # until the worker ignores signals
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)  # blocked until the worker ignores them
         try:
             process.start()
         finally:
@@ -251,7 +251,7 @@ class WorkerPool(Generic[Task, Result]):
 _pools: weakref.WeakSet[WorkerPool[Any, Any]] = weakref.WeakSet()
 
 
-@atexit.register  # registered after that of `multiprocessing.util`, so it runs before it; that one waits without limit
+@atexit.register  # registered after the handler of `multiprocessing.util`, which waits without limit; so it runs first
 def _close_all() -> None:
     for pool in list(_pools):
         pool.close()

@@ -12,14 +12,14 @@ import numpy as np
 from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import UserError
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import atomic_path
+from slowfast.utils.imports import import_extra
 from slowfast.visualization.plots import BLUE, RED, new_figure, save_png
 from slowfast.visualization.video_writer import VideoWriter, pad_to_even
 
 MIN_SIDE = 240  # pixels of the short side; smaller sensors are enlarged by an integer factor
-MAX_FRAMES = 100_000  # of a video
-MAX_POINTS = 20_000  # drawn of a recording
+MAX_FRAMES = 100_000  # frames per video
+MAX_POINTS = 20_000  # points drawn per recording
 
 
 def draw_events(
@@ -86,7 +86,7 @@ def _write_mp4(images: Iterable[np.ndarray], path: Path, fps: int) -> None:
 
 
 def _draw_points(events: EventColumns, sensor: tuple[int, int], target: Path) -> None:
-    """Draw the events as points, time along the depth axis; of many events, evenly spaced ones."""
+    """Draw events as points, with time along the depth axis; if there are many, draw evenly spaced ones."""
     shown = events.take(np.linspace(0, len(events) - 1, min(MAX_POINTS, len(events))).astype(np.int64))
     figure = new_figure(6.0, 5.0)
     axes = figure.add_subplot(projection="3d")

@@ -23,11 +23,11 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.plots import even_indices
 from slowfast.visualization.video_writer import FONT, to_drawable
 
-FRAMES = 6  # drawn of each clip
+FRAMES = 6  # frames drawn per clip
 FRAME_SIDE, IMAGE_SIDE = 144, 240  # approximate pixels of the longer side of a frame, and of an image or a sensor
-ASPECT_RATIO = 1.5  # of the sheet, as far as the number of samples allows
+ASPECT_RATIO = 1.5  # target width / height of the sheet
 FRAME_GAP, SAMPLE_GAP = 4, 18  # pixels between the frames of a sample, and between samples
-LINE_HEIGHT, FONT_SCALE = 22, 0.45  # pixels of a line of text, and its scale
+LINE_HEIGHT, FONT_SCALE = 22, 0.45  # height of a line of text in pixels, and font scale
 WHITE, TEXT_COLOR, NOTE_COLOR = 255, (34, 34, 34), (119, 119, 119)
 
 
@@ -223,7 +223,7 @@ class FirstBatch:
         )
 
     def __call__(self, inputs: Any, targets: torch.Tensor) -> None:
-        """Draw the inputs and targets of a batch; a failure is only a warning."""
+        """Draw the inputs and targets of a batch; a failure is only logged as a warning."""
         try:
             self._draw(inputs, targets)
         except Exception as error:

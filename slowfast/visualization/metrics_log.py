@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.utils.files import atomic_write_text, disk_error
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
+from slowfast.utils.text_files import from_json, to_json
 
-METRICS = "metrics.jsonl"  # in OUTPUT_DIR
+METRICS = "metrics.jsonl"  # file in OUTPUT_DIR
 Row = dict[str, Any]
 
 
@@ -55,7 +55,7 @@ class MetricsLog:
         rows = [row for row in read_metrics(path) if row["step"] <= done_steps]
         atomic_write_text(path, "".join(_line(row) for row in rows), "OUTPUT_DIR")
         self._path = path
-        self._file = path.open("ab", buffering=0)  # unbuffered: closing must not repeat a failed write
+        self._file = path.open("ab", buffering=0)  # unbuffered, because closing must not repeat a failed write
 
     def write(self, row: Row) -> None:
         """Append a row; it has `split` (train or val), `epoch` and `step` (steps done since the start)."""

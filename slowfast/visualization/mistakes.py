@@ -12,15 +12,15 @@ from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.entries import classes_of
 from slowfast.datasets.types import EvalRecording, EvalSample
 from slowfast.utils.files import atomic_path
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
+from slowfast.utils.text_files import write_json
 from slowfast.visualization.plots import even_indices
 from slowfast.visualization.results import SCORE_DIGITS, VideoPrediction
 
 FOLDER, LIST = "mistakes", "mistakes.json"
 COUNT = 24  # mistakes kept
-FRAMES = 6  # shown of each clip
-FRAME_WIDTH, IMAGE_WIDTH = 144, 320  # pixels, of a frame of a clip and of a single image
+FRAMES = 6  # frames shown per clip
+FRAME_WIDTH, IMAGE_WIDTH = 144, 320  # pixels: width of a frame of a clip, and of a single image
 GAP = 2  # pixels between frames
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 88)
 _OF_EVENTS = "events of consecutive parts of the recording; red: brighter, blue: darker"
@@ -29,7 +29,7 @@ _OF_EVENTS = "events of consecutive parts of the recording; red: brighter, blue:
 def draw_mistakes(
     output: Path, dataset: EvalDataset, predictions: Sequence[VideoPrediction], names: Sequence[str]
 ) -> dict[str, Path]:
-    """Write the readable samples with the highest scores of a wrong class, highest first; return what was written.
+    """Write the wrong predictions with the highest scores, highest first; return descriptions and paths.
 
     Any failure is only logged as a warning, so that the results of the test are kept.
 
@@ -75,10 +75,10 @@ def _write(
 
 
 def read_again(dataset: EvalDataset, prediction: VideoPrediction) -> EvalSample:
-    """Read a sample that was readable during the test; RuntimeError if it is no longer."""
+    """Read a sample that was readable during the test. Raises RuntimeError if it no longer is."""
     sample: EvalSample = dataset[prediction.index]
     if not sample.count:
-        raise RuntimeError(f"{prediction.name} could be read during the test, but cannot be read any more")
+        raise RuntimeError(f"{prediction.name} was readable during the test but no longer is")
     return sample
 
 

@@ -36,7 +36,7 @@ INK, GRAY, FAINT = "#222222", "#777777", "#dddddd"
 
 
 class PlotsUnavailable(ImportError):
-    """Matplotlib is not installed or cannot be imported; only plots need it."""
+    """Raised if matplotlib, which only plots need, cannot be imported."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -62,7 +62,7 @@ def _figure_class() -> type[Figure]:
     """Import matplotlib's Figure even if MPLBACKEND names a backend that is not installed.
 
     A command started from a notebook inherits such a value, and matplotlib then refuses to be imported. The backend
-    does not matter here, since a Figure without pyplot is always drawn by Agg. A valid value stays in effect.
+    does not matter here, since a Figure without pyplot is always drawn by Agg. A valid value is kept.
     """
     first = "matplotlib" not in sys.modules
     backend = os.environ.pop("MPLBACKEND", None) if first else None
@@ -130,7 +130,7 @@ class Curves:
     loss: Points = field(default_factory=dict)
     validation_loss: Points = field(default_factory=dict)
     lr: Points = field(default_factory=dict)
-    validation: Points = field(default_factory=dict)  # metric of the validations
+    validation: Points = field(default_factory=dict)  # validation metric
 
 
 def read_curves(path: Path, metric: Metric | None) -> Curves:
@@ -143,7 +143,7 @@ def read_curves(path: Path, metric: Metric | None) -> Curves:
 
     Args:
         path: The log.
-        metric: Metric of the validations; None for none.
+        metric: Validation metric; None for none.
     """
     curves = Curves()
     keys = {"train": {"loss": curves.loss, "lr": curves.lr}, "val": {"loss": curves.validation_loss}}
@@ -163,7 +163,7 @@ def draw_curves(log: Path, path: Path, metric: Metric | None) -> None:
     Args:
         log: metrics.jsonl.
         path: File to write.
-        metric: Metric of the validations to draw; None for none.
+        metric: Validation metric to draw; None for none.
 
     Raises:
         PlotsUnavailable: Without matplotlib.

@@ -17,9 +17,8 @@ from tabulate import tabulate
 
 from slowfast.datasets.index.entries import classes_of, format_label
 from slowfast.datasets.types import Failure
-from slowfast.utils.json_files import write_json
 from slowfast.utils.text import sanitize
-from slowfast.utils.text_files import write_csv
+from slowfast.utils.text_files import write_csv, write_json
 
 BEST = 5  # classes kept per video
 TEST_RESULTS, PREDICTIONS = "test_results.json", "predictions.csv"
@@ -51,7 +50,7 @@ class Metric:
         return f"{value:.{self.digits if digits is None else digits}f} {self.unit}".rstrip()
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Check if a value is an improvement; NaN never is, and any other value is an improvement over None."""
+        """Return whether a value is an improvement; NaN never is, and any other value improves on None."""
         if than is None:
             return value == value
         return value > than if self.higher_is_better else value < than
@@ -94,7 +93,7 @@ class VideoPrediction:
     label_scores: Sequence[float] = ()
 
     def __reduce__(self) -> tuple[type[VideoPrediction], tuple[Any, ...]]:
-        """Pickle faster than a dataclass with slots does by itself: many are sent between processes."""
+        """Pickle faster than the default of a dataclass with slots, because many are sent between processes."""
         return VideoPrediction, (self.index, self.name, self.label, self.best, self.views, self.label_scores)
 
     @property
@@ -103,7 +102,7 @@ class VideoPrediction:
         return self.best[0][0] if self.best else None
 
     def hit(self, k: int) -> bool:
-        """Check if a class of the label is among the k best classes."""
+        """Return whether a class of the label is among the k best classes."""
         return any(label in classes_of(self.label) for label, _ in self.best[:k])
 
 
@@ -152,7 +151,7 @@ def write_predictions(rows: Iterable[PredictionRow], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Tested:
-    """What a test has tested; the fields are keys of test_results.json.
+    """Subject of a test; the fields are keys of test_results.json.
 
     Attributes:
         model: MODEL.MODEL_NAME.
@@ -180,7 +179,7 @@ class Tested:
 
     @property
     def weights(self) -> str:
-        """Return the end of the checkpoint's path, and which one of a run it is."""
+        """Return the end of the checkpoint's path and its choice (last, best or given)."""
         details = [] if self.checkpoint_choice in (None, "given") else [f"{self.checkpoint_choice} of the run"]
         details += [] if self.checkpoint_epoch is None else [f"epoch {self.checkpoint_epoch}"]
         return tail(self.checkpoint, 44) + (f" ({', '.join(details)})" if details else "")
@@ -235,7 +234,7 @@ class TestReport:
         tested: Tested,
         extra: Results,
     ) -> TestReport:
-        """Build from what was measured; peak_memory is in bytes."""
+        """Build from measurements; peak_memory is in bytes."""
         clips = (videos - failed) * views * crops
         return cls(
             results,

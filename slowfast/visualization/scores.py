@@ -1,4 +1,4 @@
-"""File with the logits of all classes of a test, as TEST.SAVE_RESULTS_PATH says."""
+"""File with the logits of all classes of a test (TEST.SAVE_RESULTS_PATH)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_scores(
         logits: Their logits in blocks, float32 (rows, K) each; the row of an unreadable video is NaN.
         num_classes: K.
         path: File to write, completely or not at all.
-        setting: Value of TEST.SAVE_RESULTS_PATH, for the notice if it names another type of file.
+        setting: Value of TEST.SAVE_RESULTS_PATH, for the notice if its suffix is replaced.
 
     Raises:
         DiskError: If the disk is full or cannot be written to.
@@ -85,7 +85,7 @@ def write_scores(
 
 
 def _blocks(predictions: Sequence[VideoPrediction], values: int) -> Iterator[Sequence[VideoPrediction]]:
-    """Yield the predictions in blocks of about _BLOCK values, for `values` of each."""
+    """Yield the predictions in blocks of about _BLOCK values, `values` per prediction."""
     size = max(_BLOCK // max(values, 1), 1)
     return (predictions[first : first + size] for first in range(0, len(predictions), size))
 

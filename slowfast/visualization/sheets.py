@@ -1,4 +1,4 @@
-"""Plots of a training and a test: curves, confusion matrix, and a contact sheet of samples with predictions."""
+"""Plots of a training and a test: curves, confusion matrix, and a contact sheet of test samples."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.entries import classes_of
 from slowfast.datasets.types import EvalSample
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.confusion import draw_confusion
 from slowfast.visualization.metrics_log import METRICS
 from slowfast.visualization.mistakes import read_again
+from slowfast.visualization.per_class import draw_confusion
 from slowfast.visualization.plots import GRAY, GREEN, INK, RED, draw_curves, label_text, new_figure, save_png
 from slowfast.visualization.results import Metric, VideoPrediction
 
-FRAMES = 6  # drawn of each clip
+FRAMES = 6  # frames drawn per clip
 FRAME_WIDTH = 1.25  # inches
 
 
@@ -93,7 +93,7 @@ SHEET_ROWS = 10
 
 
 def draw_training_curves(output: Path, metric: Metric | None) -> dict[str, Path]:
-    """Draw curves.png of metrics.jsonl and a metric of the validations; return its description and path."""
+    """Draw curves.png from metrics.jsonl with a validation metric; return its description and path."""
     path = output / "curves.png"
     return _drawn("training curves", path, lambda: draw_curves(output / METRICS, path, metric))
 
@@ -101,7 +101,7 @@ def draw_training_curves(output: Path, metric: Metric | None) -> dict[str, Path]
 def draw_confusion_matrix(
     output: Path, predictions: Sequence[VideoPrediction], names: Sequence[str]
 ) -> dict[str, Path]:
-    """Draw confusion.png of predictions with one class per sample; return its description and path."""
+    """Draw confusion.png for predictions of one class per sample; return its description and path."""
     path = output / "confusion.png"
     labels, predicted = [p.label for p in predictions], [p.prediction for p in predictions]
     return _drawn("confusion matrix", path, lambda: draw_confusion(labels, predicted, names, path))

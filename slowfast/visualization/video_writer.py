@@ -19,8 +19,8 @@ from slowfast.utils.files import atomic_path
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 NAME_LENGTH = 40  # characters of a class name
-MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # of the text, as a fraction of the frame
-MAX_SCALE = 1.0  # of the font
+MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # limits of the text, as fractions of the frame
+MAX_SCALE = 1.0  # limit of the font scale
 _X264 = {"preset": "veryfast", "crf": "20"}
 _BT709 = 1  # FFmpeg's AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 
@@ -28,7 +28,7 @@ _BT709 = 1  # FFmpeg's AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 class VideoWriter:
     """Context manager that writes an H.264 video to an .mp4 file.
 
-    The file appears when the context is left; after an error or without a frame, there is none.
+    The file appears when the context is left; not after an error or without frames.
 
     Args:
         target: File to write.
@@ -88,7 +88,7 @@ class VideoWriter:
 
 
 class _NothingWritten(Exception):
-    """Discards the file."""
+    """Discard the file."""
 
 
 def write_annotated(
@@ -101,7 +101,7 @@ def write_annotated(
 
     Args:
         frames: Pairs of frame number and uint8 (H, W, 3) RGB. Odd sides are padded by a pixel, as H.264 in 4:2:0 needs.
-        timing: Time stamps; frame k is shown from `timing.ticks[k]` on.
+        timing: Timestamps; frame k is shown from `timing.ticks[k]` on.
         lines: Lines of text, or a function that returns those of a frame number.
         target: File to write, completely or not at all.
 

@@ -12,7 +12,7 @@ from slowfast import __version__
 from slowfast.cli import convert_dvs, extract_frames, features, index, prepare, setup, train, video_to_dvs
 from slowfast.cli.main import COMMANDS, main
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import find_config
+from slowfast.config.parse import find_config
 from slowfast.datasets.index.folder import KINDS
 from slowfast.errors import ConfigError, UserError
 from slowfast.inference.features import VIEWS

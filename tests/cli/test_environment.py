@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from slowfast.cli import environment, precisions
+from slowfast.cli import environment
 from slowfast.cli.main import main
 from slowfast.event_driven.kernels import build
 from slowfast.utils import cpu, private_ops
@@ -44,7 +44,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         for dtype, has in ((torch.bfloat16, bfloat16), (torch.float16, float16)):
             monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[dtype], lambda has=has: has)
         monkeypatch.setattr(build, "cpu_description", lambda: kernels)
-        monkeypatch.setattr(precisions, "find_compiler", lambda: "/usr/bin/c++")
+        monkeypatch.setattr(environment, "find_compiler", lambda: "/usr/bin/c++")
         for variable in cpu.LIMITS:
             monkeypatch.delenv(variable, raising=False)
 
@@ -55,7 +55,7 @@ def test_a_cpu_with_everything(machine: Any) -> None:
     machine(AMX, True, True, KERNEL_FLAGS)
     assert cpu.instruction_sets() == list(cpu.X86_SETS.values())
     assert (cpu.cpu_model(), cpu.cpu_family()) == ("A CPU", "GenuineIntel 6/143")
-    assert precisions.precision_facts() == {
+    assert environment.precision_facts() == {
         "TRAIN.MIXED_PRECISION, bfloat16": "bfloat16",
         "TRAIN.MIXED_PRECISION, float16": "float16",
         "EVENT.PRECISION float32": "float32",
@@ -67,7 +67,7 @@ def test_a_cpu_with_everything(machine: Any) -> None:
 def test_a_cpu_with_avx2_only(machine: Any) -> None:
     machine("", False, False, b"avx2 fma f16c bmi2")
     assert cpu.instruction_sets() == ["AVX2"]
-    assert precisions.precision_facts() == {
+    assert environment.precision_facts() == {
         "TRAIN.MIXED_PRECISION, bfloat16": "float32: this CPU has no bfloat16 matrix multiplication",
         "TRAIN.MIXED_PRECISION, float16": "float32: this CPU has no float16 matrix multiplication",
         "EVENT.PRECISION float32": "float32",
@@ -80,7 +80,7 @@ def test_limits_of_the_environment_are_the_reason(machine: Any, monkeypatch: pyt
     machine(AMX, False, False, KERNEL_FLAGS)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("SLOWFAST_MAX_CPU_ISA", "avx2")
-    facts = precisions.precision_facts()
+    facts = environment.precision_facts()
     assert facts["TRAIN.MIXED_PRECISION, bfloat16"] == (
         "float32: ONEDNN_MAX_CPU_ISA=AVX2 excludes the bfloat16 instructions"
     )
@@ -92,13 +92,13 @@ def test_limits_of_the_environment_are_the_reason(machine: Any, monkeypatch: pyt
 def test_avx512_without_bfloat16_instructions_converts(machine: Any) -> None:
     machine("avx512f", True, False, KERNEL_FLAGS)
     converted = "bfloat16, converted to float32 in registers: saves memory, not time"
-    assert precisions.precision_facts()["TRAIN.MIXED_PRECISION, bfloat16"] == converted
+    assert environment.precision_facts()["TRAIN.MIXED_PRECISION, bfloat16"] == converted
 
 
 def test_without_a_compiler_pytorch_multiplies(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine("", False, False, b"avx2")
-    monkeypatch.setattr(precisions, "find_compiler", lambda: "")
-    text = precisions.precision_facts()["EVENT.PRECISION int8"]
+    monkeypatch.setattr(environment, "find_compiler", lambda: "")
+    text = environment.precision_facts()["EVENT.PRECISION int8"]
     assert text == "int8 weights, multiplied in float32 by PyTorch: there is no C++ compiler for the kernels"
     monkeypatch.setattr(environment, "find_compiler", lambda: "")
     described = environment.describe_environment()
@@ -128,6 +128,6 @@ def test_json_and_table_have_the_same_facts(capsys: pytest.CaptureFixture[str]) 
 
 def test_an_unknown_limit_is_a_user_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SLOWFAST_MAX_CPU_ISA", "sse9")
-    monkeypatch.setattr(precisions, "find_compiler", lambda: "/usr/bin/c++")
+    monkeypatch.setattr(environment, "find_compiler", lambda: "/usr/bin/c++")
     assert main(["env"]) == 2
     assert "SLOWFAST_MAX_CPU_ISA: unknown value 'sse9'" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 from slowfast.cli.model_info import BEGIN, END, check_file, main
 from slowfast.cli.model_table import ModelRow, describe_all, markdown_table, published_configs, read_header
 from slowfast.cli.setup import load_config
-from slowfast.config.shipped import configs_folder
+from slowfast.config.parse import configs_folder
 from slowfast.errors import UserError
 
 pytestmark = pytest.mark.slow

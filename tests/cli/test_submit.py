@@ -36,8 +36,8 @@ def words(data: Path, output: Path, *more: object) -> list[str]:
         (["--gpus", "2", "--", "train", "--cfg", "CFG", "NUM_GPUS", "0"], "NUM_GPUS is 0. Set NUM_GPUS 2"),
         (["--nodes", "3", "--", "train", "--cfg", "CFG"], "TRAIN.BATCH_SIZE"),  # 64
         (["--", "train", "--cfg", "CFG", "SOLVER.BASE_LR", "x"], "SOLVER.BASE_LR"),
-        (["--time", "soon", "--", "train"], "soon is no time limit such as 90"),
-        (["--slurm", "high", "--", "train"], "high is no KEY=VALUE"),
+        (["--time", "soon", "--", "train"], "soon is not a time limit such as 90"),
+        (["--slurm", "high", "--", "train"], "high is not KEY=VALUE"),
         (["--status", "/nowhere"], "/nowhere has no jobs of slowfast submit: no such file"),
         (["--", "train", "--cfg", "CFG", "MORPH.PRETRAIN_PATH", ""], "The job was not submitted: "),  # no sbatch here
     ],

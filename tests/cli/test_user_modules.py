@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from slowfast.errors import UserError
-from slowfast.utils import user_modules
-from slowfast.utils.user_modules import import_user_modules, imported_modules
+from slowfast.utils import imports
+from slowfast.utils.imports import import_user_modules, imported_modules
 from slowfast.utils.worker_pool import TaskResult, WorkerPool
 
 S16 = "K400/K400_MLP_S16x4"
@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder for modules; what is imported from it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(user_modules, "_imported", [])
+    monkeypatch.setattr(imports, "_imported", [])
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

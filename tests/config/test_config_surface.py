@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # Files that declare or check keys without using them.
 NOT_USERS = {
     *(ROOT / "slowfast/config/keys").glob("*.py"),
-    *(ROOT / f"slowfast/cli/{name}.py" for name in ("validate", "validate_components", "memory_rules")),
+    *(ROOT / f"slowfast/cli/{name}.py" for name in ("validate", "validate_components")),
 }
 # torchrun numbers the machines; validation only compares the key with its number.
 ONLY_CHECKED = {"SHARD_ID"}

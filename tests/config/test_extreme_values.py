@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from slowfast.cli import memory_rules
+from slowfast.cli import validate_components
 from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import UserError
@@ -137,10 +137,10 @@ TOO_LARGE = (
 def test_what_no_machine_can_hold_is_refused(
     network: str, settings: str, part: str, empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_rules, "machine_memory", lambda: 16 * 2**30)
+    monkeypatch.setattr(validate_components, "machine_memory", lambda: 16 * 2**30)
     message = outcome(empty, [*overrides_of(network, empty.parent / "out"), *settings.split()])
     assert part in message and "GiB of memory, but this machine has 16.0 GiB" in message
 
 
 def test_the_memory_of_this_machine_is_found() -> None:
-    assert 2**28 < memory_rules.machine_memory() <= psutil.virtual_memory().total
+    assert 2**28 < validate_components.machine_memory() <= psutil.virtual_memory().total

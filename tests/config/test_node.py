@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import configs_folder
+from slowfast.config.parse import configs_folder
 from slowfast.errors import ConfigError
 from tests.config.yaml_files import merge_text
 

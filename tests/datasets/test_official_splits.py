@@ -11,7 +11,7 @@ from video_files import write_video
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.config.shipped import shipped_configs
+from slowfast.config.parse import shipped_configs
 from slowfast.datasets.base import warn_once
 from slowfast.datasets.build import class_names, eval_dataset, find_dataset
 from slowfast.errors import IndexFileError

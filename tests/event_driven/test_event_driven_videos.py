@@ -26,8 +26,7 @@ from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun, run_on_videos
 from slowfast.models.build import build_model
 from slowfast.utils.signals import StopSignal
-from slowfast.visualization.activity_file import PatchActivity
-from slowfast.visualization.heat_map import draw_activity
+from slowfast.visualization.heat_map import PatchActivity, draw_activity
 from tests.conftest import run_net
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import (

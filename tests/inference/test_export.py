@@ -18,8 +18,8 @@ from slowfast.inference import export as exporting
 from slowfast.inference import export_onnx
 from slowfast.inference.export import BATCHES, export, export_graph, foreign_operators
 from slowfast.inference.export_check import TOLERANCE, Comparison, ExportDiffers, compare, random_batches
-from slowfast.utils.json_files import from_json
 from slowfast.utils.private_ops import FUSED_LINEAR
+from slowfast.utils.text_files import from_json
 from tests.models.test_registry import FORMS, inputs, scramble, tiny
 
 pytestmark = pytest.mark.slow
@@ -161,6 +161,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("slowfast.utils.extras.import_module", missing)
+    monkeypatch.setattr("slowfast.utils.imports.import_module", missing)
     assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.onnx"), *settings]) == 2
     assert 'pip install "slowfast[onnx]"' in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_mistakes_are_found_before_the_work(
     def without_pyarrow(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr("slowfast.utils.extras.import_module", without_pyarrow)
+    monkeypatch.setattr("slowfast.utils.imports.import_module", without_pyarrow)
     for words, part in (
         (("--out", tmp_path / "a.csv"), "must end in .npz or .parquet"),
         (("--out", tmp_path / "a.parquet"), 'pip install "slowfast[parquet]"'),

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.utils import heartbeat
-from slowfast.utils.heartbeat import Heartbeat, phase
+from slowfast.utils import screen
 from slowfast.utils.logging import get_logger, log_table, open_log, start_logging, stop_logging
 from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Heartbeat, phase
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -113,9 +113,9 @@ def test_a_full_disk_does_not_end_the_log(tmp_path: Path, capsys: pytest.Capture
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set a heartbeat after 0.3 seconds, in a process where nothing is in progress."""
-    monkeypatch.setattr(heartbeat, "_phases", [])
-    monkeypatch.setattr(heartbeat, "SILENCE", 0.3)
-    monkeypatch.setattr(heartbeat, "_CHECK_EVERY", 0.02)
+    monkeypatch.setattr(screen, "_phases", [])
+    monkeypatch.setattr(screen, "SILENCE", 0.3)
+    monkeypatch.setattr(screen, "_CHECK_EVERY", 0.02)
 
 
 @pytest.mark.usefixtures("quick")
@@ -213,14 +213,14 @@ def test_a_bar_and_lines_do_not_overwrite_each_other(term: str, columns: int, ba
 
 def test_forked_processes_are_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is forked while the heartbeat prints can print itself."""
-    monkeypatch.setattr(heartbeat, "SILENCE", -1.0)
-    monkeypatch.setattr(heartbeat, "_CHECK_EVERY", 0.0005)
+    monkeypatch.setattr(screen, "SILENCE", -1.0)
+    monkeypatch.setattr(screen, "_CHECK_EVERY", 0.0005)
     Heartbeat.begin(lambda text: time.sleep(0.001))
     try:
         for _ in range(20):
             child = os.fork()
             if not child:
-                locked = heartbeat._printing.acquire(timeout=5)
+                locked = screen._printing.acquire(timeout=5)
                 os._exit(0 if locked else 1)
             assert os.waitpid(child, 0)[1] == 0
     finally:

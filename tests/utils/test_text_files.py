@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.utils import text_files
-from slowfast.utils.json_files import from_json, iter_json_list, to_json
-from slowfast.utils.text_files import UnreadableTextError, read_text_bytes
+from slowfast.utils.text_files import UnreadableTextError, from_json, iter_json_list, read_text_bytes, to_json
 
 VALUES = st.recursive(
     st.none()

@@ -51,8 +51,8 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"y": np.array([1, np.nan, 2])}, "the coordinate nan is outside of any sensor. Give --height"),
-        ({"x": np.array([1, 2, 2_000_000_000])}, "the coordinate 2e+09 is outside of any sensor. Give --width"),
+        ({"y": np.array([1, np.nan, 2])}, "the coordinate nan is outside any known sensor. Give --height"),
+        ({"x": np.array([1, 2, 2_000_000_000])}, "the coordinate 2e+09 is outside any known sensor. Give --width"),
         ({"t": np.array([0, 1, 10**15])}, "has more than 100000 frames. Lower --fps"),
     ],
 )

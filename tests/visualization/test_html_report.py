@@ -20,11 +20,10 @@ from slowfast.engine.tasks.classification import Classification
 from slowfast.engine.tasks.multi_label import MultiLabel
 from slowfast.utils.folder_lock import TRAINING, exclusive_lock, is_locked
 from slowfast.utils.text_files import read_csv, write_csv
-from slowfast.visualization.activity_file import MAX_BINS, SHARE_LEVELS, PatchActivity
+from slowfast.visualization.heat_map import MAX_BINS, SHARE_LEVELS, PatchActivity
 from slowfast.visualization.html_report.curves import MAX_POINTS, thin
 from slowfast.visualization.html_report.page import REPORT, write_report
-from slowfast.visualization.html_report.run_files import CONFIG
-from slowfast.visualization.html_report.status import RunStatus
+from slowfast.visualization.html_report.run_files import CONFIG, RunStatus
 from slowfast.visualization.mistakes import COUNT, most_confident
 from tests.report_content import report_content, write_run
 from tests.video_files import picture

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from slowfast.visualization.confusion import (
+from slowfast.visualization.per_class import (
     MATRIX_CLASSES,
     class_accuracies,
     confused_pairs,

@@ -9,7 +9,7 @@ import pytest
 
 from slowfast.engine.tasks.classification import Classification
 from slowfast.visualization.html_report.page import write_report
-from slowfast.visualization.html_report.status import RunStatus
+from slowfast.visualization.html_report.run_files import RunStatus
 from tests.chromium import MISSING, Chromium, find_chromium, running_chromium
 from tests.report_content import write_run
 

@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 from slowfast.config.key import Key, Section
-from slowfast.config.keys import augmentation, data, dvs, event, model, monitoring, networks, run, solver
+from slowfast.config.keys import data, dvs, event, model, networks, run, solver
 
 SECTIONS: list[Section] = [
     *(run.RUN, run.TRAIN, run.TEST),
     *(data.DATA, dvs.DVS, data.DATA_LOADER),
-    *(augmentation.AUG, augmentation.MIXUP),
+    *(data.AUG, data.MIXUP),
     *(solver.SOLVER, solver.BN),
     *(model.MODEL, model.DISTILL),
     *(networks.MORPH, networks.CONVMLP, networks.EAT, networks.EVMLP, networks.EVENT2VEC),
     *(networks.EFFICIENTNET, networks.REGNET),
     event.EVENT,
-    *(monitoring.TENSORBOARD, monitoring.TRACKING, monitoring.WANDB, monitoring.MLFLOW, monitoring.PROFILE),
+    *(run.TENSORBOARD, run.TRACKING, run.WANDB, run.MLFLOW, run.PROFILE),
 ]
 # By dotted name, such as "TRAIN.ENABLE".
 KEYS: dict[str, Key] = {}

@@ -77,8 +77,8 @@ EVENT.MAX_FRAMES = Key(
 )
 EVENT.RECONNECT = Key(
     0.0,
-    "Delay before a lost camera or stream is reopened; 0 ends it instead. It doubles after every failed attempt, up to "
-    "60 seconds or this value if that is longer.",
+    "Delay before a lost camera or stream is reopened; 0 never reopens it. It doubles after every failed attempt, up "
+    "to 60 seconds or this value if that is longer.",
     unit="seconds",
     rule=Range(0, 10**6),
 )
@@ -89,8 +89,8 @@ EVENT.COMPARE = Key(
 )
 EVENT.COMPARE_EVERY = Key(
     0,
-    "Compare every Nth batch with dense inference: 1 compares all frames; 0 also does for files, but with cameras or "
-    "streams compares every 32nd batch, which typically takes less than 10 % of the time.",
+    "Compare every Nth batch with dense inference: 1 compares all frames; 0 also does so for files, but with cameras "
+    "or streams compares every 32nd batch, which typically takes less than 10 % of the time.",
     unit="batches",
     rule=Range(0, 10**6),
 )

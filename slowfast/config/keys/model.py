@@ -1,4 +1,4 @@
-"""Keys of the model as a whole: network, loss, freezing, EMA and knowledge distillation."""
+"""Model keys: network, loss, freezing, EMA and knowledge distillation."""
 
 from slowfast.config.key import Key, Section
 from slowfast.config.rules import Choices, FilePath, Range, RegistryNames
@@ -75,7 +75,7 @@ MODEL.FREEZE = Key(
     type=list[str],
 )
 MODEL.CHANNELS_LAST = Key(
-    False, "Keep the weights of convolutions in channels-last order in memory; inputs are in it anyway."
+    False, "Keep the weights of convolutions in channels-last order in memory; inputs always are."
 )
 MODEL.ACT_CHECKPOINT = Key(
     False,

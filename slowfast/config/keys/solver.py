@@ -44,7 +44,7 @@ SOLVER.LRS = Key(
 )
 SOLVER.COOLDOWN_EPOCHS = Key(
     0.0,
-    "Last epochs, which keep the final learning rate of the cosine; part of SOLVER.MAX_EPOCH.",
+    "Final epochs at the last learning rate of the cosine; part of SOLVER.MAX_EPOCH.",
     unit="epochs",
     rule=Range(0, 10**6),
     origin="ConvMLP",
@@ -67,7 +67,7 @@ SOLVER.ZERO_WD_1D_PARAM = Key(
 )
 SOLVER.NO_WD_PARAMS = Key(
     [],
-    "Further parameters without weight decay: suffixes of their names such as head.weight, or patterns such as "
+    "Additional parameters without weight decay: suffixes of their names such as head.weight, or patterns such as "
     '"blocks.*.fc1.weight".',
     type=list[str],
 )
@@ -80,13 +80,13 @@ SOLVER.LAYER_DECAY = Key(
 )
 SOLVER.HEAD_LR_MULT = Key(
     1.0,
-    "Factor of the learning rate of the head, such as 10 for a new head on pre-trained weights.",
+    "Learning rate multiplier of the head, such as 10 for a new head on pre-trained weights.",
     rule=Range(0, 10**6, above=True),
 )
 SOLVER.FUSED = Key(
     "auto",
-    "Fused form of the optimizer, one kernel for all parameters: auto uses it where there is one, always refuses an "
-    "optimizer without one, never uses PyTorch's default form.",
+    "Fused implementation of the optimizer, one kernel for all parameters: auto uses it if there is one, always "
+    "rejects optimizers without one, never uses PyTorch's default implementation.",
     rule=Choices("auto", "always", "never"),
 )
 SOLVER.CLIP_GRAD_VAL = Key(

@@ -282,7 +282,7 @@ class PacketSource:
         at = bisect.bisect_left(self._keys, first)
         for start in [first, *self._keys[max(at - 1, 0) : at]]:
             time = self._listed.pts[start] if self._listed.pts[start] is not None else self._listed.dts[start]
-            time = time if self._samples is None else self._listed.dts[start]  # by which MP4 files are indexed
+            time = time if self._samples is None else self._listed.dts[start]  # MP4 files are indexed by decoding time
             if time is None:
                 break
             try:

@@ -22,7 +22,7 @@ _FORMATS = frozenset({b"avc1", b"avc3", b"hvc1", b"hev1"})
 # Boxes that do not change the meaning of the others; of `stbl`, those that are read and sdtp, cslg.
 _TOP_LEVEL = frozenset({b"ftyp", b"free", b"skip", b"wide", b"mdat", b"moov", b"udta", b"meta", b"uuid", b"pdin"})
 _TABLES = frozenset({b"stsd", b"stts", b"ctts", b"stss", b"stsc", b"stsz", b"stco", b"co64", b"sdtp", b"cslg"})
-_MOST_BOXES = 64  # at the top level
+_MOST_BOXES = 64  # limit of the boxes at the top level
 _LARGEST = 512 * 2**20  # bytes of the moov box
 _LONGEST = 2**28  # ticks between two samples, and of a composition offset
 _CHECKED = 16  # entries of FFmpeg's index that are compared

@@ -24,13 +24,13 @@ from slowfast.datasets.order import VIEW, Key, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.errors import DataError, system_reason
-from slowfast.utils.cores import usable_cores
+from slowfast.utils.cpu import usable_cores
 from slowfast.utils.files import atomic_write_text
-from slowfast.utils.json_files import from_json, to_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.private_cache import private_cache
+from slowfast.utils.text_files import from_json, to_json
 
-_RECORDINGS_PER_TASK = 32  # of a worker
+_RECORDINGS_PER_TASK = 32  # recordings per task of a worker process
 
 
 def longest_recording(

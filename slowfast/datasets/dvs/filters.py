@@ -45,7 +45,7 @@ class BackgroundFilter:
         # With a border, neighbors need no check.
         self._height, self._width = sensor[0] + 2, sensor[1] + 2
         self._last = np.empty(0, np.int64)  # time of the last event of each pixel
-        self._never = 0  # in place of it
+        self._never = 0  # time of pixels without an event yet
 
     def __call__(self, events: EventColumns) -> np.ndarray:
         """Return which events of the next block are kept, bool (n,)."""
@@ -65,7 +65,7 @@ class BackgroundFilter:
             before = np.searchsorted(keys, keys + offset * n) - 1  # last event of the neighbor in this block
             in_block = (before >= 0) & (pixel[before] == pixel + offset)
             np.maximum(latest, np.where(in_block, t[before], self._last[pixel + offset]), out=latest)
-        self._last[pixel] = t  # of repeated pixels the last value counts
+        self._last[pixel] = t  # for repeated pixels the last value counts
         kept = np.empty(n, np.bool_)
         kept[order] = t - latest <= self.duration
         return kept

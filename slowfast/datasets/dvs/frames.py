@@ -35,7 +35,7 @@ FRAMES = 6
 BACKGROUND, BRIGHTER, DARKER = (255, 255, 255), (200, 60, 40), (40, 80, 190)
 COUNTS, VOXELS, SIGNED_VOXELS, TIME_SURFACE, DECAYED = "counts", "voxels", "signed_voxels", "time_surface", "decayed"
 FRAME_KINDS = (COUNTS, VOXELS, SIGNED_VOXELS, TIME_SURFACE, DECAYED)
-MIDDLE_GRAY = 128.0  # of signed values: 0
+MIDDLE_GRAY = 128.0  # gray level of 0 for signed values
 
 
 class EventFramesReader:
@@ -163,7 +163,7 @@ def _surfaces(
     for part, last in enumerate(ends):
         rows, end = slice(first, last), step * (part + 1)
         if latest:
-            state[pixel[rows]] = t[rows]  # of repeated pixels the last value counts
+            state[pixel[rows]] = t[rows]  # for repeated pixels the last value counts
             surfaces[part] = np.exp((state - end) / decay)
         else:
             state *= np.exp(-step / decay)

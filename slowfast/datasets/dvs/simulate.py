@@ -20,7 +20,7 @@ from slowfast.datasets.dvs.sample import EventColumns
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of RGB
 DARK = 10.0  # added to the intensity (0 to 255) before the logarithm, which limits the sensitivity of dark pixels
 NO_EVENTS = EventColumns(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
-MIN_THRESHOLD = 0.01  # of a pixel, as in v2e
+MIN_THRESHOLD = 0.01  # lower limit of the threshold of a pixel, as in v2e
 BRIGHT_SHOT_NOISE = 0.25  # rate of shot noise at intensity 255, relative to that at 0, as in v2e
 
 
@@ -96,8 +96,8 @@ class EventSimulator:
         self.rng, self.threshold, self.refractory, self.noise = rng, threshold, refractory, noise
         self.pixel_noise = pixel_noise
         self._previous: np.ndarray | None = None  # log intensity of the last frame, leakage added (H, W)
-        self._level = np.empty(0)  # that at which each pixel last fired (H, W)
-        self._thresholds = self._leak = np.empty(0)  # of the pixels; leakage is log intensity per second
+        self._level = np.empty(0)  # log intensity at which each pixel last fired (H, W)
+        self._thresholds = self._leak = np.empty(0)  # per pixel; leakage in log intensity per second
         self._silence: RefractoryFilter | None = None
         self._start = self._time = 0.0
 

@@ -28,7 +28,7 @@ class HotPixel:
     x: int
     y: int
     events: int
-    share: float  # of all events
+    share: float  # fraction of all events
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from slowfast.datasets.index.lines import parse_numbers, read_lines, scan_lines
 from slowfast.datasets.index.parse import Columns, Entry, split_frame_lines
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
-from slowfast.utils.json_files import JSONDecodeError, from_json, iter_json_list
 from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
+from slowfast.utils.text_files import JSONDecodeError, from_json, iter_json_list
 
 LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
 OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists
-VIDEO_SUFFIXES = (".webm", ".mp4")  # of the official videos, and of re-encoded ones
+VIDEO_SUFFIXES = (".webm", ".mp4")  # official videos, re-encoded ones
 
-_ENTRIES = 1 << 16  # of a JSON list, held at a time
+_ENTRIES = 1 << 16  # entries of a JSON list held in memory at a time
 _CSV_FORM = "id;label text"
 _HINT = "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE"
 
@@ -202,7 +202,7 @@ def count_frames(folder: Path, image_template: str) -> int:
 # Values of {} in DATA.LABEL_PATH_TEMPLATE.
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
-MAX_FRAMES = 10**9  # of a video
+MAX_FRAMES = 10**9  # frames per video
 _FORM = "folder frames label"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BINS = 15  # of the paper's tables
+BINS = 15  # as in the tables of the paper
 
 
 def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> float:

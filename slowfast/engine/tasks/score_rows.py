@@ -58,7 +58,7 @@ class ScoreRows:
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of ascending numbers, float32 (len(rows), K)."""
         found = np.empty((len(rows), self.num_classes), np.float32)
-        stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1)  # of consecutive rows
+        stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1)  # runs of consecutive rows
         for stretch in stretches if len(rows) else []:
             self._file.seek(int(rows[stretch[0]]) * 4 * self.num_classes)
             data = self._file.read(len(stretch) * 4 * self.num_classes)

@@ -17,9 +17,9 @@ from slowfast.config.rules import FilePath
 from slowfast.engine.trackers.base import FAILED, TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
 from slowfast.engine.trackers.curves import curve_tags, curve_values
 from slowfast.utils.distributed import World
-from slowfast.utils.json_files import from_json, write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import sanitize
+from slowfast.utils.text_files import from_json, write_json
 from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
 from slowfast.visualization.results import Metric
 
@@ -143,7 +143,7 @@ def _attempt(name: str, work: Callable[[], Result]) -> Result | None:
     """Return the result of a call of a tracker; None, with a warning, if it fails."""
     try:
         return work()
-    except Exception as error:  # of any library
+    except Exception as error:  # any library may raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         get_logger().warning(f"Tracker {name} failed and is disabled for the rest of the run: {reason}")
         return None

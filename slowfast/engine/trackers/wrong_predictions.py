@@ -55,7 +55,7 @@ def _image(dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[st
     caption = f"label {label}, prediction {names[best]} ({100 * score:.0f} %)"
     try:
         frames = read_again(dataset, prediction).preview()
-    except Exception as error:  # of any reader
+    except Exception as error:  # any reader may raise anything
         get_logger().warning(f"Cannot draw {prediction.name}: {error}")
         return None
     sheet = draw_sheet([film_strip(frames)], [caption], prediction.name)

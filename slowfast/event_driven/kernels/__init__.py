@@ -87,7 +87,7 @@ class Kernels:
         self.library = library
         self.panel: int = library.panel()  # output features whose weights are stored together
         self.tile: int = library.tile_rows()  # rows that are multiplied at a time
-        self.quantized_unsigned = bool(library.quantized_unsigned())  # of rows that are multiplied by int8 weights
+        self.quantized_unsigned = bool(library.quantized_unsigned())  # rows for int8 weights are uint8, not int8
 
     def find_changes(
         self, frames: torch.Tensor, references: torch.Tensor, slots: torch.Tensor, gate: Gate, full: torch.Tensor

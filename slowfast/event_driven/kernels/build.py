@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from slowfast.errors import ConfigError
-from slowfast.utils.compiled_library import compiled_library
-from slowfast.utils.cores import cpu_description
+from slowfast.utils.cpu import cpu_description
+from slowfast.utils.private_cache import compiled_library
 
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")

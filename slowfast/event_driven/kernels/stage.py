@@ -20,7 +20,8 @@ _CACHED_BYTES = 1 << 20  # weights of a stage that stay in the cache of a core
 _CACHED_GROUP, _MAX_GROUP = 48, 96  # rows per thread and pass: if the weights stay in the cache, and otherwise
 _LINE = 64  # bytes of a cache line
 _PADDING = 16  # features after a row: rows a power of two apart would compete for the same lines of the cache
-_MIN_ROWS_PER_THREAD = 32  # with fewer, the threads share the weights and synchronize after every layer
+# With fewer rows, the threads share the weights and synchronize after every layer.
+_MIN_ROWS_PER_THREAD = 32
 
 
 class _Layer(ctypes.Structure):

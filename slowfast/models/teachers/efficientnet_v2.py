@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 
-EPS = 1e-3  # of every batch norm
+EPS = 1e-3  # epsilon of every batch norm
 SE_RATIO = 4  # hidden channels of a squeeze-and-excitation: the block's input channels divided by this
 FUSED_STAGES = 3  # the first stages use one 3x3 convolution in place of a 1x1 and a depthwise one
 EXPANSIONS = (1, 4, 4, 4, 6, 6)

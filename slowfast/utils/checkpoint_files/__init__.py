@@ -1,1 +1,1 @@
-"""Safe reader of checkpoint files, which detects damage and executes nothing in a file."""
+"""Safe reader of checkpoint files: detects damage and never executes code from a file."""

@@ -7,7 +7,7 @@ from _compat_pickle import IMPORT_MAPPING
 from dataclasses import dataclass
 from typing import Any
 
-MAX_KEY_DEPTH = 4  # of tuples as keys: hashing deeper ones could exhaust the C stack
+MAX_KEY_DEPTH = 4  # nested tuples as keys: hashing deeper ones could exhaust the C stack
 STANDARD_LIBRARY = frozenset(sys.stdlib_module_names) | {name.partition(".")[0] for name in IMPORT_MAPPING}
 _SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
@@ -65,7 +65,7 @@ class InertObject(dict):
 
 
 def checked_key(key: Any) -> Any:
-    """Return a dict key or set member. Raises MalformedPickle unless it is cheap and safe to hash."""
+    """Return a dict key or set member after checking that it is cheap and safe to hash; else raise MalformedPickle."""
     if not _is_plain_key(key, MAX_KEY_DEPTH):
         raise MalformedPickle(f"a key is a {type(key).__name__}")
     return key

@@ -12,17 +12,16 @@ from typing import Any
 import torch
 
 from slowfast.errors import CheckpointError, DamagedFileError, system_reason
-from slowfast.utils.checkpoint_files.archive import ZIP_SIGNATURE, read_archive
 from slowfast.utils.checkpoint_files.inert import MalformedPickle, RefusedPickle
+from slowfast.utils.checkpoint_files.pytorch import ZIP_SIGNATURE, Storage, read_archive, storage_key, torch_vocabulary
 from slowfast.utils.checkpoint_files.safetensors_file import START, is_safetensors, read_safetensors
-from slowfast.utils.checkpoint_files.tensors import Storage, storage_key, torch_vocabulary
 from slowfast.utils.checkpoint_files.unpickler import Unpickler, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
 from slowfast.utils.paths import local_path
 from slowfast.utils.text import redact
 from slowfast.utils.text_files import why_not_regular
 
-MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # of torch.save, the first pickle of such a file
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # first pickle of a file of torch.save
 PROTOCOL_VERSION = 1001
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from slowfast.errors import CheckpointError, DamagedFileError
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 SUFFIX = ".safetensors"
 START = 9  # bytes that identify a file: the length of the header and its first character
@@ -26,7 +26,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Load all tensors of a file on the CPU.
 
     The format has no checksums: the library verifies that the header is valid and that the tensors fill the file
-    exactly; changed values are not noticed.
+    exactly; corrupted values are not detected.
 
     Raises:
         DamagedFileError: If the file is truncated or its header is invalid.
@@ -56,7 +56,7 @@ def write_safetensors(path: Path, state: Mapping[str, torch.Tensor], metadata: M
 
 
 def import_safetensors(where: str) -> Any:
-    """Import the library. Raises CheckpointError that names the extra.
+    """Import the library. Raises CheckpointError, which names the extra.
 
     Args:
         where: File or option that needs it, for the message.

@@ -1,12 +1,12 @@
-"""Unpickler that builds plain data only and never imports, looks up or calls what a file names.
+"""Unpickler that only builds plain data and never imports, looks up or calls anything named in a file.
 
 A name in a pickle becomes an inert :class:`~.inert.GlobalName`. Only the constructors of :mod:`.values` and, inside
-PyTorch files, of :mod:`.tensors` are called, each with checked arguments:
+PyTorch files, of :mod:`.pytorch` are called, each with checked arguments:
 
 ============================================  ====================================================================
-a file may hold                               it becomes
+content of the file                           result
 ============================================  ====================================================================
-None, bool, numbers, str, bytes, list, ...    the same
+None, bool, numbers, str, bytes, list, ...    unchanged
 OrderedDict, defaultdict, Counter, deque,     OrderedDict, dict, Counter, list, set, frozenset, bytearray, complex,
 set, frozenset, bytearray, complex, range     range
 NumPy scalars, dtypes and arrays              the same; arrays of Python objects become lists

@@ -11,7 +11,7 @@ CHECKSUM = "#sha256="
 # pathlib turns "//" into "/".
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# The part of an address that no relative path leaves: host, bucket, or repository (and revision before the file).
+# The root that relative paths cannot leave: host, bucket, or repository.
 _WEB = re.compile(r"https?://[^/?#]+/?")
 _ROOTS = {
     "http": _WEB,
@@ -22,15 +22,15 @@ _ROOTS = {
 
 
 class FetchError(OSError):
-    """Download error; its text follows the file name, such as "cannot be fetched: the server answered 404"."""
+    """Download error whose text is appended to the file name, such as "cannot be fetched: the server answered 404"."""
 
 
 class RemoteFileMissing(FetchError):
-    """The server was reached and has no such file."""
+    """Error for a server that was reached but has no such file."""
 
 
 class Unreachable(FetchError):
-    """The server cannot be reached or is overloaded; a copy in the cache is still good."""
+    """Error for a server that is unreachable or overloaded; a cached copy may still be used."""
 
 
 def as_address(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Cache of downloaded files: found again by address, revalidated with the server, verified, written atomically.
+"""Cache of downloaded files: keyed by address, revalidated with the server, verified, written atomically.
 
 A file lies in ``downloads`` of the private cache, beside a JSON file with its version (ETag, date, size) and a lock
 file. Secrets are removed from an address before its hash names the file.
@@ -22,23 +22,23 @@ from typing import Any, Protocol
 
 from slowfast.errors import DiskError
 from slowfast.utils.files import MIB, atomic_path, remove_leftovers
-from slowfast.utils.heartbeat import phase
-from slowfast.utils.json_files import from_json, write_json
 from slowfast.utils.launch import is_main_process
 from slowfast.utils.logging import get_logger, warn_once
 from slowfast.utils.private_cache import private_cache
 from slowfast.utils.progress import Progress
 from slowfast.utils.remote.address import FetchError, Unreachable, split_checksum
+from slowfast.utils.screen import phase
 from slowfast.utils.text import plain, redact
+from slowfast.utils.text_files import from_json, write_json
 
 FOLDER = "downloads"
 _MAX_NAME = 80  # characters
 _POLL = 0.1  # seconds
-_TELL_AFTER = 2.0  # seconds of waiting for another process; asking a server takes less
+_TELL_AFTER = 2.0  # seconds of waiting for another process before that is reported; a server answers sooner
 _SHOW_FROM = 16 * MIB  # bytes from which progress is shown
-_HEAD = 512  # bytes in which a web page is recognized
+_HEAD = 512  # bytes searched for the start of a web page
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html)\b", re.IGNORECASE | re.DOTALL)
-# Parameters of signed addresses that differ each time: the file is the same.
+# Parameters of signed addresses, which differ each time although the file is the same.
 _SIGNATURE = re.compile(r"(?<=[?&])(?:x-amz-|x-goog-|expires=|awsaccesskeyid=|googleaccessid=)[^&]*&?", re.IGNORECASE)
 
 
@@ -134,7 +134,7 @@ class Entry:
         return self.file.with_name(f"{self.file.name}.json")
 
     def update(self, open_remote: Callable[[Version | None], Download | None], digest: str) -> Path:
-        """Return the file, downloaded if there is none, another checksum is wanted or the server has a newer one.
+        """Return the file; download it if it is missing, has the wrong checksum, or the server has a newer version.
 
         Args:
             open_remote: Opens the remote file, see `Opener`.
@@ -157,7 +157,7 @@ class Entry:
         return self.file
 
     def _version(self) -> Version | None:
-        """Return the version of the file; None if there is none or it is not as it was written."""
+        """Return the version of the file; None if it is missing or has been modified."""
         try:
             if not self.file.exists():
                 return None
@@ -177,7 +177,7 @@ class Entry:
         with atomic_path(self.file) as part:
             with _report(self.file.name.partition("-")[2], size) as report:
                 download.save(part, report)
-            part.chmod(0o600)  # whatever the umask: others must not be able to write to it
+            part.chmod(0o600)  # regardless of the umask, no other user may write to it
             self._check(part, download.version.size, digest)
             self.info.unlink(missing_ok=True)  # never describes another file
         version = {**asdict(download.version), "size": self.file.stat().st_size}
@@ -192,7 +192,7 @@ class Entry:
             )
 
     def _check(self, part: Path, size: int | None, digest: str) -> None:
-        """Raise FetchError unless a download is complete, what the address names and no web page."""
+        """Raise FetchError unless a download is complete, matches the address's checksum and is not a web page."""
         found = part.stat().st_size
         if size is not None and found != size:
             raise FetchError(f"cannot be fetched: the server announced {size} bytes and sent {found}")
@@ -263,7 +263,7 @@ _threads = threading.RLock()  # a file lock does not exclude the threads of a pr
 
 @contextmanager
 def _locked(path: Path, shown: str) -> Iterator[None]:
-    """Wait for other processes that update the same entry.
+    """Hold the lock of an entry, waiting for other processes that update it.
 
     Without locks (a read-only cache, some network file systems) two processes download the file twice.
     """
@@ -293,7 +293,7 @@ def _wait(file: Any, shown: str) -> None:
             return
         except (BlockingIOError, PermissionError):
             if not announced and time.monotonic() - began > _TELL_AFTER:
-                get_logger().info(f"Waiting for another process that downloads {shown}")
+                get_logger().info(f"Waiting for another process to download {shown}")
                 announced = True
             time.sleep(_POLL)
         except OSError:

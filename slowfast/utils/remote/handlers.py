@@ -55,7 +55,7 @@ class HttpHandler(RemoteHandler):
 
 
 class S3Handler(RemoteHandler):
-    """Objects of S3 and of servers with its interface (``AWS_ENDPOINT_URL``)."""
+    """Objects of S3 and of S3-compatible servers (``AWS_ENDPOINT_URL``)."""
 
     prefixes = ("s3://",)
 

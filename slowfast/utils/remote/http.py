@@ -24,7 +24,7 @@ from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreach
 from slowfast.utils.remote.cache import Version, web_page
 
 TIMEOUT = 20.0  # seconds without an answer or a byte
-TRIES = 5  # connections in a row that bring nothing
+TRIES = 5  # consecutive connections that transfer nothing
 PAUSE = 1.0  # seconds before the second connection, doubled before each further one
 _CHUNK = 2**20
 _OVERLOADED = (HTTPStatus.TOO_MANY_REQUESTS, 500, 502, 503, 504)
@@ -108,9 +108,9 @@ class HttpDownload:
         return self.version.size is None or file.tell() >= self.version.size
 
     def _connect_again(self, file: BinaryIO) -> None:
-        """Request the rest of the file, or all of it if it has changed or the server sends no parts."""
+        """Request the rest of the file, or the whole file if it has changed or the server does not support ranges."""
         done, version = file.tell(), self.version
-        # A weak ETag does not promise the same bytes.
+        # A weak ETag does not guarantee identical bytes.
         same = version.modified if version.etag.startswith("W/") or not version.etag else version.etag
         headers = {"Range": f"bytes={done}-", "If-Range": same} if done and same else {}
         response = _send(self._address, headers, tries=1)
@@ -120,14 +120,14 @@ class HttpDownload:
             if _first_byte(response.headers) == done:
                 return
             response.close()
-            raise FetchError("cannot be fetched: the server sent another part of the file than requested")
+            raise FetchError("cannot be fetched: the server sent a different part of the file than requested")
         file.seek(0)
         file.truncate()
         self.version = _version_of(response.headers, response.headers.get("Content-Length"))
 
 
 def _is_same(known: Version, now: Version) -> bool:
-    """Compare versions by the best that the server sends, if it does not answer 304 itself: ETag, date, or size."""
+    """Compare versions if the server does not answer 304: by ETag, else by date, else by size."""
     if now.etag or now.modified:
         return (known.etag, known.modified) == (now.etag, now.modified)
     return known.size == now.size
@@ -147,7 +147,7 @@ def _version_of(headers: http.client.HTTPMessage, length: str | None) -> Version
 
 
 def _first_byte(headers: http.client.HTTPMessage) -> int:
-    """Return the position of the first byte of a partial response; -1 if it does not say."""
+    """Return the position of the first byte of a partial response; -1 if it is not given."""
     text = headers.get("Content-Range", "").removeprefix("bytes").strip().partition("-")[0]
     return int(text) if text.isascii() and text.isdecimal() else -1
 
@@ -175,7 +175,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _Overloaded(Unreachable):
-    """The server did not answer in time, or asks to come back later."""
+    """Error for a server that did not answer in time or asks to retry later."""
 
 
 def _send(address: str, headers: dict[str, str], tries: int) -> Any:
@@ -183,8 +183,8 @@ def _send(address: str, headers: dict[str, str], tries: int) -> Any:
 
     Args:
         address: The address.
-        headers: Further headers of the request.
-        tries: How often an overloaded server is asked.
+        headers: Additional request headers.
+        tries: Number of requests to an overloaded server.
     """
     try:
         parts = urlsplit(address)
@@ -219,7 +219,7 @@ def _open(request: urllib.request.Request, host: str) -> Any:
 
 
 def _request(parts: SplitResult, headers: dict[str, str]) -> urllib.request.Request:
-    """Return a request without user and password in its address; those that Python does not quote are quoted."""
+    """Return a request with user and password moved from the address to a header and special characters quoted."""
     host = parts.netloc.rpartition("@")[2]
     path = quote(parts.path, safe="/%:@!$&'()*+,;=~")
     query = quote(parts.query, safe="/%:@!$&'()*+,;=~?")

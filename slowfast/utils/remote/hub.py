@@ -18,8 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from slowfast.utils.extras import import_extra
 from slowfast.utils.files import disk_error
+from slowfast.utils.imports import import_extra
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
 from slowfast.utils.remote.cache import Version
 from slowfast.utils.text import redact
@@ -60,7 +60,7 @@ class HubFile:
 
 
 def open_hub(address: str, known: Version | None) -> HubDownload | None:
-    """Open a file of a repository; return None if the known version is current. Errors as for http."""
+    """Open a file of a repository; return None if the known version is current. Raises like `open_http`."""
     file = HubFile.parse(address)
     if known is not None and _COMMIT.fullmatch(file.revision or ""):  # a commit never changes
         return None
@@ -78,7 +78,7 @@ def open_hub(address: str, known: Version | None) -> HubDownload | None:
 
 
 class HubDownload:
-    """File that has been found at a commit and not read."""
+    """File that was found at a commit and has not been downloaded."""
 
     def __init__(self, hub: Any, file: HubFile, commit: str, version: Version) -> None:
         self._hub, self._file, self._commit, self.version = hub, file, commit, version
@@ -104,7 +104,7 @@ def _reporting_bar(report: Callable[[int], None]) -> type[tqdm]:
 
     class Bar(tqdm):
         def __init__(self, *args: Any, initial: int = 0, **options: Any) -> None:
-            options.pop("name", None)  # of the library's own class
+            options.pop("name", None)  # option of the library's own class
             super().__init__(*args, **{**options, "disable": True})
             self._bytes = initial
 
@@ -124,7 +124,7 @@ def _explained(file: HubFile) -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     try:
         yield
-    except Exception as error:  # of the library and of the HTTP client that it uses
+    except Exception as error:  # raised by the library or its HTTP client
         if disk_error(error):
             raise
         raise _problem(error, file) from None

@@ -1,4 +1,4 @@
-"""Files at s3://bucket/key addresses, with boto3, which takes credentials, region and endpoint as AWS's tools do.
+"""S3 objects and a cache of samples, using boto3, which finds credentials, region and endpoint like the AWS CLI.
 
 iopath's handler is not used: a file that is missing or forbidden fails an assertion without a message, a stale copy is
 kept if it was downloaded after the object changed, as the handler's own comments say, and the cache may be a folder in
@@ -8,14 +8,19 @@ kept if it was downloaded after the object changed, as the handler's own comment
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from slowfast.utils.extras import import_extra
+from slowfast.utils.files import atomic_path, remove_leftovers
+from slowfast.utils.imports import import_extra
+from slowfast.utils.private_cache import private_cache
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
 from slowfast.utils.remote.cache import Version
 from slowfast.utils.text import redact
@@ -30,11 +35,11 @@ _FORBIDDEN = {
 
 
 def open_s3(address: str, known: Version | None) -> S3Download | None:
-    """Open a remote object; return None if the known version is current. Arguments and errors as for http."""
+    """Open a remote object; return None if the known version is current. Same arguments and errors as `open_http`."""
     client, bucket, key = _locate(address)
     try:
         head = client.head_object(Bucket=bucket, Key=key)
-    except Exception as error:  # of botocore, which has no common base class
+    except Exception as error:  # botocore's errors have no common base class
         raise _explained(error, bucket) from None
     version = Version(head.get("ETag", ""), str(head.get("LastModified", "")), head["ContentLength"])
     return None if version == known else S3Download(client, bucket, key, version)
@@ -50,7 +55,7 @@ def exists_s3(address: str) -> bool:
 
 
 def read_s3(address: str, start: int, size: int) -> bytes:
-    """Return a part of an object, fewer bytes if it ends early.
+    """Return part of an object; fewer bytes than requested at its end.
 
     Args:
         address: Address of the object.
@@ -64,7 +69,7 @@ def read_s3(address: str, start: int, size: int) -> bytes:
     try:
         answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{start + size - 1}")
         return bytes(answer["Body"].read())
-    except Exception as error:  # of botocore, which has no common base class
+    except Exception as error:  # botocore's errors have no common base class
         if getattr(error, "response", {}).get("Error", {}).get("Code") == "InvalidRange":  # starts after the end
             return b""
         raise _explained(error, bucket) from None
@@ -85,7 +90,7 @@ def _locate(address: str) -> tuple[Any, str, str]:
     try:
         # Connections must not be shared with forked workers.
         return _client(boto3, settings, os.getpid()), bucket, key
-    except Exception as error:  # of botocore
+    except Exception as error:  # raised by botocore
         raise _explained(error, bucket) from None
 
 
@@ -106,13 +111,13 @@ def _client(boto3: Any, environment: frozenset[tuple[str, str]], process: int) -
 
 
 class S3Download:
-    """Object that has been found and not read."""
+    """Object that was found and has not been downloaded."""
 
     def __init__(self, client: Any, bucket: str, key: str, version: Version) -> None:
         self._client, self._bucket, self._key, self.version = client, bucket, key, version
 
     def save(self, part: Path, report: Callable[[int], None]) -> None:
-        """Write the object. boto3 downloads parts in parallel and repeats those that fail."""
+        """Write the object. boto3 downloads parts in parallel and retries failed ones."""
         done, lock = 0, threading.Lock()
 
         def count(size: int) -> None:
@@ -129,7 +134,7 @@ class S3Download:
 
 
 def _explained(error: Exception, bucket: str) -> Exception:
-    """Return the error to raise for one of boto3; errors of writing stay as they are."""
+    """Translate an error of boto3; errors while writing the file are returned unchanged."""
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
@@ -148,7 +153,7 @@ def _explained(error: Exception, bucket: str) -> Exception:
 
 
 def _refused(error: Any, bucket: str) -> FetchError:
-    """Return the error for a response of the server that is an error."""
+    """Return the error for an error response of the server."""
     answer = error.response
     code = str(answer.get("Error", {}).get("Code", ""))
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -162,3 +167,76 @@ def _refused(error: Any, bucket: str) -> FetchError:
     if status >= 500 or code in ("SlowDown", "RequestTimeout"):
         return Unreachable(f"cannot be fetched: the server answered {status} {code}. Try again later")
     return FetchError(f"cannot be fetched: the server answered {status} {code}")
+
+
+FOLDER = "media"
+_MAX_NAME = 80  # characters
+_KEPT_SECONDS = 60.0  # recently used files are kept: another process may be about to open them
+# The folder is measured whenever this process has added the first fraction of the limit, and reduced to the second.
+_MEASURE_AFTER, _KEEP = 1 / 64, 0.9
+
+
+class SampleCache:
+    """Size-limited cache of samples, for datasets that are larger than the disk.
+
+    The files are in the folder `media` of the private cache; the least recently used ones are deleted. Unlike weights
+    and index files (:mod:`slowfast.utils.remote.cache`), a cached object is not looked up on the server again, because
+    the samples of a dataset do not change. Several processes may use the cache at the same time.
+
+    Args:
+        limit: Total size in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._added = limit  # bytes since the folder was measured; at first, so many that it is measured
+
+    def get(self, address: str, save: Callable[[Path], None]) -> Path:
+        """Return the cached file of an address.
+
+        Args:
+            address: Address of the object, with a suffix that identifies the part if the file is only part of it.
+            save: Called with a path to write the file to if it is not in the cache.
+
+        Raises:
+            DiskError: If the disk of the cache is full.
+        """
+        path = private_cache(_file_name(address), FOLDER)
+        try:
+            os.utime(path)
+            return path
+        except FileNotFoundError:
+            pass
+        if self._added >= self._limit * _MEASURE_AFTER:
+            self._shrink(path.parent)
+        with atomic_path(path, setting="XDG_CACHE_HOME") as part:
+            save(part)
+            self._added += part.stat().st_size
+            part.chmod(0o600)
+        return path
+
+    def _shrink(self, folder: Path) -> None:
+        """Delete the least recently used files if there are more than the limit allows."""
+        remove_leftovers(folder)
+        files = []
+        for entry in os.scandir(folder):
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # deleted by another process
+                continue
+            files.append((found.st_mtime, found.st_size, entry.path))
+        total = sum(size for _, size, _ in files)
+        self._added = 0
+        if total <= self._limit:
+            return
+        for used, size, path in sorted(files):
+            if total <= self._limit * _KEEP or time.time() - used < _KEPT_SECONDS:
+                return
+            Path(path).unlink(missing_ok=True)
+            total -= size
+
+
+def _file_name(address: str) -> str:
+    """Return the cache file name of an address: a hash and its last part, because readers may need the suffix."""
+    last = re.sub(r"[^\w.-]+", "_", address.rpartition("/")[2], flags=re.ASCII).lstrip("._")[-_MAX_NAME:]
+    return f"{hashlib.sha256(redact(address).encode('utf-8', 'surrogateescape')).hexdigest()[:32]}-{last or 'file'}"

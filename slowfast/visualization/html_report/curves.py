@@ -43,7 +43,7 @@ class Chart:
         unit: Unit of the values; "" for none.
         x_title: Heading of the horizontal axis, with its unit.
         series: Lines.
-        note: Line below, such as the best value.
+        note: Text below the chart, such as the best value.
         low: Lower end of the vertical axis; None to fit the data.
         high: Upper end of the vertical axis; None to fit the data.
     """
@@ -57,7 +57,7 @@ class Chart:
     high: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the page."""
+        """Return the content for the page."""
         return asdict(self)
 
 
@@ -92,7 +92,7 @@ def _metric_chart(metric: Metric, train: Sequence[Row], val: Sequence[Row]) -> C
 
 
 def _best(metric: Metric, epochs: np.ndarray, values: np.ndarray) -> str:
-    """Describe the best validation; "" without any."""
+    """Describe the best validation; "" if there is none."""
     best: int | None = None
     for at, value in enumerate(values.tolist()):
         if metric.is_better(value, None if best is None else float(values[best])):
@@ -113,7 +113,7 @@ def _series(rows: Sequence[Row], names: dict[str, str]) -> list[Series]:
 
 
 def _points(rows: Sequence[Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return epochs and values float64 (N,) of the rows with a key, in order; NaN for what is not a number."""
+    """Return epochs and values, float64 (N,), of the rows with a key, in order; NaN for values that are not numbers."""
     points = sorted(
         ((_number(row.get("epoch")), _number(row[key])) for row in rows if key in row), key=lambda point: point[0]
     )
@@ -131,7 +131,7 @@ def thin(name: str, x: np.ndarray, y: np.ndarray, style: str = "line") -> Series
     Args:
         name: Name in the legend.
         x: Positions (N,).
-        y: Values (N,); NaN values are left out of the means, and a mean of none is a gap.
+        y: Values (N,); NaN values are excluded from the means, and a mean of no values is a gap.
         style: Style of the line.
     """
     size = max(-(-len(x) // MAX_POINTS), 1)

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slowfast.visualization.activity_file import ACTIVITY_FILE
+from slowfast.visualization.heat_map import ACTIVITY_FILE
 from slowfast.visualization.html_report.run_files import RunFiles
-from slowfast.visualization.html_report.summary import version_facts
-from slowfast.visualization.html_report.tables import NUMBER, PERCENT, Column, Table
+from slowfast.visualization.html_report.sections import NUMBER, PERCENT, Column, Table, version_facts
 
 RESULTS_FILE = "event_results.json"
 MAX_DRAWN = 64  # videos whose activity is drawn
@@ -79,7 +78,7 @@ def summary(results: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def videos_table(results: Mapping[str, Any]) -> Table | None:
-    """Return the metrics of each video; None without any."""
+    """Return the metrics of each video; None if there are none."""
     videos: Sequence[Any] = results.get("videos") or []
     videos = [video for video in videos if isinstance(video, Mapping)]
     if not videos:

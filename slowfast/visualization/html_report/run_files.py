@@ -1,8 +1,10 @@
-"""Files of a run that the report is built from; a damaged file only affects its own section."""
+"""Reader of the files of a run for its report, and the state of the run inferred from them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
 from slowfast.utils.files import MIB
-from slowfast.utils.json_files import from_json
-from slowfast.utils.text_files import UnreadableTextError, read_csv, read_text_file
+from slowfast.utils.folder_lock import TESTING, TRAINING, is_locked
+from slowfast.utils.text_files import UnreadableTextError, from_json, read_csv, read_text_file
 from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
+from slowfast.visualization.results import TEST_RESULTS
 
 CONFIG, TEST_CONFIG = "config.yaml", "config_test.yaml"
 MAX_BYTES = 512 * MIB
@@ -24,8 +27,8 @@ class RunFiles:
 
     Attributes:
         folder: OUTPUT_DIR.
-        own: Config of the run that writes the report, which saves reading it from a file; None for another program.
-        problems: What could not be read, one line each; filled while the files are read.
+        own: Config, if the run itself writes the report; None to read it from a file.
+        problems: One line for each problem found while files were read.
     """
 
     folder: Path
@@ -64,7 +67,7 @@ class RunFiles:
             return []
 
     def json(self, name: str, kind: type) -> Any:
-        """Return the content of a JSON file whose top level is a `kind` (dict or list); an empty one without it."""
+        """Return the content of a JSON file whose top level is a `kind` (dict or list); empty if there is none."""
         text = self._text(name)
         try:
             content = from_json(text) if text else kind()
@@ -76,7 +79,7 @@ class RunFiles:
         return kind()
 
     def csv(self, name: str) -> list[dict[str, str]]:
-        """Return the rows of a CSV file by column; none without it."""
+        """Return the rows of a CSV file by column; empty if there is none."""
         text = self._text(name)
         try:
             return read_csv(text)
@@ -91,3 +94,56 @@ class RunFiles:
             if not error.missing:
                 self.problems.append(f"{name} {error}")
             return ""
+
+
+class RunStatus(Enum):
+    """State of a run, by its name in the report."""
+
+    RUNNING = "in progress"
+    FINISHED = "finished"
+    STOPPED = "stopped before its end"
+
+
+def describe_run(
+    files: RunFiles,
+    cfg: ConfigNode | None,
+    rows: Sequence[Row],
+    events: Mapping[str, Any],
+    state: RunStatus | None,
+) -> dict[str, str]:
+    """Return the state of a run and the progress of a training.
+
+    Args:
+        files: Files of the run.
+        cfg: Its config; None if it cannot be read.
+        rows: Rows of metrics.jsonl.
+        events: Content of event_results.json, of a later run in the folder of the training.
+        state: State of the run; None to infer it from its files.
+    """
+    state = state or _inferred(files, cfg, rows, events)
+    epochs = [row["epoch"] for row in rows if isinstance(row.get("epoch"), (int, float))]
+    progress = ""
+    if epochs and not events:
+        end = "" if cfg is None else f" of {cfg.SOLVER.MAX_EPOCH}"
+        progress = f"epoch {max(epochs):g}{end}"
+    return {"state": state.name.lower(), "text": state.value, "progress": progress}
+
+
+def _inferred(files: RunFiles, cfg: ConfigNode | None, rows: Sequence[Row], events: Mapping[str, Any]) -> RunStatus:
+    if any(is_locked(files.folder, name) for name in (TRAINING, TESTING)):
+        return RunStatus.RUNNING
+    if events:
+        return RunStatus.FINISHED if events.get("finished", True) else RunStatus.STOPPED
+    if _is_tested(files.folder / METRICS, files.folder / TEST_RESULTS):
+        return RunStatus.FINISHED
+    reached = max((row["epoch"] for row in rows if isinstance(row.get("epoch"), (int, float))), default=0)
+    if cfg is not None and (cfg.TEST.ENABLE or reached < cfg.SOLVER.MAX_EPOCH):
+        return RunStatus.STOPPED
+    return RunStatus.FINISHED
+
+
+def _is_tested(training: Path, test: Path) -> bool:
+    """Return whether there is a test that no training has followed."""
+    if not test.is_file():
+        return False
+    return not training.is_file() or training.stat().st_mtime <= test.stat().st_mtime

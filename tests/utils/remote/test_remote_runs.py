@@ -14,7 +14,7 @@ from conftest import tiny_settings
 
 from slowfast.cli.setup import RUN_NET, load_config, main
 from slowfast.config.defaults import get_cfg
-from slowfast.config.shipped import base_reference
+from slowfast.config.parse import base_reference
 from slowfast.engine.distillation import check_teacher_weights, load_teacher_config
 from slowfast.errors import ConfigError, DamagedFileError, UserError
 from slowfast.models import build_model

@@ -19,9 +19,9 @@ from slowfast.datasets.build import eval_dataset
 from slowfast.errors import IndexFileError
 from slowfast.utils.paths import local_path, path_exists
 from slowfast.utils.remote import cache as cache_module
-from slowfast.utils.remote import s3, sample_cache
+from slowfast.utils.remote import s3
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
-from slowfast.utils.remote.sample_cache import SampleCache
+from slowfast.utils.remote.s3 import SampleCache
 from tests.datasets.test_shards import same_batches, use
 from tests.utils.remote import servers
 from tests.utils.remote.servers import BIG, content, files_in, forget, free_port, text_of_all
@@ -192,7 +192,7 @@ def test_samples_are_read_from_s3(media: Path, tiny_cfg: ConfigNode, cache: Path
 
 
 def test_the_cache_of_samples_has_a_limit(cache: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sample_cache, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(s3, "_KEPT_SECONDS", 0.0)
     store = SampleCache(100_000)
     sizes = []
     for number in range(40):

@@ -24,7 +24,7 @@ from slowfast.datasets.dvs.formats.base import (
     EventReader,
     StreamInfo,
 )
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 HEADER, EVENTS = b"IOHE", b"EVTS"  # identifiers of FlatBuffers; the second is also a type of stream

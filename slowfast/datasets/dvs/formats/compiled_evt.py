@@ -14,8 +14,8 @@ import numpy as np
 
 from slowfast.datasets.dvs.formats.base import EventBlock
 from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, EvtDecoder
-from slowfast.utils.compiled_library import compiled_library
 from slowfast.utils.logging import get_logger
+from slowfast.utils.private_cache import compiled_library
 
 MIN_BYTES = 2**22  # size of a file from which on the compiled decoders are used
 _SOURCE = Path(__file__).with_name("evt.cpp")

@@ -43,7 +43,7 @@ from slowfast.datasets.dvs.formats.base import (
 )
 from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
 from slowfast.datasets.dvs.formats.numpy_files import ScaledTimes, finite_times
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _SAMPLE = 2**14  # events by which order and unit are found

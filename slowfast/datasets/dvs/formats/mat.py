@@ -28,7 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
     check_count,
 )
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")
 ST_SENSOR, ST_KEY = (10, 10), "spiketrain"

@@ -28,7 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     guarded,
 )
 from slowfast.datasets.dvs.formats.evt import Evt3Decoder
-from slowfast.utils.extras import import_extra
+from slowfast.utils.imports import import_extra
 
 ARRAYS = ("dvs_msgs", "prophesee_event_msgs")
 PACKETS = ("event_camera_msgs", "event_array_msgs")
@@ -143,7 +143,7 @@ class _Message:
         self._start = 0 if packed else 4  # after the encoding of ROS 2, to which alignment relates
         self._at = self._start
         if packed:
-            self._number("<I")  # of the message
+            self._number("<I")  # sequence number of the message
         elif len(data) < 4 or data[1] != 1:
             raise DecodeError("messages of ROS 2 in another encoding than little-endian CDR")
         self._number("<I"), self._number("<I")  # time of the message
@@ -174,7 +174,7 @@ class _Message:
         Raises:
             DecodeError: If its encoding is not supported.
         """
-        self._number("<Q")  # of the message
+        self._number("<Q")  # sequence number of the message
         time_base = self._number("<Q")
         encoding = self._text()
         if self._number("<B"):

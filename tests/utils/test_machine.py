@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowfast.utils import measured_choice as module
-from slowfast.utils.measured_choice import fastest, measured_choice
+from slowfast.utils import machine as module
+from slowfast.utils.machine import fastest, measured_choice
 
 CHOICES = ("packed", "plain")
 
@@ -108,7 +108,7 @@ def test_without_a_cache_each_process_measures(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_cannot_be_written_is_no_error(folder: Path) -> None:
-    file = module._file(module._machine(torch.get_num_threads()))
+    file = module._choices_file(module._machine_digest(torch.get_num_threads()))
     (file / "in the way").mkdir(parents=True)
     assert measured_choice("gelu", CHOICES, once("plain")) == "plain"
 

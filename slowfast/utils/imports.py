@@ -1,4 +1,4 @@
-"""User modules that register networks, datasets or optimizers (`--import`)."""
+"""Optional packages (extras), and user modules that register networks, datasets or optimizers (`--import`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,37 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from slowfast.errors import UserError
 from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain
+
+
+def import_extra(
+    module: str, extra: str, where: str, otherwise: str = "", error_type: type[Exception] = UserError
+) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Dotted name of the module.
+        extra: Extra of slowfast that installs the package.
+        where: File, option or command that needs it, for the message.
+        otherwise: What can be done instead of installing it, such as "use .pt2".
+        error_type: Class of the error.
+
+    Raises:
+        UserError: If it cannot be imported. The message names the extra.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        needed = f"{where} needs {module.partition('.')[0]}, which cannot be imported ({error})"
+        advice = f'Run pip install "slowfast[{extra}]"' + (f", or {otherwise}" if otherwise else "")
+        raise error_type(f"{needed}. {advice}") from error
+
 
 OPTION = "--import"
 
@@ -44,7 +70,7 @@ def import_user_modules(modules: Iterable[str]) -> None:
 
 
 def imported_modules() -> Sequence[str]:
-    """Return the modules imported with `import_user_modules`, for worker processes to import, too."""
+    """Return the modules imported with `import_user_modules`, so that worker processes can import them, too."""
     return tuple(_imported)
 
 

@@ -1,0 +1,220 @@
+"""Sections of the report: headline values, facts about a training and a test, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.keys import KEYS
+from slowfast.config.node import ConfigNode
+from slowfast.utils.text import redact
+from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG, RunFiles
+from slowfast.visualization.metrics_log import Row
+from slowfast.visualization.results import LOSS, Metric
+
+Pair = tuple[str, str]
+TILES = 6  # maximum number of headline values
+# Keys of test_results.json and their names in the report.
+_FACTS = {
+    "model": "model",
+    "checkpoint": "checkpoint",
+    "checkpoint_choice": "choice of the checkpoint",
+    "checkpoint_epoch": "epoch of the checkpoint",
+    "checkpoint_sha256": "SHA-256 of the checkpoint",
+    "dataset": "dataset",
+    "data": "data",
+    "device": "device",
+    "date": "date",
+    "config_digest": "digest of the config",
+    "videos": "videos",
+    "failed": "unreadable videos",
+    "views": "views per video",
+    "crops": "crops per view",
+    "seconds": "duration (s)",
+    "clips_per_second": "throughput (clips/s)",
+    "peak_memory_mib": "peak memory (MiB)",
+}
+
+
+def test_tiles(results: Mapping[str, Any], metrics: Sequence[Metric]) -> list[Pair]:
+    """Return the results of a test by name.
+
+    Args:
+        results: Content of test_results.json. Files of earlier versions lack the table of results.
+        metrics: Metrics of the task, for files of earlier versions.
+    """
+    table = results.get("results")
+    if isinstance(table, Mapping):
+        return [_tile(str(name), str(value)) for name, value in table.items()]
+    known = [(metric, results.get(metric.key)) for metric in metrics]
+    return [(metric.title, metric.text(value)) for metric, value in known if isinstance(value, (int, float))]
+
+
+def _tile(name: str, value: str) -> Pair:
+    """Move a remark in parentheses from the value to the name."""
+    number, separator, remark = value.partition(" (")
+    return f"{name}{separator}{remark}", number
+
+
+def test_facts(results: Mapping[str, Any]) -> list[Pair]:
+    """Return the facts about a test: model, checkpoint, data, device and date."""
+    known = {key: results.get(key) for key in _FACTS}
+    if known["failed"] == 0:
+        known["failed"] = None
+    facts = [(_FACTS[key], _text(value)) for key, value in known.items() if value is not None]
+    return [*facts, *version_facts(results)]
+
+
+def version_facts(results: Mapping[str, Any]) -> list[Pair]:
+    """Return the library versions recorded in a result file."""
+    versions = results.get("versions")
+    text = ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, Mapping) else ""
+    return [("versions", text)] if text else []
+
+
+def training_tiles(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Pair]:
+    """Return the last loss and the last validation, or the metrics of the last steps if there was no validation."""
+    train, val = ([row for row in rows if row.get("split") == split] for split in ("train", "val"))
+    tiles: list[Pair] = []
+    if train:
+        tiles += _metric_tiles("training", train[-1], () if val else metrics)
+    if val:
+        tiles += _metric_tiles("validation", val[-1], metrics)
+    return tiles[:TILES]
+
+
+def _metric_tiles(part: str, row: Row, metrics: Sequence[Metric]) -> list[Pair]:
+    known = [(metric, _number(row, metric.key)) for metric in (LOSS, *metrics)]
+    return [(f"{part} {metric.title}", metric.text(value)) for metric, value in known if value is not None]
+
+
+def training_facts(rows: Sequence[Row], cfg: ConfigNode | None) -> list[Pair]:
+    """Return progress and speed of a training."""
+    train = [row for row in rows if row.get("split") == "train"]
+    if not train:
+        return []
+    last, facts = train[-1], []
+    epoch = _number(last, "epoch")
+    if epoch is not None:
+        end = "" if cfg is None else f" of {cfg.SOLVER.MAX_EPOCH}"
+        facts.append(("epoch", f"{epoch:.2f}{end}"))
+    facts.append(("steps", f"{last['step']}"))
+    data, compute = (_number(last, key) for key in ("data_s", "compute_s"))
+    if data is not None and compute is not None:
+        facts.append(("time per step", f"{data + compute:.3f} s, {data:.3f} s of it waiting for data"))
+    memory = _number(last, "memory_gib")
+    return facts + ([("peak memory (GiB)", f"{memory:.2f}")] if memory is not None else [])
+
+
+def _number(row: Mapping[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+TEXT, NUMBER, PERCENT = "text", "number", "percent"
+FAILED_FILES = ("failed.csv", "failed_train.csv")
+
+
+@dataclass(frozen=True)
+class Column:
+    """Column of a table.
+
+    Attributes:
+        title: Heading, with the unit.
+        kind: TEXT, NUMBER, or PERCENT, which is drawn with a bar.
+        digits: Decimal places of a number; None for all of them.
+        code: Show text in a monospaced font.
+    """
+
+    title: str
+    kind: str = TEXT
+    digits: int | None = None
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table with values by column; None is shown as a dash."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content for the page."""
+        return {"columns": [asdict(column) for column in self.columns], "rows": self.rows}
+
+
+# Columns of per_class.json; other columns of a task are shown under their own names.
+_PER_CLASS = {
+    "class": Column("class", NUMBER),
+    "class_name": Column("name"),
+    "videos": Column("videos", NUMBER),
+    "correct": Column("correct", NUMBER),
+    "accuracy": Column("accuracy (%)", PERCENT, 1),
+    "confused_with_name": Column("most confused with"),
+    "confused_videos": Column("as often (videos)", NUMBER),
+    "positives": Column("positives (videos)", NUMBER),
+    "ap": Column("average precision (%)", PERCENT, 1),
+}
+_HIDDEN = ("confused_with",)  # the name of the class is shown instead
+
+
+def per_class_table(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return the results of all classes in per_class.json; None if there are none."""
+    rows = [row for row in rows if isinstance(row, Mapping)]
+    if not rows:
+        return None
+    keys = [key for key in rows[0] if key not in _HIDDEN]
+    columns = [_PER_CLASS.get(key) or _column(key, (row.get(key) for row in rows)) for key in keys]
+    return Table(columns, [[row.get(key) for key in keys] for row in rows])
+
+
+def _column(title: str, values: Iterable[Any]) -> Column:
+    numbers = all(value is None or isinstance(value, (int, float)) for value in values)
+    return Column(title, NUMBER if numbers else TEXT)
+
+
+def failures_table(files: RunFiles) -> Table | None:
+    """Return the samples that could not be read, or only partly; None if all were read."""
+    rows = [
+        (row.get("path", ""), "not read" if row.get("lost") == "yes" else "read in part", row.get("reason", ""), name)
+        for name in FAILED_FILES
+        for row in files.csv(name)
+    ]
+    columns = (Column("path", code=True), Column("result"), Column("reason"), Column("listed in", code=True))
+    return Table(columns, rows) if rows else None
+
+
+def config_table(files: RunFiles) -> Table | None:
+    """Return the keys whose values are not the defaults; None without a config.
+
+    A test or event-driven run in the folder of a training has a separate config: a column shows where it differs.
+    """
+    cfg, of_test = files.config(CONFIG), files.config(TEST_CONFIG)
+    if cfg is None:
+        return None
+    defaults, values = (dict(one.keys_by_path()) for one in (get_cfg(), cfg))
+    tested = values if of_test is None else dict(of_test.keys_by_path())
+    rows = []
+    for key, value in values.items():
+        default, of_test_value = defaults.get(key), tested.get(key)
+        if value == default and of_test_value == value:
+            continue
+        row = [key, _value(value), _value(default), KEYS[key].doc]
+        if of_test is not None:
+            row.insert(2, _value(of_test_value) if of_test_value != value else "")
+        rows.append(row)
+    titles = ["key", "value", *([f"in {TEST_CONFIG}"] if of_test is not None else []), "default", "meaning"]
+    return Table([Column(title, code=title != "meaning") for title in titles], rows)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return redact(str(value)) if value != "" else '""'
