@@ -16,7 +16,7 @@ from torch import nn
 from slowfast.cli.run import run
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
-from slowfast.engine.checkpoint_writer import CheckpointWriter, copy_state
+from slowfast.engine.checkpoints import CheckpointWriter, copy_state
 from slowfast.errors import DiskError
 from tests.conftest import ROOT, command, environment, run_net, tiny_settings
 from tests.warm_start import run_script
