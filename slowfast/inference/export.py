@@ -26,7 +26,7 @@ from slowfast.inference.export_metadata import FLOAT32, class_names_note, export
 from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
 from slowfast.utils.checkpoint_files.read import read_torch_file
-from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, import_safetensors, write_safetensors
+from slowfast.utils.checkpoint_files.safetensors_file import import_safetensors, write_safetensors
 from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.json_files import to_json
 from slowfast.utils.screen import show
@@ -36,6 +36,7 @@ BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
 EXAMPLES = 2  # batch size of the traced inputs
 STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # of operators that other programs know
 METADATA_FILE = "slowfast.json"  # in a .pt2 archive
+Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,6 @@ def program_run(program: ExportedProgram) -> Run:
     return lambda x: module(x)
 
 
-Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
 WRITERS: dict[str, Writer] = {PT2: save_graph, ONNX: save_onnx}
 
 

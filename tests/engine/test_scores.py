@@ -24,9 +24,9 @@ class Threads(World):
 
     def gather(self, items: Any) -> list[Any]:
         self.parts[self.rank] = list(items)
-        self.barrier.wait(30)
+        self.barrier.wait(120)
         found = [item for part in self.parts for item in part]
-        self.barrier.wait(30)
+        self.barrier.wait(120)
         return found
 
 
