@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 from slowfast.config.defaults import merge_config
 from slowfast.config.node import ConfigNode
-from slowfast.engine.checkpoint_writer import CheckpointWriter
+from slowfast.engine.checkpoints import CheckpointWriter
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.tasks.classification import ClassificationEvaluator
 from slowfast.models import build_model

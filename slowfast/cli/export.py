@@ -65,10 +65,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _export(chosen: argparse.Namespace, cfg: ConfigNode) -> int | None:
     _check(chosen)
-    from slowfast.inference.export import Options, export_trained
+    from slowfast.inference.export import Options, export_trained, export_weights
     from slowfast.inference.export_check import ExportDiffers
     from slowfast.inference.export_triton import export_triton
-    from slowfast.inference.export_weights import export_weights
 
     options = Options(chosen.precision, chosen.samples)
     try:

@@ -121,7 +121,7 @@ def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> int:
         return live_to_files(cfg, live, output, options, annotate=chosen.annotate)
     paths = [Path(path) for path in chosen.paths]
     if window is not None or step is not None or chosen.merge:
-        from slowfast.inference.segment_output import segments_to_files
+        from slowfast.inference.output import segments_to_files
 
         return segments_to_files(cfg, paths, output, options, annotate=chosen.annotate)
     from slowfast.inference.output import predict_to_files

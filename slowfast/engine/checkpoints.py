@@ -1,4 +1,4 @@
-"""Training checkpoints: atomic writing, finding the last one, and reading that skips damaged files.
+"""Training checkpoints: atomic writing, also in a thread, finding the last one, and reading that skips damaged files.
 
 A file holds `model_state`, `optimizer_state`, `scaler_state`, `ema_state` (with MODEL.EMA), `epoch` (number of
 finished epochs), `step` (finished steps of the next epoch), the best validation result so far, the config as text, and
@@ -7,8 +7,12 @@ the class names (`class_names`) if the dataset has any.
 
 from __future__ import annotations
 
+import copy
 import re
 import zipfile
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ State = dict[str, Any]
 BEST = "checkpoint_best.pyth"
 _NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_step_(\d{8,}))?\.pyth")
 _TRAINING_KEYS = frozenset({"model_state", "optimizer_state", "epoch", "step"})
+# Copies of the state in memory: the best weights and the checkpoint of the same epoch.
+_MAX_PENDING = 2
 
 # Damaged files by path, size and modification time, with the reason; each is reported once.
 _damaged: dict[tuple[str, int, int], str] = {}
@@ -166,3 +172,97 @@ def _refuse_to_start_over(output_dir: Path) -> None:
             f"{checkpoint_folder(output_dir)}: every checkpoint is damaged ({shown}). Restore one from a copy, or "
             "choose another OUTPUT_DIR (or delete them) to start from scratch"
         )
+
+
+class CheckpointWriter:
+    """Writes checkpoints one after the other in a thread, each from a copy of the state.
+
+    A file is written atomically, as by :func:`save_checkpoint`. An error of the thread is raised by the
+    next `save` or `wait`.
+
+    Args:
+        in_background: Whether to write in a thread (TRAIN.CHECKPOINT_ASYNC), which needs memory for the copies. False
+            writes in `save` itself.
+    """
+
+    def __init__(self, in_background: bool = True) -> None:
+        self._executor = ThreadPoolExecutor(1, "checkpoint") if in_background else None
+        self._pending: deque[Future[None]] = deque()
+
+    @property
+    def failed(self) -> bool:
+        """True if a write has failed and its error has not been raised yet."""
+        return any(one.done() and one.exception() is not None for one in self._pending)
+
+    def save(self, path: Path, state: State, then: Callable[[], object] | None = None) -> None:
+        """Write a checkpoint; return as soon as its content no longer depends on the state.
+
+        Args:
+            path: File to write.
+            state: Content, of tensors and plain values.
+            then: Called after the file is complete, in the same thread.
+
+        Raises:
+            DiskError: If this or an earlier checkpoint cannot be written.
+        """
+        if self._executor is None:
+            _write(path, state, then)
+            return
+        while self._pending and (self._pending[0].done() or len(self._pending) >= _MAX_PENDING):
+            self._pending.popleft().result()
+        self._pending.append(self._executor.submit(_write, path, copy_state(state), then))
+
+    def wait(self) -> None:
+        """Wait until all files are complete.
+
+        Raises:
+            DiskError: If one cannot be written.
+        """
+        while self._pending:
+            self._pending.popleft().result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Wait until all files are complete, also after an error, which stays the one that is raised."""
+        if error is None:
+            self.wait()
+        for one in self._pending:
+            one.exception()
+
+
+def _write(path: Path, state: State, then: Callable[[], object] | None) -> None:
+    save_checkpoint(path, state)
+    if then is not None:
+        then()
+
+
+def copy_state(state: State) -> State:
+    """Return a copy of a state in the memory of the CPU, for which `torch.save` writes the same bytes.
+
+    Tensors that share memory share it in the copy, too.
+    """
+    copied: State = _copy(state, {})
+    return copied
+
+
+def _copy(value: Any, storages: dict[int, torch.UntypedStorage]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _copy_tensor(value, storages)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # a state dict has attributes besides its items
+        copied.update({key: _copy(item, storages) for key, item in value.items()})
+        return copied
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copy(item, storages) for item in value)
+    return value
+
+
+def _copy_tensor(tensor: torch.Tensor, storages: dict[int, torch.UntypedStorage]) -> torch.Tensor:
+    storage = tensor.untyped_storage()
+    key = storage._cdata  # by which torch.save recognizes shared memory
+    if key not in storages:
+        storages[key] = storage.clone() if tensor.device.type == "cpu" else storage.cpu()
+    copied = torch.empty(0, dtype=tensor.dtype)
+    return copied.set_(storages[key], tensor.storage_offset(), tensor.size(), tensor.stride())

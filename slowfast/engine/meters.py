@@ -1,4 +1,4 @@
-"""Meters of the training loop and of validation: averages, waiting time, and a check for losses that are not finite."""
+"""Meters of training and validation, and what ends a training: a loss that is not finite, or no better validation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import TypeVar
 
 import torch
 
+from slowfast.config.node import ConfigNode
 from slowfast.datasets.collate import stack_labels
 from slowfast.datasets.types import Record
 from slowfast.engine.profiler import DATA_LOADING, named_range
+from slowfast.engine.state import Position
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import Metric
+
+# Loss of the outputs (V, K) of a sample's V views with their labels; None for a task that defines none.
+ViewLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
+Item = TypeVar("Item")
 
 
 class TrainMeter:
@@ -52,10 +58,6 @@ class TrainMeter:
         row |= {"data_s": self._data / count, "compute_s": (elapsed - self._data) / count}
         self._values, self._data, self._start = [], 0.0, time.perf_counter()
         return row
-
-
-# Loss of the outputs (V, K) of a sample's V views with their labels; None for a task that defines none.
-ViewLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
 class EvalLoss:
@@ -131,9 +133,6 @@ def _require_finite(last: _Step | None) -> None:
         )
 
 
-Item = TypeVar("Item")
-
-
 def timed_iter(items: Iterable[Item], note: Callable[[float], None]) -> Iterator[Item]:
     """Yield items; `note` is called with the seconds spent waiting for each."""
     source = iter(items)
@@ -147,3 +146,39 @@ def timed_iter(items: Iterable[Item], note: Callable[[float], None]) -> Iterator
         finally:
             note(time.perf_counter() - start)
         yield item
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Rule that ends a training; it depends on the saved position alone, so that a resumed run decides the same.
+
+    Attributes:
+        patience: TRAIN.EARLY_STOP, epochs without a better validation; 0 never ends the training.
+        eval_period: TRAIN.EVAL_PERIOD, epochs between validations.
+        max_epoch: SOLVER.MAX_EPOCH, for the message.
+    """
+
+    patience: int
+    eval_period: int
+    max_epoch: int
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> EarlyStop:
+        """Build from TRAIN and SOLVER."""
+        return cls(cfg.TRAIN.EARLY_STOP, cfg.TRAIN.EVAL_PERIOD, cfg.SOLVER.MAX_EPOCH)
+
+    def is_due(self, at: Position) -> bool:
+        """Return whether training ends here: just after a validation, with the best one at least `patience` epochs ago.
+
+        As long as no validation gave a number, the epochs count from the start.
+        """
+        validated = at.epoch % self.eval_period == 0 and at.step == 0
+        return self.patience > 0 and validated and at.epoch - at.best_epoch >= self.patience
+
+    def message(self, at: Position, best: Metric) -> str:
+        """Return why training ends, and the best validation so far of the metric that selects checkpoints."""
+        reached = "none" if at.best_metric is None else f"{best.text(at.best_metric)} at epoch {at.best_epoch}"
+        return (
+            f"Training ends early, at epoch {at.epoch} of {self.max_epoch}: no better validation {best.title} for "
+            f"{self.patience} epochs (TRAIN.EARLY_STOP). Best: {reached}"
+        )

@@ -14,7 +14,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA
-from slowfast.engine.memory_format import use_channels_last
+from slowfast.engine.execution import use_channels_last
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.build import build_model

@@ -17,8 +17,8 @@ from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_cla
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
-from slowfast.engine.compiled import CompiledForTest
 from slowfast.engine.evaluate import EvaluationTime, evaluate
+from slowfast.engine.execution import CompiledForTest
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import EvalLoss
 from slowfast.engine.profiler import StepProfiler

@@ -18,16 +18,13 @@ from slowfast.datasets.records import labels_of
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
-from slowfast.engine.checkpoint_writer import CheckpointWriter
-from slowfast.engine.compiled import compile_model
+from slowfast.engine.checkpoints import CheckpointWriter
 from slowfast.engine.distillation import AllHeads, Distillation
-from slowfast.engine.early_stop import EarlyStop
+from slowfast.engine.execution import compile_model, run_on_main, same_everywhere, use_channels_last, wrap_model
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.freezing import freeze_parameters
-from slowfast.engine.memory_format import use_channels_last
-from slowfast.engine.meters import EvalLoss, LossMonitor, TrainMeter, timed_iter
+from slowfast.engine.meters import EarlyStop, EvalLoss, LossMonitor, TrainMeter, timed_iter
 from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
-from slowfast.engine.parallel import run_on_main, same_everywhere, wrap_model
 from slowfast.engine.profiler import StepProfiler
 from slowfast.engine.run_report import TrainingReport
 from slowfast.engine.state import RunState, load_start_weights

@@ -20,8 +20,7 @@ from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Record, failure_reason
 from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction
-from slowfast.inference.segments import Segment, SegmentAt
-from slowfast.inference.sliding import VideoSegments
+from slowfast.inference.segments import Segment, SegmentAt, VideoSegments
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.event_plots import event_frames
 from slowfast.visualization.video_writer import NAME_LENGTH, write_annotated

@@ -8,38 +8,40 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
+from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_loader, find_dataset, views_of_records
 from slowfast.datasets.index.samples import IMAGE, RECORDING, VIDEO, FoundSamples, SampleKind, find_samples
 from slowfast.datasets.types import EvalVideo, Record
+from slowfast.engine.forward import ClipForward
 from slowfast.engine.state import tested_weights
 from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
-from slowfast.event_driven.activity import Summary
-from slowfast.inference.changed_patches import ChangedPatches
-from slowfast.inference.heat_maps import ExplainedClip, HeatMaps
+from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
+from slowfast.event_driven.annotate import AnnotatedVideos
+from slowfast.event_driven.engine import EventDrivenInference
+from slowfast.event_driven.feed import Feed
+from slowfast.event_driven.frame_resize import FrameResize
+from slowfast.event_driven.messages import Batch, Closed, Opened
+from slowfast.event_driven.sources import find_files
+from slowfast.inference.heat_maps import HeatMaps, write_heat_map
 from slowfast.inference.predictor import Predictor
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
 from slowfast.models.protocol import IMAGES, Network
 from slowfast.utils.distributed import World, init_distributed
-from slowfast.visualization.first_batch import save_image
-from slowfast.visualization.heat_map import overlay
-from slowfast.visualization.video_writer import VideoWriter, pad_to_even
 
-MIN_SIDE = 320  # pixels of a frame in the heat map video, so that it is legible
 SLOWEST, FASTEST = 2.0, 30.0  # frames/s of the heat map video
 # Frames of a video for an image network: 16 frames over 4.3 seconds.
 FRAMES, RATE = 16, 8
+MAX_FRAMES = 300  # processed of a video, unless EVENT.MAX_FRAMES is smaller
 
 
 class AnalysisStopped(Exception):
@@ -230,27 +232,76 @@ def _frame_rate(cfg: ConfigNode) -> Fraction:
     return Fraction(min(max(rate, SLOWEST), FASTEST)).limit_denominator(1000)
 
 
-def write_heat_map(explained: ExplainedClip, rate: Fraction, target: Path) -> Path:
-    """Write the frames beside their heat map, as a video or, for a single frame, as an image.
+class ChangedPatches:
+    """Runs evMLP event-driven on video files and outlines the patches that are computed.
 
     Args:
-        explained: Frames and heat map.
-        rate: Frames/s of the video.
-        target: File to write, without its suffix.
+        cfg: Config with the EVENT settings.
+        model: evMLP with its weights.
+        names: Class names.
+        device: Device of the model.
 
-    Returns:
-        The file.
+    Attributes:
+        limit: Largest number of frames that are processed.
     """
-    frames = np.concatenate((explained.frames, overlay(explained.frames, explained.heat)), axis=2)  # T S 2S 3
-    zoom = -(-MIN_SIDE // frames.shape[1])
-    size = (zoom * frames.shape[2], zoom * frames.shape[1])
-    images = (cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in frames)
-    if len(frames) == 1:
-        path = target.with_suffix(".png")
-        save_image(next(images), path)
-        return path
-    path = target.with_suffix(".mp4")
-    with VideoWriter(path, rate, 1 / rate) as out:
-        for tick, image in enumerate(images):
-            out.write(pad_to_even(image), tick)
-    return path
+
+    def __init__(self, cfg: ConfigNode, model: nn.Module, names: Sequence[str], device: torch.device) -> None:
+        self.cfg, self.model, self.names = cfg, model, names
+        self.limit = min(cfg.EVENT.MAX_FRAMES or MAX_FRAMES, MAX_FRAMES)
+        self._resize = FrameResize.from_config(cfg)
+        self._forward = replace(ClipForward.from_config(cfg, device, TEST), images=True)
+
+    def run(
+        self, path: Path, name: str, target: Path, stopped: Callable[[], bool], threshold: float | None = None
+    ) -> Summary:
+        """Process the first frames of a video and compare each with dense inference.
+
+        Args:
+            path: Video file.
+            name: Its name in messages.
+            target: Annotated video to write.
+            stopped: Returns True to end early.
+            threshold: Threshold of the change; None for EVENT.THRESHOLD.
+
+        Returns:
+            What was computed and saved.
+
+        Raises:
+            DataError: If no frame can be read.
+        """
+        engine = EventDrivenInference.from_config(self._settings(threshold), self.model)
+        source = find_files([path], self.cfg.DATA.DECODING_THREADS).videos[0]
+        feed = Feed(
+            *(engine, self._resize, self._forward, 1, self.cfg.EVENT.CHUNK, self.limit),
+            timeout=self.cfg.DATA_LOADER.TIMEOUT,
+        )
+        activity, failure = VideoActivity(name, Savings.of(engine.network)), ""
+        with AnnotatedVideos(engine.network, {source.record.index: target}, self.names) as annotated:
+            for message in feed.messages([source], stopped):
+                if isinstance(message, Opened):
+                    annotated.open(message)
+                elif isinstance(message, Batch):
+                    self._compute(engine, message, activity, annotated)
+                elif isinstance(message, Closed) and message.failure is not None:
+                    failure = message.failure.reason
+        if not activity.frames:
+            raise DataError(f"{name}: {failure or 'no frame can be decoded'}")
+        return summarize([activity])
+
+    def _settings(self, threshold: float | None) -> ConfigNode:
+        if threshold is None:
+            return self.cfg
+        copy = self.cfg.clone()
+        copy.defrost()
+        copy.merge_from_list(["EVENT.THRESHOLD", threshold])
+        return copy
+
+    @torch.inference_mode()
+    def _compute(
+        self, engine: EventDrivenInference, batch: Batch, activity: VideoActivity, annotated: AnnotatedVideos
+    ) -> None:
+        results = engine.compute(batch.changes)
+        dense = engine.run_dense(batch.frames.flatten(0, 1))
+        mask = batch.changes.mask[:, 0]
+        activity.add(results.active[:, 0], results.macs[:, 0], mask, results.logits[:, 0], dense)
+        annotated.write(batch, results.logits)

@@ -1,4 +1,4 @@
-"""Export of a model as a PyTorch program (.pt2) or as ONNX (the onnx extra), checked against the model."""
+"""Export of a model as a PyTorch program (.pt2), as ONNX (the onnx extra) or as weights (.safetensors), verified."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from torch.export import Dim, ExportedProgram
 from slowfast.config.node import ConfigNode
 from slowfast.engine.state import network_to_test
 from slowfast.errors import UserError
-from slowfast.inference.export_check import ROUNDS, Comparison, compare, example, random_batches, sample_batches
+from slowfast.inference.export_check import (
+    ROUNDS,
+    Comparison,
+    ExportDiffers,
+    compare,
+    example,
+    random_batches,
+    sample_batches,
+)
 from slowfast.inference.export_metadata import FLOAT32, class_names_note, export_metadata, graph_metadata
 from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
+from slowfast.utils.checkpoint_files.read import read_torch_file
+from slowfast.utils.checkpoint_files.safetensors_file import import_safetensors, write_safetensors
 from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.screen import show
 from slowfast.utils.text_files import to_json
@@ -26,6 +36,7 @@ BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
 EXAMPLES = 2  # batch size of the traced inputs
 STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # namespaces of operators that other programs know
 METADATA_FILE = "slowfast.json"  # file name in a .pt2 archive
+Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,6 @@ def program_run(program: ExportedProgram) -> Run:
     return lambda x: module(x)
 
 
-Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
 WRITERS: dict[str, Writer] = {PT2: save_graph, ONNX: save_onnx}
 
 
@@ -218,3 +228,37 @@ def _report(cfg: ConfigNode, exported: Exported) -> None:
     show(f"  (pixel / 255 - mean) / std, mean {list(cfg.DATA.MEAN)}, std {list(cfg.DATA.STD)};")
     show(f"output: logits (batch, {cfg.MODEL.NUM_CLASSES})")
     show(f"metadata: preprocessing, sampling and config digest, {class_names_note(about)}")
+
+
+def export_weights(cfg: ConfigNode, out: Path) -> None:
+    """Write the weights of a config's model to a .safetensors file, which appears complete and verified or not at all.
+
+    Args:
+        cfg: Config for evaluating the model.
+        out: .safetensors file.
+
+    Raises:
+        ExportDiffers: If the file does not give back the same weights, bit by bit.
+        UserError: If weights or the safetensors package are missing.
+    """
+    import_safetensors("--out")
+    model = network_to_test(cfg, torch.device("cpu"))
+    # "format" is by which other libraries choose their reader.
+    state, metadata = model.state_dict(), {"format": "pt", **export_metadata(cfg, model)}
+    with atomic_path(out, suffix=out.suffix) as part:
+        write_safetensors(part, state, metadata)
+        found = read_torch_file(part)
+        changed = [name for name in state if name not in found or not _same_bits(state[name], found[name])]
+        if changed or len(found) != len(state):
+            raise ExportDiffers(f"{len(changed)} of {len(state)} tensors of the exported file differ from the model's")
+    note = class_names_note(metadata)
+    show(f"{len(state)} tensors, bit by bit those of the model; metadata: mean, std and config digest, {note}")
+    show(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Compare tensors as bytes, so that NaN equals itself and -0 differs from 0."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    first, second = (tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(first, second)

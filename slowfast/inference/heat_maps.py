@@ -1,11 +1,16 @@
-"""Grad-CAM heat maps of files, drawn as PNGs."""
+"""Grad-CAM heat maps of files, drawn as PNGs, and beside the frames as a video.
+
+Notation: T frames of a clip, S side of the network's input.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from tabulate import tabulate
@@ -26,8 +31,12 @@ from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain
-from slowfast.visualization.heat_map import draw_heat_map
+from slowfast.visualization.first_batch import save_image
+from slowfast.visualization.heat_map import draw_heat_map, overlay
 from slowfast.visualization.plots import PlotsUnavailable, new_figure
+from slowfast.visualization.video_writer import VideoWriter, pad_to_even
+
+MIN_SIDE = 320  # pixels of a frame in the heat map video, so that it is legible
 
 
 @dataclass(frozen=True)
@@ -193,3 +202,29 @@ def _require_plots() -> None:
         new_figure(1, 1)
     except PlotsUnavailable as error:
         raise UserError(str(error)) from error
+
+
+def write_heat_map(explained: ExplainedClip, rate: Fraction, target: Path) -> Path:
+    """Write the frames beside their heat map, as a video or, for a single frame, as an image.
+
+    Args:
+        explained: Frames and heat map.
+        rate: Frames/s of the video.
+        target: File to write, without its suffix.
+
+    Returns:
+        The file.
+    """
+    frames = np.concatenate((explained.frames, overlay(explained.frames, explained.heat)), axis=2)  # T S 2S 3
+    zoom = -(-MIN_SIDE // frames.shape[1])
+    size = (zoom * frames.shape[2], zoom * frames.shape[1])
+    images = (cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR) for frame in frames)
+    if len(frames) == 1:
+        path = target.with_suffix(".png")
+        save_image(next(images), path)
+        return path
+    path = target.with_suffix(".mp4")
+    with VideoWriter(path, rate, 1 / rate) as out:
+        for tick, image in enumerate(images):
+            out.write(pad_to_even(image), tick)
+    return path

@@ -23,8 +23,8 @@ from slowfast.inference.annotate import class_lines
 from slowfast.inference.live import LivePredictor, LiveStream
 from slowfast.inference.live_sources import LiveFrame
 from slowfast.inference.output import FAILED, results_folder, run_facts
-from slowfast.inference.segment_files import SegmentLog, write_segments
-from slowfast.inference.sliding import SegmentCollector, VideoSegments, WindowScores
+from slowfast.inference.segments import SegmentLog, VideoSegments, write_segments
+from slowfast.inference.sliding import SegmentCollector, WindowScores
 from slowfast.inference.windows import WindowOptions
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import phase, show, show_table

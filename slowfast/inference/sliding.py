@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from slowfast.datasets.types import EvalVideo, Failure, FailureLedger, Record, f
 from slowfast.engine.evaluate import evaluate
 from slowfast.errors import DataError, UserError
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.segments import Segment, SegmentBuilder
+from slowfast.inference.segments import Segment, SegmentBuilder, VideoSegments
 from slowfast.inference.sequential import SequentialFile, SequentialFolder, SequentialVideo
 from slowfast.inference.window_reader import ClipSampling, ReadAhead, Window, clip_dataset, read_windows
 from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
@@ -25,23 +25,6 @@ from slowfast.utils.progress import Progress
 
 _NEIGHBORS = 1.5  # frames between neighboring windows at most
 OnSegment = Callable[[Record, Segment], None]
-
-
-@dataclass
-class VideoSegments:
-    """Segments of one video.
-
-    Attributes:
-        record: The video.
-        fps: Frame rate in frames/s.
-        seconds: Duration in seconds.
-        segments: Segments in order of their starts.
-    """
-
-    record: Record
-    fps: float
-    seconds: float
-    segments: list[Segment] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

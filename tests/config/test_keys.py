@@ -96,7 +96,7 @@ COMPARED = {
     "AUG.RE_MODE": "datasets/photometric.py",
     "DATA.SAMPLING": "datasets/order.py",
     "SOLVER.FUSED": "engine/optim.py",
-    "WANDB.MODE": "engine/trackers/wandb_run.py",
+    "WANDB.MODE": "engine/trackers/backends.py",
     "EVENT.REFERENCE": "event_driven/detector.py",
     "EVENT.PRECISION": "event_driven/linear_kernels.py",
     "TEST.CHECKPOINT": "engine/state.py",

@@ -13,6 +13,7 @@ from slowfast.datasets.types import EvalVideo, Failure, FailureLedger, Record
 from slowfast.engine.evaluate import Ensemble, evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks.classification import ClassificationEvaluator
+from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
 from slowfast.utils.progress import Progress
 
@@ -130,3 +131,30 @@ def test_the_first_batch_is_shown_once_as_the_network_gets_it() -> None:
     evaluate(model, iter(videos), FORWARD, process, 8, ledger, progress, lambda *batch: shown.append(batch))
     assert len(shown) == 1 and torch.equal(shown[0][0], given[0])
     assert shown[0][1].tolist() == [1] * 6 + [2] * 2
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("method", ["sum", "max"])
+@pytest.mark.parametrize("on", ["logits", "probabilities"])
+def test_joined_views_match_numpy(method: str, on: str) -> None:
+    views = np.random.default_rng(0).normal(size=(12, 7)) * 4
+    join = np.mean if method == "sum" else np.max
+    expected = softmax(join(views, axis=0)) if on == "logits" else join(softmax(views), axis=0)
+    np.testing.assert_allclose(Ensemble(method, on)(torch.from_numpy(views)), expected, rtol=1e-12)
+
+
+def test_a_joined_single_view_is_its_softmax() -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0]])
+    for method in ("sum", "max"):
+        torch.testing.assert_close(Ensemble(method)(logits), logits[0].double().softmax(0))
+
+
+def test_unknown_ways_to_join_views() -> None:
+    with pytest.raises(ConfigError, match="DATA.ENSEMBLE_METHOD: unknown value 'mean'. Choices: max, sum"):
+        Ensemble("mean")
+    with pytest.raises(ConfigError, match="TEST.ENSEMBLE_ON: unknown value 'scores'. Choices: logits"):
+        Ensemble("sum", "scores")

@@ -139,7 +139,7 @@ def test_a_training_of_too_many_broken_videos_ends(kinetics_folder: Path, tmp_pa
     broken = sorted(data.rglob("train_*.mp4"))[:8]
     for video in broken:
         video.write_bytes(b"x")
-    done = run_net([*tiny_settings(data, tmp_path / "out"), "DATA.MAX_FAILED", 0.1], processes, timeout=90)
+    done = run_net([*tiny_settings(data, tmp_path / "out"), "DATA.MAX_FAILED", 0.1], processes, timeout=240)
     assert len(broken) == 8 and done.returncode == 2
     assert "of 16 training videos are unreadable (limit: 3, DATA.MAX_FAILED)" in done.stderr
 

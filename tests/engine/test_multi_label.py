@@ -26,13 +26,13 @@ from slowfast.datasets.types import Record
 from slowfast.engine import checkpoints
 from slowfast.engine.losses import get_loss
 from slowfast.engine.tasks import TASK_REGISTRY, build_task
-from slowfast.engine.tasks.average_precision import Thresholds
 from slowfast.engine.tasks.multi_label import (
     MultiLabel,
     MultiLabelEvaluator,
     mean_average_precision,
     multi_hot,
 )
+from slowfast.engine.tasks.scores import Thresholds
 from slowfast.errors import ConfigError, IndexFileError
 from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World

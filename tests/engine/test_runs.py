@@ -138,7 +138,7 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder
     process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
     _wait_for_steps(tmp_path, process, 1)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     assert "Received SIGTERM, checkpoint saved" in output
     steps = len(metrics(tmp_path))
@@ -210,12 +210,10 @@ DIVERGING = ["SOLVER.BASE_LR", 1e6, "SOLVER.WEIGHT_DECAY", 1e6, "SOLVER.MAX_EPOC
 
 
 def test_a_failing_process_ends_all_with_its_error(kinetics_folder: Path, tmp_path: Path) -> None:
-    start = time.monotonic()
     settings = [*tiny_settings(kinetics_folder, tmp_path), *DIVERGING]
-    done = run_cold(settings, processes=2, timeout=90)
+    done = run_cold(settings, processes=2, timeout=240)  # the other process would wait for half an hour
     assert done.returncode != 0
     assert "TrainingDiverged: Loss is" in done.stderr
-    assert time.monotonic() - start < 80
 
 
 def test_nan_says_step_rate_and_batch(kinetics_folder: Path, tmp_path: Path) -> None:

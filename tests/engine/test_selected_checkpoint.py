@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from slowfast.cli.run import run
 from slowfast.config.node import ConfigNode
 from slowfast.engine.checkpoints import checkpoint_folder, find_checkpoints
-from slowfast.engine.early_stop import EarlyStop
+from slowfast.engine.meters import EarlyStop
 from slowfast.engine.state import Position
 from slowfast.errors import CheckpointError, ConfigError
 

@@ -9,15 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from slowfast.cli import setup
 from slowfast.cli.run import CONFIG, run
 from slowfast.cli.setup import load_config
+from slowfast.datasets.build import VAL, eval_dataset, train_dataset
 from slowfast.engine import checkpoints
+from slowfast.engine.checkpoints import find_last
+from slowfast.engine.train import Interrupted, Trainer
+from slowfast.utils.distributed import World
 from tests.conftest import ROOT, command, environment, tiny_settings
 
 pytestmark = pytest.mark.slow
@@ -114,7 +122,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
         ("slowfast.engine.checkpoints.clean_up", 3, "to test; the training is complete", signal.SIGTERM),
     ],
 )
-@pytest.mark.usefixtures("no_plots")
+@pytest.mark.usefixtures("no_plots", "hangup_by_default")
 def test_a_training_is_saved_and_resumed(
     undisturbed: dict[str, torch.Tensor],
     kinetics_folder: Path,
@@ -200,7 +208,7 @@ def test_a_signal_while_libraries_are_imported(kinetics_folder: Path, tmp_path: 
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 0 and err == "" and not (tmp_path / "out").exists()
     assert "Received SIGTERM before the first step, nothing to save" in out and len(out.splitlines()) == 1
 
@@ -230,7 +238,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> 
     time.sleep(0.5)
     assert process.poll() is None  # still saving
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == -signal.SIGTERM
+    assert process.wait(timeout=120) == -signal.SIGTERM
     process.communicate()
 
 
@@ -241,3 +249,27 @@ def test_under_nohup_a_lost_terminal_is_nothing(kinetics_folder: Path, tmp_path:
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and "Received" not in out and checkpoints.find_last(tmp_path) is not None
     assert (tmp_path / CONFIG).exists()
+
+
+def stop_one(rank: int, data: str, folder: str, precise: bool) -> None:
+    torch.set_num_threads(1)
+    meet = f"file://{folder}/meet"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=timedelta(seconds=180))
+    settings = [*tiny_settings(Path(data), Path(folder)), "BN.USE_PRECISE_STATS", precise, "BN.NUM_BATCHES_PRECISE", 2]
+    cfg = load_config(ROOT / "tests" / "empty.yaml", settings, world_size=2)
+    trainer = Trainer(cfg, World(rank, 2, gloo=dist.group.WORLD), train_dataset(cfg), eval_dataset(cfg, VAL))
+    trainer.log, trainer.progress = trainer._open_reports()
+    trainer.stop = SimpleNamespace(seen=rank == 1)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        trainer._validate()
+    trainer._save()
+    trainer._finish_saving()
+    trainer._close_reports()
+    dist.destroy_process_group()
+    os._exit(0)  # the loader's workers are daemons
+
+
+@pytest.mark.parametrize("precise", [False, True])
+def test_all_processes_stop(kinetics_folder: Path, tmp_path: Path, precise: bool) -> None:
+    mp.spawn(stop_one, (str(kinetics_folder), str(tmp_path), precise), nprocs=2)
+    assert find_last(tmp_path) is not None

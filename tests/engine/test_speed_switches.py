@@ -15,10 +15,9 @@ from torch import nn
 from slowfast.cli.run import run
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.engine import compiled
+from slowfast.engine import execution
 from slowfast.engine.checkpoints import checkpoint_folder, find_last, read_checkpoint
-from slowfast.engine.compiled import CompiledForTest, check_compile
-from slowfast.engine.memory_format import check_channels_last, use_channels_last
+from slowfast.engine.execution import CompiledForTest, check_channels_last, check_compile, use_channels_last
 from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state
 from slowfast.engine.profiler import RANGES, StepProfiler, named_range
 from slowfast.errors import ConfigError
@@ -99,7 +98,7 @@ def test_a_run_resumes_compiled_and_profiled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Dynamo captures the graphs, PyTorch runs them: code generation takes long and is tested on its own.
-    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(execution, "BACKEND", "eager")
     switches = ["TRAIN.COMPILE", True, "TEST.ENABLE", True, "TEST.COMPILE", True, "SOLVER.FUSED", "never"]
     switches += ["PROFILE.ENABLE", True, "PROFILE.WAIT", 0, "PROFILE.WARMUP", 1, "PROFILE.ACTIVE", 1]
     check_same(resumed(plain, kinetics_folder, tmp_path, *switches), plain)
@@ -176,7 +175,7 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
         compiled_shapes.append([tuple(x.shape) for x in inputs if x.shape[-1:] == (4,) and x.dim() == 2])
         return graph.forward
 
-    monkeypatch.setattr(compiled, "BACKEND", record)
+    monkeypatch.setattr(execution, "BACKEND", record)
     model = nn.Sequential(nn.Linear(4, 5))
     fast = CompiledForTest(model)
     for rows in (3, 3, 2, 3):
@@ -188,15 +187,15 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @torch.no_grad()
 def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    if compiled._missing_on_cpu():
-        pytest.skip(compiled._missing_on_cpu())
+    if execution._missing_on_cpu():
+        pytest.skip(execution._missing_on_cpu())
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes for one kernel
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Dropout(0.5), nn.GELU()), torch.randn(3, 4)
     torch.manual_seed(1)
     expected = model(x)
     torch.manual_seed(1)
-    torch.testing.assert_close(compiled.compile_model(model)(x), expected)
+    torch.testing.assert_close(execution.compile_model(model)(x), expected)
 
 
 def refused(check: object, message: str, *overrides: object) -> None:
@@ -216,8 +215,8 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     refused(check_compile, r"a C\+\+ compiler, and .*no-compiler is not found", "TRAIN.COMPILE", True)
     check_compile(get_cfg())  # nothing is compiled
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(compiled.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: name)
+    monkeypatch.setattr(execution.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(execution.shutil, "which", lambda name: name)
     refused(check_compile, "Python.h does not exist", "TEST.COMPILE", True)
 
 

@@ -238,7 +238,7 @@ def test_a_full_disk_turns_tensorboard_off(
 def test_trackers_that_cannot_be_used_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="TRACKING.BACKENDS: unknown value 'wandbb'. Did you mean 'wandb'"):
         validate_components(config(tmp_path, "TRACKING.BACKENDS", "[wandbb]"))
-    monkeypatch.setattr("slowfast.engine.trackers.mlflow_run.find_spec", lambda name: None)
+    monkeypatch.setattr("slowfast.engine.trackers.backends.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="mlflow-skinny supports no databases"):
         TRACKER_REGISTRY.get("mlflow").check(config(tmp_path, "MLFLOW.TRACKING_URI", "sqlite:///a.db"))
     monkeypatch.setattr("slowfast.engine.trackers.base.find_spec", lambda name: None)

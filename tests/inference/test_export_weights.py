@@ -17,7 +17,7 @@ from slowfast.cli.setup import load_config
 from slowfast.engine.state import load_start_weights, load_test_checkpoint
 from slowfast.engine.test import network_to_test
 from slowfast.errors import CheckpointError, DamagedFileError
-from slowfast.inference import export_weights as exporting
+from slowfast.inference import export as exporting
 from slowfast.models import build_model
 from slowfast.models.weights import read_file, read_weights
 from slowfast.utils.checkpoint_files.safetensors_file import is_safetensors, read_metadata, write_safetensors

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.inference.segment_files import clock, subtitles
-from slowfast.inference.segments import Segment, SegmentAt, SegmentBuilder, timeline
+from slowfast.inference.segments import Segment, SegmentAt, SegmentBuilder, clock, subtitles, timeline
 from slowfast.inference.windows import WindowLayout
 
 

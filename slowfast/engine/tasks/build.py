@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.parallel import unwrap_model
+from slowfast.engine.execution import unwrap_model
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import Classification
-from slowfast.engine.tasks.coordinates import CoordinatePretraining
 from slowfast.engine.tasks.multi_label import MultiLabel
-from slowfast.engine.tasks.pretraining import Pretraining, pretext_of
+from slowfast.engine.tasks.pretraining import CoordinatePretraining, Pretraining, pretext_of
 from slowfast.errors import ConfigError
 from slowfast.models.protocol import Network
 

@@ -20,8 +20,7 @@ from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
-from slowfast.engine.tasks.calibration import BINS, calibration_error
-from slowfast.engine.tasks.score_rows import ScoreRows, gather_rows
+from slowfast.engine.tasks.scores import BINS, ScoreRows, calibration_error, gather_rows
 from slowfast.errors import ConfigError
 from slowfast.models.build import find_network
 from slowfast.models.protocol import EVENTS

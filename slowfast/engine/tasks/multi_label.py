@@ -21,9 +21,9 @@ from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.losses import Loss, class_weights, get_loss
-from slowfast.engine.tasks.average_precision import ClassPrecision, Thresholds
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import ClassScoreEvaluator, accuracy
+from slowfast.engine.tasks.scores import ClassPrecision, Thresholds
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
 from slowfast.visualization.per_class import write_per_class

@@ -1,10 +1,8 @@
 """Trackers: TensorBoard, Weights & Biases, MLflow, and those of users."""
 
+from slowfast.engine.trackers.backends import MLflow, TensorBoard, Wandb
 from slowfast.engine.trackers.base import TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
-from slowfast.engine.trackers.mlflow_run import MLflow
 from slowfast.engine.trackers.session import Trackers, check_trackers
-from slowfast.engine.trackers.tensorboard import TensorBoard
-from slowfast.engine.trackers.wandb_run import Wandb
 
 __all__ = ["TRACKER_REGISTRY", "NamedImage", "RunInfo", "Tracker", "Trackers", "check_trackers"]
 

@@ -14,8 +14,15 @@ import yaml
 from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import FilePath
-from slowfast.engine.trackers.base import FAILED, TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
-from slowfast.engine.trackers.curves import curve_tags, curve_values
+from slowfast.engine.trackers.base import (
+    FAILED,
+    TRACKER_REGISTRY,
+    NamedImage,
+    RunInfo,
+    Tracker,
+    curve_tags,
+    curve_values,
+)
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import sanitize

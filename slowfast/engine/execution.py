@@ -1,8 +1,8 @@
-"""torch.compile for training (TRAIN.COMPILE) and testing (TEST.COMPILE).
+"""Execution of a model: channels-last weights, torch.compile, and data-parallel training over several processes.
 
-The compiled module shares its parameters with the network, which stays as it is: checkpoints, the EMA and everything
-else use the network itself, so that state-dict keys have no ``_orig_mod.`` and a run may be resumed with the other
-setting.
+None of it changes a checkpoint, whose keys, shapes and values are those of the plain network, so that a run may be
+resumed with other settings: channels-last only changes the order of weights in memory (inputs are channels-last
+anyway), the compiled module shares its parameters with the network, and state is packed from the unwrapped model.
 """
 
 from __future__ import annotations
@@ -10,20 +10,45 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.models.build import find_network
+from slowfast.models.build import build_model, find_network
 from slowfast.models.protocol import EVENTS
+from slowfast.utils.distributed import World
 
+# By the number of dimensions of a weight: that of a 2D or 3D convolution.
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 BACKEND = "inductor"
 TRAIN, TEST = "TRAIN.COMPILE", "TEST.COMPILE"
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Bring the weights of all convolutions of a network into channels-last order."""
+    for parameter in model.parameters():
+        if parameter.dim() in FORMATS:
+            parameter.data = parameter.data.contiguous(memory_format=FORMATS[parameter.dim()])
+
+
+def check_channels_last(cfg: ConfigNode) -> None:
+    """Raise ConfigError if MODEL.CHANNELS_LAST has nothing to change in the network."""
+    if not cfg.MODEL.CHANNELS_LAST:
+        return
+    with torch.device("meta"):  # shapes only
+        model = build_model(cfg)
+    if not any(isinstance(module, (nn.Conv2d, nn.Conv3d)) for module in model.modules()):
+        raise ConfigError(
+            f"MODEL.CHANNELS_LAST: {cfg.MODEL.MODEL_NAME} has no convolutions, so the key has no effect. Set it False"
+        )
 
 
 def compile_model(model: nn.Module) -> nn.Module:
@@ -94,3 +119,42 @@ def _missing_on_cpu() -> str:
     if not header.is_file():
         return f"the headers of Python, and {header} does not exist (apt-get install python3-dev)"
     return ""
+
+
+def wrap_model(model: nn.Module, world: World) -> nn.Module:
+    """Wrap a model so that the backward pass averages gradients over all processes; a single process needs no wrapper.
+
+    Args:
+        model: Model on the device of this process.
+        world: Processes of the run.
+    """
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Return the model itself, whose state dict has the keys of a single process."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def no_sync(model: nn.Module, skip: bool = True) -> AbstractContextManager[None]:
+    """Keep gradients in this process while entered: for all parts of an accumulated batch but the last.
+
+    Args:
+        model: Model, wrapped or not.
+        skip: Whether to skip the synchronization.
+    """
+    if skip and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+def run_on_main(world: World, work: Callable[[], Any]) -> None:
+    """Run work in the main process while the others wait; a UserError that it raises is raised in all of them."""
+    world.run_or_raise_everywhere(lambda: work() if world.is_main else None)
+
+
+def same_everywhere(world: World, value: Any) -> bool:
+    """Return whether a hashable value, such as the position to resume from, is the same in all processes."""
+    return len(set(world.gather([value]))) == 1

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slowfast.engine.tasks import score_rows
-from slowfast.engine.tasks.score_rows import ScoreRows, gather_rows
+from slowfast.engine.tasks import scores
+from slowfast.engine.tasks.scores import ScoreRows, gather_rows
 from slowfast.utils.distributed import World
 
 
@@ -24,16 +24,16 @@ class Threads(World):
 
     def gather(self, items: Any) -> list[Any]:
         self.parts[self.rank] = list(items)
-        self.barrier.wait(30)
+        self.barrier.wait(120)
         found = [item for part in self.parts for item in part]
-        self.barrier.wait(30)
+        self.barrier.wait(120)
         return found
 
 
-@pytest.mark.parametrize("in_memory", [0, score_rows._IN_MEMORY])
+@pytest.mark.parametrize("in_memory", [0, scores._IN_MEMORY])
 def test_rows_are_read_back(in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_rows, "_IN_MEMORY", in_memory)
-    monkeypatch.setattr(score_rows, "_BLOCK", 50)
+    monkeypatch.setattr(scores, "_IN_MEMORY", in_memory)
+    monkeypatch.setattr(scores, "_BLOCK", 50)
     rows, expected = ScoreRows(4, tmp_path), np.random.default_rng(0).random((11, 4)).astype(np.float32)
     for row in expected[:5]:
         rows.append(row)
@@ -46,7 +46,7 @@ def test_rows_are_read_back(in_memory: int, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_rows_of_all_processes_are_in_the_order_of_the_samples(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_rows, "_BLOCK", 100)
+    monkeypatch.setattr(scores, "_BLOCK", 100)
     count, expected = 40, np.random.default_rng(0).random((40, 5)).astype(np.float32)
     every, unreadable = 3 * np.arange(count), np.array([0, 7, 8, 39])
     expected[unreadable] = np.nan
