@@ -15,8 +15,7 @@ import torch
 from slowfast import __version__
 from slowfast.cli.precisions import precision_facts
 from slowfast.config.shipped import configs_folder
-from slowfast.event_driven.kernels import Kernels
-from slowfast.event_driven.kernels.build import build_library, instruction_set
+from slowfast.event_driven.kernels import Kernels, build_library, instruction_set
 from slowfast.utils.compiled_library import find_compiler
 from slowfast.utils.cores import usable_cores
 from slowfast.utils.cpu import LIMITS, cpu_family, cpu_model, instruction_limits, instruction_sets, known_sets

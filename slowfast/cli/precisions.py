@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from slowfast.config.defaults import choices
-from slowfast.event_driven.kernels.build import ISA_VARIABLE, instruction_set
+from slowfast.event_driven.kernels import ISA_VARIABLE, instruction_set
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8, rows_dtype
 from slowfast.utils.compiled_library import find_compiler
 from slowfast.utils.cpu import BF16_SETS, FP16_SETS, instruction_limits, instruction_sets

@@ -25,7 +25,7 @@ from slowfast.engine.optim import check_no_decay
 from slowfast.engine.tasks import check_task
 from slowfast.engine.trackers import check_trackers
 from slowfast.errors import ConfigError
-from slowfast.event_driven import checks
+from slowfast.event_driven import sources
 from slowfast.models.build import build_model, find_network
 from slowfast.models.protocol import check_input
 from slowfast.utils.suggest import did_you_mean, nearest_file
@@ -52,7 +52,7 @@ def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
     """
     check_registered_names(cfg)
     if cfg.EVENT.ENABLE:
-        checks.check(cfg, world_size)
+        sources.check(cfg, world_size)
     require_backend(cfg.DATA.DECODING_BACKEND)
     _check_loss(cfg)
     _check_transforms(cfg)

@@ -14,11 +14,10 @@ from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import DataError
 from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
-from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.feed import Feed
+from slowfast.event_driven.feed import Batch, Closed, Feed, Opened
+from slowfast.event_driven.frame_outputs import AnnotatedVideos
 from slowfast.event_driven.frame_resize import FrameResize
-from slowfast.event_driven.messages import Batch, Closed, Opened
 from slowfast.event_driven.sources import find_files
 
 MAX_FRAMES = 300  # processed of a video, unless EVENT.MAX_FRAMES is smaller
