@@ -29,8 +29,8 @@ from benchmarks.measure import Measurement
 from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
-from slowfast.event_driven.checks import check_network
-from slowfast.event_driven.messages import Batch
+from slowfast.event_driven.feed import Batch
+from slowfast.event_driven.network import check_network
 from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun
 from slowfast.utils.signals import end_with_parent

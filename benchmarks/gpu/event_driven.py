@@ -28,8 +28,8 @@ from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.parse import configs_folder
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.cuda_graphs import CudaGraphs
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8
+from slowfast.event_driven.static_shapes import CudaGraphs
 from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears

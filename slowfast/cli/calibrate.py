@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _calibrate(chosen: argparse.Namespace, cfg: ConfigNode) -> None:
     from slowfast.event_driven.calibrate import Calibration, Goal, find_threshold
-    from slowfast.event_driven.checks import check_network
+    from slowfast.event_driven.network import check_network
     from slowfast.event_driven.sources import find_files
     from slowfast.utils.distributed import init_distributed
 

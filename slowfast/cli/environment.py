@@ -15,8 +15,7 @@ import torch
 from slowfast import __version__
 from slowfast.config.defaults import choices
 from slowfast.config.parse import configs_folder
-from slowfast.event_driven.kernels import Kernels
-from slowfast.event_driven.kernels.build import ISA_VARIABLE, build_library, instruction_set
+from slowfast.event_driven.kernels import ISA_VARIABLE, Kernels, build_library, instruction_set
 from slowfast.event_driven.linear_kernels import BFLOAT16, FLOAT32, INT8, rows_dtype
 from slowfast.utils.cpu import (
     BF16_SETS,

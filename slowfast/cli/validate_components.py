@@ -29,7 +29,7 @@ from slowfast.engine.optim import check_no_decay
 from slowfast.engine.tasks import check_task
 from slowfast.engine.trackers import check_trackers
 from slowfast.errors import ConfigError
-from slowfast.event_driven import checks
+from slowfast.event_driven import sources
 from slowfast.models.build import build_model, find_network
 from slowfast.models.protocol import CLIPS, IMAGES, check_input, input_shape
 from slowfast.utils.distributed import usable_gpus
@@ -57,7 +57,7 @@ def validate_components(cfg: ConfigNode, world_size: int = 1) -> None:
     """
     check_registered_names(cfg)
     if cfg.EVENT.ENABLE:
-        checks.check(cfg, world_size)
+        sources.check(cfg, world_size)
     require_backend(cfg.DATA.DECODING_BACKEND)
     _check_loss(cfg)
     _check_transforms(cfg)

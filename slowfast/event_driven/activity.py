@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from slowfast.event_driven.latency import LatencyHistogram
+from slowfast.event_driven.connection import LatencyHistogram
 from slowfast.event_driven.network import PatchNetwork
 
 

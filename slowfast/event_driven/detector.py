@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from slowfast.event_driven.kernels import Kernels, takes_frames
 from slowfast.event_driven.network import PatchNetwork
 from slowfast.models.evmlp import nested_patches
 
@@ -223,3 +224,23 @@ class Slots:
         """Free the slot of a stream."""
         self._free.append(self.of.pop(stream))
         self._free.sort(reverse=True)
+
+
+class CompiledDetector(ChangeDetector):
+    """Change detector on the compiled kernels; equal to the base class up to the order of summation in a patch."""
+
+    def __init__(self, network: PatchNetwork, settings: GateSettings, kernels: Kernels) -> None:
+        super().__init__(network, settings)
+        self.kernels = kernels
+        mean, hold = settings.gate == "mean", settings.reference == "hold"
+        self._gate = network.gate(settings.threshold, mean, hold)
+
+    def _find(self, frames: torch.Tensor, slots: list[int], full: list[list[bool]]) -> MaskAndPixels:
+        if not takes_frames(frames):
+            return super()._find(frames, slots, full)
+        if frames.stride()[2:] != self.references.stride()[1:]:  # crops of larger frames
+            images = frames.flatten(0, 1).contiguous(memory_format=layout(frames[0]))
+            frames = images.unflatten(0, frames.shape[:2])
+        mask = self.kernels.find_changes(frames, self.references, torch.tensor(slots), self._gate, torch.tensor(full))
+        indices = mask.flatten().nonzero().squeeze(1)
+        return mask, self.kernels.take_patches(frames, indices, self._gate, self.order)

@@ -20,14 +20,12 @@ from torch import nn
 from slowfast.config.defaults import check_value
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.event_driven.cpu import CompiledDetector, CompiledFeatures
-from slowfast.event_driven.cuda_graphs import CudaGraphs
-from slowfast.event_driven.detector import ChangeDetector, Changes, GateSettings, Slots
-from slowfast.event_driven.features import Outputs, PatchFeatures
+from slowfast.event_driven.detector import ChangeDetector, Changes, CompiledDetector, GateSettings, Slots
+from slowfast.event_driven.features import CompiledFeatures, Outputs, PatchFeatures
 from slowfast.event_driven.kernels import Kernels, load_kernels
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.static_shapes import StaticChangeDetector, StaticPatchFeatures
+from slowfast.event_driven.static_shapes import CudaGraphs, StaticChangeDetector, StaticPatchFeatures
 from slowfast.models.evmlp import EvMLP
 
 _DEFAULT_STREAM = "default"

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from slowfast.event_driven.detector import INITIAL_SLOTS, Changes, rows_of
+from slowfast.event_driven.detector import (
+    INITIAL_SLOTS,
+    Changes,
+    rows_of,
+)
+from slowfast.event_driven.kernels import Kernels, Tokens
 from slowfast.event_driven.network import PatchNetwork
 
 
@@ -132,3 +137,66 @@ class _TokenUpdate:
         last = self.newest[-1].flatten()  # S N
         indices = (last >= 0).nonzero().squeeze(1)
         self.table.index_copy_(0, self._row(indices, self.shape[2]), self.tokens[last[indices]])
+
+
+class CompiledFeatures(PatchFeatures):
+    """Token cache on the compiled kernels; equal to the base class."""
+
+    def __init__(self, network: PatchNetwork, kernels: Kernels) -> None:
+        super().__init__(network)
+        self.kernels = kernels
+
+    def _update(self, changes: Changes) -> Outputs:
+        network, kernels, mask = self.network, self.kernels, changes.mask
+        merges = [*network.merges, 1]
+        slots = torch.tensor(changes.slots)
+        indices, newest, active = kernels.plan_stages(mask, network.counts, merges)
+        x = changes.pixels
+        for i, (stage, merge) in enumerate(zip(network.stages, merges, strict=True)):
+            update = _CompiledUpdate(
+                kernels, self.tables[i], newest[i], stage(x), slots, changes.slots, network.counts[i]
+            )
+            x = update.gather(indices[i + 1], merge) if i + 1 < len(merges) else update.tokens
+            update.store()
+        update = _CompiledUpdate(kernels, self.tables[-1], newest[-1], network.classify(x), slots, changes.slots, 1)
+        logits = update.gather(torch.arange(len(newest[-1])), 1)  # (K S, classes)
+        update.store()
+        return Outputs(logits.unflatten(0, mask.shape[:2]), active)
+
+
+class _CompiledUpdate:
+    """Update of a stage's table (slots N, C) by new tokens (R, C), in bulk if all patches of all frames are new."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        table: torch.Tensor,
+        newest: torch.Tensor,
+        tokens: torch.Tensor,
+        slots: torch.Tensor,
+        open_slots: list[int],
+        patches: int,
+    ) -> None:
+        self.kernels, self.table, self.newest, self.tokens = kernels, table, newest, tokens
+        self.slots, self.open_slots, self.patches = slots, open_slots, patches  # the same slots twice
+        self.is_full = len(tokens) == len(newest)  # newest: (K S N,), as planned
+
+    def gather(self, indices: torch.Tensor, merge: int) -> torch.Tensor:
+        """Concatenate the latest tokens of `merge` patches, by index (R',) in (K, S, N / merge) -> (R', merge C)."""
+        if self.is_full:
+            return self.tokens.reshape(-1, merge * self.tokens.shape[1])
+        return self.kernels.gather(self._described(), self.newest, indices, merge)
+
+    def store(self) -> None:
+        """Write the latest tokens after the last frame to the table."""
+        last = len(self.open_slots) * self.patches
+        if not self.is_full:
+            self.kernels.store(self._described(), self.newest[-last:])
+            return
+        first = len(self.tokens) - last
+        for stream, slot in enumerate(self.open_slots):
+            latest = self.tokens.narrow(0, first + stream * self.patches, self.patches)
+            self.table.narrow(0, slot * self.patches, self.patches).copy_(latest)
+
+    def _described(self) -> Tokens:
+        return Tokens.of(self.tokens, self.table, self.slots, self.patches)

@@ -1,5 +1,7 @@
 """Background thread that decodes, resizes and normalizes videos and detects their changed patches.
 
+It sends messages: a video begins, the next frames of some videos, a video ends.
+
 The thread reads files as fast as they are processed; each live source has a separate thread (readers.py). A thread
 that hangs in a file is abandoned, and a new one continues with the others.
 
@@ -14,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -23,9 +27,9 @@ from slowfast.datasets.types import Failure, failure_of
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import UserError
 from slowfast.event_driven.connection import Connection
+from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.frame_resize import FrameResize, resized_frames
-from slowfast.event_driven.messages import Batch, Closed, Message, Opened
 from slowfast.event_driven.readers import FileReader, LiveReader, Reader
 from slowfast.event_driven.sources import Source
 from slowfast.utils.crash_watch import CrashWatch
@@ -36,6 +40,41 @@ _BUFFERED_CHUNKS = 2  # largest number of chunks of a live source that wait to b
 _POLL = 0.1  # seconds between checks whether to stop
 _JOIN = 6.0  # seconds for the thread to end; a stream may be waiting for data
 _JOIN_LIVE = 1.0  # seconds for the thread of a live source to end while the other sources wait
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Message that a video begins."""
+
+    source: Source
+    rate: Fraction  # nominal frames/s
+    time_base: Fraction  # seconds per tick
+    began: float  # perf_counter() before anything was read
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Message with the next K frames of each of S videos."""
+
+    sources: list[Source]  # S
+    ticks: list[list[int]]  # S K
+    images: torch.Tensor  # uint8 (K, S, P, P, 3), at the network's resolution
+    frames: torch.Tensor  # float (K, S, 3, P, P), normalized, on the device
+    changes: Changes
+    detect_seconds: float
+    dropped: list[int]  # S, frames dropped so far
+    arrived: np.ndarray  # float64 (K, S): perf_counter() when a frame had arrived from a live source; 0 for files
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Message that a video has ended, with the failure if there was one."""
+
+    source: Source
+    failure: Failure | None
+
+
+Message = Opened | Batch | Closed
 
 
 class Feed:

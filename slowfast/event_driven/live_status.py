@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slowfast.event_driven.activity import FrameActivity, VideoActivity
-from slowfast.event_driven.connection import Connection
-from slowfast.event_driven.latency import LatencyHistogram
+from slowfast.event_driven.connection import Connection, LatencyHistogram
 from slowfast.event_driven.sources import Source
 from slowfast.utils.logging import get_logger
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.event_driven.choice import Choice, StageTimes, choose
 from slowfast.event_driven.kernels import Gate, Kernels, takes_frames
 from slowfast.event_driven.kernels.stage import CompiledStage
 from slowfast.event_driven.linear_kernels import BFLOAT16, PyTorchStage, rows_dtype
-from slowfast.event_driven.stage_timing import MeasuredStage, cached_times, measure_stages
+from slowfast.event_driven.stage_choice import Choice, MeasuredStage, StageTimes, cached_times, choose, measure_stages
+from slowfast.models.build import MODEL_REGISTRY, find_network
 from slowfast.models.evmlp import EvMLP, Stage, nested_patches
 from slowfast.utils.logging import warn_once
 
@@ -202,3 +203,10 @@ def _warn_of_float32(precision: str, device: torch.device, compiled: bool) -> No
         f"EVENT.PRECISION bfloat16: PyTorch has no fast bfloat16 matrix multiplication on this CPU. {instead} "
         "Set EVENT.PRECISION to float32 or int8 to avoid this warning."
     )
+
+
+def check_network(cfg: ConfigNode) -> None:
+    """Raise ConfigError unless the configured network computes every patch independently."""
+    if not issubclass(find_network(cfg), EvMLP):
+        possible = [name for name, network in MODEL_REGISTRY if issubclass(network, EvMLP)]
+        raise ConfigError(f"EVENT.ENABLE: MODEL.MODEL_NAME must be {' or '.join(possible)}, not {cfg.MODEL.MODEL_NAME}")

@@ -23,17 +23,14 @@ from slowfast.engine.state import tested_weights
 from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import ConfigError, DataError
 from slowfast.event_driven.activity import FrameActivity, Savings, VideoActivity
-from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.feed import Feed
-from slowfast.event_driven.frame_log import FrameLog
+from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
+from slowfast.event_driven.frame_outputs import AnnotatedVideos, FrameLog
 from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.live_status import LiveStatus
-from slowfast.event_driven.messages import Batch, Closed, Message, Opened
-from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics
-from slowfast.event_driven.report_table import report_table
+from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics, report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize

@@ -20,7 +20,7 @@ from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
 from slowfast.datasets.types import EvalVideo, Failure
 from slowfast.errors import UserError
-from slowfast.event_driven.latency import LatencyHistogram
+from slowfast.event_driven.connection import LatencyHistogram
 from slowfast.event_driven.sources import Source
 from slowfast.inference.live_sources import LiveFrame, LiveFrames, LiveScale
 from slowfast.inference.predictor import Predictor

@@ -12,7 +12,7 @@ import torch
 
 from slowfast.cli import environment
 from slowfast.cli.main import main
-from slowfast.event_driven.kernels import build
+from slowfast.event_driven import kernels as event_kernels
 from slowfast.utils import cpu, private_ops
 
 X86 = "flags\t\t: fpu avx2 {}\nmodel name\t: A CPU\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\n"
@@ -43,7 +43,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(cpu.Path, "read_text", lambda path, **kw: texts.get(str(path)) or read_text(path, **kw))
         for dtype, has in ((torch.bfloat16, bfloat16), (torch.float16, float16)):
             monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[dtype], lambda has=has: has)
-        monkeypatch.setattr(build, "cpu_description", lambda: kernels)
+        monkeypatch.setattr(event_kernels, "cpu_description", lambda: kernels)
         monkeypatch.setattr(environment, "find_compiler", lambda: "/usr/bin/c++")
         for variable in cpu.LIMITS:
             monkeypatch.delenv(variable, raising=False)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from slowfast.event_driven import EventDrivenInference, linear_kernels, network
-from slowfast.event_driven.kernels import build, load_kernels
+from slowfast.event_driven import kernels as kernel_module
+from slowfast.event_driven.kernels import load_kernels
 from slowfast.event_driven.linear_kernels import Int8Linear, rows_dtype
 from slowfast.models.evmlp import EvMLP
 from slowfast.utils.logging import warn_once
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 # Environment of a process: PyTorch reads its variables when it is loaded.
 LIMITS = {
-    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", build.ISA_VARIABLE: "avx2"},
-    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", build.ISA_VARIABLE: "baseline"},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", kernel_module.ISA_VARIABLE: "avx2"},
+    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default", kernel_module.ISA_VARIABLE: "baseline"},
 }
 NO_BFLOAT16 = "PyTorch has no fast bfloat16 matrix multiplication on this CPU"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.cuda_graphs import CudaGraphs
+from slowfast.event_driven.static_shapes import CudaGraphs
 from slowfast.models.evmlp import EvMLP
 from tests.event_driven.test_engine import RULES, video
 from tests.event_driven.test_static_shapes import SIZES

@@ -20,8 +20,7 @@ from slowfast.cli.setup import load_config
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.errors import ConfigError, UserError
 from slowfast.event_driven.activity import BinnedMeans, summarize
-from slowfast.event_driven.report import report_files
-from slowfast.event_driven.report_table import report_table
+from slowfast.event_driven.report import report_files, report_table
 from slowfast.event_driven.sources import find_sources
 from slowfast.event_driven.videos import VideoRun, run_on_videos
 from slowfast.models.build import build_model

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.errors import ConfigError
-from slowfast.event_driven.cpu import CompiledFeatures
+from slowfast.event_driven import kernels as kernel_module
 from slowfast.event_driven.detector import Changes, changed_patches
-from slowfast.event_driven.features import PatchFeatures
-from slowfast.event_driven.kernels import Gate, Kernels, build, load_kernels, takes_frames
+from slowfast.event_driven.features import CompiledFeatures, PatchFeatures
+from slowfast.event_driven.kernels import Gate, Kernels, load_kernels, takes_frames
 from slowfast.event_driven.kernels.stage import CompiledStage
 from slowfast.event_driven.linear_kernels import int8_weights
 from slowfast.event_driven.network import PatchNetwork
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.slow
 PORTABLE_VNNI = "avx512_vnni without its instructions"  # the same layout and arithmetic, on any CPU
 
 
-@pytest.fixture(scope="module", params=[*build.INSTRUCTION_SETS, PORTABLE_VNNI])
+@pytest.fixture(scope="module", params=[*kernel_module.INSTRUCTION_SETS, PORTABLE_VNNI])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     """Kernels for each instruction set of this CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(build.ISA_VARIABLE, "baseline" if request.param == PORTABLE_VNNI else request.param)
+        patch.setenv(kernel_module.ISA_VARIABLE, "baseline" if request.param == PORTABLE_VNNI else request.param)
         if request.param == PORTABLE_VNNI:
-            patch.setattr(build, "_FLAGS", (*build._FLAGS, "-O1", "-DSLOWFAST_PORTABLE_VNNI"))
-        elif build.instruction_set() != request.param:
+            patch.setattr(kernel_module, "_FLAGS", (*kernel_module._FLAGS, "-O1", "-DSLOWFAST_PORTABLE_VNNI"))
+        elif kernel_module.instruction_set() != request.param:
             pytest.skip("this CPU does not have the instructions")
         found = load_kernels.__wrapped__()
     if found is None:
@@ -53,32 +53,38 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 def test_instructions_are_limited_to_a_set_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        build, "cpu_description", lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq"
+        kernel_module,
+        "cpu_description",
+        lambda: b"x86_64 flags : fma avx2 f16c bmi2 avx512f avx512bw avx512vl avx512dq",
     )
-    monkeypatch.delenv(build.ISA_VARIABLE, raising=False)
-    assert build.instruction_set() == "avx512" and build._target_flags() == ["-march=native"]
+    monkeypatch.delenv(kernel_module.ISA_VARIABLE, raising=False)
+    assert kernel_module.instruction_set() == "avx512" and kernel_module._target_flags() == ["-march=native"]
     found = {}
-    for limit in build.INSTRUCTION_SETS:
-        monkeypatch.setenv(build.ISA_VARIABLE, limit)
-        found[limit] = build.instruction_set(), "-mavx2" in build._target_flags(), "-mavx512f" in build._target_flags()
+    for limit in kernel_module.INSTRUCTION_SETS:
+        monkeypatch.setenv(kernel_module.ISA_VARIABLE, limit)
+        found[limit] = (
+            kernel_module.instruction_set(),
+            "-mavx2" in kernel_module._target_flags(),
+            "-mavx512f" in kernel_module._target_flags(),
+        )
     assert found == {
         "baseline": ("baseline", False, False),
         "avx2": ("avx2", True, False),
         "avx2_vnni": ("avx2", True, False),
         **dict.fromkeys(("avx512", "avx512_vnni", "avx512_bf16"), ("avx512", True, True)),
     }
-    monkeypatch.setenv(build.ISA_VARIABLE, "sse9")
+    monkeypatch.setenv(kernel_module.ISA_VARIABLE, "sse9")
     with pytest.raises(ConfigError, match="SLOWFAST_MAX_CPU_ISA: unknown value 'sse9'. Choices: baseline, avx2"):
         load_kernels.__wrapped__()
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these instructions are those of x86")
-@pytest.mark.parametrize("name", build.INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", kernel_module.INSTRUCTION_SETS)
 def test_kernels_compile_for_cpus_other_than_this_one(name: str) -> None:
-    if build.instruction_set() == name or shutil.which("g++") is None:
+    if kernel_module.instruction_set() == name or shutil.which("g++") is None:
         pytest.skip("no g++ here, or compiled by the other tests")
-    flags = [f"-m{feature.replace('_', '')}" for feature in build.INSTRUCTION_SETS[name]]
-    line = ["g++", "-fsyntax-only", "-std=c++17", "-fopenmp", *flags, str(build._SOURCES / "stage.cpp")]
+    flags = [f"-m{feature.replace('_', '')}" for feature in kernel_module.INSTRUCTION_SETS[name]]
+    line = ["g++", "-fsyntax-only", "-std=c++17", "-fopenmp", *flags, str(kernel_module._SOURCES / "stage.cpp")]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
@@ -353,7 +359,7 @@ def test_failing_compiler_is_logged_and_leaves_no_files(
 ) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "bad.cpp").write_text("this is no program")
-    monkeypatch.setattr(build, "_SOURCES", tmp_path / "sources")
+    monkeypatch.setattr(kernel_module, "_SOURCES", tmp_path / "sources")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO, "slowfast"):
         assert load_kernels.__wrapped__() is None
@@ -367,24 +373,24 @@ def test_library_writable_by_others_is_not_loaded(
 ) -> None:
     (tmp_path / "sources").mkdir()
     (tmp_path / "sources" / "one.cpp").write_text('extern "C" int panel() { return 16; }')
-    monkeypatch.setattr(build, "_SOURCES", tmp_path / "sources")
+    monkeypatch.setattr(kernel_module, "_SOURCES", tmp_path / "sources")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = os.umask(0)
     try:
-        library = build.build_library()
+        library = kernel_module.build_library()
     except OSError:
         pytest.skip("No C++ compiler here")
     finally:
         os.umask(before)
     assert library.parent == tmp_path / "cache" / "slowfast" and not library.stat().st_mode & 0o022
     changed = library.stat().st_mtime_ns
-    assert build.build_library() == library and library.stat().st_mtime_ns == changed and not caplog.records
+    assert kernel_module.build_library() == library and library.stat().st_mtime_ns == changed and not caplog.records
 
     library.write_bytes(b"planted")
     (library if what == "library" else library.parent).chmod(0o777)
     warn_once.cache_clear()
     monkeypatch.setattr(private_cache, "_temporary_folder", lambda: tmp_path)
-    other = build.build_library()
+    other = kernel_module.build_library()
     assert other.name == library.name and other.parent != library.parent
     assert ctypes.CDLL(str(other)).panel() == 16
     (record,) = caplog.records

@@ -18,7 +18,7 @@ from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.event_driven.activity import summarize
 from slowfast.event_driven.captures import StreamFrames
-from slowfast.event_driven.report_table import report_table
+from slowfast.event_driven.report import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
 from slowfast.event_driven.videos import run_on_videos
 from tests.conftest import run_net

@@ -17,11 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.errors import ConfigError
-from slowfast.event_driven import EventDrivenInference, network, stage_timing
-from slowfast.event_driven.choice import MARGIN, Choice, StageTimes, choose
+from slowfast.event_driven import EventDrivenInference, network, stage_choice
 from slowfast.event_driven.kernels import load_kernels
 from slowfast.event_driven.network import KERNELS_VARIABLE, StageRows
-from slowfast.event_driven.stage_timing import MeasuredStage, cached_times, measure_stages
+from slowfast.event_driven.stage_choice import (
+    MARGIN,
+    Choice,
+    MeasuredStage,
+    StageTimes,
+    cached_times,
+    choose,
+    measure_stages,
+)
 from slowfast.models.evmlp import EvMLP, Stage
 from slowfast.utils import private_cache
 from slowfast.utils.logging import warn_once
@@ -241,8 +248,8 @@ def test_engine_measures_once_and_repeats_its_results(cache: Path, monkeypatch: 
     if load_kernels() is None:
         pytest.skip("no C++ compiler here")
     monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
-    monkeypatch.setattr(stage_timing, "_MAX_SECONDS", 0.2)
-    monkeypatch.setattr(stage_timing, "_STEADY_SHARE", 0)  # however busy the machine of the test is
+    monkeypatch.setattr(stage_choice, "_MAX_SECONDS", 0.2)
+    monkeypatch.setattr(stage_choice, "_STEADY_SHARE", 0)  # however busy the machine of the test is
     model, frames = small(), torch.randn(3, 3, 16, 16)
     logits = EventDrivenInference(model).run_dense(frames)
     (file,) = (path for path in cache.iterdir() if path.suffix == ".json")

@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.cuda_graphs import Graphs, HostCopy
 from slowfast.event_driven.static_shapes import (
+    Graphs,
+    HostCopy,
     StaticChangeDetector,
     StaticChanges,
     StaticPatchFeatures,

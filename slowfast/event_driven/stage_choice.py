@@ -1,4 +1,6 @@
-"""One-time measurement of the stages of a network on this machine, kept in the user's cache.
+"""Choice between the compiled kernels and PyTorch for every number of rows, from times measured once per machine.
+
+The times of the stages of a network are kept in the user's cache.
 
 Notation: R rows, I input features.
 """
@@ -10,20 +12,21 @@ import math
 import os
 import tempfile
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slowfast.event_driven.choice import StageTimes
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import has_fast_matmul, matmul_conditions
 from slowfast.utils.private_cache import private_cache
 from slowfast.utils.text_files import from_json, to_json
 
-RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
+MARGIN = 0.03  # share of the time by which the other implementation must be faster, so that noise changes nothing
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
 _MAX_VALUES = 1 << 23  # values in all rows together, to limit memory
 _ROUNDS = 4  # the shortest time counts
@@ -31,6 +34,72 @@ _STEADY, _STEADY_SHARE = 1.2, 0.9  # ratio of the two shortest times if nothing 
 _LONG = 0.01  # seconds from which on more rows are not measured: the ratio of times does not change any more
 _MAX_SECONDS = 6.0  # after which nothing more is measured
 _SHORTEST = 1e-9  # seconds, for clocks that did not move
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Times of a stage on both implementations.
+
+    Args:
+        rows: Numbers of rows, ascending.
+        compiled: Seconds of the compiled kernels for each of them.
+        pytorch: Seconds of PyTorch for each of them.
+    """
+
+    rows: Sequence[int]
+    compiled: Sequence[float]
+    pytorch: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Implementation of a stage for every number of rows.
+
+    Args:
+        pytorch: Use PyTorch for one row, otherwise the compiled kernels.
+        switches: Numbers of rows from which on the other implementation is used, ascending.
+    """
+
+    pytorch: bool
+    switches: tuple[int, ...] = ()
+
+    def uses_pytorch(self, rows: int) -> bool:
+        """Return whether PyTorch runs so many rows."""
+        return self.pytorch != bool(bisect_right(self.switches, rows) % 2)
+
+    @property
+    def needs(self) -> set[bool]:
+        """Values that :meth:`uses_pytorch` takes: which weights must be kept."""
+        return {self.pytorch, self.pytorch != bool(self.switches)}
+
+
+def choose(times: StageTimes) -> Choice:
+    """Choose the faster implementation for every number of rows.
+
+    At each measured number of rows the chosen one takes at most 1 + ``MARGIN`` times as long as the other: another is
+    chosen only if it is faster by more, as seen from fewer rows; for one row, the compiled kernels are the one to beat.
+    Between two measured numbers the ratio of times is interpolated on logarithmic scales, and beyond the last nothing
+    changes.
+    """
+    gains = [math.log(compiled / pytorch) for compiled, pytorch in zip(times.compiled, times.pytorch, strict=True)]
+    margin = math.log1p(MARGIN)
+    first = now = gains[0] > margin
+    switches = []
+    for i in range(1, len(gains)):
+        before, here = (-gains[i - 1], -gains[i]) if now else (gains[i - 1], gains[i])  # of the other implementation
+        if here > margin:
+            switches.append(_crossing(times.rows[i - 1], times.rows[i], before, here))
+            now = not now
+    return Choice(first, tuple(switches))
+
+
+def _crossing(rows: int, more_rows: int, before: float, here: float) -> int:
+    """Return the number of rows, after `rows`, at which a logarithmic gain becomes positive."""
+    part = max(-before, 0.0) / (here - before)
+    return min(max(math.ceil(rows * (more_rows / rows) ** part), rows + 1), more_rows)
+
+
+RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 
 
 def cached_times(
