@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.depth import parameter_depths
+from slowfast.models.blocks import parameter_depths
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import get_logger

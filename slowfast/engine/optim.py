@@ -15,7 +15,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.models.depth import parameter_depths
+from slowfast.models.blocks import parameter_depths
 from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import log_table
@@ -154,7 +154,7 @@ def lr_scales(model: nn.Module, layer_decay: float, head_lr_mult: float) -> dict
 
     The top layer (last norm and head) has the full learning rate, each layer below it `layer_decay` times that of the
     layer above (BEiT, arXiv 2106.08254; SlowFast's SOLVER.LAYER_DECAY). Layers are numbered by
-    :mod:`slowfast.models.depth`. The head's learning rate is multiplied by `head_lr_mult`.
+    :mod:`slowfast.models.blocks`. The head's learning rate is multiplied by `head_lr_mult`.
     """
     heads = head_names(model)
     depths = parameter_depths(model)

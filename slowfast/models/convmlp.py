@@ -20,18 +20,9 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.checkpointing import run_blocks
-from slowfast.models.depth import block_names
-from slowfast.models.layers import (
-    BatchNorm2dType,
-    DropPath,
-    Mlp,
-    batch_norm_2d,
-    check_lengths,
-    conv_then_norm,
-    init_kaiming_normal,
-    init_truncated_normal,
-)
+from slowfast.models.batch_norm import BatchNorm2dType, batch_norm_2d, conv_then_norm
+from slowfast.models.blocks import block_names, run_blocks
+from slowfast.models.layers import DropPath, Mlp, check_lengths, init_kaiming_normal, init_truncated_normal
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.checkpointing import run_blocks
+from slowfast.models.blocks import run_blocks
 from slowfast.models.eat_blocks import (
     BLOCK_TYPES,
     EPS,

@@ -4,127 +4,128 @@ Logits agree with the published code in its PyTorch form to 1e-6 of the largest;
 State dicts have the published keys and shapes, for classification and for pre-training. The published accuracies were
 not measured here.
 
-Notation: B recordings, L events, C channels, M masked events.
+Its attention is bidirectional forgetting attention (FoX, arXiv 2503.02130). Each head attends with
+softmax(q_i . k_j / sqrt(D) + sum of f over the events between j and i), where f <= 0 is the logarithm of a learned
+forget gate; once over the events up to each one and once, with the same weights, in reverse.
+
+Notation: B recordings, L events, C channels, M masked events, H heads, G heads of keys and values, D channels of a
+head.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.event_coordinates import (
-    CoordinateEmbedding,
-    TimeConvolution,
-    coordinate_head,
+from slowfast.models.event2vec_coordinates import (
+    CoordinateNetwork,
+    Encoder,
+    EventClassifier,
+    check_settings,
+    mean_of_pairs,
     normalized_coordinates,
-    time_steps,
 )
-from slowfast.models.event_encoder import Encoder, masked_mean, mean_of_pairs
-from slowfast.models.forgetting_attention import BiForgettingAttention
-from slowfast.models.layers import RandomLayer
-from slowfast.models.protocol import EVENTS, MASKED, MIXED, MODEL_REGISTRY, Events, Network, StateDict, check_events
+from slowfast.models.protocol import MASKED, MODEL_REGISTRY, Events, StateDict, check_events
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 INTENSITY = "intensity"  # (B, L) float, optional: number of events that a cluster of events stands for
+EPS = 1e-5  # of the norms of queries and keys, as published
+# Score of invalid events. Sums of forget gates stay far above it, and exp of the difference is 0.
+EXCLUDED = -1e9
+ALIGNMENT = 8  # channels of a head that fused attention kernels on GPUs need a multiple of
 
 
-class EventClassifier(nn.Module):
-    """Embedding, encoder and head, named as published.
+class HeadRMSNorm(nn.Module):
+    """RMS norm of each head with a weight per channel: (..., H D) -> same."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = x.unflatten(-1, (self.heads, -1))
+        return F.rms_norm(heads, heads.shape[-1:], eps=EPS).flatten(-2) * self.weight
+
+
+def causal_forgetting_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, log_forget: torch.Tensor, valid: torch.Tensor
+) -> torch.Tensor:
+    """Return forgetting attention over each event and those before it.
+
+    The difference of two cumulative sums of `log_forget` is a term of the query, which softmax removes, and a term of
+    the key. The latter is one more channel of the keys, so that fused causal kernels compute the attention and its
+    gradients in memory linear in L.
 
     Args:
-        encoders: Encoder, or several of them with pairs of tokens averaged in between.
+        q: Queries (B, H, L, D), float32.
+        k: Keys (B, H, L, D).
+        v: Values (B, H, L, D).
+        log_forget: Logarithms of the forget gates, (B, H, L).
+        valid: Events to attend to, bool (B, L).
+
+    Returns:
+        Mixed values (B, H, L, D); of invalid events any finite number.
+    """
+    dim = q.shape[-1]
+    valid = valid[:, None]
+    # Sums of thousands of gates need more than float32; from the middle their rounding to float32 is the smallest.
+    sums = log_forget.masked_fill(~valid, 0.0).double().cumsum(-1)
+    of_keys = (sums[..., -1:] / 2 - sums).float().masked_fill(~valid, EXCLUDED)
+    extra = -(dim + 1) % ALIGNMENT if q.is_cuda else 0
+    q = F.pad(F.pad(q, (0, 1), value=1.0), (0, extra))
+    k = F.pad(torch.cat((k, of_keys[..., None] * dim**0.5), -1), (0, extra))
+    mixed = F.scaled_dot_product_attention(q, k, F.pad(v, (0, 1 + extra)), is_causal=True, scale=dim**-0.5)
+    return mixed[..., :dim]
+
+
+class BiForgettingAttention(nn.Module):
+    """Forgetting attention in both directions with shared weights, side by side into one projection.
+
+    Args:
         dim: Channels of a token.
-        num_classes: Number of classes; 0 for the head and the mask token of pre-training.
+        heads: Heads of the queries; keys and values have half as many, each used by two.
     """
 
-    def __init__(self, encoders: nn.Module, dim: int, num_classes: int) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.embed_net = CoordinateEmbedding(dim)
-        self.tpe = TimeConvolution(dim)
-        if not num_classes:
-            self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
-        self.backbone_net = encoders
-        self.heads = nn.Linear(dim, num_classes) if num_classes else coordinate_head(dim)
+        self.heads, self.kv_heads = heads, max(heads // 2, 1)
+        kv_dim = dim // heads * self.kv_heads
+        self.q_proj = nn.Linear(dim, dim, bias=False)
+        self.k_proj = nn.Linear(dim, kv_dim, bias=False)
+        self.v_proj = nn.Linear(dim, kv_dim, bias=False)
+        self.f_proj = nn.Linear(dim, heads)
+        self.o_proj = nn.Linear(2 * dim, dim, bias=False)
+        self.q_norm = HeadRMSNorm(dim, heads)
+        self.k_norm = HeadRMSNorm(kv_dim, self.kv_heads)
+
+    def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Return the attention of tokens (B, L, C) -> same; `valid` is bool (B, L)."""
+        q = rearrange(self.q_norm(self.q_proj(x)), "b l (h d) -> b h l d", h=self.heads)
+        k, v = self.k_norm(self.k_proj(x)), self.v_proj(x)
+        shared = self.heads // self.kv_heads
+        k, v = (repeat(y, "b l (g d) -> b (g s) l d", g=self.kv_heads, s=shared) for y in (k, v))
+        gates = rearrange(F.logsigmoid(self.f_proj(x).float()), "b l h -> b h l")
+        # Differences of large sums need float32. Autocast does not know the meta device.
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            q, k, v = (_both_directions(y.float(), 2) for y in (q, k, v))
+            mixed = causal_forgetting_attention(q, k, v, _both_directions(gates, 2), _both_directions(valid, 1))
+        ahead, back = rearrange(mixed, "b h l d -> b l (h d)").chunk(2)
+        return self.o_proj(torch.cat((ahead, back.flip(1)), -1))
 
 
-class CoordinateNetwork(RandomLayer, Network):
-    """Base class of the networks that embed the coordinates of events by an MLP.
-
-    Maps a dict of tensors ``x``, ``y`` (pixels), ``t`` (in any unit), ``p`` (0 or 1) and ``valid`` (bool), each of
-    shape (B, L), to logits of shape (B, num_classes). As published, the encoding of the last two times of a recording
-    depends on whether padding follows.
-
-    Args:
-        classifier: The layers.
-        sensor_size: Height and width of the sensor in pixels.
-        act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
-    """
-
-    input_kind = EVENTS
-    mixes_tokens = True
-
-    def __init__(self, classifier: EventClassifier, sensor_size: tuple[int, int], act_checkpoint: bool | int) -> None:
-        super().__init__()
-        self.classifier, self.sensor_size, self.act_checkpoint = classifier, sensor_size, act_checkpoint
-
-    @classmethod
-    def check_config(cls, cfg: ConfigNode) -> None:
-        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
-        with torch.device("meta"):
-            cls.from_config(cfg)
-
-    @staticmethod
-    def shared_settings(cfg: ConfigNode) -> dict[str, Any]:
-        """Return the arguments that all of these networks take from MODEL and EVENT2VEC, for the sensor of DVS."""
-        return {
-            "num_classes": cfg.MODEL.NUM_CLASSES,
-            "sensor_size": tuple(cfg.DVS.SENSOR_SIZE),
-            "embed_dim": cfg.EVENT2VEC.EMBED_DIM,
-            "heads": cfg.EVENT2VEC.HEADS,
-            "mlp_dim": cfg.EVENT2VEC.MLP_DIM,
-            "layers": cfg.EVENT2VEC.LAYERS,
-            "pool_every": cfg.EVENT2VEC.POOL_EVERY,
-            "act_checkpoint": cfg.MODEL.ACT_CHECKPOINT,
-        }
-
-    def head_names(self) -> tuple[str, ...]:
-        return ("classifier.heads",)
-
-    def features(self, events: Events) -> torch.Tensor:
-        """Return the mean of the encoded valid tokens, (B, C)."""
-        check_events(events)
-        tokens = (self._embedded(events) + self._times(events)) * self._weights(events)
-        if MIXED in events:
-            tokens = torch.where(events[MIXED][..., None], tokens.flip(0), tokens)
-        return masked_mean(*self._encode(tokens, events["valid"]))
-
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the logits (B, num_classes) of features (B, C)."""
-        return self.classifier.heads(features)
-
-    def _embedded(self, events: Events) -> torch.Tensor:
-        return self.classifier.embed_net(normalized_coordinates(events, self.sensor_size))
-
-    def _times(self, events: Events) -> torch.Tensor:
-        return self.classifier.tpe(time_steps(events["t"], events["valid"]))
-
-    def _weights(self, events: Events) -> torch.Tensor:
-        """Return the factors of the tokens, (B, L, 1)."""
-        return events["valid"].float()[..., None]
-
-    def _encode(self, tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the encoded tokens and which of them are valid."""
-        raise NotImplementedError
-
-    def _recomputed(self, first: int, count: int) -> bool | int:
-        """Return how many of `count` layers from number `first` are recomputed."""
-        return self.act_checkpoint is True or min(max(self.act_checkpoint - first, 0), count)
+def _both_directions(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return a batch of x and x reversed along an axis: (B, ...) -> (2 B, ...)."""
+    return torch.cat((x, x.flip(axis)))
 
 
 @MODEL_REGISTRY.register()
@@ -253,18 +254,6 @@ class Event2VecV3(CoordinateNetwork):
             recomputed = self._recomputed(number * self.pool_every, self.pool_every)
             tokens, valid = mean_of_pairs(encoder(tokens, valid, recomputed), valid)
         return tokens, valid
-
-
-def check_settings(sensor_size: tuple[int, int], embed_dim: int, heads: int, layers: int, pool_every: int) -> None:
-    """Raise ConfigError for settings that contradict each other."""
-    if min(sensor_size) < 2:
-        raise ConfigError(f"DVS.SENSOR_SIZE ({list(sensor_size)}) must be at least 2 pixels high and wide")
-    if embed_dim % 4:
-        raise ConfigError(f"EVENT2VEC.EMBED_DIM ({embed_dim}) must be a multiple of 4")
-    if embed_dim % heads:
-        raise ConfigError(f"EVENT2VEC.HEADS ({heads}) must divide EVENT2VEC.EMBED_DIM ({embed_dim})")
-    if pool_every and layers % pool_every:
-        raise ConfigError(f"EVENT2VEC.POOL_EVERY ({pool_every}) must divide EVENT2VEC.LAYERS ({layers})")
 
 
 def event2vec_v3_asldvs(num_classes: int = 24, **settings: Any) -> Event2VecV3:

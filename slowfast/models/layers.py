@@ -1,4 +1,4 @@
-"""Layers shared by the networks: dropout and stochastic depth, norms, initialization, checks of settings."""
+"""Layers shared by the networks: dropout and stochastic depth, MLP, initialization, checks of settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.linear import Linear
-from slowfast.models.sync_batchnorm import SyncBatchNorm2d
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
@@ -212,38 +211,6 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.fc2(self.activation(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
-
-
-BatchNorm2dType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
-
-
-def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
-    """Return the batch-norm class for maps, with statistics of this process or of all processes."""
-    return SyncBatchNorm2d if synchronized else nn.BatchNorm2d
-
-
-Conv = nn.Conv2d | nn.Conv3d
-BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
-Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # arguments: x, weight, bias
-
-
-def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchNorm) -> torch.Tensor:
-    """Return norm(conv(x)); in evaluation without gradients, the norm is folded into the convolution.
-
-    Args:
-        convolve: Function of x, weight and bias that performs the convolution.
-        x: Input of the convolution.
-        conv: Layer that holds weight and bias.
-        norm: Batch normalization after it.
-    """
-    mean, var = norm.running_mean, norm.running_var
-    if norm.training or torch.is_grad_enabled() or mean is None or var is None:
-        return norm(convolve(x, conv.weight, conv.bias))
-    scale = (var + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight
-    bias = -mean if conv.bias is None else conv.bias - mean
-    bias = bias * scale if norm.bias is None else torch.addcmul(norm.bias, bias, scale)
-    return convolve(x, conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias)
 
 
 def init_kaiming_normal(module: nn.Module) -> None:

@@ -22,11 +22,11 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.layers import conv_then_norm, init_truncated_normal
+from slowfast.models.batch_norm import SyncBatchNorm, conv_then_norm
+from slowfast.models.layers import init_truncated_normal
 from slowfast.models.linear import Linear
 from slowfast.models.morphmlp_stages import MorphStages, Stages, halved, shared_arguments
 from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, StateDict
-from slowfast.models.sync_batchnorm import SyncBatchNorm
 from slowfast.models.weights import inflate_convolutions
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from slowfast.models.layers import conv_then_norm, init_truncated_normal
+from slowfast.models.batch_norm import SyncBatchNorm2d, conv_then_norm
+from slowfast.models.layers import init_truncated_normal
 from slowfast.models.morphmlp_stages import MorphStages, Stages, shared_arguments
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, check_image
-from slowfast.models.sync_batchnorm import SyncBatchNorm2d
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode

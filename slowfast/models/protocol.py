@@ -170,7 +170,7 @@ class Network(nn.Module):
         """Return the names of the blocks of each stage, input first, such as ``[["blks.0.2", "blks.0.3"], ...]``.
 
         They number the layers for SOLVER.LAYER_DECAY and the stages for MODEL.FREEZE. None finds them by the structure
-        of the network, see :func:`~slowfast.models.depth.find_blocks`.
+        of the network, see :func:`~slowfast.models.blocks.find_blocks`.
         """
         return None
 

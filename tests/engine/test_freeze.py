@@ -22,7 +22,7 @@ from slowfast.engine.optim import build_optimizer
 from slowfast.engine.step import TrainStep
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models import build_model
-from slowfast.models.depth import parameter_depths
+from slowfast.models.blocks import parameter_depths
 from slowfast.models.layers import Dropout, DropPath
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head

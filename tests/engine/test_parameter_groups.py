@@ -19,7 +19,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
 from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state, lr_range, lr_scales, set_lr
 from slowfast.models import build_model
-from slowfast.models.depth import find_blocks, parameter_depths
+from slowfast.models.blocks import find_blocks, parameter_depths
 from tests.models.test_registry import FORMS, tiny
 
 

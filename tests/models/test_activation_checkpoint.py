@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast.models.checkpointing import BlockOfParts, run_blocks
+from slowfast.models.blocks import BlockOfParts, run_blocks
 from slowfast.models.layers import DropPath, global_batch
 
 

@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from random_weights import randomized
 
 from slowfast.errors import ConfigError
-from slowfast.models.event2vec_v2 import Event2VecV2, event2vec_v2_asldvs, event2vec_v2_dvsgesture
-from slowfast.models.gated_linear_attention import BiGatedLinearAttention, gated_linear_attention
+from slowfast.models.event2vec_v2 import (
+    BiGatedLinearAttention,
+    Event2VecV2,
+    event2vec_v2_asldvs,
+    event2vec_v2_dvsgesture,
+    gated_linear_attention,
+)
 
 
 def recurrence(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, log_gate: torch.Tensor) -> torch.Tensor:

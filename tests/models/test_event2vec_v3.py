@@ -16,16 +16,16 @@ from torch import nn
 
 from slowfast.datasets.mixup import TokenMix
 from slowfast.errors import ConfigError
+from slowfast.models.event2vec_coordinates import mean_of_pairs, time_steps
 from slowfast.models.event2vec_v3 import (
     INTENSITY,
+    BiForgettingAttention,
     Event2VecV3,
+    causal_forgetting_attention,
     event2vec_v3_asldvs,
     event2vec_v3_dvsgesture,
     event2vec_v3_dvslip,
 )
-from slowfast.models.event_coordinates import time_steps
-from slowfast.models.event_encoder import mean_of_pairs
-from slowfast.models.forgetting_attention import BiForgettingAttention, causal_forgetting_attention
 from slowfast.models.protocol import MASKED, MIXED
 from slowfast.models.weights import load_weights, read_weights
 

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from slowfast.models import linear as module
-from slowfast.models.layers import Mlp, conv_then_norm
+from slowfast.models.batch_norm import conv_then_norm
+from slowfast.models.layers import Mlp
 from slowfast.models.linear import FUSED, PLAIN, SPLIT, Linear, pack_linears
 from slowfast.utils import private_ops
 

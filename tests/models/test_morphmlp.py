@@ -1,7 +1,8 @@
-"""MorphMLP against a plain form of its equations, and its own rules."""
+"""MorphMLP against a plain form of its equations, its own rules, and the image form's way into the video network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -12,27 +13,18 @@ from einops import rearrange
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
 from slowfast.models.morphmlp import MorphMLP, Stem
+from slowfast.models.morphmlp_image import MorphMLPImage
+from slowfast.models.morphmlp_stages import MorphStages
+from slowfast.models.weights import load_weights
+from tests.random_weights import randomized
 
 WIDTHS, CHUNKS = (16, 24, 32, 40), (4, 4, 8, 2)
+SHAPE = {"layers": (1, 1, 2, 1), "embed_dims": WIDTHS, "segment_dims": CHUNKS, "num_classes": 7}
 
 
 def small(frames: int = 6, bias: bool = True, **kwargs: object) -> MorphMLP:
     torch.manual_seed(0)
-    settings = {"layers": (1, 1, 2, 1), "embed_dims": WIDTHS, "segment_dims": CHUNKS, "num_classes": 7} | kwargs
-    return MorphMLP(num_frames=frames, qkv_bias=bias, **settings)
-
-
-def randomized(model: MorphMLP) -> MorphMLP:
-    """Weights far from their start, batch-norm statistics included."""
-    rng = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                scale = 0.8 / value[0].numel() ** 0.5 if value.dim() > 1 else 0.3
-                value.copy_(torch.randn(value.shape, generator=rng) * scale)
-                if value.dim() == 1 and ("weight" in key or "var" in key):
-                    value.copy_(1 + value.abs())
-    return model.eval()
+    return MorphMLP(num_frames=frames, qkv_bias=bias, **(SHAPE | kwargs))
 
 
 class Plain:
@@ -155,8 +147,9 @@ def test_starts_as_a_network_without_time() -> None:
     assert 0.015 < state["blocks3.0.mlp.fc1.weight"].std() < 0.025 and not state["blocks3.0.mlp.fc1.bias"].any()
 
 
-def test_stochastic_depth_rises_over_all_blocks() -> None:
-    model = small(drop_depth_rate=0.4)
+@pytest.mark.parametrize("build", [small, partial(MorphMLPImage, **SHAPE)])
+def test_stochastic_depth_rises_over_all_blocks(build: Callable[..., MorphStages]) -> None:
+    model = build(drop_depth_rate=0.4)
     rates = [block.drop_path.rate for i in range(1, 5) for block in getattr(model, f"blocks{i}")]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
@@ -248,3 +241,21 @@ def test_the_stem_trains_in_bfloat16_on_a_cpu() -> None:
             (stem(x).float() * wanted).sum().backward()
         gradients.append(stem.proj1.weight.grad.clone())
     assert (gradients[0] - gradients[1]).norm() < 0.05 * gradients[1].norm()
+
+
+@pytest.mark.parametrize("frames", [1, 5, 16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_video_network_of_one_repeated_frame_gives_the_images_logits(frames: int, bias: bool, tmp_path) -> None:
+    torch.manual_seed(0)
+    image_network = randomized(MorphMLPImage(qkv_bias=bias, **SHAPE))
+    video = MorphMLP(num_frames=frames, qkv_bias=bias, **SHAPE).eval()
+    load_weights(video, video.adapt_pretrained(image_network.state_dict()), tmp_path)
+    image = torch.randn(2, 3, 32, 64)
+    with torch.no_grad():
+        found = video(image[:, :, None].expand(-1, -1, frames, -1, -1))
+        torch.testing.assert_close(found, image_network(image), rtol=1e-4, atol=1e-5)
+
+
+def test_its_keys_are_the_video_networks_without_time() -> None:
+    image, video = MorphMLPImage(**SHAPE).state_dict(), MorphMLP(num_frames=4, **SHAPE).state_dict()
+    assert list(image) == [key for key in video if ".t_fc." not in key and ".t_norm1." not in key]

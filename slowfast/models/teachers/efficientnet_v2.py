@@ -17,16 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.models.depth import block_names
+from slowfast.models.batch_norm import BatchNorm2dType, batch_norm_2d, conv_then_norm
+from slowfast.models.blocks import block_names
 from slowfast.models.layers import (
-    BatchNorm2dType,
     Dropout,
     DropPath,
     SqueezeExcite,
-    batch_norm_2d,
     check_lengths,
     check_no_recomputation,
-    conv_then_norm,
     init_kaiming_normal,
 )
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image

@@ -1,18 +1,76 @@
-"""Depth of a network's parameters, for layer-wise learning rates and for freezing stages.
+"""Blocks of a network: activation checkpointing, and the depth of their parameters.
 
-The blocks of a network are numbered from 1, input first. Layer 0 is what comes before the first block: the patch,
-position or event embedding. A parameter between two blocks, such as a patch embedding between two stages, belongs to
-the layer of the block after it; what follows the last block, norm and head, is the top layer. (For plain transformers
-this is the rule of BEiT, MAE and SlowFast's MViT.)
+Activation checkpointing keeps the input of a block and recomputes the rest in the backward pass. Autograd never needs
+the output of the last layer of what is recomputed. A block may therefore name its residual branches, to be kept and
+recomputed one by one: one more tensor per block, and less time.
+
+Depth serves layer-wise learning rates and freezing stages. The blocks of a network are numbered from 1, input first.
+Layer 0 is what comes before the first block: the patch, position or event embedding. A parameter between two blocks,
+such as a patch embedding between two stages, belongs to the layer of the block after it; what follows the last block,
+norm and head, is the top layer. (For plain transformers this is the rule of BEiT, MAE and SlowFast's MViT.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from slowfast.models.layers import shared_sampler
 from slowfast.models.protocol import Network, named_network
+
+Part = Callable[[torch.Tensor], torch.Tensor]
+
+
+class BlockOfParts(nn.Module):
+    """Block that is the composition of several functions, which are recomputed one by one."""
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return the functions that the block applies one after another."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts():
+            x = part(x)
+        return x
+
+
+def run_blocks(blocks: Iterable[Part], x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
+    """Apply blocks one after another, some of them with activation checkpointing.
+
+    Random numbers are the same when activations are recomputed, so gradients do not depend on `recompute`.
+
+    Args:
+        blocks: The blocks.
+        x: Input of the first block.
+        recompute: Number of blocks, from the first, whose activations are recomputed; True for all.
+    """
+    for index, block in enumerate(blocks):
+        wanted = recompute is True or index < recompute
+        x = _recomputed(block, x) if wanted and torch.is_grad_enabled() else block(x)
+    return x
+
+
+def _recomputed(block: Part, x: torch.Tensor) -> torch.Tensor:
+    context = _recomputation_context(block)
+    for part in block.parts() if isinstance(block, BlockOfParts) else (block,):
+        x = checkpoint(part, x, use_reentrant=False, context_fn=context)
+    return x
+
+
+def _recomputation_context(
+    block: Part,
+) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    """Return contexts for the forward pass and the recomputation, which draws for the same rows of the batch."""
+    if not isinstance(block, nn.Module):
+        return lambda: (nullcontext(), nullcontext())
+    sampler = shared_sampler(block)
+    rows = sampler.batch_rows  # the context of global_batch may have ended by the time of the backward pass
+    return lambda: (nullcontext(), sampler.using(rows))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Batch normalization over the joint batch of all processes, on CPUs (Gloo) and GPUs (NCCL)."""
+"""Batch normalization over the joint batch of all processes, on CPUs (Gloo) and GPUs (NCCL), and after convolutions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,3 +80,35 @@ class SyncBatchNorm2d(SyncBatchNorm):
     def _check_input_dim(self, input: torch.Tensor) -> None:
         if input.dim() != 4:
             raise ValueError(f"expected a 4D input, got {input.dim()}D")
+
+
+BatchNorm2dType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
+
+
+def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
+    """Return the batch-norm class for maps, with statistics of this process or of all processes."""
+    return SyncBatchNorm2d if synchronized else nn.BatchNorm2d
+
+
+Conv = nn.Conv2d | nn.Conv3d
+BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
+Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # of x, weight, bias
+
+
+def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchNorm) -> torch.Tensor:
+    """Return norm(conv(x)); in evaluation without gradients, the norm is folded into the convolution.
+
+    Args:
+        convolve: Function of x, weight and bias that performs the convolution.
+        x: Input of the convolution.
+        conv: Layer that holds weight and bias.
+        norm: Batch normalization after it.
+    """
+    mean, var = norm.running_mean, norm.running_var
+    if norm.training or torch.is_grad_enabled() or mean is None or var is None:
+        return norm(convolve(x, conv.weight, conv.bias))
+    scale = (var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    bias = -mean if conv.bias is None else conv.bias - mean
+    bias = bias * scale if norm.bias is None else torch.addcmul(norm.bias, bias, scale)
+    return convolve(x, conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from slowfast.models.sync_batchnorm import SyncBatchNorm, SyncBatchNorm2d
+from slowfast.models.batch_norm import SyncBatchNorm, SyncBatchNorm2d
 
 SPLIT = (2, 3)  # clips of each process: unequal on purpose
 MOMENTA = (0.1, None)
