@@ -2,7 +2,8 @@
 
 Live runs rewrite it while frames arrive, so the many numbers are bytes in base64, which takes a tenth of the time:
 ``heat`` is uint8 (side, side), 255 for a patch that was computed in each frame; ``shares`` is uint16 (stages, B),
-little-endian, in units of 1 / SHARE_LEVELS %, of the intervals that begin at the frames ``starts`` (B).
+little-endian, in units of 1 / SHARE_LEVELS %, of the intervals that begin at the frames ``starts`` (B), at the times
+``times`` (B) in the unit ``time_unit``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from slowfast.visualization.mistakes import jpeg
 
 ACTIVITY_FILE = "event_activity.json"
 MAX_BINS = 400  # points over time per video
+TIME_DIGITS = 6  # significant digits of a time
 HEAT_LEVELS, SHARE_LEVELS = 255, 500  # of a share of 1, and per percent
+_TIME_UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
+_UNITS_SHOWN = 3.0  # smallest duration of an axis in a unit; 1 s is always shown in seconds
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class PatchActivity:
         image: First frame, as the network sees it, uint8 (P, P, 3) RGB.
         heat: Share of the frames in which each patch of the first stage was computed, (n, n) in [0, 1].
         starts: First frame of each of B intervals, (B,).
+        seconds: Time of these frames in the video, or since a live source was opened, (B,).
         shares: Patches computed per stage in percent, mean over each interval, (B, stages).
         frames: Number of frames.
     """
@@ -41,17 +46,28 @@ class PatchActivity:
     image: np.ndarray
     heat: np.ndarray
     starts: np.ndarray
+    seconds: np.ndarray
     shares: np.ndarray
     frames: int
 
+    @property
+    def times(self) -> tuple[np.ndarray, str]:
+        """Times (B,) of the intervals, in seconds, minutes or hours, and that unit: s, min or h."""
+        longest = float(self.seconds.max(initial=0.0))
+        unit, size = next((one for one in _TIME_UNITS if longest >= _UNITS_SHOWN * one[1]), _TIME_UNITS[-1])
+        return self.seconds / size, unit
+
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
-        starts, shares = _merged(self.starts, self.shares, self.frames)
+        first, shares = _merged(self.starts, self.shares, self.frames)
+        times, unit = self.times
         levels = np.rint(HEAT_LEVELS * np.clip(self.heat, 0, 1)).astype(np.uint8)
         return {
             "name": self.name,
             "frames": self.frames,
-            "starts": starts.tolist(),
+            "starts": self.starts[first].tolist(),
+            "times": [float(f"{time:.{TIME_DIGITS}g}") for time in times[first]],
+            "time_unit": unit,
             "stages": shares.shape[1],
             "shares": _base64(np.rint(SHARE_LEVELS * shares.T).astype("<u2").tobytes()),
             "side": len(levels),
@@ -65,12 +81,16 @@ def _base64(data: bytes) -> str:
 
 
 def _merged(starts: np.ndarray, shares: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Merge neighboring intervals so that at most MAX_BINS are left; their means are weighted by their frames."""
+    """Merge neighboring intervals so that at most MAX_BINS are left; their means are weighted by their frames.
+
+    Returns:
+        The first of the intervals that make up each one, and the shares.
+    """
     size = max(-(-len(starts) // MAX_BINS), 1)
     first = np.arange(0, len(starts), size)
     counts = np.diff(np.append(starts, frames))
     sums = np.add.reduceat(shares * counts[:, None], first)
-    return starts[first], sums / np.add.reduceat(counts, first)[:, None]
+    return first, sums / np.add.reduceat(counts, first)[:, None]
 
 
 def write_activity(videos: Iterable[PatchActivity], path: Path) -> None:

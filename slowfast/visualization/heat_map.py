@@ -101,10 +101,11 @@ def draw_activity(activity: PatchActivity, note: str, path: Path) -> None:
     place.set_axis_off()
     place.set_title(f"stage 1: {100 * heat.mean():.0f} % of the patches computed", fontsize=9, color=INK)
     _add_colorbar(figure, [place], "patch computed in (% of the frames)", 100)
+    times, unit = activity.times
     for stage, color in ((len(shares[0]) - 1, ORANGE), (0, BLUE)):
-        time.plot(activity.starts, shares[:, stage], color=color, linewidth=1.2, label=f"stage {stage + 1}")
+        time.plot(times, shares[:, stage], color=color, linewidth=1.2, label=f"stage {stage + 1}")
     time.set_ylim(0, 105)
-    time.set_xlabel("frame", fontsize=9, color=INK)
+    time.set_xlabel(f"time ({unit})", fontsize=9, color=INK)
     time.set_ylabel("patches computed (%)", fontsize=9, color=INK)
     time.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     style_axes(time)
