@@ -87,5 +87,6 @@ def _write_events(folder: Path, cameras: list[str]) -> None:
     starts, shares = np.arange(0, 40, 4), np.linspace(10, 90, 20).reshape(10, 2)
     heat = np.linspace(0, 1, 64).reshape(8, 8)
     write_activity(
-        (PatchActivity(name, picture(1, 32, 32), heat, starts, shares, 40) for name in cameras), folder / ACTIVITY_FILE
+        (PatchActivity(name, picture(1, 32, 32), heat, starts, starts / 25, shares, 40) for name in cameras),
+        folder / ACTIVITY_FILE,
     )

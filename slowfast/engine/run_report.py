@@ -10,15 +10,15 @@ import cv2
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.labels import classes_of
+from slowfast.datasets.index.entries import classes_of
 from slowfast.engine.tasks import Evaluator, Task, task_class
 from slowfast.engine.trackers.base import NamedImage
 from slowfast.engine.trackers.session import Trackers
-from slowfast.utils.heartbeat import phase
 from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import phase
 from slowfast.visualization.first_batch import draw_sheet
 from slowfast.visualization.html_report.page import REPORT, write_report
-from slowfast.visualization.html_report.status import RunStatus
+from slowfast.visualization.html_report.run_files import RunStatus
 from slowfast.visualization.mistakes import film_strip, most_confident, read_again
 from slowfast.visualization.results import VideoPrediction
 

@@ -115,22 +115,26 @@ class BinnedMeans:
     def __init__(self, columns: int) -> None:
         self.frames, self.bin_size = 0, 1  # the last bin may hold fewer frames
         self._sums = np.zeros((self.MAX_BINS, columns))
+        self._seconds = np.zeros(self.MAX_BINS)  # time of the first frame of each bin
 
-    def add(self, rows: np.ndarray) -> None:
-        """Add the next K frames: (K, columns)."""
+    def add(self, rows: np.ndarray, seconds: np.ndarray) -> None:
+        """Add the next K frames: values (K, columns) and times in seconds (K,)."""
         while self.frames + len(rows) > self.MAX_BINS * self.bin_size:
             merged = self._sums.reshape(self.MAX_BINS // 2, 2, -1).sum(1)
             self._sums = np.concatenate((merged, np.zeros_like(merged)))
+            self._seconds = np.concatenate((self._seconds[::2], np.zeros(self.MAX_BINS // 2)))
             self.bin_size *= 2
-        bins = (self.frames + np.arange(len(rows))) // self.bin_size
+        numbers = self.frames + np.arange(len(rows))
+        bins, first = numbers // self.bin_size, numbers % self.bin_size == 0
         np.add.at(self._sums, bins, rows)
+        self._seconds[bins[first]] = seconds[first]
         self.frames += len(rows)
 
-    def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first frame (B,) and the mean (B, columns) of each of B bins."""
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the number (B,) and the time (B,) of the first frame, and the mean (B, columns), of each of B bins."""
         starts = np.arange(0, self.frames, self.bin_size)
         sizes = np.diff(np.append(starts, self.frames))
-        return starts, self._sums[: len(starts)] / sizes[:, None]
+        return starts, self._seconds[: len(starts)], self._sums[: len(starts)] / sizes[:, None]
 
 
 @dataclass
@@ -168,6 +172,7 @@ class VideoActivity:
         mask: torch.Tensor,
         logits: torch.Tensor,
         dense: torch.Tensor | None,
+        seconds: np.ndarray | None = None,
     ) -> FrameActivity:
         """Add the next K frames.
 
@@ -177,6 +182,8 @@ class VideoActivity:
             mask: Changed patches of the first stage, bool (K, N).
             logits: Logits, (K, C).
             dense: Logits of dense inference to compare with, (K, C).
+            seconds: Time of each frame in the video, or since a live source was opened, (K,). None: keep no activity
+                over time.
 
         Returns:
             The activity of these frames.
@@ -184,9 +191,10 @@ class VideoActivity:
         agreement = Agreement.between(logits, dense) if dense is not None else None
         frames = FrameActivity(active.cpu().numpy(), macs.cpu().numpy(), logits.argmax(1).cpu().numpy(), agreement)
         self.savings.add(active, macs)
-        if self.over_time is None:
-            self.over_time = BinnedMeans(frames.active.shape[1])
-        self.over_time.add(frames.active)
+        if seconds is not None:
+            if self.over_time is None:
+                self.over_time = BinnedMeans(frames.active.shape[1])
+            self.over_time.add(frames.active, seconds)
         self.predictions.update(frames.predictions.tolist())
         times = mask.sum(0).cpu()
         self.times_active = times if self.times_active is None else self.times_active + times

@@ -178,12 +178,13 @@ def _activity(report: RunReport, index: int) -> PatchActivity:
     video = report.videos[index]
     assert video.times_active is not None and video.over_time is not None
     times = report.network.as_map(video.times_active[:, None].to(report.network.device), 0)[:, :, 0]
-    starts, active = video.over_time.means()
+    starts, seconds, active = video.over_time.means()
     return PatchActivity(
         name=Path(video.name).name or video.name,
         image=report.thumbnails[index],
         heat=times.cpu().numpy() / video.frames,
         starts=starts,
+        seconds=seconds,
         shares=100 * active / report.network.counts,
         frames=video.frames,
     )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
@@ -31,7 +32,7 @@ from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.live_status import LiveStatus
 from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics, report_table
-from slowfast.event_driven.sources import Source, Sources, find_sources
+from slowfast.event_driven.sources import Sources, find_sources
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
 from slowfast.utils.progress import Progress
@@ -233,19 +234,28 @@ class VideoRun:
                 batch.changes.mask[:, s],
                 results.logits[:, s],
                 dense[0][:, s] if dense is not None else None,
+                self._seconds(batch, s),
             )
             video.add_time((seconds + batch.detect_seconds) / count, dense[1] / count if dense is not None else None)
-            self._write_log(source, video, batch.ticks[s], frames)
+            self._write_log(batch, s, frames)
             video.elapsed = time.perf_counter() - video.began
             video.dropped = batch.dropped[s]
             if source.live:
                 video.latency.add(latencies[:, s])
                 self.status.add(source, frames, latencies[:, s])
 
-    def _write_log(self, source: Source, video: VideoActivity, ticks: Sequence[int], frames: FrameActivity) -> None:
+    def _seconds(self, batch: Batch, s: int) -> np.ndarray:
+        """Return the time (K,) of each frame of a video: in the file, or since the live source was opened."""
+        source = batch.sources[s]
+        if source.live:
+            return batch.arrived[:, s] - self.activity[source.record.index].began
+        return np.array([float(tick * self.time_bases[source.record.index]) for tick in batch.ticks[s]])
+
+    def _write_log(self, batch: Batch, s: int, frames: FrameActivity) -> None:
         if self.cfg.EVENT.FRAME_LOG:
-            base = self.time_bases[source.record.index]
-            seconds = [time.time() if source.live else float(tick * base) for tick in ticks]
+            source = batch.sources[s]
+            video = self.activity[source.record.index]
+            seconds = [time.time()] * len(frames) if source.live else self._seconds(batch, s).tolist()
             self.log.write(video.name, video.frames - len(frames), seconds, frames)
 
     def _is_stopped(self, stopped: Callable[[], bool]) -> bool:

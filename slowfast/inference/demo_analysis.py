@@ -25,11 +25,10 @@ from slowfast.engine.state import tested_weights
 from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
-from slowfast.event_driven.annotate import AnnotatedVideos
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.feed import Feed
+from slowfast.event_driven.feed import Batch, Closed, Feed, Opened
+from slowfast.event_driven.frame_outputs import AnnotatedVideos
 from slowfast.event_driven.frame_resize import FrameResize
-from slowfast.event_driven.messages import Batch, Closed, Opened
 from slowfast.event_driven.sources import find_files
 from slowfast.inference.heat_maps import HeatMaps, write_heat_map
 from slowfast.inference.predictor import Predictor

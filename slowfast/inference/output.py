@@ -24,12 +24,11 @@ from slowfast.inference.predictor import Prediction, Predictor
 from slowfast.inference.segments import SegmentLog, VideoSegments, segments_table, write_segments
 from slowfast.inference.sliding import SegmentCollector, SlidingPredictor
 from slowfast.inference.windows import WindowLayout, WindowOptions
-from slowfast.utils.heartbeat import phase
-from slowfast.utils.json_files import write_json
 from slowfast.utils.logging import get_logger
 from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import phase, show, show_table
 from slowfast.utils.signals import Stopped, StopSignal
+from slowfast.utils.text_files import write_json
 from slowfast.visualization.results import (
     PREDICTIONS,
     SCORE_DIGITS,

@@ -15,9 +15,8 @@ from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Failure, Record
 from slowfast.engine.evaluate import best_classes
 from slowfast.utils.files import atomic_write_text
-from slowfast.utils.json_files import write_json
 from slowfast.utils.text import escape
-from slowfast.utils.text_files import row_writer
+from slowfast.utils.text_files import row_writer, write_json
 from slowfast.visualization.results import BEST, SCORE_DIGITS, PredictionRow, class_row, tail
 
 _TOUCHING = 1e-6  # seconds

@@ -2,7 +2,8 @@
 
 Live runs rewrite event_activity.json while frames arrive, so the many numbers are bytes in base64, which takes a tenth
 of the time: ``heat`` is uint8 (side, side), 255 for a patch that was computed in each frame; ``shares`` is uint16
-(stages, B), little-endian, in units of 1 / SHARE_LEVELS %, of the intervals that begin at the frames ``starts`` (B).
+(stages, B), little-endian, in units of 1 / SHARE_LEVELS %, of the intervals that begin at the frames ``starts`` (B), at
+the times ``times`` (B) in the unit ``time_unit``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 ACTIVITY_FILE = "event_activity.json"
 MAX_BINS = 400  # points over time per video
+TIME_DIGITS = 6  # significant digits of a time
 HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a share of 1, and levels per percent
+_TIME_UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
+_UNITS_SHOWN = 3.0  # smallest duration of an axis in a unit; 1 s is always shown in seconds
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class PatchActivity:
         image: First frame, as the network sees it, uint8 (P, P, 3) RGB.
         heat: Share of the frames in which each patch of the first stage was computed, (n, n) in [0, 1].
         starts: First frame of each of B intervals, (B,).
+        seconds: Time of these frames in the video, or since a live source was opened, (B,).
         shares: Patches computed per stage in percent, mean over each interval, (B, stages).
         frames: Number of frames.
     """
@@ -58,17 +63,28 @@ class PatchActivity:
     image: np.ndarray
     heat: np.ndarray
     starts: np.ndarray
+    seconds: np.ndarray
     shares: np.ndarray
     frames: int
 
+    @property
+    def times(self) -> tuple[np.ndarray, str]:
+        """Times (B,) of the intervals, in seconds, minutes or hours, and that unit: s, min or h."""
+        longest = float(self.seconds.max(initial=0.0))
+        unit, size = next((one for one in _TIME_UNITS if longest >= _UNITS_SHOWN * one[1]), _TIME_UNITS[-1])
+        return self.seconds / size, unit
+
     def as_dict(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
-        starts, shares = _merged(self.starts, self.shares, self.frames)
+        first, shares = _merged(self.starts, self.shares, self.frames)
+        times, unit = self.times
         levels = np.rint(HEAT_LEVELS * np.clip(self.heat, 0, 1)).astype(np.uint8)
         return {
             "name": self.name,
             "frames": self.frames,
-            "starts": starts.tolist(),
+            "starts": self.starts[first].tolist(),
+            "times": [float(f"{time:.{TIME_DIGITS}g}") for time in times[first]],
+            "time_unit": unit,
             "stages": shares.shape[1],
             "shares": _base64(np.rint(SHARE_LEVELS * shares.T).astype("<u2").tobytes()),
             "side": len(levels),
@@ -82,12 +98,16 @@ def _base64(data: bytes) -> str:
 
 
 def _merged(starts: np.ndarray, shares: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Merge neighboring intervals so that at most MAX_BINS are left; their means are weighted by their frames."""
+    """Merge neighboring intervals so that at most MAX_BINS are left; their means are weighted by their frames.
+
+    Returns:
+        The first of the intervals that make up each one, and the shares.
+    """
     size = max(-(-len(starts) // MAX_BINS), 1)
     first = np.arange(0, len(starts), size)
     counts = np.diff(np.append(starts, frames))
     sums = np.add.reduceat(shares * counts[:, None], first)
-    return starts[first], sums / np.add.reduceat(counts, first)[:, None]
+    return first, sums / np.add.reduceat(counts, first)[:, None]
 
 
 def write_activity(videos: Iterable[PatchActivity], path: Path) -> None:
@@ -170,10 +190,11 @@ def draw_activity(activity: PatchActivity, note: str, path: Path) -> None:
     place.set_axis_off()
     place.set_title(f"stage 1: {100 * heat.mean():.0f} % of the patches computed", fontsize=9, color=INK)
     _add_colorbar(figure, [place], "patch computed in (% of the frames)", 100)
+    times, unit = activity.times
     for stage, color in ((len(shares[0]) - 1, ORANGE), (0, BLUE)):
-        time.plot(activity.starts, shares[:, stage], color=color, linewidth=1.2, label=f"stage {stage + 1}")
+        time.plot(times, shares[:, stage], color=color, linewidth=1.2, label=f"stage {stage + 1}")
     time.set_ylim(0, 105)
-    time.set_xlabel("frame", fontsize=9, color=INK)
+    time.set_xlabel(f"time ({unit})", fontsize=9, color=INK)
     time.set_ylabel("patches computed (%)", fontsize=9, color=INK)
     time.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     style_axes(time)

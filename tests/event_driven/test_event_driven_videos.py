@@ -209,9 +209,10 @@ def test_binned_means_use_constant_memory(chunks: list[list[int]], points: int) 
         patch.setattr(BinnedMeans, "MAX_BINS", points)
         course = BinnedMeans(1)
         for chunk in chunks:
-            course.add(np.array(chunk)[:, None])
+            course.add(np.array(chunk)[:, None], (course.frames + np.arange(len(chunk))) / 25)
     values = np.array(sum(chunks, []), float)
-    starts, means = course.means()
+    starts, seconds, means = course.means()
+    np.testing.assert_allclose(seconds, starts / 25)
     assert course.frames == len(values) and len(starts) <= points
     assert len(starts) * 2 > points or course.bin_size == 1
     want = [values[start : start + course.bin_size].mean() for start in starts]
@@ -234,7 +235,7 @@ def test_first_ctrl_c_stops_second_interrupts() -> None:
 def test_plots_of_long_videos(tmp_path: Path) -> None:
     shares = np.random.default_rng(0).uniform(0, 100, (4321, 3))
     course = BinnedMeans(3)
-    course.add(shares)
+    course.add(shares, np.arange(len(shares)) / 25)
     activity = PatchActivity("a $name", picture(0, 32, 32), np.eye(8), *course.means(), course.frames)
     draw_activity(activity, "note", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000

@@ -187,13 +187,22 @@ def test_thinned_curves_keep_their_means(values: list[float]) -> None:
 def test_activity_over_time_keeps_its_mean(intervals: int, last: int) -> None:
     starts, frames = 5 * np.arange(intervals), 5 * (intervals - 1) + last
     shares = np.random.default_rng(intervals).uniform(0, 100, (intervals, 2))
-    activity = PatchActivity("camera", picture(0, 16, 16), np.eye(4), starts, shares, frames).as_dict()
+    activity = PatchActivity("camera", picture(0, 16, 16), np.eye(4), starts, starts / 25, shares, frames).as_dict()
     counts = np.diff([*activity["starts"], frames])
     merged = np.frombuffer(base64.b64decode(activity["shares"]), "<u2").reshape(2, -1) / SHARE_LEVELS
     assert len(counts) <= MAX_BINS and counts.sum() == frames
     weights = np.diff([*starts, frames])
     np.testing.assert_allclose(merged @ counts / frames, weights @ shares / frames, atol=0.002)
     assert list(base64.b64decode(activity["heat"])[:6]) == [255, 0, 0, 0, 0, 255]
+    seconds = np.array(activity["times"]) * {"s": 1, "min": 60, "h": 3600}[activity["time_unit"]]
+    np.testing.assert_allclose(seconds, np.array(activity["starts"]) / 25, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(0.0, "s"), (170.0, "s"), (200.0, "min"), (86400.0, "h")])
+def test_unit_of_the_time_axis(seconds: float, unit: str) -> None:
+    activity = PatchActivity("camera", picture(0, 8, 8), np.eye(2), np.arange(2), np.array([0, seconds]), np.eye(2), 2)
+    times, shown = activity.times
+    assert shown == unit and times[-1] * {"s": 1, "min": 60, "h": 3600}[unit] == seconds
 
 
 def test_most_confident_mistakes(tmp_path: Path) -> None:

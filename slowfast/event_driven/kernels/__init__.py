@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from slowfast.errors import ConfigError
-from slowfast.utils.compiled_library import compiled_library
-from slowfast.utils.cores import cpu_description
+from slowfast.utils.cpu import cpu_description
 from slowfast.utils.logging import get_logger
+from slowfast.utils.private_cache import compiled_library
 
 _MAX_SIDE = 4096  # largest frame side that `find_changes` has a buffer for
 

@@ -30,10 +30,12 @@ function activityCard(video, palette) {
   });
   map.addEventListener("pointerleave", () => tip.hide());
   const count = video.starts.length;
+  // Runs of earlier versions recorded no times.
+  const [x, x_title] = video.times ? [video.times, `time (${video.time_unit})`] : [video.starts, "frame"];
   const shares = Array.from(new Uint16Array(bytesOf(video.shares).buffer), (level) => level / 500); // in percent
   const series = Array.from({ length: video.stages }, (_, stage) => (
-    { name: `stage ${stage + 1}`, x: video.starts, y: shares.slice(stage * count, (stage + 1) * count), style: "line" }));
-  const chart = lineChart({ title: "patches computed", unit: "%", x_title: "frame", series, note: "", low: 0, high: 100 });
+    { name: `stage ${stage + 1}`, x, y: shares.slice(stage * count, (stage + 1) * count), style: "line" }));
+  const chart = lineChart({ title: "patches computed", unit: "%", x_title, series, note: "", low: 0, high: 100 });
   return element("article", { class: "card" }, element("h3", {}, video.name),
     element("p", { class: "note" }, `${video.frames} frames; ${mean} % of the patches of the first stage computed on average`),
     element("div", { class: "activity" }, map, chart));

@@ -113,7 +113,7 @@ function point(chart, view, event, { cursor, dots, hues, tip }) {
     for (const x of series.x) if (place === null || Math.abs(x - wanted) < Math.abs(place - wanted)) place = x;
   }
   if (place === null) return;
-  const lines = [`${chart.x_title} ${numberText(place)}`];
+  const lines = [placeText(chart, place)];
   chart.series.forEach((series, number) => {
     const n = nearest(series.x, place);
     const value = series.y[n];
@@ -127,13 +127,19 @@ function point(chart, view, event, { cursor, dots, hues, tip }) {
       dots[number].setAttribute("cy", view.y(Math.min(Math.max(value, view.low), view.high)));
     }
     const unit = chart.unit && known ? ` ${chart.unit}` : "";
-    const where = apart > (view.right - view.left) / 100 ? ` (${chart.x_title} ${numberText(series.x[n])})` : "";
+    const where = apart > (view.right - view.left) / 100 ? ` (${placeText(chart, series.x[n])})` : "";
     lines.push([swatch(hues[number]), `${series.name}: ${known ? numberText(value) : "not a number"}${unit}${where}`]);
   });
   cursor.setAttribute("visibility", "visible");
   cursor.setAttribute("x1", view.x(place));
   cursor.setAttribute("x2", view.x(place));
   tip.show(view.x(place), event.clientY - area.top, ...lines);
+}
+
+// A place on the horizontal axis: "epoch 3", "time 1.5 s".
+function placeText(chart, x) {
+  const [, name, unit] = /^(.*) \((.*)\)$/.exec(chart.x_title) ?? [null, chart.x_title, ""];
+  return `${name} ${numberText(x)} ${unit}`.trim();
 }
 
 // The larger distance to the neighbors of a place.
