@@ -33,8 +33,8 @@ MAX_WORKERS = 8  # each worker process needs about 1 GiB
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of worker processes of `pytest -n auto`."""
-    return min(usable_cores(), MAX_WORKERS)
+    """Return the number of worker processes of `pytest -n auto`: one more than cores, since tests also wait."""
+    return min(usable_cores() + 1, MAX_WORKERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:

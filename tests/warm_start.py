@@ -29,7 +29,8 @@ _MODULES = ["torch", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.
 
 
 @functools.cache
-def _context() -> ForkServerContext:
+def warm_context() -> ForkServerContext:
+    """Return the context whose processes are forks of the server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_MODULES)
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +55,7 @@ class Run:
     ) -> None:
         self.out, self.err = folder / f"{name}.stdout", folder / f"{name}.stderr"
         line = [str(script), *words]
-        self._process = _context().Process(target=_run, args=(line, dict(env), os.getcwd(), self.out, self.err))
+        self._process = warm_context().Process(target=_run, args=(line, dict(env), os.getcwd(), self.out, self.err))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -134,7 +135,7 @@ def run_script(
 
 def run_ranks(work: Callable[..., None], *args: object, processes: int = 2, timeout: float = 240) -> None:
     """Run a function of a test module in several processes, which get their number as the first argument."""
-    started = [_context().Process(target=work, args=(rank, *args)) for rank in range(processes)]
+    started = [warm_context().Process(target=work, args=(rank, *args)) for rank in range(processes)]
     for process in started:
         process.start()
     until = time.monotonic() + timeout

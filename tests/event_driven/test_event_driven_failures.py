@@ -278,8 +278,7 @@ class HangsAtOnce(SyntheticVideo):
         time.sleep(600)
 
 
-@pytest.mark.parametrize("streams", [1, 3])
-@pytest.mark.parametrize("kind", [Hangs, HangsAtOnce])
+@pytest.mark.parametrize(("streams", "kind"), [(1, Hangs), (3, HangsAtOnce)])
 def test_hanging_file_does_not_affect_others(tmp_path: Path, streams: int, kind: type[SyntheticVideo]) -> None:
     records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(5)]
     intact = [lambda n=n: SyntheticVideo(n, None) for n in (9, 0, 12, 7, 11)]
