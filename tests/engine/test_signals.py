@@ -7,10 +7,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ from slowfast.engine.checkpoints import find_last
 from slowfast.engine.train import Interrupted, Trainer
 from slowfast.utils.distributed import World
 from tests.conftest import ROOT, command, environment, tiny_settings
-from tests.warm_start import run_ranks
+from tests.warm_start import Run, run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -240,13 +240,11 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> 
         "checkpoints.save_checkpoint = save\n"
         "sys.exit(main(sys.argv[1:], run))\n"
     )
-    line = [sys.executable, str(script), *command(settings(kinetics_folder, tmp_path / "out"))[2:]]
-    process = started(line, "SAVING")
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None and "SIGTERM SEEN" in process.stdout.readline()  # still saving
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == -signal.SIGTERM
-    process.communicate()
+    process = Run(script, command(settings(kinetics_folder, tmp_path / "out"))[2:], environment(), tmp_path)
+    for line in ("SAVING", "SIGTERM SEEN"):  # still saving
+        process.wait_for(partial(lambda line: line in process.output()[0], line))
+        os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == -signal.SIGTERM
 
 
 def test_under_nohup_a_lost_terminal_is_nothing(kinetics_folder: Path, tmp_path: Path) -> None:
