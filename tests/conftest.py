@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
@@ -18,7 +19,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
 from slowfast.utils.cpu import usable_cores
-from tests.warm_start import run_script
+from tests.warm_start import Run, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,8 +33,8 @@ MAX_WORKERS = 8  # each worker process needs about 1 GiB
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of worker processes of `pytest -n auto`."""
-    return min(usable_cores(), MAX_WORKERS)
+    """Return the number of worker processes of `pytest -n auto`: one more than cores, since tests also wait."""
+    return min(usable_cores() + 1, MAX_WORKERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -107,13 +108,20 @@ def command(overrides: Sequence[object], processes: int = 1) -> list[str]:
     return [*start, str(ROOT / "tools" / "run_net.py"), "--cfg", str(empty), *map(str, overrides)]
 
 
-def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run it to its end, one thread a process so that the tests do not crowd each other out."""
     script, *words = command(overrides)[1:]
     return run_script(Path(script), words, environment(), timeout, processes)
 
 
-def run_cold(overrides: Sequence[object], processes: int = 1, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def start_net(overrides: Sequence[object], folder: Path) -> Run:
+    """Start it as `run_net` does; its output is in a folder."""
+    script, *words = command(overrides)[1:]
+    folder.mkdir(exist_ok=True)
+    return Run(Path(script), words, environment(), folder)
+
+
+def run_cold(overrides: Sequence[object], processes: int = 1, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run it in a new interpreter, and several processes under torchrun, which ends all if one of them fails."""
     line = command(overrides, processes)
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment())
@@ -122,6 +130,14 @@ def run_cold(overrides: Sequence[object], processes: int = 1, timeout: float = 1
 def environment() -> dict[str, str]:
     """The environment of a run."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def hangup_by_default() -> Iterator[None]:
+    """Have SIGHUP end a process, this one and its children, also where the tests run under nohup, which ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -282,9 +282,11 @@ def explain_lost_processes(world: World, timeout: float) -> Iterator[None]:
 
 
 def shut_down_distributed(world: World) -> None:
-    """Destroy the process group at the end of a successful run."""
+    """Destroy the process group at the end of a successful run, after which `world` cannot be used."""
     if world.size > 1:
         dist.destroy_process_group()
+        # The last reference: without it Gloo's threads end. One that still runs when Python ends may abort the process.
+        object.__setattr__(world, "gloo", None)
 
 
 def processes_to_launch(num_gpus: int, wanted: int = 0) -> int:

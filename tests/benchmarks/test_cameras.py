@@ -27,7 +27,7 @@ def test_a_camera_sends_every_frame_from_a_key_frame_on(recording: CameraStream)
     with cameras(recording, 2) as served:
         shown = []
         for address in served.addresses:
-            with av.open(address, timeout=10) as container:
+            with av.open(address, timeout=120) as container:
                 frames = container.decode(video=0)
                 shown.append([next(frames) for _ in range(10)])
     key = recording.keys[len(recording.keys) // 2]

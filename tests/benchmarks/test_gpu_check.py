@@ -142,8 +142,13 @@ def test_a_crash_costs_the_case_that_was_running(tmp_path: Path) -> None:
 
 def test_a_part_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_MIN_SECONDS", 0.1)
-    assert run_script(tmp_path, "time.sleep(600)", 3) == [("first", DONE), ("second", SKIPPED)]
-    assert "time of the part was over" in read_rows(tmp_path)[1]["reason"]
+    for seconds in (3, 12, 48):  # until its first case, after the imports, is in time
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        if len(rows := run_script(folder, "time.sleep(600)", seconds)) > 1:
+            break
+    assert rows == [("first", DONE), ("second", SKIPPED)]
+    assert "time of the part was over" in read_rows(folder)[1]["reason"]
 
 
 def test_a_part_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ def test_ending_the_check_ends_its_processes(tmp_path: Path) -> None:
         time.sleep(0.05)
     parts = psutil.Process(check.pid).children()
     check.send_signal(signal.SIGTERM)
-    assert check.wait(30) == 128 + signal.SIGTERM
+    assert check.wait(120) == 128 + signal.SIGTERM
     assert parts and not any(part.is_running() for part in parts)
 
 

@@ -113,7 +113,7 @@ def test_ctrl_c(alone: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 def run_net(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "tools/run_net.py"), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_the_tool_runs_from_any_folder_and_explains_itself(tmp_path: Path) -> None:

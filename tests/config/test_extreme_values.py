@@ -107,7 +107,7 @@ def test_extreme_values_of_what_a_network_reads(network: str, empty: Path, limit
     base = overrides_of(network, empty.parent / "out")
     assert outcome(empty, [*base]) == ""
     for key in keys_for(network):
-        outcomes(empty, base, key, 12)
+        outcomes(empty, base, key, 8)
 
 
 def test_extreme_values_of_all_other_keys(empty: Path, limited_memory: None) -> None:

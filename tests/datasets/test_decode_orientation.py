@@ -54,6 +54,7 @@ def test_all_eight_orientations(name: str, tmp_path: Path) -> None:
                 assert (video.height, video.width) == expected.shape[1:3]
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_prepared_copies_and_extracted_frames_are_upright(name: str, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()

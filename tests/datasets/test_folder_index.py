@@ -365,7 +365,7 @@ def test_mistakes(
 def test_the_tool_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "data", "images")
     monkeypatch.chdir(tmp_path)
-    done = run_script(TOOL, ["data", "--out", "index"], environment(), timeout=60)
+    done = run_script(TOOL, ["data", "--out", "index"], environment(), timeout=180)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "index" / "train_list.txt").is_file()
 

@@ -180,23 +180,23 @@ def test_a_dead_worker_costs_its_file_only(tiny_cfg: ConfigNode, how: str, worke
 
 @pytest.mark.parametrize("hang", [_sleep_in_c, lambda: time.sleep(600)], ids=["in C", "in Python"])
 def test_a_hung_worker_costs_its_file_only(tiny_cfg: ConfigNode, hang: Callable[[], None]) -> None:
-    tiny_cfg.DATA_LOADER.TIMEOUT = 2
+    tiny_cfg.DATA_LOADER.TIMEOUT = 3
     dataset = eval_dataset(tiny_cfg, "test")
     _disturb(dataset, dataset.records[2].name, hang)
     with eval_loader(tiny_cfg, World(), dataset) as loader:
         videos = list(loader)
     assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
-    assert videos[2].failures[0].reason == "reading took longer than 2 s (DATA_LOADER.TIMEOUT)"
+    assert videos[2].failures[0].reason == "reading took longer than 3 s (DATA_LOADER.TIMEOUT)"
     assert no_workers()
 
 
 def test_without_workers_a_slow_file_is_given_up(tiny_cfg: ConfigNode) -> None:
-    tiny_cfg.DATA_LOADER.TIMEOUT, tiny_cfg.DATA_LOADER.NUM_WORKERS = 1, 0
+    tiny_cfg.DATA_LOADER.TIMEOUT, tiny_cfg.DATA_LOADER.NUM_WORKERS = 3, 0
     dataset = eval_dataset(tiny_cfg, "test")
     _disturb(dataset, dataset.records[2].name, lambda: time.sleep(600))
     videos = list(eval_loader(tiny_cfg, World(), dataset))
     assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]
-    assert videos[2].failures[0].reason == "reading took longer than 1 s (DATA_LOADER.TIMEOUT)"
+    assert videos[2].failures[0].reason == "reading took longer than 3 s (DATA_LOADER.TIMEOUT)"
 
 
 def test_batches_do_not_depend_on_where_a_worker_died(augmented: ConfigNode) -> None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import os
 import random
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import command, environment, run_cold, run_net, tiny_settings
+from conftest import run_net, start_net, tiny_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slowfast.config.defaults import get_cfg
 from slowfast.engine import checkpoints
 from slowfast.utils.machine import has_fast_matmul
 from tests.report_content import report_content
+from tests.warm_start import Run
 
 pytestmark = pytest.mark.slow
 
@@ -111,15 +109,11 @@ def test_the_averaged_weights_are_tested(finished: Path, kinetics_folder: Path, 
 
 
 def test_killed_anywhere_it_ends_with_the_same_weights(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
-    line = command(full(kinetics_folder, tmp_path))
-    chance = random.Random(0)
-    kills = 0
-    while kills < 3:
-        process = subprocess.Popen(line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _wait_for_steps(tmp_path, process, chance.randint(1, 4) if kills == 0 else 3 + kills)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
+    for steps in (random.Random(0).randint(1, 4), 4, 5):
+        started = start_net(full(kinetics_folder, tmp_path), tmp_path)
+        _wait_for_steps(tmp_path, started, steps)
+        os.kill(started.pid, signal.SIGKILL)
+        assert started.wait() == -signal.SIGKILL
     half = checkpoints.checkpoint_folder(tmp_path) / ".checkpoint_epoch_00009.pyth.tmp"
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"killed while writing")
@@ -134,13 +128,11 @@ def test_killed_anywhere_it_ends_with_the_same_weights(finished: Path, kinetics_
 
 def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
     # One step an epoch later than the checkpoint of epoch 1: the step after it ends in the middle of epoch 2.
-    line = command(full(kinetics_folder, tmp_path))
-    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
-    _wait_for_steps(tmp_path, process, 1)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0
-    assert "Received SIGTERM, checkpoint saved" in output
+    started = start_net(full(kinetics_folder, tmp_path), tmp_path)
+    _wait_for_steps(tmp_path, started, 1)
+    os.kill(started.pid, signal.SIGTERM)
+    assert started.wait() == 0
+    assert "Received SIGTERM, checkpoint saved" in started.output()[0]
     steps = len(metrics(tmp_path))
     last = checkpoints.find_last(tmp_path)
     assert last is not None and steps < 6
@@ -152,15 +144,9 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder
     assert same(weights(tmp_path), weights(finished))
 
 
-def _wait_for_steps(output: Path, process: subprocess.Popen[str], steps: int) -> None:
+def _wait_for_steps(output: Path, started: Run, steps: int) -> None:
     log = output / "metrics.jsonl"
-    for _ in range(1200):
-        if process.poll() is not None:
-            raise AssertionError(f"the run ended by itself with {process.returncode}")
-        if log.is_file() and log.read_text().count('"train"') >= steps:
-            return
-        time.sleep(0.05)
-    raise AssertionError("no steps in a minute")
+    started.wait_for(lambda: log.is_file() and log.read_text().count('"train"') >= steps)
 
 
 def test_two_processes_are_one_with_the_whole_batch(kinetics_folder: Path, tmp_path: Path) -> None:
@@ -168,8 +154,7 @@ def test_two_processes_are_one_with_the_whole_batch(kinetics_folder: Path, tmp_p
     # AdamW would enlarge differences of rounding where a gradient is nearly 0.
     options += ["SOLVER.OPTIMIZING_METHOD", "sgd", "SOLVER.BASE_LR", 0.05]
     for processes in (1, 2):
-        run = run_net if processes == 1 else functools.partial(run_cold, processes=processes)
-        done = run(full(kinetics_folder, tmp_path / str(processes), *options))
+        done = run_net(full(kinetics_folder, tmp_path / str(processes), *options), processes)
         assert done.returncode == 0, done.stderr
     for split in ("train", "val"):
         rows = [metrics(tmp_path / name, split) for name in ("1", "2")]
@@ -211,7 +196,7 @@ DIVERGING = ["SOLVER.BASE_LR", 1e6, "SOLVER.WEIGHT_DECAY", 1e6, "SOLVER.MAX_EPOC
 
 def test_a_failing_process_ends_all_with_its_error(kinetics_folder: Path, tmp_path: Path) -> None:
     settings = [*tiny_settings(kinetics_folder, tmp_path), *DIVERGING]
-    done = run_cold(settings, processes=2, timeout=240)  # the other process would wait for half an hour
+    done = run_net(settings, processes=2)  # the other process would wait for half an hour
     assert done.returncode != 0
     assert "TrainingDiverged: Loss is" in done.stderr
 

@@ -7,16 +7,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
+import threading
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from slowfast.cli import setup
 from slowfast.cli.run import CONFIG, run
@@ -27,6 +27,7 @@ from slowfast.engine.checkpoints import find_last
 from slowfast.engine.train import Interrupted, Trainer
 from slowfast.utils.distributed import World
 from tests.conftest import ROOT, command, environment, tiny_settings
+from tests.warm_start import Run, run_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +53,8 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signal
     def interrupted(*args: object, **more: object) -> object:
         calls.append(1)
         if len(calls) == call:
-            os.kill(os.getpid(), number)
-            time.sleep(0.01)  # the handler runs here at the latest
+            # The handler runs at once, or before the main thread does anything else.
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
         return real(*args, **more)
 
     monkeypatch.setattr(target, name, interrupted)
@@ -223,23 +224,27 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> 
     script = tmp_path / "slow.py"
     script.write_text(
         "import sys, time\n"
+        "from slowfast.utils.signals import StopSignal\n"
         "from slowfast.cli.setup import main\n"
         "from slowfast.engine import checkpoints\n"
         "from slowfast.cli.run import run\n"
         "def save(*args):\n"
         "    print('SAVING', flush=True)\n"
-        "    for _ in range(600): time.sleep(0.1)\n"
+        "    while not stops[-1].seen: time.sleep(0.01)\n"
+        "    print(stops[-1].name, 'SEEN', flush=True)\n"
+        "    time.sleep(600)\n"
+        "def enter(self):\n"
+        "    stops.append(self)\n"
+        "    return entered(self)\n"
+        "entered, StopSignal.__enter__, stops = StopSignal.__enter__, enter, []\n"
         "checkpoints.save_checkpoint = save\n"
         "sys.exit(main(sys.argv[1:], run))\n"
     )
-    line = [sys.executable, str(script), *command(settings(kinetics_folder, tmp_path / "out"))[2:]]
-    process = started(line, "SAVING")
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    assert process.poll() is None  # still saving
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == -signal.SIGTERM
-    process.communicate()
+    process = Run(script, command(settings(kinetics_folder, tmp_path / "out"))[2:], environment(), tmp_path)
+    for line in ("SAVING", "SIGTERM SEEN"):  # still saving
+        process.wait_for(partial(lambda line: line in process.output()[0], line))
+        os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == -signal.SIGTERM
 
 
 def test_under_nohup_a_lost_terminal_is_nothing(kinetics_folder: Path, tmp_path: Path) -> None:
@@ -271,5 +276,5 @@ def stop_one(rank: int, data: str, folder: str, precise: bool) -> None:
 
 @pytest.mark.parametrize("precise", [False, True])
 def test_all_processes_stop(kinetics_folder: Path, tmp_path: Path, precise: bool) -> None:
-    mp.spawn(stop_one, (str(kinetics_folder), str(tmp_path), precise), nprocs=2)
+    run_ranks(stop_one, str(kinetics_folder), str(tmp_path), precise)
     assert find_last(tmp_path) is not None

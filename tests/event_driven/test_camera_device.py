@@ -53,7 +53,7 @@ seen = [(number, image.shape, image.mean((0, 1)).tolist()) for (number, image), 
 frames.close()
 print(json.dumps([str(frames.rate), seen]))
 """
-    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     rate, frames = json.loads(done.stdout)
     assert rate == "30" and [number for number, _, _ in frames] == list(range(6))

@@ -121,12 +121,13 @@ def test_undecodable_stream_ends(tmp_path: Path) -> None:
         list(StreamFrames(f"file://{path}"))
 
 
-def test_camera_without_frames_is_listed_when_stopped(tmp_path: Path) -> None:
+def test_camera_without_frames_is_listed_when_stopped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = video_run(
         *(tmp_path, live_sources(SyntheticVideo(0, OSError("not there")), SyntheticVideo(10**9, None))),
         *("EVENT.STREAMS", 2, "EVENT.RECONNECT", 0.05),
     )
-    report = run.run(lambda: 1 in run.activity and run.activity[1].frames > 20)
+    with caplog.at_level("WARNING", "slowfast"):
+        report = run.run(lambda: run.batches > 3 and any("not there" in message for message in caplog.messages))
     assert [(failure.index, failure.reason, failure.lost) for failure in report.failures] == [(0, "not there", True)]
 
 
@@ -136,7 +137,7 @@ def test_user_error_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def fill_then_wait(self: LiveReader, count: int) -> None:
         fill(self, count)
-        self._thread.join(10)
+        self._thread.join(120)
 
     monkeypatch.setattr(LiveReader, "fill", fill_then_wait)
     with pytest.raises(UserError, match="a mistake"):
@@ -252,7 +253,7 @@ def test_silent_camera_is_listed_when_stopped(tmp_path: Path) -> None:
         """Open video without a frame for a while."""
 
         def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-            time.sleep(3)
+            time.sleep(600)
             return super().__iter__()
 
     run = video_run(tmp_path, live_sources(Silent(3, None), SyntheticVideo(10**9, None)), "EVENT.STREAMS", 2)
@@ -277,18 +278,17 @@ class HangsAtOnce(SyntheticVideo):
         time.sleep(600)
 
 
-@pytest.mark.parametrize("streams", [1, 3])
-@pytest.mark.parametrize("kind", [Hangs, HangsAtOnce])
+@pytest.mark.parametrize(("streams", "kind"), [(1, Hangs), (3, HangsAtOnce)])
 def test_hanging_file_does_not_affect_others(tmp_path: Path, streams: int, kind: type[SyntheticVideo]) -> None:
     records = [Record(index, Path(f"v{index}"), f"v{index}", -1) for index in range(5)]
     intact = [lambda n=n: SyntheticVideo(n, None) for n in (9, 0, 12, 7, 11)]
     opens = [*intact[:1], HangsAtOnce if kind is HangsAtOnce else lambda: Hangs(0, None), *intact[2:]]
     sources = Sources([Source(record, open_) for record, open_ in zip(records, opens, strict=True)], [])
-    change = ("EVENT.STREAMS", streams, "EVENT.CHUNK", 4, "DATA_LOADER.TIMEOUT", 1)
+    change = ("EVENT.STREAMS", streams, "EVENT.CHUNK", 4, "DATA_LOADER.TIMEOUT", 3)
     report = video_run(tmp_path, sources, *change).run(lambda: False)
     assert {index: video.frames for index, video in report.videos.items()} == {0: 9, 2: 12, 3: 7, 4: 11}
     (failure,) = report.failures
-    assert (failure.name, failure.reason) == ("v1", "reading took longer than 1 s (DATA_LOADER.TIMEOUT)")
+    assert (failure.name, failure.reason) == ("v1", "reading took longer than 3 s (DATA_LOADER.TIMEOUT)")
 
 
 @pytest.mark.parametrize(

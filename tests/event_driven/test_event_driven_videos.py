@@ -197,9 +197,7 @@ def test_user_error_is_raised(tmp_path: Path) -> None:
 
 def test_stopped_run_reports_processed_frames(tmp_path: Path) -> None:
     run = video_run(tmp_path, synthetic_sources((10**9, None)), "EVENT.CHUNK", 2)
-    start = time.monotonic()
     report = run.run(lambda: run.batches >= 3)
-    assert time.monotonic() - start < 20
     assert report.videos[0].frames == 6 and summarize([report.videos[0]]).event_fps > 0
 
 

@@ -57,7 +57,7 @@ def test_many_cameras_have_one_line_that_names_the_lost_ones() -> None:
 
 def test_lines_appear_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log the status of a camera that is never there."""
-    monkeypatch.setattr("slowfast.event_driven.live_status.INTERVAL", 0.0)
+    monkeypatch.setattr("slowfast.event_driven.live_status.INTERVAL", 0.001)
     run = video_run(tmp_path, live_sources(SyntheticVideo(0, OSError("no route"))), "EVENT.RECONNECT", 0.05)
     logged: list[str] = []
     monkeypatch.setattr("slowfast.event_driven.live_status.get_logger", lambda: type("L", (), {"info": logged.append}))

@@ -80,20 +80,20 @@ def test_interim_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 class Stalled(SyntheticVideo):
-    """Video that waits before each frame."""
+    """Video without a frame after the first one."""
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for frame in super().__iter__():
-            time.sleep(1.0)
             yield frame
+            time.sleep(600)
 
 
 def test_stalled_video_does_not_delay_the_end(tmp_path: Path) -> None:
     sources = Sources([Source(Record(0, Path("v"), "v", -1), lambda: Stalled(10**9, None), live=True)], [])
     run = video_run(tmp_path, sources)
     start = time.monotonic()
-    report = run.run(lambda: time.monotonic() > start + 0.5)  # a chunk of 16 frames would take 16 s
-    assert time.monotonic() - start < 10 and not report.videos
+    report = run.run(lambda: time.monotonic() > start + 0.5)  # a chunk of 16 frames would never be complete
+    assert sum(video.frames for video in report.videos.values()) <= 1
 
 
 def test_silent_camera_does_not_delay_others(tmp_path: Path) -> None:
@@ -101,10 +101,8 @@ def test_silent_camera_does_not_delay_others(tmp_path: Path) -> None:
         Stalled(10**9, None), SyntheticVideo(50, DecodeError("unplugged")), SyntheticVideo(0, OSError("no"))
     )
     run = video_run(tmp_path, sources, "EVENT.STREAMS", 3, "EVENT.CHUNK", 100)
-    start = time.monotonic()
     report = run.run(lambda: len(run.ledger.all) == 2 and run.activity[0].frames > 0)
-    assert time.monotonic() - start < 20
-    assert report.videos[1].frames == 50 and 0 < report.videos[0].frames < 20
+    assert report.videos[1].frames == 50 and report.videos[0].frames == 1
     assert sorted((failure.index, failure.reason, failure.lost) for failure in report.failures) == [
         (1, "unplugged", False),
         (2, "no", True),
@@ -189,13 +187,13 @@ def test_frames_that_change_their_size(tmp_path: Path) -> None:
 
 
 def test_silent_network_camera_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast.event_driven.captures._TIMEOUT", 0.5)
+    monkeypatch.setattr("slowfast.event_driven.captures._TIMEOUT", 2.0)
     with NetworkCamera([], stays=True) as silent, NetworkCamera(encoded(20), stays=True) as stalled:
         for camera, reason in ((silent, "cannot be opened"), (stalled, "was interrupted")):
             run = video_run(tmp_path, find_sources(camera.address, 1))
             report = run.run(lambda: False)
             [failure] = report.failures
-            assert failure.reason == f"the stream {reason}: no data for 0.5 seconds"
+            assert failure.reason == f"the stream {reason}: no data for 2 seconds"
             assert bool(report.videos) is not failure.lost
 
 

@@ -35,6 +35,7 @@ from tests.fuzz.kinds import KINDS, REFUSED, USED, WrongValue
 CRASH, HANG, WRONG = "crashes", "hangs", "wrong values"
 COLUMNS = (USED, REFUSED, CRASH, HANG, WRONG)
 TIME_LIMIT = 60.0  # seconds of one input
+START_METHOD = "forkserver"  # of the processes that check inputs
 MEMORY_LIMIT = 12 * 2**30  # bytes of address space of a child process
 
 
@@ -83,7 +84,7 @@ class Child:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START_METHOD)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(self.kind, theirs), daemon=True)
         self._process.start()

@@ -417,7 +417,7 @@ def test_the_example_needs_neither_torch_nor_this_package(folder: Path, cfg: Con
         f"sys.argv = {[str(example), str(folder / 'net.onnx'), *map(str, videos)]!r}\n"
         f"runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     overrides = ["TEST.NUM_ENSEMBLE_VIEWS", "1", "TEST.NUM_SPATIAL_CROPS", "1"]
     exported = open_exported(folder / "net.onnx", overrides)

@@ -22,7 +22,7 @@ def test_a_camera_is_classified_until_it_is_unplugged(tmp_path: Path, monkeypatc
     words = [CAMERA, "--window", "0.4", "--step", "0.3", *tiny_settings(tmp_path / "none", tmp_path)]
     line = [sys.executable, "-m", "slowfast", "predict", "--cfg", ROOT / "tests" / "empty.yaml", *words]
     done = subprocess.run(
-        list(map(str, line)), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        list(map(str, line)), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "the camera delivers no more frames" in done.stdout + done.stderr

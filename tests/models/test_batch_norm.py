@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from slowfast.models.batch_norm import SyncBatchNorm, SyncBatchNorm2d
+from tests.warm_start import run_ranks
 
 SPLIT = (2, 3)  # clips of each process: unequal on purpose
 MOMENTA = (0.1, None)
@@ -58,7 +58,7 @@ def worker(rank: int, folder: str) -> None:
 
 
 def test_two_processes_equal_the_joint_batch(tmp_path: Path) -> None:
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    run_ranks(worker, str(tmp_path))
     both = zip(*(torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)), strict=True)
     for (kind, momentum), found in zip(CASES, both, strict=True):
         plain, dims = KINDS[kind]

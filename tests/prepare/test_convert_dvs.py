@@ -151,14 +151,14 @@ def test_concurrent_and_killed_runs(raw: Path, tmp_path: Path) -> None:
     line = [sys.executable, str(TOOL), str(raw), str(tmp_path / "npz"), "--workers", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not list((tmp_path / "npz").glob("*.npz")) and time.monotonic() < until:
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a note cut short
     runs = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [run.communicate(timeout=120) for run in runs]
+    said = [run.communicate(timeout=240) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     for number in range(12):
         assert written(tmp_path / "npz" / f"{number}.npz") == some_events(20_000, seed=number, longest=8_000_000)

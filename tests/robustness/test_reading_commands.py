@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import pytest
 from tests.conftest import ROOT, environment, tiny_settings
 from tests.event_driven.settings import on_videos
 from tests.robustness.hostile_reading import ERRORS, LIMIT, REASONS
-from tests.warm_start import none_left, run_script, session_processes
+from tests.warm_start import Run, none_left, run_script, session_processes
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +44,7 @@ def hostile(clips: list[Path], tmp_path: Path) -> Path:
 
 def run(tool: str, *words: object) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; none of its processes may be left."""
-    return run_script(SCRIPT, [tool, *map(str, words)], environment(), timeout=150)
+    return run_script(SCRIPT, [tool, *map(str, words)], environment(), timeout=300)
 
 
 def rows(path: Path) -> dict[str, str]:
@@ -171,13 +169,8 @@ def test_workers_end_with_a_killed_run(hostile: Path, tmp_path: Path) -> None:
     hangs = next(name for name, reason in REASONS.items() if reason == f"{LIMIT} s")
     index(hostile, "test", [hangs, "good0"])
     words = settings(hostile, tmp_path / "out", "TRAIN.ENABLE", False, "DATA_LOADER.TIMEOUT", 600)
-    line = [sys.executable, SCRIPT, "run_net", "--cfg", EMPTY, *words]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen([*map(str, line)], env={**environment(), "PYTHONPATH": path}, start_new_session=True)
-    until = time.monotonic() + 100
-    while len(session_processes(process.pid)) < 2 and time.monotonic() < until:
-        time.sleep(0.1)
-    assert len(session_processes(process.pid)) >= 2
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=30)
-    assert none_left(process.pid)
+    started = Run(SCRIPT, ["run_net", "--cfg", str(EMPTY), *map(str, words)], environment(), tmp_path)
+    started.wait_for(lambda: len(session_processes(started.pid)) >= 2)
+    os.kill(started.pid, signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL
+    assert none_left(started.pid)

@@ -34,7 +34,7 @@ with CrashWatch() as watch:
 @pytest.mark.parametrize("end", ["crash", "closed", "exception", "normal", "killed companion"])
 def test_the_files_of_a_crash_are_named(end: str) -> None:
     line = [sys.executable, "-c", CODE, end]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=180)
     error = done.stderr.decode()
     if end == "crash":
         assert done.returncode == -signal.SIGSEGV

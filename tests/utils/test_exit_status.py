@@ -52,10 +52,11 @@ def test_a_traceback_has_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("hangup_by_default")
 def test_a_signal_ends_a_tool_at_once(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         os.kill(os.getpid(), number)
-        time.sleep(30)
+        time.sleep(600)
 
     assert exit_status(work) == 128 + number
     assert capsys.readouterr().err == f"Received {number.name}, stopping. Files that were written are complete\n"

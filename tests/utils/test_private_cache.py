@@ -218,7 +218,7 @@ def where(**environment: str | None) -> subprocess.CompletedProcess[str]:
     """What a new process finds with these variables, None for unset ones."""
     code = "from slowfast.utils.private_cache import private_cache as p; print(p('x')); p('x').write_text('x')"
     given = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, timeout=180)
 
 
 @pytest.mark.parametrize("relative", ["", "relative/folder"])

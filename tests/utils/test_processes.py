@@ -19,6 +19,7 @@ from slowfast.errors import UserError
 from slowfast.utils.distributed import init_distributed
 from slowfast.utils.launch import LaunchEnvironment, is_main_process
 from tests.conftest import command, environment, tiny_settings
+from tests.warm_start import Run, run_script
 
 pytestmark = pytest.mark.slow
 
@@ -100,15 +101,13 @@ def test_a_signal_while_waiting_for_the_others(kinetics_folder: Path, tmp_path: 
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
     place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    line = command(tiny_settings(kinetics_folder, tmp_path / "out"))
-    process = subprocess.Popen(line, env=environment() | place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until = time.monotonic() + 60
-    while not _is_listening(port) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and err == b"" and not (tmp_path / "out").exists()
-    assert b"Received SIGTERM before the first step, nothing to save" in out
+    script, *words = command(tiny_settings(kinetics_folder, tmp_path / "out"))[1:]
+    started = Run(Path(script), words, environment() | place, tmp_path)
+    started.wait_for(lambda: _is_listening(port))
+    os.kill(started.pid, signal.SIGTERM)
+    status, (out, err) = started.wait(), started.output()
+    assert status == 0 and err == "" and not (tmp_path / "out").exists()
+    assert "Received SIGTERM before the first step, nothing to save" in out
 
 
 def _is_listening(port: int) -> bool:
@@ -116,8 +115,8 @@ def _is_listening(port: int) -> bool:
 
 
 def test_a_variable_left_in_the_shell_ends_a_run_with_status_2(kinetics_folder: Path, tmp_path: Path) -> None:
-    line, left = command(tiny_settings(kinetics_folder, tmp_path / "out")), {"WORLD_SIZE": "2"}
-    done = subprocess.run(line, env=environment() | left, capture_output=True, text=True, timeout=60)
+    script, *words = command(tiny_settings(kinetics_folder, tmp_path / "out"))[1:]
+    done = run_script(Path(script), words, environment() | {"WORLD_SIZE": "2"}, timeout=180)
     assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "out").exists()
     assert done.stderr == "error: WORLD_SIZE is 2 but RANK is not set. Unset WORLD_SIZE, or start with torchrun\n"
 
@@ -159,11 +158,11 @@ def training(data: Path, output: Path, timeout: float) -> Iterator[tuple[subproc
 
 def test_a_signal_to_torchrun_saves_and_leaves_no_ranks(kinetics_folder: Path, tmp_path: Path) -> None:
     """torchrun exits with its own status and traceback; test_processes_follow_their_launcher covers SIGKILL."""
-    with training(kinetics_folder, tmp_path / "out", timeout=60) as (process, ranks):
+    with training(kinetics_folder, tmp_path / "out", timeout=180) as (process, ranks):
         process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(ranks, timeout=30)
+        _, alive = psutil.wait_procs(ranks, timeout=120)
         assert not alive
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=240) == 1
     assert "Received SIGTERM, checkpoint saved" in (tmp_path / "out" / "stdout.log").read_text()
     assert list((tmp_path / "out" / "checkpoints").glob("checkpoint_epoch_*.pyth"))
 
@@ -174,10 +173,10 @@ def test_a_stopped_rank_ends_the_others(kinetics_folder: Path, tmp_path: Path) -
         other = next(one for one in ranks if one is not stopped)
         stopped.suspend()
         began = time.monotonic()
-        other.wait(timeout=90)
+        other.wait(timeout=240)
         assert time.monotonic() - began > 10
         stopped.kill()  # torchrun does so after 30 s
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=240) == 1
     lines = (tmp_path / "stderr").read_text().splitlines()
     assert any("another of the 2 processes did not respond for 20 s" in line for line in lines), lines
 
@@ -185,13 +184,13 @@ def test_a_stopped_rank_ends_the_others(kinetics_folder: Path, tmp_path: Path) -
 def test_processes_follow_their_launcher(tmp_path: Path) -> None:
     """Also before they have joined: the launcher may be killed while they import their libraries."""
     code = "import time; from slowfast.utils.signals import prepare_process; prepare_process(); print(1, flush=True)"
-    child = [sys.executable, "-c", f"{code}; time.sleep(60)"]
+    child = [sys.executable, "-c", f"{code}; time.sleep(600)"]
     launch = f"import subprocess; subprocess.run({child!r})"
     there = {**environment(), "TORCHELASTIC_RUN_ID": "1", "RANK": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     launcher = subprocess.Popen([sys.executable, "-c", launch], env=there, stdout=subprocess.PIPE)
     assert launcher.stdout is not None and launcher.stdout.readline() == b"1\n"
     [rank] = psutil.Process(launcher.pid).children()
     launcher.kill()
-    _, alive = psutil.wait_procs([rank], timeout=20)
+    _, alive = psutil.wait_procs([rank], timeout=120)
     assert not alive
     launcher.communicate()

@@ -49,7 +49,7 @@ def shell(line: str, result: Path, **more: str) -> subprocess.CompletedProcess[b
     """Run the work with a redirection; the status of it is printed to the shell's standard error."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WORK": WORK, "RESULT": str(result), **more}
     line = line.replace("WORK", f'"{sys.executable}" -c "$WORK" "$RESULT"')
-    return subprocess.run(["bash", "-c", line], env=environment, capture_output=True, timeout=60)
+    return subprocess.run(["bash", "-c", line], env=environment, capture_output=True, timeout=180)
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_silent_work_is_reported(caplog: pytest.LogCaptureFixture) -> None:
         ):
             with open_one():
                 heard.clear()
-                assert heard.wait(20)
+                assert heard.wait(120)
                 assert re.fullmatch(expected, lines[-1])
         heard.clear()
-        assert heard.wait(20) and lines[-1].startswith("still working")
+        assert heard.wait(120) and lines[-1].startswith("still working")
     finally:
         Heartbeat.end()
     assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
@@ -200,7 +200,7 @@ def test_a_bar_and_lines_do_not_overwrite_each_other(term: str, columns: int, ba
         except OSError:  # closed
             break
         data += piece
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=120) == 0
     os.close(ours)
     text = data.decode()
     assert ("train:" in text) == ("\r" in text.replace("\r\n", "")) == bar
@@ -220,7 +220,7 @@ def test_forked_processes_are_not_blocked(monkeypatch: pytest.MonkeyPatch) -> No
         for _ in range(20):
             child = os.fork()
             if not child:
-                locked = screen._printing.acquire(timeout=5)
+                locked = screen._printing.acquire(timeout=120)
                 os._exit(0 if locked else 1)
             assert os.waitpid(child, 0)[1] == 0
     finally:

@@ -112,7 +112,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code in another process, which has the environment of this one."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 def free_port() -> int:
