@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from slowfast.datasets.collate import stack_labels
+from slowfast.datasets.loader import stack_labels
 from slowfast.datasets.types import Record
 from slowfast.engine.profiler import DATA_LOADING, named_range
 from slowfast.utils.distributed import World

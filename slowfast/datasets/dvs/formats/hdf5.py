@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import Column
 from slowfast.datasets.dvs.formats.arrays import (
     SECOND,
     UNIT_NAMES,
+    Column,
     check_numeric,
     choose_columns,
     find_order,

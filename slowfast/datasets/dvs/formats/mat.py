@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import UnpackedColumn
+from slowfast.datasets.dvs.formats.arrays import UnpackedColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
