@@ -340,6 +340,13 @@ class TestHdf5:
         first = rows(read_stream(reader, 0))
         assert [event[:2] for event in first] == [(0, 0), (100, 0), (200, 0)] and {event[3] for event in first} == {1}
         assert [event[2] for event in first] == pytest.approx([1000, 250_000, 500_000], abs=1)
+        data = (tmp_path / "a.h5").read_bytes()
+        with h5py.File(tmp_path / "a.h5") as file:
+            at = file["spikes/units"].id.get_offset()
+        # HDF5 would reserve memory for that many values.
+        (tmp_path / "b.h5").write_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
+        with pytest.raises(DecodeError, match="spikes/units states a sample of 4294967295 values"):
+            open_events(tmp_path / "b.h5")
 
     def test_missing_filters_are_named(self, tmp_path: Path) -> None:
         for number, name, way in ((32001, "blosc", "pip install hdf5plugin"), (0x8ECF, "ECF", "HDF5_PLUGIN_PATH")):
