@@ -27,10 +27,10 @@ from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_SIDE
 from slowfast.datasets.build import TEST, TRAIN, build_dataset
 from slowfast.datasets.clip_dataset import VideoEvalDataset, VideoTrainDataset
-from slowfast.datasets.collate import collate_clips
 from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.frame_datasets import Kinetics
+from slowfast.datasets.loader import collate_clips
 from slowfast.datasets.order import Key
 from slowfast.datasets.sampling import scaled_size
 from slowfast.datasets.transforms import TrainTransform

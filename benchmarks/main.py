@@ -42,14 +42,15 @@ from slowfast.utils.text_files import to_json
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("load", "load_1080p", "test", "network")
 # Measured only alone.
-NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE = "networks", "events", "event_driven", "cameras", "scale"
-ALONE = (NETWORKS, EVENTS, EVENT_DRIVEN, CAMERAS, SCALE)
+NETWORKS, EVENTS, EVENT_READERS = "networks", "events", "event_readers"
+EVENT_DRIVEN, CAMERAS, SCALE = "event_driven", "cameras", "scale"
+ALONE = (NETWORKS, EVENTS, EVENT_READERS, EVENT_DRIVEN, CAMERAS, SCALE)
 # Commands with their own options.
 COMMANDS = {"all": suite.main, "tables": tables.main}
 EXAMPLE = "python tools/benchmark.py load test --videos kinetics/val/abseiling --json results.json"
 USAGE = """\
-%(prog)s [load] [load_1080p] [test] [network] | networks | events | event_driven | cameras | scale [options]
-       [KEY VALUE ...]
+%(prog)s [load] [load_1080p] [test] [network] | networks | events | event_readers | event_driven | cameras |
+       scale [options] [KEY VALUE ...]
        %(prog)s all --out DIR [options]
        %(prog)s tables [DIR|FILE ...] [--write PAGE]"""
 DESCRIPTION = f"""\
@@ -65,8 +66,10 @@ Benchmark on this machine, with the settings of a config; the first four parts b
   networks  throughput of all published models in batches of 8 images or 32 frames, fp32 and bf16, with the share of
             the machine's matrix multiplication rate; run alone. --profile adds the fp32 time by kind of operator
   events    event recordings: neighbor embeddings of Event2Vec; Event2Vec against its published layout; reading samples
-            from stored and compressed files, and from a file of 5 million events, on one core; a stream; readers of
-            raw formats; run alone
+            from stored and compressed files, and from a file of 5 million events, on one core; a stream; run alone
+  event_readers
+            reading 5 million events of .dat, .raw and .aedat4 files: speed and peak memory; run alone.
+            `python -m benchmarks.event_readers` compares other packages
   event_driven
             event-driven against dense inference of evMLP on the same frames: synthetic changes, and the videos of
             --videos; gate settings of EVENT; run alone
@@ -117,7 +120,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"unknown PART {quoted(part)}. Choices: {', '.join((*PARTS, *ALONE, *COMMANDS))}")
         if part in ALONE and len(chosen.parts) > 1:
             parser.error(f"{part} must be run alone")
-        if part in (NETWORKS, EVENTS) and overrides:
+        if part in (NETWORKS, EVENTS, EVENT_READERS) and overrides:
             parser.error(f"{part} takes no overrides")
     if not set(ALONE) & set(chosen.parts):
         chosen.parts = [part for part in PARTS if part in chosen.parts or not chosen.parts]
@@ -212,7 +215,8 @@ def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) 
                 measurements += measure_event2vec(device, chosen.repeats)
                 measurements += measure_stream(device, chosen.repeats)
                 measurements += on_one_core(measure_reading, Path(folder), chosen.repeats)
-                measurements += measure_readers(Path(folder) / "readers", chosen.repeats)
+            elif part == EVENT_READERS:
+                measurements = measure_readers(Path(folder) / "readers", chosen.repeats)
             else:
                 measurements = measure_network(cfg, device, chosen.repeats, chosen.clips)
             show_table(measurements_table(measurements))

@@ -19,7 +19,7 @@ from benchmarks.measure import Measurement, Timings, in_fresh_process, time_inte
 from benchmarks.videos import with_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, find_dataset
-from slowfast.datasets.collate import to_tensors
+from slowfast.datasets.loader import to_tensors
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.forward import AMP_DTYPES, ClipForward
 from slowfast.engine.optim import build_optimizer

@@ -78,6 +78,7 @@ def all_parts() -> list[Part]:
             for n in CAMERAS
         ),
         Part("events", ("events",)),
+        Part("event_readers", ("event_readers",)),
         Part("scale", ("scale",), 3, VIDEOS),
         *(Part(f"networks-{name}", ("networks", "--only", name), 3) for name in networks),
     ]

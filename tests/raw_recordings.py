@@ -155,6 +155,40 @@ def _sized(identifier: bytes, content: bytes, root: int = 8) -> bytes:
     return struct.pack("<I", len(buffer)) + buffer
 
 
+def nmnist(events: Sequence[Event]) -> bytes:
+    """Encode a .bin file of N-MNIST."""
+    return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 0xFF, t & 0xFF]) for x, y, t, p in events)
+
+
+def aedat2(words: Sequence[tuple[int, int]], header: str = "", version: int = 2) -> bytes:
+    """Encode words of address and time as AEDAT 1.0 or 2.0."""
+    lines = f"#!AER-DAT{version}.0\r\n# This is a raw AE data file - do not edit\r\n{header}"
+    kind = ">II" if version == 2 else ">HI"
+    return lines.encode() + b"".join(struct.pack(kind, address, t) for address, t in words)
+
+
+def davis(events: Sequence[Event], width: int, height: int) -> list[tuple[int, int]]:
+    """Return the words of a DAVIS, which counts from the lower right corner."""
+    return [((height - 1 - y) << 22 | (width - 1 - x) << 12 | p << 11, t) for x, y, t, p in events]
+
+
+def event_stream(events: Sequence[Event], height: int, kind: int = 1) -> bytes:
+    """Encode an Event Stream file of DVS (1) or ATIS (2) events, counted from the lower left corner."""
+    body, last = bytearray(), 0
+    for x, y, t, p in events:
+        step, last = t - last, t
+        while step >= (127 if kind == 1 else 63):
+            if kind == 1:
+                body.append(0xFF)
+                step -= 127
+            else:
+                turns = min(step // 63, 3)
+                body.append(0xFC | turns)
+                step -= 63 * turns
+        body += struct.pack("<BHH", step << 1 | p if kind == 1 else step << 2 | p << 1, x, height - 1 - y)
+    return b"Event Stream" + bytes([2, 0, 0, kind]) + struct.pack("<HH", 34, height) + body
+
+
 @dataclass(frozen=True)
 class Stream:
     """Stream of a recording, read as a whole."""

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from slowfast.config.defaults import check_value
-from slowfast.datasets.collate import stack_clips, stack_labels
+from slowfast.datasets.loader import stack_clips, stack_labels
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import timed_iter

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.collate import stack_labels
+from slowfast.datasets.loader import stack_labels
 from slowfast.datasets.types import Record
 from slowfast.engine.profiler import DATA_LOADING, named_range
 from slowfast.engine.state import Position

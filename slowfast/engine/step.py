@@ -10,7 +10,7 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import process_parts
-from slowfast.datasets.collate import split_clips
+from slowfast.datasets.loader import split_clips
 from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation

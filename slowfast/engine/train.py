@@ -13,7 +13,7 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, VAL, eval_loader, find_dataset, train_loader
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
-from slowfast.datasets.collate import UnreadableBatch
+from slowfast.datasets.loader import UnreadableBatch
 from slowfast.datasets.records import labels_of
 from slowfast.datasets.types import Failure, FailureLedger, TrainBatch
 from slowfast.engine import checkpoints

@@ -12,8 +12,8 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_loader, views_of_records
-from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.index.samples import SampleKind, find_samples
+from slowfast.datasets.loader import stack_clips
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import DataError, UserError
 from slowfast.inference.export_metadata import FLOAT32

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.collate import stack_clips
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
+from slowfast.datasets.loader import stack_clips
 from slowfast.datasets.types import EvalVideo, Failure
 from slowfast.errors import UserError
 from slowfast.event_driven.connection import LatencyHistogram

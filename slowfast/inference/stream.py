@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.collate import stack_clips, to_tensors
 from slowfast.datasets.dvs.dataset import EventSampling
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler
+from slowfast.datasets.loader import stack_clips, to_tensors
 from slowfast.datasets.order import VIEW, generator
 from slowfast.engine.forward import ClipForward
 from slowfast.models.linear import pack_linears

@@ -15,7 +15,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets import build_dataset, build_loader
 from slowfast.datasets.build import process_parts
-from slowfast.datasets.collate import split_clips, stack_clips
+from slowfast.datasets.loader import split_clips, stack_clips
 from slowfast.datasets.types import EvalRecording, TrainBatch
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World

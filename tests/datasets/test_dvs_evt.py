@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.dvs.formats import compiled_evt, open_events, read_stream
-from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, EvtDecoder
+from slowfast.datasets.dvs.formats.evt import LEGACY, LITTLE, Evt2Decoder, Evt3Decoder, Evt21Decoder, EvtDecoder
 from tests.raw_recordings import Event, dat, rows, some_events
 
 LARGE = 2**30  # bytes of a file for which the compiled decoders are used
@@ -32,6 +32,18 @@ def plain_evt2(words: list[int]) -> Iterator[Event]:
             plain_high(state, word & 0xFFFFFFF, 28)
         elif kind in (0, 1) and "high" in state:
             yield word >> 11 & 0x7FF, word & 0x7FF, (state["high"] << 6) + (word >> 22 & 0x3F), kind
+
+
+def plain_evt21(words: list[int]) -> Iterator[Event]:
+    """Decode EVT 2.1 word by word: type, 6 bits of time, x, y, and a mask of the 32 pixels from x on."""
+    state: dict[str, int] = {}
+    for word in words:
+        kind = word >> 60
+        if kind == 8:
+            plain_high(state, word >> 32 & 0xFFFFFFF, 28)
+        elif kind in (0, 1) and "high" in state:
+            time, x, y = (state["high"] << 6) + (word >> 54 & 0x3F), word >> 43 & 0x7FF, word >> 32 & 0x7FF
+            yield from ((x + bit, y, time, kind) for bit in range(32) if word >> bit & 1)
 
 
 def plain_evt3(words: list[int]) -> Iterator[Event]:
@@ -93,6 +105,15 @@ def test_evt3(make: Callable[[], EvtDecoder], words: list[int], size: int) -> No
 @given(words=evt2_words(), size=st.sampled_from([1, 3, 1000]))
 def test_evt2(make: Callable[[], EvtDecoder], words: list[int], size: int) -> None:
     assert decoded(make(), words, size) == list(plain_evt2(words))
+
+
+@settings(max_examples=40, deadline=None)
+@given(upper=evt2_words(), seed=st.integers(0, 99), size=st.sampled_from([1, 3, 1000]), swap=st.booleans())
+def test_evt21(upper: list[int], seed: int, size: int, swap: bool) -> None:
+    masks = np.random.default_rng(seed).integers(0, 2**32, len(upper)).tolist()
+    words = [high << 32 | mask for high, mask in zip(upper, masks, strict=True)]
+    stored = [mask << 32 | high for high, mask in zip(upper, masks, strict=True)] if swap else words
+    assert decoded(Evt21Decoder(LEGACY if swap else LITTLE), stored, size) == list(plain_evt21(words))
 
 
 @pytest.mark.parametrize("version", [1, 2])

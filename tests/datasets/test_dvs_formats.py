@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,7 @@ from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EVENT_READER_REGISTRY, EventBlock, EventReader, open_events, read_stream
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper
 from slowfast.datasets.dvs.recording import Recording
-from tests.raw_recordings import Event, read, rows, some_events
+from tests.raw_recordings import Event, aedat2, davis, event_stream, nmnist, read, rows, some_events
 
 EVENTS = some_events(300, width=34, height=30)
 LONG = some_events(300, longest=2_000_000, width=128, height=128)
@@ -39,10 +39,6 @@ def events_of(path: Path) -> list[Event]:
     return found
 
 
-def nmnist(events: Sequence[Event]) -> bytes:
-    return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 0xFF, t & 0xFF]) for x, y, t, p in events)
-
-
 class TestNMnist:
     def test_events(self, tmp_path: Path) -> None:
         (tmp_path / "a.bin").write_bytes(nmnist(LONG))
@@ -60,16 +56,6 @@ class TestNMnist:
         (tmp_path / "a.bin").write_bytes(np.random.default_rng(0).bytes(5000))
         with pytest.raises(DecodeError, match="no events of N-MNIST"):
             read(tmp_path / "a.bin")
-
-
-def aedat2(words: Sequence[tuple[int, int]], header: str = "", version: int = 2) -> bytes:
-    lines = f"#!AER-DAT{version}.0\r\n# This is a raw AE data file - do not edit\r\n{header}"
-    kind = ">II" if version == 2 else ">HI"
-    return lines.encode() + b"".join(struct.pack(kind, address, t) for address, t in words)
-
-
-def davis(events: Sequence[Event], width: int, height: int) -> list[tuple[int, int]]:
-    return [((height - 1 - y) << 22 | (width - 1 - x) << 12 | p << 11, t) for x, y, t, p in events]
 
 
 class TestAedat2:
@@ -106,22 +92,6 @@ class TestAedat2:
         words = [(x << 8 | y << 1 | p, (t + start) % 2**32) for x, y, t, p in EVENTS]
         (tmp_path / "a.aedat").write_bytes(aedat2(words))
         assert [e[2] - start for e in rows(read(tmp_path / "a.aedat")[0].events)] == [e[2] for e in EVENTS]
-
-
-def event_stream(events: Sequence[Event], height: int, kind: int = 1) -> bytes:
-    body, last = bytearray(), 0
-    for x, y, t, p in events:
-        step, last = t - last, t
-        while step >= (127 if kind == 1 else 63):
-            if kind == 1:
-                body.append(0xFF)
-                step -= 127
-            else:
-                turns = min(step // 63, 3)
-                body.append(0xFC | turns)
-                step -= 63 * turns
-        body += struct.pack("<BHH", step << 1 | p if kind == 1 else step << 2 | p << 1, x, height - 1 - y)
-    return b"Event Stream" + bytes([2, 0, 0, kind]) + struct.pack("<HH", 34, height) + body
 
 
 class TestEventStream:
@@ -370,6 +340,13 @@ class TestHdf5:
         first = rows(read_stream(reader, 0))
         assert [event[:2] for event in first] == [(0, 0), (100, 0), (200, 0)] and {event[3] for event in first} == {1}
         assert [event[2] for event in first] == pytest.approx([1000, 250_000, 500_000], abs=1)
+        data = (tmp_path / "a.h5").read_bytes()
+        with h5py.File(tmp_path / "a.h5") as file:
+            at = file["spikes/units"].id.get_offset()
+        # HDF5 would reserve memory for that many values.
+        (tmp_path / "b.h5").write_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
+        with pytest.raises(DecodeError, match="spikes/units states a sample of 4294967295 values"):
+            open_events(tmp_path / "b.h5")
 
     def test_missing_filters_are_named(self, tmp_path: Path) -> None:
         for number, name, way in ((32001, "blosc", "pip install hdf5plugin"), (0x8ECF, "ECF", "HDF5_PLUGIN_PATH")):

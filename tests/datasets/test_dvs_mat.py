@@ -51,6 +51,20 @@ def matlab_73() -> bytes:
     return text.ljust(124) + b"\x00\x02IM" + b"\0" * 384 + b"\x89HDF\r\n\x1a\n" + b"\0" * 64
 
 
+def test_damaged_elements_that_scipy_crashes_on(tmp_path: Path) -> None:
+    """Refuse types of elements that do not exist, wherever they are, in the process that reads."""
+    fields = {key: COLUMNS[:40, [number]] for number, key in enumerate(("x", "y", "ts", "p"))}
+    savemat(tmp_path / "a.mat", {"TD": fields})
+    data, refused = (tmp_path / "a.mat").read_bytes(), 0
+    for first in range(128, len(data) - 8, 8):
+        (tmp_path / "a.mat").write_bytes(data[:first] + bytes(8) + data[first + 8 :])
+        try:
+            read(tmp_path / "a.mat")
+        except DecodeError:
+            refused += 1
+    assert refused > 20
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

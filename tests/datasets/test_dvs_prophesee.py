@@ -52,6 +52,13 @@ def test_word_order_is_detected(tmp_path: Path) -> None:
         assert rows(raw.read(tmp_path / "a.raw")[0].events) == some_events()
 
 
+def test_evt21_of_evutils() -> None:
+    """Read a file in legacy word order that evutils 0.3.18 wrote, with several events per word."""
+    (stream,) = raw.read(Path(__file__).parents[1] / "recordings" / "evutils_evt21.raw")
+    written = [(k * 37 % 1240 + b, k * 23 % 720, k * k * 10, int(k % 3 == 0)) for k in range(60) for b in (0, 1, 5)]
+    assert (rows(stream.events), stream.sensor, stream.damage) == (written, (720, 1280), None)
+
+
 @settings(max_examples=40)
 @given(n=st.integers(0, 300), seed=st.integers(0, 99))
 def test_evt21_masks(n: int, seed: int) -> None:

@@ -106,6 +106,22 @@ def test_other_truncated_images(tmp_path: Path, kind: str) -> None:
         read_image(written(tmp_path, data[: len(data) // 2]))
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "GIF"])
+def test_animations_are_no_images(tmp_path: Path, kind: str) -> None:
+    first, *others = (Image.fromarray(picture(number, 32, 40)) for number in range(5))
+    first.save(tmp_path / "several", kind, save_all=True, append_images=others, duration=100)
+    with pytest.raises(DecodeError, match="an animated image of 5 frames. Convert it to a video such as MP4"):
+        read_image(tmp_path / "several")
+    first.save(tmp_path / "one", kind, save_all=True, lossless=True)
+    assert kind == "GIF" or np.array_equal(read_image(tmp_path / "one"), np.asarray(first))
+
+
+def test_pages_are_no_animation(tmp_path: Path) -> None:
+    first, other = (Image.fromarray(picture(number, 32, 40)) for number in range(2))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[other])
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.asarray(first))
+
+
 def test_files_that_are_not_images(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="empty"):
         read_image(written(tmp_path, b""))

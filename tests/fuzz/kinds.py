@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import av
 import cv2
@@ -16,37 +15,14 @@ from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import DecodeError, open_video
 from slowfast.datasets.decode.image import read_image
-from slowfast.datasets.dvs.recording import Recording, repair
 from slowfast.errors import UserError
 from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.protocol import CLIPS, EVENTS, IMAGES
 from slowfast.models.weights import read_weights
-from tests import raw_recordings
-from tests.fuzz.mutate import BINARY, TEXT, Mutation
-
-USED, REFUSED = "used", "refused"
-
-
-class WrongValue(AssertionError):
-    """The product took a damaged input and gave something that cannot be right."""
-
-
-class Kind(Protocol):
-    """Inputs of one kind."""
-
-    mutations: ClassVar[tuple[Mutation, ...]]
-
-    def make(self, folder: Path) -> list[Path]:
-        """Write the whole inputs; the same files every time."""
-
-    def check(self, path: Path, original: Path) -> str:
-        """Give a damaged input to the product; return USED or REFUSED.
-
-        Raises:
-            WrongValue: If the result is wrong.
-            Exception: Anything else is a crash.
-        """
+from tests.fuzz.mutate import BINARY, TEXT
+from tests.fuzz.protocol import REFUSED, USED, Kind, WrongValue
+from tests.fuzz.recordings import EventFormats, Recordings
 
 
 class Videos:
@@ -166,57 +142,6 @@ class Images:
         return USED
 
 
-class Recordings:
-    """Event recordings, prepared and raw: all events lie on the sensor, in the order of time."""
-
-    mutations = BINARY
-    SENSOR = (240, 320)
-
-    def make(self, folder: Path) -> list[Path]:
-        """Write the same events in each format."""
-        events = raw_recordings.some_events(400)
-        x, y, t, p = (np.array(column) for column in zip(*events, strict=True))
-        columns = {"x": x.astype(np.int16), "y": y.astype(np.int16), "t": t, "p": p.astype(np.int8)}
-        np.savez(folder / "plain.npz", **columns)
-        np.savez_compressed(folder / "compressed.npz", **columns)
-        table = np.zeros(len(x), [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "i1")])
-        for name, column in columns.items():
-            table[name] = column
-        np.save(folder / "table.npy", table)
-        writers: dict[str, Callable[[list], bytes]] = {
-            "events.dat": raw_recordings.dat,
-            "evt2.raw": raw_recordings.evt2,
-            "evt21.raw": raw_recordings.evt21,
-            "evt3.raw": raw_recordings.evt3,
-            "events.aedat": raw_recordings.aedat,
-            "events.aedat4": lambda events: raw_recordings.aedat4([events]),
-        }
-        for name, write in writers.items():
-            (folder / name).write_bytes(write(events))
-        return sorted(folder.iterdir())
-
-    def check(self, path: Path, original: Path) -> str:
-        """Read it as training or as the conversion does."""
-        try:
-            if path.suffix in (".npz", ".npy"):
-                events, _ = repair(Recording(path).take(slice(None)), self.SENSOR, 1e-6)
-                found = [events]
-            else:
-                found = [stream.events for stream in raw_recordings.read(path)]
-        except DecodeError:
-            return REFUSED
-        for events in found:
-            columns = [np.asarray(column) for column in (events.x, events.y, events.t, events.p)]
-            if len({len(column) for column in columns}) != 1:
-                raise WrongValue("columns of several lengths")
-            if path.suffix in (".npz", ".npy") and len(columns[0]):
-                off = (columns[0].min() < 0) | (columns[0].max() >= self.SENSOR[1])
-                off |= (columns[1].min() < 0) | (columns[1].max() >= self.SENSOR[0])
-                if off or (np.diff(columns[2]) < 0).any():
-                    raise WrongValue("events off the sensor or out of order")
-        return USED
-
-
 class _Marker:
     """What a hostile pickle calls: it leaves a file behind."""
 
@@ -299,6 +224,7 @@ KINDS: dict[str, type[Kind]] = {
     "videos": Videos,
     "images": Images,
     "recordings": Recordings,
+    "event formats": EventFormats,
     "checkpoints": Checkpoints,
     "configs": Configs,
 }

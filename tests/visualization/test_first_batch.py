@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.collate import pad_events
 from slowfast.datasets.dvs.frames import BRIGHTER, DARKER
+from slowfast.datasets.loader import pad_events
 from slowfast.datasets.mixup import Mixup, smooth_one_hot
 from slowfast.engine.forward import normalize
 from slowfast.models.protocol import MASKED

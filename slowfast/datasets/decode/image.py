@@ -26,6 +26,7 @@ from slowfast.errors import system_reason
 
 FIRST_NUMBER = 1  # number of the first image of a folder
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_ANIMATED = frozenset({"GIF", "WEBP"})  # formats of Pillow with animations, beside PNG
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
@@ -143,12 +144,13 @@ def read_image(path: Path) -> np.ndarray:
         The image, uint8 (H, W, 3), RGB.
 
     Raises:
-        DecodeError: If the file is missing, truncated, not an image, or exceeds MAX_IMAGE_BYTES or MAX_IMAGE_PIXELS.
+        DecodeError: If the file is missing, truncated, not an image, an animation of several frames, or exceeds
+            MAX_IMAGE_BYTES or MAX_IMAGE_PIXELS.
     """
     check_file(path)
     try:
         data = _read_limited(path)
-        _check_pixels(data)
+        _check_header(data)
         if _is_truncated(data):
             raise DecodeError("the image is truncated")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -169,11 +171,13 @@ def _read_limited(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _check_pixels(data: bytes) -> None:
-    """Raise DecodeError if the header states more than MAX_IMAGE_PIXELS."""
-    size = _jpeg_size(data) if data.startswith(_JPEG_START) else _header_size(data)
+def _check_header(data: bytes) -> None:
+    """Raise DecodeError if the header states more than MAX_IMAGE_PIXELS or several frames."""
+    size, frames = (_jpeg_size(data), 1) if data.startswith(_JPEG_START) else _header(data)
     if size is not None and size[0] * size[1] > MAX_IMAGE_PIXELS:
         raise DecodeError(f"{size[0]} x {size[1]} pixels exceed the limit of {MAX_IMAGE_PIXELS} pixels")
+    if frames > 1:
+        raise DecodeError(f"an animated image of {frames} frames. Convert it to a video such as MP4, or save one frame")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -186,19 +190,30 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _header_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height from an image header; None for formats that Pillow does not know but OpenCV may."""
+def _header(data: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Return width and height, and the number of frames of an animation, from an image header.
+
+    The size is None for formats that Pillow does not know but OpenCV may. Further pages of a TIFF do not count.
+    """
     if data.startswith(_PNG_START):
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")), _png_frames(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                return image.size
+                return image.size, getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except Image.DecompressionBombError as error:
         raise DecodeError(f"more pixels than the limit of {MAX_IMAGE_PIXELS}") from error
     except Exception:  # Pillow raises various errors on damaged headers; OpenCV decides
-        return None
+        return None, 1
+
+
+def _png_frames(data: bytes) -> int:
+    """Return the number of frames that an animated PNG states before its image data; 1 without an animation."""
+    at = len(_PNG_START)
+    while at + 12 <= len(data) and data[at + 4 : at + 8] not in (b"IDAT", b"acTL"):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")  # length, name, content, checksum
+    return int.from_bytes(data[at + 8 : at + 12], "big") if data[at + 4 : at + 8] == b"acTL" else 1
 
 
 def _is_truncated(data: bytes) -> bool:

@@ -15,8 +15,7 @@ import numpy as np
 from av import Packet
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.display_order import PacketList
-from slowfast.datasets.decode.mpeg import NOT_CODED, Mpeg2FieldPairs, sequence_size
+from slowfast.datasets.decode.display_order import NOT_CODED, Mpeg2FieldPairs, PacketList, sequence_size
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
 from slowfast.datasets.decode.sample_tables import Samples
 from slowfast.datasets.decode.slice_headers import H264FieldPairs, H264Slices

@@ -15,11 +15,10 @@ import torch
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset
-from slowfast.datasets.collate import PADDING, to_tensors
 from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
 from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
-from slowfast.datasets.loader import SampleLoader
+from slowfast.datasets.loader import PADDING, SampleLoader, to_tensors
 from slowfast.datasets.order import VIEW, Key, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample

@@ -15,8 +15,8 @@ from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST
-from slowfast.datasets.collate import NO_LABEL
 from slowfast.datasets.index.entries import CLASSES, classes_of, label_format
+from slowfast.datasets.loader import NO_LABEL
 from slowfast.datasets.mixup import Mixup
 from slowfast.datasets.order import BALANCED
 from slowfast.engine.evaluate import Ensemble

@@ -5,7 +5,7 @@ Events are found by their layout, wherever they are in the file:
 * groups with four arrays x, y, t, p (DSEC, TUM-VIE, M3ED, RPG);
 * arrays of records with these fields (Metavision's CD/events);
 * arrays named events with four columns (MVSEC, v2e);
-* spikes/times, spikes/units and labels (SHD, SSC): each sample becomes a stream.
+* spikes/times, spikes/units and labels (SHD, SSC; see shd.py): each sample becomes a stream.
 
 DSEC's t_offset is added to the times. Rectification maps are not applied.
 
@@ -15,7 +15,7 @@ Notation: n events of a stream.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,13 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import Column
 from slowfast.datasets.dvs.formats.arrays import (
-    SECOND,
     UNIT_NAMES,
+    Column,
     check_numeric,
     choose_columns,
     find_order,
     find_time_unit,
-    to_microseconds,
 )
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
@@ -43,6 +41,7 @@ from slowfast.datasets.dvs.formats.base import (
 )
 from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
 from slowfast.datasets.dvs.formats.numpy_files import ScaledTimes, finite_times
+from slowfast.datasets.dvs.formats.shd import find_samples, has_samples
 from slowfast.utils.imports import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -62,8 +61,6 @@ _INSTALL = "Run pip install hdf5plugin"
 _INSTALL_ECF = "Install Prophesee's plugin (hdf5_ecf) and set HDF5_PLUGIN_PATH to its folder"
 # Sensors of datasets whose files do not state them.
 MVSEC_SENSOR, DSEC_SENSOR = (260, 346), (480, 640)
-SHD_TIMES, SHD_UNITS, SHD_LABELS = "spikes/times", "spikes/units", "labels"
-SHD_CHANNELS = 700
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,10 @@ class Hdf5Reader(EventReader):
         h5py = import_extra("h5py", "events", "HDF5")
         _register_filters()
         self.file = h5py.File(path, "r")
-        self.found = self._shd() if SHD_TIMES in self.file and SHD_UNITS in self.file else self._events()
+        if has_samples(self.file):
+            self.found = [_Found(columns, info) for columns, info in find_samples(self.file)]
+        else:
+            self.found = self._events()
         if not self.found:
             raise DecodeError(
                 f"no events found, only {', '.join(_arrays(self.file)[:8]) or 'no arrays'}. Expected x, y, t and p in "
@@ -204,48 +204,6 @@ class Hdf5Reader(EventReader):
         if "t_offset" in self.file and "ms_to_idx" in self.file:
             return DSEC_SENSOR
         return None
-
-    def _shd(self) -> list[_Found]:
-        """Return a stream per sample, with the channel of the cochlea model as x, and ON events only."""
-        times, units = self.file[SHD_TIMES], self.file[SHD_UNITS]
-        labels = np.asarray(self.file[SHD_LABELS]) if SHD_LABELS in self.file else None
-        digits = len(str(max(len(times) - 1, 0)))
-        found = []
-        for number in range(len(times)):
-            label = None if labels is None else str(int(labels[number]))
-            info = StreamInfo(f"{number:0{digits}d}", (1, SHD_CHANNELS), label)
-            make = _shd_columns(times, units, number)
-            found.append(_Found({key: _Lazy(make, key) for key in "xytp"}, info))
-        return found
-
-
-def _shd_columns(times: Any, units: Any, number: int) -> Callable[[], Mapping[str, np.ndarray]]:
-    def read() -> Mapping[str, np.ndarray]:
-        t = to_microseconds(np.asarray(times[number], np.float64), SECOND)
-        x = np.asarray(units[number])
-        if len(t) != len(x):
-            raise DecodeError(f"sample {number} has {len(t)} times but {len(x)} units")
-        return {"x": x, "y": np.zeros(len(x), np.uint16), "t": t, "p": np.ones(len(x), np.uint8)}
-
-    return read
-
-
-class _Lazy:
-    """Column of a sample that is read when it is needed."""
-
-    def __init__(self, read: Callable[[], Mapping[str, np.ndarray]], key: str) -> None:
-        self._read, self._key = read, key
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._read()[self._key].shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self._read()[self._key].dtype
-
-    def take(self, rows: np.ndarray | slice) -> np.ndarray:
-        return self._read()[self._key][rows]
 
 
 class H5Column:

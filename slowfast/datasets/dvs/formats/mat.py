@@ -10,6 +10,8 @@ Notation: n events of a recording, s samples in time.
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import UnpackedColumn
+from slowfast.datasets.dvs.formats.arrays import UnpackedColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -33,6 +35,10 @@ from slowfast.utils.imports import import_extra
 ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")
 ST_SENSOR, ST_KEY = (10, 10), "spiketrain"
 TD_KEY, TD_FIELDS = "TD", ("x", "y", "ts", "p")
+# Byte orders by the version and the mark at the end of the header of versions 5 to 7.2, and the types of elements.
+_BYTE_ORDERS = {b"\0\1IM": "<", b"\1\0MI": ">"}
+_MATRIX, _COMPRESSED = 14, 15
+_ELEMENT_TYPES = frozenset({*range(1, 8), 9, 12, 13, _MATRIX, _COMPRESSED, 16, 17, 18})
 MAX_MAT_BYTES = 2**31  # size of a file, which is read at once
 
 
@@ -72,6 +78,8 @@ def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
         UserError: If SciPy is not installed.
     """
     scipy_io = import_extra("scipy.io", "events", ".mat")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        _check_elements(data)
     try:
         # From the headers, without decompression.
         sizes = {name: prod(shape) for name, shape, _ in scipy_io.whosmat(path)}
@@ -90,6 +98,33 @@ def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
     read: dict[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[EventBlock, Sensor | None]]]
     read = {(TD_KEY,): _td, (ST_KEY,): _st_mnist, ASL_KEYS: _asl_dvs}
     return read[keys](content)
+
+
+def _check_elements(data: mmap.mmap) -> None:
+    """Raise DecodeError if a file of version 5 to 7.2 has elements of invalid type or size, at which SciPy crashes.
+
+    Compressed elements have a checksum of their own, and files of version 4 no elements.
+    """
+    order = _BYTE_ORDERS.get(data[124:128])
+    if order is None:
+        return
+    parts = [(128, len(data))]  # of elements, one after the other
+    while parts:
+        at, end = parts.pop()
+        while at < end:
+            if end - at < 8:
+                raise DecodeError("not a readable .mat file: it ends within an element")
+            kind, size = struct.unpack_from(f"{order}II", data, at)
+            if kind >> 16:  # a small element: its size is in the upper half, its content in the tag
+                kind, size, content = kind & 0xFFFF, kind >> 16, at + 4
+                at += 8
+            else:
+                content = at + 8
+                at = content + (size if kind == _COMPRESSED else -(-size // 8) * 8)
+            if kind not in _ELEMENT_TYPES or content + size > end:
+                raise DecodeError(f"not a readable .mat file: an element of type {kind} and {size} bytes")
+            if kind == _MATRIX:
+                parts.append((content, content + size))
 
 
 def _asl_dvs(content: Mapping[str, Any]) -> tuple[EventBlock, Sensor]:

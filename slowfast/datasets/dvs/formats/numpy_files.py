@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats.arrays import (
     NEEDED,
     UNIT_NAMES,
+    Column,
     StoredArray,
+    UnpackedColumn,
     check_numeric,
     choose_columns,
     data_offset,

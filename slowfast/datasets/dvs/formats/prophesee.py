@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.columns import Column, StoredColumn
+from slowfast.datasets.dvs.formats.arrays import Column, StoredColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,

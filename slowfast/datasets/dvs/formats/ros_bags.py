@@ -39,6 +39,7 @@ _FIRST_2 = np.dtype([("x", "<u2"), ("y", "<u2"), ("sec", "<i4"), ("nsec", "<u4")
 _EVENT_2 = np.dtype(
     [("x", "<u2"), ("y", "<u2"), ("pad", "<u2"), ("sec", "<i4"), ("nsec", "<u4"), ("p", "u1"), ("end", "u1")]
 )
+_SQLITE = b"SQLite format 3\0"
 # Words of the encoding mono: nanoseconds since the base of the message, x, y, polarity.
 _MONO_TIME, _MONO_X, _MONO_Y = (1 << 32) - 1, 32, 48
 
@@ -51,6 +52,7 @@ class RosBagReader(EventReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        _check_pages(path)
         self._open = _opener(path)
         with self._open() as bag:
             topics = sorted({c.topic for c in bag.connections if _is_event_type(c.msgtype)})
@@ -103,6 +105,18 @@ class RosBagReader(EventReader):
         for _, message in self._messages(bag, topic):
             return message.sensor if min(message.sensor) > 0 else None
         return None
+
+
+def _check_pages(path: Path) -> None:
+    """Raise DecodeError if an SQLite database is shorter than its header states: SQLite reads the rest as zeros."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if len(head) < 32 or not head.startswith(_SQLITE):
+        return
+    page = int.from_bytes(head[16:18], "big")
+    size, found = (2**16 if page == 1 else page) * int.from_bytes(head[28:32], "big"), path.stat().st_size
+    if found < size:
+        raise DecodeError(f"truncated: the file has {found} of its {size} bytes. Recover it with sqlite3's .recover")
 
 
 def _opener(path: Path) -> Callable[[], Any]:

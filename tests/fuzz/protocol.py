@@ -1,0 +1,31 @@
+"""What every kind of fuzzed input has in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from tests.fuzz.mutate import Mutation
+
+USED, REFUSED = "used", "refused"
+
+
+class WrongValue(AssertionError):
+    """The product took a damaged input and gave something that cannot be right."""
+
+
+class Kind(Protocol):
+    """Inputs of one kind."""
+
+    mutations: ClassVar[tuple[Mutation, ...]]
+
+    def make(self, folder: Path) -> list[Path]:
+        """Write the whole inputs; the same files every time."""
+
+    def check(self, path: Path, original: Path) -> str:
+        """Give a damaged input to the product; return USED or REFUSED.
+
+        Raises:
+            WrongValue: If the result is wrong.
+            Exception: Anything else is a crash.
+        """
