@@ -22,7 +22,7 @@ from slowfast.engine.run_report import report_run
 from slowfast.engine.test import test
 from slowfast.engine.trackers import Trackers
 from slowfast.engine.trackers.base import FAILED, FINISHED, STOPPED
-from slowfast.engine.trackers.wrong_predictions import record_test
+from slowfast.engine.trackers.run_images import record_test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError, DiskError, LostProcessError, system_reason
 from slowfast.event_driven.clips import EventDrivenTest

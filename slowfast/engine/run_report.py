@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from slowfast.config.node import ConfigNode
@@ -12,7 +14,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.status import RunStatus
 
-_MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
+_MAX_SHARE = 0.05  # of the training time, for updates of the report
 
 
 def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:
@@ -33,6 +35,32 @@ def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> d
         return {}
 
 
+class TimeShare:
+    """Limits repeated work to a share of the time: after it has taken s seconds, it is due again s / share later.
+
+    Args:
+        share: Largest share of the time.
+    """
+
+    def __init__(self, share: float = _MAX_SHARE) -> None:
+        self._share, self._due = share, 0.0  # time.monotonic() from which on it is due
+
+    @property
+    def is_due(self) -> bool:
+        """True if enough time has passed since the last work."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Return a context that measures the work done inside."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            end = time.monotonic()
+            self._due = end + (end - start) / self._share
+
+
 class TrainingReport:
     """Report of a training in progress, for the main process.
 
@@ -43,13 +71,10 @@ class TrainingReport:
 
     def __init__(self, cfg: ConfigNode, task: Task) -> None:
         self._cfg, self._task = cfg, task
-        self._due = 0.0  # time.monotonic() from which on the next update is written
+        self._time = TimeShare()
 
     def update(self) -> None:
         """Write the report, unless the last update was so recent that updates would slow down the training."""
-        start = time.monotonic()
-        if start < self._due:
-            return
-        report_run(self._cfg, RunStatus.RUNNING, self._task)
-        end = time.monotonic()
-        self._due = end + (end - start) / _MAX_SHARE
+        if self._time.is_due:
+            with self._time.work():
+                report_run(self._cfg, RunStatus.RUNNING, self._task)

@@ -1,8 +1,8 @@
-"""Images of a test for trackers: the confusion matrix and the wrong predictions."""
+"""Images for trackers: the confusion matrix of validations and tests, and the wrong predictions of a test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,6 +10,7 @@ import cv2
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.labels import classes_of
+from slowfast.engine.run_report import TimeShare
 from slowfast.engine.tasks import Evaluator
 from slowfast.engine.trackers.base import NamedImage
 from slowfast.engine.trackers.session import Trackers
@@ -18,7 +19,38 @@ from slowfast.visualization.first_batch import draw_sheet
 from slowfast.visualization.mistakes import film_strip, most_confident, read_again
 from slowfast.visualization.results import VideoPrediction
 
+_MATRIX_SHARE = 0.05  # of the training time, for confusion matrices of validations
 CONFUSION = "confusion matrix"  # description of the file, see `draw_confusion_matrix`
+
+
+class ValidationMatrices:
+    """Records the confusion matrix of validations, of fewer if drawing it took more than _MATRIX_SHARE of the time.
+
+    Args:
+        trackers: Trackers of the run.
+        class_names: Returns the names of all classes.
+    """
+
+    def __init__(self, trackers: Trackers, class_names: Callable[[], Sequence[str]]) -> None:
+        self._trackers, self._class_names = trackers, class_names
+        self._time = TimeShare(_MATRIX_SHARE)
+
+    def record(self, evaluator: Evaluator, last: bool) -> None:
+        """Record the confusion matrix of a validation, always that of the last one.
+
+        Any failure, such as a missing matplotlib, is logged once.
+        """
+        if not self._trackers.active or not (last or self._time.is_due):
+            return
+        try:
+            with self._time.work():
+                image = evaluator.confusion_image(self._class_names())
+        except Exception as error:
+            get_logger().warning(f"Cannot draw the confusion matrices of the validations: {error}")
+            self._trackers = Trackers()
+            return
+        if image is not None:
+            self._trackers.image("val/confusion_matrix", image)
 
 
 def record_test(
