@@ -104,22 +104,32 @@ def parse_with_config(parser: CommandParser, arguments: Sequence[str]) -> tuple[
         UserError: For an invalid command line or config.
     """
     add_cfg(parser)
-    parser.add_argument(
-        "--weights", metavar="PATH", help=f"checkpoint, alias of {_WEIGHTS} (default: the last one in OUTPUT_DIR)"
-    )
+    _add_weights(parser)
     words, overrides = split_overrides(arguments, parser.flags())
     chosen = parser.parse(words)
     if world_size() > 1:
         raise UserError(f"{parser.prog} runs in one process. Start it without torchrun")
-    if chosen.weights is not None:
-        if any(word.partition("=")[0] == _WEIGHTS for word in overrides):
-            parser.error(f"--weights and {_WEIGHTS} both name a checkpoint. Give one of them")
-        overrides = [_WEIGHTS, chosen.weights, *overrides]
+    overrides = [*_weights_override(parser, chosen.weights, overrides), *overrides]
     if getattr(chosen, "num_workers", None) is not None:
         overrides = ["DATA_LOADER.NUM_WORKERS", str(chosen.num_workers), *overrides]
     if getattr(chosen, "engine", None) is not None:
         overrides = ["ENGINE", chosen.engine, *overrides]
     return chosen, load_for_evaluation(chosen.cfg, overrides, chosen.modules)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", metavar="PATH", help=f"checkpoint, alias of {_WEIGHTS} (default: the last one in OUTPUT_DIR)"
+    )
+
+
+def _weights_override(parser: CommandParser, weights: str | None, overrides: Sequence[str]) -> list[str]:
+    """Return --weights as an override; end with an error if the overrides name a checkpoint, too."""
+    if weights is None:
+        return []
+    if any(word.partition("=")[0] == _WEIGHTS for word in overrides):
+        parser.error(f"--weights and {_WEIGHTS} both name a checkpoint. Give one of them")
+    return [_WEIGHTS, weights]
 
 
 def add_loader_workers(parser: argparse.ArgumentParser) -> None:
@@ -151,19 +161,25 @@ class RunCommand:
         purpose: First paragraph of its help.
         examples: Valid command lines; the first one is shown after an error.
         overrides: Config overrides implied by the command, applied before those of the command line.
+        tests_only: Whether it never trains, so that --weights is unambiguous.
     """
 
     prog: str
     purpose: str
     examples: Sequence[str]
     overrides: Sequence[Any] = ()
+    tests_only: bool = False
 
     def parser(self) -> CommandParser:
         """Return the command line parser."""
         description = "\n".join([self.purpose, "", *(f"  {line}" for line in self.examples), "", _ABOUT_OVERRIDES])
         usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--processes N] [--import MODULE] [KEY VALUE ...]"
+        if self.tests_only:
+            usage = usage.replace("[--out", "[--weights PATH] [--out")
         parser = CommandParser(self.prog, description, usage, self.examples[0])
         add_cfg(parser, action="append")
+        if self.tests_only:
+            _add_weights(parser)
         parser.add_argument("--out", metavar="FOLDER", help="output folder (default: OUTPUT_DIR)")
         add_loader_workers(parser)
         processes = "processes on this machine, which share each batch (default: one per GPU)"
@@ -207,11 +223,14 @@ class RunLine:
 
 def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
     """Parse the command line of a run. Raises UserError if it is invalid."""
-    chosen = command.parser().parse(arguments)
+    parser = command.parser()
+    chosen = parser.parse(arguments)
     files = chosen.cfg + [word for word in chosen.overrides[:1] if word.endswith((".yaml", ".yml"))]
     if len(files) > 1:
         raise ConfigError(f"--cfg: {plain(files[1])} is a second file. Name one file, which may name another as _BASE_")
     overrides = list(command.overrides)
+    if command.tests_only:
+        overrides += _weights_override(parser, chosen.weights, chosen.overrides)
     if chosen.out is not None:
         overrides += ["OUTPUT_DIR", chosen.out]
     if chosen.num_workers is not None:

@@ -21,10 +21,11 @@ TEST = RunCommand(
     "slowfast test",
     "Test a trained model on the test split: TEST.CHECKPOINT_FILE_PATH, else the checkpoint of the output folder.",
     (
-        "slowfast test --cfg K400/K400_MLP_S16x4 TEST.CHECKPOINT_FILE_PATH weights.pyth DATA.PATH_TO_DATA_DIR kinetics",
+        "slowfast test --cfg K400/K400_MLP_S16x4 --weights weights.pyth DATA.PATH_TO_DATA_DIR kinetics",
         "slowfast test --cfg output/k400/config.yaml TEST.NUM_ENSEMBLE_VIEWS 4",
     ),
     ("TRAIN.ENABLE", False, "TEST.ENABLE", True),
+    tests_only=True,
 )
 RUN = RunCommand(
     "slowfast run",

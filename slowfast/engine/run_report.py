@@ -1,29 +1,20 @@
-"""Reports of a run: report.html during and after training and testing, and the images of a test for trackers."""
+"""report.html of a run: updated during training, and written after training and testing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.entries import classes_of
-from slowfast.engine.tasks import Evaluator, Task, task_class
-from slowfast.engine.trackers.base import NamedImage
-from slowfast.engine.trackers.session import Trackers
+from slowfast.engine.tasks import Task, task_class
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import phase
-from slowfast.visualization.first_batch import draw_sheet
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import RunStatus
-from slowfast.visualization.mistakes import film_strip, most_confident, read_again
-from slowfast.visualization.results import VideoPrediction
 
 _MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
-CONFUSION = "confusion matrix"  # description of the file, see `draw_confusion_matrix`
 
 
 def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:
@@ -44,6 +35,32 @@ def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> d
         return {}
 
 
+class TimeShare:
+    """Limits repeated work to a share of the time: after it has taken s seconds, it is due again s / share later.
+
+    Args:
+        share: Largest share of the time.
+    """
+
+    def __init__(self, share: float = _MAX_SHARE) -> None:
+        self._share, self._due = share, 0.0  # time.monotonic() from which on it is due
+
+    @property
+    def is_due(self) -> bool:
+        """True if enough time has passed since the last work."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Return a context that measures the work done inside."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            end = time.monotonic()
+            self._due = end + (end - start) / self._share
+
+
 class TrainingReport:
     """Report of a training in progress, for the main process.
 
@@ -54,54 +71,10 @@ class TrainingReport:
 
     def __init__(self, cfg: ConfigNode, task: Task) -> None:
         self._cfg, self._task = cfg, task
-        self._due = 0.0  # time.monotonic() from which on the next update is written
+        self._time = TimeShare()
 
     def update(self) -> None:
         """Write the report, unless the last update was so recent that updates would slow down the training."""
-        start = time.monotonic()
-        if start < self._due:
-            return
-        report_run(self._cfg, RunStatus.RUNNING, self._task)
-        end = time.monotonic()
-        self._due = end + (end - start) / _MAX_SHARE
-
-
-def record_test(
-    trackers: Trackers,
-    cfg: ConfigNode,
-    dataset: EvalDataset,
-    evaluator: Evaluator,
-    class_names: Sequence[str],
-    files: Mapping[str, Path],
-) -> None:
-    """Record the confusion matrix and the most confident wrong predictions of a test.
-
-    Args:
-        trackers: Trackers of the run.
-        cfg: Config of the run.
-        dataset: Test set, from which the clips are read again.
-        evaluator: Evaluator with the predictions.
-        class_names: Names of all classes.
-        files: Plots by description.
-    """
-    if not trackers.active:
-        return
-    if CONFUSION in files and (plot := cv2.imread(str(files[CONFUSION]))) is not None:
-        trackers.image("test/confusion_matrix", plot[:, :, ::-1])
-    wrong = most_confident(evaluator.predictions, cfg.TRACKING.WRONG_PREDICTIONS)
-    images = [image for one in wrong if (image := _image(dataset, one, class_names)) is not None]
-    trackers.images("test/wrong_predictions", images)
-
-
-def _image(dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[str]) -> NamedImage | None:
-    """Return frames of a video with label, prediction and score; None, with a warning, if it cannot be read again."""
-    best, score = prediction.best[0]
-    label = ", ".join(names[number] for number in classes_of(prediction.label)) or "no class"
-    caption = f"label {label}, prediction {names[best]} ({100 * score:.0f} %)"
-    try:
-        frames = read_again(dataset, prediction).preview()
-    except Exception as error:  # of any reader
-        get_logger().warning(f"Cannot draw {prediction.name}: {error}")
-        return None
-    sheet = draw_sheet([film_strip(frames)], [caption], prediction.name)
-    return NamedImage(sheet, prediction.name, f"{prediction.name}: {caption}")
+        if self._time.is_due:
+            with self._time.work():
+                report_run(self._cfg, RunStatus.RUNNING, self._task)

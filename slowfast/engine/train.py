@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, VAL, eval_loader, find_dataset, train_loader
+from slowfast.datasets.build import TRAIN, VAL, class_names, eval_loader, find_dataset, train_loader
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.loader import UnreadableBatch
 from slowfast.datasets.records import labels_of
@@ -32,6 +32,7 @@ from slowfast.engine.step import TrainStep
 from slowfast.engine.tasks import Evaluator, build_task
 from slowfast.engine.test import evaluate_split
 from slowfast.engine.trackers import Trackers
+from slowfast.engine.trackers.run_images import ValidationMatrices
 from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
@@ -88,6 +89,7 @@ class Trainer:
         names = find_dataset(cfg, TRAIN).read_class_names()
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
         self.trackers = trackers or Trackers()
+        self.matrices = ValidationMatrices(self.trackers, partial(class_names, cfg, VAL))
         self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
         self.loss_monitor, self.writer = LossMonitor(), CheckpointWriter(cfg.TRAIN.CHECKPOINT_ASYNC)
         self.report = TrainingReport(cfg, self.task) if world.is_main else None
@@ -270,6 +272,7 @@ class Trainer:
         self._write(row | {"seconds": round(pace.data + pace.compute, 3)})
         is_best = metric.is_better(values[metric.key], at.best_metric)
         self._log_validation(values, evaluator, is_best)
+        self.matrices.record(evaluator, last=at.epoch + 1 == self.cfg.SOLVER.MAX_EPOCH)
         if is_best:
             at.best_metric, at.best_epoch = values[metric.key], at.epoch + 1
             run_on_main(self.world, self._write_best)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 ACTIVITY_FILE = "event_activity.json"
-MAX_BINS = 400  # points over time per video
+MAX_BINS = 100  # points over time per video: curves of several stages stay legible
 TIME_DIGITS = 6  # significant digits of a time
 HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a share of 1, and levels per percent
 _TIME_UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))

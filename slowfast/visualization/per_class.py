@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slowfast.utils.text_files import write_csv, write_json
-from slowfast.visualization.plots import BLUE, GRAY, INK, RED, label_text, new_figure, save_png, style_axes
+from slowfast.visualization.plots import BLUE, GRAY, INK, RED, image_of, label_text, new_figure, save_png, style_axes
 from slowfast.visualization.results import PERCENT_DIGITS, VideoPrediction
 
 if TYPE_CHECKING:
@@ -40,9 +40,18 @@ def draw_confusion(
     Raises:
         PlotsUnavailable: Without matplotlib.
     """
+    save_png(_draw(labels, predictions, class_names), path)
+
+
+def confusion_image(labels: Sequence[int], predictions: Sequence[int | None], class_names: Sequence[str]) -> np.ndarray:
+    """Return the plot of :func:`draw_confusion` as an image uint8 (H, W, 3) RGB."""
+    return image_of(_draw(labels, predictions, class_names))
+
+
+def _draw(labels: Sequence[int], predictions: Sequence[int | None], class_names: Sequence[str]) -> Figure:
     confusions = count_confusions(labels, predictions, len(class_names))
     draw = _draw_matrix if len(class_names) <= MATRIX_CLASSES else _draw_many
-    save_png(draw(confusions, class_names), path)
+    return draw(confusions, class_names)
 
 
 @dataclass(frozen=True)

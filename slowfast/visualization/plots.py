@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from slowfast.utils.files import atomic_path
@@ -118,6 +120,16 @@ def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Write a figure, completely or not at all."""
     with atomic_path(path) as partial, _quiet():
         figure.savefig(partial, format="png", dpi=dpi)
+
+
+def image_of(figure: Figure, dpi: int = 130) -> np.ndarray:
+    """Draw a figure as an image uint8 (H, W, 3) RGB."""
+    file = io.BytesIO()
+    with _quiet():
+        figure.savefig(file, format="png", dpi=dpi)
+    image = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image[:, :, ::-1]
 
 
 Points = dict[float, float]  # epoch -> value; NaN where the log has null

@@ -262,7 +262,7 @@ def test_precise_statistics_and_tensorboard(kinetics_folder: Path, tmp_path: Pat
     board.Reload()
     images = {name.rpartition("/")[0] if "wrong" in name else name for name in board.Tags()["images"]}
     wrong = "test/wrong_predictions/001 videos"  # and the rest of the path
-    assert images >= {"first_batch/train", "first_batch/test", "test/confusion_matrix"}
+    assert images >= {"first_batch/train", "first_batch/test", "val/confusion_matrix", "test/confusion_matrix"}
     assert any(name.startswith(wrong) for name in images)
     assert {"train/loss", "val/top1_acc", "test/top1_acc", "lr"} <= set(board.Tags()["scalars"])
     plain = tmp_path / "plain"

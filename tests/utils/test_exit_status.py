@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.cli.setup import split_overrides
+from slowfast.cli.setup import parse, split_overrides
+from slowfast.cli.train import TEST
 from slowfast.errors import DataError, UserError
 
 pytestmark = pytest.mark.slow
@@ -93,3 +94,10 @@ def test_keys_begin_after_the_files(line: str, files: int, tmp_path: Path, monke
     (tmp_path / "THERE").touch()
     words = line.split()
     assert split_overrides(words, {"--annotate"}) == (words[:files], words[files:])
+
+
+def test_weights_option_of_a_test() -> None:
+    line = parse(["--cfg", "a.yaml", "--weights", "w.pyth", "MODEL.NUM_CLASSES", "5"], TEST)
+    assert line.overrides[-4:] == ["TEST.CHECKPOINT_FILE_PATH", "w.pyth", "MODEL.NUM_CLASSES", "5"]
+    with pytest.raises(UserError, match="both name a checkpoint"):
+        parse(["--cfg", "a.yaml", "--weights", "w.pyth", "TEST.CHECKPOINT_FILE_PATH", "v.pyth"], TEST)

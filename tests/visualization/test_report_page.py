@@ -46,8 +46,8 @@ def test_it_opens_sorts_and_zooms(browser: Chromium, page: Path) -> None:
     browser.open(page.as_uri())
     assert browser.messages == []
     assert browser.run("[...document.querySelectorAll('section')].map((one) => one.id)") == SECTIONS
-    assert browser.run("document.title").startswith("<b>run & co")
-    assert browser.run("document.querySelector('h1').textContent") == "<b>run & co"
+    assert browser.run("document.title").startswith(f"{page.parent.parent.name}/<b>run & co")
+    assert browser.run("document.querySelector('h1').textContent") == f"{page.parent.parent.name}/<b>run & co"
     assert browser.run("document.querySelectorAll('b:not(.good):not(.bad), img[onerror]').length") == 0
     loaded = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith('data:')).length"
     assert browser.run(loaded) == 0

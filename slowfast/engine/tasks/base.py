@@ -101,6 +101,10 @@ class Evaluator(ABC, Generic[Prediction]):
         """Draw plots of a test to OUTPUT_DIR; return their descriptions and paths."""
         return {}
 
+    def confusion_image(self, class_names: Sequence[str]) -> np.ndarray | None:
+        """Draw the confusion matrix, uint8 (H, W, 3) RGB; None for a task without one."""
+        return None
+
 
 class Task(ABC):
     """Base class of tasks, for all that a subclass does not override.

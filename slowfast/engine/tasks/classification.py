@@ -26,7 +26,7 @@ from slowfast.models.build import find_network
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
 from slowfast.visualization.mistakes import draw_mistakes
-from slowfast.visualization.per_class import ClassAccuracies, write_per_class
+from slowfast.visualization.per_class import ClassAccuracies, confusion_image, write_per_class
 from slowfast.visualization.results import (
     BEST,
     PERCENT_DIGITS,
@@ -192,6 +192,11 @@ class ClassificationEvaluator(ClassScoreEvaluator):
         if not drawn:  # without plots, do not decode samples for them
             return draw_mistakes(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
         return drawn | super().draw(cfg, dataset, class_names)
+
+    def confusion_image(self, class_names: Sequence[str]) -> np.ndarray | None:
+        """Draw the confusion matrix of the readable samples, uint8 (H, W, 3) RGB."""
+        labels = [one.label for one in self.predictions]
+        return confusion_image(labels, [one.prediction for one in self.predictions], class_names)
 
 
 def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:

@@ -63,7 +63,8 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | N
         "videos": part("results per video", lambda: event_runs.videos_table(events)),
     }
     return {
-        "name": sanitize(files.folder.resolve().name),
+        # With the parent folder: `slowfast index` names all runs "run".
+        "name": sanitize("/".join(files.folder.resolve().parts[-2:]).lstrip("/")),
         "subject": _subject(cfg),
         "written": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "run": describe_run(files, cfg, rows, events, state),
