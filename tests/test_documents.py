@@ -1,4 +1,4 @@
-"""Documents: links, configs, keys and commands they name exist; CITATION.cff has the required fields."""
+"""Documents: the links, configs, keys and commands that they name exist; CITATION.cff has the required fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRANSLATED = {CHECKPOINT_SWITCH, CHECKPOINT_COUNT, "SOLVER.CLIP_GRADIENT"}
 MIGRATING = "MIGRATING.md"
 NAMES_PUBLISHED_KEYS = (MIGRATING, "CONFIG.md")
 READERS_KEYS = {"MYNET.WIDTH", "LION.BETAS"}  # of sections that a user adds
-READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # configs that the reader has
+READERS_OWN = ("/run.yaml", "/config.yaml", "FILE.yaml")  # the reader's own configs
 COMMANDS = {*CLI_COMMANDS, "COMMAND", "--help"}
 CFF_FIELDS = {"cff-version", "message", "title", "authors"}
 ARXIV = ("2111.12527", "2109.04454", "2105.15089", "2507.01927", "2504.15371")

@@ -36,7 +36,7 @@ Weights are those of TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTP
 from the config. All frames are kept in memory: EVENT.MAX_FRAMES limits the frames per video. Config overrides, KEY
 VALUE pairs, follow the files.
 """
-USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 SHARE | --logit-error E] [--out FILE] [KEY VALUE ...]"
+USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 FRACTION | --logit-error E] [--out FILE] [KEY VALUE ...]"
 DEFAULT_TOP1 = 0.99
 _UNTRAINED = "The weights are untrained (random): calibrate again with trained ones"
 KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # keys that the agreement depends on
@@ -47,8 +47,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     parser = CommandParser("slowfast calibrate", DESCRIPTION, USAGE, EXAMPLE)
     parser.add_argument("videos", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="videos to calibrate on")
     goal = parser.add_mutually_exclusive_group()
-    top1 = f"minimum share of frames with the same top-1 class (default {DEFAULT_TOP1})"
-    goal.add_argument("--top1", type=number(0, 1), metavar="SHARE", help=top1)
+    top1 = f"minimum fraction of frames with the same top-1 class (default {DEFAULT_TOP1})"
+    goal.add_argument("--top1", type=number(0, 1), metavar="FRACTION", help=top1)
     error = "maximum of the mean |difference| / largest |logit|"
     goal.add_argument("--logit-error", type=number(0, 1e6), metavar="E", help=error)
     out = "config to write (default: OUTPUT_DIR/calibrated.yaml)"

@@ -58,7 +58,7 @@ class SplitFileDataset(FrameDataset):
     published: ClassVar[dict[int, tuple[int, int]]]
 
     def _counted(self, split: str, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records; warn if their number is not the published one."""
+        """Return the records; warn if their number differs from the published one."""
         number = self.cfg.DATA.SPLIT
         expected = self.published[number][split != TRAIN]
         if len(records) != expected:
@@ -104,7 +104,7 @@ class HMDB51(SplitFileDataset):
 
 @DATASET_REGISTRY.register(name="sth")
 class SomethingSomething(FrameDataset):
-    """Either version, by the lists that DATA.LABEL_PATH_TEMPLATE names.
+    """Base class of both versions, with the lists named by DATA.LABEL_PATH_TEMPLATE.
 
     Attributes:
         other_version: Part of DATA.LABEL_PATH_TEMPLATE that names the lists of the other version.
@@ -139,7 +139,7 @@ class SomethingSomething(FrameDataset):
         return FrameFolderReader(record.path, data.IMAGE_TEMPLATE, record.frames, data.TARGET_FPS)
 
     def temporal_sampling(self) -> TemporalSampling:
-        """Return what chooses the frames of a clip: one in each of equal segments."""
+        """Return the temporal sampling of a clip: one frame in each of T equal segments."""
         return SegmentSampling.from_config(self.cfg)
 
     def view_transform(self, crops: int) -> ViewTransform:
@@ -193,7 +193,7 @@ class ImageNet(FrameDataset):
         return read_image_class_names(data.PATH_TO_DATA_DIR, data.PATH_PREFIX, self.cfg.MODEL.NUM_CLASSES)
 
     def open_sample(self, short_side: int, record: Record) -> VideoReader:
-        """Open an image, at its own size."""
+        """Open an image at its original size."""
         return ImageReader(record.path)
 
     def temporal_sampling(self) -> TemporalSampling:

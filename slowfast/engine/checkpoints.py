@@ -29,7 +29,7 @@ State = dict[str, Any]
 BEST = "checkpoint_best.pyth"
 _NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_step_(\d{8,}))?\.pyth")
 _TRAINING_KEYS = frozenset({"model_state", "optimizer_state", "epoch", "step"})
-# Copies of the state in memory: the best weights and the checkpoint of the same epoch.
+# Maximum number of copies of the state: the best weights and the checkpoint of the same epoch.
 _MAX_PENDING = 2
 
 # Damaged files by path, size and modification time, with the reason; each is reported once.
@@ -175,7 +175,7 @@ def _refuse_to_start_over(output_dir: Path) -> None:
 
 
 class CheckpointWriter:
-    """Writes checkpoints one after the other in a thread, each from a copy of the state.
+    """Writer of checkpoints in a thread, one after the other, each from a copy of the state.
 
     A file is written atomically, as by :func:`save_checkpoint`. An error of the thread is raised by the
     next `save` or `wait`.
@@ -199,7 +199,7 @@ class CheckpointWriter:
 
         Args:
             path: File to write.
-            state: Content, of tensors and plain values.
+            state: Content: tensors and plain values.
             then: Called after the file is complete, in the same thread.
 
         Raises:
@@ -225,7 +225,7 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Wait until all files are complete, also after an error, which stays the one that is raised."""
+        """Wait until all files are complete, even after an error, which is still the one raised."""
         if error is None:
             self.wait()
         for one in self._pending:
@@ -251,7 +251,7 @@ def _copy(value: Any, storages: dict[int, torch.UntypedStorage]) -> Any:
     if isinstance(value, torch.Tensor):
         return _copy_tensor(value, storages)
     if isinstance(value, dict):
-        copied = copy.copy(value)  # a state dict has attributes besides its items
+        copied = copy.copy(value)  # a state dict has attributes in addition to its items
         copied.update({key: _copy(item, storages) for key, item in value.items()})
         return copied
     if isinstance(value, (list, tuple)):

@@ -52,7 +52,7 @@ def check_channels_last(cfg: ConfigNode) -> None:
 
 
 def compile_model(model: nn.Module) -> nn.Module:
-    """Return the compiled form of a network, which compiles at the first call with inputs of a shape.
+    """Return a compiled version of a network; compilation happens at the first call with each input shape.
 
     Random numbers are those of the uncompiled network: dropout and stochastic depth draw from PyTorch's generators.
     """
@@ -111,7 +111,7 @@ def _missing_on_gpu() -> str:
 
 
 def _missing_on_cpu() -> str:
-    """Return what PyTorch's compiler needs on a CPU and does not find; "" if nothing is missing."""
+    """Return what is missing for PyTorch's compiler on a CPU; "" if nothing is."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"a C++ compiler, and {compiler} is not found (apt-get install g++)"
@@ -134,12 +134,12 @@ def wrap_model(model: nn.Module, world: World) -> nn.Module:
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """Return the model itself, whose state dict has the keys of a single process."""
+    """Return the unwrapped model, whose state dict has the same keys as in a single process."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def no_sync(model: nn.Module, skip: bool = True) -> AbstractContextManager[None]:
-    """Keep gradients in this process while entered: for all parts of an accumulated batch but the last.
+    """Keep gradients local while entered: for all parts of an accumulated batch except the last.
 
     Args:
         model: Model, wrapped or not.

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 
 class TrainMeter:
-    """Averages the loss, the task's metrics and the time per step since the last `read`.
+    """Running averages of the loss, the task's metrics and the time per step since the last `read`.
 
     Args:
         world: Processes of the run.
@@ -46,7 +46,7 @@ class TrainMeter:
         self._values.append(values)
 
     def read(self) -> dict[str, float]:
-        """Return the averages and start over.
+        """Return the averages and reset them.
 
         Returns:
             loss and the metrics over all processes; data_s and compute_s, in seconds per step of this process.
@@ -61,7 +61,7 @@ class TrainMeter:
 
 
 class EvalLoss:
-    """Averages the loss over the readable samples of an evaluation; the loss of a sample is the mean over its views.
+    """Average loss over the readable samples of an evaluation; the loss of a sample is the mean over its views.
 
     Args:
         loss: Loss of the views of one sample, such as `Task.eval_loss`.
@@ -82,14 +82,14 @@ class EvalLoss:
             self._values.append(float(loss))
 
     def mean(self, world: World) -> float | None:
-        """Return the mean over all processes, which all call it; None without any loss."""
+        """Return the mean over all processes, which must all call it; None if there is no loss."""
         values = world.gather(self._values)
-        # The exact sum does not depend on the order, hence not on the number of processes.
+        # An exact sum does not depend on the order and therefore not on the number of processes.
         return math.fsum(values) / len(values) if values else None
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; the message names the step, learning rate and batch."""
+    """Error for a NaN or infinite loss; the message names the step, learning rate and batch."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Step:
 
 
 class LossMonitor:
-    """Raises an error if the loss is not finite.
+    """Check that raises an error if the loss is not finite.
 
     The loss of a step is checked after the next step is queued, which avoids a synchronization with the GPU.
     """
@@ -150,10 +150,10 @@ def timed_iter(items: Iterable[Item], note: Callable[[float], None]) -> Iterator
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Rule that ends a training; it depends on the saved position alone, so that a resumed run decides the same.
+    """Early stopping rule. It only depends on the saved position, so a resumed run makes the same decision.
 
     Attributes:
-        patience: TRAIN.EARLY_STOP, epochs without a better validation; 0 never ends the training.
+        patience: TRAIN.EARLY_STOP, epochs without a better validation; 0 disables early stopping.
         eval_period: TRAIN.EVAL_PERIOD, epochs between validations.
         max_epoch: SOLVER.MAX_EPOCH, for the message.
     """
@@ -170,7 +170,7 @@ class EarlyStop:
     def is_due(self, at: Position) -> bool:
         """Return whether training ends here: just after a validation, with the best one at least `patience` epochs ago.
 
-        As long as no validation gave a number, the epochs count from the start.
+        Until a validation yields a number, epochs are counted from the start.
         """
         validated = at.epoch % self.eval_period == 0 and at.step == 0
         return self.patience > 0 and validated and at.epoch - at.best_epoch >= self.patience

@@ -14,7 +14,7 @@ from slowfast.utils.screen import phase
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import RunStatus
 
-_MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
+_MAX_SHARE = 0.05  # maximum fraction of the training time that updates of the report may take
 
 
 def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:
@@ -23,7 +23,7 @@ def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> d
     Args:
         cfg: Config of the run.
         state: State of the run.
-        task: Task of the run, whose metrics are named and drawn; that of MODEL.TASK by default.
+        task: Task of the run, whose metrics are shown; that of MODEL.TASK by default.
     """
     folder = Path(cfg.OUTPUT_DIR)
     try:

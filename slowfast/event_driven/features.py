@@ -44,7 +44,7 @@ class PatchFeatures:
         return [table[slot * n : (slot + 1) * n] for table, n in zip(self.tables, sizes, strict=True)]
 
     def restore(self, slot: int, rows: list[torch.Tensor]) -> None:
-        """Overwrite the rows of a slot with those that :meth:`rows` returned earlier, or with the initial ones."""
+        """Overwrite the rows of a slot with saved ones of :meth:`rows`, or with the initial ones."""
         while (slot + 1) * len(self.initial[0]) > len(self.tables[0]):
             self._grow()
         for own, given in zip(self.rows(slot), rows, strict=True):
@@ -83,7 +83,7 @@ class PatchFeatures:
 
 
 class _TokenUpdate:
-    """Update of a stage's table by new tokens (R, C) of the patches that a mask (K, S, N) marks."""
+    """Update of a stage's table with new tokens (R, C) of the patches marked by a mask (K, S, N)."""
 
     def __init__(self, table: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor) -> None:
         self.table, self.tokens, self.slots = table, tokens, slots
@@ -140,7 +140,7 @@ class _TokenUpdate:
 
 
 class CompiledFeatures(PatchFeatures):
-    """Token cache on the compiled kernels; equal to the base class."""
+    """Token cache that uses the compiled kernels; equals the base class."""
 
     def __init__(self, network: PatchNetwork, kernels: Kernels) -> None:
         super().__init__(network)
@@ -165,7 +165,7 @@ class CompiledFeatures(PatchFeatures):
 
 
 class _CompiledUpdate:
-    """Update of a stage's table (slots N, C) by new tokens (R, C), in bulk if all patches of all frames are new."""
+    """Update of a stage's table (slots N, C) with new tokens (R, C), in bulk if all patches of all frames are new."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class _CompiledUpdate:
         patches: int,
     ) -> None:
         self.kernels, self.table, self.newest, self.tokens = kernels, table, newest, tokens
-        self.slots, self.open_slots, self.patches = slots, open_slots, patches  # the same slots twice
+        self.slots, self.open_slots, self.patches = slots, open_slots, patches  # duplicate slots
         self.is_full = len(tokens) == len(newest)  # newest: (K S N,), as planned
 
     def gather(self, indices: torch.Tensor, merge: int) -> torch.Tensor:

@@ -32,14 +32,14 @@ from slowfast.visualization.video_writer import NAME_LENGTH, VideoWriter, draw_l
 FRAMES_FILE = "event_frames.csv"
 _DIGITS = 6  # significant digits
 _FRAME_COMPARISON = ("same_class", "logit_error_mean", "logit_error_max")
-MIN_SIDE = 448  # pixels, so that the text is legible
+MIN_SIDE = 448  # pixels; smaller images would make the text illegible
 OUTLINE = (255, 210, 0)  # RGB
 FOLDER = "annotated"
 _WRITE_ERRORS = (av.FFmpegError, OSError)
 
 
 class FrameLog:
-    """CSV file with one line per frame, flushed after every write; it replaces that of an earlier run.
+    """CSV file with one line per frame, flushed after every write; replaces the file of an earlier run.
 
     Columns: path of the video, or its name if it has one; frame number, without dropped frames; time in the video in
     seconds, for live sources the Unix time at which the frame was computed; patches computed per stage; multiply-adds;
@@ -74,12 +74,12 @@ class FrameLog:
             file.flush()
         except OSError as error:
             raise DataError(
-                f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG to False to do without it"
+                f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG False to run without it"
             ) from None
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # not truncated: another process may still write to it
+        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
         # surrogateescape: file names need not be valid text
         self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
         untrained = ("untrained",) if self._untrained else ()
@@ -88,7 +88,7 @@ class FrameLog:
 
     @property
     def written(self) -> dict[str, Path]:
-        """Path of the file if there is one, by description."""
+        """Path of the file by description; empty if there is none."""
         return {"metrics per frame": self.path} if self._file is not None else {}
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class AnnotatedVideos:
 
     @property
     def written(self) -> dict[str, Path]:
-        """Folder of the videos if there is one, by description."""
+        """Folder of the videos by description; empty if there is none."""
         folder = next((target.parent for target in self.targets.values()), None)
         return {"annotated videos": folder} if folder is not None else {}
 
@@ -166,7 +166,7 @@ class AnnotatedVideos:
 
     @contextmanager
     def _attempt(self, source: Source) -> Iterator[None]:
-        """Give up this file, not the run, if it cannot be written."""
+        """Discard a file that cannot be written and continue the run."""
         try:
             yield
         except _WRITE_ERRORS as error:
@@ -184,7 +184,7 @@ class AnnotatedVideos:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        end = self.close if error is None else self._drop  # after a normal stop the files so far are complete
+        end = self.close if error is None else self._drop  # after a normal stop, files written so far are complete
         for source, _file in list(self._open.values()):
             end(source)
 

@@ -31,7 +31,7 @@ from slowfast.visualization.results import library_versions, tail, write_failed
 VIDEOS_FILE = "event_videos.csv"
 PLOTS_FOLDER = "activity"
 DIGITS = 6  # significant digits in files
-_RANDOM = "random"  # instead of the file of the weights
+_RANDOM = "random"  # replaces the file of the weights
 UNTRAINED = "untrained (random) weights"
 MAX_SHOWN = 20  # videos in the table
 NAME_WIDTH = 16  # characters of a video's name
@@ -58,8 +58,8 @@ class RunReport:
         videos: Activity of each video with at least one frame, by index, in the order of the sources.
         thumbnails: First frame of each of them, uint8 (P, P, 3), by index.
         names: Class names.
-        failures: Videos that could not be read, or not completely.
-        compare_every: Number of batches of which one is compared with dense inference, with EVENT.COMPARE.
+        failures: Videos that could not be read, or only partly.
+        compare_every: Interval between batches compared with dense inference, with EVENT.COMPARE.
         elapsed: Duration of the run in seconds.
         finished: False for an interim report.
     """
@@ -78,7 +78,7 @@ class RunReport:
 
     @property
     def all(self) -> Summary:
-        """Summary of all videos taken together."""
+        """Summary over all videos."""
         return summarize(list(self.videos.values()), self.elapsed)
 
     @property
@@ -89,7 +89,7 @@ class RunReport:
 
 # ---------------------------------------------------------------- files
 def report_files(report: RunReport, output: Path) -> dict[str, Path]:
-    """Write all files but the frame log.
+    """Write all files except the frame log.
 
     Returns:
         The path of each file or folder, by description.
@@ -142,7 +142,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
 
 
 def _rounded(summary: Summary) -> dict[str, Any]:
-    """Round to DIGITS significant digits; drop what was not measured."""
+    """Round to DIGITS significant digits; drop values that were not measured."""
     measured = {name: value for name, value in asdict(summary).items() if value is not None}
     return {
         name: [_round(v) for v in value] if isinstance(value, list) else _round(value)
@@ -197,7 +197,7 @@ def _plot(report: RunReport, folder: Path) -> dict[str, Path]:
             note = f"{video.frames} frames, {video.savings.macs_saved:.1f} % of the multiply-adds saved"
             note += f"; {UNTRAINED}" if report.untrained else ""
             draw_activity(_activity(report, index), note, files[index])
-    except Exception as error:  # a failed plot must not cost the results of a run
+    except Exception as error:  # a failed plot must not lose the results of a run
         get_logger().warning(f"Could not plot the activity: {error}")
         return {}
     return {"activity over time and space": folder}
@@ -205,7 +205,7 @@ def _plot(report: RunReport, folder: Path) -> dict[str, Path]:
 
 # ---------------------------------------------------------------- tables
 def report_table(report: RunReport) -> str:
-    """Return tables with one line per video, MAX_SHOWN at most, and one for all; about 100 columns wide."""
+    """Return tables with one line per video, at most MAX_SHOWN, and one for all videos; about 100 columns wide."""
     total = report.all
     compared = total.compared is not None
     rows = [[*line, *(more if compared else ())] for line, more in zip(_HEADING, _COMPARISON, strict=True)]
@@ -218,7 +218,7 @@ def report_table(report: RunReport) -> str:
 
 
 def _rows(videos: Iterable[VideoActivity], total: Summary, row: Callable[[str, Summary], list[str]]) -> list[list[str]]:
-    """Return the rows of the first videos, and that of all if there are several."""
+    """Return the rows of the first videos, and a row for all if there are several."""
     videos = list(videos)
     rows = [row(Path(video.name).name or video.name, summarize([video])) for video in videos[:MAX_SHOWN]]
     return [*rows, row(f"all {len(videos)}", total)] if len(videos) > 1 else rows
@@ -262,7 +262,7 @@ def _notes(report: RunReport, total: Summary) -> list[str]:
 
 
 def _comparison_notes(report: RunReport, total: Summary) -> list[str]:
-    """Describe the comparison with dense inference, and say on how many frames it was made."""
+    """Describe the comparison with dense inference and the number of compared frames."""
     if not report.cfg.EVENT.COMPARE:
         return []
     every = f"every {report.compare_every} batches (EVENT.COMPARE_EVERY)"

@@ -32,12 +32,12 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 
 
 def is_camera(place: str) -> bool:
-    """Check if DATA.PATH_PREFIX is the number of a camera, not an existing file or folder."""
+    """Return whether DATA.PATH_PREFIX is the number of a camera, not an existing file or folder."""
     return place.isdecimal() and not os.path.exists(place)
 
 
 def is_address(place: str) -> bool:
-    """Check if DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
+    """Return whether DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
     return _ADDRESS.fullmatch(place) is not None
 
 
@@ -52,11 +52,11 @@ def check_address(address: str) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Video that can be opened.
+    """Video source.
 
     Attributes:
         record: The video, with the name that all reports show: that of a list of sources, otherwise its path.
-        open: Opens it.
+        open: Function that opens it.
         live: True for cameras and streams, which may never end.
         named_path: Path of a source that has a name, without its password; "" for one without.
     """
@@ -109,7 +109,7 @@ def find_sources(place: str, threads: int) -> Sources:
 
 
 def _live_source(index: int, name: str, place: str) -> Source:
-    """Return the source of a camera or stream. Its record, which reports show, hides the password of an address."""
+    """Return the source of a camera or stream. Its record, for reports, hides the password of an address."""
     path = redact(place)
     record = Record(index, Path(path), name or path, UNLABELED)
     if is_camera(place):
@@ -141,7 +141,7 @@ def find_files(paths: Iterable[Path], threads: int) -> Sources:
 
 
 def source_files(sources: Sequence[Source], folder: Path, suffix: str) -> dict[int, Path]:
-    """Return a file in a folder for each source, by index: of its name, numbered if that is not unique."""
+    """Return an output file for each source, by index: named after it, and numbered if that is not unique."""
     files = distinct_files((source.stem for source in sources), folder, suffix)
     return {source.record.index: file for source, file in zip(sources, files, strict=True)}
 
@@ -165,7 +165,7 @@ def read_list(path: Path) -> list[ListedSource]:
     """Read a list of sources.
 
     Raises:
-        DataError: If the file is no text, a line names no source, or a name is invalid or given twice.
+        DataError: If the file is not text, a line names no source, or a name is invalid or used twice.
     """
     listed: list[ListedSource] = []
     taken: dict[str, int] = {}  # line of each name
@@ -190,7 +190,7 @@ def read_list(path: Path) -> list[ListedSource]:
 
 
 def _split(folder: Path, line: str) -> tuple[str | None, str]:
-    """Return the name, None without one, and the place of a line."""
+    """Return the name (None if there is none) and the place of a line."""
     if _is_place(folder, line):  # a file name may contain "=" and "#"
         return None, line
     line = _COMMENT.sub("", line)
@@ -201,11 +201,11 @@ def _split(folder: Path, line: str) -> tuple[str | None, str]:
 
 
 def _is_place(folder: Path, text: str) -> bool:
-    return is_camera(text) or is_address(text) or os.path.isfile(folder / text)  # False for impossible names, too
+    return is_camera(text) or is_address(text) or os.path.isfile(folder / text)  # also False for invalid names
 
 
 def _check_name(where: str, name: str) -> None:
-    """Raise DataError for a name that cannot be used in file names, tables and pictures."""
+    """Raise DataError for a name that cannot be used in file names, tables and images."""
     if not name:
         raise DataError(f"{where}: the name before '=' is empty. Write name = address, or the address alone")
     wrong = [character for character in name if character in _NOT_IN_NAMES or not character.isprintable()]
@@ -214,11 +214,11 @@ def _check_name(where: str, name: str) -> None:
     if len(name) > MAX_NAME:
         raise DataError(f"{where}: the name has {len(name)} characters. Shorten it to at most {MAX_NAME}")
     if name.startswith(".") or name.endswith(".") or _DEVICE.fullmatch(name):
-        raise DataError(f"{where}: {plain(name)} is no name for a file on every system. Choose another name")
+        raise DataError(f"{where}: {plain(name)} is not a valid file name on all systems. Choose another name")
 
 
 def _normalized(name: str) -> str:
-    """Return the form in which equal names are equal, also for file systems that ignore case."""
+    """Return the normalized form of a name, for comparison on file systems that ignore case."""
     return unicodedata.normalize("NFC", name.casefold())
 
 

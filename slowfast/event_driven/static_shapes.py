@@ -24,7 +24,7 @@ Work = Callable[[], None]
 
 
 class Graphs(Protocol):
-    """Turns a function into one that replays its work on the device."""
+    """Interface that turns a function into one that replays its work on the device."""
 
     def capture(self, work: Work) -> Work: ...
 
@@ -45,7 +45,7 @@ class CudaGraphs:
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            work()  # warm-up: libraries initialize in the first call, which a capture does not allow
+            work()  # warm-up: libraries initialize in the first call, which is not allowed during capture
         current.wait_stream(self._stream)
         with torch.cuda.device(self.device):
             graph = torch.cuda.CUDAGraph()
@@ -72,8 +72,8 @@ class Steps:
 
 
 def to_device(values: list[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Copy numbers of the host to a tensor on the device without waiting."""
-    pinned = device.type == "cuda"  # copies from pageable memory wait
+    """Copy numbers from the host to a tensor on the device without waiting."""
+    pinned = device.type == "cuda"  # copies from pageable memory block
     return torch.tensor(values, dtype=dtype, pin_memory=pinned).to(device, non_blocking=True)
 
 
@@ -109,7 +109,7 @@ class StaticChangeDetector(ChangeDetector):
     Args:
         network: Network to detect changes for.
         settings: Settings of the gate.
-        wait: Copy the numbers of changed patches to the host, which waits for them before it computes.
+        wait: Copy the numbers of changed patches to the host, which waits for them before computing.
     """
 
     def __init__(self, network: PatchNetwork, settings: GateSettings, wait: bool) -> None:
@@ -185,7 +185,7 @@ class _GateBuffers:
     steps: Steps
 
 
-_MIN_ROWS = 64  # a GPU takes as long for fewer
+_MIN_ROWS = 64  # fewer rows are not faster on a GPU
 
 
 def padded_rows(count: int, limit: int) -> int:
@@ -218,7 +218,7 @@ class StaticPatchFeatures(PatchFeatures):
         """Capture the work on `frames` frames of `streams` streams, for every possible number of rows."""
         while streams * len(self.initial[0]) > len(self.tables[0]):
             self._grow()
-        buffers = self._buffers(frames, streams)  # nothing is marked, so running it changes nothing
+        buffers = self._buffers(frames, streams)  # no patch is marked, so the run has no effect
         for stage, mask in enumerate(buffers.masks):
             for rows in possible_rows(mask.numel()) if self.wait else [mask.numel()]:
                 buffers.steps.capture(graphs, (stage, rows), partial(self._compute_stage, buffers, stage, rows))
@@ -254,7 +254,7 @@ class StaticPatchFeatures(PatchFeatures):
 
     def _buffers(self, frames: int, streams: int) -> _StageBuffers:
         network, device, images = self.network, self.network.device, frames * streams
-        counts, dims = (*network.counts, 1), [rows.shape[1] for rows in self.initial]  # the last ones: logits
+        counts, dims = (*network.counts, 1), [rows.shape[1] for rows in self.initial]  # the last entries are logits
         masks = [torch.empty(frames, streams, n, dtype=torch.bool, device=device) for n in network.counts]
         return _StageBuffers(
             torch.empty(images * counts[0], 3 * network.patch**2, device=device),

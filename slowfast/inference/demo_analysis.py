@@ -40,11 +40,11 @@ from slowfast.utils.distributed import World, init_distributed
 SLOWEST, FASTEST = 2.0, 30.0  # frames/s of the heat map video
 # Frames of a video for an image network: 16 frames over 4.3 seconds.
 FRAMES, RATE = 16, 8
-MAX_FRAMES = 300  # processed of a video, unless EVENT.MAX_FRAMES is smaller
+MAX_FRAMES = 300  # frames processed per video, unless EVENT.MAX_FRAMES is smaller
 
 
 class AnalysisStopped(Exception):
-    """Analysis was ended because the server stops."""
+    """Raised to end an analysis because the server stops."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Analysis:
     Attributes:
         best: Names and scores of the best classes, best first.
         heat_map: Video or image file with the frames beside their Grad-CAM heat map; None if there is none.
-        heat_title: Class of the heat map and how it was computed, or why there is none.
+        heat_title: Class of the heat map and its method, or the reason why there is none.
         damage: What could not be read of the file; "" if it is intact.
-        patches: Video in which the changed patches are outlined; None for other networks than evMLP and for images.
+        patches: Video in which the changed patches are outlined; None for networks other than evMLP and for images.
         activity: Computation that event-driven inference saved on it.
     """
 
@@ -75,12 +75,12 @@ class _Reader:
     cfg: ConfigNode
     predictor: Predictor
     maps: HeatMaps | None
-    no_maps: str = ""  # why there are none
+    no_maps: str = ""  # reason why there are none
 
 
 @dataclass
 class FileAnalyzer:
-    """Analyzes videos and images with one trained model.
+    """Analysis of videos and images with one trained model.
 
     Attributes:
         name: Name of the network.
@@ -88,7 +88,7 @@ class FileAnalyzer:
         class_names: Names of the classes.
         readers: Prediction and heat maps by kind of file: ``VIDEO``, ``IMAGE`` or both.
         device: Device of the model.
-        changed: Event-driven inference; None for other networks than evMLP.
+        changed: Event-driven inference; None for networks other than evMLP.
         stop: Set to end a running analysis.
     """
 
@@ -148,7 +148,7 @@ class FileAnalyzer:
             return self._analyze(path, name, folder, threshold)
 
     def ended(self, seconds: float) -> bool:
-        """Wait for the end of a running analysis; return whether there is none any more."""
+        """Wait for the end of a running analysis; return whether none is running."""
         if self._one_at_a_time.acquire(timeout=seconds):
             self._one_at_a_time.release()
             return True
@@ -219,20 +219,20 @@ def _reader(cfg: ConfigNode, model: Network, names: Sequence[str], world: World)
 
 
 def _named(found: FoundSamples, name: str) -> FoundSamples:
-    """Return the only sample that was found under another name; DataError if it has the wrong kind."""
+    """Return the only sample found, under another name. Raises DataError if it has the wrong kind."""
     if found.refused:
         raise DataError(f"{name}: {found.refused[0].reason}")
     return FoundSamples([replace(found.records[0], name=name)])
 
 
 def _frame_rate(cfg: ConfigNode) -> Fraction:
-    """Return the frames/s at which a clip plays at its own speed, within limits."""
+    """Return the frame rate at which a clip plays in real time, within limits."""
     rate = cfg.DATA.TARGET_FPS / cfg.DATA.SAMPLING_RATE
     return Fraction(min(max(rate, SLOWEST), FASTEST)).limit_denominator(1000)
 
 
 class ChangedPatches:
-    """Runs evMLP event-driven on video files and outlines the patches that are computed.
+    """Event-driven inference on video files, with the computed patches outlined.
 
     Args:
         cfg: Config with the EVENT settings.
@@ -260,10 +260,10 @@ class ChangedPatches:
             name: Its name in messages.
             target: Annotated video to write.
             stopped: Returns True to end early.
-            threshold: Threshold of the change; None for EVENT.THRESHOLD.
+            threshold: Change threshold; None for EVENT.THRESHOLD.
 
         Returns:
-            What was computed and saved.
+            The computed and the saved operations.
 
         Raises:
             DataError: If no frame can be read.

@@ -22,7 +22,7 @@ from slowfast.visualization.results import BEST, SCORE_DIGITS, PredictionRow, cl
 _TOUCHING = 1e-6  # seconds
 LIST, TABLE, SUBTITLES = "segments.csv", "segments.json", "subtitles"
 SHOWN = 20  # segments in the table on the screen
-_UNLABELED = ("path", "label")  # columns of predictions.csv that segments replace or do not have
+_UNLABELED = ("path", "label")  # columns of predictions.csv that segments.csv replaces or omits
 _HEADER = [column.name for column in fields(PredictionRow) if column.name not in _UNLABELED]
 
 
@@ -68,14 +68,14 @@ class VideoSegments:
 
 
 class SegmentBuilder:
-    """Turns the predictions of the windows of a video, in order, into segments.
+    """Conversion of the predictions of consecutive windows of a video into segments.
 
     With merging, each moment belongs to the window whose center is nearest, so that the segments of overlapping windows
     do not overlap, and neighbors of one class are one segment, whose scores are the mean over its windows.
 
     Args:
         merge: Merge neighboring windows of one class.
-        gap: Seconds between two neighbors at most: windows begin and end with a frame, so that a frame may lie between.
+        gap: Maximum seconds between neighbors, because a frame may lie between two windows.
     """
 
     def __init__(self, merge: bool, gap: float = _TOUCHING) -> None:
@@ -116,7 +116,7 @@ class SegmentBuilder:
             return
         whole = self._open if end is None else replace(self._open, end=end)
         self._open = None
-        # The best class of all windows is the best of their mean.
+        # The segment's class is the best one of the mean scores.
         yield replace(whole, best=best_classes(self._sum / whole.windows, BEST))
 
 
@@ -137,7 +137,7 @@ def timeline(segments: Sequence[Segment]) -> list[Segment]:
 
 
 class SegmentAt:
-    """Lookup of the segment that is shown at a time.
+    """Lookup of the segment to show at a given time.
 
     Args:
         segments: Segments in order of their starts.
@@ -156,7 +156,7 @@ class SegmentAt:
 
 
 class SegmentLog:
-    """segments.csv, one line per segment, written as soon as the segment is complete; replaces that of an earlier run.
+    """Writer of segments.csv, one line per complete segment; replaces the file of an earlier run.
 
     Columns: path, start and end in seconds, and the columns prediction, class_name, score and five_best of
     predictions.csv; for live sources also the latency in milliseconds.
@@ -181,7 +181,7 @@ class SegmentLog:
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # not truncated: another process may still write to it
+        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
         # surrogateescape: file names need not be valid text
         self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
         latency = ["latency_ms"] if self._live else []
@@ -206,8 +206,8 @@ def write_segments(
     Args:
         videos: Videos with their segments.
         names: Class names.
-        about: How the predictions were made.
-        failures: What could not be read.
+        about: Description of the predictions.
+        failures: Failures.
         folder: Folder of the files.
 
     Returns:

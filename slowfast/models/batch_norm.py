@@ -30,7 +30,7 @@ class SyncBatchNorm(nn.BatchNorm3d):
     """BatchNorm3d with training statistics of all processes: (B, C, T, H, W) -> same.
 
     Equals BatchNorm3d on the global batch, gradients included, however it is distributed. All processes must call it
-    equally often. In a single process and in evaluation it is BatchNorm3d, as are its state-dict keys.
+    equally often. In a single process and in evaluation it is BatchNorm3d, and it always has the same state-dict keys.
     (torch.nn.SyncBatchNorm refuses CPU tensors.)
     """
 
@@ -86,7 +86,7 @@ BatchNorm2dType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
 
 
 def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
-    """Return the batch-norm class for maps, with statistics of this process or of all processes."""
+    """Return the batch norm class for 2D maps, with statistics of this process or of all processes."""
     return SyncBatchNorm2d if synchronized else nn.BatchNorm2d
 
 

@@ -79,7 +79,7 @@ def normalized_coordinates(events: Events, sensor_size: tuple[int, int]) -> torc
 
 
 def time_steps(t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return the time since the previous event as a share of the duration of the recording, (B, L).
+    """Return the time since the previous event as a fraction of the duration of the recording, (B, L).
 
     It is 0 for the first event and where either event is invalid. As published, the duration is the largest time of all
     events, valid or not; padding must not have a later one.
@@ -213,7 +213,7 @@ class CoordinateNetwork(RandomLayer, Network):
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:
-        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
+        """Raise ConfigError for invalid settings; the network is built without memory for its weights."""
         with torch.device("meta"):
             cls.from_config(cfg)
 
@@ -257,7 +257,7 @@ class CoordinateNetwork(RandomLayer, Network):
         return events["valid"].float()[..., None]
 
     def _encode(self, tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the encoded tokens and which of them are valid."""
+        """Return the encoded tokens and their validity."""
         raise NotImplementedError
 
     def _recomputed(self, first: int, count: int) -> bool | int:

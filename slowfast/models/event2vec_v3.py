@@ -37,11 +37,11 @@ from slowfast.models.protocol import MASKED, MODEL_REGISTRY, Events, StateDict, 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
-INTENSITY = "intensity"  # (B, L) float, optional: number of events that a cluster of events stands for
+INTENSITY = "intensity"  # (B, L) float, optional: number of events that each cluster represents
 EPS = 1e-5  # of the norms of queries and keys, as published
-# Score of invalid events. Sums of forget gates stay far above it, and exp of the difference is 0.
+# Score of invalid events. Sums of forget gates stay far above it, so exp of the difference is 0.
 EXCLUDED = -1e9
-ALIGNMENT = 8  # channels of a head that fused attention kernels on GPUs need a multiple of
+ALIGNMENT = 8  # fused attention kernels on GPUs need a multiple of this many channels per head
 
 
 class HeadRMSNorm(nn.Module):
@@ -78,7 +78,7 @@ def causal_forgetting_attention(
     """
     dim = q.shape[-1]
     valid = valid[:, None]
-    # Sums of thousands of gates need more than float32; from the middle their rounding to float32 is the smallest.
+    # Sums of thousands of gates need more than float32; relative to the middle, rounding to float32 is smallest.
     sums = log_forget.masked_fill(~valid, 0.0).double().cumsum(-1)
     of_keys = (sums[..., -1:] / 2 - sums).float().masked_fill(~valid, EXCLUDED)
     extra = -(dim + 1) % ALIGNMENT if q.is_cuda else 0
@@ -89,7 +89,7 @@ def causal_forgetting_attention(
 
 
 class BiForgettingAttention(nn.Module):
-    """Forgetting attention in both directions with shared weights, side by side into one projection.
+    """Bidirectional forgetting attention with shared weights; both directions are concatenated and projected.
 
     Args:
         dim: Channels of a token.
@@ -132,7 +132,7 @@ def _both_directions(x: torch.Tensor, axis: int) -> torch.Tensor:
 class Event2VecV3(CoordinateNetwork):
     """Event2Vec v3 for event streams, see :class:`CoordinateNetwork`.
 
-    Clusters of events have ``intensity`` (B, L), too: the number of events of each.
+    Clusters of events also have ``intensity`` (B, L), the number of events of each cluster.
 
     Args:
         num_classes: Number of classes.
@@ -144,11 +144,11 @@ class Event2VecV3(CoordinateNetwork):
         pool_every: Average neighboring pairs of tokens after every so many layers; 0 for never.
         drop_depth_rate: Limit of stochastic depth, which rises linearly from 0 over the layers.
         intensity_drop: Probability of replacing the intensity of an event by 1 in training.
-        mask_ratio: Share of the events that is masked in pre-training; 0 for classification.
+        mask_ratio: Fraction of the events masked in pre-training; 0 for classification.
         act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
 
     Raises:
-        ConfigError: For impossible settings.
+        ConfigError: For invalid settings.
     """
 
     predicts_coordinates = True
@@ -217,7 +217,7 @@ class Event2VecV3(CoordinateNetwork):
         return self.classifier.heads(encoded[masked] / weights[masked] - times[masked]).tanh()
 
     def pretext(self, events: Events) -> tuple[Events, torch.Tensor]:
-        """Mask a share of the events, at least one per recording that has any.
+        """Mask a fraction of the events, at least one per recording that has any.
 
         Returns:
             The events with MASKED, and p, y and x of the masked ones in [-1, 1], float32 (M, 3).
@@ -257,16 +257,16 @@ class Event2VecV3(CoordinateNetwork):
 
 
 def event2vec_v3_asldvs(num_classes: int = 24, **settings: Any) -> Event2VecV3:
-    """Build Event2Vec v3 for ASL-DVS; `settings` are further arguments of :class:`Event2VecV3`."""
+    """Build Event2Vec v3 for ASL-DVS; `settings` are additional arguments of :class:`Event2VecV3`."""
     return Event2VecV3(num_classes, **settings)
 
 
 def event2vec_v3_dvsgesture(num_classes: int = 11, **settings: Any) -> Event2VecV3:
-    """Build Event2Vec v3 for DVS Gesture; `settings` are further arguments of :class:`Event2VecV3`."""
+    """Build Event2Vec v3 for DVS Gesture; `settings` are additional arguments of :class:`Event2VecV3`."""
     return Event2VecV3(num_classes, **{"sensor_size": (128, 128), "layers": 4, "pool_every": 1, **settings})
 
 
 def event2vec_v3_dvslip(num_classes: int = 100, **settings: Any) -> Event2VecV3:
-    """Build Event2Vec v3 for DVS-Lip; `settings` are further arguments of :class:`Event2VecV3`."""
+    """Build Event2Vec v3 for DVS-Lip; `settings` are additional arguments of :class:`Event2VecV3`."""
     sizes: dict[str, Any] = {"embed_dim": 192, "heads": 6, "mlp_dim": 384, "layers": 16, "drop_depth_rate": 0.4}
     return Event2VecV3(num_classes, **{"sensor_size": (128, 128), **sizes, "intensity_drop": 0.1, **settings})

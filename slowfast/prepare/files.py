@@ -25,7 +25,7 @@ class FileKind:
     Attributes:
         name: Name for messages, in the plural.
         suffixes: File suffixes in lower case.
-        accompanies: Whether a file with such a suffix only belongs to others.
+        accompanies: Whether a file with such a suffix only accompanies others.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Job:
 def find_jobs(source: Path, target: Path, kind: FileKind = VIDEOS, target_suffix: str = ".mp4") -> list[Job]:
     """Find all files of a kind below `source`, sorted by name; links to folders are not followed.
 
-    ``a/b.avi`` becomes ``a/b.mp4``. Where two files would get the same target, each keeps its suffix:
+    ``a/b.avi`` becomes ``a/b.mp4``. If two files would get the same target, each keeps its suffix:
     ``a/b.avi.mp4``. Files with an unknown suffix that may be media are reported in a warning.
 
     Args:
@@ -99,7 +99,7 @@ class ConvertedFile:
     """Output of a conversion.
 
     Attributes:
-        damage: What could not be read of the source, if anything.
+        damage: Description of what could not be read from the source, if anything.
         notes: Notes to report once for all files.
         counts: Numbers by name, to report as sums over all files.
     """
@@ -110,7 +110,7 @@ class ConvertedFile:
 
 
 def target_exists(job: Job) -> bool:
-    """Check if a file was converted before, for targets that appear once they are complete."""
+    """Return whether a file was converted before, for targets that appear once they are complete."""
     return job.target.exists()
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ACTIVITY_FILE = "event_activity.json"
 MAX_BINS = 100  # points over time per video: curves of several stages stay legible
 TIME_DIGITS = 6  # significant digits of a time
-HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a share of 1, and levels per percent
+HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a fraction of 1, and levels per percent
 _TIME_UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 _UNITS_SHOWN = 3.0  # smallest duration of an axis in a unit; 1 s is always shown in seconds
 
@@ -52,7 +52,7 @@ class PatchActivity:
     Attributes:
         name: Name of the video or camera.
         image: First frame, as the network sees it, uint8 (P, P, 3) RGB.
-        heat: Share of the frames in which each patch of the first stage was computed, (n, n) in [0, 1].
+        heat: Fraction of the frames in which each patch of the first stage was computed, (n, n) in [0, 1].
         starts: First frame of each of B intervals, (B,).
         seconds: Time of these frames in the video, or since a live source was opened, (B,).
         shares: Patches computed per stage in percent, mean over each interval, (B, stages).
@@ -172,7 +172,7 @@ def draw_heat_map(frames: np.ndarray, heat: np.ndarray, title: str, note: str, p
 
 
 def draw_activity(activity: PatchActivity, note: str, path: Path) -> None:
-    """Draw the activity of event-driven inference as a PNG: how often each patch was computed, and the share over time.
+    """Draw event-driven activity as a PNG: how often each patch was computed, and the percentage over time.
 
     Args:
         activity: Activity of a video, whose name is the title. The first and the last stage are drawn.

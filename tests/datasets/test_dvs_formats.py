@@ -1,4 +1,4 @@
-"""Formats of event recordings, against files that the tests encode on their own."""
+"""Formats of event recordings, against files encoded by the tests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestNMnist:
 
     def test_other_files_of_this_suffix(self, tmp_path: Path) -> None:
         (tmp_path / "a.bin").write_bytes(np.random.default_rng(0).bytes(5000))
-        with pytest.raises(DecodeError, match="no events of N-MNIST"):
+        with pytest.raises(DecodeError, match="not a file of N-MNIST"):
             read(tmp_path / "a.bin")
 
 
@@ -177,11 +177,11 @@ class TestText:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("Some remarks about the data.\n", "line 1: 'Some remarks about the data.' is no event"),
+            ("Some remarks about the data.\n", "line 1: 'Some remarks about the data.' is not an event"),
             ("# nothing\n", "the file contains no events"),
             ("1,2,3\n4,5,6\n", "line 1 has 3 numbers"),
             ("class,startTime_usec,endTime_usec\n1,2,3\n", "line 1: 'class,startTime"),
-            ("1 70000 3 1\n2 70000 5 1\n", "the values do not|its values do not tell"),
+            ("1 70000 3 1\n2 70000 5 1\n", "the values do not|its values do not show"),
             ("t,x,y,p\n1,2,3,4\n", "p contains 4"),
             ("t,x,y,p\n1,2.5,3,1\n", "x contains values that are not pixels"),
         ],
@@ -210,7 +210,7 @@ class TestNumpy:
         notes = ["columns without names read as x, y, p, t", "times read as milliseconds"]
         assert open_events(tmp_path / "a.npy").notes == notes
         recording = Recording(tmp_path / "a.npy")
-        # A unit that the user sets counts more than a guess.
+        # A unit set by the user takes precedence over a guess.
         assert recording.time_unit(1e-6) == 1e-6 and recording.time_unit(1.0) == pytest.approx(1e-3)
 
     @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])

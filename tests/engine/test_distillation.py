@@ -1,4 +1,4 @@
-"""Distillation: the teacher's inputs, the losses, one step against its formula, whole runs, and mistakes."""
+"""Distillation: teacher inputs, losses, one step against its formula, complete runs, and errors."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ EAT_TEACHER = ["MODEL.MODEL_NAME", "EAT", "EAT.PATCH_SIZE", 8, "EAT.EMBED_DIM", 
             ["MODEL.MODEL_NAME", "MorphMLP"],
             "MorphMLP takes clips, but the dataset imagenet contains images",
         ),
-        (EAT_TEACHER, "cannot take the student's clips of 32 x 32 .*images of 64 x 64 pixels, not 32 x 32"),
+        (EAT_TEACHER, "does not accept the student's clips of 32 x 32 .*images of 64 x 64 pixels, not 32 x 32"),
     ],
 )
 def test_a_teacher_that_does_not_suit_is_refused(
@@ -294,7 +294,7 @@ def test_weights_of_another_network_are_refused_whole(images_folder: Path, tmp_p
             Distillation.from_config(cfg, CPU)
 
 
-# What makes the teachers small; their layers stay of every kind.
+# Settings that make the teachers small but keep every kind of layer.
 SMALL_TEACHERS = {
     "REGNETY_160": "REGNET: {LAYERS: [1, 1, 1, 1], EMBED_DIMS: [8, 8, 16, 16], GROUP_WIDTH: 8}",
     "EFFICIENTNET_V2_S": "EFFICIENTNET: {LAYERS: [1, 1, 1, 1, 1, 1], EMBED_DIMS: [8, 8, 8, 8, 8, 8], HEAD_DIM: 8}",

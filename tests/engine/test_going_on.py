@@ -1,4 +1,4 @@
-"""What a run goes on from, and what it must not be taken for."""
+"""Resuming: the checkpoint that a run resumes from, and files that must not be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cfg(tiny_cfg: ConfigNode) -> ConfigNode:
-    """An epoch of training, nothing else."""
+    """One epoch of training."""
     tiny_cfg.merge_from_list(["TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1, "DATA_LOADER.NUM_WORKERS", 0])
     return tiny_cfg
 

@@ -1,4 +1,4 @@
-"""Whole runs through the command line: files left behind, killed and resumed, several processes, failures."""
+"""Complete runs through the command line: output files, kill and resume, several processes, failures."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_killed_anywhere_it_ends_with_the_same_weights(finished: Path, kinetics_
 
 
 def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
-    # One step an epoch later than the checkpoint of epoch 1: the step after it ends in the middle of epoch 2.
+    # One step into the epoch after the checkpoint of epoch 1: the next step ends in the middle of epoch 2.
     started = start_net(full(kinetics_folder, tmp_path), tmp_path)
     _wait_for_steps(tmp_path, started, 1)
     os.kill(started.pid, signal.SIGTERM)

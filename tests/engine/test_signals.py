@@ -1,4 +1,4 @@
-"""Signals at any moment of a run: what can be saved is saved, one line says how to resume, and the status is 0."""
+"""Signals at any moment of a run: progress is saved, one line says how to resume, and the status is 0."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_training_is_saved_and_resumed(
     resumes: str,
     number: signal.Signals,
 ) -> None:
-    in_background = not where.endswith("save_checkpoint")  # else the training would have gone on by then
+    in_background = not where.endswith("save_checkpoint")  # otherwise the training would have continued by then
     with monkeypatch.context() as patch:
         signal_in(patch, where, number, call)
         more = ("BN.USE_PRECISE_STATS", True, "TRAIN.CHECKPOINT_ASYNC", in_background)

@@ -11,7 +11,7 @@ USED, REFUSED = "used", "refused"
 
 
 class WrongValue(AssertionError):
-    """The product took a damaged input and gave something that cannot be right."""
+    """The package accepted a damaged input and returned a wrong result."""
 
 
 class Kind(Protocol):
@@ -20,10 +20,10 @@ class Kind(Protocol):
     mutations: ClassVar[tuple[Mutation, ...]]
 
     def make(self, folder: Path) -> list[Path]:
-        """Write the whole inputs; the same files every time."""
+        """Write the undamaged inputs; the same files every time."""
 
     def check(self, path: Path, original: Path) -> str:
-        """Give a damaged input to the product; return USED or REFUSED.
+        """Read a damaged input with the package; return USED or REFUSED.
 
         Raises:
             WrongValue: If the result is wrong.

@@ -20,7 +20,7 @@ from tests.ros_bags import Bag
 
 
 class Recordings:
-    """Event recordings, prepared and raw: all events lie on the sensor, in the order of time."""
+    """Event recordings, prepared and raw: all events lie on the sensor, in order of time."""
 
     mutations = BINARY
     SENSOR = (240, 320)

@@ -116,7 +116,7 @@ def test_equals_the_plain_equations_without_branch_biases() -> None:
 
 
 def test_gradients_equal_those_of_the_plain_equations() -> None:
-    model = randomized(small()).double()  # exact enough to tell a wrong gradient from rounding
+    model = randomized(small()).double()  # exact enough to distinguish a wrong gradient from rounding
     x = torch.randn(2, 3, 6, 32, 64, dtype=torch.double)
     model(x).square().sum().backward()
     plain = Plain(model)

@@ -1,4 +1,4 @@
-"""The base class of networks: its defaults, and what the registry refuses."""
+"""Base class of networks: defaults, and rejected registrations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slowfast.models.weights import head_names
 
 
 class Pooled(Network):
-    """The least that a network of a user has."""
+    """The minimum that a user's network must define."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def test_a_hook_that_is_missing_is_named(hook: str) -> None:
 
 
 def test_weights_of_pretrain_path_are_refused_by_default() -> None:
-    with pytest.raises(ConfigError, match="MORPH.PRETRAIN_PATH is set, but Pooled takes no such weights"):
+    with pytest.raises(ConfigError, match="MORPH.PRETRAIN_PATH is set, but Pooled has no use for it"):
         Pooled(5).adapt_pretrained({})
 
 

@@ -1,4 +1,4 @@
-"""Conversion of raw recordings by the command line: files, messages, resuming, errors."""
+"""Conversion of raw recordings on the command line: files, messages, resuming, errors."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_concurrent_and_killed_runs(raw: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a note cut short
+    (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a truncated record
     runs = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     said = [run.communicate(timeout=240) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
@@ -204,7 +204,7 @@ def test_datasets_in_a_file_and_text(raw: Path, tmp_path: Path, capsys: pytest.C
     (raw / "list.csv").write_text("t,y,x,p\n" + "".join(f"{t},{y},{x},{p}\n" for x, y, t, p in some_events()))
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "failed: README.txt: line 1: 'About these files.' is no event" in said
+    assert "failed: README.txt: line 1: 'About these files.' is not an event" in said
     assert "times read as seconds" not in said and "DVS.SENSOR_SIZE [1,700]: in 1 of 2 recordings" in said
     names = sorted(file.relative_to(tmp_path / "npz").as_posix() for file in (tmp_path / "npz").rglob("*.npz"))
     assert names == ["0/shd_1.npz", "3/shd_0.npz", "list.npz"]

@@ -21,7 +21,7 @@ from slowfast.datasets.decode.slice_headers import H264Order, H264Slices, HevcOr
 
 _PICTURE, _SEQUENCE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb5", b"\0\0\1\xb6"
 NOT_CODED = 19  # largest size in bytes of a packet without a picture (MAX_NVOP_SIZE of FFmpeg)
-# Containers without presentation timestamps. Those that FFmpeg derives are wrong for reordered pictures.
+# Containers without presentation timestamps. FFmpeg's derived ones are wrong for reordered pictures.
 UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})
 
 
@@ -48,7 +48,7 @@ class MpegPictures:
         return cls(context.name) if context.name in ("mpeg1video", "mpeg2video") else None
 
     def is_b(self, data: bytes) -> bool | None:
-        """Check if the next packet in decoding order is a B-picture, which is shown before the picture it follows.
+        """Return whether the next packet in decoding order is a B-picture, shown before the picture it follows.
 
         Returns:
             None if it may contain no picture, or if that is unknown.
@@ -70,7 +70,7 @@ class MpegPictures:
         return data[first + 4] >> 6 == 2
 
     def _is_coded(self, header: bytes) -> bool:
-        """Check if a video object plane contains a picture (vop_coded)."""
+        """Return whether a video object plane contains a picture (vop_coded)."""
         if self._increment_bits is None:
             return False
         bits = Bits(header)
@@ -108,13 +108,13 @@ def _increment_bits(extradata: bytes) -> int | None:
 
 
 class Mpeg2FieldPairs:
-    """Finds second fields in MPEG-2 by the picture_structure of the extension (ISO/IEC 13818-2, 6.2.3.1)."""
+    """Detector of second fields in MPEG-2, by the picture_structure of the extension (ISO/IEC 13818-2, 6.2.3.1)."""
 
     def __init__(self) -> None:
-        self._open = 0  # structure of a first field without its second field so far
+        self._open = 0  # structure of a first field whose second field has not been found yet
 
     def is_second(self, packet: memoryview) -> bool:
-        """Check if a packet completes the frame of the previous packet."""
+        """Return whether a packet completes the frame of the previous packet."""
         data = bytes(packet)
         structure = _mpeg2_structure(data)
         before, self._open = self._open, 0
@@ -150,7 +150,7 @@ class PacketList:
     pts: list[int | None] | np.ndarray
     dts: list[int | None] | np.ndarray
     key: list[bool] | np.ndarray
-    shown: np.ndarray  # bool (P,): the packet begins a frame that is shown
+    shown: np.ndarray  # bool (P,): packets that begin a displayed frame
     second: list[int]  # positions of second fields, which complete the frame of the previous packet, ascending
 
     def shown_times(self) -> np.ndarray | None:
@@ -251,7 +251,7 @@ def order_by_pictures(
 
 
 def _order_one_back(packets: Iterable[Packet], pictures: MpegPictures, second: set[int]) -> np.ndarray | None:
-    """Rank B-pictures as they are decoded, and each other picture after the B-pictures that follow it."""
+    """Rank B-pictures in decoding order, and every other picture after the B-pictures that follow it."""
     positions: list[int] = []
     waiting: int | None = None
     for position, packet in enumerate(packets):
@@ -298,7 +298,7 @@ def _by_order_count(packets: Iterable[Packet], order: _H264Keys | HevcOrder, set
 
 
 def order_by_output(output: list[int], count: int) -> np.ndarray:
-    """Rank the packets by the positions in the order of the decoder's output; others follow their predecessor."""
+    """Rank the packets by their positions in the decoder's output; packets without output follow their predecessor."""
     ranks = np.full(count, -1, dtype=np.int64)
     ranks[output] = np.arange(len(output))
     return _ranks(np.where(ranks >= 0, ranks, np.maximum.accumulate(ranks)))

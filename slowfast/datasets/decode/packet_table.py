@@ -25,8 +25,8 @@ from slowfast.datasets.decode.slice_headers import H264FieldPairs, H264Slices
 _HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
 VERIFIED = 8  # packets compared with the sample tables
-MAX_GROUP = 600  # packets between sync samples of a file whose sample tables are used
-_START = 16  # bytes of a key packet that tell whether it begins with a slice
+MAX_GROUP = 600  # maximum interval of sync samples for using the sample tables
+_START = 16  # bytes of a key packet needed to recognize a leading slice
 # Additional packets that a second attempt decodes: an H.264 decoder outputs the frame in which it recovers from a start
 # within a group only when others follow.
 _MORE_PACKETS = 16
@@ -38,8 +38,8 @@ class Scan:
 
     Attributes:
         listed: Properties of the packets.
-        cached: The packets; None if they are too large to be kept in memory.
-        places: Position in the file, presentation timestamp and size of each packet, by which it is found again, in
+        cached: The packets; None if they are too large to keep in memory.
+        places: Position in the file, presentation timestamp and size that identify each packet, in
             the order of the packets; empty if they are in memory.
         durations: Duration of each packet in units of the stream; empty if they are in memory.
         first_key: First key packet.
@@ -140,7 +140,7 @@ def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat,
         path: The file.
         stream: The stream.
         nal: NAL unit format of the stream.
-        sets: Parameter sets of the stream, which observe the sync samples.
+        sets: Parameter sets of the stream, updated with the sync samples.
 
     Returns:
         The beginning of the first one; None if the stream must be scanned.
@@ -157,7 +157,7 @@ def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat,
         [head] = samples.heads(path, np.array([at]), nal.HEAD)
         sets.observe_head(at, memoryview(head))
         if stream.codec_context.name == "h264" and not nal.has_idr(memoryview(head)):
-            return None  # FFmpeg decides by its messages whether it is a key packet
+            return None  # FFmpeg uses SEI messages to decide whether it is a key packet
         first = first or head
     return None if sets.changed or field_pairs(stream, nal, sets) is not None else first
 
@@ -188,7 +188,7 @@ class PacketTable:
 
 
 def build_table(rank: np.ndarray, key: list[bool] | np.ndarray, shown: np.ndarray, second: list[int]) -> PacketTable:
-    """Build the table of the frames that are shown.
+    """Build the table of the displayed frames.
 
     Args:
         rank: Display order of the packets, int64 (P,).
@@ -218,7 +218,7 @@ class Run:
 
 
 def plan_runs(table: PacketTable, wanted: np.ndarray, again: bool = False) -> list[Run]:
-    """Find the runs of packets to decode for some frames.
+    """Find the runs of packets to decode for given frames.
 
     A run starts at the last key packet that is neither decoded nor shown after the frame (a picture that is shown
     before its key packet refers to the previous group), and ends at the last packet of the frame.
@@ -249,7 +249,7 @@ def all_packets(table: PacketTable) -> Run:
 
 
 def _start(table: PacketTable, packet: int, keys_back: int) -> int:
-    """Return the key packet to start at for the frame of a packet; 0 before the first one."""
+    """Return the key packet at which decoding of a packet's frame starts; 0 before the first one."""
     at = int(np.searchsorted(table.keys, packet, side="right")) - 1
     while at > 0 and table.rank[table.keys[at]] > table.rank[packet]:
         at -= 1

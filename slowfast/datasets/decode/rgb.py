@@ -77,7 +77,7 @@ class RgbConverter:
         return orientation.apply(_rgb_array(rgb))
 
     def _averages(self, frame: VideoFrame, width: int, height: int) -> bool:
-        """Check if a frame is scaled to `width` x `height` pixels by area averaging."""
+        """Return whether a frame is scaled to `width` x `height` pixels by area averaging."""
         if self._short_side is None or (frame.width, frame.height) == (width, height):
             return False
         return min(frame.width, frame.height) > self._short_side
@@ -91,13 +91,13 @@ class RgbConverter:
 
 
 def _rgb_array(rgb: VideoFrame) -> np.ndarray:
-    plane: Any = rgb.planes[0]  # supports the buffer protocol, which its type does not declare
+    plane: Any = rgb.planes[0]  # supports the buffer protocol, which the type stub does not declare
     lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
 
 def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
-    """Check if the result depends on the chroma location, which only FFmpeg's scale filter supports.
+    """Return whether the result depends on the chroma location, which only FFmpeg's scale filter supports.
 
     It does for subsampled chroma, except in progressive 8-bit frames of unchanged size, whose samples are repeated.
     """
@@ -135,7 +135,7 @@ class FilterChain:
         self._graph.configure()
 
     def fit(self, frame: VideoFrame, steps: list[tuple[str, str]]) -> bool:
-        """Check if this is the chain for a frame."""
+        """Return whether this is the chain for a frame."""
         return _kind(frame) == self._kind and steps == self._steps
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
@@ -150,7 +150,7 @@ def _kind(frame: VideoFrame) -> tuple[int, int, str, int, int]:
 
 @dataclass(frozen=True)
 class Orientation:
-    """Transform that brings a stored image upright: transpose, then mirror; or rotate by any other angle.
+    """Transform that makes a stored image upright: transpose, then mirror; or rotate by any other angle.
 
     ``angle`` is clockwise in degrees, and 0 for the eight orientations that keep the pixel grid.
     """
@@ -181,7 +181,7 @@ class Orientation:
         return (height, width) if self.transpose else (width, height)
 
     def filters(self) -> list[tuple[str, str]]:
-        """Return the FFmpeg filters (name, arguments) that bring an image upright."""
+        """Return the FFmpeg filters (name, arguments) that make an image upright."""
         chosen = [("transpose", "0")] if self.transpose else []  # counterclockwise and vertical flip: a transpose
         chosen += [("hflip", "")] if self.mirror_columns else []
         chosen += [("vflip", "")] if self.mirror_rows else []
@@ -193,7 +193,7 @@ UPRIGHT = Orientation()
 
 def frame_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """Return the display matrix of a frame, 9 integers in row-major order; None without one."""
-    data: Any = frame.side_data  # its type declares motion vectors only
+    data: Any = frame.side_data  # the type stub only declares motion vectors
     if not len(data):
         return None
     for number in range(len(data)):

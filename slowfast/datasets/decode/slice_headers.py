@@ -33,7 +33,7 @@ class _Sequence:
     separate_planes: bool
     order_type: int
     order_bits: int = 0  # type 0
-    no_deltas: bool = True  # type 1, as all below
+    no_deltas: bool = True  # pic_order_cnt_type 1, like all fields below
     non_reference: int = 0
     top_to_bottom: int = 0
     cycle: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ class H264Slices:
         self._pictures: dict[int, tuple[int, bool]] = {}  # sequence parameter set, bottom_field_pic_order_in_frame
 
     def learn(self, sets: tuple[bytes, ...]) -> None:
-        """Parse and remember parameter sets."""
+        """Parse and store parameter sets."""
         for unit in sets:
             bits = Bits(unit[1:])
             try:
@@ -172,14 +172,14 @@ class H264Order:
 
 
 class H264FieldPairs:
-    """Finds second fields in H.264: fields of opposite parity with the same frame number (7.4.1.2.4)."""
+    """Detector of second fields in H.264: opposite parity, same frame number (7.4.1.2.4)."""
 
     def __init__(self, slices: H264Slices) -> None:
         self._slices = slices
-        self._open: Picture | None = None  # first field without its second field so far
+        self._open: Picture | None = None  # first field whose second field has not been found yet
 
     def is_second(self, packet: memoryview) -> bool:
-        """Check if a packet completes the frame of the previous packet."""
+        """Return whether a packet completes the frame of the previous packet."""
         first = self._slices.first(packet)
         before, self._open = self._open, None
         if first is None or first.structure == FRAME:
@@ -240,10 +240,10 @@ class HevcOrder:
         self._sequences: dict[int, tuple[bool, int]] = {}  # separate color planes, bits of the order count
         self._pictures: dict[int, tuple[int, bool, int]] = {}  # sequence, output flag present, extra bits
         self._group = 0  # number of restarts so far
-        self._previous = 0  # order count that the next one is relative to
+        self._previous = 0  # order count to which the next one is relative
 
     def learn(self, sets: tuple[bytes, ...]) -> None:
-        """Parse and remember parameter sets."""
+        """Parse and store parameter sets."""
         for unit in sets:
             bits = Bits(unit[2:])
             try:

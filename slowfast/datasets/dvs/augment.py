@@ -38,10 +38,10 @@ class EventAugment:
     shear: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     time_jitter: float = 0.0  # standard deviation relative to the duration
-    drop: float = 0.0  # largest share of dropped events
-    noise: float = 0.0  # largest share of noise events
+    drop: float = 0.0  # maximum fraction of dropped events
+    noise: float = 0.0  # maximum fraction of noise events
     erase: int = 0  # largest side of the erased square in pixels
-    erase_prob: float = 1.0  # probability of erasing where it is applied
+    erase_prob: float = 1.0  # probability of erasing if the transform is applied
     chunks: tuple[int, int] = (0, 0)  # number of dropped chunks and their largest length in events
 
     @classmethod
@@ -158,13 +158,13 @@ class BatchAugment:
     sensor: tuple[int, int]  # height, width
     length: int  # events of a sample with its padding; 0 for no padding
     prob: float = 0.5
-    flip_x: bool = False  # half of the recordings
+    flip_x: bool = False  # flip half of the recordings
     translate: int = 0  # largest shift in pixels
     rotate: float = 0.0  # largest rotation in degrees
     shear: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     erase: int = 0  # largest height and width of the erased rectangle in pixels
-    erase_prob: float = 1.0  # share of the recordings that are erased
+    erase_prob: float = 1.0  # fraction of the recordings that are erased
     chunks: tuple[int, int] = (0, 0)  # number of dropped chunks and their largest length in events
 
     @classmethod
@@ -196,11 +196,11 @@ class BatchAugment:
             rng: Generator of the recording.
 
         Returns:
-            The events, at whole pixels, and which of them are valid, bool (n,).
+            The events, rounded to pixels, and their validity, bool (n,).
         """
         events, valid = replace(events, x=events.x.astype(float), y=events.y.astype(float)), np.ones(len(events), bool)
         for transform in self._transforms():
-            # Numbers are drawn whether they are needed or not, so that a recording's do not depend on the switches.
+            # All random numbers are always drawn, so that those of a recording do not depend on the switches.
             own = np.random.default_rng(rng.integers(2**63, size=2))
             if batch.random() < self.prob:
                 events, valid = transform(events, valid, own)

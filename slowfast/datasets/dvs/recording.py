@@ -22,9 +22,9 @@ from slowfast.datasets.dvs.formats.arrays import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
 from slowfast.datasets.dvs.sample import EventColumns
 
-# Largest size of a file that is decoded as a whole, in bytes: training and drawing must not hang on a huge one.
+# Largest file that is decoded as a whole, in bytes, so that training and drawing do not hang on huge ones.
 MAX_WHOLE_BYTES = 2**31
-# Events outside of the sensor are dropped. A larger share means that the sensor size is wrong.
+# Events outside the sensor are dropped. A larger fraction means that the sensor size is wrong.
 MAX_STRAY = 0.1
 # Descriptions of the repairs.
 STRAY = "dropped events outside of the sensor"
@@ -41,7 +41,7 @@ MAX_CLUSTER_BYTES = 2**28  # of all columns together, so that a small compressed
 
 
 class Recording:
-    """Columns x, y, t, p of a file, of any numeric type; those of records are read by :meth:`take` only.
+    """Columns x, y, t, p of a file, of any numeric type; columns of records are only read by :meth:`take`.
 
     Args:
         path: Path of a file with a suffix of :func:`event_suffixes`.
@@ -166,7 +166,7 @@ def clean_events(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns
 def undo_overflow(t: np.ndarray) -> np.ndarray | None:
     """Unwrap the overflow of a timestamp counter.
 
-    A step back by more than half of the counter's range is an overflow: events are never that far out of order.
+    A step back by more than half of the counter's range is an overflow, because events are never that far out of order.
 
     Args:
         t: Timestamps (n,).
@@ -214,23 +214,23 @@ def read_clusters(path: Path, sensor: tuple[int, int]) -> EventColumns:
     """Read the clusters of a recording, in ascending order of time.
 
     Args:
-        path: File that ``slowfast cluster-dvs`` or the authors' code wrote.
+        path: File written by ``slowfast cluster-dvs`` or the authors' code.
         sensor: Sensor height and width in pixels.
 
     Raises:
-        DecodeError: If the file is missing or damaged or contains something else.
+        DecodeError: If the file is missing, damaged or not a file of clusters.
     """
     check_file(path)
     try:
         with zipfile.ZipFile(path) as file:
             if sum(member.file_size for member in file.infolist()) > MAX_CLUSTER_BYTES:
                 raise DecodeError(
-                    f"more than {MAX_CLUSTER_BYTES >> 20} MiB are no file of clusters. Set DVS.CLUSTERS False"
+                    f"more than {MAX_CLUSTER_BYTES >> 20} MiB are not a file of clusters. Set DVS.CLUSTERS False"
                 )
         with np.load(path, allow_pickle=False) as content:
             missing = [name for name in CLUSTER_COLUMNS if name not in content.files]
             if missing:
-                raise DecodeError(f"missing {', '.join(missing)}: no file of clusters. Set DVS.CLUSTERS False")
+                raise DecodeError(f"missing {', '.join(missing)}: not a file of clusters. Set DVS.CLUSTERS False")
             x, y, t, p, intensity = (np.asarray(content[name]) for name in CLUSTER_COLUMNS)
     except DecodeError:
         raise

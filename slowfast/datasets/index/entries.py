@@ -21,11 +21,11 @@ from slowfast.utils.paths import path_exists
 from slowfast.utils.remote.address import FetchError, as_address
 from slowfast.utils.text import plain
 
-LABEL_SEPARATOR = ","  # between the classes of one sample
+LABEL_SEPARATOR = ","  # separator between the classes of one sample
 
 
 def index_exists(path: str | Path) -> bool:
-    """Return whether a file beside the index exists. Raises IndexFileError if its server cannot tell."""
+    """Return whether a file next to the index exists. Raises IndexFileError if the server cannot be asked."""
     try:
         return path_exists(path)
     except FetchError as error:
@@ -38,7 +38,7 @@ def parse_number(text: str, what: str, below: int | None = None) -> int:
     Args:
         text: ASCII digits.
         what: Meaning of the number, for the message, such as "label".
-        below: Smallest number that is out of range; None for any of up to 18 digits.
+        below: Exclusive upper bound; None for any number of up to 18 digits.
 
     Raises:
         ValueError: If the text is not such a number.
@@ -51,7 +51,7 @@ def parse_number(text: str, what: str, below: int | None = None) -> int:
     return int(digits)
 
 
-# Files checked for existence before an index counts as wrong.
+# Number of files checked for existence before an index is considered wrong.
 _CHECKED = 300
 _CHECKED_REMOTE = 3
 
@@ -94,7 +94,7 @@ class SampleRoot:
         return Path(path)
 
     def surely_holds(self, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return which names are certainly inside the prefix, bool (N,); `locate` decides about the others.
+        """Return a mask of names that are certainly inside the prefix, bool (N,); use `locate` for the others.
 
         Args:
             codes: Bytes that contain the names, uint8.
@@ -104,7 +104,8 @@ class SampleRoot:
         if not self._confined:
             return np.ones(len(starts), bool)
         inside = count_within(find_text(codes, b".."), starts, ends) == 0
-        absolute = np.flatnonzero(codes[starts] == ord("/"))
+        absolute = np.flatnonzero(starts < ends)  # an empty name may start after the last byte
+        absolute = absolute[codes[starts[absolute]] == ord("/")]
         start = self.folder.rstrip("/").encode("utf-8", "surrogatepass") + b"/"
         below = ends[absolute] - starts[absolute] > len(start)
         for offset, value in enumerate(start):
@@ -117,7 +118,7 @@ class SampleRoot:
 def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> None:
     """Raise IndexFileError if none of the first few hundred files exists.
 
-    Single missing files fail when they are read and are counted then.
+    Single missing files are reported when they are read.
     """
     remote = len(records) > 0 and bool(as_address(records[0].path))
     checked = list(itertools.islice(records, _CHECKED_REMOTE if remote else _CHECKED))
@@ -133,7 +134,7 @@ def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> No
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Return the sorted names in a folder; IndexFileError if it cannot be listed."""
+    """Return the sorted names in a folder. Raises IndexFileError if it cannot be listed."""
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
@@ -183,7 +184,7 @@ class LabelFormat:
 
     Attributes:
         parse: Function of the label's text and the number of classes (None: not checked) that returns the label: a
-            class index, a tuple of them, or a float. It raises ValueError with what is wrong with the text.
+            class index, a tuple of them, or a float. It raises ValueError with the problem.
         expected: Description for error messages; ``{last}`` is replaced by the largest class index.
         several: True if a label may contain commas.
     """
@@ -194,12 +195,12 @@ class LabelFormat:
 
 
 def parse_class(text: str, num_classes: int | None) -> int:
-    """Return the class index of a label; ValueError says what is wrong with it."""
+    """Return the class index of a label. Raises ValueError with the problem."""
     return parse_number(text, "label", num_classes)
 
 
 def parse_classes(text: str, num_classes: int | None) -> tuple[int, ...]:
-    """Return the class indices of a label such as ``3,17``, ascending; ValueError says what is wrong with it."""
+    """Return the class indices of a label such as ``3,17``, ascending. Raises ValueError with the problem."""
     labels = [parse_number(part, "label", num_classes) for part in text.split(LABEL_SEPARATOR)]
     if len(set(labels)) < len(labels):
         raise ValueError("a label is given twice")
@@ -209,7 +210,7 @@ def parse_classes(text: str, num_classes: int | None) -> tuple[int, ...]:
 ONE_CLASS = LabelFormat(parse_class, "a label from 0 to {last}")
 CLASSES = LabelFormat(parse_classes, "labels from 0 to {last} joined by commas, such as 3,17", several=True)
 
-# MODEL.TASK -> its format. Registering a task adds it; every task that is not here has one class per sample.
+# MODEL.TASK -> format, added when a task is registered; other tasks have one class per sample.
 LABEL_FORMATS = {"multi_label": CLASSES}
 
 
@@ -229,12 +230,12 @@ def label_format(cfg: ConfigNode) -> LabelFormat:
 
 
 def format_label(label: Any) -> str:
-    """Return the text of a label as index files and predictions.csv have it."""
+    """Return the text of a label as used in index files and predictions.csv."""
     return LABEL_SEPARATOR.join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def classes_of(label: Any) -> tuple[int, ...]:
-    """Return the classes of a label: of several, of one, or none for a label that is not a class index."""
+    """Return the classes of a label: one or several, or none for a label that is not a class index."""
     if isinstance(label, tuple):
         return label
     return (label,) if isinstance(label, int) else ()

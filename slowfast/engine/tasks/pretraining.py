@@ -24,17 +24,17 @@ from slowfast.visualization.results import Metric
 
 NAME = "pretraining"
 Pretext = Callable[[Any], tuple[Any, torch.Tensor]]  # inputs -> corrupted inputs, targets (M,)
-NEAR = 3  # pixels in y and x within which a prediction counts as near
+NEAR = 3  # maximum distance in y and x, in pixels, of a near prediction
 
 
 def pretext_of(model: nn.Module) -> Pretext | None:
-    """Return the function that makes the targets of a model in its pre-training form; None for any other model."""
+    """Return the function that makes the targets of a model set up for pre-training; None for other models."""
     network = unwrap_model(model)
     return network.pretext if isinstance(network, Network) and network.pretraining else None
 
 
 def required_pretext(cfg: ConfigNode, model: nn.Module | None) -> Pretext:
-    """Return `pretext_of` a model; ConfigError if it has no pre-training form."""
+    """Return `pretext_of` a model. Raises ConfigError if it is not set up for pre-training."""
     pretext = None if model is None else pretext_of(model)
     if pretext is None:
         raise ConfigError(
@@ -70,13 +70,13 @@ class Pretraining(Task):
         """Build from the model to train and MODEL.LOSS_FUNC.
 
         Raises:
-            ConfigError: If the model has no pre-training form.
+            ConfigError: If the model is not set up for pre-training.
         """
         return cls(required_pretext(cfg, model), get_loss(cfg.MODEL.LOSS_FUNC))
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:
-        """Check that the model has its pre-training form."""
+        """Check that the model is set up for pre-training."""
         with torch.device("meta"):
             cls.from_config(cfg, model=build_model(cfg))
 
@@ -89,11 +89,11 @@ class Pretraining(Task):
         return self._loss(outputs, targets)
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the share of correct predictions in percent."""
+        """Return the percentage of correct predictions."""
         return 100.0 * (outputs.argmax(1) == targets).float().mean()[None]
 
     def shown(self, labels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the labels: targets are not classes."""
+        """Return the labels, because targets are not classes."""
         return labels
 
 
@@ -129,12 +129,12 @@ class CoordinatePretraining(Pretraining):
         """Build from the model to train and DVS.SENSOR_SIZE.
 
         Raises:
-            ConfigError: If the model has no pre-training form.
+            ConfigError: If the model is not set up for pre-training.
         """
         return cls(required_pretext(cfg, model), (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]))
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the accuracy of polarities, the mean errors, and the shares of exact and of near predictions."""
+        """Return the accuracy of polarities, the mean errors, and the percentages of exact and of near predictions."""
         height, width = self.sensor_size
         sizes = outputs.new_tensor([2, height, width], dtype=torch.float32) - 1
         predicted, wanted = (((values.float() + 1) / 2 * sizes).round() for values in (outputs, targets))

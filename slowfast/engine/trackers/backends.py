@@ -33,10 +33,10 @@ START_TIMEOUT, END_TIMEOUT = 30.0, 120.0
 
 # MLflow
 STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
-MAX_VALUE = 500  # characters of a parameter, the limit of older servers
+MAX_VALUE = 500  # characters per parameter, the limit of older servers
 DATABASES = ("sqlite:", "mysql", "postgresql", "mssql")  # schemes of addresses
 _NOT_IN_FILES = re.compile(r"[^\w. -]")
-BATCH = 100  # parameters of a request, the limit of servers
+BATCH = 100  # parameters per request, the limit of servers
 # mlflow-skinny has no database, and the folder store must be allowed since MLflow 3.7. If the
 # server is down, calls fail after seconds instead of minutes. MLflow sends usage statistics unless that is disabled.
 ENVIRONMENT = {
@@ -162,7 +162,7 @@ class Wandb(Tracker):
             allow_val_change=True,
             settings=options,
         )
-        # wandb's own steps count calls and must increase; resumed runs and tests go back.
+        # wandb's own step counts calls and must increase, but resumed runs and tests go back.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
 

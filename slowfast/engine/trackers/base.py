@@ -27,7 +27,7 @@ _SYSTEM = {"data_s": "system/data_seconds", "compute_s": "system/compute_seconds
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Description of a run for a tracker. Texts contain no secrets: those in addresses are redacted.
+    """Description of a run for a tracker. Secrets in addresses are redacted.
 
     Attributes:
         name: Name of the run.
@@ -35,7 +35,7 @@ class RunInfo:
         folder: OUTPUT_DIR.
         config: All config keys by dotted name, with plain values.
         config_text: The config as YAML.
-        hparams: Config keys to compare runs by, with their values.
+        hparams: Config keys used to compare runs, with their values.
         curves: Tags of the curves whose last values compare runs, such as ``val/top1_acc``.
         first_step: First step to record: points that an earlier run recorded from this step on are replaced. None if
             the run only adds a test.
@@ -126,7 +126,7 @@ TRACKER_REGISTRY: ClassRegistry[Tracker] = ClassRegistry("TRACKER", Tracker)  # 
 
 
 def require_package(package: str, backend: str, extra: str) -> None:
-    """Raise ConfigError that names the extra of a tracker whose package is not installed."""
+    """Raise ConfigError, which names the extra, if the package of a tracker is not installed."""
     if find_spec(package) is None:
         raise ConfigError(
             f"TRACKING.BACKENDS {backend} needs the package {package}, which is not installed. Run "
@@ -138,7 +138,7 @@ def curve_values(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
     """Return the points of curves in a row of metrics.jsonl, by tag.
 
     Losses and metrics get tags such as ``train/loss`` and ``val/top1_acc``, the learning rate is ``lr``, and time and
-    memory of a training are ``system/data_seconds`` and so on. Everything else, such as the epoch, the number of
+    memory of a training get tags such as ``system/data_seconds``. Everything else, such as the epoch, the number of
     videos and the remaining time, is bookkeeping and not a curve.
 
     Args:
@@ -160,7 +160,7 @@ def curve_values(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
 
 
 def curve_tags(metrics: Sequence[Metric]) -> list[str]:
-    """Return the tags by which runs are compared: validation and test metrics."""
+    """Return the tags used to compare runs: validation and test metrics."""
     return [tag_of("val", LOSS.key), *(tag_of(split, one.key) for split in ("val", "test") for one in metrics)]
 
 

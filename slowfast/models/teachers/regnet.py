@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 STEM_DIM = 32
-SE_RATIO = 0.25  # hidden channels of a squeeze-and-excitation, as a share of the block's input channels
+SE_RATIO = 0.25  # hidden channels of a squeeze-and-excitation, as a fraction of the block's input channels
 
 
 class ConvNorm(nn.Module):
@@ -123,7 +123,7 @@ class RegNetY(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that it cannot have."""
+        """Raise ConfigError, without building the network, for invalid settings."""
         check_stages(cfg.REGNET.LAYERS, cfg.REGNET.EMBED_DIMS, cfg.REGNET.GROUP_WIDTH)
         check_no_recomputation(cfg)
 

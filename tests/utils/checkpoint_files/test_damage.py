@@ -1,4 +1,4 @@
-"""Damaged files: every change of a byte is refused or leaves the values as they were."""
+"""Damaged files: every changed byte is detected or leaves the values unchanged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str, Path]
 
 
 def check(changed: bytes, want: str, path: Path) -> bool:
-    """Return whether the file is refused; it must not give other values."""
+    """Return whether the file is rejected; check that an accepted file has the same values."""
     path.write_bytes(changed)
     try:
         read = read_torch_file(path)

@@ -38,7 +38,7 @@ from slowfast.datasets.dvs.formats.base import (
 )
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper, read_records
 
-# Records of each version, by the start of the file.
+# Record type of each version, by the start of the file.
 RECORDS = {
     b"#!AER-DAT2.": np.dtype([("address", ">u4"), ("t", ">u4")]),
     b"#!AER-DAT1.": np.dtype([("address", ">u2"), ("t", ">u4")]),
@@ -111,7 +111,7 @@ class Aedat2Reader(EventReader):
         return EventBlock(t, x.astype(np.uint16), y.astype(np.uint16), (address >> 11 & 1).astype(np.uint8))
 
     def _guessed(self) -> Sensor:
-        """Return the sensor that the addresses suggest; the size is that of the smallest camera that has them all.
+        """Return the sensor inferred from the addresses: the smallest camera that contains all of them.
 
         Raises:
             DecodeError: If there is none.
@@ -129,7 +129,7 @@ class Aedat2Reader(EventReader):
         found = next((size for size in sizes if highest_y < size[0] and highest_x < size[1]), None)
         if found is None:
             raise DecodeError(
-                f"the header names no camera, and x up to {highest_x}, y up to {highest_y} are those of no DAVIS"
+                f"the header names no camera, and x up to {highest_x}, y up to {highest_y} do not fit any DAVIS"
             )
         self.note(f"read as DAVIS of {found[0]} x {found[1]} pixels; the header names no camera")
         return found
@@ -177,7 +177,7 @@ class Aedat3Reader(EventReader):
         if end >= 0:
             self.start = end + len(END_OF_HEADER)
             lines = head[:end].decode("latin-1").splitlines()
-        elif self.from_bottom:  # needs no end
+        elif self.from_bottom:  # may have no end
             lines, self.start = read_lines(path)
         else:
             raise DecodeError("the header is incomplete")
@@ -198,7 +198,7 @@ class Aedat3Reader(EventReader):
         return (StreamInfo(sensor=self.sensor),)
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
-        """Read the valid polarity events of each packet; of a truncated file those of the packets before its end."""
+        """Read the valid polarity events of each packet; from a truncated file, those of the complete packets."""
         size = os.path.getsize(self.path)
         position = self.start
         with self.path.open("rb") as file:

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from slowfast.datasets.decode import DecodeError
 
-_PAGE = 4096  # bytes that the operating system reads at least
+_PAGE = 4096  # minimum number of bytes that the operating system reads
 _TOO_SHORT = "the file ends before its last event"
 # Names of the columns in public datasets.
 NAMES = {
@@ -30,18 +30,18 @@ NAMES = {
 }
 NEEDED = "Required: x, y, t, p"
 _LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
-_SHOWN = 12  # array names in a message
+_SHOWN = 12  # maximum number of array names in a message
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
 MILLISECOND, SECOND, NANOSECOND = 1e-3, 1.0, 1e-9
 UNIT_NAMES = {MILLISECOND: "milliseconds", SECOND: "seconds", NANOSECOND: "nanoseconds"}
-# Orders of the columns that public datasets and programs use, the usual one first.
+# Column orders used by public datasets and programs, the most common one first.
 ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "xypt", "tpxy")
 MAX_COORDINATE = 2**16
-# Integers above are not microseconds: as such they would be those of the year 5000.
+# Larger integers cannot be microseconds: they would correspond to the year 5000.
 _NANOSECONDS_FROM = 10**17
 # More events per second than any sensor has.
 _IMPOSSIBLE_RATE = 1e8
-_SMALLEST_TICK = 1e-2  # deviation from an integer that is rounding
+_SMALLEST_TICK = 1e-2  # deviation from an integer that counts as rounding
 
 
 class Column(Protocol):
@@ -93,7 +93,7 @@ class StoredColumn:
 
     def _scattered(self, rows: np.ndarray) -> np.ndarray:
         first, last = int(rows.min()), int(rows.max())
-        if (last - first) * self.step <= _PAGE * len(rows):  # no more pages than single reads
+        if (last - first) * self.step <= _PAGE * len(rows):  # does not read more pages than single reads would
             return self._block(first, last + 1)[rows - first]
         starts, size = (self.offset + rows * self.step).tolist(), self.dtype.itemsize
         descriptor = os.open(self.path, os.O_RDONLY)
@@ -208,7 +208,7 @@ class StoredArray:
         if len(self.shape) != 2:
             return {"": StoredColumn(path, offset, self.dtype, self.shape, step)}
         events, count = self.shape
-        contiguous = self.in_columns  # whether the values of a column follow one another
+        contiguous = self.in_columns  # whether the values of a column are contiguous
         if events < count and events in TABLE_WIDTHS:
             events, count, contiguous = count, events, not contiguous
         between = step if contiguous else count * step
@@ -270,23 +270,23 @@ def find_order(values: np.ndarray) -> str:
     ]
     if not fitting or (len(values) > 1 and bool((values == values[0]).all())):
         raise DecodeError(
-            "the table has no named columns, and its values do not tell which contain polarities (0 and 1, or "
+            "the table has no named columns, and its values do not show which contain polarities (0 and 1, or "
             "-1 and 1), coordinates and times. Name the columns x, y, t, p"
         )
     return max(fitting, key=lambda order: _as_time(columns[order.index("t")]))
 
 
 def _as_time(column: np.ndarray) -> tuple[float, float]:
-    """Return how much a column looks like the time: the share of steps that are not back, then the range."""
+    """Return how much a column resembles the time: the fraction of steps that are not backward, then the range."""
     steps = np.diff(column)
     forward = float((steps >= 0).mean()) if len(steps) else 1.0
     changes = float((steps != 0).mean()) if len(steps) else 0.0
-    # A constant column never decreases, but is no time.
+    # A constant column never decreases, but it is not a time.
     return forward if changes else 0.5, float(column.max() - column.min())
 
 
 def find_time_unit(t: np.ndarray) -> float | None:
-    """Find the unit of times by the grid on which microseconds lie.
+    """Infer the unit of times from the grid of microseconds.
 
     Args:
         t: The first times (n,).
@@ -307,7 +307,7 @@ def find_time_unit(t: np.ndarray) -> float | None:
 
 
 def _on_grid(t: np.ndarray, scale: float) -> bool:
-    """Return whether times multiplied by a factor are integers, but for rounding."""
+    """Return whether times multiplied by a factor are integers up to rounding."""
     scaled = t * scale
     allowed = np.minimum(np.maximum(_SMALLEST_TICK, 2 * np.spacing(np.abs(t)) * scale), 0.5)
     return bool((np.abs(scaled - np.rint(scaled)) <= allowed).all())

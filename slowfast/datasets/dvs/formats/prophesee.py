@@ -39,7 +39,7 @@ DAT_TIME_BITS = 32
 MAX_HEADER = 2**20  # bytes
 
 Fields = Mapping[str, str]
-# Decoders by the fields of the header, the size of the file in bytes, and where to put the events.
+# Decoder factories: header fields, file size in bytes and memory for the events -> decoder.
 ENCODINGS: dict[str, Callable[[Fields, int, Space | None], EvtDecoder]] = {
     "EVT2": lambda fields, size, space: evt2_decoder(size, space),
     "EVT21": lambda fields, size, space: Evt21Decoder(fields.get("endianness")),
@@ -47,9 +47,9 @@ ENCODINGS: dict[str, Callable[[Fields, int, Space | None], EvtDecoder]] = {
 }
 _ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT2.1": "EVT21", "EVT 3.0": "EVT3"}
 EVENT = np.dtype([("x", "u1"), ("y", "u1"), ("time", "u1", (3,))])
-# Rows of an event that stands for an overflow of the counter of the sensor, and the time that it adds.
+# Row that marks an overflow of the sensor's counter, and the time that it adds.
 OVERFLOW_ROW, OVERFLOW = 240, 2**13
-_MAX_BACK = 0.2  # share of steps back in time of a file of events; the suffix alone says little
+_MAX_BACK = 0.2  # maximum fraction of backward steps in time; the suffix alone is not conclusive
 
 
 class _HeaderReader(EventReader):
@@ -168,7 +168,7 @@ def take_bits(words: np.ndarray, first: int, bits: int) -> np.ndarray:
 
 
 def sensor_of(fields: Fields) -> Sensor | None:
-    """Return the sensor height and width, if the fields of a header contain them."""
+    """Return the sensor height and width, if the header contains them."""
     width, height = fields.get("width", ""), fields.get("height", "")
     geometry = re.fullmatch(r"(\d+)x(\d+)", fields.get("geometry", ""))
     if geometry:
@@ -216,13 +216,13 @@ class NMnistReader(EventReader):
     suffixes, label = (".bin",), "a .bin file of N-MNIST or N-Caltech101"
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
-        """Read the events, and add the time of the overflows before them."""
+        """Read the events, adding the time of preceding overflows."""
         overflows, first = 0, True
         for records in read_records(self, EVENT, 0, BLOCK_EVENTS):
             high, middle, low = (records["time"][:, byte].astype(np.int64) for byte in range(3))
             t = (high & 0x7F) << 16 | middle << 8 | low
             if first and int(np.count_nonzero(np.diff(t) < 0)) > _MAX_BACK * len(t):
-                raise DecodeError("no events of N-MNIST: the times do not ascend")
+                raise DecodeError("not a file of N-MNIST: the times are not ascending")
             first = False
             x, y, p = records["x"], records["y"], (high >> 7).astype(np.uint8)
             is_overflow = y == OVERFLOW_ROW

@@ -93,7 +93,7 @@ class _Samples:
 
 
 class _SampleColumn:
-    """Column of a sample that is read when it is needed."""
+    """Column of a sample that is read on demand."""
 
     def __init__(self, samples: _Samples, number: int, key: str) -> None:
         self._samples, self._number, self._key = samples, number, key
