@@ -44,7 +44,7 @@ def recompute_bn_stats(model: nn.Module, inputs: Iterable[torch.Tensor], world: 
     """Recompute the running batch-norm statistics as averages over batches of all processes.
 
     Mean and variance are averages of the batches' own, as in the batch-norm paper. `fvcore.nn.precise_bn` is not used:
-    it pools the samples of all batches for the variance, puts new tensors in place of the buffers, needs the number of
+    it pools the samples of all batches for the variance, replaces the buffers by new tensors, needs the number of
     batches in advance, and leaves half-computed statistics when a batch cannot be read.
 
     The rest of the model, including its training mode, is unchanged. If an exception is raised, for example by

@@ -1,4 +1,4 @@
-"""Writing of checkpoints in the background of a training."""
+"""Writing of checkpoints in a background thread during training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 from slowfast.engine import checkpoints
 
-# Copies of the state in memory: the best weights and the checkpoint of the same epoch.
+# Maximum number of copies of the state: the best weights and the checkpoint of the same epoch.
 _MAX_PENDING = 2
 
 
 class CheckpointWriter:
-    """Writes checkpoints one after the other in a thread, each from a copy of the state.
+    """Writer of checkpoints in a thread, one after the other, each from a copy of the state.
 
     A file is written atomically, as by :func:`checkpoints.save_checkpoint`. An error of the thread is raised by the
     next `save` or `wait`.
@@ -42,7 +42,7 @@ class CheckpointWriter:
 
         Args:
             path: File to write.
-            state: Content, of tensors and plain values.
+            state: Content: tensors and plain values.
             then: Called after the file is complete, in the same thread.
 
         Raises:
@@ -68,7 +68,7 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Wait until all files are complete, also after an error, which stays the one that is raised."""
+        """Wait until all files are complete, even after an error, which is still the one raised."""
         if error is None:
             self.wait()
         for one in self._pending:
@@ -94,7 +94,7 @@ def _copy(value: Any, storages: dict[int, torch.UntypedStorage]) -> Any:
     if isinstance(value, torch.Tensor):
         return _copy_tensor(value, storages)
     if isinstance(value, dict):
-        copied = copy.copy(value)  # a state dict has attributes besides its items
+        copied = copy.copy(value)  # a state dict has attributes in addition to its items
         copied.update({key: _copy(item, storages) for key, item in value.items()})
         return copied
     if isinstance(value, (list, tuple)):

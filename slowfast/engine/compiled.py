@@ -1,6 +1,6 @@
 """torch.compile for training (TRAIN.COMPILE) and testing (TEST.COMPILE).
 
-The compiled module shares its parameters with the network, which stays as it is: checkpoints, the EMA and everything
+The compiled module shares its parameters with the network, which is not changed: checkpoints, the EMA and everything
 else use the network itself, so that state-dict keys have no ``_orig_mod.`` and a run may be resumed with the other
 setting.
 """
@@ -27,7 +27,7 @@ TRAIN, TEST = "TRAIN.COMPILE", "TEST.COMPILE"
 
 
 def compile_model(model: nn.Module) -> nn.Module:
-    """Return the compiled form of a network, which compiles at the first call with inputs of a shape.
+    """Return a compiled version of a network; compilation happens at the first call with each input shape.
 
     Random numbers are those of the uncompiled network: dropout and stochastic depth draw from PyTorch's generators.
     """
@@ -86,7 +86,7 @@ def _missing_on_gpu() -> str:
 
 
 def _missing_on_cpu() -> str:
-    """Return what PyTorch's compiler needs on a CPU and does not find; "" if nothing is missing."""
+    """Return what is missing for PyTorch's compiler on a CPU; "" if nothing is."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"a C++ compiler, and {compiler} is not found (apt-get install g++)"

@@ -149,7 +149,7 @@ def load_teacher_config(cfg: ConfigNode) -> ConfigNode:
     distill = cfg.DISTILL
     _check_file("TEACHER_CFG", distill.TEACHER_CFG, "the config of the teacher")
     as_tested = ["TRAIN.ENABLE", False, "TEST.ENABLE", True, "TEST.DATASET", cfg.TRAIN.DATASET]
-    # with 3 crops the short side is not read from the config
+    # with 3 crops, the short side does not depend on the config
     as_tested += ["TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3, "OUTPUT_DIR", cfg.OUTPUT_DIR]
     as_tested += ["TEST.CHECKPOINT_FILE_PATH", "", "DATA.DECODING_BACKEND", cfg.DATA.DECODING_BACKEND]
     as_tested += ["TEST.COMPILE", False, "TRACKING.BACKENDS", []]
@@ -188,13 +188,13 @@ def check_teacher(cfg: ConfigNode) -> None:
     kind, side = find_dataset(cfg, TRAIN).input_kind, cfg.DATA.TRAIN_CROP_SIZE
     teacher_cfg = load_teacher_config(cfg)
     frames = (cfg.DATA.NUM_FRAMES,) if kind == CLIPS else ()
-    with torch.device("meta"), torch.no_grad():  # shapes only
+    with torch.device("meta"), torch.no_grad():  # computes shapes only
         teacher, clip = build_model(teacher_cfg).eval(), torch.empty(1, 3, *frames, side, side)
         try:
             teacher(clip)
         except UserError as error:
             size = " x ".join(map(str, (*frames, side, side)))
             raise ConfigError(
-                f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}: the teacher cannot take the student's clips of "
-                f"{size} ({error})"
+                f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}: the teacher does not accept the student's clips "
+                f"of {size} ({error})"
             ) from error

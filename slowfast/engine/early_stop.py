@@ -11,10 +11,10 @@ from slowfast.visualization.results import Metric
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Rule that ends a training; it depends on the saved position alone, so that a resumed run decides the same.
+    """Early stopping rule. It only depends on the saved position, so a resumed run makes the same decision.
 
     Attributes:
-        patience: TRAIN.EARLY_STOP, epochs without a better validation; 0 never ends the training.
+        patience: TRAIN.EARLY_STOP, epochs without a better validation; 0 disables early stopping.
         eval_period: TRAIN.EVAL_PERIOD, epochs between validations.
         max_epoch: SOLVER.MAX_EPOCH, for the message.
     """
@@ -31,7 +31,7 @@ class EarlyStop:
     def is_due(self, at: Position) -> bool:
         """Return whether training ends here: just after a validation, with the best one at least `patience` epochs ago.
 
-        As long as no validation gave a number, the epochs count from the start.
+        Until a validation yields a number, epochs are counted from the start.
         """
         validated = at.epoch % self.eval_period == 0 and at.step == 0
         return self.patience > 0 and validated and at.epoch - at.best_epoch >= self.patience

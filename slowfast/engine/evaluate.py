@@ -95,7 +95,7 @@ class EvaluationTime:
 
     @property
     def clips_per_second(self) -> float:
-        """Throughput, waiting included; 0 before the first batch."""
+        """Throughput including waiting time; 0 before the first batch."""
         return self.clips / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -115,17 +115,17 @@ def evaluate(
 
     Args:
         model: Model, which is set to evaluation mode.
-        samples: Samples, in order. An unreadable one is added to the ledger and has no outputs; nothing replaces it.
+        samples: Samples, in order. An unreadable one is added to the ledger, has no outputs and is not replaced.
         forward: Preparation of the clips.
         process: Called with each sample and its outputs, in order.
-        batch_clips: Clips per forward pass, whichever samples they belong to.
+        batch_clips: Clips per forward pass, possibly of several samples.
         ledger: Collects the failures.
         progress: Progress display.
         batch_hook: Called with the inputs and labels of the first batch.
         profiler: Profiles the batches.
 
     Returns:
-        How long the evaluation took.
+        The duration and throughput of the evaluation.
     """
     model.eval()
     if forward.amp_dtype is None:
@@ -153,7 +153,7 @@ def evaluate(
             batch_hook = None
         with named_range(FORWARD), forward.autocast():
             output = model(inputs)
-        del inputs  # before the next are made
+        del inputs  # free the clips before the next ones are allocated
         outputs.extend(output.float().cpu())
         pace.clips += len(batch)
         finish()
@@ -166,7 +166,7 @@ def evaluate(
 def _clips(
     samples: Iterable[EvalSample], device: torch.device, pending: deque[EvalSample], ledger: FailureLedger
 ) -> Iterator[Clips]:
-    """Yield the clips of all samples; each sample is added to `pending` when its turn comes."""
+    """Yield the clips of all samples, adding each sample to `pending` before its clips."""
     for sample in samples:
         ledger.add(sample.failures)
         pending.append(sample)

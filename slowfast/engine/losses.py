@@ -19,7 +19,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def soft_cross_entropy(logits: torch.Tensor, shares: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the mean over N of -sum_k weights_k shares_k log softmax(logits)_k, in float32 whatever autocast does."""
+    """Return the mean over N of -sum_k weights_k shares_k log softmax(logits)_k, in float32 even under autocast."""
     return F.cross_entropy(logits.float(), shares, weights)
 
 
@@ -43,14 +43,14 @@ def bce_logit(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": cross_entropy,
     "soft_cross_entropy": soft_cross_entropy,
-    "bce_logit": bce_logit,  # of MODEL.TASK multi_label
+    "bce_logit": bce_logit,  # for MODEL.TASK multi_label
 }
-# Losses of soft labels, which label smoothing and MixUp need.
+# Losses that accept soft labels, required by label smoothing and MixUp.
 SOFT_LOSSES = frozenset({"soft_cross_entropy"})
 
 
 def get_loss(name: str, weights: torch.Tensor | None = None) -> Loss:
-    """Return the loss of a name with class weights (K,); ConfigError for an unknown name."""
+    """Return a loss by name, with class weights (K,). Raises ConfigError for an unknown name."""
     if name not in LOSSES:
         raise ConfigError(unknown_value("MODEL.LOSS_FUNC", name, sorted(LOSSES)))
     return functools.partial(LOSSES[name], weights=weights)

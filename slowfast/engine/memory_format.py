@@ -1,6 +1,6 @@
 """Channels-last weights of convolutions (MODEL.CHANNELS_LAST).
 
-Inputs are in channels-last order anyway. Only the order of the weights in memory changes: shapes, keys and values of
+Inputs are always in channels-last order. Only the order of the weights in memory changes: shapes, keys and values of
 checkpoints stay the same, and a run may be resumed with the other setting.
 """
 

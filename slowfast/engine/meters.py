@@ -18,7 +18,7 @@ from slowfast.visualization.results import Metric
 
 
 class TrainMeter:
-    """Averages the loss, the task's metrics and the time per step since the last `read`.
+    """Running averages of the loss, the task's metrics and the time per step since the last `read`.
 
     Args:
         world: Processes of the run.
@@ -40,7 +40,7 @@ class TrainMeter:
         self._values.append(values)
 
     def read(self) -> dict[str, float]:
-        """Return the averages and start over.
+        """Return the averages and reset them.
 
         Returns:
             loss and the metrics over all processes; data_s and compute_s, in seconds per step of this process.
@@ -59,7 +59,7 @@ ViewLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
 class EvalLoss:
-    """Averages the loss over the readable samples of an evaluation; the loss of a sample is the mean over its views.
+    """Average loss over the readable samples of an evaluation; the loss of a sample is the mean over its views.
 
     Args:
         loss: Loss of the views of one sample, such as `Task.eval_loss`.
@@ -80,14 +80,14 @@ class EvalLoss:
             self._values.append(float(loss))
 
     def mean(self, world: World) -> float | None:
-        """Return the mean over all processes, which all call it; None without any loss."""
+        """Return the mean over all processes, which must all call it; None if there is no loss."""
         values = world.gather(self._values)
-        # The exact sum does not depend on the order, hence not on the number of processes.
+        # An exact sum does not depend on the order and therefore not on the number of processes.
         return math.fsum(values) / len(values) if values else None
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite; the message names the step, learning rate and batch."""
+    """Error for a NaN or infinite loss; the message names the step, learning rate and batch."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Step:
 
 
 class LossMonitor:
-    """Raises an error if the loss is not finite.
+    """Check that raises an error if the loss is not finite.
 
     The loss of a step is checked after the next step is queued, which avoids a synchronization with the GPU.
     """

@@ -31,7 +31,7 @@ class Schedule:
     Args:
         after: Learning rate by epoch after the warm-up.
         warmup_epochs: Length of the warm-up.
-        warmup_start: Learning rate at its start.
+        warmup_start: Learning rate at the start of the warm-up.
     """
 
     after: Callable[[float], float]
@@ -86,7 +86,7 @@ def build_schedule(cfg: ConfigNode) -> Schedule:
 
 
 def is_named(parameter: str, name: str) -> bool:
-    """Return whether a parameter has a name, given in full, by its last parts, or as a pattern with * or ?."""
+    """Return whether a parameter matches a name: in full, by its last parts, or as a pattern with * or ?."""
     return parameter == name or parameter.endswith(f".{name}") or fnmatchcase(parameter, name)
 
 
@@ -115,9 +115,9 @@ def parameter_groups(
         weight_decay: Default weight decay.
         norm_decay: Weight decay of batch-norm parameters.
         skip_1d: No weight decay for one-dimensional parameters and those of the model's `no_weight_decay`.
-        skip: Names of further parameters without weight decay.
+        skip: Names of additional parameters without weight decay.
         layer_decay: Ratio of the learning rates of a layer and the one above it, see :func:`lr_scales`.
-        head_lr_mult: Factor of the head's learning rate.
+        head_lr_mult: Learning rate multiplier of the head.
 
     Returns:
         Groups with ``params``, ``param_names``, ``weight_decay`` and ``lr_scale``.
@@ -150,7 +150,7 @@ def parameter_groups(
 
 
 def lr_scales(model: nn.Module, layer_decay: float, head_lr_mult: float) -> dict[str, float]:
-    """Return the factor of each parameter's learning rate, by name.
+    """Return the learning rate scale of each parameter, by name.
 
     The top layer (last norm and head) has the full learning rate, each layer below it `layer_decay` times that of the
     layer above (BEiT, arXiv 2106.08254; SlowFast's SOLVER.LAYER_DECAY). Layers are numbered by
@@ -199,7 +199,7 @@ def sgd(cfg: ConfigNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         dampening=solver.DAMPENING,
-        nesterov=solver.NESTEROV and solver.MOMENTUM > 0,  # the same as plain SGD without momentum
+        nesterov=solver.NESTEROV and solver.MOMENTUM > 0,  # equivalent to plain SGD without momentum
         fused=_fused(cfg),
     )
 
@@ -258,7 +258,7 @@ def load_optimizer_state(
     """
     saved = state["param_groups"]
     names = [group.get("param_names") for group in saved]
-    if None in names:  # written before groups had names: a single learning rate
+    if None in names:  # written by a version without named groups: a single learning rate
         names = [group["param_names"] for group in _groups_from_config(cfg, model)]
     by_name = {
         name: state["state"].get(index)
@@ -268,14 +268,14 @@ def load_optimizer_state(
     now = optimizer.state_dict()["param_groups"]
     indices = {name: index for group in now for index, name in zip(group["params"], group["param_names"], strict=True)}
     if other := sorted(indices.keys() ^ by_name.keys()):
-        raise ValueError(f"other parameters were trained: {len(other)} differ, such as {other[0]}")
+        raise ValueError(f"different parameters were trained: {len(other)} differ, such as {other[0]}")
     values = {index: by_name[name] for name, index in indices.items() if by_name[name] is not None}
     optimizer.load_state_dict({"state": values, "param_groups": now})
     _match_layouts(optimizer)
 
 
 def _match_layouts(optimizer: torch.optim.Optimizer) -> None:
-    """Give the loaded state the layouts of the parameters, since fused optimizers pair elements by memory order."""
+    """Convert the loaded state to the memory layouts of the parameters, because fused optimizers rely on them."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
@@ -293,7 +293,7 @@ def _groups_from_config(
 
 
 def _log_groups(groups: list[dict[str, Any]]) -> None:
-    """Log which parameters have which learning-rate scale, lowest first."""
+    """Log the parameters of each learning rate scale, lowest first."""
     names: dict[float, list[str]] = {}
     for group in groups:
         names.setdefault(group["lr_scale"], []).extend(group["param_names"])

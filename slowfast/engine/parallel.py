@@ -29,12 +29,12 @@ def wrap_model(model: nn.Module, world: World) -> nn.Module:
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """Return the model itself, whose state dict has the keys of a single process."""
+    """Return the unwrapped model, whose state dict has the same keys as in a single process."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def no_sync(model: nn.Module, skip: bool = True) -> AbstractContextManager[None]:
-    """Keep gradients in this process while entered: for all parts of an accumulated batch but the last.
+    """Keep gradients local while entered: for all parts of an accumulated batch except the last.
 
     Args:
         model: Model, wrapped or not.

@@ -17,20 +17,20 @@ from slowfast.utils.distributed import World
 from slowfast.utils.files import atomic_path, atomic_write_text
 from slowfast.utils.logging import get_logger
 
-FOLDER = "profile"  # in OUTPUT_DIR
+FOLDER = "profile"  # folder in OUTPUT_DIR
 DATA_LOADING, FORWARD, BACKWARD, OPTIMIZER = RANGES = ("data loading", "forward", "backward", "optimizer")
-ROWS = 40  # operators in the table
+ROWS = 40  # rows of the table of operators
 
 
 def named_range(name: str) -> AbstractContextManager[Any]:
-    """Return a context that is shown by name in the trace; it takes microseconds while nothing is profiled."""
+    """Return a context that appears by name in the trace; it costs microseconds while nothing is profiled."""
     return record_function(name)
 
 
 class StepProfiler:
-    """Profiles a number of steps once, and does nothing before and after them.
+    """Profiler of a number of steps; it does nothing before and after them.
 
-    A failure, such as a full disk, is only a warning.
+    A failure, such as a full disk, is only logged as a warning.
 
     Args:
         folder: Folder of the files.
@@ -71,7 +71,7 @@ class StepProfiler:
             self.close()
 
     def close(self) -> None:
-        """Write what was recorded; no effect the second time."""
+        """Write the recorded steps; no effect the second time."""
         recorder, self._profile = self._profile, None
         if recorder is None:
             return

@@ -21,7 +21,7 @@ def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> d
     Args:
         cfg: Config of the run.
         state: State of the run.
-        task: Task of the run, whose metrics are named and drawn; that of MODEL.TASK by default.
+        task: Task of the run, whose metrics are shown; that of MODEL.TASK by default.
     """
     folder = Path(cfg.OUTPUT_DIR)
     try:
@@ -43,7 +43,7 @@ class TrainingReport:
 
     def __init__(self, cfg: ConfigNode, task: Task) -> None:
         self._cfg, self._task = cfg, task
-        self._due = 0.0  # time.monotonic() from which on the next update is written
+        self._due = 0.0  # earliest time.monotonic() of the next update
 
     def update(self) -> None:
         """Write the report, unless the last update was so recent that updates would slow down the training."""

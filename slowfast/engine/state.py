@@ -38,7 +38,7 @@ class Position:
     Attributes:
         epoch: Finished epochs.
         step: Finished steps of the next epoch.
-        best_metric: Best value so far of the metric that the task selects checkpoints by; None before a validation.
+        best_metric: Best value so far of the metric that selects checkpoints; None before a validation.
         best_epoch: Epoch of that value, from 1; 0 before a validation.
     """
 
@@ -48,7 +48,7 @@ class Position:
     best_epoch: int = 0
 
     def total(self, steps: int) -> int:
-        """Steps since the start of training, with `steps` an epoch."""
+        """Steps since the start of training, with `steps` per epoch."""
         return self.epoch * steps + self.step
 
 
@@ -62,7 +62,7 @@ class RunState:
         scaler: Gradient scaler of mixed precision.
         ema: Average of the weights, if any.
         steps: Steps per epoch.
-        class_names: Names of all classes, for those who use the checkpoints without the dataset; None for none.
+        class_names: Names of all classes, for use of the checkpoints without the dataset; None for none.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class RunState:
             setattr(self.at, name, value)
 
     def _load_optimizer(self, state: checkpoints.State) -> None:
-        """Load the optimizer's state. Raises ValueError for that of another optimizer or of other parameters."""
+        """Load the optimizer's state. Raises ValueError if it belongs to another optimizer or other parameters."""
         method = yaml.safe_load(state["cfg"])["SOLVER"]["OPTIMIZING_METHOD"]
         if method != self.cfg.SOLVER.OPTIMIZING_METHOD:
             raise ValueError(f"SOLVER.OPTIMIZING_METHOD was {method}")
@@ -215,7 +215,7 @@ def _load_pretrained(cfg: ConfigNode, model: nn.Module) -> None:
         return
     if not (isinstance(model, Network) and model.takes_pretrain_path):
         raise ConfigError(
-            f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} takes no such weights. Set it to an empty string"
+            f"MORPH.PRETRAIN_PATH is set, but {cfg.MODEL.MODEL_NAME} has no use for it. Set it to an empty string"
         )
     state = model.adapt_pretrained(read_weights(cfg.MORPH.PRETRAIN_PATH, "pytorch", model))
     load_weights(model, state, path, allow_new_head=True)
@@ -253,7 +253,7 @@ def load_test_checkpoint(cfg: ConfigNode, model: nn.Module) -> None:
 
 
 def _loaded(cfg: ConfigNode, path: str, content: Any) -> LoadedWeights:
-    """Return the description of the checkpoint to test from its content."""
+    """Return the description of the checkpoint to test, based on its content."""
     names = _class_names(cfg, content)
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         return LoadedWeights(path, class_names=names)
@@ -274,7 +274,7 @@ def _class_names(cfg: ConfigNode, content: Any) -> tuple[str, ...] | None:
 
 
 def _listed(text: str) -> Any:
-    """Parse JSON; None for anything that is not."""
+    """Parse JSON; return None for anything else."""
     try:
         return from_json(text)
     except (ValueError, RecursionError):
@@ -282,7 +282,7 @@ def _listed(text: str) -> Any:
 
 
 def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
-    """Build the model with the weights that `load_test_checkpoint` finds, on the device and in evaluation mode."""
+    """Build the model with the weights of `load_test_checkpoint`, on the device and in evaluation mode."""
     torch.manual_seed(cfg.RNG_SEED)  # makes random weights reproducible if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)

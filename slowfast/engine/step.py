@@ -43,7 +43,7 @@ class Clipping:
 
 
 class TrainStep:
-    """Performs optimizer steps. All random numbers of a step depend on RNG_SEED, the epoch and the step alone.
+    """Optimizer step. All its random numbers only depend on RNG_SEED, the epoch and the step.
 
     Args:
         cfg: Config of the run.
@@ -106,7 +106,7 @@ class TrainStep:
         return torch.stack(parts).mean(0)
 
     def _backward(self, clips: Clips, labels: torch.Tensor, epoch: int, step: int) -> torch.Tensor:
-        # All parts and processes start from the same random state and use the numbers of their own clips.
+        # All parts and processes start from the same random state and use the random numbers of their own clips.
         torch.manual_seed(int(generator(MIX, self.seed, epoch, step, 0).integers(2**62)))
         inputs = self.forward.prepare(clips)
         labels = labels.to(self.forward.device, non_blocking=True)

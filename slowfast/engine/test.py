@@ -65,19 +65,19 @@ def evaluate_split(
         world: Processes of the run.
         model: Model to evaluate.
         samples: Samples of this process.
-        ledger: Collects the failures; that of the main process those of all.
+        ledger: Collects the failures; in the main process, those of all processes.
         split: Split of the samples.
-        evaluator: Gets the outputs; its `evaluate` is left to the caller.
+        evaluator: Receives the outputs; the caller calls its `evaluate`.
         batch_hook: Called with the inputs and labels of the first batch.
-        loss: Gets the outputs too; its `mean` is left to the caller.
+        loss: Receives the outputs, too; the caller calls its `mean`.
         profiler: Profiles the batches.
 
     Returns:
-        How long this process took.
+        The duration and throughput of this process.
     """
     forward = ClipForward.from_config(cfg, world.device, split)
     batch_clips = max(1, cfg.TEST.BATCH_SIZE // world.size)
-    own = -(-(ledger.total - world.rank) // world.size)  # this process's share, rounded up
+    own = -(-(ledger.total - world.rank) // world.size)  # number of samples of this process, rounded up
     progress = Progress("test" if split == TEST else "validate", own, "videos", world.is_main, cfg.LOG_PERIOD)
     evaluator.reset()
 
@@ -139,7 +139,7 @@ def test(
     mode: TestMode | None = None,
     trackers: Trackers | None = None,
 ) -> TestOutcome:
-    """Test the weights that `load_test_checkpoint` finds, and write the results to OUTPUT_DIR.
+    """Test the weights loaded by `load_test_checkpoint` and write the results to OUTPUT_DIR.
 
     Args:
         cfg: Config of the run.
@@ -225,7 +225,7 @@ def _run_on_cluster(
 
 
 def _write(cfg: ConfigNode, report: TestReport, evaluator: Evaluator, ledger: FailureLedger) -> dict[str, Path]:
-    """Write all result files; return those to tell the user of."""
+    """Write all result files; return those to report to the user."""
     output, names = Path(cfg.OUTPUT_DIR), class_names(cfg, TEST)
     files = {name: output / name for name in (TEST_RESULTS, PREDICTIONS)}
     write_results(report, files[TEST_RESULTS])

@@ -48,11 +48,11 @@ from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row
 from slowfast.visualization.results import LOSS, write_failed
 
-FAILED_TRAIN = "failed_train.csv"  # in OUTPUT_DIR
+FAILED_TRAIN = "failed_train.csv"  # file in OUTPUT_DIR
 
 
 class Trainer:
-    """Trains the model of a config; writes checkpoints and metrics to OUTPUT_DIR.
+    """Training of the model of a config; writes checkpoints and metrics to OUTPUT_DIR.
 
     Args:
         cfg: Config of the run.
@@ -116,7 +116,7 @@ class Trainer:
             raise CheckpointError(f"{self.output}: the processes read different checkpoints. Check the shared disk")
 
     def run(self, stop: StopSignal) -> bool:
-        """Train up to the last epoch; return False if a signal stopped the training before."""
+        """Train until the last epoch; return False if a signal stopped the training early."""
         self.stop, at = stop, self.state.at
         run_on_main(self.world, self._clean_up)
         self.log, self.progress = self._open_reports()
@@ -167,7 +167,7 @@ class Trainer:
         return self.stop.at_once() if self.world.size == 1 else nullcontext()
 
     def _epoch(self) -> None:
-        """Do the remaining steps of an epoch.
+        """Train the remaining steps of an epoch.
 
         Raises:
             Interrupted: If a signal was received.
@@ -240,7 +240,7 @@ class Trainer:
         raise ReportedByRankZero(complaint)
 
     def _end_epoch(self) -> None:
-        """Validate and save if this epoch is due; both always after the last one."""
+        """Validate and save if this epoch is due; the last epoch always is."""
         cfg, at = self.cfg, self.state.at
         last = at.epoch + 1 == cfg.SOLVER.MAX_EPOCH
         if self.task.best is not None and (last or (at.epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
@@ -262,7 +262,7 @@ class Trainer:
                     recompute_bn_stats(model, self._statistics_batches(), self.world)
             videos = itertools.takewhile(lambda _: not self.stop.seen, self.val_loader)
             pace = evaluate_split(self.cfg, self.world, model, videos, ledger, VAL, evaluator, loss=loss)
-        if self.world.any(self.stop.seen):  # only now: the processes may have different numbers of videos
+        if self.world.any(self.stop.seen):  # only here: processes differ in their number of videos
             raise Interrupted
         results, metric = evaluator.evaluate().values, self.task.metrics[0]
         mean_loss = loss.mean(self.world)
@@ -344,4 +344,4 @@ class Trainer:
 
 
 class Interrupted(Exception):
-    """A signal was received; the state is that of the last complete step."""
+    """Raised after a signal; the state is that of the last complete step."""

@@ -1,6 +1,6 @@
-"""Networks by their names in a config.
+"""Registry and construction of networks by the names used in configs.
 
-Networks register themselves with ``@MODEL_REGISTRY.register()``, those of the package when this module is imported.
+Networks register with ``@MODEL_REGISTRY.register()``; those of the package do so when this module is imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def build_model(cfg: ConfigNode) -> Network:
     """Build the network of a config with random weights, on the CPU.
 
     Raises:
-        ConfigError: If no network has that name or its settings are impossible.
+        ConfigError: If no network has that name or its settings are invalid.
     """
     network = find_network(cfg).from_config(cfg)
     return FramewiseVideo(network, cfg.MODEL.FRAMEWISE) if cfg.MODEL.FRAMEWISE else network

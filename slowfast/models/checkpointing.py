@@ -1,7 +1,7 @@
 """Activation checkpointing of blocks: keep the input of a block and recompute the rest in the backward pass.
 
-Autograd never needs the output of the last layer of what is recomputed. A block may therefore name its residual
-branches, to be kept and recomputed one by one: one more tensor per block, and less time.
+Autograd never needs the output of the last recomputed layer. A block may therefore list its residual
+branches, which are then kept and recomputed one by one: one more tensor per block, but less time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Part = Callable[[torch.Tensor], torch.Tensor]
 
 
 class BlockOfParts(nn.Module):
-    """Block that is the composition of several functions, which are recomputed one by one."""
+    """Block composed of several functions that are recomputed one by one."""
 
     def parts(self) -> tuple[Part, ...]:
         """Return the functions that the block applies one after another."""

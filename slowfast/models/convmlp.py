@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Convolutions(FeatureMap, nn.Sequential):
-    """Convolutions, each followed by batch norm and ReLU, and then further layers: (B, C, H, W) -> (B, C', H', W')."""
+    """Convolutions, each followed by batch norm and ReLU, then other layers: (B, C, H, W) -> (B, C', H', W')."""
 
     MAP_AXES = "BCHW"
 
@@ -170,7 +170,7 @@ class ConvMLP(Network):
             recomputed in the backward pass. Never the convolution stage, whose batch norm would count a batch twice.
 
     Raises:
-        ConfigError: For impossible settings.
+        ConfigError: For invalid settings.
     """
 
     input_kind = IMAGES
@@ -218,7 +218,7 @@ class ConvMLP(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that it cannot have."""
+        """Raise ConfigError, without building the network, for invalid settings."""
         convmlp = cfg.CONVMLP
         check_settings(convmlp.LAYERS, convmlp.EMBED_DIMS, convmlp.MLP_RATIOS, convmlp.CONV_DIM)
 
@@ -264,17 +264,17 @@ def check_settings(
 
 
 def convmlp_s(num_classes: int = 1000, **settings: Any) -> ConvMLP:
-    """Build ConvMLP-S; `settings` are further arguments of :class:`ConvMLP`."""
+    """Build ConvMLP-S; `settings` are additional arguments of :class:`ConvMLP`."""
     return ConvMLP(num_classes, **settings)
 
 
 def convmlp_m(num_classes: int = 1000, **settings: Any) -> ConvMLP:
-    """Build ConvMLP-M; `settings` are further arguments of :class:`ConvMLP`."""
+    """Build ConvMLP-M; `settings` are additional arguments of :class:`ConvMLP`."""
     sizes: dict[str, Any] = {"layers": (3, 6, 3), "mlp_ratios": (3, 3, 3), "conv_layers": 3}
     return ConvMLP(num_classes, **{**sizes, **settings})
 
 
 def convmlp_l(num_classes: int = 1000, **settings: Any) -> ConvMLP:
-    """Build ConvMLP-L; `settings` are further arguments of :class:`ConvMLP`."""
+    """Build ConvMLP-L; `settings` are additional arguments of :class:`ConvMLP`."""
     sizes: dict[str, Any] = {"layers": (4, 8, 3), "embed_dims": (192, 384, 768), "mlp_ratios": (3, 3, 3)}
     return ConvMLP(num_classes, **{**sizes, "conv_dim": 96, "conv_layers": 3, **settings})

@@ -1,8 +1,8 @@
 """Depth of a network's parameters, for layer-wise learning rates and for freezing stages.
 
-The blocks of a network are numbered from 1, input first. Layer 0 is what comes before the first block: the patch,
+The blocks of a network are numbered from 1, input first. Layer 0 is everything before the first block: the patch,
 position or event embedding. A parameter between two blocks, such as a patch embedding between two stages, belongs to
-the layer of the block after it; what follows the last block, norm and head, is the top layer. (For plain transformers
+the layer of the block after it. The norm and head after the last block are the top layer. (For plain transformers
 this is the rule of BEiT, MAE and SlowFast's MViT.)
 """
 
@@ -21,7 +21,7 @@ class Depth:
 
     Args:
         layer: Number of its layer, from 0 (embedding) to the number of blocks + 1 (last norm and head).
-        stage: Number of its stage from 1; the embedding counts to the first stage. 0 for the top layer.
+        stage: Number of its stage from 1; the embedding belongs to the first stage. 0 for the top layer.
     """
 
     layer: int
@@ -43,7 +43,7 @@ def find_blocks(model: nn.Module, prefix: str = "") -> list[list[str]]:
 
 
 def blocks_by_stage(model: nn.Module) -> list[list[str]]:
-    """Return the names of a network's blocks by stage, input first: its own, else those of :func:`find_blocks`."""
+    """Return the names of a network's blocks by stage, input first: from its hook, else from :func:`find_blocks`."""
     network = named_network(model)
     named = network.blocks_by_stage() if isinstance(network, Network) else None
     return find_blocks(network) if named is None else named
@@ -60,7 +60,7 @@ def block_names(name: str, blocks: nn.Module) -> list[str]:
 
 
 def parameter_depths(model: nn.Module) -> dict[str, Depth]:
-    """Return the depth of each parameter, by name. A network without blocks has the top layer alone."""
+    """Return the depth of each parameter, by name. A network without blocks only has the top layer."""
     numbered = [(block, stage) for stage, blocks in enumerate(blocks_by_stage(model), start=1) for block in blocks]
     top = Depth(len(numbered) + 1, 0)
     depth_of = {block: Depth(layer, stage) for layer, (block, stage) in enumerate(numbered, start=1)}
@@ -79,7 +79,7 @@ def parameter_depths(model: nn.Module) -> dict[str, Depth]:
 
 
 def _depth_of_block(parameter: str, depth_of: dict[str, Depth]) -> Depth | None:
-    """Return the depth of the block that holds a parameter, None for one outside of the blocks."""
+    """Return the depth of the block that contains a parameter; None for parameters outside blocks."""
     parts = parameter.split(".")
     names = (".".join(parts[:count]) for count in range(1, len(parts)))
     return next((depth_of[name] for name in names if name in depth_of), None)

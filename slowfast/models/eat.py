@@ -61,10 +61,10 @@ class EAT(Network):
         heads: Attention heads; the blocks of type ``base_local`` have half as many.
         mlp_ratio: Hidden width of the MLPs as a multiple of ``embed_dim``.
         pixel_order: Order of the pixels or patches, a name in ``PIXEL_ORDERS``.
-        sfc_mode: What ``pixel_order`` orders: ``first`` for pixels, ``second`` for embedded patches.
+        sfc_mode: Elements ordered by ``pixel_order``: ``first`` for pixels, ``second`` for embedded patches.
         block_type: ``base_local`` for blocks with a local branch, ``base`` for plain attention.
         local: Local branch, a name in ``LOCAL_BRANCHES``.
-        local_ratio: Share of the channels that the local branch works on.
+        local_ratio: Fraction of the channels processed by the local branch.
         local_ks: Number of neighboring tokens that the local branch sees; odd.
         pos_emb: Add a learned position embedding to the tokens.
         cls_token: Classify by a class token that passes through all blocks with the others.
@@ -76,7 +76,7 @@ class EAT(Network):
             backward pass. Never the class blocks, whose activations are small.
 
     Raises:
-        ConfigError: For impossible settings and, when called, for images of another size.
+        ConfigError: For invalid settings and, when called, for images of another size.
     """
 
     input_kind = IMAGES
@@ -155,7 +155,7 @@ class EAT(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that are impossible for the run's crops."""
+        """Raise ConfigError, without building the network, for settings that are invalid for the run's crops."""
         data, eat = cfg.DATA, cfg.EAT
         if cfg.TRAIN.ENABLE and data.TRAIN_CROP_SIZE != data.TEST_CROP_SIZE:
             raise ConfigError(
@@ -188,7 +188,7 @@ class EAT(Network):
             return state
         class_token, positions = theirs[:, : self.has_class_token], theirs[:, self.has_class_token :]
         tokens = math.isqrt(positions.shape[1])
-        # In what is ordered: pixels of an image, or patches.
+        # Side of the ordered grid: pixels of an image, or patches.
         patch = self.patch_size if self.sfc_mode == "first" else 1
         side, order, table = tokens * patch, self.pixel_order, state.get("loc_encoder.index_flat")
         if table is None or table.numel() != side**2:
@@ -270,7 +270,7 @@ def check_order(pixel_order: str, sfc_mode: str, image_size: int, patch_size: in
 
 
 def check_class_token(cls_token: bool, head: bool, distilled: bool, block_type: str, local: str) -> None:
-    """Raise ConfigError where a class token or its absence contradicts other settings."""
+    """Raise ConfigError if a class token or its absence contradicts other settings."""
     if distilled and (cls_token or not head):
         raise ConfigError("EAT.DISTILLED needs the class blocks: EAT.CLS_TOKEN False and EAT.CLS_TOKEN_HEAD True")
     if cls_token and BLOCK_TYPES[block_type] is LocalBlock and local == "attn":
@@ -308,7 +308,7 @@ def resize_positions(embedding: torch.Tensor, order: str, patch: int, side: int,
     return grid.flatten(2).mT[:, torch.from_numpy(after)]  # 1 N' C
 
 
-# EAT of different widths: channels and attention heads.
+# Variants of EAT: channels and attention heads.
 _SIZES = {"ti": (192, 4), "s": (384, 6), "m": (576, 8), "b": (768, 12)}
 
 
@@ -318,20 +318,20 @@ def _eat(size: str, num_classes: int, settings: dict[str, Any]) -> EAT:
 
 
 def eat_ti(num_classes: int = 1000, **settings: Any) -> EAT:
-    """Build EAT-Ti; `settings` are further arguments of :class:`EAT`."""
+    """Build EAT-Ti; `settings` are additional arguments of :class:`EAT`."""
     return _eat("ti", num_classes, settings)
 
 
 def eat_s(num_classes: int = 1000, **settings: Any) -> EAT:
-    """Build EAT-S; `settings` are further arguments of :class:`EAT`."""
+    """Build EAT-S; `settings` are additional arguments of :class:`EAT`."""
     return _eat("s", num_classes, settings)
 
 
 def eat_m(num_classes: int = 1000, **settings: Any) -> EAT:
-    """Build EAT-M; `settings` are further arguments of :class:`EAT`."""
+    """Build EAT-M; `settings` are additional arguments of :class:`EAT`."""
     return _eat("m", num_classes, settings)
 
 
 def eat_b(num_classes: int = 1000, **settings: Any) -> EAT:
-    """Build EAT-B; `settings` are further arguments of :class:`EAT`."""
+    """Build EAT-B; `settings` are additional arguments of :class:`EAT`."""
     return _eat("b", num_classes, settings)

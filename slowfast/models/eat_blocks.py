@@ -147,7 +147,7 @@ class PixelSequence(nn.Module):
         return F.linear(self(x), embedding.weight.flatten(1), embedding.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.is_patchwise:  # the same without a lookup
+        if self.is_patchwise:  # equivalent and needs no lookup
             return rearrange(x, "b c (y py) (x px) -> b (y x) (c py px)", py=self.patch, px=self.patch)
         x = x.flatten(2)[:, :, self.get_buffer("index_flat").flatten()]  # B 3 (N p p)
         return rearrange(x, "b c (n p) -> b n (c p)", p=self.patch**2)
@@ -176,7 +176,7 @@ class PatchSequence(nn.Module):
         return rearrange(embedding(x), "b c h w -> b (h w) c")[:, self.get_buffer("index_flat").flatten()]
 
 
-# EAT.SFC_MODE -> what EAT.PIXEL_ORDER orders: the pixels or the patches.
+# EAT.SFC_MODE -> elements ordered by EAT.PIXEL_ORDER: pixels or patches.
 SFC_MODES: dict[str, type[PixelSequence] | type[PatchSequence]] = {"first": PixelSequence, "second": PatchSequence}
 
 
@@ -200,7 +200,7 @@ class SelfAttention(nn.Module):
 
 
 class LocalAttention(SelfAttention):
-    """Attention to neighbors: a token attends to those at most ``kernel // 2`` positions away. (B, N, C) -> same.
+    """Local attention: a token attends to tokens at most ``kernel // 2`` positions away. (B, N, C) -> same.
 
     ``mask`` is 1 where attention is removed, as in the published code, whose checkpoints hold it.
     """

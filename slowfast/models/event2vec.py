@@ -78,11 +78,11 @@ class Event2Vec(RandomLayer, Network):
         mlp_dim: Hidden channels of the MLPs.
         layers: Number of encoder layers.
         t_heads: Average the tokens of this many consecutive slices of the events.
-        mask_ratio: Share of the events that is masked in pre-training; 0 for classification.
+        mask_ratio: Fraction of the events masked in pre-training; 0 for classification.
         act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
 
     Raises:
-        ConfigError: For impossible settings.
+        ConfigError: For invalid settings.
     """
 
     input_kind = EVENTS
@@ -134,7 +134,7 @@ class Event2Vec(RandomLayer, Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
+        """Raise ConfigError for invalid settings; the network is built without memory for its weights."""
         with torch.device("meta"):
             network = Event2Vec.from_config(cfg)
         plain = cfg.MODEL.LOSS_FUNC == "cross_entropy" and not cfg.MODEL.CLASS_WEIGHTS
@@ -164,7 +164,7 @@ class Event2Vec(RandomLayer, Network):
         return self.classifier.head(features)
 
     def pretext(self, events: Events) -> tuple[Events, torch.Tensor]:
-        """Mask a share of the events of each recording, at least one.
+        """Mask a fraction of the events of each recording, at least one.
 
         Returns:
             The events with MASKED, and the positions of the masked ones as numbers of grid cells, int64 (M,).
@@ -177,7 +177,7 @@ class Event2Vec(RandomLayer, Network):
         return {**events, MASKED: masked}, self.embed.grid.index(p, y, x)[masked]
 
     def _tokens(self, events: Events) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the tokens, (B, L / T_HEADS, C), and which of them are valid, (B, L / T_HEADS)."""
+        """Return the tokens, (B, L / T_HEADS, C), and their validity, (B, L / T_HEADS)."""
         t, valid = events["t"], events["valid"]
         p, y, x = self._positions(events)
         tokens = self.embed(p, y, x, valid)
@@ -233,16 +233,16 @@ def check_settings(
 
 
 def event2vec_asldvs(num_classes: int = 24, **settings: Any) -> Event2Vec:
-    """Build Event2Vec for ASL-DVS; `settings` are further arguments of :class:`Event2Vec`."""
+    """Build Event2Vec for ASL-DVS; `settings` are additional arguments of :class:`Event2Vec`."""
     return Event2Vec(num_classes, **settings)
 
 
 def event2vec_dvsgesture(num_classes: int = 11, **settings: Any) -> Event2Vec:
-    """Build Event2Vec for DVS Gesture; `settings` are further arguments of :class:`Event2Vec`."""
+    """Build Event2Vec for DVS Gesture; `settings` are additional arguments of :class:`Event2Vec`."""
     return Event2Vec(num_classes, **{"sensor_size": (128, 128), "grid_size": (64, 64), **settings})
 
 
 def event2vec_dvslip(num_classes: int = 100, **settings: Any) -> Event2Vec:
-    """Build Event2Vec for DVS-Lip; `settings` are further arguments of :class:`Event2Vec`."""
+    """Build Event2Vec for DVS-Lip; `settings` are additional arguments of :class:`Event2Vec`."""
     grid: dict[str, Any] = {"sensor_size": (128, 128), "grid_size": (64, 64)}
     return Event2Vec(num_classes, **{**grid, "embed_dim": 192, "heads": 6, "mlp_dim": 384, "layers": 4, **settings})

@@ -40,7 +40,7 @@ class Event2VecV2(CoordinateNetwork):
         act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
 
     Raises:
-        ConfigError: For impossible settings.
+        ConfigError: For invalid settings.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Event2VecV2(CoordinateNetwork):
 
 
 def event2vec_v2_asldvs(num_classes: int = 24, **settings: Any) -> Event2VecV2:
-    """Build Event2Vec v2 for ASL-DVS; `settings` are further arguments of :class:`Event2VecV2`."""
+    """Build Event2Vec v2 for ASL-DVS; `settings` are additional arguments of :class:`Event2VecV2`."""
     return Event2VecV2(num_classes, **settings)
 
 
 def event2vec_v2_dvsgesture(num_classes: int = 11, **settings: Any) -> Event2VecV2:
-    """Build Event2Vec v2 for DVS Gesture; `settings` are further arguments of :class:`Event2VecV2`."""
+    """Build Event2Vec v2 for DVS Gesture; `settings` are additional arguments of :class:`Event2VecV2`."""
     sizes: dict[str, Any] = {"embed_dim": 128, "heads": 4, "mlp_dim": 256, "layers": 7, "pool_every": 1, "expand": 0.5}
     return Event2VecV2(num_classes, **{"sensor_size": (128, 128), **sizes, **settings})

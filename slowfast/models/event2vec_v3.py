@@ -31,7 +31,7 @@ from slowfast.models.protocol import EVENTS, MASKED, MIXED, MODEL_REGISTRY, Even
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
-INTENSITY = "intensity"  # (B, L) float, optional: number of events that a cluster of events stands for
+INTENSITY = "intensity"  # (B, L) float, optional: number of events that each cluster represents
 
 
 class EventClassifier(nn.Module):
@@ -75,7 +75,7 @@ class CoordinateNetwork(RandomLayer, Network):
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:
-        """Raise ConfigError for impossible settings; the network is built without memory for its weights."""
+        """Raise ConfigError for invalid settings; the network is built without memory for its weights."""
         with torch.device("meta"):
             cls.from_config(cfg)
 
@@ -119,7 +119,7 @@ class CoordinateNetwork(RandomLayer, Network):
         return events["valid"].float()[..., None]
 
     def _encode(self, tokens: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the encoded tokens and which of them are valid."""
+        """Return the encoded tokens and their validity."""
         raise NotImplementedError
 
     def _recomputed(self, first: int, count: int) -> bool | int:
@@ -131,7 +131,7 @@ class CoordinateNetwork(RandomLayer, Network):
 class Event2VecV3(CoordinateNetwork):
     """Event2Vec v3 for event streams, see :class:`CoordinateNetwork`.
 
-    Clusters of events have ``intensity`` (B, L), too: the number of events of each.
+    Clusters of events also have ``intensity`` (B, L), the number of events of each cluster.
 
     Args:
         num_classes: Number of classes.
@@ -143,11 +143,11 @@ class Event2VecV3(CoordinateNetwork):
         pool_every: Average neighboring pairs of tokens after every so many layers; 0 for never.
         drop_depth_rate: Limit of stochastic depth, which rises linearly from 0 over the layers.
         intensity_drop: Probability of replacing the intensity of an event by 1 in training.
-        mask_ratio: Share of the events that is masked in pre-training; 0 for classification.
+        mask_ratio: Fraction of the events masked in pre-training; 0 for classification.
         act_checkpoint: True, or the number of encoder layers whose activations are recomputed in the backward pass.
 
     Raises:
-        ConfigError: For impossible settings.
+        ConfigError: For invalid settings.
     """
 
     predicts_coordinates = True
@@ -216,7 +216,7 @@ class Event2VecV3(CoordinateNetwork):
         return self.classifier.heads(encoded[masked] / weights[masked] - times[masked]).tanh()
 
     def pretext(self, events: Events) -> tuple[Events, torch.Tensor]:
-        """Mask a share of the events, at least one per recording that has any.
+        """Mask a fraction of the events, at least one per recording that has any.
 
         Returns:
             The events with MASKED, and p, y and x of the masked ones in [-1, 1], float32 (M, 3).
@@ -268,16 +268,16 @@ def check_settings(sensor_size: tuple[int, int], embed_dim: int, heads: int, lay
 
 
 def event2vec_v3_asldvs(num_classes: int = 24, **settings: Any) -> Event2VecV3:
-    """Build Event2Vec v3 for ASL-DVS; `settings` are further arguments of :class:`Event2VecV3`."""
+    """Build Event2Vec v3 for ASL-DVS; `settings` are additional arguments of :class:`Event2VecV3`."""
     return Event2VecV3(num_classes, **settings)
 
 
 def event2vec_v3_dvsgesture(num_classes: int = 11, **settings: Any) -> Event2VecV3:
-    """Build Event2Vec v3 for DVS Gesture; `settings` are further arguments of :class:`Event2VecV3`."""
+    """Build Event2Vec v3 for DVS Gesture; `settings` are additional arguments of :class:`Event2VecV3`."""
     return Event2VecV3(num_classes, **{"sensor_size": (128, 128), "layers": 4, "pool_every": 1, **settings})
 
 
 def event2vec_v3_dvslip(num_classes: int = 100, **settings: Any) -> Event2VecV3:
-    """Build Event2Vec v3 for DVS-Lip; `settings` are further arguments of :class:`Event2VecV3`."""
+    """Build Event2Vec v3 for DVS-Lip; `settings` are additional arguments of :class:`Event2VecV3`."""
     sizes: dict[str, Any] = {"embed_dim": 192, "heads": 6, "mlp_dim": 384, "layers": 16, "drop_depth_rate": 0.4}
     return Event2VecV3(num_classes, **{"sensor_size": (128, 128), **sizes, "intensity_drop": 0.1, **settings})

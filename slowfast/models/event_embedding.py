@@ -25,12 +25,12 @@ from slowfast.config.defaults import check_value
 from slowfast.errors import ConfigError
 from slowfast.utils.private_ops import embedding_bag_weight_gradient
 
-FEW = 2048  # up to so many rows, one copy and one matrix product are faster than a product for each
+FEW = 2048  # up to this many rows, one copy and one matrix product are faster than one product per row
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Rows of a table that are summed.
+    """Indices of table rows that are summed.
 
     Attributes:
         near: Rows of each sum, int64 (N, K). Row 0, for padding, gets no gradient.
@@ -134,7 +134,7 @@ class EventTable(nn.Embedding):
         if torch.compiler.is_compiling():
             return self._find(near)  # traced tensors must not be kept
         if self._neighbors is None or self._neighbors.near.device != self.weight.device:
-            with torch.inference_mode(False):  # kept for training, too
+            with torch.inference_mode(False):  # cached for training, too
                 self._neighbors = self._find(near)
         return self._neighbors
 
@@ -231,7 +231,7 @@ class Neighbor1dNaive2d(EventEmbedding):
         return torch.cat((F.embedding(rows_y, table_y), F.embedding(rows_x, table_x)), -1)
 
     def _summed(self, table: EventTable, weights: torch.Tensor, length: int) -> torch.Tensor:
-        """Return the table of the sums over neighbors; with few rows it always pays."""
+        """Return the table of the sums over neighbors, which is always worthwhile because it has few rows."""
 
         def near(index: torch.Tensor) -> torch.Tensor:
             return (index - index % length)[:, None] + _shifted(
@@ -262,7 +262,7 @@ class NeighborNaive(EventEmbedding):
     def forward(self, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         rows, weights = table_rows(self.grid.index(p, y, x), valid), self.c.flatten()
         every = self.embed.neighbors(lambda index: self.neighbors(*self.grid.position(index)))
-        if rows.numel() >= every.rows:  # the sum of each cell once, however many events it has
+        if rows.numel() >= every.rows:  # one sum per cell, however many events it has
             return F.embedding(rows, neighbor_sums(self.embed.weight, weights, every))
         near = every.near.index_select(0, rows.flatten())  # (B L) K
         sums = neighbor_sums(self.embed.weight, weights, Neighbors(near, every.rows))

@@ -1,11 +1,11 @@
-"""Transformer encoder of Event2Vec with a class token, without work that its result does not depend on.
+"""Transformer encoder of Event2Vec with a class token, without computations that do not affect the result.
 
 Layers and state-dict keys are those of ``nn.TransformerEncoder`` (post-norm, ReLU, no dropout), as in the authors'
 published code. Two computations differ, both equal up to rounding:
 
 * PyTorch's fused inference kernels (``torch._transformer_encoder_layer_fwd``) are not used: on CPUs they are slower
   than its separate operators.
-* The result of the last layer is needed for the class token alone. With a single query q of a head, q . (W_k s_j) =
+* The result of the last layer is only needed for the class token. With a single query q of a head, q . (W_k s_j) =
   (W_k^T q) . s_j and sum_j a_j (W_v s_j) = W_v (sum_j a_j s_j), so keys and values of the events are not computed.
 
 Notation: B recordings, N tokens, C channels, H heads, D channels of a head.
@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
     def of_first(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Return the attention of the first token alone, (B, C); arguments are those of `forward`."""
         q_weight, k_weight, v_weight = self.in_proj_weight.chunk(3)
-        # The bias of the keys adds the same to all scores of a query, which softmax removes.
+        # The bias of the keys shifts all scores of a query equally, which softmax cancels.
         q_bias, _, v_bias = self.in_proj_bias.chunk(3)
         q = rearrange(F.linear(x[:, 0], q_weight, q_bias), "b (h d) -> h b d", h=self.heads)
         queries = q @ rearrange(k_weight, "(h d) c -> h d c", h=self.heads)  # H B C
@@ -131,6 +131,6 @@ class EventTransformer(nn.Module):
 
 
 def _all_valid(valid: torch.Tensor) -> bool:
-    """Return whether no event is padding, where that is known without waiting for a device."""
+    """Return whether no event is padding, if that is known without synchronizing with a device."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return valid.device.type == "cpu" and not traced and bool(valid.all())

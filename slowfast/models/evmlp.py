@@ -4,7 +4,7 @@ Logits agree with the published code, to 3e-6 of the largest; the published accu
 dicts have the published keys and shapes.
 
 No patch depends on another patch of its stage, so each can be computed alone: `EvMLP.split` cuts images into the
-patches of the first stage, and a stage maps patches to tokens whatever the leading dimensions are.
+patches of the first stage, and a stage maps patches to tokens for any leading dimensions.
 
 Notation: B images, N patches, C channels. *Nested order*: the p x p tokens that form a patch of the next stage are
 contiguous, row by row, so that (B, N, C) is (B, N / p^2, p^2 C) without a copy.
@@ -94,7 +94,7 @@ class ChannelMlp(nn.Sequential):
 class Stage(nn.Sequential):
     """Linear that embeds patches, and blocks: (..., p^2 C) -> (..., C').
 
-    The layers are numbered from 1, as published: layer 0 cuts the patches there, which needs no layer here.
+    The layers are numbered from 1, as in the published code, whose layer 0 cuts the patches; that needs no layer here.
     """
 
     def __init__(self, dim: int, out_dim: int, blocks: int, mlp_ratio: float, dropout_rate: float) -> None:
@@ -112,7 +112,7 @@ class Stage(nn.Sequential):
         return list(self)[2:]
 
 
-# EVMLP.INIT -> initialization; the layers are made with PyTorch's own.
+# EVMLP.INIT -> initialization; PyTorch's own needs no function.
 INITS: dict[str, Callable[[nn.Module], None]] = {
     "truncated_normal": init_truncated_normal,
     "pytorch": lambda network: None,
@@ -139,7 +139,7 @@ class EvMLP(Network):
             in the backward pass.
 
     Raises:
-        ConfigError: For impossible settings and, when called, for images of another size.
+        ConfigError: For invalid settings and, when called, for images of another size.
     """
 
     input_kind = IMAGES
@@ -183,7 +183,7 @@ class EvMLP(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that are impossible for the run's crops."""
+        """Raise ConfigError, without building the network, for settings that are invalid for the run's crops."""
         evmlp, data = cfg.EVMLP, cfg.DATA
         check_lengths("EVMLP", {key: evmlp[key] for key in _LISTS})
         side = math.prod(evmlp.PATCH_SIZES)
@@ -234,5 +234,5 @@ class EvMLP(Network):
 
 
 def evmlp(num_classes: int = 1000, **settings: Any) -> EvMLP:
-    """Build evMLP in its published size; `settings` are further arguments of :class:`EvMLP`."""
+    """Build evMLP in its published size; `settings` are additional arguments of :class:`EvMLP`."""
     return EvMLP(num_classes, **settings)

@@ -16,9 +16,9 @@ from einops import rearrange, repeat
 from torch import nn
 
 EPS = 1e-5  # epsilon of the query and key norms, as published
-# Score of invalid events. Sums of forget gates stay far above it, and exp of the difference is 0.
+# Score of invalid events. Sums of forget gates stay far above it, so exp of the difference is 0.
 EXCLUDED = -1e9
-ALIGNMENT = 8  # channels of a head that fused attention kernels on GPUs need a multiple of
+ALIGNMENT = 8  # fused attention kernels on GPUs need a multiple of this many channels per head
 
 
 class HeadRMSNorm(nn.Module):
@@ -55,7 +55,7 @@ def causal_forgetting_attention(
     """
     dim = q.shape[-1]
     valid = valid[:, None]
-    # Sums of thousands of gates need more than float32; from the middle their rounding to float32 is the smallest.
+    # Sums of thousands of gates need more than float32; relative to the middle, rounding to float32 is smallest.
     sums = log_forget.masked_fill(~valid, 0.0).double().cumsum(-1)
     of_keys = (sums[..., -1:] / 2 - sums).float().masked_fill(~valid, EXCLUDED)
     extra = -(dim + 1) % ALIGNMENT if q.is_cuda else 0
@@ -66,7 +66,7 @@ def causal_forgetting_attention(
 
 
 class BiForgettingAttention(nn.Module):
-    """Forgetting attention in both directions with shared weights, side by side into one projection.
+    """Bidirectional forgetting attention with shared weights; both directions are concatenated and projected.
 
     Args:
         dim: Channels of a token.

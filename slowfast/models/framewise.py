@@ -92,13 +92,13 @@ class FramewiseVideo(Network):
 
 
 def _remove_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Rename image.KEY to KEY in a state dict that was collected."""
+    """Rename image.KEY to KEY when a state dict is saved."""
     own = f"{prefix}{_PREFIX}"
     for key in [key for key in state if key.startswith(own)]:
         state[prefix + key.removeprefix(own)] = state.pop(key)
 
 
 def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename KEY to image.KEY in a state dict that is about to be loaded."""
+    """Rename KEY to image.KEY before a state dict is loaded."""
     for key in [key for key in state if key.startswith(prefix)]:
         state[f"{prefix}{_PREFIX}{key.removeprefix(prefix)}"] = state.pop(key)

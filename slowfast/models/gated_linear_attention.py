@@ -69,7 +69,7 @@ class GatedRMSNorm(nn.Module):
 
 
 class BiGatedLinearAttention(nn.Module):
-    """Gated linear attention in both directions with shared weights, side by side into one projection.
+    """Bidirectional gated linear attention with shared weights; both directions are concatenated and projected.
 
     Args:
         dim: Channels of a token.

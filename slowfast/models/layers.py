@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Size of the global batch and the rows of it that are the local batch."""
+    """Size of the global batch, and its rows that form the local batch."""
 
     total: int
     rows: tuple[int, ...]
@@ -34,10 +34,10 @@ class BatchRows:
 class RowSampler:
     """Source of random numbers that do not depend on how the global batch is distributed over processes.
 
-    The layers of a network that draw numbers share one, see `shared_sampler`.
+    All random layers of a network share one sampler, see `shared_sampler`.
 
     Attributes:
-        batch_rows: Rows of the global batch that the local batch consists of; None if it is the global batch.
+        batch_rows: Rows of the global batch that form the local batch; None if the local batch is the global one.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class RowSampler:
     def uniform(self, batch: int, *shape: int) -> torch.Tensor:
         """Draw numbers in [0, 1) for each sample of the local batch: float32 (batch, *shape), on the CPU.
 
-        Numbers are drawn for the global batch from torch's default generator: if it is seeded alike in all processes,
+        Numbers are drawn for the global batch from torch's default generator: if all processes use the same seed,
         a sample gets the numbers that it gets in a single process, on the CPU and the GPU alike.
         """
         where = self.batch_rows
@@ -75,7 +75,7 @@ class RandomLayer(nn.Module):
 
 
 def shared_sampler(model: nn.Module) -> RowSampler:
-    """Return the sampler of all random layers of a model; the first call gives them one in common."""
+    """Return the sampler shared by all random layers of a model; the first call creates it."""
     layers = [module for module in model.modules() if isinstance(module, RandomLayer)]
     if not layers:
         return RowSampler()
@@ -104,7 +104,7 @@ class Dropout(RandomLayer):
     """Dropout that draws each sample's numbers independently of the number of processes: (B, ...) -> same.
 
     Args:
-        rate: Share of the values that are zeroed in training; the others are scaled by 1 / (1 - rate).
+        rate: Fraction of the values zeroed in training; the others are scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
@@ -139,7 +139,7 @@ def add_residual(x: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
     """Return x + branch. Without gradients it overwrites `branch`, which must be the new output of a layer."""
     if torch.is_grad_enabled() or branch.dtype != x.dtype:
         return x + branch
-    return branch.add_(x)  # `branch` is in the CPU's cache
+    return branch.add_(x)  # `branch` is still in the CPU's cache
 
 
 # DropPath skips the branch if at least one of this many samples is dropped.
@@ -150,7 +150,7 @@ class DropPath(RandomLayer):
     """Residual connection with stochastic depth (arXiv 1603.09382): x, branch (B, ...) -> same. May overwrite `branch`.
 
     Args:
-        rate: Share of the samples whose branch is dropped in training; the others' is scaled by 1 / (1 - rate).
+        rate: Fraction of the samples whose branch is dropped in training; other branches are scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float) -> None:
@@ -163,7 +163,7 @@ class DropPath(RandomLayer):
         return add_residual(x, branch) if self._is_plain else self._sum(x, branch, self._kept(x))
 
     def residual(self, x: torch.Tensor, branch: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return self(x, branch(x)), without computing the branch for dropped samples where that saves time.
+        """Return self(x, branch(x)); skip the branch for dropped samples if that saves time.
 
         Args:
             x: Input, (B, ...).
@@ -173,9 +173,9 @@ class DropPath(RandomLayer):
         if self._is_plain:
             return add_residual(x, branch(x))
         kept = self._kept(x)
-        if torch.compiler.is_compiling():  # one graph, whatever is dropped
+        if torch.compiler.is_compiling():  # the graph must not depend on what is dropped
             return self._sum(x, branch(x), kept)
-        dropped = len(kept) - int(kept.sum())  # known without waiting for a GPU
+        dropped = len(kept) - int(kept.sum())  # the mask is on the CPU, so no GPU synchronization
         # With few dropped samples the copies cost more than is saved. Of no samples the branch gives zero gradients,
         # which distributed training and optimizers need; on GPUs not all operators support that.
         saves = dropped * _LEAST_DROPPED >= len(kept) and (dropped < len(kept) or x.device.type == "cpu")
@@ -218,7 +218,7 @@ BatchNorm2dType = type[nn.BatchNorm2d] | type[SyncBatchNorm2d]
 
 
 def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
-    """Return the batch-norm class for maps, with statistics of this process or of all processes."""
+    """Return the batch norm class for 2D maps, with statistics of this process or of all processes."""
     return SyncBatchNorm2d if synchronized else nn.BatchNorm2d
 
 

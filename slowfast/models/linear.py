@@ -26,14 +26,14 @@ from slowfast.utils.private_ops import (
 )
 
 FUSED_ROWS = 16  # for fewer rows, PyTorch's own kernel is faster
-MEASURED_MACS = 5_000_000  # a smaller product takes less than 0.1 ms and is not worth measuring
+MEASURED_MACS = 5_000_000  # smaller products take less than 0.1 ms and are not worth measuring
 # Kernels: PyTorch's own (MKL on x86), oneDNN's with its fused GELU, and oneDNN's followed by PyTorch's GELU.
 PLAIN, FUSED, SPLIT = "plain", "fused", "split"
 
 
 @functools.cache
 def _kernels(gelu: bool) -> tuple[str, ...]:
-    """Return the kernels of a Linear layer, with or without GELU, the one that needs no measurement first."""
+    """Return the kernels of a Linear layer, with or without GELU; the first is used without measurement."""
     if not gelu:
         return FUSED, PLAIN
     # oneDNN's GELU takes several times as long as PyTorch's without AVX-512.
@@ -77,7 +77,7 @@ class Linear(nn.Linear):
         Changes are detected by the version of the tensor, which does not count writes through `weight.data`.
 
         Args:
-            measured: Use the fastest kernel by measurement. False where training depends on the result, which must not
+            measured: Choose the fastest kernel by measurement. False if training depends on the result, which must not
                 depend on the machine's speed.
         """
         fits = self.weight.dtype == torch.float32 and self.weight.device.type == "cpu" and not self.training
@@ -105,7 +105,7 @@ class Linear(nn.Linear):
         packed = self._reordered_weight() is not self.weight
         if not (self._measured and packed) or x.numel() * self.out_features < MEASURED_MACS:
             return kernels[0]
-        # Numbers of rows up to the next power of two share a measurement.
+        # Row counts are rounded up to a power of two to share measurements.
         bits = (x.numel() // self.in_features).bit_length()
         name = "linear" + " gelu" * gelu + " bias" * (self.bias is not None)
         key = f"{name} 2^{bits} {self.in_features} {self.out_features}"
@@ -113,7 +113,7 @@ class Linear(nn.Linear):
         return measured_choice(key, kernels, lambda: fastest(candidates))
 
     def _compute(self, kernel: str, x: torch.Tensor, gelu: bool) -> torch.Tensor:
-        """Return the linear layer of x or its GELU by one of the kernels."""
+        """Compute the linear layer of x, optionally with GELU, using one of the kernels."""
         if gelu and kernel == FUSED:
             return fused_linear_gelu(x, self._reordered_weight(), self.bias)
         if kernel == PLAIN:
@@ -131,7 +131,7 @@ class Linear(nn.Linear):
 
 
 def pack_linears(model: nn.Module, measured: bool = True) -> None:
-    """Pack all Linear layers of a network in evaluation mode, which needs the memory of their weights a second time.
+    """Pack all Linear layers of a network in evaluation mode, which doubles the memory of their weights.
 
     Args:
         model: The network.
@@ -143,7 +143,7 @@ def pack_linears(model: nn.Module, measured: bool = True) -> None:
 
 
 def count_macs(model: nn.Module, inputs: Any, samples: int) -> float:
-    """Return the multiply-adds per sample of the matrix multiplications and convolutions in a forward pass.
+    """Count the multiply-adds per sample of the matrix multiplications and convolutions in a forward pass.
 
     They are counted on a copy on the meta device, in evaluation mode: nothing is computed, and no operators are fused,
     which the counter would miss (such as attention on CPUs). fvcore's FlopCountAnalysis is no alternative: it traces

@@ -49,7 +49,7 @@ class TemporalFC(FeatureMap, nn.Module):
         self.proj = Linear(dim, dim)
 
     def reset_parameters(self) -> None:
-        """Initialize with zeros, so that the block starts as one without time; ones after it let gradients pass."""
+        """Initialize with zeros, so that the block starts without temporal mixing; ones after it let gradients pass."""
         nn.init.zeros_(self.mlp_t.weight)
         if self.mlp_t.bias is not None:
             nn.init.zeros_(self.mlp_t.bias)
@@ -86,7 +86,7 @@ class Stem(FeatureMap, nn.Module):
 
 def _proj1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Convolve; a single clip on the CPU as a batch of three-frame windows, to avoid PyTorch's slow convolution."""
-    if torch.compiler.is_compiling() or len(x) > 1 or x.device.type != "cpu":  # an exported graph is for any batch
+    if torch.compiler.is_compiling() or len(x) > 1 or x.device.type != "cpu":  # exported graphs take any batch size
         return F.conv3d(x.contiguous(memory_format=torch.channels_last_3d), weight, bias, 2, 1)
     windows = F.pad(x[0], (0, 0, 0, 0, 1, 1)).unfold(1, 3, 2).permute(1, 0, 4, 2, 3)  # T 3 3 4H 4W
     windows = windows.contiguous(memory_format=torch.channels_last_3d)
@@ -109,7 +109,7 @@ class Downsample(FeatureMap, nn.Module):
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.proj(x.permute(0, 4, 1, 2, 3))  # a channels-last tensor: no copy
+        x = self.proj(x.permute(0, 4, 1, 2, 3))  # the result is channels-last, so nothing is copied
         return self.norm(x.permute(0, 2, 3, 4, 1))
 
 
@@ -134,7 +134,7 @@ class MorphMLP(MorphStages):
             in the backward pass.
 
     Raises:
-        ConfigError: For impossible settings and, when called, for clips that do not fit them.
+        ConfigError: For invalid settings and, when called, for clips that do not fit them.
     """
 
     takes_pretrain_path = True
@@ -169,9 +169,9 @@ class MorphMLP(MorphStages):
         return cls(num_frames=cfg.DATA.NUM_FRAMES, **shared_arguments(cfg))
 
     def reset_parameters(self) -> None:
-        """Initialize Linear and convolution weights from a truncated normal distribution; temporal layers see there.
+        """Initialize Linear and convolution weights from a truncated normal distribution, except in temporal layers.
 
-        The published code keeps PyTorch's default for the convolutions, which learned more slowly on the demo clips.
+        The published code keeps PyTorch's default for the convolutions, which converged more slowly on the demo clips.
         """
         init_truncated_normal(self)
         for module in self.modules():
@@ -179,7 +179,7 @@ class MorphMLP(MorphStages):
                 module.reset_parameters()
 
     def adapt_pretrained(self, state: StateDict) -> StateDict:
-        """Convert image weights: inflate convolutions and keep this network's temporal layers; video weights pass."""
+        """Inflate the convolutions of image weights and keep this network's temporal layers; return video weights."""
         own = self.state_dict()
         if not any(_is_temporal(key) for key in state):
             state = state | {key: value for key, value in own.items() if _is_temporal(key)}
@@ -207,10 +207,10 @@ def _is_temporal(key: str) -> bool:
 
 
 def morphmlp_s(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
-    """Build MorphMLP-S; `settings` are further arguments of :class:`MorphMLP`."""
+    """Build MorphMLP-S; `settings` are additional arguments of :class:`MorphMLP`."""
     return MorphMLP(num_classes, num_frames, **{"layers": (3, 4, 9, 3), **settings})
 
 
 def morphmlp_b(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
-    """Build MorphMLP-B; `settings` are further arguments of :class:`MorphMLP`."""
+    """Build MorphMLP-B; `settings` are additional arguments of :class:`MorphMLP`."""
     return MorphMLP(num_classes, num_frames, **{"layers": (4, 6, 15, 4), "drop_depth_rate": 0.3, **settings})

@@ -74,7 +74,7 @@ class MorphMLPImage(MorphStages):
     :class:`~slowfast.models.morphmlp.MorphMLP` without the number of frames.
 
     Raises:
-        ConfigError: For impossible settings and, when called, for images that do not fit them.
+        ConfigError: For invalid settings and, when called, for images that do not fit them.
     """
 
     input_kind = IMAGES
@@ -117,10 +117,10 @@ class MorphMLPImage(MorphStages):
 
 
 def morphmlp_image_s(num_classes: int = 1000, **settings: Any) -> MorphMLPImage:
-    """Build the image form of MorphMLP-S; `settings` are further arguments of :class:`MorphMLPImage`."""
+    """Build the image form of MorphMLP-S; `settings` are additional arguments of :class:`MorphMLPImage`."""
     return MorphMLPImage(num_classes, **{"layers": (3, 4, 9, 3), **settings})
 
 
 def morphmlp_image_b(num_classes: int = 1000, **settings: Any) -> MorphMLPImage:
-    """Build the image form of MorphMLP-B; `settings` are further arguments of :class:`MorphMLPImage`."""
+    """Build the image form of MorphMLP-B; `settings` are additional arguments of :class:`MorphMLPImage`."""
     return MorphMLPImage(num_classes, **{"layers": (4, 6, 15, 4), "drop_depth_rate": 0.3, **settings})

@@ -1,4 +1,4 @@
-"""Stages of MorphMLP, shared by its video and its image form: spatial mixing, blocks and the run over the stages.
+"""Stages of MorphMLP, shared by the video and the image network: spatial mixing, blocks and the forward pass.
 
 Notation: B clips, T frames after the stem (1 for images), H x W map, C channels. A chunk has L tokens and a map
 N = H W / L chunks; channels form G groups of S. In the spatial layers G = L and S = C / L.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SpatialFC(FeatureMap, nn.Module):
-    """Spatial layer of all stages but the last: (B, T, H, W, C) -> same.
+    """Spatial layer of all stages except the last: (B, T, H, W, C) -> same.
 
     Mixes the tokens of chunks along rows, of chunks along columns, and channels, and adds up the three branches with
     weights per clip and channel.
@@ -195,7 +195,7 @@ class Stages:
     """Settings of all stages; see the arguments of :class:`~slowfast.models.morphmlp.MorphMLP`.
 
     Raises:
-        ConfigError: If the settings are impossible.
+        ConfigError: If the settings are invalid.
     """
 
     layers: Sequence[int]
@@ -255,7 +255,7 @@ class MorphStages(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that are impossible for the run's crops."""
+        """Raise ConfigError, without building the network, for settings that are invalid for the run's crops."""
         morph = cfg.MORPH
         check_stages(morph.LAYERS, morph.EMBED_DIMS, morph.SEGMENT_DIM, morph.MLP_RATIOS)
         for side in {cfg.DATA.TEST_CROP_SIZE} | ({cfg.DATA.TRAIN_CROP_SIZE} if cfg.TRAIN.ENABLE else set()):

@@ -1,4 +1,4 @@
-"""Base class of all networks with every hook, and the kinds of inputs."""
+"""Base class of all networks, with every hook, and the kinds of inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MASKED = "masked"  # (B, L) bool in a batch of pre-training: events whose coordi
 
 
 def check_input(network: type[Network], framewise: bool, dataset: str, kind: str) -> None:
-    """Raise ConfigError unless a network takes what a dataset contains.
+    """Raise ConfigError unless a network accepts the samples of a dataset.
 
     Args:
         network: Class of the network.
@@ -119,7 +119,7 @@ class Network(nn.Module):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that it cannot have."""
+        """Raise ConfigError, without building the network, for invalid settings."""
 
     # ------------------------------------------------------------------ inference
     def forward(self, x: Any) -> torch.Tensor:
@@ -151,14 +151,14 @@ class Network(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has a layer of tokens but does not implement on_grid(values)")
 
     def pretext(self, x: Any) -> tuple[Any, torch.Tensor]:
-        """Return inputs with a part removed and the targets (M,) to predict, where `pretraining` is True."""
+        """Return partly masked inputs and the targets (M,) to predict, if `pretraining` is True."""
         raise NotImplementedError(f"{type(self).__name__} does not implement pretext(x)")
 
     # ------------------------------------------------------------------ parameters and weights
     def head_names(self) -> tuple[str, ...]:
         """Return the names of the layers that compute class scores.
 
-        They alone are trained with MODEL.FREEZE_BACKBONE and replaced when the number of classes changes.
+        Only these are trained with MODEL.FREEZE_BACKBONE and replaced when the number of classes changes.
         """
         return ("head",)
 
@@ -189,7 +189,7 @@ class Network(nn.Module):
     def adapt_pretrained(self, state: StateDict) -> StateDict:
         """Convert the weights of MORPH.PRETRAIN_PATH, such as those of an image network, to this network's."""
         raise ConfigError(
-            f"MORPH.PRETRAIN_PATH is set, but {type(self).__name__} takes no such weights. Set it to an empty string"
+            f"MORPH.PRETRAIN_PATH is set, but {type(self).__name__} has no use for it. Set it to an empty string"
         )
 
     @property

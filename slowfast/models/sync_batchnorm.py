@@ -29,7 +29,7 @@ class SyncBatchNorm(nn.BatchNorm3d):
     """BatchNorm3d with training statistics of all processes: (B, C, T, H, W) -> same.
 
     Equals BatchNorm3d on the global batch, gradients included, however it is distributed. All processes must call it
-    equally often. In a single process and in evaluation it is BatchNorm3d, as are its state-dict keys.
+    equally often. In a single process and in evaluation it is BatchNorm3d, and it always has the same state-dict keys.
     (torch.nn.SyncBatchNorm refuses CPU tensors.)
     """
 

@@ -1,4 +1,4 @@
-"""Weights of published layouts: reading, renaming, inflation to video and loading."""
+"""Reading, renaming, inflating and loading weights in published formats."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from slowfast.utils.paths import local_path
 from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import redact
 
-SHOWN = 3  # keys named in a message
+SHOWN = 3  # maximum number of keys listed in a message
 
 
 def load_weights(model: nn.Module, state: StateDict, path: str | Path, allow_new_head: bool = False) -> None:
-    """Load a state dict, all of its keys and all of the network's.
+    """Load a state dict strictly: all of its keys and all of the network's keys must match.
 
     Args:
         model: The network.
         state: The state dict.
         path: Path or address of the file it was read from, for messages.
-        allow_new_head: Keep the network's own head, with a warning, if the file's has another number of classes.
+        allow_new_head: Keep the network's own head, with a warning, if the file's has a different number of classes.
 
     Raises:
         CheckpointError: If a key is unknown or missing or a shape differs; the network is left as it is.
@@ -50,7 +50,7 @@ def load_weights(model: nn.Module, state: StateDict, path: str | Path, allow_new
 
 
 def _check_tables(model: nn.Module, state: StateDict, own: StateDict, path: str | Path) -> None:
-    """Check that integer tables, such as an order of pixels, which are not learned, are the network's."""
+    """Check that integer tables that are not learned, such as a pixel order, equal the network's."""
     for key, table in own.items():
         integers = not (table.is_floating_point() or table.is_complex())
         if integers and table.numel() > 1 and not torch.equal(state[key].cpu(), table.cpu()):
@@ -66,7 +66,7 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def _with_own_head(state: StateDict, own: StateDict, heads: tuple[str, ...], path: str | Path) -> StateDict:
-    """Return the state with the network's own head if the file's has another number of classes."""
+    """Return the state with the network's own head if the file's head has a different number of classes."""
     other = [
         key
         for key in state.keys() & own.keys()
@@ -142,7 +142,7 @@ AVERAGED_KEYS = (
 )
 AVERAGE_COUNT = "n_averaged"  # key that torch.optim.swa_utils.AveragedModel adds
 PREFIXES = ("module.", "model.", "_orig_mod.")
-# The name of a layer's tensor in Paddle, and in PyTorch.
+# Tensor names of a layer in Paddle and in PyTorch.
 PADDLE_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
 PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 
@@ -154,7 +154,7 @@ CHOICES = {"auto": (AVERAGED, RAW), "raw": (RAW,), "ema": (AVERAGED,), RAW_FIRST
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Checkpoint whose weights a network has.
+    """Checkpoint whose weights were loaded into a network.
 
     Attributes:
         path: File or address, without credentials.
@@ -178,7 +178,7 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class Candidate:
-    """State dict in a file, and where it is; `key` is empty for a bare one."""
+    """State dict in a file and its key; `key` is empty for a bare state dict."""
 
     kind: str
     key: str
@@ -201,13 +201,13 @@ def read_weights(path: str | Path, kind: str, model: nn.Module, choice: str = RA
         Tensors on the CPU under the keys of `model`.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or unsafe, or does not hold such weights.
+        CheckpointError: If the file is missing, damaged or unsafe, or does not contain such weights.
     """
     return weights_of(read_file(path, kind), redact(str(path)), kind, model, choice)
 
 
 def read_file(path: str | Path, kind: str) -> Any:
-    """Return the content of a file that the user named.
+    """Return the content of a file specified by the user.
 
     Args:
         path: Path or address of the file.
@@ -268,14 +268,14 @@ def _candidates(content: Any) -> list[Candidate]:
 
 
 def _candidate(kind: str, key: str, state: StateDict) -> Candidate:
-    """Return a candidate without the counter of an AveragedModel, which shows that its weights are averaged."""
+    """Return a candidate without the counter of an AveragedModel, which indicates averaged weights."""
     if AVERAGE_COUNT not in state or not all(name.startswith("module.") for name in state if name != AVERAGE_COUNT):
         return Candidate(kind, key, state)
     return Candidate(AVERAGED, key, {name: value for name, value in state.items() if name != AVERAGE_COUNT})
 
 
 def _innermost(content: Any) -> Any:
-    """Return what lies under wrapping keys: {"state_dict": weights} -> weights."""
+    """Return the content under wrapping keys: {"state_dict": weights} -> weights."""
     for _ in range(3):
         if not isinstance(content, Mapping):
             return content
@@ -321,7 +321,7 @@ def _as_tensor(value: Any) -> torch.Tensor | None:
 
 
 def _without_prefix(state: StateDict, wanted: Iterable[str]) -> StateDict:
-    """Remove the prefixes that all keys of the file have and not all keys of the network."""
+    """Remove the prefixes that all keys of the file but not all keys of the network have."""
     wanted = list(wanted)
     for _ in PREFIXES:
         for prefix in PREFIXES:
@@ -338,7 +338,7 @@ def _from_paddle(state: StateDict, model: nn.Module) -> StateDict:
         layer, _, name = key.rpartition(".")
         renamed[f"{layer}.{PADDLE_NAMES.get(name, name)}"] = value
     for name, layer in layers.items():
-        if isinstance(layer, _BatchNorm) and layer.num_batches_tracked is not None:  # Paddle does not count
+        if isinstance(layer, _BatchNorm) and layer.num_batches_tracked is not None:  # Paddle does not count batches
             renamed.setdefault(f"{name}.num_batches_tracked", torch.zeros_like(layer.num_batches_tracked))
     linear = [f"{name}.weight" for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     for key in _transposed(linear, renamed, model):

@@ -56,7 +56,7 @@ def cpu_model() -> str:
 def cpu_family() -> str:
     """Return vendor, family and model number, such as "AuthenticAMD 25/1"; "" if the system does not report them.
 
-    Virtual machines often hide the product name, but not the family, which tells the generation.
+    Virtual machines often hide the product name but not the family, which identifies the generation.
     """
     vendor, family, model = map(_cpuinfo, ("vendor_id", "cpu family", "model"))
     return f"{vendor} {family}/{model}" if vendor and family else ""

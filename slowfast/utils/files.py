@@ -101,7 +101,7 @@ class ReportingFile:
 
 @contextmanager
 def reporting_file(path: Path) -> Iterator[Any]:
-    """Open a new binary file and raise the OSError of a failed write, whatever error the writer made of it."""
+    """Open a new binary file and raise the OSError of a failed write, even if the writer turns it into another."""
     file = ReportingFile(path.open("wb"))
     try:
         yield file

@@ -103,7 +103,7 @@ class Launcher:
     """Launcher that runs a command in several processes of this machine, with torchrun's environment variables.
 
     SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are forwarded, so that the processes save a checkpoint and exit; a terminal
-    sends SIGINT to the whole process group anyway. When one process fails, the others are terminated.
+    sends SIGINT to the whole process group itself. When one process fails, the others are terminated.
 
     Args:
         count: Number of processes.

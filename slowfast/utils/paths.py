@@ -52,7 +52,7 @@ def local_path(path: str | Path) -> Path:
 
 
 def path_exists(path: str | Path) -> bool:
-    """Return whether a local path or a remote file exists. Raises FetchError if a server cannot tell."""
+    """Return whether a local path or a remote file exists. Raises FetchError if the server cannot be asked."""
     if not as_address(path):
         return os.path.exists(path)
     try:

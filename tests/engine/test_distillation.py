@@ -235,7 +235,7 @@ EAT_TEACHER = ["MODEL.MODEL_NAME", "EAT", "EAT.PATCH_SIZE", 8, "EAT.EMBED_DIM", 
             ["MODEL.MODEL_NAME", "MorphMLP"],
             "MorphMLP takes clips, but the dataset imagenet contains images",
         ),
-        (EAT_TEACHER, "cannot take the student's clips of 32 x 32 .*images of 64 x 64 pixels, not 32 x 32"),
+        (EAT_TEACHER, "does not accept the student's clips of 32 x 32 .*images of 64 x 64 pixels, not 32 x 32"),
     ],
 )
 def test_a_teacher_that_does_not_suit_is_refused(

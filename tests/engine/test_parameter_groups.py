@@ -212,7 +212,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
     model.blocks[0].requires_grad_(False)
     cfg = small()
     resumed = build_optimizer(cfg, model)
-    with pytest.raises(ValueError, match="other parameters were trained: 18 differ, such as blocks.0"):
+    with pytest.raises(ValueError, match="different parameters were trained: 18 differ, such as blocks.0"):
         load_optimizer_state(resumed, optimizer.state_dict(), cfg, model)
     with pytest.raises(ValueError):
         load_optimizer_state(resumed, as_before_groups_had_names(optimizer.state_dict()), cfg, model)

@@ -50,7 +50,7 @@ def test_a_hook_that_is_missing_is_named(hook: str) -> None:
 
 
 def test_weights_of_pretrain_path_are_refused_by_default() -> None:
-    with pytest.raises(ConfigError, match="MORPH.PRETRAIN_PATH is set, but Pooled takes no such weights"):
+    with pytest.raises(ConfigError, match="MORPH.PRETRAIN_PATH is set, but Pooled has no use for it"):
         Pooled(5).adapt_pretrained({})
 
 

@@ -1,4 +1,4 @@
-"""Tasks: targets, loss, metrics and evaluation of what is trained."""
+"""Tasks: training targets, losses, metrics and evaluation."""
 
 from slowfast.engine.tasks.base import TASK_REGISTRY, Evaluator, Task
 from slowfast.engine.tasks.build import build_task, check_task, task_class

@@ -1,4 +1,4 @@
-"""Tasks: what is trained and how it is evaluated.
+"""Tasks: training targets, losses, metrics and evaluation.
 
 A task turns labels into targets, computes the loss and the metrics of a training step, and provides an evaluator. The
 training loop, evaluation, reports and checkpoints use nothing else, so a new task needs no change to them.
@@ -83,18 +83,18 @@ class Evaluator(ABC, Generic[Prediction]):
 
     @abstractmethod
     def predict(self, record: Record, outputs: torch.Tensor | None) -> Prediction:
-        """Return the prediction for a sample, with all that `compute` needs; it must be picklable."""
+        """Return the prediction for a sample with everything that `compute` needs; it must be picklable."""
 
     @abstractmethod
     def compute(self, predictions: Sequence[Prediction]) -> Results:
-        """Compute the metrics of all predictions; `Results.values` holds at least those of `Task.metrics`."""
+        """Compute the metrics of all predictions; `Results.values` contains at least those of `Task.metrics`."""
 
     @abstractmethod
     def row(self, prediction: Prediction, class_names: Sequence[str]) -> PredictionRow:
         """Return the line of a prediction in predictions.csv."""
 
     def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
-        """Write further output files of a test to OUTPUT_DIR; return their descriptions and paths."""
+        """Write additional output files of a test to OUTPUT_DIR; return their descriptions and paths."""
         return {}
 
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
@@ -103,7 +103,7 @@ class Evaluator(ABC, Generic[Prediction]):
 
 
 class Task(ABC):
-    """Base class of tasks, for all that a subclass does not override.
+    """Base class of tasks, with defaults for everything that a subclass does not override.
 
     Attributes:
         step_metrics: Metrics of a training step besides the loss, for the progress line and metrics.jsonl.
@@ -148,7 +148,7 @@ class Task(ABC):
 
     @classmethod
     def reported_metrics(cls) -> tuple[Metric, ...]:
-        """Return all metrics of validations and training steps, that which selects the best checkpoint first."""
+        """Return all metrics of validations and training steps; the first one selects the best checkpoint."""
         return tuple(dict.fromkeys((*cls.metrics, *cls.step_metrics)))
 
     def targets(self, inputs: Any, labels: torch.Tensor, rng: np.random.Generator) -> tuple[Any, torch.Tensor]:
@@ -163,12 +163,12 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss as a scalar, a mean over the clips, in float32 whatever autocast does."""
+        """Return the scalar loss, averaged over the clips, in float32 even under autocast."""
 
     def eval_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
-        """Return the loss of a validation: that of plain labels, without MixUp and label smoothing.
+        """Return the validation loss, computed from plain labels without MixUp and label smoothing.
 
-        By default the loss of the labels themselves, and None, which reports no loss, if `targets` converts them.
+        By default, the loss of the labels themselves; None, for no loss in reports, if `targets` converts them.
 
         Args:
             outputs: Outputs of the model for the views of one sample, float32 (V, K).
@@ -190,7 +190,7 @@ class Task(ABC):
         raise ConfigError(f"MODEL.TASK {cfg.MODEL.TASK} has no class scores")
 
     def shown(self, labels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return what the captions of the first training batch describe: the targets, or the labels."""
+        """Return the targets or labels that the captions of the first training batch describe."""
         return targets
 
     def captions(self, targets: torch.Tensor, class_names: Sequence[str], count: int) -> list[str]:

@@ -23,7 +23,7 @@ BUILT_IN = (Classification, MultiLabel, Pretraining)
 
 
 def task_class(cfg: ConfigNode) -> type[Task]:
-    """Return the class that MODEL.TASK names; ConfigError for an unknown name."""
+    """Return the class named by MODEL.TASK. Raises ConfigError for an unknown name."""
     return TASK_REGISTRY.find(cfg.MODEL.TASK, "MODEL.TASK")
 
 
@@ -34,7 +34,7 @@ def build_task(
     model: nn.Module | None = None,
     device: torch.device = CPU,
 ) -> Task:
-    """Build the task of a config; a model in its pre-training form is pre-trained whatever MODEL.TASK says.
+    """Build the task of a config; a model set up for pre-training is pre-trained regardless of MODEL.TASK.
 
     Args:
         cfg: Config of the run.
@@ -51,7 +51,7 @@ def build_task(
 
 
 def check_task(cfg: ConfigNode) -> None:
-    """Raise ConfigError for settings that the task of a config cannot be used with."""
+    """Raise ConfigError for settings that the task of a config does not support."""
     task = task_class(cfg)
     task.check_config(cfg)
     if cfg.TEST.ENABLE and task.evaluator is Task.evaluator:

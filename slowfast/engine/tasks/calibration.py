@@ -1,4 +1,4 @@
-"""Expected calibration error: how far the confidence of predictions is from their accuracy."""
+"""Expected calibration error: difference between the confidence of predictions and their accuracy."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()
-        # Of the readable samples of this process.
+        # For the readable samples of this process.
         self.logits = ScoreRows(self.num_classes, self.folder)
         self.scores = ScoreRows(self.num_classes, self.folder)
 
@@ -130,7 +130,7 @@ class ClassScoreEvaluator(Evaluator[VideoPrediction]):
 class ClassificationEvaluator(ClassScoreEvaluator):
     """Top-1, top-5 and mean-class accuracy of whole samples and top-1 accuracy of single views.
 
-    Unreadable samples are wrong; the calibration error is that of the readable ones.
+    Unreadable samples count as wrong; the calibration error only covers readable ones.
 
     Args:
         views: Temporal views per sample.
@@ -146,7 +146,7 @@ class ClassificationEvaluator(ClassScoreEvaluator):
         self.views, self.crops, self.single_samples = views, crops, single_samples
 
     def compute(self, predictions: Sequence[VideoPrediction]) -> Results:
-        """Return the accuracies in percent; those of readable samples alone end in ``_read``."""
+        """Return the accuracies in percent; keys ending in ``_read`` only cover readable samples."""
         read = [video for video in predictions if video.best]
         k = min(BEST, self.num_classes)
         values: dict[str, Any] = {
@@ -167,7 +167,7 @@ class ClassificationEvaluator(ClassScoreEvaluator):
         one, five = "top-1", f"top-{values['k']}"
         rows = {
             one: f"{values['top1']:.2f} %" + (" (failed videos count as wrong)" if failed else ""),
-            five: f"{values['top5']:.2f} %",  # the same line as top-1 for a single class
+            five: f"{values['top5']:.2f} %",  # equals top-1 if there is a single class
             MEAN_CLASS.title: MEAN_CLASS.text(values[MEAN_CLASS.key]),
             CALIBRATION.title: f"{CALIBRATION.text(values[CALIBRATION.key])} (expected, {BINS} bins)",
         }
@@ -191,13 +191,13 @@ class ClassificationEvaluator(ClassScoreEvaluator):
     def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
         """Draw the confusion matrix, a contact sheet of test samples, and the most confident mistakes."""
         drawn = draw_confusion_matrix(Path(cfg.OUTPUT_DIR), self.predictions, class_names)
-        if not drawn:  # without plots, do not decode samples for them
+        if not drawn:  # do not decode samples if they cannot be drawn
             return draw_mistakes(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
         return drawn | super().draw(cfg, dataset, class_names)
 
 
 def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
-    """Return the top-k accuracy in percent; unreadable videos are wrong, and that of no videos is 0."""
+    """Return the top-k accuracy in percent; unreadable videos count as wrong. 0 if there are no videos."""
     hits = sum(video.hit(k) for video in predictions)
     return round(100.0 * hits / len(predictions), PERCENT_DIGITS) if predictions else 0.0
 
@@ -222,7 +222,7 @@ class Classification(Task):
     Args:
         num_classes: Number of classes.
         loss: Loss of logits (N, K) and class indices (N,), or soft labels (N, K) with `soft`.
-        soft: Whether the loss takes soft labels.
+        soft: Whether the loss expects soft labels.
         smoothing: Label smoothing of soft labels.
         mixup: MixUp and CutMix, which need soft labels; None for none.
         token_mix: TokenMix of event recordings, which needs soft labels; None for none.
@@ -264,7 +264,7 @@ class Classification(Task):
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:
-        """Check that the loss is one of exclusive classes, and that it supports MixUp if that is on."""
+        """Check that the loss is for exclusive classes, and that it supports MixUp if that is enabled."""
         name, mixes_tokens = cfg.MODEL.LOSS_FUNC, cfg.EVENT2VEC.TOKEN_MIX > 0
         if mixes_tokens and not find_network(cfg).mixes_tokens:
             raise ConfigError(

@@ -16,7 +16,7 @@ from slowfast.engine.tasks.base import CPU
 from slowfast.engine.tasks.pretraining import Pretext, Pretraining, required_pretext
 from slowfast.visualization.results import Metric
 
-NEAR = 3  # pixels in y and x within which a prediction counts as near
+NEAR = 3  # maximum distance in y and x, in pixels, of a near prediction
 
 
 class CoordinatePretraining(Pretraining):
@@ -51,7 +51,7 @@ class CoordinatePretraining(Pretraining):
         """Build from the model to train and DVS.SENSOR_SIZE.
 
         Raises:
-            ConfigError: If the model has no pre-training form.
+            ConfigError: If the model is not set up for pre-training.
         """
         return cls(required_pretext(cfg, model), (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]))
 

@@ -31,7 +31,7 @@ from slowfast.visualization.results import PERCENT_DIGITS, Metric, Results, Vide
 
 MAP, PRECISION = Metric("map", "mAP"), Metric("precision1", "precision@1")
 LOSS = "bce_logit"
-_PRESENT = 0.5  # target from which on a class counts as present
+_PRESENT = 0.5  # minimum target of a class that counts as present
 
 
 def multi_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -68,7 +68,7 @@ class MultiLabelEvaluator(ClassScoreEvaluator):
         self.per_class: list[ClassPrecision] = []
 
     def compute(self, predictions: Sequence[VideoPrediction]) -> Results:
-        """Return the metrics in percent; ``map_read`` is that of readable samples alone, others rank last."""
+        """Return the metrics in percent; ``map_read`` excludes unreadable samples, which else rank last."""
         read = [one for one in predictions if one.best]
         labels = [classes_of(one.label) for one in read]
         thresholds = Thresholds.of(labels, [one.label_scores for one in read], self.num_classes)
@@ -120,7 +120,7 @@ class MultiLabel(Task):
     Args:
         num_classes: K.
         loss: Loss of logits (N, K) and targets (N, K).
-        smoothing: Label smoothing: targets are moved towards 0.5 by this share.
+        smoothing: Label smoothing: targets are moved toward 0.5 by this fraction.
         mixup: MixUp and CutMix of smoothed targets; None for none.
     """
 
@@ -141,7 +141,7 @@ class MultiLabel(Task):
         model: nn.Module | None = None,
         device: torch.device = CPU,
     ) -> MultiLabel:
-        """Build from MODEL.CLASS_WEIGHTS and MIXUP; a class's videos for balanced weights are those that have it."""
+        """Build from MODEL.CLASS_WEIGHTS and MIXUP; balanced weights count all videos that have a class."""
         flat = [number for label in labels for number in classes_of(label)]
         weights = class_weights(cfg.MODEL.CLASS_WEIGHTS, flat, cfg.MODEL.NUM_CLASSES) if flat else None
         loss = get_loss(LOSS, None if weights is None else weights.to(device))

@@ -1,4 +1,4 @@
-"""Self-supervised pre-training: the model makes its own targets from the inputs."""
+"""Self-supervised pre-training: the model derives its targets from the inputs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Pretext = Callable[[Any], tuple[Any, torch.Tensor]]  # inputs -> corrupted input
 
 
 def pretext_of(model: nn.Module) -> Pretext | None:
-    """Return the function that makes the targets of a model in its pre-training form; None for any other model."""
+    """Return the function that makes the targets of a model set up for pre-training; None for other models."""
     network = unwrap_model(model)
     return network.pretext if isinstance(network, Network) and network.pretraining else None
 
 
 def required_pretext(cfg: ConfigNode, model: nn.Module | None) -> Pretext:
-    """Return `pretext_of` a model; ConfigError if it has no pre-training form."""
+    """Return `pretext_of` a model. Raises ConfigError if it is not set up for pre-training."""
     pretext = None if model is None else pretext_of(model)
     if pretext is None:
         raise ConfigError(
@@ -66,13 +66,13 @@ class Pretraining(Task):
         """Build from the model to train and MODEL.LOSS_FUNC.
 
         Raises:
-            ConfigError: If the model has no pre-training form.
+            ConfigError: If the model is not set up for pre-training.
         """
         return cls(required_pretext(cfg, model), get_loss(cfg.MODEL.LOSS_FUNC))
 
     @classmethod
     def check_config(cls, cfg: ConfigNode) -> None:
-        """Check that the model has its pre-training form."""
+        """Check that the model is set up for pre-training."""
         with torch.device("meta"):
             cls.from_config(cfg, model=build_model(cfg))
 
@@ -89,5 +89,5 @@ class Pretraining(Task):
         return 100.0 * (outputs.argmax(1) == targets).float().mean()[None]
 
     def shown(self, labels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the labels: targets are not classes."""
+        """Return the labels, because targets are not classes."""
         return labels

@@ -14,7 +14,7 @@ import numpy as np
 from slowfast.utils.distributed import World
 from slowfast.utils.files import disk_error
 
-_IN_MEMORY = 64 * 2**20  # bytes, above which rows are in a file
+_IN_MEMORY = 64 * 2**20  # bytes kept in memory; beyond, rows are in a file
 _BLOCK = 32 * 2**20  # bytes read at a time
 
 
@@ -72,7 +72,7 @@ class ScoreRows:
 
 
 def gather_rows(world: World, own: ScoreRows, indices: np.ndarray, every: np.ndarray, folder: Path | None) -> ScoreRows:
-    """Bring the rows of all processes into one order; all processes call it.
+    """Merge the rows of all processes in one order; all processes must call it.
 
     Args:
         world: Processes of the run.

@@ -1,4 +1,4 @@
-"""Trackers: TensorBoard, Weights & Biases, MLflow, and those of users."""
+"""Trackers: TensorBoard, Weights & Biases, MLflow, and user-defined ones."""
 
 from slowfast.engine.trackers.base import TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
 from slowfast.engine.trackers.mlflow_run import MLflow

@@ -21,7 +21,7 @@ FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Description of a run for a tracker. Texts contain no secrets: those in addresses are redacted.
+    """Description of a run for a tracker. Secrets in addresses are redacted.
 
     Attributes:
         name: Name of the run.
@@ -29,7 +29,7 @@ class RunInfo:
         folder: OUTPUT_DIR.
         config: All config keys by dotted name, with plain values.
         config_text: The config as YAML.
-        hparams: Config keys to compare runs by, with their values.
+        hparams: Config keys used to compare runs, with their values.
         curves: Tags of the curves whose last values compare runs, such as ``val/top1_acc``.
         first_step: First step to record: points that an earlier run recorded from this step on are replaced. None if
             the run only adds a test.
@@ -120,7 +120,7 @@ TRACKER_REGISTRY: ClassRegistry[Tracker] = ClassRegistry("TRACKER", Tracker)  # 
 
 
 def require_package(package: str, backend: str, extra: str) -> None:
-    """Raise ConfigError that names the extra of a tracker whose package is not installed."""
+    """Raise ConfigError, which names the extra, if the package of a tracker is not installed."""
     if find_spec(package) is None:
         raise ConfigError(
             f"TRACKING.BACKENDS {backend} needs the package {package}, which is not installed. Run "

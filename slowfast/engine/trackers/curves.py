@@ -17,7 +17,7 @@ def curve_values(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
     """Return the points of curves in a row of metrics.jsonl, by tag.
 
     Losses and metrics get tags such as ``train/loss`` and ``val/top1_acc``, the learning rate is ``lr``, and time and
-    memory of a training are ``system/data_seconds`` and so on. Everything else, such as the epoch, the number of
+    memory of a training get tags such as ``system/data_seconds``. Everything else, such as the epoch, the number of
     videos and the remaining time, is bookkeeping and not a curve.
 
     Args:
@@ -39,7 +39,7 @@ def curve_values(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
 
 
 def curve_tags(metrics: Sequence[Metric]) -> list[str]:
-    """Return the tags by which runs are compared: validation and test metrics."""
+    """Return the tags used to compare runs: validation and test metrics."""
     return [tag_of("val", LOSS.key), *(tag_of(split, one.key) for split in ("val", "test") for one in metrics)]
 
 

@@ -26,10 +26,10 @@ from slowfast.errors import ConfigError
 from slowfast.utils.text import plain
 
 STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
-MAX_VALUE = 500  # characters of a parameter, the limit of older servers
+MAX_VALUE = 500  # characters per parameter, the limit of older servers
 DATABASES = ("sqlite:", "mysql", "postgresql", "mssql")  # schemes of addresses
 _NOT_IN_FILES = re.compile(r"[^\w. -]")
-BATCH = 100  # parameters of a request, the limit of servers
+BATCH = 100  # parameters per request, the limit of servers
 # mlflow-skinny has no database, and the folder store must be allowed since MLflow 3.7. If the
 # server is down, calls fail after seconds instead of minutes. MLflow sends usage statistics unless that is disabled.
 ENVIRONMENT = {

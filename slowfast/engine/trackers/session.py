@@ -1,4 +1,4 @@
-"""Trackers of a run: opens them, writes to all of them, and isolates the run from their failures."""
+"""All trackers of a run: opening, writing, and isolation of the run from their failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slowfast.visualization.results import Metric
 Result = TypeVar("Result")
 RUN_IDS = "trackers.json"  # in OUTPUT_DIR: run ID of each tracker, for resuming
 TENSORBOARD = "tensorboard"
-# Always among the hparams, with the keys that differ from their defaults.
+# Always part of the hparams, in addition to keys that differ from their defaults.
 COMPARED = (
     *("MODEL.MODEL_NAME", "DATA.NUM_FRAMES", "TRAIN.BATCH_SIZE", "SOLVER.OPTIMIZING_METHOD", "SOLVER.BASE_LR"),
     *("SOLVER.WEIGHT_DECAY", "SOLVER.MAX_EPOCH", "SOLVER.WARMUP_EPOCHS", "RNG_SEED"),
@@ -61,7 +61,7 @@ class Trackers:
         self._metrics: tuple[Metric, ...] = ()
         self._open: dict[str, Tracker] = {}
         self._was_opened = False
-        self.step = 0  # last recorded step, for what belongs to none
+        self.step = 0  # last recorded step, for records without a step
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, world: World) -> Trackers:
@@ -140,7 +140,7 @@ def _done(do: Callable[[str, Tracker], Any], name: str, tracker: Tracker) -> boo
 
 
 def _attempt(name: str, work: Callable[[], Result]) -> Result | None:
-    """Return the result of a call of a tracker; None, with a warning, if it fails."""
+    """Call a tracker and return the result; None, with a warning, if it fails."""
     try:
         return work()
     except Exception as error:  # any library may raise anything
@@ -150,7 +150,7 @@ def _attempt(name: str, work: Callable[[], Result]) -> Result | None:
 
 
 def _read_ids(path: Path) -> dict[str, str]:
-    """Return the runs of the trackers by their names; none if the file is missing or damaged."""
+    """Return the run IDs of the trackers by name; empty if the file is missing or damaged."""
     try:
         content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

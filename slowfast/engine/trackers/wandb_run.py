@@ -57,7 +57,7 @@ class Wandb(Tracker):
             allow_val_change=True,
             settings=options,
         )
-        # wandb's own steps count calls and must increase; resumed runs and tests go back.
+        # wandb's own step counts calls and must increase, but resumed runs and tests go back.
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
 

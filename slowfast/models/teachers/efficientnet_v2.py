@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 EPS = 1e-3  # epsilon of every batch norm
-SE_RATIO = 4  # hidden channels of a squeeze-and-excitation: the block's input channels divided by this
+SE_RATIO = 4  # reduction of squeeze-and-excitation: hidden channels are the block's input channels divided by this
 FUSED_STAGES = 3  # the first stages use one 3x3 convolution in place of a 1x1 and a depthwise one
 EXPANSIONS = (1, 4, 4, 4, 6, 6)
 STRIDES = (1, 2, 2, 2, 1, 2)
@@ -69,7 +69,7 @@ class ConvNorm(nn.Sequential):
 class Block(FeatureMap, nn.Module):
     """Inverted residual block, fused or with a depthwise convolution: (B, C, H, W) -> (B, C', H', W').
 
-    The residual connection exists where the shape does not change.
+    It has a residual connection if the shape does not change.
     """
 
     MAP_AXES = "BCHW"
@@ -184,7 +184,7 @@ class EfficientNetV2(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that it cannot have."""
+        """Raise ConfigError, without building the network, for invalid settings."""
         check_stages(cfg.EFFICIENTNET.LAYERS, cfg.EFFICIENTNET.EMBED_DIMS)
         check_no_recomputation(cfg)
 
@@ -206,7 +206,7 @@ class EfficientNetV2(Network):
         return ("classifier.1",)
 
     @property
-    def features(self) -> Backbone:  # a layer in published state dicts
+    def features(self) -> Backbone:  # named "features" in published state dicts
         """Layers that compute the input of the classifier: (B, 3, H, W) -> (B, C)."""
         backbone = self._modules["features"]
         assert isinstance(backbone, Backbone)

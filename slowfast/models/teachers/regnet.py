@@ -130,7 +130,7 @@ class RegNetY(Network):
 
     @staticmethod
     def check_config(cfg: ConfigNode) -> None:
-        """Raise ConfigError, without building the network, for settings that it cannot have."""
+        """Raise ConfigError, without building the network, for invalid settings."""
         check_stages(cfg.REGNET.LAYERS, cfg.REGNET.EMBED_DIMS, cfg.REGNET.GROUP_WIDTH)
         check_no_recomputation(cfg)
 

@@ -26,7 +26,7 @@ PROTOCOL_VERSION = 1001
 
 
 class BoundedReader(io.BufferedReader):
-    """Binary file that never allocates more than its size, whatever length is requested."""
+    """Binary file that never allocates more than its size, regardless of the requested length."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))

@@ -36,7 +36,7 @@ class Unreachable(FetchError):
 def as_address(path: str | Path) -> str:
     """Return an address with its scheme in lower case and "//" after it; an empty string for a local path.
 
-    A path that exists is local, whatever its name.
+    An existing path is local, regardless of its name.
     """
     text = os.fspath(path)
     found = _ADDRESS.match(text)

@@ -1,6 +1,6 @@
 """Cache of downloaded files: keyed by address, revalidated with the server, verified, written atomically.
 
-A file lies in ``downloads`` of the private cache, beside a JSON file with its version (ETag, date, size) and a lock
+Files are in ``downloads`` of the private cache, each with a JSON file with its version (ETag, date, size) and a lock
 file. Secrets are removed from an address before its hash names the file.
 """
 

@@ -46,7 +46,7 @@ def open_s3(address: str, known: Version | None) -> S3Download | None:
 
 
 def exists_s3(address: str) -> bool:
-    """Return whether an object exists. Raises FetchError if the server cannot tell."""
+    """Return whether an object exists. Raises FetchError if the server cannot be asked."""
     try:
         open_s3(address, None)
     except RemoteFileMissing:
