@@ -195,6 +195,6 @@ def check_teacher(cfg: ConfigNode) -> None:
         except UserError as error:
             size = " x ".join(map(str, (*frames, side, side)))
             raise ConfigError(
-                f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}: the teacher does not accept the student's clips "
-                f"of {size} ({error})"
+                f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}: the teacher does not accept the student's "
+                f"clips of {size} ({error})"
             ) from error

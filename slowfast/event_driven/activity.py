@@ -47,7 +47,7 @@ class Savings:
 
     @classmethod
     def total(cls, parts: Iterable[Savings]) -> Savings:
-        """Return the savings of several videos or processes taken together; there is at least one."""
+        """Return the combined savings of one or more videos or processes."""
         first, *others = parts
         total = replace(first, active=list(first.active))
         for part in others:
@@ -87,7 +87,7 @@ class Agreement:
     def between(cls, logits: torch.Tensor, dense: torch.Tensor) -> Agreement:
         """Compare logits (K, C) with those of dense inference (K, C)."""
         error = (logits - dense).abs().double() / dense.abs().amax(1, keepdim=True).clamp_min(1e-12)
-        same = (logits.argmax(1) == dense.argmax(1)) & error.isfinite().all(1)  # NaN agrees with nothing
+        same = (logits.argmax(1) == dense.argmax(1)) & error.isfinite().all(1)  # NaN never agrees
         return cls(same.cpu().numpy(), error.mean(1).cpu().numpy(), error.amax(1).cpu().numpy())
 
 
@@ -113,7 +113,7 @@ class BinnedMeans:
     MAX_BINS = 2000
 
     def __init__(self, columns: int) -> None:
-        self.frames, self.bin_size = 0, 1  # the last bin may hold fewer frames
+        self.frames, self.bin_size = 0, 1  # the last bin may contain fewer frames
         self._sums = np.zeros((self.MAX_BINS, columns))
 
     def add(self, rows: np.ndarray) -> None:
@@ -143,7 +143,7 @@ class VideoActivity:
 
     name: str
     savings: Savings
-    began: float = 0.0  # perf_counter() before anything was read
+    began: float = 0.0  # perf_counter() before the first read
     live: bool = False  # a camera or stream
     over_time: BinnedMeans | None = None  # patches computed per stage
     predictions: Counter[int] = field(default_factory=Counter)  # number of frames per top-1 class
@@ -159,7 +159,7 @@ class VideoActivity:
     dropped: int = 0  # frames of a live source that arrived faster than they were processed
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)  # latency of a live source
     reconnects: int = 0  # interruptions of a live source that have ended
-    seconds_away: float = 0.0  # without connection to a live source
+    seconds_away: float = 0.0  # seconds without connection to a live source
 
     def add(
         self,
@@ -219,19 +219,19 @@ class VideoActivity:
 
 @dataclass(frozen=True)
 class Summary:
-    """Metrics of one or more videos; those of a comparison or of live sources are None without one."""
+    """Metrics of one or more videos; those of a comparison or of live sources are None if there was none."""
 
     frames: int
     active: list[float]  # %, patches computed per stage
     macs_saved: float  # %, relative to dense inference
     event_fps: float  # frames/s of gate and network, without decoding
-    end_to_end_fps: float  # frames/s with everything, the comparison included
+    end_to_end_fps: float  # frames/s end to end, including the comparison
     dropped: int  # frames of live sources that arrived faster than they were processed
     latency_p50_ms: float | None = None  # milliseconds from the arrival of a frame to its logits
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
     reconnects: int | None = None
-    seconds_away: float | None = None  # without connection, summed over the live sources
+    seconds_away: float | None = None  # seconds without connection, summed over the live sources
     compared: int | None = None  # frames compared with dense inference
     whole_fps: float | None = None  # frames/s of dense inference on these frames
     speed_up: float | None = None  # time of dense inference / time of event-driven inference, both on these frames
@@ -245,7 +245,7 @@ def summarize(videos: Sequence[VideoActivity], elapsed: float | None = None) -> 
 
     Args:
         videos: Videos with at least one frame each.
-        elapsed: Seconds that all took together (default: the sum over the videos).
+        elapsed: Total duration in seconds (default: the sum over the videos).
     """
     savings = Savings.total(video.savings for video in videos)
     event_seconds = sum(video.event_seconds for video in videos)

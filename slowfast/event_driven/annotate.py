@@ -23,7 +23,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.visualization.results import BEST
 from slowfast.visualization.video_writer import NAME_LENGTH, VideoWriter, draw_lines, pad_to_even
 
-MIN_SIDE = 448  # pixels, so that the text is legible
+MIN_SIDE = 448  # pixels; smaller images would make the text illegible
 OUTLINE = (255, 210, 0)  # RGB
 FOLDER = "annotated"
 _WRITE_ERRORS = (av.FFmpegError, OSError)
@@ -53,7 +53,7 @@ class AnnotatedVideos:
 
     @property
     def written(self) -> dict[str, Path]:
-        """Folder of the videos if there is one, by description."""
+        """Folder of the videos by description; empty if there is none."""
         folder = next((target.parent for target in self.targets.values()), None)
         return {"annotated videos": folder} if folder is not None else {}
 
@@ -91,7 +91,7 @@ class AnnotatedVideos:
 
     @contextmanager
     def _attempt(self, source: Source) -> Iterator[None]:
-        """Give up this file, not the run, if it cannot be written."""
+        """Discard a file that cannot be written and continue the run."""
         try:
             yield
         except _WRITE_ERRORS as error:
@@ -109,7 +109,7 @@ class AnnotatedVideos:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        end = self.close if error is None else self._drop  # after a normal stop the files so far are complete
+        end = self.close if error is None else self._drop  # after a normal stop, files written so far are complete
         for source, _file in list(self._open.values()):
             end(source)
 

@@ -30,10 +30,10 @@ GRID = (0.0, *(float(f"{10 ** (n / 12):.2g}") for n in range(-36, 9)))
 
 @dataclass(frozen=True)
 class Goal:
-    """Required agreement with dense inference; exactly one of the two is given.
+    """Required agreement with dense inference; exactly one of the two is set.
 
     Args:
-        top1: Smallest share of frames with the same top-1 class, 0 to 1.
+        top1: Minimum fraction of frames with the same top-1 class, 0 to 1.
         logit_error: Largest mean over classes and frames of |difference of logits| / largest |logit|.
     """
 
@@ -62,7 +62,7 @@ class Candidate:
 
 
 class Calibration:
-    """Measures thresholds on the same decoded frames of some videos; the other EVENT settings come from the config.
+    """Measurement of thresholds on the same decoded frames; the other EVENT settings come from the config.
 
     Decodes the videos and runs dense inference on construction.
 

@@ -23,9 +23,9 @@ from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.types import failure_reason
 
 _TIMEOUT = 10.0  # seconds for a stream to open and for its next data
-_MAX_BAD = 1000  # consecutive packets that cannot be decoded; more than there are between keyframes
+_MAX_BAD = 1000  # consecutive packets that cannot be decoded; more than a keyframe interval
 _DEFAULT_RATE = 25  # frames/s of streams and cameras that do not report it
-_MAX_PIXEL_ASPECT = 8  # width / height of a pixel, and its reciprocal; more is a damaged header
+_MAX_PIXEL_ASPECT = 8  # largest pixel aspect ratio and its reciprocal; beyond, the header is damaged
 
 
 class OpenVideo(Protocol):
@@ -48,7 +48,7 @@ class OpenVideo(Protocol):
 
     @property
     def missing(self) -> str | None:
-        """Description of what could not be read, after the last frame."""
+        """Description of what could not be read; valid after the last frame."""
 
     def close(self) -> None: ...
 
@@ -81,7 +81,7 @@ class FileFrames:
 class StreamFrames:
     """Frames of a network stream that FFmpeg opens; packets that cannot be decoded are skipped.
 
-    Frames may change their size, as those of a camera whose settings are changed.
+    The frame size may change, for example if the settings of a camera are changed.
     """
 
     def __init__(self, address: str) -> None:
@@ -133,10 +133,10 @@ class StreamFrames:
 
 
 def _upright_aspect(stored: Fraction | None, frame: av.VideoFrame) -> float:
-    """Return the width of a pixel divided by its height after the rotation that a frame asks for.
+    """Return the width of a pixel divided by its height, after the rotation specified by a frame.
 
     Args:
-        stored: The same of the frame as it is stored; None or 0 if it is unknown.
+        stored: This ratio for the stored frame; None or 0 if unknown.
         frame: Decoded frame.
     """
     aspect = float(stored or 1)
@@ -158,7 +158,7 @@ class CameraFrames:
 
     def __init__(self, number: int) -> None:
         self.arrived = 0.0
-        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # OpenCV would log the error, which is raised below
+        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # the error is raised below, so OpenCV must not log it
         try:
             self._capture = cv2.VideoCapture(number)
         finally:

@@ -16,12 +16,12 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 def is_camera(place: str) -> bool:
-    """Check if DATA.PATH_PREFIX is the number of a camera, not an existing file or folder."""
+    """Return whether DATA.PATH_PREFIX is the number of a camera, not an existing file or folder."""
     return place.isdecimal() and not os.path.exists(place)
 
 
 def is_address(place: str) -> bool:
-    """Check if DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
+    """Return whether DATA.PATH_PREFIX is the address of a stream, such as rtsp://host/path."""
     return _ADDRESS.fullmatch(place) is not None
 
 
@@ -58,7 +58,7 @@ def check(cfg: ConfigNode, world_size: int = 1) -> None:
 
 def check_network(cfg: ConfigNode) -> None:
     """Raise ConfigError unless the configured network computes every patch independently."""
-    # Late imports: most configs are checked without loading the networks.
+    # Imported late, so that most configs are checked without loading the networks.
     from slowfast.models.build import MODEL_REGISTRY, find_network
     from slowfast.models.evmlp import EvMLP
 

@@ -1,4 +1,4 @@
-"""Choice between the compiled kernels and PyTorch for every number of rows, from measured times."""
+"""Choice between compiled kernels and PyTorch for every number of rows, based on measured times."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MARGIN = 0.03  # share of the time by which the other implementation must be faster, so that noise changes nothing
+MARGIN = 0.03  # relative gain required to switch implementations, so that noise does not matter
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Times of a stage on both implementations.
+    """Times of a stage with both implementations.
 
     Args:
         rows: Numbers of rows, ascending.
@@ -38,12 +38,12 @@ class Choice:
     switches: tuple[int, ...] = ()
 
     def uses_pytorch(self, rows: int) -> bool:
-        """Return whether PyTorch runs so many rows."""
+        """Return whether PyTorch runs this many rows."""
         return self.pytorch != bool(bisect_right(self.switches, rows) % 2)
 
     @property
     def needs(self) -> set[bool]:
-        """Values that :meth:`uses_pytorch` takes: which weights must be kept."""
+        """Possible results of :meth:`uses_pytorch`, which determine the weights to keep."""
         return {self.pytorch, self.pytorch != bool(self.switches)}
 
 

@@ -19,7 +19,7 @@ from slowfast.visualization.results import Results
 
 
 class EventDrivenClips(Network):
-    """Drop-in replacement of a framewise evMLP that computes only the patches that change within a clip.
+    """Drop-in replacement for a framewise evMLP that computes only the patches that change within a clip.
 
     Maps float (B, 3, T, H, W) to logits (B, C), averaged over the frames. Each clip is a separate stream. ``savings``
     accumulates over the calls.
@@ -46,14 +46,14 @@ class EventDrivenClips(Network):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         frames = x.permute(2, 0, 1, 3, 4)  # T B 3 H W
         self.engine.reset()
-        with torch.autocast(x.device.type, enabled=False):  # EVENT.PRECISION decides
+        with torch.autocast(x.device.type, enabled=False):  # EVENT.PRECISION determines the precision
             results = self.engine.run(frames.float(), range(len(x)))
         self.savings.add(results.active, results.macs)
         return results.logits.mean(0)
 
 
 class EventDrivenTest:
-    """Test in event-driven mode: wraps the network and reports the saved computation."""
+    """Event-driven test mode: wraps the network and reports the saved computation."""
 
     def __init__(self, cfg: ConfigNode) -> None:
         self._cfg = cfg

@@ -1,4 +1,4 @@
-"""Connection to a live source: when it is lost and restored, and the delays between attempts to reconnect."""
+"""Connection to a live source: tracks loss and recovery, and the delays between attempts to reconnect."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LONGEST_DELAY = 60.0  # seconds between attempts to reconnect, unless EVENT.RECO
 
 
 class Connection:
-    """State of the connection to a camera or stream, which logs once when it is established, lost, and restored.
+    """State of the connection to a camera or stream; logs once when it is established, lost, and restored.
 
     The delay doubles from attempt to attempt. It starts again only after frames have arrived for longer than the last
-    delay, so that a source that fails over and over is not reopened all the time.
+    delay, so that a source that fails repeatedly is not reopened constantly.
 
     Args:
         name: Name of the source, for messages.
@@ -24,9 +24,9 @@ class Connection:
     Attributes:
         rate: Nominal frames/s.
         frames: Number of frames that have arrived.
-        reconnects: Number of times that it was lost and came back.
+        reconnects: Number of times that the connection was lost and restored.
         attempts: Number of failed attempts since the last frame.
-        ended: True once the source will not be read any more.
+        ended: True once the source will no longer be read.
     """
 
     def __init__(self, name: str, first_delay: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class Connection:
         self.frames = self.reconnects = self.attempts = 0
         self.ended = False
         self._first, self._delay, self._clock = first_delay, 0.0, clock
-        self._away, self._before = True, 0.0  # whether it is lost or not there yet; seconds of ended interruptions
+        self._away, self._before = True, 0.0  # whether it is disconnected; total seconds of past interruptions
         self._since = self._last_frame = clock()  # beginning of the current state
 
     @property
@@ -44,12 +44,12 @@ class Connection:
 
     @property
     def seconds_away(self) -> float:
-        """Seconds for which the source was lost or not there yet since it was first opened."""
+        """Seconds without connection since the source was first opened."""
         return self._before + (self._clock() - self._since if self._away else 0.0)
 
     @property
     def absence(self) -> float | None:
-        """Seconds since the last frame if the source is lost or not there yet; None while it is connected."""
+        """Seconds since the last frame if the source is disconnected; None while it is connected."""
         return self._clock() - self._since if self._away else None
 
     def frame_arrived(self) -> None:
@@ -64,7 +64,7 @@ class Connection:
         """Record that the source has ended or cannot be opened.
 
         Args:
-            reason: Why, for the message about the first failure since the last frame.
+            reason: Reason, for the message about the first failure since the last frame.
 
         Returns:
             Seconds to wait before the next attempt.
@@ -81,7 +81,7 @@ class Connection:
         return self._delay
 
     def end(self) -> None:
-        """Record that the source will not be read any more."""
+        """Record that the source will no longer be read."""
         self._before = self.seconds_away
         self._away, self.ended = False, True
 

@@ -1,4 +1,4 @@
-"""Change detector and token cache on the compiled CPU kernels."""
+"""Change detector and token cache that use the compiled CPU kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slowfast.event_driven.network import PatchNetwork
 
 
 class CompiledDetector(ChangeDetector):
-    """Change detector on the compiled kernels; equal to the base class up to the order of summation in a patch."""
+    """Change detector that uses the compiled kernels; equals the base class up to summation order within a patch."""
 
     def __init__(self, network: PatchNetwork, settings: GateSettings, kernels: Kernels) -> None:
         super().__init__(network, settings)
@@ -31,7 +31,7 @@ class CompiledDetector(ChangeDetector):
 
 
 class CompiledFeatures(PatchFeatures):
-    """Token cache on the compiled kernels; equal to the base class."""
+    """Token cache that uses the compiled kernels; equals the base class."""
 
     def __init__(self, network: PatchNetwork, kernels: Kernels) -> None:
         super().__init__(network)
@@ -56,7 +56,7 @@ class CompiledFeatures(PatchFeatures):
 
 
 class _CompiledUpdate:
-    """Update of a stage's table (slots N, C) by new tokens (R, C), in bulk if all patches of all frames are new."""
+    """Update of a stage's table (slots N, C) with new tokens (R, C), in bulk if all patches of all frames are new."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class _CompiledUpdate:
         patches: int,
     ) -> None:
         self.kernels, self.table, self.newest, self.tokens = kernels, table, newest, tokens
-        self.slots, self.open_slots, self.patches = slots, open_slots, patches  # the same slots twice
+        self.slots, self.open_slots, self.patches = slots, open_slots, patches  # duplicate slots
         self.is_full = len(tokens) == len(newest)  # newest: (K S N,), as planned
 
     def gather(self, indices: torch.Tensor, merge: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ Work = Callable[[], None]
 
 
 class Graphs(Protocol):
-    """Turns a function into one that replays its work on the device."""
+    """Interface that turns a function into one that replays its work on the device."""
 
     def capture(self, work: Work) -> Work: ...
 
@@ -32,7 +32,7 @@ class CudaGraphs:
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            work()  # warm-up: libraries initialize in the first call, which a capture does not allow
+            work()  # warm-up: libraries initialize in the first call, which is not allowed during capture
         current.wait_stream(self._stream)
         with torch.cuda.device(self.device):
             graph = torch.cuda.CUDAGraph()
@@ -59,8 +59,8 @@ class Steps:
 
 
 def to_device(values: list[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Copy numbers of the host to a tensor on the device without waiting."""
-    pinned = device.type == "cuda"  # copies from pageable memory wait
+    """Copy numbers from the host to a tensor on the device without waiting."""
+    pinned = device.type == "cuda"  # copies from pageable memory block
     return torch.tensor(values, dtype=dtype, pin_memory=pinned).to(device, non_blocking=True)
 
 

@@ -17,7 +17,7 @@ from slowfast.models.evmlp import nested_patches
 # Reduction of the absolute differences of a patch that is compared with the threshold: the maximum, as published, or
 # the mean.
 GATES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {"any": torch.amax, "mean": torch.mean}
-INITIAL_SLOTS = 4  # capacity for streams at first
+INITIAL_SLOTS = 4  # initial capacity for streams
 MaskAndPixels = tuple[torch.Tensor, torch.Tensor]  # fields of Changes
 
 
@@ -29,7 +29,7 @@ class GateSettings:
         threshold: Threshold in units of the normalized frame.
         reference: ``previous`` or ``hold``.
         gate: A name in GATES.
-        keyframe_every: Interval of frames that are computed in full; 0 for never.
+        keyframe_every: Interval between frames computed in full; 0 for never.
     """
 
     threshold: float
@@ -49,7 +49,7 @@ class Changes:
 
 
 class ChangeDetector:
-    """Compares frames with the reference frame of each stream.
+    """Change detector that compares frames with the reference frame of each stream.
 
     Attributes:
         seen: Number of frames so far per slot.
@@ -83,7 +83,7 @@ class ChangeDetector:
         return Changes(*self._find(frames, slots, full), slots, starting)
 
     def _advance(self, frames: int, slots: list[int]) -> tuple[list[list[bool]], list[int]]:
-        """Count the next K frames; return which of them are computed in full (K, S) and the slots that start."""
+        """Count the next K frames; return a mask of those computed in full (K, S), and the slots of new streams."""
         full = [[self._is_full(slot, k) for slot in slots] for k in range(frames)]
         starting = [slot for slot in slots if self.seen[slot] == 0]
         for slot in slots:
@@ -91,7 +91,7 @@ class ChangeDetector:
         return full, starting
 
     def _is_full(self, slot: int, ahead: int) -> bool:
-        """Check if the frame that is `ahead` frames after the next one of a stream is computed in full."""
+        """Return whether the frame that is `ahead` frames after the next one of a stream is computed in full."""
         number, every = self.seen[slot] + ahead, self.settings.keyframe_every
         first = number == 0 and self.settings.reference == "hold"
         return first or (every > 0 and number > 0 and number % every == 0)

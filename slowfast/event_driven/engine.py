@@ -61,19 +61,19 @@ class StreamState:
 
 
 class EventDrivenInference:
-    """Runs an evMLP on streams of normalized frames (1, 3, side, side) and recomputes only the patches that changed.
+    """Event-driven inference on streams of normalized frames (1, 3, side, side): only changed patches are recomputed.
 
     The weights are copied on construction.
 
     Args:
         model: Trained evMLP.
         threshold: Change above which a patch is computed, in units of the normalized frame; at least 0.
-        reference: What a patch is compared with: "previous" frame, or "hold", the frame at which it was last computed.
+        reference: Reference of a patch: "previous" frame, or "hold", the frame at which it was last computed.
         gate: Measure of the change: "any", the largest of a pixel, or "mean", the mean absolute change of the patch.
-        keyframe_every: Interval of frames that are computed in full; 0 for never.
+        keyframe_every: Interval between frames computed in full; 0 for never.
         precision: Precision of the weights: float32, bfloat16 or int8.
         compiled: Use the compiled kernels on CPUs with a C++ compiler.
-        static: Use shapes that depend on the number of changed patches (rounded up) only and never wait for the device
+        static: Use shapes that only depend on the (rounded up) number of changed patches and never wait for the device
             within :meth:`detect` or :meth:`compute`, so that both can be captured (default: on GPUs). The host waits
             for the number of changed patches between the two.
         wait: Set to False to never wait for the device: every patch is computed, and the counts stay on the device.
@@ -199,7 +199,7 @@ class EventDrivenInference:
 
         Raises:
             ConfigError: If the frames have another size or dtype; nothing is changed.
-            ValueError: If the number of streams is another, or a stream is named twice; nothing is changed.
+            ValueError: If the number of streams does not match or a stream is named twice; nothing is changed.
         """
         self.network.check(frames)
         if frames.ndim != 5 or not len(frames) or not len(streams) == len(set(streams)) == frames.shape[1] > 0:
@@ -219,9 +219,9 @@ class EventDrivenInference:
 
     @torch.inference_mode()
     def capture(self, frames: int = 1, streams: int = 1) -> None:
-        """Capture CUDA graphs for steps of a certain shape. On CPUs this does nothing.
+        """Capture CUDA graphs for steps of a given shape. No effect on CPUs.
 
-        Call it first: nothing else may use the GPU meanwhile, and it takes seconds. Steps of other shapes run without
+        Call it first: it takes seconds, and nothing else may use the GPU meanwhile. Steps of other shapes run without
         graphs, as do all steps once there are more streams than were captured.
 
         Args:
@@ -249,11 +249,11 @@ class EventDrivenInference:
         """Resume a stream, new or existing, from a saved state.
 
         Raises:
-            ValueError: If the state is that of another network.
+            ValueError: If the state belongs to another network.
         """
         expected = [self.detector.references.shape[1:], *(rows.shape for rows in self.features.initial)]
         if expected != [tensor.shape for tensor in (state.reference, *state.rows)]:
-            raise ValueError("the state is that of another network: its patch sizes, dimensions or classes differ")
+            raise ValueError("the state belongs to another network: its patch sizes, dimensions or classes differ")
         slot = self._slot(stream)
         self.detector.seen[slot] = state.frames
         self.detector.references[slot] = state.reference

@@ -39,7 +39,7 @@ class PatchFeatures:
         return [table[slot * n : (slot + 1) * n] for table, n in zip(self.tables, sizes, strict=True)]
 
     def restore(self, slot: int, rows: list[torch.Tensor]) -> None:
-        """Overwrite the rows of a slot with those that :meth:`rows` returned earlier, or with the initial ones."""
+        """Overwrite the rows of a slot with saved ones of :meth:`rows`, or with the initial ones."""
         while (slot + 1) * len(self.initial[0]) > len(self.tables[0]):
             self._grow()
         for own, given in zip(self.rows(slot), rows, strict=True):
@@ -78,7 +78,7 @@ class PatchFeatures:
 
 
 class _TokenUpdate:
-    """Update of a stage's table by new tokens (R, C) of the patches that a mask (K, S, N) marks."""
+    """Update of a stage's table with new tokens (R, C) of the patches marked by a mask (K, S, N)."""
 
     def __init__(self, table: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor, slots: torch.Tensor) -> None:
         self.table, self.tokens, self.slots = table, tokens, slots

@@ -33,19 +33,19 @@ from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # largest number of batches that wait for the network
 _BUFFERED_CHUNKS = 2  # largest number of chunks of a live source that wait to be read
-_POLL = 0.1  # seconds between checks whether to stop
+_POLL = 0.1  # seconds between checks for a stop
 _JOIN = 6.0  # seconds for the thread to end; a stream may be waiting for data
 _JOIN_LIVE = 1.0  # seconds for the thread of a live source to end while the other sources wait
 
 
 class Feed:
-    """Source of messages about all videos: Opened, Batches and Closed for each, or Closed alone.
+    """Source of messages about all videos: Opened, Batches and Closed for each, or only Closed.
 
     Args:
         engine: Engine that detects the changes.
         transform: Resizes frames to the network's input.
         forward: Normalizes frames and moves them to the device.
-        streams: Number of videos that are read at once.
+        streams: Number of videos read at the same time.
         chunk: Number of frames of each of them in a batch.
         limit: Largest number of frames of a video; 0 for all.
         reconnect: Seconds until a live source that has ended is reopened for the first time; 0 for never.
@@ -78,7 +78,7 @@ class Feed:
         self._stop, self._arrived = threading.Event(), threading.Event()
         self._waiting: deque[Source] = deque()
         self._readers: list[Reader] = []  # readers of the open sources
-        self._thread: threading.Thread | None = None  # the one that is not abandoned
+        self._thread: threading.Thread | None = None  # the thread that has not been abandoned
         # File that the thread is reading, and monotonic() of its last progress.
         self._reads: tuple[Source, float] | None = None
 
@@ -116,7 +116,7 @@ class Feed:
         return None
 
     def _abandon_hung_thread(self) -> Closed | None:
-        """Give up a file that hangs, and the thread with it; a new thread continues with the other sources."""
+        """Abandon a file that hangs, and its thread; a new thread continues with the other sources."""
         reads = self._reads
         if reads is None or not self.timeout or time.monotonic() - reads[1] <= self.timeout:
             return None
@@ -165,8 +165,8 @@ class Feed:
                 self.unfinished.append(_failure(reader.source, reason, lost=not reader.seen))
 
     def _read_all(self) -> None:
-        """Read the open sources, and open those that wait, until all have ended."""
-        self._send(self._readers)  # frames that an abandoned thread had read of the other sources
+        """Read the open sources, and open waiting ones, until all have ended."""
+        self._send(self._readers)  # frames of the other sources, read by an abandoned thread
         while (self._waiting or self._readers) and not self._stop.is_set():
             self._arrived.clear()
             while self._waiting and len(self._readers) < self.streams:
@@ -268,7 +268,7 @@ class Feed:
 
 
 class _AbandonedError(Exception):
-    """The thread took too long in a file and was abandoned: it must not touch shared state."""
+    """Raised in a thread that was abandoned because a file took too long; it must not touch shared state."""
 
 
 def _failure(source: Source, reason: str, lost: bool) -> Failure:

@@ -1,4 +1,4 @@
-"""Log of the activity of each frame in event-driven inference, written while a run goes on."""
+"""Log of the activity of each frame in event-driven inference, written during the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FRAME_COMPARISON = ("same_class", "logit_error_mean", "logit_error_max")
 
 
 class FrameLog:
-    """CSV file with one line per frame, flushed after every write; it replaces that of an earlier run.
+    """CSV file with one line per frame, flushed after every write; replaces the file of an earlier run.
 
     Columns: path of the video, or its name if it has one; frame number, without dropped frames; time in the video in
     seconds, for live sources the Unix time at which the frame was computed; patches computed per stage; multiply-adds;
@@ -50,12 +50,12 @@ class FrameLog:
             file.flush()
         except OSError as error:
             raise DataError(
-                f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG to False to do without it"
+                f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG False to run without it"
             ) from None
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # not truncated: another process may still write to it
+        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
         # surrogateescape: file names need not be valid text
         self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
         untrained = ("untrained",) if self._untrained else ()
@@ -64,7 +64,7 @@ class FrameLog:
 
     @property
     def written(self) -> dict[str, Path]:
-        """Path of the file if there is one, by description."""
+        """Path of the file by description; empty if there is none."""
         return {"metrics per frame": self.path} if self._file is not None else {}
 
     def close(self) -> None:

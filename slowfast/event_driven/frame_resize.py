@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 
     tick: int  # time at which it is shown
     image: np.ndarray  # RGB, uint8 (P, P, 3)
-    arrived: float  # perf_counter() when its data had arrived from a live source; 0 for files
+    arrived: float  # perf_counter() when its data arrived from a live source; 0 for files
 
 
 class FrameResize:
@@ -55,7 +55,7 @@ class FrameResize:
         implementation, whose pixels differ by one or two levels in a few places.
         """
         dataset = find_dataset(cfg, TEST)
-        assert isinstance(dataset, FrameDataset)  # the network's input was checked
+        assert isinstance(dataset, FrameDataset)  # the network's input size has been checked
         view = dataset.view_transform(1)
         if dataset.reads_images:
             view.resize = nearly_antialiased(cfg.DATA.IN_VAL_INTERPOLATION)

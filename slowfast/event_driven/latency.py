@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-_SHORTEST, _LONGEST = 1e-4, 1e4  # seconds; shorter and longer latencies count as these
-_RATIO = 1.02  # between the edges of a bin
+_SHORTEST, _LONGEST = 1e-4, 1e4  # seconds; shorter and longer latencies are clamped
+_RATIO = 1.02  # ratio between the edges of a bin
 _BINS = math.ceil(math.log(_LONGEST / _SHORTEST) / math.log(_RATIO))
 
 
@@ -28,7 +28,7 @@ class LatencyHistogram:
 
     @classmethod
     def total(cls, parts: Iterable[LatencyHistogram]) -> LatencyHistogram:
-        """Return the histogram of several sources taken together."""
+        """Return the combined histogram of several sources."""
         total = cls()
         for part in parts:
             total._counts += part._counts

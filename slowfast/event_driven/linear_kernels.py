@@ -1,4 +1,4 @@
-"""Stages and their linear layers by PyTorch, with weights in float32, bfloat16 or int8.
+"""Stages and their linear layers implemented with PyTorch, with weights in float32, bfloat16 or int8.
 
 Notation: R rows, I input features, O output features, C token dimensions.
 """
@@ -25,8 +25,8 @@ from slowfast.utils.private_ops import (
 )
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
-_INT8_ROWS = 12  # up to so many rows the int8 kernel is faster than converting the weight
-# Weights of at most so many elements stay in the cache; for them the call overhead of oneDNN dominates a few rows.
+_INT8_ROWS = 12  # up to this many rows, the int8 kernel is faster than converting the weight
+# Weights of at most this many elements stay in the cache; with few rows, oneDNN's call overhead dominates there.
 _SMALL_WEIGHT = 1 << 17
 
 
@@ -36,7 +36,7 @@ class LinearKernel(Protocol):
     dtype: torch.dtype  # dtype of inputs and outputs
 
     def uses_onednn(self, rows: int) -> bool:
-        """Check if so many rows are multiplied by code that oneDNN generates for their number."""
+        """Return whether oneDNN generates code for this number of rows."""
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer: (R, I) -> (R, O)."""
@@ -49,7 +49,7 @@ class LinearKernel(Protocol):
 
 
 class PlainLinear:
-    """Linear layer by :func:`torch.nn.functional.linear`, on any device."""
+    """Linear layer that uses :func:`torch.nn.functional.linear`, on any device."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -69,7 +69,7 @@ class PlainLinear:
 
 
 class FusedLinear(PlainLinear):
-    """Linear layer by oneDNN with a packed weight, on CPUs. For a few rows PyTorch is faster and is used."""
+    """Linear layer that uses oneDNN with a packed weight, on CPUs; for few rows it uses PyTorch, which is faster."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
         super().__init__(weight, bias, dtype)
@@ -170,7 +170,7 @@ def make_linear(layer: nn.Module, precision: str, rounded: bool = False) -> Line
 
 
 class PyTorchStage:
-    """Stage by PyTorch's linear kernels: float (R, I) -> float (R, C).
+    """Stage that uses PyTorch's linear kernels: float (R, I) -> float (R, C).
 
     Args:
         stage: Stage to copy the weights from.

@@ -15,8 +15,8 @@ from slowfast.event_driven.sources import Source
 from slowfast.utils.logging import get_logger
 
 INTERVAL = 10.0  # seconds between the lines
-FEW = 8  # sources that get a line each
-_NAMED = 5  # sources without connection that are named in the line about all
+FEW = 8  # maximum number of sources with individual lines
+_NAMED = 5  # disconnected sources named in the summary line
 
 
 @dataclass
@@ -30,13 +30,13 @@ class _Interval:
 
 
 class LiveStatus:
-    """Logs a line about all live sources every INTERVAL seconds, and one about each if there are few.
+    """Periodic log lines: one about all live sources every INTERVAL seconds, and one about each if there are few.
 
     Args:
         sources: Sources of the run.
         names: Class names.
         patches: Number of patches of the first stage.
-        note: Text after the line about all, such as that the weights are untrained; "" for none.
+        note: Text appended to the summary line, such as that the weights are untrained; "" for none.
     """
 
     def __init__(self, sources: Sequence[Source], names: Sequence[str], patches: int, note: str = "") -> None:
@@ -58,7 +58,7 @@ class LiveStatus:
         now.latency.add(latencies)
 
     def poll(self, connections: Mapping[int, Connection], activity: Mapping[int, VideoActivity]) -> None:
-        """Log the lines if it is time; call it often.
+        """Log the lines if they are due; call this often.
 
         Args:
             connections: Connection of each live source that was opened, by index.
@@ -93,7 +93,7 @@ class LiveStatus:
         return lines + ([f"  {line}" for line in own] if len(own) <= FEW else [])
 
     def _describe(self, indices: Sequence[int], dropped: Mapping[int, int], seconds: float) -> str:
-        """Describe some sources taken together; a single one with its activity and class."""
+        """Describe several sources together, or a single one with its activity and class."""
         parts = [self._now[index] for index in indices]
         frames = sum(part.frames for part in parts)
         lost = sum(dropped.get(index, 0) - self._dropped.get(index, 0) for index in indices)
@@ -109,7 +109,7 @@ class LiveStatus:
 
 
 def _absence(connection: Connection | None) -> str:
-    """Describe a source that is lost, not there yet, or has ended; "" if it is connected."""
+    """Describe a source that is disconnected or has ended; "" if it is connected."""
     if connection is None:
         return ""
     seconds = connection.absence  # read once: the thread of the source changes it

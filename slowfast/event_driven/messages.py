@@ -1,4 +1,4 @@
-"""Messages about the videos of a run: a video begins, the next frames of some videos, a video ends.
+"""Messages about the videos of a run: start of a video, next frames of some videos, end of a video.
 
 Notation: K frames of each of S videos that are read at once, P pixels per side of the network's input.
 """
@@ -23,7 +23,7 @@ class Opened:
     source: Source
     rate: Fraction  # nominal frames/s
     time_base: Fraction  # seconds per tick
-    began: float  # perf_counter() before anything was read
+    began: float  # perf_counter() before the first read
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Batch:
     changes: Changes
     detect_seconds: float
     dropped: list[int]  # S, frames dropped so far
-    arrived: np.ndarray  # float64 (K, S): perf_counter() when a frame had arrived from a live source; 0 for files
+    arrived: np.ndarray  # float64 (K, S): perf_counter() when a frame arrived from a live source; 0 for files
 
 
 @dataclass(frozen=True)

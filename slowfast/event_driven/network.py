@@ -32,7 +32,7 @@ class PatchNetwork:
     Attributes:
         stages: Stages, callable on any number of rows.
         counts: Number of patches per stage in an image.
-        merges: Number of patches that form a patch of the next stage, for every stage but the last.
+        merges: Number of patches that form a patch of the next stage, for every stage except the last.
         order: Row-major index of each patch of the first stage in nested order, (N,).
     """
 
@@ -158,11 +158,11 @@ def _as_stage(head: nn.Linear) -> Stage:
 
 
 def _choices(stages: list[Stage], precision: str, kernels: Kernels | None) -> list[Choice]:
-    """Choose the implementation of each stage, measured on this machine once."""
+    """Choose the implementation of each stage, based on one measurement per machine."""
     if kernels is None or _are_kernels_fixed():
         return [Choice(pytorch=kernels is None)] * len(stages)
     layers = [[list(layer.weight.shape) for layer in linear_layers(stage)] for stage in stages]
-    library = Path(kernels.library._name).stem  # contains a digest of sources, compiler and CPU
+    library = Path(kernels.library._name).stem  # the file name contains a digest of sources, compiler and CPU
     about = {"kernels": library, "precision": precision, "layers": layers}
 
     def measure() -> list[StageTimes] | None:
@@ -178,10 +178,10 @@ def _measured(stage: Stage, precision: str, kernels: Kernels) -> MeasuredStage:
 
 
 def _are_kernels_fixed() -> bool:
-    """Return whether the environment asks for the compiled kernels at any number of rows, without measurement.
+    """Return whether the environment requests the compiled kernels for any number of rows, without measurement.
 
     Raises:
-        ConfigError: If it asks for something else.
+        ConfigError: If it requests anything else.
     """
     value = os.environ.get(KERNELS_VARIABLE, "")
     if value not in ("", "compiled"):

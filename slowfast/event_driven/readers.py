@@ -76,9 +76,9 @@ class LiveReader:
         source: Source to read.
         transform: Resizes frames to the network's input.
         limit: Largest number of frames to read; 0 for all.
-        capacity: Largest number of frames that wait to be read.
+        capacity: Maximum number of frames waiting to be read.
         connection: Connection to the source; it is reopened after it has ended for any reason if there is a delay.
-        arrived: Event to set when anything has happened.
+        arrived: Event set after every change of state.
 
     Attributes:
         video: The video once it is open.
@@ -86,7 +86,7 @@ class LiveReader:
         seen: Number of frames that were read.
         dropped: Number of frames that were dropped.
         error: Reason of the failure, once the source has ended.
-        fatal: Error that is not about the source, to be raised by the consumer.
+        fatal: Error unrelated to the source, raised by the consumer.
         began: perf_counter() before the source was opened.
     """
 
@@ -123,7 +123,7 @@ class LiveReader:
         self.seen += len(self.next)
         if self.seen == self._limit > 0:
             self.stop()
-            self.error = self.video.missing if self.video is not None else None  # later errors do not matter
+            self.error = self.video.missing if self.video is not None else None  # later errors are irrelevant
 
     @property
     def ended(self) -> bool:
@@ -146,7 +146,7 @@ class LiveReader:
             while self.connection.reconnects_after_loss and not self._stop.is_set():
                 if not self._stop.wait(self.connection.lost(self.error or "the stream ended")):
                     self._read_once()
-        except BaseException as error:  # such as a UserError: raised by the consumer
+        except BaseException as error:  # for example a UserError, which the consumer raises
             self.fatal = error
         finally:
             self._done = True

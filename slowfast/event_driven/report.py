@@ -30,7 +30,7 @@ from slowfast.visualization.results import library_versions, write_failed
 VIDEOS_FILE = "event_videos.csv"
 PLOTS_FOLDER = "activity"
 DIGITS = 6  # significant digits in files
-_RANDOM = "random"  # instead of the file of the weights
+_RANDOM = "random"  # replaces the file of the weights
 UNTRAINED = "untrained (random) weights"
 
 
@@ -46,8 +46,8 @@ class RunReport:
         videos: Activity of each video with at least one frame, by index, in the order of the sources.
         thumbnails: First frame of each of them, uint8 (P, P, 3), by index.
         names: Class names.
-        failures: Videos that could not be read, or not completely.
-        compare_every: Number of batches of which one is compared with dense inference, with EVENT.COMPARE.
+        failures: Videos that could not be read, or only partly.
+        compare_every: Interval between batches compared with dense inference, with EVENT.COMPARE.
         elapsed: Duration of the run in seconds.
         finished: False for an interim report.
     """
@@ -66,7 +66,7 @@ class RunReport:
 
     @property
     def all(self) -> Summary:
-        """Summary of all videos taken together."""
+        """Summary over all videos."""
         return summarize(list(self.videos.values()), self.elapsed)
 
     @property
@@ -77,7 +77,7 @@ class RunReport:
 
 # ---------------------------------------------------------------- files
 def report_files(report: RunReport, output: Path) -> dict[str, Path]:
-    """Write all files but the frame log.
+    """Write all files except the frame log.
 
     Returns:
         The path of each file or folder, by description.
@@ -130,7 +130,7 @@ def _as_json(report: RunReport) -> dict[str, Any]:
 
 
 def _rounded(summary: Summary) -> dict[str, Any]:
-    """Round to DIGITS significant digits; drop what was not measured."""
+    """Round to DIGITS significant digits; drop values that were not measured."""
     measured = {name: value for name, value in asdict(summary).items() if value is not None}
     return {
         name: [_round(v) for v in value] if isinstance(value, list) else _round(value)
@@ -184,7 +184,7 @@ def _plot(report: RunReport, folder: Path) -> dict[str, Path]:
             note = f"{video.frames} frames, {video.savings.macs_saved:.1f} % of the multiply-adds saved"
             note += f"; {UNTRAINED}" if report.untrained else ""
             draw_activity(_activity(report, index), note, files[index])
-    except Exception as error:  # a failed plot must not cost the results of a run
+    except Exception as error:  # a failed plot must not lose the results of a run
         get_logger().warning(f"Could not plot the activity: {error}")
         return {}
     return {"activity over time and space": folder}

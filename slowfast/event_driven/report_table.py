@@ -25,7 +25,7 @@ _LIVE = (
 
 
 def report_table(report: RunReport) -> str:
-    """Return tables with one line per video, MAX_SHOWN at most, and one for all; about 100 columns wide."""
+    """Return tables with one line per video, at most MAX_SHOWN, and one for all videos; about 100 columns wide."""
     total = report.all
     compared = total.compared is not None
     rows = [[*line, *(more if compared else ())] for line, more in zip(_HEADING, _COMPARISON, strict=True)]
@@ -38,7 +38,7 @@ def report_table(report: RunReport) -> str:
 
 
 def _rows(videos: Iterable[VideoActivity], total: Summary, row: Callable[[str, Summary], list[str]]) -> list[list[str]]:
-    """Return the rows of the first videos, and that of all if there are several."""
+    """Return the rows of the first videos, and a row for all if there are several."""
     videos = list(videos)
     rows = [row(Path(video.name).name or video.name, summarize([video])) for video in videos[:MAX_SHOWN]]
     return [*rows, row(f"all {len(videos)}", total)] if len(videos) > 1 else rows
@@ -83,7 +83,7 @@ def _notes(report: RunReport, total: Summary) -> list[str]:
 
 
 def _comparison_notes(report: RunReport, total: Summary) -> list[str]:
-    """Describe the comparison with dense inference, and say on how many frames it was made."""
+    """Describe the comparison with dense inference and the number of compared frames."""
     if not report.cfg.EVENT.COMPARE:
         return []
     every = f"every {report.compare_every} batches (EVENT.COMPARE_EVERY)"

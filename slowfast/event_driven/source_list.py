@@ -42,7 +42,7 @@ def read_list(path: Path) -> list[ListedSource]:
     """Read a list of sources.
 
     Raises:
-        DataError: If the file is no text, a line names no source, or a name is invalid or given twice.
+        DataError: If the file is not text, a line names no source, or a name is invalid or used twice.
     """
     listed: list[ListedSource] = []
     taken: dict[str, int] = {}  # line of each name
@@ -67,7 +67,7 @@ def read_list(path: Path) -> list[ListedSource]:
 
 
 def _split(folder: Path, line: str) -> tuple[str | None, str]:
-    """Return the name, None without one, and the place of a line."""
+    """Return the name (None if there is none) and the place of a line."""
     if _is_place(folder, line):  # a file name may contain "=" and "#"
         return None, line
     line = _COMMENT.sub("", line)
@@ -78,11 +78,11 @@ def _split(folder: Path, line: str) -> tuple[str | None, str]:
 
 
 def _is_place(folder: Path, text: str) -> bool:
-    return is_camera(text) or is_address(text) or os.path.isfile(folder / text)  # False for impossible names, too
+    return is_camera(text) or is_address(text) or os.path.isfile(folder / text)  # also False for invalid names
 
 
 def _check_name(where: str, name: str) -> None:
-    """Raise DataError for a name that cannot be used in file names, tables and pictures."""
+    """Raise DataError for a name that cannot be used in file names, tables and images."""
     if not name:
         raise DataError(f"{where}: the name before '=' is empty. Write name = address, or the address alone")
     wrong = [character for character in name if character in _NOT_IN_NAMES or not character.isprintable()]
@@ -95,5 +95,5 @@ def _check_name(where: str, name: str) -> None:
 
 
 def _normalized(name: str) -> str:
-    """Return the form in which equal names are equal, also for file systems that ignore case."""
+    """Return the normalized form of a name, for comparison on file systems that ignore case."""
     return unicodedata.normalize("NFC", name.casefold())

@@ -21,11 +21,11 @@ _VIDEOS_ONLY = SampleKind(False, "", "", "event-driven inference takes videos on
 
 @dataclass(frozen=True)
 class Source:
-    """Video that can be opened.
+    """Video source.
 
     Attributes:
         record: The video, with the name that all reports show: that of a list of sources, otherwise its path.
-        open: Opens it.
+        open: Function that opens it.
         live: True for cameras and streams, which may never end.
         named_path: Path of a source that has a name, without its password; "" for one without.
     """
@@ -78,7 +78,7 @@ def find_sources(place: str, threads: int) -> Sources:
 
 
 def _live_source(index: int, name: str, place: str) -> Source:
-    """Return the source of a camera or stream. Its record, which reports show, hides the password of an address."""
+    """Return the source of a camera or stream. Its record, for reports, hides the password of an address."""
     path = redact(place)
     record = Record(index, Path(path), name or path, UNLABELED)
     if is_camera(place):
@@ -110,6 +110,6 @@ def find_files(paths: Iterable[Path], threads: int) -> Sources:
 
 
 def source_files(sources: Sequence[Source], folder: Path, suffix: str) -> dict[int, Path]:
-    """Return a file in a folder for each source, by index: of its name, numbered if that is not unique."""
+    """Return an output file for each source, by index: named after it, and numbered if that is not unique."""
     files = distinct_files((source.stem for source in sources), folder, suffix)
     return {source.record.index: file for source, file in zip(sources, files, strict=True)}

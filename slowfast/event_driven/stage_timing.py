@@ -27,24 +27,24 @@ RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
 _MAX_VALUES = 1 << 23  # values in all rows together, to limit memory
 _ROUNDS = 4  # the shortest time counts
-_STEADY, _STEADY_SHARE = 1.2, 0.9  # ratio of the two shortest times if nothing disturbs, and how often it must be so
-_LONG = 0.01  # seconds from which on more rows are not measured: the ratio of times does not change any more
-_MAX_SECONDS = 6.0  # after which nothing more is measured
-_SHORTEST = 1e-9  # seconds, for clocks that did not move
+_STEADY, _STEADY_SHARE = 1.2, 0.9  # required ratio of the two shortest times, and how often it must hold
+_LONG = 0.01  # seconds beyond which more rows are not measured, because the ratio of times is constant
+_MAX_SECONDS = 6.0  # seconds after which the measurement is abandoned
+_SHORTEST = 1e-9  # smallest time in seconds, for clocks that did not advance
 
 
 def cached_times(
     about: Mapping[str, Any], stages: int, measure: Callable[[], list[StageTimes] | None]
 ) -> list[StageTimes] | None:
-    """Return the times of the stages from the cache, measured only if they are not there.
+    """Return the times of the stages from the cache, or measure them.
 
     A damaged file, or one about something else, is measured again and replaced. Of two processes that measure at the
     same time, both use the times of the first to finish.
 
     Args:
-        about: What the times depend on besides this machine, as JSON values.
+        about: Anything besides this machine that the times depend on, as JSON values.
         stages: Number of stages.
-        measure: Measures the stages; returns None if other work disturbs it.
+        measure: Measures the stages; returns None if disturbed by other work.
 
     Returns:
         The times, or None, with a message, if they could not be measured now.
@@ -54,7 +54,7 @@ def cached_times(
     digest = hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
     try:
         file = private_cache(f"stage-times-{digest[:32]}.json")
-    except OSError:  # there is no writable folder at all
+    except OSError:  # there is no writable folder
         return measure()
     found = _read(file, about, stages)
     if found is None:
@@ -75,7 +75,7 @@ def cached_times(
 
 
 def _read(file: Path, about: Mapping[str, Any], stages: int) -> list[StageTimes] | None:
-    """Return the times of so many stages in a file; None if it is missing, damaged or about something else."""
+    """Return the times of the stages in a file; None if it is missing, damaged or about something else."""
     try:
         found = from_json(file.read_bytes())
         if found["about"] != about:
@@ -97,7 +97,7 @@ def _is_sound(times: StageTimes) -> bool:
 
 
 def _write(file: Path, about: Mapping[str, Any], times: list[StageTimes]) -> None:
-    """Write the times unless another process has written its own meanwhile."""
+    """Write the times, unless another process has already done so."""
     text = to_json({"about": about, "stages": [vars(stage) for stage in times]})
     with tempfile.TemporaryDirectory(dir=file.parent) as own:
         part = Path(own) / file.name
@@ -124,7 +124,7 @@ class MeasuredStage:
         self.seconds: dict[int, tuple[list[float], list[float]]] = {}  # rows -> times of each implementation
 
     def is_finished(self, rows: int) -> bool:
-        """Check if the stage needs no measurement with so many rows: with fewer, it took long enough."""
+        """Return whether this many rows need no measurement, because fewer rows already took long enough."""
         times = [(min(compiled), min(pytorch)) for compiled, pytorch in self.seconds.values()]
         took_long = any(min(pair) > _LONG or max(pair) > 3 * _LONG for pair in times)
         return took_long or rows * self.inputs > _MAX_VALUES
@@ -177,7 +177,7 @@ def measure_stages(
             stage.warm_up(x)
         for _ in range(2):
             _run(todo, clock)
-    for _ in range(_ROUNDS):  # all over again, so that a burst of other work does not disturb all times of a stage
+    for _ in range(_ROUNDS):  # start over, so that a burst of other work does not affect all times of a stage
         for todo in plan:
             if clock() - start > _MAX_SECONDS:
                 break
@@ -187,7 +187,7 @@ def measure_stages(
 
 
 def _run(todo: Sequence[tuple[MeasuredStage, torch.Tensor]], clock: Callable[[], float]) -> None:
-    """Time both implementations, each on one stage after the other, which displace their weights from the cache."""
+    """Time both implementations, alternating between stages so that their weights evict each other from the cache."""
     for implementation in (0, 1):
         for stage, x in todo:
             stage.run(implementation, x, clock)

@@ -34,7 +34,7 @@ class StaticChangeDetector(ChangeDetector):
     Args:
         network: Network to detect changes for.
         settings: Settings of the gate.
-        wait: Copy the numbers of changed patches to the host, which waits for them before it computes.
+        wait: Copy the numbers of changed patches to the host, which waits for them before computing.
     """
 
     def __init__(self, network: PatchNetwork, settings: GateSettings, wait: bool) -> None:
@@ -110,7 +110,7 @@ class _GateBuffers:
     steps: Steps
 
 
-_MIN_ROWS = 64  # a GPU takes as long for fewer
+_MIN_ROWS = 64  # fewer rows are not faster on a GPU
 
 
 def padded_rows(count: int, limit: int) -> int:
@@ -143,7 +143,7 @@ class StaticPatchFeatures(PatchFeatures):
         """Capture the work on `frames` frames of `streams` streams, for every possible number of rows."""
         while streams * len(self.initial[0]) > len(self.tables[0]):
             self._grow()
-        buffers = self._buffers(frames, streams)  # nothing is marked, so running it changes nothing
+        buffers = self._buffers(frames, streams)  # no patch is marked, so the run has no effect
         for stage, mask in enumerate(buffers.masks):
             for rows in possible_rows(mask.numel()) if self.wait else [mask.numel()]:
                 buffers.steps.capture(graphs, (stage, rows), partial(self._compute_stage, buffers, stage, rows))
@@ -179,7 +179,7 @@ class StaticPatchFeatures(PatchFeatures):
 
     def _buffers(self, frames: int, streams: int) -> _StageBuffers:
         network, device, images = self.network, self.network.device, frames * streams
-        counts, dims = (*network.counts, 1), [rows.shape[1] for rows in self.initial]  # the last ones: logits
+        counts, dims = (*network.counts, 1), [rows.shape[1] for rows in self.initial]  # the last entries are logits
         masks = [torch.empty(frames, streams, n, dtype=torch.bool, device=device) for n in network.counts]
         return _StageBuffers(
             torch.empty(images * counts[0], 3 * network.patch**2, device=device),

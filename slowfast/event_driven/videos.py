@@ -64,7 +64,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
         DataError: If no video can be read.
     """
     with phase("searching for videos"):
-        names_of_classes(cfg)  # reports a broken list of names before anything is built
+        names_of_classes(cfg)  # report an invalid list of names before anything is built
         sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
     _check_streams(cfg, sources)
     if not sources.count:
@@ -87,7 +87,7 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
 
 def _report_nothing(report: RunReport, sources: Sources, stop: StopSignal) -> dict[str, Path]:
     """Finish a run without frames: return nothing if it was stopped, else raise DataError."""
-    if not stop.seen or any(failure.lost for failure in report.failures):  # such as a missing camera
+    if not stop.seen or any(failure.lost for failure in report.failures):  # for example a missing camera
         raise DataError(_nothing_read(report, sources))
     if stop.name == signal.SIGINT.name:
         raise KeyboardInterrupt
@@ -96,11 +96,11 @@ def _report_nothing(report: RunReport, sources: Sources, stop: StopSignal) -> di
 
 
 class VideoRun:
-    """Run on all videos of a config.
+    """Event-driven inference on all videos of a config.
 
     Attributes:
         engine: Event-driven inference.
-        dense: Engine whose dense inference it is compared with, in float32.
+        dense: Engine of the dense inference to compare with, in float32.
         activity: Activity per video, by index.
         on_batch: Called with each batch after its logits were computed.
     """
@@ -131,7 +131,7 @@ class VideoRun:
         self._connections: Mapping[int, Connection] = {}  # connections of live sources, by index
 
     def run(self, stopped: Callable[[], bool]) -> RunReport:
-        """Process all videos until their ends, or until `stopped` returns True."""
+        """Process all videos until they end or `stopped` returns True."""
         event = self.cfg.EVENT
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
         self._warm_up()
@@ -198,7 +198,7 @@ class VideoRun:
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
-        """Run everything once: first calls take longer."""
+        """Run everything once, because first calls take longer."""
         if self.cfg.EVENT.COMPILED:
             self.engine.capture(self.cfg.EVENT.CHUNK, min(self.cfg.EVENT.STREAMS, len(self.sources.videos) or 1))
         side = self.engine.network.side
@@ -215,7 +215,7 @@ class VideoRun:
         compare = self.cfg.EVENT.COMPARE and self.batches % self.compare_every == 0
         self._compared += compare
         dense: tuple[torch.Tensor, float] | None = None
-        dense_first = self._compared % 2 == 0  # alternate, so that neither always profits from warm caches
+        dense_first = self._compared % 2 == 0  # alternate, so that neither always benefits from warm caches
         if compare and dense_first:
             dense = self._dense(batch.frames)
         results, seconds = self._timed(lambda: self.engine.compute(batch.changes))
@@ -229,7 +229,7 @@ class VideoRun:
         for s, source in enumerate(batch.sources):
             video = self.activity[source.record.index]
             if source.record.index not in self.thumbnails:
-                self.thumbnails[source.record.index] = batch.images[0, s].clone()  # does not keep the batch alive
+                self.thumbnails[source.record.index] = batch.images[0, s].clone()  # the copy frees the batch
             frames = video.add(
                 results.active[:, s],
                 results.macs[:, s],

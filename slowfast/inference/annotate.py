@@ -103,7 +103,7 @@ def class_lines(best: Sequence[tuple[str, float]]) -> list[str]:
 
 @contextmanager
 def _reported(path: str) -> Iterator[None]:
-    """Report a file that cannot be annotated, which does not stop the others."""
+    """Report a file that cannot be annotated, and continue with the others."""
     try:
         yield
     except UserError:
@@ -122,7 +122,7 @@ def annotate(record: Record, template: str, fps: float, lines: Lines, target: Pa
         record: The video or folder of frames.
         template: File name template of a folder of frames.
         fps: Frame rate of a folder of frames.
-        lines: Text to draw, or a function that returns that of a time in seconds after the first frame.
+        lines: Text to draw, or a function from the time in seconds after the first frame to the text.
         target: Video file to write.
 
     Returns:
@@ -141,7 +141,7 @@ def annotate(record: Record, template: str, fps: float, lines: Lines, target: Pa
 
 
 def _by_frame(lines: Lines, times: np.ndarray) -> Sequence[str] | Callable[[int], Sequence[str]]:
-    """Return lines by the number of a frame; `times` are the display times of the frames."""
+    """Return the lines as a function of the frame number; `times` are the display times of the frames."""
     return (lambda number: lines(float(times[number]))) if callable(lines) else lines
 
 
@@ -176,7 +176,7 @@ def _images(folder: FrameFolderReader) -> Iterator[tuple[int, np.ndarray]]:
         try:
             yield number, folder.read([number]).frames[0]
         except DecodeError:
-            continue  # the previous frame stays on the screen; the prediction names the missing one
+            continue  # the previous frame stays visible; the prediction names the missing one
 
 
 def _frames(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:

@@ -21,11 +21,11 @@ from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.messages import Batch, Closed, Opened
 from slowfast.event_driven.sources import find_files
 
-MAX_FRAMES = 300  # processed of a video, unless EVENT.MAX_FRAMES is smaller
+MAX_FRAMES = 300  # frames processed per video, unless EVENT.MAX_FRAMES is smaller
 
 
 class ChangedPatches:
-    """Runs evMLP event-driven on video files and outlines the patches that are computed.
+    """Event-driven inference on video files, with the computed patches outlined.
 
     Args:
         cfg: Config with the EVENT settings.
@@ -53,10 +53,10 @@ class ChangedPatches:
             name: Its name in messages.
             target: Annotated video to write.
             stopped: Returns True to end early.
-            threshold: Threshold of the change; None for EVENT.THRESHOLD.
+            threshold: Change threshold; None for EVENT.THRESHOLD.
 
         Returns:
-            What was computed and saved.
+            The computed and the saved operations.
 
         Raises:
             DataError: If no frame can be read.

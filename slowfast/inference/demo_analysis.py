@@ -43,7 +43,7 @@ FRAMES, RATE = 16, 8
 
 
 class AnalysisStopped(Exception):
-    """Analysis was ended because the server stops."""
+    """Raised to end an analysis because the server stops."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Analysis:
     Attributes:
         best: Names and scores of the best classes, best first.
         heat_map: Video or image file with the frames beside their Grad-CAM heat map; None if there is none.
-        heat_title: Class of the heat map and how it was computed, or why there is none.
+        heat_title: Class of the heat map and its method, or the reason why there is none.
         damage: What could not be read of the file; "" if it is intact.
-        patches: Video in which the changed patches are outlined; None for other networks than evMLP and for images.
+        patches: Video in which the changed patches are outlined; None for networks other than evMLP and for images.
         activity: Computation that event-driven inference saved on it.
     """
 
@@ -74,12 +74,12 @@ class _Reader:
     cfg: ConfigNode
     predictor: Predictor
     maps: HeatMaps | None
-    no_maps: str = ""  # why there are none
+    no_maps: str = ""  # reason why there are none
 
 
 @dataclass
 class FileAnalyzer:
-    """Analyzes videos and images with one trained model.
+    """Analysis of videos and images with one trained model.
 
     Attributes:
         name: Name of the network.
@@ -87,7 +87,7 @@ class FileAnalyzer:
         class_names: Names of the classes.
         readers: Prediction and heat maps by kind of file: ``VIDEO``, ``IMAGE`` or both.
         device: Device of the model.
-        changed: Event-driven inference; None for other networks than evMLP.
+        changed: Event-driven inference; None for networks other than evMLP.
         stop: Set to end a running analysis.
     """
 
@@ -147,7 +147,7 @@ class FileAnalyzer:
             return self._analyze(path, name, folder, threshold)
 
     def ended(self, seconds: float) -> bool:
-        """Wait for the end of a running analysis; return whether there is none any more."""
+        """Wait for the end of a running analysis; return whether none is running."""
         if self._one_at_a_time.acquire(timeout=seconds):
             self._one_at_a_time.release()
             return True
@@ -218,14 +218,14 @@ def _reader(cfg: ConfigNode, model: Network, names: Sequence[str], world: World)
 
 
 def _named(found: FoundSamples, name: str) -> FoundSamples:
-    """Return the only sample that was found under another name; DataError if it has the wrong kind."""
+    """Return the only sample found, under another name. Raises DataError if it has the wrong kind."""
     if found.refused:
         raise DataError(f"{name}: {found.refused[0].reason}")
     return FoundSamples([replace(found.records[0], name=name)])
 
 
 def _frame_rate(cfg: ConfigNode) -> Fraction:
-    """Return the frames/s at which a clip plays at its own speed, within limits."""
+    """Return the frame rate at which a clip plays in real time, within limits."""
     rate = cfg.DATA.TARGET_FPS / cfg.DATA.SAMPLING_RATE
     return Fraction(min(max(rate, SLOWEST), FASTEST)).limit_denominator(1000)
 

@@ -20,15 +20,15 @@ from slowfast.visualization.results import BEST
 
 KEEP = 1800  # seconds after which the files of an upload are deleted
 _DELETE_EVERY = 60  # seconds between searches for such files
-WAITING = 20  # largest number of uploads that wait for the network
+WAITING = 20  # maximum number of uploads waiting for the network
 MAX_THRESHOLD = 1.0  # upper end of the slider
-HEIGHT = 380  # pixels of a result
+HEIGHT = 380  # height of a result in pixels
 # Set before Gradio is imported: no usage statistics, no look-up of newer versions.
 _PRIVATE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False"}
 
 
 def import_gradio(folder: Path | None = None) -> Any:
-    """Import Gradio without its usage statistics.
+    """Import Gradio with usage statistics disabled.
 
     Args:
         folder: Folder of uploaded files; None to leave it to Gradio.
@@ -158,7 +158,7 @@ class DemoPage:
         return self._shown(result, f"**Damaged file.** {_text(result.damage)}" if result.damage else "")
 
     def _uploaded(self, upload: dict[str, Any]) -> Path:
-        """Return the path of an uploaded file; UserError for any other file of the server."""
+        """Return the path of an uploaded file. Raises UserError for any other file of the server."""
         path = Path(str(upload.get("path", ""))).resolve()
         if not (path.is_relative_to(self.folder.resolve()) and path.is_file()):
             raise UserError("the file was not uploaded, or was deleted after half an hour. Upload it again")
@@ -196,7 +196,7 @@ class DemoPage:
 
 
 def _take_local_files(component: Any) -> None:
-    """Keep a component from downloading the address that a request may give instead of a file."""
+    """Prevent a component from downloading an address that a request contains instead of a file."""
     move = component.async_move_resource_to_block_cache
 
     async def move_local(path: Any) -> Any:
@@ -223,7 +223,7 @@ def activity_table(activity: Summary) -> str:
 
 
 def _distinct(best: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Number equal class names, so that none replaces another."""
+    """Number duplicate class names, so that none replaces another."""
     seen: dict[str, int] = {}
     for name, _ in best:
         seen[name] = seen.get(name, 0) + 1

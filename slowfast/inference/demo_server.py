@@ -15,7 +15,7 @@ from slowfast.errors import UserError, system_reason
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_POLL = 0.1  # seconds between checks whether to stop
+_POLL = 0.1  # seconds between checks for a stop
 _START = 30.0  # seconds for the server to start
 _FINISH = 2  # seconds for open connections to finish
 _JOIN = 5.0  # seconds for the server to end
@@ -107,7 +107,7 @@ class PageServer:
         self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True, name="server")
 
     def start(self) -> None:
-        """Start to serve; return when pages are served."""
+        """Start the server; return once it serves pages."""
         self._thread.start()
         until = time.monotonic() + _START
         while not self._server.started and self._thread.is_alive() and time.monotonic() < until:
@@ -137,7 +137,7 @@ def _application(page: Any, listening: socket.socket, max_bytes: int) -> Any:
 
     middleware = [Middleware(WithHeaders)]
     if is_loopback(listening):
-        # Against pages that resolve their own name to this machine (DNS rebinding).
+        # Protects against pages that resolve their own name to this machine (DNS rebinding).
         hosts = ["localhost", listening.getsockname()[0], "[::1]"]
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=hosts))
     host, port = listening.getsockname()[:2]
@@ -155,6 +155,6 @@ def _application(page: Any, listening: socket.socket, max_bytes: int) -> Any:
         enable_monitoring=False,
         run_history=False,
         footer_links=[],
-        # Fonts of the system: the default ones are fetched from a web server.
+        # System fonts, because the default ones are fetched from a web server.
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )

@@ -34,7 +34,7 @@ class Graph:
 
     Args:
         program: The exported program.
-        fixed_batch: Why the batch size is fixed; "" if it is dynamic.
+        fixed_batch: Reason why the batch size is fixed; "" if it is dynamic.
     """
 
     program: ExportedProgram
@@ -52,7 +52,7 @@ class Graph:
 
 
 def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
-    """Export a model in evaluation mode, with a dynamic batch size if it can be traced so.
+    """Export a model in evaluation mode, with a dynamic batch size if tracing supports it.
 
     Converting the batch size to an integer, as `len(x)` does and `x.shape[0]` does not, fixes it.
 
@@ -103,7 +103,7 @@ def save_graph(program: ExportedProgram, path: Path, metadata: Mapping[str, str]
         metadata: Text by name, which becomes the extra file METADATA_FILE.
         precision: float32, the only one of this format.
     """
-    # PyTorch warns that it does not know the type of the file.
+    # PyTorch warns about the unknown file type.
     with quiet_loggers("torch.export"), reporting_file(path) as file:
         torch.export.save(program, file, extra_files={METADATA_FILE: to_json(metadata)})
     return program_run(torch.export.load(path))
@@ -163,12 +163,12 @@ def export(
         model: Model with its weights.
         shape: Shape of an input without the batch dimension.
         out: File to write.
-        metadata: Text by name, of the model; that of the graph is added.
+        metadata: Metadata of the model; that of the graph is added.
         precision: Data type of the weights.
         inputs: Batches for the comparison, of EXAMPLES inputs each if the batch size is fixed; random by default.
 
     Raises:
-        ExportDiffers: If the file computes other logits than the model.
+        ExportDiffers: If the logits of the file differ from the model's.
         UserError: If the model cannot be exported.
     """
     with atomic_path(out, suffix=out.suffix) as part:
@@ -183,13 +183,13 @@ def export(
 
 
 def export_trained(cfg: ConfigNode, out: Path, options: Options | None = None) -> None:
-    """Export the model of a config to a file and print what it takes and returns; see :func:`export_of_config`."""
+    """Export the model of a config to a file and print its inputs and outputs; see :func:`export_of_config`."""
     export_of_config(cfg, out, options or Options())
     show(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def export_of_config(cfg: ConfigNode, out: Path, options: Options) -> Exported:
-    """Export the model of a config with its weights and print what the file takes and returns.
+    """Export the model of a config with its weights and print the inputs and outputs of the file.
 
     Args:
         cfg: Config for evaluating the model.
@@ -197,7 +197,7 @@ def export_of_config(cfg: ConfigNode, out: Path, options: Options) -> Exported:
         options: Settings of the export.
 
     Raises:
-        ExportDiffers: If the file computes other logits than the model.
+        ExportDiffers: If the logits of the file differ from the model's.
         UserError: If weights or packages are missing or the model cannot be exported.
     """
     if out.suffix.lower() == ONNX:

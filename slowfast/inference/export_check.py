@@ -24,17 +24,17 @@ from slowfast.utils.logging import get_logger
 TOLERANCE = 1e-4  # maximum difference of logits, relative to the largest, in float32
 ROUNDS = 4  # rounds of random batches in reduced precision
 MAX_CLIPS = 64  # clips taken from the samples
-SAME_CLASSES = 0.95  # share of inputs with the same predicted class below which there is a warning
+SAME_CLASSES = 0.95  # fraction of inputs with the same predicted class below which a warning is logged
 CPU = torch.device("cpu")
 
 
 class ExportDiffers(UserError):
-    """Exported file computes other logits than the model."""
+    """Raised if the logits of an exported file differ from the model's."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest difference of logits, relative to the largest logit, without a warning, and of a file that is kept."""
+    """Largest relative difference of logits without a warning, and largest one of a file that is kept."""
 
     usual: float
     kept: float
@@ -66,7 +66,7 @@ class Comparison:
         )
 
     def check(self, precision: str = FLOAT32) -> None:
-        """Raise ExportDiffers for a file that must not be kept, and log a warning about a poor one."""
+        """Raise ExportDiffers if the file must not be kept, and log a warning if the agreement is poor."""
         limits = LIMITS[precision]
         if not self.difference <= limits.kept:  # nor NaN
             raise ExportDiffers(
@@ -86,7 +86,7 @@ def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
 
 
 def random_batches(shape: Sequence[int], sizes: Sequence[int], rounds: int = 1) -> Iterator[torch.Tensor]:
-    """Yield random batches of each size, `rounds` times; seeds differ from that of the traced inputs, 0."""
+    """Yield random batches of each size, `rounds` times; their seeds differ from 0, that of the traced inputs."""
     for seed, size in enumerate(list(sizes) * rounds, start=1):
         yield example(shape, size, seed)
 

@@ -1,4 +1,4 @@
-"""Metadata of exported files: how to prepare inputs, and the names of the classes.
+"""Metadata of exported files: preprocessing and class names.
 
 One schema for .onnx, .pt2 and .safetensors files: text by name, JSON where a value is not text. docs/DEPLOYMENT.md
 describes every entry.
@@ -39,7 +39,7 @@ ANY_BATCH = "any"
 FLOAT32 = "float32"
 CUSTOM = "custom"  # value for user-defined datasets and tasks
 
-# Keys that decide what a file is classified as, besides the network; run-exported restores them.
+# Keys that affect predictions in addition to the network; run-exported restores them.
 CONFIG_KEYS = (
     *("DATA.IMAGE_TEMPLATE", "DATA.NUM_FRAMES", "DATA.SAMPLING_RATE", "DATA.TARGET_FPS", "DATA.USE_OFFSET_SAMPLING"),
     *("DATA.TRAIN_JITTER_SCALES", "DATA.TEST_CROP_SIZE", "DATA.IN_VAL_CROP_RATIO", "DATA.IN_VAL_INTERPOLATION"),
@@ -49,7 +49,7 @@ CONFIG_KEYS = (
     *("DVS.SENSOR_SIZE", "DVS.TIME_UNIT", "DVS.FRAMES", "DVS.FRAME_GAIN", "DVS.FRAME_DECAY"),
     *("MODEL.MODEL_NAME", "MODEL.NUM_CLASSES", "MODEL.TASK", "MODEL.FRAMEWISE", "RNG_SEED"),
 )
-# Keys that may differ from those of the file.
+# Keys that users may override.
 CHANGEABLE = (
     *("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.SINGLE_CROP", "TEST.ENSEMBLE_ON", "TEST.FRAME_ORDER"),
     *("TEST.BATCH_SIZE", "DATA.ENSEMBLE_METHOD", "DATA.DECODING_BACKEND", "DATA_LOADER.NUM_WORKERS"),
@@ -83,7 +83,7 @@ def export_metadata(cfg: ConfigNode, model: Network) -> dict[str, str]:
 
 
 def class_names_note(metadata: Mapping[str, str]) -> str:
-    """Return whether there are class names, for the screen."""
+    """Describe the class names for the screen."""
     if CLASS_NAMES in metadata:
         return "with class names"
     return "without class names (neither DATA.PATH_TO_DATA_DIR nor the weights)"
@@ -103,7 +103,7 @@ def graph_metadata(shape: Sequence[int], precision: str = FLOAT32, batch: int | 
 
 
 def _described(cfg: ConfigNode) -> dict[str, str]:
-    """Return the documented entries that follow from a config alone."""
+    """Return the documented entries that only depend on the config."""
     dataset = find_dataset(cfg, TEST)
     entries = {
         "task": cfg.MODEL.TASK,
@@ -168,7 +168,7 @@ class Metadata:
     """Metadata of a file with a graph, complete and consistent.
 
     Attributes:
-        cfg: Frozen config of the evaluation, with defaults for all keys but CONFIG_KEYS.
+        cfg: Frozen config of the evaluation, with defaults for all keys except CONFIG_KEYS.
         shape: Shape of an input without the batch dimension.
         batch: Batch size; None if it is dynamic.
         class_names: Names of all classes; their labels if the file has no names.
@@ -245,9 +245,9 @@ def _parsed(entries: Mapping[str, str], name: str, kind: type, where: str) -> An
 
 
 def _restored(values: Mapping[str, Any], where: str) -> ConfigNode:
-    """Return the config tree with the values of a file, which may come from anywhere."""
+    """Return the config tree with the values of an untrusted file."""
     foreign = sorted(set(values) - set(CONFIG_KEYS))
-    if foreign:  # such as a path
+    if foreign:  # for example a path
         raise UserError(f"{where}: config of the metadata sets {plain(foreign[0])}, which it may not. {_AGAIN}")
     cfg = get_cfg()
     try:

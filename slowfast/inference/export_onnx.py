@@ -43,7 +43,7 @@ def require_onnx(where: str = "--out", packages: Sequence[str] = PACKAGES) -> No
 
 
 def save_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:
-    """Write an .onnx file with the input `input` and the output `logits`, both float32 whatever the precision.
+    """Write an .onnx file with the input `input` and the output `logits`, both float32 for every precision.
 
     Args:
         program: Exported program.
@@ -90,7 +90,7 @@ def quiet_loggers(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        # logging.warning() adds a handler, which would print all later lines of the package a second time.
+        # logging.warning() adds a handler, which would print all later log lines of the package twice.
         logging.root.handlers[:] = handlers
 
 
@@ -111,9 +111,9 @@ def _int8(model: Any) -> Any:
         quantization.quantize_dynamic(
             model,
             str(path),
-            op_types_to_quantize=["MatMul"],  # Gemm is replaced by it
+            op_types_to_quantize=["MatMul"],  # replaces Gemm
             per_channel=True,
-            # 7 bits: the sums of 8-bit products overflow in the 16-bit registers of CPUs without VNNI.
+            # 7 bits, because sums of 8-bit products overflow the 16-bit registers of CPUs without VNNI.
             reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
         )
@@ -126,7 +126,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {FLOAT32: _float32, FLOAT16: _flo
 def _tidy(model: Any) -> None:
     """Name the dynamic batch dimension, which has a symbol such as s77, and drop the exporter's notes.
 
-    The notes of each operator hold stack traces with paths of this machine, and are most of a small file.
+    The notes of each operator contain stack traces with local paths and take most of a small file.
     """
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -146,7 +146,7 @@ def open_session(path: Path) -> Any:
     """Open a file with ONNX Runtime, on the CPU."""
     runtime: Any = import_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = _ONLY_FATAL  # errors are raised
+    options.log_severity_level = _ONLY_FATAL  # log nothing, because errors are raised
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -20,7 +20,7 @@ from slowfast.utils.text import escape, plain
 from slowfast.utils.text_files import from_json
 
 CONFIG_FILE, LABELS, MODEL_FILE, FIRST_VERSION = "config.pbtxt", "labels.txt", "model.onnx", "1"
-QUEUE_DELAY = 5000  # microseconds that a request may wait for others to share its batch
+QUEUE_DELAY = 5000  # microseconds that a request may wait to be batched with others
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -34,7 +34,7 @@ def export_triton(cfg: ConfigNode, repository: Path, name: str | None = None, op
         options: Settings of the export.
 
     Raises:
-        ExportDiffers: If the file computes other logits than the model.
+        ExportDiffers: If the logits of the file differ from the model's.
         UserError: If the repository has a model of this name, or as :func:`export_of_config` does.
     """
     name = cfg.MODEL.MODEL_NAME.lower() if name is None else name
@@ -61,7 +61,7 @@ def config_lines(name: str, exported: Exported, classes: int, max_batch: int) ->
         name: Name of the model, that of its folder.
         exported: The exported model.
         classes: Number of classes.
-        max_batch: Largest batch that requests are joined to, if the batch size is dynamic.
+        max_batch: Maximum size of a dynamic batch, if the batch size is dynamic.
     """
     fixed = exported.graph.batch
     # Without max_batch_size, dims include the batch.

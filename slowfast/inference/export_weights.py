@@ -1,4 +1,4 @@
-"""Export of the weights alone as a safetensors file, with what a user of the weights must know as metadata."""
+"""Export of the weights as a safetensors file, with everything needed to use them as metadata."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def export_weights(cfg: ConfigNode, out: Path) -> None:
         out: .safetensors file.
 
     Raises:
-        ExportDiffers: If the file does not give back the same weights, bit by bit.
+        ExportDiffers: If the file does not contain identical weights.
         UserError: If weights or the safetensors package are missing.
     """
     import_safetensors("--out")
     model = network_to_test(cfg, torch.device("cpu"))
-    # "format" is by which other libraries choose their reader.
+    # Other libraries choose their reader by "format".
     state, metadata = model.state_dict(), {"format": "pt", **export_metadata(cfg, model)}
     with atomic_path(out, suffix=out.suffix) as part:
         write_safetensors(part, state, metadata)

@@ -1,4 +1,4 @@
-"""Exported .onnx and .pt2 files as networks, and predictions with them as with the checkpoint."""
+"""Exported .onnx and .pt2 files as networks, and predictions with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from slowfast.utils.text_files import from_json, why_not_regular
 
 SUFFIXES = (ONNX, PT2)
 _MOST_CHARACTERS = 200  # limit for the reason given by another library
-# What ONNX Runtime puts before a reason: its own status, the path, and the place in its source.
+# Prefix of ONNX Runtime's reasons: status, path, and position in its source.
 _RUNTIME_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (.*? failed:)?(/onnxruntime_src/.*?\) )?")
 
 
@@ -39,7 +39,7 @@ class ExportedNetwork(nn.Module):
 
     Args:
         run: Function that computes the logits of a batch.
-        batch: Batch size that the file takes; None for any.
+        batch: Batch size that the file requires; None for any.
         where: The file, for messages.
     """
 
@@ -84,19 +84,19 @@ class ExportedFile:
 
 
 def open_exported(path: Path, overrides: Sequence[Any] = ()) -> ExportedFile:
-    """Open an exported file. Metadata comes first: nothing else is read from a file without any.
+    """Open an exported file. Nothing else is read from a file without metadata.
 
     Args:
         path: .onnx or .pt2 file.
         overrides: KEY VALUE pairs, see :func:`read_metadata`.
 
     Raises:
-        UserError: If the file is missing, damaged, without metadata or not what its metadata says.
+        UserError: If the file is missing, damaged, without metadata or inconsistent with it.
     """
     where = plain(path)
     if path.suffix.lower() == ".safetensors":
         raise UserError(
-            f"{where} holds weights without a network. Give it to slowfast predict --cfg FILE --weights {where}"
+            f"{where} contains weights without a network. Use it with slowfast predict --cfg FILE --weights {where}"
         )
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{where}: the name of an exported file must end in {' or '.join(SUFFIXES)}")
@@ -108,7 +108,7 @@ def open_exported(path: Path, overrides: Sequence[Any] = ()) -> ExportedFile:
 
 @contextmanager
 def reported(where: str, problem: str) -> Iterator[None]:
-    """Report whatever error a library raises about a file as a user error, in one line."""
+    """Convert any error that a library raises about a file into a user error of one line."""
     try:
         yield
     except (UserError, MemoryError):
@@ -138,7 +138,7 @@ def _open_pt2(path: Path, where: str, overrides: Sequence[Any]) -> tuple[Run, Me
     with reported(where, "cannot be read as a .pt2 archive"):
         entries = _pt2_metadata(path)
     metadata = read_metadata(entries, where, overrides)
-    # PyTorch logs the traceback of what it raises.
+    # PyTorch logs the tracebacks of errors that it raises.
     with quiet_loggers("torch.export"), reported(where, "cannot be read as a .pt2 file"):
         run = program_run(torch.export.load(path))
         with torch.inference_mode():
@@ -148,7 +148,7 @@ def _open_pt2(path: Path, where: str, overrides: Sequence[Any]) -> tuple[Run, Me
 
 
 def _pt2_metadata(path: Path) -> Mapping[str, str]:
-    """Return the metadata in an archive, which is read without loading the program; empty if there is none."""
+    """Return the metadata in an archive without loading the program; empty if there is none."""
     with zipfile.ZipFile(path) as archive:
         name = next((one for one in archive.namelist() if one.endswith(f"/extra/{METADATA_FILE}")), None)
         content = {} if name is None else from_json(archive.read(name))

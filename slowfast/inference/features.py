@@ -36,7 +36,7 @@ VIEWS = (MEAN, ALL)
 
 
 class FeatureExtractor(nn.Module):
-    """Model that returns the input of its head, (B, D), instead of logits.
+    """Wrapper of a model that returns the input of its head, (B, D), instead of logits.
 
     Inputs of several heads are concatenated. A model applied frame by frame returns the mean over the frames of a clip.
 
@@ -78,7 +78,7 @@ class Features:
 
 
 def extract_to_file(cfg: ConfigNode, split: str, views: str, out: Path) -> None:
-    """Extract the features of a split and write them, with a list of failures beside them.
+    """Extract the features of a split and write them, together with a list of failures.
 
     Args:
         cfg: Config for evaluating the model.
@@ -87,7 +87,7 @@ def extract_to_file(cfg: ConfigNode, split: str, views: str, out: Path) -> None:
         out: .npz or .parquet file.
 
     Raises:
-        UserError: If the file cannot be written, or for whatever `extract_features` raises.
+        UserError: If the file cannot be written, and as :func:`extract_features`.
     """
     check_features_file(out)
     features = extract_features(cfg, split, views)
@@ -169,7 +169,7 @@ def write_features(features: Features, crops: int, path: Path) -> None:
 
 
 def feature_columns(features: Features, crops: int) -> dict[str, np.ndarray]:
-    """Return the columns that `write_features` writes, by name."""
+    """Return the columns written by `write_features`, by name."""
     rows = features.rows.numpy()
     repeats = rows.shape[1] if rows.ndim == 3 else 1
     columns = {
@@ -207,7 +207,7 @@ def _write_parquet(path: Path, columns: dict[str, np.ndarray]) -> None:
 
 
 def _as_utf8(name: str) -> str:
-    """Escape bytes of a name that are not UTF-8: Parquet text must be UTF-8."""
+    """Escape bytes of a name that are not UTF-8, as Parquet text must be UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

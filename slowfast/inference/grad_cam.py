@@ -63,11 +63,11 @@ def channels_last(output: torch.Tensor, axes: str) -> torch.Tensor:
 
 
 def to_grid(heat: torch.Tensor, model: nn.Module, output: torch.Size, axes: str, clips: int) -> torch.Tensor:
-    """Arrange one value per position on the grid of the feature map: (R, P) -> (clips, T, H, W).
+    """Arrange one value per position as a feature map: (R, P) -> (clips, T, H, W).
 
     Args:
         heat: Values.
-        model: Model of the layer, which knows the order of its tokens.
+        model: Model that contains the layer and defines the order of its tokens.
         output: Shape of the layer's output.
         axes: Order of its axes.
         clips: Number of clips.
@@ -118,13 +118,13 @@ def find_map_layers(model: nn.Module, x: torch.Tensor) -> list[MapLayer]:
 
 
 def default_layer(layers: Sequence[MapLayer]) -> MapLayer:
-    """Return the last layer whose feature map is not too coarse."""
+    """Return the last layer whose feature map has a sufficient resolution."""
     side = min(DEFAULT_SIDE, max(min(layer.height, layer.width) for layer in layers))
     return next(layer for layer in reversed(layers) if min(layer.height, layer.width) >= side)
 
 
 def find_layer(layers: Sequence[MapLayer], name: str) -> MapLayer:
-    """Return the layer of a name; UserError if there is none."""
+    """Return a layer by name. Raises UserError if there is none."""
     names = [layer.name for layer in layers]
     if name not in names:
         raise UserError(
@@ -135,7 +135,7 @@ def find_layer(layers: Sequence[MapLayer], name: str) -> MapLayer:
 
 
 GRAD_CAM, GRADIENT_X_ACTIVATION = "Grad-CAM", "|gradient x activation|"
-MIN_CONTRAST = 1e-6  # relative to the largest value; a heat map with less is constant
+MIN_CONTRAST = 1e-6  # relative variation below which a heat map counts as constant
 
 
 @dataclass(frozen=True)

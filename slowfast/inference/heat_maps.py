@@ -48,7 +48,7 @@ class ExplainedClip:
 
 
 class HeatMaps:
-    """Computes and draws the heat maps of a trained model.
+    """Computation and drawing of the heat maps of a trained model.
 
     Args:
         cfg: Config for evaluating the model.
@@ -78,7 +78,7 @@ class HeatMaps:
 
         Args:
             cfg: Config for evaluating the model.
-            layer: Name of the preferred layer; "" for the last one that is not too coarse.
+            layer: Name of the preferred layer; "" for the last one with a sufficient resolution.
 
         Raises:
             UserError: If weights are missing, or no layer has a feature map or that name.
@@ -126,7 +126,7 @@ class HeatMaps:
         ledger.add(found.refused)
         with eval_loader(self.cfg, World(device=self.device), dataset) as loader:
             for video, target in zip(loader, targets, strict=True):
-                assert isinstance(video, EvalVideo)  # models with feature maps take frames
+                assert isinstance(video, EvalVideo)  # models with feature maps take frames, not events
                 ledger.add(video.failures)
                 if video.frames is not None:
                     show(self._draw(video, label, target))
@@ -144,7 +144,7 @@ class HeatMaps:
         return f"{title}; {target}"
 
     def explain(self, video: EvalVideo, label: int | None = None) -> ExplainedClip:
-        """Compute the heat map of the first view of a video or image.
+        """Compute the heat map for the first view of a video or image.
 
         Args:
             video: Views of a sample that could be read.
@@ -169,7 +169,7 @@ class HeatMaps:
         return ExplainedClip(clip.cpu().numpy(), heat.values.cpu().numpy(), title, note)
 
     def _label_of(self, name: str) -> int:
-        """Return the class of a name or number; UserError for neither."""
+        """Return a class by name or number. Raises UserError for anything else."""
         names = list(self.class_names)
         if name in names:
             return names.index(name)

@@ -77,7 +77,7 @@ def classify_to_files(
         predictor: Predictor of the files.
         found: The files.
         output: Output folder.
-        about: How predictions are made, for predictions.json.
+        about: Description of the predictions, for predictions.json.
         annotate: Also write each video or event recording as .mp4 with its classes drawn on it.
 
     Raises:
@@ -88,7 +88,7 @@ def classify_to_files(
         predictions = predictor.predict_found(found, progress)
     finally:
         progress.close()
-    files = write_files(predictions, about, output)  # before the screen, which may fail
+    files = write_files(predictions, about, output)  # write files before the screen, which may fail
     for failure in found.refused:
         get_logger().warning(f"{failure.name} cannot be read: {failure.reason}")
     show_table(predictions_table(predictions))
@@ -100,7 +100,7 @@ def classify_to_files(
 
 
 def run_facts(cfg: ConfigNode) -> dict[str, object]:
-    """Return how predictions are made, for JSON files."""
+    """Return a description of how predictions are made, for JSON files."""
     test = cfg.TEST
     views, crops = test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS
     return {"model": cfg.MODEL.MODEL_NAME, "weights": tested_weights(cfg) or "random", "views": views, "crops": crops}
@@ -139,7 +139,7 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
 
     Args:
         predictions: Predictions of files.
-        about: How they were made, for predictions.json.
+        about: Description of the predictions, for predictions.json.
         output: Output folder, see `results_folder`.
 
     Returns:
@@ -158,7 +158,7 @@ def write_files(predictions: Sequence[Prediction], about: dict[str, Any], output
 
 
 def results_folder(output: Path) -> Path:
-    """Return the folder of the results: `output`, or its subfolder predict if it holds the results of a test."""
+    """Return the folder of the results: `output`, or its subfolder predict if it contains the results of a test."""
     is_own = (output / TABLE).is_file() and not (output / TEST_RESULTS).is_file()
     return output / "predict" if (output / LIST).is_file() and not is_own else output
 

@@ -43,7 +43,7 @@ class Prediction:
         record: The file.
         names: Class names.
         scores: Class probabilities, float64 of shape (classes,); None if the file could not be read.
-        failure: Why the file, or a part of it, could not be read.
+        failure: Reason why the file, or a part of it, could not be read.
     """
 
     record: Record
@@ -57,22 +57,22 @@ class Prediction:
         return self.record.name
 
     def best_classes(self, count: int = BEST) -> list[tuple[int, float]]:
-        """Return (class, score) of the best classes, best first; none if the sample is unreadable."""
+        """Return (class, score) of the best classes, best first; empty if the sample is unreadable."""
         return [] if self.scores is None else best_classes(self.scores, count)
 
     def best(self, count: int = BEST) -> list[tuple[str, float]]:
-        """Return (class name, score) of the best classes, best first; none if the sample is unreadable."""
+        """Return (class name, score) of the best classes, best first; empty if the sample is unreadable."""
         return [(self.names[label], score) for label, score in self.best_classes(count)]
 
 
 class Predictor:
-    """Classifies files with a trained model: `Predictor.from_config(cfg)("clip.mp4").best(5)`.
+    """Classifier of files with a trained model: `Predictor.from_config(cfg)("clip.mp4").best(5)`.
 
     Args:
         model: Model with its weights.
         names: Class names.
         read: Returns the loader of all views of some records.
-        wanted: Kinds of files that the model takes.
+        wanted: Kinds of files that the model accepts.
         forward: Forward pass from uint8 clips to logits.
         ensemble: Combines the logits of the views of a file.
         batch_clips: Clips per batch, of one or several files.

@@ -20,12 +20,12 @@ from slowfast.visualization.results import SCORE_DIGITS, PredictionRow, class_ro
 
 LIST, TABLE, SUBTITLES = "segments.csv", "segments.json", "subtitles"
 SHOWN = 20  # segments in the table on the screen
-_UNLABELED = ("path", "label")  # columns of predictions.csv that segments replace or do not have
+_UNLABELED = ("path", "label")  # columns of predictions.csv that segments.csv replaces or omits
 _HEADER = [column.name for column in fields(PredictionRow) if column.name not in _UNLABELED]
 
 
 class SegmentLog:
-    """segments.csv, one line per segment, written as soon as the segment is complete; replaces that of an earlier run.
+    """Writer of segments.csv, one line per complete segment; replaces the file of an earlier run.
 
     Columns: path, start and end in seconds, and the columns prediction, class_name, score and five_best of
     predictions.csv; for live sources also the latency in milliseconds.
@@ -50,7 +50,7 @@ class SegmentLog:
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # not truncated: another process may still write to it
+        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
         # surrogateescape: file names need not be valid text
         self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
         latency = ["latency_ms"] if self._live else []
@@ -75,8 +75,8 @@ def write_segments(
     Args:
         videos: Videos with their segments.
         names: Class names.
-        about: How the predictions were made.
-        failures: What could not be read.
+        about: Description of the predictions.
+        failures: Failures.
         folder: Folder of the files.
 
     Returns:

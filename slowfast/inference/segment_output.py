@@ -1,4 +1,4 @@
-"""`slowfast predict --window`: predictions of the windows of long videos, as files and on the screen."""
+"""`slowfast predict --window`: classify the windows of long videos; print and write the results."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from slowfast.utils.screen import phase, show, show_table
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.visualization.results import files_table, write_failed
 
-_SIGNALLED = 128  # plus the number of the signal, as in shells
-_RARELY = 10**9  # windows between log lines: only the time between them counts
+_SIGNALLED = 128  # the signal number is added, as in shells
+_RARELY = 10**9  # windows between log lines, so many that only time triggers them
 
 
 def segments_to_files(
@@ -51,7 +51,7 @@ def segments_to_files(
         found = find_samples(paths, sliding.kind)
     names, folder = sliding.predictor.names, results_folder(output)
     ledger, log = FailureLedger(found.count), SegmentLog(folder, names)
-    ledger.add(found.refused, log=found.count > 1)  # a single one is reported as the error
+    ledger.add(found.refused, log=found.count > 1)  # a single failure is reported as the error
     collector = SegmentCollector(options.merge, log.write)
     progress = Progress("predict", 0, "windows", shown=True, every=_RARELY)
     with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:

@@ -1,4 +1,4 @@
-"""Segments of a video with their predicted classes: merging neighbors, and what is shown at each time."""
+"""Segments of a video with their predicted classes: merging neighbors, and lookup by time."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Segment:
 
 
 class SegmentBuilder:
-    """Turns the predictions of the windows of a video, in order, into segments.
+    """Conversion of the predictions of consecutive windows of a video into segments.
 
     With merging, each moment belongs to the window whose center is nearest, so that the segments of overlapping windows
     do not overlap, and neighbors of one class are one segment, whose scores are the mean over its windows.
 
     Args:
         merge: Merge neighboring windows of one class.
-        gap: Seconds between two neighbors at most: windows begin and end with a frame, so that a frame may lie between.
+        gap: Maximum seconds between neighbors, because a frame may lie between two windows.
     """
 
     def __init__(self, merge: bool, gap: float = _TOUCHING) -> None:
@@ -87,7 +87,7 @@ class SegmentBuilder:
             return
         whole = self._open if end is None else replace(self._open, end=end)
         self._open = None
-        # The best class of all windows is the best of their mean.
+        # The segment's class is the best one of the mean scores.
         yield replace(whole, best=best_classes(self._sum / whole.windows, BEST))
 
 
@@ -108,7 +108,7 @@ def timeline(segments: Sequence[Segment]) -> list[Segment]:
 
 
 class SegmentAt:
-    """Lookup of the segment that is shown at a time.
+    """Lookup of the segment to show at a given time.
 
     Args:
         segments: Segments in order of their starts.

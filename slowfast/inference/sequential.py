@@ -1,4 +1,4 @@
-"""Videos and folders of frames that are read in order, each frame decoded once.
+"""Videos and folders of frames that are read sequentially, decoding each frame once.
 
 Notation: n frames; H x W pixels.
 """
@@ -26,11 +26,11 @@ class SequentialVideo(Protocol):
         """Return the display time of each frame in seconds after the first, (n,)."""
 
     def images(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the number of each frame of the mask `wanted`, bool (n,), that can be decoded, and its RGB image."""
+        """Yield the number and RGB image of each frame of the mask `wanted`, bool (n,), that can be decoded."""
 
     @property
     def missing(self) -> str | None:
-        """Description of what could not be read, after the last frame."""
+        """Description of what could not be read; valid after the last frame."""
 
     def close(self) -> None: ...
 

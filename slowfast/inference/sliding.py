@@ -23,7 +23,7 @@ from slowfast.inference.window_reader import ClipSampling, ReadAhead, Window, cl
 from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
 from slowfast.utils.progress import Progress
 
-_NEIGHBORS = 1.5  # frames between neighboring windows at most
+_NEIGHBORS = 1.5  # maximum number of frames between neighboring windows
 OnSegment = Callable[[Record, Segment], None]
 
 
@@ -55,14 +55,14 @@ class WindowScores:
 
 
 class SlidingPredictor:
-    """Classifies the windows of videos with a trained model.
+    """Classifier of the windows of videos with a trained model.
 
     Args:
         predictor: Predictor of the model.
         open_video: Opens a video to be read in order.
         sampling: Sampling of the clips of a window.
         layout: Length and distance of the windows.
-        kind: Kind of files that the model takes.
+        kind: Kind of files that the model accepts.
         merge: Merge neighboring windows of one class.
         timeout: Seconds that the next window of a video may take to read; 0 for no limit.
     """
@@ -82,7 +82,7 @@ class SlidingPredictor:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, options: WindowOptions) -> SlidingPredictor:
-        """Build the model and load its weights. Raises UserError, for networks that do not take clips, too."""
+        """Build the model and load its weights. Raises UserError, also for networks that do not take clips."""
         sampling = ClipSampling.from_config(cfg)
         layout = WindowLayout.from_options(options, sampling.temporal)
         opens = partial(open_sequential, cfg, clip_dataset(cfg).decoded_side(sampling.transform))
@@ -132,7 +132,7 @@ class SlidingPredictor:
             progress: Progress display, in windows; the windows of a video are added when it is opened.
             stopped: Returns True to end early.
         """
-        reading: deque[Window] = deque()  # windows that are not computed yet
+        reading: deque[Window] = deque()  # windows that have not been computed yet
 
         def samples() -> Iterator[EvalVideo]:
             for record in records:
@@ -155,7 +155,7 @@ class SlidingPredictor:
     def _read(
         self, record: Record, ledger: FailureLedger, stopped: Callable[[], bool]
     ) -> Iterator[WindowPlan | Window]:
-        """Yield the plan and the windows of a video; failures go to the ledger."""
+        """Yield the plan and the windows of a video; failures are added to the ledger."""
         if stopped():
             return
         seen = False
@@ -198,7 +198,7 @@ def open_sequential(cfg: ConfigNode, short_side: int, record: Record) -> Sequent
 
 
 class SegmentCollector:
-    """Collects the segments of videos from the scores of their windows.
+    """Collector of the segments of videos from the scores of their windows.
 
     Args:
         merge: Merge neighboring windows of one class.

@@ -47,7 +47,7 @@ class StreamClassifier:
     Args:
         model: Model with its weights, on its device.
         forward: Forward pass from samples to logits.
-        sampling: How a sample is drawn from a window, as from a recording in testing.
+        sampling: Sampling of events from a window, as from a recording in testing.
         seed: Seed of the sampling.
     """
 

@@ -1,4 +1,4 @@
-"""Reading the windows of a video: each frame is decoded once, in order, and shared by overlapping windows.
+"""Reader of the windows of a video; each frame is decoded once, in order, and shared by overlapping windows.
 
 Notation: n frames of the file, U distinct frames of a window; V views of T frames; H x W pixels after scaling.
 """
@@ -30,8 +30,8 @@ from slowfast.inference.windows import WindowPlan
 from slowfast.models.protocol import CLIPS
 
 Item = TypeVar("Item")
-_POLL = 0.1  # seconds between checks whether to stop
-_AHEAD = 4  # windows that wait for the network
+_POLL = 0.1  # seconds between checks for a stop
+_AHEAD = 4  # maximum number of windows waiting for the network
 
 
 class ClipSampling:
@@ -130,7 +130,7 @@ class HeldFrames:
         self.last = -1
 
     def add(self, number: int, image: np.ndarray) -> None:
-        """Scale and keep a frame; one of another size than the first counts as missing."""
+        """Scale and keep a frame; a frame whose size differs from the first counts as missing."""
         self.last = number
         scaled = self._sampling.transform(image[None])[0][0]
         self._shape = self._shape or scaled.shape
@@ -138,7 +138,7 @@ class HeldFrames:
             self._frames[number] = scaled
 
     def drop_before(self, number: int) -> None:
-        """Forget the frames before a number."""
+        """Discard the frames before a number."""
         while self._frames and (oldest := next(iter(self._frames))) < number:
             del self._frames[oldest]
 
@@ -148,7 +148,7 @@ class HeldFrames:
         return (self._shape[0], self._shape[1]) if self._shape else (0, 0)
 
     def sample(self, record: Record, shown: np.ndarray) -> EvalVideo:
-        """Return views; the nearest frame of the window replaces one that is missing.
+        """Return views; missing frames are replaced by the nearest frame of the window.
 
         Args:
             record: The video.
@@ -168,7 +168,7 @@ def read_windows(record: Record, video: SequentialVideo, plan: WindowPlan, sampl
 
     Args:
         record: The video.
-        video: The open video, of which nothing was read.
+        video: The open video, before anything was read.
         plan: Its windows.
         sampling: Sampling of their clips.
 
@@ -198,13 +198,13 @@ def _check_memory(frames: int, height: int, width: int) -> None:
 
 @dataclass(frozen=True)
 class _Raised:
-    """Error in the thread."""
+    """Error raised in the thread."""
 
     error: BaseException
 
 
 class ReadAhead(Generic[Item]):
-    """Iterator over items that a background thread reads, a few in advance.
+    """Iterator over items that a background thread reads in advance.
 
     Args:
         items: Items; the iterator runs in the thread.
@@ -250,7 +250,7 @@ class ReadAhead(Generic[Item]):
             self._put(_Raised(error))
 
     def _put(self, item: Item | _Raised | None) -> bool:
-        """Hand over an item; return False if nobody takes it any more."""
+        """Pass on an item; return False if it is no longer needed."""
         while not self._abandoned.is_set():
             try:
                 self._queue.put(item, timeout=_POLL)

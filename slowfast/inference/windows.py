@@ -62,8 +62,8 @@ class WindowOptions:
 
     Attributes:
         window: Length of a window.
-        step: Distance of the starts of two windows; None for the length of a window, so that they do not overlap.
-        merge: Merge neighboring windows of one class to one segment.
+        step: Distance between the starts of two windows; None for the length of a window, so that they do not overlap.
+        merge: Merge neighboring windows of one class into one segment.
     """
 
     window: Length = ONE_CLIP
@@ -80,11 +80,11 @@ def clip_seconds(temporal: TemporalSampling) -> float | None:
 
 @dataclass(frozen=True)
 class WindowLayout:
-    """Window and step in seconds, whatever the video.
+    """Window and step in seconds, for any video.
 
     Attributes:
         window: Length of a window in seconds.
-        step: Distance of the starts of two windows in seconds.
+        step: Distance between the starts of two windows in seconds.
     """
 
     window: float
@@ -98,7 +98,7 @@ class WindowLayout:
         return cls(window, window if options.step is None else options.step.seconds(clip))
 
     def frames(self, fps: float) -> int:
-        """Return the number of frames of a window, L: as many as fit, so that one clip has no room to move."""
+        """Return the number of frames of a window, L: as many as fit, so that a clip has only one position."""
         return max(1, math.floor(self.window * fps + _ROUNDING))
 
     def plan(self, times: np.ndarray, fps: float) -> WindowPlan:
@@ -162,12 +162,12 @@ class WindowPlan:
             rows: Frames that each window shows, counted from its start, int64 (...).
         """
         mask = np.zeros(int(self.source[-1]) + 1, dtype=bool)
-        for row in np.unique(rows):  # one by one: all at once may take much memory
+        for row in np.unique(rows):  # one by one, because all together may take much memory
             mask[self.source[self.starts + row]] = True
         return mask
 
     def most_held(self, rows: np.ndarray) -> int:
-        """Return a bound of the number of frames that must be in memory at once."""
+        """Return an upper bound of the number of frames in memory at the same time."""
         distinct = np.unique(rows)
         span = int(distinct[-1] - distinct[0]) + 1
         step = max(int(self.starts[1] - self.starts[0]) - 1, 1) if len(self) > 1 else span  # starts are rounded
@@ -184,7 +184,7 @@ def at_constant_rate(times: np.ndarray, fps: float) -> np.ndarray:
         fps: Constant frame rate in frames/s.
 
     Raises:
-        DecodeError: If the timestamps of the file are impossibly far apart.
+        DecodeError: If the timestamps of the file are implausibly far apart.
     """
     order = np.arange(len(times))
     if np.abs(times - order / fps).max(initial=0) <= 0.5 / fps:
@@ -207,7 +207,7 @@ def window_starts(frames: int, length: int, step: float) -> np.ndarray:
         length: Frames of a window, L.
         step: Distance of two starts in frames, at least 1; it may be fractional.
     """
-    # In integers: a product of floats that should end in .5 may be rounded to either side.
+    # Integer arithmetic, because a float product that should end in .5 may be rounded to either side.
     exact = Fraction(step).limit_denominator(10**6)
     double = 2 * exact.denominator
     numbers = np.arange(int(frames / step) + 2, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Check of the samples of a folder: each one is opened and decoded."""
+"""Check of the samples of a folder by opening and decoding each one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_
 from slowfast.utils.worker import still_working
 
 UNREADABLE_FILE, DAMAGED_FILE = "unreadable.csv", "damaged.csv"  # files in the folder of the index
-_LOG = ".checked.jsonl"  # the samples that are readable, until the check is complete
+_LOG = ".checked.jsonl"  # record of readable samples, kept until the check is complete
 _MAX_LOG_BYTES = 2**31
 _FRAMES_PER_READ = 16
-_MAX_SENSOR = (2**16, 2**16)  # pixels; the sensor is not known
+_MAX_SENSOR = (2**16, 2**16)  # side in pixels, because the sensor is unknown
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _CheckJob(Job):
 
 @dataclass(frozen=True)
 class _Checked:
-    """Readable sample: size (bytes) and time of change of its file or folder, and what is damaged in it."""
+    """Readable sample: size (bytes) and modification time of its file or folder, and its damage."""
 
     name: str
     size: int
@@ -98,7 +98,7 @@ def check_samples(collection: Collection, folder: Path, out: Path, workers: int)
 
 
 def finish_check(out: Path) -> None:
-    """Delete the record by which an interrupted check is resumed."""
+    """Delete the record used to resume an interrupted check."""
     (out / _LOG).unlink(missing_ok=True)
 
 
@@ -125,7 +125,7 @@ def _read_log(file: Path) -> dict[str, _Checked]:
     for line in lines:
         try:
             checked = _Checked(**from_json(line))
-        except (ValueError, TypeError):  # the last line of an interrupted check
+        except (ValueError, TypeError):  # incomplete last line of an interrupted check
             continue
         known[checked.name] = checked
     return known
@@ -145,7 +145,7 @@ def _is_unchanged(path: Path, checked: _Checked | None) -> bool:
 def _check(kind: str, template: str, job: Job) -> _Checked:
     assert isinstance(job, _CheckJob)
     path = job.source.parent if job.frames else job.source
-    status = path.stat()  # before reading, so that a file that changes meanwhile is read again
+    status = path.stat()  # taken before reading, so that a file that changes meanwhile is read again
     checks: dict[str, Callable[[Path], str | None]] = {
         VIDEOS: _check_video,
         IMAGES: _check_image,
@@ -169,7 +169,7 @@ def _check_image(path: Path) -> str | None:
 
 def _check_recording(path: Path) -> str | None:
     recording = Recording(path)
-    # Longer recordings are never read at once, in training neither.
+    # Longer recordings are never read at once, not even in training.
     rows: slice | np.ndarray = slice(None) if recording.n <= MAX_EVENTS else np.array([0, recording.n - 1])
     clean_events(recording.take(rows), _MAX_SENSOR, recording.time_unit(MICROSECOND))
     return "; ".join(recording.damage) or None
@@ -180,7 +180,7 @@ def _check_frames(template: str, count: int, folder: Path) -> str | None:
     with FrameFolderReader(folder, template, count) as frames:
         for start in range(0, count, _FRAMES_PER_READ):
             still_working()
-            # Frame 0 has the size that all others must have.
+            # All frames must have the size of frame 0.
             chosen = sorted({0, *range(start, min(start + _FRAMES_PER_READ, count))})
             try:
                 damage = damage or frames.read(chosen).missing or ""

@@ -22,10 +22,10 @@ from slowfast.utils.ray_cluster import LOCAL
 
 
 def cluster_events(events: EventColumns, sensor: tuple[int, int], clusters: int) -> EventColumns:
-    """Return the centers of clusters in x, y and time, apart for each polarity.
+    """Return the centers of clusters in x, y and time, separately for each polarity.
 
     Coordinates are scaled to [0, 1] for the clustering: x and y by the sensor, time by the duration. Each polarity gets
-    its share of the clusters. A recording with no more events than clusters is returned as it is.
+    its share of the clusters. A recording with no more events than clusters is returned unchanged.
 
     Args:
         events: Events of a recording.
@@ -56,7 +56,7 @@ def cluster_events(events: EventColumns, sensor: tuple[int, int], clusters: int)
 
 
 def _k_means(points: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centers of the clusters that have points, (K, 3), and the number of points of each, (K,)."""
+    """Return the centers of the non-empty clusters, (K, 3), and the number of points of each, (K,)."""
     cluster = import_extra("sklearn.cluster", "events", "slowfast cluster-dvs")
     found = cluster.KMeans(number, random_state=0, n_init="auto").fit(points)
     counts = np.bincount(found.labels_, minlength=number)

@@ -1,4 +1,4 @@
-"""Conversion of event camera recordings to .npz files, complete or cut into parts."""
+"""Conversion of event recordings to .npz files, as a whole or cut into parts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_file, to_json
 from slowfast.utils.worker import still_working
 
-MAX_STREAMS = 100  # streams whose sensors are recorded one by one
+MAX_STREAMS = 100  # formats whose streams have individual sensor sizes
 SETTINGS_FILE = ".convert_events.json"  # file in the target folder
-EVENTS = "events"  # count of the events before the filters
-# Files of DVS Gesture beside a recording: its labels (instead of its suffix) and the lists of the splits.
+EVENTS = "events"  # name of the number of events before the filters
+# Files of DVS Gesture next to a recording: its labels (suffix) and the lists of the splits.
 LABELS = "_labels.csv"
 SPLIT_LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
 
@@ -40,7 +40,7 @@ SPLIT_LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
 class CutSettings:
     """Settings of filtering recordings and cutting them into parts.
 
-    At most one of the first two is set; with neither a recording is one file. Recordings of DVS Gesture with a label
+    At most one of the first two is set; with neither, each becomes one file. Recordings of DVS Gesture with a label
     file are always cut by it.
 
     Args:
@@ -75,7 +75,7 @@ def convert_recordings(
     """Convert all recordings below `source` to .npz files below `target`.
 
     ``a/b.raw`` becomes ``a/b.npz``, or ``a/b_00000.npz`` and so on if it is cut into windows. A record of the files
-    written is kept beside them in ``.<name>.json``; recordings whose files are complete are skipped. Failures are
+    written is kept next to them in ``.<name>.json``; recordings whose files are complete are skipped. Failures are
     listed in failed.csv.
 
     Args:
@@ -102,7 +102,7 @@ def _accompanies(name: Path) -> bool:
 
 
 def _check_settings(file: Path, settings: CutSettings) -> None:
-    """Raise UserError if the target was converted with other settings: its files would be mixed."""
+    """Raise UserError if the target was converted with other settings, because its files would be mixed."""
     known = _read_json(file)
     if known is not None and known != _as_record(settings):
         options = " ".join(_as_option(name, value) for name, value in known.items())
@@ -120,7 +120,7 @@ def _as_option(name: str, value: Any) -> str:
 
 
 def _as_record(settings: CutSettings) -> dict[str, Any]:
-    """Return the settings as they are kept in the target; later ones only if they are set, for older targets."""
+    """Return the settings as stored in the target; newer settings only if they are set, for older targets."""
     values = {**vars(settings), **vars(settings.filters)}
     unset = {**vars(CutSettings()), **vars(FilterSettings())}
     kept = {name for name, value in values.items() if value != unset[name]} - {"filters"}
@@ -132,7 +132,7 @@ def _as_record(settings: CutSettings) -> dict[str, Any]:
 
 
 def record_file(job: Job) -> Path:
-    """Return the file that lists what a recording was converted to."""
+    """Return the file that lists the files converted from a recording."""
     return job.target.with_name(f".{job.source.name}.json")
 
 
@@ -194,7 +194,7 @@ def _spooled(
         removed: Number of events that each filter removed, which is extended.
 
     Raises:
-        DecodeError: If it cannot be read or its coordinates are not those of a sensor.
+        DecodeError: If it cannot be read or its coordinates do not fit any sensor.
     """
     folder = job.target.with_name(f".{job.source.name}.{number}.{part_owner()}.part")
     tick = seconds_per_tick(reader, settings.time_unit or MICROSECOND) / MICROSECOND
@@ -277,7 +277,7 @@ def _windows(spool: EventSpool, settings: CutSettings) -> Iterator[EventColumns]
 
 
 def _split_of(source: Path) -> str:
-    """Return the split of a recording of DVS Gesture by the lists beside it; DecodeError if it is in none."""
+    """Return the split of a DVS Gesture recording from the lists next to it. Raises DecodeError if none lists it."""
     for split, name in SPLIT_LISTS.items():
         file = source.with_name(name)
         try:

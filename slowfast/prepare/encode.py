@@ -22,13 +22,13 @@ from slowfast.utils.files import atomic_path
 from slowfast.utils.text_files import to_json
 from slowfast.utils.worker import still_working
 
-# Presets of x264 from fastest to smallest.
+# Presets of x264, from fastest encoding to smallest files.
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """Settings of the encoder. Videos that were re-encoded with equal settings are not encoded again.
+    """Settings of the encoder. Videos already re-encoded with the same settings are skipped.
 
     Args:
         short_side: Short side of the frames in pixels; smaller videos keep their size.
@@ -54,12 +54,12 @@ class PrepareSettings:
             raise UserError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
 
     def digest(self) -> str:
-        """Return a hash of the settings and of the x264 options that follow from them."""
+        """Return a hash of the settings and of the resulting x264 options."""
         text = to_json([asdict(self), self.x264_options()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def x264_options(self) -> dict[str, str]:
-        """Return options of the encoder that make decoding fast.
+        """Return encoder options for fast decoding.
 
         Three of four frames are B-frames that no other frame refers to (no pyramid, fixed pattern, closed groups), so
         that the reader can skip those it does not need. ``fastdecode`` disables CABAC and in-loop deblocking, which
@@ -85,7 +85,7 @@ class Encoded:
 
     frames: int
     size: int  # in bytes
-    damage: str | None  # description of what could not be read of the source
+    damage: str | None  # description of what could not be read from the source
 
 
 def prepare_video(source: Path, target: Path, settings: PrepareSettings) -> Encoded:
@@ -144,7 +144,7 @@ class _Writer:
         self.count = 0  # number of frames written
 
     def write(self, index: int, frame: av.VideoFrame) -> None:
-        """Write the output frames that show source frame `index`; indices must ascend."""
+        """Write the output frames that show source frame `index`; indices must be ascending."""
         source, ticks = self._timing.source, self._timing.ticks
         first = max(self._next, int(np.searchsorted(source, index, side="left")))
         last = int(np.searchsorted(source, index, side="right"))
@@ -157,7 +157,7 @@ class _Writer:
         self._next = max(self._next, last)
 
     def _scaled(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the frame, upright and in the size of the output."""
+        """Return the frame, upright and scaled to the output size."""
         make_convertible(frame)
         width, height = self._stream.width, self._stream.height
         orientation = orientation_of(frame_matrix(frame))
@@ -190,7 +190,7 @@ def _add_stream(out: OutputContainer, first: av.VideoFrame, timing: Timing, sett
     context = stream.codec_context
     context.time_base = timing.time_base
     context.thread_count = 1
-    # Keep the color matrix of the source, unless that is RGB (0).
+    # Keep the color matrix of the source, unless it is RGB (0).
     context.colorspace, context.color_range = first.colorspace or _UNSPECIFIED, ColorRange.MPEG
     context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
     return stream

@@ -1,4 +1,4 @@
-"""Events of a stream in files, sorted by time in constant memory.
+"""Events of a stream in temporary files, sorted by time in constant memory.
 
 Notation: n events of the stream, k sorted runs.
 """
@@ -21,7 +21,7 @@ from slowfast.datasets.dvs.formats.base import BLOCK_EVENTS, Sensor, TimeUnwrapp
 from slowfast.datasets.dvs.repair import COUNTERS, MAX_STRAY
 from slowfast.datasets.dvs.sample import EventColumns
 
-MAX_PIXELS = 2**16  # per side: x and y are written as uint16
+MAX_PIXELS = 2**16  # largest side, because x and y are written as uint16
 # Types of the columns, as in converted files. Times are microseconds.
 KINDS: dict[str, np.dtype[Any]] = {
     "x": np.dtype("<u2"),
@@ -29,8 +29,8 @@ KINDS: dict[str, np.dtype[Any]] = {
     "t": np.dtype("<i8"),
     "p": np.dtype("u1"),
 }
-RUN_EVENTS = 2**20  # events that are sorted at once
-_MAX_TIME = 2**62  # microseconds
+RUN_EVENTS = 2**20  # events sorted at a time
+_MAX_TIME = 2**62  # limit of the times in microseconds
 
 
 class EventSpool:
@@ -38,7 +38,7 @@ class EventSpool:
 
     Args:
         folder: Folder of the files, created here; the caller deletes it.
-        sensor: Sensor height and width in pixels that the recording states, if any.
+        sensor: Sensor height and width in pixels stated by the recording, if any.
         tick: Microseconds per tick of the times.
     """
 
@@ -55,7 +55,7 @@ class EventSpool:
 
     @property
     def extent(self) -> Sensor:
-        """Height and width that hold all events."""
+        """Height and width that contain all events."""
         return self._high[1] + 1, self._high[0] + 1
 
     def add(self, block: EventBlock) -> None:
@@ -93,10 +93,10 @@ class EventSpool:
             self._outside += int(np.count_nonzero((x >= self.sensor[1]) | (y >= self.sensor[0])))
 
     def finish(self) -> None:
-        """Check the coordinates, undo the overflow of the times and sort the events by them.
+        """Check the coordinates, undo the overflow of the times and sort the events by time.
 
         Raises:
-            DecodeError: If x and y cannot be pixels, or too many are outside of the sensor that the file states.
+            DecodeError: If x and y cannot be pixels, or too many are outside the sensor stated by the file.
         """
         for file in self._files.values():
             file.close()
@@ -169,7 +169,7 @@ class EventSpool:
             (self.folder / f"{key}.sorted").replace(self.folder / key)
 
     def _before_bound(self, pieces: list[np.ndarray], position: list[int], ends: list[int]) -> list[int]:
-        """Return up to where the pieces of the runs are before everything that has not been read of them."""
+        """Return how far each piece may be merged: up to the earliest time that has not been read yet."""
         unread = [
             int(piece[-1])
             for piece, at, end in zip(pieces, position, ends, strict=True)
@@ -182,7 +182,7 @@ class EventSpool:
     def _copy_equal(
         self, pieces: list[np.ndarray], position: list[int], ends: list[int], files: Mapping[str, BinaryIO]
     ) -> list[int]:
-        """Copy the events of the earliest time, of which there are more than a piece has, run by run."""
+        """Copy the events of the earliest time run by run, if there are more of them than fit in a piece."""
         time = min(int(piece[0]) for piece in pieces if len(piece))
         following = []
         for at, end in zip(position, ends, strict=True):

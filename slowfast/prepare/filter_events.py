@@ -1,4 +1,4 @@
-"""Filters of recordings that are converted.
+"""Filters of the conversion of recordings.
 
 The order is fixed: events outside of the sensor that the recording states, hot pixels, background activity, refractory
 period, crop, downsampling. Hot pixels are removed first because they would support the noise around them, and the
@@ -22,9 +22,9 @@ from slowfast.errors import UserError
 from slowfast.prepare.event_spool import KINDS, EventSpool
 from slowfast.utils.worker import still_working
 
-# Pixels of a sensor for which filters keep a time or a count: 8 bytes each, up to three times.
+# Largest number of sensor pixels; filters need up to 3 x 8 bytes per pixel.
 MAX_SENSOR_PIXELS = 2**22
-# Names under which removed events are counted.
+# Names of the counts of removed events.
 OUTSIDE = "sensor size"
 FILTERS = HOT, BACKGROUND, REFRACTORY, CROP = "--hot-pixels", "--background", "--refractory", "--crop"
 
@@ -66,7 +66,7 @@ class FilterSettings:
         return self != FilterSettings()
 
     def sensor(self, size: Size | None) -> Size | None:
-        """Return height and width after the filters, of a sensor of this size."""
+        """Return height and width of a sensor of this size after the filters."""
         if self.crop is not None:
             size = (self.crop.height, self.crop.width)
         return None if size is None else (-(-size[0] // self.downsample), -(-size[1] // self.downsample))
@@ -111,7 +111,7 @@ def _append(spool: EventSpool, events: EventColumns) -> None:
 
 
 def _masks(spool: EventSpool, settings: FilterSettings) -> Mapping[str, Mask]:
-    """Return the filters that are switched on, in order; each returns which of the next events it keeps.
+    """Return the enabled filters in order; each returns a mask of the events that it keeps.
 
     Raises:
         DecodeError: If the sensor is too large for one of them.

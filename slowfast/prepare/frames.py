@@ -26,7 +26,7 @@ from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working
 
 TEMPLATE = "{:05d}.jpg"
-PART = ".frames"  # part of the names of incomplete folders
+PART = ".frames"  # suffix of incomplete folders
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FrameSettings:
 
     Args:
         short_side: Short side of the frames in pixels; smaller videos keep their size.
-        fps: Largest frame rate in frames/s (default: that of Something-Something V2); None to keep all frames.
+        fps: Maximum frame rate in frames/s (default: that of Something-Something V2); None to keep all frames.
         quality: JPEG quality, 1 to 100.
 
     Raises:
@@ -80,13 +80,13 @@ def _extract_one(settings: FrameSettings, job: Job) -> ConvertedFile:
 
 
 def _write_frames(source: Path, folder: Path, settings: FrameSettings) -> str | None:
-    """Write the frames, repeating the previous one for lost ones; return a description of damage of the source."""
+    """Write the frames, repeating the previous one for lost ones; return a description of damage in the source."""
     with PyAVReader(source) as video:
         wanted = choose_timing(video.times(), video.fps, settings.fps).source  # (m,), non-descending
         written = 0
         data = b""
         for index, image in _images(video):
-            # Repeat the previous frame for those that could not be decoded.
+            # Repeat the previous frame for frames that could not be decoded.
             first = int(np.searchsorted(wanted, index, side="left"))
             written = _write(folder, data, written, first) if data else written
             last = int(np.searchsorted(wanted, index, side="right"))

@@ -33,9 +33,9 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 FAILED_FILE = "failed.csv"  # file in the target folder
-_SMALLEST_GROUP, _GROUP = 4, 16  # inputs of a group on a Ray cluster; its worker process starts in seconds
-STALL_LIMIT = 300.0  # seconds without progress, of a frame or a part of a recording, until a worker is killed
-# A file stands where a target folder is needed. DiskError covers full and read-only disks.
+_SMALLEST_GROUP, _GROUP = 4, 16  # inputs per group on a Ray cluster, because starting its worker process takes seconds
+STALL_LIMIT = 300.0  # seconds without progress after which a worker is killed
+# A file exists where a target folder is needed. DiskError covers full and read-only disks.
 _FOLDER_ERRORS = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
 
@@ -75,7 +75,7 @@ def run_in_processes(
 def run_on_ray(
     function: Callable[[Input], Output], inputs: Sequence[Input]
 ) -> Generator[tuple[Input, Output | LostTask]]:
-    """Yield each input with its result, as `run_in_processes` does, from the nodes of a Ray cluster.
+    """Yield each input with its result, like `run_in_processes`, from the nodes of a Ray cluster.
 
     Inputs are processed in groups, each in a worker process of a node. The group of a node that is lost is processed
     again on another one.
@@ -110,7 +110,7 @@ class FileKind:
     Attributes:
         name: Name for messages, in the plural.
         suffixes: File suffixes in lower case.
-        accompanies: Whether a file with such a suffix only belongs to others.
+        accompanies: Whether a file with such a suffix only accompanies others.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Job:
 def find_jobs(source: Path, target: Path, kind: FileKind = VIDEOS, target_suffix: str = ".mp4") -> list[Job]:
     """Find all files of a kind below `source`, sorted by name; links to folders are not followed.
 
-    ``a/b.avi`` becomes ``a/b.mp4``. Where two files would get the same target, each keeps its suffix:
+    ``a/b.avi`` becomes ``a/b.mp4``. If two files would get the same target, each keeps its suffix:
     ``a/b.avi.mp4``. Files with an unknown suffix that may be media are reported in a warning.
 
     Args:
@@ -184,7 +184,7 @@ class JobResults(Generic[Output]):
     """Outcome of a run; keys are the names of the jobs."""
 
     outputs: dict[str, Output]  # one per job finished in this run
-    skipped: int  # jobs finished by an earlier run
+    skipped: int  # number of jobs finished by an earlier run
     failed: dict[str, str]  # reason of each failure
     seconds: float
 
@@ -222,9 +222,9 @@ def run_jobs(
         jobs: All jobs, finished ones included.
         target: Folder of the results; created if necessary.
         workers: Number of worker processes.
-        is_done: Predicate of the jobs that were finished before.
-        on_output: Called in this process with each output, as soon as it is there.
-        verb: Past participle for the progress.
+        is_done: Returns whether a job was finished before.
+        on_output: Called in this process with each output as soon as it is available.
+        verb: Past participle for the progress display.
         kind: Kind of the files.
         engine: LOCAL for worker processes of this machine; RAY for the nodes of a cluster, which see the same files.
 
@@ -255,7 +255,7 @@ def _process_or_fail(process: Callable[[Job], Output], job: Job) -> Output | Fai
     """Process one job in a worker or return its failure.
 
     Raises:
-        UserError: If the error has nothing to do with the source file: a user error, or the target is not writable.
+        UserError: If the error is unrelated to the source file: a user error, or the target is not writable.
     """
     try:
         check_file(job.source)
@@ -269,7 +269,7 @@ def _process_or_fail(process: Callable[[Job], Output], job: Job) -> Output | Fai
 
 
 def _failure_reason(job: Job, result: Failure | LostTask) -> str:
-    """Return why a job failed; log the traceback of the first unexpected error, clean up after a lost worker."""
+    """Return the reason why a job failed; log the first unexpected traceback, clean up after a lost worker."""
     if isinstance(result, LostTask):
         remove_leftovers(job.target.parent)
     else:
@@ -294,7 +294,7 @@ class ConvertedFile:
     """Output of a conversion.
 
     Attributes:
-        damage: What could not be read of the source, if anything.
+        damage: Description of what could not be read from the source, if anything.
         notes: Notes to report once for all files.
         counts: Numbers by name, to report as sums over all files.
     """
@@ -329,16 +329,16 @@ def convert_files(
     kind: FileKind = VIDEOS,
     engine: str = LOCAL,
 ) -> Conversion:
-    """Convert all files of a kind below `source` that were not converted before; list failures in failed.csv.
+    """Convert all files of a kind below `source` that have not been converted; list failures in failed.csv.
 
     Args:
         process: Function that writes the results of one file; see :func:`run_jobs`.
         source: Folder of the files.
         target: Folder of the results, outside of `source`.
         workers: Number of worker processes.
-        is_done: Predicate of the files that were converted before.
+        is_done: Returns whether a file was converted before.
         target_suffix: Suffix of the results; empty for folders.
-        verb: Past participle for the progress.
+        verb: Past participle for the progress display.
         kind: Kind of the files.
         engine: LOCAL or RAY.
 
@@ -366,7 +366,7 @@ def convert_files(
 
 
 def target_exists(job: Job) -> bool:
-    """Check if a file was converted before, for targets that appear once they are complete."""
+    """Return whether a file was converted before, for targets that appear once they are complete."""
     return job.target.exists()
 
 

@@ -1,4 +1,4 @@
-"""Event recordings as .npz files."""
+"""Writing of event recordings as .npz files."""
 
 from __future__ import annotations
 

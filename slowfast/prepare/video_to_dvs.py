@@ -40,7 +40,7 @@ class EventSettings:
         threshold_on: Increase of log intensity that fires an ON event.
         threshold_off: Decrease of log intensity that fires an OFF event.
         refractory: Time in microseconds in which a pixel that has fired stays silent.
-        noise: Rate of noise events per pixel and second, whatever the intensity.
+        noise: Rate of noise events per pixel and second, independent of the intensity.
         threshold_sigma: Standard deviation of the thresholds over the pixels.
         leak: Rate of ON events per pixel and second by leakage.
         shot: Rate of shot noise per pixel and second in the dark; a quarter of it at full intensity.

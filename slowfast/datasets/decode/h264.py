@@ -172,7 +172,7 @@ class H264FieldPairs:
         self._open: Picture | None = None  # first field without its second field so far
 
     def is_second(self, packet: memoryview) -> bool:
-        """Check if a packet completes the frame of the previous packet."""
+        """Return whether a packet completes the frame of the previous packet."""
         first = self._slices.first(packet)
         before, self._open = self._open, None
         if first is None or first.structure == FRAME:

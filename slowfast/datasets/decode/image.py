@@ -202,7 +202,7 @@ def _header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Check if a JPEG lacks its end marker, as Pillow does: OpenCV silently fills missing parts with gray.
+    """Return whether a JPEG lacks its end marker, as Pillow does: OpenCV silently fills missing parts with gray.
 
     The marker cannot occur in the coded data after the last start of scan (ITU-T T.81, B.1.1.5), so the end marker of
     a thumbnail does not count.

@@ -33,7 +33,7 @@ class MpegPictures:
         return cls(context.name) if context.name in ("mpeg1video", "mpeg2video") else None
 
     def is_b(self, data: bytes) -> bool | None:
-        """Check if the next packet in decoding order is a B-picture, which is shown before the picture it follows.
+        """Return whether the next packet in decoding order is a B-picture, shown before the picture it follows.
 
         Returns:
             None if it may contain no picture, or if that is unknown.
@@ -55,7 +55,7 @@ class MpegPictures:
         return data[first + 4] >> 6 == 2
 
     def _is_coded(self, header: bytes) -> bool:
-        """Check if a video object plane contains a picture (vop_coded)."""
+        """Return whether a video object plane contains a picture (vop_coded)."""
         if self._increment_bits is None:
             return False
         bits = Bits(header)
@@ -99,7 +99,7 @@ class Mpeg2FieldPairs:
         self._open = 0  # structure of a first field without its second field so far
 
     def is_second(self, packet: memoryview) -> bool:
-        """Check if a packet completes the frame of the previous packet."""
+        """Return whether a packet completes the frame of the previous packet."""
         data = bytes(packet)
         structure = _mpeg2_structure(data)
         before, self._open = self._open, 0

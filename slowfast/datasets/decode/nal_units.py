@@ -46,7 +46,7 @@ class NalFormat:
 
     @staticmethod
     def supports(codec: str) -> bool:
-        """Check if a codec is supported."""
+        """Return whether a codec is supported."""
         return codec in _SYNTAX
 
     def type_of(self, unit: bytes) -> int:
@@ -54,11 +54,11 @@ class NalFormat:
         return unit[0] & 31 if self._codec == "h264" else unit[0] >> 1 & 63
 
     def is_slice(self, unit: bytes) -> bool:
-        """Check if a NAL unit contains a part of a picture."""
+        """Return whether a NAL unit contains a part of a picture."""
         return self.type_of(unit) in self._syntax.slices
 
     def is_sequence(self, unit: bytes) -> bool:
-        """Check if a NAL unit is a sequence parameter set."""
+        """Return whether a NAL unit is a sequence parameter set."""
         return self.type_of(unit) == self._syntax.sequence
 
     def units(self, data: bytes) -> Iterator[bytes]:
@@ -79,17 +79,17 @@ class NalFormat:
         return tuple(unit for unit in self.head(packet) if self.type_of(unit) in self._syntax.parameters)
 
     def has_idr(self, packet: memoryview) -> bool:
-        """Check if the first slice of an H.264 packet belongs to an IDR picture."""
+        """Return whether the first slice of an H.264 packet belongs to an IDR picture."""
         types = (self.type_of(unit) for unit in self.units(bytes(packet[: self.HEAD])) if self.is_slice(unit))
         return next(types, None) == _IDR
 
     def begins_with_key_slice(self, head: bytes) -> bool:
-        """Check if the first NAL unit of a key packet, stored by length, is a slice; in H.264, of an IDR picture."""
+        """Return whether a key packet (stored by length) begins with a slice NAL unit; in H.264, of an IDR picture."""
         kind = self.type_of(head[self.length_size :] or b"\0")
         return kind == _IDR if self._codec == "h264" else kind in self._syntax.slices
 
     def sets_orientation(self, packet: memoryview) -> bool:
-        """Check if a packet has a display orientation message."""
+        """Return whether a packet has a display orientation message."""
         start = self._syntax.header
         return any(
             _DISPLAY_ORIENTATION in _payload_types(unit[start:])
@@ -112,7 +112,7 @@ class NalFormat:
 
 
 def _is_record(extradata: bytes) -> bool:
-    """Check if a global header is a configuration record, not Annex B."""
+    """Return whether a global header is a configuration record, not Annex B."""
     return len(extradata) > 6 and extradata[0] == 1
 
 

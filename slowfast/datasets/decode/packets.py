@@ -227,7 +227,7 @@ class PacketSource:
         return not self.nal.has_idr(memoryview(self._first_key))
 
     def may_set_orientation(self, position: int) -> bool:
-        """Check if a packet may contain a display orientation, apart from that of the container."""
+        """Return whether a packet may contain a display orientation, apart from that of the container."""
         if self.nal is None:
             return position > 0
         if position == 0:

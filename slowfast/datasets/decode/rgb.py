@@ -77,7 +77,7 @@ class RgbConverter:
         return orientation.apply(_rgb_array(rgb))
 
     def _averages(self, frame: VideoFrame, width: int, height: int) -> bool:
-        """Check if a frame is scaled to `width` x `height` pixels by area averaging."""
+        """Return whether a frame is scaled to `width` x `height` pixels by area averaging."""
         if self._short_side is None or (frame.width, frame.height) == (width, height):
             return False
         return min(frame.width, frame.height) > self._short_side
@@ -97,7 +97,7 @@ def _rgb_array(rgb: VideoFrame) -> np.ndarray:
 
 
 def _places_chroma(frame: VideoFrame, width: int, height: int) -> bool:
-    """Check if the result depends on the chroma location, which only FFmpeg's scale filter supports.
+    """Return whether the result depends on the chroma location, which only FFmpeg's scale filter supports.
 
     It does for subsampled chroma, except in progressive 8-bit frames of unchanged size, whose samples are repeated.
     """
@@ -135,7 +135,7 @@ class FilterChain:
         self._graph.configure()
 
     def fit(self, frame: VideoFrame, steps: list[tuple[str, str]]) -> bool:
-        """Check if this is the chain for a frame."""
+        """Return whether this is the chain for a frame."""
         return _kind(frame) == self._kind and steps == self._steps
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:

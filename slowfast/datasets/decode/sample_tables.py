@@ -66,7 +66,7 @@ class Samples:
         return at if at < len(self) and self.is_sample(at, packet) else None
 
     def is_sample(self, at: int, packet: Packet) -> bool:
-        """Check if a packet is a sample, apart from its key flag."""
+        """Return whether a packet is a sample, apart from its key flag."""
         found = packet.pos, packet.size, packet.pts, packet.dts
         return found == (self.places[at], self.sizes[at], self.pts[at], self.dts[at])
 

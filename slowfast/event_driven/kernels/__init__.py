@@ -85,8 +85,8 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
-        self.panel: int = library.panel()  # output features whose weights are stored together
-        self.tile: int = library.tile_rows()  # rows that are multiplied at a time
+        self.panel: int = library.panel()  # output features whose weights are interleaved
+        self.tile: int = library.tile_rows()  # rows multiplied at a time
         self.quantized_unsigned = bool(library.quantized_unsigned())  # rows for int8 weights are uint8, not int8
 
     def find_changes(
@@ -154,7 +154,7 @@ class Kernels:
         indices, newest = torch.empty(sum(sizes), dtype=torch.int64), torch.empty(sum(sizes), dtype=torch.int32)
         active = torch.empty(k, s, stages, dtype=torch.int64)
         rows = (ctypes.c_int64 * stages)()
-        marks = mask.clone()  # is overwritten
+        marks = mask.clone()  # the kernel overwrites its input
         self.library.plan_stages(
             _pointer(marks),
             *map(ctypes.c_int64, (k, s, stages)),
@@ -209,18 +209,18 @@ class Kernels:
         )
 
     def inputs_per_step(self, weight_bytes: int) -> int:
-        """Return the number of input features whose weights are stored together for each output feature."""
+        """Return the number of consecutive input features stored together for each output feature."""
         inputs: int = self.library.inputs_per_step(weight_bytes)
         return inputs
 
     def largest_quantized(self, inputs: int) -> int:
-        """Return the largest number in rows of so many features that are quantized for int8 weights."""
+        """Return the largest quantized value of rows with this many features that are multiplied by int8 weights."""
         largest: int = self.library.largest_quantized(ctypes.c_int64(inputs))
         return largest
 
 
 def takes_frames(frames: torch.Tensor) -> bool:
-    """Check if the kernels can read frames (K, S, 3, side, side): float32 with contiguous rows or pixels."""
+    """Return whether the kernels can read frames (K, S, 3, side, side): float32 with contiguous rows or pixels."""
     innermost = frames.stride(4) == 1 or (frames.stride(2) == 1 and frames.stride(4) == 3)
     return frames.dtype == torch.float32 and innermost and frames.shape[-1] <= _MAX_SIDE
 

@@ -52,7 +52,7 @@ def instruction_set() -> str:
 
 
 def _limit() -> str:
-    """Return the instruction set that the environment names, or an empty string."""
+    """Return the instruction set named by the environment, or an empty string."""
     limit = os.environ.get(ISA_VARIABLE, "").lower()
     if limit and limit not in INSTRUCTION_SETS:
         raise ConfigError(f"{ISA_VARIABLE}: unknown value {limit!r}. Choices: {', '.join(INSTRUCTION_SETS)}")
@@ -68,7 +68,7 @@ def _target_flags() -> list[str]:
 
 
 def _threads_of_pytorch() -> list[str]:
-    """Return flags to link PyTorch's OpenMP library: two of them would compete for the cores."""
+    """Return flags to link PyTorch's OpenMP library, because two OpenMP libraries would compete for the cores."""
     folder = Path(torch.__file__).parent / "lib"
     return [flag for file in sorted(folder.glob("libgomp*")) for flag in (f"-L{folder}", f"-l:{file.name}")]
 

@@ -1,4 +1,4 @@
-"""Stage of an evMLP on the compiled kernels.
+"""Stage of an evMLP that uses the compiled kernels.
 
 Notation: R rows, I input features, O output features. *Panel*: output features whose weights are stored together.
 """
@@ -19,7 +19,7 @@ from slowfast.models.evmlp import Block, Stage
 _CACHED_BYTES = 1 << 20  # weights of a stage that stay in the cache of a core
 _CACHED_GROUP, _MAX_GROUP = 48, 96  # rows per thread and pass: if the weights stay in the cache, and otherwise
 _LINE = 64  # bytes of a cache line
-_PADDING = 16  # features after a row: rows a power of two apart would compete for the same lines of the cache
+_PADDING = 16  # padding after each row: with power-of-two strides, rows would compete for the same cache lines
 # With fewer rows, the threads share the weights and synchronize after every layer.
 _MIN_ROWS_PER_THREAD = 32
 
@@ -47,7 +47,7 @@ class _Stage(ctypes.Structure):
 
 
 class _WeightMemory:
-    """Memory for weights, in huge pages where the system has them: reading them then needs few address translations.
+    """Memory for weights, in huge pages if available, which need fewer address translations.
 
     Args:
         size: Size in bytes.
@@ -56,7 +56,7 @@ class _WeightMemory:
     def __init__(self, size: int) -> None:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # the kernel may be built without them
+            with contextlib.suppress(OSError):  # the system's kernel may lack huge pages
                 memory.madvise(mmap.MADV_HUGEPAGE)
         self._bytes, self._used = torch.frombuffer(memory, dtype=torch.uint8), 0
 
@@ -79,7 +79,7 @@ class CompiledStage:
         assert isinstance(embed, nn.Linear)
         linears = [layer for layer in stage.modules() if isinstance(layer, nn.Linear)]
         self._weights = _WeightMemory(sum(map(self._stored_bytes, linears)))
-        self._kept: list[torch.Tensor] = []  # other memory that the structures point to
+        self._kept: list[torch.Tensor] = []  # keeps other memory alive that the structures point to
         pairs = [(first, last) for block in blocks if isinstance(block, Block) for first, *_, last in [block.fn]]
         self._first = (_Layer * len(pairs))(*(self._layer(first) for first, _ in pairs))
         self._last = (_Layer * len(pairs))(*(self._layer(last) for _, last in pairs))
