@@ -15,7 +15,7 @@ from slowfast.utils.screen import show
 EXAMPLE = "slowfast events info recording.raw"
 USAGE = "%(prog)s FILE [FILE ...] [--json] [--time-unit SECONDS]"
 DESCRIPTION = f"""\
-Show the statistics of event recordings of any format that `slowfast convert-dvs` reads: duration, rate, share of ON
+Show the statistics of event recordings of any format that `slowfast convert-dvs` reads: duration, rate, fraction of ON
 events, size of the sensor, hot pixels, gaps, and steps back in time. Files of any size are read in constant memory.
 
   {EXAMPLE}

@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     cfg = "config to build on: YAML file or name of a shipped config (default: one of Finetune/)"
     parser.add_argument("--cfg", metavar="FILE", help=cfg)
     for split, share in (("val", 0.1), ("test", 0.2)):
-        text = f"share of the {split} split; 0 takes the training split (default: {share}, 0 for small classes)"
+        text = f"fraction of the {split} split; 0 uses the training split (default: {share}, 0 for small classes)"
         parser.add_argument(f"--{split}", type=number(0, 1), metavar="SHARE", help=text)
     seed = "seed of the split (default %(default)s)"
     parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, metavar="N", help=seed)
@@ -171,7 +171,7 @@ def _split(collection: Collection, chosen: argparse.Namespace, sources: Mapping[
     val = usual_val if chosen.val is None else chosen.val
     test = usual_test if chosen.test is None else chosen.test
     if not (val >= 0 and test >= 0 and val + test < 1):
-        raise UserError(f"--val {val:g} and --test {test:g} must be shares that leave samples for training")
+        raise UserError(f"--val {val:g} and --test {test:g} must be fractions that leave samples for training")
     if sources is None:
         parts = split(samples, val, test, chosen.seed)
     else:

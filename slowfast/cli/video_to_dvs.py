@@ -42,7 +42,7 @@ OPTIONS: dict[str, tuple[int | float, str]] = {
     "threshold_sigma": (0.0, "standard deviation of the thresholds over the pixels; 0.05 in v2e's noisy setting"),
     "leak": (0.0, "ON events per pixel and second by leakage; 0.1 in v2e's noisy setting"),
     "shot": (0.0, "shot noise per pixel and second in the dark, falling to a quarter at full intensity; 5 in v2e"),
-    "hot_pixels": (0.0, "share of hot pixels, from 0 to 1"),
+    "hot_pixels": (0.0, "fraction of hot pixels, from 0 to 1"),
     "hot_rate": (100.0, "ON events of a hot pixel per second"),
     "interpolate": (4, "steps between two frames, interpolated by optical flow; 1 for none"),
     "seed": (0, "seed of the noise and of the pixels"),

@@ -12,7 +12,7 @@ __all__ = ["build_dataset", "build_loader"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the registry, and PyTorch with it, when it is first asked for: decoding alone needs neither."""
+    """Import the registry, and with it PyTorch, on first use, because decoding needs neither."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from slowfast.datasets import build

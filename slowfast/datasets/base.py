@@ -35,8 +35,8 @@ class BaseDataset(ABC):
         cfg: Config of the run.
 
     Attributes:
-        input_kind: What networks get: ``CLIPS``, ``IMAGES`` or ``EVENTS``.
-        num_classes: Number of classes of the complete dataset; None if it may be any. A subset may have fewer.
+        input_kind: Kind of network inputs: ``CLIPS``, ``IMAGES`` or ``EVENTS``.
+        num_classes: Number of classes of the complete dataset; None for any number. A subset may have fewer.
         reads_recordings: Whether samples are event recordings.
         reads_frame_folders: Whether a sample may be a folder of frames, named by DATA.IMAGE_TEMPLATE.
     """
@@ -81,10 +81,10 @@ class BaseDataset(ABC):
         """Check the settings without reading a sample; subclasses add their own checks.
 
         Args:
-            training: Whether the dataset is trained on; otherwise it is tested.
+            training: True to check the training settings, False for the testing settings.
 
         Raises:
-            ConfigError: If a setting is impossible for this dataset.
+            ConfigError: If a setting is invalid for this dataset.
         """
         key, part = ("TRAIN", self.cfg.TRAIN) if training else ("TEST", self.cfg.TEST)
         if self.num_classes is not None and self.cfg.MODEL.NUM_CLASSES > self.num_classes:
@@ -100,7 +100,7 @@ class FrameDataset(BaseDataset):
     A subclass implements `read_index`; the defaults of the other hooks read videos as Kinetics.
 
     Attributes:
-        single_view: Whether a sample has one temporal view, as an image has.
+        single_view: Whether a sample has a single temporal view, like an image.
     """
 
     single_view: ClassVar[bool] = False
@@ -119,7 +119,7 @@ class FrameDataset(BaseDataset):
         return open_video(record.path, data.DECODING_BACKEND, data.DECODING_THREADS, timeout, short_side)
 
     def temporal_sampling(self) -> TemporalSampling:
-        """Return what chooses the frames of a clip: a span of fixed duration."""
+        """Return the temporal sampling of a clip: a span of fixed duration."""
         return SpanSampling.from_config(self.cfg)
 
     def view_transform(self, crops: int) -> ViewTransform:
@@ -135,8 +135,8 @@ class FrameDataset(BaseDataset):
         return ViewTransform(size, self.cfg.DATA.TRAIN_JITTER_SCALES[0] if crops == 1 else size, crops)
 
     def decoded_side(self, transform: ViewTransform) -> int:
-        """Return the short side (pixels) that larger frames are scaled down to when they are decoded for a view."""
-        # Never below what the views need: a crop may be larger than the training scale.
+        """Return the short side (pixels) to which larger frames are scaled when they are decoded for a view."""
+        # Never below the size that the views need, because a crop may be larger than the training scale.
         return max(self.cfg.DATA.TRAIN_JITTER_SCALES[0], transform.short_side)
 
     @property
@@ -204,7 +204,7 @@ class FrameDataset(BaseDataset):
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Log a warning the first time that it is given."""
+    """Log a warning once."""
     get_logger().warning(message)
 
 

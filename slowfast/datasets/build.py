@@ -1,6 +1,6 @@
-"""Datasets by their names in a config, and their loaders.
+"""Construction of datasets by the names used in configs, and of their loaders.
 
-Datasets register themselves with ``@DATASET_REGISTRY.register()``, those of the package when this module is imported.
+Datasets register with ``@DATASET_REGISTRY.register()``; those of the package do so when this module is imported.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def find_dataset(cfg: ConfigNode, split: str) -> BaseDataset:
 
 
 def class_names(cfg: ConfigNode, split: str) -> list[str]:
-    """Return the names of the MODEL.NUM_CLASSES classes; their labels if the dataset has no names."""
+    """Return the names of the MODEL.NUM_CLASSES classes, or their labels if the dataset has no names."""
     names = find_dataset(cfg, split).read_class_names()
     return names if names is not None else [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
 
@@ -105,7 +105,7 @@ def views_of_records(cfg: ConfigNode, split: str, records: Sequence[Record], *, 
         all_views: Return all views of a test, in TEST.FRAME_ORDER; otherwise one view, the center.
 
     Raises:
-        ConfigError: If there can be no such views.
+        ConfigError: If the settings do not allow such views.
     """
     return find_dataset(cfg, split).build_eval(records, all_views)
 

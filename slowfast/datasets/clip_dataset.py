@@ -34,14 +34,14 @@ from slowfast.datasets.types import (
 from slowfast.errors import UserError
 from slowfast.utils.worker import IDLE, working_on
 
-_LONGEST = 1e8  # seconds; timers know no longer ones everywhere
+_LONGEST = 1e8  # seconds; some systems do not support longer timers
 
 
 @contextmanager
 def time_limit(seconds: float, error: Exception) -> Iterator[None]:
     """Raise an error in the block if it takes too long.
 
-    Calls into C code that do not return are not interrupted. There is no limit outside the main thread and while
+    Calls into C code are not interrupted. There is no limit outside the main thread and while
     another alarm is set.
 
     Args:
@@ -70,12 +70,12 @@ Read = TypeVar("Read")
 
 
 class RecordDataset:
-    """Base class of datasets: each of its records is read or fails with a reason.
+    """Base class of datasets: each record is either read or fails with a reason.
 
     Attributes:
         records: Samples of the index.
         unreadable: Reasons why records are no longer opened, by position: they ended a worker process.
-        timeout: Seconds that reading a record may take; 0 for no limit. A worker that hangs in C is ended from outside.
+        timeout: Seconds that reading a record may take; 0 for no limit. A worker that hangs in C code is killed.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -107,14 +107,14 @@ class RecordDataset:
 class TrainDataset(RecordDataset, Dataset[TrainSample]):
     """Training dataset of augmented samples, which depend only on the key (epoch, position in the epoch's order).
 
-    A sample that cannot be read is replaced by the next in the order of the epoch; each of its copies by another one.
+    An unreadable sample is replaced by the next ones in the order of the epoch, each of its copies by a different one.
 
     Args:
         records: Samples of the index.
         samples: Augmented copies of each sample (AUG.NUM_SAMPLE).
         seed: Seed of the order and of all augmentation.
-        max_failed: Share of samples that may be unreadable (DATA.MAX_FAILED); more in a row are not replaced.
-        balanced: Draw equally many samples of each class in an epoch; a sample drawn twice gives other clips.
+        max_failed: Fraction of samples that may be unreadable (DATA.MAX_FAILED); more in a row are not replaced.
+        balanced: Draw equally many samples of each class in an epoch; a sample drawn twice yields different clips.
         repeated: Copies of each sample in the order of an epoch (AUG.REPEATED); the epoch has the same length.
     """
 
@@ -166,7 +166,7 @@ class TrainDataset(RecordDataset, Dataset[TrainSample]):
             The samples, and a description of missing frames or None.
 
         Raises:
-            DecodeError: If the record cannot be read; any other exception counts as its failure, too.
+            DecodeError: If the record cannot be read; any other exception also counts as a failure of the record.
         """
 
 
@@ -186,7 +186,7 @@ class EvalDataset(RecordDataset, Dataset[Sample]):
         """Read all views of a record.
 
         Raises:
-            DecodeError: If the record cannot be read; any other exception counts as its failure, too.
+            DecodeError: If the record cannot be read; any other exception also counts as a failure of the record.
         """
 
     @abstractmethod
@@ -195,7 +195,7 @@ class EvalDataset(RecordDataset, Dataset[Sample]):
 
 
 def timeout_reason(seconds: float) -> str:
-    """Return the reason of a failure after a time limit."""
+    """Return the reason for a failure after a time limit."""
     return Deadline(seconds).message
 
 
@@ -230,7 +230,7 @@ class VideoTrainDataset(TrainDataset):
 
 
 class VideoEvalDataset(EvalDataset[EvalVideo]):
-    """Evaluation dataset of the views of each video, which is decoded once; nothing is random."""
+    """Deterministic evaluation dataset of all views of each video, which is decoded once."""
 
     def __init__(
         self,

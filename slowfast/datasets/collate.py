@@ -43,7 +43,7 @@ def to_tensors(events: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 class UnreadableBatch(DataError):
-    """A training batch could not be filled, as too many samples in a row are unreadable.
+    """Error for a training batch that cannot be filled because too many consecutive samples are unreadable.
 
     Args:
         message: The message for the user.
@@ -85,7 +85,7 @@ def stack_labels(labels: Sequence[Any]) -> torch.Tensor:
         labels: Class indices, tuples of class indices, or floats.
 
     Returns:
-        int64 (N,) for class indices; for tuples int64 (N, L), L the length of the longest, padded with `NO_LABEL`;
+        int64 (N,) for class indices; int64 (N, L) for tuples of length up to L, padded with `NO_LABEL`;
         float32 (N,) for floats.
     """
     if not any(isinstance(label, tuple) for label in labels):
@@ -102,7 +102,7 @@ def _batch(clips: Sequence[Samples]) -> Clips:
 
 
 def stack_clips(clips: Sequence[Any]) -> Clips:
-    """Stack single clips to a batch: (N, T, H, W, C), or events (N, L), padded to the longest."""
+    """Stack single clips into a batch: (N, T, H, W, C), or events (N, L), padded to the longest."""
     return pad_events(clips) if isinstance(clips[0], dict) else torch.stack(list(clips))
 
 

@@ -1,6 +1,6 @@
 """Datasets of event recordings, as events or as frames.
 
-The height and width of the sensor and the unit of the files' times are settings of DVS.
+The size of the sensor and the time unit of the files are DVS settings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from slowfast.models.protocol import EVENTS
 
 BATCH = "batch"
 AUGMENTATIONS: dict[str, type[EventAugment] | type[BatchAugment]] = {"sample": EventAugment, BATCH: BatchAugment}
-# Augmentations that only the policy "sample" has, and their values without effect.
+# Augmentations that only exist in the policy "sample", and their neutral values.
 _OF_SAMPLES = {"FLIP_Y": False, "FLIP_POLARITY": False, "TIME_JITTER": 0.0, "DROP": 0.0, "NOISE": 0.0}
 
 
@@ -35,7 +35,7 @@ class RecordingFolders(BaseDataset):
     """Recordings in class folders or lists.
 
     Attributes:
-        has_train_folder: Whether the published split is by the folders train/ and test/ (True) or the first 80 % of
+        has_train_folder: Whether the published split uses the folders train/ and test/ (True) or the first 80 % of
             the files of each class (False); None if either is usual. The files decide; a difference is logged.
     """
 
@@ -94,14 +94,16 @@ class EventDataset(RecordingFolders):
         )
 
     def check(self, training: bool) -> None:
-        """Check settings that are impossible for events; see `BaseDataset.check`."""
+        """Check for settings that are invalid for events; see `BaseDataset.check`."""
         super().check(training)
         cfg = self.cfg
         get_sampler(cfg.DVS.SAMPLER)
         if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
             raise ConfigError(f"DVS.SCALE ({cfg.DVS.SCALE}): the smaller factor must come first")
         if cfg.DVS.CLUSTERS and cfg.DVS.TIME_NORM == DATASET:
-            raise ConfigError("DVS.CLUSTERS: times of clusters are shares of a recording. Set DVS.TIME_NORM sample")
+            raise ConfigError(
+                "DVS.CLUSTERS: times of clusters are fractions of the duration of a recording. Set DVS.TIME_NORM sample"
+            )
         if cfg.DVS.CLUSTERS and training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH:
             raise ConfigError("DVS.CLUSTERS: clusters are augmented by DVS.AUG_POLICY batch only. Set it to batch")
         if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY == BATCH:
@@ -122,7 +124,7 @@ class EventDataset(RecordingFolders):
             )
 
     def _sampling(self, train: Sequence[Record] | None) -> EventSampling:
-        """Return the sampling of events; `train` are the training recordings if they were read already."""
+        """Return the sampling of events; `train` are the training recordings if they have already been read."""
         cfg = self.cfg
         longest = float(cfg.DVS.LONGEST)
         if cfg.DVS.TIME_NORM == DATASET and not longest:
@@ -170,7 +172,7 @@ class EventFrames(RecordingFolders, FrameDataset):
         )
 
     def temporal_sampling(self) -> TemporalSampling:
-        """Return what chooses the frames of a clip: all of them."""
+        """Return the temporal sampling of a clip, which takes all frames."""
         return EveryFrame(self.cfg.DATA.NUM_FRAMES)
 
     def view_transform(self, crops: int) -> ViewTransform:

@@ -40,7 +40,7 @@ class ImageNet(FrameDataset):
         return read_image_class_names(data.PATH_TO_DATA_DIR, data.PATH_PREFIX, self.cfg.MODEL.NUM_CLASSES)
 
     def open_sample(self, short_side: int, record: Record) -> VideoReader:
-        """Open an image, at its own size."""
+        """Open an image at its original size."""
         return ImageReader(record.path)
 
     def temporal_sampling(self) -> TemporalSampling:

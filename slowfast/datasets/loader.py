@@ -1,4 +1,4 @@
-"""Data loaders that survive worker processes that die or hang and report the file that a worker was reading."""
+"""Data loaders that survive dead or hung worker processes and report the file that a worker was reading."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Item = TypeVar("Item")
 # Workers lost in a row, without a batch in between, that end a run: each file of a disk that does not respond would
 # cost the time limit.
 _MOST_LOST = 32
-_GRACE = 1.0  # seconds beyond the limit, which a reader observes itself where it can
+_GRACE = 1.0  # seconds after the limit, because readers usually enforce it themselves
 
 
 class SampleLoader(Generic[Task, Item]):
-    """Base class of loaders, which read the items of a dataset in order and ahead of time in worker processes.
+    """Base class of loaders, which read the items of a dataset in order and in advance in worker processes.
 
     A worker that dies or exceeds the time limit is replaced, and the file it was reading counts as unreadable. The
     items are the same for any number of workers. Use the loader as a context manager to end its workers.
@@ -64,7 +64,7 @@ class SampleLoader(Generic[Task, Item]):
             workers,
             timeout=timeout + _GRACE if timeout else 0,
             timeout_reason=lambda _: timeout_reason(timeout),
-            # With fork, a worker starts in milliseconds instead of importing everything again.
+            # With fork, a worker starts in milliseconds, without importing everything again.
             start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
             ahead=self._ahead,
         )
@@ -95,7 +95,7 @@ class SampleLoader(Generic[Task, Item]):
     def _in_workers(self) -> Iterator[Item]:
         self._pool.cancel_all()  # tasks of an iteration that was abandoned
         left = iter(self.tasks())
-        given: dict[int, Task] = {}  # tasks whose items were not yielded yet, by number, in order
+        given: dict[int, Task] = {}  # tasks whose items have not been yielded, by number, in order
         ready: dict[int, Item] = {}
         while True:
             while len(given) < self.workers * self._ahead:
@@ -128,9 +128,9 @@ class SampleLoader(Generic[Task, Item]):
             raise DataError(
                 f"Stopping: {self._lost_in_a_row} worker processes in a row were lost, the last on {name}: {lost}"
             )
-        if lost.killed and lost.item not in self._killed:  # the memory may have been filled by another process
+        if lost.killed and lost.item not in self._killed:  # another process may have filled the memory
             self._killed.add(lost.item)
-            get_logger().warning(f"{name}: {lost}; reading it once more")
+            get_logger().warning(f"{name}: {lost}; retrying once")
             return
         self.dataset.unreadable[lost.item] = lost.reason
 
@@ -170,7 +170,7 @@ class TrainLoader(SampleLoader[tuple[int, int], TrainBatch]):
 
 
 class EvalLoader(SampleLoader[int, EvalSample]):
-    """Loader of this process's samples of an evaluation dataset, one by one: every `size`-th, starting at its rank."""
+    """Loader of this process's evaluation samples, one by one: every `size`-th sample, starting at its rank."""
 
     def __init__(
         self, dataset: EvalDataset[Any], rank: int, size: int, workers: int, timeout: float, prefetch: int, pin: bool

@@ -26,7 +26,7 @@ _GIB = 2**30
 
 
 class SampleFiles:
-    """Access to samples by local paths, wherever they are.
+    """Access to samples by local paths, whether they are local or remote.
 
     Args:
         cache_size: Size of the cache of remote files in bytes.
@@ -69,8 +69,8 @@ class SampleFiles:
 
 
 def _download(address: str, member: ShardMember | None, place: Path) -> None:
-    """Write a remote object, or a member of a remote shard, to a file."""
-    # Imported late: most runs only read local files.
+    """Download a remote object, or a member of a remote shard, to a file."""
+    # Imported late, because most runs only read local files.
     from slowfast.utils.remote.s3 import open_s3, read_s3
 
     if member is not None:
@@ -85,7 +85,7 @@ def _download(address: str, member: ShardMember | None, place: Path) -> None:
 
 @contextmanager
 def _in_memory(member: ShardMember) -> Iterator[Path]:
-    """Yield the path of an anonymous file in memory with the contents of a member; it leaves nothing behind."""
+    """Yield the path of an anonymous in-memory file with the contents of a member; it vanishes afterwards."""
     try:
         with open(member.shard, "rb") as shard:
             contents = member.contents(read_member(shard, member))
@@ -102,7 +102,7 @@ class LocalSamples:
 
     Args:
         open_sample: Opens a sample whose path is local.
-        files: Access to the others.
+        files: Access to other samples.
     """
 
     def __init__(self, open_sample: OpenSample, files: SampleFiles) -> None:
@@ -110,12 +110,12 @@ class LocalSamples:
 
     @contextmanager
     def __call__(self, record: Record) -> Iterator[VideoReader]:
-        """Open a sample; DecodeError if it cannot be read."""
+        """Open a sample. Raises DecodeError if it cannot be read."""
         with self._files.local(record.path) as path:
             if path is record.path:
                 opened = self._open_sample(record)
             elif record.frames is not None:
-                raise DecodeError("folders of frames are read from local folders only. Make videos of them")
+                raise DecodeError("folders of frames must be local. Convert them to videos")
             else:
                 opened = self._open_sample(replace(record, path=path))
             with opened as reader:
@@ -126,7 +126,7 @@ def sample_exists(path: Path) -> bool:
     """Return whether a local sample, the shard of a sample or a remote object exists.
 
     Raises:
-        FetchError: If the server cannot tell.
+        FetchError: If the server cannot be asked.
     """
     member = find_member(os.fspath(path))
     place = path if member is None else Path(member.shard)
@@ -134,4 +134,4 @@ def sample_exists(path: Path) -> bool:
         from slowfast.utils.remote.s3 import exists_s3
 
         return exists_s3(address)
-    return os.path.exists(place)  # False for impossible names, too
+    return os.path.exists(place)  # also False for invalid names

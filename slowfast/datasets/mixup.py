@@ -20,7 +20,7 @@ def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> 
     Args:
         labels: Labels (N,) or soft labels (N, K).
         num_classes: Number of classes, K.
-        smoothing: Share of the weight of a label that is distributed evenly over all K classes.
+        smoothing: Fraction of the weight of a label that is distributed evenly over all K classes.
     """
     if labels.ndim == 1:
         soft = torch.zeros(len(labels), num_classes, device=labels.device)
@@ -68,7 +68,7 @@ class Mixup:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, smoothing: float | None = None) -> Mixup:
-        """Build from MIXUP; `smoothing` replaces MIXUP.LABEL_SMOOTH_VALUE, for labels that are smoothed before."""
+        """Build from MIXUP; `smoothing` replaces MIXUP.LABEL_SMOOTH_VALUE, for labels that are already smoothed."""
         mix = cfg.MIXUP
         return cls(
             mix.ALPHA,
@@ -97,7 +97,7 @@ class Mixup:
         return clips, soft.lerp(soft.flip(0), 1.0 - share)
 
     def _mix(self, clips: torch.Tensor, rng: np.random.Generator) -> float:
-        """Mix clips in place and return lambda, the share of each clip that remains."""
+        """Mix clips in place and return lambda, the remaining fraction of each clip."""
         if rng.random() >= self.probability:
             return 1.0
         cut = self.alpha <= 0 or (self.cutmix_alpha > 0 and rng.random() < self.switch_probability)
@@ -113,7 +113,7 @@ class Mixup:
 
 
 def _draw_cut(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[slice, slice, float]:
-    """Return rows and columns of a box around a random center, clipped to the frame, and the share outside of it."""
+    """Return rows and columns of a box around a random center, clipped to the frame, and the fraction outside it."""
     ratio = math.sqrt(1.0 - share)
     edges = []
     for length in (height, width):

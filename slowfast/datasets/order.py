@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-# Streams of random numbers. Each draw belongs to one of them, so that no two draws share numbers.
+# Random streams. Each kind of draw has its own, so that no two share random numbers.
 ORDER, VIEW, MIX = range(3)
 
 # DATA.SAMPLING: each sample once per epoch, or each class equally often.
@@ -43,7 +43,7 @@ def balanced_order(labels: Sequence[int] | np.ndarray, seed: int, epoch: int) ->
     rng = generator(ORDER, seed, epoch)
     _, numbers = np.unique(np.asarray(labels), return_inverse=True)
     classes, count = int(numbers.max()) + 1, len(numbers)
-    # The same numbers as one call of `permutation` per round.
+    # Yields the same numbers as one call of `permutation` per round.
     rounds = rng.permuted(np.tile(np.arange(classes), (-(-count // classes), 1)), axis=1)
     order = np.empty(count, np.int64)
     chosen = _by_class(rounds.ravel()[:count], classes)  # the draws of each class
@@ -80,8 +80,8 @@ def repeated_order(order: np.ndarray, repeats: int) -> np.ndarray:
 def batch_parts(size: int, parts: int) -> list[list[int]]:
     """Split the positions 0 .. size - 1 of a batch into equal parts.
 
-    A position and its mirror image (size - 1 - position) share a part; if the parts have an odd size, one position of
-    each is alone. MixUp pairs mirror images, so each process mixes its part as a single process mixes the batch.
+    A position and its mirror image (size - 1 - position) are in the same part; if parts have an odd size, one position
+    of each has no partner. MixUp pairs mirror images, so each process mixes its part as a single process mixes the batch.
     Neighboring positions are in different parts, as the copies of a repeated sample should be.
     """
     if size % parts:

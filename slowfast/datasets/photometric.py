@@ -34,7 +34,7 @@ def apply_photometric(clip: np.ndarray, ops: Sequence[AugmentOp]) -> None:
 
 
 class _TableChain:
-    """Deferred tables, combined into one: (u, c, 256), u = 1 or U frames, c = 1 or 3 channels."""
+    """Lookup tables to apply later, combined into one: (u, c, 256), u = 1 or U frames, c = 1 or 3 channels."""
 
     def __init__(self, clip: np.ndarray) -> None:
         self._clip = clip
@@ -142,7 +142,7 @@ _STATISTICS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 # ------------------------------------------------------------------ operations on pixels
 def _color(clip: np.ndarray, factor: float) -> None:
     """Move away from (factor > 1) or toward (< 1) the gray of each pixel."""
-    matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row: its channel, blended with gray
+    matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row blends its channel with gray
     image = _stacked(clip)
     cv2.transform(image, matrix, dst=image)
 
@@ -150,7 +150,7 @@ def _color(clip: np.ndarray, factor: float) -> None:
 def _sharpness(clip: np.ndarray, factor: float) -> None:
     """Move away from (factor > 1) or toward (< 1) a smoothed frame; the outermost pixels do not change.
 
-    The smoothing kernel, 5 / 13 in the center and 1 / 13 around it, is a box mean plus a share of the pixel itself.
+    The smoothing kernel, 5 / 13 in the center and 1 / 13 around it, is a box mean plus a fraction of the pixel itself.
     """
     image = _stacked(clip)
     borders = [clip[:, edge].copy() for edge in (0, -1)], [clip[:, :, edge].copy() for edge in (0, -1)]
@@ -189,7 +189,7 @@ class RandomErasing:
         std: Standard deviation of the channels.
 
     Raises:
-        ConfigError: If `mode` or `max_count` is impossible.
+        ConfigError: If `mode` or `max_count` is invalid.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class RandomErasing:
         self.probability = probability
         self.mode = mode
         self.max_count = max_count
-        # 256 equally likely values of the distribution: noise is then a table look-up of random bytes.
+        # 256 equally likely values of the distribution, so that noise is a table lookup of random bytes.
         quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
         values = (np.asarray(mean) + np.asarray(std) * quantiles[:, None]) * 255  # (256, 3)
         self._mean = np.clip(np.rint(np.asarray(mean) * 255), 0, 255).astype(np.uint8)

@@ -101,7 +101,7 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
     """Parse a policy such as ``rand-m7-n4-mstd0.5-inc1``.
 
     Raises:
-        ConfigError: If it is no such policy.
+        ConfigError: If it is not such a policy.
     """
     check_value("AUG.AA_TYPE", aa_type)
     if not aa_type.startswith("rand"):
@@ -116,7 +116,7 @@ def parse_rand_augment(aa_type: str) -> RandAugment:
     )
 
 
-NAMES = ("autoaugment", "original")  # the second is timm's
+NAMES = ("autoaugment", "original")  # "original" is timm's
 TORCHVISION = "autoaugment_torchvision"
 _SCALE = 10.0  # largest magnitude
 
@@ -210,10 +210,10 @@ def is_auto_augment(aa_type: str) -> bool:
 
 
 def parse_auto_augment(aa_type: str) -> AutoAugment | TorchvisionAutoAugment:
-    """Return the policy that `autoaugment`, `original-mstd0.5` or `autoaugment_torchvision` names.
+    """Return the policy of `autoaugment`, `original-mstd0.5` or `autoaugment_torchvision`.
 
     Raises:
-        ConfigError: If it names none.
+        ConfigError: If the name is unknown.
     """
     if aa_type == TORCHVISION:
         return TorchvisionAutoAugment()

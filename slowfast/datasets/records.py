@@ -1,4 +1,4 @@
-"""Records of an index in columns: arrays that worker processes share, instead of an object per sample.
+"""Columnar records of an index: arrays shared by worker processes, instead of one object per sample.
 
 N samples.
 """
@@ -45,7 +45,7 @@ Labels = np.ndarray | SeveralLabels | list[Any]
 
 
 class RecordTable(Sequence[Record]):
-    """Records of an index, which are built when they are accessed.
+    """Records of an index, created on access.
 
     A million records take about 100 MB instead of 0.8 GB. Forked workers share the pages, because no reference counts
     are written to them, and spawned workers map a shared file.
@@ -71,7 +71,7 @@ class RecordTable(Sequence[Record]):
         self._folder = os.fspath(folder)
         self._text, self._starts, self._lengths = text, starts, lengths
         self._labels, self._frames = labels, frames
-        self._shared: BinaryIO | None = None  # file of the columns, once a worker was spawned
+        self._shared: BinaryIO | None = None  # file of the columns, written when a worker is spawned
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -125,7 +125,7 @@ class RecordTable(Sequence[Record]):
 
     # ------------------------------------------------------------------ worker processes
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the columns; for a process that is being spawned, as a file that it maps."""
+        """Pickle the columns; for a process that is being spawned, as a memory-mapped file."""
         if context.get_spawning_popen() is None or not hasattr(os, "memfd_create"):
             return RecordTable, (self._folder, self._text, self._starts, self._lengths, self._labels, self._frames)
         labels = self._labels
@@ -187,7 +187,7 @@ class TableBuilder:
 
         Args:
             names: Their names.
-            labels: Their class indices, or the one of all.
+            labels: Their class indices, or one class index for all.
             frames: Numbers of images in their folders; empty if the samples are files.
         """
         encoded = [name.encode(*_ENCODING) for name in names]
@@ -209,5 +209,5 @@ class TableBuilder:
 
 
 def labels_of(records: Sequence[Record]) -> list[Any]:
-    """Return the labels of records, without building those of a table."""
+    """Return the labels of records, without creating the records of a table."""
     return records.labels() if isinstance(records, RecordTable) else [record.label for record in records]

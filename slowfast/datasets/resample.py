@@ -64,7 +64,7 @@ def shrink(frames: np.ndarray, crop: Crop, size: int) -> tuple[np.ndarray, Crop]
     k is the largest factor that leaves the crop at least `size` pixels. Edge pixels that fill no square are dropped.
 
     Args:
-        frames: Frames (U, H, W, 3); returned as they are if k is 1.
+        frames: Frames (U, H, W, 3); returned unchanged if k is 1.
         crop: Crop of the frames.
         size: Side in pixels that the crop will be resampled to.
 

@@ -19,7 +19,7 @@ NORMAL, REPEATED, SHUFFLED = FRAME_ORDERS = ("normal", "repeated", "shuffled")
 
 # ------------------------------------------------------------------ temporal views, Kinetics style
 def clip_span(num_frames: int, sampling_rate: int, target_fps: float, fps: float) -> float:
-    """Return the number of frames, maybe fractional, that a clip spans in a video of `fps` frames/s."""
+    """Return the (possibly fractional) number of frames that a clip spans in a video of `fps` frames/s."""
     return sampling_rate * num_frames / target_fps * fps
 
 
@@ -85,7 +85,7 @@ def _segment_bounds(n: int, num_frames: int) -> np.ndarray:
 
 
 def frame_order(rows: np.ndarray, order: str, rng: np.random.Generator) -> np.ndarray:
-    """Reorder the frames (T,) of a clip, to show what a network owes to motion.
+    """Reorder the frames (T,) of a clip, to measure how much a network depends on motion.
 
     Args:
         rows: Frame indices.
@@ -110,7 +110,7 @@ def random_resized_crop(
     Args:
         height: Height of the frame.
         width: Width of the frame.
-        area: Smallest and largest area as a share of the frame (uniform).
+        area: Smallest and largest area as a fraction of the frame (uniform).
         aspect: Smallest and largest width / height (log-uniform).
         rng: Generator of the draw.
     """
@@ -201,7 +201,7 @@ class SpanSampling:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> SpanSampling:
-        """Build the sampling that DATA describes."""
+        """Build the sampling from DATA."""
         data = cfg.DATA
         return cls(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.USE_OFFSET_SAMPLING)
 

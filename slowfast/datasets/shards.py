@@ -16,7 +16,7 @@ from slowfast.datasets.decode.reader import DecodeError
 
 SHARD_SUFFIX = ".tar"
 BLOCK = tarfile.BLOCKSIZE  # bytes; headers and padded contents are multiples of it
-MAX_MEMBER_BYTES = 2**31  # a member is held in memory while it is read
+MAX_MEMBER_BYTES = 2**31  # limit of a member, which is held in memory while it is read
 _MEMBER = re.compile(r"(?P<shard>.+\.tar)@(?P<start>\d{1,15})\+(?P<size>\d{1,15})/(?P<name>.+)", re.DOTALL)
 
 
@@ -42,7 +42,7 @@ class ShardMember:
 
     @property
     def first(self) -> int:
-        """Position in bytes from which it is read: that of its last header block."""
+        """Position in bytes where reading starts: its last header block."""
         return self.start - BLOCK
 
     def contents(self, data: bytes) -> memoryview:
@@ -72,12 +72,12 @@ class ShardMember:
 
 
 def find_member(path: str) -> ShardMember | None:
-    """Return the member of a shard that a path names; None for any other path.
+    """Return the member of a shard named by a path; None for any other path.
 
     Raises:
-        DecodeError: If its position is impossible.
+        DecodeError: If its position is invalid.
     """
-    # Most paths name files: this is faster than the pattern.
+    # Most paths are plain files; this check is faster than the pattern.
     if f"{SHARD_SUFFIX}@" not in path:
         return None
     found = _MEMBER.fullmatch(path)
@@ -85,7 +85,7 @@ def find_member(path: str) -> ShardMember | None:
         return None
     member = ShardMember(found["shard"], int(found["start"]), int(found["size"]), found["name"])
     if member.start < BLOCK or member.start % BLOCK:
-        raise DecodeError(f"byte {member.start} is no position of a member of a shard")
+        raise DecodeError(f"byte {member.start} is not a valid position of a member of a shard")
     if member.size > MAX_MEMBER_BYTES:
         raise DecodeError(f"{member.size} bytes exceed the limit of {MAX_MEMBER_BYTES} for a member of a shard")
     return member
@@ -104,6 +104,6 @@ def padding(size: int) -> int:
 
 
 def read_member(file: BinaryIO, member: ShardMember) -> bytes:
-    """Return the header block and the contents of a member, fewer bytes if the file ends early."""
+    """Return the header block and the contents of a member; fewer bytes if the file ends early."""
     file.seek(member.first)
     return file.read(BLOCK + member.size)

@@ -17,7 +17,7 @@ from slowfast.datasets.types import Record
 
 @DATASET_REGISTRY.register(name="sth")
 class SomethingSomething(FrameDataset):
-    """Either version, by the lists that DATA.LABEL_PATH_TEMPLATE names.
+    """Base class of both versions, with the lists named by DATA.LABEL_PATH_TEMPLATE.
 
     Attributes:
         other_version: Part of DATA.LABEL_PATH_TEMPLATE that names the lists of the other version.
@@ -52,7 +52,7 @@ class SomethingSomething(FrameDataset):
         return FrameFolderReader(record.path, data.IMAGE_TEMPLATE, record.frames, data.TARGET_FPS)
 
     def temporal_sampling(self) -> TemporalSampling:
-        """Return what chooses the frames of a clip: one in each of equal segments."""
+        """Return the temporal sampling of a clip: one frame in each of T equal segments."""
         return SegmentSampling.from_config(self.cfg)
 
     def view_transform(self, crops: int) -> ViewTransform:

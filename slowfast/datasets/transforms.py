@@ -41,7 +41,7 @@ class AugmentPolicy(Protocol):
 
     @property
     def fill(self) -> Color | None:
-        """Color outside the frame for warps; None for the transform's."""
+        """Color outside the frame for warps; None for the transform's own."""
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
         """Draw the operations of one clip, in the order they are applied."""
@@ -58,7 +58,7 @@ class TrainTransform:
     Args:
         crop_size: Side of the crop, S.
         jitter_scales: Smallest and largest short side that frames are scaled to before cropping.
-        scales_relative: Smallest and largest area of a random resized crop, as a share of the frame; replaces
+        scales_relative: Smallest and largest area of a random resized crop, as a fraction of the frame; replaces
             `jitter_scales`, with `aspect_relative`.
         aspect_relative: Smallest and largest aspect ratio of a random resized crop.
         flip: Flip half of the clips left to right.
@@ -71,7 +71,7 @@ class TrainTransform:
         fill: Color outside the frame for warps.
 
     Raises:
-        ConfigError: If a value is impossible; the message names its key.
+        ConfigError: If a value is invalid; the message names its key.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class TrainTransform:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, *, images: bool = False) -> TrainTransform:
-        """Build the training transform that DATA and, if enabled, AUG describe.
+        """Build the training transform from DATA and, if enabled, AUG.
 
         Warps of images are filled with the mean color, as in timm, those of videos with gray, as in SlowFast.
 
@@ -114,7 +114,7 @@ class TrainTransform:
             images: Whether samples are images.
         """
         augment = cfg.AUG.ENABLE
-        order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are RGB here
+        order = slice(None, None, -1 if cfg.DATA.REVERSE_INPUT_CHANNEL else 1)  # clips are still RGB here
         mean, std = cfg.DATA.MEAN[order], cfg.DATA.STD[order]
         erase = augment and cfg.AUG.RE_PROB > 0
         return cls(
@@ -169,7 +169,7 @@ class TrainTransform:
         clip = warp(frames, distinct, [op for op in ops if op.name in GEOMETRIC], (crop, flip), interpolation)
         apply_photometric(clip, [op for op in ops if op.name not in GEOMETRIC])
         if not np.array_equal(back, np.arange(len(distinct))):
-            clip = clip[back]  # repeated frames of a short video, or another order than the file's
+            clip = clip[back]  # repeated frames of a short video, or reordered frames
         return clip if self.erasing is None else self.erasing(clip, rng)
 
     def _warp_frame(
@@ -268,7 +268,7 @@ class ViewTransform:
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Scale frames, (U, H, W, C) -> (U, H', W', C), and return them with (top, left) of each crop.
 
-        Frames that have the size already are not copied.
+        Frames that already have this size are not copied.
         """
         height, width = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
         corners = view_corners(height, width, self.crop_size, self.crops, self.center, self.single)

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    Clips = torch.Tensor | dict[str, torch.Tensor]  # one clip or several
+    Clips = torch.Tensor | dict[str, torch.Tensor]  # one or several clips
 
 import math
 import traceback
@@ -148,7 +148,7 @@ class EvalVideo:
             return
         frames = self.frames.to(device, non_blocking=True)  # (U, H, W, channels)
         for rows in self.frame_index.to(device):
-            clip = frames.index_select(0, rows)  # indexing and slicing at once is many times slower
+            clip = frames.index_select(0, rows)  # indexing and slicing in one step is many times slower
             for top, left in self.corners:
                 yield clip[:, top : top + self.size, left : left + self.size]
 
@@ -230,10 +230,10 @@ class TrainBatch:
         return replace(self, clips=pinned, labels=self.labels.pin_memory())
 
 
-# Training samples that may be unreadable whatever DATA.MAX_FAILED is, unless it is 0.
+# Number of training samples that may always be unreadable, unless DATA.MAX_FAILED is 0.
 MIN_ALLOWED = 3
 _MOST_CHARACTERS = 500  # characters kept of a reason
-_FIRST = 3  # failures named in the message that ends a run
+_FIRST = 3  # failures listed in the message that ends a run
 
 _logged_tracebacks: set[str] = set()
 
@@ -258,7 +258,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 def failure_of(index: int, name: str, error: BaseException) -> Failure:
-    """Return the failure of a sample whose reading raised an error, with the traceback of an unexpected one."""
+    """Return the failure of a sample whose reader raised an error, with the traceback of unexpected ones."""
     expected = isinstance(error, (DecodeError, OSError, av.FFmpegError))
     trace = "" if expected else "".join(traceback.format_exception(error))
     return Failure(index, name, failure_reason(error), traceback=trace)
@@ -285,7 +285,7 @@ class FailureLedger:
         self._by_index: dict[int, Failure] = {}
 
     def add(self, failures: Iterable[Failure], log: bool = True) -> None:
-        """Add failures; each sample is counted and logged once, an unreadable one replacing a damaged one."""
+        """Add failures; each sample is counted and logged once, and unreadable overrides damaged."""
         for failure in failures:
             known = self._by_index.get(failure.index)
             if known is None or (failure.lost and not known.lost):
@@ -303,7 +303,7 @@ class FailureLedger:
 
     @property
     def lost(self) -> list[Failure]:
-        """Failures of the samples of which nothing could be used."""
+        """Failures of the samples that could not be used at all."""
         return [failure for failure in self.all if failure.lost]
 
     def complaint(self, share: float) -> str | None:

@@ -25,7 +25,7 @@ class SplitFileDataset(FrameDataset):
     published: ClassVar[dict[int, tuple[int, int]]]
 
     def _counted(self, split: str, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records; warn if their number is not the published one."""
+        """Return the records; warn if their number differs from the published one."""
         number = self.cfg.DATA.SPLIT
         expected = self.published[number][split != TRAIN]
         if len(records) != expected:

@@ -12,7 +12,7 @@ from slowfast.utils.screen import phase
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import RunStatus
 
-_MAX_SHARE = 0.05  # largest share of the training time that updates of the report may take
+_MAX_SHARE = 0.05  # maximum fraction of the training time that updates of the report may take
 
 
 def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:

@@ -64,7 +64,7 @@ def normalized_coordinates(events: Events, sensor_size: tuple[int, int]) -> torc
 
 
 def time_steps(t: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return the time since the previous event as a share of the duration of the recording, (B, L).
+    """Return the time since the previous event as a fraction of the duration of the recording, (B, L).
 
     It is 0 for the first event and where either event is invalid. As published, the duration is the largest time of all
     events, valid or not; padding must not have a later one.

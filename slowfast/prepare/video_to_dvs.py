@@ -44,7 +44,7 @@ class EventSettings:
         threshold_sigma: Standard deviation of the thresholds over the pixels.
         leak: Rate of ON events per pixel and second by leakage.
         shot: Rate of shot noise per pixel and second in the dark; a quarter of it at full intensity.
-        hot_pixels: Share of hot pixels.
+        hot_pixels: Fraction of hot pixels.
         hot_rate: Rate of ON events of a hot pixel per second.
         interpolate: Number of steps from one frame to the next, interpolated by optical flow; 1 for none.
         seed: Seed of the noise and of the pixels: all videos are recorded by the same camera.

@@ -120,7 +120,7 @@ def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.1
     Args:
         candidates: Functions to time, by name, the preferred one first.
         seconds: Time to measure for, if that allows more than five turns.
-        margin: Share of the time that another function must save to be chosen over the first.
+        margin: Fraction of the time that another function must save to be chosen over the first.
     """
     for candidate in candidates.values():
         candidate()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ACTIVITY_FILE = "event_activity.json"
 MAX_BINS = 400  # points over time per video
-HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a share of 1, and levels per percent
+HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a fraction of 1, and levels per percent
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PatchActivity:
     Attributes:
         name: Name of the video or camera.
         image: First frame, as the network sees it, uint8 (P, P, 3) RGB.
-        heat: Share of the frames in which each patch of the first stage was computed, (n, n) in [0, 1].
+        heat: Fraction of the frames in which each patch of the first stage was computed, (n, n) in [0, 1].
         starts: First frame of each of B intervals, (B,).
         shares: Patches computed per stage in percent, mean over each interval, (B, stages).
         frames: Number of frames.

@@ -51,7 +51,7 @@ def test_files_and_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"intensity": None}, "missing intensity: no file of clusters"),
+        ({"intensity": None}, "missing intensity: not a file of clusters"),
         ({"x": np.array([1.0, 99.0])}, "must lie on the sensor of 12 x 16"),
         ({"t": np.array([0.0, np.nan])}, "finite times"),
         ({"p": np.array([0, 3])}, "p contains 3"),

@@ -122,7 +122,7 @@ EAT.LOCAL = Key(
     origin="EAT",
 )
 EAT.LOCAL_RATIO = Key(
-    0.5, "Share of the channels in the local branch.", unit="fraction", rule=Range(0, 1), origin="EAT"
+    0.5, "Fraction of the channels in the local branch.", unit="fraction", rule=Range(0, 1), origin="EAT"
 )
 EAT.LOCAL_KS = Key(3, "Kernel size of the local branch; odd.", unit="tokens", rule=Range(1, 65_535), origin="EAT")
 EAT.POS_EMB = Key(True, "Add a learned position embedding to the tokens.", origin="EAT")
@@ -233,7 +233,7 @@ EVENT2VEC.T_HEADS = Key(
 )
 EVENT2VEC.MASK_RATIO = Key(
     0.0,
-    "Self-supervised pre-training: share of events that are masked and whose coordinates are predicted; 0 trains "
+    "Self-supervised pre-training: fraction of events that are masked and whose coordinates are predicted; 0 trains "
     "classification.",
     unit="fraction",
     rule=_DROP_RATE,

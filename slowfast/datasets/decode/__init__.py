@@ -11,7 +11,7 @@ from slowfast.errors import ConfigError
 
 __all__ = ["BACKENDS", "DecodeError", "Decoded", "VideoReader", "open_video", "require_backend"]
 
-# Modules are imported on first use: torchcodec is an optional package.
+# Modules are imported on first use, because torchcodec is an optional package.
 BACKENDS = {
     "pyav": ("slowfast.datasets.decode.pyav", "PyAVReader"),
     "torchcodec": ("slowfast.datasets.decode.torchcodec", "TorchCodecReader"),

@@ -15,8 +15,8 @@ from av.video.stream import VideoStream
 from slowfast.datasets.decode.reader import Deadline, DecodeError, check_file, plausible_rate
 
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_HEADER = 2**16  # bytes in which the object is expected
-# FFmpeg's demuxers of formats that are images unless they are animated.
+_ASF_HEADER = 2**16  # bytes searched for the object
+# FFmpeg demuxers of image formats that may be animated.
 _ANIMATED = {"webp_pipe": "WebP"}
 
 
@@ -42,7 +42,7 @@ def open_file(path: Path, deadline: Deadline) -> InputContainer:
                 return _open_by_name(name, deadline)
         except av.FFmpegError as error:
             detail = f": {log[0][2].strip()}" if log else ""
-            if _is_raw_mpeg4(path):  # FFmpeg takes it for MP4, by its suffix
+            if _is_raw_mpeg4(path):  # FFmpeg assumes MP4 because of its suffix
                 detail = ". It is a raw MPEG-4 stream that does not start with a key frame"
             raise DecodeError(f"not a video that FFmpeg can read: {reason(error)}{detail}") from error
         finally:
@@ -63,7 +63,7 @@ def _open_by_name(name: str, deadline: Deadline) -> InputContainer:
 
 
 def best_stream(container: InputContainer) -> VideoStream:
-    """Return the video stream that FFmpeg prefers, without cover images.
+    """Return the video stream that FFmpeg prefers, ignoring cover images.
 
     Raises:
         DecodeError: If there is none, or no decoder for it.
@@ -92,10 +92,10 @@ def frame_rate(stream: VideoStream, times: np.ndarray | None) -> float:
 
 
 def header_duration(stream: VideoStream, start: int) -> float | None:
-    """Return the end of the last frame in seconds by the header, for a first frame at `start`; None if unknown."""
+    """Return the end of the last frame in seconds from the header, for a first frame at `start`; None if unknown."""
     if stream.container.format.name == "avi" and stream.frames and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # FFmpeg measures the duration of a truncated file
-    tagged = _tagged_duration(stream)  # counted from 0
+    tagged = _tagged_duration(stream)  # the duration is counted from 0
     if tagged is None and stream.duration and stream.time_base is not None:
         return float((min(stream.start_time or 0, start) + stream.duration) * stream.time_base)
     return tagged
@@ -113,7 +113,7 @@ def missing_bytes(container: InputContainer) -> str | None:
     with path.open("rb") as file:
         _, found, properties = file.read(_ASF_HEADER).partition(_ASF_FILE_PROPERTIES)
     stated, size = int.from_bytes(properties[24:32], "little"), path.stat().st_size
-    is_broadcast = bool(properties[72:73]) and properties[72] & 1  # the size is not valid then
+    is_broadcast = bool(properties[72:73]) and properties[72] & 1  # the size is invalid in this case
     return f"the file has {size} of its {stated} bytes" if found and not is_broadcast and size < stated else None
 
 

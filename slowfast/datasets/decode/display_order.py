@@ -21,7 +21,7 @@ from slowfast.datasets.decode.hevc import HevcOrder
 from slowfast.datasets.decode.mpeg import MpegPictures
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
 
-# Containers without presentation timestamps. Those that FFmpeg derives are wrong for reordered pictures.
+# Containers without presentation timestamps. FFmpeg's derived ones are wrong for reordered pictures.
 UNTIMED = frozenset({"avi", "asf", "h264", "hevc", "vvc", "m4v", "mpegvideo", "obu"})
 
 
@@ -32,7 +32,7 @@ class PacketList:
     pts: list[int | None] | np.ndarray
     dts: list[int | None] | np.ndarray
     key: list[bool] | np.ndarray
-    shown: np.ndarray  # bool (P,): the packet begins a frame that is shown
+    shown: np.ndarray  # bool (P,): packets that begin a displayed frame
     second: list[int]  # positions of second fields, which complete the frame of the previous packet, ascending
 
     def shown_times(self) -> np.ndarray | None:
@@ -133,7 +133,7 @@ def order_by_pictures(
 
 
 def _order_one_back(packets: Iterable[Packet], pictures: MpegPictures, second: set[int]) -> np.ndarray | None:
-    """Rank B-pictures as they are decoded, and each other picture after the B-pictures that follow it."""
+    """Rank B-pictures in decoding order, and every other picture after the B-pictures that follow it."""
     positions: list[int] = []
     waiting: int | None = None
     for position, packet in enumerate(packets):
@@ -180,7 +180,7 @@ def _by_order_count(packets: Iterable[Packet], order: _H264Keys | HevcOrder, set
 
 
 def order_by_output(output: list[int], count: int) -> np.ndarray:
-    """Rank the packets by the positions in the order of the decoder's output; others follow their predecessor."""
+    """Rank the packets by their positions in the decoder's output; packets without output follow their predecessor."""
     ranks = np.full(count, -1, dtype=np.int64)
     ranks[output] = np.arange(len(output))
     return _ranks(np.where(ranks >= 0, ranks, np.maximum.accumulate(ranks)))

@@ -26,7 +26,7 @@ class _Sequence:
     separate_planes: bool
     order_type: int
     order_bits: int = 0  # type 0
-    no_deltas: bool = True  # type 1, as all below
+    no_deltas: bool = True  # pic_order_cnt_type 1, like all fields below
     non_reference: int = 0
     top_to_bottom: int = 0
     cycle: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class H264Slices:
         self._pictures: dict[int, tuple[int, bool]] = {}  # sequence parameter set, bottom_field_pic_order_in_frame
 
     def learn(self, sets: tuple[bytes, ...]) -> None:
-        """Parse and remember parameter sets."""
+        """Parse and store parameter sets."""
         for unit in sets:
             bits = Bits(unit[1:])
             try:
@@ -165,11 +165,11 @@ class H264Order:
 
 
 class H264FieldPairs:
-    """Finds second fields in H.264: fields of opposite parity with the same frame number (7.4.1.2.4)."""
+    """Detector of second fields in H.264: opposite parity, same frame number (7.4.1.2.4)."""
 
     def __init__(self, slices: H264Slices) -> None:
         self._slices = slices
-        self._open: Picture | None = None  # first field without its second field so far
+        self._open: Picture | None = None  # first field whose second field has not been found yet
 
     def is_second(self, packet: memoryview) -> bool:
         """Return whether a packet completes the frame of the previous packet."""

@@ -24,10 +24,10 @@ class HevcOrder:
         self._sequences: dict[int, tuple[bool, int]] = {}  # separate color planes, bits of the order count
         self._pictures: dict[int, tuple[int, bool, int]] = {}  # sequence, output flag present, extra bits
         self._group = 0  # number of restarts so far
-        self._previous = 0  # order count that the next one is relative to
+        self._previous = 0  # order count to which the next one is relative
 
     def learn(self, sets: tuple[bytes, ...]) -> None:
-        """Parse and remember parameter sets."""
+        """Parse and store parameter sets."""
         for unit in sets:
             bits = Bits(unit[2:])
             try:

@@ -24,13 +24,13 @@ from slowfast.datasets.decode.reader import (
 )
 from slowfast.errors import system_reason
 
-FIRST_NUMBER = 1  # number of the first image of a folder
+FIRST_NUMBER = 1  # number of the first image in a folder
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
 class ImageReader:
-    """Image with the interface of a video of one frame; it is read on construction.
+    """Image with the interface of a one-frame video; it is read on construction.
 
     Raises:
         DecodeError: See :func:`read_image`.
@@ -58,7 +58,7 @@ class ImageReader:
         return Decoded(self._image[None][wanted], rows, None)
 
     def close(self) -> None:
-        """Do nothing: the file is closed."""
+        """Do nothing, because the file is already closed."""
 
     def __enter__(self) -> ImageReader:
         return self
@@ -106,7 +106,7 @@ class FrameFolderReader(FrameReader):
         return self._num_frames
 
     def _decode(self, wanted: np.ndarray, rows: np.ndarray) -> Decoded:
-        """Read images; those of another size than the first readable one count as unreadable."""
+        """Read images; those whose size differs from the first readable one count as unreadable."""
         frames = np.empty((0, 0, 0, 3), np.uint8)
         valid = np.zeros(len(wanted), dtype=bool)
         reason = ""
@@ -127,7 +127,7 @@ class FrameFolderReader(FrameReader):
 
 
 def _check_size(image: np.ndarray, frames: np.ndarray) -> None:
-    """Raise DecodeError unless the image has the size of the frames (U, H, W, 3)."""
+    """Raise DecodeError unless the image has the same size as the frames (U, H, W, 3)."""
     if image.shape != frames.shape[1:]:
         height, width = frames.shape[1:3]
         raise DecodeError(f"has {image.shape[1]} x {image.shape[0]} pixels, but the others have {width} x {height}")
@@ -154,7 +154,7 @@ def read_image(path: Path) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:
         raise DecodeError(system_reason(error)) from error
-    except cv2.error as error:  # such as more pixels than OpenCV allows
+    except cv2.error as error:  # for example more pixels than OpenCV allows
         raise DecodeError(f"not an image that OpenCV can read: {' '.join(error.err.split())}") from error
     if image is None:
         raise DecodeError("not a complete image that OpenCV can read")
@@ -197,7 +197,7 @@ def _header_size(data: bytes) -> tuple[int, int] | None:
                 return image.size
     except Image.DecompressionBombError as error:
         raise DecodeError(f"more pixels than the limit of {MAX_IMAGE_PIXELS}") from error
-    except Exception:  # Pillow raises various errors on damaged headers; OpenCV decides
+    except Exception:  # Pillow raises various errors for damaged headers; let OpenCV decide
         return None
 
 

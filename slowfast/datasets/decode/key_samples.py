@@ -1,4 +1,4 @@
-"""Checks of sample tables against the packets that decoding depends on: the key packets and the first ones."""
+"""Checks of sample tables against the packets that decoding depends on: the key packets and the first packets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from slowfast.datasets.decode.packet_scan import field_pairs
 from slowfast.datasets.decode.sample_tables import Samples
 
 VERIFIED = 8  # packets compared with the sample tables
-MAX_GROUP = 600  # packets between sync samples of a file whose sample tables are used
-_START = 16  # bytes of a key packet that tell whether it begins with a slice
+MAX_GROUP = 600  # maximum interval of sync samples for using the sample tables
+_START = 16  # bytes of a key packet needed to recognize a leading slice
 
 
 def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat, sets: ParameterSets) -> bytes | None:
@@ -25,7 +25,7 @@ def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat,
         path: The file.
         stream: The stream.
         nal: NAL unit format of the stream.
-        sets: Parameter sets of the stream, which observe the sync samples.
+        sets: Parameter sets of the stream, updated with the sync samples.
 
     Returns:
         The beginning of the first one; None if the stream must be scanned.
@@ -42,7 +42,7 @@ def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat,
         [head] = samples.heads(path, np.array([at]), nal.HEAD)
         sets.observe_head(at, memoryview(head))
         if stream.codec_context.name == "h264" and not nal.has_idr(memoryview(head)):
-            return None  # FFmpeg decides by its messages whether it is a key packet
+            return None  # FFmpeg uses SEI messages to decide whether it is a key packet
         first = first or head
     return None if sets.changed or field_pairs(stream, nal, sets) is not None else first
 

@@ -93,10 +93,10 @@ def _increment_bits(extradata: bytes) -> int | None:
 
 
 class Mpeg2FieldPairs:
-    """Finds second fields in MPEG-2 by the picture_structure of the extension (ISO/IEC 13818-2, 6.2.3.1)."""
+    """Detector of second fields in MPEG-2, by the picture_structure of the extension (ISO/IEC 13818-2, 6.2.3.1)."""
 
     def __init__(self) -> None:
-        self._open = 0  # structure of a first field without its second field so far
+        self._open = 0  # structure of a first field whose second field has not been found yet
 
     def is_second(self, packet: memoryview) -> bool:
         """Return whether a packet completes the frame of the previous packet."""

@@ -38,7 +38,7 @@ class NalFormat:
         extradata: Global header of the stream: a configuration record or parameter sets in Annex B.
     """
 
-    HEAD = 4096  # searched bytes of a packet; parameter sets and messages precede the first slice
+    HEAD = 4096  # bytes of a packet to search; parameter sets and messages precede the first slice
 
     def __init__(self, codec: str, extradata: bytes) -> None:
         self._syntax, self._codec = _SYNTAX[codec], codec
@@ -62,7 +62,7 @@ class NalFormat:
         return self.type_of(unit) == self._syntax.sequence
 
     def units(self, data: bytes) -> Iterator[bytes]:
-        """Yield the NAL units in the beginning of a packet; the last one may be truncated."""
+        """Yield the NAL units at the beginning of a packet; the last one may be truncated."""
         return _by_length(data, self.length_size) if self.length_size else _by_start_code(data)
 
     def head(self, packet: memoryview) -> list[bytes]:
@@ -217,7 +217,7 @@ class ParameterSets:
         return self.observe_head(position, memoryview(packet), extradata)
 
     def observe_head(self, position: int, head: memoryview, extradata: bytes = b"") -> bool:
-        """Record the sets in the beginning of a packet, and in a new global header; see `observe`."""
+        """Record the sets at the beginning of a packet, and in a new global header; see `observe`."""
         self._keys += 1
         before = self.current
         if extradata:

@@ -27,7 +27,7 @@ class PacketDecoder:
     Attributes:
         error: First error since the last :meth:`reset`.
         lost: Number of frames that could not be decoded, requested or not.
-        in_order: False once frames were output in another order than the packet table states.
+        in_order: False once frames were output in an order that contradicts the packet table.
     """
 
     def __init__(self, context: VideoCodecContext, source: PacketSource, deadline: Deadline) -> None:
@@ -38,7 +38,7 @@ class PacketDecoder:
         self.in_order = True
 
     def reset(self) -> None:
-        """Forget the errors of the last read."""
+        """Clear the errors of the last read."""
         self.error, self.lost = None, 0
 
     def output_positions(self, first: int, last: int) -> Iterator[int]:

@@ -29,8 +29,8 @@ class Scan:
 
     Attributes:
         listed: Properties of the packets.
-        cached: The packets; None if they are too large to be kept in memory.
-        places: Position in the file, presentation timestamp and size of each packet, by which it is found again, in
+        cached: The packets; None if they are too large to keep in memory.
+        places: Position in the file, presentation timestamp and size that identify each packet, in
             the order of the packets; empty if they are in memory.
         durations: Duration of each packet in units of the stream; empty if they are in memory.
         first_key: First key packet.

@@ -1,4 +1,4 @@
-"""Table of the packets of a video stream, and which of them to decode for some frames.
+"""Table of the packets of a video stream, and selection of the packets to decode for given frames.
 
 Notation: P packets in decoding order, n frames in display order, U wanted frames.
 """
@@ -26,7 +26,7 @@ class PacketTable:
 
 
 def build_table(rank: np.ndarray, key: list[bool] | np.ndarray, shown: np.ndarray, second: list[int]) -> PacketTable:
-    """Build the table of the frames that are shown.
+    """Build the table of the displayed frames.
 
     Args:
         rank: Display order of the packets, int64 (P,).
@@ -56,7 +56,7 @@ class Run:
 
 
 def plan_runs(table: PacketTable, wanted: np.ndarray, again: bool = False) -> list[Run]:
-    """Find the runs of packets to decode for some frames.
+    """Find the runs of packets to decode for given frames.
 
     A run starts at the last key packet that is neither decoded nor shown after the frame (a picture that is shown
     before its key packet refers to the previous group), and ends at the last packet of the frame.
@@ -87,7 +87,7 @@ def all_packets(table: PacketTable) -> Run:
 
 
 def _start(table: PacketTable, packet: int, keys_back: int) -> int:
-    """Return the key packet to start at for the frame of a packet; 0 before the first one."""
+    """Return the key packet at which decoding of a packet's frame starts; 0 before the first one."""
     at = int(np.searchsorted(table.keys, packet, side="right")) - 1
     while at > 0 and table.rank[table.keys[at]] > table.rank[packet]:
         at -= 1

@@ -34,11 +34,11 @@ from slowfast.datasets.decode.packet_table import PacketTable, build_table
 from slowfast.datasets.decode.reader import Deadline, DecodeError
 from slowfast.datasets.decode.sample_tables import Samples, read_samples
 
-# The packets of smaller streams are kept in memory between the scan and decoding.
+# Packets of smaller streams are kept in memory between scan and decoding.
 MAX_CACHED_BYTES = 64 * 2**20
-# Shorter MP4 files are scanned: that costs as much as their sample tables, and keeps the packets in memory.
+# Shorter MP4 files are scanned, which is as fast as reading sample tables and keeps the packets in memory.
 MIN_SAMPLES = 512
-# Decodes packets first .. last alone and yields the positions of the packets whose frames are output.
+# Decodes only packets first .. last and yields the positions of the packets whose frames are output.
 Decode = Callable[[int, int], Iterator[int]]
 
 
@@ -95,7 +95,7 @@ class PacketSource:
         self._use(PacketList(found.pts, found.dts, found.key, np.ones(len(found), bool), []))
 
     def _forget_keys(self) -> None:
-        """Forget what was found in key packets, before a scan."""
+        """Discard the results of key packets before a scan."""
         self._first_key = None
         if self.nal is not None:
             self.sets = ParameterSets(self.nal, self._stream.codec_context.extradata or b"")
@@ -114,18 +114,18 @@ class PacketSource:
 
     @property
     def is_scanned(self) -> bool:
-        """False if the packets are those of sample tables."""
+        """False if the packets come from sample tables."""
         return self._samples is None
 
     def scan(self) -> None:
-        """Scan the file after all."""
+        """Fall back to scanning the file."""
         self._forget_keys()
         self._samples = None
         with self._opened_again() as again:
             self._scan(again)
 
     def build(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
-        """Find the display order of the frames, by decoding if there is no other way.
+        """Find the display order of the frames, by decoding as a last resort.
 
         Returns:
             The table, and the display times, int64 (n,) in units of the stream, or None if unknown.
@@ -150,7 +150,7 @@ class PacketSource:
         return table, self._times(table, by_times)
 
     def _build_from_samples(self) -> tuple[PacketTable, np.ndarray] | None:
-        """Build the table of sample tables; None if frames at the start may not be decodable."""
+        """Build the table from sample tables; None if frames at the start may not be decodable."""
         rank = order_by_times(self._listed, self._stream)
         if rank is None or rank[0] != 0:
             return None
@@ -159,7 +159,7 @@ class PacketSource:
         return None if times is None else (table, times)
 
     def build_by_decoding(self, decode: Decode) -> tuple[PacketTable, np.ndarray | None]:
-        """Build the table by decoding the file: the frames that are output, in that order."""
+        """Build the table by decoding the file: frames in output order."""
         count = len(self._listed.pts)
         seconds = set(self._listed.second)
         output = (

@@ -1,4 +1,4 @@
-"""Video decoding with PyAV: packets are scanned once, then only those that are needed are decoded."""
+"""Video decoding with PyAV: packets are scanned once, then only the required ones are decoded."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class PyAVReader(FrameReader):
 
     @property
     def pixel_aspect(self) -> Fraction | None:
-        """Width of a pixel divided by its height, before the rotation; None if the file does not say."""
+        """Width of a pixel divided by its height, before rotation; None if the file does not state it."""
         return self._stream.sample_aspect_ratio
 
     @property
@@ -117,7 +117,7 @@ class PyAVReader(FrameReader):
     def every_frame(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the index of each decodable frame and the frame as decoded, neither rotated nor converted.
 
-        Indices ascend: frames that a damaged file outputs out of order are skipped.
+        Indices are ascending: frames that a damaged file outputs out of order are skipped.
         """
         self._decoder.reset()
         self._corrupt, last = 0, -1
@@ -134,11 +134,11 @@ class PyAVReader(FrameReader):
         return self._damage(self.num_frames) if error is None else reason(error)
 
     def _failure(self) -> str:
-        """Return why frames of the current read could not be decoded."""
+        """Return the reason why frames of the current read could not be decoded."""
         return self._unconverted or why_not_decodable(self._stream, self._decoder.error or self._source.error)
 
     def _damage(self, count: int) -> str | None:
-        """Describe damage of `count` decoded frames: marked as corrupt by FFmpeg, or dependent on lost frames."""
+        """Describe the damage of `count` decoded frames that FFmpeg marks as corrupt or that depend on lost frames."""
         if self._corrupt:
             return f"{self._corrupt} of {count} frames are damaged (marked by the decoder)"
         if self._decoder.lost:
@@ -269,7 +269,7 @@ class _FrameBuffer:
 
     def __init__(self, wanted: np.ndarray) -> None:
         self._rows = {int(index): row for row, index in enumerate(wanted)}
-        self.frames = np.empty((0, 0, 0, 3), np.uint8)  # (U, H, W, 3) once there is one
+        self.frames = np.empty((0, 0, 0, 3), np.uint8)  # (U, H, W, 3), allocated with the first frame
         self.valid = np.zeros(len(wanted), dtype=bool)
         self.corrupt: set[int] = set()  # frames that FFmpeg marks as corrupt
 

@@ -14,10 +14,10 @@ import numpy as np
 from slowfast.errors import system_reason
 from slowfast.utils.text_files import irregular_kind
 
-MAX_IMAGE_BYTES = 2**30  # size of an image file
+MAX_IMAGE_BYTES = 2**30  # limit of an image file
 MAX_IMAGE_PIXELS = 2**28  # width x height of an image: 16384 x 16384
 MAX_FRAME_PIXELS = 2**27  # width x height of video frames: 16384 x 8192
-MAX_READ_BYTES = 2**33  # RGB frames of a read: 8 GiB
+MAX_READ_BYTES = 2**33  # limit of the RGB frames of one read: 8 GiB
 # Largest relative difference between the frame rates of header and timestamps at which the header is trusted.
 _RATE_TOLERANCE = 0.05
 VIDEO_SUFFIXES = frozenset(
@@ -42,11 +42,11 @@ _COMPANIONS = frozenset(
     # Companion files of cameras and download programs.
     " .part .thm .lrv .xmp .modd .moff .cpi .bdm .mpl .ytdl".split()
 )
-_SHOWN = 3  # skipped files in a warning
+_SHOWN = 3  # maximum number of skipped files named in a warning
 
 
 class DecodeError(Exception):
-    """Error for a file that cannot be decoded; the message is the reason in one line."""
+    """Error for a file that cannot be decoded; the message is a one-line reason."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class VideoReader(Protocol):
 
 
 class FrameReader:
-    """Base class of readers whose frame size is known only from a decoded frame: `_decode` sets ``_size``."""
+    """Base class of readers whose frame size is only known after decoding a frame: `_decode` sets ``_size``."""
 
     _size: tuple[int, int] | None = None  # (W, H) of the upright frames, scaled
 
@@ -165,7 +165,7 @@ class Deadline:
 def check_file(path: Path) -> None:
     """Check that a path is a regular, readable file that is not empty.
 
-    Other kinds of files, such as pipes and devices, are not opened: they may block.
+    Other kinds of files, such as pipes and devices, are not opened, because they may block.
 
     Raises:
         DecodeError: If it is not.
@@ -180,7 +180,7 @@ def check_file(path: Path) -> None:
             pass
     except OSError as error:
         raise DecodeError(system_reason(error)) from error
-    except ValueError as error:  # a name with a NUL character
+    except ValueError as error:  # the name contains a NUL character
         raise DecodeError(str(error)) from error
 
 
@@ -231,8 +231,8 @@ def plausible_rate(header: float | None, measured: float | None) -> float:
     Measured rates suffer from rounded timestamps and lost frames; header rates are wrong for variable frame rates.
 
     Args:
-        header: Frames/s by the header, if any.
-        measured: Frames/s by the timestamps, if any.
+        header: Frames/s according to the header, if any.
+        measured: Frames/s according to the timestamps, if any.
     """
     if header and measured and abs(header / measured - 1) > _RATE_TOLERANCE:
         return float(measured)
@@ -256,7 +256,7 @@ def distinct_frames(indices: Any, num_frames: int) -> tuple[np.ndarray, np.ndarr
 
 
 def fill_missing(frames: np.ndarray, rows: np.ndarray, wanted: np.ndarray, valid: np.ndarray, reason: str) -> Decoded:
-    """Build the result of a read in which some frames could not be decoded: the nearest frames replace them.
+    """Build the result of a read; frames that could not be decoded are replaced by the nearest ones.
 
     Args:
         frames: The decoded frames, at least one.
@@ -288,7 +288,7 @@ def unrecognized(names: Iterable[str], suffixes: frozenset[str]) -> list[str]:
 
 
 def skipped_note(folder: object, names: Iterable[str], suffixes: frozenset[str]) -> str | None:
-    """Return a warning about the unrecognized files of a folder that names a few of them; None without any."""
+    """Return a warning that names a few of the unrecognized files of a folder; None if there are none."""
     found = sorted(unrecognized(names, suffixes))
     if not found:
         return None

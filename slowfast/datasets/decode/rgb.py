@@ -91,7 +91,7 @@ class RgbConverter:
 
 
 def _rgb_array(rgb: VideoFrame) -> np.ndarray:
-    plane: Any = rgb.planes[0]  # supports the buffer protocol, which its type does not declare
+    plane: Any = rgb.planes[0]  # supports the buffer protocol, which the type stub does not declare
     lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     return lines[:, : rgb.width * 3].reshape(rgb.height, rgb.width, 3)
 
@@ -150,7 +150,7 @@ def _kind(frame: VideoFrame) -> tuple[int, int, str, int, int]:
 
 @dataclass(frozen=True)
 class Orientation:
-    """Transform that brings a stored image upright: transpose, then mirror; or rotate by any other angle.
+    """Transform that makes a stored image upright: transpose, then mirror; or rotate by any other angle.
 
     ``angle`` is clockwise in degrees, and 0 for the eight orientations that keep the pixel grid.
     """
@@ -181,7 +181,7 @@ class Orientation:
         return (height, width) if self.transpose else (width, height)
 
     def filters(self) -> list[tuple[str, str]]:
-        """Return the FFmpeg filters (name, arguments) that bring an image upright."""
+        """Return the FFmpeg filters (name, arguments) that make an image upright."""
         chosen = [("transpose", "0")] if self.transpose else []  # counterclockwise and vertical flip: a transpose
         chosen += [("hflip", "")] if self.mirror_columns else []
         chosen += [("vflip", "")] if self.mirror_rows else []
@@ -193,7 +193,7 @@ UPRIGHT = Orientation()
 
 def frame_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """Return the display matrix of a frame, 9 integers in row-major order; None without one."""
-    data: Any = frame.side_data  # its type declares motion vectors only
+    data: Any = frame.side_data  # the type stub only declares motion vectors
     if not len(data):
         return None
     for number in range(len(data)):

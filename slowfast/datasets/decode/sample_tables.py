@@ -19,18 +19,18 @@ from av.video.stream import VideoStream
 
 _CODECS = frozenset({"h264", "hevc"})
 _FORMATS = frozenset({b"avc1", b"avc3", b"hvc1", b"hev1"})
-# Boxes that do not change the meaning of the others; of `stbl`, those that are read and sdtp, cslg.
+# Known boxes that do not change the meaning of others; for `stbl`, those that are read, sdtp and cslg.
 _TOP_LEVEL = frozenset({b"ftyp", b"free", b"skip", b"wide", b"mdat", b"moov", b"udta", b"meta", b"uuid", b"pdin"})
 _TABLES = frozenset({b"stsd", b"stts", b"ctts", b"stss", b"stsc", b"stsz", b"stco", b"co64", b"sdtp", b"cslg"})
 _MOST_BOXES = 64  # limit of the boxes at the top level
 _LARGEST = 512 * 2**20  # bytes of the moov box
 _LONGEST = 2**28  # ticks between two samples, and of a composition offset
-_CHECKED = 16  # entries of FFmpeg's index that are compared
+_CHECKED = 16  # number of entries of FFmpeg's index to compare
 _DISCARD = 2  # AVINDEX_DISCARD_FRAME: outside the edit list
 
 
 class _Unusual(Exception):
-    """The tables are incomplete, contradictory, or use features that are not supported here."""
+    """Raised for tables that are incomplete, contradictory, or use unsupported features."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Samples:
         return len(self.places)
 
     def shifted(self, dts: int, pts: int) -> Samples:
-        """Return the samples with other origins of the decoding and of the presentation timestamps."""
+        """Return the samples with shifted decoding and presentation timestamps."""
         return replace(self, dts=self.dts + dts, pts=self.pts + pts)
 
     def position_of(self, packet: Packet) -> int | None:
-        """Return the index of the sample of a packet; None if it is none of them."""
+        """Return the index of the sample of a packet; None if there is none."""
         at = int(np.searchsorted(self.dts, packet.dts)) if packet.dts is not None else len(self)
         return at if at < len(self) and self.is_sample(at, packet) else None
 
@@ -81,12 +81,12 @@ class Samples:
 
 
 def read_samples(path: str, stream: VideoStream, fewest: int) -> Samples | None:
-    """Return the samples of a stream with FFmpeg's decoding timestamps; None if they are not known for certain.
+    """Return the samples of a stream with FFmpeg's decoding timestamps; None if they are uncertain.
 
     Args:
         path: The file.
         stream: Its video stream.
-        fewest: Smallest number of samples; those of shorter files are scanned.
+        fewest: Minimum number of samples; shorter files are scanned.
     """
     if stream.codec_context.name not in _CODECS or not stream.container.format.name.startswith("mov,"):
         return None
@@ -204,7 +204,7 @@ def _require_plain_entry(data: memoryview) -> None:
 
 
 def _require_whole_edit(data: memoryview, pts: np.ndarray, movie_scale: int, media_scale: int) -> None:
-    """Check that the edit list shows every sample, once and at its speed, after an empty edit or none."""
+    """Check that the edit list shows every sample once and at normal speed, optionally after an empty edit."""
     form = ">Qqhh" if data[0] == 1 else ">Iihh"
     size, count = struct.calcsize(form), struct.unpack_from(">I", data, 4)[0]
     edits = [struct.unpack_from(form, data, 8 + at * size) for at in range(min(count, 3))]

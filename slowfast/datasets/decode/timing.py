@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
-# Ticks per second of videos with a variable frame rate.
+# Ticks per second for videos with a variable frame rate.
 VARIABLE_RATE_TICKS = 90_000
 
 
@@ -27,7 +27,7 @@ class Timing:
 def choose_timing(times: np.ndarray, fps: float, max_fps: float | None) -> Timing:
     """Choose the timing of a re-encoded video.
 
-    A video above the largest frame rate is resampled to it: each output frame is the source frame shown at its time.
+    A video above the maximum frame rate is resampled to it: each output frame is the source frame shown at that time.
     Otherwise every frame is kept, at a constant rate if that shifts no frame by more than half a frame.
 
     Args:

@@ -81,7 +81,7 @@ class TorchCodecReader(FrameReader):
         return decoded
 
     def _one_by_one(self, wanted: np.ndarray, rows: np.ndarray, reason: str) -> Decoded:
-        """Decode the frames one by one, after decoding them together failed for a reason."""
+        """Decode the frames one by one after decoding them together has failed."""
         frames: list[np.ndarray] = []
         valid = np.zeros(len(wanted), dtype=bool)
         for row, index in enumerate(wanted.tolist()):
@@ -96,7 +96,7 @@ class TorchCodecReader(FrameReader):
         return fill_missing(self._upright(np.stack(frames)), rows, wanted, valid, reason)
 
     def _upright(self, frames: np.ndarray) -> np.ndarray:
-        """Scale frames (U, H, W, 3) down, and mirror them if the file says so: torchcodec only rotates them."""
+        """Scale frames (U, H, W, 3) down, and mirror them if required, because torchcodec only rotates them."""
         height, width = frames.shape[1:3]
         size = scaled_down(width, height, self._short_side)
         if size != (width, height):

@@ -1,4 +1,4 @@
-"""Augmentation of events by whole batches, as in versions 2 and 3 of Event2Vec (arXiv 2504.15371).
+"""Batch-wise augmentation of events, as in versions 2 and 3 of Event2Vec (arXiv 2504.15371).
 
 Each transform is switched on for a whole batch at a time; its random numbers are drawn for each recording. Coordinates
 stay real numbers between transforms. Events keep their places: those that leave the sensor or are erased or dropped
@@ -27,13 +27,13 @@ class BatchAugment:
     sensor: tuple[int, int]  # height, width
     length: int  # events of a sample with its padding; 0 for no padding
     prob: float = 0.5
-    flip_x: bool = False  # half of the recordings
+    flip_x: bool = False  # flip half of the recordings
     translate: int = 0  # largest shift in pixels
     rotate: float = 0.0  # largest rotation in degrees
     shear: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     erase: int = 0  # largest height and width of the erased rectangle in pixels
-    erase_prob: float = 1.0  # share of the recordings that are erased
+    erase_prob: float = 1.0  # fraction of the recordings that are erased
     chunks: tuple[int, int] = (0, 0)  # number of dropped chunks and their largest length in events
 
     @classmethod
@@ -65,11 +65,11 @@ class BatchAugment:
             rng: Generator of the recording.
 
         Returns:
-            The events, at whole pixels, and which of them are valid, bool (n,).
+            The events, rounded to pixels, and their validity, bool (n,).
         """
         events, valid = replace(events, x=events.x.astype(float), y=events.y.astype(float)), np.ones(len(events), bool)
         for transform in self._transforms():
-            # Numbers are drawn whether they are needed or not, so that a recording's do not depend on the switches.
+            # All random numbers are always drawn, so that those of a recording do not depend on the switches.
             own = np.random.default_rng(rng.integers(2**63, size=2))
             if batch.random() < self.prob:
                 events, valid = transform(events, valid, own)

@@ -23,21 +23,21 @@ def read_clusters(path: Path, sensor: tuple[int, int]) -> EventColumns:
     """Read the clusters of a recording, in ascending order of time.
 
     Args:
-        path: File that ``slowfast cluster-dvs`` or the authors' code wrote.
+        path: File written by ``slowfast cluster-dvs`` or the authors' code.
         sensor: Sensor height and width in pixels.
 
     Raises:
-        DecodeError: If the file is missing or damaged or contains something else.
+        DecodeError: If the file is missing, damaged or not a file of clusters.
     """
     check_file(path)
     try:
         with zipfile.ZipFile(path) as file:
             if sum(member.file_size for member in file.infolist()) > MAX_BYTES:
-                raise DecodeError(f"more than {MAX_BYTES >> 20} MiB are no file of clusters. Set DVS.CLUSTERS False")
+                raise DecodeError(f"more than {MAX_BYTES >> 20} MiB are not a file of clusters. Set DVS.CLUSTERS False")
         with np.load(path, allow_pickle=False) as content:
             missing = [name for name in COLUMNS if name not in content.files]
             if missing:
-                raise DecodeError(f"missing {', '.join(missing)}: no file of clusters. Set DVS.CLUSTERS False")
+                raise DecodeError(f"missing {', '.join(missing)}: not a file of clusters. Set DVS.CLUSTERS False")
             x, y, t, p, intensity = (np.asarray(content[name]) for name in COLUMNS)
     except DecodeError:
         raise

@@ -14,7 +14,7 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 
-_PAGE = 4096  # bytes that the operating system reads at least
+_PAGE = 4096  # minimum number of bytes that the operating system reads
 _TOO_SHORT = "the file ends before its last event"
 
 
@@ -67,7 +67,7 @@ class StoredColumn:
 
     def _scattered(self, rows: np.ndarray) -> np.ndarray:
         first, last = int(rows.min()), int(rows.max())
-        if (last - first) * self.step <= _PAGE * len(rows):  # no more pages than single reads
+        if (last - first) * self.step <= _PAGE * len(rows):  # does not read more pages than single reads would
             return self._block(first, last + 1)[rows - first]
         starts, size = (self.offset + rows * self.step).tolist(), self.dtype.itemsize
         descriptor = os.open(self.path, os.O_RDONLY)

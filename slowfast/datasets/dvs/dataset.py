@@ -81,7 +81,7 @@ class _Recordings(RecordDataset):
         return max(self._duration(index) for index in range(first, min(first + _RECORDINGS_PER_TASK, len(self))))
 
     def _duration(self, index: int) -> float:
-        """Return the duration of a recording, 0 if it cannot be read: it will fail again when it is loaded."""
+        """Return the duration of a recording; 0 if it cannot be read, which is reported when it is loaded."""
         found = self.attempt(index, lambda record: duration(record.path, self.sensor, self.time_unit))
         return 0.0 if isinstance(found, Failure) else found
 
@@ -112,7 +112,7 @@ def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
 
 
 def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> str:
-    """Hash paths, sizes and modification times of the files, and how they are read."""
+    """Hash the paths, sizes and modification times of the files and the settings with which they are read."""
     text = hashlib.sha256(repr((sensor, time_unit)).encode())
     for record in records:
         try:
@@ -129,7 +129,7 @@ def _read(cache: Path) -> float | None:
     try:
         value = from_json(cache.read_text(encoding="utf-8"))["microseconds"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing or damaged: measure again
+        return None  # the cache is missing or damaged: measure again
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
@@ -137,13 +137,13 @@ SHUFFLE = 1  # stream of the generator for shuffled timestamps
 
 
 class Repairs:
-    """Logs each kind of repair once per run, in whichever worker process it occurs first."""
+    """Log of repairs: each kind is logged once per run, by the first worker process in which it occurs."""
 
     def __init__(self) -> None:
         self._logged = torch.zeros(len(REPAIRS), dtype=torch.uint8).share_memory_()
 
     def log(self, done: Sequence[str], name: str) -> None:
-        """Log the kinds of repair that were not logged before."""
+        """Log kinds of repair that have not been logged yet."""
         for repair_done in done:
             kind = REPAIRS.index(repair_done)
             if not self._logged[kind]:
@@ -161,7 +161,7 @@ class EventSampling:
     time_norm: str
     longest: float  # duration of the longest recording in microseconds
     time_unit: float  # seconds per timestamp tick
-    clusters: bool = False  # whether the files contain clusters of events, all of which are used
+    clusters: bool = False  # whether the files contain clusters of events; all clusters are used
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, longest: float) -> EventSampling:
@@ -171,7 +171,7 @@ class EventSampling:
         return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS)
 
     def draw(self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs) -> list[EventColumns]:
-        """Draw a sample per seed, with the file opened once.
+        """Draw one sample per seed, opening the file once.
 
         Only the chosen events are read, unless some of them show that the recording has to be repaired.
 
@@ -209,13 +209,13 @@ class EventSampling:
 
         Args:
             events: Events of the sample.
-            valid: Which of them are valid, bool; None for all.
+            valid: Validity of the events, bool; None if all are valid.
         """
         x, y = (np.rint(values).astype(np.int64) for values in (events.x, events.y))
         columns = {"x": x, "y": y, "t": normalize_time(events.t, self.time_norm, self.longest)}
         if events.intensity is not None:
             columns["intensity"] = events.intensity.astype(np.float32)
-        short = max(self.events - len(events), 0)  # equal length in every batch: T_HEADS splits by length
+        short = max(self.events - len(events), 0)  # T_HEADS needs equal lengths in all batches
         padded = {
             key: np.pad(values, (0, short), constant_values=PADDING)
             for key, values in {**columns, "p": events.p}.items()
@@ -229,7 +229,7 @@ class RecordingTrainDataset(TrainDataset):
     Args:
         augment: Augmentation; None for none.
         batch_size: Recordings per batch, for augmentation by whole batches.
-        others: Those of `TrainDataset`, and the conversion to samples.
+        others: Arguments of `TrainDataset`, and the conversion to samples.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class RecordingTrainDataset(TrainDataset):
         self.batch_size, self._step = batch_size, 0
 
     def __getitem__(self, key: Key) -> TrainSample:
-        self._step = key[1] // self.batch_size  # a replacement of an unreadable recording belongs to the same batch
+        self._step = key[1] // self.batch_size  # the replacement of an unreadable recording belongs to the same batch
         return super().__getitem__(key)
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[list[dict[str, np.ndarray]], str | None]:
@@ -302,7 +302,7 @@ class RecordingEvalDataset(EvalDataset[EvalRecording]):
         if self.order == NORMAL:
             return sample
         n = int(sample["valid"].sum())
-        # Networks may use the order of the events besides their times: events are moved, times stay ascending.
+        # Networks may use the order of the events as well as their times: events are moved, times stay ascending.
         places = generator(VIEW, *seed, SHUFFLE).permutation(n)
         moved = {key: values.copy() for key, values in sample.items()}
         for key in moved.keys() - {"t", "valid"}:

@@ -15,7 +15,7 @@ import numpy as np
 
 from slowfast.datasets.dvs.sample import EventColumns
 
-# Columns and rows from a pixel to its neighbors.
+# Offsets (column, row) from a pixel to its neighbors.
 NEIGHBORS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 
 
@@ -37,18 +37,18 @@ class BackgroundFilter:
 
     Args:
         sensor: Sensor height and width in pixels.
-        duration: Time in which events support each other, in microseconds.
+        duration: Time within which events support each other, in microseconds.
     """
 
     def __init__(self, sensor: tuple[int, int], duration: int) -> None:
         self.duration = duration
-        # With a border, neighbors need no check.
+        # With a border, neighbors need no bounds check.
         self._height, self._width = sensor[0] + 2, sensor[1] + 2
         self._last = np.empty(0, np.int64)  # time of the last event of each pixel
         self._never = 0  # time of pixels without an event yet
 
     def __call__(self, events: EventColumns) -> np.ndarray:
-        """Return which events of the next block are kept, bool (n,)."""
+        """Return a mask of the kept events of the next block, bool (n,)."""
         n, t = len(events), events.t.astype(np.int64)
         if not n:
             return np.zeros(0, np.bool_)
@@ -87,7 +87,7 @@ class RefractoryFilter:
         self._fired = np.empty(0, np.int64)  # time of the last kept event of each pixel
 
     def __call__(self, events: EventColumns) -> np.ndarray:
-        """Return which events of the next block are kept, bool (n,)."""
+        """Return a mask of the kept events of the next block, bool (n,)."""
         n, t = len(events), events.t.astype(np.int64)
         if not n:
             return np.zeros(0, np.bool_)
@@ -103,7 +103,7 @@ class RefractoryFilter:
         return kept
 
     def _reached(self, t: np.ndarray, begins: np.ndarray, since: np.ndarray) -> np.ndarray:
-        """Return the kept events, bool (n,): those that are reached by going from each one to the next.
+        """Return the kept events, bool (n,): those reached by following the links from the first one.
 
         Args:
             t: Times by pixel, then ascending, (n,).
@@ -111,11 +111,11 @@ class RefractoryFilter:
             since: Time from the last kept event of earlier blocks to it.
         """
         n = len(t)
-        gaps = np.diff(t, prepend=t[0]).clip(max=self.period)  # longer ones are all alike
+        gaps = np.diff(t, prepend=t[0]).clip(max=self.period)  # longer times are equivalent
         gaps[begins] = self.period
         times = np.cumsum(gaps)  # ascending over all pixels
         ends = np.append(begins[1:], n)
-        following = np.searchsorted(times, times + self.period)  # n: there is none
+        following = np.searchsorted(times, times + self.period)  # n if there is none
         following = np.append(np.where(following < np.repeat(ends, ends - begins), following, n), n)
         first = np.searchsorted(times, times[begins] + self.period - since.clip(max=self.period))
         reached = np.zeros(n + 1, np.bool_)
@@ -130,7 +130,7 @@ class RefractoryFilter:
 
 
 def crop_events(events: EventColumns, box: Box) -> EventColumns:
-    """Return the events inside of a box, with coordinates relative to its upper left corner."""
+    """Return the events inside a box, with coordinates relative to its upper left corner."""
     inside = (events.x >= box.x) & (events.x < box.x + box.width)
     inside &= (events.y >= box.y) & (events.y < box.y + box.height)
     cropped = events.take(inside)

@@ -57,7 +57,7 @@ class EventFramesReader:
         DecodeError: If the recording cannot be read.
     """
 
-    fps = 1.0  # without meaning: views take all frames
+    fps = 1.0  # arbitrary, because views take all frames
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class EventFramesReader:
         return Decoded(np.rint(colors.clip(0, 255)).astype(np.uint8), rows, None)
 
     def close(self) -> None:
-        """Do nothing: no file is open."""
+        """Do nothing, because no file is open."""
 
     def __enter__(self) -> EventFramesReader:
         return self
@@ -118,7 +118,7 @@ def event_frames(
     size = channels * height * width
     pixel = events.y * width + events.x + (0 if channels == 1 else events.p * height * width)
     if kind in (TIME_SURFACE, DECAYED):
-        ends = np.searchsorted(position, np.arange(1, frames))  # events before the end of each part but the last
+        ends = np.searchsorted(position, np.arange(1, frames))  # events before the end of each part except the last
         grid = _surfaces(t, pixel, np.append(ends, len(t)), duration / frames, size, decay, latest=kind == TIME_SURFACE)
     elif kind == COUNTS:
         part = np.minimum(position.astype(np.int64), frames - 1)
@@ -132,7 +132,7 @@ def event_frames(
 
 
 def _interpolate(position: np.ndarray, pixel: np.ndarray, weights: np.ndarray, frames: int, size: int) -> np.ndarray:
-    """Share each event between the two frames around its position, from 0 to T - 1: float64 (T size,)."""
+    """Distribute each event over the two frames around its position, from 0 to T - 1: float64 (T size,)."""
     first = np.floor(position).astype(np.int64)
     share = position - first
     grid = np.bincount(first * size + pixel, weights * (1 - share), frames * size)

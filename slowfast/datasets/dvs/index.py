@@ -22,7 +22,7 @@ from slowfast.errors import IndexFileError
 from slowfast.utils.logging import get_logger
 
 TRAIN_SHARE = 0.8
-_SHOWN = 3  # skipped files in a warning
+_SHOWN = 3  # maximum number of skipped files named in a warning
 # Order of class folders that are numbers: 0, 1, 2, ..., 10, or as strings 0, 1, 10, 2, ...
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 
@@ -65,7 +65,7 @@ def has_lists(data_dir: Path) -> bool:
 
 
 def read_event_lists(data_dir: Path, split: str, prefix: str, separator: str, num_classes: int) -> RecordTable:
-    """Return the recordings of a list; without a list of one of validation and test, that of the other.
+    """Return the recordings of a list; if only one of validation and test has a list, it is used for both.
 
     Args:
         data_dir: Folder of the lists.
@@ -117,7 +117,7 @@ def _labels(root: Path, num_classes: int, order: str) -> dict[str, int]:
 def _recordings(folder: Path) -> list[str]:
     """Return the sorted names of the recordings in a class folder.
 
-    Text files beside other recordings are taken for remarks; they are skipped with a warning.
+    Text files next to other recordings are assumed to be notes; they are skipped with a warning.
     """
     names, texts = find_recordings(name for name in list_folder(folder) if not name.startswith("."))
     if not names:
@@ -127,7 +127,7 @@ def _recordings(folder: Path) -> list[str]:
         )
     if texts:
         shown = ", ".join(texts[:_SHOWN]) + (", ..." if len(texts) > _SHOWN else "")
-        get_logger().warning(f"{folder}: skipped text beside recordings of other formats: {shown}")
+        get_logger().warning(f"{folder}: skipped text files next to recordings of other formats: {shown}")
     return names
 
 

@@ -17,12 +17,12 @@ from slowfast.datasets.dvs.columns import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats import open_events, read_stream
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
 
-# Largest size of a file that is decoded as a whole, in bytes: training and drawing must not hang on a huge one.
+# Largest file that is decoded as a whole, in bytes, so that training and drawing do not hang on huge ones.
 MAX_WHOLE_BYTES = 2**31
 
 
 class Recording:
-    """Columns x, y, t, p of a file, of any numeric type; those of records are read by :meth:`take` only.
+    """Columns x, y, t, p of a file, of any numeric type; columns of records are only read by :meth:`take`.
 
     Args:
         path: Path of a file with a suffix of :func:`event_suffixes`.

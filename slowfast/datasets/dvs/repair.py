@@ -12,7 +12,7 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.sample import EventColumns
 
-# Events outside of the sensor are dropped. A larger share means that the sensor size is wrong.
+# Events outside the sensor are dropped. A larger fraction means that the sensor size is wrong.
 MAX_STRAY = 0.1
 # Descriptions of the repairs.
 STRAY = "dropped events outside of the sensor"
@@ -94,7 +94,7 @@ def clean_events(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns
 def undo_overflow(t: np.ndarray) -> np.ndarray | None:
     """Unwrap the overflow of a timestamp counter.
 
-    A step back by more than half of the counter's range is an overflow: events are never that far out of order.
+    A step back by more than half of the counter's range is an overflow, because events are never that far out of order.
 
     Args:
         t: Timestamps (n,).

@@ -23,7 +23,7 @@ class EventColumns:
     """Events in ascending order of time; every array has shape (n,)."""
 
     x: np.ndarray  # int64, column of the pixel; float64 for clusters and during augmentation
-    y: np.ndarray  # int64, row of the pixel; likewise
+    y: np.ndarray  # int64, row of the pixel; float64 like x
     t: np.ndarray  # float64, microseconds
     p: np.ndarray  # int64, 0 (darker) or 1 (brighter)
     intensity: np.ndarray | None = None  # float64, number of events of each cluster; None for single events
@@ -85,7 +85,7 @@ def uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def deterministic_uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Take evenly spaced events from the first to the last."""
+    """Select evenly spaced events from the first to the last."""
     return np.linspace(0, n - 1, k).astype(np.int64)
 
 
@@ -121,5 +121,5 @@ def get_sampler(name: str) -> Sampler:
 
 
 def choose(sampler: Sampler, n: int, k: int, rng: np.random.Generator) -> np.ndarray | slice:
-    """Choose k of n events; all of them if there are no more than k, or k is 0."""
+    """Choose k of n events; all of them if n <= k or k is 0."""
     return sampler(n, k, rng) if 0 < k < n else slice(None)

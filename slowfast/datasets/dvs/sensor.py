@@ -12,19 +12,19 @@ from slowfast.datasets.dvs.recording import Recording
 
 # Height and width of common event cameras, by size: DVS128, DAVIS240, ATIS, DAVIS346, Gen3 and DVXplorer, EVK4.
 SENSORS = ((128, 128), (180, 240), (240, 304), (260, 346), (480, 640), (720, 1280))
-_RECORDINGS = 20  # opened at most
+_RECORDINGS = 20  # maximum number of recordings to open
 _EVENTS = 10_000  # events inspected per recording, evenly spaced
-_INSIDE = 0.99  # share of the events that the sensor contains; a few coordinates may be wrong
+_INSIDE = 0.99  # minimum fraction of events inside the sensor; a few coordinates may be wrong
 
 
 def guess_sensor(paths: Iterable[Path]) -> tuple[int, int] | None:
     """Return the smallest common sensor that contains the events of recordings.
 
     Args:
-        paths: Recordings, the first readable ones of which are opened.
+        paths: Recordings; the first readable ones are opened.
 
     Returns:
-        Height and width in pixels; those of the events if no common sensor is large enough, None if no recording is
+        Height and width in pixels; the extent of the events if no common sensor fits; None if no recording is
         readable.
     """
     sides: list[tuple[float, float]] = []  # height and width of each recording

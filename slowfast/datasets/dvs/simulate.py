@@ -26,14 +26,14 @@ BRIGHT_SHOT_NOISE = 0.25  # rate of shot noise at intensity 255, relative to tha
 
 @dataclass(frozen=True)
 class PixelNoise:
-    """Imperfections of pixels as in v2e; each is off at 0.
+    """Imperfections of pixels as in v2e; 0 disables each.
 
     Attributes:
         threshold_sigma: Standard deviation of the thresholds of log intensity over the pixels.
         leak: Rate of ON events per pixel and second by leakage: the level at which a pixel last fired decays.
         shot: Rate of shot noise per pixel and second in the dark, half of it ON events. It falls linearly with the
             intensity to a quarter, and is inverse to the threshold of a pixel.
-        hot_pixels: Share of pixels that leak at `hot_rate`.
+        hot_pixels: Fraction of pixels that leak at `hot_rate`.
         hot_rate: Rate of ON events of a hot pixel per second.
 
     Raises:
@@ -48,7 +48,7 @@ class PixelNoise:
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0 or self.hot_pixels > 1:
-            raise ValueError(f"noise of pixels must be at least 0, and the share of hot pixels at most 1: {self}")
+            raise ValueError(f"noise of pixels must be at least 0, and the fraction of hot pixels at most 1: {self}")
 
     def thresholds(
         self, rng: np.random.Generator, threshold: tuple[float, float], shape: tuple[int, ...]
@@ -69,14 +69,14 @@ class PixelNoise:
 
 
 class EventSimulator:
-    """Converts frames in ascending order of time into the events between them.
+    """Converter of frames in ascending order of time to the events between them.
 
     Args:
         rng: Generator of the noise.
         threshold: Change of log intensity that fires an ON and an OFF event.
-        refractory: Time in microseconds in which a pixel that has fired stays silent, whatever caused the event. Above
+        refractory: Time in microseconds in which a pixel that has fired stays silent, for any cause of the event. Above
             0, times are whole microseconds.
-        noise: Rate of noise events per pixel and second, whatever the intensity.
+        noise: Rate of noise events per pixel and second, independent of the intensity.
         pixel_noise: Imperfections of the pixels.
 
     Raises:
@@ -119,7 +119,7 @@ class EventSimulator:
             return NO_EVENTS
         if time <= start:
             raise ValueError(f"frames must be in ascending order of time: got {time} after {start}")
-        # To a pixel, leakage looks like light that becomes brighter.
+        # To a pixel, leakage looks like increasing brightness.
         now += self._leak * (time - self._start) * 1e-6
         self._previous, self._time = now, time
         events = self._crossings(previous, now, start, time)
@@ -133,7 +133,7 @@ class EventSimulator:
         return events
 
     def _begin(self, now: np.ndarray, time: float) -> None:
-        """Take the first frame, and draw the pixels."""
+        """Process the first frame, and draw the properties of the pixels."""
         self._previous, self._start, self._time = now, time, time
         self._thresholds = self.pixel_noise.thresholds(self.rng, self.threshold, now.shape)
         rates = self.pixel_noise.leak_rates(self.rng, now.shape)

@@ -17,8 +17,8 @@ from slowfast.datasets.dvs.formats import EventBlock
 HOT_DEVIATIONS, HOT_FACTOR = 5.0, 10.0
 GAP = 100_000.0  # microseconds without events that count as a gap
 RATE_WINDOW = 10_000.0  # microseconds over which the peak rate is measured
-MAX_SIDE = 2**13  # pixels; a count per pixel is kept
-_SHOWN = 10  # hot pixels and gaps that are listed
+MAX_SIDE = 2**13  # largest number of pixels, because each needs a counter
+_SHOWN = 10  # maximum number of hot pixels and gaps listed
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class StreamStatistics:
     rate: float
     peak_rate: float
     on_share: float
-    extent: tuple[int, int]  # height and width that hold all events
-    outside: int  # events outside of the sensor that the recording states
+    extent: tuple[int, int]  # height and width that contain all events
+    outside: int  # events outside the sensor stated by the recording
     active_pixels: int
     hot_pixels: int
     hot_events: int
@@ -77,7 +77,7 @@ def hot_pixels(counts: np.ndarray) -> np.ndarray:
 
 
 class StatisticsCollector:
-    """Collects the statistics of a stream.
+    """Collector of the statistics of a stream.
 
     Args:
         sensor: Sensor height and width in pixels that the recording states, if any.
@@ -123,7 +123,7 @@ class StatisticsCollector:
             self.gaps = sorted(self.gaps + found, key=lambda gap: -gap.duration)[:_SHOWN]
 
     def _observe_rate(self, t: np.ndarray) -> None:
-        """Count the events of windows of fixed time; a few late events count for the window that has begun."""
+        """Count events per window of fixed duration; late events count for the current window."""
         window = (t // RATE_WINDOW).astype(np.int64)
         changes = np.flatnonzero(np.diff(window, prepend=self._window if self.events else window[0]))
         edges = np.concatenate(([0], changes, [len(t)]))

@@ -22,7 +22,7 @@ class TokenMix:
     def __call__(
         self, events: dict[str, torch.Tensor], soft: torch.Tensor, rng: np.random.Generator
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Draw the tokens to replace, the same places in all recordings, and mix the labels.
+        """Draw the tokens to replace, at the same positions in all recordings, and mix the labels.
 
         Args:
             events: Events, (N, L) each.
@@ -36,7 +36,7 @@ class TokenMix:
             return events, soft
         valid = events["valid"]
         length = valid.shape[1]
-        replaced = int((1.0 - rng.uniform()) * length)  # the share that stays has the distribution Beta(1, 1)
+        replaced = int((1.0 - rng.uniform()) * length)  # the remaining fraction has the distribution Beta(1, 1)
         places = np.zeros(length, bool)
         places[rng.permutation(length)[:replaced]] = True
         mixed = torch.from_numpy(places).to(valid.device).expand_as(valid)

@@ -1,4 +1,4 @@
-"""Training augmentation of events: the published transforms (Event2Vec, arXiv 2504.15371) and some more.
+"""Training augmentation of events: the published transforms (Event2Vec, arXiv 2504.15371) and others.
 
 Notation: n events of a sample.
 """
@@ -31,10 +31,10 @@ class EventAugment:
     shear: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     time_jitter: float = 0.0  # standard deviation relative to the duration
-    drop: float = 0.0  # largest share of dropped events
-    noise: float = 0.0  # largest share of noise events
+    drop: float = 0.0  # maximum fraction of dropped events
+    noise: float = 0.0  # maximum fraction of noise events
     erase: int = 0  # largest side of the erased square in pixels
-    erase_prob: float = 1.0  # probability of erasing where it is applied
+    erase_prob: float = 1.0  # probability of erasing if the transform is applied
     chunks: tuple[int, int] = (0, 0)  # number of dropped chunks and their largest length in events
 
     @classmethod

@@ -20,7 +20,7 @@ from slowfast.utils.text import plain
 
 
 def index_exists(path: str | Path) -> bool:
-    """Return whether a file beside the index exists. Raises IndexFileError if its server cannot tell."""
+    """Return whether a file next to the index exists. Raises IndexFileError if the server cannot be asked."""
     try:
         return path_exists(path)
     except FetchError as error:
@@ -33,7 +33,7 @@ def parse_number(text: str, what: str, below: int | None = None) -> int:
     Args:
         text: ASCII digits.
         what: Meaning of the number, for the message, such as "label".
-        below: Smallest number that is out of range; None for any of up to 18 digits.
+        below: Exclusive upper bound; None for any number of up to 18 digits.
 
     Raises:
         ValueError: If the text is not such a number.
@@ -46,7 +46,7 @@ def parse_number(text: str, what: str, below: int | None = None) -> int:
     return int(digits)
 
 
-# Files checked for existence before an index counts as wrong.
+# Number of files checked for existence before an index is considered wrong.
 _CHECKED = 300
 _CHECKED_REMOTE = 3
 
@@ -89,7 +89,7 @@ class SampleRoot:
         return Path(path)
 
     def surely_holds(self, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return which names are certainly inside the prefix, bool (N,); `locate` decides about the others.
+        """Return a mask of names that are certainly inside the prefix, bool (N,); use `locate` for the others.
 
         Args:
             codes: Bytes that contain the names, uint8.
@@ -112,7 +112,7 @@ class SampleRoot:
 def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> None:
     """Raise IndexFileError if none of the first few hundred files exists.
 
-    Single missing files fail when they are read and are counted then.
+    Single missing files are reported when they are read.
     """
     remote = len(records) > 0 and bool(as_address(records[0].path))
     checked = list(itertools.islice(records, _CHECKED_REMOTE if remote else _CHECKED))
@@ -128,7 +128,7 @@ def check_samples_exist(records: Sequence[Record], index_file: str | Path) -> No
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Return the sorted names in a folder; IndexFileError if it cannot be listed."""
+    """Return the sorted names in a folder. Raises IndexFileError if it cannot be listed."""
     try:
         return sorted(os.listdir(folder))
     except OSError as error:

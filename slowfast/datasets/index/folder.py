@@ -23,7 +23,7 @@ VIDEOS, FRAMES, IMAGES, RECORDINGS = KINDS = ("videos", "frames", "images", "rec
 SAMPLES = {VIDEOS: "videos", FRAMES: "folders of frames", IMAGES: "images", RECORDINGS: "event recordings"}
 _SUFFIXES = {VIDEOS: VIDEO_SUFFIXES, FRAMES: IMAGE_SUFFIXES, IMAGES: IMAGE_SUFFIXES}
 _NUMBERED = re.compile(r"(.*?)(\d+)(\.\w+)")
-_SHOWN = 3  # names in a message
+_SHOWN = 3  # maximum number of names in a message
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Collection:
     """Contents of a folder of class folders.
 
     Attributes:
-        kind: What it contains, one of KINDS.
+        kind: Kind of its samples, one of KINDS.
         classes: Names of the classes by label.
         samples: The samples.
         template: Names of the frames, such as {:05d}.jpg; "" unless the samples are folders of frames.
@@ -64,9 +64,9 @@ class _Tree:
 
     Attributes:
         files: Files of each class.
-        empty: Folders without files and folders in them.
-        links: Links to folders that are part of the tree already.
-        others: Files beside the class folders.
+        empty: Empty folders.
+        links: Links to folders that are already part of the tree.
+        others: Files next to the class folders.
     """
 
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -78,12 +78,12 @@ class _Tree:
 def scan(folder: Path, kind: str = "", out: Path | None = None) -> Collection:
     """List all samples of a folder of class folders; classes and samples are sorted by name.
 
-    Links are followed. A folder that several links lead to, also back to a folder above, is read once.
+    Links are followed. A folder reached by several links, even by a link to a parent folder, is read once.
 
     Args:
         folder: The folder.
         kind: One of KINDS; "" for what the folder contains.
-        out: Folder of the index, which is no class folder.
+        out: Folder of the index, which is not a class folder.
 
     Raises:
         UserError: If the kind is ambiguous, a class has no samples or frames are not numbered from 1 without gaps.
@@ -141,13 +141,13 @@ def _walk(folder: Path, out: Path | None) -> _Tree:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Return the numbers of device and inode of a folder, by which a second link to it is recognized."""
+    """Return device and inode number of a folder, which identify further links to it."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yield name and whether it is a folder of each entry of a folder, sorted, without hidden ones."""
+    """Yield each non-hidden entry of a folder in sorted order: name, and whether it is a folder."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
@@ -186,7 +186,7 @@ def _files_of_kind(files: Sequence[str], kind: str) -> list[str]:
 
 
 def _report_skipped(folder: Path, tree: _Tree, kind: str) -> None:
-    """Warn of what may contain samples but is not read."""
+    """Warn about files and folders that may contain samples but are not read."""
     files = [f"{name}/{file}" for name, files in tree.files.items() for file in files]
     notes = [skipped_note(folder, files, event_suffixes() if kind == RECORDINGS else _SUFFIXES[kind])]
     others = _files_of_kind(tree.others, kind)
@@ -202,7 +202,7 @@ def _note(folder: Path, names: Sequence[str], problem: str) -> str | None:
 
 
 def some_names(names: Sequence[str]) -> str:
-    """Return the first few names for a message, and the number of the others."""
+    """Return the first few names, and the number of the others, for a message."""
     more = len(names) - _SHOWN
     return ", ".join(map(plain, names[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
@@ -221,7 +221,7 @@ def _frame_folders(folder: Path, class_name: str, images: Sequence[str], templat
 
 
 def frame_template(names: Sequence[str], folder: Path) -> str:
-    """Return the template of frames, such as {:05d}.jpg; UserError unless they are numbered from 1 without gaps."""
+    """Return the frame template, such as {:05d}.jpg. Raises UserError unless numbered from 1 without gaps."""
     match = _NUMBERED.fullmatch(min(names)) if names else None
     if match is None:
         raise UserError(f"{plain(folder)} contains no numbered frames such as 00001.jpg")

@@ -85,7 +85,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _folder_labels(data_dir: str | Path, root: Path, num_classes: int) -> dict[str, int]:
-    """Return the label of each class folder of train/, or of val/ without it; the same for all splits."""
+    """Return the label of each class folder of train/ (or val/ if there is no train/); the same for all splits."""
     base = root / "train" if _class_folders(root / "train") else root / "val"
     folders = _class_folders(base)
     names = read_class_names(data_dir, num_classes) or []
@@ -107,7 +107,7 @@ def _folder_labels(data_dir: str | Path, root: Path, num_classes: int) -> dict[s
     return {name: label for label, name in enumerate(folders)}
 
 
-@functools.cache  # once for all splits
+@functools.cache  # warn once for all splits
 def _warn_of_few(base: Path, folders: int, num_classes: int) -> None:
     get_logger().warning(
         f"{plain(base)} has {folders} class folders for MODEL.NUM_CLASSES {num_classes}: their labels are 0 to "

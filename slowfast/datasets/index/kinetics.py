@@ -48,7 +48,7 @@ def read_labelled_paths(
 ) -> RecordTable:
     """Return the records of a file of lines `path<separator>label`.
 
-    Lines of the usual form are parsed together, and those that may be wrong one by one with `parse_line`.
+    Lines of the usual form are parsed together; lines that may be invalid are parsed one by one with `parse_line`.
 
     Args:
         file: Path or address of the file.
@@ -82,7 +82,7 @@ def read_labelled_paths(
     for block in lines.blocks():
         names, texts, valid = split_labelled_lines(block, separator)
         values = parse_labels(block.codes, texts, valid, num_classes, labels)
-        if labels.several:  # a comma at the end of the path: a space between labels
+        if labels.several:  # a comma at the end of the path comes from a space between labels
             valid &= block.codes[names[1] - 1] != ord(LABEL_SEPARATOR)
         valid &= root.surely_holds(block.codes, *names)
         columns.add(block, names, values, valid, parse)
@@ -112,7 +112,7 @@ def parse_line(
 
 
 def split_line(line: str, separator: str) -> tuple[str, str]:
-    """Return path and text of the label of one line; ValueError says what is wrong with it."""
+    """Return path and label text of one line. Raises ValueError with the problem."""
     if line.startswith(_QUOTE) and len(separator) == 1:
         name, label = _parse_quoted(line, separator)
     else:
@@ -126,7 +126,7 @@ def split_line(line: str, separator: str) -> tuple[str, str]:
 
 
 def format_line(name: str, separator: str, label: Any) -> str:
-    """Return the line that `parse_line` parses to this path and label."""
+    """Return the line for a path and a label, the inverse of `parse_line`."""
     if name.startswith(_QUOTE) and len(separator) == 1:
         name = _QUOTE + name.replace(_QUOTE, _QUOTE * 2) + _QUOTE
     return f"{name}{separator}{format_label(label)}\n"
@@ -144,7 +144,7 @@ def _parse_quoted(line: str, separator: str) -> tuple[str, str]:
 
 
 def _other_separator(line: str, separator: str, num_classes: int, labels: LabelFormat) -> str:
-    """Return the advice to set the separator with which the line is valid; "" if there is none."""
+    """Return advice on a separator with which the line would be valid; "" if there is none."""
     for other in _USUAL_SEPARATORS:
         if labels.several and other == LABEL_SEPARATOR:
             continue

@@ -10,7 +10,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.common import parse_number
 from slowfast.errors import ConfigError
 
-LABEL_SEPARATOR = ","  # between the classes of one sample
+LABEL_SEPARATOR = ","  # separator between the classes of one sample
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LabelFormat:
 
     Attributes:
         parse: Function of the label's text and the number of classes (None: not checked) that returns the label: a
-            class index, a tuple of them, or a float. It raises ValueError with what is wrong with the text.
+            class index, a tuple of them, or a float. It raises ValueError with the problem.
         expected: Description for error messages; ``{last}`` is replaced by the largest class index.
         several: True if a label may contain commas.
     """
@@ -30,12 +30,12 @@ class LabelFormat:
 
 
 def parse_class(text: str, num_classes: int | None) -> int:
-    """Return the class index of a label; ValueError says what is wrong with it."""
+    """Return the class index of a label. Raises ValueError with the problem."""
     return parse_number(text, "label", num_classes)
 
 
 def parse_classes(text: str, num_classes: int | None) -> tuple[int, ...]:
-    """Return the class indices of a label such as ``3,17``, ascending; ValueError says what is wrong with it."""
+    """Return the class indices of a label such as ``3,17``, ascending. Raises ValueError with the problem."""
     labels = [parse_number(part, "label", num_classes) for part in text.split(LABEL_SEPARATOR)]
     if len(set(labels)) < len(labels):
         raise ValueError("a label is given twice")
@@ -45,7 +45,7 @@ def parse_classes(text: str, num_classes: int | None) -> tuple[int, ...]:
 ONE_CLASS = LabelFormat(parse_class, "a label from 0 to {last}")
 CLASSES = LabelFormat(parse_classes, "labels from 0 to {last} joined by commas, such as 3,17", several=True)
 
-# MODEL.TASK -> its format. Registering a task adds it; every task that is not here has one class per sample.
+# MODEL.TASK -> format, added when a task is registered; other tasks have one class per sample.
 LABEL_FORMATS = {"multi_label": CLASSES}
 
 
@@ -65,12 +65,12 @@ def label_format(cfg: ConfigNode) -> LabelFormat:
 
 
 def format_label(label: Any) -> str:
-    """Return the text of a label as index files and predictions.csv have it."""
+    """Return the text of a label as used in index files and predictions.csv."""
     return LABEL_SEPARATOR.join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
 def classes_of(label: Any) -> tuple[int, ...]:
-    """Return the classes of a label: of several, of one, or none for a label that is not a class index."""
+    """Return the classes of a label: one or several, or none for a label that is not a class index."""
     if isinstance(label, tuple):
         return label
     return (label,) if isinstance(label, int) else ()

@@ -1,4 +1,4 @@
-"""Lines of index files as positions in the bytes of the file, for a million of them at a time.
+"""Lines of index files as positions in the bytes of the file, to process millions of lines efficiently.
 
 N lines.
 """
@@ -22,7 +22,7 @@ MAX_BYTES = 1024 * MIB
 MAX_LINE = 8192  # characters
 _BLOCK = 1 << 16  # lines parsed at a time
 _BLOCK_BYTES = 8 * MIB  # bytes searched at a time
-_STEPS = 4  # characters of white space stripped from all lines together; longer runs are rare
+_STEPS = 4  # white space characters stripped from all lines at once; longer runs are rare
 
 # White space of str.strip() and str.split(): in ASCII, and the other characters as UTF-8.
 _SPACE_BYTES = b"\t\n\v\f\r\x1c\x1d\x1e\x1f "
@@ -133,7 +133,7 @@ def _check_lines(path: str | Path, data: bytes, lines: Lines) -> None:
 
 
 def find_byte(codes: np.ndarray, value: int) -> np.ndarray:
-    """Return the positions of a byte, int64, in memory that does not grow with those of other bytes."""
+    """Return the positions of a byte, int64, in memory proportional to their number."""
     parts = [
         np.flatnonzero(codes[start : start + _BLOCK_BYTES] == value) + start
         for start in range(0, len(codes), _BLOCK_BYTES)
@@ -172,7 +172,7 @@ def count_within(positions: np.ndarray, starts: np.ndarray, ends: np.ndarray) ->
 
 
 def strip_left(codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-    """Move the starts of ranges behind ASCII white space, in place."""
+    """Move the starts of ranges past ASCII white space, in place."""
     at = np.flatnonzero(starts < ends)
     for _ in range(_STEPS):
         at = at[_SPACES[codes[starts[at]]]]
@@ -197,14 +197,14 @@ def parse_numbers(codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tu
     """Parse numbers of 1 to 9 ASCII digits.
 
     Returns:
-        The numbers, int64 (N,), and which ranges hold one, bool (N,).
+        The numbers, int64 (N,), and a mask of the ranges that contain one, bool (N,).
     """
     sizes = ends - starts
     valid = (sizes >= 1) & (sizes <= 9)
     values = np.zeros(len(starts), np.int64)
     for offset in range(int(sizes[valid].max(initial=0))):
         at = np.flatnonzero(valid & (sizes > offset))
-        digits = codes[starts[at] + offset] - np.uint8(48)  # others wrap around to more than 9
+        digits = codes[starts[at] + offset] - np.uint8(48)  # other characters wrap around to more than 9
         valid[at[digits > 9]] = False
         values[at] = values[at] * 10 + digits
     return values, valid

@@ -22,7 +22,7 @@ from slowfast.utils.text import plain, quoted
 UCF101_CLASSES = "classInd.txt"
 HMDB51_LIST = "{}_test_split{}.txt"
 _HINT = "set DATA.PATH_TO_DATA_DIR to the folder of the official split files"
-_COPY = ".mp4"  # suffix of the copies that `slowfast prepare` writes
+_COPY = ".mp4"  # suffix of the copies written by `slowfast prepare`
 
 
 # ------------------------------------------------------------------ UCF101
@@ -73,7 +73,7 @@ def read_ucf101_split(data_dir: str | Path, split: str, number: int, prefix: str
 
 
 def _ucf101_video(line: str, labels: dict[str, int]) -> tuple[str, int]:
-    """Return name and label of a line; ValueError if it is broken."""
+    """Return name and label of a line. Raises ValueError if it is invalid."""
     name, _, text = line.partition(" ")
     class_name, found, _ = name.partition("/")
     if not found:
@@ -132,7 +132,7 @@ def _check_classes(where: str | Path, count: int, num_classes: int) -> None:
 
 
 def _table(found: Sequence[tuple[str, int]], file: str | Path, prefix: str) -> RecordTable:
-    """Return the records of videos; IndexFileError if there are none or none of them exists."""
+    """Return the records of videos. Raises IndexFileError if there are none or none of them exists."""
     if not found:
         raise IndexFileError(f"{plain(file)} lists no videos of this split")
     root = SampleRoot(prefix)
@@ -153,6 +153,6 @@ def _table(found: Sequence[tuple[str, int]], file: str | Path, prefix: str) -> R
 
 
 def _copy_of(name: str) -> str:
-    """Return the name of the copy of a video that `slowfast prepare` writes."""
+    """Return the name of the copy of a video written by `slowfast prepare`."""
     stem, suffix = os.path.splitext(name)
     return stem + _COPY if suffix.lower() in VIDEO_SUFFIXES else name

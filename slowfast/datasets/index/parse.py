@@ -44,7 +44,7 @@ def split_labelled_lines(lines: Lines, separator: str) -> tuple[Ranges, Ranges, 
     """Split lines `path<separator>label`, the path with or without quotation marks.
 
     Returns:
-        The ranges of the names and of the labels, and which lines have them, bool (N,).
+        The ranges of the names and of the labels, and a mask of the lines that have them, bool (N,).
     """
     mark = separator.encode("utf-8", "surrogatepass")
     marks = find_text(lines.codes, mark)
@@ -70,7 +70,7 @@ def _replace_quoted(
     starts, ends = lines.starts[rows], lines.ends[rows]
     quotes = find_text(lines.codes, b'"')
     first, count = np.searchsorted(quotes, starts), count_within(quotes, starts, ends)
-    # Four quotation marks from the first one of each line; missing ones are the end of the block.
+    # Up to four quotation marks of each line; missing ones are set to the end of the block.
     one, two, three, four = np.append(quotes, [len(lines.codes)] * 3)[first[:, None] + np.arange(4)].T
     separated = (two + 1 < ends) & (lines.codes[np.minimum(two + 1, len(lines.codes) - 1)] == mark[0])
     plain = (count == 2) & (count_within(marks, np.minimum(two + 2, ends), ends) == 0)
@@ -85,7 +85,7 @@ def split_frame_lines(lines: Lines) -> tuple[Ranges, Ranges, Ranges, np.ndarray]
     """Split lines `folder frames label`.
 
     Returns:
-        The ranges of the three fields, and which lines have them, bool (N,).
+        The ranges of the three fields, and a mask of the lines that have them, bool (N,).
     """
     spaces = find_spaces(lines.codes)
     ends, fields, valid = lines.ends.copy(), [], lines.in_ascii.copy()
@@ -103,7 +103,7 @@ def split_frame_lines(lines: Lines) -> tuple[Ranges, Ranges, Ranges, np.ndarray]
 def parse_labels(
     codes: np.ndarray, texts: Ranges, valid: np.ndarray, num_classes: int, labels: LabelFormat
 ) -> Labels | None:
-    """Parse the labels of lines; those that are not surely valid are marked in `valid`, in place.
+    """Parse the labels of lines; lines that may be invalid are cleared in `valid`, in place.
 
     Args:
         codes: Bytes of the block.
@@ -157,7 +157,7 @@ class Columns:
         self._codes, self._first = lines.codes, lines.starts
         self._starts = np.empty(len(lines), np.int64)
         self._lengths = np.empty(len(lines), np.uint32)
-        self._others = bytearray()  # names that are not in the file as they are
+        self._others = bytearray()  # names that differ from the text of the file
         self._labels: list[Labels] = []
         self._frames: list[np.ndarray] = []
         self._filled = 0
@@ -208,7 +208,7 @@ class Columns:
 
 
 def _with_others(labels: Labels | None, count: int, others: dict[int, Any]) -> Labels:
-    """Return the labels of a block with those of the lines that were parsed one by one."""
+    """Return the labels of a block, including those of lines that were parsed one by one."""
     if labels is None:
         return [others[at] for at in range(count)]
     if isinstance(labels, np.ndarray):

@@ -1,4 +1,4 @@
-"""Samples in the files and folders that a user names."""
+"""Samples in files and folders specified by the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from slowfast.utils.logging import get_logger
 from slowfast.utils.suggest import did_you_mean, nearest_file
 
 UNLABELED = -1
-LONGEST_NAME = 150  # bytes, without the suffix, of files named after a sample; file systems allow about 250
+LONGEST_NAME = 150  # maximum bytes of output names without suffix; file systems allow about 250
 IMAGE, VIDEO, RECORDING = "image", "video", "event recording"
 ARRAYS = frozenset((".npz", ".npy"))
 KINDS = (RECORDING, IMAGE, VIDEO)
@@ -36,8 +36,8 @@ class SampleKind:
         images: Whether samples are single images; otherwise clips.
         template: Template of the frames of a folder, such as {:05d}.jpg; "" if samples are not folders of frames.
         instead_of_video: Reason why a video cannot be read, and what to set.
-        instead_of_image: The same for an image.
-        instead_of_recording: The same for an event recording.
+        instead_of_image: Like `instead_of_video`, for an image.
+        instead_of_recording: Like `instead_of_video`, for an event recording.
         recordings: Whether samples are event recordings.
     """
 
@@ -50,7 +50,7 @@ class SampleKind:
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> SampleKind:
-        """Return the kind that TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE describe."""
+        """Return the kind required by TEST.DATASET, MODEL and DATA.IMAGE_TEMPLATE."""
         dataset, name = find_dataset(cfg, TEST), cfg.MODEL.MODEL_NAME
         if dataset.reads_recordings:
             reads = f"TEST.DATASET {cfg.TEST.DATASET} reads event recordings"
@@ -90,7 +90,7 @@ class SampleKind:
     def kind_of(self, file: Path) -> str | None:
         """Return the kind of a file by its suffix; None if it is unknown.
 
-        Most suffixes of recordings are ambiguous: where videos or images are wanted, only those of NumPy count.
+        Most suffixes of recordings are ambiguous: if videos or images are wanted, only NumPy's count.
         """
         suffix = file.suffix.lower()
         if suffix in (event_suffixes() if self.recordings else ARRAYS):
@@ -147,7 +147,7 @@ def find_samples(paths: Iterable[Path], wanted: SampleKind) -> FoundSamples:
     """
     found = FoundSamples()
     for path in paths:
-        if os.path.isdir(path):  # False for names that are too long, too
+        if os.path.isdir(path):  # also False for names that are too long
             _search(path, wanted, found)
         elif not os.path.exists(path):
             found.refuse(path, f"does not exist.{did_you_mean(nearest_file(path))}".removesuffix("."))
@@ -168,7 +168,7 @@ def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
         files = [current / name for name in sorted(names) if not name.startswith(".")]
         by_kind = {kind: [file for file in files if wanted.kind_of(file) == kind] for kind in KINDS}
         if not wanted.recordings:
-            del by_kind[RECORDING]  # .npz and .npy files may be anything
+            del by_kind[RECORDING]  # .npz and .npy files may contain anything
         else:
             by_kind[RECORDING] = [Path(file) for file in find_recordings(map(str, files))[0]]
         found.others += len(files) - sum(map(len, by_kind.values()))
@@ -188,7 +188,7 @@ def _search(folder: Path, wanted: SampleKind, found: FoundSamples) -> None:
 
 
 def _take(files: Sequence[Path], where: Path, wanted: SampleKind, found: FoundSamples) -> None:
-    """Add files of one kind as samples or, in one line, as unreadable."""
+    """Add files of one kind as samples or as unreadable."""
     kind = wanted.kind_of(files[0]) or wanted.kind
     if kind == wanted.kind:
         for file in files:
@@ -208,7 +208,7 @@ def highest_frame(names: Iterable[str], template: str) -> int:
 
 
 def target_files(records: Sequence[Record], folder: Path, suffix: str) -> list[Path]:
-    """Return a file name in a folder for each record, after its own name, and numbered if that is not unique.
+    """Return an output file for each record, named after it, and numbered if that is not unique.
 
     Names are truncated to LONGEST_NAME bytes: addresses of streams may be longer than file systems allow.
 

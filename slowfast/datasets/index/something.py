@@ -88,7 +88,7 @@ def _videos(file: str | Path, labels: dict[str, int], root: SampleRoot, prefix: 
     found = _video_names(prefix)
     try:
         records = _listed_videos(file, iter_json_list(scan_lines(file, _HINT).whole()), labels, root, found)
-    except (ValueError, RecursionError, IndexFileError):  # the message may be about another part of the file
+    except (ValueError, RecursionError, IndexFileError):  # the message may refer to another part of the file
         entries = _read_json(file)
         if not isinstance(entries, list) or not entries:
             raise IndexFileError(
@@ -128,10 +128,10 @@ def _video_names(prefix: str) -> dict[str, str]:
 
 
 def _parse_entry(entry: Any, labels: dict[str, int]) -> tuple[str, int]:
-    """Return id and label of an entry of an official list; ValueError if it is broken."""
+    """Return id and label of an entry of an official list. Raises ValueError if it is invalid."""
     if not isinstance(entry, dict) or "id" not in entry or "template" not in entry:
         raise ValueError(f'{quoted(entry)[:120]}: expected an object with "id" and "template"')
-    text = str(entry["template"]).replace("[", "").replace("]", "")  # Holding [something] -> Holding something
+    text = str(entry["template"]).replace("[", "").replace("]", "")  # "Holding [something]" -> "Holding something"
     if text not in labels:
         raise ValueError(f"template {quoted(entry['template'])} is not in the table of labels")
     name = str(entry["id"])
@@ -155,7 +155,7 @@ def _read_json(file: str | Path) -> Any:
 
 # ------------------------------------------------------------------ V1: csv, folders of frames
 def _sorted_texts(file: str | Path) -> dict[str, int]:
-    """Return the labels of V1's table of one text per line; IndexFileError if a text is listed twice."""
+    """Return the labels of V1's table, one text per line. Raises IndexFileError for duplicates."""
     texts = [text for _, text in read_lines(file, _HINT)]
     doubled = [text for text, count in Counter(texts).items() if count > 1]
     if doubled or not texts:
@@ -188,7 +188,7 @@ def _official_frame_folders(
 
 
 def count_frames(folder: Path, image_template: str) -> int:
-    """Count the images of a folder numbered from 1 without gaps; 1 if there are none, so that reading it fails."""
+    """Count the images numbered from 1 without gaps in a folder; 1 if there are none, so that reading fails."""
     try:
         names = set(os.listdir(folder))
     except OSError:
@@ -199,7 +199,7 @@ def count_frames(folder: Path, image_template: str) -> int:
     return max(frames, 1)
 
 
-# Values of {} in DATA.LABEL_PATH_TEMPLATE.
+# Values of {} in DATA.LABEL_PATH_TEMPLATE, by split.
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 MAX_FRAMES = 10**9  # frames per video
@@ -272,7 +272,7 @@ def _frame_folders(file: str | Path, root: SampleRoot, num_classes: int) -> Reco
 
 
 def parse_frames_line(line: str, num_classes: int) -> tuple[str, int, int]:
-    """Return folder, number of frames and label of a line; ValueError if it is broken."""
+    """Return folder, number of frames and label of a line. Raises ValueError if it is invalid."""
     parts = line.rsplit(maxsplit=2)
     if len(parts) < 3:
         raise ValueError(f"{len(parts)} fields")

@@ -16,11 +16,11 @@ Split = dict[str, list[IndexedSample]]
 
 
 def default_shares(samples: Sequence[IndexedSample], sources: Mapping[str, str] | None = None) -> tuple[float, float]:
-    """Return the shares of validation and test: 0.1 and 0.2, or 0 if there are too few samples for them.
+    """Return the fractions of validation and test samples: 0.1 and 0.2, or 0 if there are too few samples.
 
     Args:
-        samples: The samples. The smallest class decides.
-        sources: Source of each sample by name; then their number decides.
+        samples: The samples; the size of the smallest class is decisive.
+        sources: Source of each sample by name; if given, their number is decisive.
     """
     smallest = min(Counter(sample.label for sample in samples).values())
     count = smallest if sources is None else len(set(sources.values()))
@@ -34,8 +34,8 @@ def split(samples: Sequence[IndexedSample], val: float, test: float, seed: int) 
 
     Args:
         samples: The samples.
-        val: Share of the validation samples; 0 uses the training samples, for datasets too small to be split.
-        test: Share of the test samples; 0 uses the training samples.
+        val: Fraction of the validation samples; 0 uses the training samples, for datasets too small to be split.
+        test: Fraction of the test samples; 0 uses the training samples.
         seed: Seed of the split.
 
     Returns:
@@ -61,7 +61,7 @@ def _draw(name: str, seed: int) -> bytes:
 
 
 def _parts(samples: Sequence[IndexedSample], chosen: Mapping[str, str], shares: Mapping[str, float]) -> Split:
-    """Return the samples of each split; those of training where the share of a split is 0."""
+    """Return the samples of each split; the training samples if the fraction of a split is 0."""
     source = {TRAIN: TRAIN} | {part: part if share else TRAIN for part, share in shares.items()}
     return {part: [sample for sample in samples if chosen[sample.name] == source[part]] for part in SPLITS}
 
@@ -72,7 +72,7 @@ def find_sources(samples: Sequence[IndexedSample], pattern: str) -> tuple[dict[s
 
     Args:
         samples: The samples.
-        pattern: Regular expression that is searched in the names; its first group is the source. A sample without a
+        pattern: Regular expression searched in the names; its first group is the source. A sample without a
             source counts as a separate source.
 
     Raises:
@@ -83,7 +83,9 @@ def find_sources(samples: Sequence[IndexedSample], pattern: str) -> tuple[dict[s
     except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"--group {quoted(pattern)} is not a regular expression: {error}") from None
     if not expression.groups:
-        raise UserError(f"--group {quoted(pattern)} has no group. Put parentheses around what names the source")
+        raise UserError(
+            f"--group {quoted(pattern)} has no group. Put the part that identifies the source in parentheses"
+        )
     sources: dict[str, str] = {}
     unmatched = []
     for sample in samples:
@@ -111,8 +113,8 @@ def split_by_source(
     Args:
         samples: The samples.
         sources: Source of each sample, by name.
-        val: Share of the validation samples; 0 uses the training samples.
-        test: Share of the test samples; 0 uses the training samples.
+        val: Fraction of the validation samples; 0 uses the training samples.
+        test: Fraction of the test samples; 0 uses the training samples.
         seed: Seed of the order among sources of similar size.
 
     Returns:
@@ -123,7 +125,7 @@ def split_by_source(
         counts.setdefault(sources[sample.name], Counter())[sample.label] += 1
     shares = {TRAIN: 1 - val - test, "val": val, "test": test}
     assignment = _Assignment(counts, {part: share for part, share in shares.items() if share > 0})
-    # The size in powers of 2, so that the seed changes the order of sources of about the same size.
+    # Sizes are rounded to powers of 2, so that the seed changes the order of sources of similar size.
     for source in sorted(counts, key=lambda name: (-counts[name].total().bit_length(), _draw(name, seed))):
         assignment.assign(source)
     assignment.fill_empty_splits()
@@ -136,7 +138,7 @@ class _Assignment:
 
     Args:
         counts: Samples of each class in each source.
-        shares: Share of each split, above 0.
+        shares: Fraction of each split, above 0.
     """
 
     def __init__(self, counts: Mapping[str, Counter[int]], shares: Mapping[str, float]) -> None:
@@ -158,7 +160,7 @@ class _Assignment:
         self._put(source, max(allowed, key=lambda part: self._need(source, part)))
 
     def fill_empty_splits(self) -> None:
-        """Move the best suited source of the training split to each split that has none."""
+        """Move the most suitable source of the training split to each split that has none."""
         for part in self._lacking:
             if part in self.chosen.values():
                 continue
@@ -168,7 +170,7 @@ class _Assignment:
                 self._put(source, part)
 
     def _can_be_spared(self, source: str) -> bool:
-        """Return whether training has another source of each class of a source."""
+        """Return whether the training split has other sources of all classes of a source."""
         return all(self._for_training[label] > 1 for label in self._counts[source])
 
     def _need(self, source: str, part: str) -> float:

@@ -28,7 +28,7 @@ FRAME_LISTS = "frames_{}_split.txt"
 
 
 def index_names(kind: str) -> list[str]:
-    """Return the names of the files of an index of a kind of samples."""
+    """Return the file names of an index, by kind of samples."""
     return [*(_file_name(kind, part) for part in SPLITS), CLASS_NAMES_FILE]
 
 
@@ -53,13 +53,13 @@ def write_index(
         parts: Samples of each split.
         out: Folder of the files.
         separator: Separator of path and label.
-        others: Texts of further files, by name.
+        others: Content of additional files, by name.
 
     Returns:
         The files that were written.
 
     Raises:
-        UserError: If a file exists already or cannot be written.
+        UserError: If a file already exists or cannot be written.
     """
 
     def line(sample: IndexedSample) -> str:

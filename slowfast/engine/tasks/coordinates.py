@@ -56,7 +56,7 @@ class CoordinatePretraining(Pretraining):
         return cls(required_pretext(cfg, model), (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]))
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the accuracy of polarities, the mean errors, and the shares of exact and of near predictions."""
+        """Return the accuracy of polarities, the mean errors, and the percentages of exact and of near predictions."""
         height, width = self.sensor_size
         sizes = outputs.new_tensor([2, height, width], dtype=torch.float32) - 1
         predicted, wanted = (((values.float() + 1) / 2 * sizes).round() for values in (outputs, targets))

@@ -172,7 +172,7 @@ class MultiLabel(Task):
         return self._loss(outputs, multi_hot(labels, self.num_classes))
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the share of clips whose best class is present, in percent."""
+        """Return the percentage of clips whose best class is present."""
         best = targets.gather(1, outputs.argmax(1, keepdim=True))
         return 100.0 * (best > _PRESENT).float().mean()[None]
 

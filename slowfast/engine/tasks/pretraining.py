@@ -85,7 +85,7 @@ class Pretraining(Task):
         return self._loss(outputs, targets)
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the share of correct predictions in percent."""
+        """Return the percentage of correct predictions."""
         return 100.0 * (outputs.argmax(1) == targets).float().mean()[None]
 
     def shown(self, labels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 STEM_DIM = 32
-SE_RATIO = 0.25  # hidden channels of a squeeze-and-excitation, as a share of the block's input channels
+SE_RATIO = 0.25  # hidden channels of a squeeze-and-excitation, as a fraction of the block's input channels
 
 
 class ConvNorm(nn.Module):

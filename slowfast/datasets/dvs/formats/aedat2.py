@@ -2,7 +2,7 @@
 
 The format follows iniVation's documentation: pairs of address and time in microseconds, big-endian, of 32 bits each
 (version 1.0: addresses of 16 bits). The meaning of an address depends on the camera, which the header names if jAER
-wrote it; otherwise the addresses tell.
+wrote it; otherwise it is inferred from the addresses.
 
 * DVS128: x in bits 8 to 14, y in bits 1 to 7, polarity in bit 0, as the readers of CIFAR10-DVS have it.
 * DAVIS: polarity in bit 11, x in bits 12 to 21, y in bits 22 to 30. jAER counts both from the lower right corner; here
@@ -31,7 +31,7 @@ from slowfast.datasets.dvs.formats.base import (
 from slowfast.datasets.dvs.formats.binary import read_records
 from slowfast.datasets.dvs.formats.inivation import CAMERAS, DVS128, sensor_of_camera
 
-# Records of each version, by the start of the file.
+# Record type of each version, by the start of the file.
 RECORDS = {
     b"#!AER-DAT2.": np.dtype([("address", ">u4"), ("t", ">u4")]),
     b"#!AER-DAT1.": np.dtype([("address", ">u2"), ("t", ">u4")]),
@@ -95,7 +95,7 @@ class Aedat2Reader(EventReader):
         return EventBlock(t, x.astype(np.uint16), y.astype(np.uint16), (address >> 11 & 1).astype(np.uint8))
 
     def _guessed(self) -> Sensor:
-        """Return the sensor that the addresses suggest; the size is that of the smallest camera that has them all.
+        """Return the sensor inferred from the addresses: the smallest camera that contains all of them.
 
         Raises:
             DecodeError: If there is none.
@@ -113,7 +113,7 @@ class Aedat2Reader(EventReader):
         found = next((size for size in sizes if highest_y < size[0] and highest_x < size[1]), None)
         if found is None:
             raise DecodeError(
-                f"the header names no camera, and x up to {highest_x}, y up to {highest_y} are those of no DAVIS"
+                f"the header names no camera, and x up to {highest_x}, y up to {highest_y} do not fit any DAVIS"
             )
         self.note(f"read as DAVIS of {found[0]} x {found[1]} pixels; the header names no camera")
         return found

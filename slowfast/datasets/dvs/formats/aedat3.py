@@ -60,7 +60,7 @@ class Aedat3Reader(EventReader):
         if end >= 0:
             self.start = end + len(END_OF_HEADER)
             lines = head[:end].decode("latin-1").splitlines()
-        elif self.from_bottom:  # needs no end
+        elif self.from_bottom:  # may have no end
             lines, self.start = read_lines(path)
         else:
             raise DecodeError("the header is incomplete")
@@ -81,7 +81,7 @@ class Aedat3Reader(EventReader):
         return (StreamInfo(sensor=self.sensor),)
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
-        """Read the valid polarity events of each packet; of a truncated file those of the packets before its end."""
+        """Read the valid polarity events of each packet; from a truncated file, those of the complete packets."""
         size = os.path.getsize(self.path)
         position = self.start
         with self.path.open("rb") as file:

@@ -31,7 +31,7 @@ HEADER, EVENTS = b"IOHE", b"EVTS"  # identifiers of FlatBuffers; the second is a
 EVENT_BYTES = 16  # int64 time, int16 x and y, uint8 polarity, padding
 NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)  # compression types
 MAX_UNPACKED = 2**28  # bytes of a decompressed packet, which contains the events of some milliseconds
-_LZ4_STEP = 2**20  # bytes decompressed at first
+_LZ4_STEP = 2**20  # initial size of the decompression buffer in bytes
 _ZSTD_STEP = 1024  # bytes decompressed at a time, to at most 32 MiB
 MAX_HEADER = 2**24  # bytes read for the header
 NOT_CLOSED = -1  # position of the packet table in a file that was not closed
@@ -170,7 +170,7 @@ def _get_decompress(compression: int) -> Decompress:
 
 
 def _lz4_frame(decompressor: Any, body: bytes) -> bytes:
-    # The space for the content is reserved at once: the limit at first would cost more than the decompression.
+    # The buffer grows on demand, because allocating the limit at once would cost more than the decompression.
     content: bytes = decompressor.decompress(body, max_length=_LZ4_STEP)
     if decompressor.eof or len(content) < _LZ4_STEP:
         _check_decompress(len(content), decompressor.eof)
@@ -202,7 +202,7 @@ def _check_decompress(size: int, ended: bool) -> None:
 def _decompress(decompress: Decompress, body: bytes) -> bytes:
     try:
         return decompress(body)
-    except Exception as error:  # each package raises its own errors
+    except Exception as error:  # each package has its own error classes
         raise DecodeError(f"a packet cannot be decompressed: {error}") from error
 
 

@@ -27,7 +27,7 @@ NAMES = {
 }
 NEEDED = "Required: x, y, t, p"
 _LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
-_SHOWN = 12  # array names in a message
+_SHOWN = 12  # maximum number of array names in a message
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
 
 
@@ -99,7 +99,7 @@ class StoredArray:
         if len(self.shape) != 2:
             return {"": StoredColumn(path, offset, self.dtype, self.shape, step)}
         events, count = self.shape
-        contiguous = self.in_columns  # whether the values of a column follow one another
+        contiguous = self.in_columns  # whether the values of a column are contiguous
         if events < count and events in TABLE_WIDTHS:
             events, count, contiguous = count, events, not contiguous
         between = step if contiguous else count * step

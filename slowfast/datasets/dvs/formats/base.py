@@ -37,8 +37,8 @@ BLOCK_EVENTS = 2**16
 MAX_EVENTS = 2**26
 MAX_BYTES = 2**31  # all columns together
 MICROSECOND = 1e-6
-_HEAD = 4096  # bytes by which formats are detected
-_SHOWN = 200  # characters of another package's message
+_HEAD = 4096  # first bytes of a file, used to detect its format
+_SHOWN = 200  # maximum characters of another package's message
 
 Sensor = tuple[int, int]  # height, width
 
@@ -80,8 +80,8 @@ class EventReader(ABC):
     Attributes:
         suffixes: File suffixes of the format, in lower case.
         label: Name of the format, for messages.
-        time_unit: Seconds per tick of `t`; None if neither the format nor the values tell it. DVS.TIME_UNIT then does.
-        guessed_unit: Unit of the file by its values, in seconds, from which `t` was converted to microseconds.
+        time_unit: Seconds per tick of `t`; None if unknown from format and values. DVS.TIME_UNIT is then used.
+        guessed_unit: Unit inferred from the values, in seconds, from which `t` was converted to microseconds.
         space: Where a decoder may put its next events, of a given number at most: the blocks are then valid until the
             next one only. None for arrays of their own.
         damage: Description of what could not be read, complete once the blocks have been read.
@@ -128,11 +128,11 @@ class EventReader(ABC):
         """
 
     def columns(self) -> Mapping[str, Column] | None:
-        """Return columns x, y, t, p from which single events can be read; None if the format has no such access."""
+        """Return columns x, y, t, p for random access to events; None if the format does not support it."""
         return None
 
     def report(self, damage: str) -> None:
-        """Record damage once: a file may be read several times."""
+        """Record damage once, although a file may be read several times."""
         if damage not in self.damage:
             self.damage.append(damage)
 
@@ -154,7 +154,7 @@ def event_suffixes() -> frozenset[str]:
 
 
 def open_events(path: Path) -> EventReader:
-    """Open an event recording with the reader of its suffix and content; the latest registered one that accepts it.
+    """Open an event recording with the last registered reader that accepts its suffix and content.
 
     Raises:
         DecodeError: If it is missing, empty, not a regular file, damaged, or no reader accepts it.
@@ -176,7 +176,7 @@ def open_events(path: Path) -> EventReader:
 
 
 class guarded:
-    """Context in which unexpected errors of a damaged file, of any package, become DecodeError."""
+    """Context that converts unexpected errors of any package for a damaged file to DecodeError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -225,9 +225,9 @@ def check_count(events: int) -> None:
 
 
 class TimeUnwrapper:
-    """Unwraps a timestamp counter that overflows, block by block.
+    """Unwrapping of a timestamp counter that overflows, block by block.
 
-    A step back by more than half of the counter's range is an overflow, a step forth by as much a late event from
+    A step back by more than half of the counter's range is an overflow, a similar step forward a late event from
     before one.
 
     Args:
@@ -256,7 +256,7 @@ class TimeUnwrapper:
 
 
 class Polarities:
-    """Maps polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block, and refuses any others."""
+    """Mapping of polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block; others are rejected."""
 
     def __init__(self) -> None:
         self._zero = self._negative = False

@@ -1,4 +1,4 @@
-"""Compiled decoders of EVT 2.0, EVT 3.0 and DAT, for large files only, since compiling takes seconds.
+"""Compiled decoders of EVT 2.0, EVT 3.0 and DAT. Only used for large files, because compiling takes seconds.
 
 Notation: n words of a block.
 """
@@ -17,7 +17,7 @@ from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, EvtDecod
 from slowfast.utils.logging import get_logger
 from slowfast.utils.private_cache import compiled_library
 
-MIN_BYTES = 2**22  # size of a file from which on the compiled decoders are used
+MIN_BYTES = 2**22  # minimum file size for the compiled decoders
 _SOURCE = Path(__file__).with_name("evt.cpp")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
 _KINDS = (np.int64, np.uint16, np.uint16, np.uint8)
@@ -31,7 +31,7 @@ class _State(ctypes.Structure):
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """Load the library; None if it cannot be compiled here: the NumPy decoders are used."""
+    """Load the library; None if it cannot be compiled, in which case the NumPy decoders are used."""
     try:
         library = ctypes.CDLL(str(compiled_library("evt", [_SOURCE], _FLAGS)))
     except OSError as error:
@@ -50,7 +50,7 @@ class CompiledDecoder:
         decode: Function of the library.
         word: Type of the words.
         per_word: Largest number of events of a word.
-        space: Where to put the events, as `EventReader.space`; None for arrays of their own.
+        space: Memory for the events, as `EventReader.space`; None for arrays of their own.
         layout: Number of bits of x and y, of DAT.
     """
 
@@ -80,7 +80,7 @@ class CompiledDecoder:
         return EventBlock(*parts) if self._given is not None else EventBlock(*(part.copy() for part in parts))
 
     def _own_space(self, events: int) -> EventBlock:
-        """Return columns for the results, which are used again for the next words."""
+        """Return columns for the results, which are reused for the next words."""
         if self._space is None or len(self._space.t) < events:
             self._space = EventBlock(*(np.empty(events, kind) for kind in _KINDS))
         return self._space
@@ -91,7 +91,7 @@ def evt2_decoder(size: int, space: Space | None = None) -> EvtDecoder:
 
     Args:
         size: Size of the file in bytes.
-        space: Where to put the events, see :class:`CompiledDecoder`.
+        space: Memory for the events, see :class:`CompiledDecoder`.
     """
     library = _library() if size >= MIN_BYTES else None
     return Evt2Decoder() if library is None else CompiledDecoder(library.decode_evt2, Evt2Decoder.word, 1, space)
@@ -110,7 +110,7 @@ def dat_decoder(size: int, record: np.dtype, layout: tuple[int, int], space: Spa
         size: Size of the file in bytes.
         record: Type of the events.
         layout: Number of bits of x and y.
-        space: Where to put the events, see :class:`CompiledDecoder`.
+        space: Memory for the events, see :class:`CompiledDecoder`.
     """
     library = _library() if size >= MIN_BYTES else None
     return None if library is None else CompiledDecoder(library.decode_dat, record, 1, space, layout)

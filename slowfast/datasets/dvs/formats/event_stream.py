@@ -75,7 +75,7 @@ class EventStreamReader(EventReader):
             self.report(f"truncated: the file ends within an event, after {len(rest)} of {_LENGTH} bytes")
 
     def _split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """Find the bytes that start an event or are an overflow or a reset.
+        """Find the bytes that start an event, an overflow or a reset.
 
         Returns:
             Their positions, their time steps, the mask of those that start an event, and the position of the first
@@ -123,7 +123,7 @@ def _chain(steps: np.ndarray) -> np.ndarray:
     """
     found: list[np.ndarray] = []
     position, end = 0, len(steps)
-    # Jumps of _LENGTH meet only every fifth byte: for each residue, where the next byte with a jump of 1 is.
+    # Jumps of _LENGTH visit every fifth byte: find, for each residue, the next byte with a jump of 1.
     one = steps == 1
     breaks = [np.flatnonzero(one[residue::_LENGTH]) * _LENGTH + residue for residue in range(_LENGTH)]
     while position < end:

@@ -26,11 +26,11 @@ LITTLE, LEGACY = "little", "legacy"
 # The polarity of a mask is kept above the bits of its x, which grows with every mask after a base.
 _POLARITY_BIT = 24
 _X_MASK, _MAX_X = (1 << _POLARITY_BIT) - 1, 0xFFFF
-_SHIFT = 1 << 20  # more than the widths of all masks of a block
+_SHIFT = 1 << 20  # larger than the total width of all masks of a block
 
 
 class EvtDecoder(Protocol):
-    """Decoder of words, with the state of the stream."""
+    """Stateful decoder of the words of a stream."""
 
     word: np.dtype
 
@@ -213,7 +213,7 @@ class Evt3Decoder:
         width[kind == VECTOR_12], width[kind == VECTOR_8] = 12, 8
         after = np.cumsum(width, dtype=np.int32)
         is_base = kind == BASE_X
-        # Relative to the start of the block, so that adding all widths so far gives x.
+        # Relative to the start of the block, so that adding the cumulative widths gives x.
         base = np.empty(int(np.count_nonzero(is_base)) + 1, np.int32)
         base[0] = -1 if self._base < 0 else self._base + _SHIFT
         base[1:] = _with_polarity(words[is_base]) - after[is_base] + _SHIFT

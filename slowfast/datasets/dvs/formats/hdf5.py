@@ -1,6 +1,6 @@
 """HDF5 files: Metavision (Prophesee), DSEC, MVSEC, M3ED, TUM-VIE, RPG's simulators and SHD.
 
-Events are found by their layout, wherever they are in the file:
+Events are found anywhere in the file by their layout:
 
 * groups with four arrays x, y, t, p (DSEC, TUM-VIE, M3ED, RPG);
 * arrays of records with these fields (Metavision's CD/events);
@@ -40,8 +40,8 @@ from slowfast.datasets.dvs.formats.unnamed import SECOND, UNIT_NAMES, find_order
 from slowfast.utils.imports import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-_SAMPLE = 2**14  # events by which order and unit are found
-_CHUNK = 2**15  # events read around a single one
+_SAMPLE = 2**14  # number of events used to infer order and unit
+_CHUNK = 2**15  # number of events read around a single event
 _ECF = 0x8ECF
 # Registered filters that event recordings use, and where to get them.
 FILTERS = {
@@ -160,7 +160,7 @@ class Hdf5Reader(EventReader):
         return dict(zip(order, columns, strict=True))
 
     def _found(self, name: str, short: str, columns: Mapping[str, Column]) -> _Found:
-        """Complete what was found with the unit of the times, the offset, and the size of the sensor."""
+        """Add the unit of the times, the offset, and the sensor size to the columns that were found."""
         for key, column in columns.items():
             check_numeric(key, column.dtype)
         offset = self._offset(name)
@@ -184,7 +184,7 @@ class Hdf5Reader(EventReader):
         return 0
 
     def _sensor(self, name: str) -> Sensor | None:
-        """Return the sensor height and width that attributes, the calibration or the dataset's layout state."""
+        """Return the sensor height and width from attributes, the calibration or the dataset's layout."""
         place = self.file[name] if name else self.file
         while True:
             sensor = _stated_sensor(place)
@@ -225,7 +225,7 @@ def _shd_columns(times: Any, units: Any, number: int) -> Callable[[], Mapping[st
 
 
 class _Lazy:
-    """Column of a sample that is read when it is needed."""
+    """Column of a sample that is read on demand."""
 
     def __init__(self, read: Callable[[], Mapping[str, np.ndarray]], key: str) -> None:
         self._read, self._key = read, key
@@ -294,7 +294,7 @@ class H5Column:
 
 
 def _why_not_read(array: Any, error: OSError) -> str:
-    """Return why an array cannot be read: a compression filter that is missing, or the message of HDF5."""
+    """Return the reason why an array cannot be read: a missing compression filter, or the message of HDF5."""
     import h5py
 
     properties = array.id.get_create_plist()
@@ -310,7 +310,7 @@ def _why_not_read(array: Any, error: OSError) -> str:
 
 
 def _register_filters() -> None:
-    """Make the filters of hdf5plugin known to HDF5, if it is installed."""
+    """Register the filters of hdf5plugin with HDF5, if it is installed."""
     try:
         importlib.import_module("hdf5plugin")
     except ImportError:
@@ -325,14 +325,14 @@ def _arrays(file: Any) -> list[str]:
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
-    """Return names for files: the paths without parts that all have, joined by underscores."""
+    """Return names for files: the paths without their common parts, joined by underscores."""
     parts = [name.split("/") for name in names]
     common = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
     return ["_".join(part for part in path if part not in common) or f"stream{i}" for i, path in enumerate(parts)]
 
 
 def _stated_sensor(place: Any) -> Sensor | None:
-    """Return the sensor height and width that the attributes or the calibration of a group state."""
+    """Return the sensor height and width from the attributes or the calibration of a group."""
     attributes = place.attrs
     geometry = attributes.get("geometry")
     if geometry is not None:

@@ -33,7 +33,7 @@ from slowfast.utils.imports import import_extra
 ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")
 ST_SENSOR, ST_KEY = (10, 10), "spiketrain"
 TD_KEY, TD_FIELDS = "TD", ("x", "y", "ts", "p")
-MAX_MAT_BYTES = 2**31  # size of a file, which is read at once
+MAX_MAT_BYTES = 2**31  # maximum size of a file, which is read at once
 
 
 @EVENT_READER_REGISTRY.register(name="mat")
@@ -135,9 +135,9 @@ def _td(content: Mapping[str, Any]) -> tuple[EventBlock, None]:
         raise DecodeError(f"{TD_KEY} must be one structure of {', '.join(TD_FIELDS)}, not of {', '.join(names)}")
     x, y, t, p = _columns({name: structure[name].item() for name in TD_FIELDS})
     if len(t) and not (np.isin(p, (1, 2)).all() or np.isin(p, (-1, 1)).all() or np.isin(p, (0, 1)).all()):
-        raise DecodeError(f"p of {TD_KEY} contains other values than 1 and 2, or -1 and 1, or 0 and 1")
+        raise DecodeError(f"p of {TD_KEY} must contain 1 and 2, or -1 and 1, or 0 and 1")
     on = p == 2 if len(p) and p.max() == 2 or len(p) and p.min() == 1 else p == 1
-    first = min(int(x.min(initial=1)), int(y.min(initial=1)), 1)  # 0 in files that count from 0
+    first = min(int(x.min(initial=1)), int(y.min(initial=1)), 1)  # 0 if coordinates count from 0
     columns, rows = _pixels(x - first, 2**16, "x"), _pixels(y - first, 2**16, "y")
     return EventBlock(t, columns.astype(np.uint16), rows.astype(np.uint16), on.view(np.uint8)), None
 
@@ -155,7 +155,7 @@ def _columns(content: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
 
 
 def _pixels(values: np.ndarray, size: int, name: str) -> np.ndarray:
-    """Return coordinates as int64; raise DecodeError if any is outside of the sensor."""
+    """Return coordinates as int64. Raises DecodeError if any is outside the sensor."""
     wrong = values[~((values >= 0) & (values < size) & (values == np.rint(values)))]
     if len(wrong):
         raise DecodeError(f"{name} contains {wrong[0]}; expected integers from 0 to {size - 1}")

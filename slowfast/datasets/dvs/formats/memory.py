@@ -13,7 +13,7 @@ import numpy as np
 from slowfast.datasets.dvs.formats.base import EventBlock, EventReader, check_count, read_blocks
 
 KINDS = tuple(np.dtype(kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))  # usual types of t, x, y, p
-# Address space reserved for a column at first, by the size of the file; memory is used when it is written to.
+# Address space initially reserved for a column, based on the file size; memory is only used once written.
 _EVENTS_PER_BYTE, _FIRST_BYTES, _MAX_FIRST_BYTES = 0.5, 2**16, 2**28
 
 
@@ -39,7 +39,7 @@ def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
 
 
 class _GrowingColumn:
-    """Array of unknown length in memory that the system extends without copying.
+    """Array of unknown length that grows without copying.
 
     Args:
         dtype: Type of the values; the first ones and later promotions replace it.
@@ -52,7 +52,7 @@ class _GrowingColumn:
         self._memory = _anonymous(size)
 
     def space(self, count: int) -> np.ndarray:
-        """Return the place of the next values, `count` at most, to be written to and then appended."""
+        """Return space for the next values, at most `count`, to be written to and then appended."""
         size = self.dtype.itemsize
         needed = (self.count + count) * size
         if needed > len(self._memory):
@@ -60,7 +60,7 @@ class _GrowingColumn:
         return np.frombuffer(self._memory, self.dtype, count, self.count * size)
 
     def append(self, values: np.ndarray) -> None:
-        """Append values; those that were written to the space already stay there."""
+        """Append values; values already written to the space are not copied."""
         if values.dtype != self.dtype:
             self._convert(values.dtype if not self.count else np.promote_types(self.dtype, values.dtype))
         space = self.space(len(values))
@@ -81,15 +81,15 @@ class _GrowingColumn:
     def _grow(self, size: int) -> None:
         try:
             self._memory.resize(size)
-        except (SystemError, ValueError, BufferError):  # not on this system, or the last block is still in use
+        except (SystemError, ValueError, BufferError):  # unsupported by the system, or the last block is still in use
             before, self._memory = self._memory, _anonymous(size)
             self._memory[: len(before)] = before[:]
 
 
 def _anonymous(size: int) -> mmap.mmap:
-    """Return memory, in huge pages where the system has them: touching it then costs fewer page faults."""
+    """Return memory, in huge pages if available, which cause fewer page faults."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # the kernel may be built without them
+        with contextlib.suppress(OSError):  # the system's kernel may lack huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory

@@ -21,9 +21,9 @@ from slowfast.datasets.dvs.formats.base import (
 from slowfast.datasets.dvs.formats.binary import read_records
 
 EVENT = np.dtype([("x", "u1"), ("y", "u1"), ("time", "u1", (3,))])
-# Rows of an event that stands for an overflow of the counter of the sensor, and the time that it adds.
+# Row that marks an overflow of the sensor's counter, and the time that it adds.
 OVERFLOW_ROW, OVERFLOW = 240, 2**13
-_MAX_BACK = 0.2  # share of steps back in time of a file of events; the suffix alone says little
+_MAX_BACK = 0.2  # maximum fraction of backward steps in time; the suffix alone is not conclusive
 
 
 @EVENT_READER_REGISTRY.register(name="n-mnist")
@@ -33,13 +33,13 @@ class NMnistReader(EventReader):
     suffixes, label = (".bin",), "a .bin file of N-MNIST or N-Caltech101"
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
-        """Read the events, and add the time of the overflows before them."""
+        """Read the events, adding the time of preceding overflows."""
         overflows, first = 0, True
         for records in read_records(self, EVENT, 0, BLOCK_EVENTS):
             high, middle, low = (records["time"][:, byte].astype(np.int64) for byte in range(3))
             t = (high & 0x7F) << 16 | middle << 8 | low
             if first and int(np.count_nonzero(np.diff(t) < 0)) > _MAX_BACK * len(t):
-                raise DecodeError("no events of N-MNIST: the times do not ascend")
+                raise DecodeError("not a file of N-MNIST: the times are not ascending")
             first = False
             x, y, p = records["x"], records["y"], (high >> 7).astype(np.uint8)
             is_overflow = y == OVERFLOW_ROW

@@ -38,7 +38,7 @@ from slowfast.datasets.dvs.formats.base import (
 from slowfast.datasets.dvs.formats.unnamed import UNIT_NAMES, find_order, find_time_unit, to_microseconds
 
 POSITIVE, NEGATIVE = "pos", "neg"  # arrays of ES-ImageNet
-_SAMPLE = 2**14  # events by which order and unit are found
+_SAMPLE = 2**14  # number of events used to infer order and unit
 
 
 class ColumnsReader(EventReader):
@@ -70,7 +70,7 @@ class ColumnsReader(EventReader):
             yield EventBlock(finite_times(t), whole_pixels(x, "x"), whole_pixels(y, "y"), polarities(p))
 
     def _from_table(self, table: Mapping[str, Column]) -> None:
-        """Find the meaning of four columns without names, and the unit of the times."""
+        """Infer the meaning of four unnamed columns, and the unit of the times."""
         if len(table) != 4:
             raise DecodeError(f"a table of {len(table)} columns without names. {NEEDED}")
         for name, column in table.items():
@@ -101,7 +101,7 @@ def _column_blocks(column: Column) -> Iterator[np.ndarray]:
 
 
 class PackedColumn:
-    """Compressed array of an archive, decompressed as a whole for single events, or in blocks.
+    """Compressed array of an archive, decompressed as a whole for random access, or in blocks.
 
     Args:
         path: The archive.
@@ -229,7 +229,7 @@ class NpzReader(ColumnsReader):
         """Return the columns of the file.
 
         Raises:
-            DecodeError: If compressed ones are too large after decompression.
+            DecodeError: If compressed columns are too large after decompression.
         """
         packed = [column for column in self.found.values() if isinstance(column, PackedColumn)]
         _check_unpacked([column.info for column in packed])

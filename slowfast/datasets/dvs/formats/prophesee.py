@@ -38,7 +38,7 @@ DAT_TIME_BITS = 32
 MAX_HEADER = 2**20  # bytes
 
 Fields = Mapping[str, str]
-# Decoders by the fields of the header, the size of the file in bytes, and where to put the events.
+# Decoder factories: header fields, file size in bytes and memory for the events -> decoder.
 ENCODINGS: dict[str, Callable[[Fields, int, Space | None], EvtDecoder]] = {
     "EVT2": lambda fields, size, space: evt2_decoder(size, space),
     "EVT21": lambda fields, size, space: Evt21Decoder(fields.get("endianness")),
@@ -163,7 +163,7 @@ def take_bits(words: np.ndarray, first: int, bits: int) -> np.ndarray:
 
 
 def sensor_of(fields: Fields) -> Sensor | None:
-    """Return the sensor height and width, if the fields of a header contain them."""
+    """Return the sensor height and width, if the header contains them."""
     width, height = fields.get("width", ""), fields.get("height", "")
     geometry = re.fullmatch(r"(\d+)x(\d+)", fields.get("geometry", ""))
     if geometry:

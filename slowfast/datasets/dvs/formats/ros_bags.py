@@ -3,7 +3,7 @@
 * ``EventArray`` of dvs_msgs and prophesee_event_msgs: an element per event, with its time.
 * ``EventPacket`` of event_camera_msgs (formerly ``EventArray`` of event_array_msgs), in the encodings evt3 and mono.
 
-A topic is a stream. The messages are parsed here, since the packages that define them are seldom installed.
+A topic is a stream. The messages are parsed here, because the packages that define them are rarely installed.
 
 Notation: n events of a message.
 """
@@ -83,7 +83,7 @@ class RosBagReader(EventReader):
             yield _join(waiting)
 
     def _messages(self, bag: Any, topic: str) -> Iterator[tuple[str, _Message]]:
-        """Yield the type and the content of the messages of a topic, up to one that is damaged."""
+        """Yield the type and the content of the messages of a topic, up to the first damaged one."""
         connections = [c for c in bag.connections if c.topic == topic and _is_event_type(c.msgtype)]
         messages = bag.messages(connections=connections)
         while True:
@@ -99,7 +99,7 @@ class RosBagReader(EventReader):
             yield connection.msgtype, _Message(bytes(data), self.path.suffix.lower() == ROS_1)
 
     def _sensor(self, bag: Any, topic: str) -> Sensor | None:
-        """Return the height and width that the first message of a topic states."""
+        """Return the height and width stated by the first message of a topic."""
         for _, message in self._messages(bag, topic):
             return message.sensor if min(message.sensor) > 0 else None
         return None
@@ -132,7 +132,7 @@ class _Message:
 
     Args:
         data: Content.
-        packed: Whether it is one of ROS 1, without alignment.
+        packed: Whether it is a ROS 1 message, without alignment.
 
     Raises:
         DecodeError: If it has another byte order.
@@ -140,7 +140,7 @@ class _Message:
 
     def __init__(self, data: bytes, packed: bool) -> None:
         self.data, self.packed = data, packed
-        self._start = 0 if packed else 4  # after the encoding of ROS 2, to which alignment relates
+        self._start = 0 if packed else 4  # alignment is relative to the end of ROS 2's encapsulation header
         self._at = self._start
         if packed:
             self._number("<I")  # sequence number of the message

@@ -1,6 +1,6 @@
 """Events as text: .csv and .txt files with an event per line.
 
-Columns are separated by commas, semicolons, tabs or spaces. A first line of names tells their meaning, in any order and
+Columns are separated by commas, semicolons, tabs or spaces. A first line of names gives their meaning, in any order and
 among others; a unit may follow, as in ``t_us`` or ``time [s]``. Without names, four columns are identified by their
 values. Lines that start with # or % are comments; a comment ``geometry:WIDTHxHEIGHT`` (Prophesee) or a first line
 ``WIDTH HEIGHT`` (RPG) states the size of the sensor, or the names do, as in ``x@WIDTH`` (faery).
@@ -67,7 +67,7 @@ class _Layout:
         start: Position of the first line of events.
         line: Its number, from 1.
         width: Number of columns.
-        columns: Position of each of x, y, t, p; None to be found by the values.
+        columns: Position of each of x, y, t, p; None to infer them from the values.
         unit: Seconds per tick of the times; None if it is not stated.
         sensor: Sensor height and width in pixels, if stated.
     """
@@ -114,7 +114,7 @@ class TextReader(EventReader):
         return (StreamInfo(sensor=self.layout.sensor),)
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
-        """Parse the lines, a block at a time, up to the first one that has no numbers."""
+        """Parse the lines block by block, up to the first one without numbers."""
         polarities, places = Polarities(), self.layout.columns
         assert places is not None
         for values in self._numbers():
@@ -145,7 +145,7 @@ class TextReader(EventReader):
                 yield values
 
     def _parse(self, text: bytes, line: int) -> np.ndarray:
-        """Parse complete lines; those before the first one that is damaged."""
+        """Parse complete lines up to the first damaged one."""
         width = self.layout.width
         rows = text.count(b"\n") + 1
         values = _numbers_of(text)
@@ -217,14 +217,14 @@ def _with_numbers(layout: _Layout, numbers: np.ndarray | None, text: str) -> _La
     if layout.columns is None and len(numbers) != 4:
         raise DecodeError(f"line {layout.line} has {len(numbers)} numbers. {_EXPECTED}")
     if layout.columns is not None and len(numbers) != layout.width:
-        # Names in a comment that are no names of columns.
+        # The names in a comment are not column names.
         raise DecodeError(f"line {layout.line} has {len(numbers)} numbers, but there are {layout.width} names")
     layout.width = len(numbers)
     return layout
 
 
 def _without_sizes(text: str) -> tuple[str, Sensor | None]:
-    """Return a line of names without the sizes that faery adds to x and y, as in ``x@640``, and the sensor."""
+    """Return a line of names without the sizes that faery adds to x and y (``x@640``), and the sensor size."""
     sizes = dict(re.findall(r"\b([xy])@(\d+)", text))
     sensor = (int(sizes["y"]), int(sizes["x"])) if len(sizes) == 2 else None
     return re.sub(r"\b([xy])@\d+", r"\1", text), sensor
@@ -252,13 +252,13 @@ def _names(text: str) -> tuple[dict[str, int], float | None, int] | None:
 
 
 def find_recordings(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Choose the files that may be recordings by their suffixes.
+    """Select the files that may be recordings, by their suffixes.
 
     Args:
         names: Names or relative paths of files.
 
     Returns:
-        The recordings; and the text files beside recordings of other formats, which are taken for remarks.
+        The recordings, and the text files next to recordings of other formats, which are assumed to be notes.
     """
     suffixes = event_suffixes()
     known = [name for name in names if PurePath(name).suffix.lower() in suffixes]

@@ -11,14 +11,14 @@ from slowfast.datasets.decode import DecodeError
 
 MILLISECOND, SECOND, NANOSECOND = 1e-3, 1.0, 1e-9
 UNIT_NAMES = {MILLISECOND: "milliseconds", SECOND: "seconds", NANOSECOND: "nanoseconds"}
-# Orders of the columns that public datasets and programs use, the usual one first.
+# Column orders used by public datasets and programs, the most common one first.
 ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "xypt", "tpxy")
 MAX_COORDINATE = 2**16
-# Integers above are not microseconds: as such they would be those of the year 5000.
+# Larger integers cannot be microseconds: they would correspond to the year 5000.
 _NANOSECONDS_FROM = 10**17
 # More events per second than any sensor has.
 _IMPOSSIBLE_RATE = 1e8
-_SMALLEST_TICK = 1e-2  # deviation from an integer that is rounding
+_SMALLEST_TICK = 1e-2  # deviation from an integer that counts as rounding
 
 
 def find_order(values: np.ndarray) -> str:
@@ -45,23 +45,23 @@ def find_order(values: np.ndarray) -> str:
     ]
     if not fitting or (len(values) > 1 and bool((values == values[0]).all())):
         raise DecodeError(
-            "the table has no named columns, and its values do not tell which contain polarities (0 and 1, or "
+            "the table has no named columns, and its values do not show which contain polarities (0 and 1, or "
             "-1 and 1), coordinates and times. Name the columns x, y, t, p"
         )
     return max(fitting, key=lambda order: _as_time(columns[order.index("t")]))
 
 
 def _as_time(column: np.ndarray) -> tuple[float, float]:
-    """Return how much a column looks like the time: the share of steps that are not back, then the range."""
+    """Return how much a column resembles the time: the fraction of steps that are not backward, then the range."""
     steps = np.diff(column)
     forward = float((steps >= 0).mean()) if len(steps) else 1.0
     changes = float((steps != 0).mean()) if len(steps) else 0.0
-    # A constant column never decreases, but is no time.
+    # A constant column never decreases, but it is not a time.
     return forward if changes else 0.5, float(column.max() - column.min())
 
 
 def find_time_unit(t: np.ndarray) -> float | None:
-    """Find the unit of times by the grid on which microseconds lie.
+    """Infer the unit of times from the grid of microseconds.
 
     Args:
         t: The first times (n,).
@@ -82,7 +82,7 @@ def find_time_unit(t: np.ndarray) -> float | None:
 
 
 def _on_grid(t: np.ndarray, scale: float) -> bool:
-    """Return whether times multiplied by a factor are integers, but for rounding."""
+    """Return whether times multiplied by a factor are integers up to rounding."""
     scaled = t * scale
     allowed = np.minimum(np.maximum(_SMALLEST_TICK, 2 * np.spacing(np.abs(t)) * scale), 0.5)
     return bool((np.abs(scaled - np.rint(scaled)) <= allowed).all())
