@@ -36,7 +36,7 @@ Weights are those of TEST.CHECKPOINT_FILE_PATH, else the last checkpoint in OUTP
 from the config. All frames are kept in memory: EVENT.MAX_FRAMES limits the frames per video. Config overrides, KEY
 VALUE pairs, follow the files.
 """
-USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 SHARE | --logit-error E] [--out FILE] [KEY VALUE ...]"
+USAGE = "%(prog)s --cfg FILE FILE_OR_FOLDER [...] [--top1 FRACTION | --logit-error E] [--out FILE] [KEY VALUE ...]"
 DEFAULT_TOP1 = 0.99
 _UNTRAINED = "The weights are untrained (random): calibrate again with trained ones"
 KEYS = ("THRESHOLD", "REFERENCE", "GATE", "KEYFRAME_EVERY", "PRECISION")  # keys that the agreement depends on

@@ -101,9 +101,7 @@ class EventDataset(RecordingFolders):
         if cfg.DVS.SCALE[0] > cfg.DVS.SCALE[1]:
             raise ConfigError(f"DVS.SCALE ({cfg.DVS.SCALE}): the smaller factor must come first")
         if cfg.DVS.CLUSTERS and cfg.DVS.TIME_NORM == DATASET:
-            raise ConfigError(
-                "DVS.CLUSTERS: times of clusters are fractions of the duration of a recording. Set DVS.TIME_NORM sample"
-            )
+            raise ConfigError("DVS.CLUSTERS: times of clusters are fractions of a recording. Set DVS.TIME_NORM sample")
         if cfg.DVS.CLUSTERS and training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH:
             raise ConfigError("DVS.CLUSTERS: clusters are augmented by DVS.AUG_POLICY batch only. Set it to batch")
         if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY == BATCH:

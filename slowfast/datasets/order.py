@@ -81,8 +81,8 @@ def batch_parts(size: int, parts: int) -> list[list[int]]:
     """Split the positions 0 .. size - 1 of a batch into equal parts.
 
     A position and its mirror image (size - 1 - position) are in the same part; if parts have an odd size, one position
-    of each has no partner. MixUp pairs mirror images, so each process mixes its part as a single process mixes the batch.
-    Neighboring positions are in different parts, as the copies of a repeated sample should be.
+    of each has no partner. MixUp pairs mirror images, so each process mixes its part like a single process mixes the
+    batch. Neighboring positions are in different parts, as required for the copies of a repeated sample.
     """
     if size % parts:
         raise ValueError(f"{size} positions cannot be split into {parts} equal parts")

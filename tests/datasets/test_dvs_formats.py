@@ -58,7 +58,7 @@ class TestNMnist:
 
     def test_other_files_of_this_suffix(self, tmp_path: Path) -> None:
         (tmp_path / "a.bin").write_bytes(np.random.default_rng(0).bytes(5000))
-        with pytest.raises(DecodeError, match="no events of N-MNIST"):
+        with pytest.raises(DecodeError, match="not a file of N-MNIST"):
             read(tmp_path / "a.bin")
 
 
@@ -211,7 +211,7 @@ class TestText:
             ("# nothing\n", "the file contains no events"),
             ("1,2,3\n4,5,6\n", "line 1 has 3 numbers"),
             ("class,startTime_usec,endTime_usec\n1,2,3\n", "line 1: 'class,startTime"),
-            ("1 70000 3 1\n2 70000 5 1\n", "the values do not|its values do not tell"),
+            ("1 70000 3 1\n2 70000 5 1\n", "the values do not|its values do not show"),
             ("t,x,y,p\n1,2,3,4\n", "p contains 4"),
             ("t,x,y,p\n1,2.5,3,1\n", "x contains values that are not pixels"),
         ],
