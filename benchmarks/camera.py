@@ -59,7 +59,7 @@ class CameraStream:
 
     @classmethod
     def from_video(cls, path: Path) -> CameraStream:
-        """Encode the first frames of a video; DataError if it cannot be read."""
+        """Encode the first frames of a video. Raises DataError if it cannot be read."""
         sink, parts, keys = _Sink(), list[bytes](), list[int]()
         try:
             with av.open(str(path)) as source, _to(sink) as out:
@@ -71,7 +71,7 @@ class CameraStream:
                 for number, frame in enumerate(islice(source.decode(video), _MAX_FRAMES)):
                     plain = frame.reformat(stream.width, stream.height, "yuv420p")
                     plain.pts, plain.time_base = number, 1 / rate
-                    packets = stream.encode(plain)  # of this frame, as there is no lookahead
+                    packets = stream.encode(plain)  # packets of this frame, because there is no lookahead
                     keys += [number] * any(packet.is_keyframe for packet in packets)
                     out.mux(packets)
                     parts.append(sink.take())
@@ -111,7 +111,7 @@ class Cameras:
 
     Args:
         addresses: Their addresses.
-        started: When each sent its first frame, by time.monotonic(), which all processes share; 0 before.
+        started: Time of each camera's first frame (time.monotonic(), shared by all processes); 0 before it.
     """
 
     addresses: list[str]
@@ -160,7 +160,7 @@ async def _serve_all(stream: CameraStream, count: int, channel: Connection, star
     await asyncio.Event().wait()
 
 
-_WARM_UP = 5.0  # seconds: streams are opened, and the first frames computed densely
+_WARM_UP = 5.0  # seconds to open the streams and to compute the first frames densely
 _WINDOW = 5.0  # seconds
 
 
@@ -213,7 +213,7 @@ class _Window:
 
 
 class _Watch:
-    """Observer of a run, window after window.
+    """Observer of a run that measures consecutive time windows.
 
     Args:
         run: The run.
@@ -240,7 +240,7 @@ class _Watch:
             self._now.latencies += [now - sent - tick / self._rate for tick in ticks]
 
     def ended(self) -> bool:
-        """Return whether all windows are complete; call it often, as it closes them."""
+        """Return whether all windows are complete; call it often, because it also closes them."""
         now = time.monotonic()
         if self._next and now >= self._next:
             state = now, sum(self._process.cpu_times()[:2]), self._dropped()

@@ -34,7 +34,7 @@ GROUP, DENSE = "event-driven", "dense inference, float32"
 STREAMS = 16
 _BLOCKS = {"1 %": (2, 5), "5 %": (7, 7)}  # rows x columns of patches of the first stage: 10 and 49 of 1024
 _CALLS, _BATCHED_CALLS = 8, 2  # consecutive calls of a turn, with one frame and with many
-_MAX_FRAMES = 1200  # of a video, to limit memory
+_MAX_FRAMES = 1200  # frames per video, to limit memory
 Turn = list[torch.Tensor]  # inputs of consecutive calls
 Dense = Callable[[torch.Tensor], torch.Tensor]  # dense inference on frames (B, 3, side, side)
 
@@ -155,7 +155,7 @@ class _Bench:
         return measurements
 
     def compare_dense(self, frames: int) -> list[Measurement]:
-        """Measure dense inference by the network and by the engine, in float32 on so many frames."""
+        """Measure dense inference by the network and by the engine, in float32 on this many frames."""
         turns = _turns(self.frames(1, frames, (self.grid, self.grid)))
         ways: dict[str, Dense] = {"network": self.model, "engine": self.full.run_dense}
         cases = {name: self._dense(turns, dense) for name, dense in ways.items()}
@@ -198,5 +198,5 @@ def _turns(calls: list[torch.Tensor]) -> list[Turn]:
 
 
 def _calls(frames: int) -> int:
-    """Return the calls of a turn with so many frames each."""
+    """Return the calls of a turn with this many frames each."""
     return _CALLS if frames == 1 else _BATCHED_CALLS

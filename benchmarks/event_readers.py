@@ -1,4 +1,4 @@
-"""Benchmark of reading large event recordings: speed and peak memory, also of other packages.
+"""Benchmark of reading large event recordings: speed and peak memory, compared with other packages.
 
     python -m benchmarks.event_readers                       # this package
     python -m benchmarks.event_readers --peers .peers/bin/python   # and expelliarmus and faery of another environment

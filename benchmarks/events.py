@@ -163,7 +163,7 @@ def measure_stream(device: torch.device, runs: int) -> list[Measurement]:
 
 
 def _from_disk(group: str, file: Path, read: Callable[[], object], runs: int) -> list[Measurement]:
-    """Measure with a cold cache; return nothing if the system does not count the bytes it reads."""
+    """Measure with a cold cache; return nothing if the system does not count bytes read."""
     if not (_CAN_DROP_CACHE and Path("/proc/self/io").exists()):
         return []
     seconds, sizes = [], []

@@ -155,7 +155,7 @@ def _timed_stages(cfg: ConfigNode, watch: Stopwatch) -> Iterator[None]:
     stages = {
         OPEN: (reader, "__init__"),
         DECODE: (reader, "read"),
-        CONVERT: (RgbConverter, "__call__"),  # a part of `read`, separate only in the pyav backend
+        CONVERT: (RgbConverter, "__call__"),  # part of `read`, only separate in the pyav backend
         AUGMENT: (TrainTransform, "__call__"),
     }
     with ExitStack() as stack:

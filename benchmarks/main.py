@@ -87,7 +87,7 @@ compared take turns within a run. Without --videos, two synthetic clips are rend
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line, with the config overrides in `overrides`; UserError for one that cannot be parsed."""
+    """Parse the command line, with the config overrides in `overrides`. Raises UserError if it is invalid."""
     parser = CommandParser("benchmark.py", DESCRIPTION, USAGE, EXAMPLE)
     default, evmlp = ROOT / "configs/K400/K400_MLP_S16x4.yaml", ROOT / "configs/ImageNet/EVMLP.yaml"
     parser.add_argument(
@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _published(names: Sequence[str]) -> list[Path]:
-    """Return published configs by name; UserError if one does not exist."""
+    """Return published configs by name. Raises UserError if one does not exist."""
     configs = {path.stem: path for path in published_configs()}
     for name in names:
         if name not in configs:
@@ -149,7 +149,7 @@ def _run(chosen: argparse.Namespace) -> None:
     if chosen.json is not None:
         check_output_file(chosen.json, "--json")
     cfg = load_config(chosen.cfg, chosen.overrides, modules=chosen.modules)
-    keep_freed_memory()  # as a run does
+    keep_freed_memory()  # as in a run
     device = torch.device("cuda", 0) if usable_gpus(cfg.NUM_GPUS) else torch.device("cpu")
     results: dict[str, Any] = {"machine": describe_machine(device), "cfg": str(chosen.cfg)}
     show_table(machine_table(results["machine"]))

@@ -111,7 +111,7 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-LEARNING_RATE = 0.0  # the same work with constant weights
+LEARNING_RATE = 0.0  # same work with constant weights
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 DTYPES = (FLOAT32, BFLOAT16)
 

@@ -66,7 +66,7 @@ _BY_NAME = {
 
 
 def time_by_kind(forward: Callable[[], object]) -> list[tuple[str, float]]:
-    """Return the share of each kind of operator in the time of a forward pass, largest first."""
+    """Return the fraction of the time of a forward pass per kind of operator, largest first."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
         forward()
     seconds: dict[str, float] = defaultdict(float)
@@ -117,7 +117,7 @@ def measure_networks(
         runs: Number of timed runs.
         settings: Configs of the models; None for all published ones.
         side: Side of the matrices that are multiplied for comparison; None for the default of the device.
-        shares: Also measure the share of each kind of operator.
+        shares: Also measure the fraction of time of each kind of operator.
     """
     side = side or MATRIX_SIDE[device.type]
     for name, path in one_config_per_model(published_configs() if settings is None else settings).items():

@@ -1,4 +1,4 @@
-"""Benchmark of what a distributed run does besides its steps: gathering predictions and writing checkpoints.
+"""Benchmark of the overhead of a distributed run: gathering predictions and writing checkpoints.
 
 python benchmarks/ranks.py                           # 100,000 predictions of 4 processes; MorphMLP-S and B
 python benchmarks/ranks.py --predictions 10000 --processes 2 --configs K400/K400_MLP_S16x4
@@ -43,7 +43,7 @@ def memory() -> float:
 
 
 class TimedEvaluator(ClassificationEvaluator):
-    """Evaluator that notes when the predictions have arrived."""
+    """Evaluator that records when the predictions have arrived."""
 
     gathered = 0.0
 
@@ -64,7 +64,7 @@ def fill(evaluator: ClassificationEvaluator, world: World, count: int) -> None:
 
 
 def gather(environment: dict[str, str], count: int, results: Any) -> None:
-    """Gather predictions and put the rank, the seconds until they have arrived and in all, and the memory in MB."""
+    """Gather predictions and report rank, seconds until arrival, total seconds and memory in MB."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     world = init_distributed(0)
@@ -98,7 +98,7 @@ def measure_gathering(processes: int, count: int) -> list[tuple[int, float, floa
 
 
 def measure_checkpoint(cfg: ConfigNode, folder: Path) -> tuple[float, float, float]:
-    """Return the size of a checkpoint in MB, and the seconds that training stops for: in the background, and not."""
+    """Return the size of a checkpoint in MB, and the seconds training pauses: with and without background writing."""
     model = build_model(cfg)
     optimizer = torch.optim.AdamW(model.parameters())
     for one in model.parameters():

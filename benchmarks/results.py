@@ -22,11 +22,11 @@ from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import to_json
 
-MACHINE_FILE = "machine.json"  # of a folder of results
+MACHINE_FILE = "machine.json"  # file in a folder of results
 ROOT = Path(__file__).resolve().parents[1]
 _DIGITS = 4  # significant digits of a stored value
-_LIST = re.compile(r"\[[^][{}]*\]")  # without inner lists
-# What must be the same for all parts of a machine.
+_LIST = re.compile(r"\[[^][{}]*\]")  # a list without inner lists
+# Facts that must be the same for all parts of a machine.
 _IDENTITY = ("CPU", "CPU family", "cores", "GPU", "torch")
 
 Number = float | list[float]

@@ -53,7 +53,7 @@ class SyntheticClip:
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:
-    """Return all videos of files and folders, sorted within a folder; DataError if there are none."""
+    """Return all videos of files and folders, sorted within a folder. Raises DataError if there are none."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -162,7 +162,7 @@ def link_videos(videos: Sequence[Path], folder: Path) -> Path:
 
 
 def prepare_videos(source: Path, target: Path, workers: int) -> Path:
-    """Re-encode the videos of a folder as slowfast prepare does; DataError if one cannot be read."""
+    """Re-encode the videos of a folder like slowfast prepare. Raises DataError if one cannot be read."""
     summary = prepare(source, target, PrepareSettings(), workers)
     for name, reason in summary.failed.items():
         raise DataError(f"--videos: {name} cannot be prepared: {reason}")

@@ -1,4 +1,4 @@
-"""Build of a demo dataset: in parallel, complete or not at all, and only if it does not exist yet."""
+"""Building of a demo dataset: in parallel, completely or not at all, and only if it does not exist yet."""
 
 from __future__ import annotations
 

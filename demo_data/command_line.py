@@ -26,7 +26,7 @@ MAX_SAMPLES = 1_000_000
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; UserError for one that cannot be parsed."""
+    """Parse the command line. Raises UserError if it is invalid."""
     defaults = {name: layout.default for name, layout in FORMATS.items()}
     parser = CommandParser("make_demo_data.py", HELP, USAGE, EXAMPLE, imports=False)
     parser.add_argument("--format", type=_format, default="kinetics", choices=sorted(FORMATS), help="layout")

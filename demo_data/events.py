@@ -28,7 +28,7 @@ NEGATIVES = 0.5  # probability of swapped polarities, so that polarity does not 
 OFF_CENTER = 0.08  # maximum offset of the midpoint of the path
 DISTANCE = (0.35, 0.50)  # length of the path of left, right, up and down
 ORBIT, TURN = 0.22, (1.8, 2.8)  # radius and angle (radians) of the orbit of the rotating classes
-RADIUS = (0.14, 0.34)  # of the object
+RADIUS = (0.14, 0.34)  # size range of the object
 SIZE_SHARE = (0.2, 0.5)  # position in that range (log scale) for classes of constant size
 
 
@@ -55,7 +55,7 @@ def write_index(folder: FilePath, settings: DemoSettings) -> None:
 
 def draw_path_in_view(motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator) -> Path:
     """Draw a random path of a motion inside the frame; all classes draw the same random numbers."""
-    share = np.linspace(0.0, 1.0, frames)  # (T,) of the path
+    share = np.linspace(0.0, 1.0, frames)  # (T,), position along the path
     middle = np.array([height, width]) / 2 + rng.uniform(-OFF_CENTER, OFF_CENTER, 2) * height
     distance, turn = rng.uniform(*DISTANCE) * height, rng.uniform(*TURN)
     angle, size = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(*SIZE_SHARE)

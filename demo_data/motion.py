@@ -2,7 +2,7 @@
 
 Positions wrap around the frame and sizes wrap around their range. At every time and for every class, the center is
 therefore uniform over the frame, the angle uniform over the circle and the size log-uniform over its range, all
-independent: no single frame tells the class. A reversed path has the distribution of the opposite class, so a model
+independent: no single frame reveals the class. A reversed path has the distribution of the opposite class, so a model
 that ignores the order of the frames reaches a top-1 accuracy of 50 % at best.
 
 Notation: T frames.
@@ -17,10 +17,10 @@ import numpy as np
 # Ranges of the random parameters of a clip; lengths are relative to the frame height, times are in frames. At the
 # default height of 96 pixels, the edge of the object moves by 0.5 to 2.5 pixels per frame: a small model learns to see
 # such small steps within minutes.
-RADIUS = (0.18, 0.42)  # of the object
-SPEED = (0.008, 0.012)  # of left, right, up and down, per frame
-TURN_RATE = (0.05, 0.08)  # of the rotating classes, radians per frame
-GROWTH_RATE = (0.020, 0.028)  # of nearer and farther: share of the size range (log scale) per frame
+RADIUS = (0.18, 0.42)  # radius of the object
+SPEED = (0.008, 0.012)  # speed of left, right, up and down, per frame
+TURN_RATE = (0.05, 0.08)  # speed of the rotating classes, radians per frame
+GROWTH_RATE = (0.020, 0.028)  # speed of nearer and farther: fraction of the size range (log scale) per frame
 
 
 @dataclass(frozen=True)

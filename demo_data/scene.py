@@ -14,8 +14,8 @@ import numpy as np
 from demo_data.motion import Motion, Path, draw_path
 
 PATCH = 64  # side of the object image in pixels
-EXTENT = 1.25  # half that side in radii of the object: room for its bumps
-BACKGROUND_SPEED = (0.001, 0.004)  # relative to the frame height, per frame
+EXTENT = 1.25  # half that side in radii of the object, with room for its bumps
+BACKGROUND_SPEED = (0.001, 0.004)  # background speed relative to the frame height, per frame
 
 Colors = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]  # draws the two colors of an object
 

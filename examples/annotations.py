@@ -1,4 +1,4 @@
-"""A dataset of your own, added by one file without a change of the package: videos with a table of annotations.
+"""A custom dataset, added by one file without changing the package: videos with a table of annotations.
 
     slowfast train --cfg examples/annotations_small_3d_cnn.yaml --import examples/annotations.py \
         --import examples/small_3d_cnn.py
@@ -27,7 +27,7 @@ class Annotations(FrameDataset):
     """Videos in a table of video, activity and split; activities are numbered in alphabetical order."""
 
     def read_index(self, split: str) -> list[Record]:
-        """Return the videos of a split; those of "val" are the test videos if none are."""
+        """Return the videos of a split; if there are none for "val", those of "test" are used."""
         rows, names = self._rows(), self.read_class_names()
         wanted = "test" if split == "val" and all(row[2] != "val" for row in rows) else split
         root = SampleRoot(self.cfg.DATA.PATH_PREFIX)

@@ -1,4 +1,4 @@
-"""A small 3D CNN: a network added by one file, without a change of the package; see annotations.py for the command."""
+"""A small 3D CNN: a network added by one file without changing the package; see annotations.py for the command."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from slowfast.models.protocol import FeatureMap
 class ConvBlock(FeatureMap, nn.Sequential):
     """Convolution, batch norm and ReLU, then pooling: (B, C, T, H, W) -> (B, C', T', H / 2, W / 2)."""
 
-    MAP_AXES = "BCTHW"  # Grad-CAM draws the maps of this layer
+    MAP_AXES = "BCTHW"  # lets Grad-CAM draw the maps of this layer
 
     def __init__(self, dim: int, out_dim: int, pool_time: bool) -> None:
         conv = nn.Conv3d(dim, out_dim, 3, padding=1, bias=False)
@@ -39,7 +39,7 @@ class Small3DCNN(Network):
         self.blocks = nn.Sequential(
             *(ConvBlock(dims[i], dims[i + 1], pool_time=i % 2 == 1) for i in range(len(embed_dims)))
         )
-        self.dropout = Dropout(dropout_rate)  # draws the same numbers for any number of processes
+        self.dropout = Dropout(dropout_rate)  # random numbers do not depend on the number of processes
         self.head = nn.Linear(embed_dims[-1], num_classes)
 
     @classmethod

@@ -29,7 +29,7 @@ class Speed:
 
     name: str
     label: float
-    prediction: float | None  # None: unreadable
+    prediction: float | None  # None for an unreadable clip
 
 
 class SpeedEvaluator(Evaluator[Speed]):

@@ -14,7 +14,7 @@ class ReportedByRankZero(UserError):
 
 
 class ConfigError(UserError):
-    """Unknown key, value of the wrong type or out of range, or impossible combination of values."""
+    """Unknown key, value of the wrong type or out of range, or invalid combination of values."""
 
 
 class IndexFileError(UserError):
@@ -53,10 +53,10 @@ class DataError(UserError):
 
 
 class LostProcessError(RuntimeError):
-    """Another process of a distributed run timed out or exited. Not the user's error: torchrun may restart the run."""
+    """Another process of a distributed run timed out or exited. Not a user error: torchrun may restart the run."""
 
 
 def system_reason(error: BaseException) -> str:
-    """Return the description by the operating system or FFmpeg in lower case, or else the message of the error."""
+    """Return the operating system's or FFmpeg's description in lower case, else the message of the error."""
     reason = getattr(error, "strerror", None)
     return str(reason).lower() if reason else str(error) or type(error).__name__

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures the training pipeline, the test pipeline and a network on this machine.
+"""Measure the training pipeline, the test pipeline and a network on this machine.
 
 python tools/benchmark.py --videos kinetics/val/abseiling
 """

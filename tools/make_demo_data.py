@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes demo data in a dataset's own layout.
+"""Make demo data in the layout of a dataset.
 
 python tools/make_demo_data.py --format kinetics --out demo/kinetics
 """

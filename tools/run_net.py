@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train and test a model as a config file says.
+"""Train and test a model as described by a config file.
 
 python tools/run_net.py --cfg configs/K400/K400_MLP_S16x4.yaml TEST.NUM_ENSEMBLE_VIEWS 4
 """

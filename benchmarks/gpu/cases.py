@@ -23,7 +23,7 @@ Values = Mapping[str, Any]
 
 
 class CannotRunHere(Exception):
-    """Error of a case that needs something this machine does not have."""
+    """Error of a case that needs something that this machine lacks."""
 
 
 class DeviceLost(RuntimeError):

@@ -36,7 +36,7 @@ from slowfast.utils.machine import peak_memory_gib, synchronize
 FORWARD, TRAIN = "forward", "train"
 _TASKS = (TRAIN, FORWARD)
 _PASSES = {FORWARD: 1, TRAIN: 3}  # forward passes with the same number of FLOPs
-_FRAMES, _IMAGES = 512, 128  # per batch on a GPU
+_FRAMES, _IMAGES = 512, 128  # batch size on a GPU
 _AMP_NAMES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _MATMUL = "matmul"
 _BACKENDS = {"cuda": "inductor", "cpu": "aot_eager"}  # on a CPU, inductor compiles C++ for minutes
@@ -199,7 +199,7 @@ def _step(cfg: ConfigNode, variant: Variant, clips: int, device: torch.device) -
         [step] = train_steps(cfg, device, clips, variant.checkpointing, (_AMP_NAMES[variant.dtype],)).values()
     except ConfigError as error:
         raise CannotRunHere(first_line(error)) from error
-    if variant.channels_last:  # inputs always are
+    if variant.channels_last:  # inputs always are channels-last
         for parameter in step.model.parameters():
             layout = _LAYOUTS.get(parameter.ndim, torch.contiguous_format)
             parameter.data = parameter.data.contiguous(memory_format=layout)
@@ -236,7 +236,7 @@ def _warm_up(work: Callable[[], object], device: torch.device) -> tuple[float, f
 
 
 def _loss(step: TrainStep, batch: TrainBatch) -> float:
-    """Return the loss of a further step; the learning rate is 0, so it is the same in all variants."""
+    """Return the loss of another step; the learning rate is 0, so it is the same in all variants."""
     loss = float(step(batch, 0, 0, LEARNING_RATE)[0])
     if not math.isfinite(loss):
         raise RuntimeError(f"the loss is {loss}")

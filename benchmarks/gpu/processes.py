@@ -20,7 +20,7 @@ from benchmarks.gpu.report import FAILED, SKIPPED, add_error, append_row, read_r
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_PROGRESS = ".in_progress"  # part and case as JSON while a case runs
-_MIN_SECONDS = 5.0  # with less, a part does not start
+_MIN_SECONDS = 5.0  # minimum seconds to start a part
 _MIN_SHARE = 15.0  # seconds; smaller shares are raised to this, because starting a process takes several seconds
 _GRACE = 15.0  # seconds by which the last case of a part may exceed its share
 _KILL_DELAY = 5.0  # seconds between SIGTERM and SIGKILL

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu.cases import Values
 from slowfast.utils.machine import synchronize
 
-_MAX_KERNELS = 12  # in the table
+_MAX_KERNELS = 12  # rows of the table
 _MAX_NAME = 90  # characters of a kernel's name
 
 
@@ -25,7 +25,7 @@ def profile_work(function: Callable[[], object], device: torch.device) -> Values
         "busy, %": time in kernels relative to the wall-clock time; low values mean that the GPU waits for the host.
         "text": table of the most expensive kernels.
     """
-    seconds = _duration(function, device)  # without the overhead of the profiler
+    seconds = _duration(function, device)  # measured without the overhead of the profiler
     on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as record:
         _duration(function, device)

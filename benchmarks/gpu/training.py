@@ -23,7 +23,7 @@ from slowfast.visualization.metrics_log import Row, read_metrics
 _DEMO = configs_folder() / "Demo" / "KINETICS_MORPHMLP.yaml"
 _SMALL, _SMALL_BATCH = DemoSettings(train=8, val=8, test=8), 4  # for CPUs
 _MAX_WORKERS = 16
-_VIDEOS, _BATCH = 480, 16  # of MorphMLP-S16: links to one video, and videos per batch
+_VIDEOS, _BATCH = 480, 16  # for MorphMLP-S16: links to one video, and videos per batch
 _GPU_AUGMENTATION = "not implemented: clips are augmented in the worker processes of the loader"
 
 

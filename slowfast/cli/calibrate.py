@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigNode]:
     parser.add_argument("videos", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="videos to calibrate on")
     goal = parser.add_mutually_exclusive_group()
     top1 = f"minimum fraction of frames with the same top-1 class (default {DEFAULT_TOP1})"
-    goal.add_argument("--top1", type=number(0, 1), metavar="SHARE", help=top1)
+    goal.add_argument("--top1", type=number(0, 1), metavar="FRACTION", help=top1)
     error = "maximum of the mean |difference| / largest |logit|"
     goal.add_argument("--logit-error", type=number(0, 1e6), metavar="E", help=error)
     out = "config to write (default: OUTPUT_DIR/calibrated.yaml)"

@@ -38,7 +38,7 @@ RUN_FILE = "run.yaml"
 _LISTED = 20  # unreadable files on the screen
 
 EXAMPLE = "slowfast index my_videos --out my_index"
-USAGE = "%(prog)s FOLDER --out FOLDER [--kind KIND] [--check] [--group REGEX] [--cfg FILE] [--val SHARE] [options]"
+USAGE = "%(prog)s FOLDER --out FOLDER [--kind KIND] [--check] [--group REGEX] [--cfg FILE] [--val FRACTION] [options]"
 DESCRIPTION = f"""\
 Write the index files of a folder of class folders: of videos, of folders of extracted frames, of images, or of event
 recordings. The split of a file depends only on its name and --seed.
@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cfg", metavar="FILE", help=cfg)
     for split, share in (("val", 0.1), ("test", 0.2)):
         text = f"fraction of the {split} split; 0 uses the training split (default: {share}, 0 for small classes)"
-        parser.add_argument(f"--{split}", type=number(0, 1), metavar="SHARE", help=text)
+        parser.add_argument(f"--{split}", type=number(0, 1), metavar="FRACTION", help=text)
     seed = "seed of the split (default %(default)s)"
     parser.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, metavar="N", help=seed)
     parser.add_argument("--separator", default=" ", help="separator of path and label (default: a space)")
