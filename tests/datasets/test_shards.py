@@ -85,7 +85,7 @@ def first(tiny_cfg: ConfigNode, shards: Path) -> tuple[VideoEvalDataset, ShardMe
         ("other", "its shard has another member at this position"),
         ("zeros", "its shard has another member at this position"),
         ("folder", "its shard cannot be read: is a directory"),
-        ("unaligned", "no position of a member"),
+        ("unaligned", "not a valid position of a member"),
         ("huge", "exceed the limit"),
     ],
 )

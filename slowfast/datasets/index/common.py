@@ -99,7 +99,8 @@ class SampleRoot:
         if not self._confined:
             return np.ones(len(starts), bool)
         inside = count_within(find_text(codes, b".."), starts, ends) == 0
-        absolute = np.flatnonzero(codes[starts] == ord("/"))
+        absolute = np.flatnonzero(starts < ends)  # an empty name may start after the last byte
+        absolute = absolute[codes[starts[absolute]] == ord("/")]
         start = self.folder.rstrip("/").encode("utf-8", "surrogatepass") + b"/"
         below = ends[absolute] - starts[absolute] > len(start)
         for offset, value in enumerate(start):
