@@ -1,4 +1,4 @@
-"""What several tests share: a small Kinetics-format folder of real clips, and the settings of a tiny network on it."""
+"""Shared fixtures: a small Kinetics-format folder of real clips, and the settings of a tiny network for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of the two ways to find the packets of a file."""
+"""Comparison of the two methods of finding the packets of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights far from their start, for tests that compare outputs."""
+"""Weights far from their initialization, for tests that compare outputs."""
 
 from __future__ import annotations
 

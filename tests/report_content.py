@@ -1,4 +1,4 @@
-"""Content of a report.html, and of a made-up run that has everything a report can show."""
+"""Content of a report.html, and of a synthetic run that has everything a report can show."""
 
 from __future__ import annotations
 

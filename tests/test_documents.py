@@ -1,4 +1,4 @@
-"""Documents: links, configs, keys and commands they name exist; CITATION.cff has the required fields."""
+"""Documents: the links, configs, keys and commands that they name exist; CITATION.cff has the required fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two machines on one: network namespaces that are joined by a virtual cable, each with a host name of its own."""
+"""Two machines on one: network namespaces joined by a virtual cable, each with its own host name."""
 
 from __future__ import annotations
 

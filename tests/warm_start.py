@@ -1,4 +1,4 @@
-"""Runs of scripts in processes that have PyTorch imported already, which takes seconds of each start.
+"""Runs of scripts in processes that have already imported PyTorch, which takes seconds per start.
 
 A server process imports the modules once; every run is a fork of it, with arguments, environment, standard streams,
 session and exit status of its own.

@@ -124,7 +124,7 @@ def _draw_matrix(confusions: Confusions, class_names: Sequence[str]) -> Figure:
     axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.0)
     axes.tick_params(which="both", length=0)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the videos of the label")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="fraction of the videos of the label")
     bar.outline.set_visible(False)
     return figure
 

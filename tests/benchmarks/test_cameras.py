@@ -1,4 +1,4 @@
-"""Cameras that are measured behind: what they send, and the measurements of a short run."""
+"""Simulated cameras of the benchmark: their streams, and the measurements of a short run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event-driven measurements, of a small network."""
+"""Measurements of event-driven inference with a small network."""
 
 from __future__ import annotations
 

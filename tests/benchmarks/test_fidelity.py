@@ -1,4 +1,4 @@
-"""Networks against the logits of their published implementations, and the page that reports it."""
+"""Networks against the logits of their published implementations, and the page that reports them."""
 
 from __future__ import annotations
 

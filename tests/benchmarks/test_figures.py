@@ -1,4 +1,4 @@
-"""Figures beside their targets."""
+"""Measurements and their targets in tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each part of the benchmark on tiny videos and a tiny network: what it reports, never how long it took."""
+"""Parts of the benchmark on tiny videos and a tiny network: what they report, never how long they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks side by side: which settings are measured, and every measurement of a small one."""
+"""Benchmark of all networks: the selected configs, and all measurements of a small network."""
 
 from __future__ import annotations
 

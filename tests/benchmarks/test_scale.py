@@ -1,4 +1,4 @@
-"""Benchmarks of what grows with the dataset run on small sizes."""
+"""Benchmarks of costs that grow with the dataset, on small sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`benchmark.py all`: parts in processes of their own, resumed and combined; a failure does not end the others."""
+"""`benchmark.py all`: parts in separate processes, resumed and combined; failures do not end other parts."""
 
 from __future__ import annotations
 

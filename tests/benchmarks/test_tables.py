@@ -1,4 +1,4 @@
-"""Tables of machines side by side; docs/BENCHMARKS.md is up to date with the results in docs/benchmarks."""
+"""Tables of several machines; docs/BENCHMARKS.md matches the results in docs/benchmarks."""
 
 from __future__ import annotations
 

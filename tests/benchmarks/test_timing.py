@@ -1,4 +1,4 @@
-"""Clocks of the benchmark: what counts, what is discarded, and how values of several runs are joined."""
+"""Timers of the benchmark: what counts, what is discarded, and how values of several runs are combined."""
 
 from __future__ import annotations
 

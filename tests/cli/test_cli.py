@@ -1,4 +1,4 @@
-"""The command line: exit statuses, and what is said on stderr."""
+"""Command line: exit statuses and messages on stderr."""
 
 from __future__ import annotations
 

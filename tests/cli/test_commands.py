@@ -1,4 +1,4 @@
-"""The console script: commands, their shared options, and what old command lines mean."""
+"""Console script: commands, shared options, and compatibility with former command lines."""
 
 from __future__ import annotations
 

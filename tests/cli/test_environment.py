@@ -1,4 +1,4 @@
-"""`slowfast env`: instruction sets, limits by environment, and what each precision does."""
+"""`slowfast env`: instruction sets, limits by environment, and the effect of each precision."""
 
 from __future__ import annotations
 

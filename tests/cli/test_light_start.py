@@ -1,4 +1,4 @@
-"""Help texts, loading a config and refusing a mistake import neither PyTorch nor decoders."""
+"""Help texts, loading a config and rejecting a typo import neither PyTorch nor decoders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of published settings: sizes, headers and docs/MODEL_ZOO.md against what is counted."""
+"""Table of models: sizes, headers and docs/MODEL_ZOO.md against computed values."""
 
 from __future__ import annotations
 

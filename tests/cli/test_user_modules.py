@@ -1,4 +1,4 @@
-"""--import: a user's module registers networks and datasets before the config is checked, in worker processes too."""
+"""--import: user modules register networks and datasets before the config is checked, also in worker processes."""
 
 from __future__ import annotations
 

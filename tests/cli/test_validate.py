@@ -1,4 +1,4 @@
-"""Impossible configs: each is one line that names the keys and what to do; the published settings pass."""
+"""Invalid configs: each error is one line that names the keys and the solution; published settings are valid."""
 
 from __future__ import annotations
 

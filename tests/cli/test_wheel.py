@@ -1,4 +1,4 @@
-"""The wheel outside of the checkout: commands, shipped configs, types; and what is not in it."""
+"""Wheel installed outside the checkout: commands, shipped configs, types, and excluded files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config surface: every key is read somewhere; every YAML file loads, builds and states result, time and command."""
+"""Every config key is read somewhere; every YAML file loads, builds and states result, time and command."""
 
 from __future__ import annotations
 

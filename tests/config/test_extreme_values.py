@@ -1,4 +1,4 @@
-"""Extreme values of every key are accepted or refused with a one-line message, without being slow."""
+"""Extreme values of every key are accepted or rejected with a one-line message, without being slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declarations of keys: complete, consistent, and with the choices that are implemented."""
+"""Declarations of keys: complete, consistent, and with the implemented choices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AutoAugment's ImageNet policy: the paper's table restated as frequencies and arguments, and its notation."""
+"""AutoAugment's ImageNet policy: frequencies and arguments of the paper's table, and the notation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of events: switches per batch, numbers per recording, published formulas."""
+"""Batch-wise augmentation of events: switches per batch, random numbers per recording, published formulas."""
 
 from __future__ import annotations
 

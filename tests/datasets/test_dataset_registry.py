@@ -1,4 +1,4 @@
-"""Datasets in their registry: what each declares, warnings about differences, and errors of registration."""
+"""Dataset registry: declarations of each dataset, warnings about differences, and registration errors."""
 
 from __future__ import annotations
 

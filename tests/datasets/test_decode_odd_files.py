@@ -1,4 +1,4 @@
-"""Files that FFmpeg reads only in part, or not at all: one clear message each."""
+"""Files that FFmpeg can only read partly or not at all: one clear message each."""
 
 from __future__ import annotations
 

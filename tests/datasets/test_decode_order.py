@@ -1,4 +1,4 @@
-"""Order of frames in files without usable timestamps: equal to the output of FFmpeg's decoder."""
+"""Frame order of files without usable timestamps equals the output of FFmpeg's decoder."""
 
 from __future__ import annotations
 

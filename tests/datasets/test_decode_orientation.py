@@ -1,4 +1,4 @@
-"""Orientation and color conversion equal the ffmpeg program: rotated, mirrored, any color matrix."""
+"""Orientation and color conversion equal the ffmpeg program for rotated and mirrored files and all color matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaling to a short side: equal to FFmpeg's area averaging; smaller frames are unchanged."""
+"""Scaling to a short side equals FFmpeg's area averaging; smaller frames are unchanged."""
 
 from __future__ import annotations
 

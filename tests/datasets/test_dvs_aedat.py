@@ -1,4 +1,4 @@
-"""AEDAT files written by iniVation's dv-processing and by the test encoder, truncated and damaged ones."""
+"""AEDAT files written by iniVation's dv-processing and by the test encoder, including truncated and damaged ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders of EVT 2.0, 2.1, 3.0 and DAT, in NumPy and compiled, against plain readers of one word after another."""
+"""Decoders of EVT 2.0, 2.1, 3.0 and DAT, in NumPy and compiled, against plain word-by-word readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters of events against loops over single events, for any cut of the stream into blocks."""
+"""Event filters against loops over single events, for any split of the stream into blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats of event recordings, against files that the tests encode on their own."""
+"""Formats of event recordings, against files encoded by the tests."""
 
 from __future__ import annotations
 

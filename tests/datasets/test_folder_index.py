@@ -1,4 +1,4 @@
-"""Index files of a user's own folder: what is found, the split, the check, and that a run reads them after a move."""
+"""`slowfast index` on a folder: samples, split and check, and a run that reads the index after a move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Something-Something and ImageNet through the one dataset class: views, training clips, failures, one training run."""
+"""Something-Something and ImageNet datasets: views, training clips, failures, one training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and folders of frames against Pillow, and broken files."""
+"""Images and folders of frames against Pillow, and damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training warps of still images: crop first, then warp the crop, as the published image codes do."""
+"""Training warps of images: crop first, then warp the crop, as in the published image code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ImageNet folders and lists: labels, names and mistakes."""
+"""ImageNet folders and lists: labels, names and errors."""
 
 from __future__ import annotations
 

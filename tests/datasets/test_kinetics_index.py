@@ -1,4 +1,4 @@
-"""Kinetics index files: what is read, and that each mistake is one clear line."""
+"""Kinetics index files: records, and one clear line per error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders: the same batches for any number of workers, failing media, workers that die or hang."""
+"""Loaders: the same batches for any number of workers, unreadable files, workers that die or hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MixUp, CutMix and label smoothing against plain restatements."""
+"""MixUp, CutMix and label smoothing against plain implementations."""
 
 from __future__ import annotations
 

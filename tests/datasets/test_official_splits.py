@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51: their official split files, the numbers of videos as published, and broken files."""
+"""UCF101 and HMDB51: official split files, published numbers of videos, and broken files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order and seeds: which process holds which video, and that nothing else decides it."""
+"""Sample order and seeds: assignment of videos to processes, which depends on nothing else."""
 
 from __future__ import annotations
 

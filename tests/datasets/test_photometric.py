@@ -1,4 +1,4 @@
-"""Joined tables against Pillow, frame by frame and operation by operation."""
+"""Combined lookup tables against Pillow, frame by frame and operation by operation."""
 
 from __future__ import annotations
 

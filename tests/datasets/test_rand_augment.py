@@ -1,4 +1,4 @@
-"""The notation, the ranges of the drawn arguments, and how often operations are drawn."""
+"""RandAugment: notation, ranges of the arguments, and frequencies of the operations."""
 
 from __future__ import annotations
 

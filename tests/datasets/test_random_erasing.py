@@ -1,4 +1,4 @@
-"""Random erasing: boxes, fillings and their statistics."""
+"""Random erasing: boxes, fill values and their statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records in columns equal those of parsing line by line, and worker processes share them."""
+"""Columnar records equal those parsed line by line, and worker processes share them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repeated augmentation: copies of each sample in one larger batch (AUG.NUM_SAMPLE), or drawn instead of others."""
+"""Repeated augmentation: copies of each sample in one larger batch (AUG.NUM_SAMPLE) or in the sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaling as the published image evaluations do it, and shrinking large frames before a crop."""
+"""Scaling as in the published image evaluations, and shrinking large frames before a crop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames and crops of views: the published formulas restated one value at a time, and what must hold for any medium."""
+"""Frames and crops of views: published formulas one value at a time, and invariants for any sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Something-Something lists, of frames and official: what is read, and that each mistake is one clear line."""
+"""Something-Something lists of frames and official lists: records, and one clear line per error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training and the view transform as wholes."""
+"""Complete training and view transforms."""
 
 from __future__ import annotations
 

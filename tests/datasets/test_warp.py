@@ -1,4 +1,4 @@
-"""One composed resampling against Pillow's warps one after the other, and the resize path against the warp."""
+"""Combined resampling against a sequence of Pillow's warps, and the resize path against the warp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demo event recordings: real files that the data set reads, classes told by times."""
+"""Demo event recordings: readable by the dataset, with classes that only times distinguish."""
 
 from __future__ import annotations
 

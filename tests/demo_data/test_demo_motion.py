@@ -1,4 +1,4 @@
-"""No single frame tells the class and time run backwards gives the opposite one: checked on distributions of paths."""
+"""Demo motions: no single frame reveals the class, and reversed time gives the opposite class."""
 
 from __future__ import annotations
 

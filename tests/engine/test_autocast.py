@@ -1,4 +1,4 @@
-"""The dtype of autocast: as configured, or float32 on CPUs where it would be several times slower."""
+"""Dtype of autocast: as configured, or float32 on CPUs where it would be several times slower."""
 
 from __future__ import annotations
 

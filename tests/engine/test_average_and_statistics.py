@@ -1,4 +1,4 @@
-"""Weight averages and precise batch-norm statistics against plain restatements."""
+"""EMA of the weights and precise batch-norm statistics against plain implementations."""
 
 from __future__ import annotations
 

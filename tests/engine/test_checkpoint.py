@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not at all, found in order, safe to read."""
+"""Checkpoint files: complete or absent, found in order, safe to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are written while the training goes on."""
+"""Checkpoints written in the background of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of classes: how they come about, and what they do to the losses."""
+"""Class weights: computation, and effect on the losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distillation: the teacher's inputs, the losses, one step against its formula, whole runs, and mistakes."""
+"""Distillation: teacher inputs, losses, one step against its formula, complete runs, and errors."""
 
 from __future__ import annotations
 

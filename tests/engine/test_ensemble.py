@@ -1,4 +1,4 @@
-"""Joining views: against NumPy, and the ways to do it differ where they should."""
+"""Ensembling of views against NumPy; the methods differ where they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluation loop: every view once, whatever the batch size; failed videos stay, unanswered."""
+"""Evaluation loop: every view once for any batch size; unreadable videos stay without outputs."""
 
 from __future__ import annotations
 

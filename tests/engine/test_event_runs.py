@@ -1,4 +1,4 @@
-"""Event2Vec through the shared loops: train and test, pre-train and go on from it, several processes."""
+"""Event2Vec in the shared loops: train and test, pre-train and fine-tune, several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODEL.FREEZE_BACKBONE and MODEL.FREEZE: nothing frozen moves, under DDP, averaging and gradient checkpointing."""
+"""MODEL.FREEZE_BACKBONE and MODEL.FREEZE: frozen weights stay fixed, under DDP, EMA and gradient checkpointing."""
 
 from __future__ import annotations
 

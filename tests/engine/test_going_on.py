@@ -1,4 +1,4 @@
-"""What a run goes on from, and what it must not be taken for."""
+"""Resuming: the checkpoint that a run resumes from, and files that must not be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forward pass and training step under autocast on CPUs without AVX-512 or AVX, emulated by limits of the libraries."""
+"""Forward pass and training step under autocast on CPUs without AVX-512 or AVX, emulated by library limits."""
 
 from __future__ import annotations
 

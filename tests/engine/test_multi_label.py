@@ -1,4 +1,4 @@
-"""Multi-label classification: labels in index files, targets, metrics against scikit-learn, whole runs."""
+"""Multi-label classification: labels in index files, targets, metrics against scikit-learn, complete runs."""
 
 from __future__ import annotations
 

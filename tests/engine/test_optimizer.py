@@ -1,4 +1,4 @@
-"""Which parameters get weight decay, and that each method is built as configured."""
+"""Optimizers: parameters with weight decay, and settings of each method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning rates by layer and head, and resuming an optimizer whatever groups it was saved with."""
+"""Layer-wise and head learning rates, and resuming optimizers saved with other groups."""
 
 from __future__ import annotations
 

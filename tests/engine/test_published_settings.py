@@ -1,4 +1,4 @@
-"""Each published MorphMLP network does one whole optimizer step on one clip.
+"""Published MorphMLP networks: one complete optimizer step on one clip.
 
 At the published size: 49 tokens are the fewest that the last stage's segments of 49 fill, and 224 x 224 pixels give
 just these. Some 40 s of one idle core; only the batch (one clip) is smaller than published. The eight settings for

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine: the results of one machine, also if a node is lost or the run stops."""
+"""Ray cluster of two nodes on this machine: same results as one machine, even if a node is lost or the run stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is refused changes nothing in OUTPUT_DIR; runs that share one do not get into each other's way."""
+"""OUTPUT_DIR: rejected runs change nothing, and runs that share a folder do not disturb each other."""
 
 from __future__ import annotations
 

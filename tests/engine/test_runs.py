@@ -1,4 +1,4 @@
-"""Whole runs through the command line: files left behind, killed and resumed, several processes, failures."""
+"""Complete runs through the command line: output files, kill and resume, several processes, failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedules against literal restatements of their formulas."""
+"""Learning rate schedules against literal implementations of their formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Early stopping, the choice between best and last checkpoint, and what test_results.json says was tested."""
+"""Early stopping, best and last checkpoint, and the description of the tested one in test_results.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals at any moment of a run: what can be saved is saved, one line says how to resume, and the status is 0."""
+"""Signals at any moment of a run: progress is saved, one line says how to resume, and the status is 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.compile, channels-last weights, fused optimizers, profiler: same results; refused where impossible."""
+"""torch.compile, channels-last weights, fused optimizers, profiler: same results; rejected where unsupported."""
 
 from __future__ import annotations
 

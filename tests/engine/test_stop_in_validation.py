@@ -1,4 +1,4 @@
-"""SIGTERM that reaches one of two processes while they validate: both save and stop, none waits for ever."""
+"""SIGTERM to one of two processes during validation: both save and stop, and none waits forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole run in an environment that offers nothing: as out of a notebook, a container or a cron job."""
+"""Complete runs in minimal environments, such as a notebook, a container or a cron job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trackers, read back from what they leave: event files, offline runs of wandb, a local store of MLflow."""
+"""Trackers, verified by reading their output: event files, offline wandb runs, a local MLflow store."""
 
 from __future__ import annotations
 

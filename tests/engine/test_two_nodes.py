@@ -1,4 +1,4 @@
-"""A run on two machines, one of which loses its power: the same results as on one."""
+"""Run on two machines, one of which loses power: the same results as on one machine."""
 
 from __future__ import annotations
 

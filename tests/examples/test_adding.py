@@ -1,4 +1,4 @@
-"""Listings of docs/ADDING.md for optimizers and tasks are parts of the example files, which other tests run."""
+"""Listings of docs/ADDING.md for optimizers and tasks match the example files, which other tests run."""
 
 from __future__ import annotations
 

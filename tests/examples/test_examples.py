@@ -1,4 +1,4 @@
-"""The worked examples of docs/ADDING.md: their files as they are, on small real videos, through the command line."""
+"""Examples of docs/ADDING.md: their unmodified files, on small real videos, through the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example of an optimizer in a user's file: Lion as in its paper, with a config section of its own."""
+"""Example optimizer in a user file: Lion as in its paper, with a custom config section."""
 
 from __future__ import annotations
 

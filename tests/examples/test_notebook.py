@@ -1,4 +1,4 @@
-"""The notebook of examples/ runs from a folder of clips to an exported model, and is stored without machine paths."""
+"""Notebook of examples/: runs from a folder of clips to an exported model, and contains no machine paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example of a task in a user's file: registered, trained, tested and resumed without a change to the package."""
+"""Example task in a user file: registered, trained, tested and resumed without changing the package."""
 
 from __future__ import annotations
 

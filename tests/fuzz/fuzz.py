@@ -1,4 +1,4 @@
-"""Damage inputs of every kind and count what goes wrong.
+"""Damage inputs of every kind and count failures.
 
     python tests/fuzz/fuzz.py                          # 2,000 inputs; the table below
     python tests/fuzz/fuzz.py --inputs 100 --kinds videos --seed 7

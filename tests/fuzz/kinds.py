@@ -1,4 +1,4 @@
-"""What is damaged, and what must hold of the product then: one class for each kind of input."""
+"""Kinds of damaged inputs and the invariants that must hold for them, one class each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeded damage: what disks, networks, editors and attackers do to files."""
+"""Seeded damage, as caused by disks, networks, editors and attackers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disturb trainings on two machines, and compare the weights that they end with with those of an undisturbed one.
+"""Disturb trainings on two machines, and compare the final weights with those of an undisturbed run.
 
     python tests/fuzz/nodes.py                  # all of DISTURBANCES; needs root and iproute2, some minutes
     python tests/fuzz/nodes.py cable killed     # some of them

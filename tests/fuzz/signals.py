@@ -1,4 +1,4 @@
-"""Stop trainings by signals at random moments, resume them, and compare the weights with an undisturbed run."""
+"""Stop trainings with signals at random moments, resume them, and compare the weights with an undisturbed run."""
 
 from __future__ import annotations
 

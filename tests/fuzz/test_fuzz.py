@@ -1,4 +1,4 @@
-"""A short budget of the fuzzing program; `python tests/fuzz/fuzz.py` has the long one."""
+"""Fuzzing program with a small budget; `python tests/fuzz/fuzz.py` runs the full one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of `slowfast demo`: what it shows, bad uploads, its server, a browser, and the end by a signal."""
+"""Page of `slowfast demo`: outputs, invalid uploads, server, browser, and shutdown by a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of events: windows whatever the pieces they come in, logits as of a recording."""
+"""Event streams: windows for any split into pieces, and the logits of recordings."""
 
 from __future__ import annotations
 

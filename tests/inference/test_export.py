@@ -1,4 +1,4 @@
-"""Exported networks give the network's logits, for any batch, in plain operators; one that does not is no file."""
+"""Exported networks: same logits for any batch, plain operators; a file that differs is not kept."""
 
 from __future__ import annotations
 

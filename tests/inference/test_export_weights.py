@@ -1,4 +1,4 @@
-"""Exported safetensors files: the weights bit by bit, what their user must know, and nothing that runs code."""
+"""Exported safetensors files: bit-identical weights, required metadata, and no executable code."""
 
 from __future__ import annotations
 

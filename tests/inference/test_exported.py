@@ -1,4 +1,4 @@
-"""Exported files: metadata, the scores of the checkpoint, reduced precision, Triton, and files that are refused."""
+"""Exported files: metadata, scores of the checkpoint, reduced precision, Triton, and rejected files."""
 
 from __future__ import annotations
 

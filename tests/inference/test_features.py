@@ -1,4 +1,4 @@
-"""Features: what the head sees, of every view or averaged, as files; what cannot be read has no row."""
+"""Features: the inputs of the head, per view or averaged, as files; unreadable samples have no row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: the formula, tokens at their places, every network's layers, and never a blank picture."""
+"""Grad-CAM: formula, positions of tokens, layers of every network, and no blank heat maps."""
 
 from __future__ import annotations
 

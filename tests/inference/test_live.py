@@ -1,4 +1,4 @@
-"""Live prediction: real streams over the loopback, played files, missing cameras, Ctrl-C."""
+"""Live prediction: real streams over the loopback interface, played files, missing cameras, Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions for files and folders: the scores of a test, what cannot be read, files, annotated videos."""
+"""Predictions for files and folders: scores of a test, unreadable files, output files, annotated videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions for event recordings: the scores of a test, what cannot be read, networks of frames, annotated films."""
+"""Predictions for event recordings: scores of a test, unreadable files, networks of frames, annotated videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: merging of neighbors, and which segment is shown at each time."""
+"""Segments: merging of neighbors, and lookup by time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sliding windows over video files: the same clips and scores as of a file that was cut, and the files written."""
+"""Sliding windows over video files: clips and scores equal those of cut files; output files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of Triton's message ModelConfig that is written, to parse config.pbtxt without Triton's packages."""
+"""Part of Triton's ModelConfig message that is written, to parse config.pbtxt without Triton's packages."""
 
 from __future__ import annotations
 

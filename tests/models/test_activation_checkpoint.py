@@ -1,4 +1,4 @@
-"""Gradient checkpointing keeps less and changes nothing."""
+"""Gradient checkpointing saves memory and changes no result."""
 
 from __future__ import annotations
 

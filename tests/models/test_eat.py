@@ -1,4 +1,4 @@
-"""EAT against a plain form of its equations, and its own rules."""
+"""EAT against a plain implementation of its equations, and its checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EAT started from weights for images of another size: the position embedding, the tables, and what is refused."""
+"""EAT initialized from weights for another image size: position embedding, tables, and rejected files."""
 
 from __future__ import annotations
 

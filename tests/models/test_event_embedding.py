@@ -1,4 +1,4 @@
-"""Embeddings of events against gathering and summing one neighbor after another."""
+"""Embeddings of events against gathering and summing neighbors one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evMLP against a plain form of its equations, patch by patch, and its own rules."""
+"""evMLP against a plain patch-by-patch implementation of its equations, and its checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image networks on clips, and which network takes what."""
+"""Image networks on clips, and the inputs that networks accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused Linear against PyTorch's own, and where each is used."""
+"""Fused Linear against PyTorch's, and the choice between them."""
 
 from __future__ import annotations
 

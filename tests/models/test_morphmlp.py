@@ -1,4 +1,4 @@
-"""MorphMLP against a plain form of its equations, and its own rules."""
+"""MorphMLP against a plain implementation of its equations, and its checks."""
 
 from __future__ import annotations
 

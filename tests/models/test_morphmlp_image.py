@@ -1,4 +1,4 @@
-"""MorphMLP's image form and its way into the video network."""
+"""MorphMLP for images, and inflation of its weights to the video network."""
 
 from __future__ import annotations
 

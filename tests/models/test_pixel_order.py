@@ -1,4 +1,4 @@
-"""Orders of pixels: each a permutation, with the neighbours that its name promises."""
+"""Pixel orders: permutations with the neighborhoods that their names promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base class of networks: its defaults, and what the registry refuses."""
+"""Base class of networks: defaults, and rejected registrations."""
 
 from __future__ import annotations
 

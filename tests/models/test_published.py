@@ -1,4 +1,4 @@
-"""Published files of weights: every wrapping is read, nothing unsafe is, nothing is loaded in part."""
+"""Published weight files: every wrapping is read, unsafe content is not, and nothing is loaded partly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every registered network must do, at tiny settings. A new network is tested by being registered."""
+"""Requirements for every registered network, at tiny settings. New networks are tested automatically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The convolutional teachers against plain forms of their equations and the published layouts."""
+"""Convolutional teachers against plain implementations of their equations and the published layouts."""
 
 from __future__ import annotations
 

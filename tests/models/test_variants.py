@@ -1,4 +1,4 @@
-"""Named variants in Python against the shipped configs: the same layers, shapes and settings."""
+"""Named variants in Python against the shipped configs: same layers, shapes and settings."""
 
 from __future__ import annotations
 

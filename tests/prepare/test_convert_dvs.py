@@ -1,4 +1,4 @@
-"""Conversion of raw recordings by the command line: files, messages, resuming, errors."""
+"""Conversion of raw recordings on the command line: files, messages, resuming, errors."""
 
 from __future__ import annotations
 

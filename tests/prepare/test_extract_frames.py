@@ -1,4 +1,4 @@
-"""Extraction of frames: contents, atomic folders, broken videos, reading them back."""
+"""Extraction of frames: contents, atomic folders, damaged videos, and reading the frames."""
 
 from __future__ import annotations
 

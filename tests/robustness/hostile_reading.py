@@ -1,4 +1,4 @@
-"""Runs a tool with a decoder that fails, dies or hangs on files of certain names.
+"""Runner of a tool with a decoder that fails, dies or hangs on files with certain names.
 
 Usage: hostile_reading.py TOOL ARGUMENTS... Processes that are spawned import this file, too: they get the same decoder.
 """

@@ -1,4 +1,4 @@
-"""Event recordings made to break a run: each costs itself, quickly, in training, tests and conversion."""
+"""Malicious event recordings: each only fails itself, quickly, in training, tests and conversion."""
 
 from __future__ import annotations
 

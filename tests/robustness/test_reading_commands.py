@@ -1,4 +1,4 @@
-"""Every command that reads: whatever happens to a file costs that file, is listed, and leaves no process behind."""
+"""All commands that read files: a bad file only fails itself, is listed, and leaves no process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few unreadable files do not end a training on a small dataset; too many end it with one message and their list."""
+"""A few unreadable files do not end a training on a small dataset; too many end it with one message and a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that crashes leaves the names of the files that it was reading."""
+"""Crash watch: a crashed process leaves the names of the files that it was reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes: who works where, and mistakes that are told once."""
+"""Several processes: devices of ranks, and errors that are reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exit statuses that all command lines share, and how files and config keys are told apart."""
+"""Exit statuses shared by all commands, and how files and config keys are distinguished."""
 
 from __future__ import annotations
 

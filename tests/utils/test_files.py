@@ -1,4 +1,4 @@
-"""What is written beside its place and moved there, or deleted."""
+"""Atomic writing of files and folders, and clean-up of unfinished ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process per GPU without torchrun: environment, exit statuses, and signals that are passed on."""
+"""One process per GPU without torchrun: environment, exit statuses, and forwarded signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A choice is measured once per machine, and again where its file cannot be used."""
+"""Measured choices: once per machine, and again if their file cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several nodes: what they must agree on, and the network interface between them."""
+"""Multi-node runs: required agreement, and the network interface between nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files behind a registered iopath handler, wherever a config names weights, configs and index files."""
+"""Files behind a registered iopath handler, for all keys that name weights, configs and index files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of files that are loaded again: only files that no other user can change are used."""
+"""Private cache: only files that no other user can change are used."""
 
 from __future__ import annotations
 

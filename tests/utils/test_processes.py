@@ -1,4 +1,4 @@
-"""Several processes: what the environment says, and what becomes of them when one does not answer."""
+"""Several processes: environment variables, and processes that do not respond."""
 
 from __future__ import annotations
 

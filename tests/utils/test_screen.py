@@ -1,4 +1,4 @@
-"""Screens that are closed, full, narrow, silent, or know ASCII only."""
+"""Screens that are closed, full, narrow, silent, or limited to ASCII; the heartbeat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suggestions: only for what is a few edits away."""
+"""Suggestions: only for names a few edits away."""
 
 from __future__ import annotations
 

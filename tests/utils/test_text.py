@@ -1,4 +1,4 @@
-"""Text of any origin that is shown or stored: no secrets of addresses, no control characters."""
+"""Untrusted text that is shown or stored: no secrets of addresses, no control characters."""
 
 from __future__ import annotations
 

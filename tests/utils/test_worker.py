@@ -1,4 +1,4 @@
-"""Messages between processes: any value arrives as it was, whatever has become of its sender."""
+"""Messages between processes: every value arrives unchanged, even if its sender has ended."""
 
 from __future__ import annotations
 

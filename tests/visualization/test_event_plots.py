@@ -1,4 +1,4 @@
-"""Films and pictures of event recordings."""
+"""Videos and plots of event recordings."""
 
 from __future__ import annotations
 

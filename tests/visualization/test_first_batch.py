@@ -1,4 +1,4 @@
-"""The first batch as an image, for every type of input; its appearance was judged by eye."""
+"""First batch as an image, for every type of input; its appearance was checked by eye."""
 
 from __future__ import annotations
 

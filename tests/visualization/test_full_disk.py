@@ -1,4 +1,4 @@
-"""Writers of reports, videos, features and graphs on a full disk: a user error, and nothing of the file is left."""
+"""Writers of reports, videos, features and graphs on a full disk: a user error, and no partial file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content of report.html: what the files of a run say, also of damaged, missing and unfinished ones."""
+"""Content of report.html, also for damaged, missing and incomplete files of a run."""
 
 from __future__ import annotations
 

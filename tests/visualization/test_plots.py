@@ -1,4 +1,4 @@
-"""Plots are complete and show their data; their appearance was judged by eye."""
+"""Plots are complete and show their data; their appearance was checked by eye."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html in a browser: no errors, sorting, zooming, narrow and dark pages; no text of a run becomes markup."""
+"""report.html in a browser: no errors, sorting, zooming, narrow and dark pages; text never becomes markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TEST.SAVE_RESULTS_PATH: the file of all scores."""
+"""TEST.SAVE_RESULTS_PATH: the file of all logits."""
 
 from __future__ import annotations
 

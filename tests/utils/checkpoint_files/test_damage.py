@@ -1,4 +1,4 @@
-"""Damaged files: every change of a byte is refused or leaves the values as they were."""
+"""Damaged files: every changed byte is detected or leaves the values unchanged."""
 
 from __future__ import annotations
 

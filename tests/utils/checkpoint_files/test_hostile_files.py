@@ -1,4 +1,4 @@
-"""Files that try to run something, or to exhaust memory or the stack: refused in one line, without any effect."""
+"""Files that try to run code or to exhaust memory or stack: rejected in one line, without effect."""
 
 from __future__ import annotations
 

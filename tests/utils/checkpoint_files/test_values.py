@@ -1,4 +1,4 @@
-"""Plain values in checkpoints: read as what they were, in every format that PyTorch and pickle have had."""
+"""Plain values in checkpoints are read unchanged, in every format of PyTorch and pickle."""
 
 from __future__ import annotations
 

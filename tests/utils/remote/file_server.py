@@ -1,4 +1,4 @@
-"""Web server that behaves like good and bad real ones, and the Hugging Face Hub's addresses of files.
+"""Web server that imitates good and bad real servers, and the Hugging Face Hub's addresses.
 
 `python file_server.py FOLDER` serves the files of a folder on a free port, which it prints. The first part of an
 address says how; see BEHAVIORS. `/log` returns the requests so far as JSON.

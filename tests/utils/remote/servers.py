@@ -1,4 +1,4 @@
-"""Servers on loopback ports, each a process that is ended by its ID, and an empty cache."""
+"""Servers on loopback ports, each a process ended by its ID, and an empty cache."""
 
 from __future__ import annotations
 

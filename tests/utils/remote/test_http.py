@@ -1,4 +1,4 @@
-"""Files of real web servers: fetched once, resumed, revalidated, verified, and refused with one line that says why."""
+"""Files of web servers: fetched once, resumed, revalidated, verified, or rejected with one clear line."""
 
 from __future__ import annotations
 

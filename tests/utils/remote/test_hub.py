@@ -1,4 +1,4 @@
-"""Files of repositories, from a server with the Hugging Face Hub's addresses, through huggingface_hub itself."""
+"""Files of Hub repositories, from a server with the Hub's addresses, through huggingface_hub itself."""
 
 from __future__ import annotations
 

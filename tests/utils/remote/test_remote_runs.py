@@ -1,4 +1,4 @@
-"""Whole runs whose config, index and weights are at addresses."""
+"""Complete runs whose config, index and weights are at addresses."""
 
 from __future__ import annotations
 

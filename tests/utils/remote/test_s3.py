@@ -1,4 +1,4 @@
-"""Objects of a real S3 server, moto's: fetched once, revalidated, verified, and refused with one line."""
+"""Objects of an S3 server (moto): fetched once, revalidated, verified, or rejected with one clear line."""
 
 from __future__ import annotations
 
