@@ -22,7 +22,7 @@ from tests.warm_start import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# No test is about time: a slow machine passes too.
+# No test depends on timing, so slow machines pass too.
 settings.register_profile("any_machine", deadline=None)
 settings.load_profile("any_machine")
 
@@ -108,7 +108,7 @@ def command(overrides: Sequence[object], processes: int = 1) -> list[str]:
 
 
 def run_net(overrides: Sequence[object], processes: int = 1, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, one thread a process so that the tests do not crowd each other out."""
+    """Run it to its end with one thread per process, so that parallel tests do not slow each other down."""
     script, *words = command(overrides)[1:]
     return run_script(Path(script), words, environment(), timeout, processes)
 
@@ -127,6 +127,6 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of slowfast.prepare in this process, since starting workers takes seconds."""
-    from slowfast.prepare import jobs  # late import: most tests do without it
+    from slowfast.prepare import jobs  # imported late: most tests do not need it
 
     monkeypatch.setattr(jobs, "run_in_processes", lambda function, todo, _: ((job, function(job)) for job in todo))

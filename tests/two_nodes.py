@@ -15,12 +15,12 @@ from pathlib import Path
 from tests.conftest import ROOT, environment
 
 PORT = 29500
-# The name service of a node is a file, and its host name its own.
+# Each node has its own hosts file and host name.
 _ENTER = 'hostname "$1"; mount --bind "$2" /etc/hosts; shift 2; exec "$@"'
 
 
 def missing() -> str:
-    """Return why namespaces cannot be made here; empty if they can."""
+    """Return why namespaces cannot be created here; empty if they can."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "mount", "hostname"))):
         return "network namespaces need root and iproute2"
     name = f"probe{os.getpid()}"
@@ -53,7 +53,7 @@ class Node:
     hosts: Path
 
     def start(self, line: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start a command in a session of its own; its output is appended to a file."""
+        """Start a command in its own session; its output is appended to a file."""
         enter = ["ip", "netns", "exec", self.space, "unshare", "--mount", "--uts"]
         with log.open("ab") as file:
             return subprocess.Popen(
@@ -85,7 +85,7 @@ class Node:
                 continue
 
     def link(self, up: bool) -> None:
-        """Plug or unplug the cable."""
+        """Connect or disconnect the cable."""
         _ip("-n", self.space, "link", "set", "eth0", "up" if up else "down")
 
 

@@ -35,7 +35,7 @@ def write_video(
     max_b_frames: int | None = None,
     first: int = 0,
 ) -> Path:
-    """Encode `picture(first..first + frames)`; `pts` in units of `time_base` (default: one a frame, 1 / rate)."""
+    """Encode `picture(first..first + frames)`; `pts` in units of `time_base` (default: one per frame, 1 / rate)."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = size

@@ -152,7 +152,7 @@ def draw_heat_map(frames: np.ndarray, heat: np.ndarray, title: str, note: str, p
 
 
 def draw_activity(activity: PatchActivity, note: str, path: Path) -> None:
-    """Draw the activity of event-driven inference as a PNG: how often each patch was computed, and the percentage over time.
+    """Draw event-driven activity as a PNG: how often each patch was computed, and the percentage over time.
 
     Args:
         activity: Activity of a video, whose name is the title. The first and the last stage are drawn.

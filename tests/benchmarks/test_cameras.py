@@ -46,7 +46,7 @@ def test_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         measurement.name: measurement for measurement in measure_cameras(cfg, torch.device("cpu"), 2, video, tmp_path)
     }
     looked, left = measurements["frames processed"], measurements["frames dropped"]
-    assert 0 < looked.value < 200 and 0 <= left.value < 100 and looked.runs == 2  # 50 a second are sent
+    assert 0 < looked.value < 200 and 0 <= left.value < 100 and looked.runs == 2  # 50 frames per second are sent
     assert 0 < measurements["latency p50"].value <= measurements["latency p99"].value
     assert 0 < measurements["CPU cores in use"].value < 64
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import fidelity  # noqa: E402
 
 CASES = fidelity.read_cases()
-# The others have many millions of weights to draw; the program compares them, by hand.
+# The other networks have too many weights to initialize in a test; run the program to compare them.
 QUICK = [c for c in CASES if "frames" in c or c["config"].endswith(("CONVMLP_S.yaml", "EAT_TI.yaml", "EVENT2VEC.yaml"))]
 
 

@@ -73,7 +73,7 @@ def test_time_that_a_part_leaves_goes_to_the_parts_after_it() -> None:
     assert parts[0].name == "machine" and parts[1].name == "tests"
     assert 80 < share_of_time(parts[1:], 490) < 120
     assert share_of_time(parts[-1:], 77) == 77
-    assert share_of_time(parts, 30) == 15 and share_of_time(parts, 9) == 9  # too short a part would measure nothing
+    assert share_of_time(parts, 30) == 15 and share_of_time(parts, 9) == 9  # a shorter part would measure nothing
 
 
 def test_a_failing_case_does_not_end_the_others(cases: Cases) -> None:

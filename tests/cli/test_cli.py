@@ -26,7 +26,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    logging.getLogger("slowfast.config").setLevel(logging.NOTSET)  # other processes than the first turn it down
+    logging.getLogger("slowfast.config").setLevel(logging.NOTSET)  # processes other than the first lower it
 
 
 def never(cfg: ConfigNode) -> None:

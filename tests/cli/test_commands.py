@@ -57,7 +57,7 @@ def test_train_and_test_enable_what_they_say(monkeypatch: pytest.MonkeyPatch, tm
     assert (cfg.TRAIN.ENABLE, cfg.OUTPUT_DIR, cfg.DATA_LOADER.NUM_WORKERS) == (True, "here", 0)
     cfg = run_line(train.TEST)
     assert (cfg.TRAIN.ENABLE, cfg.TEST.ENABLE) == (False, True)
-    cfg = run_line(train.TRAIN, "--out", "here", "OUTPUT_DIR", "there")  # the words that come last count
+    cfg = run_line(train.TRAIN, "--out", "here", "OUTPUT_DIR", "there")  # the last override wins
     assert cfg.OUTPUT_DIR == "there"
 
 
@@ -74,7 +74,7 @@ def test_a_path_to_write_may_still_follow_the_path_to_read() -> None:
 
 
 def test_defaults_are_those_of_the_settings() -> None:
-    """Options state them without importing the packages that hold the settings."""
+    """Options list the defaults without importing the packages that define them."""
     line = ["a", "--out", "b"]
     chosen = vars(prepare.parse(line))
     assert {name: chosen[name] for name in asdict(PrepareSettings())} == asdict(PrepareSettings())

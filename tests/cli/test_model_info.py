@@ -24,7 +24,7 @@ RECIPES = ("Demo", "Finetune", "UCF101", "HMDB51")
 EXACT = {
     "CONVMLP_S": 9_022_920,
     "EAT_TI": 5_719_912,
-    "EAT_TI_DIST": 5_719_912 + 192 + 193_000,  # a query and a head more
+    "EAT_TI_DIST": 5_719_912 + 192 + 193_000,  # one more query and head
     "EVMLP": 38_427_560,
     "EVMLP_DIST": 38_427_560,
 }
@@ -49,7 +49,7 @@ def test_every_setting_is_in_the_table(rows: dict[str, ModelRow]) -> None:
 
 def test_sizes_are_those_that_the_headers_give(rows: dict[str, ModelRow]) -> None:
     for row in rows.values():
-        rounding = 0.05 if row.header.millions >= 1 else 0.0005  # one digit, or three, after the point
+        rounding = 0.05 if row.header.millions >= 1 else 0.0005  # one or three decimal places
         assert row.parameters / 1e6 == pytest.approx(row.header.millions, abs=rounding), row.config
         assert row.macs / 1e9 == pytest.approx(row.header.gmacs, rel=0.02), row.config
     assert {name: rows[name].parameters for name in EXACT} == EXACT
@@ -123,7 +123,7 @@ def test_check_and_write(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     capsys.readouterr()
     assert main(["--check", str(file)]) == 2
     message = capsys.readouterr().err
-    last = message.splitlines()[-1]  # a slow machine may have printed signs of life before
+    last = message.splitlines()[-1]  # on a slow machine, progress messages may precede it
     assert last.startswith("error: ") and "`EVMLP`" in last and "38.4 M" in last
     file.write_text("no table")
     assert main(["--check", str(file)]) == 2 == main(["--check", str(tmp_path / "none")])

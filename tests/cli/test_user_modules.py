@@ -18,7 +18,7 @@ S16 = "K400/K400_MLP_S16x4"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder for modules; what is imported from it is forgotten afterwards."""
+    """Working directory for modules; modules imported from it are removed from sys.modules afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(imports, "_imported", [])

@@ -163,5 +163,5 @@ def test_output_dirs_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "is not a directory" in error_of(tmp_path, "OUTPUT_DIR", tmp_path / "file" / "x")
     assert "OUTPUT_DIR must not be empty" in error_of(tmp_path, "OUTPUT_DIR", "")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root can write everywhere
     assert "not writable" in error_of(tmp_path)

@@ -86,7 +86,7 @@ def test_published_clipping(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_published_something_files_feed_bgr_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    published = "TASK: ''\n"  # a key of published files alone
+    published = "TASK: ''\n"  # a key that only published files have
     assert merge_published(tmp_path, f"{published}TRAIN: {{DATASET: sth}}").DATA.REVERSE_INPUT_CHANNEL is True
     assert "BGR" in caplog.text and "DATA.REVERSE_INPUT_CHANNEL True" in caplog.text
     caplog.clear()
@@ -131,7 +131,7 @@ def test_a_key_without_effect_is_an_error_on_the_command_line(
     section, _, leaf = key.rpartition(".")
     assert not caplog.records
     assert merge_published(tmp_path, f"{section}: {{{leaf}: {value}}}") == get_cfg()
-    assert len(caplog.records) == 1  # in a file a warning
+    assert len(caplog.records) == 1  # in a file, it is a warning
 
 
 def test_every_merge_gives_its_own_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

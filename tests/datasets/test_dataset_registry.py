@@ -37,7 +37,7 @@ def test_all_names_their_classes_and_kinds() -> None:
     assert {name: cls.num_classes for name, cls in found.items() if cls.num_classes is not None} == CLASSES
     kinds = {name: cls.input_kind for name, cls in found.items() if cls.input_kind != CLIPS}
     assert kinds == {"imagenet": IMAGES} | dict.fromkeys(("asldvs", "dvsfolder", "dvsgesture", "dvslip"), EVENTS)
-    assert len(set(found.values())) == len(NAMES)  # an entry each
+    assert len(set(found.values())) == len(NAMES)  # one entry each
 
 
 def test_the_split_decides_which_key_names_the_dataset() -> None:
@@ -122,7 +122,7 @@ def test_lists_of_the_other_version_are_a_warning(
 
 def test_hooks_have_defaults() -> None:
     class Videos(FrameDataset):
-        """A dataset that reads its index alone."""
+        """A dataset that only reads its index."""
 
         def read_index(self, split: str) -> list:
             return []

@@ -165,7 +165,7 @@ def test_rotated_frames_are_upright(rotation: int, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, rotation=rotation)
     expected = np.rot90(plain_frames(path), rotation // 90, axes=(1, 2))
     check(path, expected, [0, 2])
-    capture = cv2.VideoCapture(str(path))  # turns frames by itself
+    capture = cv2.VideoCapture(str(path))  # rotates frames itself
     read, upright = capture.read()
     capture.release()
     assert read and np.abs(upright[..., ::-1].astype(int) - expected[0]).mean() < 8
@@ -373,9 +373,9 @@ def test_second_fields_belong_to_the_previous_frame() -> None:
 
 
 def test_wrong_timestamps_are_ignored() -> None:
-    assert order_by_times(listed([5, 6, 0, 1], {0, 2}), a_stream(False)) is None  # they start again
+    assert order_by_times(listed([5, 6, 0, 1], {0, 2}), a_stream(False)) is None  # timestamps start again
     assert order_by_times(listed([0, None], {0}), a_stream(False)) is None
-    assert order_by_times(listed([0, 1, 2, 3], {0}), a_stream(True)) is None  # those of decoding
+    assert order_by_times(listed([0, 1, 2, 3], {0}), a_stream(True)) is None  # decoding times
     assert order_by_times(listed([0, 3, 3, 2], {0}), a_stream(True)) is None
     assert order_by_times(listed([0, 1, 2, 3], {0}), a_stream(False)) is not None
 

@@ -21,7 +21,7 @@ from tests.video_files import plain_frames, write_video
 pytestmark = pytest.mark.slow
 
 ONE, W = 1 << 16, 1 << 30
-# Display matrices (a, b, c, d: x' = a x + c y, y' = b x + d y) and what becomes of a stored picture (H, W, 3).
+# Display matrices (a, b, c, d: x' = a x + c y, y' = b x + d y) and the transform of a stored picture (H, W, 3).
 ORIENTATIONS: dict[str, tuple[tuple[int, int, int, int], Any]] = {
     "upright": ((ONE, 0, 0, ONE), lambda image: image),
     "left-right": ((-ONE, 0, 0, ONE), lambda image: image[:, ::-1]),
@@ -59,7 +59,7 @@ def test_prepared_copies_and_extracted_frames_are_upright(name: str, tmp_path: P
     (tmp_path / "videos").mkdir()
     path, expected = oriented(name, tmp_path / "videos")
     prepare_video(path, tmp_path / "b.mp4", PrepareSettings(short_side=64, crf=1))
-    copy = plain_frames(tmp_path / "b.mp4")  # not turned: every program shows it upright
+    copy = plain_frames(tmp_path / "b.mp4")  # not rotated: every program shows it upright
     assert copy.shape == expected.shape and np.abs(copy.astype(int) - expected).mean() < 3
     extract(tmp_path / "videos", tmp_path / "frames", FrameSettings(fps=None, quality=100), workers=1)
     image = cv2.imread(str(tmp_path / "frames" / "a" / "00004.jpg"))

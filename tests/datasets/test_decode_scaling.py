@@ -66,7 +66,7 @@ def test_frames_equal_the_area_filter(size: tuple[int, int], tmp_path: Path) -> 
     frames = read_all(path, 256)
     assert largest_difference(frames, plain_frames(path, f"{width}:{height}:flags=area")) <= 2
     assert largest_difference(frames, plain_frames(path, f"{width}:{height}:flags=bicubic")) > 20
-    with open_video(path, short_side=256) as video:  # a frame on its own, with its size still unknown
+    with open_video(path, short_side=256) as video:  # a single frame whose size is still unknown
         np.testing.assert_array_equal(video.read([2]).frames[0], frames[2])
 
 

@@ -128,7 +128,7 @@ def test_repairs_are_logged_once(
     batch = epoch(cfg)[0]
     assert batch.clips["x"].shape == (8, 59) and int(batch.clips["x"].max()) == 15 and not batch.failures
     said = [record for record in caplog.records if "dropped events outside of the sensor" in record.getMessage()]
-    assert len(set(map(id, said))) == 1  # a record is there twice where two loggers are looked at
+    assert len(set(map(id, said))) == 1  # a record appears twice if two loggers are captured
 
 
 def test_samples_of_a_repaired_recording(cfg: ConfigNode, tmp_path: Path) -> None:

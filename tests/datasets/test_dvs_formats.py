@@ -240,7 +240,7 @@ class TestNumpy:
         notes = ["columns without names read as x, y, p, t", "times read as milliseconds"]
         assert open_events(tmp_path / "a.npy").notes == notes
         recording = Recording(tmp_path / "a.npy")
-        # A unit that the user sets counts more than a guess.
+        # A unit set by the user takes precedence over a guess.
         assert recording.time_unit(1e-6) == 1e-6 and recording.time_unit(1.0) == pytest.approx(1e-3)
 
     @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])

@@ -72,7 +72,7 @@ def test_counter_overflow(n: int, seed: int) -> None:
         events = some_events(n, seed, longest=5 << bits - 1)
         gaps = np.diff([e[2] for e in events], prepend=0)
         if not n or gaps.max() >= 1 << bits - 1:
-            continue  # a counter's turn can be told only where something comes within half of it
+            continue  # a counter overflow can only be detected if events arrive within half of its period
         turns = events[0][2] >> bits
         assert rows(decode()(words(events))) == [(x, y, t - (turns << bits), p) for x, y, t, p in events]
 

@@ -134,7 +134,7 @@ class TestWhatCannotBeRead:
     def test_oversized_archives(self, tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
         """The sizes are read from headers, without decompression."""
         if kind == np.float64:
-            monkeypatch.setattr("slowfast.datasets.dvs.formats.base.MAX_BYTES", 2**26)  # packing 2 GiB takes its time
+            monkeypatch.setattr("slowfast.datasets.dvs.formats.base.MAX_BYTES", 2**26)  # compressing 2 GiB is slow
         events = MAX_EVENTS + 1 if kind == np.uint8 else 2**26 // 32 + 1
         with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
             for key in "xytp":
@@ -154,7 +154,7 @@ class TestWhatCannotBeRead:
         header = {"descr": [(key, "<i2") for key in "xytp"], "fortran_order": False, "shape": (2**32,)}
         with (tmp_path / "a.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + 8 * 2**32)  # sparse: 32 GiB of nothing
+            file.truncate(file.tell() + 8 * 2**32)  # sparse file of 32 GiB
         recording = Recording(tmp_path / "a.npy")
         assert same(recording.take(np.array([7, 2**32 - 1])), dict.fromkeys("xytp", np.zeros(2, np.int16)))
         with pytest.raises(DecodeError, match=f"{2**32} events exceed the limit"):

@@ -49,7 +49,7 @@ def test_every_format_equals_pillow(tmp_path: Path, mode: str, kind: str) -> Non
     data = encoded(image, kind)
     found = read_image(written(tmp_path, data))
     assert found.dtype == np.uint8 and found.shape == (60, 90, 3)
-    assert np.abs(found.astype(int) - by_pillow(data)).max() <= 1  # CMYK is rounded in another way
+    assert np.abs(found.astype(int) - by_pillow(data)).max() <= 1  # CMYK is rounded differently
 
 
 @pytest.mark.parametrize("channels", [1, 3])

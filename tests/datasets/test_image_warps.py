@@ -68,7 +68,7 @@ def published(op: AugmentOp, crop: Crop) -> np.ndarray:
 def test_equals_the_published_order(op: AugmentOp) -> None:
     crop = Crop(20, 30, 56, 64)
     ours, theirs = transform(op, crop=crop).astype(int), published(op, crop).astype(int)
-    assert np.median(np.abs(ours - theirs)) <= 2  # one resampling in place of two
+    assert np.median(np.abs(ours - theirs)) <= 2  # one resampling instead of two
     filled = [(np.abs(view - MEAN).max(-1) == 0).mean() for view in (ours, theirs)]
     assert filled[0] == pytest.approx(filled[1], abs=0.02) and filled[1] > 0.05
 

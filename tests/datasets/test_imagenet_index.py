@@ -16,7 +16,7 @@ CLASSES = ("n02", "n01", "n10")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three classes of two training images and one to validate; the images are empty: nothing reads them."""
+    """Three classes of two training images and one validation image; the images are empty, since nothing reads them."""
     for split, count in (("train", 2), ("val", 1)):
         for name in CLASSES:
             folder = tmp_path / split / name

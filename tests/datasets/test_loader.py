@@ -166,7 +166,7 @@ def test_a_dead_worker_costs_its_file_only(tiny_cfg: ConfigNode, how: str, worke
     whole = [video.frames for video in eval_loader(tiny_cfg, World(), dataset)]
     _disturb(dataset, dataset.records[2].name, DEATHS[how])
     with eval_loader(tiny_cfg, World(), dataset) as loader:
-        for _ in range(2):  # the second time it is not opened any more
+        for _ in range(2):  # it is not opened a second time
             videos = list(loader)
             assert [video.record.index for video in videos] == list(range(8))
             assert [video.frames is None for video in videos] == [index == 2 for index in range(8)]

@@ -42,7 +42,7 @@ def test_parts_must_be_equal() -> None:
 
 @given(st.integers(3, 8), st.integers(1, 5), st.integers(1, 3))
 def test_three_places_in_a_row_are_in_three_parts(parts: int, pairs: int, repeats: int) -> None:
-    """The copies of a repeated image are, unless they are in the middle of a batch."""
+    """Copies of a repeated image are in different parts, unless they are in the middle of a batch."""
     size = 2 * parts * pairs
     of = {place: number for number, part in enumerate(batch_parts(size, parts)) for place in part}
     for first in (*range(size // 2 - repeats + 1), *range(size // 2, size - repeats + 1)):
@@ -82,12 +82,12 @@ def test_a_balanced_epoch_has_as_many_of_each_class() -> None:
     assert len(order) == len(set(order.tolist())) == len(labels)
     drawn = np.array(labels)[places]
     assert sorted((drawn == label).sum() for label in (2, 5, 7)) == [20, 20, 21]
-    for start in range(0, 60, 3):  # every class once before one comes again
+    for start in range(0, 60, 3):  # every class once before any class repeats
         assert set(drawn[start : start + 3]) == {2, 5, 7}
     for label, count in ((7, 50), (2, 8), (5, 3)):
         times = np.bincount(places[drawn == label] - labels.index(label), minlength=count)
         assert times.max() - times.min() <= 1
-    for place in set(places.tolist()):  # the n-th time a video comes has the number n - 1
+    for place in set(places.tolist()):  # the n-th occurrence of a video has the number n - 1
         assert sorted(repeats[places == place]) == list(range((places == place).sum()))
 
 

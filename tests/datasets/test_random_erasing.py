@@ -63,10 +63,10 @@ def test_pixel_noise_differs_between_frames() -> None:
 
 
 def test_rand_is_one_color_per_box_and_const_is_the_mean() -> None:
-    colours = [erased_clip("rand", seed).reshape(-1, 3) for seed in range(20)]
-    for clip in colours:
+    colors = [erased_clip("rand", seed).reshape(-1, 3) for seed in range(20)]
+    for clip in colors:
         assert len(np.unique(clip[(clip != SENTINEL).all(-1)], axis=0)) == 1
-    assert len({tuple(clip[(clip != SENTINEL).all(-1)][0]) for clip in colours}) > 10
+    assert len({tuple(clip[(clip != SENTINEL).all(-1)][0]) for clip in colors}) > 10
     erased = erased_clip("const", 0).reshape(-1, 3)
     filled = erased[(erased != SENTINEL).all(-1)]
     normalized = (filled / 255 - np.asarray(MEAN)) / np.asarray(STD)
@@ -78,7 +78,7 @@ def test_count_is_the_most_boxes_and_they_share_the_area() -> None:
     for seed in range(200):
         clip = erased_clip("rand", seed, count=3, size=(100, 100))[0].reshape(-1, 3)
         mask = (clip != SENTINEL).all(-1)
-        boxes.add(len({tuple(colour) for colour in clip[mask]}))
+        boxes.add(len({tuple(color) for color in clip[mask]}))
         shares.append(mask.mean())
     assert boxes == {1, 2, 3}
     assert max(shares) <= 0.34

@@ -123,7 +123,7 @@ def test_lines_equal_those_of_python(folder: Path, texts: list[str], end: str) -
 
 
 def test_usual_lines_are_parsed_together(folder: Path) -> None:
-    """All lines that real lists have, so that a million of them take a second."""
+    """All kinds of lines in real lists are parsed by the fast path."""
     usual = [f"{folder}/a b.mp4,3", "日本/a.mp4, 9", '"a, b.mp4",4', '"c.mp4","5"', "d.mp4 ,0007"]
     (folder / "list.csv").write_text("\n".join(usual), encoding="utf-8")
     found = lines.scan_lines(folder / "list.csv", "")
@@ -172,7 +172,7 @@ def _report(table: RecordTable, connection: Any) -> None:
 
 
 def test_a_spawned_process_maps_the_columns(folder: Path) -> None:
-    """Nothing of their size is pickled for it."""
+    """The pickled data does not grow with the number of records."""
     builder = TableBuilder(folder)
     builder.extend([f"{number:0200d}.jpg" for number in range(5000)], 3, range(1, 5001))
     context = multiprocessing.get_context("spawn")

@@ -72,7 +72,7 @@ def test_an_epoch_sees_a_third_of_the_images_three_times_each(repeated: ConfigNo
     if sampling == "uniform":
         assert len(set(names)) == len(names) // REPEATED
     clips = torch.cat([batch.clips for batch in batches])
-    assert len({clip.numpy().tobytes() for clip in clips}) == len(clips)  # no two are the same
+    assert len({clip.numpy().tobytes() for clip in clips}) == len(clips)  # all different
     seen = {name for number in range(12) for batch in epoch(repeated, number) for name in batch.names}
     assert len(seen) == IMAGES
 

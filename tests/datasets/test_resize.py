@@ -37,7 +37,7 @@ def test_nearly_antialiased_is_that_to_two_levels(name: str, size: tuple[int, in
 
 
 def published_evaluation(image: np.ndarray, size: int, ratio: float, resample: Image.Resampling) -> np.ndarray:
-    """Resize and centre crop of torchvision, one step at a time."""
+    """torchvision's resize and center crop, one step at a time."""
     short = int(size / ratio)
     picture = Image.fromarray(image)
     width, height = picture.size

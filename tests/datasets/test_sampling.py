@@ -48,7 +48,7 @@ def test_span_train_stays_in_the_medium(n: int, span: float, frames: int, seed: 
     indices = sampling.span_train(n, span, frames, np.random.default_rng(seed))
     assert indices.shape == (frames,)
     assert_valid(indices, n)
-    if n > span:  # the last frame is reached by no more than the clip's own length
+    if n > span:  # the clip spans at most its own length
         assert indices[-1] <= math.ceil(indices[0] + span)
 
 
@@ -176,7 +176,7 @@ def test_scaled_size(height: int, width: int, short: int) -> None:
 
 
 def test_view_corners() -> None:
-    assert sampling.view_corners(256, 341, 224, 1) == [(16, 59)]  # odd rests go to the start
+    assert sampling.view_corners(256, 341, 224, 1) == [(16, 59)]  # odd remainders go to the start
     assert sampling.view_corners(224, 300, 224, 3) == [(0, 0), (0, 38), (0, 76)]
     assert sampling.view_corners(300, 224, 224, 3) == [(0, 0), (38, 0), (76, 0)]
     assert sampling.view_corners(224, 224, 224, 3) == [(0, 0)] * 3

@@ -186,7 +186,7 @@ def test_packing_and_resuming(collection: Path, capsys: pytest.CaptureFixture[st
             assert path.read_bytes() == (collection / member.name).read_bytes()
     assert found["train.csv"].decode().splitlines()[0].rpartition(" ")[0] in found["train.csv"].decode().splitlines()[8]
     assert found["val.csv"].startswith(b"train-000000.tar@")
-    # Damaged, left over and changed: everything is as it was written in one go.
+    # Damaged, leftover and changed shards: the result equals that of one uninterrupted run.
     (target / "train-000001.tar").write_bytes(b"")
     (target / "train-000004.tar").write_bytes(b"of a longer run")
     capsys.readouterr()

@@ -87,7 +87,7 @@ def entry(number: str, template: str) -> dict[str, Any]:
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """Lists of two and one videos, the videos in official/ - empty: nothing reads them."""
+    """Lists of two and one videos, the videos in official/ are empty, since nothing reads them."""
     videos = tmp_path / "official"
     videos.mkdir()
     for name in ("11.webm", "12.mp4"):

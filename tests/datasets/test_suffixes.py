@@ -14,7 +14,7 @@ from slowfast.datasets.index.folder import scan
 from slowfast.prepare.jobs import find_jobs
 from tests.video_files import write_video
 
-# Of FFmpeg's video formats: sound with a cover, playlists, single images, raw samples, and what else is no video file.
+# FFmpeg's "video" formats that are not video files: audio with a cover, playlists, single images, raw samples, ...
 ELSEWHERE = set(
     "a64 afc aif aifc aiff flac m4a m4b mp3 ra wma isma m3u8 mpd avif fits ico flm rgb yuv avs cpk dvd swf".split()
 )

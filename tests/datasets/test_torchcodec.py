@@ -47,7 +47,7 @@ def test_frames_equal_pyav(name: str, tmp_path: Path) -> None:
         mine, theirs = ours.read(indices), reference.read(indices)
     assert mine.missing is None
     np.testing.assert_array_equal(mine.rows, theirs.rows)
-    # Colour conversion may be another version of FFmpeg's.
+    # The color conversion may come from another version of FFmpeg.
     assert np.abs(mine.frames.astype(int) - theirs.frames).max() <= 2
 
 

@@ -23,7 +23,7 @@ def smooth_frames(channels_offset: int = 0) -> np.ndarray:
 
 
 def pillow_warp(image: Image.Image, op: AugmentOp) -> Image.Image:
-    """The published operations: Pillow, output size that of the input, black where nothing is."""
+    """The published operations: Pillow, output size equal to the input size, black outside of the input."""
     if op.name == "rotate":
         return image.rotate(op.value, resample=Image.Resampling.BILINEAR)
     coefficients = {
@@ -94,9 +94,9 @@ def test_resize_path_equals_warp_path(how: str, flip: bool) -> None:
     resized = composed(frames, shift, crop, flip, how)
     warped = composed(frames, [AugmentOp("shear_x", 1e-7), *shift], crop, flip, how)
     difference = np.abs(resized.astype(int) - warped)
-    grey = (resized == 128).all(-1)
-    assert 0.1 < grey.mean() < 0.9
-    edge = cv2.dilate(grey[0].astype(np.uint8), np.ones((5, 5))) - cv2.erode(grey[0].astype(np.uint8), np.ones((5, 5)))
+    gray = (resized == 128).all(-1)
+    assert 0.1 < gray.mean() < 0.9
+    edge = cv2.dilate(gray[0].astype(np.uint8), np.ones((5, 5))) - cv2.erode(gray[0].astype(np.uint8), np.ones((5, 5)))
     edge[:2], edge[-2:], edge[:, :2], edge[:, -2:] = 1, 1, 1, 1  # a crop knows nothing outside itself
     assert difference[:, edge == 0].max() <= 4  # a warp rounds coordinates to 1/32 of a pixel
 

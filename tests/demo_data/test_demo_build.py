@@ -66,7 +66,7 @@ def test_videos_are_h264_and_differ(made):
         clip = decoded(path)
         assert clip.shape == (6, 32, 38, 3)
         seen.add(clip.tobytes())
-    assert len(seen) == 32  # no clip twice, also not across splits
+    assert len(seen) == 32  # no clip appears twice, not even across splits
 
 
 def test_equal_seeds_give_equal_frames_whatever_the_number_of_processes(made, tmp_path):
@@ -113,7 +113,7 @@ def test_files_of_others_are_never_lost(tmp_path):
     small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
     build(out, small, workers=1)
     (out / "notes.txt").write_text("precious")
-    assert not build(out, small, workers=1).built  # nothing is lost by leaving it
+    assert not build(out, small, workers=1).built  # leaving the context loses nothing
     with pytest.raises(UserError, match=r"notes\.txt"):
         build(out, TINY, workers=1)
     assert (out / "notes.txt").read_text() == "precious" == (tmp_path / "mine.txt").read_text()

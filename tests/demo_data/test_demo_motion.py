@@ -26,7 +26,7 @@ def paths() -> dict[str, list[Path]]:
 
 
 def unit_state(path: Path, t: int) -> np.ndarray:
-    """Centre, angle and size (log scale) in frame t, each as a share of its range."""
+    """Center, angle and size (log scale) in frame t, each as a fraction of its range."""
     size = np.log(path.radius[t] / (RADIUS[0] * HEIGHT)) / np.log(RADIUS[1] / RADIUS[0])
     return np.array([path.center[t, 0] / HEIGHT, path.center[t, 1] / WIDTH, path.angle[t] / (2 * np.pi) % 1.0, size])
 
@@ -55,13 +55,13 @@ def test_a_frame_looks_the_same_in_every_class(paths, name, t):
 
 
 def steps_of(center: np.ndarray) -> np.ndarray:
-    """The way from frame to frame, the shorter one around the edge: (T - 1, 2)."""
+    """Displacement from frame to frame, the shorter one around the edge: (T - 1, 2)."""
     size = np.array([HEIGHT, WIDTH])
     return (np.diff(center, axis=0) + size / 2) % size - size / 2
 
 
 def features(path: Path, reverse: bool) -> np.ndarray:
-    """Where a path, or its reverse, starts and how it goes on: what tells the classes apart, and the start."""
+    """Start and displacements of a path or its reverse: features that distinguish the classes, and the start."""
     order = slice(None, None, -1) if reverse else slice(None)
     center, radius, angle = path.center[order], path.radius[order], path.angle[order]
     steps = steps_of(center)
@@ -77,7 +77,7 @@ def test_reversed_clips_are_the_opposite_class(paths, name, opposite):
         assert distance(one.round(6), other.round(6)) < LIMIT * np.sqrt(2 / DRAWS)
     itself = np.array([features(path, reverse=False) for path in paths[name]])
     differences = [distance(a.round(6), b.round(6)) for a, b in zip(backwards.T, itself.T, strict=True)]
-    assert max(differences) > 0.9  # the features do tell the class from its opposite
+    assert max(differences) > 0.9  # the features do distinguish the class from its opposite
 
 
 def test_names_mean_what_they_say(paths):
@@ -87,7 +87,7 @@ def test_names_mean_what_they_say(paths):
     assert (steps["left"][:, 1] < 0).all() and (steps["right"][:, 1] > 0).all()
     assert (steps["up"][:, 0] < 0).all() and (steps["down"][:, 0] > 0).all()
     assert (turns["clockwise"] > 0).all() and (turns["counter-clockwise"] < 0).all()
-    # all but the steps at which the size goes on from the other end of its range
+    # all but the steps at which the size wraps around to the other end of its range
     assert (grown["nearer"] > 0).mean() > 0.9 and (grown["farther"] < 0).mean() > 0.9
 
 

@@ -41,7 +41,7 @@ def test_a_truncated_file_is_left_out_with_a_warning(tmp_path: Path, caplog: pyt
 
 
 def damaged(path: Path) -> Path:
-    """Flip one bit of the tensor: the archive's end stays whole."""
+    """Flip one bit of the tensor; the end of the archive stays intact."""
     data = bytearray(path.read_bytes())
     data[data.index(b"\x00\x00\x80?\x00\x00\x80?")] ^= 1
     path.write_bytes(data)

@@ -294,7 +294,7 @@ def test_weights_of_another_network_are_refused_whole(images_folder: Path, tmp_p
             Distillation.from_config(cfg, CPU)
 
 
-# What makes the teachers small; their layers stay of every kind.
+# Settings that make the teachers small but keep every kind of layer.
 SMALL_TEACHERS = {
     "REGNETY_160": "REGNET: {LAYERS: [1, 1, 1, 1], EMBED_DIMS: [8, 8, 16, 16], GROUP_WIDTH: 8}",
     "EFFICIENTNET_V2_S": "EFFICIENTNET: {LAYERS: [1, 1, 1, 1, 1, 1], EMBED_DIMS: [8, 8, 8, 8, 8, 8], HEAD_DIM: 8}",

@@ -99,7 +99,7 @@ def test_every_stage_of_every_network_can_be_frozen(name: str) -> None:
     stages = {depth.stage for depth in parameter_depths(model).values()} - {0}
     assert stages == set(range(1, len(stages) + 1))
     parts = [find_frozen(model, backbone=False, names=[f"stage{stage}"]) for stage in stages]
-    assert sum(map(len, parts)) == len(set().union(*parts))  # no parameter is in two
+    assert sum(map(len, parts)) == len(set().union(*parts))  # no parameter is in two groups
     left = {key for key, _ in named_network(model).named_parameters()} - set().union(*parts)
     assert any(is_head(key, head_names(model)) for key in left)
 
@@ -168,7 +168,7 @@ def test_runs_keep_the_backbone_whatever_the_processes(kinetics_folder: Path, tm
             moved = {key for key, value in state[part].items() if not torch.equal(value, weights[key])}
             assert moved == {"head.weight", "head.bias"}
     assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), rel=1e-4)
-    # Going on works, and a checkpoint of a frozen run is none of a whole one.
+    # Resuming works, and a checkpoint of a frozen run cannot resume a run that is not frozen.
     again = settings(kinetics_folder, tmp_path / "1", start, "SOLVER.MAX_EPOCH", 3)
     run(config(kinetics_folder, tmp_path, *again))
     assert len(losses(tmp_path / "1")) == 6

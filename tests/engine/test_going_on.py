@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def cfg(tiny_cfg: ConfigNode) -> ConfigNode:
-    """An epoch of training, nothing else."""
+    """One epoch of training."""
     tiny_cfg.merge_from_list(["TEST.ENABLE", False, "SOLVER.MAX_EPOCH", 1, "DATA_LOADER.NUM_WORKERS", 0])
     return tiny_cfg
 

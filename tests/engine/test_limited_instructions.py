@@ -53,7 +53,7 @@ def measure(mixed_precision: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     model = randomized(build_model(cfg))
     forward = ClipForward.from_config(cfg, CPU)
-    ClipForward.from_config(cfg, CPU)  # warns no second time
+    ClipForward.from_config(cfg, CPU)  # does not warn again
     clips = torch.randint(256, (2, 4, 32, 32, 3), dtype=torch.uint8)
     model.eval()
     pack_linears(model)

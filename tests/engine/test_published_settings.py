@@ -77,7 +77,7 @@ def test_one_step(name: str, tmp_path: Path, alone: None) -> None:
     )
     clip = torch.randint(0, 256, (1, frames, 224, 224, 3), dtype=torch.uint8)
     loss, _ = step(TrainBatch(clip, torch.tensor([classes - 1]), [], []), 0, 0, cfg.SOLVER.BASE_LR)
-    assert float(loss) == pytest.approx(math.log(classes), abs=1)  # chance, with one clip's spread of logits
+    assert float(loss) == pytest.approx(math.log(classes), abs=1)  # random guessing, for one clip
     for (key, parameter), old in zip(model.named_parameters(), before, strict=True):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
         assert parameter.isfinite().all()

@@ -19,7 +19,7 @@ from tests.conftest import ROOT, tiny_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.extensive]
 VOLATILE = ("seconds", "clips_per_second", "peak_memory_mib", "config_digest", "date")
-VIDEOS = 160  # so many that the command is still at work when it is stopped
+VIDEOS = 160  # enough that the command is still running when it is stopped
 MEMORY = 100 * 2**20  # bytes
 
 

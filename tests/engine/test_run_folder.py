@@ -36,7 +36,7 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def finished(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a training."""
+    """Output of a training run."""
     output = tmp_path_factory.mktemp("finished")
     run(load_config(EMPTY, settings(kinetics_folder, output, "TEST.ENABLE", False)))
     return output
@@ -48,7 +48,7 @@ def snapshot(folder: Path) -> Snapshot:
 
 @pytest.fixture
 def files(tmp_path: Path, finished: Path) -> Iterator[dict[str, str]]:
-    """Files that cannot be used, by a word for them."""
+    """Unusable files by keyword."""
     (tmp_path / "broken.pyth").write_bytes(b"PK\x03\x04 not a checkpoint")
     (tmp_path / "broken.csv").write_text("only a path\n")
     torch.save({"model_state": {"weight": torch.zeros(3)}}, tmp_path / "other.pyth")
@@ -139,7 +139,7 @@ def test_a_test_by_itself_writes_its_config(kinetics_folder: Path, tmp_path: Pat
 
 
 def test_the_log_begins_before_the_run(kinetics_folder: Path, tmp_path: Path) -> None:
-    """What was said while the config and the indices were read is in stdout.log, too."""
+    """Messages logged while the config and the indices are read are also in stdout.log."""
     line = settings(kinetics_folder, tmp_path, "TRAIN.ENABLE", False, "DATA.DECODING_BACKEND", "decord")
     assert setup.main(["--cfg", str(EMPTY), *map(str, line)], run) == 0
     log = (tmp_path / "stdout.log").read_text()

@@ -133,7 +133,7 @@ def test_killed_anywhere_it_ends_with_the_same_weights(finished: Path, kinetics_
 
 
 def test_sigterm_saves_in_the_middle_of_an_epoch(finished: Path, kinetics_folder: Path, tmp_path: Path) -> None:
-    # One step an epoch later than the checkpoint of epoch 1: the step after it ends in the middle of epoch 2.
+    # One step into the epoch after the checkpoint of epoch 1: the next step ends in the middle of epoch 2.
     line = command(full(kinetics_folder, tmp_path))
     process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
     _wait_for_steps(tmp_path, process, 1)

@@ -17,7 +17,7 @@ from slowfast.utils.distributed import World
 
 @dataclass(frozen=True)
 class Threads(World):
-    """World of threads that gather over a shared list."""
+    """Process group of threads that gather through a shared list."""
 
     parts: list[Any] = field(default_factory=list)
     barrier: Any = None

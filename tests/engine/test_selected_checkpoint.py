@@ -31,7 +31,7 @@ def test_the_epoch_of_the_end_against_a_plain_loop(metrics: list[int | None], pa
             if patience and expected is None and epoch - best_epoch >= patience:
                 expected = epoch
         at = Position(epoch, 0, None if best < 0 else best, best_epoch)
-        # Within the next epoch, a resumed run must not stop: it has been decided at the end of this one.
+        # A resumed run must not stop within the next epoch: whether to stop is decided at the end of an epoch.
         assert not stop.is_due(Position(epoch, 1, at.best_metric, best_epoch))
         if ends is None and stop.is_due(at):
             ends = epoch
@@ -67,7 +67,7 @@ def test_a_run_that_does_not_improve_ends_and_its_best_weights_are_tested(tiny_c
     assert (found["dataset"], found["model"]) == (tiny_cfg.TEST.DATASET, tiny_cfg.MODEL.MODEL_NAME)
     assert found["device"] and datetime.fromisoformat(str(found["date"])).tzinfo is not None
 
-    run(tiny_cfg)  # trains no further
+    run(tiny_cfg)  # does not train again
     assert (output / "metrics.jsonl").read_text() == rows
     tiny_cfg.merge_from_list(["TRAIN.ENABLE", False, "TEST.CHECKPOINT", "last"])
     run(tiny_cfg)

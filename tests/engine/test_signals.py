@@ -126,7 +126,7 @@ def test_a_training_is_saved_and_resumed(
     resumes: str,
     number: signal.Signals,
 ) -> None:
-    in_background = not where.endswith("save_checkpoint")  # else the training would have gone on by then
+    in_background = not where.endswith("save_checkpoint")  # otherwise the training would have continued by then
     with monkeypatch.context() as patch:
         signal_in(patch, where, number, call)
         more = ("BN.USE_PRECISE_STATS", True, "TRAIN.CHECKPOINT_ASYNC", in_background)

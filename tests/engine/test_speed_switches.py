@@ -190,7 +190,7 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     if compiled._missing_on_cpu():
         pytest.skip(compiled._missing_on_cpu())
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes for one kernel
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no process pool for a single kernel
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Dropout(0.5), nn.GELU()), torch.randn(3, 4)
     torch.manual_seed(1)

@@ -25,7 +25,7 @@ def settings(data: Path, output: Path) -> list[object]:
 
 
 def test_a_node_is_killed_and_comes_back(kinetics_folder: Path, tmp_path: Path) -> None:
-    """torchrun restarts the other one, and both go on from the last checkpoint to the results of one machine."""
+    """torchrun restarts the other one; both resume from the last checkpoint and reach the results of one machine."""
     output = tmp_path / "out"
     words, log = settings(kinetics_folder, output), tmp_path / "log"
     with two_nodes(tmp_path) as (first, second):

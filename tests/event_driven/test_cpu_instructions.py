@@ -76,7 +76,7 @@ def test_all_precisions_work_without_the_instructions(name: str) -> None:
     assert max(errors["float32 True"], errors["float32 False"], errors["bfloat16 False"]) < 1e-4
     assert 0 < errors["bfloat16 True"] < 0.05 or not found["kernels"]
     assert 0 < errors["int8 True"] < 0.1 and 0 < errors["int8 False"] < 0.1
-    # With kernels and without: each is said once, by whatever number of engines.
+    # With and without kernels: each is logged once, however many engines there are.
     assert done.stderr.count(NO_BFLOAT16) == 1 + found["kernels"] and done.stderr.count("Running in float32") == 1
 
 

@@ -157,7 +157,7 @@ def test_slow_change_drifts_with_previous_and_is_bounded_with_hold(model: EvMLP)
         engine = EventDrivenInference(model, 0.05, reference, "any")
         logits = torch.cat([engine.run(part[:, None]).logits[:, 0] for part in frames.split(64)])
         errors[reference] = (logits - dense).abs().amax(1)
-    change_in_hold = 0.06  # a patch is at most so far from its reference
+    change_in_hold = 0.06  # the largest distance of a patch from its reference
     with torch.no_grad():
         bound = max(
             float((model(base[None] + x + change_in_hold) - model(base[None] + x)).abs().max()) for x in (0, 1, 2, 3)
@@ -228,7 +228,7 @@ def test_dense_inference_equals_the_network(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_dense_inference_equals_a_first_frame(model: EvMLP, precision: str) -> None:
-    """Streams go on as if there had been no dense inference."""
+    """Streams continue as if there had been no dense inference."""
     frames = video(5)
     engine, alone = (EventDrivenInference(model, precision=precision) for _ in range(2))
     close(engine.run_dense(frames[:1]), alone(frames[:1]).logits)

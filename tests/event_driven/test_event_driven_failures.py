@@ -131,7 +131,7 @@ def test_camera_without_frames_is_listed_when_stopped(tmp_path: Path) -> None:
 
 
 def test_user_error_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise it between reading frames and checking for the end."""
+    """Raise the error between reading frames and checking for the end."""
     fill = LiveReader.fill
 
     def fill_then_wait(self: LiveReader, count: int) -> None:

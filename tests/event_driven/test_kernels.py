@@ -157,7 +157,7 @@ def test_compiled_stage_equals_pytorch(
             torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
             return
         off = (found - want).abs()
-        # Another order of adding up tips a rounding here and there, which a norm over 2 channels enlarges.
+        # Another summation order changes some roundings, which a norm over 2 channels amplifies.
         assert off.median() < 2e-5 + 1e-3 * blocks and (off > 0.05).float().mean() <= 0.05
 
 
@@ -233,7 +233,7 @@ def test_gelu_is_exact_in_float32(kernels: Kernels) -> None:
         y = torch.nn.functional.gelu(x.double())
         want = torch.nn.functional.layer_norm(torch.stack((x.double(), y), 1), (2,)).float()
         found = CompiledStage(stage, "float32", kernels)(x[:, None])
-    near = (x - y).abs() > 0.1  # elsewhere the norm divides rounding by nearly nothing
+    near = (x - y).abs() > 0.1  # elsewhere the norm divides rounding errors by almost zero
     torch.testing.assert_close(found[near], want[near], rtol=1e-5, atol=1e-5)
 
 
@@ -315,7 +315,7 @@ def test_compiled_update_equals_pytorch(kernels: Kernels, k: int, share: float, 
     with torch.inference_mode():
         sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
         model = randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0), **sizes)).eval()
-        network = PatchNetwork(model, "float32")  # the same products for both: the results are equal
+        network = PatchNetwork(model, "float32")  # both compute the same products, so the results are equal
         plain, fast = PatchFeatures(network), CompiledFeatures(network, kernels)
         opened: set[int] = set()
         for slots in ([0, 1], [1], [3, 0]):

@@ -61,7 +61,7 @@ def test_interim_report_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("slowfast.event_driven.videos._REPORT_INTERVAL", 0.0)
     run = video_run(tmp_path, live_sources(SyntheticVideo(10**9, None)), "EVENT.CHUNK", 2)
     results = tmp_path / "event_results.json"
-    seen: list[tuple[int, int]] = []  # frames in the figures and lines, while it runs
+    seen: list[tuple[int, int]] = []  # frames in the metrics and log lines while it runs
 
     def look() -> bool:
         if results.exists():

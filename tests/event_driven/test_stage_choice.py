@@ -242,7 +242,7 @@ def test_engine_measures_once_and_repeats_its_results(cache: Path, monkeypatch: 
         pytest.skip("no C++ compiler here")
     monkeypatch.delenv(KERNELS_VARIABLE, raising=False)
     monkeypatch.setattr(stage_timing, "_MAX_SECONDS", 0.2)
-    monkeypatch.setattr(stage_timing, "_STEADY_SHARE", 0)  # however busy the machine of the test is
+    monkeypatch.setattr(stage_timing, "_STEADY_SHARE", 0)  # regardless of the load of the test machine
     model, frames = small(), torch.randn(3, 3, 16, 16)
     logits = EventDrivenInference(model).run_dense(frames)
     (file,) = (path for path in cache.iterdir() if path.suffix == ".json")

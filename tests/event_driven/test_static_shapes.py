@@ -228,8 +228,8 @@ def test_detect_and_compute_need_no_values(reference: str, gate: str, precision:
     engine.run(frames[:, :1], ["between"])
     engine.run(frames, ["a", "b"])
     with Transfers() as transfers:
-        changes = engine.detect(frames, ["b", "between"])  # no neighbours
-    uploads = 2  # the slots, and which frames are computed as a whole: each is a call that makes it and one that copies
+        changes = engine.detect(frames, ["b", "between"])  # no neighbors
+    uploads = 2  # slots and flags of dense frames: each takes a call that creates the tensor and one that copies it
     assert len(transfers.found) == 2 * uploads and sum("lift" in name for name in transfers.found) == uploads
     with Transfers() as transfers:
         results = engine.compute(changes)

@@ -40,7 +40,7 @@ MEMORY_LIMIT = 12 * 2**30  # bytes of address space of a child process
 
 @dataclass
 class Outcome:
-    """What became of the inputs of one kind."""
+    """Results of the inputs of one kind."""
 
     kind: str
     counts: Counter[str] = field(default_factory=Counter)
@@ -90,7 +90,7 @@ class Child:
         theirs.close()
 
     def check(self, path: Path, original: Path) -> tuple[str, str]:
-        """Return the column that an input counts in, and what went wrong."""
+        """Return the column in which an input is counted, and what went wrong."""
         self._pipe.send((path, original))
         if not self._pipe.poll(TIME_LIMIT):
             self.close()
@@ -147,8 +147,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--inputs", type=int, default=2000, help="inputs of all kinds together (default %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for the inputs that something went wrong with")
-    parser.add_argument("--signals", type=int, default=0, help="runs to be stopped by a signal (default %(default)s)")
+    parser.add_argument("--keep", type=Path, help="folder for the inputs that caused a failure")
+    parser.add_argument("--signals", type=int, default=0, help="runs to stop with a signal (default %(default)s)")
     chosen = parser.parse_args(arguments)
     share = -(-chosen.inputs // len(chosen.kinds))
     outcomes = [fuzz(kind, share, chosen.seed, chosen.keep) for kind in chosen.kinds if share]

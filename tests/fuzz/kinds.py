@@ -30,7 +30,7 @@ USED, REFUSED = "used", "refused"
 
 
 class WrongValue(AssertionError):
-    """The product took a damaged input and gave something that cannot be right."""
+    """The package accepted a damaged input and returned a wrong result."""
 
 
 class Kind(Protocol):
@@ -39,10 +39,10 @@ class Kind(Protocol):
     mutations: ClassVar[tuple[Mutation, ...]]
 
     def make(self, folder: Path) -> list[Path]:
-        """Write the whole inputs; the same files every time."""
+        """Write the undamaged inputs; the same files every time."""
 
     def check(self, path: Path, original: Path) -> str:
-        """Give a damaged input to the product; return USED or REFUSED.
+        """Read a damaged input with the package; return USED or REFUSED.
 
         Raises:
             WrongValue: If the result is wrong.
@@ -168,7 +168,7 @@ class Images:
 
 
 class Recordings:
-    """Event recordings, prepared and raw: all events lie on the sensor, in the order of time."""
+    """Event recordings, prepared and raw: all events lie on the sensor, in order of time."""
 
     mutations = BINARY
     SENSOR = (240, 320)

@@ -107,19 +107,19 @@ class Trial:
 
 
 def killed(trial: Trial) -> None:
-    """The second node loses its power and comes back."""
+    """The second node loses power and comes back."""
     trial.nodes[1].cut_power()
     time.sleep(2)
     trial.start(1)
 
 
 def host_killed(trial: Trial) -> None:
-    """The node that hosts the rendezvous loses its power."""
+    """The node that hosts the rendezvous loses power."""
     trial.nodes[0].cut_power()
 
 
 def rank_killed(trial: Trial) -> None:
-    """A training process is killed; torchrun goes on."""
+    """A training process is killed; torchrun keeps running."""
     for number in trial.nodes[1].processes():
         process = psutil.Process(number)
         if any(word.endswith("run_net.py") for word in process.cmdline()) and "RANK" in process.environ():
@@ -138,12 +138,12 @@ def slow(trial: Trial) -> None:
 
 
 def cable(trial: Trial) -> None:
-    """The cable is cut, and mended only when the run has ended; without restarts, which would wait for the node."""
+    """The cable is cut, and restored only when the run has ended; without restarts, which would wait for the node."""
     trial.nodes[1].link(up=False)
 
 
 def cable_for_long(trial: Trial) -> None:
-    """The cable is mended after the run has noticed; torchrun restarts it."""
+    """The cable is restored after the run has noticed; torchrun restarts it."""
     trial.nodes[1].link(up=False)
     time.sleep(TIMEOUT + 20)
     trial.nodes[1].link(up=True)
@@ -172,7 +172,7 @@ def loopback_names(trial: Trial) -> None:
 
 
 DISTURBANCES["loopback_names"] = loopback_names
-# Settings of the second node that it must be refused with.
+# Settings of the second node for which the run must be rejected.
 REFUSED = {
     "other_config": ["SOLVER.BASE_LR", 0.5],
     "other_index": ["DATA.PATH_TO_DATA_DIR", "{folder}/less"],

@@ -40,7 +40,7 @@ NAMES = ["a*b", "<i>", "c", "d", "e", "f", "g", "h"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights with class names, a video, an image and files that cannot be read."""
-    from slowfast.models import build_model  # builds only where a test needs it
+    from slowfast.models import build_model  # built only if a test needs it
     from tests.random_weights import randomized
 
     path = tmp_path_factory.mktemp("demo")
@@ -70,7 +70,7 @@ def test_a_video(analyzer: FileAnalyzer, folder: Path, tmp_path: Path) -> None:
         assert (video.num_frames, video.height, video.width) == (16, 320, 640)
     with open_video(result.patches) as video:
         assert video.num_frames == 40
-    # The plain way: frame by frame.
+    # Reference: frame by frame.
     assert analyzer.changed is not None
     cfg = analyzer.changed.cfg
     engine = EventDrivenInference(analyzer.changed.model, 0.1, compiled=False)
@@ -189,7 +189,7 @@ def test_the_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             message, best, *_ = analyze(handle_file(str(folder / name)))
             assert "Not analyzed" in message["value"] and reason in message["value"] and not best
             assert str(folder) not in message["value"]
-        # Neither other files of the server nor addresses: nothing is fetched from elsewhere.
+        # Neither other files of the server nor URLs: nothing is fetched from elsewhere.
         call = f"{address}gradio_api/call/analyze"
         for other in (str(folder / "photo.png"), "https://192.0.2.1/photo.png"):
             data = [{"path": other, "meta": {"_type": "gradio.FileData"}}, 0.05]

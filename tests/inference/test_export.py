@@ -49,7 +49,7 @@ def require_onnx() -> None:
 
 
 def small(name: str) -> nn.Module:
-    """Few blocks: the time that tracing takes grows with them."""
+    """A network of few blocks, since tracing time grows with their number."""
     deep = {"MORPH__LAYERS": [1, 1, 1, 1], "EAT__LAYERS": 1, "EAT__CLASS_LAYERS": 1}
     return scramble(tiny(name, **deep)).eval()
 

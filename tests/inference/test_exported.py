@@ -49,7 +49,7 @@ pytestmark = pytest.mark.slow
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 SHAPE = (3, 4, 32, 32)
-# Largest difference of scores from the checkpoint's.
+# Largest difference from the scores of the checkpoint.
 FILES = {"net.onnx": 1e-6, "net.pt2": 1e-6, "float16.onnx": 1e-3, "int8.onnx": 2e-2}
 
 
@@ -156,7 +156,7 @@ def test_the_command(folder: Path, videos: list[Path], tmp_path: Path, capsys: p
 
 # ------------------------------------------------------------------ metadata
 def restored(cfg: ConfigNode, *overrides: object) -> ConfigNode:
-    """Return the config that the metadata of a model without weights gives back."""
+    """Return the config restored from the metadata of a model without weights."""
     model: Any = SimpleNamespace(loaded=None)
     entries = export_metadata(cfg, model) | graph_metadata(SHAPE)
     return read_metadata(entries, "net.onnx", overrides).cfg

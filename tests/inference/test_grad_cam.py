@@ -37,7 +37,7 @@ PICTURES = [name for name in sorted(FORMS) if isinstance(inputs(name, 1), torch.
 
 
 class Plain(nn.Module):
-    """A convolution of 1 x 1, its mean, a Linear: everything about it can be computed by hand."""
+    """1 x 1 convolution, mean and linear layer: everything can be computed by hand."""
 
     def __init__(self, head: list[list[float]]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_the_formula() -> None:
 
 
 def test_a_map_that_is_zero_everywhere_is_replaced_and_said() -> None:
-    model, x = Plain([[-1.0, -1.0]]), image()  # all evidence speaks against the class
+    model, x = Plain([[-1.0, -1.0]]), image()  # all evidence is against the class
     heat = compute_heat_map(model, x, 0, find_map_layers(model, x))
     assert heat.method == GRADIENT_X_ACTIVATION and heat.instead_of == "Grad-CAM at conv"
     wanted = x[0, 0] + x[0, 1]
@@ -108,7 +108,7 @@ def test_tokens_of_every_pixel_order_go_back_to_their_places(order: str) -> None
     values = torch.arange(16.0)[None]
     found = model.on_grid(values)[0]
     plain = np.empty(side * side)
-    plain[pixel_order(order, side, patch)] = np.repeat(np.arange(16), patch * patch)  # what each pixel belongs to
+    plain[pixel_order(order, side, patch)] = np.repeat(np.arange(16), patch * patch)  # patch of each pixel
     found = found.repeat_interleave(side // found.shape[0], 0).repeat_interleave(side // found.shape[1], 1)
     assert np.array_equal(found.numpy(), plain.reshape(side, side))
 

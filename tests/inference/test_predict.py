@@ -58,7 +58,7 @@ def test_files_get_the_scores_of_a_test(tiny_cfg: ConfigNode) -> None:
     predictor = Predictor.from_config(tiny_cfg)
     found = predictor.predict([data / one.name for one in wanted])
     names = predictor.names
-    assert len(names) == 8 and names[0] != "0"  # of categories.txt
+    assert len(names) == 8 and names[0] != "0"  # from categories.txt
     for prediction, one in zip(found, wanted, strict=True):
         assert [name for name, _ in prediction.best()] == [names[label] for label, _ in one.best]
         assert [score for _, score in prediction.best()] == pytest.approx([score for _, score in one.best], abs=1e-6)
@@ -204,7 +204,7 @@ def test_annotated_videos_have_the_size_rate_and_length_of_the_original(tmp_path
         assert (video.height, video.width, video.num_frames, video.fps) == (100, 132, 12, 10)
         found, wanted = video.read([5]).frames[0], original.read([5]).frames[0]
     difference = np.abs(found[:99, :131].astype(int) - wanted).mean(axis=2)
-    assert difference[60:].mean() < 12  # the picture as it was
+    assert difference[60:].mean() < 12  # the original picture
     assert difference[:25, :30].mean() > 40  # under the text
 
 

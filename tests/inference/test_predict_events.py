@@ -137,7 +137,7 @@ def test_annotated_recordings_are_films(tmp_path: Path) -> None:
         with av.open(str(tmp_path / "annotated" / f"{name}.mp4")) as video:
             images = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
         assert len(images) == frames and images[0].shape == (240, 320, 3)
-        assert images[0][:60, :60].mean() < 160 < images[0][120:].mean()  # text on dark ground; events on white
+        assert images[0][:60, :60].mean() < 160 < images[0][120:].mean()  # text on a dark background; events on white
 
 
 def test_a_film_shows_what_is_accumulated() -> None:

@@ -141,7 +141,7 @@ def test_frames_are_read_once_and_forgotten(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_variable_rate_is_shown_at_a_constant_one(tmp_path: Path) -> None:
-    """The last second of the first part stands still; its windows show one frame."""
+    """The last second of the first part is a still image; its windows show one frame."""
     pts = [*range(25), *range(50, 75)]
     video = write_video(tmp_path / "gap.mkv", frames=50, pts=pts, options=LOSSLESS)
     windows = windows_of(config(tmp_path), video, WindowLayout(0.4, 0.4))

@@ -11,7 +11,7 @@ from slowfast.models.layers import DropPath, global_batch
 
 
 class Residual(BlockOfParts):
-    """A block with a wide inside and a random draw; counts its calls."""
+    """A block with a wide hidden layer and drop path; counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()

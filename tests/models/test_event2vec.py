@@ -77,7 +77,7 @@ def test_time_encodings() -> None:
 
 
 def test_slices_are_averaged_event_by_event() -> None:
-    """Two slices alike are the same as one; padding does not count."""
+    """Two equal slices give the same result as one; padding has no effect."""
     model, whole = network(), network(t_heads=2)
     events = batch(length=6)
     twice = {key: torch.cat((value, value), 1) for key, value in events.items()}
@@ -102,7 +102,7 @@ def test_pretext_masks_a_share_of_valid_events_and_hides_them() -> None:
     scores = model(masked)
     assert scores.shape == (int(chosen.sum()), 2 * 6 * 8) and places.shape == (int(chosen.sum()),)
     elsewhere = {key: torch.where(chosen, (masked[key] + 1) % 2, masked[key]) for key in ("x", "y", "p")}
-    torch.testing.assert_close(model({**masked, **elsewhere}), scores)  # nothing tells a masked event's place
+    torch.testing.assert_close(model({**masked, **elsewhere}), scores)  # the position of a masked event must not leak
     assert places.max() < 2 * 6 * 8 and not any(p.requires_grad for p in model.classifier.head.parameters())
 
 

@@ -232,7 +232,7 @@ def test_masked_events_are_predicted_from_the_others() -> None:
     encoded = net.backbone_net((hidden + times) * 3.0 * events["valid"][..., None], events["valid"])
     torch.testing.assert_close(found, net.heads(encoded[chosen] / 3.0 - times[chosen]).tanh(), rtol=1e-4, atol=1e-5)
     elsewhere = {key: torch.where(chosen, events[key] * 0, events[key]) for key in ("x", "y", "p")}
-    torch.testing.assert_close(model({**masked, **elsewhere}), found)  # nothing tells a masked event's coordinates
+    torch.testing.assert_close(model({**masked, **elsewhere}), found)  # the coordinates of a masked event must not leak
 
 
 def test_fine_tuning_starts_from_pre_trained_weights_without_their_head() -> None:

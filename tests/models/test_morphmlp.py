@@ -23,7 +23,7 @@ def small(frames: int = 6, bias: bool = True, **kwargs: object) -> MorphMLP:
 
 
 def randomized(model: MorphMLP) -> MorphMLP:
-    """Weights far from their start, batch-norm statistics included."""
+    """Weights far from their initialization, batch-norm statistics included."""
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for key, value in model.state_dict().items():
@@ -124,7 +124,7 @@ def test_equals_the_plain_equations_without_branch_biases() -> None:
 
 
 def test_gradients_equal_those_of_the_plain_equations() -> None:
-    model = randomized(small()).double()  # exact enough to tell a wrong gradient from rounding
+    model = randomized(small()).double()  # exact enough to distinguish a wrong gradient from rounding
     x = torch.randn(2, 3, 6, 32, 64, dtype=torch.double)
     model(x).square().sum().backward()
     plain = Plain(model)

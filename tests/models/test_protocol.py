@@ -17,7 +17,7 @@ from slowfast.models.weights import head_names
 
 
 class Pooled(Network):
-    """The least that a network of a user has."""
+    """The minimum that a user's network must define."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ TINY: dict[str, list] = {
     "EfficientNetV2": _EFFICIENTNET,
     "RegNetY": _REGNET,
 }
-# Forms of a network that are no other class: the registered name and the settings.
+# Variants of a network within the same class: the registered name and the settings.
 FORMS: dict[str, tuple[str, list]] = {name: (name, settings) for name, settings in TINY.items()} | {
     "EAT distilled": ("EAT", [*_EAT, "EAT.DISTILLED", True]),
     "EAT scan attn": ("EAT", [*_EAT, "EAT.PIXEL_ORDER", "scan", "EAT.LOCAL", "attn"]),
@@ -95,7 +95,7 @@ def tiny(name: str, **extra: object) -> nn.Module:
 
 
 def scramble(model: nn.Module) -> nn.Module:
-    """Random values everywhere, so that no module hides behind its initial zeros."""
+    """Random values everywhere, so that no module is hidden by zero initialization."""
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():

@@ -27,7 +27,7 @@ def joint_batch(dims: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run(layer: nn.Module, x: torch.Tensor, g: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Two training passes and one evaluation, so that the running statistics are seen too."""
+    """Two training passes and one in evaluation mode, so that the running statistics are compared, too."""
     x = x.clone().requires_grad_()
     layer.train()
     layer(2 * x.detach())

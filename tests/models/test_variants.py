@@ -58,7 +58,7 @@ def of_config(name: str) -> Network:
 
 
 def settings(model: nn.Module) -> dict[str, object]:
-    """Numbers and names among the attributes of all layers, such as rates of dropout and lengths of chunks."""
+    """Numbers and names among the attributes of all layers, such as dropout rates and chunk lengths."""
     plain = (bool, int, float, str, tuple)
     return {
         f"{layer}.{key}": value

@@ -20,7 +20,7 @@ def test_separate_groups_become_one_cluster_each() -> None:
     rng = np.random.default_rng(0)
     groups = [(2, 3, 1e4, 1, 40), (12, 9, 4e4, 1, 20), (7, 5, 8e4, 0, 20)]  # x, y, t, p, events
     rows = [np.array([[x, y, t + rng.uniform(0, 10), p] for _ in range(n)]) for x, y, t, p, n in groups]
-    rows = [*rows, np.array([[2, 3, 0, 1], [7, 5, 1e5, 0]])]  # the ends of the recording
+    rows = [*rows, np.array([[2, 3, 0, 1], [7, 5, 1e5, 0]])]  # first and last event of the recording
     x, y, t, p = np.concatenate(rows)[np.argsort(np.concatenate(rows)[:, 2])].T
     found = cluster_events(EventColumns(x.astype(int), y.astype(int), t, p.astype(int)), SENSOR, 5)
     assert found.intensity is not None and sorted(found.intensity) == [1, 1, 20, 20, 40]

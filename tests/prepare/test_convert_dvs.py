@@ -156,7 +156,7 @@ def test_concurrent_and_killed_runs(raw: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a note cut short
+    (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a truncated record
     runs = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     said = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said

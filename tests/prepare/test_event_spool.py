@@ -14,7 +14,7 @@ from slowfast.prepare.event_spool import EventSpool
 
 
 def spooled(folder: Path, t: np.ndarray, size: int = 37, tick: float = 1.0) -> EventSpool:
-    """Return the spool of events whose x are their numbers."""
+    """Return a spool of events whose x is their number."""
     spool = EventSpool(folder, None, tick)
     for at in range(0, len(t), size):
         x = np.arange(at, min(at + size, len(t)))

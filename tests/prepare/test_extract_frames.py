@@ -54,7 +54,7 @@ def test_frames_equal_the_video(videos: Path, tmp_path: Path) -> None:
             expected = reader.read(np.arange(reader.num_frames)).frames
         found = frames_in(out / name)
         assert found.shape == expected.shape
-        assert np.abs(found.astype(int) - expected).mean() < 5  # JPEG halves the colours' resolution
+        assert np.abs(found.astype(int) - expected).mean() < 5  # JPEG halves the colors' resolution
     assert [(m.name, m.label, m.frames) for m in scan(out).samples] == [("down/b", 0, 10), ("up/a", 1, 30)]
 
 
@@ -62,7 +62,7 @@ def test_rate_and_size(videos: Path, tmp_path: Path) -> None:
     extract(videos, tmp_path / "frames", FrameSettings(short_side=32, fps=12), workers=1)
     found = frames_in(tmp_path / "frames" / "up" / "a")
     assert found.shape == (12, 32, 48, 3)  # one second
-    for k, frame in enumerate(found):  # the frame on show at k / 12 s
+    for k, frame in enumerate(found):  # the frame shown at k / 12 s
         differences = [np.abs(frame.astype(int) - picture(n, 64, 96)[::2, ::2]).mean() for n in range(30)]
         assert abs(int(np.argmin(differences)) - k * 30 // 12) <= 1
     assert len(frames_in(tmp_path / "frames" / "down" / "b")) == 10

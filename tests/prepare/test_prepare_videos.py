@@ -142,7 +142,7 @@ def test_colors_do_not_shift(codec: str, pix_fmt: str, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mkv", frames=10, codec=codec, pix_fmt=pix_fmt)
     prepare_video(source, tmp_path / "b.mp4", PrepareSettings(crf=1))
     difference = plain_frames(source).astype(int) - plain_frames(tmp_path / "b.mp4")
-    # A limited-range black-to-white shift would be about 8; 4:2:0 blurs the colours of a sharp edge.
+    # A limited-range black-to-white shift would be about 8; 4:2:0 blurs the colors of a sharp edge.
     assert abs(difference.mean()) < 1.5 and np.abs(difference).mean() < 4
 
 

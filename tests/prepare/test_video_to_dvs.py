@@ -36,7 +36,7 @@ def test_moving_bar_fires_at_its_edges(tmp_path: Path) -> None:
     assert (np.diff(events["t"]) >= 0).all() and 0 <= events["t"].min() and events["t"].max() <= 7e6 / 30 + 1
     assert events["x"].max() < 32 and events["y"].max() < 24 and set(events["p"]) == {0, 1}
     brighter, darker = (events["x"][events["p"] == p].mean() for p in (1, 0))
-    assert brighter > darker + 2  # light comes at its front, goes at its back
+    assert brighter > darker + 2  # brighter at its front, darker at its back
     early, late = (events["x"][part].mean() for part in np.array_split(np.arange(recording.n), 2))
     assert late > early + 2
 
@@ -76,8 +76,8 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (48, 80), (90, 40), (10, 200)])
 def test_frames_of_any_shape_fill_the_sensor(size: tuple[int, int]) -> None:
-    grey = fit(np.full((*size, 3), 100, np.uint8), SMALL)
-    assert grey.shape == (24, 32) and np.allclose(grey, 100, atol=0.5)
+    gray = fit(np.full((*size, 3), 100, np.uint8), SMALL)
+    assert gray.shape == (24, 32) and np.allclose(gray, 100, atol=0.5)
 
 
 def test_interpolated_frames_move() -> None:

@@ -29,7 +29,7 @@ def _raise(error: BaseException) -> Callable[[], NoReturn]:
 
 
 def _hang() -> None:
-    """Sleep in C with the interpreter locked, deaf to all signals but SIGKILL."""
+    """Sleep in C while holding the GIL; only SIGKILL can end it."""
     libc = ctypes.PyDLL(None)
     while True:
         libc.sleep(600)
@@ -55,7 +55,7 @@ FATAL: dict[str, Callable[[], object]] = {
     "SystemExit": _raise(SystemExit(0)),
     "GeneratorExit": _raise(GeneratorExit()),
 }
-# What the names of hostile files begin with, and what becomes of reading them.
+# Prefixes of the names of hostile files, and what reading them does.
 DEEDS = {f"hostile{number:02d}": deed for number, deed in enumerate([*ERRORS.values(), *LOSSES.values()])}
 DEEDS |= {f"fatal{number:02d}": deed for number, deed in enumerate(FATAL.values())}
 REASONS = dict(zip(DEEDS, [*ERRORS, *LOSSES], strict=False))

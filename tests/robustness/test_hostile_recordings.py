@@ -39,7 +39,7 @@ def _sparse(path: Path, start: bytes, size: int = 30 * GIB) -> None:
 
 
 def _write_hostile(folder: Path) -> dict[str, str]:
-    """Write hostile recordings; what their reasons say, by name."""
+    """Write hostile recordings; return a part of the expected reason by name."""
     events = {key: np.arange(9) % 8 for key in "xyt"} | {"p": np.arange(9) % 2}
     os.mkfifo(folder / "fifo.npz")
     _bomb(folder / "bomb.npz")
@@ -100,7 +100,7 @@ def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = {"a.dat": dat(events), "b.raw": evt3(events), "c.raw": evt2(events), "d.aedat": aedat(events)}
     for name, content in {**good, "e.aedat4": aedat4([events])}.items():
         (source / f"good_{name}").write_bytes(content)
-        # Of .dat and .raw files any size is read, in blocks; zeros are events.
+        # .dat and .raw files of any size are read, in blocks; zeros are valid events.
         if name.startswith(("d", "e")):
             _sparse(source / f"sparse_{name}", content)
         (source / f"cut_{name}").write_bytes(content[:25])
@@ -120,7 +120,7 @@ def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_recording_cut_off_during_a_run_fails(tmp_path: Path) -> None:
-    """It was longer when the index was read: the sizes in its headers are those of before."""
+    """The file was longer when the index was read; its headers still state the old sizes."""
     write_folder(tmp_path / "data")
     write_recording(tmp_path / "data" / "a" / "008.npz", 5000, 1)
     os.truncate(tmp_path / "data" / "a" / "008.npz", 3000)

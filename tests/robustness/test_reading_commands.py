@@ -35,7 +35,7 @@ def clips(kinetics_folder: Path) -> list[Path]:
 
 @pytest.fixture
 def hostile(clips: list[Path], tmp_path: Path) -> Path:
-    """Some good clips and one file for each mishap."""
+    """Some good clips and one file for each kind of failure."""
     folder = tmp_path / "videos"
     folder.mkdir()
     names = [f"good{number}" for number in range(GOOD)] + list(REASONS)
@@ -132,7 +132,7 @@ def test_conversions(hostile: Path, tmp_path: Path, tool: str, options: tuple[ob
 
 
 def test_event_driven_inference(hostile: Path, tmp_path: Path) -> None:
-    """Files are read in a thread of the process: what kills a process is not tried."""
+    """Files are read in a thread of the process, so files that kill the process are left out."""
     wanted = {name: reason for name, reason in REASONS.items() if reason in ERRORS}
     for name in REASONS.keys() - wanted.keys():
         (hostile / f"{name}.mp4").unlink()

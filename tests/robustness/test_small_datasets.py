@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
     [
         *((0.01, 62, 3), (0.01, 299, 3), (0.01, 300, 3), (0.01, 1000, 10), (0.5, 62, 31)),  # the floor
         *((0.01, 4, 3), (0.01, 3, 2), (0.01, 1, 0), (1.0, 10, 9)),  # never all
-        *((0.0, 62, 0), (0.0, 100_000, 0)),  # none, where the user says so
+        *((0.0, 62, 0), (0.0, 100_000, 0)),  # none if the user sets it so
     ],
 )
 def test_how_many_may_fail(share: float, total: int, allowed: int) -> None:

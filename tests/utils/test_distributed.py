@@ -20,7 +20,7 @@ EMPTY = ROOT / "tests" / "empty.yaml"
 
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """A machine that says it has four; the devices that were chosen."""
+    """A machine that reports four GPUs; returns the chosen devices."""
     chosen: list[torch.device] = []
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_user_error_and_leaves_nothing(
             WRITERS[name](part)
     assert isinstance(caught.value, UserError) and caught.value.errno == errno.EFBIG
     assert place.read_text() == "old" and list(tmp_path.iterdir()) == [place]
-    copy = pickle.loads(pickle.dumps(caught.value))  # it crosses processes
+    copy = pickle.loads(pickle.dumps(caught.value))  # it is sent between processes
     assert str(copy) == str(caught.value) and copy.errno == errno.EFBIG
 
 

@@ -24,7 +24,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """As in a new process: no temporary folder yet, nothing warned of."""
+    """As in a new process: no temporary folder yet, no warning issued."""
     # Processes of pytest-xdist delete nothing when they exit.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     warn_once.cache_clear()

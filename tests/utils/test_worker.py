@@ -21,7 +21,7 @@ def _there_and_back(value: object, number: int = 7) -> object:
     with other:
         with one:
             send_message(one, number, value)
-        found, result = receive_message(other)  # its sender is gone already
+        found, result = receive_message(other)  # its sender has already ended
     assert found == number
     return result
 

@@ -30,7 +30,7 @@ def test_films_and_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert main([str(recording), str(tmp_path / "out" / name), "--slower", "10", *sensor]) == 0
     assert "300 events" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "a.gif") as film:
-        assert film.n_frames == 10 and film.size == (320, 240)  # 50 ms ten times slower at 20 frames a second
+        assert film.n_frames == 10 and film.size == (320, 240)  # 50 ms, ten times slower, at 20 frames per second
     with av.open(str(tmp_path / "out" / "a.mp4")) as film:
         assert film.streams.video[0].width == 320 and sum(1 for _ in film.decode(video=0)) == 10
     with Image.open(tmp_path / "out" / "a.png") as picture:

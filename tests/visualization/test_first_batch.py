@@ -43,8 +43,8 @@ def network_input(clips: np.ndarray, denormalize: Denormalize = DENORMALIZE) -> 
     return normalize(torch.from_numpy(clips), denormalize.mean, denormalize.std, denormalize.reverse_channels)
 
 
-def holds(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
-    return bool((picture == colour).all(-1).any())
+def holds(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
+    return bool((picture == color).all(-1).any())
 
 
 @given(
@@ -116,11 +116,11 @@ def test_captions_of_labels_soft_labels_and_mixed_ones() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 30])
 def test_the_sheet_has_room_for_all(count: int) -> None:
-    colours = [(10 + 8 * place, 200 - 5 * place, 77) for place in range(count)]
-    pictures = [np.full((40, 60, 3), colour, np.uint8) for colour in colours]
+    colors = [(10 + 8 * place, 200 - 5 * place, 77) for place in range(count)]
+    pictures = [np.full((40, 60, 3), color, np.uint8) for color in colors]
     sheet = draw_sheet(pictures, ["a very long name of a class " * 3] * count, "title")
-    for colour in colours:
-        assert (sheet == colour).all(-1).sum() == 40 * 60
+    for color in colors:
+        assert (sheet == color).all(-1).sum() == 40 * 60
 
 
 def first_batch(folder: Path, world: World, count: int = 3) -> FirstBatch | None:

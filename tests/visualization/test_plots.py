@@ -34,14 +34,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def pixels(path: Path) -> np.ndarray:
-    """A picture as R G B; fails for a blank one."""
+    """Return an image as RGB; fails if it is blank."""
     image = cv2.imread(str(path))
     assert image is not None and image.std() > 5
     return image[:, :, ::-1]
 
 
-def has_colour(image: np.ndarray, colour: tuple[int, int, int], most: int = 12) -> bool:
-    return bool((np.abs(image.astype(int) - colour).max(axis=2) <= most).any())
+def has_color(image: np.ndarray, color: tuple[int, int, int], most: int = 12) -> bool:
+    return bool((np.abs(image.astype(int) - color).max(axis=2) <= most).any())
 
 
 def log(path: Path, torn: bool = False) -> Path:
@@ -69,7 +69,7 @@ def test_curves_are_drawn(tmp_path):
     image = pixels(tmp_path / "curves.png")
     assert image.shape[1] > 1000
     # The validation loss is orange and in the first of three panels.
-    assert has_colour(image[:, : image.shape[1] // 3], (224, 130, 20))
+    assert has_color(image[:, : image.shape[1] // 3], (224, 130, 20))
 
 
 @pytest.mark.parametrize("text", ["", '{"split": "train", "epoch": 0.1, "step": 1, "loss": null, "lr": 0.1}\n'])
@@ -129,9 +129,9 @@ def test_confusion_of_nothing_read(tmp_path):
         draw_confusion([0, 1], [None, None], names, tmp_path / "confusion.png")
 
 
-def row(prediction: str, colour: tuple[int, int, int], frames: int = 8) -> ClipRow:
+def row(prediction: str, color: tuple[int, int, int], frames: int = 8) -> ClipRow:
     clip = np.empty((frames, 24, 28, 3), np.uint8)
-    clip[:] = colour
+    clip[:] = color
     return ClipRow("videos/left/a$b.mp4", clip, "left", prediction, 0.871, prediction == "left")
 
 
@@ -140,9 +140,9 @@ def test_contact_sheet_shows_the_clips_and_marks_right_and_wrong(tmp_path):
     draw_contact_sheet([row("left", (10, 20, 240))], tmp_path / "right.png")
     draw_contact_sheet([row("up", (240, 20, 240), frames=3)], tmp_path / "wrong.png")
     right, wrong = pixels(tmp_path / "right.png"), pixels(tmp_path / "wrong.png")
-    assert has_colour(right, (10, 20, 240)) and has_colour(wrong, (240, 20, 240))
-    assert has_colour(right, green) and not has_colour(right, red)
-    assert has_colour(wrong, red) and not has_colour(wrong, green)
+    assert has_color(right, (10, 20, 240)) and has_color(wrong, (240, 20, 240))
+    assert has_color(right, green) and not has_color(right, red)
+    assert has_color(wrong, red) and not has_color(wrong, green)
 
 
 def test_contact_sheet_keeps_the_order_of_time(tmp_path):

@@ -63,7 +63,7 @@ def test_it_opens_sorts_and_zooms(browser: Chromium, page: Path) -> None:
     browser.run("document.querySelector('#per-class .sortable > button').click()")
     assert len(browser.run(column)) == CLASSES
     browser.run("{ const box = document.querySelector('#per-class input'); box.value = '149'; " + _CHANGE)
-    assert len(browser.run(column)) == 2  # the class, and that which is confused with it
+    assert len(browser.run(column)) == 2  # the class, and the class it is confused with
 
     picture = "document.querySelector('.matrix canvas').toDataURL()"
     whole = browser.run(picture)

@@ -39,7 +39,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, str, Path]
 
 
 def check(changed: bytes, want: str, path: Path) -> bool:
-    """Return whether the file is refused; it must not give other values."""
+    """Return whether the file is rejected; check that an accepted file has the same values."""
     path.write_bytes(changed)
     try:
         read = read_torch_file(path)

@@ -103,7 +103,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content(size: int, seed: int = 0) -> bytes:
-    """Return bytes that do not repeat."""
+    """Return bytes without a repeating pattern."""
     blocks = (hashlib.sha256(f"{seed} {number}".encode()).digest() for number in range(size // 32 + 1))
     return b"".join(blocks)[:size]
 

@@ -162,7 +162,7 @@ def test_checksums(server: FileServer, cache: Path, monkeypatch: pytest.MonkeyPa
     requests = len(server.log("/files/big.pth?sum"))
     forget(monkeypatch)
     assert local_path(f"{address}#sha256={DIGEST}") == path
-    assert len(server.log("/files/big.pth?sum")) == requests  # the right content needs no server
+    assert len(server.log("/files/big.pth?sum")) == requests  # a file with the right checksum needs no server
     path.write_bytes(content(BIG, seed=1))  # damaged in the cache, of the same size
     forget(monkeypatch)
     assert local_path(f"{address}#sha256={DIGEST}").read_bytes() == content(BIG)
@@ -192,7 +192,7 @@ def test_secrets_are_sent_and_shown_nowhere(
     with caplog.at_level(logging.DEBUG):
         path = local_path(f"http://me:s3%3Acr%2Fet@127.0.0.1:{port}/here/private/big.pth?token=top1secret&x=1")
         forget(monkeypatch)
-        # Signed anew: the same file.
+        # A new signature: the same file.
         assert path == local_path(f"http://me:s3%3Acr%2Fet@127.0.0.1:{port}/here/private/big.pth?token=top2secret&x=1")
         with pytest.raises(FetchError) as caught:
             local_path(f"http://me:top3secret@127.0.0.1:{port}/private/big.pth?X-Amz-Signature=top4secret")
@@ -254,7 +254,7 @@ def test_a_full_disk(server: FileServer, cache: Path, monkeypatch: pytest.Monkey
         patch.setattr(cache_module.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(FetchError, match=r"it needs 300.0 kB, but only 1.0 kB are free for the cache .*XDG_CACHE"):
             local_path(address)
-    # A limit of the file size, as a quota, is met while writing.
+    # A file-size limit, such as a quota, is reached while writing.
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"

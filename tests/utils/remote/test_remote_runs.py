@@ -128,7 +128,7 @@ def test_a_test_by_addresses(
     assert (tmp_path / "o" / "predictions.csv").read_text().splitlines()[1].split(",")[3] in names
     assert "topsecret" not in out + err + text_of_all(tmp_path)
 
-    # What the saved config hides must be given again.
+    # Secrets that the saved config hides must be given again.
     again = ["--cfg", str(tmp_path / "o" / "config.yaml"), "OUTPUT_DIR", str(tmp_path / "new")]
     assert main(again, command=RUN_NET) == 2
     assert "TEST.CHECKPOINT_FILE_PATH: " in (err := capfd.readouterr().err) and "is hidden (***). Give the whole" in err
