@@ -108,8 +108,8 @@ class EventDataset(RecordingFolders):
             for key, off in _OF_SAMPLES.items():
                 if cfg.DVS[key] != off:
                     raise ConfigError(
-                        f"DVS.{key} ({cfg.DVS[key]}) is no augmentation of DVS.AUG_POLICY batch. Set it to {off}, or "
-                        "DVS.AUG_POLICY sample"
+                        f"DVS.{key} ({cfg.DVS[key]}) is not an augmentation of DVS.AUG_POLICY batch. Set it to {off}, "
+                        "or DVS.AUG_POLICY sample"
                     )
         for key, enabled in (("MIXUP", training and cfg.MIXUP.ENABLE), ("DISTILL", training and cfg.DISTILL.ENABLE)):
             if enabled:

@@ -91,7 +91,7 @@ def _check_name(where: str, name: str) -> None:
     if len(name) > MAX_NAME:
         raise DataError(f"{where}: the name has {len(name)} characters. Shorten it to at most {MAX_NAME}")
     if name.startswith(".") or name.endswith(".") or _DEVICE.fullmatch(name):
-        raise DataError(f"{where}: {plain(name)} is no name for a file on every system. Choose another name")
+        raise DataError(f"{where}: {plain(name)} is not a valid file name on all systems. Choose another name")
 
 
 def _normalized(name: str) -> str:

@@ -80,8 +80,8 @@ def test_table_streams_and_unreadable_files(
     ):
         assert part in shown, part
     assert said.err.splitlines() == [
-        f"error: {tmp_path / 'b.csv'}: line 1: 'remarks' is no event. Expected lines of four numbers, or names with "
-        "x, y, t, p in the first line",
+        f"error: {tmp_path / 'b.csv'}: line 1: 'remarks' is not an event. Expected lines of four numbers, or names "
+        "with x, y, t, p in the first line",
         f"error: {tmp_path / 'none.raw'}: no such file or directory",
     ]
 

@@ -207,7 +207,7 @@ class TestText:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("Some remarks about the data.\n", "line 1: 'Some remarks about the data.' is no event"),
+            ("Some remarks about the data.\n", "line 1: 'Some remarks about the data.' is not an event"),
             ("# nothing\n", "the file contains no events"),
             ("1,2,3\n4,5,6\n", "line 1 has 3 numbers"),
             ("class,startTime_usec,endTime_usec\n1,2,3\n", "line 1: 'class,startTime"),

@@ -204,7 +204,7 @@ def test_datasets_in_a_file_and_text(raw: Path, tmp_path: Path, capsys: pytest.C
     (raw / "list.csv").write_text("t,y,x,p\n" + "".join(f"{t},{y},{x},{p}\n" for x, y, t, p in some_events()))
     assert convert(raw, tmp_path / "npz") == 0
     said = capsys.readouterr().out
-    assert "failed: README.txt: line 1: 'About these files.' is no event" in said
+    assert "failed: README.txt: line 1: 'About these files.' is not an event" in said
     assert "times read as seconds" not in said and "DVS.SENSOR_SIZE [1,700]: in 1 of 2 recordings" in said
     names = sorted(file.relative_to(tmp_path / "npz").as_posix() for file in (tmp_path / "npz").rglob("*.npz"))
     assert names == ["0/shd_1.npz", "3/shd_0.npz", "list.npz"]

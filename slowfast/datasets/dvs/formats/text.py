@@ -213,7 +213,7 @@ def _read_layout(path: Path) -> _Layout:
 def _with_numbers(layout: _Layout, numbers: np.ndarray | None, text: str) -> _Layout:
     """Check the first line of events."""
     if numbers is None or not len(numbers):
-        raise DecodeError(f"line {layout.line}: {text[:40]!r} is no event. {_EXPECTED}")
+        raise DecodeError(f"line {layout.line}: {text[:40]!r} is not an event. {_EXPECTED}")
     if layout.columns is None and len(numbers) != 4:
         raise DecodeError(f"line {layout.line} has {len(numbers)} numbers. {_EXPECTED}")
     if layout.columns is not None and len(numbers) != layout.width:
