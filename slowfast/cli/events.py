@@ -12,7 +12,10 @@ from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain
 
 # Command: summary and module in slowfast.cli, which is imported when the command is chosen.
-COMMANDS = {"info": ("Show duration, rate, polarity, sensor size, hot pixels and gaps", "events_info")}
+COMMANDS = {
+    "info": ("Show duration, rate, polarity, sensor size, hot pixels and gaps", "events_info"),
+    "live": ("Classify live event streams from servers and recordings", "events_live"),
+}
 DESCRIPTION = "Tools for recordings of event cameras.\n\ncommands:\n" + "\n".join(
     f"  {name:<16}{summary}" for name, (summary, _) in COMMANDS.items()
 )

@@ -26,20 +26,24 @@ class Connection:
         name: Name of the source, for messages.
         first_delay: Delay in seconds before the first attempt (EVENT.RECONNECT); 0 if the source is not reopened.
         clock: Monotonic clock in seconds.
+        unit: What the source delivers, for messages.
 
     Attributes:
-        rate: Nominal frames/s.
-        frames: Number of frames that have arrived.
+        rate: Nominal frames/s; 0 for events.
+        frames: Number of frames or events that have arrived.
         reconnects: Number of times that the connection was lost and restored.
         attempts: Number of failed attempts since the last frame.
         ended: True once the source will no longer be read.
     """
 
-    def __init__(self, name: str, first_delay: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.name, self.rate = name, 0.0
+    def __init__(
+        self, name: str, first_delay: float, clock: Callable[[], float] = time.monotonic, unit: str = "frames"
+    ) -> None:
+        self.name, self.unit, self.rate = name, unit, 0.0
         self.frames = self.reconnects = self.attempts = 0
         self.ended = False
         self._first, self._delay, self._clock = first_delay, 0.0, clock
+        self._connected = False  # whether it was ever connected
         self._away, self._before = True, 0.0  # whether it is disconnected; total seconds of past interruptions
         self._since = self._last_frame = clock()  # beginning of the current state
 
@@ -60,11 +64,15 @@ class Connection:
 
     def frame_arrived(self) -> None:
         """Count a frame."""
+        self.arrived(1)
+
+    def arrived(self, count: int) -> None:
+        """Count frames or events; none if only the connection is there."""
         now = self._clock()
         if self._away:
             self._restore(now)
         self._last_frame = now
-        self.frames += 1
+        self.frames += count
 
     def lost(self, reason: str) -> float:
         """Record that the source has ended or cannot be opened.
@@ -95,12 +103,15 @@ class Connection:
         """Log the first frame, and the first one after an interruption."""
         away = now - self._since
         tries = f" after {away:.1f} s, {self.attempts} attempt{'s' * (self.attempts > 1)}" if self.attempts else ""
-        if self.frames:
-            missed = f"about {away * self.rate:.0f} frames missed, {self.frames} received before"
-            get_logger().info(f"{self.name}: back{tries}; {missed}")
+        if self._connected:
+            missed = f"about {away * self.rate:.0f} {self.unit} missed, {self.frames}"
+            counts = missed if self.rate else f"{self.frames} {self.unit}"
+            get_logger().info(f"{self.name}: back{tries}; {counts} received before")
             self.reconnects += 1
         else:
-            get_logger().info(f"{self.name}: connected{tries}, {self.rate:g} frames/s")
+            rate = f", {self.rate:g} {self.unit}/s" if self.rate else ""
+            get_logger().info(f"{self.name}: connected{tries}{rate}")
+        self._connected = True
         self._before += away
         self._away, self._since, self.attempts = False, now, 0
 

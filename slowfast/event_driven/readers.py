@@ -11,21 +11,13 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
-import torch
-
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
 from slowfast.event_driven.captures import OpenVideo
 from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.frame_resize import Frame, FrameResize, resized_frames
+from slowfast.event_driven.source_thread import SourceThread
 from slowfast.event_driven.sources import Source
-
-
-def _reason(source: Source, error: Exception) -> str:
-    """Return why a video cannot be read; log the traceback of an unexpected error."""
-    failure = failure_of(source.record.index, source.record.name, error)
-    log_traceback(failure)
-    return failure.reason
 
 
 @dataclass
@@ -57,7 +49,9 @@ class FileReader:
         except UserError:
             raise
         except Exception as error:
-            self.ended, self.error = True, _reason(self.source, error)
+            failure = failure_of(self.source.record.index, self.source.record.name, error)
+            log_traceback(failure)
+            self.ended, self.error = True, failure.reason
         self.seen += len(self.next)
 
     def stop(self) -> None:
@@ -69,7 +63,7 @@ class FileReader:
         self.video.close()
 
 
-class LiveReader:
+class LiveReader(SourceThread):
     """Reader of a live source in a thread; the oldest frames are dropped, and counted, if they are not read in time.
 
     Args:
@@ -85,8 +79,6 @@ class LiveReader:
         next: Frames of the last :meth:`fill`.
         seen: Number of frames that were read.
         dropped: Number of frames that were dropped.
-        error: Reason of the failure, once the source has ended.
-        fatal: Error unrelated to the source, raised by the consumer.
         began: perf_counter() before the source was opened.
     """
 
@@ -99,21 +91,17 @@ class LiveReader:
         connection: Connection,
         arrived: threading.Event,
     ) -> None:
-        self.source, self.connection = source, connection
+        super().__init__(source.record.index, source.record.name, connection, arrived)
+        self.source = source
         self.video: OpenVideo | None = None
         self.next: list[Frame] = []
         self.seen, self.dropped = 0, 0
-        self.error: str | None = None
-        self.fatal: BaseException | None = None
         self.began = time.perf_counter()
         self._transform, self._limit = transform, limit
-        self._arrived = arrived
         self._last_tick = -1
         self._frames: deque[Frame] = deque()
         self._capacity, self._lock = capacity, threading.Lock()
-        self._stop, self._done = threading.Event(), False
-        self._thread = threading.Thread(target=self._read, daemon=True, name=f"reading {source.record.name}")
-        self._thread.start()
+        self.start()
 
     def fill(self, count: int) -> None:
         """Take up to `count` of the frames that have arrived."""
@@ -130,36 +118,14 @@ class LiveReader:
         """True if no more frames will be read."""
         return self.seen == self._limit > 0 or (self._done and not self._frames)
 
-    def stop(self) -> None:
-        """Stop reading."""
-        self._stop.set()
-
-    def close(self, wait: float) -> None:
-        """Stop and wait up to `wait` seconds for the thread, which may be waiting for data."""
-        self.stop()
-        self._thread.join(wait)
-
-    def _read(self) -> None:
-        torch.set_num_threads(1)  # limits this thread; live sources share the cores
-        try:
-            self._read_once()
-            while self.connection.reconnects_after_loss and not self._stop.is_set():
-                if not self._stop.wait(self.connection.lost(self.error or "the stream ended")):
-                    self._read_once()
-        except BaseException as error:  # for example a UserError, which the consumer raises
-            self.fatal = error
-        finally:
-            self._done = True
-            self._arrived.set()
-
-    def _read_once(self) -> None:
-        """Open the source and read it until it ends; set `error` if it failed."""
+    def read_once(self) -> None:
+        """Open the source and read it until it ends."""
         try:
             video = self.source.open()
         except UserError:
             raise
         except Exception as error:
-            self.error = _reason(self.source, error)
+            self.error = self.reason(error)
             return
         if self.video is None:
             self.began = time.perf_counter()
@@ -173,7 +139,7 @@ class LiveReader:
             raise
         except Exception as error:
             if not self._stop.is_set():
-                self.error = "; ".join(filter(None, (_reason(self.source, error), video.missing)))
+                self.error = "; ".join(filter(None, (self.reason(error), video.missing)))
         finally:
             video.close()
 

@@ -28,12 +28,13 @@ _POLICY = (
 _HEADERS = ((b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer"))
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a socket that listens on an address.
 
     Args:
         host: Name or address of a network interface.
         port: Port; 0 for any free one.
+        option: Option of the port, for messages.
 
     Raises:
         UserError: If the address cannot be used.
@@ -46,11 +47,11 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(
-                f"--port: {port} is in use on {host}. Choose another port, or 0 for any free one"
+                f"{option}: {port} is in use on {host}. Choose another port, or 0 for any free one"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise UserError(
-                f"--port: {port} may not be used ({system_reason(error)}). Choose a port from 1024"
+                f"{option}: {port} may not be used ({system_reason(error)}). Choose a port from 1024"
             ) from error
         raise UserError(f"--host: cannot listen on {host} ({system_reason(error)})") from error
 

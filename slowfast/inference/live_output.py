@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeVar
 
 import av
 import cv2
@@ -18,13 +19,15 @@ from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import FailureLedger, failure_reason
 from slowfast.engine.evaluate import best_classes
 from slowfast.errors import DataError
+from slowfast.event_driven.connection import LatencyHistogram
 from slowfast.event_driven.sources import Source
 from slowfast.inference.annotate import class_lines
-from slowfast.inference.live import LivePredictor, LiveStream
+from slowfast.inference.live import LivePredictor, LiveVideo, VideoWindow
+from slowfast.inference.live_loop import Classified, LiveStream
 from slowfast.inference.live_sources import LiveFrame
 from slowfast.inference.output import FAILED, results_folder, run_facts
 from slowfast.inference.segments import SegmentLog, VideoSegments, write_segments
-from slowfast.inference.sliding import SegmentCollector, WindowScores
+from slowfast.inference.sliding import SegmentCollector
 from slowfast.inference.windows import WindowOptions
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import phase, show, show_table
@@ -33,7 +36,10 @@ from slowfast.visualization.results import BEST, files_table, tail, write_failed
 from slowfast.visualization.video_writer import VideoWriter, draw_lines, pad_to_even
 
 _MIN_SIDE = 448  # pixels of the longer side of annotated videos, so that the text is legible
-_SHOW_EVERY = 1.0  # seconds between lines about a source whose class does not change
+SHOW_EVERY = 1.0  # seconds between lines about a source whose class does not change
+PERCENTILES = (50, 95, 99)
+LATENCIES = [f"latency p{rank}" for rank in PERCENTILES]
+Stream = TypeVar("Stream", bound=LiveStream[Any, Any])
 
 
 class AnnotatedStream:
@@ -100,9 +106,9 @@ class LiveOutput:
         self.collector.finish()
         self._at_end.__exit__(kind, error, None)
 
-    def on_frames(self, stream: LiveStream, frames: list[LiveFrame]) -> None:
+    def on_frames(self, stream: LiveVideo, frames: Sequence[LiveFrame]) -> None:
         """Write frames to the annotated video, with the latest prediction."""
-        record, index = stream.source.record, stream.source.record.index
+        record, index = stream.record, stream.record.index
         if index not in self.collector.videos:
             self.collector.begin(VideoSegments(record, stream.fps, 0.0))
             if index in self._targets:
@@ -116,9 +122,9 @@ class LiveOutput:
                 self._drawn[index].write(frame, self._lines.get(index, []))
 
     @contextmanager
-    def _attempt(self, stream: LiveStream) -> Iterator[None]:
+    def _attempt(self, stream: LiveVideo) -> Iterator[None]:
         """Give up the annotated video of a source, not the run, if it cannot be written."""
-        name, index = stream.source.record.name, stream.source.record.index
+        name, index = stream.record.name, stream.record.index
         try:
             yield
         except (av.FFmpegError, OSError) as error:
@@ -126,18 +132,19 @@ class LiveOutput:
             if index in self._drawn:
                 self._drawn.pop(index).discard()
 
-    def on_window(self, stream: LiveStream, window: WindowScores, latency: float) -> None:
+    def on_window(self, done: Classified[VideoWindow]) -> None:
         """Show the prediction of a window and add it to the segments."""
-        index = stream.source.record.index
+        record, window, latency = done.stream.record, done.window_scores, done.latency
+        index = record.index
         self.collector.add(window, latency)
         best = best_classes(window.scores, BEST)
         self._lines[index] = class_lines([(self.names[label], score) for label, score in best])
         label, now = best[0][0], time.monotonic()
         last, when = self._shown.get(index, (-1, 0.0))
-        if label != last or now - when >= _SHOW_EVERY:
+        if label != last or now - when >= SHOW_EVERY:
             self._shown[index] = label, now
             what = f"{window.end:8.1f} s  {100 * best[0][1]:5.1f} %  {self.names[label]}"
-            show(f"{tail(stream.source.record.name, 32)} {what}  (latency {1e3 * latency:.0f} ms)")
+            show(f"{tail(record.name, 32)} {what}  (latency {1e3 * latency:.0f} ms)")
 
 
 def live_to_files(
@@ -176,20 +183,51 @@ def live_to_files(
                 streams = live.run(sources, out.on_frames, out.on_window, lambda: stop.seen)
         finally:
             log.close()
-    ledger = FailureLedger(len(sources))
-    ledger.add([failure for stream in streams if (failure := stream.failure())], log=len(sources) > 1)
-    videos = [video for video in out.collector.videos.values() if video.segments]
+    about = {"window": round(live.layout.window, 4), "step": round(live.layout.step, 4), "merged": options.merge}
+    annotated = {"annotated videos": folder / "annotated"} if annotate else {}
+    return report_live(streams, out.collector, names, run_facts(cfg) | about, folder, stop, live_table, annotated)
+
+
+def report_live(
+    streams: Sequence[Stream],
+    collector: SegmentCollector,
+    names: Sequence[str],
+    about: Mapping[str, Any],
+    folder: Path,
+    stop: StopSignal,
+    table: Callable[[Sequence[Stream]], str],
+    written: Mapping[str, Path],
+) -> int:
+    """Write the files of a finished run and show what was done.
+
+    Args:
+        streams: The sources.
+        collector: Their segments.
+        names: Class names.
+        about: How the predictions were made, for segments.json.
+        folder: Output folder.
+        stop: Signals that ended the run.
+        table: Returns the table to show.
+        written: Files that are written already, by description.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        DataError: If nothing could be classified because of a failure.
+    """
+    ledger = FailureLedger(len(streams))
+    ledger.add([failure for stream in streams if (failure := stream.failure())], log=len(streams) > 1)
+    videos = [video for video in collector.videos.values() if video.segments]
     if not videos:
         return _report_nothing(ledger, stop)
-    about = {"window": round(live.layout.window, 4), "step": round(live.layout.step, 4), "merged": options.merge}
-    written = write_segments(videos, names, run_facts(cfg) | about, ledger.all, folder)
+    files = write_segments(videos, names, about, ledger.all, folder)
     write_failed(ledger.all, folder / FAILED)
-    written |= {"failed sources": folder / FAILED} if ledger.all else {}
-    written |= {"annotated videos": folder / "annotated"} if annotate else {}
-    show_table(live_table(streams))
-    for failure in ledger.all if len(sources) == 1 else []:
+    files |= {"failed sources": folder / FAILED} if ledger.all else {}
+    show_table(table(streams))
+    for failure in ledger.all if len(streams) == 1 else []:
         get_logger().warning(f"{failure.name}: {failure.reason}")
-    show_table(files_table(written))
+    show_table(files_table(files | dict(written)))
     return 0
 
 
@@ -207,12 +245,14 @@ def _report_nothing(ledger: FailureLedger, stop: StopSignal) -> int:
     return 0
 
 
-def live_table(streams: Sequence[LiveStream]) -> str:
+def live_table(streams: Sequence[LiveVideo]) -> str:
     """Return a table of the windows and latencies of each source."""
-    rows = []
-    for stream in streams:
-        known = len(stream.latencies) > 0
-        times = [f"{1e3 * stream.latencies.percentile(rank):.0f} ms" if known else "0 ms" for rank in (50, 99)]
-        rows.append((tail(stream.source.record.name, 48), stream.windows, stream.skipped, *times))
-    heading = ("source", "windows", "skipped", "latency p50", "latency p99")
+    rows = [(tail(one.record.name, 48), one.windows, one.skipped, *latency_cells(one.latencies)) for one in streams]
+    heading = ("source", "windows", "skipped", *LATENCIES)
     return tabulate(rows, heading, tablefmt="simple", disable_numparse=True)
+
+
+def latency_cells(latencies: LatencyHistogram) -> list[str]:
+    """Return the cells of a table below LATENCIES; "-" without a window."""
+    known = len(latencies) > 0
+    return [f"{1e3 * latencies.percentile(rank):.0f} ms" if known else "-" for rank in PERCENTILES]

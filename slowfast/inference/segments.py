@@ -56,15 +56,19 @@ class VideoSegments:
 
     Attributes:
         record: The video.
-        fps: Frame rate in frames/s.
+        fps: Frame rate in frames/s; 0 for events.
         seconds: Duration in seconds.
         segments: Segments in order of their starts.
+        left_out: Number of earlier segments of a live source that are no longer kept.
+        facts: Further entries of segments.json.
     """
 
     record: Record
     fps: float
     seconds: float
     segments: list[Segment] = field(default_factory=list)
+    left_out: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class SegmentBuilder:
@@ -214,20 +218,22 @@ def write_segments(
         The files and folders by description.
     """
     failed = [{"path": one.name, "reason": one.reason, "lost": one.lost} for one in failures]
-    content = [
-        {
-            "path": video.record.name,
-            "fps": round(video.fps, 4),
-            "seconds": round(video.seconds, 3),
-            "segments": [_as_json(segment, names) for segment in video.segments],
-        }
-        for video in videos
-    ]
+    content = [_video_as_json(video, names) for video in videos]
     write_json(folder / TABLE, {**about, "videos": content, "failed": failed})
     targets = target_files([video.record for video in videos], folder / SUBTITLES, ".srt")
     for video, target in zip(videos, targets, strict=True):
         atomic_write_text(target, subtitles(video.segments, names))
     return {"segments": folder / TABLE, "segments as CSV": folder / LIST, "subtitles": folder / SUBTITLES}
+
+
+def _video_as_json(video: VideoSegments, names: Sequence[str]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"path": video.record.name}
+    if video.fps:
+        entry["fps"] = round(video.fps, 4)
+    entry |= {"seconds": round(video.seconds, 3), **video.facts}
+    if video.left_out:
+        entry["earlier_segments"] = video.left_out
+    return entry | {"segments": [_as_json(segment, names) for segment in video.segments]}
 
 
 def _as_json(segment: Segment, names: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
 from slowfast.utils.progress import Progress
 
 _NEIGHBORS = 1.5  # maximum number of frames between neighboring windows
+MAX_KEPT = 100_000  # segments kept of a live source, which may run forever; segments.csv has all of them
+_SPARE = 1.1  # times MAX_KEPT, so that the oldest are rarely removed
 OnSegment = Callable[[Record, Segment], None]
 
 
@@ -186,7 +188,8 @@ class SegmentCollector:
     Args:
         merge: Merge neighboring windows of one class.
         on_segment: Called with each segment as soon as it is complete.
-        at_once: Whether the windows of several videos alternate; otherwise a video ends where the next one begins.
+        at_once: Whether the windows of several live sources alternate; otherwise a video ends where the next one
+            begins. The latest MAX_KEPT segments of a live source are kept.
 
     Attributes:
         videos: The videos that were opened, by index.
@@ -200,7 +203,8 @@ class SegmentCollector:
     def begin(self, video: VideoSegments) -> None:
         """Add a video."""
         self.videos[video.record.index] = video
-        self._builders[video.record.index] = SegmentBuilder(self._merge, _NEIGHBORS / video.fps)
+        gap = _NEIGHBORS / video.fps if video.fps else 0.0
+        self._builders[video.record.index] = SegmentBuilder(self._merge, gap)
 
     def add(self, window: WindowScores, latency: float | None = None) -> None:
         """Add the next window of a video."""
@@ -208,6 +212,10 @@ class SegmentCollector:
         if not self._at_once:
             self.finish(before=index)
         self._emit(index, self._builders[index].add(window.start, window.end, window.scores, latency))
+
+    def interrupt(self, record: Record) -> None:
+        """Complete the last segment of a video: nothing is known about the time until its next window."""
+        self._emit(record.index, self._builders[record.index].finish())
 
     def finish(self, before: int | None = None) -> None:
         """Complete the last segment of each video, or of those before an index."""
@@ -220,3 +228,7 @@ class SegmentCollector:
         for segment in segments:
             video.segments.append(segment)
             self._on_segment(video.record, segment)
+        if self._at_once and len(video.segments) > _SPARE * MAX_KEPT:
+            over = len(video.segments) - MAX_KEPT
+            del video.segments[:over]
+            video.left_out += over

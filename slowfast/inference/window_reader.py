@@ -57,7 +57,12 @@ class ClipSampling:
         Raises:
             UserError: If the network does not take clips of videos.
         """
-        views = clip_dataset(cfg).build_eval([], all_views=True)
+        return cls.of_dataset(clip_dataset(cfg))
+
+    @classmethod
+    def of_dataset(cls, dataset: FrameDataset) -> ClipSampling:
+        """Build the sampling of a test of a dataset."""
+        views = dataset.build_eval([], all_views=True)
         return cls(views.temporal, views.transform, views.views, views.order, views.seed)
 
     def rows(self, length: int, fps: float) -> np.ndarray:

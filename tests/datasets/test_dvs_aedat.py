@@ -122,7 +122,7 @@ def test_truncated_aedat_3(tmp_path: Path) -> None:
         (b"#!AER-DAT3.1\r\nrest", "the header is incomplete"),
         (b"#!AER-DAT4.0\r\nrest", "the header is truncated or damaged"),
         (aedat4([some_events()]).replace(b"<dv", b"<<<"), "description of the streams is damaged"),
-        (aedat4([], types=["FRME"]), "the file contains no event stream, only FRME"),
+        (aedat4([], types=["FRME"]), "contains no event stream, only FRME"),
         (aedat4([some_events()], compression=9), "unknown compression type 9"),
     ],
 )

@@ -132,7 +132,7 @@ def test_windows_have_the_logits_of_cut_files(tmp_path: Path) -> None:
     found: list[WindowScores] = []
     live = LivePredictor.from_config(cfg, WindowOptions(Length(0.4), Length(0.2)))
     start = time.monotonic()
-    streams = live.run(sources, lambda *_: None, lambda _, scores, __: found.append(scores), lambda: False)
+    streams = live.run(sources, lambda *_: None, lambda done: found.append(done.window_scores), lambda: False)
     assert time.monotonic() - start > 1.1  # at their own speed
     assert sum(stream.windows for stream in streams) == len(found)
     # Five and one more at the end; a busy machine takes several frames at a time.

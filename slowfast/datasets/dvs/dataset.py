@@ -291,10 +291,11 @@ class RecordingEvalDataset(EvalDataset[EvalRecording]):
     def _read(self, record: Record) -> EvalRecording:
         seeds = [(self.seed, record.index, sample) for sample in range(self.samples)]
         drawn = self.sampling.draw(record, seeds, self.repairs)
-        samples = [self._reordered(self.sampling.finish(e), s) for e, s in zip(drawn, seeds, strict=True)]
+        samples = [self.reordered(self.sampling.finish(e), s) for e, s in zip(drawn, seeds, strict=True)]
         return EvalRecording(record, [to_tensors(sample) for sample in samples], self.sampling.sensor)
 
-    def _reordered(self, sample: dict[str, np.ndarray], seed: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def reordered(self, sample: dict[str, np.ndarray], seed: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """Return a sample with its events in the order of the dataset."""
         if self.order == NORMAL:
             return sample
         n = int(sample["valid"].sum())

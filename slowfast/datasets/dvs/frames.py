@@ -77,10 +77,7 @@ class EventFramesReader:
         """Return the frames at `indices`, of any shape and in any order."""
         wanted, rows = distinct_frames(indices, self.num_frames)
         grids = event_frames(self.events, (self.height, self.width), self.num_frames, self.kind, self.decay)[wanted]
-        colors = self.gain * np.stack([grids[:, -1], grids.mean(1), grids[:, 0]], -1)  # U H W 3
-        if self.kind == SIGNED_VOXELS:
-            colors += MIDDLE_GRAY
-        return Decoded(np.rint(colors.clip(0, 255)).astype(np.uint8), rows, None)
+        return Decoded(frame_colors(grids, self.kind, self.gain), rows, None)
 
     def close(self) -> None:
         """Do nothing, because no file is open."""
@@ -94,8 +91,21 @@ class EventFramesReader:
         self.close()
 
 
+def frame_colors(grids: np.ndarray, kind: str, gain: float) -> np.ndarray:
+    """Convert the frames of :func:`event_frames` to images, uint8 (T, H, W, 3)."""
+    colors = gain * np.stack([grids[:, -1], grids.mean(1), grids[:, 0]], -1)
+    if kind == SIGNED_VOXELS:
+        colors += MIDDLE_GRAY
+    return np.rint(colors.clip(0, 255)).astype(np.uint8)
+
+
 def event_frames(
-    events: EventColumns, sensor: tuple[int, int], frames: int, kind: str, decay: float = 50_000.0
+    events: EventColumns,
+    sensor: tuple[int, int],
+    frames: int,
+    kind: str,
+    decay: float = 50_000.0,
+    span: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Compute the frames of a recording, with the formulas above.
 
@@ -105,13 +115,14 @@ def event_frames(
         frames: Number of frames.
         kind: Content of the frames, in FRAME_KINDS.
         decay: Decay constant of surfaces in microseconds.
+        span: Start and duration in microseconds that the frames cover; None for the first to the last event.
 
     Returns:
         Frames, float32 (T, C, H, W); the channels are OFF and ON, or one for signed voxels.
     """
     height, width = sensor
-    t = events.t - events.t[0]
-    duration = max(float(t[-1]), 1e-9)
+    start, duration = (float(events.t[0]), float(events.t[-1] - events.t[0])) if span is None else span
+    t, duration = events.t - start, max(duration, 1e-9)
     position = t / duration * frames  # in [0, T]
     channels = 1 if kind == SIGNED_VOXELS else 2
     size = channels * height * width

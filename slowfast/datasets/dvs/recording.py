@@ -52,12 +52,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         reader = open_events(path)
-        if len(reader.streams) != 1:
-            names = ", ".join(stream.name for stream in reader.streams[:4])
-            more = ", ..." if len(reader.streams) > 4 else ""
-            raise DecodeError(
-                f"contains {len(reader.streams)} event streams ({names}{more}). Convert it first: slowfast convert-dvs"
-            )
+        check_one_stream(reader)
         self.sensor = reader.streams[0].sensor
         with guarded(path):
             columns = reader.columns()
@@ -84,6 +79,16 @@ class Recording:
         if isinstance(rows, slice):
             check_count(self.n)
         return {key: column.take(rows) for key, column in self.columns.items()}
+
+
+def check_one_stream(reader: EventReader) -> None:
+    """Raise DecodeError if a file contains several streams."""
+    if len(reader.streams) != 1:
+        names = ", ".join(stream.name for stream in reader.streams[:4])
+        more = ", ..." if len(reader.streams) > 4 else ""
+        raise DecodeError(
+            f"contains {len(reader.streams)} event streams ({names}{more}). Convert it first: slowfast convert-dvs"
+        )
 
 
 def _whole(reader: EventReader) -> Mapping[str, Column]:

@@ -1,4 +1,4 @@
-"""Windows of event streams by time or by count.
+"""Windows of event streams by time or by count; the cost per event does not depend on the length of the windows.
 
 Notation: n events of a window.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from slowfast.datasets.dvs.event_buffer import EventBuffer, count_before
 from slowfast.datasets.dvs.sample import EventColumns
 
 
@@ -27,16 +28,17 @@ def windows_by_count(stream: Iterable[EventColumns], count: int, step: int | Non
     step = count if step is None else step
     if count < 1 or step < 1:
         raise ValueError(f"count ({count}) and step ({step}) of the windows must be at least 1")
-    kept: EventColumns | None = None
+    kept = EventBuffer()
     skipped = 0  # events to skip if there are gaps between windows
     for events in stream:
-        kept = events if kept is None else _concatenate(kept, events)
+        kept.append(events)
         while True:
             leave = min(skipped, len(kept))
-            kept, skipped = kept.take(np.arange(leave, len(kept))), skipped - leave
+            kept.discard(leave)
+            skipped -= leave
             if skipped or len(kept) < count:
                 break
-            yield kept.take(np.arange(count))
+            yield kept.view(0, count)
             skipped = step
 
 
@@ -59,22 +61,19 @@ def windows_by_time(
     step = duration if step is None else step
     if duration <= 0 or step <= 0:
         raise ValueError(f"duration ({duration}) and step ({step}) of the windows must be positive")
-    kept: EventColumns | None = None
-    start = 0.0
+    kept = EventBuffer()
+    start: float | None = None
     for events in stream:
-        if not len(events):
+        kept.append(events)
+        if not len(kept):
             continue
-        if (np.diff(events.t) < 0).any():
-            raise ValueError("the stream is out of order: time decreases within a part")
-        if kept is None:
-            start = float(events.t[0])
-        kept = events if kept is None else _concatenate(kept, events)
+        start = float(kept.t[0]) if start is None else start
         while kept.t[-1] >= start + duration:
             yield from _between(kept, start, start + duration)
             start = _next_start(kept.t, start, duration, step)
-        if over := int(np.searchsorted(kept.t, start)):
-            kept = kept.take(np.arange(min(over, len(kept) - 1), len(kept)))
-    while kept is not None and len(kept) and kept.t[-1] >= start:
+        # The last event shows when a gap between windows ends.
+        kept.discard(min(kept.before(start), len(kept) - 1))
+    while start is not None and kept.t[-1] >= start:
         yield from _between(kept, start, start + duration)
         start = _next_start(kept.t, start, duration, step)
 
@@ -82,21 +81,12 @@ def windows_by_time(
 def _next_start(times: np.ndarray, start: float, duration: float, step: float) -> float:
     """Return the start of the next window that is not empty, for ascending times (n,)."""
     start += step
-    first = int(np.searchsorted(times, start))
+    first = count_before(times, start)
     ahead = float(times[first]) - start - duration if first < len(times) else -1.0
     return start + math.floor(ahead / step) * step if ahead >= step else start
 
 
-def _between(events: EventColumns, start: float, end: float) -> Iterator[EventColumns]:
-    first, last = np.searchsorted(events.t, (start, end))
+def _between(events: EventBuffer, start: float, end: float) -> Iterator[EventColumns]:
+    first, last = events.before(start), events.before(end)
     if first < last:
-        yield events.take(np.arange(first, last))
-
-
-def _concatenate(before: EventColumns, after: EventColumns) -> EventColumns:
-    """Concatenate two parts of a stream; raise ValueError if they are out of order."""
-    if len(before) and len(after) and after.t[0] < before.t[-1]:
-        raise ValueError(
-            f"the stream is out of order: time decreases from {before.t[-1]:.0f} to {after.t[0]:.0f} microseconds"
-        )
-    return EventColumns(*(np.concatenate((getattr(before, key), getattr(after, key))) for key in "xytp"))
+        yield events.view(first, last)

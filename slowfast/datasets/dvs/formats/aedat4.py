@@ -40,7 +40,9 @@ Decompress = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
+    """Header of a file or stream."""
+
     decompress: Decompress
     start: int  # position of the first packet
     end: int  # position after the last packet, or NOT_CLOSED
@@ -59,7 +61,7 @@ class Aedat4Reader(EventReader):
         self.size = os.path.getsize(path)
         with path.open("rb") as file:
             data = file.read(MAX_HEADER)
-        self.header = _read_header(data)
+        self.header = read_header(data)
 
     @classmethod
     def accepts(cls, path: Path, head: bytes) -> bool:
@@ -81,15 +83,15 @@ class Aedat4Reader(EventReader):
         with self.path.open("rb") as file:
             for body in self._packets(file, number):
                 try:
-                    parts.append(_packet_events(_decompress(self.header.decompress, body)))
+                    parts.append(read_packet(self.header, body))
                 except DecodeError as error:
                     broken.append(str(error))
                     continue
                 count += len(parts[-1]) // EVENT_BYTES
                 if count >= BLOCK_EVENTS:
-                    yield from _columns(parts)
+                    yield from event_blocks(parts)
                     parts, count = [], 0
-        yield from _columns(parts)
+        yield from event_blocks(parts)
         if broken:
             self.report(f"{len(broken)} event packets were lost: {broken[0]}")
 
@@ -116,21 +118,29 @@ class Aedat4Reader(EventReader):
             self.report(f"truncated: {size} of at least {header.end} bytes; their events were read")
 
 
-def _read_header(data: bytes) -> _Header:
+def read_header(data: bytes, begin: int = len(MAGIC)) -> Header:
+    """Read the header of a file, or of a stream of packets.
+
+    Args:
+        data: Bytes that contain it.
+        begin: Position of its size.
+
+    Raises:
+        DecodeError: If it is damaged or describes no event stream.
+        UserError: If a package for the compression is not installed.
+    """
     try:
-        table = _root(data, len(MAGIC), HEADER)
-        (size,) = struct.unpack_from("<I", data, len(MAGIC))
-        start = len(MAGIC) + 4 + size
+        table = _root(data, begin, HEADER)
+        (size,) = struct.unpack_from("<I", data, begin)
+        start = begin + 4 + size
         compression, end = _number(data, table, 0, "<i", NONE), _number(data, table, 1, "<q", NOT_CLOSED)
         info = _text(data, table, 2)
     except (struct.error, UnicodeDecodeError) as error:
         raise DecodeError(f"the header is truncated or damaged: {error}") from error
     types, sensors = _streams(info)
     if not sensors:
-        raise DecodeError(
-            f"the file contains no event stream, only {', '.join(sorted(set(types.values()))) or 'nothing'}"
-        )
-    return _Header(_get_decompress(compression), start, end if end >= start else NOT_CLOSED, frozenset(types), sensors)
+        raise DecodeError(f"contains no event stream, only {', '.join(sorted(set(types.values()))) or 'nothing'}")
+    return Header(_get_decompress(compression), start, end if end >= start else NOT_CLOSED, frozenset(types), sensors)
 
 
 def _streams(info: str) -> tuple[dict[int, str], dict[int, tuple[int, int] | None]]:
@@ -199,6 +209,11 @@ def _check_decompress(size: int, ended: bool) -> None:
         raise ValueError("truncated")
 
 
+def read_packet(header: Header, body: bytes) -> memoryview:
+    """Return the events of a packet, structures of EVENT_BYTES. Raises DecodeError if it is damaged."""
+    return _packet_events(_decompress(header.decompress, body))
+
+
 def _decompress(decompress: Decompress, body: bytes) -> bytes:
     try:
         return decompress(body)
@@ -223,8 +238,8 @@ def _packet_events(packet: bytes) -> memoryview:
     return events
 
 
-def _columns(parts: list[memoryview]) -> Iterator[EventBlock]:
-    """Yield the events of packets, in blocks of at most BLOCK_EVENTS."""
+def event_blocks(parts: list[memoryview]) -> Iterator[EventBlock]:
+    """Yield structures of EVENT_BYTES, one part after the other, in blocks of at most BLOCK_EVENTS."""
     data = b"".join(parts)  # also aligns it
     for first in range(0, len(data), BLOCK_EVENTS * EVENT_BYTES):
         count = min(BLOCK_EVENTS, (len(data) - first) // EVENT_BYTES)

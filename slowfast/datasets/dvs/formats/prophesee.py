@@ -75,11 +75,7 @@ class RawReader(_HeaderReader):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        encoding = self.fields.get("format", "").partition(";")[0].upper() or f"EVT {self.fields.get('evt', 'unknown')}"
-        name = _ALIASES.get(encoding, encoding)
-        if name not in ENCODINGS:
-            raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
-        self._decoder = ENCODINGS[name]
+        self._decoder = ENCODINGS[encoding_of(self.fields)]
         self._decoder(self.fields, 0, None)  # checks the fields
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
@@ -165,6 +161,15 @@ def take_bits(words: np.ndarray, first: int, bits: int) -> np.ndarray:
     """Return some bits of words (n,)."""
     result: np.ndarray = words >> first & (1 << bits) - 1
     return result
+
+
+def encoding_of(fields: Fields) -> str:
+    """Return the key of ENCODINGS that the fields of a header state. Raises DecodeError if it is none of them."""
+    encoding = fields.get("format", "").partition(";")[0].upper() or f"EVT {fields.get('evt', 'unknown')}"
+    name = _ALIASES.get(encoding, encoding)
+    if name not in ENCODINGS:
+        raise DecodeError(f"unsupported encoding {encoding}. Supported: EVT 2.0, EVT 2.1, EVT 3.0")
+    return name
 
 
 def sensor_of(fields: Fields) -> Sensor | None:
