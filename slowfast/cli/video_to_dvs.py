@@ -44,6 +44,8 @@ OPTIONS: dict[str, tuple[int | float, str]] = {
     "shot": (0.0, "shot noise per pixel and second in the dark, falling to a quarter at full intensity; 5 in v2e"),
     "hot_pixels": (0.0, "fraction of hot pixels, from 0 to 1"),
     "hot_rate": (100.0, "ON events of a hot pixel per second"),
+    "cutoff": (0.0, "cutoff frequency of the pixels in Hz, lower in the dark; 30 in v2e's noisy setting, 0 for none"),
+    "leak_jitter": (0.0, "relative standard deviation of the leakage from frame to frame; 0.1 in v2e"),
     "interpolate": (4, "steps between two frames, interpolated by optical flow; 1 for none"),
     "seed": (0, "seed of the noise and of the pixels"),
 }

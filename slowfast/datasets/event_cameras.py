@@ -103,6 +103,11 @@ class EventDataset(RecordingFolders):
             raise ConfigError("DVS.CLUSTERS: times of clusters are fractions of a recording. Set DVS.TIME_NORM sample")
         if cfg.DVS.CLUSTERS and training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH:
             raise ConfigError("DVS.CLUSTERS: clusters are augmented by DVS.AUG_POLICY batch only. Set it to batch")
+        if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH and any(cfg.DVS.WARP_CHUNKS):
+            raise ConfigError(
+                f"DVS.WARP_CHUNKS ({cfg.DVS.WARP_CHUNKS}) is an augmentation of DVS.AUG_POLICY batch only. Set it to "
+                "[0, 0], or DVS.AUG_POLICY batch"
+            )
         if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY == BATCH:
             for key, off in _OF_SAMPLES.items():
                 if cfg.DVS[key] != off:

@@ -6,7 +6,7 @@ Notation: H x W pixels of a frame.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class EventSettings:
         shot: Rate of shot noise per pixel and second in the dark; a quarter of it at full intensity.
         hot_pixels: Fraction of hot pixels.
         hot_rate: Rate of ON events of a hot pixel per second.
+        cutoff: Cutoff frequency of the pixels at full intensity in Hz, lower in the dark; 0 for no low-pass filter.
+        leak_jitter: Standard deviation of the leakage from frame to frame, relative to its rate.
         interpolate: Number of steps from one frame to the next, interpolated by optical flow; 1 for none.
         seed: Seed of the noise and of the pixels: all videos are recorded by the same camera.
 
@@ -64,6 +66,8 @@ class EventSettings:
     shot: float = 0.0
     hot_pixels: float = 0.0
     hot_rate: float = 100.0
+    cutoff: float = 0.0
+    leak_jitter: float = 0.0
     interpolate: int = 4
     seed: int = 0
 
@@ -75,6 +79,8 @@ class EventSettings:
             "shot": (0, 1000),
             "hot_pixels": (0, 1),
             "hot_rate": (0, 10_000),
+            "cutoff": (0, 1e6),
+            "leak_jitter": (0, 1),
         }
         others = {"refractory": (0, 1e6), "threshold_sigma": (0, 5), "interpolate": (1, 64)}
         check_ranges(self, {**sensor, **noise, **others})
@@ -121,12 +127,13 @@ def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:
     Raises:
         DecodeError: If no frame can be decoded.
     """
+    pixels = {field.name: getattr(settings, field.name) for field in fields(PixelNoise)}
     simulator = EventSimulator(
         np.random.default_rng(settings.seed),
         (settings.threshold_on, settings.threshold_off),
         settings.refractory,
         settings.noise,
-        PixelNoise(settings.threshold_sigma, settings.leak, settings.shot, settings.hot_pixels, settings.hot_rate),
+        PixelNoise(**pixels),
     )
     times, convert = 1e6 * video.times(), RgbConverter()
     shown = ((times[index], fit(convert(frame), settings)) for index, frame in video.every_frame())

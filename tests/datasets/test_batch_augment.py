@@ -80,6 +80,20 @@ def test_chunks_are_consecutive_and_shorter_with_padding() -> None:
     assert 0 < (~valid).sum() <= 80
 
 
+def test_warped_chunks_scale_the_times_of_their_events() -> None:
+    before, after, valid = augmented(warped=(3, 50), warp_scale=(0.5, 0.9))
+    factors = (after.t - before.t[0]) / np.maximum(before.t - before.t[0], 1e-9)
+    changed = np.flatnonzero(after.t != before.t)
+    assert valid.all() and np.array_equal(after.x, before.x) and 0 < len(changed) <= 150
+    assert (factors[changed] >= 0.5).all() and (factors[changed] <= 0.9).all() and np.ptp(factors[changed]) > 0.1
+    assert np.count_nonzero(np.diff(changed) > 1) <= 2, "at most three chunks"
+    # Chunks of a sample with padding are as long.
+    own = np.random.default_rng(np.random.default_rng(0).integers(2**63, size=2))
+    lengths, starts = own.integers(1, 50, 3, endpoint=True), own.integers(0, 400, 3)
+    inside = {place for start, length in zip(starts, lengths, strict=True) for place in range(start, start + length)}
+    assert set(changed.tolist()) | {0} >= {place for place in inside if place < 400} - {0}
+
+
 def test_switches_belong_to_the_batch_and_numbers_to_the_recording() -> None:
     settings = {"prob": 0.5, "translate": 6, "rotate": 30.0}
     for batch in range(8):

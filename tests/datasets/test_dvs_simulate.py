@@ -141,3 +141,44 @@ def test_all_events_respect_the_refractory_period() -> None:
             want.append((x, y, np.rint(t), p))
     assert list(zip(*(getattr(rested, key).tolist() for key in "xytp"), strict=True)) == want
     assert 50 < len(want) < len(every) / 2
+
+
+def test_cutoff_frequency_is_that_of_a_pixel_by_pixel_filter() -> None:
+    frames = np.random.default_rng(3).integers(0, 256, (8, 3, 4)).astype(np.float32)
+    events = simulate(frames, pixel_noise=PixelNoise(cutoff=100.0))
+    for y in range(3):
+        for x in range(4):
+            values = frames[:, y, x].astype(np.float64)
+            passed = [float(np.log(values[0] + DARK))]
+            for value in values[1:]:
+                share = min(2 * np.pi * 100.0 * 1e-3 * (value + 20) / 275, 1.0)
+                passed.append((1 - share) * passed[-1] + share * float(np.log(value + DARK)))
+            want = follow(np.exp(passed) - DARK, 0.2, 0.3)
+            mine = events.take((events.x == x) & (events.y == y))
+            assert mine.p.tolist() == [p for _, p in want]
+            np.testing.assert_allclose(mine.t, [t for t, _ in want], atol=1e-2)
+    assert 0 < len(events) < len(simulate(frames))
+    unfiltered = simulate(frames, pixel_noise=PixelNoise(cutoff=1e6))
+    assert all(np.array_equal(getattr(unfiltered, key), getattr(simulate(frames), key)) for key in "xytp")
+
+
+def test_leak_jitter_is_that_of_a_frame_by_frame_drift() -> None:
+    still, rate, jitter = np.full((101, 6, 7), 80.0), 300.0, 0.4
+    events = simulate(still, pixel_noise=PixelNoise(leak=rate, leak_jitter=jitter))
+    rng = np.random.default_rng(0)
+    level = 0.2 * rng.random((6, 7))  # the random phase
+    drifts = [np.zeros((6, 7))]
+    for _ in range(100):
+        drifts.append(drifts[-1] + rate * 0.2 * 1e-3 * (1 - jitter * rng.standard_normal((6, 7))))
+    for y in range(6):
+        for x in range(7):
+            total = np.array([drift[y, x] for drift in drifts]) + level[y, x]
+            mine = events.take((events.x == x) & (events.y == y))
+            assert mine.p.all() and len(mine) == int(total.max() / 0.2 + 1e-9)
+            np.testing.assert_allclose(
+                np.interp(mine.t, np.arange(101) * 1e3, total), np.arange(1, len(mine) + 1) * 0.2
+            )
+    steady = simulate(still, pixel_noise=PixelNoise(leak=rate))
+    assert (
+        abs(len(events) / len(steady) - 1) < 0.1 and len(simulate(still, pixel_noise=PixelNoise(leak_jitter=1.0))) == 0
+    )

@@ -145,3 +145,19 @@ DVS.DROP_CHUNKS = Key(
     length=2,
     origin="Event2Vec",
 )
+DVS.WARP_CHUNKS = Key(
+    [0, 0],
+    "Number of chunks of consecutive events whose times are scaled, each event by its own factor, and their largest "
+    "length; 0 for none (DVS.AUG_POLICY batch).",
+    unit="events",
+    rule=Range(0, 10**9),
+    length=2,
+    origin="Event2Vec",
+)
+DVS.WARP_SCALE = Key(
+    [0.8, 1.2],
+    "Smallest and largest factor of DVS.WARP_CHUNKS.",
+    rule=Range(0, 100),
+    length=2,
+    origin="Event2Vec",
+)

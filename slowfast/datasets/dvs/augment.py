@@ -166,6 +166,8 @@ class BatchAugment:
     erase: int = 0  # largest height and width of the erased rectangle in pixels
     erase_prob: float = 1.0  # fraction of the recordings that are erased
     chunks: tuple[int, int] = (0, 0)  # number of dropped chunks and their largest length in events
+    warped: tuple[int, int] = (0, 0)  # number of chunks whose times are scaled, and their largest length in events
+    warp_scale: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode) -> BatchAugment:
@@ -183,6 +185,8 @@ class BatchAugment:
             erase=dvs.ERASE,
             erase_prob=dvs.ERASE_PROB,
             chunks=tuple(dvs.DROP_CHUNKS),
+            warped=tuple(dvs.WARP_CHUNKS),
+            warp_scale=tuple(dvs.WARP_SCALE),
         )
 
     def __call__(
@@ -211,6 +215,7 @@ class BatchAugment:
     def _transforms(self) -> list[Transform]:
         """Return the enabled transforms in the published order."""
         moves = (
+            (min(self.warped) > 0, self._warp_chunks),
             (self.scale != (1.0, 1.0), self._scale),
             (self.rotate > 0, self._rotate),
             (self.shear > 0, self._shear),
@@ -220,6 +225,16 @@ class BatchAugment:
             (min(self.chunks) > 0, self._drop_chunks),
         )
         return [transform for enabled, transform in moves if enabled]
+
+    def _warp_chunks(
+        self, events: EventColumns, valid: np.ndarray, rng: np.random.Generator
+    ) -> tuple[EventColumns, np.ndarray]:
+        """Scale the time of each event of some chunks since the first event; the order of the events stays."""
+        # As published, chunks are as long in samples with padding.
+        length = max(self.length, len(events))
+        chosen = chunk_mask(len(events), length, length, self.warped, rng)
+        scaled = events.t[0] + (events.t - events.t[0]) * rng.uniform(*self.warp_scale, len(events))
+        return replace(events, t=np.where(chosen, scaled, events.t)), valid
 
     def _scale(
         self, events: EventColumns, valid: np.ndarray, rng: np.random.Generator

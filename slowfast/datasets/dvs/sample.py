@@ -48,7 +48,7 @@ class EventColumns:
 
 
 def normalize_time(t: np.ndarray, norm: str, longest: float) -> np.ndarray:
-    """Normalize ascending timestamps, starting at 0.
+    """Normalize timestamps; the first one becomes 0.
 
     Args:
         t: Timestamps in microseconds, (n,).
@@ -61,7 +61,7 @@ def normalize_time(t: np.ndarray, norm: str, longest: float) -> np.ndarray:
     """
     t = t - t[0]
     if norm == SAMPLE:
-        t = t / t[-1] if t[-1] > 0 else t
+        t = t / t.max() if t.max() > 0 else t
     elif norm == DATASET:
         t = t / longest
     return t.astype(np.float32)

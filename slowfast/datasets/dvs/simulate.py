@@ -21,6 +21,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of RGB
 DARK = 10.0  # added to the intensity (0 to 255) before the logarithm, which limits the sensitivity of dark pixels
 NO_EVENTS = EventColumns(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
 MIN_THRESHOLD = 0.01  # lower limit of the threshold of a pixel, as in v2e
+BRIGHTNESS_FLOOR = 20.0  # intensity added to the bandwidth of pixels, so that dark pixels react too, as in v2e
 BRIGHT_SHOT_NOISE = 0.25  # rate of shot noise at intensity 255, relative to that at 0, as in v2e
 
 
@@ -35,6 +36,9 @@ class PixelNoise:
             intensity to a quarter, and is inverse to the threshold of a pixel.
         hot_pixels: Fraction of pixels that leak at `hot_rate`.
         hot_rate: Rate of ON events of a hot pixel per second.
+        cutoff: Cutoff frequency in Hz of the low-pass filter that a pixel is at full intensity. It is of first order,
+            and proportional to the intensity: dark pixels react late and miss fast changes.
+        leak_jitter: Standard deviation of the leakage from frame to frame, relative to its rate.
 
     Raises:
         ValueError: If a value is out of range.
@@ -45,6 +49,8 @@ class PixelNoise:
     shot: float = 0.0
     hot_pixels: float = 0.0
     hot_rate: float = 100.0
+    cutoff: float = 0.0
+    leak_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if min(vars(self).values()) < 0 or self.hot_pixels > 1:
@@ -66,6 +72,21 @@ class PixelNoise:
         if self.hot_pixels:
             rates[rng.random(shape) < self.hot_pixels] = self.hot_rate
         return rates
+
+    def low_passed(self, passed: np.ndarray, now: np.ndarray, gray: np.ndarray, seconds: float) -> np.ndarray:
+        """Return log intensity after the low-pass filter of the pixels, float64 (H, W).
+
+        Args:
+            passed: What the filter gave for the previous frame (H, W).
+            now: Log intensity of this frame (H, W).
+            gray: Its intensity, 0 to 255 (H, W).
+            seconds: Time between both.
+        """
+        if not self.cutoff:
+            return now
+        relative = (gray.astype(np.float64) + BRIGHTNESS_FLOOR) / (255 + BRIGHTNESS_FLOOR)
+        share = np.minimum(2 * math.pi * self.cutoff * seconds * relative, 1.0)
+        return passed + share * (now - passed)
 
 
 class EventSimulator:
@@ -96,6 +117,8 @@ class EventSimulator:
         self.rng, self.threshold, self.refractory, self.noise = rng, threshold, refractory, noise
         self.pixel_noise = pixel_noise
         self._previous: np.ndarray | None = None  # log intensity of the last frame, leakage added (H, W)
+        # Low-passed log intensity, and leakage with jitter (H, W).
+        self._passed = self._drift = np.empty(0)
         self._level = np.empty(0)  # log intensity at which each pixel last fired (H, W)
         self._thresholds = self._leak = np.empty(0)  # per pixel; leakage in log intensity per second
         self._silence: RefractoryFilter | None = None
@@ -119,8 +142,9 @@ class EventSimulator:
             return NO_EVENTS
         if time <= start:
             raise ValueError(f"frames must be in ascending order of time: got {time} after {start}")
+        now = self._passed = self.pixel_noise.low_passed(self._passed, now, gray, (time - start) * 1e-6)
         # To a pixel, leakage looks like increasing brightness.
-        now += self._leak * (time - self._start) * 1e-6
+        now = now + self._leaked(time)
         self._previous, self._time = now, time
         events = self._crossings(previous, now, start, time)
         if self.noise:
@@ -135,6 +159,7 @@ class EventSimulator:
     def _begin(self, now: np.ndarray, time: float) -> None:
         """Process the first frame, and draw the properties of the pixels."""
         self._previous, self._start, self._time = now, time, time
+        self._passed, self._drift = now, np.zeros(now.shape)
         self._thresholds = self.pixel_noise.thresholds(self.rng, self.threshold, now.shape)
         rates = self.pixel_noise.leak_rates(self.rng, now.shape)
         self._leak, self._level = rates * self._thresholds[0], now.copy()
@@ -143,6 +168,16 @@ class EventSimulator:
             self._level -= np.where(rates > 0, self.rng.random(now.shape) * self._thresholds[0], 0.0)
         if self.refractory:
             self._silence = RefractoryFilter((now.shape[0], now.shape[1]), math.ceil(self.refractory))
+
+    def _leaked(self, time: float) -> np.ndarray:
+        """Return the log intensity that has leaked since the first frame, float64 (H, W)."""
+        jitter = self.pixel_noise.leak_jitter
+        if not jitter or not self._leak.any():
+            return self._leak * (time - self._start) * 1e-6
+        self._drift += (
+            self._leak * (time - self._time) * 1e-6 * (1 - jitter * self.rng.standard_normal(self._leak.shape))
+        )
+        return self._drift
 
     def _crossings(self, previous: np.ndarray, now: np.ndarray, start: float, end: float) -> EventColumns:
         """Return all threshold crossings; the events of a pixel are in ascending order of time."""
