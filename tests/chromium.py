@@ -97,7 +97,7 @@ class Chromium:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 30) -> None:
+    def wait_for(self, script: str, seconds: float = 180) -> None:
         """Wait until an expression of JavaScript is true."""
         end = time.monotonic() + seconds
         while not self.run(script):
