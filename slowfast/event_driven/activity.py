@@ -172,7 +172,7 @@ class VideoActivity:
         mask: torch.Tensor,
         logits: torch.Tensor,
         dense: torch.Tensor | None,
-        seconds: np.ndarray,
+        seconds: np.ndarray | None = None,
     ) -> FrameActivity:
         """Add the next K frames.
 
@@ -182,7 +182,8 @@ class VideoActivity:
             mask: Changed patches of the first stage, bool (K, N).
             logits: Logits, (K, C).
             dense: Logits of dense inference to compare with, (K, C).
-            seconds: Time of each frame in the video, or since a live source was opened, (K,).
+            seconds: Time of each frame in the video, or since a live source was opened, (K,); None to keep no activity
+                over time.
 
         Returns:
             The activity of these frames.
@@ -190,9 +191,10 @@ class VideoActivity:
         agreement = Agreement.between(logits, dense) if dense is not None else None
         frames = FrameActivity(active.cpu().numpy(), macs.cpu().numpy(), logits.argmax(1).cpu().numpy(), agreement)
         self.savings.add(active, macs)
-        if self.over_time is None:
-            self.over_time = BinnedMeans(frames.active.shape[1])
-        self.over_time.add(frames.active, seconds)
+        if seconds is not None:
+            if self.over_time is None:
+                self.over_time = BinnedMeans(frames.active.shape[1])
+            self.over_time.add(frames.active, seconds)
         self.predictions.update(frames.predictions.tolist())
         times = mask.sum(0).cpu()
         self.times_active = times if self.times_active is None else self.times_active + times
