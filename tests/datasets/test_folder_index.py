@@ -333,7 +333,8 @@ def test_what_is_not_clear_is_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("nowhere --out out", "nowhere is not a folder"),
+        ("nowhere --out out", "nowhere does not exist"),
+        ("full/categories.txt --out out", "full/categories.txt is not a folder"),
         ("flat --out out", "contains no class folders"),
         ("data --out out --val 0.5 --test 0.5", "--val 0.5 and --test 0.5"),
         ("data --out full", "categories.txt already exists"),

@@ -305,12 +305,15 @@ SMALL_TEACHERS = {
     ("recipe", "teacher"),
     [("EAT_TI_DIST", "REGNETY_160"), ("EAT_S_DIST", "REGNETY_160"), ("EVMLP_DIST", "EFFICIENTNET_V2_S")],
 )
-def test_a_step_of_each_distilled_recipe(recipe: str, teacher: str, tmp_path: Path) -> None:
-    """The published settings with a small teacher: only its weights have to be given."""
+def test_a_step_of_each_distilled_recipe(
+    recipe: str, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published settings with a small teacher: only its weights have to be given, in any working directory."""
+    monkeypatch.chdir(tmp_path)
     configs = ROOT / "configs/ImageNet"
     published = load_config(configs / f"{recipe}.yaml", ["OUTPUT_DIR", tmp_path])
     assert published.DISTILL.ENABLE and published.TRAIN.ENABLE
-    assert published.DISTILL.TEACHER_CFG == f"configs/ImageNet/TEACHER_{teacher}.yaml"
+    assert Path(published.DISTILL.TEACHER_CFG).samefile(configs / f"TEACHER_{teacher}.yaml")
     with pytest.raises(ConfigError, match="TEACHER_CHECKPOINT is empty.*Set it to the trained weights of .*TEACHER_"):
         check_teacher_weights(published)
     small = tmp_path / "teacher.yaml"

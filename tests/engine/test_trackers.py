@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import resource
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from slowfast.cli.validate_components import validate_components
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
+from slowfast.engine.tasks.base import Evaluator
 from slowfast.engine.tasks.classification import TOP1, TOP5
 from slowfast.engine.trackers import TRACKER_REGISTRY, NamedImage, RunInfo, Tracker, Trackers
 from slowfast.engine.trackers.base import FINISHED, STOPPED
+from slowfast.engine.trackers.run_images import ValidationMatrices
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
 from slowfast.visualization.mistakes import most_confident
@@ -257,3 +262,21 @@ def test_the_most_confident_wrong_predictions_are_chosen() -> None:
     ]
     assert [one.name for one in most_confident(predictions, 9)] == ["high.mp4", "low.mp4"]
     assert [one.name for one in most_confident([*predictions, "of another task"], 1)] == ["high.mp4"]
+
+
+@pytest.mark.parametrize("drawn", [IMAGE, None, RuntimeError("no fonts")])
+def test_confusion_matrices_of_validations(
+    drawn: np.ndarray | Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first and the last one at least; a task may have none, and a failure is reported once."""
+    tags: list[str] = []
+    trackers, evaluator = Mock(spec=Trackers, active=True), Mock(spec=Evaluator)
+    trackers.image.side_effect = lambda tag, _: tags.append(tag)
+    evaluator.confusion_image.side_effect = [drawn] * 3
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr("slowfast.engine.run_report.time", clock)
+    matrices = ValidationMatrices(trackers, lambda: ["a", "b"])
+    for last in (False, False, True):  # the second one is too early
+        matrices.record(evaluator, last)
+    assert tags == (["val/confusion_matrix"] * 2 if isinstance(drawn, np.ndarray) else [])
+    assert caplog.text.count("no fonts") == isinstance(drawn, Exception)

@@ -89,7 +89,8 @@ def scan(folder: Path, kind: str = "", out: Path | None = None) -> Collection:
         UserError: If the kind is ambiguous, a class has no samples or frames are not numbered from 1 without gaps.
     """
     if not folder.is_dir():
-        raise UserError(f"{plain(folder)} is not a folder of class folders")
+        wrong = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{plain(folder)} {wrong}. Name the folder with one folder per class")
     tree = _walk(folder, out)
     if not tree.files:
         raise UserError(f"{plain(folder)} contains no class folders. Put the files of a class in a folder of its name")
