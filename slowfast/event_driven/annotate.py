@@ -5,6 +5,7 @@ Notation: K frames of each of S videos, n x n patches of the first stage, C clas
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,10 +46,16 @@ class AnnotatedVideos:
 
     @classmethod
     def from_config(
-        cls, cfg: ConfigNode, network: PatchNetwork, sources: Sequence[Source], names: Sequence[str], note: str = ""
+        cls,
+        cfg: ConfigNode,
+        network: PatchNetwork,
+        sources: Sequence[Source],
+        names: Sequence[str],
+        note: str,
+        output: Path,
     ) -> AnnotatedVideos:
-        """Build from EVENT.ANNOTATE, with a folder in OUTPUT_DIR."""
-        files = source_files(sources, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
+        """Build from EVENT.ANNOTATE, with a folder in `output`."""
+        files = source_files(sources, output / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
         return cls(network, files, names, note)
 
     @property
@@ -88,6 +95,16 @@ class AnnotatedVideos:
         if source.record.index in self._open:
             with self._attempt(source):
                 self._open.pop(source.record.index)[1].__exit__(None)
+
+    def take(self, source: Source, output: Path) -> None:
+        """Take over the annotated video of a source that another process has written in the folder `output`."""
+        target = self.targets.get(source.record.index)
+        if target is None:
+            return
+        for file in (output / FOLDER).glob("*.mp4"):
+            with self._attempt(source):
+                target.parent.mkdir(exist_ok=True)
+                os.replace(file, target)
 
     @contextmanager
     def _attempt(self, source: Source) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TextIO
 
@@ -49,9 +50,7 @@ class FrameLog:
                 write((name, first + k, f"{time:.3f}", *values, *self._untrained))
             file.flush()
         except OSError as error:
-            raise DataError(
-                f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG to False to do without it"
-            ) from None
+            raise self._error(error) from None
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +60,25 @@ class FrameLog:
         untrained = ("untrained",) if self._untrained else ()
         row_writer(self._file)((*self._heading, "macs", "class", *_FRAME_COMPARISON, *untrained))
         return self._file
+
+    def extend(self, folder: Path) -> None:
+        """Append the lines of the log in another folder, if there is one, and delete it."""
+        other = folder / FRAMES_FILE
+        if not other.exists():
+            return
+        try:
+            file = self._file or self._create()
+            with other.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+                next(lines)
+                shutil.copyfileobj(lines, file)
+            file.flush()
+        except OSError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG to False to do without it"
+        )
 
     @property
     def written(self) -> dict[str, Path]:
