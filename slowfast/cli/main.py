@@ -43,6 +43,7 @@ COMMANDS = {
     "train": Command("Train a model", "train", "train", saves_on_signals=True),
     "test": Command("Test a trained model", "train", "test", saves_on_signals=True),
     "run": Command("Train, test or run event-driven inference, as the config says", "train", "run", True),
+    "torchrun": Command("Start the processes of a run on several machines", "torchrun"),
     "submit": Command("Submit a training or a test as a Slurm job", "submit"),
     "predict": Command("Classify videos, cameras and streams, images and event recordings", "predict"),
     "features": Command("Extract features", "features"),

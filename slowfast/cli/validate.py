@@ -11,7 +11,6 @@ from pathlib import Path
 from slowfast.config.defaults import check_values
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
-from slowfast.utils.ray_cluster import RAY
 from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import why_not_regular
@@ -94,8 +93,6 @@ def _check_schedule(cfg: ConfigNode) -> None:
 def _check_run(cfg: ConfigNode) -> None:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do. Set one of them True")
-    if cfg.ENGINE == RAY and cfg.EVENT.ENABLE:
-        raise ConfigError("ENGINE ray: event-driven inference (EVENT.ENABLE) runs on one machine. Set ENGINE local")
     if cfg.SHARD_ID >= cfg.NUM_SHARDS:
         raise ConfigError(f"SHARD_ID ({cfg.SHARD_ID}) must be smaller than NUM_SHARDS ({cfg.NUM_SHARDS})")
     node = os.environ.get("GROUP_RANK", "0")  # torchrun's number of this machine

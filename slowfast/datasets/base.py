@@ -104,6 +104,7 @@ class FrameDataset(BaseDataset):
     """
 
     single_view: ClassVar[bool] = False
+    _needs_suffix: ClassVar[bool] = False  # whether the suffix of a sample tells its format
 
     def open_sample(self, short_side: int, record: Record) -> VideoReader:
         """Open a video.
@@ -145,7 +146,8 @@ class FrameDataset(BaseDataset):
         return self.input_kind == IMAGES
 
     def _opener(self, short_side: int) -> LocalSamples:
-        return LocalSamples(functools.partial(self.open_sample, short_side), SampleFiles.from_config(self.cfg))
+        files = SampleFiles.from_config(self.cfg)
+        return LocalSamples(functools.partial(self.open_sample, short_side), files, self._needs_suffix)
 
     def build_train(self) -> VideoTrainDataset:
         """Build the dataset of augmented training clips."""

@@ -17,6 +17,7 @@ from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
 from slowfast.datasets.index.kinetics import read_class_names
+from slowfast.datasets.local_samples import SampleFiles
 from slowfast.datasets.order import BALANCED
 from slowfast.datasets.sampling import NORMAL, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
@@ -131,7 +132,10 @@ class EventDataset(RecordingFolders):
         longest = float(cfg.DVS.LONGEST)
         if cfg.DVS.TIME_NORM == DATASET and not longest:
             records = self.read_index(TRAIN) if train is None else train
-            longest = longest_recording(records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT)
+            files = SampleFiles.from_config(cfg)
+            longest = longest_recording(
+                records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT, files
+            )
         return EventSampling.from_config(cfg, longest)
 
 
@@ -164,6 +168,7 @@ class EventFrames(RecordingFolders, FrameDataset):
     """Recordings in class folders as clips of frames, for networks of videos."""
 
     single_view = True
+    _needs_suffix = True
 
     def open_sample(self, short_side: int, record: Record) -> VideoReader:
         """Open a recording as frames, at the size of the sensor."""

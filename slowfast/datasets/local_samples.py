@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,11 +42,14 @@ class SampleFiles:
         return cls(int(cfg.DATA.CACHE_GIB * _GIB))
 
     @contextmanager
-    def local(self, path: Path) -> Iterator[Path]:
+    def local(self, path: Path, suffix: bool = False) -> Iterator[Path]:
         """Yield a local path with the contents of a sample, valid within the context.
+
+        A folder in a shard becomes a tar file of its members.
 
         Args:
             path: File or folder, member of a shard or address, see :class:`~slowfast.datasets.types.Record`.
+            suffix: Whether the local path must have the suffix of the sample, which tells formats apart.
 
         Raises:
             DecodeError: If a shard or a remote file cannot be read.
@@ -55,8 +59,8 @@ class SampleFiles:
         if address:
             yield self._fetch(address, member and replace(member, shard=as_address(member.shard)))
         elif member is not None:
-            with _in_memory(member) as copy:
-                yield copy
+            with _in_memory(member) as copy, _named(copy, path.suffix if suffix else "") as named:
+                yield named
         else:
             yield path
 
@@ -97,27 +101,38 @@ def _in_memory(member: ShardMember) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{copy.fileno()}")
 
 
+@contextmanager
+def _named(file: Path, suffix: str) -> Iterator[Path]:
+    """Yield a link with a suffix to a file; the file itself for no suffix."""
+    if not suffix:
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="slowfast-") as folder:
+        link = Path(folder, f"sample{suffix}")
+        link.symlink_to(file)
+        yield link
+
+
 class LocalSamples:
     """Opener of samples by local paths.
 
     Args:
         open_sample: Opens a sample whose path is local.
         files: Access to other samples.
+        suffix: Whether opening a sample needs its suffix.
     """
 
-    def __init__(self, open_sample: OpenSample, files: SampleFiles) -> None:
-        self._open_sample, self._files = open_sample, files
+    def __init__(self, open_sample: OpenSample, files: SampleFiles, suffix: bool = False) -> None:
+        self._open_sample, self._files, self._suffix = open_sample, files, suffix
 
     @contextmanager
     def __call__(self, record: Record) -> Iterator[VideoReader]:
         """Open a sample. Raises DecodeError if it cannot be read."""
-        with self._files.local(record.path) as path:
-            if path is record.path:
-                opened = self._open_sample(record)
-            elif record.frames is not None:
-                raise DecodeError("folders of frames must be local. Convert them to videos")
-            else:
-                opened = self._open_sample(replace(record, path=path))
+        path = record.path
+        if record.frames is not None and as_address(path) and find_member(os.fspath(path)) is None:
+            raise DecodeError("remote folders of frames cannot be read. Pack them with slowfast shards --frames")
+        with self._files.local(path, self._suffix) as path:
+            opened = self._open_sample(record if path is record.path else replace(record, path=path))
             with opened as reader:
                 yield reader
 

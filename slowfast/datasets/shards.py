@@ -3,6 +3,8 @@
 The name `train-000000.tar@1536+204800/abseiling/a.mp4` stands for the 204800 bytes from byte 1536 of train-000000.tar
 on, its member abseiling/a.mp4. With the position in the index, any sample is a single read, from a disk or an object
 store, so samples in shards are read in the same order as single files.
+
+A folder of frames is a member, too: its contents are the members of its frames, which follow its own header.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class ShardMember:
             found = None
         # A name longer than its field is stored in full in a block before this one.
         name = self.name.encode("utf-8", "surrogateescape")[: tarfile.LENGTH_NAME]
-        if found is None or found.size != self.size or found.name.encode("utf-8", "surrogateescape") != name:
+        same_size = found is not None and (found.isdir() or found.size == self.size)
+        if found is None or not same_size or found.name.encode("utf-8", "surrogateescape") != name.rstrip(b"/"):
             raise DecodeError(
                 "its shard has another member at this position: shard and index do not belong together. Write them "
                 "again with slowfast shards"
@@ -92,9 +95,16 @@ def find_member(path: str) -> ShardMember | None:
 
 
 def member_header(name: str, size: int, modified: int) -> bytes:
-    """Return the header blocks of a member; its contents follow them."""
+    """Return the header blocks of a file; its contents follow them."""
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, modified, 0o644
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+
+def folder_header(name: str, modified: int) -> bytes:
+    """Return the header blocks of a folder; the members of its files follow them."""
+    info = tarfile.TarInfo(name)
+    info.type, info.mtime, info.mode = tarfile.DIRTYPE, modified, 0o755
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 

@@ -7,10 +7,10 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -33,8 +33,17 @@ from slowfast.utils.ray_cluster import RAY, RayCluster
 PARTS = "parts"  # folder in OUTPUT_DIR with the results of finished parts
 _PART = 64  # most samples of a part
 
-# Makes a module of the network, such as one that returns features.
-Wrap = Callable[[Network], nn.Module]
+# Makes a module of the config and the network, such as one that returns features: a function that Ray can send by name.
+Wrap = Callable[[ConfigNode, Network], nn.Module]
+Counters = dict[str, list[int]]
+
+
+@runtime_checkable
+class CountingModule(Protocol):
+    """Module that counts something besides its outputs, such as the multiply-adds of event-driven inference."""
+
+    def take_counters(self) -> Counters:
+        """Return the counters, by name, and reset them."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,13 @@ class PartResult:
         outputs: Outputs of the views of each sample, float32 (V, K); None for an unreadable one.
         failures: Samples that could not be read.
         clips: Number of clips.
+        counters: Those of a `CountingModule`.
     """
 
     outputs: list[torch.Tensor | None]
     failures: list[Failure]
     clips: int
+    counters: Counters
 
 
 def on_cluster(cfg: ConfigNode, world: World) -> bool:
@@ -74,6 +85,7 @@ def evaluate_on_cluster(
     ledger: FailureLedger,
     progress: Progress,
     wrap: Wrap | None = None,
+    count: Callable[[Counters], None] = lambda counters: None,
 ) -> EvaluationTime:
     """Evaluate all views of samples as :func:`~slowfast.engine.evaluate.evaluate` does, on the nodes of a cluster.
 
@@ -87,7 +99,8 @@ def evaluate_on_cluster(
         process: Called with each sample and its outputs, in order.
         ledger: Collects the failures.
         progress: Progress display.
-        wrap: Picklable function that makes the module to run; None for the network itself.
+        wrap: Makes the module to run; None for the network itself.
+        count: Called with the counters of each part, in order.
 
     Raises:
         UserError: If there is no cluster, see `RayCluster`.
@@ -108,8 +121,8 @@ def evaluate_on_cluster(
             finished[missing[position]] = result
             _write(result, files[missing[position]])
             pace.clips += result.clips
-            following = _deliver(parts, finished, following, process, ledger, progress)
-        _deliver(parts, finished, following, process, ledger, progress)
+            following = _deliver(parts, finished, following, process, ledger, progress, count)
+        _deliver(parts, finished, following, process, ledger, progress, count)
     shutil.rmtree(folder, ignore_errors=True)
     pace.compute = time.perf_counter() - start
     return pace
@@ -128,12 +141,13 @@ def split_records(cfg: ConfigNode, records: Sequence[Record], slots: int) -> lis
 def evaluate_part(cfg: ConfigNode, split: str, wrap: Wrap | None, records: Sequence[Record]) -> PartResult:
     """Evaluate some samples in this process, which keeps the model for the next ones."""
     world = init_distributed(cfg.NUM_GPUS)
-    model = _model(cfg, world.device, wrap)
+    model = model_of_process(cfg, world.device, wrap)
     ledger = FailureLedger(len(records))
     outputs: list[torch.Tensor | None] = []
     progress = Progress("part", len(records), "files", shown=False, every=1)
     forward = ClipForward.from_config(cfg, world.device, split)
     loader = eval_loader(cfg, world, views_of_records(cfg, split, records, all_views=True))
+    _take_counters(model)  # of a part that failed
     try:
         with loader:
             pace = evaluate(
@@ -141,18 +155,23 @@ def evaluate_part(cfg: ConfigNode, split: str, wrap: Wrap | None, records: Seque
             )
     finally:
         progress.close()
-    return PartResult(outputs, ledger.all, pace.clips)
+    return PartResult(outputs, ledger.all, pace.clips, _take_counters(model))
+
+
+def _take_counters(model: nn.Module) -> Counters:
+    return model.take_counters() if isinstance(model, CountingModule) else {}
 
 
 _models: dict[tuple[str, Any], nn.Module] = {}  # cache of the last model of this process
 
 
-def _model(cfg: ConfigNode, device: torch.device, wrap: Wrap | None) -> nn.Module:
+def model_of_process(cfg: ConfigNode, device: torch.device, wrap: Wrap | None = None) -> nn.Module:
+    """Return the model to test, which this process keeps for its next part."""
     key = (cfg.dump(), wrap)
     if key not in _models:
         _models.clear()
         network = network_to_test(cfg, device)
-        _models[key] = network if wrap is None else wrap(network)
+        _models[key] = network if wrap is None else wrap(cfg, network)
     return _models[key]
 
 
@@ -163,11 +182,13 @@ def _deliver(
     process: Process,
     ledger: FailureLedger,
     progress: Progress,
+    count: Callable[[Counters], None],
 ) -> int:
     """Pass on the results of the parts that are next in order; return the number of the part after them."""
     while following in finished:
         result = finished.pop(following)
         ledger.add(result.failures)
+        count(result.counters)
         for record, outputs in zip(parts[following], result.outputs, strict=True):
             process(record, outputs)
             progress.advance()
@@ -179,27 +200,44 @@ def _digests(
     cfg: ConfigNode, split: str, loaded: LoadedWeights | None, wrap: Wrap | None, parts: Sequence[Sequence[Record]]
 ) -> list[str]:
     """Return names for the results of parts, which depend on everything that these depend on."""
-    weights = ""
-    if loaded is not None:
-        file = Path(loaded.path)
-        state = file.stat() if file.exists() else None
-        weights = f"{loaded}\n{state and (state.st_size, state.st_mtime_ns)}"
-    common = f"{cfg.dump()}\n{split}\n{wrap}\n{weights}\n"
+    module = "" if wrap is None else f"{wrap.__module__}.{wrap.__qualname__}"
+    return digests_of_parts(cfg, loaded, (f"{split}\n{module}\n{part}" for part in parts))
+
+
+def digests_of_parts(cfg: ConfigNode, loaded: LoadedWeights | None, parts: Iterable[str]) -> list[str]:
+    """Return names for the results of parts.
+
+    Args:
+        cfg: Config of the run.
+        loaded: Weights of the model; None if they are random.
+        parts: Description of each part.
+    """
+    weights = "" if loaded is None else f"{loaded}\n{file_state(Path(loaded.path))}"
+    common = f"{cfg.dump()}\n{weights}\n"
     texts = (f"{common}{part}".encode("utf-8", "surrogateescape") for part in parts)
     return [hashlib.sha256(text).hexdigest()[:32] for text in texts]
+
+
+def file_state(file: Path) -> tuple[int, int] | None:
+    """Return the size and the time of the last change of a file; None if it does not exist."""
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
 
 
 def _write(result: PartResult, file: Path) -> None:
     with atomic_path(file, setting="OUTPUT_DIR") as part:
         failures = [asdict(failure) for failure in result.failures]
-        torch.save({"outputs": result.outputs, "failures": failures, "clips": result.clips}, part)
+        torch.save({**vars(result), "failures": failures}, part)
 
 
 def _read(file: Path) -> PartResult | None:
     """Return the results of a part; None if there are none or they cannot be read."""
     try:
         found = torch.load(file, weights_only=True)
-        return PartResult(found["outputs"], [Failure(**failure) for failure in found["failures"]], found["clips"])
+        return PartResult(**{**found, "failures": [Failure(**failure) for failure in found["failures"]]})
     except FileNotFoundError:
         return None
     except Exception as error:  # of a damaged file

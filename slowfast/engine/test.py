@@ -16,7 +16,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, class_names, eval_loader, names_of_classes
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
-from slowfast.engine.cluster_evaluation import evaluate_on_cluster, on_cluster
+from slowfast.engine.cluster_evaluation import Counters, evaluate_on_cluster, on_cluster
 from slowfast.engine.evaluate import EvaluationTime, evaluate
 from slowfast.engine.execution import CompiledForTest
 from slowfast.engine.forward import BatchHook, ClipForward
@@ -110,6 +110,12 @@ class TestMode(Protocol):
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the module that replaces the model."""
 
+    def build(self, cfg: ConfigNode, model: Network) -> nn.Module:
+        """Build such a module on a node of a cluster; the method itself can be sent there."""
+
+    def add(self, counters: Counters) -> None:
+        """Add what such a module has counted."""
+
     def results(self, world: World) -> Results:
         """Return the results of the mode, gathered over the processes."""
 
@@ -161,8 +167,8 @@ def test(
     trackers.open(task.metrics)
     evaluator = task.evaluator(cfg, world, TEST)
     ledger, start = FailureLedger(len(dataset)), time.perf_counter()
-    if mode is None and on_cluster(cfg, world):
-        _run_on_cluster(cfg, dataset, ledger, network.loaded, evaluator)
+    if on_cluster(cfg, world):
+        _run_on_cluster(cfg, dataset, ledger, network.loaded, evaluator, mode)
     else:
         _run(cfg, world, model, dataset, ledger, task, evaluator, trackers)
     results = evaluator.evaluate()
@@ -214,12 +220,19 @@ def _run(
 
 
 def _run_on_cluster(
-    cfg: ConfigNode, dataset: EvalDataset, ledger: FailureLedger, loaded: LoadedWeights | None, evaluator: Evaluator
+    cfg: ConfigNode,
+    dataset: EvalDataset,
+    ledger: FailureLedger,
+    loaded: LoadedWeights | None,
+    evaluator: Evaluator,
+    mode: TestMode | None,
 ) -> None:
     progress = Progress("test", len(dataset), "videos", True, cfg.LOG_PERIOD)
     evaluator.reset()
     try:
-        evaluate_on_cluster(cfg, TEST, dataset.records, loaded, evaluator.process, ledger, progress)
+        # The mode counts what the nodes have computed, as if this process had.
+        replaced = () if mode is None else (mode.build, mode.add)
+        evaluate_on_cluster(cfg, TEST, dataset.records, loaded, evaluator.process, ledger, progress, *replaced)
     finally:
         progress.close()
 

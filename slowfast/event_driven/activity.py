@@ -176,17 +176,17 @@ class VideoActivity:
     ) -> FrameActivity:
         """Add the next K frames.
 
-                Args:
-                    active: Patches computed per stage, (K, stages).
-                    macs: Multiply-adds, (K,).
-                    mask: Changed patches of the first stage, bool (K, N).
-                    logits: Logits, (K, C).
-                    dense: Logits of dense inference to compare with, (K, C).
-                            seconds: Time of each frame in the video, or since a live source was opened, (K,); None to keep no activity
-                                over time.
+        Args:
+            active: Patches computed per stage, (K, stages).
+            macs: Multiply-adds, (K,).
+            mask: Changed patches of the first stage, bool (K, N).
+            logits: Logits, (K, C).
+            dense: Logits of dense inference to compare with, (K, C).
+                    seconds: Time of each frame in the video, or since a live source was opened, (K,); None to keep no activity
+                over time.
 
-                Returns:
-                    The activity of these frames.
+        Returns:
+            The activity of these frames.
         """
         agreement = Agreement.between(logits, dense) if dense is not None else None
         frames = FrameActivity(active.cpu().numpy(), macs.cpu().numpy(), logits.argmax(1).cpu().numpy(), agreement)

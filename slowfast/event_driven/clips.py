@@ -5,10 +5,13 @@ Notation: B clips, T frames, C classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
+from slowfast.engine.cluster_evaluation import Counters
 from slowfast.errors import ConfigError
 from slowfast.event_driven.activity import Savings
 from slowfast.event_driven.engine import EventDrivenInference
@@ -51,6 +54,11 @@ class EventDrivenClips(Network):
         self.savings.add(results.active, results.macs)
         return results.logits.mean(0)
 
+    def take_counters(self) -> Counters:
+        """Return the frames, multiply-adds and patches of `savings` and reset it."""
+        found, self.savings = self.savings, Savings.of(self.engine.network)
+        return {"frames": [found.frames], "macs": [found.macs], "active": found.active}
+
 
 class EventDrivenTest:
     """Event-driven test mode: wraps the network and reports the saved computation."""
@@ -63,6 +71,18 @@ class EventDrivenTest:
         """Return event-driven inference with the weights of a framewise evMLP."""
         self._model = EventDrivenClips.from_framewise(self._cfg, model)
         return self._model
+
+    @staticmethod
+    def build(cfg: ConfigNode, model: Network) -> EventDrivenClips:
+        """Build the module of a process on a cluster."""
+        return EventDrivenClips.from_framewise(cfg, model)
+
+    def add(self, counters: Counters) -> None:
+        """Add the savings of a process on a cluster."""
+        assert self._model is not None
+        known = self._model.savings
+        part = replace(known, frames=counters["frames"][0], macs=counters["macs"][0], active=counters["active"])
+        self._model.savings = Savings.total([known, part])
 
     def results(self, world: World) -> Results:
         """Return the percentage of multiply-adds saved and of patches computed per stage, over all processes."""

@@ -7,6 +7,8 @@ Notation: K frames of each of S videos, n x n patches of the first stage, C clas
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,9 +75,7 @@ class FrameLog:
                 write((name, first + k, f"{time:.3f}", *values, *self._untrained))
             file.flush()
         except OSError as error:
-            raise DataError(
-                f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG False to run without it"
-            ) from None
+            raise self._error(error) from None
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,25 @@ class FrameLog:
         untrained = ("untrained",) if self._untrained else ()
         row_writer(self._file)((*self._heading, "macs", "class", *_FRAME_COMPARISON, *untrained))
         return self._file
+
+    def extend(self, folder: Path) -> None:
+        """Append the lines of the log in another folder, if there is one, and delete it."""
+        other = folder / FRAMES_FILE
+        if not other.exists():
+            return
+        try:
+            file = self._file or self._create()
+            with other.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+                next(lines)
+                shutil.copyfileobj(lines, file)
+            file.flush()
+        except OSError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self.path} cannot be written: {system_reason(error)}. Set EVENT.FRAME_LOG False to run without it"
+        )
 
     @property
     def written(self) -> dict[str, Path]:
@@ -120,10 +139,16 @@ class AnnotatedVideos:
 
     @classmethod
     def from_config(
-        cls, cfg: ConfigNode, network: PatchNetwork, sources: Sequence[Source], names: Sequence[str], note: str = ""
+        cls,
+        cfg: ConfigNode,
+        network: PatchNetwork,
+        sources: Sequence[Source],
+        names: Sequence[str],
+        note: str,
+        output: Path,
     ) -> AnnotatedVideos:
-        """Build from EVENT.ANNOTATE, with a folder in OUTPUT_DIR."""
-        files = source_files(sources, Path(cfg.OUTPUT_DIR) / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
+        """Build from EVENT.ANNOTATE, with a folder in `output`."""
+        files = source_files(sources, output / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
         return cls(network, files, names, note)
 
     @property
@@ -163,6 +188,16 @@ class AnnotatedVideos:
         if source.record.index in self._open:
             with self._attempt(source):
                 self._open.pop(source.record.index)[1].__exit__(None)
+
+    def take(self, source: Source, output: Path) -> None:
+        """Take over the annotated video of a source that another process has written in the folder `output`."""
+        target = self.targets.get(source.record.index)
+        if target is None:
+            return
+        for file in (output / FOLDER).glob("*.mp4"):
+            with self._attempt(source):
+                target.parent.mkdir(exist_ok=True)
+                os.replace(file, target)
 
     @contextmanager
     def _attempt(self, source: Source) -> Iterator[None]:

@@ -18,6 +18,7 @@ from slowfast.datasets.types import Failure, Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.event_driven.network import check_network
+from slowfast.utils.ray_cluster import RAY
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import is_redacted, plain, redact
 
@@ -106,6 +107,26 @@ def find_sources(place: str, threads: int) -> Sources:
         return Sources([_live_source(0, "", place)], [])
     path = Path(place)
     return _read_list(path, threads) if path.suffix == LIST and path.is_file() else find_files([path], threads)
+
+
+def check_sources(cfg: ConfigNode, sources: Sources) -> None:
+    """Check that there are videos, and that the run can read all of them.
+
+    Raises:
+        ConfigError: If some live sources would never be read because others never end, or if nodes would read them.
+        DataError: If there are no videos.
+    """
+    place, count = cfg.DATA.PATH_PREFIX, len(sources.videos)
+    live = any(source.live for source in sources.videos)
+    if live and cfg.ENGINE == RAY:
+        raise ConfigError(f"ENGINE ray: {redact(place)} names a camera or stream. Set ENGINE local")
+    if live and count > cfg.EVENT.STREAMS:
+        raise ConfigError(
+            f"EVENT.STREAMS ({cfg.EVENT.STREAMS}) is too small for the {count} sources of {place}: cameras and streams "
+            f"never end. Set EVENT.STREAMS to {count}"
+        )
+    if not sources.count:
+        raise DataError(f"DATA.PATH_PREFIX {place} contains no videos")
 
 
 def _live_source(index: int, name: str, place: str) -> Source:

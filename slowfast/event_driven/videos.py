@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, names_of_classes
 from slowfast.datasets.types import FailureLedger
+from slowfast.engine.cluster_evaluation import on_cluster
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.state import tested_weights
 from slowfast.engine.test import class_names_of, network_to_test
-from slowfast.errors import ConfigError, DataError
+from slowfast.errors import DataError
 from slowfast.event_driven.activity import FrameActivity, Savings, VideoActivity
+from slowfast.event_driven.cluster_videos import ClusterRun
 from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
@@ -32,7 +36,9 @@ from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.live_status import LiveStatus
 from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics, report_table
-from slowfast.event_driven.sources import Sources, find_sources
+from slowfast.event_driven.sources import Sources, check_sources, find_sources
+from slowfast.models.protocol import Network
+from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
 from slowfast.utils.progress import Progress
@@ -64,16 +70,14 @@ def run_on_videos(cfg: ConfigNode, device: torch.device, begin: Callable[[], Non
     with phase("searching for videos"):
         names_of_classes(cfg)  # report an invalid list of names before anything is built
         sources = find_sources(cfg.DATA.PATH_PREFIX, cfg.DATA.DECODING_THREADS)
-    _check_streams(cfg, sources)
-    if not sources.count:
-        raise DataError(f"DATA.PATH_PREFIX {cfg.DATA.PATH_PREFIX} contains no videos")
+    check_sources(cfg, sources)
     if sources.others:
         get_logger().info(f"Skipping {sources.others} other files in the folder")
     with phase("building the network and loading its weights"):
         run = VideoRun(cfg, device, sources)
     begin()
     with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
-        report = run.run(lambda: stop.seen)
+        report = (ClusterRun(run) if on_cluster(cfg, World()) else run).run(lambda: stop.seen)
     output = Path(cfg.OUTPUT_DIR)
     if not report.videos:
         write_failed(report.failures, output / "failed.csv")
@@ -96,6 +100,13 @@ def _report_nothing(report: RunReport, sources: Sources, stop: StopSignal) -> di
 class VideoRun:
     """Event-driven inference on all videos of a config.
 
+    Args:
+        cfg: Config of the run.
+        device: Device of the network.
+        sources: The videos.
+        model: Network with its weights; None to build it.
+        output: Folder of the frame log and the annotated videos; None for OUTPUT_DIR.
+
     Attributes:
         engine: Event-driven inference.
         dense: Engine of the dense inference to compare with, in float32.
@@ -103,9 +114,18 @@ class VideoRun:
         on_batch: Called with each batch after its logits were computed.
     """
 
-    def __init__(self, cfg: ConfigNode, device: torch.device, sources: Sources) -> None:
+    def __init__(
+        self,
+        cfg: ConfigNode,
+        device: torch.device,
+        sources: Sources,
+        model: nn.Module | None = None,
+        output: Path | None = None,
+    ) -> None:
         self.cfg, self.device, self.sources = cfg, device, sources
-        model = network_to_test(cfg, device)
+        output = Path(cfg.OUTPUT_DIR) if output is None else output
+        model = network_to_test(cfg, device) if model is None else model
+        self.loaded = model.loaded if isinstance(model, Network) else None
         self.names = names = class_names_of(cfg, model)
         self.weights = tested_weights(cfg)
         self.engine = EventDrivenInference.from_config(cfg, model)
@@ -117,13 +137,14 @@ class VideoRun:
         self.ledger = FailureLedger(sources.count)
         untrained = self.weights is None
         network, note = self.engine.network, UNTRAINED if untrained else ""
-        self.annotated = AnnotatedVideos.from_config(cfg, network, sources.videos, names, note)
-        self.log = FrameLog(Path(cfg.OUTPUT_DIR), len(network.stages), untrained)
+        self.annotated = AnnotatedVideos.from_config(cfg, network, sources.videos, names, note, output)
+        self.log = FrameLog(output, len(network.stages), untrained)
         self.status = LiveStatus(sources.videos, names, network.counts[0], note)
         self._live = any(source.live for source in sources.videos)
         self.compare_every = cfg.EVENT.COMPARE_EVERY or (_LIVE_COMPARE_EVERY if self._live else 1)
         self.began = self._reported = 0.0  # perf_counter() of the start and of the last interim report
         self.batches = self._compared = 0  # batches, and batches compared with dense inference
+        self._batches_of = Counter[int]()  # number of batches, by the first video of each batch
         self.on_batch: Callable[[Batch], None] | None = None
         self.time_bases: dict[int, Fraction] = {}  # seconds per tick, by video
         self._connections: Mapping[int, Connection] = {}  # connections of live sources, by index
@@ -133,24 +154,34 @@ class VideoRun:
         event = self.cfg.EVENT
         forward = ClipForward.from_config(self.cfg, self.device, TEST)
         self._warm_up()
-        self.ledger.add(self.sources.refused)
-        if not event.FRAME_LOG:
-            self.log.path.unlink(missing_ok=True)  # left by an earlier run
         settings = event.STREAMS, event.CHUNK, event.MAX_FRAMES, event.RECONNECT, self.cfg.DATA_LOADER.TIMEOUT
         feed = Feed(self.engine, FrameResize.from_config(self.cfg), forward, *settings)
         self._connections = feed.connections
         count = len(self.sources.videos)
         shown = count > 1 and not self._live  # live sources may never end
         progress = Progress("event-driven", count, "videos", shown, every=self.cfg.LOG_PERIOD)
+        with self.writing(progress):
+            for message in feed.messages(self.sources.videos, lambda: self._is_stopped(stopped)):
+                self._handle(message, progress)
+            self.ledger.add(feed.unfinished)
+        return self.finish(stopped())
+
+    @contextmanager
+    def writing(self, progress: Progress) -> Iterator[None]:
+        """Begin the measurement and the files of the run; close them and the progress at the end of the block."""
+        self.ledger.add(self.sources.refused)
+        if not self.cfg.EVENT.FRAME_LOG:
+            self.log.path.unlink(missing_ok=True)  # of an earlier run
         self.began = self._reported = time.perf_counter()
         with ExitStack() as at_end:
             at_end.callback(progress.close)
             at_end.callback(self.log.close)
             at_end.enter_context(self.annotated)
-            for message in feed.messages(self.sources.videos, lambda: self._is_stopped(stopped)):
-                self._handle(message, progress)
-            self.ledger.add(feed.unfinished)
-        if stopped():
+            yield
+
+    def finish(self, stopped: bool) -> RunReport:
+        """Return the report at the end of the run, or after it was stopped."""
+        if stopped:
             get_logger().warning("Stopped. The report covers the frames processed so far")
         return self._report(finished=True)
 
@@ -210,7 +241,11 @@ class VideoRun:
     @torch.inference_mode()
     def _compute(self, batch: Batch) -> None:
         self.batches += 1
-        compare = self.cfg.EVENT.COMPARE and self.batches % self.compare_every == 0
+        # Depends on one video alone, so that it is the same wherever the other ones are processed. Videos of fewer than
+        # N batches are not all left out.
+        first = batch.sources[0].record.index
+        self._batches_of[first] += 1
+        compare = self.cfg.EVENT.COMPARE and (first + self._batches_of[first]) % self.compare_every == 0
         self._compared += compare
         dense: tuple[torch.Tensor, float] | None = None
         dense_first = self._compared % 2 == 0  # alternate, so that neither always benefits from warm caches
@@ -278,16 +313,6 @@ class VideoRun:
         output = work()
         synchronize(self.device)
         return output, time.perf_counter() - start
-
-
-def _check_streams(cfg: ConfigNode, sources: Sources) -> None:
-    """Raise ConfigError if some live sources would never be read because others never end."""
-    count = len(sources.videos)
-    if any(source.live for source in sources.videos) and count > cfg.EVENT.STREAMS:
-        raise ConfigError(
-            f"EVENT.STREAMS ({cfg.EVENT.STREAMS}) is too small for the {count} sources of {cfg.DATA.PATH_PREFIX}: "
-            f"cameras and streams never end. Set EVENT.STREAMS to {count}"
-        )
 
 
 def _nothing_read(report: RunReport, sources: Sources) -> str:

@@ -20,7 +20,7 @@ from slowfast.engine.evaluate import evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.state import network_to_test
 from slowfast.errors import DataError
-from slowfast.models.protocol import named_network
+from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import init_distributed
 from slowfast.utils.files import atomic_path
@@ -128,7 +128,7 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
 
     try:
         if on_cluster(cfg, world):
-            evaluate_on_cluster(cfg, split, records, network.loaded, process, ledger, progress, FeatureExtractor)
+            evaluate_on_cluster(cfg, split, records, network.loaded, process, ledger, progress, _extractor)
         else:
             forward = ClipForward.from_config(cfg, world.device, split)
             with eval_loader(cfg, world, dataset) as loader:
@@ -139,6 +139,10 @@ def extract_features(cfg: ConfigNode, split: str, views: str = MEAN) -> Features
         first = ledger.all[0]
         raise DataError(f"none of {len(dataset)} samples can be read. The first one: {first.name}: {first.reason}")
     return Features(found, torch.stack(rows).float(), ledger.all)
+
+
+def _extractor(cfg: ConfigNode, network: Network) -> FeatureExtractor:
+    return FeatureExtractor(network)
 
 
 NPZ, PARQUET = ".npz", ".parquet"

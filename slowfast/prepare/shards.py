@@ -1,28 +1,42 @@
-"""Writing of shards: the videos or images of index files packed into tar files, with index files of their members."""
+"""Writing of shards: the samples of index files packed into tar files, with index files of their members.
+
+A sample is a file (a video, an image, a recording of events) or a folder of frames.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from tabulate import tabulate
 
+from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import DecodeError, check_file
 from slowfast.datasets.index.kinetics import format_line
-from slowfast.datasets.shards import BLOCK, MAX_MEMBER_BYTES, SHARD_SUFFIX, ShardMember, member_header, padding
+from slowfast.datasets.index.something import FORM, parse_frames_line
+from slowfast.datasets.shards import (
+    BLOCK,
+    MAX_MEMBER_BYTES,
+    SHARD_SUFFIX,
+    ShardMember,
+    folder_header,
+    member_header,
+    padding,
+)
 from slowfast.datasets.types import failure_reason
-from slowfast.errors import DataError, UserError
+from slowfast.errors import DataError, IndexFileError, UserError
 from slowfast.prepare.files import FAILED_FILE, write_failures
 from slowfast.prepare.videos import IndexLines, copy_class_names, read_index
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, remove_leftovers
 from slowfast.utils.paths import make_output_folder
 from slowfast.utils.progress import Progress
-from slowfast.utils.text import plain
+from slowfast.utils.text import plain, quoted
 
 _END = bytes(2 * BLOCK)  # of a tar file
+_LABELS = 10**9  # more classes than any list has
 
 
 @dataclass
@@ -47,43 +61,73 @@ class ShardSummary:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _File:
     """File to pack."""
 
-    name: str
     path: Path
     size: int  # in bytes
     header: bytes
 
+    @property
+    def length(self) -> int:
+        """Bytes in the shard."""
+        return len(self.header) + self.size + padding(self.size)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Sample to pack: a file, or a folder with its header and the files in it."""
+
+    name: str
+    files: tuple[_File, ...]
+    header: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes in the shard."""
+        return len(self.header) + sum(file.length for file in self.files)
+
+    def member(self, shard: str, at: int) -> ShardMember:
+        """Return the member of a shard at a position."""
+        if self.header:
+            return ShardMember(shard, at + len(self.header), self.length - len(self.header), self.name)
+        [file] = self.files
+        return ShardMember(shard, at + len(file.header), file.size, self.name)
+
 
 def write_shards(
-    source: Path, target: Path, index_files: Sequence[Path], separator: str, shard_size: int
+    source: Path, target: Path, index_files: Sequence[Path], separator: str, shard_size: int, frames: str = ""
 ) -> ShardSummary:
-    """Pack the files of index files into shards, in their order; complete shards of an earlier run are kept.
+    """Pack the samples of index files into shards, in their order; complete shards of an earlier run are kept.
 
-    ``train.csv`` gives ``train-000000.tar``, ``train-000001.tar``, ... and a ``train.csv`` of their members. A file in
-    several indices is packed once. Files that cannot be read are left out and listed in failed.csv.
+    ``train.csv`` gives ``train-000000.tar``, ``train-000001.tar``, ... and a ``train.csv`` of their members. A sample
+    in several indices is packed once. Samples that cannot be read are left out and listed in failed.csv.
 
     Args:
         source: Folder that the paths in the index files are relative to.
         target: Folder of the shards, outside of `source`.
-        index_files: Kinetics index files.
-        separator: Separator of path and label in them.
+        index_files: Kinetics index files, or with `frames` lists of lines ``folder frames label``.
+        separator: Separator of path and label in Kinetics index files.
         shard_size: Size in bytes above which a shard gets no further sample.
+        frames: Format string of the names of the frames in a folder, as in DATA.IMAGE_TEMPLATE; "" for files.
 
     Raises:
         UserError: If a folder or an index file is unsuitable or the shards cannot be written.
         DataError: If no file can be read.
     """
     _check_folders(source, target)
-    indices = [read_index(file, separator, source, target) for file in index_files]
+    separator = " " if frames else separator
+    indices = [
+        _read_frame_lists(file, source, target) if frames else read_index(file, separator, source, target)
+        for file in index_files
+    ]
     remove_leftovers(target)
     summary, packed = ShardSummary(), dict[str, ShardMember]()
     total = len({name for index in indices for name, _ in index.lines})
     progress = Progress("packed", total, "samples", True, max(total // 20, 1))
     try:
         for index in indices:
-            _Packer(source, target, index, shard_size, summary, packed, progress).run()
+            _Packer(source, target, index, shard_size, frames, summary, packed, progress).run()
             lines = [format_line(str(packed[name]), separator, label) for name, label in index.lines if name in packed]
             atomic_write_text(target / index.file.name, "".join(lines))
             copy_class_names(index, target)
@@ -106,6 +150,24 @@ def _check_folders(source: Path, target: Path) -> None:
         raise UserError(f"--out {plain(target)} is the SOURCE. Choose another folder")
 
 
+def _read_frame_lists(file: Path, source: Path, target: Path) -> IndexLines:
+    """Read a list of lines `folder frames label`; the text of a label is then `frames label`.
+
+    Raises:
+        IndexFileError: If the file is missing or invalid, or a path is outside of `source`.
+        UserError: If the new list would overwrite the file.
+    """
+    index = read_index(file, " ", source, target)
+    lines = []
+    for name, label in index.lines:
+        try:
+            folder, count, _ = parse_frames_line(f"{name} {label}", _LABELS)
+        except ValueError as error:
+            raise IndexFileError(f"{plain(file)}: {quoted(f'{name} {label}')}: {error}. Expected {FORM}") from None
+        lines.append((folder, f"{count} {label}"))
+    return replace(index, lines=lines)
+
+
 class _Packer:
     """Writer of the shards of one index."""
 
@@ -115,12 +177,14 @@ class _Packer:
         target: Path,
         index: IndexLines,
         shard_size: int,
+        frames: str,
         summary: ShardSummary,
         packed: dict[str, ShardMember],
         progress: Progress,
     ) -> None:
         self._source, self._target, self._stem = source, target, index.file.stem
-        self._names = list(dict.fromkeys(name for name, _ in index.lines if name not in packed))
+        self._labels = {name: label for name, label in index.lines if name not in packed}
+        self._frames = frames
         self._shard_size, self._summary, self._packed, self._progress = shard_size, summary, packed, progress
 
     def run(self) -> None:
@@ -147,62 +211,86 @@ class _Packer:
         self._delete_from(number)
 
     def _sources(self) -> Iterator[_Source]:
-        """Yield the files that exist; the others are failures."""
-        for name in self._names:
-            path = self._source / name
+        """Yield the samples that exist; the others are failures."""
+        for name, label in self._labels.items():
             try:
-                check_file(path)
-                found = path.stat()
-                if found.st_size > MAX_MEMBER_BYTES:
-                    raise DecodeError(f"{found.st_size} bytes exceed the limit of {MAX_MEMBER_BYTES} for a sample")
-                header = member_header(name, found.st_size, int(found.st_mtime))
+                source = self._folder(name, int(label.split()[0])) if self._frames else self._file(name)
+                if source.length > MAX_MEMBER_BYTES:
+                    raise DecodeError(f"{source.length} bytes exceed the limit of {MAX_MEMBER_BYTES} for a sample")
             except Exception as error:
                 self._fail(name, error)
                 continue
-            yield _Source(name, path, found.st_size, header)
+            yield source
+
+    def _file(self, name: str) -> _Source:
+        return _Source(name, (self._find(name),))
+
+    def _folder(self, name: str, frames: int) -> _Source:
+        """Return a folder of frames. Raises DecodeError if one is missing."""
+        folder = self._source / name
+        if not folder.is_dir():
+            raise DecodeError("not a folder of frames" if folder.exists() else "no such file or directory")
+        files = []
+        for number in range(FIRST_NUMBER, FIRST_NUMBER + frames):
+            frame = self._frames.format(number)
+            try:
+                files.append(self._find(f"{name}/{frame}"))
+            except DecodeError as error:
+                raise DecodeError(f"{frame}: {error}") from error
+        return _Source(name, tuple(files), folder_header(name, int(folder.stat().st_mtime)))
+
+    def _find(self, name: str) -> _File:
+        path = self._source / name
+        check_file(path)
+        found = path.stat()
+        return _File(path, found.st_size, member_header(name, found.st_size, int(found.st_mtime)))
 
     def _fail(self, name: str, error: Exception) -> None:
         self._summary.failed[name] = failure_reason(error)
 
     def _take(self, first: _Source, waiting: Iterator[_Source]) -> tuple[list[_Source], _Source | None]:
-        """Return the files of the next shard, and the first one after it."""
-        sources, size = [first], first.size
+        """Return the samples of the next shard, and the first one after it."""
+        sources, size = [first], first.length
         for following in waiting:
-            if size + following.size > self._shard_size:
+            if size + following.length > self._shard_size:
                 return sources, following
             sources.append(following)
-            size += following.size
+            size += following.length
         return sources, None
 
     def _members(self, shard: str, sources: Sequence[_Source]) -> dict[str, ShardMember]:
-        """Return the members of a shard of these files."""
+        """Return the members of a shard of these samples."""
         members, at = {}, 0
         for source in sources:
-            at += len(source.header)
-            members[source.name] = ShardMember(shard, at, source.size, source.name)
-            at += source.size + padding(source.size)
+            members[source.name] = source.member(shard, at)
+            at += source.length
         return members
 
     def _is_complete(self, place: Path, sources: Sequence[_Source]) -> bool:
-        """Return whether a shard of an earlier run has exactly these files, unchanged since."""
-        length = sum(len(source.header) + source.size + padding(source.size) for source in sources) + len(_END)
+        """Return whether a shard of an earlier run has exactly these samples, unchanged since."""
+        length = sum(source.length for source in sources) + len(_END)
         if not place.is_file() or place.stat().st_size != length:
             return False
         with place.open("rb") as shard:
             for source in sources:
                 if shard.read(len(source.header)) != source.header:
                     return False
-                shard.seek(source.size + padding(source.size), 1)
+                for file in source.files:
+                    if shard.read(len(file.header)) != file.header:
+                        return False
+                    shard.seek(file.size + padding(file.size), 1)
         return True
 
     def _write(self, place: Path, sources: Sequence[_Source]) -> dict[str, ShardMember]:
-        """Write a shard of those files that can be read; return its members."""
+        """Write a shard of those samples that can be read; return its members."""
         written: list[_Source] = []
         with atomic_path(place, setting="--out") as part, part.open("wb") as shard:
             for source in sources:
                 start = shard.tell()
                 try:
-                    _append(shard, source)
+                    shard.write(source.header)
+                    for file in source.files:
+                        _append(shard, file)
                     written.append(source)
                 except _SourceError as error:
                     shard.seek(start)
@@ -224,7 +312,7 @@ class _SourceError(Exception):
     """File that cannot be read completely."""
 
 
-def _append(shard: BinaryIO, source: _Source) -> None:
+def _append(shard: BinaryIO, source: _File) -> None:
     """Append a file to a shard. Raises _SourceError if it cannot be read as it was found."""
     shard.write(source.header)
     start = shard.tell()

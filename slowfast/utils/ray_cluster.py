@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any, TypeVar
 
 from slowfast import __version__
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.imports import import_extra, import_user_modules, imported_modules
 from slowfast.utils.logging import get_logger
+from slowfast.utils.signals import STOP_SIGNALS
 from slowfast.utils.text import plain
 
 Part = TypeVar("Part")
@@ -21,6 +25,7 @@ Result = TypeVar("Result")
 LOCAL, RAY = ENGINES = ("local", "ray")  # processes of this machine, or the nodes of a cluster
 ADDRESS = "RAY_ADDRESS"
 _RETRIES = 3  # runs of a part after its node was lost
+_POLL = 0.5  # seconds
 _AHEAD = 2  # parts in the queue of the cluster for each that can run
 
 
@@ -44,15 +49,16 @@ class RayCluster:
                 this version of slowfast.
         """
         ray = import_extra("ray", "ray", "ENGINE ray", "set ENGINE local")
-        _initialize(ray)
         try:
+            _initialize(ray)
             cluster = cls(ray)
             cluster._check_nodes()
             nodes = [node for node in ray.nodes() if node["Alive"]]
             get_logger().info(f"Ray: {len(nodes)} node(s), {cluster.slots(1, 0)} CPUs")
             yield cluster
         finally:
-            ray.shutdown()
+            with _deferred_signals():
+                ray.shutdown()
 
     def slots(self, cpus: int, gpus: int) -> int:
         """Return the number of parts that can run at the same time, at least 1.
@@ -66,17 +72,25 @@ class RayCluster:
         return max(min(slots, int(resources.get("GPU", 0)) // gpus) if gpus else slots, 1)
 
     def map(
-        self, function: Callable[[Part], Result], parts: Sequence[Part], cpus: int = 1, gpus: int = 0
+        self,
+        function: Callable[[Part], Result],
+        parts: Sequence[Part],
+        cpus: int = 1,
+        gpus: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, Result]]:
         """Yield the position and the result of each part, in order of completion.
 
-        An exception of the function is raised here.
+        An exception of the function is raised here. If the work ends early, disconnecting from the cluster ends the
+        parts that still run. They are not canceled: a part that ends at the same moment would abort this process
+        (`Check failed: it != submissible_tasks_.end()` in Ray 2.60).
 
         Args:
             function: Picklable function of a part, which may be run again.
             parts: Picklable parts.
             cpus: CPUs that a part needs.
             gpus: GPUs that a part needs.
+            stopped: Whether to end early; parts that still run are lost.
 
         Raises:
             UserError: If a part was lost several times in a row.
@@ -91,19 +105,16 @@ class RayCluster:
         task = ray.remote(max_retries=_RETRIES, num_cpus=cpus, num_gpus=gpus)(run)
         waiting, running = iter(enumerate(parts)), dict[Any, int]()
         limit = _AHEAD * self.slots(cpus, gpus)
-        try:
-            while True:
-                while len(running) < limit and (following := next(waiting, None)) is not None:
-                    running[task.remote(following[1])] = following[0]
-                if not running:
-                    return
-                [done], _ = ray.wait(list(running))
+        while True:
+            while len(running) < limit and (following := next(waiting, None)) is not None:
+                running[task.remote(following[1])] = following[0]
+            if not running:
+                return
+            ended, _ = ray.wait(list(running), timeout=_POLL)
+            if stopped():
+                return
+            for done in ended:
                 yield running.pop(done), self._result(done)
-        finally:
-            for unfinished in running:
-                # A part that has ended by now cannot be canceled; the error that ends the work must not be replaced.
-                with suppress(Exception):
-                    ray.cancel(unfinished, force=True)
 
     def _result(self, done: Any) -> Any:
         errors = import_module("ray.exceptions")
@@ -163,11 +174,49 @@ def _initialize(ray: Any) -> None:
     """Connect to a cluster or start one on this machine."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     address = os.environ.get(ADDRESS)
+    with _deferred_signals():
+        try:
+            ray.init(address=address or "auto", **quiet)
+        except ConnectionError as error:
+            if address:
+                raise UserError(
+                    f"Ray: no cluster at {ADDRESS} {plain(address)}. Start it with `ray start --head`, or unset "
+                    f"{ADDRESS}"
+                ) from error
+            ray.init(include_dashboard=False, **quiet)
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Defer Ctrl-C and the signals that stop a run until the end of the block; a second one acts immediately.
+
+    ray.init and ray.shutdown never return if an exception interrupts them at some points (seen with Ray 2.60). ray.init
+    also replaces the handler of SIGTERM by one that exits with status 15.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            restore()
+            signal.raise_signal(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    numbers = (signal.SIGINT, *STOP_SIGNALS) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not None}
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, receive)
     try:
-        ray.init(address=address or "auto", **quiet)
-    except ConnectionError as error:
-        if address:
-            raise UserError(
-                f"Ray: no cluster at {ADDRESS} {plain(address)}. Start it with `ray start --head`, or unset {ADDRESS}"
-            ) from error
-        ray.init(include_dashboard=False, **quiet)
+        yield
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        received.append(signal.SIGTERM)
+    finally:
+        restore()
+        if received:
+            signal.raise_signal(received[0])

@@ -269,3 +269,7 @@ def test_invalid_lists_are_errors(tmp_path: Path) -> None:
     listed.write_text("0\n1\n")
     with pytest.raises(ConfigError, match="for the 2 sources of .* Set EVENT.STREAMS to 2"):
         run_on_videos(load_config(EMPTY, on_videos(listed, tmp_path)), CPU)
+    for place in (listed, "0", "tcp://user:secret@127.0.0.1:9"):
+        with pytest.raises(ConfigError, match="ENGINE ray: .* names a camera or stream. Set ENGINE local") as refused:
+            run_on_videos(load_config(EMPTY, [*on_videos(str(place), tmp_path), "ENGINE", "ray"]), CPU)
+        assert "secret" not in str(refused.value)

@@ -15,8 +15,9 @@ RUN.NUM_GPUS = Key(
 )
 RUN.ENGINE = Key(
     LOCAL,
-    "Where samples are evaluated in a test, by predict and by features: local, by the processes of the command, or "
-    "ray, on the nodes of a Ray cluster (RAY_ADDRESS), which see the same files. Training is local.",
+    "Where samples are evaluated in a test, by predict, by features and in event-driven inference on videos: local, by "
+    "the processes of the command, or ray, on the nodes of a Ray cluster (RAY_ADDRESS), which see the same files. "
+    "Training, cameras and streams are local.",
     rule=Choices(*ENGINES),
 )
 RUN.NUM_SHARDS = Key(

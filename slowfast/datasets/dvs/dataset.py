@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
 from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.loader import PADDING, SampleLoader, to_tensors
+from slowfast.datasets.local_samples import SampleFiles
 from slowfast.datasets.order import VIEW, Key, generator
 from slowfast.datasets.sampling import NORMAL, REPEATED
+from slowfast.datasets.shards import find_member
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.cpu import usable_cores
@@ -33,7 +36,11 @@ _RECORDINGS_PER_TASK = 32  # recordings per task of a worker process
 
 
 def longest_recording(
-    records: Sequence[Record], sensor: tuple[int, int], time_unit: float, timeout: float = 0.0
+    records: Sequence[Record],
+    sensor: tuple[int, int],
+    time_unit: float,
+    timeout: float = 0.0,
+    files: SampleFiles | None = None,
 ) -> float:
     """Return the duration of the longest readable recording in microseconds, cached across runs.
 
@@ -42,6 +49,7 @@ def longest_recording(
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
         timeout: Time limit per recording in seconds; 0 for none.
+        files: Access to the recordings; by default without a cache for remote ones.
 
     Raises:
         DataError: If no recording can be read, or all have a duration of 0.
@@ -51,7 +59,7 @@ def longest_recording(
     if known is not None:
         return known
     get_logger().info(f"Measuring the longest of {len(records)} recordings; set DVS.LONGEST to skip this")
-    with _Durations(_Recordings(records, sensor, time_unit), timeout) as durations:
+    with _Durations(_Recordings(records, sensor, time_unit, files or SampleFiles(0)), timeout) as durations:
         longest = max(durations, default=0.0)
     if longest <= 0:
         raise DataError(
@@ -68,9 +76,11 @@ def longest_recording(
 class _Recordings(RecordDataset):
     """Dataset of the durations of recordings."""
 
-    def __init__(self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> None:
+    def __init__(
+        self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float, files: SampleFiles
+    ) -> None:
         super().__init__(records)
-        self.sensor, self.time_unit = sensor, time_unit
+        self.sensor, self.time_unit, self.files = sensor, time_unit, files
 
     def longest(self, first: int) -> float:
         """Return the longest duration of _RECORDINGS_PER_TASK recordings in microseconds."""
@@ -78,8 +88,12 @@ class _Recordings(RecordDataset):
 
     def _duration(self, index: int) -> float:
         """Return the duration of a recording; 0 if it cannot be read, which is reported when it is loaded."""
-        found = self.attempt(index, lambda record: duration(record.path, self.sensor, self.time_unit))
+        found = self.attempt(index, self._measure)
         return 0.0 if isinstance(found, Failure) else found
+
+    def _measure(self, record: Record) -> float:
+        with self.files.local(record.path, suffix=True) as path:
+            return duration(path, self.sensor, self.time_unit)
 
 
 class _Durations(SampleLoader[int, float]):
@@ -112,7 +126,8 @@ def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float
     text = hashlib.sha256(repr((sensor, time_unit)).encode())
     for record in records:
         try:
-            state = record.path.stat()
+            member = find_member(str(record.path))
+            state = (record.path if member is None else Path(member.shard)).stat()
             text.update(
                 f"{record.path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape")
             )
@@ -158,13 +173,15 @@ class EventSampling:
     longest: float  # duration of the longest recording in microseconds
     time_unit: float  # seconds per timestamp tick
     clusters: bool = False  # whether the files contain clusters of events; all clusters are used
+    files: SampleFiles = field(default_factory=partial(SampleFiles, 0), compare=False)  # access to the recordings
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, longest: float) -> EventSampling:
         """Build from the DVS settings and the duration of the longest recording (microseconds)."""
         dvs = cfg.DVS
         norm, unit = dvs.TIME_NORM, dvs.TIME_UNIT
-        return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS)
+        files = SampleFiles.from_config(cfg)
+        return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS, files)
 
     def draw(self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs) -> list[EventColumns]:
         """Draw one sample per seed, opening the file once.
@@ -179,9 +196,15 @@ class EventSampling:
         Raises:
             DecodeError: If the recording cannot be read.
         """
-        if self.clusters:
-            return [read_clusters(record.path, self.sensor)] * len(seeds)
-        sampler, recording = get_sampler(self.sampler), Recording(record.path)
+        with self.files.local(record.path, suffix=True) as path:
+            if self.clusters:
+                return [read_clusters(path, self.sensor)] * len(seeds)
+            return self._draw(Recording(path), record.name, seeds, repairs)
+
+    def _draw(
+        self, recording: Recording, name: str, seeds: Sequence[tuple[int, ...]], repairs: Repairs
+    ) -> list[EventColumns]:
+        sampler = get_sampler(self.sampler)
         time_unit = recording.time_unit(self.time_unit)
         whole: EventColumns | None = None
         samples = []
@@ -193,7 +216,7 @@ class EventSampling:
                     samples.append(events)
                     continue
                 whole, done = repair(recording.take(slice(None)), self.sensor, time_unit)
-                repairs.log(done, record.name)
+                repairs.log(done, name)
             rows = choose(sampler, len(whole), self.events, generator(VIEW, *numbers))
             samples.append(whole.take(rows) if isinstance(rows, np.ndarray) else whole)
         return samples

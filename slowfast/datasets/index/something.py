@@ -203,7 +203,7 @@ def count_frames(folder: Path, image_template: str) -> int:
 SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 MAX_FRAMES = 10**9  # frames per video
-_FORM = "folder frames label"
+FORM = "folder frames label"
 
 
 def read_something_index(
@@ -247,7 +247,7 @@ def _list_file(data_dir: str | Path, template: str, split: str) -> str | Path:
 def _frame_folders(file: str | Path, root: SampleRoot, num_classes: int) -> RecordTable:
     lines = scan_lines(file, _HINT)
     if not len(lines):
-        raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {_FORM}")
+        raise IndexFileError(f"{plain(file)} is empty. Expected lines of the form {FORM}")
 
     def parse(line: str, number: int) -> Entry:
         try:
@@ -255,7 +255,7 @@ def _frame_folders(file: str | Path, root: SampleRoot, num_classes: int) -> Reco
             root.locate(name)
         except ValueError as error:
             raise IndexFileError(
-                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {_FORM} with at least 1 frame and a "
+                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {FORM} with at least 1 frame and a "
                 f"label from 0 to {num_classes - 1} (MODEL.NUM_CLASSES {num_classes})"
             ) from None
         return Entry(name, label, frames)

@@ -22,6 +22,8 @@ from slowfast.utils.remote import cache as cache_module
 from slowfast.utils.remote import s3
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
 from slowfast.utils.remote.s3 import SampleCache
+from tests.datasets.test_packed_samples import Collection
+from tests.datasets.test_packed_samples import same_batches as same_packed
 from tests.datasets.test_shards import same_batches, use
 from tests.utils.remote import servers
 from tests.utils.remote.servers import BIG, content, files_in, forget, free_port, text_of_all
@@ -189,6 +191,17 @@ def test_samples_are_read_from_s3(media: Path, tiny_cfg: ConfigNode, cache: Path
     assert len(kept) == 24  # of train and test
     same_batches(tiny_cfg, media, f"s3://media/{key}/")
     assert {path: path.stat().st_ino for path in (cache.parent / "media").iterdir()} == kept
+
+
+@pytest.mark.parametrize("kind", ["frames", "events"])
+def test_folders_and_recordings_are_read_from_shards_in_s3(
+    bucket: Any, client: Any, cache: Path, tmp_path: Path, kind: str
+) -> None:
+    collection = Collection(kind, tmp_path)
+    client.create_bucket(Bucket=kind)
+    for path in collection.shards.iterdir():
+        client.put_object(Bucket=kind, Key=f"train/{path.name}", Body=path.read_bytes())
+    same_packed(collection.cfg(collection.files), collection.cfg(collection.shards, f"s3://{kind}/train"))
 
 
 def test_the_cache_of_samples_has_a_limit(cache: Path, monkeypatch: Any) -> None:
