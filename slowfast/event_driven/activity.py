@@ -182,7 +182,7 @@ class VideoActivity:
             mask: Changed patches of the first stage, bool (K, N).
             logits: Logits, (K, C).
             dense: Logits of dense inference to compare with, (K, C).
-                    seconds: Time of each frame in the video, or since a live source was opened, (K,); None to keep no activity
+            seconds: Time of each frame in the video, or since a live source was opened, (K,); None to keep no activity
                 over time.
 
         Returns:
