@@ -33,7 +33,7 @@ _RECORDINGS_PER_TASK = 32  # of a worker
 
 
 def longest_recording(
-    records: Sequence[Record], sensor: tuple[int, int], time_unit: float, timeout: float = 0.0
+    records: Sequence[Record], sensor: tuple[int, int], time_unit: float, timeout: float = 0.0, stream: str = ""
 ) -> float:
     """Return the duration of the longest readable recording in microseconds, cached across runs.
 
@@ -42,16 +42,17 @@ def longest_recording(
         sensor: Sensor height and width in pixels.
         time_unit: Duration of a timestamp tick in seconds.
         timeout: Time limit per recording in seconds; 0 for none.
+        stream: Name of the stream of files with several.
 
     Raises:
         DataError: If no recording can be read, or all have a duration of 0.
     """
-    cache = private_cache(f"longest_{_digest(records, sensor, time_unit)}.json")
+    cache = private_cache(f"longest_{_digest(records, sensor, time_unit, stream)}.json")
     known = _read(cache)
     if known is not None:
         return known
     get_logger().info(f"Measuring the longest of {len(records)} recordings; set DVS.LONGEST to skip this")
-    with _Durations(_Recordings(records, sensor, time_unit), timeout) as durations:
+    with _Durations(_Recordings(records, sensor, time_unit, stream), timeout) as durations:
         longest = max(durations, default=0.0)
     if longest <= 0:
         raise DataError(
@@ -68,9 +69,9 @@ def longest_recording(
 class _Recordings(RecordDataset):
     """Dataset of the durations of recordings."""
 
-    def __init__(self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> None:
+    def __init__(self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float, stream: str) -> None:
         super().__init__(records)
-        self.sensor, self.time_unit = sensor, time_unit
+        self.sensor, self.time_unit, self.stream = sensor, time_unit, stream
 
     def longest(self, first: int) -> float:
         """Return the longest duration of _RECORDINGS_PER_TASK recordings in microseconds."""
@@ -78,7 +79,7 @@ class _Recordings(RecordDataset):
 
     def _duration(self, index: int) -> float:
         """Return the duration of a recording, 0 if it cannot be read: it will fail again when it is loaded."""
-        found = self.attempt(index, lambda record: duration(record.path, self.sensor, self.time_unit))
+        found = self.attempt(index, lambda record: duration(record.path, self.sensor, self.time_unit, self.stream))
         return 0.0 if isinstance(found, Failure) else found
 
 
@@ -93,13 +94,13 @@ class _Durations(SampleLoader[int, float]):
         return range(0, len(self.dataset), _RECORDINGS_PER_TASK)
 
 
-def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
+def duration(path: Path, sensor: tuple[int, int], time_unit: float, stream: str = "") -> float:
     """Return the time from the first to the last event in microseconds.
 
     Raises:
         DecodeError: If the recording cannot be read.
     """
-    recording = Recording(path)
+    recording = Recording(path, stream)
     time_unit = recording.time_unit(time_unit)
     ends = as_events(recording.take(np.array([0, -1])), sensor, time_unit)
     if ends is None:
@@ -107,9 +108,9 @@ def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
     return float(ends.t[-1] - ends.t[0]) if len(ends) else 0.0
 
 
-def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> str:
+def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float, stream: str) -> str:
     """Hash paths, sizes and modification times of the files, and how they are read."""
-    text = hashlib.sha256(repr((sensor, time_unit)).encode())
+    text = hashlib.sha256(repr((sensor, time_unit, stream)).encode())
     for record in records:
         try:
             state = record.path.stat()
@@ -158,13 +159,15 @@ class EventSampling:
     longest: float  # duration of the longest recording in microseconds
     time_unit: float  # seconds per timestamp tick
     clusters: bool = False  # whether the files contain clusters of events, all of which are used
+    stream: str = ""  # name of the stream of files with several
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, longest: float) -> EventSampling:
         """Build from the DVS settings and the duration of the longest recording (microseconds)."""
         dvs = cfg.DVS
         norm, unit = dvs.TIME_NORM, dvs.TIME_UNIT
-        return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS)
+        sensor = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1])
+        return cls(sensor, dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS, dvs.STREAM)
 
     def draw(self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs) -> list[EventColumns]:
         """Draw a sample per seed, with the file opened once.
@@ -181,7 +184,7 @@ class EventSampling:
         """
         if self.clusters:
             return [read_clusters(record.path, self.sensor)] * len(seeds)
-        sampler, recording = get_sampler(self.sampler), Recording(record.path)
+        sampler, recording = get_sampler(self.sampler), Recording(record.path, self.stream)
         time_unit = recording.time_unit(self.time_unit)
         whole: EventColumns | None = None
         samples = []
