@@ -39,6 +39,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     unit = "unit of t in seconds, for formats that do not state it (default %(default)s)"
     parser.add_argument("--time-unit", type=number(1e-12, 3600), default=1e-6, metavar="SECONDS", help=unit)
+    stream = "stream of a recording with several, by its name (slowfast events info lists them)"
+    parser.add_argument("--stream", default="", metavar="NAME", help=stream)
     return parser.parse_and_import(arguments)
 
 
@@ -54,7 +56,7 @@ def _draw(chosen: argparse.Namespace) -> None:
     from slowfast.visualization.event_plots import draw_events
 
     try:
-        recording = Recording(chosen.recording)
+        recording = Recording(chosen.recording, chosen.stream)
         raw = recording.take(slice(None))
         stated = recording.sensor or (0, 0)
         height = chosen.height or stated[0] or _extent(float(raw["y"].max(initial=0)), "height")

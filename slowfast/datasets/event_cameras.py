@@ -132,10 +132,9 @@ class EventDataset(RecordingFolders):
         longest = float(cfg.DVS.LONGEST)
         if cfg.DVS.TIME_NORM == DATASET and not longest:
             records = self.read_index(TRAIN) if train is None else train
+            sensor, timeout = tuple(cfg.DVS.SENSOR_SIZE), cfg.DATA_LOADER.TIMEOUT
             files = SampleFiles.from_config(cfg)
-            longest = longest_recording(
-                records, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, cfg.DATA_LOADER.TIMEOUT, files
-            )
+            longest = longest_recording(records, sensor, cfg.DVS.TIME_UNIT, timeout, files, cfg.DVS.STREAM)
         return EventSampling.from_config(cfg, longest)
 
 
@@ -175,7 +174,7 @@ class EventFrames(RecordingFolders, FrameDataset):
         dvs, frames = self.cfg.DVS, self.cfg.DATA.NUM_FRAMES
         sensor = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1])
         return EventFramesReader(
-            record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN, dvs.FRAME_DECAY
+            record.path, sensor, dvs.TIME_UNIT, frames, dvs.FRAMES, dvs.FRAME_GAIN, dvs.FRAME_DECAY, dvs.STREAM
         )
 
     def temporal_sampling(self) -> TemporalSampling:

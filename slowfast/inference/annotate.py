@@ -51,7 +51,8 @@ def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
         lines = class_lines(prediction.best())
         with _reported(prediction.path):
             if recordings:
-                annotate_events(prediction.record, tuple(cfg.DVS.SENSOR_SIZE), cfg.DVS.TIME_UNIT, lines, target)
+                sensor = tuple(cfg.DVS.SENSOR_SIZE)
+                annotate_events(prediction.record, sensor, cfg.DVS.TIME_UNIT, lines, target, cfg.DVS.STREAM)
             else:
                 annotate(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
     return folder
@@ -144,7 +145,7 @@ def _by_frame(lines: Lines, times: np.ndarray) -> Sequence[str] | Callable[[int]
 
 
 def annotate_events(
-    record: Record, sensor: tuple[int, int], time_unit: float, lines: Sequence[str], target: Path
+    record: Record, sensor: tuple[int, int], time_unit: float, lines: Sequence[str], target: Path, stream: str = ""
 ) -> int:
     """Render all events of a recording as a video with lines of text drawn on it.
 
@@ -154,6 +155,7 @@ def annotate_events(
         time_unit: Duration of one timestamp tick in seconds.
         lines: Text to draw.
         target: Video file to write.
+        stream: Name of the stream of a file with several.
 
     Returns:
         The number of frames written.
@@ -161,7 +163,7 @@ def annotate_events(
     Raises:
         DecodeError: If the recording cannot be read.
     """
-    recording = Recording(record.path)
+    recording = Recording(record.path, stream)
     events, _ = clean_events(recording.take(slice(None)), sensor, recording.time_unit(time_unit))
     seconds = 1e-6 * float(events.t[-1] - events.t[0])
     frames = max(round(seconds * EVENTS_FPS), MIN_FRAMES)

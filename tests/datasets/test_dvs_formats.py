@@ -13,10 +13,13 @@ import pytest
 from scipy.io import savemat
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.dataset import EventSampling, Repairs, duration
 from slowfast.datasets.dvs.formats import EVENT_READER_REGISTRY, EventBlock, EventReader, open_events, read_stream
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper
+from slowfast.datasets.dvs.frames import EventFramesReader
 from slowfast.datasets.dvs.recording import Recording
-from tests.raw_recordings import Event, aedat2, davis, event_stream, nmnist, read, rows, some_events
+from slowfast.datasets.types import Record
+from tests.raw_recordings import Event, aedat2, aedat4, davis, event_stream, nmnist, read, rows, some_events
 
 EVENTS = some_events(300, width=34, height=30)
 LONG = some_events(300, longest=2_000_000, width=128, height=128)
@@ -308,8 +311,26 @@ class TestHdf5:
         assert (left.name, right.name, left.sensor) == ("left", "right", (260, 346))
         assert [(x, y, t - start * 10**6, p) for x, y, t, p in rows(left.events)] == EVENTS
         assert len(right.events.t) == 100
-        with pytest.raises(DecodeError, match=r"contains 2 event streams \(left, right\). Convert it first"):
-            Recording(tmp_path / "a.hdf5")
+        for name in ("", "middle"):
+            with pytest.raises(
+                DecodeError, match=r"contains 2 event streams \(left, right\).*Choose one with DVS.STREAM"
+            ):
+                Recording(tmp_path / "a.hdf5", name)
+
+    def test_one_of_several_streams(self, tmp_path: Path) -> None:
+        """Choose a stream in every way of reading; a file with one stream needs no name."""
+        file, record = tmp_path / "a.aedat4", Record(0, tmp_path / "a.aedat4", "a", 0)
+        file.write_bytes(aedat4([EVENTS[:200], EVENTS[200:]]))
+        sensor, times = (200, 300), [event[2] for event in EVENTS[200:]]
+        assert rows(Recording(file, "stream1").take(slice(None))) == EVENTS[200:]
+        sampling = EventSampling(sensor, 0, "random_sample", "none", 0.0, 1e-6, stream="stream1")
+        (sample,) = sampling.draw(record, [(0,)], Repairs())
+        assert sample.t.tolist() == times
+        assert duration(file, sensor, 1e-6, "stream1") == times[-1] - times[0]
+        reader = EventFramesReader(file, sensor, 1e-6, 2, "counts", 1.0, stream="stream1")
+        assert reader.events.t.tolist() == times
+        np.savez(tmp_path / "b.npz", **COLUMNS)
+        assert Recording(tmp_path / "b.npz", "stream1").n == len(EVENTS)
 
     def test_m3ed_and_rpg(self, tmp_path: Path) -> None:
         with h5py.File(tmp_path / "m3ed.h5", "w") as file:

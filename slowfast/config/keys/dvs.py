@@ -20,6 +20,10 @@ DVS.CLASS_ORDER = Key(
     "the authors' code need.",
     rule=Choices("number", "name"),
 )
+DVS.STREAM = Key(
+    "",
+    "Name of the event stream of files with several (AEDAT 4, HDF5, ROS bags); `slowfast events info` lists them.",
+)
 DVS.NUM_EVENTS = Key(
     255,
     "Events per sample; 0 for all. A shorter recording contributes all of its events.",

@@ -41,6 +41,7 @@ def longest_recording(
     time_unit: float,
     timeout: float = 0.0,
     files: SampleFiles | None = None,
+    stream: str = "",
 ) -> float:
     """Return the duration of the longest readable recording in microseconds, cached across runs.
 
@@ -50,16 +51,18 @@ def longest_recording(
         time_unit: Duration of a timestamp tick in seconds.
         timeout: Time limit per recording in seconds; 0 for none.
         files: Access to the recordings; by default without a cache for remote ones.
+        stream: Name of the stream, for files with several streams.
 
     Raises:
         DataError: If no recording can be read, or all have a duration of 0.
     """
-    cache = private_cache(f"longest_{_digest(records, sensor, time_unit)}.json")
+    cache = private_cache(f"longest_{_digest(records, sensor, time_unit, stream)}.json")
     known = _read(cache)
     if known is not None:
         return known
     get_logger().info(f"Measuring the longest of {len(records)} recordings; set DVS.LONGEST to skip this")
-    with _Durations(_Recordings(records, sensor, time_unit, files or SampleFiles(0)), timeout) as durations:
+    recordings = _Recordings(records, sensor, time_unit, files or SampleFiles(0), stream)
+    with _Durations(recordings, timeout) as durations:
         longest = max(durations, default=0.0)
     if longest <= 0:
         raise DataError(
@@ -77,10 +80,10 @@ class _Recordings(RecordDataset):
     """Dataset of the durations of recordings."""
 
     def __init__(
-        self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float, files: SampleFiles
+        self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float, files: SampleFiles, stream: str
     ) -> None:
         super().__init__(records)
-        self.sensor, self.time_unit, self.files = sensor, time_unit, files
+        self.sensor, self.time_unit, self.files, self.stream = sensor, time_unit, files, stream
 
     def longest(self, first: int) -> float:
         """Return the longest duration of _RECORDINGS_PER_TASK recordings in microseconds."""
@@ -93,7 +96,7 @@ class _Recordings(RecordDataset):
 
     def _measure(self, record: Record) -> float:
         with self.files.local(record.path, suffix=True) as path:
-            return duration(path, self.sensor, self.time_unit)
+            return duration(path, self.sensor, self.time_unit, self.stream)
 
 
 class _Durations(SampleLoader[int, float]):
@@ -107,13 +110,13 @@ class _Durations(SampleLoader[int, float]):
         return range(0, len(self.dataset), _RECORDINGS_PER_TASK)
 
 
-def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
+def duration(path: Path, sensor: tuple[int, int], time_unit: float, stream: str = "") -> float:
     """Return the time from the first to the last event in microseconds.
 
     Raises:
         DecodeError: If the recording cannot be read.
     """
-    recording = Recording(path)
+    recording = Recording(path, stream)
     time_unit = recording.time_unit(time_unit)
     ends = as_events(recording.take(np.array([0, -1])), sensor, time_unit)
     if ends is None:
@@ -121,9 +124,9 @@ def duration(path: Path, sensor: tuple[int, int], time_unit: float) -> float:
     return float(ends.t[-1] - ends.t[0]) if len(ends) else 0.0
 
 
-def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float) -> str:
+def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float, stream: str) -> str:
     """Hash the paths, sizes and modification times of the files and the settings with which they are read."""
-    text = hashlib.sha256(repr((sensor, time_unit)).encode())
+    text = hashlib.sha256(repr((sensor, time_unit, stream)).encode())
     for record in records:
         try:
             member = find_member(str(record.path))
@@ -174,14 +177,15 @@ class EventSampling:
     time_unit: float  # seconds per timestamp tick
     clusters: bool = False  # whether the files contain clusters of events; all clusters are used
     files: SampleFiles = field(default_factory=partial(SampleFiles, 0), compare=False)  # access to the recordings
+    stream: str = ""  # name of the stream, for files with several streams
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, longest: float) -> EventSampling:
         """Build from the DVS settings and the duration of the longest recording (microseconds)."""
         dvs = cfg.DVS
         norm, unit = dvs.TIME_NORM, dvs.TIME_UNIT
-        files = SampleFiles.from_config(cfg)
-        return cls(tuple(dvs.SENSOR_SIZE), dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS, files)
+        sensor, files = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1]), SampleFiles.from_config(cfg)
+        return cls(sensor, dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS, files, dvs.STREAM)
 
     def draw(self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs) -> list[EventColumns]:
         """Draw one sample per seed, opening the file once.
@@ -199,7 +203,7 @@ class EventSampling:
         with self.files.local(record.path, suffix=True) as path:
             if self.clusters:
                 return [read_clusters(path, self.sensor)] * len(seeds)
-            return self._draw(Recording(path), record.name, seeds, repairs)
+            return self._draw(Recording(path, self.stream), record.name, seeds, repairs)
 
     def _draw(
         self, recording: Recording, name: str, seeds: Sequence[tuple[int, ...]], repairs: Repairs

@@ -51,6 +51,7 @@ class EventFramesReader:
         kind: Content of the frames, in FRAME_KINDS.
         gain: Gray levels per event, or of a surface of 1; pixels saturate at 0 and 255.
         decay: Decay constant of surfaces in microseconds.
+        stream: Name of the stream of a file with several.
 
     Raises:
         DecodeError: If the recording cannot be read.
@@ -67,8 +68,9 @@ class EventFramesReader:
         kind: str,
         gain: float,
         decay: float = 50_000.0,
+        stream: str = "",
     ) -> None:
-        recording = Recording(path)
+        recording = Recording(path, stream)
         self.events, _ = clean_events(recording.take(slice(None)), sensor, recording.time_unit(time_unit))
         self.num_frames, self.kind, self.gain, self.decay = num_frames, kind, gain, decay
         self.height, self.width = sensor

@@ -21,6 +21,7 @@ from slowfast.datasets.dvs.formats import open_events, read_stream
 from slowfast.datasets.dvs.formats.arrays import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
 from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.utils.text import plain
 
 # Largest file that is decoded as a whole, in bytes, so that training and drawing do not hang on huge ones.
 MAX_WHOLE_BYTES = 2**31
@@ -34,6 +35,8 @@ REPAIRS = (STRAY, UNSORTED, OVERFLOW)
 # Ranges of timestamp counters that overflow.
 COUNTERS = (2**31, 2**32)
 
+_SHOWN = 4  # streams in a message
+
 Raw = Mapping[str, np.ndarray]
 Size = tuple[int, int]  # height, width
 CLUSTER_COLUMNS = ("x", "y", "t", "p", "intensity")
@@ -45,18 +48,20 @@ class Recording:
 
     Args:
         path: Path of a file with a suffix of :func:`event_suffixes`.
+        stream: Name of the stream of a file with several; one of a single stream needs none.
 
     Raises:
-        DecodeError: If the file is missing, damaged, not a regular file, too large, or contains several streams.
+        DecodeError: If the file is missing, damaged, not a regular file, too large, or contains several streams, none
+            of which has this name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: str = "") -> None:
         reader = open_events(path)
-        check_one_stream(reader)
-        self.sensor = reader.streams[0].sensor
+        number = stream_number(reader, stream)
+        self.sensor = reader.streams[number].sensor
         with guarded(path):
             columns = reader.columns()
-            self.columns = _whole(reader) if columns is None else columns
+            self.columns = _whole(reader, number) if columns is None else columns
         self._reader = reader
         self.notes, self.damage = reader.notes, reader.damage
         self.n = self.columns["t"].shape[0]
@@ -81,25 +86,29 @@ class Recording:
         return {key: column.take(rows) for key, column in self.columns.items()}
 
 
-def check_one_stream(reader: EventReader) -> None:
-    """Raise DecodeError if a file contains several streams."""
-    if len(reader.streams) != 1:
-        names = ", ".join(stream.name for stream in reader.streams[:4])
-        more = ", ..." if len(reader.streams) > 4 else ""
-        raise DecodeError(
-            f"contains {len(reader.streams)} event streams ({names}{more}). Convert it first: slowfast convert-dvs"
-        )
+def stream_number(reader: EventReader, name: str) -> int:
+    """Return the number of a stream. Raises DecodeError if there are several streams, none of which has this name."""
+    names = [stream.name for stream in reader.streams]
+    if len(names) == 1:
+        return 0
+    if name in names:
+        return names.index(name)
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    raise DecodeError(
+        f"contains {len(names)} event streams ({shown}){f', none of them {plain(name)}' if name else ''}. Choose one "
+        "with DVS.STREAM (draw-dvs: --stream), or convert the file first: slowfast convert-dvs"
+    )
 
 
-def _whole(reader: EventReader) -> Mapping[str, Column]:
-    """Decode all events of a recording."""
+def _whole(reader: EventReader, stream: int) -> Mapping[str, Column]:
+    """Decode all events of a stream."""
     size = reader.path.stat().st_size
     if size > MAX_WHOLE_BYTES:
         raise DecodeError(
             f"the size of {size / 2**30:.1f} GiB exceeds the limit of {MAX_WHOLE_BYTES / 2**30:g} GiB for reading it "
             "as a whole. Convert it first: slowfast convert-dvs"
         )
-    events = read_stream(reader)
+    events = read_stream(reader, stream)
     return {key: UnpackedColumn(getattr(events, key)) for key in "xytp"}
 
 
