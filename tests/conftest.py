@@ -18,8 +18,9 @@ from demo_data.settings import DemoSettings
 from slowfast.config.defaults import get_cfg
 from slowfast.config.keys import KEYS, SECTIONS
 from slowfast.config.node import ConfigNode
+from slowfast.utils import screen
 from slowfast.utils.cpu import usable_cores
-from tests.warm_start import Run, run_script
+from tests.warm_start import SILENCE, Run, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +41,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Set what PyTorch and the package read from the environment; worker processes of pytest-xdist get one thread."""
     os.environ.setdefault("SLOWFAST_EVENT_KERNELS", "compiled")  # measure nothing
+    screen.SILENCE = SILENCE
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

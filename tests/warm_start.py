@@ -24,8 +24,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from slowfast.utils import screen
+
 # torch._dynamo is imported by the first optimizer, matplotlib by the first plot.
 _MODULES = ["torch", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg", "slowfast.cli.run"]
+SILENCE = 3600.0  # seconds until "still working" is printed: not in tests, however slow the machine is
 
 
 @functools.cache
@@ -190,4 +193,5 @@ def _run(line: list[str], env: dict[str, str], folder: str, out: Path, err: Path
     os.chdir(folder)
     sys.argv, sys.orig_argv = line, [sys.executable, *line]  # the launcher of several processes repeats the latter
     sys.path[0] = os.path.dirname(line[0])
+    screen.SILENCE = SILENCE
     runpy.run_path(line[0], run_name="__main__")

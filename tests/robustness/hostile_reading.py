@@ -70,8 +70,9 @@ def _hostile_open(self: PyAVReader, path: Path, *args: object, **options: object
     _open(self, path, *args, **options)  # type: ignore[arg-type]
 
 
-PyAVReader.__init__ = _hostile_open  # type: ignore[assignment, method-assign]
-slowfast.prepare.jobs.STALL_LIMIT = LIMIT
+if __name__ in ("__main__", "__mp_main__"):  # not in tests that import names
+    PyAVReader.__init__ = _hostile_open  # type: ignore[assignment, method-assign]
+    slowfast.prepare.jobs.STALL_LIMIT = LIMIT
 
 if __name__ == "__main__":
     tool = Path(__file__).parents[2] / "tools" / f"{sys.argv.pop(1)}.py"

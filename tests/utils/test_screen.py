@@ -157,6 +157,7 @@ class Units:
 def test_progress_is_told_by_time_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     monkeypatch.setattr("slowfast.utils.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("slowfast.utils.progress.SILENCE", 10.0)
     progress = Progress("train", 1000, "steps", shown=True, every=100)
     with caplog.at_level(logging.INFO, "slowfast"):
         for _ in range(30):
