@@ -215,6 +215,7 @@ TOPICS: dict[str, Topic] = {
         (
             Row("`{}`", r"demo, (make [\w-]+)", "{time} s, top-1 {top-1} %"),
             Row("`make demo`, {}", r"demo, make demo, (.*)", "top-1 {top-1} %"),
+            Row("`make demo-events`, {}", r"demo, make demo-events, (.*)", "top-1 {top-1} %"),
             Row("{}", r"demo, (Event2Vec .*)", "{time} s, top-1 {top-1} %"),
         ),
     ),

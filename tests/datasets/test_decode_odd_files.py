@@ -44,7 +44,7 @@ def test_a_raw_stream_without_its_first_key_frame(raw: tuple[bytes, list[int]], 
     path.write_bytes(data[: starts[0]] + data[starts[1] : starts[29]])
     assert read_all(path) == (28, "28 of 28 frames come before the first key frame")
     path.write_bytes(data[starts[1] : starts[29]])  # without the header of the codec, too
-    with pytest.raises(DecodeError, match="the stream contains no header of its codec and no key frame"):
+    with pytest.raises(DecodeError, match="no header of its codec and no key frame|is a raw MPEG-4 stream that"):
         read_all(path)
     path.write_bytes(data[:40])
     with pytest.raises(DecodeError, match="no video frames|raw MPEG-4 stream|can be decoded"):
@@ -66,8 +66,11 @@ def test_a_truncated_wmv(tmp_path: Path, share: float) -> None:
     assert "bytes" not in (read_all(path)[1] or "")
 
 
-def test_animated_webp_is_no_video(tmp_path: Path) -> None:
+def test_animated_webp_is_decoded_or_refused(tmp_path: Path) -> None:
+    """FFmpeg of PyAV 19 decodes it, that of PyAV 18 does not."""
     first, *others = (Image.fromarray(picture(number, 32, 40)) for number in range(5))
     first.save(tmp_path / "a.webp", save_all=True, append_images=others, duration=100)
-    with pytest.raises(DecodeError, match="FFmpeg cannot decode animated WebP. Convert it to MP4"):
-        read_all(tmp_path / "a.webp")
+    try:
+        assert read_all(tmp_path / "a.webp") == (5, None)
+    except DecodeError as error:
+        assert "FFmpeg cannot decode animated WebP. Convert it to MP4" in str(error)

@@ -14,6 +14,7 @@ import torch
 from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import DecodeError, open_video
+from slowfast.datasets.decode.container import open_any_metadata
 from slowfast.datasets.decode.image import read_image
 from slowfast.errors import UserError
 from slowfast.models import MODEL_REGISTRY, build_model
@@ -93,7 +94,7 @@ def ffmpeg_is_sure(path: Path, index: int) -> bool:
     if index >= len(whole) or None in times or times != sorted(times):
         return False
     time, picture = whole[index]
-    with av.open(str(path), metadata_errors="replace") as file:
+    with open_any_metadata(str(path), {}) as file:
         keys = [number for number, packet in enumerate(file.demux(video=0)) if packet.is_keyframe]
     starts = [(start, hold) for start in {0, *keys} for hold in (True, False)]
     others = (found for start, hold in starts for at, found in _decode(path, start, hold) if at == time)
@@ -103,7 +104,7 @@ def ffmpeg_is_sure(path: Path, index: int) -> bool:
 def _decode(path: Path, start: int, hold: bool) -> list[tuple[int | None, np.ndarray]]:
     """Decode from packet `start` on with one thread: times and gray pictures; `hold` keeps the decoder's memory."""
     held, out = [], []
-    with av.open(str(path), metadata_errors="replace") as file:
+    with open_any_metadata(str(path), {}) as file:
         context = file.streams.video[0].codec_context
         context.thread_count, context.thread_type = 1, "NONE"
         for number, packet in enumerate(file.demux(video=0)):

@@ -16,6 +16,9 @@ from slowfast.datasets.decode.reader import Deadline, DecodeError, check_file, p
 
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_HEADER = 2**16  # bytes searched for the object
+_LOCAL = {"protocol_whitelist": "file"}
+# PyAV 19 and later decode metadata in any encoding, and have no option for it.
+_LENIENT_METADATA = int(av.__version__.partition(".")[0]) >= 19
 # FFmpeg demuxers of image formats that may be animated.
 _ANIMATED = {"webp_pipe": "WebP"}
 
@@ -29,7 +32,7 @@ def open_file(path: Path, deadline: Deadline) -> InputContainer:
     check_file(path)
     name = f"file:{path}"  # with the prefix, a name with a colon is not mistaken for a protocol
     try:
-        return _open_by_name(name, deadline)
+        return open_any_metadata(name, _LOCAL, deadline.seconds)
     except av.FFmpegError:
         if deadline.is_over:
             raise DecodeError(deadline.message) from None
@@ -39,7 +42,7 @@ def open_file(path: Path, deadline: Deadline) -> InputContainer:
         av.logging.set_skip_repeated(False)
         try:
             with av.logging.Capture() as log:
-                return _open_by_name(name, deadline)
+                return open_any_metadata(name, _LOCAL, deadline.seconds)
         except av.FFmpegError as error:
             detail = f": {log[0][2].strip()}" if log else ""
             if _is_raw_mpeg4(path):  # FFmpeg assumes MP4 because of its suffix
@@ -57,9 +60,11 @@ def _is_raw_mpeg4(path: Path) -> bool:
         return file.read(3) == b"\0\0\1"
 
 
-def _open_by_name(name: str, deadline: Deadline) -> InputContainer:
-    """Open a file with metadata in any encoding; FFmpeg interrupts calls that exceed the time limit."""
-    return av.open(name, options={"protocol_whitelist": "file"}, metadata_errors="replace", timeout=deadline.seconds)
+def open_any_metadata(name: str, options: dict[str, str], timeout: float | None = None) -> InputContainer:
+    """Open a file with metadata in any encoding; FFmpeg interrupts calls that exceed the time limit in seconds."""
+    if _LENIENT_METADATA:
+        return av.open(name, options=options, timeout=timeout)
+    return av.open(name, options=options, metadata_errors="replace", timeout=timeout)
 
 
 def best_stream(container: InputContainer) -> VideoStream:

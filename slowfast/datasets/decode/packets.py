@@ -18,6 +18,7 @@ from av import Packet
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.container import open_any_metadata
 from slowfast.datasets.decode.display_order import (
     UNTIMED,
     PacketList,
@@ -310,4 +311,4 @@ class PacketSource:
 
     def _opened_again(self) -> InputContainer:
         options, limit = self._container.options, self._deadline.seconds
-        return av.open(self._container.name, options=options, metadata_errors="replace", timeout=limit)
+        return open_any_metadata(self._container.name, options, limit)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.container import open_any_metadata
 from slowfast.datasets.decode.reader import (
     Deadline,
     Decoded,
@@ -121,7 +122,7 @@ def _mirror(path: Path) -> tuple[int, Orientation] | None:
     torchcodec does not return the display matrix; PyAV does with the first frame.
     """
     try:
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+        with open_any_metadata(f"file:{path}", {"protocol_whitelist": "file"}) as container:
             stream = container.streams.best("video")
             frame = next(container.decode(stream)) if isinstance(stream, VideoStream) else None
     except (av.FFmpegError, StopIteration):
