@@ -162,7 +162,8 @@ class SocketEvents:
                 yield None
                 continue
             except OSError as error:
-                raise DecodeError(f"the connection was lost: {system_reason(error)}") from error
+                self.missing = f"the connection was lost: {system_reason(error)}"
+                return
             if not data:
                 self.missing = self._decoder.end()
                 return

@@ -307,7 +307,7 @@ def test_one_line_errors(weights: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ((f"tcp://{refused()}",), "cannot connect: connection refused. Is the server running?"),
         (("unix:///nowhere.sock",), "unix:///nowhere.sock: cannot connect: no such file or directory"),
         (
-            (f"dv://{Server([b'HTTP/1.1 400 Bad Request'] * 2).place}", "--reconnect", 0),
+            (f"dv://{Server([b'HTTP/1.1 400 Bad Request'] * 2).place}",),
             "not a stream of AEDAT 4 packets",
         ),
         (
