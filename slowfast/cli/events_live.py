@@ -161,7 +161,7 @@ def _live(chosen: argparse.Namespace, cfg: ConfigNode) -> int:
     options = EventWindowOptions(
         chosen.window.value, step.value, by_count, patience, chosen.min_events, chosen.reconnect
     )
-    sources = find_event_sources(chosen.sources, cfg.DVS.TIME_UNIT, chosen.speed)
+    sources = find_event_sources(chosen.sources, cfg.DVS.TIME_UNIT, chosen.speed, cfg.DVS.STREAM)
     with ExitStack() as stack:
         page = None if chosen.page is None else _page(chosen, cfg, stack)
         return events_to_files(cfg, sources, output, options, merge=chosen.merge, page=page)

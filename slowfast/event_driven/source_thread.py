@@ -23,12 +23,14 @@ class SourceThread(ABC):
     Attributes:
         error: Reason of the failure, once the source has ended.
         fatal: Error that is not about the source, to be raised by the consumer.
+        ran_out: Whether the source has ended before it was stopped.
     """
 
     def __init__(self, index: int, name: str, connection: Connection, arrived: threading.Event) -> None:
         self.connection, self._arrived = connection, arrived
         self.error: str | None = None
         self.fatal: BaseException | None = None
+        self.ran_out = False
         self._index, self._name = index, name
         self._stop, self._done = threading.Event(), False
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"reading {name}")
@@ -71,5 +73,5 @@ class SourceThread(ABC):
         except BaseException as error:  # such as a UserError: raised by the consumer
             self.fatal = error
         finally:
-            self._done = True
+            self.ran_out, self._done = not self._stop.is_set(), True
             self._arrived.set()

@@ -110,8 +110,8 @@ class StreamClock:
 class EventFeed(SourceThread):
     """Reader of a source of live events.
 
-    A live source that was connected once is reopened after it has ended; one that cannot be connected at first is a
-    failure.
+    A live source that was connected once is reopened after it has ended. One that cannot be connected at first, or that
+    sends something else than events, is a failure.
 
     Args:
         source: The source.
@@ -193,6 +193,7 @@ class EventFeed(SourceThread):
         except Exception as error:
             if not self._stop.is_set():
                 self.error = self.reason(error)
+                self._connected = self.events > 0  # otherwise the server speaks another protocol
         finally:
             opened.close()
 

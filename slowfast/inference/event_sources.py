@@ -19,7 +19,7 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats import EventReader, open_events, read_blocks
 from slowfast.datasets.dvs.formats.base import EventBlock, Sensor, seconds_per_tick
-from slowfast.datasets.dvs.recording import check_one_stream
+from slowfast.datasets.dvs.recording import stream_number
 from slowfast.datasets.dvs.stream_decoders import AEDAT4, STREAM_FORMATS, DetectingDecoder, StreamDecoder, decoder_of
 from slowfast.datasets.index.samples import UNLABELED
 from slowfast.datasets.types import Record
@@ -162,7 +162,8 @@ class SocketEvents:
                 yield None
                 continue
             except OSError as error:
-                raise DecodeError(f"the connection was lost: {system_reason(error)}") from error
+                self.missing = f"the connection was lost: {system_reason(error)}"
+                return
             if not data:
                 self.missing = self._decoder.end()
                 return
@@ -180,28 +181,29 @@ class PlayedEvents:
         path: The recording.
         time_unit: Seconds per tick, for formats that do not state it.
         speed: Seconds of events per second; None for as fast as possible.
+        stream: Name of the stream, for files with several streams.
 
     Raises:
-        DecodeError: If it cannot be read or contains several streams.
+        DecodeError: If it cannot be read or contains several streams, none of which has this name.
     """
 
     missing: str | None = None
 
-    def __init__(self, path: Path, time_unit: float, speed: float | None) -> None:
+    def __init__(self, path: Path, time_unit: float, speed: float | None, stream: str) -> None:
         self.speed = speed
         self._reader: EventReader = open_events(path)
-        check_one_stream(self._reader)
+        self._stream = stream_number(self._reader, stream)
         self._scale = seconds_per_tick(self._reader, time_unit) / 1e-6
 
     @property
     def sensor(self) -> Sensor | None:
         """Size that the file states."""
-        return self._reader.streams[0].sensor
+        return self._reader.streams[self._stream].sensor
 
     def blocks(self, stopped: Callable[[], bool]) -> Iterator[EventBlock | None]:
         """Yield the events, each not before its time."""
         start: tuple[float, float] | None = None  # perf_counter() and time of the first event
-        for block in read_blocks(self._reader):
+        for block in read_blocks(self._reader, self._stream):
             events = self._microseconds(block)
             if self.speed is None:
                 yield events
@@ -255,13 +257,14 @@ class EventSource:
     live: bool
 
 
-def find_event_sources(places: list[str], time_unit: float, speed: float | None) -> list[EventSource]:
+def find_event_sources(places: list[str], time_unit: float, speed: float | None, stream: str) -> list[EventSource]:
     """Return the sources of a command line.
 
     Args:
         places: Addresses of servers, and recordings.
         time_unit: Seconds per tick, for recordings that do not state it.
         speed: Speed of recordings: seconds of events per second; None for as fast as possible.
+        stream: Name of the stream of recordings with several streams.
 
     Raises:
         UserError: If an address is invalid or a recording does not exist.
@@ -277,7 +280,7 @@ def find_event_sources(places: list[str], time_unit: float, speed: float | None)
             if not Path(place).exists():
                 near = did_you_mean(nearest_file(Path(place)))
                 raise UserError(f"{plain(place)} does not exist.{near}".removesuffix("."))
-            sources.append(EventSource(record, _opens_recording(Path(place), time_unit, speed), live=False))
+            sources.append(EventSource(record, _opens_recording(Path(place), time_unit, speed, stream), live=False))
     return sources
 
 
@@ -285,5 +288,5 @@ def _opens_socket(address: StreamAddress) -> Callable[[], OpenEvents]:
     return lambda: SocketEvents(address)
 
 
-def _opens_recording(path: Path, time_unit: float, speed: float | None) -> Callable[[], OpenEvents]:
-    return lambda: PlayedEvents(path, time_unit, speed)
+def _opens_recording(path: Path, time_unit: float, speed: float | None, stream: str) -> Callable[[], OpenEvents]:
+    return lambda: PlayedEvents(path, time_unit, speed, stream)

@@ -188,7 +188,7 @@ class LiveEvents(LiveStream[EventColumns, StreamWindow]):
     def failure(self) -> Failure | None:
         """Return the failure of a source that has ended, also without a window."""
         reason = self.feed.error
-        if reason is None and self.feed.ended and not self.windows:
+        if reason is None and self.feed.ran_out and not self.windows:
             reason = f"it ended after {self.events} events, without a complete window"
         return None if reason is None else Failure(self.record.index, self.record.name, reason, lost=not self.windows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import sys
 import time
@@ -100,10 +101,11 @@ class EventOutput:
         if not self._terminal:
             show(line)
             return
+        columns = shutil.get_terminal_size().columns  # also where the system does not know it
         if index not in self._bars:
-            self._bars[index] = tqdm(
-                total=0, bar_format="{desc}", position=index, leave=True, file=sys.stdout, dynamic_ncols=True
-            )
+            options: dict[str, Any] = {"total": 0, "bar_format": "{desc}", "file": sys.stdout, "ncols": columns}
+            self._bars[index] = tqdm(position=index, leave=True, **options)
+        self._bars[index].ncols = columns
         self._bars[index].set_description_str(sanitize(line))
 
     def _warn(self, stream: LiveEvents, *, at_once: bool = False) -> None:
@@ -200,6 +202,8 @@ def events_to_files(
             streams = live.run(sources, out.on_events, out.on_window, lambda: stop.seen)
         finally:
             out.close(streams)
+            if streams and out.collector.videos:
+                log.open()  # also if no window had events
             log.close()
             if shown is not None:
                 shown.close()

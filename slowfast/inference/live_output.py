@@ -218,8 +218,8 @@ def report_live(
     """
     ledger = FailureLedger(len(streams))
     ledger.add([failure for stream in streams if (failure := stream.failure())], log=len(streams) > 1)
-    videos = [video for video in collector.videos.values() if video.segments]
-    if not videos:
+    videos = [video for video in collector.videos.values() if video.segments or video.facts]
+    if not videos or (ledger.lost and not any(video.segments for video in videos)):
         return _report_nothing(ledger, stop)
     files = write_segments(videos, names, about, ledger.all, folder)
     write_failed(ledger.all, folder / FAILED)

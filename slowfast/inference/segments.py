@@ -177,11 +177,15 @@ class SegmentLog:
 
     def write(self, record: Record, segment: Segment) -> None:
         """Write a segment."""
-        file = self._file or self._create()
+        file = self.open()
         row = astuple(class_row(record.name, None, segment.best, self._names))[len(_UNLABELED) :]
         latency = [f"{1e3 * (segment.latency or 0):.1f}"] if self._live else []
         row_writer(file)((record.name, f"{segment.start:.3f}", f"{segment.end:.3f}", *row, *latency))
         file.flush()
+
+    def open(self) -> TextIO:
+        """Create the file unless it is open, also for a run without segments."""
+        return self._file or self._create()
 
     def _create(self) -> TextIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)

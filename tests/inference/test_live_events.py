@@ -10,6 +10,7 @@ import shlex
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -138,8 +139,8 @@ def test_a_server_until_it_ends(kind: str, weights: Path, tmp_path: Path, capsys
     for row in rows:
         assert float(row["end"]) - float(row["start"]) == pytest.approx(0.5, abs=2e-3)
         assert float(row["latency_ms"]) >= 0
-    shown = capsys.readouterr().out
-    assert "latency p95" in shown and "events/s" in shown and "4,000" in shown
+    text = capsys.readouterr().out
+    assert "latency p95" in text and "events/s" in text and "4,000" in text
 
 
 def classify(
@@ -306,7 +307,7 @@ def test_one_line_errors(weights: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ((f"tcp://{refused()}",), "cannot connect: connection refused. Is the server running?"),
         (("unix:///nowhere.sock",), "unix:///nowhere.sock: cannot connect: no such file or directory"),
         (
-            (f"dv://{Server([b'HTTP/1.1 400 Bad Request'] * 2).place}", "--reconnect", 0),
+            (f"dv://{Server([b'HTTP/1.1 400 Bad Request'] * 2).place}",),
             "not a stream of AEDAT 4 packets",
         ),
         (
@@ -398,7 +399,11 @@ def test_addresses() -> None:
     assert parse("unix:///run/a.sock") == StreamAddress("", 0, "/run/a.sock", None)
 
 
-def test_two_sources_and_merged_segments(weights: Path, tmp_path: Path) -> None:
+def test_two_sources_and_merged_segments_in_a_terminal(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
     np.savez(
         tmp_path / "a.npz", **dict(zip("xytp", map(np.array, zip(*some(2000, 0, 10**6), strict=True)), strict=True))
     )
@@ -409,6 +414,8 @@ def test_two_sources_and_merged_segments(weights: Path, tmp_path: Path) -> None:
     assert (failed["path"], failed["lost"]) == (address, "yes")
     [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
     assert entry["windows"] == sum(segment.get("windows", 1) for segment in entry["segments"]) == 11
+    lines = re.findall(r"\r([^\r\n]+)", capsys.readouterr().out)
+    assert any("1.10 s" in line and "latency" in line for line in lines) and max(map(len, lines)) <= 120
 
 
 def test_the_command_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -433,13 +440,27 @@ def test_the_command_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "The page is at http://127.0.0.1:" in capsys.readouterr().out
 
 
-def page_address(capsys: pytest.CaptureFixture[str]) -> str:
+def shown(capsys: pytest.CaptureFixture[str], pattern: str) -> str:
+    """Wait until a pattern is shown, and return what matches."""
     text, until = "", time.monotonic() + 60
-    while (found := re.search(r"http://127.0.0.1:\d+/", text)) is None:
+    while (found := re.search(pattern, text)) is None:
         assert time.monotonic() < until, text
         text += capsys.readouterr().out
         time.sleep(0.02)
     return found[0]
+
+
+def test_ctrl_c_during_silence(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        shown(capsys, "no events ")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    address = f"tcp://{Server([lambda: time.sleep(60)]).place}"
+    assert live(tmp_path, weights, address, "--window", 0.1) == 0
+    [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
+    assert entry["windows_without_events"] >= 1 and not entry["segments"] and not entry["events"]
+    assert rows_of(tmp_path / "out" / "segments.csv") == []
 
 
 @pytest.mark.slow
@@ -459,7 +480,7 @@ def test_the_page(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     def visit() -> None:
         try:
-            address = page_address(capsys)
+            address = shown(capsys, r"http://127.0.0.1:\d+/")
             with running_chromium(str(find_chromium())) as browser:
                 for width, dark in ((1280, False), (390, True)):
                     browser.open(address, width=width, dark=dark)
