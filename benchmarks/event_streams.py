@@ -137,7 +137,7 @@ def classified_table(seconds: float, steps: list[float]) -> str:
         predictor = LiveEventPredictor(event2vec(), views, EventWindowOptions(1.0, step, reconnect=0), SENSOR)
         with server(seconds, cores[-1]) as address:
             os.sched_setaffinity(0, {cores[0]})
-            sources, before = find_event_sources([address], 1e-6, 1.0), time.process_time()
+            sources, before = find_event_sources([address], 1e-6, 1.0, ""), time.process_time()
             [stream] = predictor.run(sources, lambda *_: None, lambda _: None, lambda: False)
             used = (time.process_time() - before) / seconds
             os.sched_setaffinity(0, cores)

@@ -145,11 +145,20 @@ class CompiledFeatures(PatchFeatures):
     def __init__(self, network: PatchNetwork, kernels: Kernels) -> None:
         super().__init__(network)
         self.kernels = kernels
+        self._compiled = network.compiled()
 
     def _update(self, changes: Changes) -> Outputs:
+        slots = torch.tensor(changes.slots)
+        if self._compiled is not None and self.network.uses_compiled(
+            len(changes.pixels), slots.numel() * len(changes.mask)
+        ):
+            return Outputs(*self._compiled.update(self.tables, changes.mask, changes.pixels, slots))
+        return self._update_stages(changes, slots)
+
+    def _update_stages(self, changes: Changes, slots: torch.Tensor) -> Outputs:
+        """Update stage by stage, each on the faster implementation for the number of its patches."""
         network, kernels, mask = self.network, self.kernels, changes.mask
         merges = [*network.merges, 1]
-        slots = torch.tensor(changes.slots)
         indices, newest, active = kernels.plan_stages(mask, network.counts, merges)
         x = changes.pixels
         for i, (stage, merge) in enumerate(zip(network.stages, merges, strict=True)):

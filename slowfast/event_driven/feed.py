@@ -37,6 +37,7 @@ from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # largest number of batches that wait for the network
 _BUFFERED_CHUNKS = 2  # largest number of chunks of a live source that wait to be read
+_BURST = 8  # frames of a live source that wait without being dropped if its chunks are shorter
 _POLL = 0.1  # seconds between checks for a stop
 _JOIN = 6.0  # seconds for the thread to end; a stream may be waiting for data
 _JOIN_LIVE = 1.0  # seconds for the thread of a live source to end while the other sources wait
@@ -85,7 +86,8 @@ class Feed:
         transform: Resizes frames to the network's input.
         forward: Normalizes frames and moves them to the device.
         streams: Number of videos read at the same time.
-        chunk: Number of frames of each of them in a batch.
+        chunk: Number of frames of each of them in a batch. Live sources share them: with many sources, a batch would
+            take so long that the next frames become old.
         limit: Largest number of frames of a video; 0 for all.
         reconnect: Seconds until a live source that has ended is reopened for the first time; 0 for never.
         timeout: Seconds that a file may take to open, and for each of its frames; 0 for no limit.
@@ -117,6 +119,7 @@ class Feed:
         self._stop, self._arrived = threading.Event(), threading.Event()
         self._waiting: deque[Source] = deque()
         self._readers: list[Reader] = []  # readers of the open sources
+        self._live_chunk = chunk  # frames of each live source in a batch
         self._thread: threading.Thread | None = None  # the thread that has not been abandoned
         # File that the thread is reading, and monotonic() of its last progress.
         self._reads: tuple[Source, float] | None = None
@@ -127,6 +130,8 @@ class Feed:
         Failures of a video are part of its Closed message; other errors are raised.
         """
         self._waiting = deque(sources)
+        live = min(self.streams, sum(source.live for source in sources))
+        self._live_chunk = max(self.chunk // max(live, 1), 1)
         self._start_thread()
         try:
             while (message := self._get(stopped)) is not None:
@@ -213,7 +218,7 @@ class Feed:
             for reader in self._readers:
                 self._announce(reader)
                 with self._timed(reader.source):
-                    reader.fill(self.chunk)
+                    reader.fill(self._live_chunk if reader.source.live else self.chunk)
                 self._announce(reader)  # a live source that was opened meanwhile
             idle = not any(reader.next for reader in self._readers)
             self._send(self._readers)
@@ -245,7 +250,7 @@ class Feed:
         self._watch.begin(source.record.index, source.record.name)
         if source.live:
             connection = self.connections[source.record.index] = Connection(source.record.name, self.reconnect)
-            capacity = _BUFFERED_CHUNKS * self.chunk
+            capacity = min(max(_BUFFERED_CHUNKS * self._live_chunk, _BURST), _BUFFERED_CHUNKS * self.chunk)
             return [LiveReader(source, self.transform, self.limit, capacity, connection, self._arrived)]
         began = time.perf_counter()
         failure: Failure | None = None

@@ -16,7 +16,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.event_driven.kernels import Gate, Kernels, takes_frames
-from slowfast.event_driven.kernels.stage import CompiledStage
+from slowfast.event_driven.kernels.stage import CompiledNetwork, CompiledStage
 from slowfast.event_driven.linear_kernels import BFLOAT16, PyTorchStage, rows_dtype
 from slowfast.event_driven.stage_choice import Choice, MeasuredStage, StageTimes, cached_times, choose, measure_stages
 from slowfast.models.build import MODEL_REGISTRY, find_network
@@ -73,7 +73,7 @@ class PatchNetwork:
 
     def tokens_of_constant(self, value: float) -> list[torch.Tensor]:
         """Return each stage's token (C,) for an image whose pixels are all `value`; it is equal for all patches."""
-        x = torch.full((1, self.patch**2 * 3), value, device=self.device)
+        x = torch.full((1, self.patch**2 * 3), value, dtype=torch.float32, device=self.device)
         tokens = []
         for stage, merge in zip(self.stages, (*self.merges, 1), strict=True):
             x = stage(x)
@@ -103,6 +103,17 @@ class PatchNetwork:
     def gate(self, threshold: float = 0.0, mean: bool = False, hold: bool = False) -> Gate:
         """Describe the patches and the settings of a change detector to the compiled kernels, see :meth:`Gate.of`."""
         return Gate.of(self.side, self.patch, threshold, mean, hold, self.order.argsort())
+
+    def compiled(self) -> CompiledNetwork | None:
+        """Return the stages and the classifier as a network of the compiled kernels; None if they do not have all."""
+        stages = [stage.compiled for stage in (*self.stages, self._head)]
+        found = [stage for stage in stages if stage is not None]
+        return CompiledNetwork(found, self.counts, self.merges) if len(found) == len(stages) else None
+
+    def uses_compiled(self, patches: int, images: int) -> bool:
+        """Check if the compiled kernels run every stage when so many patches change in some images."""
+        stages = zip((*self.stages, self._head), (*self.counts, 1), strict=True)
+        return all(not stage.choice.may_use_pytorch(min(patches, images * count)) for stage, count in stages)
 
     def classify(self, tokens: torch.Tensor) -> torch.Tensor:
         """Compute the logits of tokens of the last stage: (R, C) -> (R, classes)."""

@@ -67,6 +67,10 @@ class Choice:
         """Return whether PyTorch runs this many rows."""
         return self.pytorch != bool(bisect_right(self.switches, rows) % 2)
 
+    def may_use_pytorch(self, rows: int) -> bool:
+        """Return whether PyTorch runs so many rows, or fewer."""
+        return self.pytorch or bool(self.switches and self.switches[0] <= rows)
+
     @property
     def needs(self) -> set[bool]:
         """Possible results of :meth:`uses_pytorch`, which determine the weights to keep."""

@@ -24,7 +24,7 @@ from slowfast.event_driven.features import CompiledFeatures, PatchFeatures
 from slowfast.event_driven.kernels import Gate, Kernels, load_kernels, takes_frames
 from slowfast.event_driven.kernels.stage import CompiledStage
 from slowfast.event_driven.linear_kernels import int8_weights
-from slowfast.event_driven.network import PatchNetwork
+from slowfast.event_driven.network import KERNELS_VARIABLE, PatchNetwork
 from slowfast.models.evmlp import EvMLP, Stage
 from slowfast.utils import private_cache
 from slowfast.utils.logging import warn_once
@@ -131,7 +131,7 @@ def rounded_stage(stage: Stage, x: torch.Tensor, rounded: Callable[[torch.Tensor
     width=st.sampled_from([2, 16, 63, 64, 65, 130, 320]),
     blocks=st.integers(0, 2),
     ratio=st.sampled_from([1, 2]),
-    rows=st.integers(1, 60),
+    rows=st.one_of(st.integers(1, 6), st.integers(1, 60)),
     group=st.sampled_from([0, 0, 1, 6, 7, 48]),
     threads=st.sampled_from([1, 2, 5]),
 )
@@ -150,7 +150,7 @@ def test_compiled_stage_equals_pytorch(
     stage = randomized(Stage(inputs, width, blocks, ratio, 0.0)).eval()
     with torch.inference_mode():
         fast = CompiledStage(stage, precision, kernels)
-        fast.group = lambda rows: group
+        fast.group = group
         x = torch.randn(rows, inputs)
         usual = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -314,14 +314,17 @@ def slow_changes(
 @given(
     k=st.integers(1, 4),
     share=st.sampled_from([0.02, 0.3, 1.0]),
+    precision=st.sampled_from(["", "float32", "int8"]),  # of the compiled stages; "": stages by PyTorch
     seed=st.integers(0, 99),
 )
-def test_compiled_update_equals_pytorch(kernels: Kernels, k: int, share: float, seed: int) -> None:
+def test_compiled_update_equals_pytorch(kernels: Kernels, k: int, share: float, precision: str, seed: int) -> None:
     torch.manual_seed(seed)
-    with torch.inference_mode():
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KERNELS_VARIABLE, "compiled")
         sizes = {"embed_dims": (8, 12, 70), "patch_sizes": (3, 2, 4), "layers": (1, 1, 1), "mlp_ratios": (2, 2, 2)}
         model = randomized(EvMLP(num_classes=7, dropout_rates=(0, 0, 0), **sizes)).eval()
-        network = PatchNetwork(model, "float32")  # both compute the same products, so the results are equal
+        # Both compute the same products, so the results are equal.
+        network = PatchNetwork(model, precision or "float32", kernels if precision else None)
         plain, fast = PatchFeatures(network), CompiledFeatures(network, kernels)
         opened: set[int] = set()
         for slots in ([0, 1], [1], [3, 0]):

@@ -7,6 +7,8 @@ import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from operator import or_
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -50,7 +52,9 @@ def test_choice_loses_at_most_the_margin(times: StageTimes) -> None:
     for rows, compiled, pytorch in zip(times.rows, times.compiled, times.pytorch, strict=True):
         chosen = pytorch if choice.uses_pytorch(rows) else compiled
         assert chosen <= (1 + MARGIN) * min(compiled, pytorch) * (1 + 1e-9)
-    assert choice.needs == {choice.uses_pytorch(rows) for rows in range(1, times.rows[-1] + 1)} or len(times.rows) == 1
+    used = [choice.uses_pytorch(rows) for rows in range(1, times.rows[-1] + 1)]
+    assert choice.needs == set(used) or len(times.rows) == 1
+    assert [choice.may_use_pytorch(rows) for rows in range(1, len(used) + 1)] == list(accumulate(used, or_))
     assert choice.uses_pytorch(10**6) == choice.uses_pytorch(times.rows[-1])
 
 

@@ -113,11 +113,11 @@ class Kernels:
         self.library.find_changes(
             ctypes.byref(Frames.of(frames)),
             ctypes.byref(Frames.of(references[None])),
-            _pointer(slots),
+            pointer_to(slots),
             *map(ctypes.c_int64, (k, s)),
             ctypes.byref(gate),
-            _pointer(full),
-            _pointer(mask),
+            pointer_to(full),
+            pointer_to(mask),
             torch.get_num_threads(),
         )
         return mask
@@ -129,11 +129,11 @@ class Kernels:
         rows = torch.empty(len(indices), gate.patch**2 * 3)
         self.library.take_patches(
             ctypes.byref(Frames.of(frames)),
-            _pointer(indices),
+            pointer_to(indices),
             *map(ctypes.c_int64, (len(indices), frames.shape[1])),
             ctypes.byref(gate),
-            _pointer(order),
-            _pointer(rows),
+            pointer_to(order),
+            pointer_to(rows),
             torch.get_num_threads(),
         )
         return rows
@@ -160,13 +160,13 @@ class Kernels:
         rows = (ctypes.c_int64 * stages)()
         marks = mask.clone()  # the kernel overwrites its input
         self.library.plan_stages(
-            _pointer(marks),
+            pointer_to(marks),
             *map(ctypes.c_int64, (k, s, stages)),
             (ctypes.c_int64 * stages)(*patches),
             (ctypes.c_int64 * stages)(*merges),
-            _pointer(indices),
-            _pointer(newest),
-            _pointer(active),
+            pointer_to(indices),
+            pointer_to(newest),
+            pointer_to(active),
             rows,
         )
         each = [part[:count] for part, count in zip(indices.split(sizes), rows, strict=True)]
@@ -177,17 +177,17 @@ class Kernels:
         out = torch.empty(len(indices), merge * of.width)
         self.library.gather(
             ctypes.byref(of),
-            _pointer(newest),
-            _pointer(indices),
+            pointer_to(newest),
+            pointer_to(indices),
             *map(ctypes.c_int64, (len(indices), merge)),
-            _pointer(out),
+            pointer_to(out),
             torch.get_num_threads(),
         )
         return out
 
     def store(self, of: Tokens, newest: torch.Tensor) -> None:
         """Write the latest tokens after a chunk to the table; `newest` is that of its last frame, (S, N)."""
-        self.library.store(ctypes.byref(of), _pointer(newest))
+        self.library.store(ctypes.byref(of), pointer_to(newest))
 
     def stage_rows(
         self, stage: ctypes.Structure, weight_bytes: int, x: torch.Tensor, out: torch.Tensor, group: int
@@ -204,9 +204,9 @@ class Kernels:
         self.library.stage_rows(
             ctypes.byref(stage),
             weight_bytes,
-            _pointer(x),
+            pointer_to(x),
             ctypes.c_int64(len(x)),
-            _pointer(out),
+            pointer_to(out),
             ctypes.c_int64(out.stride(0)),
             torch.get_num_threads(),
             ctypes.c_int64(group),
@@ -216,6 +216,11 @@ class Kernels:
         """Return the number of consecutive input features stored together for each output feature."""
         inputs: int = self.library.inputs_per_step(weight_bytes)
         return inputs
+
+    def segments(self, weight_bytes: int, inputs: int) -> int:
+        """Return the number of segments in which the weights for so many input features are stored."""
+        count: int = self.library.segments(weight_bytes, ctypes.c_int64(inputs))
+        return count
 
     def largest_quantized(self, inputs: int) -> int:
         """Return the largest quantized value of rows with this many features that are multiplied by int8 weights."""
@@ -245,7 +250,8 @@ def load_kernels() -> Kernels | None:
         return None
 
 
-def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+def pointer_to(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Return the address of a tensor's first element."""
     return ctypes.c_void_p(tensor.data_ptr())
 
 

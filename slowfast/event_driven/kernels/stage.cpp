@@ -11,7 +11,7 @@
 extern "C" {
 
 struct Stage {
-  int64_t width, blocks;
+  int64_t width, blocks, cached;  // cached: whether the weights stay in the cache of a core
   Layer embed;
   const Layer *first, *last;  // of each block's MLP
   const Norm* norms;
@@ -20,6 +20,8 @@ struct Stage {
 
 namespace {
 
+constexpr int64_t CACHED_GROUP = 48, MAX_GROUP = 96;  // rows per thread and pass: of cached weights, and otherwise
+constexpr int64_t MIN_ROWS_PER_THREAD = 32;  // with fewer, threads share weights and synchronize after every layer
 constexpr int OWN_ROWS = 2 * TILE;  // up to so many rows are normalized by every thread
 constexpr int64_t PAD = 64;  // bytes after a row: rows a power of two apart would compete for the same lines of the cache
 
@@ -111,10 +113,18 @@ struct Activations {
 template <class A, class W, class Put>
 void multiply(const Share& share, const Converted<A>& rows, const Layer& layer, const Layer& next, float* sums,
               const Put& put) {
-  const int64_t first = share.first_panel(layer);
-  if (share.from < share.to)
-    multiply_panels<A, W>(rows.rows(share.from, share.to), layer, first, share.last_panel(layer), sums,
-                          panel_of<A, W>(next, share.first_panel(next)), put);
+  if (share.from >= share.to) return;
+  const Rows<A> own = rows.rows(share.from, share.to);
+  const int64_t first = share.first_panel(layer), last = share.last_panel(layer), after = share.first_panel(next);
+  const void* weights = Stored<A, W>(next).at(after, 0);
+  if (segments_of(steps_of<A>(layer)) == 1) {
+    multiply_panels<A, W>(own, layer, first, last, sums, weights, put);
+  } else if (own.count <= STREAMED_ROWS<A>) {
+    stream_panels<A, W>(own, layer, first, last, sums, put);
+    prefetch_layer<A, W>(next, after);
+  } else {
+    multiply_segments<A, W>(own, layer, first, last, sums, weights, put);
+  }
 }
 
 // Runs a thread's share of a stage: x (rows, in) -> out (rows, stride). Linear layers that add up write to `out`, which
@@ -199,6 +209,13 @@ void run(const Stage& stage, const float* x, int64_t rows, float* out, int64_t s
     share_layers<A, W>(stage, x, rows, out, stride, threads);
 }
 
+// Rows that a thread processes at a time, or 0 if the threads share the weights.
+int64_t group_of(const Stage& stage, int64_t rows, int threads) {
+  if (!stage.cached && rows < threads * MIN_ROWS_PER_THREAD) return 0;
+  const int64_t each = (rows + threads * TILE - 1) / (threads * TILE) * TILE;
+  return std::min(each, stage.cached ? CACHED_GROUP : MAX_GROUP);
+}
+
 }  // namespace
 
 extern "C" {
@@ -210,6 +227,12 @@ int tile_rows() { return TILE; }
 // Input features per step for weights of so many bytes: 4 for float32, 2 for bfloat16, 1 for int8.
 int inputs_per_step(int bytes) { return bytes == 4 ? Singles::INPUTS : bytes == 2 ? Short::INPUTS : Bytes::INPUTS; }
 
+// Segments of weights of so many bytes for `in` input features.
+int segments(int bytes, int64_t in) {
+  int64_t inputs = inputs_per_step(bytes);
+  return segments_of((in + inputs - 1) / inputs);
+}
+
 // Largest number in rows that are multiplied by int8 weights.
 int largest_quantized(int64_t inputs) { return Bytes::largest(inputs); }
 
@@ -217,9 +240,10 @@ int largest_quantized(int64_t inputs) { return Bytes::largest(inputs); }
 int quantized_unsigned() { return Bytes::UNSIGNED; }
 
 // Computes the tokens of `rows` patches: x (rows, in) -> out (rows, stride), stride >= panels * PANEL.
-// group: rows that a thread processes at a time; 0 if the threads share the weights.
+// group: rows that a thread processes at a time, or 0 if the threads share the weights; negative to choose the faster.
 void stage_rows(const Stage* stage, int bytes, const float* x, int64_t rows, float* out, int64_t stride, int threads,
                 int64_t group) {
+  if (group < 0) group = group_of(*stage, rows, threads);
   if (bytes == 4)
     run<Singles, float>(*stage, x, rows, out, stride, threads, group);
   else if (bytes == 2)

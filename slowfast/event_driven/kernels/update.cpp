@@ -1,4 +1,5 @@
-// Update of the token tables: which tokens are new in each stage of a chunk, gathering and storing them.
+// Update of the token tables: which tokens are new in each stage of a chunk, gathering and storing them, step by step or
+// for a network in one call.
 //
 // Tests compare this with the PyTorch implementation in features.py.
 // Notation: K frames per stream, S streams, N patches per stage, R changed patches in total. Index: position in (K, S, N).
@@ -6,6 +7,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <numeric>
+#include <vector>
 
 namespace {
 
@@ -78,5 +82,76 @@ void store(const Tokens* of, const int32_t* newest) {
       if (*newest >= 0)
         std::memcpy(of->table + (of->slots[s] * of->patches + p) * of->width, of->tokens + *newest * of->stride,
                     of->width * sizeof(float));
+}
+
+struct Stage;  // stage.cpp
+void stage_rows(const Stage* stage, int bytes, const float* x, int64_t rows, float* out, int64_t stride, int threads,
+                int64_t group);
+
+struct Level {  // stage of a network with its token table; merge: patches that form a patch of the next level
+  const Stage* stage;
+  float* table;
+  int64_t width, stride, patches, merge;
+};
+}
+
+namespace {
+
+// Memory that grows on demand and is reused by later calls; it is not initialized.
+template <class T>
+class Buffer {
+  std::unique_ptr<T[]> kept;
+  int64_t size = 0;
+
+ public:
+  T* get(int64_t needed) {
+    if (size < needed) kept.reset(new T[size = needed]);
+    return kept.get();
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Computes the changed patches of a network level by level, updates all tables and returns the logits of every frame,
+// (K, S, classes), and the number of computed patches, active (K, S, count - 1). The last level is the classifier.
+// marks (K, S, patches of the first level) is overwritten; pixels: inputs of the marked patches; bytes: per weight.
+void update_network(const Level* levels, int64_t count, int bytes, uint8_t* marks, int64_t k_frames, int64_t streams,
+                    const int64_t* slots, const float* pixels, float* logits, int64_t* active, int threads) {
+  thread_local Buffer<int64_t> index_memory;
+  thread_local Buffer<int32_t> newest_memory;
+  thread_local Buffer<float> token_memory, input_memory;
+  const int64_t images = k_frames * streams, stages = count - 1;
+  std::vector<int64_t> patches(stages), merges(stages), rows(stages);
+  for (int64_t i = 0; i < stages; i++) patches[i] = levels[i].patches, merges[i] = levels[i].merge;
+  const int64_t total = images * std::accumulate(patches.begin(), patches.end(), int64_t(0));
+  int64_t* indices = index_memory.get(total + images);
+  int32_t* newest = newest_memory.get(total);
+  plan_stages(marks, k_frames, streams, stages, patches.data(), merges.data(), indices, newest, active, rows.data());
+  int64_t* every_image = indices + total;
+  std::iota(every_image, every_image + images, int64_t(0));
+  const float* x = pixels;
+  for (int64_t i = 0; i < count; i++) {
+    const Level& level = levels[i];
+    const bool last = i == stages;  // its patches are those of the stage below
+    const int64_t n = rows[last ? i - 1 : i];
+    float* tokens = token_memory.get(n * level.stride);
+    stage_rows(level.stage, bytes, x, n, tokens, level.stride, threads, -1);
+    const Tokens of = {tokens, level.table, level.stride, level.width, streams, level.patches, slots};
+    if (last) {
+      gather(&of, newest, every_image, images, 1, logits, threads);
+    } else {
+      const bool below_classifier = i + 1 == stages;
+      const int64_t* next = below_classifier ? indices : indices + images * level.patches;
+      const int64_t next_rows = below_classifier ? n : rows[i + 1];
+      float* inputs = input_memory.get(next_rows * level.merge * level.width);
+      gather(&of, newest, next, next_rows, level.merge, inputs, threads);
+      x = inputs;
+      indices += images * level.patches;
+    }
+    store(&of, newest + (k_frames - 1) * streams * level.patches);
+    if (i + 1 < stages) newest += images * level.patches;
+  }
 }
 }
