@@ -60,7 +60,7 @@ class Recording:
         number = stream_number(reader, stream)
         self.sensor = reader.streams[number].sensor
         with guarded(path):
-            columns = reader.columns()
+            columns = reader.columns() if len(reader.streams) == 1 else None
             self.columns = _whole(reader, number) if columns is None else columns
         self._reader = reader
         self.notes, self.damage = reader.notes, reader.damage
