@@ -1,8 +1,8 @@
 """Event2Vec v3 for event streams (arXiv 2504.15371 v3), after its authors' published code.
 
-Logits agree with the published code in its PyTorch form to 1e-6 of the largest; its GPU kernel computes in bfloat16.
-State dicts have the published keys and shapes, for classification and for pre-training. The published accuracies were
-not measured here.
+Logits agree with a transcription of the published code, with its PyTorch form of the attention, to 1e-6 of the largest;
+its GPU kernel computes in bfloat16. State dicts have the published keys and shapes, for classification and for
+pre-training. The published accuracies were not measured here.
 
 Its attention is bidirectional forgetting attention (FoX, arXiv 2503.02130). Each head attends with
 softmax(q_i . k_j / sqrt(D) + sum of f over the events between j and i), where f <= 0 is the logarithm of a learned

@@ -1,20 +1,23 @@
-"""Measured choices: once per machine, and again if their file cannot be used."""
+"""Measured choices, once per machine and again if their file cannot be used; settings of the C library's memory allocator."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from slowfast.utils import machine as module
-from slowfast.utils.machine import fastest, measured_choice
+from slowfast.utils.machine import fastest, keep_freed_memory, measured_choice
 
 CHOICES = ("packed", "plain")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +135,22 @@ def test_the_fastest_saves_more_than_the_margin(
 
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
     assert fastest({"first": taking(first), "second": taking(second)}) == want
+
+
+@pytest.mark.parametrize("largest", [1 << 25, 1 << 40], ids=["old", "new"])
+def test_both_thresholds_are_raised_as_far_as_the_c_library_accepts(
+    largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: dict[int, int] = {}
+
+    def mallopt(name: int, value: int) -> int:
+        if name == MMAP_THRESHOLD and value > largest:
+            return 0
+        set_to[name] = value
+        return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert set_to == {MMAP_THRESHOLD: min(largest, 1 << 30), TRIM_THRESHOLD: 2**31 - 1}
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    keep_freed_memory()
