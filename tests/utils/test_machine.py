@@ -1,4 +1,4 @@
-"""Measured choices, once per machine and again if their file cannot be used; settings of the C library's memory allocator."""
+"""Measured choices, once per machine and again if their file cannot be used; the memory allocator of the C library."""
 
 from __future__ import annotations
 
