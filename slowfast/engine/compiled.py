@@ -21,6 +21,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
 from slowfast.models.build import find_network
 from slowfast.models.protocol import EVENTS
+from slowfast.utils.logging import get_logger
 
 BACKEND = "inductor"
 TRAIN, TEST = "TRAIN.COMPILE", "TEST.COMPILE"
@@ -31,6 +32,7 @@ def compile_model(model: nn.Module) -> nn.Module:
 
     Random numbers are those of the uncompiled network: dropout and stochastic depth draw from PyTorch's generators.
     """
+    get_logger().info("torch.compile: the first step compiles the network, which takes up to several minutes")
     options: Any = {"fallback_random": True} if BACKEND == "inductor" else None
     return torch.compile(model, backend=BACKEND, options=options)  # type: ignore[return-value]
 

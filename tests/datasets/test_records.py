@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.index import kinetics, lines, something
@@ -86,6 +86,7 @@ def one_by_one(module: Any, split: str) -> Any:
 @given(
     TEXTS, BREAKS, st.sampled_from([" ", ",", "\t", "::", ";"]), st.sampled_from([ONE_CLASS, CLASSES]), st.booleans()
 )
+@example(texts=['"'], end="\n", separator=" ", labels=ONE_CLASS, prefix=True)
 def test_labelled_paths_equal_those_parsed_one_by_one(
     folder: Path, texts: list[str], end: str, separator: str, labels: LabelFormat, prefix: bool
 ) -> None:

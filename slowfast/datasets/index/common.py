@@ -99,7 +99,8 @@ class SampleRoot:
         if not self._confined:
             return np.ones(len(starts), bool)
         inside = count_within(find_text(codes, b".."), starts, ends) == 0
-        absolute = np.flatnonzero(codes[starts] == ord("/"))
+        first = np.minimum(starts, len(codes) - 1)  # an empty name may begin at the end of the file
+        absolute = np.flatnonzero(codes[first] == ord("/"))
         start = self.folder.rstrip("/").encode("utf-8", "surrogatepass") + b"/"
         below = ends[absolute] - starts[absolute] > len(start)
         for offset, value in enumerate(start):
