@@ -25,6 +25,7 @@ from slowfast.errors import ConfigError
 from slowfast.models.build import build_model, find_network
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
+from slowfast.utils.logging import get_logger
 
 # By the number of dimensions of a weight: that of a 2D or 3D convolution.
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -56,6 +57,7 @@ def compile_model(model: nn.Module) -> nn.Module:
 
     Random numbers are those of the uncompiled network: dropout and stochastic depth draw from PyTorch's generators.
     """
+    get_logger().info("torch.compile: the first step compiles the network, which takes up to several minutes")
     options: Any = {"fallback_random": True} if BACKEND == "inductor" else None
     return torch.compile(model, backend=BACKEND, options=options)  # type: ignore[return-value]
 

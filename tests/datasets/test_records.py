@@ -85,7 +85,7 @@ def one_by_one(module: Any, split: str) -> Any:
 @given(
     TEXTS, BREAKS, st.sampled_from([" ", ",", "\t", "::", ";"]), st.sampled_from([ONE_CLASS, CLASSES]), st.booleans()
 )
-@example(['"'], "\n", " ", ONE_CLASS, True)
+@example(texts=['"'], end="\n", separator=" ", labels=ONE_CLASS, prefix=True)
 def test_labelled_paths_equal_those_parsed_one_by_one(
     folder: Path, texts: list[str], end: str, separator: str, labels: LabelFormat, prefix: bool
 ) -> None:

@@ -186,7 +186,7 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     if execution._missing_on_cpu():
         pytest.skip(execution._missing_on_cpu())
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no process pool for a single kernel
@@ -195,7 +195,9 @@ def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(1)
     expected = model(x)
     torch.manual_seed(1)
-    torch.testing.assert_close(execution.compile_model(model)(x), expected)
+    with caplog.at_level("INFO"):
+        torch.testing.assert_close(execution.compile_model(model)(x), expected)
+    assert "the first step compiles the network" in caplog.text  # it may take minutes without a step
 
 
 def refused(check: object, message: str, *overrides: object) -> None:

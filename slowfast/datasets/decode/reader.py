@@ -23,8 +23,8 @@ _RATE_TOLERANCE = 0.05
 VIDEO_SUFFIXES = frozenset(
     # Containers.
     ".3g2 .3gp .amv .apng .asf .avi .dav .divx .dv .evo .f4v .flv .gif .gxf .ismv .ivr .m2t .m2ts .m4v .mj2 .mk3d .mkv"
-    " .mod .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .nuv .ogg .ogm .ogv .ogx .psp .pva .qt .rm .rmvb .roq .tod .ts .vob"
-    " .webm .wmv .wtv .y4m"
+    " .mod .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .nuv .ogg .ogm .ogv .ogx .pdv .psp .pva .qt .rm .rmvb .roq .tod .ts"
+    " .vob .webm .wmv .wtv .y4m"
     # Elementary streams.
     " .264 .265 .266 .apv .avc .avs2 .avs3 .cavs .dnxhd .dnxhr .drc .evc .h261 .h263 .h264 .h265 .h266 .hevc .ivf .m1v"
     " .m2v .mjpeg .mjpg .mpv .obu .rcv .vc1 .vc2 .vvc".split()
