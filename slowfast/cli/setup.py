@@ -173,7 +173,8 @@ class RunCommand:
     def parser(self) -> CommandParser:
         """Return the command line parser."""
         description = "\n".join([self.purpose, "", *(f"  {line}" for line in self.examples), "", _ABOUT_OVERRIDES])
-        usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--processes N] [--import MODULE] [KEY VALUE ...]"
+        usage = "%(prog)s --cfg FILE [--out FOLDER] [--workers N] [--processes N] [--engine ENGINE] [--import MODULE] "
+        usage += "[KEY VALUE ...]"
         if self.tests_only:
             usage = usage.replace("[--out", "[--weights PATH] [--out")
         parser = CommandParser(self.prog, description, usage, self.examples[0])
@@ -235,6 +236,8 @@ def parse(arguments: Sequence[str], command: RunCommand = RUN_NET) -> RunLine:
         overrides += ["OUTPUT_DIR", chosen.out]
     if chosen.num_workers is not None:
         overrides += ["DATA_LOADER.NUM_WORKERS", chosen.num_workers]
+    if chosen.engine is not None:
+        overrides += ["ENGINE", chosen.engine]
     if chosen.processes and os.environ.get("RANK") and not started_by_launcher():
         raise UserError("--processes starts processes, but torchrun has started some. Remove one of them")
     return RunLine(files[0], [*overrides, *chosen.overrides], chosen.modules, chosen.processes)

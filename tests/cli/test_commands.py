@@ -55,6 +55,7 @@ def test_train_and_test_enable_what_they_say(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.chdir(tmp_path)
     cfg = run_line(train.TRAIN, "--out", "here", "--workers", "0")
     assert (cfg.TRAIN.ENABLE, cfg.OUTPUT_DIR, cfg.DATA_LOADER.NUM_WORKERS) == (True, "here", 0)
+    assert run_line(train.TEST, "--engine", "ray").ENGINE == "ray"
     cfg = run_line(train.TEST)
     assert (cfg.TRAIN.ENABLE, cfg.TEST.ENABLE) == (False, True)
     cfg = run_line(train.TRAIN, "--out", "here", "OUTPUT_DIR", "there")  # the last override wins
