@@ -1,7 +1,7 @@
 """Keys of event-camera recordings (DVS): sensor, sampling of events and augmentation."""
 
 from slowfast.config.key import Key, Section
-from slowfast.config.rules import MAX_SIDE, Choices, Forms, Range
+from slowfast.config.rules import MAX_SIDE, Choices, Forms, Name, Range
 
 DVS = Section("DVS", "Event cameras", "Recordings of event cameras (dynamic vision sensors, DVS).")
 
@@ -23,6 +23,7 @@ DVS.CLASS_ORDER = Key(
 DVS.STREAM = Key(
     "",
     "Name of the event stream of files with several (AEDAT 4, HDF5, ROS bags); `slowfast events info` lists them.",
+    rule=Name(),
 )
 DVS.NUM_EVENTS = Key(
     255,
