@@ -36,6 +36,7 @@ from slowfast.utils.crash_watch import CrashWatch
 from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # largest number of batches that wait for the network
+_SHARED_CHUNKS = 4  # largest number of chunks of all live sources in a batch
 _BUFFERED_CHUNKS = 2  # largest number of chunks of a live source that wait to be read
 _BURST = 8  # frames of a live source that wait without being dropped if its chunks are shorter
 _POLL = 0.1  # seconds between checks for a stop
@@ -86,8 +87,8 @@ class Feed:
         transform: Resizes frames to the network's input.
         forward: Normalizes frames and moves them to the device.
         streams: Number of videos read at the same time.
-        chunk: Number of frames of each of them in a batch. Live sources share them: with many sources, a batch would
-            take so long that the next frames become old.
+        chunk: Number of frames of each of them in a batch. With many live sources, fewer frames of each are taken, since
+            the next frames would become old while so many are computed.
         limit: Largest number of frames of a video; 0 for all.
         reconnect: Seconds until a live source that has ended is reopened for the first time; 0 for never.
         timeout: Seconds that a file may take to open, and for each of its frames; 0 for no limit.
@@ -131,7 +132,7 @@ class Feed:
         """
         self._waiting = deque(sources)
         live = min(self.streams, sum(source.live for source in sources))
-        self._live_chunk = max(self.chunk // max(live, 1), 1)
+        self._live_chunk = min(max(_SHARED_CHUNKS * self.chunk // max(live, 1), 1), self.chunk)
         self._start_thread()
         try:
             while (message := self._get(stopped)) is not None:
