@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tabulate import tabulate
+from torch import nn
 
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
@@ -145,7 +146,8 @@ def published_configs() -> list[Path]:
 
 def describe_all(paths: Sequence[str | Path]) -> list[ModelRow]:
     """Return the rows of configs, sorted by dataset, then by the first word of the name, then by size."""
-    rows = [describe(path) for path in paths]
+    counted: dict[Hashable, float] = {}
+    rows = [describe(path, counted) for path in paths]
     datasets = list(dict.fromkeys(row.header.dataset for row in rows))
     families = {row.config: row.config.partition("_")[0] for row in rows}
     return sorted(
@@ -153,15 +155,43 @@ def describe_all(paths: Sequence[str | Path]) -> list[ModelRow]:
     )
 
 
-def describe(path: str | Path) -> ModelRow:
-    """Count the parameters and MACs of a config's model on the meta device. Raises UserError for a broken file."""
+def describe(path: str | Path, counted: dict[Hashable, float] | None = None) -> ModelRow:
+    """Count the parameters and MACs of a config's model on the meta device.
+
+    Args:
+        path: The config file.
+        counted: MACs of the models described before, by structure, to count those of equal models once; is extended.
+
+    Raises:
+        UserError: If the file is broken.
+    """
     header, cfg = read_header(path), load_config(path)
+    counted = {} if counted is None else counted
     with torch.device("meta"):
         model = build_model(cfg)
         text, inputs = _example(model, cfg)
-        macs = count_macs(model, inputs, 1)
+        structure = (text, _structure(model))
+        if structure not in counted:
+            counted[structure] = count_macs(model, inputs, 1)
+        macs = counted[structure]
     views = "" if model.input_kind == IMAGES else f"{cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
     return ModelRow(Path(path).stem, header, text, views, sum(p.numel() for p in model.parameters()), macs)
+
+
+def _structure(model: nn.Module) -> Hashable:
+    """Return all that the number of operations of a model depends on: its layers, their sizes and settings.
+
+    Floats, such as dropout rates, do not matter.
+    """
+    return tuple(
+        (
+            name,
+            type(module),
+            tuple((key, value) for key, value in vars(module).items() if isinstance(value, (int, str, tuple))),
+            tuple((key, parameter.shape) for key, parameter in module.named_parameters(recurse=False)),
+        )
+        for name, module in model.named_modules()
+    )
 
 
 def layers_table(path: str | Path, depth: int) -> str:
