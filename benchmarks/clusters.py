@@ -171,7 +171,12 @@ def measure_shards(data: Path, work: Path) -> list[Row]:
         client.create_bucket(Bucket="clips")
         for path in (*shards.iterdir(), data / "categories.txt"):
             client.put_object(Bucket="clips", Key=path.name, Body=path.read_bytes())
-        places = {"files": data, "shards": shards, "shards in S3": "s3://clips", "shards in S3, cached": "s3://clips"}
+        places: dict[str, Path | str] = {
+            "files": data,
+            "shards": shards,
+            "shards in S3": "s3://clips",
+            "shards in S3, cached": "s3://clips",
+        }
         times: dict[str, list[float]] = {name: [] for name in places}
         for run in range(RUNS):
             for name, place in places.items():
