@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 ACTIVITY_FILE = "event_activity.json"
 MAX_BINS = 400  # points over time per video
 HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a fraction of 1, and levels per percent
+MAX_FRAMES = 8  # frames shown per clip
+FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches: width of a frame of a clip, and of a single image
+HEAT_ALPHA = 0.5  # opacity of the heat map
+HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # names in OpenCV and in matplotlib; perceptually uniform
+TITLE_LETTERS = 10.0  # per inch
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,6 @@ def _merged(starts: np.ndarray, shares: np.ndarray, frames: int) -> tuple[np.nda
 def write_activity(videos: Iterable[PatchActivity], path: Path) -> None:
     """Write event_activity.json, completely or not at all."""
     atomic_write_text(path, to_json([video.as_dict() for video in videos]) + "\n", "OUTPUT_DIR")
-
-
-MAX_FRAMES = 8  # frames shown per clip
-FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches: width of a frame of a clip, and of a single image
-HEAT_ALPHA = 0.5  # opacity of the heat map
-HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # names in OpenCV and in matplotlib; perceptually uniform
-TITLE_LETTERS = 10.0  # per inch
 
 
 def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
