@@ -1,10 +1,11 @@
-"""Small folders of event recordings for tests."""
+"""Small folders and batches of event recordings for tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
 
 SENSOR = (12, 16)
 CLASSES = ("a", "b", "c")
@@ -24,6 +25,15 @@ def write_folder(folder: Path, per_class: int = 10, n: int = 60) -> None:
     for label, name in enumerate(CLASSES):
         for number in range(per_class):
             write_recording(folder / name / f"{number:03d}.npz", n, 100 * label + number)
+
+
+def event_batch(n: int, length: int) -> dict[str, torch.Tensor]:
+    """Return n recordings of random valid events on SENSOR in ascending order of time: (n, length) each."""
+    rng = torch.Generator().manual_seed(1)
+    limits = {"x": SENSOR[1], "y": SENSOR[0], "p": 2}
+    events = {key: torch.randint(limit, (n, length), generator=rng) for key, limit in limits.items()}
+    t = torch.rand(n, length, generator=rng).sort(1)[0]
+    return {**events, "t": t - t[:, :1], "valid": torch.ones(n, length, dtype=torch.bool)}
 
 
 def event_settings(data: Path, output: Path) -> list[object]:

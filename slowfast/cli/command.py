@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DONE, FAILED, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 RESUMABLE = "Interrupted. Run the same command to continue"
 SIGNALLED = 128  # the signal number is added, as in shells
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
+_SHOWN_FAILURES = 10  # failures on the screen; a file lists all
 
 
 def exit_status(
@@ -89,9 +91,6 @@ def _status_of_output() -> int:
         return DONE
     show(f"error: standard output is not writable: {system_reason(failure)}", error=True)
     return FAILED
-
-
-_OPTION = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.DOTALL)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -239,9 +238,6 @@ def _merge_target(parser: CommandParser, chosen: argparse.Namespace) -> None:
     chosen.out = target if chosen.out is None else chosen.out
     if chosen.out is None:
         parser.error("the following arguments are required: --out")
-
-
-_SHOWN_FAILURES = 10  # failures on the screen; a file lists all
 
 
 def show_failures(failed: Mapping[str, str], file: Path) -> None:

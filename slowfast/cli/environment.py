@@ -51,6 +51,8 @@ EXTRAS = {
     "safetensors": ("safetensors",),
 }
 Facts = dict[str, dict[str, str]]
+_SETS = {"bfloat16": BF16_SETS, "float16": FP16_SETS}
+_CPU = torch.device("cpu")
 
 
 def describe_environment(compile_kernels: bool = False) -> Facts:
@@ -143,10 +145,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-_SETS = {"bfloat16": BF16_SETS, "float16": FP16_SETS}
-_CPU = torch.device("cpu")
 
 
 def precision_facts() -> dict[str, str]:

@@ -38,6 +38,16 @@ from slowfast.utils.text import plain
 from slowfast.utils.text_files import why_not_regular
 from slowfast.visualization.scores import check_scores_path
 
+GIB = 2**30
+FLOAT_BYTES = 4
+WORKER_BYTES = 32 * 2**20  # minimum private memory of an idle worker process
+# Models below all of these limits fit on any machine and are not measured.
+USUAL_SIZE, USUAL_CLASSES, USUAL_BLOCKS = 2048, 65_536, 200
+SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC", "EFFICIENTNET", "REGNET")
+# Approximate bytes per input pixel in the first stage of a model; used to decide whether to measure it.
+BYTES_PER_PIXEL = 64
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
 
 def validate(cfg: ConfigNode, world_size: int = 1) -> None:
     """Check a merged config: first `check_settings`, then `check_components`, with the same arguments."""
@@ -134,17 +144,6 @@ def check_distillation(cfg: ConfigNode) -> None:
         name = f"DISTILL.TEACHER_CFG {plain(cfg.DISTILL.TEACHER_CFG)}"
         raise error if str(error).startswith("DISTILL.") else ConfigError(f"{name}: {error}") from error
     check_teacher(cfg)
-
-
-GIB = 2**30
-FLOAT_BYTES = 4
-WORKER_BYTES = 32 * 2**20  # minimum private memory of an idle worker process
-# Models below all of these limits fit on any machine and are not measured.
-USUAL_SIZE, USUAL_CLASSES, USUAL_BLOCKS = 2048, 65_536, 200
-SECTIONS = ("MORPH", "CONVMLP", "EAT", "EVMLP", "EVENT2VEC", "EFFICIENTNET", "REGNET")
-# Approximate bytes per input pixel in the first stage of a model; used to decide whether to measure it.
-BYTES_PER_PIXEL = 64
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine_memory() -> int:

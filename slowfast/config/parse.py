@@ -19,6 +19,19 @@ from slowfast.utils.text_files import UnreadableTextError, read_text_file
 
 _SUFFIXES = (".yaml", ".yml")
 _LIST = "slowfast model-info --list prints the names of the shipped configs"
+MAX_DEPTH = 20  # levels of mappings and lists
+MAX_NODES = 20_000
+MAX_ALIASES = 100  # each may stand for many nodes
+OVERRIDES = "overrides"
+BASE_KEY = "_BASE_"
+# Stands for the folder of the file at the start of a value, so that a config and its data can be moved together.
+CONFIG_DIR = "${CONFIG_DIR}"
+MAX_BYTES = MIB
+MAX_BASES = 20  # files in a chain
+# Tags that YAML resolves from plain scalars; all others, such as !!python/name, are refused.
+PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")
+)
 
 
 def configs_folder() -> Path:
@@ -89,11 +102,6 @@ def _suggestion(wanted: str, shipped: dict[str, Path]) -> str:
     return did_you_mean(near) or f" {_LIST}"
 
 
-MAX_DEPTH = 20  # levels of mappings and lists
-MAX_NODES = 20_000
-MAX_ALIASES = 100  # each may stand for many nodes
-
-
 class PlainLoader(yaml.SafeLoader):
     """Safe loader with limits on nesting, nodes and aliases; MarkedYAMLError beyond them.
 
@@ -150,9 +158,6 @@ class Setting:
         return ConfigError(f"{self.where}: {self.key}: {message}")
 
 
-OVERRIDES = "overrides"
-
-
 def raw_value(node: yaml.Node) -> Any:
     """Return the string of a YAML scalar, None for null, a list for a sequence of scalars, and NESTED otherwise."""
     if isinstance(node, yaml.ScalarNode):
@@ -160,17 +165,6 @@ def raw_value(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [raw_value(item) if isinstance(item, yaml.ScalarNode) else NESTED for item in node.value]
     return NESTED
-
-
-BASE_KEY = "_BASE_"
-# Stands for the folder of the file at the start of a value, so that a config and its data can be moved together.
-CONFIG_DIR = "${CONFIG_DIR}"
-MAX_BYTES = MIB
-MAX_BASES = 20  # files in a chain
-# Tags that YAML resolves from plain scalars; all others, such as !!python/name, are refused.
-PLAIN_TAGS = frozenset(
-    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")
-)
 
 
 def read_settings(path: str | Path, is_section: Callable[[str], bool]) -> list[Setting]:

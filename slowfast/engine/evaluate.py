@@ -132,7 +132,7 @@ def evaluate(
         pack_linears(model)
     pace, start = EvaluationTime(), time.perf_counter()
     pending: deque[EvalSample] = deque()  # samples with clips that are not computed yet, oldest first
-    outputs: list[torch.Tensor] = []  # outputs of the clips of the pending samples, in order, (K,) each
+    outputs: list[torch.Tensor] = []  # logits (K,) of the clips of the pending samples, in order
 
     def finish() -> None:
         while pending and len(outputs) >= (views := pending[0].count):

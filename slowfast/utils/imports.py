@@ -16,6 +16,10 @@ from slowfast.errors import UserError
 from slowfast.utils.suggest import did_you_mean, nearest_name
 from slowfast.utils.text import plain
 
+OPTION = "--import"
+
+_imported: list[str] = []  # user modules, by name or absolute path
+
 
 def import_extra(
     module: str, extra: str, where: str, otherwise: str = "", error_type: type[Exception] = UserError
@@ -40,11 +44,6 @@ def import_extra(
         raise error_type(f"{needed}. {advice}") from error
 
 
-OPTION = "--import"
-
-_imported: list[str] = []
-
-
 def import_user_modules(modules: Iterable[str]) -> None:
     """Import user modules that register networks, datasets or optimizers.
 
@@ -61,7 +60,7 @@ def import_user_modules(modules: Iterable[str]) -> None:
             continue
         name = _name_of_file(Path(module)) if module.endswith(".py") or os.sep in module else _name_in_folder(module)
         try:
-            importlib.import_module(name)
+            import_module(name)
         except UserError:
             raise
         except Exception as error:

@@ -17,6 +17,9 @@ from tqdm import tqdm
 
 from slowfast.utils.text import sanitize, sanitize_lines
 
+SILENCE = 10.0  # seconds without output before the heartbeat prints
+_CHECK_EVERY = 1.0
+
 
 class _Unbreakable(io.FileIO):
     """Raw file that stores write errors in `failure` instead of raising them."""
@@ -113,10 +116,6 @@ def seconds_silent() -> float:
 def progress_bar_shown() -> bool:
     """Return whether a progress bar is shown."""
     return len(getattr(tqdm, "_instances", ())) > 0
-
-
-SILENCE = 10.0  # seconds without output before the heartbeat prints
-_CHECK_EVERY = 1.0
 
 
 @dataclass(eq=False)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import simplejson
-from simplejson import JSONDecodeError
 
 from slowfast.errors import system_reason
 from slowfast.utils.files import MIB, atomic_write_text
@@ -28,6 +27,11 @@ _KINDS = {
     stat.S_IFCHR: "is a device, not a regular file",
     stat.S_IFBLK: "is a device, not a regular file",
 }
+_DECODED = 4 * MIB  # bytes checked at a time
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")  # also in full width
+_ESCAPED = re.compile(r"\\([^nrtxu])", re.DOTALL)  # see `csv_cell`
+_JSON_SPACES = re.compile(r"[ \t\n\r]*")
 
 
 def irregular_kind(mode: int) -> str:
@@ -53,9 +57,6 @@ def why_not_regular(path: str | Path) -> str:
         return "is in a folder without access"
     except (OSError, ValueError):  # ValueError: invalid file name
         return "does not exist"
-
-
-_DECODED = 4 * MIB  # bytes checked at a time
 
 
 class UnreadableTextError(Exception):
@@ -144,10 +145,6 @@ def _too_large(max_bytes: int) -> str:
     return f"is larger than {max_bytes // MIB} MiB"
 
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")  # also in full width
-
-
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a header and rows, completely or not at all."""
     text = io.StringIO(newline="")
@@ -185,9 +182,6 @@ def csv_cell(value: object) -> object:
     return f"\\{text}" if text.lstrip()[:1] in _FORMULA else text
 
 
-_ESCAPED = re.compile(r"\\([^nrtxu])", re.DOTALL)  # see `csv_cell`
-
-
 def read_csv(text: str) -> list[dict[str, str]]:
     """Return the rows of a CSV file written by `write_csv` as dicts, without the backslashes that disable formulas.
 
@@ -206,11 +200,6 @@ def read_csv(text: str) -> list[dict[str, str]]:
     return [dict(zip(header, row, strict=False)) for row in rows if row]
 
 
-__all__ = ["JSONDecodeError", "from_json", "iter_json_list", "to_json", "write_json"]
-
-_JSON_SPACES = re.compile(r"[ \t\n\r]*")
-
-
 def to_json(content: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
     """Return content as JSON, on one line unless an indent is given."""
     return str(simplejson.dumps(content, ignore_nan=True, indent=indent, sort_keys=sort_keys))
@@ -220,7 +209,7 @@ def from_json(text: str | bytes) -> Any:
     """Parse JSON; NaN and the infinities are accepted.
 
     Raises:
-        JSONDecodeError: If the text is not JSON; a ValueError with the position of the mistake.
+        simplejson.JSONDecodeError: If the text is not JSON; a ValueError with the position of the mistake.
         ValueError: If a number is too long.
         RecursionError: If it is nested too deeply.
     """

@@ -43,6 +43,11 @@ TIME_DIGITS = 6  # significant digits of a time
 HEAT_LEVELS, SHARE_LEVELS = 255, 500  # levels for a fraction of 1, and levels per percent
 _TIME_UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 _UNITS_SHOWN = 3.0  # smallest duration of an axis in a unit; 1 s is always shown in seconds
+MAX_FRAMES = 8  # frames shown per clip
+FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches: width of a frame of a clip, and of a single image
+HEAT_ALPHA = 0.5  # opacity of the heat map
+HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # names in OpenCV and in matplotlib; perceptually uniform
+TITLE_LETTERS = 10.0  # per inch
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,6 @@ def _merged(starts: np.ndarray, shares: np.ndarray, frames: int) -> tuple[np.nda
 def write_activity(videos: Iterable[PatchActivity], path: Path) -> None:
     """Write event_activity.json, completely or not at all."""
     atomic_write_text(path, to_json([video.as_dict() for video in videos]) + "\n", "OUTPUT_DIR")
-
-
-MAX_FRAMES = 8  # frames shown per clip
-FRAME_WIDTH, IMAGE_WIDTH = 1.6, 3.2  # inches: width of a frame of a clip, and of a single image
-HEAT_ALPHA = 0.5  # opacity of the heat map
-HEAT_COLORS, HEAT_COLORMAP = cv2.COLORMAP_INFERNO, "inferno"  # names in OpenCV and in matplotlib; perceptually uniform
-TITLE_LETTERS = 10.0  # per inch
 
 
 def overlay(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MATRIX_CLASSES = 60  # largest number of classes for which a matrix is legible
 NUMBERED_CLASSES = 20  # largest number of classes with counts in the cells
 LISTED = 25  # pairs and worst classes listed for many classes
+PER_CLASS_CSV, PER_CLASS_JSON = "per_class.csv", "per_class.json"
+Row = dict[str, Any]  # values by column: numbers, text, or None if there is no value
 
 
 def draw_confusion(
@@ -188,10 +190,6 @@ def _headline(confusions: Confusions) -> str:
     videos = int(totals.sum())
     share = 100.0 * int(hits.sum()) / videos if videos else 0.0
     return f"{share:.1f} % of {videos} videos correct"
-
-
-PER_CLASS_CSV, PER_CLASS_JSON = "per_class.csv", "per_class.json"
-Row = dict[str, Any]  # values by column: numbers, text, or None if there is no value
 
 
 def write_per_class(rows: Sequence[Row], class_names: Sequence[str], folder: Path, what: str) -> dict[str, Path]:

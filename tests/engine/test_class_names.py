@@ -49,7 +49,7 @@ def test_older_checkpoints_and_unusable_names(tiny_cfg: ConfigNode, tmp_path: Pa
 
 
 def test_exported_weights_hand_them_on(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="safetensors, of the extra of that name, is not installed")
+    pytest.importorskip("safetensors", reason="needs the extra safetensors")
     from slowfast.inference.export import export_weights
 
     tiny_cfg.merge_from_list(["TEST.CHECKPOINT_FILE_PATH", str(checkpoint(tiny_cfg, tmp_path / "a.pyth"))])

@@ -23,7 +23,7 @@ from slowfast.models.weights import read_file, read_weights
 from slowfast.utils.checkpoint_files.safetensors_file import is_safetensors, read_metadata, write_safetensors
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
-pytest.importorskip("safetensors", reason="safetensors, of the extra of that name, is not installed")
+pytest.importorskip("safetensors", reason="needs the extra safetensors")
 
 
 def test_exported_weights_load_again_bit_by_bit(

@@ -42,7 +42,7 @@ from slowfast.inference.export_triton import config_lines
 from slowfast.inference.exported import ExportedFile, ExportedNetwork, open_exported
 from slowfast.models.protocol import EVENTS, MODEL_REGISTRY
 
-onnx: Any = pytest.importorskip("onnx", reason="onnx, of the extra of that name, is not installed")
+onnx: Any = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra onnx, is not installed")
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from event_files import event_batch
 from random_weights import randomized
 from torch import nn
 
@@ -26,14 +27,6 @@ def network(**settings: object) -> Event2Vec:
     return randomized(Event2Vec(5, **(sizes | settings)))
 
 
-def batch(n: int = 2, length: int = LENGTH) -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(1)
-    limits = {"x": 16, "y": 12, "p": 2}
-    events = {key: torch.randint(limit, (n, length), generator=rng) for key, limit in limits.items()}
-    t = torch.rand(n, length, generator=rng).sort(1)[0]
-    return {**events, "t": t - t[:, :1], "valid": torch.ones(n, length, dtype=torch.bool)}
-
-
 def padded(events: dict[str, torch.Tensor], by: int) -> dict[str, torch.Tensor]:
     n = len(events["x"])
     more = {key: torch.full((n, by), -1, dtype=value.dtype) for key, value in events.items() if key != "valid"}
@@ -45,19 +38,19 @@ def padded(events: dict[str, torch.Tensor], by: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("tpe", ["add", "t2v"])
 def test_padding_changes_nothing(embed: str, tpe: str) -> None:
     model = network(embed=embed, tpe=tpe)
-    events = batch()
+    events = event_batch(2, LENGTH)
     torch.testing.assert_close(model(padded(events, 7)), model(events), rtol=1e-5, atol=1e-6)
 
 
 def test_inference_without_gradients_gives_the_same() -> None:
-    model, events = network(), padded(batch(), 5)
+    model, events = network(), padded(event_batch(2, LENGTH), 5)
     with torch.inference_mode():
         found = model(events)
     torch.testing.assert_close(found, model(events), rtol=1e-5, atol=1e-6)
 
 
 def test_order_of_events_does_not_matter_and_their_times_do() -> None:
-    model, events = network(), batch()
+    model, events = network(), event_batch(2, LENGTH)
     order = torch.randperm(LENGTH, generator=torch.Generator().manual_seed(3))
     shuffled = {key: value[:, order] for key, value in events.items()}
     torch.testing.assert_close(model(shuffled), model(events), rtol=1e-4, atol=1e-5)
@@ -86,21 +79,21 @@ def test_time_encodings() -> None:
 def test_slices_are_averaged_event_by_event() -> None:
     """Two equal slices give the same result as one; padding has no effect."""
     model, whole = network(), network(t_heads=2)
-    events = batch(length=6)
+    events = event_batch(2, 6)
     twice = {key: torch.cat((value, value), 1) for key, value in events.items()}
     torch.testing.assert_close(whole(twice), model(events), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(whole(padded(events, 6)), model(events), rtol=1e-5, atol=1e-6)
-    assert whole(batch(length=7)).isfinite().all(), "a length that does not divide"
+    assert whole(event_batch(2, 7)).isfinite().all(), "a length that does not divide"
 
 
 def test_one_polarity_takes_all_events_alike() -> None:
-    model, events = network(polarities=1), batch()
+    model, events = network(polarities=1), event_batch(2, LENGTH)
     assert torch.equal(model({**events, "p": 1 - events["p"]}), model(events))
 
 
 def test_pretext_masks_a_share_of_valid_events_and_hides_them() -> None:
     model = network(mask_ratio=0.5, embed="naive")
-    events = padded(batch(64), 6)
+    events = padded(event_batch(64, LENGTH), 6)
     torch.manual_seed(0)
     masked, places = model.pretext(events)
     chosen = masked[MASKED]
@@ -115,7 +108,7 @@ def test_pretext_masks_a_share_of_valid_events_and_hides_them() -> None:
 
 def test_pretext_never_masks_nothing() -> None:
     model = network(mask_ratio=1e-6)
-    masked, places = model.pretext(batch(4))
+    masked, places = model.pretext(event_batch(4, LENGTH))
     assert masked[MASKED].sum(1).tolist() == [1, 1, 1, 1] and len(places) == 4
 
 

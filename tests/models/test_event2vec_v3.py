@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from event_files import event_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_weights import randomized
@@ -36,14 +37,6 @@ def network(**settings: object) -> Event2VecV3:
     torch.manual_seed(0)
     sizes = {"sensor_size": (12, 16), "embed_dim": 16, "heads": 4, "mlp_dim": 24, "layers": 2}
     return randomized(Event2VecV3(5, **(sizes | settings)))
-
-
-def batch(n: int = 2, length: int = LENGTH) -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(1)
-    limits = {"x": 16, "y": 12, "p": 2}
-    events = {key: torch.randint(limit, (n, length), generator=rng) for key, limit in limits.items()}
-    t = torch.rand(n, length, generator=rng).sort(1)[0]
-    return {**events, "t": t - t[:, :1], "valid": torch.ones(n, length, dtype=torch.bool)}
 
 
 def with_holes(events: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -135,7 +128,7 @@ def logits_by_loops(model: Event2VecV3, events: dict[str, torch.Tensor]) -> torc
 
 
 def test_logits_equal_loops() -> None:
-    model, events = network(), with_holes(batch())
+    model, events = network(), with_holes(event_batch(2, LENGTH))
     events[INTENSITY] = torch.arange(1.0, LENGTH + 1).repeat(2, 1)
     wanted = [logits_by_loops(model, {key: value[i : i + 1] for key, value in events.items()}) for i in range(2)]
     torch.testing.assert_close(model(events), torch.cat(wanted), rtol=1e-4, atol=1e-5)
@@ -148,7 +141,7 @@ def padded(events: dict[str, torch.Tensor], by: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("pool_every", [0, 1])
 def test_more_padding_and_other_recordings_change_nothing(pool_every: int) -> None:
     """As published, the first two places of padding are within reach of the convolutions of times."""
-    model, events = network(pool_every=pool_every), padded(with_holes(batch()), 2)
+    model, events = network(pool_every=pool_every), padded(with_holes(event_batch(2, LENGTH)), 2)
     torch.testing.assert_close(model(padded(events, 6)), model(events), rtol=1e-4, atol=1e-5)
     alone = {key: value[1:] for key, value in events.items()}
     torch.testing.assert_close(model(alone), model(events)[1:], rtol=1e-4, atol=1e-5)
@@ -199,7 +192,7 @@ def test_published_checkpoint_of_lightning(tmp_path: Path) -> None:
     content = {"state_dict": state, "epoch": 63, "global_step": 9, "pytorch-lightning_version": "2.5.3", "loops": {}}
     torch.save(content | {"hyper_parameters": {"P": 2, "compile": False, "load": None}, "callbacks": {}}, path)
     load_weights(target, read_weights(path, "pytorch", target), path)
-    torch.testing.assert_close(target.eval()(batch()), source(batch()))
+    torch.testing.assert_close(target.eval()(event_batch(2, LENGTH)), source(event_batch(2, LENGTH)))
 
 
 def test_recomputed_activations_give_the_same_gradients() -> None:
@@ -208,7 +201,7 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
         for recompute in (False, True, 1):
             model = network(pool_every=pool_every, drop_depth_rate=0.5, act_checkpoint=recompute).train()
             torch.manual_seed(3)
-            model(batch(8)).square().sum().backward()
+            model(event_batch(8, LENGTH)).square().sum().backward()
             gradients.append([p.grad for p in model.parameters()])
         for other in gradients[1:]:
             for found, wanted in zip(other, gradients[0], strict=True):
@@ -216,7 +209,7 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
 
 
 def test_masked_events_are_predicted_from_the_others() -> None:
-    model, events = network(mask_ratio=0.4), with_holes(batch())
+    model, events = network(mask_ratio=0.4), with_holes(event_batch(2, LENGTH))
     events[INTENSITY] = torch.full_like(events["t"], 3.0)
     masked, wanted = model.pretext(events)
     chosen = masked[MASKED]
@@ -247,7 +240,7 @@ def test_fine_tuning_starts_from_pre_trained_weights_without_their_head() -> Non
 
 def test_mixed_tokens_come_from_the_mirrored_recording() -> None:
     """All places: the logits of the other recording, if both are full."""
-    model, events = network(), batch(4)
+    model, events = network(), event_batch(4, LENGTH)
     torch.testing.assert_close(model({**events, MIXED: events["valid"]}), model(events).flip(0), rtol=1e-4, atol=1e-5)
     nothing = {**events, MIXED: ~events["valid"]}
     torch.testing.assert_close(model(nothing), model(events))
@@ -260,7 +253,7 @@ def test_mixed_tokens_come_from_the_mirrored_recording() -> None:
 
 
 def test_intensity_is_dropped_in_training_only() -> None:
-    model, events = network(intensity_drop=1.0), batch()
+    model, events = network(intensity_drop=1.0), event_batch(2, LENGTH)
     clusters = {**events, INTENSITY: torch.full_like(events["t"], 5.0)}
     assert not torch.allclose(model(clusters), model(events), atol=1e-3)
     torch.testing.assert_close(model.train()(clusters), model(events))

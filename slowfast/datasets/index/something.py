@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from simplejson import JSONDecodeError
+
 from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.index.entries import SampleRoot, check_samples_exist, index_exists, list_folder, parse_number
 from slowfast.datasets.index.lines import parse_numbers, read_lines, scan_lines
@@ -21,7 +23,7 @@ from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
-from slowfast.utils.text_files import JSONDecodeError, from_json, iter_json_list
+from slowfast.utils.text_files import from_json, iter_json_list
 
 LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
 OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists

@@ -36,6 +36,9 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
     "ComplexFloatStorage": torch.complex64,
     "UntypedStorage": torch.uint8,
 }
+ZIP_SIGNATURE = b"PK\x03\x04"
+CHUNK = 2**22  # bytes read at a time
+MAX_EXPANSION = 16  # limit of the uncompressed size, in file sizes; PyTorch does not compress its entries
 
 
 @dataclass(frozen=True)
@@ -186,11 +189,6 @@ _CONSTRUCTORS: dict[str, Constructor] = {
     "torch.Size": _size,
     "torch.device": _device,
 }
-
-
-ZIP_SIGNATURE = b"PK\x03\x04"
-CHUNK = 2**22  # bytes read at a time
-MAX_EXPANSION = 16  # limit of the uncompressed size, in file sizes; PyTorch does not compress its entries
 
 
 class Archive:

@@ -32,6 +32,11 @@ _FORBIDDEN = {
     *("401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
     *("InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"),
 }
+FOLDER = "media"
+_MAX_NAME = 80  # characters
+_KEPT_SECONDS = 60.0  # recently used files are kept: another process may be about to open them
+# The folder is measured whenever this process has added the first fraction of the limit, and reduced to the second.
+_MEASURE_AFTER, _KEEP = 1 / 64, 0.9
 
 
 def open_s3(address: str, known: Version | None) -> S3Download | None:
@@ -167,13 +172,6 @@ def _refused(error: Any, bucket: str) -> FetchError:
     if status >= 500 or code in ("SlowDown", "RequestTimeout"):
         return Unreachable(f"cannot be fetched: the server answered {status} {code}. Try again later")
     return FetchError(f"cannot be fetched: the server answered {status} {code}")
-
-
-FOLDER = "media"
-_MAX_NAME = 80  # characters
-_KEPT_SECONDS = 60.0  # recently used files are kept: another process may be about to open them
-# The folder is measured whenever this process has added the first fraction of the limit, and reduced to the second.
-_MEASURE_AFTER, _KEEP = 1 / 64, 0.9
 
 
 class SampleCache:

@@ -35,6 +35,13 @@ from slowfast.visualization.html_report.sections import (
 from slowfast.visualization.per_class import PER_CLASS_JSON, count_confusions
 from slowfast.visualization.results import PREDICTIONS, TEST_RESULTS, Metric
 
+REPORT = "report.html"
+STYLE = "report.css"
+# In the order of their dependencies.
+SCRIPTS = ("elements.js", "table.js", "chart.js", "confusion.js", "activity.js", "report.js")
+# Forbids loading anything, whatever the page contains.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
 
 def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | None) -> dict[str, Any]:
     """Read the files of a run and return everything that the page shows; a section without files is None.
@@ -141,14 +148,6 @@ def _image(files: RunFiles, name: str) -> str:
 def _data_uri(jpeg: bytes) -> str:
     """Return a JPEG as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-REPORT = "report.html"
-STYLE = "report.css"
-# In the order of their dependencies.
-SCRIPTS = ("elements.js", "table.js", "chart.js", "confusion.js", "activity.js", "report.js")
-# Forbids loading anything, whatever the page contains.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write_report(

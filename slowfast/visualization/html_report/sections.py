@@ -16,6 +16,8 @@ from slowfast.visualization.results import LOSS, Metric
 
 Pair = tuple[str, str]
 TILES = 6  # maximum number of headline values
+TEXT, NUMBER, PERCENT = "text", "number", "percent"  # kinds of columns
+FAILED_FILES = ("failed.csv", "failed_train.csv")
 # Keys of test_results.json and their names in the report.
 _FACTS = {
     "model": "model",
@@ -115,10 +117,6 @@ def _number(row: Mapping[str, Any], key: str) -> float | None:
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-TEXT, NUMBER, PERCENT = "text", "number", "percent"
-FAILED_FILES = ("failed.csv", "failed_train.csv")
 
 
 @dataclass(frozen=True)
