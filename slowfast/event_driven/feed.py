@@ -87,8 +87,8 @@ class Feed:
         transform: Resizes frames to the network's input.
         forward: Normalizes frames and moves them to the device.
         streams: Number of videos read at the same time.
-        chunk: Number of frames of each of them in a batch. With many live sources, fewer frames of each are taken, since
-            the next frames would become old while so many are computed.
+        chunk: Number of frames of each of them in a batch. With many live sources, fewer of each are taken, since the
+            next frames would become old while so many are computed.
         limit: Largest number of frames of a video; 0 for all.
         reconnect: Seconds until a live source that has ended is reopened for the first time; 0 for never.
         timeout: Seconds that a file may take to open, and for each of its frames; 0 for no limit.
