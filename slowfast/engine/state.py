@@ -22,6 +22,7 @@ from slowfast.models.protocol import Network
 from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
 from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
 from slowfast.utils.logging import get_logger
+from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.paths import local_path
 from slowfast.utils.remote.cache import sha256_of
 from slowfast.utils.text import redact
@@ -282,7 +283,11 @@ def _listed(text: str) -> Any:
 
 
 def network_to_test(cfg: ConfigNode, device: torch.device) -> Network:
-    """Build the model with the weights of `load_test_checkpoint`, on the device and in evaluation mode."""
+    """Build the model with the weights of `load_test_checkpoint`, on the device and in evaluation mode.
+
+    From then on, the process keeps freed memory for the next batches; see `keep_freed_memory`.
+    """
+    keep_freed_memory()
     torch.manual_seed(cfg.RNG_SEED)  # makes random weights reproducible if there is no checkpoint
     model = build_model(cfg).to(device)
     load_test_checkpoint(cfg, model)

@@ -132,7 +132,7 @@ def test_the_script_for_sbatch(tmp_path: Path, number: signal.Signals, requeued:
         "scontrol": '[ "$1" = requeue ] || printf "first\\nsecond\\n"',
         "scancel": 'kill -TERM "$(cat "$0.pid")"',
         "srun": 'shift; exec "$@"',
-        "torchrun": f'trap "echo saved >> {calls}; exit 0" TERM; echo $$ > {tmp_path}/scancel.pid\n'
+        "torchrun": f'trap "echo saved >> {calls}; exit 0" TERM; cd {tmp_path}; echo $$ > pid; mv pid scancel.pid\n'
         "while :; do sleep 0.05; done",
     }
     for name, text in commands.items():
@@ -144,7 +144,7 @@ def test_the_script_for_sbatch(tmp_path: Path, number: signal.Signals, requeued:
     job = subprocess.Popen(["bash", str(SCRIPT), "train", "--cfg", "a b.yaml"], env=env)
     until = time.monotonic() + 120
     while not (tmp_path / "scancel.pid").exists():
-        assert time.monotonic() < until
+        assert job.poll() is None and time.monotonic() < until
         time.sleep(0.02)
     job.send_signal(number)
     assert job.wait(120) == 0
