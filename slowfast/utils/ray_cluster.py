@@ -53,12 +53,11 @@ class RayCluster:
             _initialize(ray)
             cluster = cls(ray)
             cluster._check_nodes()
-            nodes = [node for node in ray.nodes() if node["Alive"]]
+            nodes = [node for node in _call(ray.nodes) if node["Alive"]]
             get_logger().info(f"Ray: {len(nodes)} node(s), {cluster.slots(1, 0)} CPUs")
             yield cluster
         finally:
-            with _deferred_signals():
-                ray.shutdown()
+            _call(ray.shutdown)
 
     def slots(self, cpus: int, gpus: int) -> int:
         """Return the number of parts that can run at the same time, at least 1.
@@ -67,7 +66,7 @@ class RayCluster:
             cpus: CPUs of a part.
             gpus: GPUs of a part.
         """
-        resources = self._ray.cluster_resources()
+        resources = _call(self._ray.cluster_resources)
         slots = int(resources.get("CPU", 0)) // cpus
         return max(min(slots, int(resources.get("GPU", 0)) // gpus) if gpus else slots, 1)
 
@@ -107,10 +106,10 @@ class RayCluster:
         limit = _AHEAD * self.slots(cpus, gpus)
         while True:
             while len(running) < limit and (following := next(waiting, None)) is not None:
-                running[task.remote(following[1])] = following[0]
+                running[_call(task.remote, following[1])] = following[0]
             if not running:
                 return
-            ended, _ = ray.wait(list(running), timeout=_POLL)
+            ended, _ = _call(ray.wait, list(running), timeout=_POLL)
             if stopped():
                 return
             for done in ended:
@@ -119,7 +118,7 @@ class RayCluster:
     def _result(self, done: Any) -> Any:
         errors = import_module("ray.exceptions")
         try:
-            return self._ray.get(done)
+            return _call(self._ray.get, done)
         except errors.RayTaskError as error:
             raise error.cause from error
         except (
@@ -147,11 +146,14 @@ class RayCluster:
                 return f"no version ({error})"
 
         task = ray.remote(num_cpus=0)(found_version)
-        for node in ray.nodes():
+        for node in _call(ray.nodes):
             if not node["Alive"]:
                 continue
             strategy = strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            version = ray.get(task.options(scheduling_strategy=strategy).remote())
+            found = _call(task.options(scheduling_strategy=strategy).remote)
+            while not _call(ray.wait, [found], timeout=_POLL)[0]:
+                pass
+            version = _call(ray.get, found)
             if version != __version__:
                 raise UserError(
                     f"Ray: node {node['NodeManagerHostname']} has {plain(version)} of slowfast, not {__version__}. "
@@ -186,12 +188,19 @@ def _initialize(ray: Any) -> None:
             ray.init(include_dashboard=False, **quiet)
 
 
+def _call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function of Ray and return its result; signals act after it."""
+    with _deferred_signals():
+        return function(*args, **options)
+
+
 @contextmanager
 def _deferred_signals() -> Iterator[None]:
     """Defer Ctrl-C and the signals that stop a run until the end of the block; a second one acts immediately.
 
-    ray.init and ray.shutdown never return if an exception interrupts them at some points (seen with Ray 2.60). ray.init
-    also replaces the handler of SIGTERM by one that exits with status 15.
+    If the handler of a signal raises an exception at some points of ray.init and ray.shutdown, they never return; other
+    functions raise SystemError instead (seen with Ray 2.60). ray.init also replaces the handler of SIGTERM by one that
+    exits with status 15.
     """
     received: list[int] = []
 
