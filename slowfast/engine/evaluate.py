@@ -21,7 +21,6 @@ from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import timed_iter
 from slowfast.engine.profiler import FORWARD, StepProfiler, named_range
-from slowfast.models.linear import pack_linears
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 
@@ -127,9 +126,7 @@ def evaluate(
     Returns:
         The duration and throughput of the evaluation.
     """
-    model.eval()
-    if forward.amp_dtype is None:
-        pack_linears(model)
+    forward.prepare_model(model)
     pace, start = EvaluationTime(), time.perf_counter()
     pending: deque[EvalSample] = deque()  # samples with clips that are not computed yet, oldest first
     outputs: list[torch.Tensor] = []  # logits (K,) of the clips of the pending samples, in order

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TRAIN, find_dataset
+from slowfast.models.linear import pack_linears
 from slowfast.models.protocol import IMAGES
 from slowfast.utils.logging import warn_once
 from slowfast.utils.machine import has_fast_matmul
@@ -74,6 +76,12 @@ class ClipForward:
         mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
         images = find_dataset(cfg, split).input_kind == IMAGES
         return cls(device, mean, std, cfg.DATA.REVERSE_INPUT_CHANNEL, dtype, images)
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """Set a model to evaluation mode, with packed linear layers unless it runs under autocast."""
+        model.eval()
+        if self.amp_dtype is None:
+            pack_linears(model)
 
     def prepare(self, clips: Clips) -> Any:
         """Move clips uint8 (N, T, H, W, C) to the device and normalize them to float32 (N, C, T, H, W).

@@ -18,7 +18,7 @@ from slowfast.datasets.decode.reader import DecodeError, check_read_size
 from slowfast.datasets.types import EvalVideo, Failure
 from slowfast.errors import UserError
 from slowfast.event_driven.sources import Source
-from slowfast.inference.live_loop import Classified, LiveStream, classify_samples, prepare_to_classify, run_live
+from slowfast.inference.live_loop import Classified, LiveStream, classify_samples, run_live
 from slowfast.inference.live_sources import LiveFrame, LiveFrames, LiveScale
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.window_reader import ClipSampling, clip_dataset
@@ -150,11 +150,11 @@ class LivePredictor:
 
     def __init__(self, predictor: Predictor, sampling: ClipSampling, layout: WindowLayout, scale: LiveScale) -> None:
         self.predictor, self.sampling, self.layout, self.scale = predictor, sampling, layout, scale
-        prepare_to_classify(predictor)
+        predictor.forward.prepare_model(predictor.model)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, options: WindowOptions) -> LivePredictor:
-        """Build the model and load its weights. Raises UserError, for networks that do not take clips, too."""
+        """Build the model and load its weights. Raises UserError, also for networks that do not take clips."""
         sampling = ClipSampling.from_config(cfg)
         scale = LiveScale(clip_dataset(cfg).decoded_side(sampling.transform), sampling.transform)
         layout = WindowLayout.from_options(options, sampling.temporal)

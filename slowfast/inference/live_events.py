@@ -25,7 +25,6 @@ from slowfast.inference.live_loop import (
     Classified,
     LiveStream,
     classify_samples,
-    prepare_to_classify,
     run_live,
 )
 from slowfast.inference.predictor import Predictor
@@ -220,7 +219,7 @@ class LiveEventPredictor:
         self, predictor: Predictor, views: WindowViews, options: EventWindowOptions, sensor: tuple[int, int]
     ) -> None:
         self.predictor, self.views, self.options, self.sensor = predictor, views, options, sensor
-        prepare_to_classify(predictor)
+        predictor.forward.prepare_model(predictor.model)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, options: EventWindowOptions) -> LiveEventPredictor:

@@ -21,7 +21,6 @@ from slowfast.datasets.types import EvalSample, Failure, Record
 from slowfast.event_driven.connection import LatencyHistogram
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.sliding import WindowScores
-from slowfast.models.linear import pack_linears
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
@@ -183,16 +182,9 @@ def run_live(
         stream.close(max(until - time.monotonic(), 0))
 
 
-def prepare_to_classify(one: Predictor) -> None:
-    """Prepare the model of a predictor for `classify_samples`."""
-    one.model.eval()
-    if one.forward.amp_dtype is None:
-        pack_linears(one.model)
-
-
 @torch.inference_mode()
 def classify_samples(one: Predictor, samples: Iterable[EvalSample]) -> list[tuple[torch.Tensor | None, float]]:
-    """Compute the scores of samples, whose views share batches.
+    """Compute the scores of samples, whose views share batches, with a model prepared by `ClipForward.prepare_model`.
 
     Returns:
         The scores of each sample, float64 (K,), None for a sample without views; and perf_counter() when all of them

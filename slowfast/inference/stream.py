@@ -31,7 +31,6 @@ from slowfast.datasets.types import EvalRecording, EvalSample, Record
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError, UserError
 from slowfast.inference.window_reader import ClipSampling
-from slowfast.models.linear import pack_linears
 
 _NO_RECORD = Record(0, Path(), "stream", UNLABELED)
 
@@ -148,10 +147,9 @@ class StreamClassifier:
     """
 
     def __init__(self, model: nn.Module, forward: ClipForward, sampling: EventSampling, seed: int = 0) -> None:
-        self.model, self.forward = model.eval(), forward
+        self.model, self.forward = model, forward
+        forward.prepare_model(model)
         self._views = EventViews(RecordingEvalDataset([], sampling, seed=seed))
-        if forward.amp_dtype is None:
-            pack_linears(self.model)
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, model: nn.Module, device: torch.device, longest: float) -> StreamClassifier:
