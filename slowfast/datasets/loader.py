@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
 
 
-PADDING = -1  # of x, y, t and p, as published
+PADDING = -1  # fill value of x, y, t and p, as published
 NO_LABEL = -1  # padding of lists of labels
 Task = TypeVar("Task")
 Item = TypeVar("Item")
@@ -69,7 +69,7 @@ class UnreadableBatch(DataError):
     """
 
     def __init__(self, message: str, failures: list[Failure]) -> None:
-        super().__init__(message, failures)  # as pickle expects
+        super().__init__(message, failures)  # pickle calls the class with these arguments
         self.failures = failures
 
     def __str__(self) -> str:

@@ -261,7 +261,7 @@ def _copy(value: Any, storages: dict[int, torch.UntypedStorage]) -> Any:
 
 def _copy_tensor(tensor: torch.Tensor, storages: dict[int, torch.UntypedStorage]) -> torch.Tensor:
     storage = tensor.untyped_storage()
-    key = storage._cdata  # by which torch.save recognizes shared memory
+    key = storage._cdata  # torch.save recognizes shared memory by it
     if key not in storages:
         storages[key] = storage.clone() if tensor.device.type == "cpu" else storage.cpu()
     copied = torch.empty(0, dtype=tensor.dtype)

@@ -227,7 +227,8 @@ def _rows(videos: Iterable[VideoActivity], total: Summary, row: Callable[[str, S
 def _table(rows: list[list[str]]) -> list[str]:
     """Return the lines of a table whose first rows are the heading."""
     align = ("left", *("right",) * (len(rows[0]) - 1))
-    rows = [[*row, *["-"] * (len(rows[0]) - len(row))] for row in rows]  # of a video that was not compared
+    # Fill the rows of videos that were not compared.
+    rows = [[*row, *["-"] * (len(rows[0]) - len(row))] for row in rows]
     lines = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align).splitlines()
     return [*lines[: len(_HEADING)], "-" * max(map(len, lines)), *lines[len(_HEADING) :]]
 

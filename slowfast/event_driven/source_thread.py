@@ -22,7 +22,7 @@ class SourceThread(ABC):
 
     Attributes:
         error: Reason of the failure, once the source has ended.
-        fatal: Error that is not about the source, to be raised by the consumer.
+        fatal: Error unrelated to the source, raised by the consumer.
         ran_out: Whether the source has ended before it was stopped.
     """
 
@@ -64,13 +64,13 @@ class SourceThread(ABC):
         return failure.reason
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # of this thread; live sources share the cores
+        torch.set_num_threads(1)  # limits this thread; live sources share the cores
         try:
             self.read_once()
             while self.opens_again and not self._stop.is_set():
                 if not self._stop.wait(self.connection.lost(self.error or "the stream ended")):
                     self.read_once()
-        except BaseException as error:  # such as a UserError: raised by the consumer
+        except BaseException as error:  # for example a UserError, which the consumer raises
             self.fatal = error
         finally:
             self.ran_out, self._done = not self._stop.is_set(), True

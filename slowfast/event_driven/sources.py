@@ -28,7 +28,7 @@ LIST = ".txt"  # suffix of a list of sources
 _VIDEOS_ONLY = SampleKind(False, "", "", "event-driven inference takes videos only")
 MAX_NAME = 64  # characters; file names of 4 bytes per character fit every file system, with a suffix
 _COMMENT = re.compile(r"\s#.*")
-_NOT_IN_NAMES = '/\\:*?"<>|'  # not in file names of some systems
+_NOT_IN_NAMES = '/\\:*?"<>|'  # characters that some systems refuse in file names
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)  # not a file name on Windows
 
 

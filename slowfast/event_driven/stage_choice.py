@@ -90,7 +90,8 @@ def choose(times: StageTimes) -> Choice:
     first = now = gains[0] > margin
     switches = []
     for i in range(1, len(gains)):
-        before, here = (-gains[i - 1], -gains[i]) if now else (gains[i - 1], gains[i])  # of the other implementation
+        # Gains of the other implementation over the current one.
+        before, here = (-gains[i - 1], -gains[i]) if now else (gains[i - 1], gains[i])
         if here > margin:
             switches.append(_crossing(times.rows[i - 1], times.rows[i], before, here))
             now = not now

@@ -171,7 +171,7 @@ class VideoRun:
         """Begin the measurement and the files of the run; close them and the progress at the end of the block."""
         self.ledger.add(self.sources.refused)
         if not self.cfg.EVENT.FRAME_LOG:
-            self.log.path.unlink(missing_ok=True)  # of an earlier run
+            self.log.path.unlink(missing_ok=True)  # left by an earlier run
         self.began = self._reported = time.perf_counter()
         with ExitStack() as at_end:
             at_end.callback(progress.close)

@@ -117,7 +117,7 @@ class EventFeed(SourceThread):
         source: The source.
         sensor: Sensor height and width of the network in pixels.
         connection: Connection to it.
-        arrived: Event to set when anything has happened.
+        arrived: Event set after every change of state.
         queued: Largest number of events that wait to be taken.
 
     Attributes:

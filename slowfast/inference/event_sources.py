@@ -248,7 +248,7 @@ class EventSource:
 
     Attributes:
         record: The source, with the name that all reports show, without secrets.
-        open: Opens it.
+        open: Function that opens it.
         live: Whether it is a server, which may send events for ever, and not a recording.
     """
 

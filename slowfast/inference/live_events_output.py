@@ -36,7 +36,7 @@ NO_EVENTS = "no events"
 
 
 class EventOutput:
-    """What is shown and written while event streams are classified.
+    """Output of a run on event streams: lines on the screen, the page, warnings, and the segments.
 
     Args:
         names: Class names.

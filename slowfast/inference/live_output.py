@@ -81,7 +81,7 @@ class AnnotatedStream:
 
 
 class LiveOutput:
-    """What is shown and written while live sources are classified.
+    """Output of a run on live sources: lines on the screen, annotated videos, and the segments.
 
     Args:
         names: Class names.

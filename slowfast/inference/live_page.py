@@ -139,7 +139,7 @@ class _Server(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listening
         self.page, self.visited = page, False
-        # Against pages that resolve their own name to this machine (DNS rebinding).
+        # Protects against pages that resolve their own name to this machine (DNS rebinding).
         host = listening.getsockname()[0]
         self.hosts = {"localhost", host, f"[{host}]"} if is_loopback(listening) else None
 

@@ -234,7 +234,7 @@ class LiveFrames:
         self._thread.join(wait)
 
     def _work(self) -> None:
-        torch.set_num_threads(1)  # of this thread; the network uses the other cores
+        torch.set_num_threads(1)  # limits this thread; the network uses the other cores
         try:
             video = self.source.open()
             try:

@@ -92,7 +92,7 @@ def batch_norm_2d(synchronized: bool) -> BatchNorm2dType:
 
 Conv = nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm2d | nn.BatchNorm3d
-Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # of x, weight, bias
+Convolve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]  # arguments: x, weight, bias
 
 
 def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchNorm) -> torch.Tensor:

@@ -36,7 +36,7 @@ from slowfast.models.protocol import MODEL_REGISTRY
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
-EPS = 1e-5  # of the norm, as published
+EPS = 1e-5  # epsilon of the norm, as published
 LOW_RANK, NORMALIZER = 16, 16  # channels between the two gate projections; divisor of the logarithms of the gates
 CHUNK = 16  # events whose pairs are computed at once; exponents stay in the range of float32
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
 
 INTENSITY = "intensity"  # (B, L) float, optional: number of events that each cluster represents
-EPS = 1e-5  # of the norms of queries and keys, as published
+EPS = 1e-5  # epsilon of the query and key norms, as published
 # Score of invalid events. Sums of forget gates stay far above it, so exp of the difference is 0.
 EXCLUDED = -1e9
 ALIGNMENT = 8  # fused attention kernels on GPUs need a multiple of this many channels per head

@@ -15,7 +15,7 @@ from slowfast.utils.paths import check_output_folder
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import write_csv
 
-FAILED_FILE = "failed.csv"  # in the target folder
+FAILED_FILE = "failed.csv"  # file in the target folder
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_the_networks_are_those_of_kinetics(name: str, tmp_path: Path) -> None:
 @pytest.mark.extensive
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name.startswith("K400") and "16x4" in name])
 def test_one_step(name: str, tmp_path: Path, alone: None) -> None:
-    keep_freed_memory()  # as a run does
+    keep_freed_memory()  # as in a run
     frames, classes = SETTINGS[name]
     cfg = load_config(CONFIGS / f"{name}.yaml", [*ONE_CLIP, "OUTPUT_DIR", tmp_path])
     assert (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.MODEL.NUM_CLASSES) == (frames, 224, classes)

@@ -33,7 +33,7 @@ _SHOWN = 3  # maximum number of skipped files named in a warning
 # Order of class folders that are numbers: 0, 1, 2, ..., 10, or as strings 0, 1, 10, 2, ...
 NUMBER, NAME = CLASS_ORDERS = ("number", "name")
 _RECORDINGS = 20  # maximum number of recordings to open
-_EVENTS = 10_000  # of a recording, evenly spaced
+_EVENTS = 10_000  # events inspected per recording, evenly spaced
 _INSIDE = 0.99  # minimum fraction of events inside the sensor; a few coordinates may be wrong
 
 

@@ -80,7 +80,7 @@ class StatisticsCollector:
     """Collector of the statistics of a stream.
 
     Args:
-        sensor: Sensor height and width in pixels that the recording states, if any.
+        sensor: Sensor height and width in pixels stated by the recording, if any.
         tick: Microseconds per tick of the times.
     """
 

@@ -97,7 +97,7 @@ class PacketDecoder(StreamDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._header: Header | None = None
-        self._number = -1  # of the event stream that is read
+        self._number = -1  # number of the event stream that is read
 
     def _decode(self, data: bytes) -> Iterator[tuple[EventBlock, int]]:
         position = 0

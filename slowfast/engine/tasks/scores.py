@@ -21,7 +21,7 @@ from slowfast.utils.files import disk_error
 
 _IN_MEMORY = 64 * 2**20  # bytes kept in memory; beyond, rows are in a file
 _BLOCK = 32 * 2**20  # bytes read at a time
-BINS = 15  # of the paper's tables
+BINS = 15  # as in the tables of the paper
 
 
 class ScoreRows:
@@ -64,7 +64,7 @@ class ScoreRows:
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return rows of ascending numbers, float32 (len(rows), K)."""
         found = np.empty((len(rows), self.num_classes), np.float32)
-        stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1)  # of consecutive rows
+        stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1)  # runs of consecutive rows
         for stretch in stretches if len(rows) else []:
             self._file.seek(int(rows[stretch[0]]) * 4 * self.num_classes)
             data = self._file.read(len(stretch) * 4 * self.num_classes)

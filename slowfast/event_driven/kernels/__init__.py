@@ -277,7 +277,7 @@ def build_library() -> Path:
 
     Raises:
         ConfigError: If the environment limits the instructions to an unknown set.
-        OSError: If there is no compiler, or it fails.
+        OSError: If there is no compiler or compilation fails.
     """
     sources = sorted(_SOURCES.glob("*.[ch]*"))
     return compiled_library("kernels", sources, [*_FLAGS, *_target_flags(), *_threads_of_pytorch()], cpu_description())

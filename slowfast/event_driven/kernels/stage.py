@@ -151,7 +151,7 @@ class CompiledNetwork:
     Args:
         stages: Stages; the last one is the classifier.
         counts: Number of patches per stage, without the classifier.
-        merges: Number of patches that form a patch of the next stage, for every stage but the last.
+        merges: Number of patches that form a patch of the next stage, for every stage except the last.
     """
 
     def __init__(self, stages: Sequence[CompiledStage], counts: Sequence[int], merges: Sequence[int]) -> None:

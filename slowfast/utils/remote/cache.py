@@ -34,7 +34,7 @@ from slowfast.utils.text_files import from_json, write_json
 FOLDER = "downloads"
 _MAX_NAME = 80  # characters
 _POLL = 0.1  # seconds
-_TELL_AFTER = 2.0  # seconds of waiting for another process before that is reported; a server answers sooner
+_TELL_AFTER = 2.0  # seconds to wait for another process before reporting the wait; a server usually responds sooner
 _SHOW_FROM = 16 * MIB  # bytes from which progress is shown
 _HEAD = 512  # bytes searched for the start of a web page
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html)\b", re.IGNORECASE | re.DOTALL)
