@@ -1,7 +1,9 @@
-"""Run on two machines, one of which loses power: the same results as on one machine."""
+"""Runs on two machines that are disturbed: the same results as on one machine."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from slowfast.engine import checkpoints
-from tests.conftest import run_net, tiny_settings
+from tests.conftest import ROOT, environment, run_net, tiny_settings
 from tests.two_nodes import missing, two_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.extensive, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -55,3 +57,19 @@ def _wait_for(path: Path, log: Path) -> None:
     while not path.exists():
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.02)
+
+
+def test_a_slow_node_and_a_cut_cable() -> None:
+    """Neither changes the weights; a run that the cable ends states its cause and is resumed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "fuzz" / "nodes.py", "slow", "cable"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    undisturbed, slow, cable = done.stdout.splitlines()[:3]
+    assert undisturbed.endswith("'same']") and slow.endswith("'same']") and cable.endswith("'same']")
+    assert slow.startswith("['slow', [0, 0], ") and "did not respond for 40 s (DIST_TIMEOUT)" in cable
