@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from raw_recordings import Event, aedat4, evt2, evt3, evt3_words, rows, some_events
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.event_buffer import EventBuffer
+from slowfast.datasets.dvs.event_windows import CountWindows, EventBuffer, LiveWindows, TimeWindows
 from slowfast.datasets.dvs.formats import open_events, read_stream
 from slowfast.datasets.dvs.formats.base import EventBlock
-from slowfast.datasets.dvs.live_windows import CountWindows, LiveWindows, TimeWindows
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.stream_decoders import DetectingDecoder, StreamDecoder, decoder_of
 from slowfast.errors import UserError

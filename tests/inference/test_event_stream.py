@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
+from slowfast.datasets.dvs.event_windows import windows_by_count, windows_by_time
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.inference.stream import StreamClassifier, stream_metrics
 from slowfast.models import build_model
 
