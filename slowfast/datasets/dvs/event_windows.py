@@ -10,6 +10,7 @@ Notation: n events of a window or buffer.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import numpy as np
 
 from slowfast.datasets.dvs.sample import EventColumns
 
-_MIN_EVENTS = 2**12  # room of a buffer at first
 MAX_HELD = 2**24  # events of the latest windows in memory, about 220 MB; the oldest are dropped
+_MIN_EVENTS = 2**12  # initial capacity of a buffer
 
 
 def count_before(times: np.ndarray, time: float) -> int:
@@ -64,8 +65,9 @@ class EventBuffer:
                 f"the stream is out of order: time decreases from {self.t[-1]:.0f} to {events.t[0]:.0f} microseconds"
             )
         given = [events.x, events.y, events.t, events.p]
-        types = [np.promote_types(*pair) for pair in zip(self._types(given), (v.dtype for v in given), strict=True)]
-        if not self._columns or self._end + count > len(self._columns[0]) or types != self._types(given):
+        held = self._columns or [np.empty(0, values.dtype) for values in given]
+        types = [np.promote_types(old.dtype, new.dtype) for old, new in zip(held, given, strict=True)]
+        if self._end + count > len(held[0]) or types != [column.dtype for column in held]:
             self._move(2 * (len(self) + count), types)
         for column, values in zip(self._columns, given, strict=True):
             column[self._end : self._end + count] = values
@@ -80,12 +82,13 @@ class EventBuffer:
         """Return the number of events before a time."""
         return count_before(self.t, time)
 
+    def between(self, start: float, end: float) -> EventColumns:
+        """Return the events from `start` to before `end`, without a copy."""
+        return self.view(self.before(start), self.before(end))
+
     def discard(self, count: int) -> None:
         """Forget the `count` oldest events."""
         self._first += min(count, len(self))
-
-    def _types(self, given: list[np.ndarray]) -> list[np.dtype]:
-        return [column.dtype for column in self._columns or given]
 
     def _move(self, room: int, types: list[np.dtype]) -> None:
         """Move the events to the front of new arrays."""
@@ -94,84 +97,6 @@ class EventBuffer:
         for column, values in zip(self._columns, kept, strict=False):
             column[: len(values)] = values
         self._first, self._end = 0, len(self)
-
-
-def windows_by_count(stream: Iterable[EventColumns], count: int, step: int | None = None) -> Iterator[EventColumns]:
-    """Yield windows of a fixed number of events as soon as they are complete; an incomplete last window is dropped.
-
-    Args:
-        stream: Parts of the stream in ascending order of time.
-        count: Number of events per window.
-        step: Number of events from one window to the next (default: `count`).
-
-    Raises:
-        ValueError: If a number is less than 1 or the stream is out of order.
-    """
-    step = count if step is None else step
-    if count < 1 or step < 1:
-        raise ValueError(f"count ({count}) and step ({step}) of the windows must be at least 1")
-    kept = EventBuffer()
-    skipped = 0  # events to skip if there are gaps between windows
-    for events in stream:
-        kept.append(events)
-        while True:
-            leave = min(skipped, len(kept))
-            kept.discard(leave)
-            skipped -= leave
-            if skipped or len(kept) < count:
-                break
-            yield kept.view(0, count)
-            skipped = step
-
-
-def windows_by_time(
-    stream: Iterable[EventColumns], duration: float, step: float | None = None
-) -> Iterator[EventColumns]:
-    """Yield windows of a fixed duration, starting at the first event.
-
-    A window is yielded once an event after it has arrived, the last ones at the end of the stream. Empty windows are
-    skipped.
-
-    Args:
-        stream: Parts of the stream in ascending order of time.
-        duration: Duration of a window in microseconds.
-        step: Time from one window to the next in microseconds (default: `duration`).
-
-    Raises:
-        ValueError: If a duration is not positive or the stream is out of order.
-    """
-    step = duration if step is None else step
-    if duration <= 0 or step <= 0:
-        raise ValueError(f"duration ({duration}) and step ({step}) of the windows must be positive")
-    kept = EventBuffer()
-    start: float | None = None
-    for events in stream:
-        kept.append(events)
-        if not len(kept):
-            continue
-        start = float(kept.t[0]) if start is None else start
-        while kept.t[-1] >= start + duration:
-            yield from _between(kept, start, start + duration)
-            start = _next_start(kept.t, start, duration, step)
-        # The last event shows when a gap between windows ends.
-        kept.discard(min(kept.before(start), len(kept) - 1))
-    while start is not None and kept.t[-1] >= start:
-        yield from _between(kept, start, start + duration)
-        start = _next_start(kept.t, start, duration, step)
-
-
-def _next_start(times: np.ndarray, start: float, duration: float, step: float) -> float:
-    """Return the start of the next window that is not empty, for ascending times (n,)."""
-    start += step
-    first = count_before(times, start)
-    ahead = float(times[first]) - start - duration if first < len(times) else -1.0
-    return start + math.floor(ahead / step) * step if ahead >= step else start
-
-
-def _between(events: EventBuffer, start: float, end: float) -> Iterator[EventColumns]:
-    first, last = events.before(start), events.before(end)
-    if first < last:
-        yield events.view(first, last)
 
 
 @dataclass(frozen=True)
@@ -296,8 +221,8 @@ class TimeWindows(LiveWindows):
         self._next += skip
         self.skipped += skip
         number, start = self._next, self._next * self._step
-        first, last = self._held.before(start), self._held.before(start + self._length)
-        window = EventWindow(number, start, start + self._length, self._held.view(first, last))
+        end = start + self._length
+        window = EventWindow(number, start, end, self._held.between(start, end))
         self._next += 1
         self._held.discard(self._held.before(self._next * self._step))
         self._ended = False
@@ -347,3 +272,70 @@ class CountWindows(LiveWindows):
         there = min(self._gap, len(self._held))
         self._held.discard(there)
         self._gap -= there
+
+
+def windows_by_count(stream: Iterable[EventColumns], count: int, step: int | None = None) -> Iterator[EventColumns]:
+    """Yield windows of a fixed number of events as soon as they are complete; an incomplete last window is dropped.
+
+    Args:
+        stream: Parts of the stream in ascending order of time.
+        count: Number of events per window.
+        step: Number of events from one window to the next (default: `count`).
+
+    Raises:
+        ValueError: If a number is less than 1 or the stream is out of order.
+    """
+    step = count if step is None else step
+    if count < 1 or step < 1:
+        raise ValueError(f"count ({count}) and step ({step}) of the windows must be at least 1")
+    windows = CountWindows(count, step, max_held=sys.maxsize)
+    for events in stream:
+        windows.append(events)
+        while windows.complete(0.0):
+            yield windows.take().events
+
+
+def windows_by_time(
+    stream: Iterable[EventColumns], duration: float, step: float | None = None
+) -> Iterator[EventColumns]:
+    """Yield windows of a fixed duration, starting at the first event.
+
+    A window is yielded once an event after it has arrived, the last ones at the end of the stream. Empty windows are
+    skipped.
+
+    Args:
+        stream: Parts of the stream in ascending order of time.
+        duration: Duration of a window in microseconds.
+        step: Time from one window to the next in microseconds (default: `duration`).
+
+    Raises:
+        ValueError: If a duration is not positive or the stream is out of order.
+    """
+    step = duration if step is None else step
+    if duration <= 0 or step <= 0:
+        raise ValueError(f"duration ({duration}) and step ({step}) of the windows must be positive")
+    kept = EventBuffer()
+    start: float | None = None
+    for events in stream:
+        kept.append(events)
+        if not len(kept):
+            continue
+        start = float(kept.t[0]) if start is None else start
+        while kept.t[-1] >= start + duration:
+            if len(window := kept.between(start, start + duration)):
+                yield window
+            start = _next_start(kept.t, start, duration, step)
+        # The last event shows when a gap between windows ends.
+        kept.discard(min(kept.before(start), len(kept) - 1))
+    while start is not None and kept.t[-1] >= start:
+        if len(window := kept.between(start, start + duration)):
+            yield window
+        start = _next_start(kept.t, start, duration, step)
+
+
+def _next_start(times: np.ndarray, start: float, duration: float, step: float) -> float:
+    """Return the start of the next window that is not empty, for ascending times (n,)."""
+    start += step
+    first = count_before(times, start)
+    ahead = float(times[first]) - start - duration if first < len(times) else -1.0
+    return start + math.floor(ahead / step) * step if ahead >= step else start
