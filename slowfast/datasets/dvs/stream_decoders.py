@@ -29,8 +29,7 @@ from slowfast.datasets.dvs.formats.aedat4 import (
     read_packet,
 )
 from slowfast.datasets.dvs.formats.base import BLOCK_EVENTS, EventBlock, Sensor
-from slowfast.datasets.dvs.formats.compiled_evt import MIN_BYTES
-from slowfast.datasets.dvs.formats.evt import EvtDecoder
+from slowfast.datasets.dvs.formats.evt import MIN_BYTES, EvtDecoder
 from slowfast.datasets.dvs.formats.prophesee import ENCODINGS, encoding_of, sensor_of
 from slowfast.datasets.dvs.formats.prophesee import read_header as read_text_header
 

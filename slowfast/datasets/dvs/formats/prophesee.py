@@ -28,8 +28,7 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
 )
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper, read_records
-from slowfast.datasets.dvs.formats.compiled_evt import Space, dat_decoder, evt2_decoder, evt3_decoder
-from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder
+from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder, Space, dat_decoder, evt2_decoder, evt3_decoder
 
 DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
 # Versions of the .dat format: offset and number of bits of x, y and p in the second word of an event. Version 1 is that
