@@ -18,8 +18,8 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.dvs.formats import open_events, read_stream
-from slowfast.datasets.dvs.formats.arrays import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
+from slowfast.datasets.dvs.formats.columns import Column, UnpackedColumn
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.utils.text import plain
 

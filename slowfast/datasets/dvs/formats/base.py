@@ -27,7 +27,7 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.reader import check_file
-from slowfast.datasets.dvs.formats.arrays import Column
+from slowfast.datasets.dvs.formats.columns import Column
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.registry import ClassRegistry
 

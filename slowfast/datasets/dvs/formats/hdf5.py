@@ -23,14 +23,6 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import (
-    UNIT_NAMES,
-    Column,
-    check_numeric,
-    choose_columns,
-    find_order,
-    find_time_unit,
-)
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -39,8 +31,18 @@ from slowfast.datasets.dvs.formats.base import (
     Sensor,
     StreamInfo,
 )
-from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
-from slowfast.datasets.dvs.formats.numpy_files import ScaledTimes, finite_times
+from slowfast.datasets.dvs.formats.columns import (
+    UNIT_NAMES,
+    Column,
+    Polarities,
+    ScaledTimes,
+    check_numeric,
+    choose_columns,
+    find_order,
+    find_time_unit,
+    finite_times,
+    whole_pixels,
+)
 from slowfast.datasets.dvs.formats.shd import find_samples, has_samples
 from slowfast.utils.imports import import_extra
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import UnpackedColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -30,6 +29,7 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
     check_count,
 )
+from slowfast.datasets.dvs.formats.columns import UnpackedColumn
 from slowfast.utils.imports import import_extra
 
 ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")

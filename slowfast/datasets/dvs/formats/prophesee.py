@@ -18,7 +18,6 @@ from typing import BinaryIO
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import Column, StoredColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -28,6 +27,7 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
 )
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper, read_records
+from slowfast.datasets.dvs.formats.columns import Column, StoredColumn
 from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder, Space, dat_decoder, evt2_decoder, evt3_decoder
 
 DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
