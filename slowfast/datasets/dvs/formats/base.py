@@ -72,6 +72,15 @@ class EventBlock(NamedTuple):
     y: np.ndarray  # integers, row of the pixel, 0 at the top
     p: np.ndarray  # uint8, 0 (darker) or 1 (brighter)
 
+    @classmethod
+    def empty(cls, n: int = 0) -> EventBlock:
+        """Return uninitialized arrays of the usual types."""
+        return cls(np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint16), np.empty(n, np.uint8))
+
+
+# Where a decoder may put its next events, at most the given number.
+Space = Callable[[int], EventBlock]
+
 
 @dataclass(frozen=True)
 class StreamInfo:
@@ -103,8 +112,8 @@ class EventReader(ABC):
         label: Name of the format, for messages.
         time_unit: Seconds per tick of `t`; None if unknown from format and values. DVS.TIME_UNIT is then used.
         guessed_unit: Unit inferred from the values, in seconds, from which `t` was converted to microseconds.
-        space: Where a decoder may put its next events, of a given number at most: the blocks are then valid until the
-            next one only. None for arrays of their own.
+        space: Memory for the events of decoders; the blocks are then valid until the next one only. None for arrays of
+            their own.
         damage: Description of what could not be read, complete once the blocks have been read.
         notes: Assumptions that the values suggest but the format does not state.
     """
@@ -113,7 +122,7 @@ class EventReader(ABC):
     label: ClassVar[str]
     time_unit: float | None = MICROSECOND
     guessed_unit: float | None = None
-    space: Callable[[int], EventBlock] | None = None
+    space: Space | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path

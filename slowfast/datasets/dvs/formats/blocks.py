@@ -13,7 +13,6 @@ import numpy as np
 
 from slowfast.datasets.dvs.formats.base import EventBlock, EventReader, check_count, read_blocks
 
-KINDS = tuple(np.dtype(kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))  # usual types of t, x, y, p
 # Address space initially reserved for a column, based on the file size; memory is only used once written.
 _EVENTS_PER_BYTE, _FIRST_BYTES, _MAX_FIRST_BYTES = 0.5, 2**16, 2**28
 
@@ -82,7 +81,7 @@ def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
         DecodeError: If it cannot be read or has more than MAX_EVENTS events.
     """
     expected = reader.path.stat().st_size * _EVENTS_PER_BYTE
-    columns = [_GrowingColumn(kind, expected) for kind in KINDS]
+    columns = [_GrowingColumn(values.dtype, expected) for values in EventBlock.empty()]
     reader.space = lambda events: EventBlock(*(column.space(events) for column in columns))
     try:
         count = 0

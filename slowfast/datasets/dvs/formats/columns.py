@@ -6,7 +6,7 @@ Notation: n events of a recording, k columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,8 @@ _SHOWN = 12  # maximum number of array names in a message
 MILLISECOND, SECOND, NANOSECOND = 1e-3, 1.0, 1e-9
 UNIT_NAMES = {MILLISECOND: "milliseconds", SECOND: "seconds", NANOSECOND: "nanoseconds"}
 # Column orders used by public datasets and programs, the most common one first.
-ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "xypt", "tpxy")
+ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "tpxy")
+SAMPLE = 2**14  # number of events used to infer order and unit
 MAX_COORDINATE = 2**16
 # Larger integers cannot be microseconds: they would correspond to the year 5000.
 _NANOSECONDS_FROM = 10**17
@@ -185,6 +186,15 @@ def check_numeric(name: str, dtype: np.dtype) -> None:
         raise DecodeError(f"{name} contains {dtype}, not numbers")
 
 
+def check_columns(columns: Mapping[str, Column]) -> None:
+    """Raise DecodeError unless columns are numeric, one-dimensional and of equal length."""
+    for key, column in columns.items():
+        check_numeric(key, column.dtype)
+    lengths = {key: column.shape for key, column in columns.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise DecodeError(f"x, y, t and p must be one-dimensional and of equal length, not {lengths}")
+
+
 def find_order(values: np.ndarray) -> str:
     """Find the order of four columns.
 
@@ -204,7 +214,7 @@ def find_order(values: np.ndarray) -> str:
     pixels = [bool((c == np.rint(c)).all() and c.min() >= 0 and c.max() < MAX_COORDINATE) for c in columns]
     fitting = [
         order
-        for order in dict.fromkeys(ORDERS)
+        for order in ORDERS
         if polarity[order.index("p")] and pixels[order.index("x")] and pixels[order.index("y")]
     ]
     if not fitting or (len(values) > 1 and bool((values == values[0]).all())):

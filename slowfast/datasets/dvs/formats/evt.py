@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.base import EventBlock
+from slowfast.datasets.dvs.formats.base import EventBlock, Space
 from slowfast.utils.logging import get_logger
 from slowfast.utils.private_cache import compiled_library
 
@@ -36,8 +35,6 @@ _SHIFT = 1 << 20  # larger than the total width of all masks of a block
 MIN_BYTES = 2**22  # minimum file size for the compiled decoders
 _SOURCE = Path(__file__).with_name("evt.cpp")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
-_KINDS = (np.int64, np.uint16, np.uint16, np.uint8)
-Space = Callable[[int], EventBlock]
 _FIELDS = ("high", "raw", "overflows", "low", "row", "base", "polarity", "x_bits", "y_bits")
 
 
@@ -265,29 +262,19 @@ def _library() -> ctypes.CDLL | None:
 
 
 class CompiledDecoder:
-    """Decoder with the state of the stream.
-
-    Args:
-        decode: Function of the library.
-        word: Type of the words.
-        per_word: Largest number of events of a word.
-        space: Memory for the events, as `EventReader.space`; None for arrays of their own.
-        layout: Number of bits of x and y, of DAT.
-    """
+    """Decoder of evt.cpp with the state of the stream; see :func:`compiled` for the arguments."""
 
     def __init__(
         self,
         decode: ctypes._NamedFuncPointer,
         word: np.dtype,
         per_word: int,
-        space: Space | None = None,
-        layout: tuple[int, int] = (0, 0),
+        space: Space | None,
+        layout: tuple[int, int],
     ) -> None:
         self.word = word
         self._decode, self._per_word, self._given = decode, per_word, space
-        self._state = _State(
-            high=-1, raw=-1, overflows=0, low=0, row=-1, base=-1, polarity=0, x_bits=layout[0], y_bits=layout[1]
-        )
+        self._state = _State(high=-1, raw=-1, row=-1, base=-1, x_bits=layout[0], y_bits=layout[1])
         self._space: EventBlock | None = None
 
     def __call__(self, words: np.ndarray) -> EventBlock:
@@ -303,35 +290,29 @@ class CompiledDecoder:
     def _own_space(self, events: int) -> EventBlock:
         """Return columns for the results, which are reused for the next words."""
         if self._space is None or len(self._space.t) < events:
-            self._space = EventBlock(*(np.empty(events, kind) for kind in _KINDS))
+            self._space = EventBlock.empty(events)
         return self._space
 
 
-def evt2_decoder(size: int, space: Space | None = None) -> EvtDecoder:
-    """Return a decoder of EVT 2.0.
+def compiled(
+    decoder: EvtDecoder,
+    function: str,
+    size: int,
+    space: Space | None,
+    per_word: int = 1,
+    layout: tuple[int, int] = (0, 0),
+) -> EvtDecoder:
+    """Return the compiled counterpart of a decoder for a large file, otherwise the decoder itself.
 
     Args:
+        decoder: Decoder in NumPy.
+        function: Name of its counterpart in evt.cpp.
         size: Size of the file in bytes.
-        space: Memory for the events, see :class:`CompiledDecoder`.
+        space: Memory for the events, as `EventReader.space`.
+        per_word: Largest number of events of a word.
+        layout: Number of bits of x and y, of DAT.
     """
     library = _library() if size >= MIN_BYTES else None
-    return Evt2Decoder() if library is None else CompiledDecoder(library.decode_evt2, Evt2Decoder.word, 1, space)
-
-
-def evt3_decoder(size: int, space: Space | None = None) -> EvtDecoder:
-    """Return a decoder of EVT 3.0; arguments as for EVT 2.0."""
-    library = _library() if size >= MIN_BYTES else None
-    return Evt3Decoder() if library is None else CompiledDecoder(library.decode_evt3, Evt3Decoder.word, 12, space)
-
-
-def dat_decoder(size: int, record: np.dtype, layout: tuple[int, int], space: Space | None = None) -> EvtDecoder | None:
-    """Return a decoder of .dat files; None for a small file.
-
-    Args:
-        size: Size of the file in bytes.
-        record: Type of the events.
-        layout: Number of bits of x and y.
-        space: Memory for the events, see :class:`CompiledDecoder`.
-    """
-    library = _library() if size >= MIN_BYTES else None
-    return None if library is None else CompiledDecoder(library.decode_dat, record, 1, space, layout)
+    if library is None:
+        return decoder
+    return CompiledDecoder(getattr(library, function), decoder.word, per_word, space, layout)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -33,12 +33,14 @@ from slowfast.datasets.dvs.formats.base import (
 )
 from slowfast.datasets.dvs.formats.columns import (
     NEEDED,
+    SAMPLE,
     UNIT_NAMES,
     Column,
     Polarities,
     ScaledTimes,
     StoredColumn,
     UnpackedColumn,
+    check_columns,
     check_numeric,
     choose_columns,
     find_order,
@@ -51,7 +53,6 @@ POSITIVE, NEGATIVE = "pos", "neg"  # arrays of ES-ImageNet
 TABLE_WIDTHS = (3, 4)  # columns of tables without names
 _LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
-_SAMPLE = 2**14  # number of events used to infer order and unit
 
 
 class ColumnsReader(EventReader):
@@ -64,14 +65,6 @@ class ColumnsReader(EventReader):
     time_unit = None
     found: Mapping[str, Column]
 
-    def _check(self) -> None:
-        """Raise DecodeError unless the columns are numeric and of equal length."""
-        for key, column in self.found.items():
-            check_numeric(key, column.dtype)
-        lengths = {key: column.shape for key, column in self.found.items()}
-        if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
-            raise DecodeError(f"x, y, t and p must be one-dimensional and of equal length, not {lengths}")
-
     def columns(self) -> Mapping[str, Column]:
         """Return the columns of the file."""
         return self.found
@@ -82,6 +75,15 @@ class ColumnsReader(EventReader):
         for x, y, t, p in zip(*(_column_blocks(self.found[key]) for key in "xytp"), strict=True):
             yield EventBlock(finite_times(t), whole_pixels(x, "x"), whole_pixels(y, "y"), polarities(p))
 
+    def _from_array(self, array: StoredArray, columns: Mapping[str, Column]) -> None:
+        """Find the columns of a structured array or a table."""
+        if array.dtype.names is not None:
+            self.found = {key: columns[name] for key, name in choose_columns(array.dtype.names).items()}
+        elif "" in columns:
+            raise DecodeError(f"an array {array.shape} of {array.dtype} has no named columns. {NEEDED}")
+        else:
+            self._from_table(columns)
+
     def _from_table(self, table: Mapping[str, Column]) -> None:
         """Infer the meaning of four unnamed columns, and the unit of the times."""
         if len(table) != 4:
@@ -89,13 +91,13 @@ class ColumnsReader(EventReader):
         for name, column in table.items():
             check_numeric(f"column {name}", column.dtype)
         columns = list(table.values())
-        sample = np.stack([column.take(slice(0, _SAMPLE)).astype(np.float64) for column in columns], 1)
+        sample = np.stack([column.take(slice(0, SAMPLE)).astype(np.float64) for column in columns], 1)
         if not len(sample):
             raise DecodeError("the recording contains no events")
         order = find_order(sample)
         self.note(f"columns without names read as {', '.join(order)}")
         found = dict(zip(order, columns, strict=True))
-        unit = find_time_unit(found["t"].take(slice(0, _SAMPLE)))
+        unit = find_time_unit(found["t"].take(slice(0, SAMPLE)))
         if unit is not None:
             self.note(f"times read as {UNIT_NAMES[unit]}")
             self.time_unit, self.guessed_unit = MICROSECOND, unit
@@ -250,13 +252,8 @@ class NpyReader(ColumnsReader):
         with path.open("rb") as file:
             array = StoredArray(file, "the array")
             columns = array.stored(path, array.header_size, path.stat().st_size)
-        if array.dtype.names is not None:
-            self.found = {key: columns[name] for key, name in choose_columns(array.dtype.names).items()}
-        elif "" in columns:
-            raise DecodeError(f"an array {array.shape} of {array.dtype} has no named columns. {NEEDED}")
-        else:
-            self._from_table(columns)
-        self._check()
+        self._from_array(array, columns)
+        check_columns(self.found)
 
 
 @EVENT_READER_REGISTRY.register(name="npz")
@@ -275,7 +272,7 @@ class NpzReader(ColumnsReader):
                 self._single(file, next(iter(members.values())))
             else:
                 self.found = self._named(file, members)
-        self._check()
+        check_columns(self.found)
 
     def columns(self) -> Mapping[str, Column]:
         """Return the columns of the file.
@@ -284,19 +281,16 @@ class NpzReader(ColumnsReader):
             DecodeError: If compressed columns are too large after decompression.
         """
         packed = [column for column in self.found.values() if isinstance(column, PackedColumn)]
-        _check_unpacked([column.info for column in packed])
+        check_unpacked_size(sum(column.info.file_size for column in packed))
         check_count(max((column.shape[0] for column in packed), default=0))
         return self.found
 
     def _single(self, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         """Find the columns of the only array."""
         array, columns = self._member(file, info)
-        if array.dtype.names is not None:
-            self.found = {key: columns[name] for key, name in choose_columns(array.dtype.names).items()}
-        elif "" in columns:
-            choose_columns([info.filename.removesuffix(".npy")])
-        else:
-            self._from_table(columns)
+        if "" in columns:
+            choose_columns([info.filename.removesuffix(".npy")])  # names the missing columns
+        self._from_array(array, columns)
 
     def _named(self, file: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> dict[str, Column]:
         found = {key: self._member(file, members[name])[1] for key, name in choose_columns(list(members)).items()}
@@ -333,14 +327,8 @@ class NpzReader(ColumnsReader):
             if info.compress_type != zipfile.ZIP_STORED:
                 if array.dtype.names is None and len(array.shape) == 1:
                     return array, {"": PackedColumn(self.path, info, array)}
-                _check_unpacked([info])
+                check_unpacked_size(info.file_size)
                 check_count(max(array.shape, default=0))
                 return array, {name: UnpackedColumn(values) for name, values in array.unpacked(stream).items()}
         offset = data_offset(self.path, info) + array.header_size
         return array, array.stored(self.path, offset, self.path.stat().st_size)
-
-
-def _check_unpacked(members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise DecodeError if compressed members are too large after decompression."""
-    size = sum(info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED)
-    check_unpacked_size(size)
