@@ -153,9 +153,9 @@ class LiveWindows(ABC):
         """End of the next window in microseconds; infinite if no time ends it."""
         return math.inf
 
-    @abstractmethod
     def rest(self) -> bool:
-        """Make the last window complete, after the end of the stream; return False if there is none."""
+        """Make the last window complete, after the end of the stream; return False if it is dropped."""
+        return False
 
     @abstractmethod
     def take(self, skip: int = 0) -> EventWindow:
@@ -220,9 +220,8 @@ class TimeWindows(LiveWindows):
         """Return a window; it may contain no events."""
         self._next += skip
         self.skipped += skip
-        number, start = self._next, self._next * self._step
-        end = start + self._length
-        window = EventWindow(number, start, end, self._held.between(start, end))
+        start, end = self._next * self._step, self.next_end
+        window = EventWindow(self._next, start, end, self._held.between(start, end))
         self._next += 1
         self._held.discard(self._held.before(self._next * self._step))
         self._ended = False
@@ -252,10 +251,6 @@ class CountWindows(LiveWindows):
         """Return how many windows have all of their events."""
         spare = len(self._held) - self._gap - self._count
         return spare // self._step + 1 if spare >= 0 else 0
-
-    def rest(self) -> bool:
-        """Return False: an incomplete window is dropped."""
-        return False
 
     def take(self, skip: int = 0) -> EventWindow:
         """Return a window, which starts with its first event and ends with its last one."""

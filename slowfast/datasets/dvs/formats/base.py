@@ -16,6 +16,7 @@ Notation: n events of a block or recording.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,22 +212,18 @@ def sensor_of_camera(text: str) -> Sensor | None:
     return next((size for camera, size in CAMERAS.items() if camera in name), None)
 
 
-class guarded:
-    """Context that converts unexpected errors of any package for a damaged file to DecodeError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, DecodeError | UserError):
-            return
+@contextlib.contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Convert unexpected errors of any package for a damaged file to DecodeError."""
+    try:
+        yield
+    except (DecodeError, UserError):
+        raise
+    except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DecodeError(f"the file cannot be read: {system_reason(error)}") from error
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:_SHOWN]
-        raise DecodeError(f"not a readable {self.path.suffix} file: {line}") from error
+        raise DecodeError(f"not a readable {path.suffix} file: {line}") from error
 
 
 def seconds_per_tick(reader: EventReader, configured: float) -> float:
