@@ -21,7 +21,7 @@ import torch
 from tabulate import tabulate
 
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset
-from slowfast.datasets.dvs.live_windows import TimeWindows
+from slowfast.datasets.dvs.event_windows import TimeWindows
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.index.samples import SampleKind
 from slowfast.engine.forward import ClipForward

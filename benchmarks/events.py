@@ -19,9 +19,9 @@ import torch.nn.functional as F
 
 from benchmarks.measure import Measurement, time_interleaved
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset, Repairs
+from slowfast.datasets.dvs.event_windows import windows_by_count
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.windows import windows_by_count
 from slowfast.datasets.loader import collate_clips
 from slowfast.datasets.types import Record
 from slowfast.engine.forward import ClipForward

@@ -17,7 +17,8 @@ import numpy as np
 from demo_data.motion import MOTIONS, Motion, Path
 from demo_data.scene import animate, two_colors
 from demo_data.settings import SPLITS, DemoSettings
-from slowfast.datasets.dvs.simulate import EventSimulator, join_events
+from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.datasets.dvs.simulate import EventSimulator
 
 FPS = 30
 STEPS = 4  # rendered frames per frame of the settings
@@ -39,7 +40,8 @@ def write_sample(folder: FilePath, settings: DemoSettings, split: str, number: i
     path = draw_path_in_view(motion, settings.frames * STEPS, settings.size, settings.width, rng)
     clip = animate(path, settings.size, settings.width, two_colors, rng, 1 / STEPS)
     simulator = EventSimulator(rng, THRESHOLD, noise=NOISE)
-    events = join_events([simulator.feed(frame, 1e6 * at / (FPS * STEPS)) for at, frame in enumerate(clip)])
+    parts = [simulator.feed(frame, 1e6 * at / (FPS * STEPS)) for at, frame in enumerate(clip)]
+    events = EventColumns.join(*parts)
     if rng.random() < NEGATIVES:
         events = replace(events, p=1 - events.p)
     file = folder / split / name / f"{number:05d}.npz"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from slowfast.datasets.dvs.formats import EventBlock, open_events, read_stream
+from slowfast.datasets.dvs.recording import Recording
 
 Event = tuple[int, int, int, int]  # x, y, t, p
 
@@ -26,6 +27,11 @@ def rows(events: object) -> list[Event]:
     """Return the columns x, y, t, p, attributes or items, as tuples of events."""
     columns = [events[key] if isinstance(events, dict) else getattr(events, key) for key in "xytp"]
     return [tuple(int(v) for v in row) for row in zip(*columns, strict=True)]
+
+
+# Events that every format can hold.
+EVENTS = some_events(300, width=34, height=30)
+COLUMNS = dict(zip("xytp", np.array(EVENTS).T, strict=True))
 
 
 def dat(events: list[Event], version: int = 2) -> bytes:
@@ -206,4 +212,20 @@ def read(path: Path) -> list[Stream]:
     for number, info in enumerate(reader.streams):
         events = read_stream(reader, number)
         found.append(Stream(events, info.sensor, "; ".join(reader.damage) or None, info.name))
+    return found
+
+
+def events_of(path: Path) -> list[Event]:
+    """Read 300 events, as training does and in blocks, which must agree."""
+    reader = open_events(path)
+    tick = 1.0 if reader.time_unit is None else reader.time_unit / 1e-6
+    (stream,) = read(path)
+    found = rows({**stream.events._asdict(), "t": stream.events.t * tick})
+    recording = Recording(path)
+    taken = recording.take(slice(None))
+    picked = recording.take(np.array([5, 299, 17]))
+    assert [int(t) for t in taken["t"]] == [int(t) for t in stream.events.t]
+    for key in "xyt":
+        assert np.array_equal(picked[key], taken[key][[5, 299, 17]]), key
+    assert [(int(x), int(y)) for x, y in zip(taken["x"], taken["y"], strict=True)] == [e[:2] for e in found]
     return found

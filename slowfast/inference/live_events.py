@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.dvs.live_windows import CountWindows, EventWindow, LiveWindows, TimeWindows
+from slowfast.datasets.dvs.event_windows import CountWindows, EventWindow, LiveWindows, TimeWindows
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.types import EvalSample, Failure
 from slowfast.event_driven.connection import Connection

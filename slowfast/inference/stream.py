@@ -20,8 +20,8 @@ from slowfast.datasets.base import FrameDataset
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset
+from slowfast.datasets.dvs.event_windows import EventWindow
 from slowfast.datasets.dvs.frames import event_frames, frame_colors
-from slowfast.datasets.dvs.live_windows import EventWindow
 from slowfast.datasets.dvs.recording import as_events
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler
 from slowfast.datasets.index.samples import UNLABELED

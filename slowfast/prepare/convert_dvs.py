@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.event_windows import windows_by_count, windows_by_time
 from slowfast.datasets.dvs.formats import EventReader, StreamInfo, event_suffixes, open_events, read_blocks
 from slowfast.datasets.dvs.formats.aedat import read_gesture_labels
 from slowfast.datasets.dvs.formats.base import MICROSECOND, seconds_per_tick
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.errors import UserError
 from slowfast.prepare.event_spool import EventSpool, save_events
 from slowfast.prepare.files import ConvertedFile, FileKind, Job

@@ -17,7 +17,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, PixelNoise, join_events
+from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, PixelNoise
 from slowfast.datasets.sampling import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.event_spool import save_events
@@ -143,7 +143,7 @@ def events_of(video: PyAVReader, settings: EventSettings) -> EventColumns:
         parts.append(simulator.feed(image, time))
     if not parts:
         raise DecodeError(f"no frame can be decoded: {video.error or 'no error reported by the decoder'}")
-    return join_events(parts)
+    return EventColumns.join(*parts)
 
 
 def fit(image: np.ndarray, settings: EventSettings) -> np.ndarray:

@@ -11,12 +11,14 @@ import pytest
 import zstandard
 
 from slowfast.datasets.decode import DecodeError
+from slowfast.datasets.dvs.formats import open_events, read_stream
 from slowfast.errors import UserError
-from tests.raw_recordings import aedat, aedat4, read, rows, some_events
+from tests.raw_recordings import EVENTS, aedat, aedat2, aedat4, davis, events_of, read, rows, some_events
 
 # 60 events each, written with dv-processing 2.0.4's MonoCameraWriter, with a stream of frames and one of triggers.
 WRITTEN_BY_DV = sorted((Path(__file__).parents[1] / "recordings").glob("*.aedat4"))
 DV_EVENTS = [(k * 37 % 346, k * 23 % 260, 1_700_000_000_000_000 + k * k * 10, int(k % 3 == 0)) for k in range(60)]
+LONG = some_events(300, longest=2_000_000, width=128, height=128)
 PACKERS: dict[int, Callable[[bytes], bytes]] = {
     0: bytes,
     1: lz4.frame.compress,
@@ -143,3 +145,41 @@ def test_oversized_packet_is_lost(tmp_path: Path, kind: str, monkeypatch: pytest
     (stream,) = read(file)
     assert rows(stream.events) == events[:20] + events[40:]
     assert "1 event packets were lost" in str(stream.damage) and "more than 1 MiB" in str(stream.damage)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("header", ["", "# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128\r\n"])
+def test_dvs128(tmp_path: Path, header: str, version: int) -> None:
+    words = [(x << 8 | y << 1 | p, t) for x, y, t, p in LONG]
+    words.insert(7, (1 << 15, LONG[7][2]))  # a signal
+    (tmp_path / "a.aedat").write_bytes(aedat2(words, header, version))
+    assert events_of(tmp_path / "a.aedat") == LONG
+    assert open_events(tmp_path / "a.aedat").streams[0].sensor == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("Davis346blue", (346, 260)), ("DAVIS240C", (240, 180)), ("Davis640", (640, 480))]
+)
+def test_davis_counts_from_the_lower_right_corner(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    words = davis(EVENTS, *size)
+    for other in (1 << 31 | 5 << 12, 1 << 10 | 3 << 12):  # a pixel of a frame, and a signal
+        words.insert(9, (other, words[9][1]))
+    header = f"# HardwareInterface: DAVIS FX3\r\n# AEChip: eu.seebetter.ini.chips.davis.{name}\r\n"
+    (tmp_path / "a.aedat").write_bytes(aedat2(words, header))
+    assert events_of(tmp_path / "a.aedat") == EVENTS
+    assert open_events(tmp_path / "a.aedat").streams[0].sensor == (size[1], size[0])
+
+
+def test_camera_without_a_name(tmp_path: Path) -> None:
+    events = [(300, 200, 5, 1), *((x, y, t + 5, p) for x, y, t, p in EVENTS)]
+    (tmp_path / "a.aedat").write_bytes(aedat2(davis(events, 346, 260)))
+    reader = open_events(tmp_path / "a.aedat")
+    assert rows(read_stream(reader)) == events
+    assert reader.notes == ["read as DAVIS of 260 x 346 pixels; the header names no camera"]
+
+
+def test_time_overflows(tmp_path: Path) -> None:
+    start = 2**32 - 50_000
+    words = [(x << 8 | y << 1 | p, (t + start) % 2**32) for x, y, t, p in EVENTS]
+    (tmp_path / "a.aedat").write_bytes(aedat2(words))
+    assert [e[2] - start for e in rows(read(tmp_path / "a.aedat")[0].events)] == [e[2] for e in EVENTS]

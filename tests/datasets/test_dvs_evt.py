@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.datasets.dvs.formats import compiled_evt, open_events, read_stream
+from slowfast.datasets.dvs.formats import evt, open_events, read_stream
 from slowfast.datasets.dvs.formats.evt import LEGACY, LITTLE, Evt2Decoder, Evt3Decoder, Evt21Decoder, EvtDecoder
+from slowfast.datasets.dvs.formats.prophesee import ENCODINGS
 from tests.raw_recordings import Event, dat, rows, some_events
 
 LARGE = 2**30  # bytes of a file for which the compiled decoders are used
@@ -93,14 +94,14 @@ def evt2_words(draw: st.DrawFn) -> list[int]:
     return [kind << 28 | value for kind, value in draw(st.lists(st.tuples(kinds, values), max_size=80))]
 
 
-@pytest.mark.parametrize("make", [lambda: Evt3Decoder(), lambda: compiled_evt.evt3_decoder(LARGE)])
+@pytest.mark.parametrize("make", [lambda: Evt3Decoder(), lambda: ENCODINGS["EVT3"]({}, LARGE, None)])
 @settings(max_examples=60, deadline=None)
 @given(words=evt3_words(), size=st.sampled_from([1, 3, 10, 1000]))
 def test_evt3(make: Callable[[], EvtDecoder], words: list[int], size: int) -> None:
     assert decoded(make(), words, size) == list(plain_evt3(words))
 
 
-@pytest.mark.parametrize("make", [lambda: Evt2Decoder(), lambda: compiled_evt.evt2_decoder(LARGE)])
+@pytest.mark.parametrize("make", [lambda: Evt2Decoder(), lambda: ENCODINGS["EVT2"]({}, LARGE, None)])
 @settings(max_examples=40, deadline=None)
 @given(words=evt2_words(), size=st.sampled_from([1, 3, 1000]))
 def test_evt2(make: Callable[[], EvtDecoder], words: list[int], size: int) -> None:
@@ -119,7 +120,7 @@ def test_evt21(upper: list[int], seed: int, size: int, swap: bool) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("least", [0, LARGE])
 def test_dat(tmp_path: Path, version: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_evt, "MIN_BYTES", least)
+    monkeypatch.setattr(evt, "MIN_BYTES", least)
     monkeypatch.setattr("slowfast.datasets.dvs.formats.prophesee.BLOCK_EVENTS", 7)
     events = [(x, y, t + 2**32 - 30_000, p) for x, y, t, p in some_events(100, height=240)]
     (tmp_path / "a.dat").write_bytes(dat([(x, y, t % 2**32, p) for x, y, t, p in events], version))
@@ -127,7 +128,7 @@ def test_dat(tmp_path: Path, version: int, least: int, monkeypatch: pytest.Monke
 
 
 def test_compiled_decoders_are_those_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(compiled_evt.evt3_decoder(LARGE), compiled_evt.CompiledDecoder)
-    assert isinstance(compiled_evt.evt3_decoder(1000), Evt3Decoder)
-    monkeypatch.setattr(compiled_evt, "_library", lambda: None)
-    assert isinstance(compiled_evt.evt2_decoder(LARGE), Evt2Decoder)
+    assert isinstance(ENCODINGS["EVT3"]({}, LARGE, None), evt.CompiledDecoder)
+    assert isinstance(ENCODINGS["EVT3"]({}, 1000, None), Evt3Decoder)
+    monkeypatch.setattr(evt, "_library", lambda: None)
+    assert isinstance(ENCODINGS["EVT2"]({}, LARGE, None), Evt2Decoder)

@@ -1,4 +1,4 @@
-""".mat files of ASL-DVS: orientation and invalid files."""
+""".mat files of ASL-DVS, ST-MNIST and TD structures, and invalid ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from slowfast.cli.convert_dvs import main
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import UserError
-from tests.raw_recordings import read, rows, some_events
+from tests.raw_recordings import COLUMNS, EVENTS, events_of, read, rows, some_events
 
-EVENTS = some_events(200, width=240, height=180)
-COLUMNS = np.array(EVENTS)  # x, y, t, p
-MAT = {"x": COLUMNS[:, [0]], "y": COLUMNS[:, [1]], "ts": COLUMNS[:, [2]], "pol": COLUMNS[:, [3]]}
+ASL_EVENTS = some_events(200, width=240, height=180)
+TABLE = np.array(ASL_EVENTS)  # x, y, t, p
+MAT = {"x": TABLE[:, [0]], "y": TABLE[:, [1]], "ts": TABLE[:, [2]], "pol": TABLE[:, [3]]}
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -27,7 +27,7 @@ def test_events_are_rotated_upright(tmp_path: Path, compressed: bool, kind: type
     columns = {key: column.astype(kind) for key, column in MAT.items()}
     savemat(tmp_path / "a.mat", columns, do_compression=compressed)
     (stream,) = read(tmp_path / "a.mat")
-    assert rows(stream.events) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
+    assert rows(stream.events) == [(239 - x, 179 - y, t, p) for x, y, t, p in ASL_EVENTS]
     assert stream.sensor == (180, 240)
 
 
@@ -42,7 +42,7 @@ def test_to_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "failed: a/text.mat: not a readable .mat file" in said
     assert "DVS.SENSOR_SIZE [180,240]: in 1 of 1 recordings" in said
     found = Recording(tmp_path / "npz" / "a" / "a_0001.npz").take(slice(None))
-    assert rows(found) == [(239 - x, 179 - y, t, p) for x, y, t, p in EVENTS]
+    assert rows(found) == [(239 - x, 179 - y, t, p) for x, y, t, p in ASL_EVENTS]
 
 
 def matlab_73() -> bytes:
@@ -53,7 +53,7 @@ def matlab_73() -> bytes:
 
 def test_damaged_elements_that_scipy_crashes_on(tmp_path: Path) -> None:
     """Refuse types of elements that do not exist, wherever they are, in the process that reads."""
-    fields = {key: COLUMNS[:40, [number]] for number, key in enumerate(("x", "y", "ts", "p"))}
+    fields = {key: TABLE[:40, [number]] for number, key in enumerate(("x", "y", "ts", "p"))}
     savemat(tmp_path / "a.mat", {"TD": fields})
     data, refused = (tmp_path / "a.mat").read_bytes(), 0
     for first in range(128, len(data) - 8, 8):
@@ -95,4 +95,33 @@ def test_too_many_events_are_refused_before_decompression(tmp_path: Path, monkey
     monkeypatch.setattr("slowfast.datasets.dvs.formats.base.MAX_EVENTS", 199)
     monkeypatch.setattr("scipy.io.loadmat", None)
     with pytest.raises(DecodeError, match="200 events exceed the limit of 199"):
+        read(tmp_path / "a.mat")
+
+
+def test_st_mnist(tmp_path: Path) -> None:
+    values = np.zeros((101, 40))
+    values[100] = np.arange(40) * 0.000123
+    want = []
+    for k in range(40):
+        taxel = (k * 37) % 100
+        values[taxel, k] = 1 if k % 3 else -1
+        want.append((taxel % 10, taxel // 10, k * 123, int(k % 3 > 0)))
+    savemat(tmp_path / "a.mat", {"spiketrain": values})
+    (stream,) = read(tmp_path / "a.mat")
+    assert (rows(stream.events), stream.sensor) == (want, (10, 10))
+
+
+def test_td_structures_count_from_one(tmp_path: Path) -> None:
+    structure = {"x": COLUMNS["x"] + 1, "y": COLUMNS["y"] + 1, "ts": COLUMNS["t"], "p": COLUMNS["p"] + 1}
+    savemat(tmp_path / "a.mat", {"TD": structure})
+    assert events_of(tmp_path / "a.mat") == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({"spiketrain": np.zeros((5, 5))}, "must have 101 rows"), ({"TD": {"x": 1}}, "TD must be one structure")],
+)
+def test_other_structures(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    savemat(tmp_path / "a.mat", content)
+    with pytest.raises(DecodeError, match=message):
         read(tmp_path / "a.mat")

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, Evt21Decoder
 from tests import raw_recordings as raw
-from tests.raw_recordings import Event, rows, some_events
+from tests.raw_recordings import Event, events_of, rows, some_events
 
 LITTLE_21 = b"% format EVT21;height=240;width=320;endianness=little\n"
 LEGACY_21 = b"% evt 2.1\n% format EVT21;height=240;width=320;endianness=legacy\n"
+LONG = some_events(300, longest=2_000_000, width=128, height=128)
 
 
 def crowded(n: int, seed: int, longest: int) -> list[Event]:
@@ -145,3 +146,23 @@ def test_unsupported_dat_versions_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(raw.dat(some_events(), version=3))
     with pytest.raises(DecodeError, match="unsupported version 3 of the .dat format"):
         raw.read(tmp_path / "a.dat")
+
+
+def test_nmnist(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(raw.nmnist(LONG))
+    assert events_of(tmp_path / "a.bin") == LONG
+
+
+def test_nmnist_overflow_events_add_time(tmp_path: Path) -> None:
+    before = [(9, 9, t, 1) for t in range(40, 60)]
+    data = raw.nmnist([*before, (1, 2, 100, 1), (0, 240, 8191, 0), (3, 4, 50, 0), (0, 240, 60, 0), (5, 6, 7, 1)])
+    (tmp_path / "a.bin").write_bytes(data + b"\1\2")
+    (stream,) = raw.read(tmp_path / "a.bin")
+    assert rows(stream.events) == [*before, (1, 2, 100, 1), (3, 4, 50 + 8192, 0), (5, 6, 7 + 16384, 1)]
+    assert stream.damage == "truncated: the file ends within an event, after 2 of 5 bytes"
+
+
+def test_other_files_of_the_suffix_bin(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(DecodeError, match="not a file of N-MNIST"):
+        raw.read(tmp_path / "a.bin")

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import StoredColumn
 from slowfast.datasets.dvs.formats.base import MAX_EVENTS
+from slowfast.datasets.dvs.formats.columns import StoredColumn
 from slowfast.datasets.dvs.recording import OVERFLOW, STRAY, UNSORTED, Recording, as_events, repair, undo_overflow
 
 SENSOR = (12, 16)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.simulate import DARK, EventSimulator, PixelNoise, join_events
+from slowfast.datasets.dvs.simulate import DARK, EventSimulator, PixelNoise
 
 
 def simulate(frames: np.ndarray, threshold: tuple[float, float] = (0.2, 0.3), **settings: Any) -> EventColumns:
     simulator = EventSimulator(np.random.default_rng(0), threshold, **settings)
-    return join_events([simulator.feed(frame, 1000.0 * at) for at, frame in enumerate(frames)])
+    return EventColumns.join(*(simulator.feed(frame, 1000.0 * at) for at, frame in enumerate(frames)))
 
 
 def follow(values: np.ndarray, on: float, off: float) -> list[tuple[float, int]]:

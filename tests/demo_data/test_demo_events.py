@@ -11,7 +11,7 @@ from demo_data.build import FORMATS, build
 from demo_data.events import draw_path_in_view, write_sample
 from demo_data.motion import MOTIONS
 from demo_data.settings import DemoSettings
-from slowfast.datasets.dvs.formats.arrays import StoredColumn
+from slowfast.datasets.dvs.formats.columns import StoredColumn
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
 from slowfast.datasets.dvs.recording import Recording, as_events
 

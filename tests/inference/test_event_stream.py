@@ -1,20 +1,16 @@
-"""Event streams: windows for any split into pieces, and the logits of recordings."""
+"""Logits of the windows of event streams."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from event_files import event_settings
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
+from slowfast.datasets.dvs.event_windows import windows_by_count
 from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.dvs.windows import windows_by_count, windows_by_time
 from slowfast.inference.stream import StreamClassifier, stream_metrics
 from slowfast.models import build_model
 
@@ -25,79 +21,6 @@ def events(n: int, seed: int = 0) -> EventColumns:
     rng = np.random.default_rng(seed)
     x, y, p = (rng.integers(0, limit, n) for limit in (16, 12, 2))
     return EventColumns(x, y, np.sort(rng.integers(0, 1000, n)).astype(float), p)
-
-
-def pieces(whole: EventColumns, cuts: list[int]) -> Iterator[EventColumns]:
-    bounds = [0, *sorted(cut % (len(whole) + 1) for cut in cuts), len(whole)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
-        yield whole.take(np.arange(start, end))
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    n=st.integers(0, 60),
-    cuts=st.lists(st.integers(0, 60), max_size=6),
-    count=st.integers(1, 9),
-    step=st.integers(1, 12),
-)
-def test_windows_of_a_count(n: int, cuts: list[int], count: int, step: int) -> None:
-    whole = events(n)
-    found = [window.t.tolist() for window in windows_by_count(pieces(whole, cuts), count, step)]
-    assert found == [whole.t[at : at + count].tolist() for at in range(0, n - count + 1, step)]
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    n=st.integers(1, 60),
-    cuts=st.lists(st.integers(0, 60), max_size=6),
-    duration=st.integers(20, 600),
-    step=st.integers(20, 600),
-)
-def test_windows_of_a_time(n: int, cuts: list[int], duration: int, step: int) -> None:
-    whole = events(n)
-    found = [window.t.tolist() for window in windows_by_time(pieces(whole, cuts), duration, step)]
-    starts = np.arange(whole.t[0], whole.t[-1] + 1, step)
-    want = [whole.t[(whole.t >= start) & (whole.t < start + duration)].tolist() for start in starts]
-    assert found == [window for window in want if window]
-
-
-def test_windows_come_as_soon_as_they_are_whole() -> None:
-    taken = []
-
-    def stream() -> Iterator[EventColumns]:
-        for number in range(4):
-            taken.append(number)
-            yield EventColumns(*(np.zeros(5, int),) * 2, np.arange(5) + 10.0 * number, np.zeros(5, int))
-
-    next(windows_by_count(stream(), 5))
-    assert taken == [0]
-    taken.clear()
-    next(windows_by_time(stream(), 10))
-    assert taken == [0, 1]
-
-
-@pytest.mark.parametrize("step", [50.0, 20.0, 70.0])
-def test_a_gap_between_events_takes_no_time(step: float) -> None:
-    times = np.array([0, 10, 1e12, 1e12 + 30, 1e12 + 200, 3e15])
-    zeros = np.zeros(len(times), np.int64)
-    stream = EventColumns(zeros, zeros, times, zeros)
-    for parts in ([stream], [stream.take(np.array([place])) for place in range(len(times))]):
-        windows = [window.t.tolist() for window in windows_by_time(parts, 50.0, step)]
-        assert windows[0] == [0, 10] and all(windows) and windows[-1][-1] in (3e15, 1e12 + 200, 1e12 + 30)
-        for window in windows:
-            start = window[0] - window[0] % step  # windows begin at multiples of the step
-            assert window[-1] < start + 50 + step
-
-
-def test_mistakes() -> None:
-    back = EventColumns(*(np.zeros(3),) * 2, np.array([0.0, 2.0, 1.0]), np.zeros(3))
-    with pytest.raises(ValueError, match="time decreases"):
-        list(windows_by_time([back], 5))
-    for windows in (windows_by_count([], 0), windows_by_time([], 0.0), windows_by_count([], 3, 0)):
-        with pytest.raises(ValueError, match="must be"):
-            next(windows)
-    with pytest.raises(ValueError, match="time decreases"):
-        list(windows_by_count([events(9), events(9, 1)], 30))
 
 
 def test_logits_are_those_of_the_network(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from raw_recordings import Event, aedat4, evt3
 from slowfast.cli import events_live
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.dvs.event_windows import EventWindow
 from slowfast.datasets.dvs.formats.base import EventBlock
 from slowfast.datasets.dvs.frames import event_frames, frame_colors
-from slowfast.datasets.dvs.live_windows import EventWindow
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.index.samples import UNLABELED
 from slowfast.datasets.types import EvalVideo, Record

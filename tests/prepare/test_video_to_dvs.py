@@ -9,7 +9,7 @@ import pytest
 
 from demo_data.kinetics import write_video
 from slowfast.cli.video_to_dvs import main
-from slowfast.datasets.dvs.formats.arrays import StoredColumn
+from slowfast.datasets.dvs.formats.columns import StoredColumn
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import DataError, UserError
 from slowfast.prepare.video_to_dvs import EventSettings, fit, interpolate_frames, videos_to_events

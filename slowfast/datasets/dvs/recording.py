@@ -18,8 +18,8 @@ import numpy as np
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.dvs.formats import open_events, read_stream
-from slowfast.datasets.dvs.formats.arrays import Column, UnpackedColumn
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
+from slowfast.datasets.dvs.formats.columns import Column, Polarities, UnpackedColumn, finite_times
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.utils.text import plain
 
@@ -126,7 +126,7 @@ def as_events(raw: Raw, sensor: Size, time_unit: float) -> EventColumns | None:
     Raises:
         DecodeError: If a column contains invalid values.
     """
-    x, y, t, p = _pixels(raw["x"], "x"), _pixels(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
+    x, y, t, p = _validated(raw)
     if _outside(x, y, sensor).any() or (np.diff(t) < 0).any():
         return None
     return EventColumns(x, y, t * (time_unit / 1e-6), p)
@@ -149,7 +149,7 @@ def repair(raw: Raw, sensor: Size, time_unit: float) -> tuple[EventColumns, list
     Raises:
         DecodeError: If a defect has no unambiguous repair.
     """
-    x, y, t, p = _pixels(raw["x"], "x"), _pixels(raw["y"], "y"), _times(raw["t"]), _polarities(raw["p"])
+    x, y, t, p = _validated(raw)
     done = []
     outside = _outside(x, y, sensor)
     if outside.mean() > MAX_STRAY:
@@ -207,21 +207,10 @@ def _pixels(values: np.ndarray, name: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _times(values: np.ndarray) -> np.ndarray:
-    times = values.astype(np.float64)
-    if not np.isfinite(times).all():
-        raise DecodeError("t contains values that are not finite")
-    return times
-
-
-def _polarities(values: np.ndarray) -> np.ndarray:
-    """Map {0, 1}, {False, True} or {-1, 1} to {0, 1}."""
-    known = (values == 0) | (values == 1) | ((values == -1) if values.dtype.kind in "if" else False)
-    if not known.all():
-        raise DecodeError(f"p contains {values[~known][0]}; polarities are 0 and 1, or -1 and 1")
-    if values.dtype.kind in "if" and (values == -1).any() and (values == 0).any():
-        raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
-    return (values == 1).astype(np.int64)
+def _validated(raw: Raw) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y, t and p as int64, int64, float64 and int64. Raises DecodeError if a value is invalid."""
+    x, y = _pixels(raw["x"], "x"), _pixels(raw["y"], "y")
+    return x, y, finite_times(raw["t"]).astype(np.float64), Polarities()(raw["p"]).astype(np.int64)
 
 
 def read_clusters(path: Path, sensor: tuple[int, int]) -> EventColumns:

@@ -41,9 +41,9 @@ class EventColumns:
         return replace(self, t=t).take(np.argsort(t, kind="stable"))
 
     @staticmethod
-    def join(one: EventColumns, other: EventColumns) -> EventColumns:
-        """Merge two sets of events, sorted by time."""
-        columns = [np.concatenate((getattr(one, key), getattr(other, key))) for key in "xytp"]
+    def join(*parts: EventColumns) -> EventColumns:
+        """Merge sets of single events, sorted by time."""
+        columns = [np.concatenate([getattr(part, key) for part in parts]) for key in "xytp"]
         return EventColumns(*columns).at(columns[2])
 
 

@@ -213,8 +213,3 @@ class EventSimulator:
         x, y, p = (self.rng.integers(0, limit, count) for limit in (shape[1], shape[0], 2))
         t = self.rng.uniform(start, end, count)
         return EventColumns(x, y, t, p).at(t)
-
-
-def join_events(parts: list[EventColumns]) -> EventColumns:
-    """Concatenate the events of consecutive intervals."""
-    return EventColumns(*(np.concatenate([getattr(part, key) for part in parts]) for key in "xytp"))

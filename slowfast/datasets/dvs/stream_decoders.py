@@ -29,8 +29,7 @@ from slowfast.datasets.dvs.formats.aedat4 import (
     read_packet,
 )
 from slowfast.datasets.dvs.formats.base import BLOCK_EVENTS, EventBlock, Sensor
-from slowfast.datasets.dvs.formats.compiled_evt import MIN_BYTES
-from slowfast.datasets.dvs.formats.evt import EvtDecoder
+from slowfast.datasets.dvs.formats.evt import MIN_BYTES, EvtDecoder
 from slowfast.datasets.dvs.formats.prophesee import ENCODINGS, encoding_of, sensor_of
 from slowfast.datasets.dvs.formats.prophesee import read_header as read_text_header
 
@@ -113,7 +112,7 @@ class PacketDecoder(StreamDecoder):
             position += 8 + size
             blocks = event_blocks([read_packet(self._header, body)]) if stream == self._number else iter(())
             yield from ((block, position) for block in blocks)
-        yield _NOTHING, position
+        yield EventBlock.empty(), position
 
     def _read_header(self, data: bytes) -> int:
         """Read the header if it is there; return the number of bytes."""
@@ -155,7 +154,7 @@ class WordDecoder(StreamDecoder):
         for first in range(0, whole, BLOCK_EVENTS):
             block = self._words(words[first : first + BLOCK_EVENTS])
             yield block, start + min(first + BLOCK_EVENTS, whole) * word.itemsize
-        yield _NOTHING, start + whole * word.itemsize
+        yield EventBlock.empty(), start + whole * word.itemsize
 
     def _start(self, data: bytes) -> int:
         """Create the decoder as soon as the header, if there is one, is complete; return the size of the header."""
@@ -178,9 +177,6 @@ class WordDecoder(StreamDecoder):
         self._words = ENCODINGS[self._encoding](fields, MIN_BYTES, None)
         self.sensor = sensor_of(fields)
         return file.tell()
-
-
-_NOTHING = EventBlock(*(np.zeros(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8)))
 
 
 def decoder_of(kind: str) -> StreamDecoder:

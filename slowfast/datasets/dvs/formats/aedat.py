@@ -172,20 +172,22 @@ class Aedat3Reader(EventReader):
         super().__init__(path)
         with path.open("rb") as file:
             head = file.read(2**20)
-        self.from_bottom = head.startswith(VERSION_0)
+        version_0 = head.startswith(VERSION_0)
         end = head.find(END_OF_HEADER)
         if end >= 0:
             self.start = end + len(END_OF_HEADER)
             lines = head[:end].decode("latin-1").splitlines()
-        elif self.from_bottom:  # may have no end
+        elif version_0:  # may have no end
             lines, self.start = read_lines(path)
         else:
             raise DecodeError("the header is incomplete")
         # DVS Gesture names its camera, too.
         sources = " ".join(line for line in lines if line.lower().startswith(("#source", "source")))
         self.sensor = sensor_of_camera(sources)
-        if self.from_bottom and self.sensor is None:
+        if version_0 and self.sensor is None:
             raise DecodeError("version 3.0 counts rows from the bottom, and the header names no known camera")
+        # Number of the row that is the first one of the file, if it counts from the bottom.
+        self.bottom = self.sensor[0] - 1 if version_0 and self.sensor else None
 
     @classmethod
     def accepts(cls, path: Path, head: bytes) -> bool:
@@ -225,14 +227,9 @@ class Aedat3Reader(EventReader):
             valid = address & 1 == 1
             address, t = address[valid], time[valid].astype(np.int64) + (overflow << OVERFLOW_BITS)
             x, y, p = address >> 17 & 0x7FFF, address >> 2 & 0x7FFF, address >> 1 & 1
-            if self.from_bottom:
-                y = (_height(self.sensor) - 1 - y.astype(np.int64)) & 0xFFFF
+            if self.bottom is not None:
+                y = (self.bottom - y.astype(np.int64)) & 0xFFFF
             yield EventBlock(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
-
-
-def _height(sensor: Sensor | None) -> int:
-    assert sensor is not None
-    return sensor[0]
 
 
 def _is_valid(packet: np.void) -> bool:

@@ -182,10 +182,8 @@ def _get_decompress(compression: int) -> Decompress:
 def _lz4_frame(decompressor: Any, body: bytes) -> bytes:
     # The buffer grows on demand, because allocating the limit at once would cost more than the decompression.
     content: bytes = decompressor.decompress(body, max_length=_LZ4_STEP)
-    if decompressor.eof or len(content) < _LZ4_STEP:
-        _check_decompress(len(content), decompressor.eof)
-        return content
-    content += decompressor.decompress(b"", max_length=MAX_UNPACKED + 1 - _LZ4_STEP)
+    if not decompressor.eof and len(content) == _LZ4_STEP:
+        content += decompressor.decompress(b"", max_length=MAX_UNPACKED + 1 - _LZ4_STEP)
     _check_decompress(len(content), decompressor.eof)
     return content
 
@@ -211,18 +209,10 @@ def _check_decompress(size: int, ended: bool) -> None:
 
 def read_packet(header: Header, body: bytes) -> memoryview:
     """Return the events of a packet, structures of EVENT_BYTES. Raises DecodeError if it is damaged."""
-    return _packet_events(_decompress(header.decompress, body))
-
-
-def _decompress(decompress: Decompress, body: bytes) -> bytes:
     try:
-        return decompress(body)
+        packet = header.decompress(body)
     except Exception as error:  # each package has its own error classes
         raise DecodeError(f"a packet cannot be decompressed: {error}") from error
-
-
-def _packet_events(packet: bytes) -> memoryview:
-    """Find the events of a packet, structures of EVENT_BYTES."""
     try:
         table = _root(packet, 0, EVENTS)
         position = _position(packet, table, 0)

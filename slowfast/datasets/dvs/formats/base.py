@@ -16,6 +16,7 @@ Notation: n events of a block or recording.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ import numpy as np
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.reader import check_file
-from slowfast.datasets.dvs.formats.arrays import Column
+from slowfast.datasets.dvs.formats.columns import Column
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.registry import ClassRegistry
 
@@ -72,6 +73,15 @@ class EventBlock(NamedTuple):
     y: np.ndarray  # integers, row of the pixel, 0 at the top
     p: np.ndarray  # uint8, 0 (darker) or 1 (brighter)
 
+    @classmethod
+    def empty(cls, n: int = 0) -> EventBlock:
+        """Return uninitialized arrays of the usual types."""
+        return cls(np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint16), np.empty(n, np.uint8))
+
+
+# Where a decoder may put its next events, at most the given number.
+Space = Callable[[int], EventBlock]
+
 
 @dataclass(frozen=True)
 class StreamInfo:
@@ -103,8 +113,8 @@ class EventReader(ABC):
         label: Name of the format, for messages.
         time_unit: Seconds per tick of `t`; None if unknown from format and values. DVS.TIME_UNIT is then used.
         guessed_unit: Unit inferred from the values, in seconds, from which `t` was converted to microseconds.
-        space: Where a decoder may put its next events, of a given number at most: the blocks are then valid until the
-            next one only. None for arrays of their own.
+        space: Memory for the events of decoders; the blocks are then valid until the next one only. None for arrays of
+            their own.
         damage: Description of what could not be read, complete once the blocks have been read.
         notes: Assumptions that the values suggest but the format does not state.
     """
@@ -113,7 +123,7 @@ class EventReader(ABC):
     label: ClassVar[str]
     time_unit: float | None = MICROSECOND
     guessed_unit: float | None = None
-    space: Callable[[int], EventBlock] | None = None
+    space: Space | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -202,22 +212,18 @@ def sensor_of_camera(text: str) -> Sensor | None:
     return next((size for camera, size in CAMERAS.items() if camera in name), None)
 
 
-class guarded:
-    """Context that converts unexpected errors of any package for a damaged file to DecodeError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, DecodeError | UserError):
-            return
+@contextlib.contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Convert unexpected errors of any package for a damaged file to DecodeError."""
+    try:
+        yield
+    except (DecodeError, UserError):
+        raise
+    except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DecodeError(f"the file cannot be read: {system_reason(error)}") from error
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:_SHOWN]
-        raise DecodeError(f"not a readable {self.path.suffix} file: {line}") from error
+        raise DecodeError(f"not a readable {path.suffix} file: {line}") from error
 
 
 def seconds_per_tick(reader: EventReader, configured: float) -> float:

@@ -1,4 +1,4 @@
-"""Blocks of events: records of binary files, overflowing counters, polarities, and all blocks joined in memory.
+"""Blocks of events: from the records of binary files, with counters that overflow, and joined in memory.
 
 Notation: n events of a block or recording.
 """
@@ -11,10 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.formats.base import EventBlock, EventReader, check_count, read_blocks
 
-KINDS = tuple(np.dtype(kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8))  # usual types of t, x, y, p
 # Address space initially reserved for a column, based on the file size; memory is only used once written.
 _EVENTS_PER_BYTE, _FIRST_BYTES, _MAX_FIRST_BYTES = 0.5, 2**16, 2**28
 
@@ -76,50 +74,6 @@ class TimeUnwrapper:
         return unwrapped
 
 
-class Polarities:
-    """Mapping of polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block; others are rejected."""
-
-    def __init__(self) -> None:
-        self._zero = self._negative = False
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Map the next values (n,) to uint8 (n,).
-
-        Raises:
-            DecodeError: If there are other values, or both 0 and -1.
-        """
-        if values.dtype == np.bool_:
-            return values.view(np.uint8)
-        on, zero = values == 1, values == 0
-        others = ~(on | zero)
-        if others.any():
-            negative = values == -1 if values.dtype.kind in "if" else np.zeros(len(values), np.bool_)
-            wrong = others & ~negative
-            if wrong.any():
-                raise DecodeError(f"p contains {values[wrong][0]}; polarities are 0 and 1, or -1 and 1")
-            self._negative = True
-        self._zero = self._zero or bool(zero.any())
-        if self._zero and self._negative:
-            raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
-        return on.view(np.uint8)
-
-
-def whole_pixels(values: np.ndarray, name: str) -> np.ndarray:
-    """Return coordinates as integers.
-
-    Raises:
-        DecodeError: If a value is not an integer.
-    """
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
-    if values.dtype.kind != "f":
-        return values
-    valid = np.isfinite(values) & (values == np.rint(values)) & (np.abs(values) < 2**31)
-    if not valid.all():
-        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
-    return values.astype(np.int32)
-
-
 def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
     """Read all events of a stream.
 
@@ -127,7 +81,7 @@ def read_stream(reader: EventReader, stream: int = 0) -> EventBlock:
         DecodeError: If it cannot be read or has more than MAX_EVENTS events.
     """
     expected = reader.path.stat().st_size * _EVENTS_PER_BYTE
-    columns = [_GrowingColumn(kind, expected) for kind in KINDS]
+    columns = [_GrowingColumn(values.dtype, expected) for values in EventBlock.empty()]
     reader.space = lambda events: EventBlock(*(column.space(events) for column in columns))
     try:
         count = 0

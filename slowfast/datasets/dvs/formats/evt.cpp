@@ -5,7 +5,7 @@
 
 namespace {
 
-// State between blocks of words; the same fields as in compiled_evt.py.
+// State between blocks of words; the same fields as in evt.py.
 struct State {
     int64_t high;       // unwrapped high bits of the time, -1 before the first
     int64_t raw;        // the last high bits as they are in the file, -1 before the first

@@ -1,4 +1,4 @@
-"""Decoders of Prophesee's encodings EVT 2.0, EVT 2.1 and EVT 3.0, block by block.
+"""Decoders of Prophesee's encodings EVT 2.0, EVT 2.1 and EVT 3.0, block by block, and compiled ones for large files.
 
 The encodings follow docs.prophesee.ai ("Data Encoding Formats") and, for the two word orders of EVT 2.1,
 evt21_event_types.h of OpenEB. Each decoder keeps its state between blocks of words.
@@ -8,12 +8,17 @@ Notation: n words of a block, m words of one kind.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.base import EventBlock
+from slowfast.datasets.dvs.formats.base import EventBlock, Space
+from slowfast.utils.logging import get_logger
+from slowfast.utils.private_cache import compiled_library
 
 # Word types of EVT 2.0 and EVT 2.1.
 OFF, ON, TIME_HIGH_2 = 0x0, 0x1, 0x8
@@ -27,6 +32,10 @@ LITTLE, LEGACY = "little", "legacy"
 _POLARITY_BIT = 24
 _X_MASK, _MAX_X = (1 << _POLARITY_BIT) - 1, 0xFFFF
 _SHIFT = 1 << 20  # larger than the total width of all masks of a block
+MIN_BYTES = 2**22  # minimum file size for the compiled decoders
+_SOURCE = Path(__file__).with_name("evt.cpp")
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
+_FIELDS = ("high", "raw", "overflows", "low", "row", "base", "polarity", "x_bits", "y_bits")
 
 
 class EvtDecoder(Protocol):
@@ -232,3 +241,78 @@ def _with_polarity(words: np.ndarray) -> np.ndarray:
     value = words.astype(np.int32)
     result: np.ndarray = ((value >> 11 & 1) << _POLARITY_BIT) + (value & 0x7FF)
     return result
+
+
+class _State(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in _FIELDS)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load the library; None if it cannot be compiled, in which case the NumPy decoders are used."""
+    try:
+        library = ctypes.CDLL(str(compiled_library("evt", [_SOURCE], _FLAGS)))
+    except OSError as error:
+        get_logger().debug(f"event decoders in NumPy: {error}")
+        return None
+    for decode in (library.decode_evt2, library.decode_evt3, library.decode_dat):
+        decode.restype = ctypes.c_int64
+        decode.argtypes = (ctypes.c_void_p, ctypes.c_int64, *(ctypes.c_void_p,) * 5)
+    return library
+
+
+class CompiledDecoder:
+    """Decoder of evt.cpp with the state of the stream; see :func:`compiled` for the arguments."""
+
+    def __init__(
+        self,
+        decode: ctypes._NamedFuncPointer,
+        word: np.dtype,
+        per_word: int,
+        space: Space | None,
+        layout: tuple[int, int],
+    ) -> None:
+        self.word = word
+        self._decode, self._per_word, self._given = decode, per_word, space
+        self._state = _State(high=-1, raw=-1, row=-1, base=-1, x_bits=layout[0], y_bits=layout[1])
+        self._space: EventBlock | None = None
+
+    def __call__(self, words: np.ndarray) -> EventBlock:
+        """Decode words (n,)."""
+        words = np.ascontiguousarray(words, self.word)
+        most = len(words) * self._per_word
+        space = self._own_space(most) if self._given is None else self._given(most)
+        addresses = [column.ctypes.data for column in space]
+        count = self._decode(words.ctypes.data, len(words), ctypes.addressof(self._state), *addresses)
+        parts = [column[:count] for column in space]
+        return EventBlock(*parts) if self._given is not None else EventBlock(*(part.copy() for part in parts))
+
+    def _own_space(self, events: int) -> EventBlock:
+        """Return columns for the results, which are reused for the next words."""
+        if self._space is None or len(self._space.t) < events:
+            self._space = EventBlock.empty(events)
+        return self._space
+
+
+def compiled(
+    decoder: EvtDecoder,
+    function: str,
+    size: int,
+    space: Space | None,
+    per_word: int = 1,
+    layout: tuple[int, int] = (0, 0),
+) -> EvtDecoder:
+    """Return the compiled counterpart of a decoder for a large file, otherwise the decoder itself.
+
+    Args:
+        decoder: Decoder in NumPy.
+        function: Name of its counterpart in evt.cpp.
+        size: Size of the file in bytes.
+        space: Memory for the events, as `EventReader.space`.
+        per_word: Largest number of events of a word.
+        layout: Number of bits of x and y, of DAT.
+    """
+    library = _library() if size >= MIN_BYTES else None
+    if library is None:
+        return decoder
+    return CompiledDecoder(getattr(library, function), decoder.word, per_word, space, layout)

@@ -23,14 +23,6 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import (
-    UNIT_NAMES,
-    Column,
-    check_numeric,
-    choose_columns,
-    find_order,
-    find_time_unit,
-)
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -39,13 +31,24 @@ from slowfast.datasets.dvs.formats.base import (
     Sensor,
     StreamInfo,
 )
-from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
-from slowfast.datasets.dvs.formats.numpy_files import ScaledTimes, finite_times
+from slowfast.datasets.dvs.formats.columns import (
+    SAMPLE,
+    UNIT_NAMES,
+    Column,
+    Polarities,
+    ScaledTimes,
+    check_columns,
+    check_numeric,
+    choose_columns,
+    find_order,
+    find_time_unit,
+    finite_times,
+    whole_pixels,
+)
 from slowfast.datasets.dvs.formats.shd import find_samples, has_samples
 from slowfast.utils.imports import import_extra
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-_SAMPLE = 2**14  # number of events used to infer order and unit
 _CHUNK = 2**15  # number of events read around a single event
 _ECF = 0x8ECF
 # Registered filters that event recordings use, and where to get them.
@@ -141,11 +144,7 @@ class Hdf5Reader(EventReader):
             chosen = choose_columns(arrays)
         except DecodeError:
             return None
-        columns = {key: H5Column(group[name]) for key, name in chosen.items()}
-        lengths = {key: column.shape for key, column in columns.items()}
-        if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
-            raise DecodeError(f"x, y, t and p must be one-dimensional and of equal length, not {lengths}")
-        return columns
+        return {key: H5Column(group[name]) for key, name in chosen.items()}
 
     def _array(self, name: str, array: Any) -> Mapping[str, Column] | None:
         """Return the columns of an array of records or, if it is named events, of four columns."""
@@ -160,17 +159,16 @@ class Hdf5Reader(EventReader):
         check_numeric(name, array.dtype)
         axis = 1 if array.shape[1] == 4 else 0
         columns = [H5Column(array, number=number, axis=axis) for number in range(4)]
-        sample = np.stack([column.take(slice(0, _SAMPLE)).astype(np.float64) for column in columns], 1)
+        sample = np.stack([column.take(slice(0, SAMPLE)).astype(np.float64) for column in columns], 1)
         order = find_order(sample) if len(sample) else "xytp"
         self.note(f"{name}: columns without names read as {', '.join(order)}")
         return dict(zip(order, columns, strict=True))
 
     def _found(self, name: str, short: str, columns: Mapping[str, Column]) -> _Found:
         """Add the unit of the times, the offset, and the sensor size to the columns that were found."""
-        for key, column in columns.items():
-            check_numeric(key, column.dtype)
+        check_columns(columns)
         offset = self._offset(name)
-        times = columns["t"].take(slice(0, _SAMPLE))
+        times = columns["t"].take(slice(0, SAMPLE))
         unit = find_time_unit(times)
         if unit is not None:
             self.note(f"times read as {UNIT_NAMES[unit]}")

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import UnpackedColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -30,6 +29,7 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
     check_count,
 )
+from slowfast.datasets.dvs.formats.columns import UnpackedColumn
 from slowfast.utils.imports import import_extra
 
 ASL_SENSOR, ASL_KEYS = (180, 240), ("x", "y", "ts", "pol")
@@ -80,10 +80,12 @@ def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
     scipy_io = import_extra("scipy.io", "events", ".mat")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         _check_elements(data)
+    layouts: list[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[EventBlock, Sensor | None]]]]
+    layouts = [((TD_KEY,), _td), ((ST_KEY,), _st_mnist), (ASL_KEYS, _asl_dvs)]
     try:
         # From the headers, without decompression.
         sizes = {name: prod(shape) for name, shape, _ in scipy_io.whosmat(path)}
-        keys = next(keys for keys in ((TD_KEY,), (ST_KEY,), ASL_KEYS) if keys[0] in sizes or keys is ASL_KEYS)
+        keys, parse = next((layout for layout in layouts if layout[0][0] in sizes), layouts[-1])
         check_count(max((sizes.get(key, 0) for key in keys), default=0))
         content = scipy_io.loadmat(path, variable_names=keys)
     except DecodeError:
@@ -95,9 +97,7 @@ def _read(path: Path) -> tuple[EventBlock, Sensor | None]:
         ) from error
     except Exception as error:  # SciPy raises various errors for damaged files
         raise DecodeError(f"not a readable .mat file: {error}") from error
-    read: dict[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[EventBlock, Sensor | None]]]
-    read = {(TD_KEY,): _td, (ST_KEY,): _st_mnist, ASL_KEYS: _asl_dvs}
-    return read[keys](content)
+    return parse(content)
 
 
 def _check_elements(data: mmap.mmap) -> None:

@@ -10,26 +10,17 @@ Notation: n events of a recording.
 
 from __future__ import annotations
 
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import (
-    NEEDED,
-    UNIT_NAMES,
-    Column,
-    StoredArray,
-    UnpackedColumn,
-    check_numeric,
-    choose_columns,
-    data_offset,
-    find_order,
-    find_time_unit,
-    to_microseconds,
-)
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
@@ -40,10 +31,28 @@ from slowfast.datasets.dvs.formats.base import (
     check_unpacked_size,
     guarded,
 )
-from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
+from slowfast.datasets.dvs.formats.columns import (
+    NEEDED,
+    SAMPLE,
+    UNIT_NAMES,
+    Column,
+    Polarities,
+    ScaledTimes,
+    StoredColumn,
+    UnpackedColumn,
+    check_columns,
+    check_numeric,
+    choose_columns,
+    find_order,
+    find_time_unit,
+    finite_times,
+    whole_pixels,
+)
 
 POSITIVE, NEGATIVE = "pos", "neg"  # arrays of ES-ImageNet
-_SAMPLE = 2**14  # number of events used to infer order and unit
+TABLE_WIDTHS = (3, 4)  # columns of tables without names
+_LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
 
 
 class ColumnsReader(EventReader):
@@ -56,14 +65,6 @@ class ColumnsReader(EventReader):
     time_unit = None
     found: Mapping[str, Column]
 
-    def _check(self) -> None:
-        """Raise DecodeError unless the columns are numeric and of equal length."""
-        for key, column in self.found.items():
-            check_numeric(key, column.dtype)
-        lengths = {key: column.shape for key, column in self.found.items()}
-        if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
-            raise DecodeError(f"x, y, t and p must be one-dimensional and of equal length, not {lengths}")
-
     def columns(self) -> Mapping[str, Column]:
         """Return the columns of the file."""
         return self.found
@@ -74,6 +75,15 @@ class ColumnsReader(EventReader):
         for x, y, t, p in zip(*(_column_blocks(self.found[key]) for key in "xytp"), strict=True):
             yield EventBlock(finite_times(t), whole_pixels(x, "x"), whole_pixels(y, "y"), polarities(p))
 
+    def _from_array(self, array: StoredArray, columns: Mapping[str, Column]) -> None:
+        """Find the columns of a structured array or a table."""
+        if array.dtype.names is not None:
+            self.found = {key: columns[name] for key, name in choose_columns(array.dtype.names).items()}
+        elif "" in columns:
+            raise DecodeError(f"an array {array.shape} of {array.dtype} has no named columns. {NEEDED}")
+        else:
+            self._from_table(columns)
+
     def _from_table(self, table: Mapping[str, Column]) -> None:
         """Infer the meaning of four unnamed columns, and the unit of the times."""
         if len(table) != 4:
@@ -81,13 +91,13 @@ class ColumnsReader(EventReader):
         for name, column in table.items():
             check_numeric(f"column {name}", column.dtype)
         columns = list(table.values())
-        sample = np.stack([column.take(slice(0, _SAMPLE)).astype(np.float64) for column in columns], 1)
+        sample = np.stack([column.take(slice(0, SAMPLE)).astype(np.float64) for column in columns], 1)
         if not len(sample):
             raise DecodeError("the recording contains no events")
         order = find_order(sample)
         self.note(f"columns without names read as {', '.join(order)}")
         found = dict(zip(order, columns, strict=True))
-        unit = find_time_unit(found["t"].take(slice(0, _SAMPLE)))
+        unit = find_time_unit(found["t"].take(slice(0, SAMPLE)))
         if unit is not None:
             self.note(f"times read as {UNIT_NAMES[unit]}")
             self.time_unit, self.guessed_unit = MICROSECOND, unit
@@ -103,6 +113,86 @@ def _column_blocks(column: Column) -> Iterator[np.ndarray]:
     events = column.shape[0]
     for first in range(0, events, BLOCK_EVENTS):
         yield column.take(slice(first, min(first + BLOCK_EVENTS, events)))
+
+
+class StoredArray:
+    """Array in the .npy format, in a file or an archive.
+
+    Args:
+        stream: Stream at the beginning of the array; it is advanced to its values.
+        name: Name for messages.
+
+    Raises:
+        DecodeError: If the array contains Python objects or its header is invalid.
+    """
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        version = npy.read_magic(stream)
+        if version not in _HEADERS:
+            raise DecodeError(f"{name} has an unknown version of the .npy format: {version}")
+        self.name = name
+        self.shape, self.in_columns, self.dtype = _HEADERS[version](stream)
+        self.header_size = stream.tell()
+        if self.dtype.hasobject:
+            raise DecodeError(f"{name} contains Python objects, which are never loaded")
+        if any(length < 0 for length in self.shape) or not self.dtype.itemsize:
+            raise DecodeError(f"{name} has an invalid header: an array {self.shape} of {self.dtype}")
+
+    @property
+    def size(self) -> int:
+        """Size of the values in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def stored(self, path: Path, offset: int, end: int) -> dict[str, Column]:
+        """Return the columns of an uncompressed array in a file of `end` bytes.
+
+        A plain array is named ""; the columns of a table (n, k) or (k, n), whose shorter side has the columns, are
+        named 0, 1, ...
+        """
+        if offset + self.size > end:
+            raise DecodeError(f"the file ends before the last value of {self.name}")
+        step = self.dtype.itemsize
+        if self.dtype.names is not None:
+            return {
+                name: StoredColumn(path, offset + int(at), dtype, self.shape, step)
+                for name, (dtype, at, *_) in (self.dtype.fields or {}).items()
+            }
+        if len(self.shape) != 2:
+            return {"": StoredColumn(path, offset, self.dtype, self.shape, step)}
+        events, count = self.shape
+        contiguous = self.in_columns  # whether the values of a column are contiguous
+        if events < count and events in TABLE_WIDTHS:
+            events, count, contiguous = count, events, not contiguous
+        between = step if contiguous else count * step
+        return {
+            str(number): StoredColumn(
+                path, offset + number * (events * step if contiguous else step), self.dtype, (events,), between
+            )
+            for number in range(count)
+        }
+
+    def unpacked(self, stream: IO[bytes]) -> dict[str, np.ndarray]:
+        """Read the columns of a compressed array, named as in :meth:`stored`."""
+        data = stream.read(self.size)
+        if len(data) < self.size:
+            raise DecodeError(f"the file ends before the last value of {self.name}")
+        values = np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.in_columns else "C")
+        if self.dtype.names is not None:
+            return {name: values[name] for name in self.dtype.names}
+        if values.ndim != 2:
+            return {"": values}
+        if values.shape[0] < values.shape[1] and values.shape[0] in TABLE_WIDTHS:
+            values = values.T
+        return {str(number): values[:, number] for number in range(values.shape[1])}
+
+
+def data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Return the offset of an uncompressed member: after its local header, which has a variable length."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER)
+    name, extra = struct.unpack("<HH", header[26:])
+    return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
 
 
 class PackedColumn:
@@ -151,47 +241,6 @@ class PackedColumn:
                 yield np.frombuffer(data, self.dtype)
 
 
-class ScaledTimes:
-    """Column of times, converted to microseconds.
-
-    Args:
-        times: Column of the file.
-        unit: Seconds per tick; None for microseconds.
-        offset: Microseconds added to the times.
-    """
-
-    def __init__(self, times: Column, unit: float | None, offset: int = 0) -> None:
-        self.times, self.unit, self.offset = times, unit, offset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the column."""
-        return self.times.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the values."""
-        return np.dtype(np.int64 if self.unit is None else np.float64)
-
-    def take(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Read the times of some events."""
-        t = self.times.take(rows)
-        return (finite_times(t) if self.unit is None else to_microseconds(t, self.unit)) + self.offset
-
-
-def finite_times(values: np.ndarray) -> np.ndarray:
-    """Return times as int64 or float64.
-
-    Raises:
-        DecodeError: If one is not finite.
-    """
-    if values.dtype.kind != "f":
-        return values.astype(np.int64)
-    if not np.isfinite(values).all():
-        raise DecodeError("t contains values that are not finite")
-    return values.astype(np.float64)
-
-
 @EVENT_READER_REGISTRY.register(name="npy")
 class NpyReader(ColumnsReader):
     """Reader of .npy files."""
@@ -203,13 +252,8 @@ class NpyReader(ColumnsReader):
         with path.open("rb") as file:
             array = StoredArray(file, "the array")
             columns = array.stored(path, array.header_size, path.stat().st_size)
-        if array.dtype.names is not None:
-            self.found = {key: columns[name] for key, name in choose_columns(array.dtype.names).items()}
-        elif "" in columns:
-            raise DecodeError(f"an array {array.shape} of {array.dtype} has no named columns. {NEEDED}")
-        else:
-            self._from_table(columns)
-        self._check()
+        self._from_array(array, columns)
+        check_columns(self.found)
 
 
 @EVENT_READER_REGISTRY.register(name="npz")
@@ -228,7 +272,7 @@ class NpzReader(ColumnsReader):
                 self._single(file, next(iter(members.values())))
             else:
                 self.found = self._named(file, members)
-        self._check()
+        check_columns(self.found)
 
     def columns(self) -> Mapping[str, Column]:
         """Return the columns of the file.
@@ -237,19 +281,16 @@ class NpzReader(ColumnsReader):
             DecodeError: If compressed columns are too large after decompression.
         """
         packed = [column for column in self.found.values() if isinstance(column, PackedColumn)]
-        _check_unpacked([column.info for column in packed])
+        check_unpacked_size(sum(column.info.file_size for column in packed))
         check_count(max((column.shape[0] for column in packed), default=0))
         return self.found
 
     def _single(self, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         """Find the columns of the only array."""
         array, columns = self._member(file, info)
-        if array.dtype.names is not None:
-            self.found = {key: columns[name] for key, name in choose_columns(array.dtype.names).items()}
-        elif "" in columns:
-            choose_columns([info.filename.removesuffix(".npy")])
-        else:
-            self._from_table(columns)
+        if "" in columns:
+            choose_columns([info.filename.removesuffix(".npy")])  # names the missing columns
+        self._from_array(array, columns)
 
     def _named(self, file: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> dict[str, Column]:
         found = {key: self._member(file, members[name])[1] for key, name in choose_columns(list(members)).items()}
@@ -286,14 +327,8 @@ class NpzReader(ColumnsReader):
             if info.compress_type != zipfile.ZIP_STORED:
                 if array.dtype.names is None and len(array.shape) == 1:
                     return array, {"": PackedColumn(self.path, info, array)}
-                _check_unpacked([info])
+                check_unpacked_size(info.file_size)
                 check_count(max(array.shape, default=0))
                 return array, {name: UnpackedColumn(values) for name, values in array.unpacked(stream).items()}
         offset = data_offset(self.path, info) + array.header_size
         return array, array.stored(self.path, offset, self.path.stat().st_size)
-
-
-def _check_unpacked(members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise DecodeError if compressed members are too large after decompression."""
-    size = sum(info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED)
-    check_unpacked_size(size)

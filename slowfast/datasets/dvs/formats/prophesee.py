@@ -18,32 +18,32 @@ from typing import BinaryIO
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import Column, StoredColumn
 from slowfast.datasets.dvs.formats.base import (
     BLOCK_EVENTS,
     EVENT_READER_REGISTRY,
     EventBlock,
     EventReader,
     Sensor,
+    Space,
     StreamInfo,
 )
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper, read_records
-from slowfast.datasets.dvs.formats.compiled_evt import Space, dat_decoder, evt2_decoder, evt3_decoder
-from slowfast.datasets.dvs.formats.evt import Evt21Decoder, EvtDecoder
+from slowfast.datasets.dvs.formats.columns import Column, StoredColumn
+from slowfast.datasets.dvs.formats.evt import Evt2Decoder, Evt3Decoder, Evt21Decoder, EvtDecoder, compiled
 
 DAT_EVENT = np.dtype([("t", "<u4"), ("address", "<u4")])
-# Versions of the .dat format: offset and number of bits of x, y and p in the second word of an event. Version 1 is that
-# of ATIS sensors, whose headers need not contain it.
-DAT_LAYOUTS = {"1": ((0, 9), (9, 8), (17, 1)), "2": ((0, 14), (14, 14), (28, 1))}
+# Number of bits of x and y in the second word of an event, below the polarity, by the version of the .dat format.
+# Version 1 is that of ATIS sensors, whose headers need not contain it.
+DAT_LAYOUTS = {"1": (9, 8), "2": (14, 14)}
 DAT_TIME_BITS = 32
 MAX_HEADER = 2**20  # bytes
 
 Fields = Mapping[str, str]
 # Decoder factories: header fields, file size in bytes and memory for the events -> decoder.
 ENCODINGS: dict[str, Callable[[Fields, int, Space | None], EvtDecoder]] = {
-    "EVT2": lambda fields, size, space: evt2_decoder(size, space),
+    "EVT2": lambda fields, size, space: compiled(Evt2Decoder(), "decode_evt2", size, space),
     "EVT21": lambda fields, size, space: Evt21Decoder(fields.get("endianness")),
-    "EVT3": lambda fields, size, space: evt3_decoder(size, space),
+    "EVT3": lambda fields, size, space: compiled(Evt3Decoder(), "decode_evt3", size, space, 12),
 }
 _ALIASES = {"EVT 2.0": "EVT2", "EVT 2.1": "EVT21", "EVT2.1": "EVT21", "EVT 3.0": "EVT3"}
 EVENT = np.dtype([("x", "u1"), ("y", "u1"), ("time", "u1", (3,))])
@@ -106,26 +106,42 @@ class DatReader(_HeaderReader):
 
     def blocks(self, stream: int = 0) -> Iterator[EventBlock]:
         """Read the events; the overflow of their 32-bit time is undone."""
-        x_bits, y_bits = self.layout[0][1], self.layout[1][1]
-        decode = dat_decoder(self.path.stat().st_size, DAT_EVENT, (x_bits, y_bits), self.space)
-        if decode is not None:
-            yield from map(decode, read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS))
-            return
-        unwrap = TimeUnwrapper(DAT_TIME_BITS)
-        for records in read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS):
-            address = records["address"]
-            x, y, p = (take_bits(address, *bits) for bits in self.layout)
-            yield EventBlock(unwrap(records["t"]), x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
+        size = self.path.stat().st_size
+        decode = compiled(DatDecoder(self.layout), "decode_dat", size, self.space, layout=self.layout)
+        yield from map(decode, read_records(self, DAT_EVENT, self.start, BLOCK_EVENTS))
 
     def columns(self) -> Mapping[str, Column]:
         """Return the columns of the events; times are as in the file."""
         count = (self.path.stat().st_size - self.start) // DAT_EVENT.itemsize
-        words = (
+        t, address = (
             StoredColumn(self.path, self.start + offset, np.dtype("<u4"), (count,), DAT_EVENT.itemsize)
             for offset in (0, 4)
         )
-        t, address = words
-        return {"t": t} | {key: BitColumn(address, *bits) for key, bits in zip("xyp", self.layout, strict=True)}
+        return {"t": t} | {key: BitColumn(address, *bits) for key, bits in _bit_ranges(self.layout).items()}
+
+
+class DatDecoder:
+    """Decoder of the events of .dat files.
+
+    Args:
+        layout: Number of bits of x and y.
+    """
+
+    word = DAT_EVENT
+
+    def __init__(self, layout: tuple[int, int]) -> None:
+        self.bits, self.unwrap = _bit_ranges(layout), TimeUnwrapper(DAT_TIME_BITS)
+
+    def __call__(self, words: np.ndarray) -> EventBlock:
+        """Decode events (n,)."""
+        x, y, p = (take_bits(words["address"], *self.bits[key]) for key in "xyp")
+        return EventBlock(self.unwrap(words["t"]), x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
+
+
+def _bit_ranges(layout: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return the lowest bit and the number of bits of x, y and p in the second word of an event."""
+    x, y = layout
+    return {"x": (0, x), "y": (x, y), "p": (x + y, 1)}
 
 
 @dataclass(frozen=True)

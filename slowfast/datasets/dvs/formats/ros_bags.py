@@ -172,7 +172,7 @@ class _Message:
             events = np.frombuffer(self.data, _EVENT_1, count, self._at)
             return EventBlock(_times(events), events["x"], events["y"], (events["p"] != 0).view(np.uint8))
         if not count:
-            return EventBlock(*(np.empty(0, kind) for kind in (np.int64, np.uint16, np.uint16, np.uint8)))
+            return EventBlock.empty()
         padded = self.data + b"\0"  # the last event has no padding
         first = np.frombuffer(padded, _FIRST_2, 1, self._at)
         rest = np.frombuffer(padded, _EVENT_2, count - 1, self._at + _FIRST_2.itemsize) if count > 1 else first[:0]

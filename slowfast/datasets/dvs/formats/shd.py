@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import SECOND, Column, to_microseconds
 from slowfast.datasets.dvs.formats.base import StreamInfo
+from slowfast.datasets.dvs.formats.columns import SECOND, Column, to_microseconds
 
 TIMES, UNITS, LABELS = "spikes/times", "spikes/units", "labels"
 CHANNELS = 700

@@ -19,17 +19,6 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.formats.arrays import (
-    MILLISECOND,
-    NAMES,
-    NANOSECOND,
-    SECOND,
-    UNIT_NAMES,
-    choose_columns,
-    find_order,
-    find_time_unit,
-    to_microseconds,
-)
 from slowfast.datasets.dvs.formats.base import (
     EVENT_READER_REGISTRY,
     MICROSECOND,
@@ -39,8 +28,20 @@ from slowfast.datasets.dvs.formats.base import (
     StreamInfo,
     event_suffixes,
 )
-from slowfast.datasets.dvs.formats.blocks import Polarities, whole_pixels
-from slowfast.datasets.dvs.formats.numpy_files import finite_times
+from slowfast.datasets.dvs.formats.columns import (
+    MILLISECOND,
+    NAMES,
+    NANOSECOND,
+    SECOND,
+    UNIT_NAMES,
+    Polarities,
+    choose_columns,
+    find_order,
+    find_time_unit,
+    finite_times,
+    to_microseconds,
+    whole_pixels,
+)
 
 BLOCK_BYTES = 2**20
 MAX_LINE = 2**16  # bytes

@@ -1,4 +1,4 @@
-"""Columns of events, read on demand or in blocks: of files, .npy arrays and .npz archives, with or without names.
+"""Columns of events: access to their values, and what the values mean in columns with and without names.
 
 Notation: n events of a recording, k columns.
 """
@@ -6,16 +6,12 @@ Notation: n events of a recording, k columns.
 from __future__ import annotations
 
 import os
-import struct
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.lib import format as npy
 
 from slowfast.datasets.decode import DecodeError
 
@@ -29,13 +25,12 @@ NAMES = {
     "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
 }
 NEEDED = "Required: x, y, t, p"
-_LOCAL_HEADER = 30  # bytes of the local header of a zip member before its name
 _SHOWN = 12  # maximum number of array names in a message
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0, (3, 0): npy.read_array_header_2_0}
 MILLISECOND, SECOND, NANOSECOND = 1e-3, 1.0, 1e-9
 UNIT_NAMES = {MILLISECOND: "milliseconds", SECOND: "seconds", NANOSECOND: "nanoseconds"}
 # Column orders used by public datasets and programs, the most common one first.
-ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "xypt", "tpxy")
+ORDERS = ("txyp", "xytp", "xypt", "pxyt", "ptxy", "pyxt", "tpxy")
+SAMPLE = 2**14  # number of events used to infer order and unit
 MAX_COORDINATE = 2**16
 # Larger integers cannot be microseconds: they would correspond to the year 5000.
 _NANOSECONDS_FROM = 10**17
@@ -140,6 +135,34 @@ def _read_range(descriptor: int, start: int, size: int) -> bytes:
     return data
 
 
+class ScaledTimes:
+    """Column of times, converted to microseconds.
+
+    Args:
+        times: Column of the file.
+        unit: Seconds per tick; None for microseconds.
+        offset: Microseconds added to the times.
+    """
+
+    def __init__(self, times: Column, unit: float | None, offset: int = 0) -> None:
+        self.times, self.unit, self.offset = times, unit, offset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the column."""
+        return self.times.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return np.dtype(np.int64 if self.unit is None else np.float64)
+
+    def take(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Read the times of some events."""
+        t = self.times.take(rows)
+        return (finite_times(t) if self.unit is None else to_microseconds(t, self.unit)) + self.offset
+
+
 def choose_columns(names: Sequence[str]) -> dict[str, str]:
     """Assign names to the columns x, y, t, p.
 
@@ -163,87 +186,13 @@ def check_numeric(name: str, dtype: np.dtype) -> None:
         raise DecodeError(f"{name} contains {dtype}, not numbers")
 
 
-class StoredArray:
-    """Array in the .npy format, in a file or an archive.
-
-    Args:
-        stream: Stream at the beginning of the array; it is advanced to its values.
-        name: Name for messages.
-
-    Raises:
-        DecodeError: If the array contains Python objects or its header is invalid.
-    """
-
-    def __init__(self, stream: IO[bytes], name: str) -> None:
-        version = npy.read_magic(stream)
-        if version not in _HEADERS:
-            raise DecodeError(f"{name} has an unknown version of the .npy format: {version}")
-        self.name = name
-        self.shape, self.in_columns, self.dtype = _HEADERS[version](stream)
-        self.header_size = stream.tell()
-        if self.dtype.hasobject:
-            raise DecodeError(f"{name} contains Python objects, which are never loaded")
-        if any(length < 0 for length in self.shape) or not self.dtype.itemsize:
-            raise DecodeError(f"{name} has an invalid header: an array {self.shape} of {self.dtype}")
-
-    @property
-    def size(self) -> int:
-        """Size of the values in bytes."""
-        return prod(self.shape) * self.dtype.itemsize
-
-    def stored(self, path: Path, offset: int, end: int) -> dict[str, Column]:
-        """Return the columns of an uncompressed array in a file of `end` bytes.
-
-        A plain array is named ""; the columns of a table (n, k) or (k, n), whose shorter side has the columns, are
-        named 0, 1, ...
-        """
-        if offset + self.size > end:
-            raise DecodeError(f"the file ends before the last value of {self.name}")
-        step = self.dtype.itemsize
-        if self.dtype.names is not None:
-            return {
-                name: StoredColumn(path, offset + int(at), dtype, self.shape, step)
-                for name, (dtype, at, *_) in (self.dtype.fields or {}).items()
-            }
-        if len(self.shape) != 2:
-            return {"": StoredColumn(path, offset, self.dtype, self.shape, step)}
-        events, count = self.shape
-        contiguous = self.in_columns  # whether the values of a column are contiguous
-        if events < count and events in TABLE_WIDTHS:
-            events, count, contiguous = count, events, not contiguous
-        between = step if contiguous else count * step
-        return {
-            str(number): StoredColumn(
-                path, offset + number * (events * step if contiguous else step), self.dtype, (events,), between
-            )
-            for number in range(count)
-        }
-
-    def unpacked(self, stream: IO[bytes]) -> dict[str, np.ndarray]:
-        """Read the columns of a compressed array, named as in :meth:`stored`."""
-        data = stream.read(self.size)
-        if len(data) < self.size:
-            raise DecodeError(f"the file ends before the last value of {self.name}")
-        values = np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.in_columns else "C")
-        if self.dtype.names is not None:
-            return {name: values[name] for name in self.dtype.names}
-        if values.ndim != 2:
-            return {"": values}
-        if values.shape[0] < values.shape[1] and values.shape[0] in TABLE_WIDTHS:
-            values = values.T
-        return {str(number): values[:, number] for number in range(values.shape[1])}
-
-
-TABLE_WIDTHS = (3, 4)  # columns of tables without names
-
-
-def data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Return the offset of an uncompressed member: after its local header, which has a variable length."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(_LOCAL_HEADER)
-    name, extra = struct.unpack("<HH", header[26:])
-    return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+def check_columns(columns: Mapping[str, Column]) -> None:
+    """Raise DecodeError unless columns are numeric, one-dimensional and of equal length."""
+    for key, column in columns.items():
+        check_numeric(key, column.dtype)
+    lengths = {key: column.shape for key, column in columns.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise DecodeError(f"x, y, t and p must be one-dimensional and of equal length, not {lengths}")
 
 
 def find_order(values: np.ndarray) -> str:
@@ -265,7 +214,7 @@ def find_order(values: np.ndarray) -> str:
     pixels = [bool((c == np.rint(c)).all() and c.min() >= 0 and c.max() < MAX_COORDINATE) for c in columns]
     fitting = [
         order
-        for order in dict.fromkeys(ORDERS)
+        for order in ORDERS
         if polarity[order.index("p")] and pixels[order.index("x")] and pixels[order.index("y")]
     ]
     if not fitting or (len(values) > 1 and bool((values == values[0]).all())):
@@ -321,3 +270,60 @@ def to_microseconds(t: np.ndarray, unit: float) -> np.ndarray:
     whole = np.rint(scaled)
     error = np.maximum(_SMALLEST_TICK, 2 * np.spacing(np.abs(t)).astype(np.float64) * (unit / 1e-6))
     return np.where(np.abs(scaled - whole) <= error, whole, scaled)
+
+
+def finite_times(values: np.ndarray) -> np.ndarray:
+    """Return times as int64 or float64.
+
+    Raises:
+        DecodeError: If one is not finite.
+    """
+    if values.dtype.kind != "f":
+        return values.astype(np.int64)
+    if not np.isfinite(values).all():
+        raise DecodeError("t contains values that are not finite")
+    return values.astype(np.float64)
+
+
+class Polarities:
+    """Mapping of polarities {0, 1}, {False, True} or {-1, 1} to {0, 1}, block by block; others are rejected."""
+
+    def __init__(self) -> None:
+        self._zero = self._negative = False
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Map the next values (n,) to uint8 (n,).
+
+        Raises:
+            DecodeError: If there are other values, or both 0 and -1.
+        """
+        if values.dtype == np.bool_:
+            return values.view(np.uint8)
+        on, zero = values == 1, values == 0
+        others = ~(on | zero)
+        if others.any():
+            negative = values == -1 if values.dtype.kind in "if" else np.zeros(len(values), np.bool_)
+            wrong = others & ~negative
+            if wrong.any():
+                raise DecodeError(f"p contains {values[wrong][0]}; polarities are 0 and 1, or -1 and 1")
+            self._negative = True
+        self._zero = self._zero or bool(zero.any())
+        if self._zero and self._negative:
+            raise DecodeError("p contains -1, 0 and 1, which is ambiguous; polarities are 0 and 1, or -1 and 1")
+        return on.view(np.uint8)
+
+
+def whole_pixels(values: np.ndarray, name: str) -> np.ndarray:
+    """Return coordinates as integers.
+
+    Raises:
+        DecodeError: If a value is not an integer.
+    """
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind != "f":
+        return values
+    valid = np.isfinite(values) & (values == np.rint(values)) & (np.abs(values) < 2**31)
+    if not valid.all():
+        raise DecodeError(f"{name} contains values that are not pixels, such as {values[~valid][0]}")
+    return values.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Batch-wise augmentation of events: switches per batch, random numbers per recording, published formulas."""
+"""Augmentation of events, by sample and by whole batches: published formulas, switches per batch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import SENSOR, write_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from slowfast.datasets.dvs.augment import BatchAugment, chunk_mask
+from slowfast.datasets.dvs.augment import BatchAugment, EventAugment, chunk_mask
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.sample import EventColumns
@@ -123,3 +125,78 @@ def test_dataset_switches_by_batch(tmp_path: Path) -> None:
                 any((one[key] != other[key]).any() for key in "xy")
             )
     assert all(len(kinds) == 1 for kinds in by_batch.values()) and {True, False} == set.union(*by_batch.values())
+
+
+def small_events(n: int = 300, seed: int = 0) -> EventColumns:
+    draw = np.random.default_rng(seed)
+    x, y, p = (draw.integers(0, limit, n) for limit in (16, 12, 2))
+    return EventColumns(x, y, np.sort(draw.uniform(100, 5000, n)), p)
+
+
+class TestEventAugment:
+    def changed(self, before: EventColumns | None = None, seed: int = 0, **settings: object) -> EventColumns:
+        return EventAugment(SENSOR, prob=1.0, **settings)(before or small_events(), np.random.default_rng(seed))
+
+    def test_flips(self) -> None:
+        before = small_events()
+        assert np.array_equal(self.changed(flip_x=True).x, 15 - before.x)
+        assert np.array_equal(self.changed(flip_y=True).y, 11 - before.y)
+        assert np.array_equal(self.changed(flip_polarity=True).p, 1 - before.p)
+
+    def test_translation_drops_events_that_leave(self) -> None:
+        before, after = small_events(), self.changed(translate=3, seed=2)
+        place = {t: i for i, t in enumerate(before.t)}
+        old = before.take(np.array([place[t] for t in after.t]))
+        shifts = {(int(dx), int(dy)) for dx, dy in zip(after.x - old.x, after.y - old.y, strict=True)}
+        assert len(shifts) == 1 and shifts != {(0, 0)}
+        (dx, dy) = shifts.pop()
+        inside = (before.x + dx >= 0) & (before.x + dx < 16) & (before.y + dy >= 0) & (before.y + dy < 12)
+        assert len(after) == inside.sum() < len(before)
+
+    def test_rotation_keeps_distances_from_the_center(self) -> None:
+        before = small_events()
+        near = before.take(np.hypot(before.x - 7.5, before.y - 5.5) < 5)
+        after = self.changed(near, rotate=90.0)
+        assert len(after) == len(near)
+        distances = [np.hypot(e.x - 7.5, e.y - 5.5) for e in (near, after)]
+        assert np.abs(distances[0] - distances[1]).max() < 0.75
+        assert not np.array_equal(near.x, after.x)
+
+    def test_scale_and_shear(self) -> None:
+        smaller = self.changed(scale=(0.5, 0.5))
+        assert smaller.x.min() >= 3 and smaller.x.max() <= 12 and len(smaller) == 300
+        leaning = self.changed(shear=0.5, seed=1)
+        assert not np.array_equal(leaning.x, small_events().x[: len(leaning)]) and set(leaning.y) <= set(range(12))
+
+    def test_time_jitter_keeps_events_sorted(self) -> None:
+        after = self.changed(time_jitter=0.05)
+        assert (np.diff(after.t) >= 0).all() and not np.array_equal(after.t, small_events().t)
+
+    def test_drop_noise_erase(self) -> None:
+        assert 0.4 * 300 < len(self.changed(drop=0.5)) < 300
+        noisy = self.changed(noise=0.5)
+        assert 300 < len(noisy) <= 450 and (np.diff(noisy.t) >= 0).all() and set(small_events().t) <= set(noisy.t)
+        erased = self.changed(erase=6)
+        lost = sorted(set(small_events().t) - set(erased.t))
+        gone = small_events().take(np.isin(small_events().t, lost))
+        assert lost and np.ptp(gone.x) < 6 and np.ptp(gone.y) < 6
+
+    def test_disabled_augmentation_changes_nothing(self) -> None:
+        assert all(np.array_equal(getattr(self.changed(), key), getattr(small_events(), key)) for key in "xytp")
+        never = EventAugment(SENSOR, prob=0.0, flip_x=True, rotate=30.0, drop=0.5, noise=0.5, erase=5, translate=4)
+        assert all(
+            np.array_equal(getattr(never(small_events(), np.random.default_rng()), key), getattr(small_events(), key))
+            for key in "xytp"
+        )
+
+    @settings(deadline=None, max_examples=40)
+    @given(n=st.integers(1, 40), seed=st.integers(0, 999))
+    def test_all_transforms_keep_sorted_events_on_the_sensor(self, n: int, seed: int) -> None:
+        all_on = {"flip_x": True, "flip_y": True, "flip_polarity": True, "translate": 20, "rotate": 90.0}
+        all_on |= {"shear": 0.5, "scale": (0.2, 3.0), "time_jitter": 0.2, "drop": 0.9, "noise": 0.9, "erase": 12}
+        after = self.changed(small_events(n, seed), seed, **all_on)
+        assert len(after) >= 1 and (np.diff(after.t) >= 0).all()
+        assert (after.x >= 0).all() and (after.x < 16).all() and (after.y >= 0).all() and (after.y < 12).all()
+        assert set(after.p) <= {0, 1}
+        again = self.changed(small_events(n, seed), seed, **all_on)
+        assert all(np.array_equal(getattr(after, key), getattr(again, key)) for key in "xytp")
