@@ -37,8 +37,7 @@ class Record:
 
     Attributes:
         index: Position in the index file, from 0.
-        path: File or folder to read, member of a shard (:mod:`slowfast.datasets.shards`) or s3:// address; datasets
-            open all of them by local paths.
+        path: File or folder to read, member of a shard or s3:// address, see :mod:`slowfast.datasets.sample_files`.
         name: Name in the index file, used in every report.
         label: Class index, -1 if unknown; a tuple of them or a float if MODEL.TASK has such labels.
         frames: Images in the folder `path`, according to the index; None if the sample is a file.

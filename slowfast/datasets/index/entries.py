@@ -14,7 +14,7 @@ import numpy as np
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.index.lines import count_within, find_text
-from slowfast.datasets.local_samples import SCHEME, sample_exists
+from slowfast.datasets.sample_files import SCHEME, sample_exists
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, IndexFileError, system_reason
 from slowfast.utils.paths import path_exists
