@@ -19,16 +19,19 @@ from slowfast.datasets.resample import (
     GRAY,
     INTERPOLATIONS,
     Color,
+    Crop,
     Resize,
+    jittered_crop,
     op_matrix,
+    random_resized_crop,
     resample,
     resize_plain,
+    scaled_size,
     shrink,
     translate,
+    view_corners,
     view_matrix,
 )
-from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
-from slowfast.datasets.types import Crop
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import quoted

@@ -69,16 +69,6 @@ class Failure:
     traceback: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True)
-class Crop:
-    """Rectangle of a frame in pixels, which may be fractional."""
-
-    top: float
-    left: float
-    height: float
-    width: float
-
-
 @dataclass
 class TrainSample:
     """Augmented clips of one training sample.

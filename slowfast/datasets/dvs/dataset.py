@@ -20,9 +20,8 @@ from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
 from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
 from slowfast.datasets.loader import PADDING, SampleLoader, to_tensors
-from slowfast.datasets.order import VIEW, Key, generator
 from slowfast.datasets.sample_files import SampleFiles, find_member
-from slowfast.datasets.sampling import NORMAL, REPEATED
+from slowfast.datasets.sampling import NORMAL, REPEATED, VIEW, Key, generator
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.cpu import usable_cores
