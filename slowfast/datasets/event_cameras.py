@@ -16,7 +16,7 @@ from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, R
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
-from slowfast.datasets.index.kinetics import read_class_names
+from slowfast.datasets.index.labeled_paths import read_class_names
 from slowfast.datasets.sample_files import SampleFiles
 from slowfast.datasets.sampling import BALANCED, NORMAL, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform

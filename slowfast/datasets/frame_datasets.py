@@ -13,8 +13,12 @@ from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
 from slowfast.datasets.decode.image import FrameFolderReader, ImageReader
 from slowfast.datasets.index.entries import label_format
-from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
-from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.index.labeled_paths import (
+    read_class_names,
+    read_image_class_names,
+    read_imagenet_index,
+    read_kinetics_index,
+)
 from slowfast.datasets.index.official_splits import (
     read_hmdb51_classes,
     read_hmdb51_split,

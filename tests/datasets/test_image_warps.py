@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from tests.datasets.test_resample import smooth_frames
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.rand_augment import AugmentOp
 from slowfast.datasets.resample import Crop
 from slowfast.datasets.transforms import TrainTransform
+from tests.datasets.test_resample import smooth_frames
 
 SIZE = 48
 MEAN = (124, 116, 104)

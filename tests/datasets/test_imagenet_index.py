@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
+from slowfast.datasets.index.labeled_paths import read_image_class_names, read_imagenet_index
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 
@@ -31,7 +31,7 @@ def read(root: Path, split: str = "train", classes: int = 3, prefix: str = "") -
     return read_imagenet_index(root, split, prefix, " ", classes)
 
 
-def test_folders_are_labelled_in_sorted_order(root: Path) -> None:
+def test_folders_are_labeled_in_sorted_order(root: Path) -> None:
     records = read(root)
     assert [record.index for record in records] == list(range(6))
     assert [(record.name, record.label) for record in records[:3]] == [
@@ -44,7 +44,7 @@ def test_folders_are_labelled_in_sorted_order(root: Path) -> None:
     assert read_image_class_names(root, "", 3) == ["n01", "n02", "n10"]
 
 
-def test_the_validation_images_are_tested_unless_there_is_a_labelled_test(root: Path) -> None:
+def test_the_validation_images_are_tested_unless_there_is_a_labeled_test(root: Path) -> None:
     (root / "test").mkdir()
     (root / "test" / "1.JPEG").touch()  # as published: images without labels
     assert read(root, "test") == read(root, "val")

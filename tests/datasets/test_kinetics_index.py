@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowfast.datasets.decode.reader import DecodeError, check_file
-from slowfast.datasets.index.kinetics import format_line, parse_line, read_class_names, read_kinetics_index
+from slowfast.datasets.index.labeled_paths import format_line, parse_line, read_class_names, read_kinetics_index
 from slowfast.datasets.types import Record
 from slowfast.errors import IndexFileError
 

@@ -1,11 +1,21 @@
-"""Kinetics index: a csv file per split with a line `path<separator>label` per video, and optional class names."""
+"""Indexes of Kinetics and ImageNet: lists of paths and labels, class folders, and the names of the classes.
+
+Kinetics   train.csv, val.csv, test.csv, with a line `path<separator>label` per video
+ImageNet   train_list.txt, val_list.txt and optionally test_list.txt, with lines such as `train/n01440764/x.JPEG 0`; or
+           folders train/, val/ and optionally test/ of class folders, whose labels are their indices in sorted order.
+           Without test images the validation images are tested
+both       categories.txt (optional), the class names: a line `name<tab>label` or `name` per class. If these are the
+           names of ImageNet's class folders, they define the labels, so that a subset can be tested
+"""
 
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 from typing import Any
 
+from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, skipped_note, unrecognized
 from slowfast.datasets.index.entries import (
     LABEL_SEPARATOR,
     ONE_CLASS,
@@ -13,21 +23,27 @@ from slowfast.datasets.index.entries import (
     SampleRoot,
     check_samples_exist,
     format_label,
+    has_suffix,
     index_exists,
+    inner_folders,
     parse_number,
+    walk_files,
 )
 from slowfast.datasets.index.lines import read_lines, scan_lines
-from slowfast.datasets.index.parse import Columns, Entry, parse_labels, split_labelled_lines
-from slowfast.datasets.records import RecordTable
+from slowfast.datasets.index.parse import Columns, Entry, parse_labels, split_labeled_lines
+from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
-from slowfast.utils.remote.address import join_path
+from slowfast.utils.logging import get_logger
+from slowfast.utils.remote.address import as_address, join_path
 from slowfast.utils.text import plain, quoted
 
 CLASS_NAMES_FILE = "categories.txt"
+LISTS = "{}_list.txt"
 _QUOTE = '"'
 _USUAL_SEPARATORS = (" ", ",", "\t", ";")
 
 
+# ------------------------------------------------------------------ lists
 def read_kinetics_index(
     data_dir: str | Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> RecordTable:
@@ -48,10 +64,10 @@ def read_kinetics_index(
     """
     file = join_path(data_dir, f"{split}.csv")
     hint = "set DATA.PATH_TO_DATA_DIR to the folder of train.csv, val.csv and test.csv"
-    return read_labelled_paths(file, hint, SampleRoot(prefix), separator, num_classes, labels)
+    return read_labeled_paths(file, hint, SampleRoot(prefix), separator, num_classes, labels)
 
 
-def read_labelled_paths(
+def read_labeled_paths(
     file: str | Path, hint: str, root: SampleRoot, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
 ) -> RecordTable:
     """Return the records of a file of lines `path<separator>label`.
@@ -88,7 +104,7 @@ def read_labelled_paths(
 
     columns = Columns(lines)
     for block in lines.blocks():
-        names, texts, valid = split_labelled_lines(block, separator)
+        names, texts, valid = split_labeled_lines(block, separator)
         values = parse_labels(block.codes, texts, valid, num_classes, labels)
         if labels.several:  # a comma at the end of the path comes from a space between labels
             valid &= block.codes[names[1] - 1] != ord(LABEL_SEPARATOR)
@@ -165,6 +181,7 @@ def _other_separator(line: str, separator: str, num_classes: int, labels: LabelF
     return ""
 
 
+# ------------------------------------------------------------------ class names
 def read_class_names(data_dir: str | Path, num_classes: int) -> list[str] | None:
     """Return the names of the classes by label from categories.txt, with a line `name<tab>label` or `name` per class.
 
@@ -194,3 +211,116 @@ def read_class_names(data_dir: str | Path, num_classes: int) -> list[str] | None
             f"MODEL.NUM_CLASSES {num_classes} needs labels 0 to {num_classes - 1}, each once"
         )
     return [names[label] for label in range(num_classes)]
+
+
+# ------------------------------------------------------------------ ImageNet
+def read_imagenet_index(
+    data_dir: str | Path, split: str, prefix: str, separator: str, num_classes: int, labels: LabelFormat = ONE_CLASS
+) -> RecordTable:
+    """Return the images of a split from a list, or from class folders if there is no list.
+
+    Args:
+        data_dir: Path or address of the folder of the lists, or path of that of train and val.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder that paths of a list are relative to (DATA.PATH_PREFIX), or a second folder to search for train
+            and val; "" for `data_dir`.
+        separator: Separator of path and label in a list.
+        num_classes: Number of classes.
+
+    Raises:
+        IndexFileError: If there is neither, a line is broken, a class folder is empty or a label is out of range.
+    """
+    root = image_root(data_dir, prefix)
+    for name in (split, "val") if split == "test" else (split,):
+        file = join_path(data_dir, LISTS.format(name))
+        if index_exists(file):
+            if as_address(data_dir) and not prefix:
+                raise IndexFileError(f"{plain(file)}: DATA.PATH_PREFIX is empty. Set it to the folder of the images")
+            return read_labeled_paths(file, "", SampleRoot(prefix or str(data_dir)), separator, num_classes, labels)
+        if _class_folders(root / name):
+            return _read_folders(root, name, _folder_labels(data_dir, root, num_classes))
+    raise IndexFileError(
+        f"{plain(data_dir)} has neither {LISTS.format(split)} nor a folder {split} of class folders. Set "
+        "DATA.PATH_TO_DATA_DIR to the folder of train and val"
+    )
+
+
+def read_image_class_names(data_dir: str | Path, prefix: str, num_classes: int) -> list[str] | None:
+    """Return the names of the classes by label from categories.txt, or else the names of the class folders.
+
+    Returns:
+        The names; the label itself for a label without a folder. None if there is neither file nor folder.
+
+    Raises:
+        IndexFileError: If categories.txt is broken.
+    """
+    names = read_class_names(data_dir, num_classes)
+    if names is not None or as_address(data_dir) or any(Path(data_dir).glob(LISTS.format("*"))):
+        return names
+    labels = _folder_labels(data_dir, image_root(data_dir, prefix), num_classes)
+    by_label = {label: folder for folder, label in labels.items()}
+    return [by_label.get(label, str(label)) for label in range(num_classes)]
+
+
+def image_root(data_dir: str | Path, prefix: str) -> Path:
+    """Return the folder that contains train/ and val/."""
+    candidates = [Path(data_dir), Path(prefix)] if prefix else [Path(data_dir)]
+    return next((root for root in candidates if _class_folders(root / "val")), candidates[0])
+
+
+def _class_folders(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder; empty if it does not exist."""
+    return inner_folders(folder) if folder.is_dir() else []
+
+
+def _folder_labels(data_dir: str | Path, root: Path, num_classes: int) -> dict[str, int]:
+    """Return the label of each class folder of train/ (or val/ if there is no train/); the same for all splits."""
+    base = root / "train" if _class_folders(root / "train") else root / "val"
+    folders = _class_folders(base)
+    names = read_class_names(data_dir, num_classes) or []
+    known = set(folders) & set(names)
+    if known:
+        unknown = sorted(set(folders) - known)
+        if unknown:
+            raise IndexFileError(
+                f"{plain(base / unknown[0])}: {CLASS_NAMES_FILE} names other class folders but not this one"
+            )
+        return {name: label for label, name in enumerate(names)}
+    if len(folders) > num_classes:
+        raise IndexFileError(
+            f"{plain(base)} has {len(folders)} class folders, but MODEL.NUM_CLASSES is {num_classes}. Set it to "
+            f"{len(folders)}"
+        )
+    if len(folders) < num_classes:
+        _warn_of_few(base, len(folders), num_classes)
+    return {name: label for label, name in enumerate(folders)}
+
+
+@functools.cache  # warn once for all splits
+def _warn_of_few(base: Path, folders: int, num_classes: int) -> None:
+    get_logger().warning(
+        f"{plain(base)} has {folders} class folders for MODEL.NUM_CLASSES {num_classes}: their labels are 0 to "
+        f"{folders - 1} in sorted order. If they are some of {num_classes} classes, list the names of all folders in "
+        f"{CLASS_NAMES_FILE} in DATA.PATH_TO_DATA_DIR"
+    )
+
+
+def _read_folders(root: Path, split: str, labels: dict[str, int]) -> RecordTable:
+    records = TableBuilder(root)
+    skipped: list[str] = []
+    for folder in _class_folders(root / split):
+        if folder not in labels:
+            raise IndexFileError(f"{plain(root / split / folder)}: no such class folder in {plain(root / 'train')}")
+        files = walk_files(root / split / folder)
+        names = [f"{split}/{folder}/{name}" for name in files if has_suffix(name, IMAGE_SUFFIXES)]
+        skipped += [f"{folder}/{name}" for name in unrecognized(files, IMAGE_SUFFIXES)]
+        records.extend(names, labels[folder])
+        if not names:
+            raise IndexFileError(
+                f"{plain(root / split / folder)} contains no images (files ending in "
+                f"{' '.join(sorted(IMAGE_SUFFIXES))}). Remove the folder or fill it"
+            )
+    note = skipped_note(root / split, skipped, IMAGE_SUFFIXES)
+    if note is not None:
+        get_logger().warning(note)
+    return records.build()
