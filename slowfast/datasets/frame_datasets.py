@@ -144,7 +144,7 @@ class SomethingSomething(FrameDataset):
 
     def temporal_sampling(self) -> TemporalSampling:
         """Return the temporal sampling of a clip: one frame in each of T equal segments."""
-        return SegmentSampling.from_config(self.cfg)
+        return SegmentSampling(self.cfg.DATA.NUM_FRAMES)
 
     def view_transform(self, crops: int) -> ViewTransform:
         """Return the transform of an evaluation view: short side DATA.TEST_CROP_SIZE."""
@@ -201,7 +201,7 @@ class ImageNet(FrameDataset):
         return ImageReader(record.path)
 
     def temporal_sampling(self) -> TemporalSampling:
-        return SingleImage.from_config(self.cfg)
+        return SingleImage()
 
     def view_transform(self, crops: int) -> ViewTransform:
         """Return the transform of an evaluation view, as published networks were evaluated.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from slowfast.config.defaults import check_value
-from slowfast.errors import ConfigError
-from slowfast.utils.text import quoted
 
 _MAX_MAGNITUDE = 10.0
 _APPLY_PROBABILITY = 0.5
+TORCHVISION = "autoaugment_torchvision"
 _PART = re.compile(r"(mstd|mmax|inc|m|n)(\d+(?:\.\d+)?)")
 
 
@@ -26,6 +25,39 @@ class AugmentOp:
     value: float = 0.0
 
 
+class AugmentPolicy(Protocol):
+    """Policy that draws the augmentation operations of a clip."""
+
+    @property
+    def fill(self) -> tuple[int, int, int] | None:
+        """Color outside the frame for warps; None for the transform's own."""
+
+    def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
+        """Draw the operations of one clip, in the order they are applied; may be empty."""
+
+
+def parse_policy(aa_type: str) -> AugmentPolicy:
+    """Return the policy of AUG.AA_TYPE, such as ``rand-m7-n4-mstd0.5-inc1`` or ``autoaugment-mstd0.5``.
+
+    Raises:
+        ConfigError: If it is not a policy.
+    """
+    check_value("AUG.AA_TYPE", aa_type)
+    if aa_type == TORCHVISION:
+        return TorchvisionAutoAugment()
+    if not aa_type.startswith("rand"):
+        return AutoAugment(float(aa_type.partition("-mstd")[2] or 0.0))
+    found = {match[1]: match[2] for part in aa_type.split("-") if (match := _PART.fullmatch(part))}
+    return RandAugment(
+        magnitude=float(found.get("m", _MAX_MAGNITUDE)),
+        num_ops=int(found.get("n", 2)),
+        magnitude_std=float(found.get("mstd", 0.0)),
+        increasing=found.get("inc") == "1",
+        magnitude_max=float(found.get("mmax", _MAX_MAGNITUDE)),
+    )
+
+
+# ------------------------------------------------------------------ arguments
 def signed(limit: float) -> Callable[[float, np.random.Generator], float]:
     """Return an argument of up to +-limit with a random sign."""
     return lambda level, rng: limit * level * (1.0 if rng.random() < 0.5 else -1.0)
@@ -61,9 +93,10 @@ _INCREASING: dict[str, _Argument] = _COMMON | {
 }
 
 # The ranges of AutoAugment's paper (arXiv 1805.09501, table 6), read from their lower ends: 4 to 8 bits are kept.
-PAPER: dict[str, _Argument] = _PLAIN | {"posterize": lambda level, rng: 4 + int(level * 4)}
+_PAPER: dict[str, _Argument] = _PLAIN | {"posterize": lambda level, rng: 4 + int(level * 4)}
 
 
+# ------------------------------------------------------------------ RandAugment
 @dataclass(frozen=True)
 class RandAugment:
     """RandAugment (arXiv 1909.13719) as in timm: operations drawn with replacement, each applied with probability 1/2.
@@ -84,7 +117,6 @@ class RandAugment:
     fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied; may be empty."""
         table = list((_INCREASING if self.increasing else _PLAIN).items())
         ops = []
         for choice in rng.integers(len(table), size=self.num_ops):
@@ -97,29 +129,7 @@ class RandAugment:
         return ops
 
 
-def parse_rand_augment(aa_type: str) -> RandAugment:
-    """Parse a policy such as ``rand-m7-n4-mstd0.5-inc1``.
-
-    Raises:
-        ConfigError: If it is not such a policy.
-    """
-    check_value("AUG.AA_TYPE", aa_type)
-    if not aa_type.startswith("rand"):
-        raise ConfigError(f"AUG.AA_TYPE {quoted(aa_type)} is not a policy such as rand-m7-n4-mstd0.5-inc1")
-    found = {match[1]: match[2] for part in aa_type.split("-") if (match := _PART.fullmatch(part))}
-    return RandAugment(
-        magnitude=float(found.get("m", _MAX_MAGNITUDE)),
-        num_ops=int(found.get("n", 2)),
-        magnitude_std=float(found.get("mstd", 0.0)),
-        increasing=found.get("inc") == "1",
-        magnitude_max=float(found.get("mmax", _MAX_MAGNITUDE)),
-    )
-
-
-NAMES = ("autoaugment", "original")  # "original" is timm's
-TORCHVISION = "autoaugment_torchvision"
-_SCALE = 10.0  # largest magnitude
-
+# ------------------------------------------------------------------ AutoAugment
 # 25 pairs of (operation, probability, magnitude).
 _PAIRS = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
@@ -162,13 +172,12 @@ class AutoAugment:
     fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied; may be empty."""
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() >= probability:
                 continue
-            level = min(max(rng.normal(magnitude, self.magnitude_std), 0.0), _SCALE) / _SCALE
-            argument = PAPER[name]
+            level = min(max(rng.normal(magnitude, self.magnitude_std), 0.0), _MAX_MAGNITUDE) / _MAX_MAGNITUDE
+            argument = _PAPER[name]
             ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng)))
         return ops
 
@@ -195,27 +204,9 @@ class TorchvisionAutoAugment:
     fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied; may be empty."""
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() < probability:
                 argument = _TORCHVISION.get(name)
                 ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(magnitude, rng)))
         return ops
-
-
-def is_auto_augment(aa_type: str) -> bool:
-    """Return whether AUG.AA_TYPE names AutoAugment, in either form."""
-    return aa_type.split("-")[0] in (*NAMES, TORCHVISION)
-
-
-def parse_auto_augment(aa_type: str) -> AutoAugment | TorchvisionAutoAugment:
-    """Return the policy of `autoaugment`, `original-mstd0.5` or `autoaugment_torchvision`.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    if aa_type == TORCHVISION:
-        return TorchvisionAutoAugment()
-    check_value("AUG.AA_TYPE", aa_type)
-    return AutoAugment(float(aa_type.partition("-mstd")[2] or 0.0))

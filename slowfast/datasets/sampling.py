@@ -137,10 +137,60 @@ class EpochBatches:
         return [(epoch, step * self.batch_size + position) for position in self.positions]
 
 
-# ------------------------------------------------------------------ temporal views, Kinetics style
-def clip_span(num_frames: int, sampling_rate: int, target_fps: float, fps: float) -> float:
-    """Return the (possibly fractional) number of frames that a clip spans in a video of `fps` frames/s."""
-    return sampling_rate * num_frames / target_fps * fps
+# ------------------------------------------------------------------ frames
+class TemporalSampling(Protocol):
+    """Sampling of the frames of clips from a video of `n` frames, at least one, and `fps` frames/s, above 0."""
+
+    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+        """Return the frame indices of a random clip, int64 (T,)."""
+
+    def views(self, n: int, fps: float, views: int) -> np.ndarray:
+        """Return the frame indices of all evaluation clips, int64 (V, T)."""
+
+
+@dataclass(frozen=True)
+class SpanSampling:
+    """Clips of a fixed duration, as Kinetics is sampled.
+
+    Args:
+        num_frames: Frames of a clip, T.
+        sampling_rate: Interval of the frames of a clip, at `target_fps` frames/s.
+        target_fps: Frame rate of a clip before it is sampled.
+        offset_sampling: Spread the starts of the views from the first to the last possible one (a single view: the
+            middle). Otherwise view v starts at (n - span) v / V.
+    """
+
+    num_frames: int
+    sampling_rate: int
+    target_fps: float
+    offset_sampling: bool
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> SpanSampling:
+        """Build the sampling from DATA."""
+        data = cfg.DATA
+        return cls(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.USE_OFFSET_SAMPLING)
+
+    def span(self, fps: float) -> float:
+        """Return the (possibly fractional) number of frames that a clip spans in a video of `fps` frames/s."""
+        return self.sampling_rate * self.num_frames / self.target_fps * fps
+
+    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+        """Return a clip whose start is uniform in [0, n - span], int64 (T,)."""
+        span = self.span(fps)
+        return span_indices(n, rng.uniform(0.0, max(n - span, 0.0)), span, self.num_frames)
+
+    def views(self, n: int, fps: float, views: int) -> np.ndarray:
+        """Return clips spread over the video, int64 (V, T), in the order of their starts."""
+        span = self.span(fps)
+        delta = max(n - span, 0.0)
+        if not self.offset_sampling:
+            starts = [delta * view / views for view in range(views)]
+        elif views == 1:
+            starts = [float(math.floor(delta / 2))]
+        else:
+            starts = [float(view * math.floor(delta / (views - 1))) for view in range(views)]
+        return np.stack([span_indices(n, start, span, self.num_frames) for start in starts])
 
 
 def span_indices(n: int, start: float, span: float, num_frames: int) -> np.ndarray:
@@ -156,52 +206,42 @@ def span_indices(n: int, start: float, span: float, num_frames: int) -> np.ndarr
     return np.clip(positions.astype(np.int64), 0, n - 1)
 
 
-def span_train(n: int, span: float, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the frame indices of a training clip, (T,); its start is uniform in [0, n - span]."""
-    return span_indices(n, rng.uniform(0.0, max(n - span, 0.0)), span, num_frames)
+@dataclass(frozen=True)
+class SegmentSampling:
+    """Clips of one frame from each of T equal segments of the video, as Something-Something is sampled."""
+
+    num_frames: int
+
+    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+        """Return a random frame of each segment, int64 (T,); both ends of a segment are included."""
+        bounds = self._bounds(n)
+        return rng.integers(bounds[:-1], bounds[1:], endpoint=True)
+
+    def views(self, n: int, fps: float, views: int) -> np.ndarray:
+        """Return the views, int64 (V, T): view v takes the frame at (v + 1) / (V + 1) of each segment.
+
+        Views differ where a segment has at least V + 1 frames.
+        """
+        segment = (n - 1) / self.num_frames
+        offsets = np.floor(segment / (views + 1) * np.arange(1, views + 1)).astype(np.int64)
+        return self._bounds(n)[None, :-1] + offsets[:, None]
+
+    def _bounds(self, n: int) -> np.ndarray:
+        """Return the rounded bounds of T equal segments of [0, n - 1], (T + 1,)."""
+        return np.rint((n - 1) / self.num_frames * np.arange(self.num_frames + 1)).astype(np.int64)
 
 
-def span_views(n: int, span: float, num_frames: int, views: int, offset_sampling: bool) -> np.ndarray:
-    """Return the frame indices of all temporal views, (V, T), in the order of their starts.
+@dataclass(frozen=True)
+class SingleImage:
+    """Sampling of the single frame of an image."""
 
-    Args:
-        n: Frames of the video.
-        span: Frames that a clip spans.
-        num_frames: Frames of a clip, T.
-        views: Number of views, V.
-        offset_sampling: Spread the starts from the first to the last possible one (a single view: the middle).
-            Otherwise view v starts at (n - span) v / V.
-    """
-    delta = max(n - span, 0.0)
-    if not offset_sampling:
-        starts = [delta * view / views for view in range(views)]
-    elif views == 1:
-        starts = [float(math.floor(delta / 2))]
-    else:
-        starts = [float(view * math.floor(delta / (views - 1))) for view in range(views)]
-    return np.stack([span_indices(n, start, span, num_frames) for start in starts])
+    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
+        """Return the frame, int64 (1,)."""
+        return np.zeros(1, np.int64)
 
-
-# ------------------------------------------------------------------ temporal views, Something style
-def segment_train(n: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a random frame of each of T equal segments, (T,); both ends of a segment are included."""
-    bounds = _segment_bounds(n, num_frames)
-    return rng.integers(bounds[:-1], bounds[1:], endpoint=True)
-
-
-def segment_views(n: int, num_frames: int, views: int) -> np.ndarray:
-    """Return the frame indices of all views, (V, T): view v takes the frame at (v + 1) / (V + 1) of each segment.
-
-    Views differ where a segment has at least V + 1 frames.
-    """
-    segment = (n - 1) / num_frames
-    offsets = np.floor(segment / (views + 1) * np.arange(1, views + 1)).astype(np.int64)
-    return _segment_bounds(n, num_frames)[None, :-1] + offsets[:, None]
-
-
-def _segment_bounds(n: int, num_frames: int) -> np.ndarray:
-    """Return the rounded bounds of T equal segments of [0, n - 1], (T + 1,)."""
-    return np.rint((n - 1) / num_frames * np.arange(num_frames + 1)).astype(np.int64)
+    def views(self, n: int, fps: float, views: int) -> np.ndarray:
+        """Return the frame for each view, int64 (V, 1)."""
+        return np.zeros((views, 1), np.int64)
 
 
 def frame_order(rows: np.ndarray, order: str, rng: np.random.Generator) -> np.ndarray:
@@ -219,78 +259,3 @@ def frame_order(rows: np.ndarray, order: str, rng: np.random.Generator) -> np.nd
     if order == SHUFFLED:
         return rng.permutation(rows)
     raise ValueError(f"frame order {order!r}: use {', '.join(FRAME_ORDERS)}")
-
-
-class TemporalSampling(Protocol):
-    """Sampling of the frames of clips from a video of `n` frames, at least one, and `fps` frames/s, above 0."""
-
-    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """Return the frame indices of a random clip, int64 (T,)."""
-
-    def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Return the frame indices of all evaluation clips, int64 (V, T)."""
-
-
-@dataclass(frozen=True)
-class SpanSampling:
-    """Clips of a fixed duration, as Kinetics is sampled."""
-
-    num_frames: int
-    sampling_rate: int
-    target_fps: float
-    offset_sampling: bool
-
-    @classmethod
-    def from_config(cls, cfg: ConfigNode) -> SpanSampling:
-        """Build the sampling from DATA."""
-        data = cfg.DATA
-        return cls(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.USE_OFFSET_SAMPLING)
-
-    def _span(self, fps: float) -> float:
-        return clip_span(self.num_frames, self.sampling_rate, self.target_fps, fps)
-
-    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """Return a clip with a random start, int64 (T,)."""
-        return span_train(n, self._span(fps), self.num_frames, rng)
-
-    def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Return clips spread over the video, int64 (V, T)."""
-        return span_views(n, self._span(fps), self.num_frames, views, self.offset_sampling)
-
-
-@dataclass(frozen=True)
-class SegmentSampling:
-    """Clips of one frame from each of T equal segments of the video, as Something-Something is sampled."""
-
-    num_frames: int
-
-    @classmethod
-    def from_config(cls, cfg: ConfigNode) -> SegmentSampling:
-        """Build the sampling of DATA.NUM_FRAMES segments."""
-        return cls(cfg.DATA.NUM_FRAMES)
-
-    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """Return a random frame of each segment, int64 (T,)."""
-        return segment_train(n, self.num_frames, rng)
-
-    def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Return views with different frames of the segments, int64 (V, T)."""
-        return segment_views(n, self.num_frames, views)
-
-
-@dataclass(frozen=True)
-class SingleImage:
-    """Sampling of the single frame of an image."""
-
-    @classmethod
-    def from_config(cls, cfg: ConfigNode) -> SingleImage:
-        """Build the sampling; it has no settings."""
-        return cls()
-
-    def train(self, n: int, fps: float, rng: np.random.Generator) -> np.ndarray:
-        """Return the frame, int64 (1,)."""
-        return np.zeros(1, np.int64)
-
-    def views(self, n: int, fps: float, views: int) -> np.ndarray:
-        """Return the frame for each view, int64 (V, 1)."""
-        return np.zeros((views, 1), np.int64)

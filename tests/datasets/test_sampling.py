@@ -22,9 +22,15 @@ def assert_valid(indices: np.ndarray, n: int) -> None:
 
 
 # ------------------------------------------------------------------ Kinetics style
+def spans(frames: int, offset_sampling: bool = False) -> sampling.SpanSampling:
+    """Sampling of clips whose span in frames is the frame rate."""
+    return sampling.SpanSampling(frames, 1, frames, offset_sampling)
+
+
 def test_clip_span() -> None:
-    assert sampling.clip_span(16, 4, 30, 30.0) == 64
-    assert sampling.clip_span(16, 4, 30, 15.0) == 32
+    clips = sampling.SpanSampling(16, 4, 30, False)
+    assert clips.span(30.0) == 64
+    assert clips.span(15.0) == 32
 
 
 def test_published_steps_of_four_and_five() -> None:
@@ -43,8 +49,8 @@ def test_span_indices_follow_the_formula(n: int, start: float, span: float, fram
 
 
 @given(n=LENGTHS, span=st.floats(0.5, 300), frames=st.integers(1, 32), seed=SEEDS)
-def test_span_train_stays_in_the_medium(n: int, span: float, frames: int, seed: int) -> None:
-    indices = sampling.span_train(n, span, frames, np.random.default_rng(seed))
+def test_span_train_stays_in_the_video(n: int, span: float, frames: int, seed: int) -> None:
+    indices = spans(frames).train(n, span, np.random.default_rng(seed))
     assert indices.shape == (frames,)
     assert_valid(indices, n)
     if n > span:  # the clip spans at most its own length
@@ -53,7 +59,7 @@ def test_span_train_stays_in_the_medium(n: int, span: float, frames: int, seed: 
 
 def test_span_train_covers_all_starts() -> None:
     rng = np.random.default_rng(0)
-    starts = {int(sampling.span_train(20, 10.0, 4, rng)[0]) for _ in range(500)}
+    starts = {int(spans(4).train(20, 10.0, rng)[0]) for _ in range(500)}
     assert starts == set(range(10))
 
 
@@ -65,7 +71,7 @@ def test_span_train_covers_all_starts() -> None:
     offset=st.booleans(),
 )
 def test_span_views_follow_the_formula(n: int, span: float, frames: int, views: int, offset: bool) -> None:
-    indices = sampling.span_views(n, span, frames, views, offset)
+    indices = spans(frames, offset).views(n, span, views)
     assert indices.shape == (views, frames)
     assert_valid(indices, n)
     delta = max(n - span, 0)
@@ -86,7 +92,7 @@ def test_a_span_below_one_frame_repeats_it() -> None:
 
 
 def test_a_clip_longer_than_the_video_repeats_its_last_frame() -> None:
-    views = sampling.span_views(5, 64.0, 16, 3, True)
+    views = spans(16, True).views(5, 64.0, 3)
     assert (views == views[0]).all()
     assert list(views[0]) == [0, 4] + [4] * 14
 
@@ -94,7 +100,7 @@ def test_a_clip_longer_than_the_video_repeats_its_last_frame() -> None:
 # ------------------------------------------------------------------ Something style
 @given(n=LENGTHS, frames=st.integers(1, 40), seed=SEEDS)
 def test_segment_train_takes_one_frame_of_each_segment(n: int, frames: int, seed: int) -> None:
-    indices = sampling.segment_train(n, frames, np.random.default_rng(seed))
+    indices = sampling.SegmentSampling(frames).train(n, 30.0, np.random.default_rng(seed))
     assert indices.shape == (frames,)
     assert_valid(indices, n)
     segment = (n - 1) / frames
@@ -104,13 +110,13 @@ def test_segment_train_takes_one_frame_of_each_segment(n: int, frames: int, seed
 
 def test_segment_train_reaches_both_ends_of_a_segment() -> None:
     rng = np.random.default_rng(0)
-    draws = np.stack([sampling.segment_train(9, 2, rng) for _ in range(200)])
+    draws = np.stack([sampling.SegmentSampling(2).train(9, 30.0, rng) for _ in range(200)])
     assert set(draws[:, 0]) == set(range(5)) and set(draws[:, 1]) == set(range(4, 9))
 
 
 @given(n=LENGTHS, frames=st.integers(1, 40), views=st.integers(1, 6))
 def test_segment_views_follow_the_formula(n: int, frames: int, views: int) -> None:
-    indices = sampling.segment_views(n, frames, views)
+    indices = sampling.SegmentSampling(frames).views(n, 30.0, views)
     assert indices.shape == (views, frames)
     assert_valid(indices, n)
     segment = (n - 1) / frames
