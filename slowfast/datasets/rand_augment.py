@@ -66,6 +66,11 @@ def signed(limit: float) -> Callable[[float, np.random.Generator], float]:
 # Name -> argument for a level in [0, 1]; None if the operation has no argument.
 _Argument = Callable[[float, np.random.Generator], float] | None
 
+
+def _drawn(name: str, argument: _Argument, level: float, rng: np.random.Generator) -> AugmentOp:
+    return AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng))
+
+
 _COMMON: dict[str, _Argument] = {
     "auto_contrast": None,
     "equalize": None,
@@ -124,8 +129,7 @@ class RandAugment:
                 continue
             magnitude = rng.normal(self.magnitude, self.magnitude_std)
             level = min(max(magnitude, 0.0), self.magnitude_max) / _MAX_MAGNITUDE
-            name, argument = table[choice]
-            ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng)))
+            ops.append(_drawn(*table[choice], level, rng))
         return ops
 
 
@@ -177,18 +181,17 @@ class AutoAugment:
             if rng.random() >= probability:
                 continue
             level = min(max(rng.normal(magnitude, self.magnitude_std), 0.0), _MAX_MAGNITUDE) / _MAX_MAGNITUDE
-            argument = _PAPER[name]
-            ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng)))
+            ops.append(_drawn(name, _PAPER[name], level, rng))
         return ops
 
 
-def _factor(magnitude: int, rng: np.random.Generator) -> float:
+def _factor(magnitude: float, rng: np.random.Generator) -> float:
     """Return the factor of an enhancement, 1 +- up to 0.9."""
     return 1.0 + signed(0.9)(magnitude / 9, rng)
 
 
 # Operation -> argument for an integer magnitude of 0 to 9, as torchvision.transforms.AutoAugment computes it.
-_TORCHVISION: dict[str, Callable[[int, np.random.Generator], float]] = {
+_TORCHVISION: dict[str, Callable[[float, np.random.Generator], float]] = {
     "rotate": lambda magnitude, rng: signed(30.0)(magnitude / 9, rng),
     "shear_x": lambda magnitude, rng: signed(0.3)(magnitude / 9, rng),
     "posterize": lambda magnitude, rng: 8 - round(magnitude / 9 * 4),
@@ -207,6 +210,5 @@ class TorchvisionAutoAugment:
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() < probability:
-                argument = _TORCHVISION.get(name)
-                ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(magnitude, rng)))
+                ops.append(_drawn(name, _TORCHVISION.get(name), magnitude, rng))
         return ops
