@@ -63,7 +63,7 @@ def signed(limit: float) -> Callable[[float, np.random.Generator], float]:
     return lambda level, rng: limit * level * (1.0 if rng.random() < 0.5 else -1.0)
 
 
-# Name -> argument for a level in [0, 1]; None if the operation has no argument.
+# Argument of an operation for a level in [0, 1]; None if it has no argument.
 _Argument = Callable[[float, np.random.Generator], float] | None
 
 
@@ -129,7 +129,8 @@ class RandAugment:
                 continue
             magnitude = rng.normal(self.magnitude, self.magnitude_std)
             level = min(max(magnitude, 0.0), self.magnitude_max) / _MAX_MAGNITUDE
-            ops.append(_drawn(*table[choice], level, rng))
+            name, argument = table[choice]
+            ops.append(_drawn(name, argument, level, rng))
         return ops
 
 
