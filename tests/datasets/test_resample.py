@@ -123,7 +123,7 @@ def test_resize_path_equals_warp_path(how: str, flip: bool) -> None:
     assert difference[:, edge == 0].max() <= 4  # a warp rounds coordinates to 1/32 of a pixel
 
 
-def test_nothing_but_grey_when_all_is_outside() -> None:
+def test_nothing_but_gray_when_all_is_outside() -> None:
     outside = composed(smooth_frames(), [AugmentOp("translate_x", 0.9)], Crop(0, 64, 60, 60), False)
     assert (outside == 128).all()
 
@@ -161,7 +161,7 @@ def test_random_resized_crop_covers_the_ranges() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), [(20, 300, (0, 137, 20, 27)), (300, 30, (130, 0, 40, 30))])
-def test_random_resized_crop_falls_back_to_the_centre(height: int, width: int, expected: tuple[int, ...]) -> None:
+def test_random_resized_crop_falls_back_to_the_center(height: int, width: int, expected: tuple[int, ...]) -> None:
     crop = random_resized_crop(height, width, (1.0, 1.0), (0.75, 4 / 3), np.random.default_rng(0))
     assert (crop.top, crop.left, crop.height, crop.width) == pytest.approx(expected, abs=1)
 

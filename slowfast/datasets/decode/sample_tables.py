@@ -226,7 +226,7 @@ def _track_samples(movie: bytes, track: int, file_size: int) -> Samples:
     boxes = list(_boxes(memoryview(movie)))
     _require(b"mvex" not in dict(boxes))
     tracks = [_children(content) for kind, content in boxes if kind == b"trak"]
-    [chosen] = [one for one in tracks if _track_id(_inner(one, b"tkhd")) == track]
+    [chosen] = [one for one in tracks if _after_times(_inner(one, b"tkhd")) == track]
     media = _children(_inner(chosen, b"mdia"))
     tables = _children(_inner(_children(_inner(media, b"minf")), b"stbl"))
     _require(set(tables) <= _TABLES)
@@ -234,16 +234,13 @@ def _track_samples(movie: bytes, track: int, file_size: int) -> Samples:
     samples = _samples(tables)
     _require((samples.places + samples.sizes).max() <= file_size and samples.places.min() > 0)
     if b"edts" in chosen:
-        scales = _time_scale(_inner(dict(boxes), b"mvhd")), _time_scale(_inner(media, b"mdhd"))
+        scales = _after_times(_inner(dict(boxes), b"mvhd")), _after_times(_inner(media, b"mdhd"))
         _require_whole_edit(_inner(_children(chosen[b"edts"]), b"elst"), samples.pts, *scales)
     return samples
 
 
-def _track_id(header: memoryview) -> int:
-    return int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0])
-
-
-def _time_scale(header: memoryview) -> int:
+def _after_times(header: memoryview) -> int:
+    """Return the number that follows the creation and modification times: a track's number, or a time scale."""
     return int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0])
 
 
