@@ -31,7 +31,7 @@ _LONGEST = 2**28  # ticks between two samples, and of a composition offset
 _CHECKED = 16  # number of entries of FFmpeg's index to compare
 _DISCARD = 2  # AVINDEX_DISCARD_FRAME: outside the edit list
 VERIFIED = 8  # packets compared with the sample tables
-MAX_GROUP = 600  # maximum interval of sync samples for using the sample tables
+_MAX_GROUP = 600  # maximum interval of sync samples for using the sample tables
 _START = 16  # bytes of a key packet needed to recognize a leading slice
 
 
@@ -139,7 +139,7 @@ def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat,
     keys = np.flatnonzero(samples.key)
     if not nal.length_size or field_pairs(stream, nal, sets) is not None:
         return None
-    if np.diff(np.append(keys, len(samples))).max() > MAX_GROUP:
+    if np.diff(np.append(keys, len(samples))).max() > _MAX_GROUP:
         return None  # recovery points are not in the tables, and decoding would start too early
     first = b""
     for at, start in zip(keys.tolist(), samples.heads(path, keys, _START), strict=True):

@@ -129,14 +129,6 @@ def parse_line(
     Raises:
         ValueError: If the line is broken.
     """
-    name, label = split_line(line, separator)
-    if labels.several and name.endswith(LABEL_SEPARATOR):
-        raise ValueError("a space between labels")
-    return name, labels.parse(label, num_classes)
-
-
-def split_line(line: str, separator: str) -> tuple[str, str]:
-    """Return path and label text of one line. Raises ValueError with the problem."""
     if line.startswith(_QUOTE) and len(separator) == 1:
         name, label = _parse_quoted(line, separator)
     else:
@@ -146,7 +138,9 @@ def split_line(line: str, separator: str) -> tuple[str, str]:
     name = name.strip()
     if not name:
         raise ValueError("no path")
-    return name, label.strip()
+    if labels.several and name.endswith(LABEL_SEPARATOR):
+        raise ValueError("a space between labels")
+    return name, labels.parse(label.strip(), num_classes)
 
 
 def format_line(name: str, separator: str, label: Any) -> str:
@@ -230,7 +224,7 @@ def read_imagenet_index(
     Raises:
         IndexFileError: If there is neither, a line is broken, a class folder is empty or a label is out of range.
     """
-    root = image_root(data_dir, prefix)
+    root = _image_root(data_dir, prefix)
     for name in (split, "val") if split == "test" else (split,):
         file = join_path(data_dir, LISTS.format(name))
         if index_exists(file):
@@ -257,12 +251,12 @@ def read_image_class_names(data_dir: str | Path, prefix: str, num_classes: int) 
     names = read_class_names(data_dir, num_classes)
     if names is not None or as_address(data_dir) or any(Path(data_dir).glob(LISTS.format("*"))):
         return names
-    labels = _folder_labels(data_dir, image_root(data_dir, prefix), num_classes)
+    labels = _folder_labels(data_dir, _image_root(data_dir, prefix), num_classes)
     by_label = {label: folder for folder, label in labels.items()}
     return [by_label.get(label, str(label)) for label in range(num_classes)]
 
 
-def image_root(data_dir: str | Path, prefix: str) -> Path:
+def _image_root(data_dir: str | Path, prefix: str) -> Path:
     """Return the folder that contains train/ and val/."""
     candidates = [Path(data_dir), Path(prefix)] if prefix else [Path(data_dir)]
     return next((root for root in candidates if _class_folders(root / "val")), candidates[0])
