@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from slowfast.datasets.base import DATASET_REGISTRY, BaseDataset, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
 from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
-from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset, RecordingTrainDataset, longest_recording
+from slowfast.datasets.dvs.dataset import (
+    AllEventsTrainDataset,
+    EventSampling,
+    RecordingEvalDataset,
+    RecordingTrainDataset,
+)
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
+from slowfast.datasets.dvs.measure import Opening, event_counts, longest_recording
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
 from slowfast.datasets.index.labeled_paths import read_class_names
-from slowfast.datasets.sample_files import SampleFiles
 from slowfast.datasets.sampling import BALANCED, NORMAL, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import TRAIN, Record
@@ -67,19 +72,21 @@ class EventDataset(RecordingFolders):
     input_kind = EVENTS
 
     def build_train(self) -> RecordingTrainDataset:
-        """Build the dataset of augmented training samples."""
+        """Build the dataset of augmented training samples: one of each recording, or all with DVS.ALL_EVENTS."""
         cfg, records = self.cfg, self.read_index(TRAIN)
-        return RecordingTrainDataset(
-            records,
-            self._sampling(records),
-            AUGMENTATIONS[cfg.DVS.AUG_POLICY].from_config(cfg) if cfg.AUG.ENABLE else None,
-            samples=cfg.AUG.NUM_SAMPLE,
-            seed=cfg.RNG_SEED,
-            max_failed=cfg.DATA.MAX_FAILED,
-            balanced=cfg.DATA.SAMPLING == BALANCED,
-            repeated=cfg.AUG.REPEATED,
-            batch_size=cfg.TRAIN.BATCH_SIZE,
-        )
+        sampling = self._sampling(records)
+        others: dict[str, Any] = {
+            "augment": AUGMENTATIONS[cfg.DVS.AUG_POLICY].from_config(cfg) if cfg.AUG.ENABLE else None,
+            "samples": cfg.AUG.NUM_SAMPLE,
+            "seed": cfg.RNG_SEED,
+            "max_failed": cfg.DATA.MAX_FAILED,
+            "balanced": cfg.DATA.SAMPLING == BALANCED,
+            "repeated": cfg.AUG.REPEATED,
+            "batch_size": cfg.TRAIN.BATCH_SIZE,
+        }
+        if not cfg.DVS.ALL_EVENTS:
+            return RecordingTrainDataset(records, sampling, **others)
+        return AllEventsTrainDataset(records, sampling, event_counts(records, Opening.from_config(cfg)), **others)
 
     def build_eval(self, records: Sequence[Record], all_views: bool) -> RecordingEvalDataset:
         """Build the dataset of TEST.NUM_ENSEMBLE_VIEWS samples of each recording, or of one."""
@@ -101,6 +108,12 @@ class EventDataset(RecordingFolders):
             raise ConfigError(f"DVS.SCALE ({cfg.DVS.SCALE}): the smaller factor must come first")
         if cfg.DVS.CLUSTERS and cfg.DVS.TIME_NORM == DATASET:
             raise ConfigError("DVS.CLUSTERS: times of clusters are fractions of a recording. Set DVS.TIME_NORM sample")
+        if cfg.DVS.ALL_EVENTS and training and (cfg.DVS.CLUSTERS or not cfg.DVS.NUM_EVENTS):
+            key, value = ("CLUSTERS", True) if cfg.DVS.CLUSTERS else ("NUM_EVENTS", 0)
+            raise ConfigError(
+                f"DVS.ALL_EVENTS: with DVS.{key} {value}, each sample contains all of a recording already. Set "
+                "DVS.ALL_EVENTS False"
+            )
         if cfg.DVS.CLUSTERS and training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH:
             raise ConfigError("DVS.CLUSTERS: clusters are augmented by DVS.AUG_POLICY batch only. Set it to batch")
         if training and cfg.AUG.ENABLE and cfg.DVS.AUG_POLICY != BATCH and any(cfg.DVS.WARP_CHUNKS):
@@ -131,9 +144,7 @@ class EventDataset(RecordingFolders):
         longest = float(cfg.DVS.LONGEST)
         if cfg.DVS.TIME_NORM == DATASET and not longest:
             records = self.read_index(TRAIN) if train is None else train
-            sensor, timeout = tuple(cfg.DVS.SENSOR_SIZE), cfg.DATA_LOADER.TIMEOUT
-            files = SampleFiles.from_config(cfg)
-            longest = longest_recording(records, sensor, cfg.DVS.TIME_UNIT, timeout, files, cfg.DVS.STREAM)
+            longest = longest_recording(records, Opening.from_config(cfg))
         return EventSampling.from_config(cfg, longest)
 
 

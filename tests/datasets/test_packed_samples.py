@@ -18,7 +18,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset, find_dataset
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.datasets.dvs.dataset import longest_recording
+from slowfast.datasets.dvs.measure import Opening, longest_recording
 from slowfast.datasets.sample_files import LocalSamples, SampleFiles, ShardMember, find_member
 from slowfast.datasets.types import Record
 from tests.conftest import tiny_settings
@@ -106,7 +106,7 @@ def test_batches_equal_those_of_files(collection: Collection) -> None:
             find_dataset(collection.cfg(at), "train").read_index("train")
             for at in (collection.files, collection.shards)
         ]
-        longest = [longest_recording(records, SENSOR, 1e-6) for records in read]
+        longest = [longest_recording(records, Opening(SENSOR)) for records in read]
         assert longest[0] == longest[1] > 0
 
 

@@ -54,6 +54,12 @@ DVS.SAMPLER = Key(
     ),
     origin="Event2Vec",
 )
+DVS.ALL_EVENTS = Key(
+    False,
+    "Training: an epoch covers all events of every recording. One of n events counts as n / DVS.NUM_EVENTS samples "
+    "(rounded up), each a different random part of its events; DVS.SAMPLER then applies to evaluation only.",
+    origin="Event2Vec",
+)
 DVS.TIME_NORM = Key(
     "dataset",
     "Unit of the timestamps fed to the network: none (microseconds), sample (duration of the sample) or dataset "

@@ -5,145 +5,24 @@ Notation: L events of a sample, padded.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset
+from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
 from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
-from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler, normalize_time
-from slowfast.datasets.loader import PADDING, SampleLoader, to_tensors
-from slowfast.datasets.sample_files import SampleFiles, find_member
+from slowfast.datasets.dvs.sample import EventColumns, Sampler, choose, get_sampler, normalize_time, random_part
+from slowfast.datasets.loader import PADDING, to_tensors
+from slowfast.datasets.sample_files import SampleFiles
 from slowfast.datasets.sampling import NORMAL, REPEATED, VIEW, Key, generator
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
-from slowfast.errors import DataError, system_reason
-from slowfast.utils.cpu import usable_cores
-from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import get_logger
-from slowfast.utils.private_cache import private_cache
-from slowfast.utils.text_files import from_json, to_json
-
-_RECORDINGS_PER_TASK = 32  # recordings per task of a worker process
-
-
-def longest_recording(
-    records: Sequence[Record],
-    sensor: tuple[int, int],
-    time_unit: float,
-    timeout: float = 0.0,
-    files: SampleFiles | None = None,
-    stream: str = "",
-) -> float:
-    """Return the duration of the longest readable recording in microseconds, cached across runs.
-
-    Args:
-        records: Recordings of the training set.
-        sensor: Sensor height and width in pixels.
-        time_unit: Duration of a timestamp tick in seconds.
-        timeout: Time limit per recording in seconds; 0 for none.
-        files: Access to the recordings; by default without a cache for remote ones.
-        stream: Name of the stream, for files with several streams.
-
-    Raises:
-        DataError: If no recording can be read, or all have a duration of 0.
-    """
-    cache = private_cache(f"longest_{_digest(records, sensor, time_unit, stream)}.json")
-    known = _read(cache)
-    if known is not None:
-        return known
-    get_logger().info(f"Measuring the longest of {len(records)} recordings; set DVS.LONGEST to skip this")
-    recordings = _Recordings(records, sensor, time_unit, files or SampleFiles(0), stream)
-    with _Durations(recordings, timeout) as durations:
-        longest = max(durations, default=0.0)
-    if longest <= 0:
-        raise DataError(
-            "no readable training recording has a duration above 0. Set DVS.TIME_NORM to none or fix the recordings"
-        )
-    get_logger().info(f"Duration of the longest recording: {longest:.0f} microseconds, cached in {cache}")
-    try:
-        atomic_write_text(cache, to_json({"microseconds": longest, "recordings": len(records)}) + "\n")
-    except OSError as error:
-        get_logger().warning(f"{cache} cannot be written ({system_reason(error)}); the next run will measure again")
-    return longest
-
-
-class _Recordings(RecordDataset):
-    """Dataset of the durations of recordings."""
-
-    def __init__(
-        self, records: Sequence[Record], sensor: tuple[int, int], time_unit: float, files: SampleFiles, stream: str
-    ) -> None:
-        super().__init__(records)
-        self.sensor, self.time_unit, self.files, self.stream = sensor, time_unit, files, stream
-
-    def longest(self, first: int) -> float:
-        """Return the longest duration of _RECORDINGS_PER_TASK recordings in microseconds."""
-        return max(self._duration(index) for index in range(first, min(first + _RECORDINGS_PER_TASK, len(self))))
-
-    def _duration(self, index: int) -> float:
-        """Return the duration of a recording; 0 if it cannot be read, which is reported when it is loaded."""
-        found = self.attempt(index, self._measure)
-        return 0.0 if isinstance(found, Failure) else found
-
-    def _measure(self, record: Record) -> float:
-        with self.files.local(record.path, suffix=True) as path:
-            return duration(path, self.sensor, self.time_unit, self.stream)
-
-
-class _Durations(SampleLoader[int, float]):
-    """Loader of the longest duration of each group of recordings."""
-
-    def __init__(self, recordings: _Recordings, timeout: float) -> None:
-        super().__init__(recordings, _Recordings.longest, usable_cores(), timeout, prefetch=2, pin=False)
-
-    def tasks(self) -> Iterable[int]:
-        """Return the index of the first recording of each task."""
-        return range(0, len(self.dataset), _RECORDINGS_PER_TASK)
-
-
-def duration(path: Path, sensor: tuple[int, int], time_unit: float, stream: str = "") -> float:
-    """Return the time from the first to the last event in microseconds.
-
-    Raises:
-        DecodeError: If the recording cannot be read.
-    """
-    recording = Recording(path, stream)
-    time_unit = recording.time_unit(time_unit)
-    ends = as_events(recording.take(np.array([0, -1])), sensor, time_unit)
-    if ends is None:
-        ends, _ = repair(recording.take(slice(None)), sensor, time_unit)
-    return float(ends.t[-1] - ends.t[0]) if len(ends) else 0.0
-
-
-def _digest(records: Sequence[Record], sensor: tuple[int, int], time_unit: float, stream: str) -> str:
-    """Hash the paths, sizes and modification times of the files and the settings with which they are read."""
-    text = hashlib.sha256(repr((sensor, time_unit, stream)).encode())
-    for record in records:
-        try:
-            member = find_member(str(record.path))
-            state = (record.path if member is None else Path(member.shard)).stat()
-            text.update(
-                f"{record.path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape")
-            )
-        except OSError:
-            text.update(f"{record.path.absolute()}\0missing\n".encode(errors="surrogateescape"))
-    return text.hexdigest()[:24]
-
-
-def _read(cache: Path) -> float | None:
-    try:
-        value = from_json(cache.read_text(encoding="utf-8"))["microseconds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # the cache is missing or damaged: measure again
-    return float(value) if isinstance(value, (int, float)) and value > 0 else None
-
 
 SHUFFLE = 1  # stream of the generator for shuffled timestamps
 
@@ -185,7 +64,9 @@ class EventSampling:
         sensor, files = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1]), SampleFiles.from_config(cfg)
         return cls(sensor, dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS, files, dvs.STREAM)
 
-    def draw(self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs) -> list[EventColumns]:
+    def draw(
+        self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs, sampler: Sampler | None = None
+    ) -> list[EventColumns]:
         """Draw one sample per seed, opening the file once.
 
         Only the chosen events are read, unless some of them show that the recording has to be repaired.
@@ -194,6 +75,7 @@ class EventSampling:
             record: Recording to sample from.
             seeds: Seeds of the generators.
             repairs: Log of the repairs.
+            sampler: Selection of the events; None for DVS.SAMPLER.
 
         Raises:
             DecodeError: If the recording cannot be read.
@@ -201,12 +83,12 @@ class EventSampling:
         with self.files.local(record.path, suffix=True) as path:
             if self.clusters:
                 return [read_clusters(path, self.sensor)] * len(seeds)
-            return self._draw(Recording(path, self.stream), record.name, seeds, repairs)
+            sampler = sampler or get_sampler(self.sampler)
+            return self._draw(Recording(path, self.stream), record.name, seeds, repairs, sampler)
 
     def _draw(
-        self, recording: Recording, name: str, seeds: Sequence[tuple[int, ...]], repairs: Repairs
+        self, recording: Recording, name: str, seeds: Sequence[tuple[int, ...]], repairs: Repairs, sampler: Sampler
     ) -> list[EventColumns]:
-        sampler = get_sampler(self.sampler)
         time_unit = recording.time_unit(self.time_unit)
         whole: EventColumns | None = None
         samples = []
@@ -274,9 +156,16 @@ class RecordingTrainDataset(TrainDataset):
         return super().__getitem__(key)
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[list[dict[str, np.ndarray]], str | None]:
-        seeds = [(self.seed, epoch, draw, sample) for sample in range(self.samples)]
-        drawn = self.sampling.draw(record, seeds, self.repairs)
+        drawn, seeds = self._draw(record, epoch, draw), self._seeds(epoch, draw)
         return [self._augmented(events, epoch, seed) for events, seed in zip(drawn, seeds, strict=True)], None
+
+    def _seeds(self, epoch: int, draw: int) -> list[tuple[int, ...]]:
+        """Return the seeds of the samples of a draw."""
+        return [(self.seed, epoch, draw, sample) for sample in range(self.samples)]
+
+    def _draw(self, record: Record, epoch: int, draw: int) -> list[EventColumns]:
+        """Draw the events of the samples."""
+        return self.sampling.draw(record, self._seeds(epoch, draw), self.repairs)
 
     def _augmented(self, events: EventColumns, epoch: int, seed: tuple[int, ...]) -> dict[str, np.ndarray]:
         if self.augment is None:
@@ -285,6 +174,33 @@ class RecordingTrainDataset(TrainDataset):
         if isinstance(self.augment, EventAugment):
             return self.sampling.finish(self.augment(events, rng))
         return self.sampling.finish(*self.augment(events, generator(VIEW, self.seed, epoch, self._step, 0, 2), rng))
+
+
+class AllEventsTrainDataset(RecordingTrainDataset):
+    """Training dataset whose epochs cover all events of every recording (DVS.ALL_EVENTS).
+
+    A recording of n events counts as ceil(n / k) samples of k = DVS.NUM_EVENTS events. In each epoch, they divide a new
+    random permutation of the events; the last sample is filled up with events of the one before.
+
+    Args:
+        records: Recordings.
+        sampling: Conversion to samples; DVS.SAMPLER does not apply.
+        counts: Number of events of each recording, int64; 0 if unknown.
+        others: Arguments of `RecordingTrainDataset`.
+    """
+
+    def __init__(self, records: Sequence[Record], sampling: EventSampling, counts: np.ndarray, **others: Any) -> None:
+        sizes = np.maximum(-(-counts // sampling.events), 1)  # samples of each recording
+        first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        numbers = np.arange(len(first)) - first
+        recordings = np.repeat(np.arange(len(records)), sizes)
+        super().__init__([replace(records[r], index=i) for i, r in enumerate(recordings)], sampling, **others)
+        self._numbers = numbers  # number of each sample within its recording, int64
+
+    def _draw(self, record: Record, epoch: int, draw: int) -> list[EventColumns]:
+        number = int(self._numbers[draw % len(self)])
+        same_for_the_recording = self._seeds(epoch, draw - number)
+        return self.sampling.draw(record, same_for_the_recording, self.repairs, partial(random_part, part=number))
 
 
 class RecordingEvalDataset(EvalDataset[EvalRecording]):

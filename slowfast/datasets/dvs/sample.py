@@ -79,6 +79,21 @@ def random_chunk_sample(n: int, k: int, rng: np.random.Generator, chunk: int) ->
     return np.sort((starts[:, None] + np.arange(chunk)).ravel()[:k])
 
 
+def random_part(n: int, k: int, rng: np.random.Generator, part: int) -> np.ndarray:
+    """Return a part of a random division of the events into ceil(n / k) parts of k events.
+
+    The last part is filled up with events of the one before.
+
+    Args:
+        n: Number of events, more than k.
+        k: Number of events of a part.
+        rng: Generator, in the same state for all parts of a division.
+        part: Number of the part; larger numbers than there are parts return the last one.
+    """
+    start = min(part * k, n - k)
+    return np.sort(rng.permutation(n)[start : start + k])
+
+
 def uniform_sample(n: int, k: int, rng: np.random.Generator) -> np.ndarray:
     """Draw k events uniformly with replacement."""
     return np.sort(rng.integers(0, n, k))
