@@ -31,8 +31,8 @@ from slowfast.datasets.decode import DecodeError, require_backend
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.frame_datasets import Kinetics
 from slowfast.datasets.loader import collate_clips
-from slowfast.datasets.order import Key
-from slowfast.datasets.sampling import scaled_size
+from slowfast.datasets.resample import scaled_size
+from slowfast.datasets.sampling import Key
 from slowfast.datasets.transforms import TrainTransform
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError

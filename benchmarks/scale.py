@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.measure import Measurement, in_fresh_process, on_one_core, time_interleaved
 from slowfast.datasets.decode import open_video
-from slowfast.datasets.index.kinetics import read_kinetics_index
-from slowfast.datasets.order import balanced_order
+from slowfast.datasets.index.labeled_paths import read_kinetics_index
 from slowfast.datasets.records import labels_of
+from slowfast.datasets.sampling import balanced_order
 from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.tasks.multi_label import MultiLabelEvaluator

@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset, VideoEvalDataset, VideoTrainDataset
 from slowfast.datasets.decode import VideoReader, open_video
-from slowfast.datasets.local_samples import LocalSamples, SampleFiles
 from slowfast.datasets.mixup import Mixup
-from slowfast.datasets.order import BALANCED
-from slowfast.datasets.sampling import NORMAL, SpanSampling, TemporalSampling
+from slowfast.datasets.sample_files import LocalSamples, SampleFiles
+from slowfast.datasets.sampling import BALANCED, NORMAL, SpanSampling, TemporalSampling
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import TRAIN, Record
 from slowfast.errors import ConfigError

@@ -23,7 +23,7 @@ from slowfast.datasets.frame_datasets import (
     SomethingV2,
 )
 from slowfast.datasets.loader import EvalLoader, TrainLoader
-from slowfast.datasets.order import EpochBatches, batch_parts
+from slowfast.datasets.sampling import EpochBatches, batch_parts
 from slowfast.datasets.types import SPLITS, TEST, TRAIN, VAL, Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.utils.distributed import World

@@ -17,9 +17,17 @@ from torch.utils.data import Dataset
 
 from slowfast.datasets.decode import DecodeError, VideoReader
 from slowfast.datasets.decode.reader import Deadline
-from slowfast.datasets.order import VIEW, Key, balanced_order, epoch_order, generator, repeated_order
 from slowfast.datasets.records import labels_of
-from slowfast.datasets.sampling import TemporalSampling, frame_order
+from slowfast.datasets.sampling import (
+    VIEW,
+    Key,
+    TemporalSampling,
+    balanced_order,
+    epoch_order,
+    frame_order,
+    generator,
+    repeated_order,
+)
 from slowfast.datasets.transforms import TrainTransform, ViewTransform
 from slowfast.datasets.types import (
     EvalSample,

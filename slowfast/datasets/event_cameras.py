@@ -22,9 +22,8 @@ from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
 from slowfast.datasets.dvs.measure import Opening, event_counts, longest_recording
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
-from slowfast.datasets.index.kinetics import read_class_names
-from slowfast.datasets.order import BALANCED
-from slowfast.datasets.sampling import NORMAL, TemporalSampling
+from slowfast.datasets.index.labeled_paths import read_class_names
+from slowfast.datasets.sampling import BALANCED, NORMAL, TemporalSampling
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import TRAIN, Record
 from slowfast.errors import ConfigError

@@ -13,8 +13,12 @@ from slowfast.datasets.base import DATASET_REGISTRY, FrameDataset, warn_once
 from slowfast.datasets.decode import VideoReader
 from slowfast.datasets.decode.image import FrameFolderReader, ImageReader
 from slowfast.datasets.index.entries import label_format
-from slowfast.datasets.index.imagenet import read_image_class_names, read_imagenet_index
-from slowfast.datasets.index.kinetics import read_class_names, read_kinetics_index
+from slowfast.datasets.index.labeled_paths import (
+    read_class_names,
+    read_image_class_names,
+    read_imagenet_index,
+    read_kinetics_index,
+)
 from slowfast.datasets.index.official_splits import (
     read_hmdb51_classes,
     read_hmdb51_split,
@@ -140,7 +144,7 @@ class SomethingSomething(FrameDataset):
 
     def temporal_sampling(self) -> TemporalSampling:
         """Return the temporal sampling of a clip: one frame in each of T equal segments."""
-        return SegmentSampling.from_config(self.cfg)
+        return SegmentSampling(self.cfg.DATA.NUM_FRAMES)
 
     def view_transform(self, crops: int) -> ViewTransform:
         """Return the transform of an evaluation view: short side DATA.TEST_CROP_SIZE."""
@@ -197,7 +201,7 @@ class ImageNet(FrameDataset):
         return ImageReader(record.path)
 
     def temporal_sampling(self) -> TemporalSampling:
-        return SingleImage.from_config(self.cfg)
+        return SingleImage()
 
     def view_transform(self, crops: int) -> ViewTransform:
         """Return the transform of an evaluation view, as published networks were evaluated.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch.utils.data import default_collate
 
 from slowfast.datasets.clip_dataset import EvalDataset, RecordDataset, TrainDataset, timeout_reason
-from slowfast.datasets.order import EpochBatches
+from slowfast.datasets.sampling import EpochBatches
 from slowfast.datasets.types import EvalSample, Failure, Samples, TrainBatch, TrainSample
 from slowfast.errors import DataError
 from slowfast.utils.logging import get_logger

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
 from slowfast.config.defaults import check_value
-from slowfast.errors import ConfigError
-from slowfast.utils.text import quoted
 
 _MAX_MAGNITUDE = 10.0
 _APPLY_PROBABILITY = 0.5
+TORCHVISION = "autoaugment_torchvision"
 _PART = re.compile(r"(mstd|mmax|inc|m|n)(\d+(?:\.\d+)?)")
 
 
@@ -26,13 +25,51 @@ class AugmentOp:
     value: float = 0.0
 
 
+class AugmentPolicy(Protocol):
+    """Policy that draws the augmentation operations of a clip."""
+
+    @property
+    def fill(self) -> tuple[int, int, int] | None:
+        """Color outside the frame for warps; None for the transform's own."""
+
+    def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
+        """Draw the operations of one clip, in the order they are applied; may be empty."""
+
+
+def parse_policy(aa_type: str) -> AugmentPolicy:
+    """Return the policy of AUG.AA_TYPE, such as ``rand-m7-n4-mstd0.5-inc1`` or ``autoaugment-mstd0.5``.
+
+    Raises:
+        ConfigError: If it is not a policy.
+    """
+    check_value("AUG.AA_TYPE", aa_type)
+    if aa_type == TORCHVISION:
+        return TorchvisionAutoAugment()
+    if not aa_type.startswith("rand"):
+        return AutoAugment(float(aa_type.partition("-mstd")[2] or 0.0))
+    found = {match[1]: match[2] for part in aa_type.split("-") if (match := _PART.fullmatch(part))}
+    return RandAugment(
+        magnitude=float(found.get("m", _MAX_MAGNITUDE)),
+        num_ops=int(found.get("n", 2)),
+        magnitude_std=float(found.get("mstd", 0.0)),
+        increasing=found.get("inc") == "1",
+        magnitude_max=float(found.get("mmax", _MAX_MAGNITUDE)),
+    )
+
+
+# ------------------------------------------------------------------ arguments
 def signed(limit: float) -> Callable[[float, np.random.Generator], float]:
     """Return an argument of up to +-limit with a random sign."""
     return lambda level, rng: limit * level * (1.0 if rng.random() < 0.5 else -1.0)
 
 
-# Name -> argument for a level in [0, 1]; None if the operation has no argument.
+# Argument of an operation for a level in [0, 1]; None if it has no argument.
 _Argument = Callable[[float, np.random.Generator], float] | None
+
+
+def _drawn(name: str, argument: _Argument, level: float, rng: np.random.Generator) -> AugmentOp:
+    return AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng))
+
 
 _COMMON: dict[str, _Argument] = {
     "auto_contrast": None,
@@ -61,9 +98,10 @@ _INCREASING: dict[str, _Argument] = _COMMON | {
 }
 
 # The ranges of AutoAugment's paper (arXiv 1805.09501, table 6), read from their lower ends: 4 to 8 bits are kept.
-PAPER: dict[str, _Argument] = _PLAIN | {"posterize": lambda level, rng: 4 + int(level * 4)}
+_PAPER: dict[str, _Argument] = _PLAIN | {"posterize": lambda level, rng: 4 + int(level * 4)}
 
 
+# ------------------------------------------------------------------ RandAugment
 @dataclass(frozen=True)
 class RandAugment:
     """RandAugment (arXiv 1909.13719) as in timm: operations drawn with replacement, each applied with probability 1/2.
@@ -84,7 +122,6 @@ class RandAugment:
     fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied; may be empty."""
         table = list((_INCREASING if self.increasing else _PLAIN).items())
         ops = []
         for choice in rng.integers(len(table), size=self.num_ops):
@@ -93,33 +130,11 @@ class RandAugment:
             magnitude = rng.normal(self.magnitude, self.magnitude_std)
             level = min(max(magnitude, 0.0), self.magnitude_max) / _MAX_MAGNITUDE
             name, argument = table[choice]
-            ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng)))
+            ops.append(_drawn(name, argument, level, rng))
         return ops
 
 
-def parse_rand_augment(aa_type: str) -> RandAugment:
-    """Parse a policy such as ``rand-m7-n4-mstd0.5-inc1``.
-
-    Raises:
-        ConfigError: If it is not such a policy.
-    """
-    check_value("AUG.AA_TYPE", aa_type)
-    if not aa_type.startswith("rand"):
-        raise ConfigError(f"AUG.AA_TYPE {quoted(aa_type)} is not a policy such as rand-m7-n4-mstd0.5-inc1")
-    found = {match[1]: match[2] for part in aa_type.split("-") if (match := _PART.fullmatch(part))}
-    return RandAugment(
-        magnitude=float(found.get("m", _MAX_MAGNITUDE)),
-        num_ops=int(found.get("n", 2)),
-        magnitude_std=float(found.get("mstd", 0.0)),
-        increasing=found.get("inc") == "1",
-        magnitude_max=float(found.get("mmax", _MAX_MAGNITUDE)),
-    )
-
-
-NAMES = ("autoaugment", "original")  # "original" is timm's
-TORCHVISION = "autoaugment_torchvision"
-_SCALE = 10.0  # largest magnitude
-
+# ------------------------------------------------------------------ AutoAugment
 # 25 pairs of (operation, probability, magnitude).
 _PAIRS = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
@@ -162,24 +177,22 @@ class AutoAugment:
     fill: ClassVar[None] = None
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied; may be empty."""
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() >= probability:
                 continue
-            level = min(max(rng.normal(magnitude, self.magnitude_std), 0.0), _SCALE) / _SCALE
-            argument = PAPER[name]
-            ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(level, rng)))
+            level = min(max(rng.normal(magnitude, self.magnitude_std), 0.0), _MAX_MAGNITUDE) / _MAX_MAGNITUDE
+            ops.append(_drawn(name, _PAPER[name], level, rng))
         return ops
 
 
-def _factor(magnitude: int, rng: np.random.Generator) -> float:
+def _factor(magnitude: float, rng: np.random.Generator) -> float:
     """Return the factor of an enhancement, 1 +- up to 0.9."""
     return 1.0 + signed(0.9)(magnitude / 9, rng)
 
 
 # Operation -> argument for an integer magnitude of 0 to 9, as torchvision.transforms.AutoAugment computes it.
-_TORCHVISION: dict[str, Callable[[int, np.random.Generator], float]] = {
+_TORCHVISION: dict[str, Callable[[float, np.random.Generator], float]] = {
     "rotate": lambda magnitude, rng: signed(30.0)(magnitude / 9, rng),
     "shear_x": lambda magnitude, rng: signed(0.3)(magnitude / 9, rng),
     "posterize": lambda magnitude, rng: 8 - round(magnitude / 9 * 4),
@@ -195,27 +208,8 @@ class TorchvisionAutoAugment:
     fill: ClassVar[tuple[int, int, int]] = (0, 0, 0)
 
     def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied; may be empty."""
         ops = []
         for name, probability, magnitude in _PAIRS[rng.integers(len(_PAIRS))]:
             if rng.random() < probability:
-                argument = _TORCHVISION.get(name)
-                ops.append(AugmentOp(name) if argument is None else AugmentOp(name, argument(magnitude, rng)))
+                ops.append(_drawn(name, _TORCHVISION.get(name), magnitude, rng))
         return ops
-
-
-def is_auto_augment(aa_type: str) -> bool:
-    """Return whether AUG.AA_TYPE names AutoAugment, in either form."""
-    return aa_type.split("-")[0] in (*NAMES, TORCHVISION)
-
-
-def parse_auto_augment(aa_type: str) -> AutoAugment | TorchvisionAutoAugment:
-    """Return the policy of `autoaugment`, `original-mstd0.5` or `autoaugment_torchvision`.
-
-    Raises:
-        ConfigError: If the name is unknown.
-    """
-    if aa_type == TORCHVISION:
-        return TorchvisionAutoAugment()
-    check_value("AUG.AA_TYPE", aa_type)
-    return AutoAugment(float(aa_type.partition("-mstd")[2] or 0.0))

@@ -1,27 +1,116 @@
-"""Resizing and affine warps of frames."""
+"""Crops, resizing and affine warps of frames."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from slowfast.datasets.rand_augment import AugmentOp
-from slowfast.datasets.types import Crop
 
 # Function that scales frames uint8 (U, H, W, 3) to a height and width.
 Resize = Callable[[np.ndarray, int, int], np.ndarray]
 
 # DATA.IN_VAL_INTERPOLATION -> Pillow's filter.
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_CROP_TRIES = 10
 
 
+# ------------------------------------------------------------------ crops
+@dataclass(frozen=True)
+class Crop:
+    """Rectangle of a frame in pixels, which may be fractional."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def random_resized_crop(
+    height: int, width: int, area: Sequence[float], aspect: Sequence[float], rng: np.random.Generator
+) -> Crop:
+    """Draw a crop with a random area and aspect ratio; the largest centered one if ten draws do not fit the frame.
+
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        area: Smallest and largest area as a fraction of the frame (uniform).
+        aspect: Smallest and largest width / height (log-uniform).
+        rng: Generator of the draw.
+    """
+    for _ in range(_CROP_TRIES):
+        target = rng.uniform(area[0], area[1]) * height * width
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = rng.integers(0, height - h, endpoint=True), rng.integers(0, width - w, endpoint=True)
+            return Crop(int(top), int(left), h, w)
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    h = min(height, max(1, round(width / ratio)))
+    w = min(width, max(1, round(height * ratio)))
+    return Crop((height - h) // 2, (width - w) // 2, h, w)
+
+
+def jittered_crop(height: int, width: int, short_side: Sequence[int], size: int, rng: np.random.Generator) -> Crop:
+    """Draw a square crop of `size` pixels of the frame scaled to a random short side.
+
+    The crop is in pixels of the frame itself, rounded, so that cropping and scaling are one step.
+
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        short_side: Smallest and largest short side after scaling.
+        size: Side of the crop after scaling.
+        rng: Generator of the draw.
+    """
+    side = rng.integers(short_side[0], short_side[1], endpoint=True)
+    extent = max(1, round(size / int(side) * min(height, width)))
+    top, left = (rng.integers(0, length - extent, endpoint=True) for length in (height, width))
+    return Crop(int(top), int(left), extent, extent)
+
+
+def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return (height, width) after scaling the short side to `short_side` pixels; the long side is rounded down."""
+    if height <= width:
+        return short_side, short_side * width // height
+    return short_side * height // width, short_side
+
+
+def view_corners(
+    height: int,
+    width: int,
+    size: int,
+    crops: int,
+    center: Callable[[float], int] = math.ceil,
+    single: str = "center",
+) -> list[tuple[int, int]]:
+    """Return (top, left) of each square crop of a frame.
+
+    Args:
+        height: Height of the frame.
+        width: Width of the frame.
+        size: Side of the crops.
+        crops: Number of crops: 1, or 3 at the start, center and end of the long side.
+        center: Rounding of the margin of a center crop; up in the published video code.
+        single: Position of a single crop, ``center`` or ``left`` (the start of the long side).
+    """
+    top, left = center((height - size) / 2), center((width - size) / 2)
+    if crops == 1 and single == "center":
+        return [(top, left)]
+    if crops == 1:
+        return [(0, left) if height > width else (top, 0)]
+    if height > width:
+        return [(0, left), (top, left), (height - size, left)]
+    return [(top, 0), (top, left), (top, width - size)]
+
+
+# ------------------------------------------------------------------ resizing
 def resize_plain(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize bilinearly without antialiasing, as published video networks are evaluated."""
     scaled = np.empty((len(frames), height, width, 3), np.uint8)
@@ -53,6 +142,10 @@ def nearly_antialiased(interpolation: str) -> Resize:
 
 
 def _resize_with_torch(mode: str, frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    # Imported late, because `slowfast prepare` uses this module without PyTorch.
+    import torch
+    import torch.nn.functional as F
+
     images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # U 3 H W, channels last in memory
     scaled = F.interpolate(images, (height, width), mode=mode, antialias=True)
     return np.asarray(scaled.permute(0, 2, 3, 1).numpy())
@@ -81,6 +174,7 @@ def shrink(frames: np.ndarray, crop: Crop, size: int) -> tuple[np.ndarray, Crop]
     return small, Crop(top, left, min(crop.height / factor, height - top), min(crop.width / factor, width - left))
 
 
+# ------------------------------------------------------------------ warps
 GEOMETRIC = frozenset({"rotate", "shear_x", "shear_y", "translate_x", "translate_y"})
 INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 Color = tuple[int, int, int]

@@ -7,44 +7,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.photometric import RandomErasing, apply_photometric, draw_color_jitter
-from slowfast.datasets.rand_augment import AugmentOp, is_auto_augment, parse_auto_augment, parse_rand_augment
+from slowfast.datasets.rand_augment import AugmentOp, AugmentPolicy, parse_policy
 from slowfast.datasets.resample import (
     GEOMETRIC,
     GRAY,
     INTERPOLATIONS,
     Color,
+    Crop,
     Resize,
+    jittered_crop,
     op_matrix,
+    random_resized_crop,
     resample,
     resize_plain,
+    scaled_size,
     shrink,
     translate,
+    view_corners,
     view_matrix,
 )
-from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
-from slowfast.datasets.types import Crop
 from slowfast.errors import ConfigError
 from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import quoted
 
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
-
-
-class AugmentPolicy(Protocol):
-    """Policy that draws the augmentation operations of a clip."""
-
-    @property
-    def fill(self) -> Color | None:
-        """Color outside the frame for warps; None for the transform's own."""
-
-    def draw(self, rng: np.random.Generator) -> list[AugmentOp]:
-        """Draw the operations of one clip, in the order they are applied."""
 
 
 class TrainTransform:
@@ -62,7 +53,7 @@ class TrainTransform:
             `jitter_scales`, with `aspect_relative`.
         aspect_relative: Smallest and largest aspect ratio of a random resized crop.
         flip: Flip half of the clips left to right.
-        aa_type: Policy, see :func:`parse_rand_augment` and :func:`parse_auto_augment`; "" for none.
+        aa_type: Policy, see :func:`parse_policy`; "" for none.
         color_jitter: Strength of color jitter, used without a policy.
         interpolation: Interpolation, a key of INTERPOLATIONS or ``random``.
         erasing: Random erasing.
@@ -94,8 +85,7 @@ class TrainTransform:
         self.scales_relative = scales_relative
         self.aspect_relative = aspect_relative
         self.flip = flip
-        parse = parse_auto_augment if is_auto_augment(aa_type) else parse_rand_augment
-        self.policy: AugmentPolicy | None = parse(aa_type) if aa_type else None
+        self.policy: AugmentPolicy | None = parse_policy(aa_type) if aa_type else None
         self.color_jitter = color_jitter
         self.interpolation = interpolation
         self.erasing = erasing

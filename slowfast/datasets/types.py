@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import traceback
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import av
+import cv2
 import numpy as np
+
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.errors import system_reason
+from slowfast.utils.logging import get_logger, log_table
 
 if TYPE_CHECKING:
     import torch
 
     Clips = torch.Tensor | dict[str, torch.Tensor]  # one or several clips
 
-import math
-import traceback
-from collections.abc import Iterable
-
-import av
-import cv2
-
-from slowfast.datasets.decode.reader import DecodeError
-from slowfast.errors import system_reason
-from slowfast.utils.logging import get_logger, log_table
-
 TRAIN, VAL, TEST = SPLITS = ("train", "val", "test")
+
+# Number of training samples that may always be unreadable, unless DATA.MAX_FAILED is 0.
+MIN_ALLOWED = 3
+_MOST_CHARACTERS = 500  # characters kept of a reason
+_FIRST = 3  # failures listed in the message that ends a run
+
+_logged_tracebacks: set[str] = set()
 
 # Augmented copies of one sample: uint8 (NUM_SAMPLE, T, H, W, C), or the events of each: x, y, t, p and valid (L,).
 Samples = np.ndarray | list[dict[str, np.ndarray]]
@@ -37,8 +41,7 @@ class Record:
 
     Attributes:
         index: Position in the index file, from 0.
-        path: File or folder to read, member of a shard (:mod:`slowfast.datasets.shards`) or s3:// address; datasets
-            open all of them by local paths.
+        path: File or folder to read, member of a shard or s3:// address, see :mod:`slowfast.datasets.sample_files`.
         name: Name in the index file, used in every report.
         label: Class index, -1 if unknown; a tuple of them or a float if MODEL.TASK has such labels.
         frames: Images in the folder `path`, according to the index; None if the sample is a file.
@@ -68,16 +71,6 @@ class Failure:
     reason: str
     lost: bool = True
     traceback: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Rectangle of a frame in pixels, which may be fractional."""
-
-    top: float
-    left: float
-    height: float
-    width: float
 
 
 @dataclass
@@ -213,7 +206,7 @@ class TrainBatch:
 
     Attributes:
         clips: uint8 (N, T, H, W, C), or a dict of events (N, L); N = samples x NUM_SAMPLE.
-        labels: int64 (N,) class indices for classification; see `collate.stack_labels`.
+        labels: int64 (N,) class indices for classification; see :func:`~slowfast.datasets.loader.stack_labels`.
         names: Names of the samples.
         failures: Failures of samples that were replaced or damaged.
     """
@@ -230,14 +223,7 @@ class TrainBatch:
         return replace(self, clips=pinned, labels=self.labels.pin_memory())
 
 
-# Number of training samples that may always be unreadable, unless DATA.MAX_FAILED is 0.
-MIN_ALLOWED = 3
-_MOST_CHARACTERS = 500  # characters kept of a reason
-_FIRST = 3  # failures listed in the message that ends a run
-
-_logged_tracebacks: set[str] = set()
-
-
+# ------------------------------------------------------------------ failures
 def failure_reason(error: BaseException) -> str:
     """Return the reason why a file could not be read, in one line.
 

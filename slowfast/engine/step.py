@@ -11,7 +11,7 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import process_parts
 from slowfast.datasets.loader import split_clips
-from slowfast.datasets.order import MIX, clip_rows, generator
+from slowfast.datasets.sampling import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
 from slowfast.engine.execution import no_sync

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from cv2.utils import logging
 
+from slowfast.datasets.decode.container import choose_timing
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter, frame_matrix, orientation_of
-from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.types import failure_reason
 
 _TIMEOUT = 10.0  # seconds for a stream to open and for its next data

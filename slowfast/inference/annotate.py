@@ -10,11 +10,11 @@ import numpy as np
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset
+from slowfast.datasets.decode.container import choose_timing
 from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
-from slowfast.datasets.decode.timing import choose_timing
 from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import Record, failure_reason

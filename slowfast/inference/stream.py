@@ -26,7 +26,7 @@ from slowfast.datasets.dvs.recording import as_events
 from slowfast.datasets.dvs.sample import EventColumns, choose, get_sampler
 from slowfast.datasets.index.samples import UNLABELED
 from slowfast.datasets.loader import stack_clips, to_tensors
-from slowfast.datasets.order import VIEW, generator
+from slowfast.datasets.sampling import VIEW, generator
 from slowfast.datasets.types import EvalRecording, EvalSample, Record
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError, UserError

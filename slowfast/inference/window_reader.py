@@ -20,8 +20,7 @@ from slowfast.datasets.base import FrameDataset
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.clip_dataset import timeout_reason
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
-from slowfast.datasets.order import VIEW, generator
-from slowfast.datasets.sampling import NORMAL, TemporalSampling, frame_order
+from slowfast.datasets.sampling import NORMAL, VIEW, TemporalSampling, frame_order, generator
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import EvalVideo, Record
 from slowfast.errors import UserError

@@ -12,10 +12,10 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
+from slowfast.datasets.decode.container import Timing, choose_timing
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convertible, orientation_of
-from slowfast.datasets.decode.timing import Timing, choose_timing
 from slowfast.errors import UserError, system_reason
 from slowfast.prepare.files import check_ranges
 from slowfast.utils.files import atomic_path

@@ -13,12 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from slowfast.datasets.decode.container import choose_timing
 from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
-from slowfast.datasets.decode.timing import choose_timing
-from slowfast.datasets.sampling import scaled_size
+from slowfast.datasets.resample import scaled_size
 from slowfast.prepare.files import ConvertedFile, Job, check_ranges, target_exists
 from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.files import atomic_path

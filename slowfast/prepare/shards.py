@@ -15,9 +15,9 @@ from tabulate import tabulate
 
 from slowfast.datasets.decode.image import FIRST_NUMBER
 from slowfast.datasets.decode.reader import DecodeError, check_file
-from slowfast.datasets.index.kinetics import format_line
+from slowfast.datasets.index.labeled_paths import format_line
 from slowfast.datasets.index.something import FORM, parse_frames_line
-from slowfast.datasets.shards import (
+from slowfast.datasets.sample_files import (
     BLOCK,
     MAX_MEMBER_BYTES,
     SHARD_SUFFIX,

@@ -18,7 +18,7 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, PixelNoise
-from slowfast.datasets.sampling import scaled_size
+from slowfast.datasets.resample import scaled_size
 from slowfast.errors import UserError
 from slowfast.prepare.event_spool import save_events
 from slowfast.prepare.files import ConvertedFile, Job, check_ranges, target_exists

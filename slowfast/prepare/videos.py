@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from slowfast.datasets.index.entries import CLASSES, LABEL_SEPARATOR, ONE_CLASS, format_label
-from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line, parse_line
+from slowfast.datasets.index.labeled_paths import CLASS_NAMES_FILE, format_line, parse_line
 from slowfast.datasets.index.lines import read_lines
 from slowfast.errors import IndexFileError, UserError
 from slowfast.prepare.encode import PrepareSettings, prepare_video

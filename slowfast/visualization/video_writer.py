@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from slowfast.datasets.decode.timing import Timing
+from slowfast.datasets.decode.container import Timing
 from slowfast.utils.files import atomic_path
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX

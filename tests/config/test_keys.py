@@ -94,7 +94,7 @@ INTERNAL: dict[str, set[str]] = {"TEST.CHECKPOINT_WEIGHTS": {"raw first"}}
 # File that compares the value with all of its choices, except for one (the remaining case).
 COMPARED = {
     "AUG.RE_MODE": "datasets/photometric.py",
-    "DATA.SAMPLING": "datasets/order.py",
+    "DATA.SAMPLING": "datasets/sampling.py",
     "SOLVER.FUSED": "engine/optim.py",
     "WANDB.MODE": "engine/trackers/backends.py",
     "EVENT.REFERENCE": "event_driven/detector.py",
@@ -102,7 +102,7 @@ COMPARED = {
     "TEST.CHECKPOINT": "engine/state.py",
     "TEST.ENSEMBLE_ON": "engine/evaluate.py",
     "TEST.FRAME_ORDER": "datasets/sampling.py",
-    "TEST.SINGLE_CROP": "datasets/sampling.py",
+    "TEST.SINGLE_CROP": "datasets/resample.py",
     "BN.NORM_TYPE": "models/convmlp.py",
 }
 # Numbers, tested below or with the network.

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.datasets.decode.timing import VARIABLE_RATE_TICKS, choose_timing
+from slowfast.datasets.decode.container import VARIABLE_RATE_TICKS, choose_timing
 
 
 def test_constant_rate_survives_rounded_times() -> None:

@@ -76,7 +76,7 @@ def test_views_take_other_frames_of_each_segment(sth_cfg: ConfigNode) -> None:
     assert names == list(MOTIONS)
 
 
-def test_one_crop_is_the_centre_of_the_crop_sized_short_side(sth_cfg: ConfigNode) -> None:
+def test_one_crop_is_the_center_of_the_crop_sized_short_side(sth_cfg: ConfigNode) -> None:
     (video, *_) = build_loader(sth_cfg, "val")
     assert video.frames is not None and video.frames.shape[1:] == (32, 38, 3)
     assert video.corners == [(0, 3)] and len(video.frame_index) == 1

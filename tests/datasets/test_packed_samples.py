@@ -19,8 +19,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset, find_dataset
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.dvs.measure import Opening, longest_recording
-from slowfast.datasets.local_samples import LocalSamples, SampleFiles
-from slowfast.datasets.shards import ShardMember, find_member
+from slowfast.datasets.sample_files import LocalSamples, SampleFiles, ShardMember, find_member
 from slowfast.datasets.types import Record
 from tests.conftest import tiny_settings
 from tests.event_files import SENSOR, event_settings, write_folder

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slowfast.datasets.index import kinetics, lines, something
+from slowfast.datasets.index import labeled_paths, lines, something
 from slowfast.datasets.index.entries import CLASSES, ONE_CLASS, LabelFormat, SampleRoot
-from slowfast.datasets.index.kinetics import format_line, read_labelled_paths
+from slowfast.datasets.index.labeled_paths import format_line, read_labeled_paths
 from slowfast.datasets.index.lines import Lines, read_lines
 from slowfast.datasets.records import RecordTable, TableBuilder, labels_of
 from slowfast.datasets.types import Record
@@ -86,15 +86,15 @@ def one_by_one(module: Any, split: str) -> Any:
     TEXTS, BREAKS, st.sampled_from([" ", ",", "\t", "::", ";"]), st.sampled_from([ONE_CLASS, CLASSES]), st.booleans()
 )
 @example(texts=['"'], end="\n", separator=" ", labels=ONE_CLASS, prefix=True)
-def test_labelled_paths_equal_those_parsed_one_by_one(
+def test_labeled_paths_equal_those_parsed_one_by_one(
     folder: Path, texts: list[str], end: str, separator: str, labels: LabelFormat, prefix: bool
 ) -> None:
     file, root = folder / "list.csv", SampleRoot(str(folder) if prefix else "")
     file.write_text(end.join(text.replace("{folder}", str(folder)) for text in texts), newline="", encoding="utf-8")
-    with mock.patch.object(kinetics, "check_samples_exist"), mock.patch.object(lines, "_BLOCK", 3):
-        found = outcome(lambda: read_labelled_paths(file, "", root, separator, 10, labels))
-        with one_by_one(kinetics, "split_labelled_lines"):
-            assert found == outcome(lambda: read_labelled_paths(file, "", root, separator, 10, labels))
+    with mock.patch.object(labeled_paths, "check_samples_exist"), mock.patch.object(lines, "_BLOCK", 3):
+        found = outcome(lambda: read_labeled_paths(file, "", root, separator, 10, labels))
+        with one_by_one(labeled_paths, "split_labeled_lines"):
+            assert found == outcome(lambda: read_labeled_paths(file, "", root, separator, 10, labels))
     if not isinstance(found, str):
         assert [record.path for record in found] == [root.locate(record.name) for record in found]
 
@@ -127,7 +127,7 @@ def test_usual_lines_are_parsed_together(folder: Path) -> None:
     (folder / "list.csv").write_text("\n".join(usual), encoding="utf-8")
     found = lines.scan_lines(folder / "list.csv", "")
     [block] = list(found.blocks())
-    names, _, valid = kinetics.split_labelled_lines(block, ",")
+    names, _, valid = labeled_paths.split_labeled_lines(block, ",")
     assert valid.all() and SampleRoot(str(folder)).surely_holds(block.codes, *names).all()
     assert isinstance(found, Lines) and len(found) == 5
 
@@ -140,11 +140,11 @@ def tables(folder: Path) -> list[RecordTable]:
     builder = TableBuilder(folder)
     builder.extend(["x/1.jpg", "x/\udcff.jpg"], 3)
     builder.extend(["y/1.jpg"], [4])
-    with mock.patch.object(kinetics, "check_samples_exist"), mock.patch.object(something, "check_samples_exist"):
+    with mock.patch.object(labeled_paths, "check_samples_exist"), mock.patch.object(something, "check_samples_exist"):
         return [
-            read_labelled_paths(folder / "list.csv", "", SampleRoot(""), " ", 10),
-            read_labelled_paths(folder / "several.csv", "", SampleRoot(""), " ", 10, CLASSES),
-            read_labelled_paths(folder / "list.csv", "", SampleRoot(""), " ", 10, floats),
+            read_labeled_paths(folder / "list.csv", "", SampleRoot(""), " ", 10),
+            read_labeled_paths(folder / "several.csv", "", SampleRoot(""), " ", 10, CLASSES),
+            read_labeled_paths(folder / "list.csv", "", SampleRoot(""), " ", 10, floats),
             something.read_something_index(folder, "{}.txt", "train", str(folder), 10),
             builder.build(),
         ]

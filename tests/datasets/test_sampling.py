@@ -1,4 +1,4 @@
-"""Frames and crops of views: published formulas one value at a time, and invariants for any sample."""
+"""Order of samples, parts of batches and frames of views: published formulas one value at a time, and invariants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from slowfast.datasets import sampling
 
 LENGTHS = st.integers(1, 500)
-SIDES = st.integers(1, 400)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -23,9 +22,15 @@ def assert_valid(indices: np.ndarray, n: int) -> None:
 
 
 # ------------------------------------------------------------------ Kinetics style
+def spans(frames: int, offset_sampling: bool = False) -> sampling.SpanSampling:
+    """Sampling of clips whose span in frames is the frame rate."""
+    return sampling.SpanSampling(frames, 1, frames, offset_sampling)
+
+
 def test_clip_span() -> None:
-    assert sampling.clip_span(16, 4, 30, 30.0) == 64
-    assert sampling.clip_span(16, 4, 30, 15.0) == 32
+    clips = sampling.SpanSampling(16, 4, 30, False)
+    assert clips.span(30.0) == 64
+    assert clips.span(15.0) == 32
 
 
 def test_published_steps_of_four_and_five() -> None:
@@ -44,8 +49,8 @@ def test_span_indices_follow_the_formula(n: int, start: float, span: float, fram
 
 
 @given(n=LENGTHS, span=st.floats(0.5, 300), frames=st.integers(1, 32), seed=SEEDS)
-def test_span_train_stays_in_the_medium(n: int, span: float, frames: int, seed: int) -> None:
-    indices = sampling.span_train(n, span, frames, np.random.default_rng(seed))
+def test_span_train_stays_in_the_video(n: int, span: float, frames: int, seed: int) -> None:
+    indices = spans(frames).train(n, span, np.random.default_rng(seed))
     assert indices.shape == (frames,)
     assert_valid(indices, n)
     if n > span:  # the clip spans at most its own length
@@ -54,7 +59,7 @@ def test_span_train_stays_in_the_medium(n: int, span: float, frames: int, seed: 
 
 def test_span_train_covers_all_starts() -> None:
     rng = np.random.default_rng(0)
-    starts = {int(sampling.span_train(20, 10.0, 4, rng)[0]) for _ in range(500)}
+    starts = {int(spans(4).train(20, 10.0, rng)[0]) for _ in range(500)}
     assert starts == set(range(10))
 
 
@@ -66,7 +71,7 @@ def test_span_train_covers_all_starts() -> None:
     offset=st.booleans(),
 )
 def test_span_views_follow_the_formula(n: int, span: float, frames: int, views: int, offset: bool) -> None:
-    indices = sampling.span_views(n, span, frames, views, offset)
+    indices = spans(frames, offset).views(n, span, views)
     assert indices.shape == (views, frames)
     assert_valid(indices, n)
     delta = max(n - span, 0)
@@ -87,7 +92,7 @@ def test_a_span_below_one_frame_repeats_it() -> None:
 
 
 def test_a_clip_longer_than_the_video_repeats_its_last_frame() -> None:
-    views = sampling.span_views(5, 64.0, 16, 3, True)
+    views = spans(16, True).views(5, 64.0, 3)
     assert (views == views[0]).all()
     assert list(views[0]) == [0, 4] + [4] * 14
 
@@ -95,7 +100,7 @@ def test_a_clip_longer_than_the_video_repeats_its_last_frame() -> None:
 # ------------------------------------------------------------------ Something style
 @given(n=LENGTHS, frames=st.integers(1, 40), seed=SEEDS)
 def test_segment_train_takes_one_frame_of_each_segment(n: int, frames: int, seed: int) -> None:
-    indices = sampling.segment_train(n, frames, np.random.default_rng(seed))
+    indices = sampling.SegmentSampling(frames).train(n, 30.0, np.random.default_rng(seed))
     assert indices.shape == (frames,)
     assert_valid(indices, n)
     segment = (n - 1) / frames
@@ -105,13 +110,13 @@ def test_segment_train_takes_one_frame_of_each_segment(n: int, frames: int, seed
 
 def test_segment_train_reaches_both_ends_of_a_segment() -> None:
     rng = np.random.default_rng(0)
-    draws = np.stack([sampling.segment_train(9, 2, rng) for _ in range(200)])
+    draws = np.stack([sampling.SegmentSampling(2).train(9, 30.0, rng) for _ in range(200)])
     assert set(draws[:, 0]) == set(range(5)) and set(draws[:, 1]) == set(range(4, 9))
 
 
 @given(n=LENGTHS, frames=st.integers(1, 40), views=st.integers(1, 6))
 def test_segment_views_follow_the_formula(n: int, frames: int, views: int) -> None:
-    indices = sampling.segment_views(n, frames, views)
+    indices = sampling.SegmentSampling(frames).views(n, 30.0, views)
     assert indices.shape == (views, frames)
     assert_valid(indices, n)
     segment = (n - 1) / frames
@@ -134,56 +139,121 @@ def test_frame_order() -> None:
         sampling.frame_order(rows, "reversed", np.random.default_rng(0))
 
 
-# ------------------------------------------------------------------ spatial views
-@given(height=SIDES, width=SIDES, seed=SEEDS, low=st.floats(0.05, 1.0), ratio=st.floats(1.0, 3.0))
-def test_random_resized_crop_lies_inside(height: int, width: int, seed: int, low: float, ratio: float) -> None:
-    crop = sampling.random_resized_crop(height, width, (low, 1.0), (1 / ratio, ratio), np.random.default_rng(seed))
-    assert crop.height >= 1 and crop.width >= 1
-    assert 0 <= crop.top <= height - crop.height and 0 <= crop.left <= width - crop.width
-    assert all(value == int(value) for value in (crop.top, crop.left, crop.height, crop.width))
+# ------------------------------------------------------------------ order and batches
+@given(st.integers(1, 6), st.integers(1, 8))
+def test_parts_hold_every_place_once(parts: int, share: int) -> None:
+    places = sampling.batch_parts(parts * share, parts)
+    assert [len(part) for part in places] == [share] * parts
+    assert sorted(place for part in places for place in part) == list(range(parts * share))
 
 
-def test_random_resized_crop_covers_the_ranges() -> None:
-    rng = np.random.default_rng(0)
-    crops = [sampling.random_resized_crop(256, 340, (0.08, 1.0), (0.75, 4 / 3), rng) for _ in range(2000)]
-    shares = np.array([crop.height * crop.width / (256 * 340) for crop in crops])
-    ratios = np.array([crop.width / crop.height for crop in crops])
-    assert 0.078 < shares.min() < 0.1 and shares.max() > 0.95
-    assert 0.74 < ratios.min() < 0.77 and 1.31 < ratios.max() < 1.35
-    assert abs(np.log(ratios).mean()) < 0.05  # large wide crops fit this frame more often
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3))
+def test_mixing_a_part_is_mixing_the_whole(parts: int, pairs: int, samples: int) -> None:
+    size = parts * pairs * 2
+    whole = np.arange(size * samples)
+    for part in sampling.batch_parts(size, parts):
+        rows = sampling.clip_rows(part, samples)
+        assert list(whole[rows][::-1]) == list(whole[::-1][rows])
 
 
-@pytest.mark.parametrize(("height", "width", "expected"), [(20, 300, (0, 137, 20, 27)), (300, 30, (130, 0, 40, 30))])
-def test_random_resized_crop_falls_back_to_the_centre(height: int, width: int, expected: tuple[int, ...]) -> None:
-    crop = sampling.random_resized_crop(height, width, (1.0, 1.0), (0.75, 4 / 3), np.random.default_rng(0))
-    assert (crop.top, crop.left, crop.height, crop.width) == pytest.approx(expected, abs=1)
+def test_parts_must_be_equal() -> None:
+    with pytest.raises(ValueError, match="7 positions"):
+        sampling.batch_parts(7, 2)
 
 
-@given(height=SIDES, width=SIDES, seed=SEEDS)
-def test_jittered_crop_lies_inside(height: int, width: int, seed: int) -> None:
-    crop = sampling.jittered_crop(height, width, (256, 320), 224, np.random.default_rng(seed))
-    assert crop.height == crop.width >= 1
-    assert 0 <= crop.top <= height - crop.height and 0 <= crop.left <= width - crop.width
-    short = min(height, width)
-    assert 224 / 320 * short - 1 <= crop.height <= 224 / 256 * short + 1
+@given(st.integers(3, 8), st.integers(1, 5), st.integers(1, 3))
+def test_three_places_in_a_row_are_in_three_parts(parts: int, pairs: int, repeats: int) -> None:
+    """Copies of a repeated image are in different parts, unless they are in the middle of a batch."""
+    size = 2 * parts * pairs
+    of = {place: number for number, part in enumerate(sampling.batch_parts(size, parts)) for place in part}
+    for first in (*range(size // 2 - repeats + 1), *range(size // 2, size - repeats + 1)):
+        assert len({of[first + i] for i in range(repeats)}) == repeats
 
 
-@given(height=SIDES, width=SIDES, short=st.integers(16, 320))
-def test_scaled_size(height: int, width: int, short: int) -> None:
-    h, w = sampling.scaled_size(height, width, short)
-    assert min(h, w) == short
-    assert max(h, w) == math.floor(max(height, width) * short / min(height, width))
+def test_order_depends_on_seed_and_epoch() -> None:
+    orders = [tuple(sampling.epoch_order(50, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert tuple(sampling.epoch_order(50, 0, 0)) == orders[0]
 
 
-def test_view_corners() -> None:
-    assert sampling.view_corners(256, 341, 224, 1) == [(16, 59)]  # odd remainders go to the start
-    assert sampling.view_corners(224, 300, 224, 3) == [(0, 0), (0, 38), (0, 76)]
-    assert sampling.view_corners(300, 224, 224, 3) == [(0, 0), (38, 0), (76, 0)]
-    assert sampling.view_corners(224, 224, 224, 3) == [(0, 0)] * 3
+def test_streams_do_not_meet() -> None:
+    draws = {sampling.generator(stream, 0, 1).integers(2**60) for stream in range(4)}
+    assert len(draws) == 4
 
 
-def test_a_single_crop_can_be_the_left_one() -> None:
-    assert sampling.view_corners(224, 300, 224, 1, single="left") == [(0, 0)]
-    assert sampling.view_corners(300, 224, 224, 1, single="left") == [(0, 0)]
-    assert sampling.view_corners(256, 341, 224, 1, single="left") == [(16, 0)]
-    assert sampling.view_corners(224, 300, 224, 3, single="left") == [(0, 0), (0, 38), (0, 76)]
+@given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 4))
+def test_processes_share_an_epoch_and_any_step_can_be_the_first(count: int, processes: int, share: int) -> None:
+    size = processes * share
+    batches = [sampling.EpochBatches(count, size, [part]) for part in sampling.batch_parts(size, processes)]
+    places = [(3, place) for place in range(count // size * size)]
+    for step in range(batches[0].steps):
+        assert sorted(sum((part.keys(3, step) for part in batches), [])) == places[step * size : (step + 1) * size]
+    batches[0].start_at(3, 2)
+    assert len(batches[0]) == max(batches[0].steps - 2, 0)
+
+
+def test_a_balanced_epoch_has_as_many_of_each_class() -> None:
+    labels = [7] * 50 + [2] * 8 + [5] * 3
+    order = sampling.balanced_order(labels, seed=0, epoch=0)
+    repeats, places = np.divmod(order, len(labels))
+    assert len(order) == len(set(order.tolist())) == len(labels)
+    drawn = np.array(labels)[places]
+    assert sorted((drawn == label).sum() for label in (2, 5, 7)) == [20, 20, 21]
+    for start in range(0, 60, 3):  # every class once before any class repeats
+        assert set(drawn[start : start + 3]) == {2, 5, 7}
+    for label, count in ((7, 50), (2, 8), (5, 3)):
+        times = np.bincount(places[drawn == label] - labels.index(label), minlength=count)
+        assert times.max() - times.min() <= 1
+    for place in set(places.tolist()):  # the n-th occurrence of a video has the number n - 1
+        assert sorted(repeats[places == place]) == list(range((places == place).sum()))
+
+
+def test_balanced_epochs_depend_on_seed_and_epoch_and_see_all_of_a_large_class() -> None:
+    labels = [0] * 90 + [1] * 10
+    orders = [tuple(sampling.balanced_order(labels, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(orders)) == 4 and tuple(sampling.balanced_order(labels, 0, 0)) == orders[0]
+    seen = {int(place) % 100 for epoch in range(12) for place in sampling.balanced_order(labels, 0, epoch)}
+    assert seen == set(range(100))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 3))
+def test_a_balanced_epoch_equals_the_one_drawn_class_by_class(labels: list[int], epoch: int) -> None:
+    rng = sampling.generator(sampling.ORDER, 5, epoch)
+    _, numbers = np.unique(labels, return_inverse=True)
+    classes, count = int(numbers.max()) + 1, len(labels)
+    chosen = np.concatenate([rng.permutation(classes) for _ in range(-(-count // classes))])[:count]
+    expected = np.empty(count, np.int64)
+    for number in range(classes):
+        samples, draws = np.flatnonzero(numbers == number), np.flatnonzero(chosen == number)
+        passes = [rng.permutation(samples) + count * repeat for repeat in range(-(-len(draws) // len(samples)))]
+        expected[draws] = np.concatenate([*passes, np.zeros(0, np.int64)])[: len(draws)]
+    np.testing.assert_array_equal(sampling.balanced_order(labels, 5, epoch), expected)
+
+
+def test_an_even_set_is_balanced_without_repeats() -> None:
+    assert sorted(sampling.balanced_order([0, 1, 2] * 4, 3, 1)) == list(range(12))
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(0, 5))
+def test_a_repeated_epoch_has_every_image_of_a_part_that_often(count: int, repeats: int, epoch: int) -> None:
+    once = sampling.epoch_order(count, 3, epoch)
+    order = sampling.repeated_order(once, repeats)
+    assert len(order) == count == len(set(order.tolist()))
+    numbers, places = np.divmod(order, count)
+    assert places.tolist() == [int(once[i // repeats]) for i in range(count)]
+    assert numbers.tolist() == [i % repeats for i in range(count)]
+
+
+def test_one_repeat_changes_nothing() -> None:
+    for order in (sampling.epoch_order(31, 2, 1), sampling.balanced_order([0] * 20 + [1] * 3, 2, 1)):
+        np.testing.assert_array_equal(sampling.repeated_order(order, 1), order)
+
+
+def test_repeats_of_a_balanced_epoch_are_balanced_and_all_differ() -> None:
+    labels = [0] * 50 + [1] * 7 + [2] * 3
+    order = sampling.repeated_order(sampling.balanced_order(labels, 0, 0), 3)
+    assert len(set(order.tolist())) == 60  # also those of a video that the balanced order drew several times
+    places = order % 60
+    assert sorted(int((np.array(labels)[places] == label).sum()) for label in range(3)) == [18, 21, 21]
+    assert all(len(set(places[i : i + 3].tolist())) == 1 for i in range(0, 60, 3))

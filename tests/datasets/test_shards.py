@@ -17,8 +17,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset
 from slowfast.datasets.clip_dataset import VideoEvalDataset
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.datasets.local_samples import SampleFiles
-from slowfast.datasets.shards import BLOCK, ShardMember, find_member, member_header
+from slowfast.datasets.sample_files import BLOCK, SampleFiles, ShardMember, find_member, member_header
 from slowfast.errors import IndexFileError
 
 CSV = ("train.csv", "val.csv", "test.csv")

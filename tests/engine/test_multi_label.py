@@ -20,7 +20,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import train_dataset
 from slowfast.datasets.index.entries import CLASSES, LABEL_FORMATS, ONE_CLASS, label_format
-from slowfast.datasets.index.kinetics import format_line, parse_line
+from slowfast.datasets.index.labeled_paths import format_line, parse_line
 from slowfast.datasets.loader import NO_LABEL, stack_labels
 from slowfast.datasets.types import Record
 from slowfast.engine import checkpoints

@@ -17,7 +17,7 @@ import pytest
 
 from slowfast.cli.prepare import main
 from slowfast.datasets.decode import open_video
-from slowfast.datasets.index.kinetics import parse_line
+from slowfast.datasets.index.labeled_paths import parse_line
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
 from slowfast.prepare.files import find_jobs
 from slowfast.prepare.videos import MANIFEST, IndexLines, write_index

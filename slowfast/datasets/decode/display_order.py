@@ -17,7 +17,7 @@ from av import Packet
 from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.nal_units import Bits, NalFormat, ParameterSets
-from slowfast.datasets.decode.slice_headers import H264Order, H264Slices, HevcOrder
+from slowfast.datasets.decode.slice_headers import H264Order, HevcOrder
 
 _PICTURE, _SEQUENCE, _EXTENSION, _VOP = b"\0\0\1\0", b"\0\0\1\xb3", b"\0\0\1\xb5", b"\0\0\1\xb6"
 NOT_CODED = 19  # largest size in bytes of a packet without a picture (MAX_NVOP_SIZE of FFmpeg)
@@ -244,7 +244,7 @@ def order_by_pictures(
     """
     codec = stream.codec_context.name
     if nal is not None and sets is not None:
-        order: _H264Keys | HevcOrder = _H264Keys(nal) if codec == "h264" else HevcOrder(nal)
+        order = H264Order(nal) if codec == "h264" else HevcOrder(nal)
         return _by_order_count(packets, order, sets)
     pictures = MpegPictures.of(stream)
     return None if pictures is None else _order_one_back(packets, pictures, set(listed.second))
@@ -269,19 +269,7 @@ def _order_one_back(packets: Iterable[Packet], pictures: MpegPictures, second: s
     return ranks
 
 
-class _H264Keys:
-    """Order of H.264 pictures with the interface of :class:`HevcOrder`."""
-
-    def __init__(self, nal: NalFormat) -> None:
-        self._slices, self._order = H264Slices(nal), H264Order()
-        self.learn = self._slices.learn
-
-    def key(self, packet: memoryview) -> tuple[int, int] | None:
-        picture = self._slices.first(packet)
-        return None if picture is None else self._order.key(picture)
-
-
-def _by_order_count(packets: Iterable[Packet], order: _H264Keys | HevcOrder, sets: ParameterSets) -> np.ndarray | None:
+def _by_order_count(packets: Iterable[Packet], order: H264Order | HevcOrder, sets: ParameterSets) -> np.ndarray | None:
     """Rank the packets by picture order count."""
     counts: list[tuple[int, int]] = []
     known: tuple[bytes, ...] = ()

@@ -6,8 +6,6 @@ import io
 import tarfile
 import warnings
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +18,6 @@ from slowfast.datasets.decode.reader import (
     DecodeError,
     FrameReader,
     check_file,
-    distinct_frames,
     fill_missing,
 )
 from slowfast.errors import system_reason
@@ -31,7 +28,7 @@ _ANIMATED = frozenset({"GIF", "WEBP"})  # formats of Pillow with animations, bes
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-class ImageReader:
+class ImageReader(FrameReader):
     """Image with the interface of a one-frame video; it is read on construction.
 
     Raises:
@@ -43,32 +40,10 @@ class ImageReader:
 
     def __init__(self, path: Path) -> None:
         self._image = read_image(path)
+        self._size = self._image.shape[1], self._image.shape[0]
 
-    @property
-    def height(self) -> int:
-        """Height of the upright image (pixels)."""
-        return self._image.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Width of the upright image (pixels)."""
-        return self._image.shape[1]
-
-    def read(self, indices: Any) -> Decoded:
-        """Return the image, which is frame 0."""
-        wanted, rows = distinct_frames(indices, self.num_frames)
-        return Decoded(self._image[None][wanted], rows, None)
-
-    def close(self) -> None:
-        """Do nothing, because the file is already closed."""
-
-    def __enter__(self) -> ImageReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _decode(self, wanted: np.ndarray, rows: np.ndarray) -> Decoded:
+        return Decoded(self._image[None], rows, None)
 
 
 class FrameFolderReader(FrameReader):
@@ -194,7 +169,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     check_file(path)
     try:
-        data = _read_limited(path)
+        _check_bytes(path.stat().st_size)
+        data = path.read_bytes()
     except OSError as error:
         raise DecodeError(system_reason(error)) from error
     return decode_image(data)
@@ -212,12 +188,6 @@ def decode_image(data: bytes) -> np.ndarray:
     if image is None:
         raise DecodeError("not a complete image that OpenCV can read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-
-
-def _read_limited(path: Path) -> bytes:
-    """Read a file of at most MAX_IMAGE_BYTES."""
-    _check_bytes(path.stat().st_size)
-    return path.read_bytes()
 
 
 def _check_bytes(size: int) -> None:

@@ -1,37 +1,37 @@
-"""Scan of all packets of a video stream, checks of sample tables in place of a scan, and the table of packets.
-
-Sample tables are checked against the packets that decoding depends on: the key packets and the first ones. The table
-says which packets to decode for some frames.
+"""Packets of a video stream: their scan, the table that assigns them to frames, and the decoding of runs of them.
 
 Notation: P packets in decoding order, n frames in display order, U wanted frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import av
 import numpy as np
 from av import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.display_order import NOT_CODED, Mpeg2FieldPairs, PacketList, sequence_size
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
-from slowfast.datasets.decode.sample_tables import Samples
+from slowfast.datasets.decode.reader import Deadline, DecodeError
 from slowfast.datasets.decode.slice_headers import H264FieldPairs, H264Slices
 
 # Packets that are not shown, by codec: mask of the first byte and value. VP8: show_frame is 0 (RFC 6386, 9.1); Theora:
 # header packets, as at the start of a concatenated file (specification, 6.1).
 _HIDDEN = {"vp8": (0x10, 0), "theora": (0x80, 0x80)}
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
-VERIFIED = 8  # packets compared with the sample tables
-MAX_GROUP = 600  # maximum interval of sync samples for using the sample tables
-_START = 16  # bytes of a key packet needed to recognize a leading slice
 # Additional packets that a second attempt decodes: an H.264 decoder outputs the frame in which it recovers from a start
 # within a group only when others follow.
 _MORE_PACKETS = 16
+# Codecs whose unreferenced frames can be skipped without changing any other frame. H.264 marks them per picture
+# (nal_ref_idc, 7.4.1), H.265 only within a temporal layer, so its frames are all decoded.
+_SKIPS_EXACTLY = frozenset({"h264"})
 
 
+# ------------------------------------------------------------------ scan
 @dataclass(frozen=True)
 class Scan:
     """Result of a scan.
@@ -132,50 +132,7 @@ def scan_packets(
     return Scan(listed, cached, places, durations, first_key, corrupt, len(sizes - {b""}) > 1)
 
 
-def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat, sets: ParameterSets) -> bytes | None:
-    """Check that the sync samples are key packets as a scan finds them, with the same parameter sets.
-
-    Args:
-        samples: Samples of the stream.
-        path: The file.
-        stream: The stream.
-        nal: NAL unit format of the stream.
-        sets: Parameter sets of the stream, updated with the sync samples.
-
-    Returns:
-        The beginning of the first one; None if the stream must be scanned.
-    """
-    keys = np.flatnonzero(samples.key)
-    if not nal.length_size or field_pairs(stream, nal, sets) is not None:
-        return None
-    if np.diff(np.append(keys, len(samples))).max() > MAX_GROUP:
-        return None  # recovery points are not in the tables, and decoding would start too early
-    first = b""
-    for at, start in zip(keys.tolist(), samples.heads(path, keys, _START), strict=True):
-        if at and nal.begins_with_key_slice(start):
-            continue  # no parameter sets, and an IDR picture in H.264
-        [head] = samples.heads(path, np.array([at]), nal.HEAD)
-        sets.observe_head(at, memoryview(head))
-        if stream.codec_context.name == "h264" and not nal.has_idr(memoryview(head)):
-            return None  # FFmpeg uses SEI messages to decide whether it is a key packet
-        first = first or head
-    return None if sets.changed or field_pairs(stream, nal, sets) is not None else first
-
-
-def matching(samples: Samples, first: Sequence[Packet]) -> Samples | None:
-    """Return the samples with FFmpeg's presentation timestamps; None if its first packets are not the first samples.
-
-    Args:
-        samples: Samples of the stream.
-        first: The first packets, VERIFIED or all.
-    """
-    if len(first) != min(VERIFIED, len(samples)) or first[0].pts is None:
-        return None
-    samples = samples.shifted(0, first[0].pts - int(samples.pts[0]))
-    same = all(samples.is_sample(at, packet) for at, packet in enumerate(first))
-    return samples if same and [packet.is_keyframe for packet in first] == samples.key[: len(first)].tolist() else None
-
-
+# ------------------------------------------------------------------ table
 @dataclass(frozen=True)
 class PacketTable:
     """Assignment of packets to frames."""
@@ -254,3 +211,92 @@ def _start(table: PacketTable, packet: int, keys_back: int) -> int:
     while at > 0 and table.rank[table.keys[at]] > table.rank[packet]:
         at -= 1
     return int(table.keys[max(at - keys_back, 0)]) if at >= 0 else 0
+
+
+# ------------------------------------------------------------------ decoding
+# Yields packets first..last with their positions.
+Packets = Callable[[int, int], Iterator[tuple[int, Packet]]]
+
+
+class PacketDecoder:
+    """Decoder of runs of packets; errors are recorded and decoding continues.
+
+    Args:
+        context: Codec context of the stream.
+        packets: Function that yields the packets first..last with their positions.
+        deadline: Time limit for reading.
+
+    Attributes:
+        error: First error since the last :meth:`reset`.
+        lost: Number of frames that could not be decoded, requested or not.
+        in_order: False once frames were output in an order that contradicts the packet table.
+    """
+
+    def __init__(self, context: VideoCodecContext, packets: Packets, deadline: Deadline) -> None:
+        self._context, self._packets, self._deadline = context, packets, deadline
+        self._errors = 0  # number of errors in all reads
+        self.error: av.FFmpegError | None = None
+        self.lost = 0
+        self.in_order = True
+
+    def reset(self) -> None:
+        """Clear the errors of the last read."""
+        self.error, self.lost = None, 0
+
+    def output_positions(self, first: int, last: int) -> Iterator[int]:
+        """Decode packets first..last and yield the positions of the packets whose frames are output, in that order."""
+        self._context.skip_frame = "DEFAULT"
+        try:
+            for position, packet in self._packets(first, last):
+                packet.pts = position
+                yield from (frame.pts for frame in self._frames(packet) if frame.pts is not None)
+            yield from (frame.pts for frame in self._frames(None) if frame.pts is not None)
+        finally:
+            self._context.flush_buffers()
+
+    def decode(
+        self, table: PacketTable, runs: list[Run], only: set[int] | None = None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield the index and the frame for runs of packets; frames that are not in `only` may be skipped."""
+        for run in runs:
+            before = -1
+            try:
+                for frame in self._decode_run(table, run, only):
+                    index = int(table.frame_of[frame.pts])
+                    if index < 0:
+                        continue
+                    self.in_order = self.in_order and index > before
+                    before = index
+                    yield index, frame
+            finally:
+                self._context.flush_buffers()
+
+    def _decode_run(self, table: PacketTable, run: Run, only: set[int] | None) -> Iterator[av.VideoFrame]:
+        """Yield all frames of a run, with the position of their packet as ``pts``."""
+        context = self._context
+        may_skip = only is not None and context.name in _SKIPS_EXACTLY
+        for position, packet in self._packets(run.first, run.last):
+            unwanted = may_skip and int(table.frame_of[position]) not in (only or ())
+            context.skip_frame = "NONREF" if unwanted else "DEFAULT"
+            packet.pts = position
+            errors = self._errors
+            yield from self._frames(packet)
+            # Frames shown before the first one of the run refer to packets that were not decoded.
+            if (
+                self._errors > errors
+                and table.frame_of[position] >= 0
+                and table.rank[position] >= table.rank[run.first]
+            ):
+                self.lost += 1
+        yield from self._frames(None)
+
+    def _frames(self, packet: Packet | None) -> list[av.VideoFrame]:
+        """Decode a packet, or flush the decoder (None); errors are recorded and decoding continues."""
+        if self._deadline.is_over:
+            raise DecodeError(self._deadline.message)
+        try:
+            return [frame for frame in self._context.decode(packet) if frame.pts is not None]
+        except av.FFmpegError as error:
+            self.error = self.error or error
+            self._errors += 1
+            return []

@@ -29,9 +29,9 @@ from slowfast.datasets.decode.display_order import (
     times_at,
 )
 from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
-from slowfast.datasets.decode.packet_table import VERIFIED, PacketTable, build_table, check_keys, matching, scan_packets
+from slowfast.datasets.decode.packet_table import PacketTable, build_table, scan_packets
 from slowfast.datasets.decode.reader import Deadline, DecodeError
-from slowfast.datasets.decode.sample_tables import Samples, read_samples
+from slowfast.datasets.decode.sample_tables import VERIFIED, Samples, check_keys, matching, read_samples
 
 # Packets of smaller streams are kept in memory between scan and decoding.
 MAX_CACHED_BYTES = 64 * 2**20

@@ -18,8 +18,7 @@ from slowfast.datasets.decode.container import (
     reason,
     why_not_decodable,
 )
-from slowfast.datasets.decode.packet_decoder import PacketDecoder
-from slowfast.datasets.decode.packet_table import Run, all_packets, plan_runs
+from slowfast.datasets.decode.packet_table import PacketDecoder, Run, all_packets, plan_runs
 from slowfast.datasets.decode.packets import PacketSource
 from slowfast.datasets.decode.reader import (
     Deadline,
@@ -64,7 +63,7 @@ class PyAVReader(FrameReader):
             self._unconverted: str | None = None  # reason why a frame could not be converted to RGB
             self._corrupt = 0  # frames of the current read that FFmpeg marks as corrupt
             self._source = PacketSource(self._container, self._stream, deadline)
-            self._decoder = PacketDecoder(context, self._source, deadline)
+            self._decoder = PacketDecoder(context, self._source.packets, deadline)
             self._by_decoding = False
             self._build()
             if self.truncation is not None and not self._source.is_scanned:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from av import Packet
 from av.video.stream import VideoStream
+
+from slowfast.datasets.decode.nal_units import NalFormat, ParameterSets
+from slowfast.datasets.decode.packet_table import field_pairs
 
 _CODECS = frozenset({"h264", "hevc"})
 _FORMATS = frozenset({b"avc1", b"avc3", b"hvc1", b"hev1"})
@@ -27,6 +30,9 @@ _LARGEST = 512 * 2**20  # bytes of the moov box
 _LONGEST = 2**28  # ticks between two samples, and of a composition offset
 _CHECKED = 16  # number of entries of FFmpeg's index to compare
 _DISCARD = 2  # AVINDEX_DISCARD_FRAME: outside the edit list
+VERIFIED = 8  # packets compared with the sample tables
+_MAX_GROUP = 600  # maximum interval of sync samples for using the sample tables
+_START = 16  # bytes of a key packet needed to recognize a leading slice
 
 
 class _Unusual(Exception):
@@ -117,6 +123,50 @@ def _offset_of_index(samples: Samples, stream: VideoStream) -> int:
     return offset
 
 
+def check_keys(samples: Samples, path: str, stream: VideoStream, nal: NalFormat, sets: ParameterSets) -> bytes | None:
+    """Check that the sync samples are key packets as a scan finds them, with the same parameter sets.
+
+    Args:
+        samples: Samples of the stream.
+        path: The file.
+        stream: The stream.
+        nal: NAL unit format of the stream.
+        sets: Parameter sets of the stream, updated with the sync samples.
+
+    Returns:
+        The beginning of the first one; None if the stream must be scanned.
+    """
+    keys = np.flatnonzero(samples.key)
+    if not nal.length_size or field_pairs(stream, nal, sets) is not None:
+        return None
+    if np.diff(np.append(keys, len(samples))).max() > _MAX_GROUP:
+        return None  # recovery points are not in the tables, and decoding would start too early
+    first = b""
+    for at, start in zip(keys.tolist(), samples.heads(path, keys, _START), strict=True):
+        if at and nal.begins_with_key_slice(start):
+            continue  # no parameter sets, and an IDR picture in H.264
+        [head] = samples.heads(path, np.array([at]), nal.HEAD)
+        sets.observe_head(at, memoryview(head))
+        if stream.codec_context.name == "h264" and not nal.has_idr(memoryview(head)):
+            return None  # FFmpeg uses SEI messages to decide whether it is a key packet
+        first = first or head
+    return None if sets.changed or field_pairs(stream, nal, sets) is not None else first
+
+
+def matching(samples: Samples, first: Sequence[Packet]) -> Samples | None:
+    """Return the samples with FFmpeg's presentation timestamps; None if its first packets are not the first samples.
+
+    Args:
+        samples: Samples of the stream.
+        first: The first packets, VERIFIED or all.
+    """
+    if len(first) != min(VERIFIED, len(samples)) or first[0].pts is None:
+        return None
+    samples = samples.shifted(0, first[0].pts - int(samples.pts[0]))
+    same = all(samples.is_sample(at, packet) for at, packet in enumerate(first))
+    return samples if same and [packet.is_keyframe for packet in first] == samples.key[: len(first)].tolist() else None
+
+
 # ------------------------------------------------------------------ boxes
 def _require(condition: object) -> None:
     if not condition:
@@ -176,7 +226,7 @@ def _track_samples(movie: bytes, track: int, file_size: int) -> Samples:
     boxes = list(_boxes(memoryview(movie)))
     _require(b"mvex" not in dict(boxes))
     tracks = [_children(content) for kind, content in boxes if kind == b"trak"]
-    [chosen] = [one for one in tracks if _track_id(_inner(one, b"tkhd")) == track]
+    [chosen] = [one for one in tracks if _after_times(_inner(one, b"tkhd")) == track]
     media = _children(_inner(chosen, b"mdia"))
     tables = _children(_inner(_children(_inner(media, b"minf")), b"stbl"))
     _require(set(tables) <= _TABLES)
@@ -184,16 +234,13 @@ def _track_samples(movie: bytes, track: int, file_size: int) -> Samples:
     samples = _samples(tables)
     _require((samples.places + samples.sizes).max() <= file_size and samples.places.min() > 0)
     if b"edts" in chosen:
-        scales = _time_scale(_inner(dict(boxes), b"mvhd")), _time_scale(_inner(media, b"mdhd"))
+        scales = _after_times(_inner(dict(boxes), b"mvhd")), _after_times(_inner(media, b"mdhd"))
         _require_whole_edit(_inner(_children(chosen[b"edts"]), b"elst"), samples.pts, *scales)
     return samples
 
 
-def _track_id(header: memoryview) -> int:
-    return int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0])
-
-
-def _time_scale(header: memoryview) -> int:
+def _after_times(header: memoryview) -> int:
+    """Return the number that follows the creation and modification times: a track's number, or a time scale."""
     return int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0])
 
 

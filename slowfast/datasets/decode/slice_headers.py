@@ -124,14 +124,26 @@ class H264Slices:
 
 
 class H264Order:
-    """Picture order count of pictures in decoding order (8.2.1), without memory management operation 5."""
+    """Picture order count of pictures in decoding order (8.2.1), without memory management operation 5.
 
-    def __init__(self) -> None:
+    Args:
+        nal: NAL unit format of the stream.
+    """
+
+    def __init__(self, nal: NalFormat) -> None:
+        self._slices = H264Slices(nal)
         self._group = 0  # number of IDR pictures so far
         self._msb = self._lsb = self._frame_num = self._offset = self._count = 0
 
-    def key(self, picture: Picture) -> tuple[int, int]:
-        """Return the sort key of a picture: its group and picture order count."""
+    def learn(self, sets: tuple[bytes, ...]) -> None:
+        """Parse and store parameter sets."""
+        self._slices.learn(sets)
+
+    def key(self, packet: memoryview) -> tuple[int, int] | None:
+        """Return the sort key of a picture, its group and picture order count; None for a damaged header."""
+        picture = self._slices.first(packet)
+        if picture is None:
+            return None
         if picture.is_idr:
             self._group += 1
             self._msb = self._lsb = self._offset = self._count = self._frame_num = 0

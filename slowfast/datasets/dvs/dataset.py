@@ -19,9 +19,8 @@ from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
 from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
 from slowfast.datasets.dvs.sample import EventColumns, Sampler, choose, get_sampler, normalize_time, random_part
 from slowfast.datasets.loader import PADDING, to_tensors
-from slowfast.datasets.local_samples import SampleFiles
-from slowfast.datasets.order import VIEW, Key, generator
-from slowfast.datasets.sampling import NORMAL, REPEATED
+from slowfast.datasets.sample_files import SampleFiles
+from slowfast.datasets.sampling import NORMAL, REPEATED, VIEW, Key, generator
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.utils.logging import get_logger
 

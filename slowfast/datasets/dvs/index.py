@@ -22,8 +22,7 @@ from slowfast.datasets.dvs.formats.base import COMMON_SENSORS
 from slowfast.datasets.dvs.formats.text import find_recordings
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.index.entries import SampleRoot, inner_folders, list_folder
-from slowfast.datasets.index.imagenet import LISTS
-from slowfast.datasets.index.kinetics import read_class_names, read_labelled_paths
+from slowfast.datasets.index.labeled_paths import LISTS, read_class_names, read_labeled_paths
 from slowfast.datasets.records import RecordTable, TableBuilder
 from slowfast.errors import IndexFileError
 from slowfast.utils.logging import get_logger
@@ -90,7 +89,7 @@ def read_event_lists(data_dir: Path, split: str, prefix: str, separator: str, nu
     lists = [data_dir / LISTS.format(name) for name in _folders_of(split)]
     file = next((file for file in lists if file.is_file()), lists[0])
     root = SampleRoot(prefix or str(data_dir))
-    return read_labelled_paths(file, "Set DATA.PATH_TO_DATA_DIR to its folder", root, separator, num_classes)
+    return read_labeled_paths(file, "Set DATA.PATH_TO_DATA_DIR to its folder", root, separator, num_classes)
 
 
 def read_event_class_names(data_dir: Path, num_classes: int, order: str = NUMBER) -> list[str]:

@@ -16,8 +16,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import RecordDataset
 from slowfast.datasets.dvs.recording import Recording, as_events, repair
 from slowfast.datasets.loader import SampleLoader
-from slowfast.datasets.local_samples import SampleFiles
-from slowfast.datasets.shards import find_member
+from slowfast.datasets.sample_files import SampleFiles, find_member
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import DataError, system_reason
 from slowfast.utils.cpu import usable_cores

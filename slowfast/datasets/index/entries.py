@@ -14,7 +14,7 @@ import numpy as np
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.index.lines import count_within, find_text
-from slowfast.datasets.local_samples import SCHEME, sample_exists
+from slowfast.datasets.sample_files import SCHEME, sample_exists
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, IndexFileError, system_reason
 from slowfast.utils.paths import path_exists
@@ -152,12 +152,8 @@ def has_suffix(name: str, suffixes: Collection[str]) -> bool:
     return os.path.splitext(name)[1].lower() in suffixes
 
 
-def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[str]:
+def walk_files(folder: Path) -> list[str]:
     """Return the files in a folder and its subfolders, without hidden ones.
-
-    Args:
-        folder: The folder.
-        suffixes: Suffixes of the files to return; None for all files.
 
     Returns:
         Sorted paths relative to the folder, with forward slashes.
@@ -171,10 +167,8 @@ def walk_files(folder: Path, suffixes: Collection[str] | None = None) -> list[st
 
     names: list[str] = []
     for inner, _, files in os.walk(folder, onerror=refuse):
-        relative = os.path.relpath(inner, folder).replace(os.sep, "/")
-        start = "" if relative == "." else f"{relative}/"
-        chosen = (file for file in files if suffixes is None or has_suffix(file, suffixes))
-        names += [start + file for file in chosen if not file.startswith(".")]
+        start = "" if inner == os.fspath(folder) else f"{os.path.relpath(inner, folder)}/"
+        names += [start + file for file in files if not file.startswith(".")]
     return sorted(names)
 
 

@@ -40,7 +40,7 @@ class Entry:
     frames: int = 0
 
 
-def split_labelled_lines(lines: Lines, separator: str) -> tuple[Ranges, Ranges, np.ndarray]:
+def split_labeled_lines(lines: Lines, separator: str) -> tuple[Ranges, Ranges, np.ndarray]:
     """Split lines `path<separator>label`, the path with or without quotation marks.
 
     Returns:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.base import BaseDataset
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.decode.reader import IMAGE_SUFFIXES, VIDEO_SUFFIXES, skipped_note
 from slowfast.datasets.dvs.formats import event_suffixes
@@ -55,25 +54,16 @@ class SampleKind:
         if dataset.reads_recordings:
             reads = f"TEST.DATASET {cfg.TEST.DATASET} reads event recordings"
             return cls(False, "", f"{reads}; {MAKE_EVENTS}", reads, recordings=True)
-        return cls._of_frames(cfg, dataset, name)
-
-    @classmethod
-    def _of_frames(cls, cfg: ConfigNode, dataset: BaseDataset, name: str) -> SampleKind:
+        images = dataset.input_kind == IMAGES
         template = cfg.DATA.IMAGE_TEMPLATE if dataset.reads_frame_folders else ""
         for_video = "set MODEL.FRAMEWISE logits TEST.DATASET kinetics DATA.NUM_FRAMES 8"
         image = f"{name} takes clips"
         if cfg.MODEL.FRAMEWISE:
             image = f"with MODEL.FRAMEWISE {name} takes clips; for images leave it empty and set TEST.DATASET imagenet"
         frames = f"folders of frames named {template}" if template else "for folders of frames set TEST.DATASET sth"
-        kind = "images" if dataset.input_kind == IMAGES else "clips"
+        kind = "images" if images else "clips"
         events = f"{name} takes {kind}; for event recordings set TEST.DATASET dvsframes with a network of clips"
-        return cls(
-            dataset.input_kind == IMAGES,
-            template,
-            f"{name} takes images; for videos {for_video}",
-            f"{image} ({frames})",
-            events,
-        )
+        return cls(images, template, f"{name} takes images; for videos {for_video}", f"{image} ({frames})", events)
 
     @property
     def kind(self) -> str:

@@ -25,13 +25,56 @@ from slowfast.utils.remote.address import join_path
 from slowfast.utils.text import plain, quoted
 from slowfast.utils.text_files import from_json, iter_json_list
 
+# Values of {} in DATA.LABEL_PATH_TEMPLATE, by split.
+SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
 LABELS = "labels"  # value of {} in DATA.LABEL_PATH_TEMPLATE for the table of labels
 OBJECTS, TABLE = ".json", ".csv"  # suffixes of V2's and V1's official lists
 VIDEO_SUFFIXES = (".webm", ".mp4")  # official videos, re-encoded ones
-
+MAX_FRAMES = 10**9  # frames per video
 _ENTRIES = 1 << 16  # entries of a JSON list held in memory at a time
+FORM = "folder frames label"  # line of a list of frames
 _CSV_FORM = "id;label text"
 _HINT = "check DATA.PATH_TO_DATA_DIR and DATA.LABEL_PATH_TEMPLATE"
+
+
+def read_something_index(
+    data_dir: str | Path, template: str, split: str, prefix: str, num_classes: int, image_template: str = "{:05d}.jpg"
+) -> RecordTable:
+    """Return the videos of a split in the order of its list.
+
+    The labels of the official test sets were never published; without a test list with labels the validation list is
+    tested.
+
+    Args:
+        data_dir: Path or address of the folder of the lists.
+        template: DATA.LABEL_PATH_TEMPLATE; .json or .csv for the official lists of V2's videos or V1's folders of
+            frames.
+        split: ``train``, ``val`` or ``test``.
+        prefix: Folder of the samples (DATA.PATH_PREFIX).
+        num_classes: Number of classes.
+        image_template: DATA.IMAGE_TEMPLATE, by which the frames of V1's folders are counted.
+
+    Raises:
+        IndexFileError: If the list is missing, empty or broken, a label is out of range or a path leaves the prefix.
+    """
+    file = _list_file(data_dir, template, split)
+    root = SampleRoot(prefix)
+    if not is_official(template):
+        records = _frame_folders(file, root, num_classes)
+    elif template.endswith(TABLE):
+        records = _official_frame_folders(file, read_labels(data_dir, template, num_classes), root, image_template)
+    else:
+        records = _videos(file, read_labels(data_dir, template, num_classes), root)
+    check_samples_exist(records, file)
+    return records
+
+
+def _list_file(data_dir: str | Path, template: str, split: str) -> str | Path:
+    """Return the path or address of the list of a split."""
+    test_list = join_path(data_dir, template.format(SPLIT_NAMES["test"]))
+    if split == "test" and (is_official(template) or not index_exists(test_list)):
+        split = "val"
+    return join_path(data_dir, template.format(SPLIT_NAMES[split]))
 
 
 def is_official(template: str) -> bool:
@@ -75,19 +118,9 @@ def official_class_names(data_dir: str | Path, template: str, num_classes: int) 
     return [names.get(label, str(label)) for label in range(num_classes)]
 
 
-def read_official_list(
-    file: str | Path, data_dir: str | Path, template: str, prefix: str, num_classes: int, image_template: str
-) -> RecordTable:
-    """Return the videos (.json) or folders of frames (.csv) of an official list; see `read_something_index`."""
-    labels = read_labels(data_dir, template, num_classes)
-    if template.endswith(TABLE):
-        return _official_frame_folders(file, labels, SampleRoot(prefix), image_template)
-    return _videos(file, labels, SampleRoot(prefix), prefix)
-
-
 # ------------------------------------------------------------------ V2: JSON, videos
-def _videos(file: str | Path, labels: dict[str, int], root: SampleRoot, prefix: str) -> RecordTable:
-    found = _video_names(prefix)
+def _videos(file: str | Path, labels: dict[str, int], root: SampleRoot) -> RecordTable:
+    found = _video_names(Path(root.folder))
     try:
         records = _listed_videos(file, iter_json_list(scan_lines(file, _HINT).whole()), labels, root, found)
     except (ValueError, RecursionError, IndexFileError):  # the message may refer to another part of the file
@@ -123,9 +156,9 @@ def _listed_videos(
     return records.build()
 
 
-def _video_names(prefix: str) -> dict[str, str]:
+def _video_names(folder: Path) -> dict[str, str]:
     """Return the videos of a folder by name without suffix; listing it once is faster than one check per video."""
-    names = [name for name in list_folder(Path(prefix or ".")) if name.lower().endswith(VIDEO_SUFFIXES)]
+    names = [name for name in list_folder(folder) if name.lower().endswith(VIDEO_SUFFIXES)]
     return {Path(name).stem: name for name in names}
 
 
@@ -201,50 +234,6 @@ def count_frames(folder: Path, image_template: str) -> int:
     return max(frames, 1)
 
 
-# Values of {} in DATA.LABEL_PATH_TEMPLATE, by split.
-SPLIT_NAMES = {"train": "train", "val": "validation", "test": "test"}
-
-MAX_FRAMES = 10**9  # frames per video
-FORM = "folder frames label"
-
-
-def read_something_index(
-    data_dir: str | Path, template: str, split: str, prefix: str, num_classes: int, image_template: str = "{:05d}.jpg"
-) -> RecordTable:
-    """Return the videos of a split in the order of its list.
-
-    The labels of the official test sets were never published; without a test list with labels the validation list is
-    tested.
-
-    Args:
-        data_dir: Path or address of the folder of the lists.
-        template: DATA.LABEL_PATH_TEMPLATE; .json or .csv for the official lists of V2's videos or V1's folders of
-            frames.
-        split: ``train``, ``val`` or ``test``.
-        prefix: Folder of the samples (DATA.PATH_PREFIX).
-        num_classes: Number of classes.
-        image_template: DATA.IMAGE_TEMPLATE, by which the frames of V1's folders are counted.
-
-    Raises:
-        IndexFileError: If the list is missing, empty or broken, a label is out of range or a path leaves the prefix.
-    """
-    file = _list_file(data_dir, template, split)
-    if is_official(template):
-        records = read_official_list(file, data_dir, template, prefix, num_classes, image_template)
-    else:
-        records = _frame_folders(file, SampleRoot(prefix), num_classes)
-    check_samples_exist(records, file)
-    return records
-
-
-def _list_file(data_dir: str | Path, template: str, split: str) -> str | Path:
-    """Return the path or address of the list of a split."""
-    test_list = join_path(data_dir, template.format(SPLIT_NAMES["test"]))
-    if split == "test" and (is_official(template) or not index_exists(test_list)):
-        split = "val"
-    return join_path(data_dir, template.format(SPLIT_NAMES[split]))
-
-
 # ------------------------------------------------------------------ lists of frames
 def _frame_folders(file: str | Path, root: SampleRoot, num_classes: int) -> RecordTable:
     lines = scan_lines(file, _HINT)
@@ -257,8 +246,8 @@ def _frame_folders(file: str | Path, root: SampleRoot, num_classes: int) -> Reco
             root.locate(name)
         except ValueError as error:
             raise IndexFileError(
-                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {FORM} with at least 1 frame and a "
-                f"label from 0 to {num_classes - 1} (MODEL.NUM_CLASSES {num_classes})"
+                f"{plain(file)} line {number}: {quoted(line)}: {error}. Expected {FORM} with at least 1 frame "
+                f"and a label from 0 to {num_classes - 1} (MODEL.NUM_CLASSES {num_classes})"
             ) from None
         return Entry(name, label, frames)
 

@@ -18,8 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slowfast.datasets.index.folder import FRAMES, VIDEOS, Collection, IndexedSample
-from slowfast.datasets.index.imagenet import LISTS
-from slowfast.datasets.index.kinetics import CLASS_NAMES_FILE, format_line
+from slowfast.datasets.index.labeled_paths import CLASS_NAMES_FILE, LISTS, format_line
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.datasets.types import SPLITS, TRAIN
 from slowfast.errors import UserError

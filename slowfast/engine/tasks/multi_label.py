@@ -18,7 +18,7 @@ from slowfast.datasets.build import TEST
 from slowfast.datasets.index.entries import CLASSES, classes_of, label_format
 from slowfast.datasets.loader import NO_LABEL
 from slowfast.datasets.mixup import Mixup
-from slowfast.datasets.order import BALANCED
+from slowfast.datasets.sampling import BALANCED
 from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.losses import Loss, class_weights, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
