@@ -25,8 +25,8 @@ from slowfast.engine.trackers.base import FINISHED, STOPPED
 from slowfast.engine.trackers.run_images import ValidationMatrices
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
-from slowfast.visualization.mistakes import most_confident
 from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.sheets import most_confident
 
 SECRETS = ("hunter2", "s3cret", "0123abcd")
 IMAGE = np.full((8, 8, 3), 200, np.uint8)

@@ -24,7 +24,7 @@ from slowfast.visualization.heat_map import MAX_BINS, SHARE_LEVELS, PatchActivit
 from slowfast.visualization.html_report.curves import MAX_POINTS, thin
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import CONFIG, RunStatus
-from slowfast.visualization.mistakes import COUNT, most_confident
+from slowfast.visualization.sheets import MISTAKES_COUNT, most_confident
 from tests.report_content import report_content, write_run
 from tests.video_files import picture
 
@@ -207,8 +207,8 @@ def test_unit_of_the_time_axis(seconds: float, unit: str) -> None:
 
 def test_most_confident_mistakes(tmp_path: Path) -> None:
     predictions = write_run(tmp_path / "run", [f"class {n}" for n in range(40)])
-    chosen = most_confident(predictions, COUNT)
-    assert len(chosen) == COUNT and not any(one.hit(1) for one in chosen)
+    chosen = most_confident(predictions, MISTAKES_COUNT)
+    assert len(chosen) == MISTAKES_COUNT and not any(one.hit(1) for one in chosen)
     left = [one for one in predictions if one.best and not one.hit(1) and one not in chosen]
     assert min(one.best[0][1] for one in chosen) >= max(one.best[0][1] for one in left)
 

@@ -25,7 +25,6 @@ from slowfast.errors import ConfigError
 from slowfast.models.build import find_network
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
-from slowfast.visualization.mistakes import draw_mistakes
 from slowfast.visualization.per_class import ClassAccuracies, confusion_image, write_per_class
 from slowfast.visualization.results import (
     BEST,
@@ -37,7 +36,7 @@ from slowfast.visualization.results import (
     class_row,
 )
 from slowfast.visualization.scores import scores_path, write_scores
-from slowfast.visualization.sheets import draw_confusion_matrix, draw_samples
+from slowfast.visualization.sheets import draw_confusion_matrix, draw_mistakes, draw_samples
 
 TOP1, TOP5 = Metric("top1", "top-1"), Metric("top5", "top-5")
 MEAN_CLASS = Metric("mean_class_accuracy", "mean-class accuracy")

@@ -16,8 +16,8 @@ from slowfast.engine.trackers.base import NamedImage
 from slowfast.engine.trackers.session import Trackers
 from slowfast.utils.logging import get_logger
 from slowfast.visualization.first_batch import draw_sheet
-from slowfast.visualization.mistakes import film_strip, most_confident, read_again
 from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.sheets import film_strip, most_confident, read_again
 
 _MATRIX_SHARE = 0.05  # largest share of the training time for confusion matrices of validations
 CONFUSION = "confusion matrix"  # description of the file, see `draw_confusion_matrix`
