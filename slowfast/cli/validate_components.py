@@ -27,6 +27,7 @@ from slowfast.engine.freezing import find_frozen
 from slowfast.engine.losses import class_weights
 from slowfast.engine.optim import check_no_decay
 from slowfast.engine.tasks import check_task
+from slowfast.engine.tasks.scores import check_scores_path
 from slowfast.engine.trackers import check_trackers
 from slowfast.errors import ConfigError
 from slowfast.event_driven import sources
@@ -36,7 +37,6 @@ from slowfast.utils.distributed import usable_gpus
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import why_not_regular
-from slowfast.visualization.scores import check_scores_path
 
 GIB = 2**30
 FLOAT_BYTES = 4

@@ -83,7 +83,7 @@ def test_a_best_checkpoint_that_does_not_exist(tiny_cfg: ConfigNode) -> None:
 
 
 def test_a_task_without_validation_has_no_early_stop(tiny_cfg: ConfigNode) -> None:
-    from slowfast.engine.tasks.build import check_task
+    from slowfast.engine.tasks import check_task
 
     tiny_cfg.merge_from_list(["MODEL.TASK", "pretraining", "MODEL.MODEL_NAME", "Event2Vec", "TEST.ENABLE", False])
     tiny_cfg.merge_from_list(["TRAIN.EARLY_STOP", 3, "EVENT2VEC.MASK_RATIO", 0.5])
