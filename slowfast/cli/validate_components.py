@@ -22,10 +22,9 @@ from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.datasets.decode import require_backend
 from slowfast.engine.checkpoints import checkpoint_folder
 from slowfast.engine.distillation import check_teacher, load_teacher_config
-from slowfast.engine.execution import check_channels_last, check_compile
-from slowfast.engine.freezing import find_frozen
+from slowfast.engine.forward import check_channels_last, check_compile
 from slowfast.engine.losses import class_weights
-from slowfast.engine.optim import check_no_decay
+from slowfast.engine.parameters import check_no_decay, find_frozen
 from slowfast.engine.tasks import check_task
 from slowfast.engine.tasks.scores import check_scores_path
 from slowfast.engine.trackers import check_trackers

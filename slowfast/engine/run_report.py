@@ -1,18 +1,27 @@
-"""report.html of a run: updated during training, and written after training and testing."""
+"""What a run shows besides its result files: report.html, also during training, and images for trackers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
+
 from slowfast.config.node import ConfigNode
-from slowfast.engine.tasks import Task, task_class
+from slowfast.datasets.clip_dataset import EvalDataset
+from slowfast.datasets.index.entries import classes_of
+from slowfast.engine.tasks import Evaluator, Task, task_class
+from slowfast.engine.trackers.base import NamedImage
+from slowfast.engine.trackers.session import Trackers
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import phase
+from slowfast.visualization.first_batch import draw_sheet
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import RunStatus
+from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.sheets import film_strip, most_confident, read_again
 
 _MAX_SHARE = 0.05  # maximum fraction of the training time that updates of the report may take
 
@@ -78,3 +87,78 @@ class TrainingReport:
         if self._time.is_due:
             with self._time.work():
                 report_run(self._cfg, RunStatus.RUNNING, self._task)
+
+
+_MATRIX_SHARE = 0.05  # largest share of the training time for confusion matrices of validations
+CONFUSION = "confusion matrix"  # description of the file, see `draw_confusion_matrix`
+
+
+class ValidationMatrices:
+    """Records the confusion matrix of validations, of fewer if drawing it took more than _MATRIX_SHARE of the time.
+
+    Args:
+        trackers: Trackers of the run.
+        class_names: Returns the names of all classes.
+    """
+
+    def __init__(self, trackers: Trackers, class_names: Callable[[], Sequence[str]]) -> None:
+        self._trackers, self._class_names = trackers, class_names
+        self._time = TimeShare(_MATRIX_SHARE)
+
+    def record(self, evaluator: Evaluator, last: bool) -> None:
+        """Record the confusion matrix of a validation, always that of the last one.
+
+        Any failure, such as a missing matplotlib, is logged once.
+        """
+        if not self._trackers.active or not (last or self._time.is_due):
+            return
+        try:
+            with self._time.work():
+                image = evaluator.confusion_image(self._class_names())
+        except Exception as error:
+            get_logger().warning(f"Cannot draw the confusion matrices of the validations: {error}")
+            self._trackers = Trackers()
+            return
+        if image is not None:
+            self._trackers.image("val/confusion_matrix", image)
+
+
+def record_test(
+    trackers: Trackers,
+    cfg: ConfigNode,
+    dataset: EvalDataset,
+    evaluator: Evaluator,
+    class_names: Sequence[str],
+    files: Mapping[str, Path],
+) -> None:
+    """Record the confusion matrix and the most confident wrong predictions of a test.
+
+    Args:
+        trackers: Trackers of the run.
+        cfg: Config of the run.
+        dataset: Test set, from which the clips are read again.
+        evaluator: Evaluator with the predictions.
+        class_names: Names of all classes.
+        files: Plots by description.
+    """
+    if not trackers.active:
+        return
+    if CONFUSION in files and (plot := cv2.imread(str(files[CONFUSION]))) is not None:
+        trackers.image("test/confusion_matrix", plot[:, :, ::-1])
+    wrong = most_confident(evaluator.predictions, cfg.TRACKING.WRONG_PREDICTIONS)
+    images = [image for one in wrong if (image := _image(dataset, one, class_names)) is not None]
+    trackers.images("test/wrong_predictions", images)
+
+
+def _image(dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[str]) -> NamedImage | None:
+    """Return frames of a video with label, prediction and score; None, with a warning, if it cannot be read again."""
+    best, score = prediction.best[0]
+    label = ", ".join(names[number] for number in classes_of(prediction.label)) or "no class"
+    caption = f"label {label}, prediction {names[best]} ({100 * score:.0f} %)"
+    try:
+        frames = read_again(dataset, prediction).preview()
+    except Exception as error:  # any reader may raise anything
+        get_logger().warning(f"Cannot draw {prediction.name}: {error}")
+        return None
+    sheet = draw_sheet([film_strip(frames)], [caption], prediction.name)
+    return NamedImage(sheet, prediction.name, f"{prediction.name}: {caption}")

@@ -14,11 +14,10 @@ from slowfast.datasets.loader import split_clips
 from slowfast.datasets.order import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
-from slowfast.engine.execution import no_sync
-from slowfast.engine.forward import BatchHook, ClipForward
-from slowfast.engine.freezing import freeze_modes
+from slowfast.engine.forward import BatchHook, ClipForward, no_sync
+from slowfast.engine.meters import BACKWARD, FORWARD, OPTIMIZER, named_range
 from slowfast.engine.optim import set_lr
-from slowfast.engine.profiler import BACKWARD, FORWARD, OPTIMIZER, named_range
+from slowfast.engine.parameters import freeze_modes
 from slowfast.engine.tasks import Task, build_task
 from slowfast.models.layers import global_batch
 from slowfast.utils.distributed import World

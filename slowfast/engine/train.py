@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,19 +21,16 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
 from slowfast.engine.checkpoints import CheckpointWriter
 from slowfast.engine.distillation import AllHeads, Distillation
-from slowfast.engine.execution import compile_model, run_on_main, same_everywhere, use_channels_last, wrap_model
-from slowfast.engine.forward import ClipForward
-from slowfast.engine.freezing import freeze_parameters
-from slowfast.engine.meters import EarlyStop, EvalLoss, LossMonitor, TrainMeter, timed_iter
+from slowfast.engine.forward import ClipForward, compile_model, use_channels_last, wrap_model
+from slowfast.engine.meters import EarlyStop, EvalLoss, LossMonitor, StepProfiler, TrainMeter, timed_iter
 from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
-from slowfast.engine.profiler import StepProfiler
-from slowfast.engine.run_report import TrainingReport
+from slowfast.engine.parameters import freeze_parameters
+from slowfast.engine.run_report import TrainingReport, ValidationMatrices
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
 from slowfast.engine.tasks import Evaluator, build_task
 from slowfast.engine.test import evaluate_split
 from slowfast.engine.trackers import Trackers
-from slowfast.engine.trackers.run_images import ValidationMatrices
 from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
@@ -345,3 +343,13 @@ class Trainer:
 
 class Interrupted(Exception):
     """Raised after a signal; the state is that of the last complete step."""
+
+
+def run_on_main(world: World, work: Callable[[], Any]) -> None:
+    """Run work in the main process while the others wait; a UserError that it raises is raised in all of them."""
+    world.run_or_raise_everywhere(lambda: work() if world.is_main else None)
+
+
+def same_everywhere(world: World, value: Any) -> bool:
+    """Return whether a hashable value, such as the position to resume from, is the same in all processes."""
+    return len(set(world.gather([value]))) == 1

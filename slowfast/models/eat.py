@@ -20,7 +20,6 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.blocks import run_blocks
 from slowfast.models.eat_blocks import (
     BLOCK_TYPES,
     EPS,
@@ -34,7 +33,7 @@ from slowfast.models.eat_blocks import (
     pixel_order,
     token_grid,
 )
-from slowfast.models.layers import init_truncated_normal
+from slowfast.models.layers import init_truncated_normal, run_blocks
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, Network, StateDict, check_image
 from slowfast.utils.logging import get_logger
 

@@ -16,8 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.blocks import BlockOfParts, Part, run_blocks
-from slowfast.models.layers import DropPath, Mlp, add_residual, check_lengths
+from slowfast.models.layers import BlockOfParts, DropPath, Mlp, Part, add_residual, check_lengths, run_blocks
 from slowfast.models.linear import Linear
 from slowfast.models.protocol import FeatureMap, Network
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, check_no_decay, parameter_groups
+from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer
+from slowfast.engine.parameters import check_no_decay, parameter_groups
 from slowfast.errors import ConfigError
 from slowfast.models.eat import EAT
 from slowfast.models.framewise import FramewiseVideo

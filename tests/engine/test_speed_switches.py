@@ -15,11 +15,11 @@ from torch import nn
 from slowfast.cli.run import run
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.engine import execution
+from slowfast.engine import forward
 from slowfast.engine.checkpoints import checkpoint_folder, find_last, read_checkpoint
-from slowfast.engine.execution import CompiledForTest, check_channels_last, check_compile, use_channels_last
+from slowfast.engine.forward import CompiledForTest, check_channels_last, check_compile, use_channels_last
+from slowfast.engine.meters import RANGES, StepProfiler, named_range
 from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state
-from slowfast.engine.profiler import RANGES, StepProfiler, named_range
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
 from tests.conftest import tiny_settings
@@ -98,7 +98,7 @@ def test_a_run_resumes_compiled_and_profiled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Dynamo captures the graphs, PyTorch runs them: code generation takes long and is tested on its own.
-    monkeypatch.setattr(execution, "BACKEND", "eager")
+    monkeypatch.setattr(forward, "BACKEND", "eager")
     switches = ["TRAIN.COMPILE", True, "TEST.ENABLE", True, "TEST.COMPILE", True, "SOLVER.FUSED", "never"]
     switches += ["PROFILE.ENABLE", True, "PROFILE.WAIT", 0, "PROFILE.WARMUP", 1, "PROFILE.ACTIVE", 1]
     check_same(resumed(plain, kinetics_folder, tmp_path, *switches), plain)
@@ -175,7 +175,7 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
         compiled_shapes.append([tuple(x.shape) for x in inputs if x.shape[-1:] == (4,) and x.dim() == 2])
         return graph.forward
 
-    monkeypatch.setattr(execution, "BACKEND", record)
+    monkeypatch.setattr(forward, "BACKEND", record)
     model = nn.Sequential(nn.Linear(4, 5))
     fast = CompiledForTest(model)
     for rows in (3, 3, 2, 3):
@@ -187,8 +187,8 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @torch.no_grad()
 def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    if execution._missing_on_cpu():
-        pytest.skip(execution._missing_on_cpu())
+    if forward._missing_on_cpu():
+        pytest.skip(forward._missing_on_cpu())
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no process pool for a single kernel
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Dropout(0.5), nn.GELU()), torch.randn(3, 4)
@@ -196,7 +196,7 @@ def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch, caplo
     expected = model(x)
     torch.manual_seed(1)
     with caplog.at_level("INFO"):
-        torch.testing.assert_close(execution.compile_model(model)(x), expected)
+        torch.testing.assert_close(forward.compile_model(model)(x), expected)
     assert "the first step compiles the network" in caplog.text  # it may take minutes without a step
 
 
@@ -217,8 +217,8 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     refused(check_compile, r"a C\+\+ compiler, and .*no-compiler is not found", "TRAIN.COMPILE", True)
     check_compile(get_cfg())  # nothing is compiled
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(execution.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
-    monkeypatch.setattr(execution.shutil, "which", lambda name: name)
+    monkeypatch.setattr(forward.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(forward.shutil, "which", lambda name: name)
     refused(check_compile, "Python.h does not exist", "TEST.COMPILE", True)
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from slowfast.models.blocks import BlockOfParts, run_blocks
-from slowfast.models.layers import DropPath, global_batch
+from slowfast.models.layers import BlockOfParts, DropPath, global_batch, run_blocks
 
 
 class Residual(BlockOfParts):

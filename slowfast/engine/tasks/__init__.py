@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.execution import unwrap_model
+from slowfast.engine.forward import unwrap_model
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
 from slowfast.engine.tasks.classification import Classification
 from slowfast.engine.tasks.multi_label import MultiLabel
