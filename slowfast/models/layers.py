@@ -322,10 +322,5 @@ def _recomputation_context(
 
 
 def block_names(name: str, blocks: nn.Module) -> list[str]:
-    """Return the names of the members of a list of blocks.
-
-    Args:
-        name: Name of the list in its network.
-        blocks: The list.
-    """
+    """Return the names of the members of a list of blocks, which is called `name` in its network."""
     return [f"{name}.{member}" for member, _ in blocks.named_children()]

@@ -1,9 +1,13 @@
-"""MorphMLP for video (arXiv 2111.12527), after its authors' published code (github.com/MTLab/MorphMLP).
+"""MorphMLP for video and images (arXiv 2111.12527), after its authors' published code (github.com/MTLab/MorphMLP).
 
-Logits agree with the published code for S with 16 and 32 frames and B with 16, to 1e-6 of the largest; the published
-accuracies were not measured here. State dicts have the published keys and shapes.
+Video: logits agree with the published code for S with 16 and 32 frames and B with 16, to 1e-6 of the largest; the
+published accuracies were not measured here. State dicts have the published keys and shapes.
 
-The stages are in morphmlp_stages.py, shared with the image form.
+Images: the video network without temporal layers, for which no code was published. State dicts have the video network's
+keys without those of temporal layers, and 2D convolutions, as `MorphMLP.adapt_pretrained` takes them. Verified: the
+video network made from image weights gives their logits for a clip of one repeated frame.
+
+The stages are in morphmlp_stages.py. For images, their time axis has length 1.
 
 Notation: B clips, T frames after the stem (half of the clip's, rounded up), H x W map, C channels in G groups of S;
 G is the largest divisor of C that is at most T.
@@ -79,8 +83,9 @@ class Stem(FeatureMap, nn.Module):
         unsafe = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
         with torch.autocast("cpu", enabled=False) if unsafe else nullcontext():
             x = conv_then_norm(_proj1, x, self.proj1, self.norm1).permute(0, 2, 3, 4, 1)  # B T 2H 2W C/2 in memory
+        convolve = partial(F.conv3d, stride=(1, 2, 2), padding=(0, 1, 1))
         x = F.gelu(x).permute(0, 4, 1, 2, 3)  # GELU after the permutation is several times slower on a CPU
-        return conv_then_norm(_proj2, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
+        return conv_then_norm(convolve, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
 
 
 def _proj1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -91,10 +96,6 @@ def _proj1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     windows = windows.contiguous(memory_format=torch.channels_last_3d)
     y = F.conv3d(windows, weight, bias, (1, 2, 2), (0, 1, 1))  # T C/2 1 2H 2W
     return y.transpose(0, 2)
-
-
-def _proj2(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return F.conv3d(x, weight, bias, (1, 2, 2), (0, 1, 1))
 
 
 class Downsample(FeatureMap, nn.Module):
@@ -211,18 +212,13 @@ def inflate_convolutions(state: StateDict, like: StateDict) -> StateDict:
     The image kernel becomes the middle tap and the others 0, so that a video of one repeated frame gives the image's
     values at every time. (Averaging over the taps, as I3D does, fails at the borders, where padding is 0.)
     """
-    return {
-        key: _centered(value, like[key].shape[2])
-        if key in like and value.dim() == 4 and like[key].dim() == 5
-        else value
-        for key, value in state.items()
-    }
-
-
-def _centered(kernel: torch.Tensor, frames: int) -> torch.Tensor:
-    out = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
-    out[:, :, frames // 2] = kernel
-    return out
+    inflated = dict(state)
+    for key, kernel in state.items():
+        if key in like and kernel.dim() == 4 and like[key].dim() == 5:
+            frames = like[key].shape[2]
+            inflated[key] = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
+            inflated[key][:, :, frames // 2] = kernel
+    return inflated
 
 
 def morphmlp_s(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
@@ -249,14 +245,11 @@ class ImageStem(FeatureMap, nn.Module):
         self.norm2 = norm(dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        convolve = partial(F.conv2d, stride=2, padding=1)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.gelu(conv_then_norm(_strided, x, self.proj1, self.norm1))
-        x = conv_then_norm(_strided, x, self.proj2, self.norm2)
+        x = F.gelu(conv_then_norm(convolve, x, self.proj1, self.norm1))
+        x = conv_then_norm(convolve, x, self.proj2, self.norm2)
         return rearrange(x, "b c h w -> b 1 h w c")
-
-
-def _strided(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return F.conv2d(x, weight, bias, stride=2, padding=1)
 
 
 class ImageDownsample(FeatureMap, nn.Module):
@@ -279,7 +272,7 @@ class MorphMLPImage(MorphStages):
     """MorphMLP for images.
 
     Maps a float tensor of shape (B, 3, height, width) to logits of shape (B, num_classes). The arguments are those of
-    :class:`~slowfast.models.morphmlp.MorphMLP` without the number of frames.
+    :class:`MorphMLP` without the number of frames.
 
     Raises:
         ConfigError: For invalid settings and, when called, for images that do not fit them.

@@ -22,8 +22,6 @@ from slowfast.utils.paths import local_path
 from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import redact
 
-SHOWN = 3  # maximum number of keys listed in a message
-
 
 def load_weights(model: nn.Module, state: StateDict, path: str | Path, allow_new_head: bool = False) -> None:
     """Load a state dict strictly: all of its keys and all of the network's keys must match.
@@ -128,7 +126,7 @@ def _depths(keys: Iterable[str]) -> dict[str, int]:
 
 
 def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 # CHECKPOINT_TYPE -> reader of the file's content.

@@ -26,7 +26,7 @@ from slowfast.inference.grad_cam import (
     is_constant,
     map_axes,
 )
-from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order
+from slowfast.models.eat_pixel_order import PIXEL_ORDERS, pixel_order
 from slowfast.models.evmlp import from_nested, nested_patches
 from slowfast.models.protocol import named_network
 from slowfast.visualization.heat_map import overlay

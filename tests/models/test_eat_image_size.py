@@ -17,8 +17,8 @@ from slowfast.engine.optim import build_optimizer
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.errors import CheckpointError
 from slowfast.models import build_model
-from slowfast.models.eat import EAT, resize_positions
-from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order, token_grid
+from slowfast.models.eat import EAT
+from slowfast.models.eat_pixel_order import PIXEL_ORDERS, pixel_order, resize_positions, token_grid
 from slowfast.utils.checkpoint import load_test_checkpoint
 from tests.random_weights import randomized
 

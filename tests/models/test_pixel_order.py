@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slowfast.errors import ConfigError
-from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order
+from slowfast.models.eat_pixel_order import PIXEL_ORDERS, pixel_order
 
 
 def places(name: str, side: int, patch: int = 1) -> np.ndarray:
