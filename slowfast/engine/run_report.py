@@ -1,26 +1,34 @@
-"""What a run shows besides its result files: report.html, also during training, and images for trackers."""
+"""What a run shows besides its result files: the log of a training, report.html, and images for trackers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.build import TRAIN, VAL, class_names
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.entries import classes_of
+from slowfast.engine.meters import StepProfiler
+from slowfast.engine.state import Position
 from slowfast.engine.tasks import Evaluator, Task, task_class
 from slowfast.engine.trackers.base import NamedImage
 from slowfast.engine.trackers.session import Trackers
+from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger
+from slowfast.utils.machine import peak_memory_gib
+from slowfast.utils.progress import Progress
 from slowfast.utils.screen import phase
 from slowfast.visualization.first_batch import draw_sheet
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import RunStatus
-from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row
+from slowfast.visualization.results import LOSS, VideoPrediction
 from slowfast.visualization.sheets import film_strip, most_confident, read_again
 
 _MAX_SHARE = 0.05  # maximum fraction of the training time that updates of the report may take
@@ -121,6 +129,79 @@ class ValidationMatrices:
             return
         if image is not None:
             self._trackers.image("val/confusion_matrix", image)
+
+
+class TrainingLog:
+    """Everything that a training shows: progress, metrics.jsonl, trackers, a profile and report.html.
+
+    Args:
+        cfg: Config of the run.
+        world: Processes of the run; the main one writes.
+        task: Task of the training.
+        trackers: Record the metrics; the caller closes them.
+        epoch_steps: Steps per epoch.
+    """
+
+    def __init__(self, cfg: ConfigNode, world: World, task: Task, trackers: Trackers, epoch_steps: int) -> None:
+        self.cfg, self.world, self.task, self.trackers = cfg, world, task, trackers
+        self._epoch_steps, self._note = epoch_steps, ""
+        self._matrices = ValidationMatrices(trackers, partial(class_names, cfg, VAL))
+        self._report = TrainingReport(cfg, task) if world.is_main else None
+
+    def open(self, done: int) -> None:
+        """Start after `done` steps of an earlier run."""
+        cfg, main, total = self.cfg, self.world.is_main, self.cfg.SOLVER.MAX_EPOCH * self._epoch_steps
+        self._progress = Progress("train", total, "steps", main, cfg.LOG_PERIOD, done)
+        self._file = MetricsLog(Path(cfg.OUTPUT_DIR) / METRICS, done) if main else None
+        self._profiler = StepProfiler.from_config(cfg, self.world, TRAIN)
+        self.trackers.open((*self.task.step_metrics, *self.task.metrics), done)
+
+    def advance(self) -> None:
+        """Count a finished step."""
+        self._progress.advance(self._note)
+        if self._profiler is not None:
+            self._profiler.step()
+
+    def steps(self, at: Position, values: dict[str, float]) -> None:
+        """Record the averages of the steps since the last call."""
+        values |= {"memory_gib": peak_memory_gib(self.world.device), "left_s": self._progress.left()}
+        epoch = at.epoch + at.step / self._epoch_steps
+        self._write({"split": "train", "epoch": round(epoch, 4), "step": at.total(self._epoch_steps), **values})
+        metrics = "".join(f"{one.title} {one.text(values[one.key], digits=1)}  " for one in self.task.step_metrics)
+        self._note = (
+            f"epoch {epoch:.2f}  loss {values['loss']:.4f}  {metrics}lr {values['lr']:.2e}  "
+            f"data {values['data_s']:.3f} s  compute {values['compute_s']:.3f} s  {values['memory_gib']:.2f} GiB"
+        )
+
+    def validation(
+        self, at: Position, values: dict[str, float], evaluator: Evaluator, seconds: float, is_best: bool
+    ) -> None:
+        """Record the loss and the metrics of a validation at the end of an epoch."""
+        epoch, videos = at.epoch + 1, len(evaluator.predictions)
+        row = {"split": "val", "epoch": epoch, "step": at.total(self._epoch_steps), **values}
+        self._write(row | {"videos": videos, "failed": evaluator.failed, "seconds": round(seconds, 3)})
+        reported = [one for one in (*self.task.metrics, LOSS) if one.key in values]
+        text = ", ".join(f"{one.title} {one.text(values[one.key])}" for one in reported)
+        failed = f", {evaluator.failed} of them unreadable" if evaluator.failed else ""
+        best = "; best so far" if is_best else ""
+        get_logger().info(f"epoch {epoch}: validation {text} of {videos} videos{failed}{best}")
+        self._matrices.record(evaluator, last=epoch == self.cfg.SOLVER.MAX_EPOCH)
+
+    def update_report(self) -> None:
+        """Write report.html if it is due."""
+        if self._report is not None:
+            self._report.update()
+
+    def close(self) -> None:
+        """Close everything but the trackers."""
+        for one in (self._progress, self._file, self._profiler):
+            if one is not None:
+                one.close()
+
+    def _write(self, row: Row) -> None:
+        if self._file is not None:
+            self._file.write(row)
+        self.trackers.write(row)
 
 
 def record_test(

@@ -191,7 +191,7 @@ class Block(FeatureMap, BlockOfParts):
 
 @dataclass(frozen=True)
 class Stages:
-    """Settings of all stages, see :class:`~slowfast.models.morphmlp.MorphMLP`. Raises ConfigError if they are invalid."""
+    """Settings of all stages, see the arguments of MorphMLP. Raises ConfigError if they are invalid."""
 
     layers: Sequence[int]
     embed_dims: Sequence[int]
