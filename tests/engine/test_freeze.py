@@ -26,7 +26,7 @@ from slowfast.models.layers import Dropout, DropPath
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.distributed import World
-from tests.models.test_registry import FORMS, inputs, tiny
+from tests.models.tiny_networks import FORMS, inputs, tiny
 from tests.random_weights import randomized
 
 pytestmark = pytest.mark.slow

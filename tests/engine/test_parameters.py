@@ -20,7 +20,7 @@ from slowfast.engine import checkpoints
 from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state, lr_range, set_lr
 from slowfast.engine.parameters import find_blocks, lr_scales, parameter_depths
 from slowfast.models import build_model
-from tests.models.test_registry import FORMS, tiny
+from tests.models.tiny_networks import FORMS, tiny
 
 
 def config(*overrides: object) -> ConfigNode:
