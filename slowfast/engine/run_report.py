@@ -31,7 +31,7 @@ from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row
 from slowfast.visualization.results import LOSS, VideoPrediction
 from slowfast.visualization.sheets import film_strip, most_confident, read_again
 
-_MAX_SHARE = 0.05  # maximum fraction of the training time that updates of the report may take
+_MAX_SHARE = 0.05  # largest share of the training time for report.html, and for confusion matrices of validations
 
 
 def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> dict[str, Path]:
@@ -53,14 +53,10 @@ def report_run(cfg: ConfigNode, state: RunStatus, task: Task | None = None) -> d
 
 
 class TimeShare:
-    """Limits repeated work to a share of the time: after it has taken s seconds, it is due again s / share later.
+    """Limits repeated work to _MAX_SHARE of the time: after s seconds of work, it is due again s / _MAX_SHARE later."""
 
-    Args:
-        share: Largest share of the time.
-    """
-
-    def __init__(self, share: float = _MAX_SHARE) -> None:
-        self._share, self._due = share, 0.0  # time.monotonic() from which on it is due
+    def __init__(self) -> None:
+        self._due = 0.0  # time.monotonic() from which on it is due
 
     @property
     def is_due(self) -> bool:
@@ -75,34 +71,14 @@ class TimeShare:
             yield
         finally:
             end = time.monotonic()
-            self._due = end + (end - start) / self._share
+            self._due = end + (end - start) / _MAX_SHARE
 
 
-class TrainingReport:
-    """Report of a training in progress, for the main process.
-
-    Args:
-        cfg: Config of the run.
-        task: Task of the training.
-    """
-
-    def __init__(self, cfg: ConfigNode, task: Task) -> None:
-        self._cfg, self._task = cfg, task
-        self._time = TimeShare()
-
-    def update(self) -> None:
-        """Write the report, unless the last update was so recent that updates would slow down the training."""
-        if self._time.is_due:
-            with self._time.work():
-                report_run(self._cfg, RunStatus.RUNNING, self._task)
-
-
-_MATRIX_SHARE = 0.05  # largest share of the training time for confusion matrices of validations
 CONFUSION = "confusion matrix"  # description of the file, see `draw_confusion_matrix`
 
 
 class ValidationMatrices:
-    """Records the confusion matrix of validations, of fewer if drawing it took more than _MATRIX_SHARE of the time.
+    """Records the confusion matrix of validations, of fewer if drawing it took more than _MAX_SHARE of the time.
 
     Args:
         trackers: Trackers of the run.
@@ -111,7 +87,7 @@ class ValidationMatrices:
 
     def __init__(self, trackers: Trackers, class_names: Callable[[], Sequence[str]]) -> None:
         self._trackers, self._class_names = trackers, class_names
-        self._time = TimeShare(_MATRIX_SHARE)
+        self._time = TimeShare()
 
     def record(self, evaluator: Evaluator, last: bool) -> None:
         """Record the confusion matrix of a validation, always that of the last one.
@@ -146,7 +122,7 @@ class TrainingLog:
         self.cfg, self.world, self.task, self.trackers = cfg, world, task, trackers
         self._epoch_steps, self._note = epoch_steps, ""
         self._matrices = ValidationMatrices(trackers, partial(class_names, cfg, VAL))
-        self._report = TrainingReport(cfg, task) if world.is_main else None
+        self._report_time = TimeShare()
 
     def open(self, done: int) -> None:
         """Start after `done` steps of an earlier run."""
@@ -188,9 +164,10 @@ class TrainingLog:
         self._matrices.record(evaluator, last=epoch == self.cfg.SOLVER.MAX_EPOCH)
 
     def update_report(self) -> None:
-        """Write report.html if it is due."""
-        if self._report is not None:
-            self._report.update()
+        """Write report.html, unless the last update was so recent that updates would slow down the training."""
+        if self.world.is_main and self._report_time.is_due:
+            with self._report_time.work():
+                report_run(self.cfg, RunStatus.RUNNING, self.task)
 
     def close(self) -> None:
         """Close everything but the trackers."""

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.engine import run_report
-from slowfast.engine.run_report import TrainingReport, report_run
+from slowfast.engine.run_report import TrainingLog, report_run
 from slowfast.engine.tasks.classification import Classification
 from slowfast.engine.tasks.multi_label import MultiLabel
+from slowfast.engine.trackers import Trackers
+from slowfast.utils.distributed import World
 from slowfast.utils.folder_lock import TRAINING, exclusive_lock, is_locked
 from slowfast.utils.text_files import read_csv, write_csv
 from slowfast.visualization.heat_map import MAX_BINS, SHARE_LEVELS, PatchActivity
@@ -146,9 +148,10 @@ def test_updates_take_a_small_share_of_a_training(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(run_report, "report_run", write)
     monkeypatch.setattr(run_report.time, "monotonic", lambda: now[0])
-    report = TrainingReport(get_cfg(), Classification(2, lambda *_: None))  # type: ignore[arg-type, return-value]
+    task = Classification(2, lambda *_: None)  # type: ignore[arg-type, return-value]
+    log = TrainingLog(get_cfg(), World(), task, Trackers(), 1)
     for _ in range(1000):
-        report.update()
+        log.update_report()
         now[0] += 0.5
     assert written[0] == 0.0 and len(written) == pytest.approx(now[0] / 21, rel=0.05)
 

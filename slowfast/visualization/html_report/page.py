@@ -142,15 +142,10 @@ def _image(files: RunFiles, name: str) -> str:
     """Return a JPEG of the folder of mistakes as a data URI; "" if it cannot be read."""
     path = files.folder / MISTAKES / Path(name).name
     try:
-        return _data_uri(path.read_bytes())
+        return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
         files.problems.append(f"{MISTAKES}/{path.name} cannot be read: {error.strerror}")
         return ""
-
-
-def _data_uri(jpeg: bytes) -> str:
-    """Return a JPEG as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def write_report(
