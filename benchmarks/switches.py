@@ -25,8 +25,7 @@ from torch import nn
 from benchmarks.measure import time_interleaved
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
-from slowfast.engine.execution import compile_model, use_channels_last
-from slowfast.engine.forward import normalize
+from slowfast.engine.forward import compile_model, normalize, use_channels_last
 from slowfast.engine.optim import build_optimizer
 from slowfast.models.build import build_model
 from slowfast.models.layers import global_batch

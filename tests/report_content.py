@@ -13,9 +13,10 @@ from slowfast.config.defaults import get_cfg
 from slowfast.datasets.types import Failure
 from slowfast.utils.text_files import write_json
 from slowfast.visualization.heat_map import ACTIVITY_FILE, PatchActivity, write_activity
-from slowfast.visualization.mistakes import FOLDER, LIST, film_strip, jpeg
 from slowfast.visualization.per_class import ClassAccuracies, write_per_class
+from slowfast.visualization.plots import jpeg
 from slowfast.visualization.results import VideoPrediction, class_row, write_failed, write_predictions
+from slowfast.visualization.sheets import MISTAKES, MISTAKES_LIST, film_strip
 from tests.video_files import picture
 
 _CONTENT = re.compile(r'<script type="application/json" id="content">(.*?)</script>', re.DOTALL)
@@ -60,7 +61,7 @@ def write_run(folder: Path, names: list[str], per_class: int = 5) -> list[VideoP
     lines += [{"split": "val", "epoch": n, "step": 20 * n, "loss": 3.0 / n, "top1": 20.0 * n} for n in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_json(folder / "test_results.json", {"results": {"top-1": "80.00 %"}, "model": names[0], "failed": 1})
-    _write_mistakes(folder / FOLDER, names)
+    _write_mistakes(folder / MISTAKES, names)
     _write_events(folder, names[:3])
     return predictions
 
@@ -76,7 +77,7 @@ def _write_mistakes(folder: Path, names: list[str]) -> None:
         "frames": "01.jpg",
         "note": "",
     }
-    write_json(folder / LIST, [mistake])
+    write_json(folder / MISTAKES_LIST, [mistake])
 
 
 def _write_events(folder: Path, cameras: list[str]) -> None:

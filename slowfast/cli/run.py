@@ -18,11 +18,10 @@ from slowfast.datasets.build import TEST, TRAIN, VAL, class_names, eval_dataset,
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.engine import checkpoints
 from slowfast.engine.distillation import check_teacher_weights
-from slowfast.engine.run_report import report_run
+from slowfast.engine.run_report import record_test, report_run
 from slowfast.engine.test import test
 from slowfast.engine.trackers import Trackers
 from slowfast.engine.trackers.base import FAILED, FINISHED, STOPPED
-from slowfast.engine.trackers.run_images import record_test
 from slowfast.engine.train import Trainer
 from slowfast.errors import ConfigError, DiskError, LostProcessError, system_reason
 from slowfast.event_driven.clips import EventDrivenTest

@@ -22,11 +22,11 @@ from slowfast.datasets.build import TEST, TRAIN, find_dataset
 from slowfast.datasets.decode import require_backend
 from slowfast.engine.checkpoints import checkpoint_folder
 from slowfast.engine.distillation import check_teacher, load_teacher_config
-from slowfast.engine.execution import check_channels_last, check_compile
-from slowfast.engine.freezing import find_frozen
+from slowfast.engine.forward import check_channels_last, check_compile
 from slowfast.engine.losses import class_weights
-from slowfast.engine.optim import check_no_decay
+from slowfast.engine.parameters import check_no_decay, find_frozen
 from slowfast.engine.tasks import check_task
+from slowfast.engine.tasks.scores import check_scores_path
 from slowfast.engine.trackers import check_trackers
 from slowfast.errors import ConfigError
 from slowfast.event_driven import sources
@@ -36,7 +36,6 @@ from slowfast.utils.distributed import usable_gpus
 from slowfast.utils.suggest import did_you_mean, nearest_file
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import why_not_regular
-from slowfast.visualization.scores import check_scores_path
 
 GIB = 2**30
 FLOAT_BYTES = 4

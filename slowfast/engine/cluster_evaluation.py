@@ -22,8 +22,7 @@ from slowfast.engine.evaluate import EvaluationTime, Process, evaluate
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.state import network_to_test
 from slowfast.errors import ConfigError
-from slowfast.models.protocol import Network
-from slowfast.models.weights import LoadedWeights
+from slowfast.models.protocol import LoadedWeights, Network
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger

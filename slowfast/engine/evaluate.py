@@ -19,8 +19,7 @@ from slowfast.config.defaults import check_value
 from slowfast.datasets.loader import stack_clips, stack_labels
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.forward import BatchHook, ClipForward
-from slowfast.engine.meters import timed_iter
-from slowfast.engine.profiler import FORWARD, StepProfiler, named_range
+from slowfast.engine.meters import FORWARD, StepProfiler, named_range, timed_iter
 from slowfast.utils.machine import peak_memory_gib
 from slowfast.utils.progress import Progress
 

@@ -1,4 +1,4 @@
-"""Optimizer, its parameter groups and the learning-rate schedule."""
+"""Optimizer, its state, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -14,13 +13,11 @@ from tabulate import tabulate
 from torch import nn
 
 from slowfast.config.node import ConfigNode
+from slowfast.engine.parameters import check_no_decay, parameter_groups
 from slowfast.errors import ConfigError
-from slowfast.models.blocks import parameter_depths
-from slowfast.models.protocol import Network, named_network
-from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import log_table
 from slowfast.utils.registry import Registry
-from slowfast.utils.suggest import did_you_mean, nearest_name, unknown_value
+from slowfast.utils.suggest import unknown_value
 from slowfast.utils.text import plain
 
 
@@ -83,86 +80,6 @@ def build_schedule(cfg: ConfigNode) -> Schedule:
     scale = float(cfg.NUM_SHARDS) if solver.BASE_LR_SCALE_NUM_SHARDS else 1.0
     after = POLICIES[solver.LR_POLICY](cfg, scale)
     return Schedule(after, solver.WARMUP_EPOCHS, solver.WARMUP_START_LR * scale)
-
-
-def is_named(parameter: str, name: str) -> bool:
-    """Return whether a parameter matches a name: in full, by its last parts, or as a pattern with * or ?."""
-    return parameter == name or parameter.endswith(f".{name}") or fnmatchcase(parameter, name)
-
-
-def check_no_decay(model: nn.Module, names: Sequence[str]) -> None:
-    """Raise ConfigError if a name in SOLVER.NO_WD_PARAMS matches no parameter."""
-    parameters = [parameter for parameter, _ in named_network(model).named_parameters()]
-    for name in names:
-        if not any(is_named(parameter, name) for parameter in parameters):
-            near = did_you_mean(nearest_name(name, parameters))
-            raise ConfigError(f"SOLVER.NO_WD_PARAMS: {type(model).__name__} has no parameter {plain(name)}.{near}")
-
-
-def parameter_groups(
-    model: nn.Module,
-    weight_decay: float,
-    norm_decay: float,
-    skip_1d: bool,
-    skip: Sequence[str] = (),
-    layer_decay: float = 1.0,
-    head_lr_mult: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Group trainable parameters by kind of weight decay (none, batch norm, default) and learning-rate scale.
-
-    Args:
-        model: The model.
-        weight_decay: Default weight decay.
-        norm_decay: Weight decay of batch-norm parameters.
-        skip_1d: No weight decay for one-dimensional parameters and those of the model's `no_weight_decay`.
-        skip: Names of additional parameters without weight decay.
-        layer_decay: Ratio of the learning rates of a layer and the one above it, see :func:`lr_scales`.
-        head_lr_mult: Learning rate multiplier of the head.
-
-    Returns:
-        Groups with ``params``, ``param_names``, ``weight_decay`` and ``lr_scale``.
-    """
-    if skip_1d:
-        skip = (*skip, *(model.no_weight_decay() if isinstance(model, Network) else ()))
-    batch_norm = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for parameter in module.parameters(recurse=False)
-    }
-    scales = lr_scales(model, layer_decay, head_lr_mult)
-    groups: dict[tuple[str, float], dict[str, Any]] = {}
-    for name, parameter in named_network(model).named_parameters():
-        if not parameter.requires_grad:
-            continue
-        one_dimensional = parameter.ndim <= 1 or name.endswith(".bias")
-        if (skip_1d and one_dimensional) or any(is_named(name, pattern) for pattern in skip):
-            rule, decay = "no decay", 0.0
-        elif id(parameter) in batch_norm:
-            rule, decay = "batch norm", norm_decay
-        else:
-            rule, decay = "default", weight_decay
-        new: dict[str, Any] = {"params": [], "param_names": [], "weight_decay": decay, "lr_scale": scales[name]}
-        group = groups.setdefault((rule, scales[name]), new)
-        group["params"].append(parameter)
-        group["param_names"].append(name)
-    return list(groups.values())
-
-
-def lr_scales(model: nn.Module, layer_decay: float, head_lr_mult: float) -> dict[str, float]:
-    """Return the learning rate scale of each parameter, by name.
-
-    The top layer (last norm and head) has the full learning rate, each layer below it `layer_decay` times that of the
-    layer above (BEiT, arXiv 2106.08254; SlowFast's SOLVER.LAYER_DECAY). Layers are numbered by
-    :mod:`slowfast.models.blocks`. The head's learning rate is multiplied by `head_lr_mult`.
-    """
-    heads = head_names(model)
-    depths = parameter_depths(model)
-    top = max((depth.layer for depth in depths.values()), default=0)
-    return {
-        name: layer_decay ** (top - depth.layer) * (head_lr_mult if is_head(name, heads) else 1.0)
-        for name, depth in depths.items()
-    }
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -14,12 +14,12 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA
-from slowfast.engine.execution import use_channels_last
+from slowfast.engine.forward import use_channels_last
 from slowfast.engine.optim import load_optimizer_state
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.build import build_model
-from slowfast.models.protocol import Network
-from slowfast.models.weights import LoadedWeights, load_weights, read_file, read_weights, weights_of
+from slowfast.models.protocol import LoadedWeights, Network
+from slowfast.models.weights import load_weights, read_file, read_weights, weights_of
 from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import keep_freed_memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,32 +13,16 @@ from slowfast.datasets.loader import split_clips
 from slowfast.datasets.sampling import MIX, clip_rows, generator
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine.distillation import Distillation
-from slowfast.engine.execution import no_sync
-from slowfast.engine.forward import BatchHook, ClipForward
-from slowfast.engine.freezing import freeze_modes
+from slowfast.engine.forward import BatchHook, ClipForward, no_sync
+from slowfast.engine.meters import BACKWARD, FORWARD, OPTIMIZER, named_range
 from slowfast.engine.optim import set_lr
-from slowfast.engine.profiler import BACKWARD, FORWARD, OPTIMIZER, named_range
+from slowfast.engine.parameters import freeze_modes
 from slowfast.engine.tasks import Task, build_task
 from slowfast.models.layers import global_batch
 from slowfast.utils.distributed import World
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
-
-
-@dataclass(frozen=True)
-class Clipping:
-    """Gradient clipping by value and by L2 norm; 0 for none."""
-
-    value: float = 0.0
-    norm: float = 0.0
-
-    def __call__(self, parameters: list[nn.Parameter]) -> None:
-        """Clip the gradients in place."""
-        if self.value:
-            nn.utils.clip_grad_value_(parameters, self.value)
-        if self.norm:
-            nn.utils.clip_grad_norm_(parameters, self.norm)
 
 
 class TrainStep:
@@ -77,7 +60,7 @@ class TrainStep:
         self.task = build_task(cfg, model=model, device=forward.device) if task is None else task
         self.rows = [clip_rows(videos, cfg.AUG.NUM_SAMPLE) for videos in process_parts(cfg, world)]
         self.total_clips = cfg.TRAIN.BATCH_SIZE * cfg.AUG.NUM_SAMPLE
-        self.clipping = Clipping(cfg.SOLVER.CLIP_GRAD_VAL, cfg.SOLVER.CLIP_GRAD_L2NORM)
+        self.clip_value, self.clip_norm = cfg.SOLVER.CLIP_GRAD_VAL, cfg.SOLVER.CLIP_GRAD_L2NORM  # 0 for no clipping
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=forward.amp_dtype == torch.float16)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -100,7 +83,10 @@ class TrainStep:
                 parts.append(self._backward(clips[part], labels[part], epoch, step))
         with named_range(OPTIMIZER):
             self.scaler.unscale_(self.optimizer)
-            self.clipping(self.parameters)
+            if self.clip_value:
+                nn.utils.clip_grad_value_(self.parameters, self.clip_value)
+            if self.clip_norm:
+                nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return torch.stack(parts).mean(0)

@@ -18,15 +18,12 @@ from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.cluster_evaluation import Counters, evaluate_on_cluster, on_cluster
 from slowfast.engine.evaluate import EvaluationTime, evaluate
-from slowfast.engine.execution import CompiledForTest
-from slowfast.engine.forward import BatchHook, ClipForward
-from slowfast.engine.meters import EvalLoss
-from slowfast.engine.profiler import StepProfiler
+from slowfast.engine.forward import BatchHook, ClipForward, CompiledForTest
+from slowfast.engine.meters import EvalLoss, StepProfiler
 from slowfast.engine.state import network_to_test, sha256_of_tested
 from slowfast.engine.tasks import Evaluator, Task, build_task
 from slowfast.engine.trackers import Trackers
-from slowfast.models.protocol import Network
-from slowfast.models.weights import LoadedWeights
+from slowfast.models.protocol import LoadedWeights, Network
 from slowfast.utils.cpu import cpu_model
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib

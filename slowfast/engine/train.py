@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.build import TRAIN, VAL, class_names, eval_loader, find_dataset, train_loader
+from slowfast.datasets.build import TRAIN, VAL, eval_loader, find_dataset, train_loader
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.loader import UnreadableBatch
 from slowfast.datasets.records import labels_of
@@ -20,30 +21,24 @@ from slowfast.engine import checkpoints
 from slowfast.engine.averaging import ModelEMA, recompute_bn_stats
 from slowfast.engine.checkpoints import CheckpointWriter
 from slowfast.engine.distillation import AllHeads, Distillation
-from slowfast.engine.execution import compile_model, run_on_main, same_everywhere, use_channels_last, wrap_model
-from slowfast.engine.forward import ClipForward
-from slowfast.engine.freezing import freeze_parameters
+from slowfast.engine.forward import ClipForward, compile_model, use_channels_last, wrap_model
 from slowfast.engine.meters import EarlyStop, EvalLoss, LossMonitor, TrainMeter, timed_iter
 from slowfast.engine.optim import build_optimizer, build_schedule, lr_range
-from slowfast.engine.profiler import StepProfiler
-from slowfast.engine.run_report import TrainingReport
+from slowfast.engine.parameters import freeze_parameters
+from slowfast.engine.run_report import TrainingLog
 from slowfast.engine.state import RunState, load_start_weights
 from slowfast.engine.step import TrainStep
-from slowfast.engine.tasks import Evaluator, build_task
+from slowfast.engine.tasks import build_task
 from slowfast.engine.test import evaluate_split
 from slowfast.engine.trackers import Trackers
-from slowfast.engine.trackers.run_images import ValidationMatrices
 from slowfast.errors import CheckpointError, DataError, ReportedByRankZero
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
 from slowfast.utils.logging import get_logger, warn_main
-from slowfast.utils.machine import peak_memory_gib
-from slowfast.utils.progress import Progress
 from slowfast.utils.screen import phase
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
-from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row
 from slowfast.visualization.results import LOSS, write_failed
 
 FAILED_TRAIN = "failed_train.csv"  # file in OUTPUT_DIR
@@ -88,18 +83,16 @@ class Trainer:
         self.step = TrainStep(cfg, world, trained, self.optimizer, self.forward, self.task, distillation)
         names = find_dataset(cfg, TRAIN).read_class_names()
         self.state = RunState(cfg, self.model, self.optimizer, self.step.scaler, self.ema, self.steps, names)
-        self.trackers = trackers or Trackers()
-        self.matrices = ValidationMatrices(self.trackers, partial(class_names, cfg, VAL))
+        self.log = TrainingLog(cfg, world, self.task, trackers or Trackers(), self.steps)
         self.schedule, self.early_stop = build_schedule(cfg), EarlyStop.from_config(cfg)
         self.loss_monitor, self.writer = LossMonitor(), CheckpointWriter(cfg.TRAIN.CHECKPOINT_ASYNC)
-        self.report = TrainingReport(cfg, self.task) if world.is_main else None
         self._saved = (0, 0)  # epoch and step of the last checkpoint, at first those of the initial weights
 
     def start(self) -> None:
         """Load the last checkpoint of this run, or the initial weights. Raises CheckpointError."""
         self.world.run_or_raise_everywhere(self._load)
         at = self.state.at
-        same = same_everywhere(self.world, (at.epoch, at.step))
+        same = len(set(self.world.gather([(at.epoch, at.step)]))) == 1
         self.world.run_or_raise_everywhere(lambda: self._check_start(same))
         self._saved = at.epoch, at.step
 
@@ -117,9 +110,9 @@ class Trainer:
     def run(self, stop: StopSignal) -> bool:
         """Train until the last epoch; return False if a signal stopped the training early."""
         self.stop, at = stop, self.state.at
-        run_on_main(self.world, self._clean_up)
-        self.log, self.progress = self._open_reports()
-        record = self.trackers.image
+        self._on_main(self._clean_up)
+        self.log.open(at.total(self.steps))
+        record = self.log.trackers.image
         self.step.batch_hook = FirstBatch.from_config(self.cfg, self.world, TRAIN, record, self.task.captions)
         try:
             with self.writer, self.loader, self.val_loader:
@@ -138,10 +131,14 @@ class Trainer:
             warn_main(self._stop_message())
             return False
         finally:
-            self._close_reports()
+            self.log.close()
         if self.early_stop.is_due(at) and self.task.best is not None and self.world.is_main:
             get_logger().info(self.early_stop.message(at, self.task.best))
         return True
+
+    def _on_main(self, work: Callable[[], Any]) -> None:
+        """Run work in the main process while the others wait; a UserError that it raises is raised in all of them."""
+        self.world.run_or_raise_everywhere(lambda: work() if self.world.is_main else None)
 
     def _clean_up(self) -> None:
         """Remove the temporary files of earlier runs."""
@@ -184,10 +181,8 @@ class Trainer:
             meter.add(values)
             at.step += 1
             if at.total(self.steps) % self.cfg.LOG_PERIOD == 0 or at.step == self.steps:
-                self._report_steps(meter.read(), lr)
-            self.progress.advance(self.note)
-            if self.profiler is not None:
-                self.profiler.step()
+                self.log.steps(at, meter.read() | {"lr": lr} | lr_range(self.optimizer))
+            self.log.advance()
         failures = self._gather_failures(ledger)
         self._stop_if_too_many(ledger)
         if failures and self.world.is_main:
@@ -247,8 +242,7 @@ class Trainer:
         at.epoch, at.step = at.epoch + 1, 0
         if last or at.epoch % cfg.TRAIN.CHECKPOINT_PERIOD == 0 or self.early_stop.is_due(at):
             self._save()
-        if self.report is not None:
-            self.report.update()
+        self.log.update_report()
 
     def _validate(self) -> None:
         """Evaluate the center views; save the weights as checkpoint_best.pyth if the metric is the best so far."""
@@ -267,23 +261,11 @@ class Trainer:
         mean_loss = loss.mean(self.world)
         values = {} if mean_loss is None else {LOSS.key: mean_loss}
         values |= {one.key: results[one.key] for one in self.task.metrics}
-        videos_read = {"videos": len(evaluator.predictions), "failed": evaluator.failed}
-        row = {"split": "val", "epoch": at.epoch + 1, "step": at.total(self.steps), **values, **videos_read}
-        self._write(row | {"seconds": round(pace.data + pace.compute, 3)})
         is_best = metric.is_better(values[metric.key], at.best_metric)
-        self._log_validation(values, evaluator, is_best)
-        self.matrices.record(evaluator, last=at.epoch + 1 == self.cfg.SOLVER.MAX_EPOCH)
+        self.log.validation(at, values, evaluator, pace.seconds, is_best)
         if is_best:
             at.best_metric, at.best_epoch = values[metric.key], at.epoch + 1
-            run_on_main(self.world, self._write_best)
-
-    def _log_validation(self, values: dict[str, float], evaluator: Evaluator, is_best: bool) -> None:
-        reported = [one for one in (*self.task.metrics, LOSS) if one.key in values]
-        text = ", ".join(f"{one.title} {one.text(values[one.key])}" for one in reported)
-        failed = f", {evaluator.failed} of them unreadable" if evaluator.failed else ""
-        best = "; best so far" if is_best else ""
-        videos = len(evaluator.predictions)
-        get_logger().info(f"epoch {self.state.at.epoch + 1}: validation {text} of {videos} videos{failed}{best}")
+            self._on_main(self._write_best)
 
     def _write_best(self) -> None:
         self.loss_monitor.check()
@@ -298,7 +280,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.loss_monitor.check()
-        run_on_main(self.world, self._write_checkpoint)
+        self._on_main(self._write_checkpoint)
         self._saved = self.state.at.epoch, self.state.at.step
 
     def _write_checkpoint(self) -> None:
@@ -309,38 +291,7 @@ class Trainer:
     def _finish_saving(self) -> None:
         """Wait until all checkpoints are complete. Raises DiskError in every process if one cannot be written."""
         with phase("writing a checkpoint"):
-            run_on_main(self.world, self.writer.wait)
-
-    def _report_steps(self, values: dict[str, float], lr: float) -> None:
-        at = self.state.at
-        values |= {"lr": lr} | lr_range(self.optimizer)
-        values |= {"memory_gib": peak_memory_gib(self.world.device), "left_s": self.progress.left()}
-        epoch = at.epoch + at.step / self.steps
-        self._write({"split": "train", "epoch": round(epoch, 4), "step": at.total(self.steps), **values})
-        metrics = "".join(f"{one.title} {one.text(values[one.key], digits=1)}  " for one in self.task.step_metrics)
-        self.note = (
-            f"epoch {epoch:.2f}  loss {values['loss']:.4f}  {metrics}lr {lr:.2e}  "
-            f"data {values['data_s']:.3f} s  compute {values['compute_s']:.3f} s  {values['memory_gib']:.2f} GiB"
-        )
-
-    def _write(self, row: Row) -> None:
-        if self.log is not None:
-            self.log.write(row)
-        self.trackers.write(row)
-
-    def _open_reports(self) -> tuple[MetricsLog | None, Progress]:
-        cfg, main, done = self.cfg, self.world.is_main, self.state.at.total(self.steps)
-        self.note = ""
-        progress = Progress("train", cfg.SOLVER.MAX_EPOCH * self.steps, "steps", main, cfg.LOG_PERIOD, done)
-        log = MetricsLog(self.output / METRICS, done) if main else None
-        self.profiler = StepProfiler.from_config(cfg, self.world, TRAIN)
-        self.trackers.open((*self.task.step_metrics, *self.task.metrics), done)
-        return log, progress
-
-    def _close_reports(self) -> None:
-        for report in (self.progress, self.log, self.profiler):
-            if report is not None:
-                report.close()
+            self._on_main(self.writer.wait)
 
 
 class Interrupted(Exception):

@@ -24,8 +24,8 @@ from slowfast.event_driven.sources import Source, source_files
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text_files import write_csv, write_json
 from slowfast.visualization.heat_map import ACTIVITY_FILE, PatchActivity, draw_activity, write_activity
-from slowfast.visualization.html_report.event_runs import RESULTS_FILE
 from slowfast.visualization.html_report.run_files import RunStatus
+from slowfast.visualization.html_report.sections import EVENT_RESULTS
 from slowfast.visualization.results import library_versions, tail, write_failed
 
 VIDEOS_FILE = "event_videos.csv"
@@ -106,11 +106,11 @@ def report_metrics(report: RunReport, output: Path) -> dict[str, Path]:
     Returns:
         The path of each file, by description.
     """
-    write_json(output / RESULTS_FILE, _as_json(report))
+    write_json(output / EVENT_RESULTS, _as_json(report))
     _write_videos(report, output / VIDEOS_FILE)
     write_failed(report.failures, output / "failed.csv")
     write_activity((_activity(report, index) for index in report.videos), output / ACTIVITY_FILE)
-    files = {"all metrics": output / RESULTS_FILE, "metrics per video": output / VIDEOS_FILE}
+    files = {"all metrics": output / EVENT_RESULTS, "metrics per video": output / VIDEOS_FILE}
     state = RunStatus.FINISHED if report.finished else RunStatus.RUNNING
     return files | report_run(report.cfg, state)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from slowfast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slowfast.config.node import ConfigNode
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -112,3 +117,12 @@ def conv_then_norm(convolve: Convolve, x: torch.Tensor, conv: Conv, norm: BatchN
     bias = -mean if conv.bias is None else conv.bias - mean
     bias = bias * scale if norm.bias is None else torch.addcmul(norm.bias, bias, scale)
     return convolve(x, conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1)), bias)
+
+
+def check_no_recomputation(cfg: ConfigNode) -> None:
+    """Raise ConfigError for activation checkpointing in a network whose batch norm would count each batch twice."""
+    if cfg.MODEL.ACT_CHECKPOINT:
+        raise ConfigError(
+            f"MODEL.ACT_CHECKPOINT: {cfg.MODEL.MODEL_NAME} does not support it, because its batch norm would count "
+            "each batch twice. Set it to False"
+        )

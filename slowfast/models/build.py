@@ -8,16 +8,15 @@ from __future__ import annotations
 from slowfast.config.node import ConfigNode
 from slowfast.models.convmlp import ConvMLP
 from slowfast.models.eat import EAT
+from slowfast.models.efficientnet_v2 import EfficientNetV2
 from slowfast.models.event2vec import Event2Vec
 from slowfast.models.event2vec_v2 import Event2VecV2
 from slowfast.models.event2vec_v3 import Event2VecV3
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.framewise import FramewiseVideo
-from slowfast.models.morphmlp import MorphMLP
-from slowfast.models.morphmlp_image import MorphMLPImage
+from slowfast.models.morphmlp import MorphMLP, MorphMLPImage
 from slowfast.models.protocol import MODEL_REGISTRY, Network
-from slowfast.models.teachers.efficientnet_v2 import EfficientNetV2
-from slowfast.models.teachers.regnet import RegNetY
+from slowfast.models.regnet import RegNetY
 
 __all__ = ["MODEL_REGISTRY", "build_model", "find_network"]
 

@@ -21,8 +21,15 @@ from torch import nn
 
 from slowfast.errors import ConfigError
 from slowfast.models.batch_norm import BatchNorm2dType, batch_norm_2d, conv_then_norm
-from slowfast.models.blocks import block_names, run_blocks
-from slowfast.models.layers import DropPath, Mlp, check_lengths, init_kaiming_normal, init_truncated_normal
+from slowfast.models.layers import (
+    DropPath,
+    Mlp,
+    block_names,
+    check_lengths,
+    init_kaiming_normal,
+    init_truncated_normal,
+    run_blocks,
+)
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image
 
 if TYPE_CHECKING:

@@ -15,26 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import nn
 
 from slowfast.errors import CheckpointError, ConfigError
-from slowfast.models.blocks import run_blocks
-from slowfast.models.eat_blocks import (
-    BLOCK_TYPES,
-    EPS,
-    SFC_MODES,
-    SWEEP_IN_SWEEP,
-    BlockSettings,
-    ClassBlock,
-    LocalBlock,
-    check_blocks,
-    check_pixel_order,
-    pixel_order,
-    token_grid,
-)
-from slowfast.models.layers import init_truncated_normal
+from slowfast.models.eat_blocks import BLOCK_TYPES, EPS, BlockSettings, ClassBlock, LocalBlock, check_blocks
+from slowfast.models.eat_pixel_order import SFC_MODES, SWEEP_IN_SWEEP, check_order, pixel_order, resize_positions
+from slowfast.models.layers import init_truncated_normal, run_blocks
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, Network, StateDict, check_image
 from slowfast.utils.logging import get_logger
 
@@ -254,21 +240,6 @@ class EAT(Network):
         return torch.stack(self.classify_heads(features)).mean(0)
 
 
-def check_order(pixel_order: str, sfc_mode: str, image_size: int, patch_size: int) -> None:
-    """Raise ConfigError unless the order exists for the pixels or patches of an image, as ``sfc_mode`` says."""
-    if sfc_mode == "first":
-        check_pixel_order(pixel_order, image_size, patch_size)
-        return
-    if pixel_order == SWEEP_IN_SWEEP:
-        raise ConfigError(
-            f"EAT.PIXEL_ORDER: {pixel_order} orders the pixels inside patches, but EAT.SFC_MODE {sfc_mode} orders "
-            "patches. Choose another order"
-        )
-    if image_size % patch_size:
-        raise ConfigError(f"EAT.PATCH_SIZE {patch_size} does not divide the crop of {image_size} pixels")
-    check_pixel_order(pixel_order, image_size // patch_size, 1)
-
-
 def check_class_token(cls_token: bool, head: bool, distilled: bool, block_type: str, local: str) -> None:
     """Raise ConfigError if a class token or its absence contradicts other settings."""
     if distilled and (cls_token or not head):
@@ -277,35 +248,6 @@ def check_class_token(cls_token: bool, head: bool, distilled: bool, block_type: 
         raise ConfigError(
             "EAT.CLS_TOKEN: a class token has no neighbors, so EAT.LOCAL attn does not work with it. Use conv"
         )
-
-
-def resize_positions(embedding: torch.Tensor, order: str, patch: int, side: int, new_side: int) -> torch.Tensor:
-    """Resize a position embedding, (1, N, C) -> (1, N', C), bicubically on the grid of patches, as DeiT does.
-
-    Args:
-        embedding: Embedding of the tokens of images of side x side pixels.
-        order: Order of the pixels.
-        patch: Side of a patch.
-        side: Side of the images that the embedding is for.
-        new_side: Side of the images that the result is for.
-
-    Raises:
-        CheckpointError: If the tokens of this order are not squares of pixels.
-    """
-    before, after = (token_grid(pixel_order(order, size, patch), size, patch) for size in (side, new_side))
-    if before is None or after is None:
-        raise CheckpointError(
-            f"EAT.PIXEL_ORDER {order}: tokens are not squares of pixels, so weights for images of {side} x {side} "
-            f"pixels cannot be resized to {new_side}. Set DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE to {side}"
-        )
-    grid = embedding[0, torch.from_numpy(before).argsort()].unflatten(0, (side // patch, -1))  # rows columns C
-    grid = F.interpolate(
-        rearrange(grid, "rows columns c -> 1 c rows columns"),
-        (new_side // patch,) * 2,
-        mode="bicubic",
-        align_corners=False,
-    )
-    return grid.flatten(2).mT[:, torch.from_numpy(after)]  # 1 N' C
 
 
 # Variants of EAT: channels and attention heads.

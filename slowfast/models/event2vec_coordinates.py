@@ -16,8 +16,7 @@ from einops.layers.torch import Rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.blocks import run_blocks
-from slowfast.models.layers import DropPath, RandomLayer
+from slowfast.models.layers import DropPath, RandomLayer, run_blocks
 from slowfast.models.protocol import EVENTS, MIXED, Events, Network, check_events
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class Encoder(nn.Module):
         Args:
             x: Tokens.
             valid: True for tokens that take part, bool (B, L).
-            recompute: Activation checkpointing, see :func:`~slowfast.models.blocks.run_blocks`.
+            recompute: Activation checkpointing, see :func:`~slowfast.models.layers.run_blocks`.
         """
         return self.norm(run_blocks([_OnValid(layer, valid) for layer in self.layers], x, recompute))
 

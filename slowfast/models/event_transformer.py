@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from slowfast.models.blocks import run_blocks
+from slowfast.models.layers import run_blocks
 from slowfast.models.linear import Linear
 
 
@@ -113,7 +113,7 @@ class EventTransformer(nn.Module):
         Args:
             tokens: Tokens of the events.
             valid: True for events to attend to, bool (B, L).
-            act_checkpoint: Whether activations are recomputed, see :func:`~slowfast.models.blocks.run_blocks`.
+            act_checkpoint: Whether activations are recomputed, see :func:`~slowfast.models.layers.run_blocks`.
         """
         return self.encoder.norm(self._run(tokens, valid, act_checkpoint, first_only=False))
 

@@ -21,8 +21,7 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.blocks import block_names, run_blocks
-from slowfast.models.layers import Dropout, add_residual, check_lengths, init_truncated_normal
+from slowfast.models.layers import Dropout, add_residual, block_names, check_lengths, init_truncated_normal, run_blocks
 from slowfast.models.linear import Linear
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image
 

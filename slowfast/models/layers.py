@@ -1,20 +1,26 @@
-"""Layers shared by the networks: dropout and stochastic depth, MLP, initialization, checks of settings."""
+"""Layers shared by the networks: dropout and stochastic depth, MLP, initialization, blocks with recomputed activations.
+
+Activation checkpointing keeps the input of a block and recomputes the rest in the backward pass. Autograd never needs
+the output of the last layer of what is recomputed. A block may therefore name its residual branches, to be kept and
+recomputed one by one: one more tensor per block, and less time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from slowfast.errors import ConfigError
 from slowfast.models.linear import Linear
 
 if TYPE_CHECKING:
-    from slowfast.config.node import ConfigNode
+    pass
 
 
 @dataclass(frozen=True)
@@ -265,10 +271,56 @@ def check_lengths(section: str, lists: Mapping[str, Sequence[float]], count: int
             raise ConfigError(f"{section}.{key} has {n} values; it needs {count}, one per stage")
 
 
-def check_no_recomputation(cfg: ConfigNode) -> None:
-    """Raise ConfigError for activation checkpointing in a network whose batch norm would count each batch twice."""
-    if cfg.MODEL.ACT_CHECKPOINT:
-        raise ConfigError(
-            f"MODEL.ACT_CHECKPOINT: {cfg.MODEL.MODEL_NAME} does not support it, because its batch norm would count "
-            "each batch twice. Set it to False"
-        )
+Part = Callable[[torch.Tensor], torch.Tensor]
+
+
+class BlockOfParts(nn.Module):
+    """Block composed of several functions that are recomputed one by one."""
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return the functions that the block applies one after another."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts():
+            x = part(x)
+        return x
+
+
+def run_blocks(blocks: Iterable[Part], x: torch.Tensor, recompute: bool | int) -> torch.Tensor:
+    """Apply blocks one after another, some of them with activation checkpointing.
+
+    Random numbers are the same when activations are recomputed, so gradients do not depend on `recompute`.
+
+    Args:
+        blocks: The blocks.
+        x: Input of the first block.
+        recompute: Number of blocks, from the first, whose activations are recomputed; True for all.
+    """
+    for index, block in enumerate(blocks):
+        wanted = recompute is True or index < recompute
+        x = _recomputed(block, x) if wanted and torch.is_grad_enabled() else block(x)
+    return x
+
+
+def _recomputed(block: Part, x: torch.Tensor) -> torch.Tensor:
+    context = _recomputation_context(block)
+    for part in block.parts() if isinstance(block, BlockOfParts) else (block,):
+        x = checkpoint(part, x, use_reentrant=False, context_fn=context)
+    return x
+
+
+def _recomputation_context(
+    block: Part,
+) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    """Return contexts for the forward pass and the recomputation, which draws for the same rows of the batch."""
+    if not isinstance(block, nn.Module):
+        return lambda: (nullcontext(), nullcontext())
+    sampler = shared_sampler(block)
+    rows = sampler.batch_rows  # the context of global_batch may have ended by the time of the backward pass
+    return lambda: (nullcontext(), sampler.using(rows))
+
+
+def block_names(name: str, blocks: nn.Module) -> list[str]:
+    """Return the names of the members of a list of blocks, which is called `name` in its network."""
+    return [f"{name}.{member}" for member, _ in blocks.named_children()]

@@ -1,9 +1,13 @@
-"""MorphMLP for video (arXiv 2111.12527), after its authors' published code (github.com/MTLab/MorphMLP).
+"""MorphMLP for video and images (arXiv 2111.12527), after its authors' published code (github.com/MTLab/MorphMLP).
 
-Logits agree with the published code for S with 16 and 32 frames and B with 16, to 1e-6 of the largest; the published
-accuracies were not measured here. State dicts have the published keys and shapes.
+Video: logits agree with the published code for S with 16 and 32 frames and B with 16, to 1e-6 of the largest; the
+published accuracies were not measured here. State dicts have the published keys and shapes.
 
-The stages are in morphmlp_stages.py, shared with the image form.
+Images: the video network without temporal layers, for which no code was published. State dicts have the video network's
+keys without those of temporal layers, and 2D convolutions, as `MorphMLP.adapt_pretrained` takes them. Verified: the
+video network made from image weights gives their logits for a clip of one repeated frame.
+
+The stages are in morphmlp_stages.py. For images, their time axis has length 1.
 
 Notation: B clips, T frames after the stem (half of the clip's, rounded up), H x W map, C channels in G groups of S;
 G is the largest divisor of C that is at most T.
@@ -22,12 +26,11 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.batch_norm import SyncBatchNorm, conv_then_norm
+from slowfast.models.batch_norm import SyncBatchNorm, SyncBatchNorm2d, conv_then_norm
 from slowfast.models.layers import init_truncated_normal
 from slowfast.models.linear import Linear
 from slowfast.models.morphmlp_stages import MorphStages, Stages, halved, shared_arguments
-from slowfast.models.protocol import MODEL_REGISTRY, FeatureMap, StateDict
-from slowfast.models.weights import inflate_convolutions
+from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, StateDict, check_image
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
@@ -80,8 +83,9 @@ class Stem(FeatureMap, nn.Module):
         unsafe = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
         with torch.autocast("cpu", enabled=False) if unsafe else nullcontext():
             x = conv_then_norm(_proj1, x, self.proj1, self.norm1).permute(0, 2, 3, 4, 1)  # B T 2H 2W C/2 in memory
+        convolve = partial(F.conv3d, stride=(1, 2, 2), padding=(0, 1, 1))
         x = F.gelu(x).permute(0, 4, 1, 2, 3)  # GELU after the permutation is several times slower on a CPU
-        return conv_then_norm(_proj2, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
+        return conv_then_norm(convolve, x, self.proj2, self.norm2).permute(0, 2, 3, 4, 1)
 
 
 def _proj1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -92,10 +96,6 @@ def _proj1(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> 
     windows = windows.contiguous(memory_format=torch.channels_last_3d)
     y = F.conv3d(windows, weight, bias, (1, 2, 2), (0, 1, 1))  # T C/2 1 2H 2W
     return y.transpose(0, 2)
-
-
-def _proj2(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return F.conv3d(x, weight, bias, (1, 2, 2), (0, 1, 1))
 
 
 class Downsample(FeatureMap, nn.Module):
@@ -206,6 +206,21 @@ def _is_temporal(key: str) -> bool:
     return ".t_fc." in key or ".t_norm1." in key
 
 
+def inflate_convolutions(state: StateDict, like: StateDict) -> StateDict:
+    """Inflate the convolutions that have a time axis in `like`: (out, in, h, w) -> (out, in, t, h, w).
+
+    The image kernel becomes the middle tap and the others 0, so that a video of one repeated frame gives the image's
+    values at every time. (Averaging over the taps, as I3D does, fails at the borders, where padding is 0.)
+    """
+    inflated = dict(state)
+    for key, kernel in state.items():
+        if key in like and kernel.dim() == 4 and like[key].dim() == 5:
+            frames = like[key].shape[2]
+            inflated[key] = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
+            inflated[key][:, :, frames // 2] = kernel
+    return inflated
+
+
 def morphmlp_s(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
     """Build MorphMLP-S; `settings` are additional arguments of :class:`MorphMLP`."""
     return MorphMLP(num_classes, num_frames, **{"layers": (3, 4, 9, 3), **settings})
@@ -214,3 +229,99 @@ def morphmlp_s(num_frames: int = 16, num_classes: int = 400, **settings: Any) ->
 def morphmlp_b(num_frames: int = 16, num_classes: int = 400, **settings: Any) -> MorphMLP:
     """Build MorphMLP-B; `settings` are additional arguments of :class:`MorphMLP`."""
     return MorphMLP(num_classes, num_frames, **{"layers": (4, 6, 15, 4), "drop_depth_rate": 0.3, **settings})
+
+
+class ImageStem(FeatureMap, nn.Module):
+    """(B, 3, height, width) -> (B, 1, H, W, C) with a quarter of the size."""
+
+    MAP_AXES = "BTHWC"
+
+    def __init__(self, dim: int, sync_batchnorm: bool) -> None:
+        super().__init__()
+        norm = SyncBatchNorm2d if sync_batchnorm else nn.BatchNorm2d
+        self.proj1 = nn.Conv2d(3, dim // 2, 3, stride=2, padding=1)
+        self.norm1 = norm(dim // 2)
+        self.proj2 = nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1)
+        self.norm2 = norm(dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        convolve = partial(F.conv2d, stride=2, padding=1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.gelu(conv_then_norm(convolve, x, self.proj1, self.norm1))
+        x = conv_then_norm(convolve, x, self.proj2, self.norm2)
+        return rearrange(x, "b c h w -> b 1 h w c")
+
+
+class ImageDownsample(FeatureMap, nn.Module):
+    """Convolution between stages: (B, 1, H, W, C) -> (B, 1, H / 2, W / 2, C')."""
+
+    MAP_AXES = "BTHWC"
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, out_dim, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.proj(rearrange(x, "b 1 h w c -> b c h w"))
+        return self.norm(rearrange(x, "b c h w -> b 1 h w c"))
+
+
+@MODEL_REGISTRY.register()
+class MorphMLPImage(MorphStages):
+    """MorphMLP for images.
+
+    Maps a float tensor of shape (B, 3, height, width) to logits of shape (B, num_classes). The arguments are those of
+    :class:`MorphMLP` without the number of frames.
+
+    Raises:
+        ConfigError: For invalid settings and, when called, for images that do not fit them.
+    """
+
+    input_kind = IMAGES
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        layers: Sequence[int] = (3, 4, 9, 3),
+        embed_dims: Sequence[int] = (112, 224, 392, 784),
+        segment_dims: Sequence[int] = (14, 28, 28, 49),
+        mlp_ratios: Sequence[float] = (3, 3, 3, 3),
+        qkv_bias: bool = True,
+        drop_depth_rate: float = 0.1,
+        sync_batchnorm: bool = False,
+        act_checkpoint: bool | int = False,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            Stages(layers, embed_dims, segment_dims, mlp_ratios, qkv_bias, drop_depth_rate),
+            partial(ImageStem, sync_batchnorm=sync_batchnorm),
+            ImageDownsample,
+            act_checkpoint,
+        )
+        init_truncated_normal(self)
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> MorphMLPImage:
+        """Build the network described by MODEL and MORPH."""
+        return cls(**shared_arguments(cfg))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input of the head: (B, 3, H, W) -> (B, C)."""
+        check_image(x)
+        return super().features(x)
+
+    def dense_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map: (B, 3, height, width) -> (B, C, H, W)."""
+        check_image(x)
+        return rearrange(self._tokens(x), "b 1 h w c -> b c h w")
+
+
+def morphmlp_image_s(num_classes: int = 1000, **settings: Any) -> MorphMLPImage:
+    """Build the image form of MorphMLP-S; `settings` are additional arguments of :class:`MorphMLPImage`."""
+    return MorphMLPImage(num_classes, **{"layers": (3, 4, 9, 3), **settings})
+
+
+def morphmlp_image_b(num_classes: int = 1000, **settings: Any) -> MorphMLPImage:
+    """Build the image form of MorphMLP-B; `settings` are additional arguments of :class:`MorphMLPImage`."""
+    return MorphMLPImage(num_classes, **{"layers": (4, 6, 15, 4), "drop_depth_rate": 0.3, **settings})

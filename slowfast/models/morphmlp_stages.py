@@ -16,8 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.blocks import BlockOfParts, Part, run_blocks
-from slowfast.models.layers import DropPath, Mlp, add_residual, check_lengths
+from slowfast.models.layers import BlockOfParts, DropPath, Mlp, Part, add_residual, check_lengths, run_blocks
 from slowfast.models.linear import Linear
 from slowfast.models.protocol import FeatureMap, Network
 
@@ -192,11 +191,7 @@ class Block(FeatureMap, BlockOfParts):
 
 @dataclass(frozen=True)
 class Stages:
-    """Settings of all stages; see the arguments of :class:`~slowfast.models.morphmlp.MorphMLP`.
-
-    Raises:
-        ConfigError: If the settings are invalid.
-    """
+    """Settings of all stages, see the arguments of MorphMLP. Raises ConfigError if they are invalid."""
 
     layers: Sequence[int]
     embed_dims: Sequence[int]
@@ -228,10 +223,8 @@ class MorphStages(Network):
         stages: Settings of the stages.
         stem: Function that makes the layer before the first stage for its number of channels.
         downsample: Function that makes the layer before another stage for the channels before and in the stage.
-        act_checkpoint: True, or the number of blocks of each stage, from its first, whose activations are recomputed
-            in the backward pass.
-        temporal: Function that makes a temporal layer, (B, T, H, W, C) -> same, for a number of channels; None for
-            images.
+        act_checkpoint: See the arguments of :class:`~slowfast.models.morphmlp.MorphMLP`.
+        temporal: Function that makes the temporal layer for a number of channels; None for images.
     """
 
     def __init__(
@@ -304,8 +297,7 @@ def check_stages(
     layers: Sequence[int], embed_dims: Sequence[int], segment_dims: Sequence[int], mlp_ratios: Sequence[float]
 ) -> None:
     """Raise ConfigError unless there is one value per stage and the chunk length divides the channels of each stage."""
-    keys = ("LAYERS", "EMBED_DIMS", "SEGMENT_DIM", "MLP_RATIOS")
-    lists = dict(zip(keys, (layers, embed_dims, segment_dims, mlp_ratios), strict=True))
+    lists = {"LAYERS": layers, "EMBED_DIMS": embed_dims, "SEGMENT_DIM": segment_dims, "MLP_RATIOS": mlp_ratios}
     check_lengths("MORPH", lists)
     for key, values in lists.items():
         if min(values) <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,7 +14,6 @@ from slowfast.utils.registry import ClassRegistry
 
 if TYPE_CHECKING:
     from slowfast.config.node import ConfigNode
-    from slowfast.models.weights import LoadedWeights
 
 
 IMAGES, CLIPS, EVENTS = "images", "clips", "events"
@@ -76,6 +76,30 @@ def check_events(events: Events) -> None:
 
 
 StateDict = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Checkpoint whose weights were loaded into a network.
+
+    Attributes:
+        path: File or address, without credentials.
+        choice: ``given`` by its path, or ``last`` or ``best`` of OUTPUT_DIR.
+        epoch: Epochs of training of a last or best checkpoint; None if unknown.
+        class_names: Names of all classes in the file; None if it has none.
+    """
+
+    path: str
+    choice: str = "given"
+    epoch: int | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def note(self) -> str:
+        """Return which checkpoint of the run it is, in parentheses; empty for a given file."""
+        what = {"last": "last checkpoint", "best": "best validation"}.get(self.choice)
+        epoch = "" if self.epoch is None else f", epoch {self.epoch}"
+        return f" ({what}{epoch})" if what else ""
 
 
 class FeatureMap:
@@ -170,7 +194,7 @@ class Network(nn.Module):
         """Return the names of the blocks of each stage, input first, such as ``[["blks.0.2", "blks.0.3"], ...]``.
 
         They number the layers for SOLVER.LAYER_DECAY and the stages for MODEL.FREEZE. None finds them by the structure
-        of the network, see :func:`~slowfast.models.blocks.find_blocks`.
+        of the network, see :func:`~slowfast.engine.parameters.find_blocks`.
         """
         return None
 

@@ -22,8 +22,6 @@ from slowfast.utils.paths import local_path
 from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import redact
 
-SHOWN = 3  # maximum number of keys listed in a message
-
 
 def load_weights(model: nn.Module, state: StateDict, path: str | Path, allow_new_head: bool = False) -> None:
     """Load a state dict strictly: all of its keys and all of the network's keys must match.
@@ -128,7 +126,7 @@ def _depths(keys: Iterable[str]) -> dict[str, int]:
 
 
 def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 # CHECKPOINT_TYPE -> reader of the file's content.
@@ -150,30 +148,6 @@ RAW, AVERAGED = "raw", "averaged"
 # TEST.CHECKPOINT_WEIGHTS -> kinds of weights in the order of preference; training starts from raw ones if it can.
 RAW_FIRST = "raw first"
 CHOICES = {"auto": (AVERAGED, RAW), "raw": (RAW,), "ema": (AVERAGED,), RAW_FIRST: (RAW, AVERAGED)}
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """Checkpoint whose weights were loaded into a network.
-
-    Attributes:
-        path: File or address, without credentials.
-        choice: ``given`` by its path, or ``last`` or ``best`` of OUTPUT_DIR.
-        epoch: Epochs of training of a last or best checkpoint; None if unknown.
-        class_names: Names of all classes in the file; None if it has none.
-    """
-
-    path: str
-    choice: str = "given"
-    epoch: int | None = None
-    class_names: tuple[str, ...] | None = None
-
-    @property
-    def note(self) -> str:
-        """Return which checkpoint of the run it is, in parentheses; empty for a given file."""
-        what = {"last": "last checkpoint", "best": "best validation"}.get(self.choice)
-        epoch = "" if self.epoch is None else f", epoch {self.epoch}"
-        return f" ({what}{epoch})" if what else ""
 
 
 @dataclass(frozen=True)
@@ -353,23 +327,3 @@ def _transposed(linear: list[str], state: StateDict, model: nn.Module) -> list[s
     rectangular = [key for key in linear if parameters[key].shape[0] != parameters[key].shape[1]]
     as_here = [key for key in rectangular if state[key].shape == parameters[key].shape]
     return [] if rectangular and as_here == rectangular else linear
-
-
-def inflate_convolutions(state: StateDict, like: StateDict) -> StateDict:
-    """Inflate the convolutions that have a time axis in `like`: (out, in, h, w) -> (out, in, t, h, w).
-
-    The image kernel becomes the middle tap and the others 0, so that a video of one repeated frame gives the image's
-    values at every time. (Averaging over the taps, as I3D does, fails at the borders, where padding is 0.)
-    """
-    return {
-        key: _centered(value, like[key].shape[2])
-        if key in like and value.dim() == 4 and like[key].dim() == 5
-        else value
-        for key, value in state.items()
-    }
-
-
-def _centered(kernel: torch.Tensor, frames: int) -> torch.Tensor:
-    out = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
-    out[:, :, frames // 2] = kernel
-    return out

@@ -19,13 +19,13 @@ import numpy as np
 
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text_files import to_json
-from slowfast.visualization.mistakes import jpeg
 from slowfast.visualization.plots import (
     BLUE,
     GRAY,
     INK,
     ORANGE,
     even_indices,
+    jpeg,
     label_text,
     new_figure,
     save_png,

@@ -1,4 +1,4 @@
-"""Plots of a training and a test: curves, confusion matrix, and a contact sheet of test samples."""
+"""Plots of a training and a test: curves, confusion matrix, contact sheet, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from slowfast.datasets.clip_dataset import EvalDataset
 from slowfast.datasets.index.entries import classes_of
-from slowfast.datasets.types import EvalSample
+from slowfast.datasets.types import EvalRecording, EvalSample
+from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger
-from slowfast.visualization.metrics_log import METRICS
-from slowfast.visualization.mistakes import read_again
+from slowfast.utils.text_files import write_json
+from slowfast.visualization.metrics_log import METRICS, draw_curves
 from slowfast.visualization.per_class import draw_confusion
-from slowfast.visualization.plots import GRAY, GREEN, INK, RED, draw_curves, label_text, new_figure, save_png
-from slowfast.visualization.results import Metric, VideoPrediction
+from slowfast.visualization.plots import GRAY, GREEN, INK, RED, even_indices, jpeg, label_text, new_figure, save_png
+from slowfast.visualization.results import SCORE_DIGITS, Metric, VideoPrediction
 
 FRAMES = 6  # frames drawn per clip
 FRAME_WIDTH = 1.25  # inches
@@ -146,3 +148,77 @@ def _drawn(what: str, path: Path, draw: Callable[[], None]) -> dict[str, Path]:
         get_logger().warning(f"Cannot draw {path.name}: {error}")
         return {}
     return {what: path}
+
+
+MISTAKES, MISTAKES_LIST = "mistakes", "mistakes.json"  # folder in OUTPUT_DIR, and the list in it
+MISTAKES_COUNT = 24  # mistakes kept
+STRIP_FRAME_WIDTH, STRIP_IMAGE_WIDTH = 144, 320  # pixels: width of a frame of a clip, and of a single image
+GAP = 2  # pixels between frames
+_OF_EVENTS = "events of consecutive parts of the recording; red: brighter, blue: darker"
+
+
+def draw_mistakes(
+    output: Path, dataset: EvalDataset, predictions: Sequence[VideoPrediction], names: Sequence[str]
+) -> dict[str, Path]:
+    """Write the wrong predictions with the highest scores, highest first; return descriptions and paths.
+
+    Any failure is only logged as a warning, so that the results of the test are kept.
+
+    Args:
+        output: OUTPUT_DIR. Its folder mistakes/ is replaced: mistakes.json and a JPEG of frames for each.
+        dataset: Test set.
+        predictions: Predictions of all samples.
+        names: Class names.
+    """
+    folder = output / MISTAKES
+    try:
+        with atomic_path(folder, replace_folder=True) as part:
+            part.mkdir()
+            chosen = most_confident(predictions, MISTAKES_COUNT)
+            rows = [_write_mistake(dataset, one, names, part, f"{n:02}.jpg") for n, one in enumerate(chosen, start=1)]
+            write_json(part / MISTAKES_LIST, rows)
+    except Exception as error:
+        get_logger().warning(f"Cannot write {folder}: {error}")
+        return {}
+    return {"most confident mistakes": folder} if rows else {}
+
+
+def most_confident(predictions: Sequence[object], count: int) -> list[VideoPrediction]:
+    """Return up to `count` wrong predictions of readable samples, highest score first; none for other tasks."""
+    wrong = [one for one in predictions if isinstance(one, VideoPrediction) and one.best and not one.hit(1)]
+    return sorted(wrong, key=lambda one: (-one.best[0][1], one.index))[:count]
+
+
+def _write_mistake(
+    dataset: EvalDataset, prediction: VideoPrediction, names: Sequence[str], folder: Path, file: str
+) -> dict[str, object]:
+    sample, (best, score) = read_again(dataset, prediction), prediction.best[0]
+    strip = film_strip(sample.preview())
+    (folder / file).write_bytes(jpeg(strip))
+    return {
+        "path": prediction.name,
+        "label": [names[label] for label in classes_of(prediction.label)],
+        "prediction": names[best],
+        "score": round(score, SCORE_DIGITS),
+        "frames": file,
+        "note": _OF_EVENTS if isinstance(sample, EvalRecording) else "",
+    }
+
+
+def read_again(dataset: EvalDataset, prediction: VideoPrediction) -> EvalSample:
+    """Read a sample that was readable during the test. Raises RuntimeError if it no longer is."""
+    sample: EvalSample = dataset[prediction.index]
+    if not sample.count:
+        raise RuntimeError(f"{prediction.name} was readable during the test but no longer is")
+    return sample
+
+
+def film_strip(frames: np.ndarray) -> np.ndarray:
+    """Arrange frames uint8 (T, H, W, 3) in a row, at most FRAMES evenly spaced ones, uint8 (h, w, 3)."""
+    shown = frames[even_indices(len(frames), FRAMES)]
+    width = STRIP_FRAME_WIDTH if len(shown) > 1 else STRIP_IMAGE_WIDTH
+    height = max(round(width * shown.shape[1] / shown.shape[2]), 1)
+    way = cv2.INTER_AREA if width < shown.shape[2] else cv2.INTER_NEAREST
+    images = [cv2.resize(image, (width, height), interpolation=way) for image in shown]
+    padded = [np.pad(image, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for image in images]
+    return np.concatenate(padded, 1)[:, :-GAP]

@@ -17,17 +17,16 @@ from slowfast.config.node import ConfigNode
 from slowfast.datasets.types import TrainBatch
 from slowfast.engine import checkpoints
 from slowfast.engine.forward import ClipForward
-from slowfast.engine.freezing import find_frozen, freeze_modes, freeze_parameters
 from slowfast.engine.optim import build_optimizer
+from slowfast.engine.parameters import find_frozen, freeze_modes, freeze_parameters, parameter_depths
 from slowfast.engine.step import TrainStep
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models import build_model
-from slowfast.models.blocks import parameter_depths
 from slowfast.models.layers import Dropout, DropPath
 from slowfast.models.protocol import named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.distributed import World
-from tests.models.test_registry import FORMS, inputs, tiny
+from tests.models.tiny_networks import FORMS, inputs, tiny
 from tests.random_weights import randomized
 
 pytestmark = pytest.mark.slow

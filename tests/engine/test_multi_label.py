@@ -29,15 +29,15 @@ from slowfast.engine.tasks import TASK_REGISTRY, build_task
 from slowfast.engine.tasks.multi_label import (
     MultiLabel,
     MultiLabelEvaluator,
+    Thresholds,
     mean_average_precision,
     multi_hot,
 )
-from slowfast.engine.tasks.scores import Thresholds
+from slowfast.engine.tasks.scores import write_scores
 from slowfast.errors import ConfigError, IndexFileError
 from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World
 from slowfast.visualization.results import Results, VideoPrediction
-from slowfast.visualization.scores import write_scores
 from tests.report_content import report_content
 
 pytestmark = pytest.mark.slow

@@ -263,13 +263,13 @@ def stop_one(rank: int, data: str, folder: str, precise: bool) -> None:
     settings = [*tiny_settings(Path(data), Path(folder)), "BN.USE_PRECISE_STATS", precise, "BN.NUM_BATCHES_PRECISE", 2]
     cfg = load_config(ROOT / "tests" / "empty.yaml", settings, world_size=2)
     trainer = Trainer(cfg, World(rank, 2, gloo=dist.group.WORLD), train_dataset(cfg), eval_dataset(cfg, VAL))
-    trainer.log, trainer.progress = trainer._open_reports()
+    trainer.log.open(0)
     trainer.stop = SimpleNamespace(seen=rank == 1)  # type: ignore[assignment]
     with pytest.raises(Interrupted):
         trainer._validate()
     trainer._save()
     trainer._finish_saving()
-    trainer._close_reports()
+    trainer.log.close()
     dist.destroy_process_group()
     os._exit(0)  # the loader's workers are daemons
 

@@ -18,15 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from slowfast.cli.validate_components import validate_components
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
+from slowfast.engine.run_report import ValidationMatrices
 from slowfast.engine.tasks.base import Evaluator
 from slowfast.engine.tasks.classification import TOP1, TOP5
 from slowfast.engine.trackers import TRACKER_REGISTRY, NamedImage, RunInfo, Tracker, Trackers
 from slowfast.engine.trackers.base import FINISHED, STOPPED
-from slowfast.engine.trackers.run_images import ValidationMatrices
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
-from slowfast.visualization.mistakes import most_confident
 from slowfast.visualization.results import VideoPrediction
+from slowfast.visualization.sheets import most_confident
 
 SECRETS = ("hunter2", "s3cret", "0123abcd")
 IMAGE = np.full((8, 8, 3), 200, np.uint8)

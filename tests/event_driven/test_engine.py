@@ -11,7 +11,7 @@ from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
 from slowfast.event_driven.kernels import load_kernels
 from slowfast.models.evmlp import EvMLP
-from slowfast.models.morphmlp_image import MorphMLPImage
+from slowfast.models.morphmlp import MorphMLPImage
 from slowfast.utils.machine import has_fast_matmul
 from tests.event_driven.slow_reference import SlowStream
 from tests.random_weights import randomized

@@ -20,7 +20,7 @@ from slowfast.inference.export import BATCHES, export, export_graph, foreign_ope
 from slowfast.inference.export_check import TOLERANCE, Comparison, ExportDiffers, compare, random_batches
 from slowfast.utils.private_ops import FUSED_LINEAR
 from slowfast.utils.text_files import from_json
-from tests.models.test_registry import FORMS, inputs, scramble, tiny
+from tests.models.tiny_networks import FORMS, inputs, scramble, tiny
 
 pytestmark = pytest.mark.slow
 

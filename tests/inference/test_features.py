@@ -18,7 +18,7 @@ from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.test import network_to_test
 from slowfast.inference.features import FeatureExtractor
-from tests.models.test_registry import FORMS, inputs, scramble, tiny
+from tests.models.tiny_networks import FORMS, inputs, scramble, tiny
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 CPU = torch.device("cpu")

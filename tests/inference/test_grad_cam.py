@@ -26,11 +26,11 @@ from slowfast.inference.grad_cam import (
     is_constant,
     map_axes,
 )
-from slowfast.models.eat_blocks import PIXEL_ORDERS, pixel_order
+from slowfast.models.eat_pixel_order import PIXEL_ORDERS, pixel_order
 from slowfast.models.evmlp import from_nested, nested_patches
 from slowfast.models.protocol import named_network
 from slowfast.visualization.heat_map import overlay
-from tests.models.test_registry import FORMS, inputs, scramble, tiny
+from tests.models.tiny_networks import FORMS, inputs, scramble, tiny
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 PICTURES = [name for name in sorted(FORMS) if isinstance(inputs(name, 1), torch.Tensor)]

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.eat import EAT
-from slowfast.models.eat_blocks import LocalAttention, PixelSequence
+from slowfast.models.eat_blocks import LocalAttention
+from slowfast.models.eat_pixel_order import PixelSequence
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
 

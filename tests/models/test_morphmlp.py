@@ -12,8 +12,7 @@ from einops import rearrange
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
-from slowfast.models.morphmlp import MorphMLP, Stem
-from slowfast.models.morphmlp_image import MorphMLPImage
+from slowfast.models.morphmlp import MorphMLP, MorphMLPImage, Stem
 from slowfast.models.morphmlp_stages import MorphStages
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized

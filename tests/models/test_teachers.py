@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
-from slowfast.models.teachers.efficientnet_v2 import EfficientNetV2
-from slowfast.models.teachers.regnet import RegNetY
+from slowfast.models.efficientnet_v2 import EfficientNetV2
+from slowfast.models.regnet import RegNetY
 from tests.random_weights import randomized
 
 State = dict[str, torch.Tensor]

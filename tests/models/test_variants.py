@@ -18,8 +18,7 @@ from slowfast.models.event2vec_v2 import event2vec_v2_asldvs, event2vec_v2_dvsge
 from slowfast.models.event2vec_v3 import event2vec_v3_asldvs, event2vec_v3_dvsgesture, event2vec_v3_dvslip
 from slowfast.models.evmlp import evmlp
 from slowfast.models.layers import Dropout, DropPath
-from slowfast.models.morphmlp import morphmlp_b, morphmlp_s
-from slowfast.models.morphmlp_image import morphmlp_image_b, morphmlp_image_s
+from slowfast.models.morphmlp import morphmlp_b, morphmlp_image_b, morphmlp_image_s, morphmlp_s
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 VARIANTS: dict[str, Callable[[], Network]] = {

@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.engine import run_report
-from slowfast.engine.run_report import TrainingReport, report_run
+from slowfast.engine.run_report import TrainingLog, report_run
 from slowfast.engine.tasks.classification import Classification
 from slowfast.engine.tasks.multi_label import MultiLabel
+from slowfast.engine.trackers import Trackers
+from slowfast.utils.distributed import World
 from slowfast.utils.folder_lock import TRAINING, exclusive_lock, is_locked
 from slowfast.utils.text_files import read_csv, write_csv
 from slowfast.visualization.heat_map import MAX_BINS, SHARE_LEVELS, PatchActivity
 from slowfast.visualization.html_report.curves import MAX_POINTS, thin
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import CONFIG, RunStatus
-from slowfast.visualization.mistakes import COUNT, most_confident
+from slowfast.visualization.sheets import MISTAKES_COUNT, most_confident
 from tests.report_content import report_content, write_run
 from tests.video_files import picture
 
@@ -146,9 +148,10 @@ def test_updates_take_a_small_share_of_a_training(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(run_report, "report_run", write)
     monkeypatch.setattr(run_report.time, "monotonic", lambda: now[0])
-    report = TrainingReport(get_cfg(), Classification(2, lambda *_: None))  # type: ignore[arg-type, return-value]
+    task = Classification(2, lambda *_: None)  # type: ignore[arg-type, return-value]
+    log = TrainingLog(get_cfg(), World(), task, Trackers(), 1)
     for _ in range(1000):
-        report.update()
+        log.update_report()
         now[0] += 0.5
     assert written[0] == 0.0 and len(written) == pytest.approx(now[0] / 21, rel=0.05)
 
@@ -207,8 +210,8 @@ def test_unit_of_the_time_axis(seconds: float, unit: str) -> None:
 
 def test_most_confident_mistakes(tmp_path: Path) -> None:
     predictions = write_run(tmp_path / "run", [f"class {n}" for n in range(40)])
-    chosen = most_confident(predictions, COUNT)
-    assert len(chosen) == COUNT and not any(one.hit(1) for one in chosen)
+    chosen = most_confident(predictions, MISTAKES_COUNT)
+    assert len(chosen) == MISTAKES_COUNT and not any(one.hit(1) for one in chosen)
     left = [one for one in predictions if one.best and not one.hit(1) and one not in chosen]
     assert min(one.best[0][1] for one in chosen) >= max(one.best[0][1] for one in left)
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from slowfast.config.defaults import get_cfg
 from slowfast.engine.evaluate import Ensemble
-from slowfast.engine.tasks.classification import ClassificationEvaluator
-from slowfast.engine.tasks.scores import calibration_error
+from slowfast.engine.tasks.classification import ClassificationEvaluator, calibration_error
 from slowfast.utils.distributed import World
 from slowfast.visualization.per_class import ClassAccuracies
 from slowfast.visualization.results import VideoPrediction

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from slowfast.visualization.metrics_log import draw_curves, read_curves, smooth
 from slowfast.visualization.per_class import (
     MATRIX_CLASSES,
     class_accuracies,
@@ -22,7 +23,7 @@ from slowfast.visualization.per_class import (
     count_confusions,
     draw_confusion,
 )
-from slowfast.visualization.plots import PlotsUnavailable, draw_curves, label_text, new_figure, read_curves, smooth
+from slowfast.visualization.plots import PlotsUnavailable, label_text, new_figure
 from slowfast.visualization.results import Metric
 from slowfast.visualization.sheets import ClipRow, draw_contact_sheet, draw_training_curves
 

@@ -14,115 +14,24 @@ from torch import nn
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, find_dataset
 from slowfast.datasets.clip_dataset import EvalDataset
-from slowfast.datasets.index.entries import classes_of
 from slowfast.datasets.mixup import Mixup, TokenMix, smooth_one_hot
-from slowfast.datasets.types import Record
-from slowfast.engine.evaluate import Ensemble, best_classes
+from slowfast.engine.evaluate import Ensemble
 from slowfast.engine.losses import SOFT_LOSSES, Loss, class_weights, get_loss
-from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Evaluator, Task
-from slowfast.engine.tasks.scores import BINS, ScoreRows, calibration_error, gather_rows
+from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
+from slowfast.engine.tasks.scores import ClassScoreEvaluator
 from slowfast.errors import ConfigError
 from slowfast.models.build import find_network
 from slowfast.models.protocol import EVENTS
 from slowfast.utils.distributed import World
-from slowfast.visualization.mistakes import draw_mistakes
 from slowfast.visualization.per_class import ClassAccuracies, confusion_image, write_per_class
-from slowfast.visualization.results import (
-    BEST,
-    PERCENT_DIGITS,
-    Metric,
-    PredictionRow,
-    Results,
-    VideoPrediction,
-    class_row,
-)
-from slowfast.visualization.scores import scores_path, write_scores
-from slowfast.visualization.sheets import draw_confusion_matrix, draw_samples
+from slowfast.visualization.results import BEST, PERCENT_DIGITS, Metric, Results, VideoPrediction
+from slowfast.visualization.sheets import draw_confusion_matrix, draw_mistakes
 
 TOP1, TOP5 = Metric("top1", "top-1"), Metric("top5", "top-5")
 MEAN_CLASS = Metric("mean_class_accuracy", "mean-class accuracy")
 CALIBRATION = Metric("calibration_error", "calibration error", higher_is_better=False)
 _LOSSES = ("cross_entropy", "soft_cross_entropy")
-
-
-class ClassScoreEvaluator(Evaluator[VideoPrediction]):
-    """Base class of the evaluators of tasks with class scores.
-
-    Args:
-        world: Processes of the run.
-        num_classes: Number of classes.
-        ensemble: Combines the logits of a sample's views into its scores.
-        keep_logits: Whether to keep the combined logits of all samples (TEST.SAVE_RESULTS_PATH).
-        keep_scores: Whether to keep the scores of all classes, for metrics that need them.
-        folder: Folder of the temporary files of logits and scores, which take 4 bytes per sample and class.
-
-    Attributes:
-        logits: Logits of all samples in the order of `predictions`, NaN for unreadable ones; set by `evaluate` in the
-            main process.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        num_classes: int,
-        ensemble: Ensemble,
-        *,
-        keep_logits: bool = False,
-        keep_scores: bool = False,
-        folder: Path | None = None,
-    ) -> None:
-        self.num_classes, self.ensemble = num_classes, ensemble
-        self.keep_logits, self.keep_scores, self.folder = keep_logits, keep_scores, folder
-        super().__init__(world)
-
-    def reset(self) -> None:
-        """Forget all samples."""
-        super().reset()
-        # For the readable samples of this process.
-        self.logits = ScoreRows(self.num_classes, self.folder)
-        self.scores = ScoreRows(self.num_classes, self.folder)
-
-    def predict(self, record: Record, outputs: torch.Tensor | None) -> VideoPrediction:
-        """Return the best classes of a sample."""
-        if outputs is None:
-            return VideoPrediction(record.index, record.name, record.label)
-        scores = self.ensemble(outputs)
-        if self.keep_logits:
-            self.logits.append(self.ensemble.join(outputs).numpy())
-        of_label: tuple[float, ...] = ()
-        if self.keep_scores:
-            single = scores.float()
-            self.scores.append(single.numpy())
-            of_label = tuple(single[list(classes_of(record.label))].tolist())
-        views = tuple(outputs.argmax(1).tolist())
-        best = best_classes(scores, BEST)
-        return VideoPrediction(record.index, record.name, record.label, best, views, of_label)
-
-    def evaluate(self) -> Results:
-        """Gather the predictions and logits of all processes and return the metrics."""
-        results = super().evaluate()
-        if self.keep_logits:
-            own = np.array([index for index, readable, _ in self._own if readable], np.int64)
-            every = self.world.from_main(np.array([one.index for one in self.predictions], np.int64))
-            self.logits = gather_rows(self.world, self.logits, own, every, self.folder)
-        return results
-
-    def row(self, prediction: VideoPrediction, class_names: Sequence[str]) -> PredictionRow:
-        """Return the best classes as a line of predictions.csv."""
-        return class_row(prediction.name, prediction.label, prediction.best, class_names)
-
-    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
-        """Write the logits of all classes if TEST.SAVE_RESULTS_PATH is set."""
-        path = scores_path(cfg)
-        if path is None:
-            return {}
-        write_scores(self.predictions, self.logits.blocks(), self.num_classes, path, cfg.TEST.SAVE_RESULTS_PATH)
-        return {"all scores": path}
-
-    def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
-        """Draw a contact sheet of test samples, and the most confident mistakes."""
-        mistakes = draw_mistakes(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
-        return draw_samples(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names) | mistakes
+BINS = 15  # of the calibration error, as in the tables of its paper
 
 
 class ClassificationEvaluator(ClassScoreEvaluator):
@@ -208,6 +117,26 @@ def accuracy(predictions: Sequence[VideoPrediction], k: int) -> float:
 def confidences(read: Sequence[VideoPrediction]) -> tuple[list[float], list[bool]]:
     """Return the score of the best class of each readable video, and whether that class is correct."""
     return [video.best[0][1] for video in read], [video.hit(1) for video in read]
+
+
+def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> float:
+    """Return the expected calibration error in percent; NaN without samples.
+
+    Samples are sorted into bins of equal width by their confidence. The result is the mean over the samples of
+    |accuracy - mean confidence| of their bin (Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3).
+
+    Args:
+        confidences: Score of the predicted class of each sample, in [0, 1].
+        correct: Whether each prediction is correct.
+        bins: Number of bins; bin b holds the confidences in (b / bins, (b + 1) / bins], the first one also 0.
+    """
+    if not len(confidences):
+        return float("nan")
+    scores = np.asarray(confidences, np.float64)
+    upper_ends = np.arange(1, bins + 1) / bins
+    bin_of = np.searchsorted(upper_ends, scores, side="left").clip(max=bins - 1)
+    gaps = np.bincount(bin_of, np.asarray(correct, np.float64) - scores, minlength=bins)
+    return float(100.0 * np.abs(gaps).sum() / len(scores))
 
 
 def view_accuracy(predictions: Sequence[VideoPrediction], views: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.execution import unwrap_model
+from slowfast.engine.forward import unwrap_model
 from slowfast.engine.losses import Loss, get_loss
 from slowfast.engine.tasks.base import CPU, TASK_REGISTRY, Task
 from slowfast.engine.tasks.classification import TOP1

@@ -1,27 +1,35 @@
-"""Class scores of many samples: rows in bounded memory, and metrics that are computed from them.
+"""Class scores of many samples: rows in bounded memory, their evaluator, and the file of TEST.SAVE_RESULTS_PATH.
 
-Average precision takes memory that grows with the number of positives and not with N x K: that of a class changes only
-at the scores of its positive samples, its *thresholds*. They are known once all samples are processed; a second pass
-over the scores counts the samples that reach each of them.
-
-N samples, K classes, M thresholds of all classes.
+N samples, K classes.
 """
 
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
+from slowfast.config.node import ConfigNode
+from slowfast.datasets.clip_dataset import EvalDataset
+from slowfast.datasets.index.entries import classes_of
+from slowfast.datasets.types import Record
+from slowfast.engine.evaluate import Ensemble, best_classes
+from slowfast.engine.tasks.base import Evaluator
+from slowfast.errors import ConfigError, UserError
 from slowfast.utils.distributed import World
-from slowfast.utils.files import disk_error
+from slowfast.utils.files import atomic_path, disk_error, reporting_file
+from slowfast.utils.logging import get_logger
+from slowfast.utils.paths import check_output_file
+from slowfast.visualization.results import BEST, PredictionRow, Results, VideoPrediction, class_row
+from slowfast.visualization.sheets import draw_mistakes, draw_samples
 
 _IN_MEMORY = 64 * 2**20  # bytes kept in memory; beyond, rows are in a file
 _BLOCK = 32 * 2**20  # bytes read at a time
-BINS = 15  # as in the tables of the paper
 
 
 class ScoreRows:
@@ -107,99 +115,175 @@ def gather_rows(world: World, own: ScoreRows, indices: np.ndarray, every: np.nda
     return gathered
 
 
-@dataclass(frozen=True)
-class ClassPrecision:
-    """Average precision of a class in percent, None without positives, and the number of its positive samples."""
-
-    positives: int
-    average_precision: float | None
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Distinct scores of the positive samples of each class, ascending within a class.
-
-    Attributes:
-        scores: float32 (M,).
-        positives: Number of positive samples with each of these scores, int64 (M,).
-        ends: End of each class in them, int64 (K,).
-    """
-
-    scores: np.ndarray
-    positives: np.ndarray
-    ends: np.ndarray
-
-    @classmethod
-    def of(cls, classes: Sequence[Sequence[int]], scores: Sequence[Sequence[float]], num_classes: int) -> Thresholds:
-        """Build from the classes of each sample and its scores for them."""
-        flat = np.array([number for sample in classes for number in sample], np.int64)
-        values = np.array([score for sample in scores for score in sample], np.float32)
-        order = np.lexsort((values, flat))
-        flat, values = flat[order], values[order]
-        first = np.flatnonzero((np.diff(flat, prepend=-1) != 0) | (np.diff(values, prepend=np.float32(-1)) != 0))
-        positives = np.diff(np.append(first, len(flat)))
-        return cls(values[first], positives, np.cumsum(np.bincount(flat[first], minlength=num_classes)))
-
-    def of_class(self, number: int) -> slice:
-        """Return the thresholds of a class."""
-        return slice(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
-
-    def count(self, blocks: Iterable[np.ndarray]) -> np.ndarray:
-        """Count the samples whose score reaches each threshold.
-
-        Args:
-            blocks: Scores of all samples, float32 (rows, K) each.
-
-        Returns:
-            int64 (M,).
-        """
-        counts = np.zeros(len(self.scores), np.int64)
-        present = np.flatnonzero(np.diff(self.ends, prepend=0)).tolist()
-        for block in blocks:
-            columns = np.ascontiguousarray(block.T)
-            for number in present:
-                chosen = self.of_class(number)
-                reached = np.searchsorted(self.scores[chosen], columns[number], side="right")  # thresholds per sample
-                tally = np.bincount(reached, minlength=chosen.stop - chosen.start + 1)
-                counts[chosen] += np.cumsum(tally[:0:-1])[::-1]
-        return counts
-
-    def precisions(self, counts: np.ndarray, lost: np.ndarray, samples: int) -> list[ClassPrecision]:
-        """Return the average precision of each class: the sum over thresholds of precision times increase in recall.
-
-        Equal scores share a threshold, as in scikit-learn's ``average_precision_score``.
-
-        Args:
-            counts: Number of samples that reach each threshold, int64 (M,).
-            lost: Number of positive samples of each class without scores, which rank last together, int64 (K,).
-            samples: N, with the samples without scores.
-        """
-        found = []
-        for number, missing in enumerate(lost.tolist()):
-            chosen = self.of_class(number)
-            positives, reached = self.positives[chosen][::-1], counts[chosen][::-1]
-            total = int(positives.sum()) + missing
-            area = float(np.sum(np.cumsum(positives) / reached * positives))
-            area += missing * total / samples if missing else 0.0
-            found.append(ClassPrecision(total, 100.0 * area / total if total else None))
-        return found
-
-
-def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> float:
-    """Return the expected calibration error in percent; NaN without samples.
-
-    Samples are sorted into bins of equal width by their confidence. The result is the mean over the samples of
-    |accuracy - mean confidence| of their bin (Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3).
+class ClassScoreEvaluator(Evaluator[VideoPrediction]):
+    """Base class of the evaluators of tasks with class scores.
 
     Args:
-        confidences: Score of the predicted class of each sample, in [0, 1].
-        correct: Whether each prediction is correct.
-        bins: Number of bins; bin b holds the confidences in (b / bins, (b + 1) / bins], the first one also 0.
+        world: Processes of the run.
+        num_classes: Number of classes.
+        ensemble: Combines the logits of a sample's views into its scores.
+        keep_logits: Whether to keep the combined logits of all samples (TEST.SAVE_RESULTS_PATH).
+        keep_scores: Whether to keep the scores of all classes, for metrics that need them.
+        folder: Folder of the temporary files of logits and scores, which take 4 bytes per sample and class.
+
+    Attributes:
+        logits: Logits of all samples in the order of `predictions`, NaN for unreadable ones; set by `evaluate` in the
+            main process.
     """
-    if not len(confidences):
-        return float("nan")
-    scores = np.asarray(confidences, np.float64)
-    upper_ends = np.arange(1, bins + 1) / bins
-    bin_of = np.searchsorted(upper_ends, scores, side="left").clip(max=bins - 1)
-    gaps = np.bincount(bin_of, np.asarray(correct, np.float64) - scores, minlength=bins)
-    return float(100.0 * np.abs(gaps).sum() / len(scores))
+
+    def __init__(
+        self,
+        world: World,
+        num_classes: int,
+        ensemble: Ensemble,
+        *,
+        keep_logits: bool = False,
+        keep_scores: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        self.num_classes, self.ensemble = num_classes, ensemble
+        self.keep_logits, self.keep_scores, self.folder = keep_logits, keep_scores, folder
+        super().__init__(world)
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        # For the readable samples of this process.
+        self.logits = ScoreRows(self.num_classes, self.folder)
+        self.scores = ScoreRows(self.num_classes, self.folder)
+
+    def predict(self, record: Record, outputs: torch.Tensor | None) -> VideoPrediction:
+        """Return the best classes of a sample."""
+        if outputs is None:
+            return VideoPrediction(record.index, record.name, record.label)
+        scores = self.ensemble(outputs)
+        if self.keep_logits:
+            self.logits.append(self.ensemble.join(outputs).numpy())
+        of_label: tuple[float, ...] = ()
+        if self.keep_scores:
+            single = scores.float()
+            self.scores.append(single.numpy())
+            of_label = tuple(single[list(classes_of(record.label))].tolist())
+        views = tuple(outputs.argmax(1).tolist())
+        best = best_classes(scores, BEST)
+        return VideoPrediction(record.index, record.name, record.label, best, views, of_label)
+
+    def evaluate(self) -> Results:
+        """Gather the predictions and logits of all processes and return the metrics."""
+        results = super().evaluate()
+        if self.keep_logits:
+            own = np.array([index for index, readable, _ in self._own if readable], np.int64)
+            every = self.world.from_main(np.array([one.index for one in self.predictions], np.int64))
+            self.logits = gather_rows(self.world, self.logits, own, every, self.folder)
+        return results
+
+    def row(self, prediction: VideoPrediction, class_names: Sequence[str]) -> PredictionRow:
+        """Return the best classes as a line of predictions.csv."""
+        return class_row(prediction.name, prediction.label, prediction.best, class_names)
+
+    def write(self, cfg: ConfigNode, class_names: Sequence[str]) -> dict[str, Path]:
+        """Write the logits of all classes if TEST.SAVE_RESULTS_PATH is set."""
+        path = scores_path(cfg)
+        if path is None:
+            return {}
+        write_scores(self.predictions, self.logits.blocks(), self.num_classes, path, cfg.TEST.SAVE_RESULTS_PATH)
+        return {"all scores": path}
+
+    def draw(self, cfg: ConfigNode, dataset: EvalDataset, class_names: Sequence[str]) -> dict[str, Path]:
+        """Draw a contact sheet of test samples, and the most confident mistakes."""
+        mistakes = draw_mistakes(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names)
+        return draw_samples(Path(cfg.OUTPUT_DIR), dataset, self.predictions, class_names) | mistakes
+
+
+KEY, SUFFIX = "TEST.SAVE_RESULTS_PATH", ".npz"
+PICKLES = (".pkl", ".pickle")
+_VALUES_PER_WRITE = 2**20  # values converted at a time
+
+
+def scores_path(cfg: ConfigNode) -> Path | None:
+    """Return the path of the file; None if TEST.SAVE_RESULTS_PATH is empty.
+
+    A relative path is relative to OUTPUT_DIR, as in the published code. Pickle files are never written: their suffix is
+    replaced by .npz.
+    """
+    setting = cfg.TEST.SAVE_RESULTS_PATH
+    if not setting:
+        return None
+    path = Path(cfg.OUTPUT_DIR) / setting
+    if path.suffix.lower() == SUFFIX:
+        return path
+    return path.with_suffix(SUFFIX) if path.suffix.lower() in PICKLES else path.with_name(path.name + SUFFIX)
+
+
+def check_scores_path(cfg: ConfigNode) -> None:
+    """Raise ConfigError if TEST.SAVE_RESULTS_PATH cannot be written."""
+    path = scores_path(cfg)
+    if path is None:
+        return
+    try:
+        check_output_file(path, KEY, (SUFFIX,))
+    except UserError as error:
+        raise ConfigError(str(error)) from None
+
+
+def write_scores(
+    predictions: Sequence[VideoPrediction], logits: Iterable[np.ndarray], num_classes: int, path: Path, setting: str
+) -> None:
+    """Write the arrays ``names`` (N,), ``labels`` and ``logits`` float32 (N, K), block by block.
+
+    ``labels`` are class indices int64 (N,), or multi-hot int64 (N, K) if a sample may have several.
+
+    Args:
+        predictions: Predictions in the order of the file.
+        logits: Their logits in blocks, float32 (rows, K) each; the row of an unreadable video is NaN.
+        num_classes: K.
+        path: File to write, completely or not at all.
+        setting: Value of TEST.SAVE_RESULTS_PATH, for the notice if its suffix is replaced.
+
+    Raises:
+        DiskError: If the disk is full or cannot be written to.
+    """
+    count = len(predictions)
+    longest = max((len(video.name) for video in predictions), default=1)
+    several = any(isinstance(video.label, tuple) for video in predictions)
+    labels_shape = (count, num_classes) if several else (count,)
+    with (
+        atomic_path(path, suffix=SUFFIX, setting=KEY) as part,
+        reporting_file(part) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        names = (np.array([video.name for video in some], f"U{longest}") for some in _blocks(predictions, longest))
+        _write_array(archive, "names", np.dtype(f"U{longest}"), (count,), names)
+        rows = _blocks(predictions, num_classes if several else 1)
+        labels = (_label_array([video.label for video in some], num_classes, several) for some in rows)
+        _write_array(archive, "labels", np.dtype(np.int64), labels_shape, labels)
+        _write_array(archive, "logits", np.dtype(np.float32), (count, num_classes), logits)
+    if Path(setting).suffix.lower() != SUFFIX:
+        get_logger().info(f"{KEY} {setting}: saved as {path} (arrays names, labels, logits), not as a pickle")
+
+
+def _blocks(predictions: Sequence[VideoPrediction], values: int) -> Iterator[Sequence[VideoPrediction]]:
+    """Yield the predictions in blocks of about _VALUES_PER_WRITE values, `values` per prediction."""
+    size = max(_VALUES_PER_WRITE // max(values, 1), 1)
+    return (predictions[first : first + size] for first in range(0, len(predictions), size))
+
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]
+) -> None:
+    """Write an array in blocks of its first dimension, as ``np.savez`` does."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).tobytes())
+
+
+def _label_array(labels: Sequence[Any], num_classes: int, several: bool) -> np.ndarray:
+    """Return class indices int64 (N,), or the multi-hot array int64 (N, K) of tuples of them."""
+    if not several:
+        return np.array(labels, dtype=np.int64)
+    array = np.zeros((len(labels), num_classes), np.int64)
+    for row, label in zip(array, labels, strict=True):
+        row[list(classes_of(label))] = 1
+    return array

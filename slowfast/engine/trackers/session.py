@@ -1,4 +1,4 @@
-"""All trackers of a run: opening, writing, and isolation of the run from their failures."""
+"""All trackers of a run: opening, recording curves and images, and isolation of the run from their failures."""
 
 from __future__ import annotations
 
@@ -14,21 +14,13 @@ import yaml
 from slowfast.config.keys import KEYS
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import FilePath
-from slowfast.engine.trackers.base import (
-    FAILED,
-    TRACKER_REGISTRY,
-    NamedImage,
-    RunInfo,
-    Tracker,
-    curve_tags,
-    curve_values,
-)
+from slowfast.engine.trackers.base import FAILED, TRACKER_REGISTRY, NamedImage, RunInfo, Tracker
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger
 from slowfast.utils.text import sanitize
 from slowfast.utils.text_files import from_json, write_json
 from slowfast.visualization.metrics_log import METRICS, Row, read_metrics
-from slowfast.visualization.results import Metric
+from slowfast.visualization.results import LOSS, Metric
 
 Result = TypeVar("Result")
 RUN_IDS = "trackers.json"  # in OUTPUT_DIR: run ID of each tracker, for resuming
@@ -40,6 +32,11 @@ COMPARED = (
 )
 # Sections that do not change a result.
 _NOT_COMPARED = ("TENSORBOARD.", "TRACKING.", "WANDB.", "MLFLOW.", "PROFILE.")
+
+# Names that differ from those in metrics.jsonl.
+_NAMES = {"top1": "top1_acc", "top5": "top5_acc"}
+_WITHOUT_SPLIT = ("lr", "lr_min", "lr_max")
+_SYSTEM = {"data_s": "system/data_seconds", "compute_s": "system/compute_seconds", "memory_gib": "system/memory_gib"}
 
 
 def check_trackers(cfg: ConfigNode) -> None:
@@ -185,3 +182,38 @@ def _is_changed(key: str, value: Any) -> bool:
     if declared is None or key.startswith(_NOT_COMPARED) or isinstance(declared.rule, FilePath):
         return False
     return bool(value != _plain(declared.default))
+
+
+def curve_values(row: Row, metrics: Sequence[Metric]) -> dict[str, float]:
+    """Return the points of curves in a row of metrics.jsonl, by tag.
+
+    Losses and metrics get tags such as ``train/loss`` and ``val/top1_acc``, the learning rate is ``lr``, and time and
+    memory of a training get tags such as ``system/data_seconds``. Everything else, such as the epoch, the number of
+    videos and the remaining time, is bookkeeping and not a curve.
+
+    Args:
+        row: Numbers by name, with the split.
+        metrics: Metrics of the task, besides the loss.
+    """
+    known = {LOSS.key, *(metric.key for metric in metrics)}
+    values = {}
+    for name, value in row.items():
+        if not isinstance(value, (int, float)):
+            continue
+        if name in known:
+            values[tag_of(row["split"], name)] = float(value)
+        elif name in _WITHOUT_SPLIT:
+            values[name] = float(value)
+        elif name in _SYSTEM:
+            values[_SYSTEM[name]] = float(value)
+    return values
+
+
+def curve_tags(metrics: Sequence[Metric]) -> list[str]:
+    """Return the tags used to compare runs: validation and test metrics."""
+    return [tag_of("val", LOSS.key), *(tag_of(split, one.key) for split in ("val", "test") for one in metrics)]
+
+
+def tag_of(split: str, name: str) -> str:
+    """Return the tag of a loss or metric, such as ``val/top1_acc``."""
+    return f"{split}/{_NAMES.get(name, name)}"

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slowfast.visualization.metrics_log import Row
-from slowfast.visualization.plots import smooth
+from slowfast.visualization.metrics_log import Row, smooth
 from slowfast.visualization.results import LOSS, Metric
 
 MAX_POINTS = 600  # per curve

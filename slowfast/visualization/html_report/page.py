@@ -18,15 +18,17 @@ from slowfast.config.node import ConfigNode
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text import sanitize
 from slowfast.utils.text_files import to_json
-from slowfast.visualization import mistakes
 from slowfast.visualization.heat_map import HEAT_COLORS
-from slowfast.visualization.html_report import event_runs
 from slowfast.visualization.html_report.curves import training_charts
 from slowfast.visualization.html_report.run_files import CONFIG, RunFiles, RunStatus, describe_run
 from slowfast.visualization.html_report.sections import (
     config_table,
+    event_activity,
+    event_summary,
+    event_videos_table,
     failures_table,
     per_class_table,
+    read_event_results,
     test_facts,
     test_tiles,
     training_facts,
@@ -34,6 +36,7 @@ from slowfast.visualization.html_report.sections import (
 )
 from slowfast.visualization.per_class import PER_CLASS_JSON, count_confusions
 from slowfast.visualization.results import PREDICTIONS, TEST_RESULTS, Metric
+from slowfast.visualization.sheets import MISTAKES, MISTAKES_LIST
 
 REPORT = "report.html"
 STYLE = "report.css"
@@ -52,7 +55,7 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | N
         state: State of the run; None to infer it from its files.
     """
     cfg, rows = files.config(CONFIG), files.metrics()
-    results, events = files.json(TEST_RESULTS, dict), event_runs.read_results(files)
+    results, events = files.json(TEST_RESULTS, dict), read_event_results(files)
     per_class = files.json(PER_CLASS_JSON, list)
 
     def part(name: str, build: Callable[[], Any]) -> Any:
@@ -67,7 +70,7 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | N
         "per_class": part("results per class", lambda: per_class_table(per_class)),
         "failures": part("unreadable files", lambda: failures_table(files)),
         "config": part("config", lambda: config_table(files)),
-        "videos": part("results per video", lambda: event_runs.videos_table(events)),
+        "videos": part("results per video", lambda: event_videos_table(events)),
     }
     return {
         # With the parent folder: `slowfast index` names all runs "run".
@@ -76,14 +79,14 @@ def run_content(files: RunFiles, metrics: Sequence[Metric], state: RunStatus | N
         "written": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "run": describe_run(files, cfg, rows, events, state),
         "summary": [
-            part("results of all videos", lambda: event_runs.summary(events)),
+            part("results of all videos", lambda: event_summary(events)),
             part("results", lambda: _group("Test", test_tiles(results, metrics), test_facts(results))),
             part("training", lambda: _group("Training", training_tiles(rows, metrics), training_facts(rows, cfg))),
         ],
         "charts": part("curves", lambda: [chart.as_dict() for chart in training_charts(rows, metrics)]) or [],
         "confusion": part("confusion matrix", lambda: _confusion_matrix(files.csv(PREDICTIONS), per_class)),
         "mistakes": part("mistakes", lambda: _mistakes(files)) or [],
-        "activity": part("activity", lambda: event_runs.activity(files)),
+        "activity": part("activity", lambda: event_activity(files)),
         **{name: None if table is None else table.as_dict() for name, table in tables.items()},
         "problems": files.problems,
     }
@@ -131,23 +134,18 @@ def _confusion_matrix(rows: Sequence[Mapping[str, str]], per_class: Sequence[Any
 
 
 def _mistakes(files: RunFiles) -> list[dict[str, Any]]:
-    rows = files.json(f"{mistakes.FOLDER}/{mistakes.LIST}", list)
+    rows = files.json(f"{MISTAKES}/{MISTAKES_LIST}", list)
     return [{**row, "frames": _image(files, str(row.get("frames")))} for row in rows if isinstance(row, dict)]
 
 
 def _image(files: RunFiles, name: str) -> str:
     """Return a JPEG of the folder of mistakes as a data URI; "" if it cannot be read."""
-    path = files.folder / mistakes.FOLDER / Path(name).name
+    path = files.folder / MISTAKES / Path(name).name
     try:
-        return _data_uri(path.read_bytes())
+        return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
-        files.problems.append(f"{mistakes.FOLDER}/{path.name} cannot be read: {error.strerror}")
+        files.problems.append(f"{MISTAKES}/{path.name} cannot be read: {error.strerror}")
         return ""
-
-
-def _data_uri(jpeg: bytes) -> str:
-    """Return a JPEG as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def write_report(

@@ -1,4 +1,4 @@
-"""Early stopping, best and last checkpoint, and the description of the tested one in test_results.json."""
+"""Selection of the tested checkpoint, early stopping, and class names in checkpoints."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +17,12 @@ from slowfast.cli.run import run
 from slowfast.config.node import ConfigNode
 from slowfast.engine.checkpoints import checkpoint_folder, find_checkpoints
 from slowfast.engine.meters import EarlyStop
-from slowfast.engine.state import Position
+from slowfast.engine.optim import build_optimizer
+from slowfast.engine.state import Position, RunState
+from slowfast.engine.test import class_names_of, network_to_test
 from slowfast.errors import CheckpointError, ConfigError
+from slowfast.inference.predictor import Predictor
+from slowfast.models import build_model
 
 
 @given(st.lists(st.none() | st.integers(0, 3), min_size=1, max_size=20), st.integers(0, 6), st.integers(1, 4))
@@ -83,9 +89,52 @@ def test_a_best_checkpoint_that_does_not_exist(tiny_cfg: ConfigNode) -> None:
 
 
 def test_a_task_without_validation_has_no_early_stop(tiny_cfg: ConfigNode) -> None:
-    from slowfast.engine.tasks.build import check_task
+    from slowfast.engine.tasks import check_task
 
     tiny_cfg.merge_from_list(["MODEL.TASK", "pretraining", "MODEL.MODEL_NAME", "Event2Vec", "TEST.ENABLE", False])
     tiny_cfg.merge_from_list(["TRAIN.EARLY_STOP", 3, "EVENT2VEC.MASK_RATIO", 0.5])
     with pytest.raises(ConfigError, match="TRAIN.EARLY_STOP: MODEL.TASK pretraining has no validation"):
         check_task(tiny_cfg)
+
+
+CPU, NAMES = torch.device("cpu"), [f"class {label}" for label in range(8)]
+
+
+def checkpoint(cfg: ConfigNode, path: Path, **change: Any) -> Path:
+    """Write a checkpoint of random weights with class names."""
+    model = build_model(cfg)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = RunState(cfg, model, build_optimizer(cfg, model), scaler, None, 1, NAMES).pack() | change
+    torch.save({key: value for key, value in state.items() if value is not None}, path)
+    return path
+
+
+def names(cfg: ConfigNode, path: Path, data: str = "") -> list[str]:
+    cfg.merge_from_list(["TEST.CHECKPOINT_FILE_PATH", str(path), "DATA.PATH_TO_DATA_DIR", data])
+    return class_names_of(cfg, network_to_test(cfg, CPU))
+
+
+def test_they_are_used_without_the_dataset_only(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
+    data = tiny_cfg.DATA.PATH_TO_DATA_DIR
+    path = checkpoint(tiny_cfg, tmp_path / "a.pyth")
+    assert names(tiny_cfg, path) == NAMES
+    assert Predictor.from_config(tiny_cfg).names == NAMES
+    of_dataset = (Path(data) / "categories.txt").read_text().split()[::2]
+    assert names(tiny_cfg, path, data) == of_dataset and of_dataset != NAMES
+
+
+@pytest.mark.parametrize("found", [None, NAMES[:7], [*NAMES[:7], 7], "eight of them", {"a": "b"}])
+def test_older_checkpoints_and_unusable_names(tiny_cfg: ConfigNode, tmp_path: Path, found: Any) -> None:
+    path = checkpoint(tiny_cfg, tmp_path / "a.pyth", class_names=found)
+    assert names(tiny_cfg, path) == [str(label) for label in range(8)]
+    network_to_test(tiny_cfg, CPU)
+
+
+def test_exported_weights_hand_them_on(tiny_cfg: ConfigNode, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="needs the extra safetensors")
+    from slowfast.inference.export import export_weights
+
+    tiny_cfg.merge_from_list(["TEST.CHECKPOINT_FILE_PATH", str(checkpoint(tiny_cfg, tmp_path / "a.pyth"))])
+    tiny_cfg.merge_from_list(["DATA.PATH_TO_DATA_DIR", ""])
+    export_weights(tiny_cfg, tmp_path / "a.safetensors")
+    assert names(tiny_cfg, tmp_path / "a.safetensors") == NAMES

@@ -1,3 +1,5 @@
+"""Result files of a test: test_results.json, predictions.csv and failed.csv."""
+
 from __future__ import annotations
 
 import csv

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.errors import ConfigError
-from slowfast.models.batch_norm import BatchNorm2dType, batch_norm_2d, conv_then_norm
-from slowfast.models.layers import SqueezeExcite, check_lengths, check_no_recomputation, init_kaiming_normal
+from slowfast.models.batch_norm import BatchNorm2dType, batch_norm_2d, check_no_recomputation, conv_then_norm
+from slowfast.models.layers import SqueezeExcite, check_lengths, init_kaiming_normal
 from slowfast.models.protocol import IMAGES, MODEL_REGISTRY, FeatureMap, Network, check_image
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""torch.compile, channels-last weights, fused optimizers, profiler: same results; rejected where unsupported."""
+"""Autocast, channels-last weights and compilation: results of the plain forward pass, and no effect on checkpoints."""
 
 from __future__ import annotations
 
@@ -15,14 +15,83 @@ from torch import nn
 from slowfast.cli.run import run
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
-from slowfast.engine import execution
+from slowfast.engine import forward
 from slowfast.engine.checkpoints import checkpoint_folder, find_last, read_checkpoint
-from slowfast.engine.execution import CompiledForTest, check_channels_last, check_compile, use_channels_last
+from slowfast.engine.forward import (
+    AMP_DTYPES,
+    ClipForward,
+    CompiledForTest,
+    check_channels_last,
+    check_compile,
+    use_channels_last,
+)
+from slowfast.engine.meters import RANGES, StepProfiler, named_range
 from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state
-from slowfast.engine.profiler import RANGES, StepProfiler, named_range
+from slowfast.engine.step import TrainStep
 from slowfast.errors import ConfigError
 from slowfast.models.convmlp import ConvMLP
+from slowfast.utils import private_ops
+from slowfast.utils.distributed import World
+from slowfast.utils.logging import warn_once
 from tests.conftest import tiny_settings
+
+CPU = torch.device("cpu")
+
+
+def clip_forward(cfg: ConfigNode, dtype: str, where: torch.device = CPU, mixed: bool = True) -> ClipForward:
+    cfg.merge_from_list(["TRAIN.MIXED_PRECISION", mixed, "TRAIN.AMP_DTYPE", dtype])
+    return ClipForward.from_config(cfg, where)
+
+
+def supported(monkeypatch: pytest.MonkeyPatch, bfloat16: bool, float16: bool) -> None:
+    """Imitate a CPU that has or lacks the instructions."""
+    monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[torch.bfloat16], lambda: bfloat16)
+    monkeypatch.setattr(torch.ops.mkldnn, private_ops.CPU_QUERIES[torch.float16], lambda: float16)
+    warn_once.cache_clear()
+
+
+@pytest.mark.parametrize("bfloat16, float16", [(True, True), (True, False), (False, False)])
+def test_only_dtypes_with_instructions_are_used_on_a_cpu(
+    tiny_cfg: ConfigNode,
+    bfloat16: bool,
+    float16: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supported(monkeypatch, bfloat16, float16)
+    with caplog.at_level(logging.WARNING, "slowfast"):
+        for name, has in (("bfloat16", bfloat16), ("float16", float16)):
+            caplog.clear()
+            for _ in range(3):  # training, validation, test
+                found = clip_forward(tiny_cfg, name)
+                assert found.amp_dtype == (AMP_DTYPES[name] if has else None)
+                with found.autocast():
+                    dtype = nn.Linear(2, 2)(torch.ones(1, 2)).dtype
+                assert dtype == (AMP_DTYPES[name] if has else torch.float32)
+            messages = [record.getMessage() for record in caplog.records]
+            assert len(messages) == (not has)
+            assert all(f"TRAIN.AMP_DTYPE {name}" in line and "Running in float32" in line for line in messages)
+
+
+@pytest.mark.parametrize("name", AMP_DTYPES)
+def test_a_gpu_and_float32_ask_nothing_of_the_cpu(
+    tiny_cfg: ConfigNode, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    supported(monkeypatch, False, False)
+    assert clip_forward(tiny_cfg, name, torch.device("cuda")).amp_dtype == AMP_DTYPES[name]
+    assert clip_forward(tiny_cfg, name, mixed=False).amp_dtype is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_losses_are_scaled_for_float16_alone(tiny_cfg: ConfigNode, has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    supported(monkeypatch, True, has)
+    model = nn.Linear(2, 2)
+    for name in AMP_DTYPES:
+        found = clip_forward(tiny_cfg, name)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        step = TrainStep(tiny_cfg, World(), model, optimizer, found)
+        assert step.scaler.is_enabled() == (has and name == "float16")
 
 
 def tiny_evmlp(data: Path, output: Path, *more: object) -> ConfigNode:
@@ -98,7 +167,7 @@ def test_a_run_resumes_compiled_and_profiled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Dynamo captures the graphs, PyTorch runs them: code generation takes long and is tested on its own.
-    monkeypatch.setattr(execution, "BACKEND", "eager")
+    monkeypatch.setattr(forward, "BACKEND", "eager")
     switches = ["TRAIN.COMPILE", True, "TEST.ENABLE", True, "TEST.COMPILE", True, "SOLVER.FUSED", "never"]
     switches += ["PROFILE.ENABLE", True, "PROFILE.WAIT", 0, "PROFILE.WARMUP", 1, "PROFILE.ACTIVE", 1]
     check_same(resumed(plain, kinetics_folder, tmp_path, *switches), plain)
@@ -175,7 +244,7 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
         compiled_shapes.append([tuple(x.shape) for x in inputs if x.shape[-1:] == (4,) and x.dim() == 2])
         return graph.forward
 
-    monkeypatch.setattr(execution, "BACKEND", record)
+    monkeypatch.setattr(forward, "BACKEND", record)
     model = nn.Sequential(nn.Linear(4, 5))
     fast = CompiledForTest(model)
     for rows in (3, 3, 2, 3):
@@ -187,8 +256,8 @@ def test_a_smaller_batch_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 @torch.no_grad()
 def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    if execution._missing_on_cpu():
-        pytest.skip(execution._missing_on_cpu())
+    if forward._missing_on_cpu():
+        pytest.skip(forward._missing_on_cpu())
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no process pool for a single kernel
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Dropout(0.5), nn.GELU()), torch.randn(3, 4)
@@ -196,7 +265,7 @@ def test_generated_code_computes_the_same(monkeypatch: pytest.MonkeyPatch, caplo
     expected = model(x)
     torch.manual_seed(1)
     with caplog.at_level("INFO"):
-        torch.testing.assert_close(execution.compile_model(model)(x), expected)
+        torch.testing.assert_close(forward.compile_model(model)(x), expected)
     assert "the first step compiles the network" in caplog.text  # it may take minutes without a step
 
 
@@ -217,8 +286,8 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     refused(check_compile, r"a C\+\+ compiler, and .*no-compiler is not found", "TRAIN.COMPILE", True)
     check_compile(get_cfg())  # nothing is compiled
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(execution.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
-    monkeypatch.setattr(execution.shutil, "which", lambda name: name)
+    monkeypatch.setattr(forward.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(forward.shutil, "which", lambda name: name)
     refused(check_compile, "Python.h does not exist", "TEST.COMPILE", True)
 
 

@@ -17,10 +17,10 @@ from slowfast.cli.run import run
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.engine import checkpoints
-from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state, lr_range, lr_scales, set_lr
+from slowfast.engine.optim import OPTIMIZER_REGISTRY, build_optimizer, load_optimizer_state, lr_range, set_lr
+from slowfast.engine.parameters import find_blocks, lr_scales, parameter_depths
 from slowfast.models import build_model
-from slowfast.models.blocks import find_blocks, parameter_depths
-from tests.models.test_registry import FORMS, tiny
+from tests.models.tiny_networks import FORMS, tiny
 
 
 def config(*overrides: object) -> ConfigNode:

@@ -1,1 +1,0 @@
-"""Convolutional teachers of the published distillation recipes."""
