@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_dvs import main
+from slowfast.cli.main import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.prepare import event_spool
@@ -30,7 +30,7 @@ def written(file: Path) -> list[Event]:
 
 
 def convert(source: Path, target: Path, *options: str) -> int:
-    return main([str(source), str(target), "--workers", "1", *options])
+    return main(["convert-dvs", str(source), str(target), "--workers", "1", *options])
 
 
 @pytest.fixture

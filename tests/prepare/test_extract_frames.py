@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from video_files import picture, write_video
 
-from slowfast.cli.extract_frames import main
+from slowfast.cli.main import main
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.index.folder import scan
@@ -98,5 +98,5 @@ def test_command_line(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 videos extracted" in done.stdout and len(frames_in(tmp_path / "frames" / "up" / "a")) == 30
-    assert main([str(videos), str(videos / "frames")]) == 2
+    assert main(["extract-frames", str(videos), str(videos / "frames")]) == 2
     assert "outside of the source" in capsys.readouterr().err

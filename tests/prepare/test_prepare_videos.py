@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.cli.prepare import main
+from slowfast.cli.main import main
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.index.kinetics import parse_line
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def prepare(source: Path, target: Path, *options: str) -> int:
-    return main([str(source), str(target), "--short-side", "32", "--workers", "1", *options])
+    return main(["prepare", str(source), str(target), "--short-side", "32", "--workers", "1", *options])
 
 
 def test_folder_of_videos(
@@ -212,7 +212,7 @@ def test_user_errors(
         Path(name).write_text(text)
     Path("new/train.csv").write_text("a.mp4 0\n")
     Path("source/a.mp4").touch()
-    assert main(options) == 2
+    assert main(["prepare", *options]) == 2
     said = capsys.readouterr().err
     assert problem in said and len(said.strip().splitlines()) == 1
 
