@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slowfast import __version__
-from slowfast.cli import dvs, features, index, prepare, setup, train
+from slowfast.cli import dvs, features, index, prepare, train
 from slowfast.cli.main import COMMANDS, main
 from slowfast.config.node import ConfigNode
 from slowfast.config.parse import find_config
@@ -45,9 +45,9 @@ def test_every_command_has_a_function_and_takes_modules(name: str, capsys: pytes
     assert "--import MODULE" in capsys.readouterr().out
 
 
-def run_line(command: setup.RunCommand, *words: str) -> ConfigNode:
+def run_line(command: train.RunCommand, *words: str) -> ConfigNode:
     seen: list[ConfigNode] = []
-    assert setup.main(["--cfg", S16, *words, "NUM_GPUS", "0"], seen.append, command) == 0
+    assert train.main(["--cfg", S16, *words, "NUM_GPUS", "0"], seen.append, command) == 0
     return seen[0]
 
 
