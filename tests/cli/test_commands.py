@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slowfast import __version__
-from slowfast.cli import dvs, features, index, prepare, train
+from slowfast.cli import dvs, index, predict, prepare, train
 from slowfast.cli.main import COMMANDS, main
 from slowfast.config.node import ConfigNode
 from slowfast.config.parse import find_config
@@ -90,7 +90,7 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 
 def test_choices_are_those_of_the_packages() -> None:
-    assert (prepare.PRESETS, features.VIEWS, index.KINDS) == (PRESETS, VIEWS, KINDS)
+    assert (prepare.PRESETS, predict.VIEWS, index.KINDS) == (PRESETS, VIEWS, KINDS)
 
 
 @pytest.mark.parametrize("name", [S16, f"{S16}.yaml", f"configs/{S16}.yaml"])
