@@ -170,23 +170,35 @@ changed.
 where my_videos holds one folder per class, or train/ and test/ with one folder per class. Run an interrupted command
 again to continue: complete files are kept. Write other settings to another folder.
 """
-# Option: default, help.
-SIMULATOR_OPTIONS: dict[str, tuple[int | float, str]] = {
-    "height": (128, "sensor height in pixels"),
-    "width": (128, "sensor width in pixels"),
-    "threshold_on": (0.2, "increase of log intensity that fires an ON event"),
-    "threshold_off": (0.2, "decrease of log intensity that fires an OFF event"),
-    "refractory": (0.0, "refractory period of a pixel in microseconds, for noise, too"),
-    "noise": (0.0, "noise events per pixel and second, whatever the intensity"),
-    "threshold_sigma": (0.0, "standard deviation of the thresholds over the pixels; 0.05 in v2e's noisy setting"),
-    "leak": (0.0, "ON events per pixel and second by leakage; 0.1 in v2e's noisy setting"),
-    "shot": (0.0, "shot noise per pixel and second in the dark, falling to a quarter at full intensity; 5 in v2e"),
-    "hot_pixels": (0.0, "fraction of hot pixels, from 0 to 1"),
-    "hot_rate": (100.0, "ON events of a hot pixel per second"),
-    "cutoff": (0.0, "cutoff frequency of the pixels in Hz, lower in the dark; 30 in v2e's noisy setting, 0 for none"),
-    "leak_jitter": (0.0, "relative standard deviation of the leakage from frame to frame; 0.1 in v2e"),
-    "interpolate": (4, "steps between two frames, interpolated by optical flow; 1 for none"),
-    "seed": (0, "seed of the noise and of the pixels"),
+# Option: default, range, help.
+SIMULATOR_OPTIONS: dict[str, tuple[int | float, tuple[float, float], str]] = {
+    "height": (128, (16, 4320), "sensor height in pixels"),
+    "width": (128, (16, 7680), "sensor width in pixels"),
+    "threshold_on": (0.2, (0.01, 5), "increase of log intensity that fires an ON event"),
+    "threshold_off": (0.2, (0.01, 5), "decrease of log intensity that fires an OFF event"),
+    "refractory": (0.0, (0, 1e6), "refractory period of a pixel in microseconds, for noise, too"),
+    "noise": (0.0, (0, 1000), "noise events per pixel and second, whatever the intensity"),
+    "threshold_sigma": (
+        0.0,
+        (0, 5),
+        "standard deviation of the thresholds over the pixels; 0.05 in v2e's noisy setting",
+    ),
+    "leak": (0.0, (0, 1000), "ON events per pixel and second by leakage; 0.1 in v2e's noisy setting"),
+    "shot": (
+        0.0,
+        (0, 1000),
+        "shot noise per pixel and second in the dark, falling to a quarter at full intensity; 5 in v2e",
+    ),
+    "hot_pixels": (0.0, (0, 1), "fraction of hot pixels, from 0 to 1"),
+    "hot_rate": (100.0, (0, 10_000), "ON events of a hot pixel per second"),
+    "cutoff": (
+        0.0,
+        (0, 1e6),
+        "cutoff frequency of the pixels in Hz, lower in the dark; 30 in v2e's noisy setting, 0 for none",
+    ),
+    "leak_jitter": (0.0, (0, 1), "relative standard deviation of the leakage from frame to frame; 0.1 in v2e"),
+    "interpolate": (4, (1, 64), "steps between two frames, interpolated by optical flow; 1 for none"),
+    "seed": (0, (0, 2**63 - 1), "seed of the noise and of the pixels"),
 }
 
 
@@ -194,9 +206,8 @@ def parse_simulate(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. Raises UserError if it is invalid."""
     parser = CommandParser("slowfast video-to-dvs", SIMULATE_DESCRIPTION, SIMULATE_USAGE, SIMULATE_EXAMPLE)
     add_source_and_out(parser, "folder of videos", "output folder, outside of SOURCE")
-    for name, (default, text) in SIMULATOR_OPTIONS.items():
-        # EventSettings checks the ranges.
-        kind = integer(0, 2**63 - 1) if isinstance(default, int) else number(0, 1e9)
+    for name, (default, (low, high), text) in SIMULATOR_OPTIONS.items():
+        kind = integer(int(low), int(high)) if isinstance(default, int) else number(low, high)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default %(default)s)")
     add_workers(parser)

@@ -1,4 +1,4 @@
-"""Files of the jobs of a preparation command, their folders, and the ranges of its settings."""
+"""Files of the jobs of a preparation command, and their folders."""
 
 from __future__ import annotations
 
@@ -117,15 +117,3 @@ def target_exists(job: Job) -> bool:
 def write_failures(target: Path, failed: Mapping[str, str]) -> None:
     """Write failed.csv: the path and the reason of each failure."""
     write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
-
-
-def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Check that the attributes of some settings are within their inclusive ranges; None is always valid.
-
-    Raises:
-        UserError: If a value is out of range; the message names the option of the command line.
-    """
-    for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")

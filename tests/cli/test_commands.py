@@ -17,7 +17,7 @@ from slowfast.datasets.index.folder import KINDS
 from slowfast.errors import ConfigError, UserError
 from slowfast.inference.features import VIEWS
 from slowfast.prepare.convert_dvs import CutSettings
-from slowfast.prepare.encode import PRESETS, PrepareSettings
+from slowfast.prepare.encode import PrepareSettings
 from slowfast.prepare.filter_events import FilterSettings
 from slowfast.prepare.frames import FrameSettings
 from slowfast.prepare.video_to_dvs import EventSettings
@@ -90,7 +90,7 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 
 def test_choices_are_those_of_the_packages() -> None:
-    assert (prepare.PRESETS, predict.VIEWS, index.KINDS) == (PRESETS, VIEWS, KINDS)
+    assert (predict.VIEWS, index.KINDS) == (VIEWS, KINDS)
 
 
 @pytest.mark.parametrize("name", [S16, f"{S16}.yaml", f"configs/{S16}.yaml"])

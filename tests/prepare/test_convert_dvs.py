@@ -269,9 +269,9 @@ def test_windows_with_a_step(raw: Path, tmp_path: Path, capsys: pytest.CaptureFi
     starts = range(events[0][2], events[-1][2] + 1, 20_000)
     assert parts == [[event for event in events if start <= event[2] < start + 30_000] for start in starts]
     for wrong, message in (
-        (["--window-step", "5"], "--window-step: give a number greater than 0, and --window-time or --window-events"),
+        (["--window-step", "5"], "--window-step needs --window-time or --window-events"),
         (["--window-events", "9", "--window-step", "2.5"], "--window-step 2.5: must be a whole number of events"),
-        (["--crop", "0", "0", "0", "9"], "--crop 0 0 0 9: X and Y must be at least 0, WIDTH and HEIGHT 1"),
+        (["--crop", "0", "0", "0", "9"], "--crop 0 0 0 9: WIDTH and HEIGHT must be at least 1"),
         (["--downsample", "0"], "--downsample"),
     ):
         assert convert(raw, tmp_path / "x", *wrong) == 2
