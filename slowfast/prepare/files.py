@@ -80,11 +80,16 @@ def find_jobs(source: Path, target: Path, kind: FileKind = VIDEOS, target_suffix
     return jobs
 
 
-def check_folders(source: Path, target: Path) -> None:
-    """Raise UserError unless `source` is a folder and `target` is or can become one outside of it."""
+def check_source(source: Path) -> None:
+    """Raise UserError unless `source` is a folder."""
     if not os.path.isdir(source):
         wrong = "is not a directory" if os.path.exists(source) else "does not exist"
         raise UserError(f"SOURCE {plain(source)} {wrong}. Give the folder of the files to read")
+
+
+def check_folders(source: Path, target: Path) -> None:
+    """Raise UserError unless `source` is a folder and `target` is or can become one outside of it."""
+    check_source(source)
     check_output_folder(target, "TARGET")
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
