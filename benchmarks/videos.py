@@ -16,8 +16,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from demo_data.motion import MOTIONS, draw_path
-from demo_data.scene import animate, render_clip, two_colors
+from demo_data.scene import MOTIONS, animate, draw_path, render_clip, two_colors
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.pyav import PyAVReader

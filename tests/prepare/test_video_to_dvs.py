@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo_data.kinetics import write_video
+from demo_data import formats
 from slowfast.cli.main import main
 from slowfast.datasets.dvs.formats.arrays import StoredColumn
 from slowfast.datasets.dvs.recording import Recording
@@ -24,6 +24,11 @@ def bar(frames: int = 8, speed: int = 3) -> np.ndarray:
     for t in range(frames):
         clip[t, :, 8 + speed * t : 16 + speed * t] = 255
     return clip
+
+
+def write_video(path: Path, clip: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    formats.write_video(path, clip)
 
 
 def test_moving_bar_fires_at_its_edges(tmp_path: Path) -> None:
