@@ -14,9 +14,9 @@ import torch
 from benchmarks import suite, tables
 from benchmarks.camera import measure_cameras
 from benchmarks.event_driven import measure_event_driven
-from benchmarks.event_networks import measure_event2vec
+from benchmarks.event_networks import measure_embeddings, measure_event2vec
 from benchmarks.event_readers import measure_readers
-from benchmarks.events import measure_embeddings, measure_reading, measure_stream
+from benchmarks.events import measure_reading, measure_stream
 from benchmarks.loading import loading_measurements, measure_large_frames, measure_loading, measure_testing
 from benchmarks.measure import Measurement, describe_machine, machine_table, measurements_table, on_one_core
 from benchmarks.network import measure_network
