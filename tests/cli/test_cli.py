@@ -14,8 +14,8 @@ from slowfast.cli import train
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
 from slowfast.utils import distributed
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 S16 = str(ROOT / "configs/K400/K400_MLP_S16x4.yaml")
 
 

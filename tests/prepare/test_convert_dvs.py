@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -19,9 +16,11 @@ from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.prepare import event_spool
 from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
+from tests.conftest import ROOT, environment
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
+from tests.worker_processes import kill_once
 
-TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"
+TOOL = ROOT / "tools" / "convert_events.py"
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_this_process")]
 
 
@@ -149,15 +148,9 @@ def test_concurrent_and_killed_runs(raw: Path, tmp_path: Path) -> None:
     for number in range(12):
         (raw / f"{number}.raw").write_bytes(evt3(some_events(20_000, seed=number, longest=8_000_000)))
     line = [sys.executable, str(TOOL), str(raw), str(tmp_path / "npz"), "--workers", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    until = time.monotonic() + 240
-    while not list((tmp_path / "npz").glob("*.npz")) and time.monotonic() < until:
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    kill_once(line, lambda: list((tmp_path / "npz").glob("*.npz")))
     (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a truncated record
-    runs = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    runs = [subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     said = [run.communicate(timeout=240) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     for number in range(12):

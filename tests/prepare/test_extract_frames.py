@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_files import picture, write_video
 
 from slowfast.cli.main import main
 from slowfast.datasets.decode import open_video
@@ -17,8 +16,10 @@ from slowfast.datasets.decode.image import FrameFolderReader
 from slowfast.datasets.index.folder import scan
 from slowfast.errors import DataError
 from slowfast.prepare.frames import TEMPLATE, FrameSettings, extract
+from tests.conftest import ROOT
+from tests.video_files import picture, write_video
 
-TOOL = Path(__file__).parents[2] / "tools" / "extract_frames.py"
+TOOL = ROOT / "tools" / "extract_frames.py"
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_this_process")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from slowfast.cli.main import main
 from tests.conftest import run_net
+from tests.csv_files import read_reasons
 from tests.event_files import event_settings, write_folder, write_recording
 from tests.raw_recordings import aedat, aedat4, dat, evt2, evt3, some_events
 
@@ -72,8 +72,7 @@ def _write_hostile(folder: Path) -> dict[str, str]:
 
 
 def _reasons(path: Path) -> dict[str, str]:
-    with path.open(newline="") as file:
-        return {Path(row["path"]).stem: row["reason"] for row in csv.DictReader(file)}
+    return {Path(name).stem: reason for name, reason in read_reasons(path).items()}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
