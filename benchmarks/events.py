@@ -1,11 +1,7 @@
-"""Benchmarks of event recordings: neighbor embeddings, reading of samples, and a stream.
-
-Notation: B recordings per batch, L events per sample.
-"""
+"""Benchmarks of event recordings: reading of samples, and a stream."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable
@@ -15,9 +11,8 @@ from statistics import median
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from benchmarks.measure import Measurement, time_interleaved
+from benchmarks.measure import Measurement
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset, Repairs
 from slowfast.datasets.dvs.event_windows import windows_by_count
 from slowfast.datasets.dvs.index import read_event_index
@@ -27,106 +22,15 @@ from slowfast.datasets.types import Record
 from slowfast.engine.forward import ClipForward
 from slowfast.inference.stream import StreamClassifier, stream_metrics
 from slowfast.models.event2vec import Event2Vec
-from slowfast.models.event_embedding import (
-    EventEmbedding,
-    EventTable,
-    Grid,
-    Naive,
-    Naive2d,
-    Neighbor1dNaive,
-    Neighbor1dNaive2d,
-    NeighborNaive,
-    build_embedding,
-)
-
-
-def plain_embedding(
-    embedding: EventEmbedding, p: torch.Tensor, y: torch.Tensor, x: torch.Tensor, valid: torch.Tensor
-) -> torch.Tensor:
-    """Compute embedding(p, y, x, valid) by gathering each neighbor: (B, L) each -> (B, L, d)."""
-    h, w = embedding.grid.height, embedding.grid.width
-
-    def rows(table: EventTable, at: torch.Tensor) -> torch.Tensor:
-        return F.embedding(torch.where(valid, at + 1, 0), table.weight, padding_idx=0)
-
-    if isinstance(embedding, Naive):
-        return rows(embedding, (p * h + y) * w + x)
-    if isinstance(embedding, Naive2d):
-        return torch.cat((rows(embedding.embed_y, p * h + y), rows(embedding.embed_x, p * w + x)), -1)
-    if isinstance(embedding, Neighbor1dNaive2d):
-        steps = _steps(embedding.reach, embedding.dilation)
-        lines = [rows(embedding.embed.embed_y, p * h + (y + step).clamp(0, h - 1)) for step in steps]
-        columns = [rows(embedding.embed.embed_x, p * w + (x + step).clamp(0, w - 1)) for step in steps]
-        return torch.cat((_weighted(lines, embedding.c_y), _weighted(columns, embedding.c_x)), -1)
-    assert isinstance(embedding, NeighborNaive)
-    steps = _steps(embedding.reach, embedding.dilation)
-    if isinstance(embedding, Neighbor1dNaive):
-        places = [(y + step).clamp(0, h - 1) * w + (x + step).clamp(0, w - 1) for step in steps]
-    else:
-        places = [(y + dy).clamp(0, h - 1) + (x + dx).clamp(0, w - 1) for dy in steps for dx in steps]
-    return _weighted([rows(embedding.embed, p * (h * w) + place) for place in places], embedding.c)
-
-
-def _steps(reach: int, dilation: int) -> list[int]:
-    return [i * dilation for i in range(-reach, reach + 1)]
-
-
-def _weighted(rows: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    total = weights[0] * rows[0]  # (1, 1, 1) x (B, L, d)
-    for weight, row in zip(weights[1:], rows[1:], strict=True):
-        total = total + weight * row
-    return total
-
 
 # Event2Vec as published for ASL-DVS.
-BATCH, EVENTS, GRID, WIDTH, SENSOR = 128, 255, Grid(2, 36, 48), 256, (180, 240)
-EMBEDDINGS = ("neighbor1d-naive-2-1", "neighbor1d-naive2d-2-1", "neighbor2d-naive-2-1")
+EVENTS, SENSOR = 255, (180, 240)
 LONG = 5_000_000  # events of a long recording
 USUAL, RECORDINGS = 28_000, 100  # events per recording (the mean of ASL-DVS), and number of recordings
 WINDOWS, PIECE = 20, 4_000  # windows of the stream, and events that arrive at once
 SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
-GATHERED, SUMMED = "gathering each neighbor", "neighbors summed in the table"
 FILES = {"stored": np.savez, "compressed": np.savez_compressed}
 _CAN_DROP_CACHE = hasattr(os, "posix_fadvise")
-
-
-def measure_embeddings(device: torch.device, runs: int) -> list[Measurement]:
-    """Measure embeddings, forward and forward + backward, for a batch and a single recording.
-
-    Args:
-        device: Device to run on.
-        runs: Number of timed runs.
-    """
-    measurements = []
-    for name, batch, training in itertools.product(EMBEDDINGS, (BATCH, 1), (False, True)):
-        timings = time_interleaved(
-            _cases(build_embedding(name, GRID, WIDTH).to(device), batch, training, device), runs, device
-        )
-        group = f"events, {name}, forward{' + backward' if training else ''}{', one recording' if batch == 1 else ''}"
-        measurements += [
-            Measurement(group, case, 1e3 * timings.median(case), "ms", runs) for case in (GATHERED, SUMMED)
-        ]
-        measurements.append(Measurement(group, "speed-up", timings.ratio(GATHERED, SUMMED), "x", runs))
-    return measurements
-
-
-def _cases(
-    embedding: EventEmbedding, batch: int, training: bool, device: torch.device
-) -> dict[str, Callable[[], object]]:
-    rng = torch.Generator().manual_seed(0)
-    limits = (GRID.polarities, GRID.height, GRID.width)
-    p, y, x = (torch.randint(limit, (batch, EVENTS), generator=rng).to(device) for limit in limits)
-    valid = torch.ones_like(p, dtype=torch.bool)
-    wanted = torch.randn(batch, EVENTS, WIDTH, generator=rng).to(device)
-
-    def run(embed: Callable[..., torch.Tensor]) -> None:
-        with torch.set_grad_enabled(training):
-            tokens = embed(p, y, x, valid)
-        if training:
-            embedding.zero_grad()
-            tokens.backward(wanted)
-
-    return {GATHERED: partial(run, partial(plain_embedding, embedding)), SUMMED: partial(run, embedding)}
 
 
 def measure_reading(folder: Path, runs: int) -> list[Measurement]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import torch
 from benchmarks import suite, tables
 from benchmarks.camera import measure_cameras
 from benchmarks.event_driven import measure_event_driven
-from benchmarks.event_networks import measure_event2vec
+from benchmarks.event_networks import measure_embeddings, measure_event2vec
 from benchmarks.event_readers import measure_readers
-from benchmarks.events import measure_embeddings, measure_reading, measure_stream
+from benchmarks.events import measure_reading, measure_stream
 from benchmarks.loading import loading_measurements, measure_large_frames, measure_loading, measure_testing
 from benchmarks.measure import Measurement, describe_machine, machine_table, measurements_table, on_one_core
 from benchmarks.network import measure_network
@@ -177,57 +179,84 @@ def _command(chosen: argparse.Namespace) -> str:
 def _measure(chosen: argparse.Namespace, cfg: ConfigNode, device: torch.device) -> Iterator[list[Measurement]]:
     """Yield the measurements of each part after printing them."""
     with tempfile.TemporaryDirectory() as folder:
-        given = Path(folder) / "given"
-        if {"load", "load_1080p", "test"} & set(chosen.parts):
-            videos = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
-            link_videos(videos, given)
-            on_videos = on_folder(cfg, given)
+        session = _Session(chosen, cfg, device, Path(folder))
         for part in chosen.parts:
             show()
             show(f"measuring {part} ...")
-            if part == "load":
-                prepared = prepare_videos(given, Path(folder) / "prepared", usable_cores())
-                on_prepared = on_folder(cfg, prepared)
-                cfgs = {"load, files as given": on_videos, "load, prepared files": on_prepared}
-                cfgs["load, prepared files in shards"] = in_shards(on_prepared, Path(folder) / "shards")
-                loading = on_one_core(measure_loading, cfgs, chosen.repeats)
-                measurements = [
-                    f for group in cfgs for f in loading_measurements(group, loading[group], chosen.repeats)
-                ]
-            elif part == "load_1080p":
-                enlarge_video(videos[0], Path(folder) / "large" / "large.mp4")
-                measurements = on_one_core(measure_large_frames, on_folder(cfg, Path(folder) / "large"), chosen.repeats)
-            elif part == "test":
-                measurements = on_one_core(measure_testing, on_videos, chosen.repeats)
-            elif part == NETWORKS:
-                measurements = _measure_networks(chosen, device)
-            elif part == EVENT_DRIVEN:
-                files = find_videos(chosen.videos) if chosen.videos else []
-                measurements = measure_event_driven(cfg, device, chosen.repeats, files)
-            elif part == CAMERAS:
-                [video, *_] = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
-                measurements = measure_cameras(cfg, device, chosen.repeats, video, Path(folder))
-            elif part == SCALE:
-                [video, *_] = find_videos(chosen.videos) if chosen.videos else make_videos(Path(folder) / "synthetic")
-                measurements = measure_scale(video, Path(folder), chosen.repeats)
-            elif part == EVENTS:
-                measurements = measure_embeddings(device, chosen.repeats)
-                measurements += measure_event2vec(device, chosen.repeats)
-                measurements += measure_stream(device, chosen.repeats)
-                measurements += on_one_core(measure_reading, Path(folder), chosen.repeats)
-            elif part == EVENT_READERS:
-                measurements = measure_readers(Path(folder) / "readers", chosen.repeats)
-            else:
-                measurements = measure_network(cfg, device, chosen.repeats, chosen.clips)
+            measurements = _MEASURES[part](session)
             show_table(measurements_table(measurements))
             yield measurements
 
 
-def _measure_networks(chosen: argparse.Namespace, device: torch.device) -> list[Measurement]:
+@dataclass(frozen=True)
+class _Session:
+    """Settings of the measurements, and a temporary folder."""
+
+    chosen: argparse.Namespace
+    cfg: ConfigNode
+    device: torch.device
+    folder: Path
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return int(self.chosen.repeats)
+
+    @cached_property
+    def given(self) -> list[Path]:
+        """Videos of --videos."""
+        return find_videos(self.chosen.videos) if self.chosen.videos else []
+
+    @cached_property
+    def videos(self) -> list[Path]:
+        """Videos of --videos, or synthetic ones."""
+        return self.given or make_videos(self.folder / "synthetic")
+
+    @cached_property
+    def video_folder(self) -> Path:
+        """Folder with links to the videos."""
+        return link_videos(self.videos, self.folder / "given")
+
+
+def _measure_load(session: _Session) -> list[Measurement]:
+    prepared = prepare_videos(session.video_folder, session.folder / "prepared", usable_cores())
+    on_prepared = on_folder(session.cfg, prepared)
+    cfgs = {"load, files as given": on_folder(session.cfg, session.video_folder), "load, prepared files": on_prepared}
+    cfgs["load, prepared files in shards"] = in_shards(on_prepared, session.folder / "shards")
+    loading = on_one_core(measure_loading, cfgs, session.runs)
+    return [one for group in cfgs for one in loading_measurements(group, loading[group], session.runs)]
+
+
+def _measure_large(session: _Session) -> list[Measurement]:
+    enlarge_video(session.videos[0], session.folder / "large" / "large.mp4")
+    return on_one_core(measure_large_frames, on_folder(session.cfg, session.folder / "large"), session.runs)
+
+
+def _measure_events(session: _Session) -> list[Measurement]:
+    measures = (measure_embeddings, measure_event2vec, measure_stream)
+    measurements = [one for measure in measures for one in measure(session.device, session.runs)]
+    return measurements + on_one_core(measure_reading, session.folder, session.runs)
+
+
+def _measure_networks(session: _Session) -> list[Measurement]:
     """Measure the published models, or those of --only, and print their table."""
     measurements: list[Measurement] = []
-    for one in measure_networks(device, chosen.repeats, chosen.only, shares=chosen.profile):
+    for one in measure_networks(session.device, session.runs, session.chosen.only, shares=session.chosen.profile):
         show(f"  {one[0].group}")
         measurements += one
     show_table(f"\n{networks_table(measurements)}\n")
     return measurements
+
+
+_MEASURES: dict[str, Callable[[_Session], list[Measurement]]] = {
+    "load": _measure_load,
+    "load_1080p": _measure_large,
+    "test": lambda s: on_one_core(measure_testing, on_folder(s.cfg, s.video_folder), s.runs),
+    "network": lambda s: measure_network(s.cfg, s.device, s.runs, s.chosen.clips),
+    NETWORKS: _measure_networks,
+    EVENTS: _measure_events,
+    EVENT_READERS: lambda s: measure_readers(s.folder / "readers", s.runs),
+    EVENT_DRIVEN: lambda s: measure_event_driven(s.cfg, s.device, s.runs, s.given),
+    CAMERAS: lambda s: measure_cameras(s.cfg, s.device, s.runs, s.videos[0], s.folder),
+    SCALE: lambda s: measure_scale(s.videos[0], s.folder, s.runs),
+}

@@ -16,8 +16,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from demo_data.motion import MOTIONS, draw_path
-from demo_data.scene import animate, render_clip, two_colors
+from demo_data.scene import MOTIONS, animate, draw_path, render_clip, two_colors
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.pyav import PyAVReader
@@ -26,7 +25,7 @@ from slowfast.datasets.decode.rgb import make_convertible
 from slowfast.errors import DataError
 from slowfast.prepare.encode import PrepareSettings
 from slowfast.prepare.shards import write_shards
-from slowfast.prepare.videos import prepare
+from slowfast.prepare.videos import prepare_folder
 from slowfast.utils.files import MIB
 from slowfast.utils.text import plain
 
@@ -163,7 +162,7 @@ def link_videos(videos: Sequence[Path], folder: Path) -> Path:
 
 def prepare_videos(source: Path, target: Path, workers: int) -> Path:
     """Re-encode the videos of a folder like slowfast prepare. Raises DataError if one cannot be read."""
-    summary = prepare(source, target, PrepareSettings(), workers)
+    summary = prepare_folder(source, target, PrepareSettings(), workers)
     for name, reason in summary.failed.items():
         raise DataError(f"--videos: {name} cannot be prepared: {reason}")
     return target

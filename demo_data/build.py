@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from demo_data import events, imagenet, kinetics, kinetics_colors, kinetics_shapes, something
+from demo_data.formats import FORMATS, Sample
 from demo_data.settings import DemoSettings
 from slowfast.errors import UserError
 from slowfast.utils.cpu import usable_cores
@@ -22,59 +21,6 @@ from slowfast.utils.text_files import from_json, to_json
 
 MANIFEST = "demo_data.json"
 MAKER = "slowfast make_demo_data"
-
-
-@dataclass(frozen=True)
-class DemoFormat:
-    """Layout of a demo dataset; the functions are at module level because they are pickled for worker processes.
-
-    Args:
-        list_samples: Returns split and number of each sample.
-        write_sample: Writes one sample: output folder, settings, split, number.
-        write_index: Writes class names and index files.
-        default: Default settings.
-    """
-
-    list_samples: Callable[[DemoSettings], list[tuple[str, int]]]
-    write_sample: Callable[[Path, DemoSettings, str, int], None]
-    write_index: Callable[[Path, DemoSettings], None]
-    default: DemoSettings = DemoSettings()
-
-
-# To add a layout, add a file like kinetics.py and an entry here.
-FORMATS: dict[str, DemoFormat] = {
-    "kinetics": DemoFormat(kinetics.list_samples, kinetics.write_sample, kinetics.write_index),
-    "kinetics_colors": DemoFormat(
-        kinetics.list_samples,
-        kinetics_colors.write_sample,
-        kinetics_colors.write_index,
-        DemoSettings(format="kinetics_colors", train=1600, test=240, size=64, frames=24),
-    ),
-    "kinetics_shapes": DemoFormat(
-        kinetics.list_samples,
-        kinetics_shapes.write_sample,
-        kinetics_shapes.write_index,
-        DemoSettings(format="kinetics_shapes", train=8, val=8, test=64, size=64),
-    ),
-    "something": DemoFormat(
-        kinetics.list_samples,
-        something.write_sample,
-        something.write_index,
-        DemoSettings(format="something", train=1600, test=160, size=64, frames=16),
-    ),
-    "events": DemoFormat(
-        kinetics.list_samples,
-        events.write_sample,
-        events.write_index,
-        DemoSettings(format="events", train=1280, test=160, size=48, frames=24),
-    ),
-    "imagenet": DemoFormat(
-        kinetics.list_samples,
-        imagenet.write_sample,
-        imagenet.write_index,
-        DemoSettings(format="imagenet", train=4000, val=400, test=400, size=64),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -110,7 +56,7 @@ def build(out: Path, settings: DemoSettings, workers: int | None = None) -> Buil
     start = time.monotonic()
     if settings.format not in FORMATS:
         raise UserError(f"--format {settings.format}: unknown format. Choices: {', '.join(sorted(FORMATS))}")
-    samples = len(FORMATS[settings.format].list_samples(settings))
+    samples = len(FORMATS[settings.format].samples(settings))
     manifest = _read_manifest(out)
     missing = manifest is None or manifest.get("digest") != settings.digest() or not _is_complete(out, manifest)
     if missing:
@@ -126,22 +72,22 @@ def build(out: Path, settings: DemoSettings, workers: int | None = None) -> Buil
 
 
 def _write_all(folder: Path, settings: DemoSettings, workers: int | None) -> None:
-    layout = FORMATS[settings.format]
-    todo = layout.list_samples(settings)
-    splits, numbers = [split for split, _ in todo], [number for _, number in todo]
-    write = partial(layout.write_sample, folder, settings)
-    workers = min(workers or usable_cores(), len(todo))
+    samples = FORMATS[settings.format].samples(settings)
+    write = partial(_write_sample, folder, settings)
+    workers = min(workers or usable_cores(), len(samples))
     if workers == 1:
-        for split, number in tqdm(todo, desc="demo data", disable=None):
-            write(split, number)
+        for sample in tqdm(samples, desc="demo data", disable=None):
+            write(sample)
     else:
         context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
         with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            for _ in tqdm(
-                pool.map(write, splits, numbers, chunksize=8), total=len(todo), desc="demo data", disable=None
-            ):
+            for _ in tqdm(pool.map(write, samples, chunksize=8), total=len(samples), desc="demo data", disable=None):
                 pass  # the error of a failed sample is raised here
-    layout.write_index(folder, settings)
+    FORMATS[settings.format].write_index(folder, settings)
+
+
+def _write_sample(folder: Path, settings: DemoSettings, sample: Sample) -> None:
+    FORMATS[settings.format].write_sample(folder, settings, sample)  # formats are not pickled
 
 
 def _write_manifest(folder: Path, settings: DemoSettings) -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from demo_data.build import FORMATS, build
+from demo_data.build import build
+from demo_data.formats import FORMATS
 from demo_data.settings import SPLITS
 from slowfast.cli.command import CommandParser, add_workers, exit_status, integer
 from slowfast.utils.paths import check_output_folder

@@ -1,7 +1,4 @@
-"""Demo dataset of event recordings: simulated events of a moving object, .npz files in class folders.
-
-train/left/00000.npz, ...     x, y, t (microseconds), p (0 or 1), uncompressed; val/ and test/ likewise
-categories.txt                one line `left<tab>0` per class
+"""Demo event recordings: simulated events of a moving object.
 
 The object stays in view. The accumulated events of a motion and of its opposite look the same; only the timestamps
 tell them apart.
@@ -10,13 +7,11 @@ tell them apart.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path as FilePath
 
 import numpy as np
 
-from demo_data.motion import MOTIONS, Motion, Path
-from demo_data.scene import animate, two_colors
-from demo_data.settings import SPLITS, DemoSettings
+from demo_data.scene import Motion, Path, animate, two_colors
+from demo_data.settings import DemoSettings
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import EventSimulator
 
@@ -33,10 +28,8 @@ RADIUS = (0.14, 0.34)  # size range of the object
 SIZE_SHARE = (0.2, 0.5)  # position in that range (log scale) for classes of constant size
 
 
-def write_sample(folder: FilePath, settings: DemoSettings, split: str, number: int) -> None:
-    """Render, simulate and write one recording, which depends only on settings, split and number."""
-    name, motion = list(MOTIONS.items())[number % len(MOTIONS)]
-    rng = np.random.default_rng([settings.seed, SPLITS.index(split), number])
+def render_events(motion: Motion, settings: DemoSettings, rng: np.random.Generator) -> EventColumns:
+    """Simulate the events of a moving object."""
     path = draw_path_in_view(motion, settings.frames * STEPS, settings.size, settings.width, rng)
     clip = animate(path, settings.size, settings.width, two_colors, rng, 1 / STEPS)
     simulator = EventSimulator(rng, THRESHOLD, noise=NOISE)
@@ -44,15 +37,7 @@ def write_sample(folder: FilePath, settings: DemoSettings, split: str, number: i
     events = EventColumns.join(*parts)
     if rng.random() < NEGATIVES:
         events = replace(events, p=1 - events.p)
-    file = folder / split / name / f"{number:05d}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    x, y, p = (column.astype(np.uint8) for column in (events.x, events.y, events.p))
-    np.savez(file, x=x, y=y, t=np.rint(events.t).astype(np.int32), p=p)
-
-
-def write_index(folder: FilePath, settings: DemoSettings) -> None:
-    """Write categories.txt; the class folders are the index."""
-    (folder / "categories.txt").write_text("".join(f"{name}\t{label}\n" for label, name in enumerate(MOTIONS)))
+    return events
 
 
 def draw_path_in_view(motion: Motion, frames: int, height: int, width: int, rng: np.random.Generator) -> Path:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from demo_data.motion import RADIUS
-from demo_data.scene import color, draw_background, noise, scroll
+from demo_data.scene import RADIUS, color, draw_background, noise, scroll
 
 SUPERSAMPLING = 4  # for smooth edges
 MAX_TURN = np.pi / 2  # rotation of a shape during a clip

@@ -14,8 +14,8 @@ import yaml
 from slowfast.cli.main import COMMANDS as CLI_COMMANDS
 from slowfast.config.defaults import get_cfg
 from slowfast.config.published_keys import CHECKPOINT_COUNT, CHECKPOINT_SWITCH, is_ignored
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 README_LINES = 150
 

@@ -17,7 +17,7 @@ from slowfast.utils.signals import ignore_signals, prepare_process
 if __name__ == "__main__":
     prepare_process()  # before the slow imports
 
-from slowfast.cli.setup import main
+from slowfast.cli.train import main
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowfast.cli import setup
 from slowfast.cli.command import DONE, FAILED, CommandParser, exit_status, integer
-from slowfast.cli.train import RUN, TEST, TRAIN
+from slowfast.cli.setup import load_config
+from slowfast.cli.train import RUN, TEST, TRAIN, parse
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError, system_reason
 from slowfast.utils.imports import import_extra
@@ -177,8 +177,8 @@ def _submit(arguments: Sequence[str]) -> int:
 
 def _load(words: Sequence[str], processes: int) -> ConfigNode:
     """Load and validate the config of the job, so that its errors are reported before it waits in the queue."""
-    line = setup.parse(words[1:], COMMANDS[words[0]])
-    return setup.load_config(line.cfg, line.overrides, processes, line.modules)
+    line = parse(words[1:], COMMANDS[words[0]])
+    return load_config(line.cfg, line.overrides, processes, line.modules)
 
 
 def _started(chosen: argparse.Namespace, per_node: int, folder: Path, words: Sequence[str]) -> Any:

@@ -51,7 +51,7 @@ class CutSettings:
         filters: Filters of the events, before they are cut.
 
     Raises:
-        UserError: If a value is negative, both windows are set, or a step without a window.
+        UserError: If a step is given without a window, or is a fraction of an event.
     """
 
     window_time: float = 0.0
@@ -61,10 +61,8 @@ class CutSettings:
     filters: FilterSettings = FilterSettings()
 
     def __post_init__(self) -> None:
-        if self.window_time < 0 or self.window_events < 0 or (self.window_time and self.window_events):
-            raise UserError("--window-time and --window-events: give at most one of them, greater than 0")
-        if self.window_step < 0 or (self.window_step and not self.window_time and not self.window_events):
-            raise UserError("--window-step: give a number greater than 0, and --window-time or --window-events")
+        if self.window_step and not self.window_time and not self.window_events:
+            raise UserError("--window-step needs --window-time or --window-events")
         if self.window_events and self.window_step != int(self.window_step):
             raise UserError(f"--window-step {self.window_step:g}: must be a whole number of events")
 

@@ -16,14 +16,10 @@ from slowfast.datasets.decode.container import Timing, choose_timing
 from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convertible, orientation_of
-from slowfast.errors import UserError, system_reason
-from slowfast.prepare.files import check_ranges
+from slowfast.errors import system_reason
 from slowfast.utils.files import atomic_path
 from slowfast.utils.text_files import to_json
 from slowfast.utils.worker import still_working
-
-# Presets of x264, from fastest encoding to smallest files.
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
 @dataclass(frozen=True)
@@ -35,10 +31,7 @@ class PrepareSettings:
         keyframe_interval: Number of frames between keyframes; a clip is decoded from the keyframe before it.
         crf: Constant rate factor of x264; lower values give higher quality and larger files.
         fps: Largest frame rate in frames/s; None to keep all frames.
-        preset: A name in PRESETS.
-
-    Raises:
-        UserError: If a value is out of range.
+        preset: Preset of x264.
     """
 
     short_side: int = 256
@@ -46,12 +39,6 @@ class PrepareSettings:
     crf: int = 20
     fps: float | None = None
     preset: str = "medium"
-
-    def __post_init__(self) -> None:
-        ranges = {"short_side": (16, 4320), "keyframe_interval": (1, 1000), "crf": (0, 51), "fps": (0.1, 1000)}
-        check_ranges(self, ranges)
-        if self.preset not in PRESETS:
-            raise UserError(f"--preset {self.preset}: must be one of {', '.join(PRESETS)}")
 
     def digest(self) -> str:
         """Return a hash of the settings and of the resulting x264 options."""

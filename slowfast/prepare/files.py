@@ -1,4 +1,4 @@
-"""Files of the jobs of a preparation command, their folders, and the ranges of its settings."""
+"""Files of the jobs of a preparation command, and their folders."""
 
 from __future__ import annotations
 
@@ -80,11 +80,16 @@ def find_jobs(source: Path, target: Path, kind: FileKind = VIDEOS, target_suffix
     return jobs
 
 
-def check_folders(source: Path, target: Path) -> None:
-    """Raise UserError unless `source` is a folder and `target` is or can become one outside of it."""
+def check_source(source: Path) -> None:
+    """Raise UserError unless `source` is a folder."""
     if not os.path.isdir(source):
         wrong = "is not a directory" if os.path.exists(source) else "does not exist"
         raise UserError(f"SOURCE {plain(source)} {wrong}. Give the folder of the files to read")
+
+
+def check_folders(source: Path, target: Path) -> None:
+    """Raise UserError unless `source` is a folder and `target` is or can become one outside of it."""
+    check_source(source)
     check_output_folder(target, "TARGET")
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
@@ -117,15 +122,3 @@ def target_exists(job: Job) -> bool:
 def write_failures(target: Path, failed: Mapping[str, str]) -> None:
     """Write failed.csv: the path and the reason of each failure."""
     write_csv(target / FAILED_FILE, ("path", "reason"), sorted(failed.items()))
-
-
-def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Check that the attributes of some settings are within their inclusive ranges; None is always valid.
-
-    Raises:
-        UserError: If a value is out of range; the message names the option of the command line.
-    """
-    for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")

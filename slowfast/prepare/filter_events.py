@@ -44,7 +44,7 @@ class FilterSettings:
         downsample: Factor by which coordinates are divided.
 
     Raises:
-        UserError: If a value is out of range.
+        UserError: If the box contains no pixels.
     """
 
     hot_pixels: bool = False
@@ -54,11 +54,8 @@ class FilterSettings:
     downsample: int = 1
 
     def __post_init__(self) -> None:
-        if self.crop is not None and (min(self.crop.x, self.crop.y) < 0 or min(self.crop.width, self.crop.height) < 1):
-            raise UserError(f"--crop {' '.join(map(str, self.crop))}: X and Y must be at least 0, WIDTH and HEIGHT 1")
-        for name, low in (("background", 0), ("refractory", 0), ("downsample", 1)):
-            if getattr(self, name) < low:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least {low}")
+        if self.crop is not None and min(self.crop.width, self.crop.height) < 1:
+            raise UserError(f"--crop {' '.join(map(str, self.crop))}: WIDTH and HEIGHT must be at least 1")
 
     @property
     def active(self) -> bool:

@@ -19,7 +19,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.resample import scaled_size
-from slowfast.prepare.files import ConvertedFile, Job, check_ranges, target_exists
+from slowfast.prepare.files import ConvertedFile, Job, target_exists
 from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.files import atomic_path
 from slowfast.utils.ray_cluster import LOCAL
@@ -37,17 +37,11 @@ class FrameSettings:
         short_side: Short side of the frames in pixels; smaller videos keep their size.
         fps: Maximum frame rate in frames/s (default: that of Something-Something V2); None to keep all frames.
         quality: JPEG quality, 1 to 100.
-
-    Raises:
-        UserError: If a value is out of range.
     """
 
     short_side: int = 240
     fps: float | None = 12.0
     quality: int = 95
-
-    def __post_init__(self) -> None:
-        check_ranges(self, {"short_side": (16, 4320), "fps": (0.1, 1000), "quality": (1, 100)})
 
 
 def extract(source: Path, target: Path, settings: FrameSettings, workers: int, engine: str = LOCAL) -> Conversion:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,7 @@ from slowfast.datasets.sample_files import (
 )
 from slowfast.datasets.types import failure_reason
 from slowfast.errors import DataError, IndexFileError, UserError
-from slowfast.prepare.files import FAILED_FILE, write_failures
+from slowfast.prepare.files import FAILED_FILE, check_source, write_failures
 from slowfast.prepare.videos import IndexLines, copy_class_names, read_index
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, remove_leftovers
 from slowfast.utils.paths import make_output_folder
@@ -115,39 +116,30 @@ def write_shards(
         UserError: If a folder or an index file is unsuitable or the shards cannot be written.
         DataError: If no file can be read.
     """
-    _check_folders(source, target)
+    check_source(source)
+    make_output_folder(target, "--out")
+    if target.resolve() == source.resolve():
+        raise UserError(f"--out {plain(target)} is the SOURCE. Choose another folder")
     separator = " " if frames else separator
     indices = [
         _read_frame_lists(file, source, target) if frames else read_index(file, separator, source, target)
         for file in index_files
     ]
     remove_leftovers(target)
-    summary, packed = ShardSummary(), dict[str, ShardMember]()
     total = len({name for index in indices for name, _ in index.lines})
-    progress = Progress("packed", total, "samples", True, max(total // 20, 1))
-    try:
+    packer = _Packer(source, target, shard_size, frames, total)
+    packed, failed = packer.packed, packer.summary.failed
+    with closing(packer.progress):
         for index in indices:
-            _Packer(source, target, index, shard_size, frames, summary, packed, progress).run()
+            packer.pack(index)
             lines = [format_line(str(packed[name]), separator, label) for name, label in index.lines if name in packed]
             atomic_write_text(target / index.file.name, "".join(lines))
             copy_class_names(index, target)
-    finally:
-        progress.close()
-    write_failures(target, summary.failed)
+    write_failures(target, failed)
     if not packed:
-        name, reason = next(iter(summary.failed.items()))
-        raise DataError(f"none of {len(summary.failed)} files could be read. First failure: {name}: {reason}")
-    return summary
-
-
-def _check_folders(source: Path, target: Path) -> None:
-    """Raise UserError unless `source` is a folder and `target` another one that can be written."""
-    if not source.is_dir():
-        wrong = "is not a directory" if source.exists() else "does not exist"
-        raise UserError(f"SOURCE {plain(source)} {wrong}. Give the folder of the files to read")
-    make_output_folder(target, "--out")
-    if target.resolve() == source.resolve():
-        raise UserError(f"--out {plain(target)} is the SOURCE. Choose another folder")
+        name, reason = next(iter(failed.items()))
+        raise DataError(f"none of {len(failed)} files could be read. First failure: {name}: {reason}")
+    return packer.summary
 
 
 def _read_frame_lists(file: Path, source: Path, target: Path) -> IndexLines:
@@ -169,61 +161,68 @@ def _read_frame_lists(file: Path, source: Path, target: Path) -> IndexLines:
 
 
 class _Packer:
-    """Writer of the shards of one index."""
+    """Writer of the shards of several indices.
 
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        index: IndexLines,
-        shard_size: int,
-        frames: str,
-        summary: ShardSummary,
-        packed: dict[str, ShardMember],
-        progress: Progress,
-    ) -> None:
-        self._source, self._target, self._stem = source, target, index.file.stem
-        self._labels = {name: label for name, label in index.lines if name not in packed}
-        self._frames = frames
-        self._shard_size, self._summary, self._packed, self._progress = shard_size, summary, packed, progress
+    Args:
+        source: Folder that the paths in the indices are relative to.
+        target: Folder of the shards.
+        shard_size: Size in bytes above which a shard gets no further sample.
+        frames: Format string of the names of the frames in a folder; "" for files.
+        total: Number of samples, for the progress.
 
-    def run(self) -> None:
-        """Write all shards, and delete those of an earlier run that are left over."""
-        waiting = self._sources()
+    Attributes:
+        summary: Summary of what was packed.
+        packed: Members by the names of the samples.
+        progress: Progress display, which the caller closes.
+    """
+
+    def __init__(self, source: Path, target: Path, shard_size: int, frames: str, total: int) -> None:
+        self._source, self._target, self._shard_size, self._frames = source, target, shard_size, frames
+        self.summary, self.packed = ShardSummary(), dict[str, ShardMember]()
+        self.progress = Progress("packed", total, "samples", True, max(total // 20, 1))
+
+    def pack(self, index: IndexLines) -> None:
+        """Write all shards of an index, and delete those of an earlier run that are left over."""
+        waiting = self._sources(index)
         following = next(waiting, None)
         number = 0
         while following is not None:
-            place = self._target / f"{self._stem}-{number:06d}{SHARD_SUFFIX}"
+            place = self._place(index, number)
             sources, following = self._take(following, waiting)
             members = self._members(place.name, sources)
             if self._is_complete(place, sources):
-                self._summary.kept += 1
+                self.summary.kept += 1
             else:
                 members = self._write(place, sources)
             if not members:
                 continue
-            self._packed |= members
-            self._summary.shards += 1
-            self._summary.samples += len(members)
-            self._summary.size += place.stat().st_size
-            self._progress.advance(f"failed {len(self._summary.failed)}", len(sources))
+            self.packed |= members
+            self.summary.shards += 1
+            self.summary.samples += len(members)
+            self.summary.size += place.stat().st_size
+            self.progress.advance(f"failed {len(self.summary.failed)}", len(sources))
             number += 1
-        self._delete_from(number)
+        while (left := self._place(index, number)).exists():
+            left.unlink()
+            number += 1
 
-    def _sources(self) -> Iterator[_Source]:
-        """Yield the samples that exist; the others are failures."""
-        for name, label in self._labels.items():
+    def _place(self, index: IndexLines, number: int) -> Path:
+        return self._target / f"{index.file.stem}-{number:06d}{SHARD_SUFFIX}"
+
+    def _sources(self, index: IndexLines) -> Iterator[_Source]:
+        """Yield the samples of an index that exist and are not packed yet; those that do not exist are failures."""
+        for name, label in {name: label for name, label in index.lines if name not in self.packed}.items():
             try:
-                source = self._folder(name, int(label.split()[0])) if self._frames else self._file(name)
+                if self._frames:
+                    source = self._folder(name, int(label.split()[0]))
+                else:
+                    source = _Source(name, (self._find(name),))
                 if source.length > MAX_MEMBER_BYTES:
                     raise DecodeError(f"{source.length} bytes exceed the limit of {MAX_MEMBER_BYTES} for a sample")
             except Exception as error:
-                self._fail(name, error)
+                self.summary.failed[name] = failure_reason(error)
                 continue
             yield source
-
-    def _file(self, name: str) -> _Source:
-        return _Source(name, (self._find(name),))
 
     def _folder(self, name: str, frames: int) -> _Source:
         """Return a folder of frames. Raises DecodeError if one is missing."""
@@ -244,9 +243,6 @@ class _Packer:
         check_file(path)
         found = path.stat()
         return _File(path, found.st_size, member_header(name, found.st_size, int(found.st_mtime)))
-
-    def _fail(self, name: str, error: Exception) -> None:
-        self._summary.failed[name] = failure_reason(error)
 
     def _take(self, first: _Source, waiting: Iterator[_Source]) -> tuple[list[_Source], _Source | None]:
         """Return the samples of the next shard, and the first one after it."""
@@ -295,17 +291,11 @@ class _Packer:
                 except _SourceError as error:
                     shard.seek(start)
                     shard.truncate()
-                    self._summary.failed[source.name] = str(error)
+                    self.summary.failed[source.name] = str(error)
             shard.write(_END)
         if not written:
             place.unlink()
         return self._members(place.name, written)
-
-    def _delete_from(self, number: int) -> None:
-        """Delete shards of an earlier run with more of them."""
-        while (place := self._target / f"{self._stem}-{number:06d}{SHARD_SUFFIX}").exists():
-            place.unlink()
-            number += 1
 
 
 class _SourceError(Exception):

@@ -19,9 +19,8 @@ from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.dvs.simulate import LUMA, EventSimulator, PixelNoise
 from slowfast.datasets.resample import scaled_size
-from slowfast.errors import UserError
 from slowfast.prepare.event_spool import save_events
-from slowfast.prepare.files import ConvertedFile, Job, check_ranges, target_exists
+from slowfast.prepare.files import ConvertedFile, Job, target_exists
 from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.ray_cluster import LOCAL
 from slowfast.utils.worker import still_working
@@ -50,9 +49,6 @@ class EventSettings:
         leak_jitter: Standard deviation of the leakage from frame to frame, relative to its rate.
         interpolate: Number of steps from one frame to the next, interpolated by optical flow; 1 for none.
         seed: Seed of the noise and of the pixels: all videos are recorded by the same camera.
-
-    Raises:
-        UserError: If a value is out of range.
     """
 
     height: int = 128
@@ -70,22 +66,6 @@ class EventSettings:
     leak_jitter: float = 0.0
     interpolate: int = 4
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        sensor = {"height": (16, 4320), "width": (16, 7680), "threshold_on": (0.01, 5), "threshold_off": (0.01, 5)}
-        noise = {
-            "noise": (0, 1000),
-            "leak": (0, 1000),
-            "shot": (0, 1000),
-            "hot_pixels": (0, 1),
-            "hot_rate": (0, 10_000),
-            "cutoff": (0, 1e6),
-            "leak_jitter": (0, 1),
-        }
-        others = {"refractory": (0, 1e6), "threshold_sigma": (0, 5), "interpolate": (1, 64)}
-        check_ranges(self, {**sensor, **noise, **others})
-        if self.seed < 0:
-            raise UserError(f"--seed {self.seed}: must be at least 0")
 
 
 def videos_to_events(

@@ -170,7 +170,7 @@ class Summary:
         return tabulate(rows, headers=("videos", ""), tablefmt="simple", disable_numparse=True)
 
 
-def prepare(
+def prepare_folder(
     source: Path,
     target: Path,
     settings: PrepareSettings,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from video_files import write_video
 
 from benchmarks.event_driven import measure_event_driven
 from benchmarks.measure import TARGETS
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from tests.video_files import write_video
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = [

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import fidelity  # noqa: E402
-
-from slowfast.cli.model_table import read_header  # noqa: E402
+from benchmarks import fidelity
+from slowfast.cli.model_table import read_header
+from tests.conftest import ROOT
 
 CASES = fidelity.read_cases()
 # The other networks have too many weights to initialize in a test; run the program to compare them.

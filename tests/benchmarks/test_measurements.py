@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from video_files import plain_frames, write_video
 
 from benchmarks import loading, network
 from benchmarks.loading import decode_once, measure_large_frames, measure_loading, measure_testing, read_views
@@ -33,6 +32,7 @@ from slowfast.datasets.clip_dataset import VideoEvalDataset
 from slowfast.datasets.decode import open_video
 from slowfast.errors import DataError
 from slowfast.models.linear import count_macs
+from tests.video_files import plain_frames, write_video
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.cli import setup
+from slowfast.cli import train
 from slowfast.config.node import ConfigNode
 from slowfast.errors import DataError
 from slowfast.utils import distributed
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 S16 = str(ROOT / "configs/K400/K400_MLP_S16x4.yaml")
 
 
@@ -36,7 +36,7 @@ def never(cfg: ConfigNode) -> None:
 def test_a_run_gets_the_frozen_config_and_ends_with_0(alone: Path) -> None:
     seen: list[ConfigNode] = []
     arguments = ["--cfg", S16, "NUM_GPUS", "0", "MORPH.SEGMENT_DIM", "[14,28,28,49]", "SOLVER.MAX_EPOCH=20"]
-    assert setup.main(arguments, seen.append) == 0
+    assert train.main(arguments, seen.append) == 0
     assert seen[0].is_frozen() and (seen[0].NUM_GPUS, seen[0].SOLVER.MAX_EPOCH) == (0, 20)
 
 
@@ -59,7 +59,7 @@ def test_a_run_gets_the_frozen_config_and_ends_with_0(alone: Path) -> None:
 def test_mistakes_are_one_line_and_status_2(
     alone: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
-    assert setup.main(arguments, never) == 2
+    assert train.main(arguments, never) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert part in err
@@ -73,7 +73,7 @@ def test_mistakes_found_in_the_run_are_told_by_every_process(
 
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert setup.main(["--cfg", S16], run) == 2
+    assert train.main(["--cfg", S16], run) == 2
     assert capfd.readouterr().err == "error: no video could be read\n"
 
 
@@ -85,20 +85,20 @@ def test_a_mistake_in_the_config_is_told_by_one_process(
     for rank, of_node, lines in (("0", "0", 1), ("1", "1", 0), ("2", "0", 1)):  # of each node
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", of_node)
-        assert setup.main(["--cfg", S16], never) == 2  # a batch of 64 for 3 processes
+        assert train.main(["--cfg", S16], never) == 2  # a batch of 64 for 3 processes
         assert capfd.readouterr().err.count("\n") == lines
 
 
 def test_the_batch_must_suit_the_gpus_that_will_be_used(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "usable_gpus", lambda wanted: min(wanted, 3))
-    assert setup.main(["--cfg", S16], never) == 2
+    assert train.main(["--cfg", S16], never) == 2
 
 
 def test_anything_else_is_a_traceback_and_status_1(alone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def run(cfg: ConfigNode) -> None:
         raise RuntimeError("a fault of the program")
 
-    assert setup.main(["--cfg", S16], run) == 1
+    assert train.main(["--cfg", S16], run) == 1
     err = capfd.readouterr().err
     assert "Traceback" in err and "a fault of the program" in err
 
@@ -107,7 +107,7 @@ def test_ctrl_c(alone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def run(cfg: ConfigNode) -> None:
         raise KeyboardInterrupt
 
-    assert setup.main(["--cfg", S16], run) == 130
+    assert train.main(["--cfg", S16], run) == 130
     assert "Traceback" not in capfd.readouterr().err
 
 

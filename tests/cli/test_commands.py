@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slowfast import __version__
-from slowfast.cli import convert_dvs, extract_frames, features, index, prepare, setup, train, video_to_dvs
+from slowfast.cli import dvs, index, predict, prepare, train
 from slowfast.cli.main import COMMANDS, main
 from slowfast.config.node import ConfigNode
 from slowfast.config.parse import find_config
@@ -17,7 +17,7 @@ from slowfast.datasets.index.folder import KINDS
 from slowfast.errors import ConfigError, UserError
 from slowfast.inference.features import VIEWS
 from slowfast.prepare.convert_dvs import CutSettings
-from slowfast.prepare.encode import PRESETS, PrepareSettings
+from slowfast.prepare.encode import PrepareSettings
 from slowfast.prepare.filter_events import FilterSettings
 from slowfast.prepare.frames import FrameSettings
 from slowfast.prepare.video_to_dvs import EventSettings
@@ -45,9 +45,9 @@ def test_every_command_has_a_function_and_takes_modules(name: str, capsys: pytes
     assert "--import MODULE" in capsys.readouterr().out
 
 
-def run_line(command: setup.RunCommand, *words: str) -> ConfigNode:
+def run_line(command: train.RunCommand, *words: str) -> ConfigNode:
     seen: list[ConfigNode] = []
-    assert setup.main(["--cfg", S16, *words, "NUM_GPUS", "0"], seen.append, command) == 0
+    assert train.main(["--cfg", S16, *words, "NUM_GPUS", "0"], seen.append, command) == 0
     return seen[0]
 
 
@@ -64,33 +64,33 @@ def test_train_and_test_enable_what_they_say(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_a_path_to_write_may_still_follow_the_path_to_read() -> None:
     for words in (["a", "b", "--fps", "5"], ["a", "--out", "b", "--fps", "5"], ["--fps", "5", "a", "b"]):
-        chosen = extract_frames.parse(words)
+        chosen = prepare.parse_extract_frames(words)
         assert (chosen.source, chosen.out, chosen.fps) == (Path("a"), Path("b"), 5)
     for words, part in (
         (["a"], "required: --out"),
         (["a", "b", "--out", "c"], "unexpected argument b"),
     ):
         with pytest.raises(UserError, match=part):
-            extract_frames.parse(words)
+            prepare.parse_extract_frames(words)
 
 
 def test_defaults_are_those_of_the_settings() -> None:
     """Options list the defaults without importing the packages that define them."""
     line = ["a", "--out", "b"]
-    chosen = vars(prepare.parse(line))
+    chosen = vars(prepare.parse_prepare(line))
     assert {name: chosen[name] for name in asdict(PrepareSettings())} == asdict(PrepareSettings())
-    chosen = vars(extract_frames.parse(line))
+    chosen = vars(prepare.parse_extract_frames(line))
     assert {name: chosen[name] for name in asdict(FrameSettings())} == asdict(FrameSettings())
-    chosen = vars(video_to_dvs.parse(line))
+    chosen = vars(dvs.parse_simulate(line))
     assert {name: chosen[name] for name in asdict(EventSettings())} == asdict(EventSettings())
-    chosen = vars(convert_dvs.parse(line))
+    chosen = vars(dvs.parse_convert(line))
     settings = {**vars(CutSettings()), **vars(FilterSettings())}
     del settings["filters"]
     assert {name: chosen[name] for name in settings} == settings
 
 
 def test_choices_are_those_of_the_packages() -> None:
-    assert (prepare.PRESETS, features.VIEWS, index.KINDS) == (PRESETS, VIEWS, KINDS)
+    assert (predict.VIEWS, index.KINDS) == (VIEWS, KINDS)
 
 
 @pytest.mark.parametrize("name", [S16, f"{S16}.yaml", f"configs/{S16}.yaml"])

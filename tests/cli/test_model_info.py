@@ -12,10 +12,10 @@ from slowfast.cli.model_table import ModelRow, describe_all, markdown_table, pub
 from slowfast.cli.setup import load_config
 from slowfast.config.parse import configs_folder
 from slowfast.errors import UserError
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = configs_folder()
 
 # Folders of configs without published weights.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from slowfast.cli.convert_dvs import main
+from slowfast.cli.main import main
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.errors import UserError
@@ -36,7 +36,7 @@ def test_to_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     savemat(tmp_path / "mat" / "a" / "a_0001.mat", {**MAT, "x": MAT["x"].astype(np.uint8)})
     (tmp_path / "mat" / "a" / "new.mat").write_bytes(matlab_73())
     (tmp_path / "mat" / "a" / "text.mat").write_text("no .mat file, but long enough to look at" * 10)
-    assert main([str(tmp_path / "mat"), str(tmp_path / "npz"), "--workers", "1"]) == 0
+    assert main(["convert-dvs", str(tmp_path / "mat"), str(tmp_path / "npz"), "--workers", "1"]) == 0
     said = capsys.readouterr().out
     assert "failed: a/new.mat: MATLAB 7.3 files (HDF5) are not supported. Load it in MATLAB and run save(" in said
     assert "failed: a/text.mat: not a readable .mat file" in said

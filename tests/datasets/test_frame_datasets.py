@@ -13,7 +13,7 @@ from conftest import tiny_settings
 from video_files import write_video
 
 from demo_data.build import build
-from demo_data.motion import MOTIONS
+from demo_data.scene import MOTIONS
 from demo_data.settings import DemoSettings
 from demo_data.shapes import SHAPES
 from slowfast.cli.run import run

@@ -13,7 +13,7 @@ import torch
 
 from demo_data.build import build
 from demo_data.settings import DemoSettings
-from slowfast.cli.shards import main
+from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset, find_dataset
@@ -51,7 +51,10 @@ class Collection:
             self._write_lists()
         index = [str(self.files / name) for name in (FRAMES if kind == "frames" else LISTS)]
         options = ["--frames", "{:05d}.jpg"] if kind == "frames" else []
-        assert main([str(self.source), "--out", str(self.shards), "--index", *index, "--size", "1", *options]) == 0
+        assert (
+            main(["shards", str(self.source), "--out", str(self.shards), "--index", *index, "--size", "1", *options])
+            == 0
+        )
 
     def _write_lists(self) -> None:
         read = {
@@ -166,14 +169,14 @@ def test_folders_that_cannot_be_packed(
     (source / "a.txt").touch()
     (tmp_path / "train.txt").write_text("".join(f"{line}\n" for line in lines))
     words = [str(source), "--out", str(target), "--index", str(tmp_path / "train.txt")]
-    status = main([*words, *(options or ("--frames", "{:05d}.jpg"))])
+    status = main(["shards", *words, *(options or ("--frames", "{:05d}.jpg"))])
     if len(lines) == 2:
         assert status == 0 and message in (target / "failed.csv").read_text()
         [line] = (target / "train.txt").read_text().splitlines()
         member = find_member(str(target / line.rsplit(maxsplit=2)[0]))
         assert member is not None and member.name == "a" and line.endswith("/a 2 0")
         stamp = (target / "train-000000.tar").stat().st_mtime_ns
-        assert main([*words, "--frames", "{:05d}.jpg"]) == 0
+        assert main(["shards", *words, "--frames", "{:05d}.jpg"]) == 0
         assert (target / "train-000000.tar").stat().st_mtime_ns == stamp  # kept
     else:
         error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slowfast.cli.shards import main
+from slowfast.cli.main import main
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset
 from slowfast.datasets.clip_dataset import VideoEvalDataset
@@ -24,7 +24,9 @@ CSV = ("train.csv", "val.csv", "test.csv")
 
 
 def pack(source: Path, target: Path, *options: str, names: tuple[str, ...] = CSV) -> int:
-    return main([str(source), "--out", str(target), "--index", *(str(source / name) for name in names), *options])
+    return main(
+        ["shards", str(source), "--out", str(target), "--index", *(str(source / name) for name in names), *options]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_mistakes(
     (collection / "empty.csv").touch()
     (collection / "gone.csv").write_text("gone 0\n")
     words = [option.format(tmp=tmp_path, source=collection) for option in options]
-    assert main([str(collection), *words]) == 2
+    assert main(["shards", str(collection), *words]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert any(part in error for part in message.split("|"))

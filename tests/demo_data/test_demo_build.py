@@ -1,3 +1,5 @@
+"""Demo datasets: layouts, equal files from equal settings, resuming, and the command line."""
+
 from __future__ import annotations
 
 import os
@@ -13,11 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from demo_data import build as build_module
-from demo_data.build import MANIFEST, DemoFormat, build
+from demo_data.build import MANIFEST, build
 from demo_data.command_line import main
-from demo_data.kinetics_colors import COLORS, render_color_clip
-from demo_data.motion import MOTIONS
+from demo_data.formats import COLORS, FORMATS, render_color
+from demo_data.scene import MOTIONS
 from demo_data.settings import SPLITS, DemoSettings
 from demo_data.shapes import SHAPES, render_shape_clip
 from slowfast.config.defaults import get_cfg
@@ -26,6 +27,7 @@ from slowfast.errors import UserError
 pytestmark = pytest.mark.slow
 
 TINY = DemoSettings(seed=3, train=16, val=8, test=8, size=32, frames=6)
+SMALL = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
 
 
 def decoded(path: Path) -> np.ndarray:
@@ -78,28 +80,26 @@ def test_equal_seeds_give_equal_frames_whatever_the_number_of_processes(made, tm
 
 def test_second_call_does_nothing_and_other_settings_make_it_anew(tmp_path):
     out = tmp_path / "demo"
-    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
-    assert build(out, small, workers=1).built
+    assert build(out, SMALL, workers=1).built
     before = contents(out)
-    again = build(out, small, workers=1)
+    again = build(out, SMALL, workers=1)
     assert not again.built and again.samples == 3 and again.size > 0
     assert contents(out) == before
-    assert build(out, DemoSettings(seed=1, train=1, val=1, test=1, size=32, frames=3), workers=1).built
+    assert build(out, replace(SMALL, seed=1), workers=1).built
     assert contents(out) != before
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "index"])
 def test_damaged_folder_is_made_anew(tmp_path, damage):
     out = tmp_path / "demo"
-    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
-    build(out, small, workers=1)
+    build(out, SMALL, workers=1)
     before = contents(out)
     victim = out / "test.csv" if damage == "index" else next(out.rglob("*.mp4"))
     if damage == "cut":
         victim.write_bytes(victim.read_bytes()[:100])
     else:
         victim.unlink()
-    assert build(out, small, workers=1).built
+    assert build(out, SMALL, workers=1).built
     assert contents(out) == before
 
 
@@ -110,10 +110,9 @@ def test_files_of_others_are_never_lost(tmp_path):
     with pytest.raises(UserError, match="is a file"):
         build(tmp_path / "mine.txt", TINY, workers=1)
     out = tmp_path / "demo"
-    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
-    build(out, small, workers=1)
+    build(out, SMALL, workers=1)
     (out / "notes.txt").write_text("precious")
-    assert not build(out, small, workers=1).built  # leaving the context loses nothing
+    assert not build(out, SMALL, workers=1).built  # leaving the context loses nothing
     with pytest.raises(UserError, match=r"notes\.txt"):
         build(out, TINY, workers=1)
     assert (out / "notes.txt").read_text() == "precious" == (tmp_path / "mine.txt").read_text()
@@ -127,18 +126,16 @@ def test_foreign_manifest_is_not_taken_for_ours(tmp_path):
 
 def test_failure_leaves_the_old_folder_and_no_rest(tmp_path, monkeypatch):
     out = tmp_path / "demo"
-    small = DemoSettings(train=1, val=1, test=1, size=32, frames=3)
-    build(out, small, workers=1)
+    build(out, SMALL, workers=1)
     before = contents(out)
-    real = build_module.FORMATS["kinetics"]
+    real = FORMATS["kinetics"]
 
-    def fail(folder: Path, settings: DemoSettings, split: str, number: int) -> None:
-        real.write_sample(folder, settings, split, number)
-        if split == "val":
+    def fail(path: Path, clip: np.ndarray) -> None:
+        real.layout.write(path, clip)
+        if path.name.startswith("val"):
             raise OSError("disk full")
 
-    failing = DemoFormat(real.list_samples, fail, real.write_index)
-    monkeypatch.setitem(build_module.FORMATS, "kinetics", failing)
+    monkeypatch.setitem(FORMATS, "kinetics", replace(real, layout=replace(real.layout, write=fail)))
     with pytest.raises(OSError, match="disk full"):
         build(out, TINY, workers=1)
     assert contents(out) == before
@@ -152,7 +149,7 @@ def test_rests_of_killed_calls_are_removed_and_those_of_running_ones_kept(tmp_pa
     dead, alive = (tmp_path / f".demo.{host}-{number}.part" for number in (ended.pid, os.getppid()))
     for folder in (dead, alive):
         folder.mkdir()
-    build(tmp_path / "demo", DemoSettings(train=1, val=1, test=1, size=32, frames=3), workers=1)
+    build(tmp_path / "demo", SMALL, workers=1)
     assert not dead.exists() and alive.exists()
 
 
@@ -183,7 +180,7 @@ def test_demo_config_fits_the_demo_data():
 
 @pytest.mark.parametrize("label", range(len(COLORS)))
 def test_every_frame_of_a_color_clip_tells_its_class(label):
-    clip = render_color_clip(label, 4, 64, 74, np.random.default_rng(label)).astype(np.float32) / 255
+    clip = render_color(label, DemoSettings(size=64, frames=4), np.random.default_rng(label)).astype(np.float32) / 255
     for frame in clip:
         hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)  # hue in degrees
         hues = hsv[(hsv[..., 1] > 0.58) & (hsv[..., 2] > 0.52), 0]  # the background is duller
@@ -194,7 +191,7 @@ def test_every_frame_of_a_color_clip_tells_its_class(label):
 def test_color_demo_config_fits_its_data(tmp_path):
     cfg = get_cfg()
     cfg.merge_from_file(str(Path(__file__).parents[2] / "configs" / "Demo" / "KINETICS_CONVMLP_FRAMEWISE.yaml"))
-    settings = replace(build_module.FORMATS["kinetics_colors"].default, train=8, val=8, test=8, size=32, frames=3)
+    settings = replace(FORMATS["kinetics_colors"].default, train=8, val=8, test=8, size=32, frames=3)
     assert cfg.MODEL.NUM_CLASSES == len(COLORS) and cfg.MODEL.FRAMEWISE
     build(tmp_path / "demo", settings, workers=1)
     assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(COLORS)
@@ -213,7 +210,7 @@ def test_a_shape_moves_before_a_still_background(shape):
 
 
 def test_shape_clips_are_for_a_network_of_the_demo_images(tmp_path):
-    settings = replace(build_module.FORMATS["kinetics_shapes"].default, test=8, size=32, frames=3)
+    settings = replace(FORMATS["kinetics_shapes"].default, test=8, size=32, frames=3)
     build(tmp_path / "demo", settings, workers=1)
     assert (tmp_path / "demo" / "categories.txt").read_text().split()[::2] == list(SHAPES)
     assert len(list((tmp_path / "demo").rglob("*.mp4"))) == 24

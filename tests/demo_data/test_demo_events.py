@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo_data.build import FORMATS, build
-from demo_data.events import draw_path_in_view, write_sample
-from demo_data.motion import MOTIONS
+from demo_data.build import build
+from demo_data.events import draw_path_in_view
+from demo_data.formats import FORMATS, Sample
+from demo_data.scene import MOTIONS
 from demo_data.settings import DemoSettings
 from slowfast.datasets.dvs.formats.columns import StoredColumn
 from slowfast.datasets.dvs.index import read_event_class_names, read_event_index
@@ -35,7 +36,7 @@ def test_the_folder_reads_as_it_is(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_events(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_sample(tmp_path / name, SETTINGS, "train", 3)
+        FORMATS["events"].write_sample(tmp_path / name, SETTINGS, Sample("train", 3, 3, "down"))
     (one,), (two,) = (list((tmp_path / name).rglob("*.npz")) for name in ("one", "two"))
     assert one.name == "00003.npz" and one.parent.name == "down"
     assert all(np.array_equal(np.load(one)[key], np.load(two)[key]) for key in "xytp")

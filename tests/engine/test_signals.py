@@ -18,14 +18,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from slowfast.cli import setup
-from slowfast.cli.run import CONFIG, run
+from slowfast.cli import train
+from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
 from slowfast.datasets.build import VAL, eval_dataset, train_dataset
 from slowfast.engine import checkpoints
 from slowfast.engine.checkpoints import find_last
 from slowfast.engine.train import Interrupted, Trainer
 from slowfast.utils.distributed import World
+from slowfast.visualization.html_report.run_files import CONFIG
 from tests.conftest import ROOT, command, environment, tiny_settings
 from tests.warm_start import Run, run_ranks
 
@@ -61,7 +62,7 @@ def signal_in(monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signal
 
 
 def run_here(data: Path, output: Path, *more: object) -> int:
-    return setup.main(["--cfg", str(EMPTY), *map(str, settings(data, output, *more))], run)
+    return train.main(["--cfg", str(EMPTY), *map(str, settings(data, output, *more))], run)
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -82,7 +83,7 @@ def undisturbed(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize(
     "where",
     [
-        "slowfast.cli.setup.load_config",
+        "slowfast.cli.train.load_config",
         "slowfast.cli.run.init_distributed",
         "slowfast.cli.run._read_indices",
         "slowfast.engine.train.build_model",
@@ -225,7 +226,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, kinetics_folder: Path) -> 
     script.write_text(
         "import sys, time\n"
         "from slowfast.utils.signals import StopSignal\n"
-        "from slowfast.cli.setup import main\n"
+        "from slowfast.cli.train import main\n"
         "from slowfast.engine import checkpoints\n"
         "from slowfast.cli.run import run\n"
         "def save(*args):\n"

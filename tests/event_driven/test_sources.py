@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.cli import setup
+from slowfast.cli import train
 from slowfast.cli.run import run
 from slowfast.cli.setup import load_config
 from slowfast.config.node import ConfigNode
@@ -148,7 +148,7 @@ def check(output: Path, capfd: pytest.CaptureFixture[str]) -> str:
 
 def start(place: str, output: Path, *more: object) -> int:
     line = [*on_videos(place, output), "EVENT.ANNOTATE", True, "EVENT.COMPARE", False, *more]
-    return setup.main(["--cfg", str(EMPTY), *map(str, line)], run)
+    return train.main(["--cfg", str(EMPTY), *map(str, line)], run)
 
 
 def test_address_of_a_readable_camera(camera: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

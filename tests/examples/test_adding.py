@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "ADDING.md").read_text(encoding="utf-8")
 LISTINGS = re.findall(r"```python\n(.*?)```", PAGE[PAGE.index("## An optimizer") :], re.DOTALL)

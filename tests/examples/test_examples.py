@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
-from video_files import write_video
 
+from tests.conftest import ROOT, environment
+from tests.csv_files import read_rows
+from tests.video_files import write_video
 from tests.warm_start import run_script
 
 pytestmark = pytest.mark.slow
@@ -54,8 +55,7 @@ def test_a_dataset_and_a_network_of_the_user_train_and_test(data: Path, tmp_path
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "test_results.json").read_text())
     assert (results["videos"], results["failed"], results["views"]) == (6, 0, 2)
-    with (out / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(out / "predictions.csv")
     assert [row["label"] for row in rows] == ["0", "1", "2", "0", "1", "2"]
     assert {row["class"] for row in rows if "class" in row} <= set(CLASSES)
     assert (out / "checkpoints" / "checkpoint_epoch_00002.pyth").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, environment, tiny_settings
 
+from tests.conftest import ROOT, environment, tiny_settings
 from tests.warm_start import run_script
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from video_files import write_video
+
+from tests.conftest import ROOT
+from tests.video_files import write_video
 
 NOTEBOOK = ROOT / "examples" / "finetune_own_videos.ipynb"
 LARGEST = 300_000  # bytes, with its outputs

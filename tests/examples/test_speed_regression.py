@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, tiny_settings
 
 from demo_data.settings import SPLITS
 from slowfast.cli.run import run
@@ -22,6 +20,8 @@ from slowfast.engine.tasks import TASK_REGISTRY, Task
 from slowfast.engine.tasks.pretraining import Pretraining
 from slowfast.errors import ConfigError, IndexFileError, UserError
 from slowfast.inference.predictor import Predictor
+from tests.conftest import ROOT, tiny_settings
+from tests.csv_files import read_rows
 
 EMPTY = ROOT / "tests" / "empty.yaml"
 EXAMPLE = ROOT / "examples" / "speed_regression.py"
@@ -58,8 +58,7 @@ def test_train_test_and_reports(data: Path, tmp_path: Path, capsys: pytest.Captu
     run(load_config(EMPTY, settings(data, tmp_path)))
     out = capsys.readouterr().out
     assert "validation mean error" in out and "px/frame, loss " in out and "px/frame" in out and "top-1" not in out
-    with (tmp_path / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(tmp_path / "predictions.csv")
     assert [float(row["label"]) for row in rows] == [i % 8 / 2 for i in range(8)]
     assert {row["class_name"] + row["score"] + row["five_best"] for row in rows} == {""}
     errors = [abs(float(row["prediction"]) - float(row["label"])) for row in rows]

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, tiny_settings
 from torch import nn
 
-from slowfast.cli.export import main
+from slowfast.cli.main import main
 from slowfast.errors import UserError
 from slowfast.inference import export as exporting
 from slowfast.inference import export_onnx
@@ -114,7 +114,7 @@ def test_a_file_that_differs_is_not_kept(
     with pytest.raises(ExportDiffers):
         export(small("evMLP"), inputs("evMLP", 1).shape[1:], tmp_path / "net.pt2")
     words = ["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings_of(tmp_path)]
-    assert main(words) == 1
+    assert main(["export", *words]) == 1
     err = capsys.readouterr().err
     assert "differ by" in err and err.count("\n") == 1 and not list(tmp_path.glob("*net.pt2"))
 
@@ -151,16 +151,16 @@ def test_poor_exports_are_warned_of_or_refused(
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(tmp_path)
-    assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings]) == 0
+    assert main(["export", "--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings]) == 0
     out = capsys.readouterr().out
     assert "largest difference" in out and "(batch, 3, 4, 32, 32), batch any; RGB" in out
     assert torch.export.load(tmp_path / "net.pt2").module()(torch.zeros(5, 3, 4, 32, 32)).shape == (5, 8)
-    assert main(["--cfg", EMPTY, "--out", "net.pth", *settings]) == 2
+    assert main(["export", "--cfg", EMPTY, "--out", "net.pth", *settings]) == 2
     assert "must end in .pt2 or .onnx" in capsys.readouterr().err
 
     def missing(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr("slowfast.utils.imports.import_module", missing)
-    assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.onnx"), *settings]) == 2
+    assert main(["export", "--cfg", EMPTY, "--out", str(tmp_path / "net.onnx"), *settings]) == 2
     assert 'pip install "slowfast[onnx]"' in capsys.readouterr().err

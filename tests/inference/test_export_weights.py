@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, tiny_settings
 from torch import nn
 
-from slowfast.cli.export import main
+from slowfast.cli.main import main
 from slowfast.cli.setup import load_config
 from slowfast.engine.state import load_start_weights, load_test_checkpoint
 from slowfast.engine.test import network_to_test
@@ -31,7 +31,7 @@ def test_exported_weights_load_again_bit_by_bit(
 ) -> None:
     settings = [*map(str, tiny_settings(kinetics_folder, tmp_path / "out")), "DATA.REVERSE_INPUT_CHANNEL", "True"]
     out = tmp_path / "net.safetensors"
-    assert main(["--cfg", EMPTY, "--out", str(out), *settings]) == 0
+    assert main(["export", "--cfg", EMPTY, "--out", str(out), *settings]) == 0
     assert "bit by bit those of the model" in capsys.readouterr().out
     expected = network_to_test(load_config(EMPTY, [*settings, "TRAIN.ENABLE", False]), torch.device("cpu"))
     cfg = load_config(EMPTY, [*settings, "TRAIN.ENABLE", False, "TEST.CHECKPOINT_FILE_PATH", str(out)])
@@ -106,7 +106,7 @@ def test_files_with_other_weights_are_not_kept(
 ) -> None:
     settings = [*map(str, tiny_settings(tmp_path, tmp_path / "out"))]
     monkeypatch.setattr(exporting, "read_torch_file", lambda path: {"x": torch.zeros(1)})
-    assert main(["--cfg", EMPTY, "--out", str(tmp_path / "net.safetensors"), *settings]) == 1
+    assert main(["export", "--cfg", EMPTY, "--out", str(tmp_path / "net.safetensors"), *settings]) == 1
     assert "tensors of the exported file differ" in capsys.readouterr().err
     assert not list(tmp_path.glob("*net.safetensors"))
 
@@ -119,6 +119,6 @@ def test_without_the_package_the_extra_is_named(
     with pytest.raises(CheckpointError, match=r'net.safetensors: .*pip install "slowfast\[safetensors\]"'):
         read_file(path, "pytorch")
     settings = [*map(str, tiny_settings(tmp_path, tmp_path / "out"))]
-    assert main(["--cfg", EMPTY, "--out", str(tmp_path / "new.safetensors"), *settings]) == 2
+    assert main(["export", "--cfg", EMPTY, "--out", str(tmp_path / "new.safetensors"), *settings]) == 2
     error = capsys.readouterr().err
     assert 'pip install "slowfast[safetensors]"' in error and error.count("\n") == 1

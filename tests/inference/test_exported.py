@@ -23,8 +23,7 @@ from test_export import FAST
 from triton_config import model_config
 from video_files import picture
 
-from slowfast.cli.export import main as export_main
-from slowfast.cli.run_exported import main
+from slowfast.cli.main import main
 from slowfast.cli.setup import load_for_evaluation
 from slowfast.config.node import ConfigNode
 from slowfast.inference import Predictor, export_onnx
@@ -88,7 +87,7 @@ def folder(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         targets[-1] += ["--samples", str(kinetics_folder / "videos" / "left")]
         targets += [["--triton", str(out / "repository"), "--precision", "float16"]]
         for target in targets:
-            assert export_main([*target, *words]) == 0
+            assert main(["export", *target, *words]) == 0
         yield out
 
 
@@ -137,7 +136,7 @@ def test_the_command(folder: Path, videos: list[Path], tmp_path: Path, capsys: p
     broken = tmp_path / "empty.mp4"
     broken.write_bytes(b"")
     words = [str(folder / "net.onnx"), *map(str, videos), str(broken), "--out", str(tmp_path / "out")]
-    assert main([*words, "TEST.NUM_ENSEMBLE_VIEWS", "1", "TEST.NUM_SPATIAL_CROPS", "1"]) == 0
+    assert main(["run-exported", *words, "TEST.NUM_ENSEMBLE_VIEWS", "1", "TEST.NUM_SPATIAL_CROPS", "1"]) == 0
     out = capsys.readouterr().out
     assert "3 files read, 1 failed" in out and "3 clips in" in out
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
@@ -147,9 +146,9 @@ def test_the_command(folder: Path, videos: list[Path], tmp_path: Path, capsys: p
         rows = list(csv.DictReader(file))
     assert [row["class_name"] != "" for row in rows] == [True, True, True, False]
     for key in ("DATA.NUM_FRAMES", "MODEL.NUM_CLASSES", "OUTPUT_DIR"):
-        assert main([*words, key, "3"]) == 2
+        assert main(["run-exported", *words, key, "3"]) == 2
         assert f"{key} is fixed by an exported file" in capsys.readouterr().err
-    assert main([str(folder / "net.onnx"), str(broken), "--out", str(tmp_path / "none")]) == 2
+    assert main(["run-exported", str(folder / "net.onnx"), str(broken), "--out", str(tmp_path / "none")]) == 2
     error = capsys.readouterr().err
     assert error == f"error: {broken}: the file is empty (0 bytes)\n" and not (tmp_path / "none").exists()
 
@@ -341,7 +340,7 @@ def test_bad_files_are_reported_in_one_line(
     name, damage, message = BAD[case]
     path = Path(shutil.copy(folder / name, tmp_path / name))
     damage(path)
-    assert main([str(path), str(videos[0]), "--out", str(tmp_path / "out")]) == 2
+    assert main(["run-exported", str(path), str(videos[0]), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith(f"error: {path}")
     assert not (tmp_path / "out").exists()
@@ -355,7 +354,7 @@ def test_other_mistakes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ([str(ROOT / "README.md"), "a.mp4"], "must end in .onnx or .pt2"),
         ([str(folder / "net.onnx"), str(tmp_path / "gone.mp4")], "does not exist"),
     ):
-        assert main([*words, "--out", str(tmp_path / "out")]) == 2
+        assert main(["run-exported", *words, "--out", str(tmp_path / "out")]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     base = ["--cfg", EMPTY, *settings_of(tmp_path)]
@@ -368,7 +367,7 @@ def test_other_mistakes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (["--triton", str(folder / "repository")], "has a model evmlp already"),
         (["--triton", str(tmp_path), "--triton-name", "../a"], "use letters, digits"),
     ):
-        assert export_main([*words, *base]) == 2
+        assert main(["export", *words, *base]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
 

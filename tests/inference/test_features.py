@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, tiny_settings
 
-from slowfast.cli.features import main
+from slowfast.cli.main import main
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_dataset
 from slowfast.engine.forward import ClipForward
@@ -27,7 +27,7 @@ WITH_PARTS = [name for name in sorted(FORMS) if hasattr(tiny(name), "classify")]
 
 def extract(data: Path, output: Path, *words: object) -> int:
     options = [str(word) for word in words if not isinstance(word, list)]
-    return main(["--cfg", EMPTY, *options, *map(str, tiny_settings(data, output))])
+    return main(["features", "--cfg", EMPTY, *options, *map(str, tiny_settings(data, output))])
 
 
 @pytest.mark.parametrize("name", WITH_PARTS)
@@ -76,7 +76,7 @@ def test_what_cannot_be_read_has_no_row(kinetics_folder: Path, tmp_path: Path) -
     prefix = f"DATA.PATH_PREFIX={kinetics_folder}"
     (tmp_path / "val.csv").write_text("\n".join([lines[0], "gone.mp4 1", lines[1]]) + "\n")
     words = ["--cfg", EMPTY, "--split", "val", *map(str, tiny_settings(tmp_path, tmp_path / "out")), prefix]
-    assert main(words) == 0
+    assert main(["features", *words]) == 0
     rows = np.load(tmp_path / "out" / "features_val.npz")
     assert rows["path"].tolist() == [line.rsplit(" ", 1)[0] for line in lines]
     with (tmp_path / "out" / "features_val_failed.csv").open() as file:

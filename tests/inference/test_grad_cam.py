@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from video_files import write_video
 
-from slowfast.cli.grad_cam import main
+from slowfast.cli.main import main
 from slowfast.errors import UserError
 from slowfast.inference.grad_cam import (
     GRAD_CAM,
@@ -140,7 +140,9 @@ def test_a_frame_that_changes_alone_is_where_the_heat_is() -> None:
 
 
 def draw(folder: Path, *words: object) -> int:
-    return main(["--cfg", EMPTY, *map(str, words), *map(str, tiny_settings(folder / "none", folder / "out"))])
+    return main(
+        ["grad-cam", "--cfg", EMPTY, *map(str, words), *map(str, tiny_settings(folder / "none", folder / "out"))]
+    )
 
 
 def test_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

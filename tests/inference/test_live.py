@@ -20,7 +20,7 @@ import torch
 from conftest import ROOT, tiny_settings
 from video_files import picture, write_video
 
-from slowfast.cli.predict import main
+from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.types import Record
@@ -42,7 +42,7 @@ def settings(folder: Path) -> list[object]:
 
 
 def predict(folder: Path, *words: object) -> tuple[int, Path]:
-    return main(["--cfg", EMPTY, *map(str, words), *map(str, settings(folder))]), folder / "out"
+    return main(["predict", "--cfg", EMPTY, *map(str, words), *map(str, settings(folder))]), folder / "out"
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

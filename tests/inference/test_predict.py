@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, tiny_settings
 from video_files import picture, write_video
 
-from slowfast.cli.predict import main
+from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_dataset
@@ -43,7 +43,7 @@ def predict(folder: Path, *words: object) -> tuple[int, Path]:
     settings = tiny_settings(folder / "no_such_data", folder / "out")
     before = [str(word) for word in words if not isinstance(word, list)]
     after = [str(part) for word in words if isinstance(word, list) for part in word]
-    return main(["--cfg", EMPTY, *before, *map(str, settings), *after]), folder / "out"
+    return main(["predict", "--cfg", EMPTY, *before, *map(str, settings), *after]), folder / "out"
 
 
 def table(output: Path) -> list[dict[str, str]]:

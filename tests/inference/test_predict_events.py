@@ -12,9 +12,7 @@ from conftest import ROOT, tiny_settings
 from event_files import CLASSES, SENSOR, event_settings, write_folder, write_recording
 from video_files import write_video
 
-from slowfast.cli.features import main as extract_features
-from slowfast.cli.grad_cam import main as grad_cam
-from slowfast.cli.predict import main
+from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, eval_dataset
@@ -47,7 +45,7 @@ def predict(output: Path, *words: object, data: Path | str = "") -> int:
     before = [str(word) for word in words if not isinstance(word, list)]
     after = [str(part) for word in words if isinstance(word, list) for part in word]
     settings = event_settings(Path("no_such_data"), output)
-    return main(["--cfg", EMPTY, *before, *map(str, settings), "DATA.PATH_TO_DATA_DIR", str(data), *after])
+    return main(["predict", "--cfg", EMPTY, *before, *map(str, settings), "DATA.PATH_TO_DATA_DIR", str(data), *after])
 
 
 def table(output: Path) -> list[dict[str, str]]:
@@ -119,12 +117,12 @@ def test_a_network_of_frames_takes_recordings_where_the_dataset_does(
     write_recording(recording, 200, 0)
     write_video(tmp_path / "media" / "v.mp4")
     settings = [*map(str, tiny_settings(tmp_path / "no_such_data", tmp_path / "out"))]
-    assert main(["--cfg", EMPTY, str(recording), *settings]) == 2
+    assert main(["predict", "--cfg", EMPTY, str(recording), *settings]) == 2
     assert "MorphMLP takes clips; for event recordings set TEST.DATASET dvsframes" in capsys.readouterr().err
-    assert main(["--cfg", EMPTY, str(tmp_path / "media"), *settings]) == 0
+    assert main(["predict", "--cfg", EMPTY, str(tmp_path / "media"), *settings]) == 0
     assert [Path(row["path"]).name for row in table(tmp_path / "out")] == ["v.mp4"]
     frames = ["TEST.DATASET", "dvsframes", "DVS.SENSOR_SIZE", "[12,16]", "TEST.NUM_ENSEMBLE_VIEWS", "1"]
-    assert main(["--cfg", EMPTY, str(tmp_path / "media"), *settings, *frames]) == 0
+    assert main(["predict", "--cfg", EMPTY, str(tmp_path / "media"), *settings, *frames]) == 0
     rows = {Path(row["path"]).name: row["class_name"] for row in table(tmp_path / "out")}
     assert rows["a.npz"] and not rows["media"]
 
@@ -154,8 +152,8 @@ def test_features_are_extracted_and_heat_maps_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [*map(str, event_settings(data, tmp_path))]
-    assert extract_features(["--cfg", EMPTY, "--out", str(tmp_path / "f.npz"), *settings]) == 0
+    assert main(["features", "--cfg", EMPTY, "--out", str(tmp_path / "f.npz"), *settings]) == 0
     features = np.load(tmp_path / "f.npz")
     assert features["feature"].shape == (6, 16) and features["path"][0] == "a/008.npz"
-    assert grad_cam(["--cfg", EMPTY, str(data / "a" / "000.npz"), *settings]) == 2
+    assert main(["grad-cam", "--cfg", EMPTY, str(data / "a" / "000.npz"), *settings]) == 2
     assert "Event2Vec takes events" in capsys.readouterr().err

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, tiny_settings
 from video_files import break_packets, picture, write_sound, write_video
 
-from slowfast.cli.predict import main
+from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import TEST, views_of_records
@@ -160,7 +160,7 @@ def test_a_window_of_one_clip_is_computed_once(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- command line
 def predict(folder: Path, *words: object) -> tuple[int, Path]:
     settings = [*tiny_settings(folder / "none", folder / "out"), "DATA_LOADER.NUM_WORKERS", 0]
-    return main(["--cfg", EMPTY, *map(str, words), *map(str, settings)]), folder / "out"
+    return main(["predict", "--cfg", EMPTY, *map(str, words), *map(str, settings)]), folder / "out"
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -237,7 +237,7 @@ def test_images_and_recordings_have_no_windows(tmp_path: Path, capsys: pytest.Ca
         more = ["TEST.DATASET", dataset, "TEST.NUM_ENSEMBLE_VIEWS", "1", "TEST.NUM_SPATIAL_CROPS", "1"]
         more += ["MODEL.MODEL_NAME", "ConvMLP"] if dataset == "imagenet" else []
         settings = [*tiny_settings(tmp_path, tmp_path / "out"), *more]
-        assert main(["--cfg", EMPTY, "x.mp4", "--window", "1", *map(str, settings)]) == 2
+        assert main(["predict", "--cfg", EMPTY, "x.mp4", "--window", "1", *map(str, settings)]) == 2
         assert reads in capsys.readouterr().err
 
 

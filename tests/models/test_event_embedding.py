@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.events import plain_embedding
+from benchmarks.event_networks import plain_embedding
 from slowfast.errors import ConfigError
 from slowfast.models.event_embedding import EventEmbedding, Grid, build_embedding
 

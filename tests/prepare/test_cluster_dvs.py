@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from event_files import SENSOR, write_recording
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.dataset import EventSampling, Repairs
@@ -14,6 +13,7 @@ from slowfast.datasets.dvs.recording import read_clusters
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.types import Record
 from slowfast.prepare.cluster_dvs import cluster_events, cluster_recordings
+from tests.event_files import SENSOR, write_recording
 
 
 def test_separate_groups_become_one_cluster_each() -> None:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_dvs import main
+from slowfast.cli.main import main
 from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.prepare import event_spool
 from slowfast.prepare.convert_dvs import CutSettings, convert_recordings
+from tests.conftest import ROOT, environment
 from tests.raw_recordings import Event, aedat, aedat4, dat, evt2, evt3, rows, some_events
+from tests.worker_processes import kill_once
 
-TOOL = Path(__file__).parents[2] / "tools" / "convert_events.py"
+TOOL = ROOT / "tools" / "convert_events.py"
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_this_process")]
 
 
@@ -30,7 +29,7 @@ def written(file: Path) -> list[Event]:
 
 
 def convert(source: Path, target: Path, *options: str) -> int:
-    return main([str(source), str(target), "--workers", "1", *options])
+    return main(["convert-dvs", str(source), str(target), "--workers", "1", *options])
 
 
 @pytest.fixture
@@ -149,15 +148,9 @@ def test_concurrent_and_killed_runs(raw: Path, tmp_path: Path) -> None:
     for number in range(12):
         (raw / f"{number}.raw").write_bytes(evt3(some_events(20_000, seed=number, longest=8_000_000)))
     line = [sys.executable, str(TOOL), str(raw), str(tmp_path / "npz"), "--workers", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    until = time.monotonic() + 240
-    while not list((tmp_path / "npz").glob("*.npz")) and time.monotonic() < until:
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    kill_once(line, lambda: list((tmp_path / "npz").glob("*.npz")))
     (tmp_path / "npz" / ".5.raw.json").write_text('{"events": 2')  # a truncated record
-    runs = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    runs = [subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     said = [run.communicate(timeout=240) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     for number in range(12):
@@ -269,9 +262,9 @@ def test_windows_with_a_step(raw: Path, tmp_path: Path, capsys: pytest.CaptureFi
     starts = range(events[0][2], events[-1][2] + 1, 20_000)
     assert parts == [[event for event in events if start <= event[2] < start + 30_000] for start in starts]
     for wrong, message in (
-        (["--window-step", "5"], "--window-step: give a number greater than 0, and --window-time or --window-events"),
+        (["--window-step", "5"], "--window-step needs --window-time or --window-events"),
         (["--window-events", "9", "--window-step", "2.5"], "--window-step 2.5: must be a whole number of events"),
-        (["--crop", "0", "0", "0", "9"], "--crop 0 0 0 9: X and Y must be at least 0, WIDTH and HEIGHT 1"),
+        (["--crop", "0", "0", "0", "9"], "--crop 0 0 0 9: WIDTH and HEIGHT must be at least 1"),
         (["--downsample", "0"], "--downsample"),
     ):
         assert convert(raw, tmp_path / "x", *wrong) == 2

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slowfast.cli.prepare import main
+from slowfast.cli.main import main
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.index.labeled_paths import parse_line
 from slowfast.prepare.encode import PrepareSettings, prepare_video, prepared_size
 from slowfast.prepare.files import find_jobs
 from slowfast.prepare.videos import MANIFEST, IndexLines, write_index
+from tests.conftest import ROOT
+from tests.csv_files import read_reasons
 from tests.video_files import break_packets, plain_frames, write_sound, write_video
+from tests.worker_processes import kill_once
 
 pytestmark = pytest.mark.slow
 
-TOOL = Path(__file__).parents[2] / "tools" / "prepare_videos.py"
+TOOL = ROOT / "tools" / "prepare_videos.py"
 QUICK = PrepareSettings(short_side=32, preset="ultrafast")
 
 
@@ -55,7 +54,7 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def prepare(source: Path, target: Path, *options: str) -> int:
-    return main([str(source), str(target), "--short-side", "32", "--workers", "1", *options])
+    return main(["prepare", str(source), str(target), "--short-side", "32", "--workers", "1", *options])
 
 
 def test_folder_of_videos(
@@ -69,8 +68,7 @@ def test_folder_of_videos(
         with open_video(target / name) as video:
             assert (video.num_frames, min(video.height, video.width)) == (count, 32)
             assert video.read(np.arange(count)).missing is None
-    with (target / "failed.csv").open(newline="") as file:
-        failed = {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    failed = read_reasons(target / "failed.csv")
     assert set(failed) == {"empty.mp4", "text.mp4", "sound.mp4", "gone.mp4"}
     assert "0 bytes" in failed["empty.mp4"] and "no video stream" in failed["sound.mp4"]
     kept = ["a.mp4 0", "clip.avi.mp4 1", "sub folder/b.mp4 2", "a.mp4 0"]
@@ -109,12 +107,7 @@ def test_killed_run_resumes_with_several_workers(tmp_path: Path) -> None:
     for number in range(4):
         write_video(source / f"{number}.mp4", frames=100, size=(128, 128))
     command = [sys.executable, str(TOOL), str(source), str(target), "--workers", "2"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not list(target.rglob("*.part")) and not (target / MANIFEST).exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_once(command, lambda: list(target.rglob("*.part")) or (target / MANIFEST).exists())
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert not list(target.rglob("*.part"))
@@ -212,7 +205,7 @@ def test_user_errors(
         Path(name).write_text(text)
     Path("new/train.csv").write_text("a.mp4 0\n")
     Path("source/a.mp4").touch()
-    assert main(options) == 2
+    assert main(["prepare", *options]) == 2
     said = capsys.readouterr().err
     assert problem in said and len(said.strip().splitlines()) == 1
 

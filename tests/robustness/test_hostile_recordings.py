@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import zipfile
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slowfast.cli.convert_dvs import main
+from slowfast.cli.main import main
 from tests.conftest import run_net
+from tests.csv_files import read_reasons
 from tests.event_files import event_settings, write_folder, write_recording
 from tests.raw_recordings import aedat, aedat4, dat, evt2, evt3, some_events
 
@@ -72,8 +72,7 @@ def _write_hostile(folder: Path) -> dict[str, str]:
 
 
 def _reasons(path: Path) -> dict[str, str]:
-    with path.open(newline="") as file:
-        return {Path(row["path"]).stem: row["reason"] for row in csv.DictReader(file)}
+    return {Path(name).stem: reason for name, reason in read_reasons(path).items()}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -108,7 +107,7 @@ def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (source / f"empty_{name}").touch()
     _sparse(source / "sparse_f.mat", b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM")
     (source / "noise_f.mat").write_bytes(np.random.default_rng(0).bytes(3000))
-    assert main([str(source), str(tmp_path / "npz"), "--workers", "1"]) == 0, capsys.readouterr().err
+    assert main(["convert-dvs", str(source), str(tmp_path / "npz"), "--workers", "1"]) == 0, capsys.readouterr().err
     reasons = _reasons(tmp_path / "npz" / "failed.csv")
     kinds = {name.partition("_")[0] for name in reasons}
     assert {"sparse", "noise", "fifo", "empty"} <= kinds and "good" not in kinds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, environment, tiny_settings
+from tests.csv_files import read_reasons
 from tests.event_driven.settings import on_videos
 from tests.robustness.hostile_reading import ERRORS, LIMIT, REASONS
 from tests.warm_start import Run, none_left, run_script, session_processes
@@ -48,8 +48,7 @@ def run(tool: str, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def rows(path: Path) -> dict[str, str]:
-    with path.open(newline="") as file:
-        return {Path(row["path"]).stem: row["reason"] for row in csv.DictReader(file)}
+    return {Path(name).stem: reason for name, reason in read_reasons(path).items()}
 
 
 def all_listed(reasons: dict[str, str], wanted: dict[str, str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
 
 from slowfast.datasets.types import Failure, FailureLedger, allowed_failures
 from tests.conftest import run_net, tiny_settings
+from tests.csv_files import read_reasons
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,7 @@ def _train(data: Path, output: Path, processes: int = 1, *more: object) -> tuple
     """Status, stderr and the list of failures of a training."""
     settings = [*tiny_settings(data, output), "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False, *more]
     done = run_net(settings, processes)
-    with (output / "failed_train.csv").open(newline="") as file:
-        return done.returncode, done.stderr, [row["path"] for row in csv.DictReader(file)]
+    return done.returncode, done.stderr, list(read_reasons(output / "failed_train.csv"))
 
 
 @pytest.mark.parametrize("workers", [0, 8])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.cli.setup import parse, split_overrides
-from slowfast.cli.train import TEST
+from slowfast.cli.setup import split_overrides
+from slowfast.cli.train import TEST, parse
 from slowfast.errors import DataError, UserError
 
 pytestmark = pytest.mark.slow

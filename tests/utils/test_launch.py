@@ -63,7 +63,7 @@ def test_a_killed_process_is_named(capfd: pytest.CaptureFixture[str]) -> None:
 SCRIPT = """
 import os, sys
 from slowfast.cli import run as module
-from slowfast.cli.setup import main
+from slowfast.cli.train import main
 from slowfast.utils.signals import prepare_process
 prepare_process()
 module.processes_to_launch = lambda gpus, wanted: 0 if "RANK" in os.environ else 2

@@ -130,7 +130,7 @@ def training(data: Path, output: Path, timeout: float) -> Iterator[tuple[subproc
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from slowfast.utils.signals import prepare_process\n"
         "prepare_process()\n"
-        "from slowfast.cli.setup import main\n"
+        "from slowfast.cli.train import main\n"
         "from slowfast.cli.run import run\n"
         "sys.exit(main(sys.argv[1:], run))\n"
     )

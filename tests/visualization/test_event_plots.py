@@ -10,7 +10,7 @@ import pytest
 from event_files import SENSOR, write_recording
 from PIL import Image
 
-from slowfast.cli.draw_dvs import main
+from slowfast.cli.main import main
 from slowfast.datasets.dvs.frames import BACKGROUND, BRIGHTER, DARKER, accumulate
 
 
@@ -27,7 +27,7 @@ def test_films_and_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     write_recording(recording, 300, 0)
     sensor = ["--height", str(SENSOR[0]), "--width", str(SENSOR[1])]
     for name in ("a.gif", "a.mp4", "a.png"):
-        assert main([str(recording), str(tmp_path / "out" / name), "--slower", "10", *sensor]) == 0
+        assert main(["draw-dvs", str(recording), str(tmp_path / "out" / name), "--slower", "10", *sensor]) == 0
     assert "300 events" in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "a.gif") as film:
         assert film.n_frames == 10 and film.size == (320, 240)  # 50 ms, ten times slower, at 20 frames per second
@@ -40,10 +40,10 @@ def test_films_and_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recording = tmp_path / "a.npz"
-    assert main([str(recording), str(tmp_path / "a.gif")]) == 2
+    assert main(["draw-dvs", str(recording), str(tmp_path / "a.gif")]) == 2
     write_recording(recording, 30, 0)
-    assert main([str(recording), str(tmp_path / "a.avi")]) == 2
-    assert main([str(recording), str(tmp_path / "a.gif"), "--fps", "0"]) == 2
+    assert main(["draw-dvs", str(recording), str(tmp_path / "a.avi")]) == 2
+    assert main(["draw-dvs", str(recording), str(tmp_path / "a.gif"), "--fps", "0"]) == 2
     error = capsys.readouterr().err
     assert "no such file" in error and "must end in .gif or .mp4 or .png" in error and "argument --fps: '0'" in error
 
@@ -61,6 +61,6 @@ def test_what_cannot_be_drawn_is_one_line(
 ) -> None:
     events = {"x": np.arange(3), "y": np.arange(3), "t": np.arange(3), "p": np.array([0, 1, 0])} | changed
     np.savez(tmp_path / "a.npz", **events)
-    assert main([str(tmp_path / "a.npz"), str(tmp_path / "a.mp4")]) == 2
+    assert main(["draw-dvs", str(tmp_path / "a.npz"), str(tmp_path / "a.mp4")]) == 2
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1 and not (tmp_path / "a.mp4").exists()

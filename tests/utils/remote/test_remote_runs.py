@@ -12,7 +12,8 @@ import pytest
 import torch
 from conftest import tiny_settings
 
-from slowfast.cli.setup import RUN_NET, load_config, main
+from slowfast.cli.setup import load_config
+from slowfast.cli.train import RUN_NET, main
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parse import base_reference
 from slowfast.engine.distillation import check_teacher_weights, load_teacher_config

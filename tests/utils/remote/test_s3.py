@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from slowfast.cli.shards import main
+from slowfast.cli.main import main
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import eval_dataset
 from slowfast.errors import IndexFileError
@@ -170,7 +170,7 @@ def uploaded(client: Any, kinetics_folder: Path, tmp_path_factory: pytest.TempPa
     """The small folder, whose clips are in a bucket as single objects and as shards."""
     target = tmp_path_factory.mktemp("shards")
     index = [str(kinetics_folder / f"{split}.csv") for split in ("train", "val", "test")]
-    assert main([str(kinetics_folder), "--out", str(target), "--index", *index, "--size", "1"]) == 0
+    assert main(["shards", str(kinetics_folder), "--out", str(target), "--index", *index, "--size", "1"]) == 0
     client.create_bucket(Bucket="media")
     for folder, key in ((kinetics_folder, "files"), (target, "shards")):
         for path in folder.rglob("*.*"):

@@ -9,12 +9,14 @@ import pytest
 import torch
 import yaml
 
-from slowfast.cli import setup
-from slowfast.cli.run import CONFIG, TEST_CONFIG, RunFolder, run
+from slowfast.cli import train
+from slowfast.cli.run import run
+from slowfast.cli.run_folder import RunFolder
 from slowfast.cli.setup import load_config
 from slowfast.engine import checkpoints
 from slowfast.utils.distributed import World
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
+from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
 from tests.conftest import ROOT, run_net, tiny_settings
 
 pytestmark = pytest.mark.slow
@@ -100,7 +102,7 @@ def test_a_refused_run_changes_nothing(
         mistake = mistake.replace(f"{{{word}}}", path)
     line = settings(kinetics_folder, output, "TRAIN.ENABLE", "training" in kind)
     before = snapshot(finished)
-    assert setup.main(["--cfg", str(EMPTY), *map(str, line), *mistake.split()], run) == 2
+    assert train.main(["--cfg", str(EMPTY), *map(str, line), *mistake.split()], run) == 2
     err = capfd.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1, err
     assert snapshot(finished) == before and not (tmp_path / "deep").exists()
@@ -114,7 +116,7 @@ def test_a_run_that_fails_to_start_leaves_nothing(
 
     monkeypatch.setattr("slowfast.engine.train.build_model", fail)
     line = ["--cfg", str(EMPTY), *map(str, settings(kinetics_folder, tmp_path / "out"))]
-    assert setup.main(line, run) == 1
+    assert train.main(line, run) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,7 +143,7 @@ def test_a_test_by_itself_writes_its_config(kinetics_folder: Path, tmp_path: Pat
 def test_the_log_begins_before_the_run(kinetics_folder: Path, tmp_path: Path) -> None:
     """Messages logged while the config and the indices are read are also in stdout.log."""
     line = settings(kinetics_folder, tmp_path, "TRAIN.ENABLE", False, "DATA.DECODING_BACKEND", "decord")
-    assert setup.main(["--cfg", str(EMPTY), *map(str, line)], run) == 0
+    assert train.main(["--cfg", str(EMPTY), *map(str, line)], run) == 0
     log = (tmp_path / "stdout.log").read_text()
     assert log.index("DECODING_BACKEND") < log.index("results in") < log.index(": testing random weights")
 
@@ -171,7 +173,7 @@ def test_a_training_waits_for_a_test_before_its_own(tmp_path: Path, monkeypatch:
 
     with RunFolder(cfg, World()) as folder:
         monkeypatch.setattr(FolderLock, "acquire", acquire)
-        monkeypatch.setattr("slowfast.cli.run.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("slowfast.cli.run_folder.time.sleep", lambda seconds: None)
         folder.wait_for_tests()
     assert len(tries) == 4
 
@@ -199,7 +201,7 @@ def test_checkpoints_are_not_tidied_by_a_refused_run(finished: Path, kinetics_fo
     stale.write_bytes((checkpoints.checkpoint_folder(finished) / checkpoints.checkpoint_name(1, 0)).read_bytes())
     line = ["--cfg", str(EMPTY), *map(str, settings(kinetics_folder, finished)), "MORPH.LAYERS", "[1,2,1,1]"]
     try:
-        assert setup.main(line, run) == 2 and stale.exists()
+        assert train.main(line, run) == 2 and stale.exists()
     finally:
         stale.unlink()
 
@@ -211,7 +213,7 @@ def test_warnings_of_the_config_are_in_the_log(
     file, output = tmp_path / "published.yaml", tmp_path / "out"
     file.write_text("BN:\n  GLOBAL_SYNC: False\n")
     line = ["--cfg", str(file), *map(str, settings(kinetics_folder, output, "TEST.ENABLE", False))]
-    assert setup.main(line, run) == 0
+    assert train.main(line, run) == 0
     for text in (capfd.readouterr().out, (output / "stdout.log").read_text()):
         [warning] = [one for one in text.splitlines() if "BN.GLOBAL_SYNC" in one]
         assert f"{file}: " in warning
