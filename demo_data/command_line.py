@@ -11,7 +11,7 @@ from typing import Any
 from demo_data.build import FORMATS, build
 from demo_data.settings import SPLITS
 from slowfast.cli.command import CommandParser, add_workers, exit_status, integer
-from slowfast.utils.paths import check_output_folder
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.screen import show
 
 EXAMPLE = "python tools/make_demo_data.py --format kinetics --out demo"

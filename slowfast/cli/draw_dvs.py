@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from slowfast.cli.command import CommandParser, add_source_and_out, exit_status, integer, number
 from slowfast.errors import DataError, UserError
-from slowfast.utils.paths import check_output_file
+from slowfast.utils.files import check_output_file
 from slowfast.utils.screen import show
 
 EXAMPLE = "slowfast draw-dvs recording.npz --out events.mp4 --slower 4"

@@ -8,8 +8,7 @@ from importlib import import_module
 
 from slowfast.cli.command import CommandParser, exit_status
 from slowfast.errors import UserError
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 
 # Command: summary and module in slowfast.cli, which is imported when the command is chosen.
 COMMANDS = {

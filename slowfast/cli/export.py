@@ -10,8 +10,8 @@ from slowfast.cli.command import FAILED, CommandParser, exit_status
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
+from slowfast.utils.files import check_output_file, check_output_folder
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_file, check_output_folder
 from slowfast.utils.screen import show
 
 EXAMPLE = "slowfast export --cfg ImageNet/EAT_TI --out model.onnx TEST.CHECKPOINT_FILE_PATH weights.pth"

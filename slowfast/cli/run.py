@@ -50,9 +50,9 @@ from slowfast.utils.logging import (
 )
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.nodes import check_same_code, check_same_settings, check_shared_folder, wait_for_restart
+from slowfast.utils.paths import UnreadableTextError, read_text_file
 from slowfast.utils.screen import phase
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG, RunStatus
 from slowfast.visualization.results import files_table, results_table
 from slowfast.visualization.sheets import draw_training_curves

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from slowfast.cli.command import CommandParser, exit_status
 from slowfast.cli.setup import add_loader_workers, split_overrides
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_folder
 
 EXAMPLE = "slowfast run-exported model.onnx clip.mp4"
 DESCRIPTION = f"""\

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slowfast.cli.command import RESUMABLE, CommandParser, add_source_and_out, exit_status, integer, show_failures
-from slowfast.config.defaults import KEYS
+from slowfast.config.keys import KEYS
 from slowfast.errors import UserError
 from slowfast.utils.logging import messages_on_screen
 from slowfast.utils.screen import show_table

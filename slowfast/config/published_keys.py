@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.coerce import coerce
+from slowfast.config.key import coerce
 from slowfast.config.parse import OVERRIDES, Setting
 from slowfast.errors import ConfigError
 

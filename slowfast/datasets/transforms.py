@@ -30,8 +30,7 @@ from slowfast.datasets.resample import (
 from slowfast.datasets.sampling import jittered_crop, random_resized_crop, scaled_size, view_corners
 from slowfast.datasets.types import Crop
 from slowfast.errors import ConfigError
-from slowfast.utils.suggest import unknown_value
-from slowfast.utils.text import quoted
+from slowfast.utils.text import quoted, unknown_value
 
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 

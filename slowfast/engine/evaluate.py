@@ -22,7 +22,7 @@ from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import timed_iter
 from slowfast.engine.profiler import FORWARD, StepProfiler, named_range
 from slowfast.utils.machine import peak_memory_gib
-from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Progress
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips

@@ -20,8 +20,7 @@ from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import log_table
 from slowfast.utils.registry import Registry
-from slowfast.utils.suggest import did_you_mean, nearest_name, unknown_value
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain, unknown_value
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ from slowfast.utils.distributed import World
 from slowfast.utils.files import remove_leftovers
 from slowfast.utils.logging import get_logger, warn_main
 from slowfast.utils.machine import peak_memory_gib
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import phase
+from slowfast.utils.screen import Progress, phase
 from slowfast.utils.signals import Stopped, StopSignal, nothing_to_save
 from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.metrics_log import METRICS, MetricsLog, Row

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from slowfast.errors import ConfigError
-from slowfast.utils.suggest import unknown_value
+from slowfast.utils.text import unknown_value
 
 Base = TypeVar("Base")
 Entry = TypeVar("Entry")

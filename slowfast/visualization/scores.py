@@ -12,9 +12,8 @@ import numpy as np
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.index.entries import classes_of
 from slowfast.errors import ConfigError, UserError
-from slowfast.utils.files import atomic_path, reporting_file
+from slowfast.utils.files import atomic_path, check_output_file, reporting_file
 from slowfast.utils.logging import get_logger
-from slowfast.utils.paths import check_output_file
 from slowfast.visualization.results import VideoPrediction
 
 KEY, SUFFIX = "TEST.SAVE_RESULTS_PATH", ".npz"
