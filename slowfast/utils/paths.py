@@ -15,7 +15,7 @@ from iopath.common.file_io import PathHandler, PathManager, PathManagerFactory
 from slowfast.errors import system_reason
 from slowfast.utils.files import MIB
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, as_address
-from slowfast.utils.remote.cache import cached_file
+from slowfast.utils.remote.cache import Opener, cached_file
 from slowfast.utils.remote.http import open_http
 from slowfast.utils.remote.hub import open_hub
 from slowfast.utils.remote.s3 import open_s3
@@ -33,69 +33,44 @@ _DECODED = 4 * MIB  # bytes checked at a time
 
 
 class RemoteHandler(PathHandler):
-    """Read-only handler of files that are fetched into the cache."""
+    """Read-only handler of files that are fetched into the cache.
 
-    prefixes: tuple[str, ...]
+    Args:
+        prefixes: Starts of the addresses.
+        open_remote: Opens the file at an address; see :mod:`slowfast.utils.remote.cache`.
+    """
 
-    def fetch(self, address: str) -> Path:
-        """Return the local copy of a file. Raises FetchError."""
-        raise NotImplementedError
+    def __init__(self, prefixes: list[str], open_remote: Opener) -> None:
+        super().__init__()
+        self._prefixes, self._open_remote = prefixes, open_remote
 
     def _get_supported_prefixes(self) -> list[str]:
-        return list(self.prefixes)
+        return self._prefixes
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
         self._check_kwargs(kwargs)
-        return str(self.fetch(path))
+        return str(cached_file(path, self._open_remote))
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
-        self._check_kwargs(kwargs)
         if mode not in ("r", "rb", "rt"):
             raise FetchError(f"cannot be opened for writing (mode {mode!r}): remote files are only read")
-        return self.fetch(path).open(mode, buffering)
+        return open(self._get_local_path(path, **kwargs), mode, buffering)
 
     def _isfile(self, path: str, **kwargs: Any) -> bool:
         try:
-            return self.fetch(path).is_file()
+            return os.path.isfile(self._get_local_path(path))
         except RemoteFileMissing:
             return False
 
     _exists = _isfile
 
 
-class HttpHandler(RemoteHandler):
-    """Files of web servers."""
-
-    prefixes = ("https://", "http://")
-
-    def fetch(self, address: str) -> Path:
-        return cached_file(address, open_http)
-
-
-class S3Handler(RemoteHandler):
-    """Objects of S3 and of S3-compatible servers (``AWS_ENDPOINT_URL``)."""
-
-    prefixes = ("s3://",)
-
-    def fetch(self, address: str) -> Path:
-        return cached_file(address, open_s3)
-
-
-class HubHandler(RemoteHandler):
-    """Files of repositories on the Hugging Face Hub."""
-
-    prefixes = ("hf://",)
-
-    def fetch(self, address: str) -> Path:
-        return cached_file(address, open_hub)
-
-
 @functools.cache
 def path_manager() -> PathManager:
     """Return the package's own path manager, separate from iopath's global one, with handlers for remote files."""
     manager = PathManagerFactory.get("slowfast")
-    for handler in (HttpHandler(), S3Handler(), HubHandler()):
-        manager.register_handler(handler)
+    for prefixes, open_remote in ((["https://", "http://"], open_http), (["s3://"], open_s3), (["hf://"], open_hub)):
+        manager.register_handler(RemoteHandler(prefixes, open_remote))
     return manager
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
@@ -41,7 +41,7 @@ class Registry(FvcoreRegistry, Generic[Entry]):
             ConfigError: If the name is taken.
         """
         if obj is None:
-            return self._decorator(name)
+            return partial(self.register, name=name)
         self._do_register(name or obj.__name__, obj)
         return obj
 
@@ -71,13 +71,6 @@ class Registry(FvcoreRegistry, Generic[Entry]):
     def names(self) -> list[str]:
         """Return all registered names in alphabetical order."""
         return sorted(name for name, _ in self)
-
-    def _decorator(self, name: str | None) -> Callable[[Any], Any]:
-        def decorate(obj: Any) -> Any:
-            self._do_register(name or obj.__name__, obj)
-            return obj
-
-        return decorate
 
     def _do_register(self, name: str, obj: Any) -> None:
         if name in self:

@@ -170,8 +170,7 @@ def test_progress_is_told_by_time_too(monkeypatch: pytest.MonkeyPatch, caplog: p
 BAR = """
 import sys, time
 from slowfast.utils.logging import get_logger, messages_on_screen
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show
+from slowfast.utils.screen import Progress, show
 with messages_on_screen():
     progress = Progress("train", 40, "steps", True, 1000)
     for number in range(40):
