@@ -8,7 +8,6 @@ A section is declared as SlowFast declares it::
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import re
@@ -47,10 +46,6 @@ class Key:
     length: int | None = None
     type: object = None
     origin: str = ""
-
-    def new_default(self) -> Any:
-        """Return the default, copied if it is a list."""
-        return copy.copy(self.default)
 
     def check(self, name: str, value: Any) -> None:
         """Check a value.

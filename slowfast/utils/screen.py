@@ -112,11 +112,6 @@ def write_screen(text: str, stream: TextIO | None) -> None:
         stream.flush()
 
 
-def seconds_silent() -> float:
-    """Return the seconds since the last output."""
-    return time.monotonic() - _last_write
-
-
 def progress_bar_shown() -> bool:
     """Return whether a progress bar is shown."""
     return len(getattr(tqdm, "_instances", ())) > 0
@@ -174,7 +169,7 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         """Check every second."""
         while not self._ended.wait(_CHECK_EVERY):
-            if min(seconds_silent(), time.monotonic() - self._began) >= SILENCE and not progress_bar_shown():
+            if time.monotonic() - max(_last_write, self._began) >= SILENCE and not progress_bar_shown():
                 with _printing:
                     self._tell(self._line())
 
