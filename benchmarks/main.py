@@ -33,12 +33,10 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
 from slowfast.utils.cpu import usable_cores
 from slowfast.utils.distributed import usable_gpus
-from slowfast.utils.files import atomic_write_text
+from slowfast.utils.files import atomic_write_text, check_output_file, make_output_folder
 from slowfast.utils.machine import keep_freed_memory
-from slowfast.utils.paths import check_output_file, make_output_folder
 from slowfast.utils.screen import show, show_table
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain, quoted
+from slowfast.utils.text import did_you_mean, nearest_name, plain, quoted
 from slowfast.utils.text_files import to_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from benchmarks.videos import find_videos, make_fixed_camera_video
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.cli.model_table import published_configs
 from slowfast.errors import UserError
-from slowfast.utils.paths import check_output_folder
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.screen import Heartbeat, show, show_table
 
 EXAMPLE = "python tools/benchmark.py all --out results --videos kinetics/val/abseiling"

@@ -12,7 +12,7 @@ from demo_data.build import build
 from demo_data.formats import FORMATS
 from demo_data.settings import SPLITS
 from slowfast.cli.command import CommandParser, add_workers, exit_status, integer
-from slowfast.utils.paths import check_output_folder
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.screen import show
 
 EXAMPLE = "python tools/make_demo_data.py --format kinetics --out demo"

@@ -15,9 +15,8 @@ from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.config.parse import base_reference, find_config
 from slowfast.errors import UserError
-from slowfast.utils.files import atomic_write_text
+from slowfast.utils.files import atomic_write_text, check_output_file
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_file
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
 

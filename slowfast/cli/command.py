@@ -20,8 +20,7 @@ from slowfast.utils.imports import import_user_modules
 from slowfast.utils.ray_cluster import ENGINES, LOCAL
 from slowfast.utils.screen import Heartbeat, lost_output, safe_streams, show, write_screen
 from slowfast.utils.signals import Stopped, StopSignal
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain, quoted, sanitize_lines
+from slowfast.utils.text import did_you_mean, nearest_name, plain, quoted, sanitize_lines
 
 if TYPE_CHECKING:
     from slowfast.prepare.jobs import Conversion

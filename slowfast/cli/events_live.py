@@ -15,8 +15,8 @@ from slowfast.cli.command import CommandParser, exit_status, integer, number, nu
 from slowfast.cli.setup import parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_folder
 from slowfast.utils.text import quoted
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from slowfast.cli.command import FAILED, CommandParser, exit_status
 from slowfast.cli.setup import add_loader_workers, parse_with_config, split_overrides
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
+from slowfast.utils.files import check_output_file, check_output_folder
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_file, check_output_folder
 from slowfast.utils.screen import show
 
 # ------------------------------------------------------------------ slowfast export

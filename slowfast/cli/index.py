@@ -17,8 +17,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.config.parse import BASE_KEY, CONFIG_DIR, base_reference, find_config
 from slowfast.errors import DataError, UserError
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_folder
 from slowfast.utils.screen import show
 from slowfast.utils.text import plain, quoted
 

@@ -13,8 +13,7 @@ from slowfast.cli.command import CommandParser, exit_status
 from slowfast.errors import UserError
 from slowfast.utils.screen import show_table
 from slowfast.utils.signals import ignore_signals, prepare_process
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from slowfast.cli.command import CommandParser, exit_status, integer
 from slowfast.config.parse import find_config, shipped_configs
 from slowfast.errors import UserError
-from slowfast.utils.files import MIB, atomic_write_text
-from slowfast.utils.paths import check_output_file
+from slowfast.utils.files import MIB, atomic_write_text, check_output_file
+from slowfast.utils.paths import UnreadableTextError, read_text_file
 from slowfast.utils.screen import show, show_table
 from slowfast.utils.text import plain
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
 
 if TYPE_CHECKING:
     from slowfast.cli.model_table import ModelRow

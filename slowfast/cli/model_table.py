@@ -19,8 +19,8 @@ from slowfast.models import build_model
 from slowfast.models.linear import count_macs
 from slowfast.models.protocol import EVENT_KEYS, EVENTS, IMAGES, Events, Network, input_shape, named_network
 from slowfast.utils.files import MIB
+from slowfast.utils.paths import UnreadableTextError, read_text_file
 from slowfast.utils.text import plain
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
 
 _TITLE = re.compile(
     r"(?P<network>[^,]+), (?:.*, )?(?P<dataset>[^,]+) \((?P<millions>[\d.]+) M parameters, (?P<gmacs>[\d.]+) GMACs"

@@ -12,8 +12,8 @@ from pathlib import Path
 from slowfast.cli.command import CommandParser, exit_status
 from slowfast.cli.setup import add_loader_workers, parse_with_config
 from slowfast.config.node import ConfigNode
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_folder
 from slowfast.utils.text import quoted
 
 # ------------------------------------------------------------------ slowfast predict

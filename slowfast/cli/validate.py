@@ -11,9 +11,9 @@ from pathlib import Path
 from slowfast.config.defaults import check_values
 from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError
+from slowfast.utils.paths import why_not_regular
 from slowfast.utils.remote.address import as_address
 from slowfast.utils.text import plain, quoted
-from slowfast.utils.text_files import why_not_regular
 
 
 def check_settings(cfg: ConfigNode, world_size: int = 1) -> None:

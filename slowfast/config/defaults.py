@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def get_cfg() -> ConfigNode:
         if section.name:
             node = tree[section.name] = ConfigNode()
         for name, key in section.keys.items():
-            node[name] = key.new_default()
+            node[name] = copy.copy(key.default)  # trees must not share lists
     return tree
 
 

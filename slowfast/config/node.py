@@ -16,12 +16,11 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from slowfast.config import published_keys
-from slowfast.config.coerce import coerce
+from slowfast.config.key import coerce
 from slowfast.config.keys import KEYS
 from slowfast.config.parse import OVERRIDES, Setting, read_settings
 from slowfast.errors import ConfigError
-from slowfast.utils.suggest import did_you_mean, nearest_keys
-from slowfast.utils.text import plain, quoted, redact
+from slowfast.utils.text import did_you_mean, nearest_keys, plain, quoted, redact
 
 _LOG = logging.getLogger(__name__)
 _ALL_KEYS = "docs/CONFIG.md lists all keys"

@@ -12,10 +12,9 @@ import yaml
 
 from slowfast.errors import ConfigError
 from slowfast.utils.files import MIB
+from slowfast.utils.paths import UnreadableTextError, nearest_file, read_text_file
 from slowfast.utils.remote.address import as_address, sibling_path
-from slowfast.utils.suggest import did_you_mean, nearest_file, nearest_name
-from slowfast.utils.text import plain, quoted, redact
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
+from slowfast.utils.text import did_you_mean, nearest_name, plain, quoted, redact
 
 _SUFFIXES = (".yaml", ".yml")
 _LIST = "slowfast model-info --list prints the names of the shipped configs"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slowfast.config.coerce import coerce
+from slowfast.config.key import coerce
 from slowfast.config.parse import OVERRIDES, Setting
 from slowfast.errors import ConfigError
 
@@ -58,11 +58,11 @@ TRANSLATED = {
 
 CHECKPOINT_SWITCH, CHECKPOINT_COUNT = "MODEL.USE_CHECKPOINT", "MODEL.CHECKPOINT_NUM"
 # Datasets whose published loader feeds BGR frames; the key is not in published files.
-BGR_DATASETS, BGR_KEY = frozenset({"sth"}), "DATA.REVERSE_INPUT_CHANNEL"
+BGR_DATASETS, BGR_KEY = ("sth",), "DATA.REVERSE_INPUT_CHANNEL"
 CLIP_KEYS = frozenset({"SOLVER.CLIP_GRAD_VAL", "SOLVER.CLIP_GRAD_L2NORM"})
 # Networks whose published code clips gradients by default, and the norm; the key is not in published files.
-CLIPPED_NETWORKS, CLIP_NORM = frozenset({"MorphMLP", "MorphMLP_32"}), 20.0
-OTHER_DECODERS = frozenset({"torchvision", "decord"})
+CLIPPED_NETWORKS, CLIP_NORM = ("MorphMLP", "MorphMLP_32"), 20.0
+OTHER_DECODERS = ("torchvision", "decord")
 
 
 @dataclass
@@ -126,7 +126,7 @@ def translate(settings: list[Setting], is_declared: Callable[[str], bool]) -> Tr
 
 
 def _translate_value(setting: Setting, notes: list[str]) -> Setting:
-    if setting.key == "DATA.DECODING_BACKEND" and setting.raw in tuple(OTHER_DECODERS):
+    if setting.key == "DATA.DECODING_BACKEND" and setting.raw in OTHER_DECODERS:
         notes.append(f"DATA.DECODING_BACKEND {setting.raw} is read as pyav, the default")
         return replace(setting, raw="pyav")
     if setting.key in CLIP_KEYS and setting.raw in (None, "None", "null"):
@@ -138,7 +138,7 @@ def _set_channel_order(out: Translated) -> None:
     """Feed BGR frames for datasets whose published loader does not convert them to RGB."""
     keys = {setting.key for setting in out.settings}
     for setting in list(out.settings):
-        if setting.key == "TRAIN.DATASET" and setting.raw in tuple(BGR_DATASETS) and BGR_KEY not in keys:
+        if setting.key == "TRAIN.DATASET" and setting.raw in BGR_DATASETS and BGR_KEY not in keys:
             out.settings.append(Setting(BGR_KEY, True, setting.where))
             out.notes.append(
                 f"frames of {setting.raw} are fed as BGR ({BGR_KEY} True), as in the published code. Set it to False "
@@ -150,7 +150,7 @@ def _set_clipping(out: Translated) -> None:
     """Clip gradients for networks whose published code clips by default."""
     keys = {setting.key for setting in out.settings}
     for setting in list(out.settings):
-        if setting.key == "MODEL.MODEL_NAME" and setting.raw in tuple(CLIPPED_NETWORKS) and not keys & CLIP_KEYS:
+        if setting.key == "MODEL.MODEL_NAME" and setting.raw in CLIPPED_NETWORKS and not keys & CLIP_KEYS:
             out.settings.append(Setting("SOLVER.CLIP_GRAD_L2NORM", CLIP_NORM, setting.where))
             out.notes.append(
                 f"gradients are clipped (SOLVER.CLIP_GRAD_L2NORM {CLIP_NORM:g}), the default of the published code"

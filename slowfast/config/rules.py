@@ -11,9 +11,8 @@ from string import Formatter
 from typing import Any, Protocol
 
 from slowfast.errors import ConfigError
-from slowfast.utils.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
-from slowfast.utils.suggest import unknown_value
-from slowfast.utils.text import quoted
+from slowfast.utils.files import MAX_NAME_BYTES, MAX_PATH_BYTES
+from slowfast.utils.text import quoted, unknown_value
 
 MAX_SIDE = 16_384  # pixels
 MAX_WORKERS = 1024  # workers per process

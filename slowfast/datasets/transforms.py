@@ -32,8 +32,7 @@ from slowfast.datasets.resample import (
     view_matrix,
 )
 from slowfast.errors import ConfigError
-from slowfast.utils.suggest import unknown_value
-from slowfast.utils.text import quoted
+from slowfast.utils.text import quoted, unknown_value
 
 _RANDOM_INTERPOLATION = ("bilinear", "bicubic")
 

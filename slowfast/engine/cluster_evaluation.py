@@ -26,8 +26,8 @@ from slowfast.models.protocol import LoadedWeights, Network
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger
-from slowfast.utils.progress import Progress
 from slowfast.utils.ray_cluster import RAY, RayCluster
+from slowfast.utils.screen import Progress
 
 PARTS = "parts"  # folder in OUTPUT_DIR with the results of finished parts
 _PART = 64  # most samples of a part

@@ -20,9 +20,8 @@ from slowfast.models.linear import pack_linears
 from slowfast.models.protocol import CLIPS, EVENTS, Network
 from slowfast.models.weights import load_weights, read_weights
 from slowfast.utils.logging import get_logger
-from slowfast.utils.suggest import did_you_mean, nearest_file
-from slowfast.utils.text import plain, redact
-from slowfast.utils.text_files import why_not_regular
+from slowfast.utils.paths import nearest_file, why_not_regular
+from slowfast.utils.text import did_you_mean, plain, redact
 
 
 def hard_loss(logits: torch.Tensor, teacher_logits: torch.Tensor, tau: float) -> torch.Tensor:

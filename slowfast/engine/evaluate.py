@@ -21,7 +21,7 @@ from slowfast.datasets.types import EvalSample, FailureLedger, Record
 from slowfast.engine.forward import BatchHook, ClipForward
 from slowfast.engine.meters import FORWARD, StepProfiler, named_range, timed_iter
 from slowfast.utils.machine import peak_memory_gib
-from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Progress
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 
 from slowfast.datasets.index.lines import read_lines
 from slowfast.errors import ConfigError, IndexFileError
-from slowfast.utils.suggest import unknown_value
-from slowfast.utils.text import plain, quoted
+from slowfast.utils.text import plain, quoted, unknown_value
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

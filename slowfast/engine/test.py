@@ -27,8 +27,7 @@ from slowfast.models.protocol import LoadedWeights, Network
 from slowfast.utils.cpu import cpu_model
 from slowfast.utils.distributed import World
 from slowfast.utils.machine import peak_memory_gib
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import phase
+from slowfast.utils.screen import Progress, phase
 from slowfast.utils.text import redact
 from slowfast.visualization.first_batch import FirstBatch
 from slowfast.visualization.results import (

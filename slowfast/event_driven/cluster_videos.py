@@ -25,8 +25,8 @@ from slowfast.event_driven.sources import Source, Sources
 from slowfast.utils.distributed import init_distributed
 from slowfast.utils.files import atomic_path
 from slowfast.utils.logging import get_logger
-from slowfast.utils.progress import Progress
 from slowfast.utils.ray_cluster import RayCluster
+from slowfast.utils.screen import Progress
 
 if TYPE_CHECKING:
     from slowfast.event_driven.report import RunReport

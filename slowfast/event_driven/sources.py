@@ -18,9 +18,9 @@ from slowfast.datasets.types import Failure, Record
 from slowfast.errors import ConfigError, DataError
 from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.event_driven.network import check_network
+from slowfast.utils.paths import nearest_file
 from slowfast.utils.ray_cluster import RAY
-from slowfast.utils.suggest import did_you_mean, nearest_file
-from slowfast.utils.text import is_redacted, plain, redact
+from slowfast.utils.text import did_you_mean, is_redacted, plain, redact
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 LIST = ".txt"  # suffix of a list of sources

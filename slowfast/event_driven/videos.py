@@ -41,8 +41,7 @@ from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger, log_table
 from slowfast.utils.machine import synchronize
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import phase
+from slowfast.utils.screen import Progress, phase
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import write_failed
 

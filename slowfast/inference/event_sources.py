@@ -25,8 +25,8 @@ from slowfast.datasets.index.samples import UNLABELED
 from slowfast.datasets.types import Record
 from slowfast.errors import UserError, system_reason
 from slowfast.event_driven.sources import is_address
-from slowfast.utils.suggest import did_you_mean, nearest_file, nearest_name
-from slowfast.utils.text import plain, redact
+from slowfast.utils.paths import nearest_file
+from slowfast.utils.text import did_you_mean, nearest_name, plain, redact
 
 TCP, UNIX, DV = "tcp", "unix", "dv"
 _FORM = "tcp://HOST:PORT, dv://HOST:PORT, unix:///PATH or dv:///PATH"

@@ -25,8 +25,7 @@ from slowfast.inference.export_check import (
 from slowfast.inference.export_metadata import FLOAT32, class_names_note, export_metadata, graph_metadata
 from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
-from slowfast.utils.checkpoint_files.read import read_torch_file
-from slowfast.utils.checkpoint_files.safetensors_file import import_safetensors, write_safetensors
+from slowfast.utils.checkpoint_files.read import import_safetensors, read_torch_file, write_safetensors
 from slowfast.utils.files import atomic_path, reporting_file
 from slowfast.utils.screen import show
 from slowfast.utils.text_files import to_json

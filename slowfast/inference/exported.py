@@ -24,9 +24,10 @@ from slowfast.inference.export_onnx import Run, open_session, quiet_loggers, req
 from slowfast.inference.output import classify_to_files, refuse_annotated_images, run_facts
 from slowfast.inference.predictor import Predictor, views_to_read
 from slowfast.utils.distributed import World
+from slowfast.utils.paths import why_not_regular
 from slowfast.utils.screen import phase
 from slowfast.utils.text import plain
-from slowfast.utils.text_files import from_json, why_not_regular
+from slowfast.utils.text_files import from_json
 
 SUFFIXES = (ONNX, PT2)
 _MOST_CHARACTERS = 200  # limit for the reason given by another library

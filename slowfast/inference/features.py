@@ -23,11 +23,9 @@ from slowfast.errors import DataError
 from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names
 from slowfast.utils.distributed import init_distributed
-from slowfast.utils.files import atomic_path
+from slowfast.utils.files import atomic_path, check_output_file
 from slowfast.utils.imports import import_extra
-from slowfast.utils.paths import check_output_file
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show, show_table
+from slowfast.utils.screen import Progress, show, show_table
 from slowfast.utils.text import escape
 from slowfast.visualization.results import files_table, write_failed
 

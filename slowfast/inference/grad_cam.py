@@ -17,8 +17,7 @@ from torch import nn
 
 from slowfast.errors import UserError
 from slowfast.models.protocol import FeatureMap, Network, named_network
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 
 DEFAULT_SIDE = 4  # minimum side of the feature map of the default layer
 

@@ -29,8 +29,7 @@ from slowfast.models.protocol import Network, input_shape
 from slowfast.utils.distributed import World, init_distributed
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show, show_table
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 from slowfast.visualization.first_batch import save_image
 from slowfast.visualization.heat_map import draw_heat_map, overlay
 from slowfast.visualization.plots import PlotsUnavailable, new_figure

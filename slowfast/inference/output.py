@@ -25,8 +25,7 @@ from slowfast.inference.segments import SegmentLog, VideoSegments, segments_tabl
 from slowfast.inference.sliding import SegmentCollector, SlidingPredictor
 from slowfast.inference.windows import WindowLayout, WindowOptions
 from slowfast.utils.logging import get_logger
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import phase, show, show_table
+from slowfast.utils.screen import Progress, phase, show, show_table
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.text_files import write_json
 from slowfast.visualization.results import (

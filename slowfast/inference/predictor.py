@@ -28,7 +28,7 @@ from slowfast.engine.test import class_names_of
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.models.protocol import EVENTS, Network
 from slowfast.utils.distributed import World, init_distributed
-from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Progress
 from slowfast.visualization.results import BEST
 
 Read = Callable[[Sequence[Record]], EvalLoader]

@@ -21,7 +21,7 @@ from slowfast.inference.segments import Segment, SegmentBuilder, VideoSegments
 from slowfast.inference.sequential import SequentialFile, SequentialFolder, SequentialVideo
 from slowfast.inference.window_reader import ClipSampling, ReadAhead, Window, clip_dataset, read_windows
 from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
-from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Progress
 
 _NEIGHBORS = 1.5  # maximum number of frames between neighboring windows
 MAX_KEPT = 100_000  # segments kept of a live source, which may run forever; segments.csv has all of them

@@ -16,8 +16,9 @@ from slowfast.datasets.dvs.recording import Recording, clean_events
 from slowfast.datasets.index.folder import FRAMES, IMAGES, RECORDINGS, SAMPLES, VIDEOS, Collection
 from slowfast.prepare.files import FileKind, Job
 from slowfast.prepare.jobs import run_jobs
-from slowfast.utils.paths import make_output_folder
-from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_bytes, to_json, write_csv
+from slowfast.utils.files import make_output_folder
+from slowfast.utils.paths import UnreadableTextError, read_text_bytes
+from slowfast.utils.text_files import from_json, to_json, write_csv
 from slowfast.utils.worker import still_working
 
 UNREADABLE_FILE, DAMAGED_FILE = "unreadable.csv", "damaged.csv"  # files in the folder of the index

@@ -24,8 +24,9 @@ from slowfast.prepare.files import ConvertedFile, FileKind, Job
 from slowfast.prepare.filter_events import FilterSettings, filter_spool
 from slowfast.prepare.jobs import Conversion, convert_files
 from slowfast.utils.files import MIB, atomic_path, atomic_write_text, part_owner
+from slowfast.utils.paths import UnreadableTextError, read_text_file
 from slowfast.utils.ray_cluster import LOCAL
-from slowfast.utils.text_files import UnreadableTextError, from_json, read_text_file, to_json
+from slowfast.utils.text_files import from_json, to_json
 from slowfast.utils.worker import still_working
 
 MAX_STREAMS = 100  # formats whose streams have individual sensor sizes

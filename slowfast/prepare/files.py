@@ -10,8 +10,8 @@ from pathlib import Path
 
 from slowfast.datasets.decode.reader import VIDEO_SUFFIXES, skipped_note
 from slowfast.errors import UserError
+from slowfast.utils.files import check_output_folder
 from slowfast.utils.logging import get_logger
-from slowfast.utils.paths import check_output_folder
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import write_csv
 

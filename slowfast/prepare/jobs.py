@@ -29,8 +29,8 @@ from slowfast.prepare.files import (
     write_failures,
 )
 from slowfast.utils.files import remove_leftovers
-from slowfast.utils.progress import Progress
 from slowfast.utils.ray_cluster import LOCAL, RAY, RayCluster
+from slowfast.utils.screen import Progress
 from slowfast.utils.worker import IDLE, working_on
 from slowfast.utils.worker_pool import LostTask, WorkerPool
 

@@ -31,9 +31,8 @@ from slowfast.datasets.types import failure_reason
 from slowfast.errors import DataError, IndexFileError, UserError
 from slowfast.prepare.files import FAILED_FILE, check_source, write_failures
 from slowfast.prepare.videos import IndexLines, copy_class_names, read_index
-from slowfast.utils.files import MIB, atomic_path, atomic_write_text, remove_leftovers
-from slowfast.utils.paths import make_output_folder
-from slowfast.utils.progress import Progress
+from slowfast.utils.files import MIB, atomic_path, atomic_write_text, make_output_folder, remove_leftovers
+from slowfast.utils.screen import Progress
 from slowfast.utils.text import plain, quoted
 
 _END = bytes(2 * BLOCK)  # of a tar file

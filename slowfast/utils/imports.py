@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slowfast.errors import UserError
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 
 OPTION = "--import"
 

@@ -144,9 +144,8 @@ def fastest(candidates: Mapping[str, Callable[[], object]], seconds: float = 0.1
 @functools.cache
 def _machine_digest(threads: int) -> str:
     """Return a digest of everything besides the key that affects measurements of matrix multiplications."""
-    return hashlib.sha256(b"\0".join((cpu_description(), *map(str.encode, matmul_conditions(threads))))).hexdigest()[
-        :32
-    ]
+    conditions = map(str.encode, matmul_conditions(threads))
+    return hashlib.sha256(b"\0".join((cpu_description(), *conditions))).hexdigest()[:32]
 
 
 def _choices_file(machine: str) -> Path:

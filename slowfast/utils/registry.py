@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from slowfast.errors import ConfigError
-from slowfast.utils.suggest import unknown_value
+from slowfast.utils.text import unknown_value
 
 Base = TypeVar("Base")
 Entry = TypeVar("Entry")
@@ -41,7 +41,7 @@ class Registry(FvcoreRegistry, Generic[Entry]):
             ConfigError: If the name is taken.
         """
         if obj is None:
-            return self._decorator(name)
+            return partial(self.register, name=name)
         self._do_register(name or obj.__name__, obj)
         return obj
 
@@ -71,13 +71,6 @@ class Registry(FvcoreRegistry, Generic[Entry]):
     def names(self) -> list[str]:
         """Return all registered names in alphabetical order."""
         return sorted(name for name, _ in self)
-
-    def _decorator(self, name: str | None) -> Callable[[Any], Any]:
-        def decorate(obj: Any) -> Any:
-            self._do_register(name or obj.__name__, obj)
-            return obj
-
-        return decorate
 
     def _do_register(self, name: str, obj: Any) -> None:
         if name in self:

@@ -1,8 +1,9 @@
-"""Text sanitization for display: escaping, redacting, quoting and shortening."""
+"""Text of messages: escaping, redacting, quoting and shortening of values, suggestions for misspelled names."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 HIDDEN = "***"
@@ -109,3 +110,62 @@ def plain(text: object, limit: int = 2 * MAX_SHOWN) -> str:
     """
     text = redact(str(text))
     return text if text.isprintable() and text == text.strip() and 0 < len(text) <= limit else quoted(text)
+
+
+MAX_EDITS = 2
+MAX_KEYS_SUGGESTED = 4
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Return the Damerau-Levenshtein distance of two words (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        before, above, row = row, before, [i]
+        for j, right in enumerate(b, start=1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (left != right))
+            if i > 1 and j > 1 and left == b[j - 2] and a[i - 2] == right:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def nearest_name(word: str, candidates: Iterable[str]) -> str:
+    """Return the candidate that `word` most likely misspells; an empty string if none is close.
+
+    A candidate is close if it differs by at most 2 edits and a third of the word's length, ignoring case.
+    """
+    most = min(MAX_EDITS, len(word) // 3)
+    wanted = word.lower()
+    alike = (name for name in candidates if name and abs(len(name) - len(word)) <= most)
+    # Break ties by length: a wrong letter is more likely than a missing one.
+    close = [(edit_distance(wanted, name.lower()), abs(len(name) - len(word)), name) for name in alike]
+    distance, _, name = min(close, default=(most + 1, 0, ""))
+    return name if distance <= most else ""
+
+
+def nearest_keys(key: str, candidates: Iterable[str]) -> list[str]:
+    """Return likely intended keys: the closest one, else keys of the same name in other sections."""
+    keys = list(candidates)
+    near = nearest_name(key, keys)
+    if near:
+        return [near]
+    leaf = key.rpartition(".")[2].lower()
+    same_leaf = [name for name in keys if name.rpartition(".")[2].lower() == leaf]
+    if not same_leaf:
+        near_leaf = nearest_name(leaf, {name.rpartition(".")[2] for name in keys})
+        same_leaf = [name for name in keys if near_leaf and name.rpartition(".")[2] == near_leaf]
+    return same_leaf[:MAX_KEYS_SUGGESTED]
+
+
+def did_you_mean(near: object) -> str:
+    """Return the suggestion to append to an error message; an empty string if there is none."""
+    return f" Did you mean {plain(near)}?" if near else ""
+
+
+def unknown_value(where: str, value: object, choices: Iterable[str]) -> str:
+    """Return the error message for a value that is not among the choices."""
+    names = list(choices)
+    near = nearest_name(str(value), names)
+    shown = ", ".join(name or '""' for name in names)
+    return f"{where}: unknown value {quoted(value)}.{did_you_mean(repr(near) if near else '')} Choices: {shown}"

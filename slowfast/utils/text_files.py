@@ -1,148 +1,23 @@
-"""Text, CSV and JSON files: safe reading and atomic writing."""
+"""CSV and JSON: parsing, safe formatting and atomic writing of files."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import simplejson
 
-from slowfast.errors import system_reason
-from slowfast.utils.files import MIB, atomic_write_text
-from slowfast.utils.paths import local_path
-from slowfast.utils.remote.address import FetchError, RemoteFileMissing
+from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text import escape, redact
 
-_KINDS = {
-    stat.S_IFDIR: "is a directory",
-    stat.S_IFIFO: "is a named pipe, not a regular file",
-    stat.S_IFSOCK: "is a socket, not a regular file",
-    stat.S_IFCHR: "is a device, not a regular file",
-    stat.S_IFBLK: "is a device, not a regular file",
-}
-_DECODED = 4 * MIB  # bytes checked at a time
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")  # also in full width
 _ESCAPED = re.compile(r"\\([^nrtxu])", re.DOTALL)  # see `csv_cell`
 _JSON_SPACES = re.compile(r"[ \t\n\r]*")
-
-
-def irregular_kind(mode: int) -> str:
-    """Return the kind of an irregular file, such as "is a directory"; an empty string for a regular file.
-
-    Args:
-        mode: `st_mode` of its status.
-    """
-    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "is not a regular file")
-
-
-def why_not_regular(path: str | Path) -> str:
-    """Return why a path is not a readable regular file, such as "does not exist"; an empty string if it is one.
-
-    Args:
-        path: A local path, or an address for :mod:`slowfast.utils.paths`.
-    """
-    try:
-        return irregular_kind(os.stat(local_path(path)).st_mode)
-    except FetchError as error:
-        return str(error)
-    except PermissionError:
-        return "is in a folder without access"
-    except (OSError, ValueError):  # ValueError: invalid file name
-        return "does not exist"
-
-
-class UnreadableTextError(Exception):
-    """Error of :func:`read_text_file`.
-
-    Args:
-        reason: Description to follow the file name, such as "does not exist".
-        missing: Whether the file does not exist.
-        line: Number of the offending line from 1; 0 if unknown.
-    """
-
-    def __init__(self, reason: str, *, missing: bool = False, line: int = 0) -> None:
-        super().__init__(reason)
-        self.reason, self.missing, self.line = reason, missing, line
-
-
-def read_text_file(path: str | Path, max_bytes: int) -> str:
-    """Read a UTF-8 text file without its byte order mark; see `read_text_bytes`."""
-    return read_text_bytes(path, max_bytes).decode()
-
-
-def read_text_bytes(path: str | Path, max_bytes: int) -> bytes:
-    """Read the bytes of a UTF-8 text file, without its byte order mark.
-
-    Pipes, devices and sockets are refused before they are opened, because reading them may never end.
-
-    Args:
-        path: A local path, or an address for :mod:`slowfast.utils.paths`.
-        max_bytes: Size limit.
-
-    Raises:
-        UnreadableTextError: If the file is missing, not regular, larger than `max_bytes`, unreadable or not UTF-8 text.
-    """
-    try:
-        data = _read_regular_file(os.fspath(local_path(path)), max_bytes)
-    except FetchError as error:
-        raise UnreadableTextError(str(error), missing=isinstance(error, RemoteFileMissing)) from None
-    except FileNotFoundError:
-        raise UnreadableTextError("does not exist", missing=True) from None
-    except NotADirectoryError:
-        raise UnreadableTextError("does not exist (a part of the path is a file)", missing=True) from None
-    except OSError as error:
-        raise UnreadableTextError(f"cannot be read ({system_reason(error)})") from None
-    except ValueError:  # a NUL character, or characters that file names cannot contain
-        raise UnreadableTextError("is not a valid file name") from None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UnreadableTextError("is UTF-16 text, not UTF-8")
-    _check_utf8(data)
-    return data.removeprefix(codecs.BOM_UTF8)
-
-
-def _check_utf8(data: bytes) -> None:
-    """Raise UnreadableTextError unless the bytes are UTF-8; checked in blocks, as decoded text takes 4x memory."""
-    start = len(data) if data.isascii() else 0
-    while start < len(data):
-        end = start + _DECODED
-        while start + _DECODED - 4 < end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1  # back to the first byte of a character
-        try:
-            str(memoryview(data)[start:end], "utf-8")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, start + error.start) + 1
-            raise UnreadableTextError("is not UTF-8 text", line=line) from None
-        start = end
-
-
-def _read_regular_file(path: str, max_bytes: int) -> bytes:
-    _refuse_irregular(os.stat(path), max_bytes)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        _refuse_irregular(os.fstat(descriptor), max_bytes)
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:  # it has grown, or is a file of /proc, whose size is 0
-        raise UnreadableTextError(_too_large(max_bytes))
-    return data
-
-
-def _refuse_irregular(status: os.stat_result, max_bytes: int) -> None:
-    if wrong := irregular_kind(status.st_mode):
-        raise UnreadableTextError(wrong)
-    if status.st_size > max_bytes:
-        raise UnreadableTextError(_too_large(max_bytes))
-
-
-def _too_large(max_bytes: int) -> str:
-    return f"is larger than {max_bytes // MIB} MiB"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -15,7 +15,7 @@ from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks.classification import ClassificationEvaluator
 from slowfast.errors import ConfigError
 from slowfast.utils.distributed import World
-from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Progress
 
 SIZE, CLASSES = 4, 3
 FORWARD = ClipForward(torch.device("cpu"), (0.45, 0.4, 0.35), (0.2, 0.25, 0.3), False, None)

@@ -20,7 +20,7 @@ from slowfast.errors import CheckpointError, DamagedFileError
 from slowfast.inference import export as exporting
 from slowfast.models import build_model
 from slowfast.models.weights import read_file, read_weights
-from slowfast.utils.checkpoint_files.safetensors_file import is_safetensors, read_metadata, write_safetensors
+from slowfast.utils.checkpoint_files.read import is_safetensors, read_metadata, write_safetensors
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 pytest.importorskip("safetensors", reason="needs the extra safetensors")

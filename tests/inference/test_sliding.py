@@ -30,7 +30,7 @@ from slowfast.inference.sequential import SequentialFile
 from slowfast.inference.sliding import SlidingPredictor, WindowScores
 from slowfast.inference.window_reader import ClipSampling, Window, read_windows
 from slowfast.inference.windows import Length, WindowLayout, WindowOptions
-from slowfast.utils.progress import Progress
+from slowfast.utils.screen import Progress
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 LOSSLESS = {"qp": "0"}

@@ -1,7 +1,8 @@
-"""Several processes: devices of ranks, and errors that are reported once."""
+"""Several processes: environment variables, devices of ranks, and errors that are reported once."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,88 @@ import torch
 
 from slowfast.cli import run as run_module
 from slowfast.cli.setup import load_config
-from slowfast.errors import ConfigError, IndexFileError
+from slowfast.errors import ConfigError, IndexFileError, UserError
 from slowfast.utils.distributed import World, init_distributed
+from slowfast.utils.launch import LaunchEnvironment, is_main_process
 from tests.conftest import ROOT, run_net, tiny_settings
 
 pytestmark = pytest.mark.slow
 
 EMPTY = ROOT / "tests" / "empty.yaml"
+
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for pair in text.split():
+        monkeypatch.setenv(*pair.split("=", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", LaunchEnvironment()),
+        ("WORLD_SIZE=1", LaunchEnvironment()),
+        ("WORLD_SIZE= RANK=", LaunchEnvironment()),
+        ("RANK=0", LaunchEnvironment()),
+        ("RANK=2 WORLD_SIZE=3 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2", LaunchEnvironment(2, 3, 1, 2)),
+    ],
+)
+def test_the_place_among_processes(monkeypatch: pytest.MonkeyPatch, text: str, expected: LaunchEnvironment) -> None:
+    given(monkeypatch, text)
+    assert LaunchEnvironment.from_environment() == expected
+    assert is_main_process() == (expected.rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("WORLD_SIZE=2", "WORLD_SIZE is 2 but RANK is not set. Unset WORLD_SIZE, or start with torchrun"),
+        ("RANK=1", "RANK is 1 but WORLD_SIZE is not set"),
+        ("RANK=2 WORLD_SIZE=2", "RANK is 2 but WORLD_SIZE is 2"),
+        ("RANK=-1 WORLD_SIZE=2", "RANK is '-1'; it must be a number from 0"),
+        ("RANK=0 WORLD_SIZE=0", "WORLD_SIZE is '0'; it must be a number from 1"),
+        ("RANK=0 WORLD_SIZE=two", "WORLD_SIZE is 'two'"),
+        ("RANK=0 WORLD_SIZE=\u0662", "WORLD_SIZE is '\u0662'"),
+        ("RANK=0 WORLD_SIZE=99999999999999999999", "WORLD_SIZE is '9999"),
+        ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=x", "LOCAL_RANK is 'x'"),
+        ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2", "LOCAL_RANK is 2 but LOCAL_WORLD_SIZE is 2"),
+        ("RANK=0 WORLD_SIZE=2", "WORLD_SIZE is 2 but MASTER_ADDR is not set"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost", "WORLD_SIZE is 2 but MASTER_PORT is not set"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=http", "MASTER_PORT is 'http'"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=65536", "MASTER_PORT is '65536'"),
+        (
+            "RANK=1 WORLD_SIZE=2 MASTER_ADDR=no.such.host.invalid MASTER_PORT=29999",
+            "MASTER_ADDR is 'no.such.host.invalid'",
+        ),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_a_user_error(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    given(monkeypatch, text)
+    with pytest.raises(UserError) as error:
+        init_distributed(0, timeout=2)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_port_in_use_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
+        with pytest.raises(UserError, match=f"MASTER_PORT {port} is in use by another process"):
+            init_distributed(0, timeout=5)
+
+
+def test_others_that_never_come_are_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+    given(monkeypatch, f"RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT={port}")
+    with pytest.raises(UserError, match="WORLD_SIZE is 2 but not all processes connected to .* within 1 s"):
+        init_distributed(0, timeout=1)
 
 
 @pytest.fixture

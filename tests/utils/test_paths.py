@@ -1,4 +1,4 @@
-"""Files behind a registered iopath handler, for all keys that name weights, configs and index files."""
+"""Input files behind a registered iopath handler, text that is not UTF-8, and folders of another spelling."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from conftest import tiny_settings
+from hypothesis import given
+from hypothesis import strategies as st
 from iopath.common.file_io import PathHandler, PathManagerFactory
 
 from slowfast.cli.setup import load_config
@@ -18,8 +21,17 @@ from slowfast.datasets.build import build_dataset
 from slowfast.engine.state import load_test_checkpoint
 from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models import build_model
-from slowfast.utils.paths import FetchError, local_path, path_manager
-from slowfast.utils.text_files import UnreadableTextError, read_text_file, why_not_regular
+from slowfast.utils import paths
+from slowfast.utils.paths import (
+    UnreadableTextError,
+    file_in_sibling_folder,
+    local_path,
+    path_manager,
+    read_text_bytes,
+    read_text_file,
+    why_not_regular,
+)
+from slowfast.utils.remote.address import FetchError
 
 
 class Store(PathHandler):
@@ -109,3 +121,52 @@ def test_config_index_and_weights_of_a_run(store: Store, kinetics_folder: Path, 
     cfg.TEST.CHECKPOINT_FILE_PATH = "store://damaged.pyth"
     with pytest.raises(CheckpointError, match=r"damaged.pyth cannot be read"):
         load_test_checkpoint(cfg, again)
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", "é".encode(), "日".encode(), "😀".encode(), b"\xff", b"\xe6", b"\x97"])))
+def test_text_is_checked_in_pieces(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
+    file = Path(tmp_path_factory.getbasetemp()) / "pieces.txt"
+    file.write_bytes(b"".join(parts))
+    try:
+        expected: object = file.read_bytes().decode() and file.read_bytes()
+    except UnicodeDecodeError as error:
+        expected = file.read_bytes()[: error.start].count(b"\n") + 1
+    with mock.patch.object(paths, "_DECODED", 5):
+        try:
+            found: object = read_text_bytes(file, 100)
+        except UnreadableTextError as error:
+            found = error.line
+    assert found == (expected or b"")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "found"),
+    [
+        ("sth-v1", ["sthv1", "sthv2"], "sthv1"),
+        ("sthv2", ["sth-v1", "sth-v2", "SSV2"], "sth-v2"),
+        ("K400", ["k400", "k600"], "k400"),
+        ("kinetcs", ["kinetics"], "kinetics"),
+        ("sth-v1", ["k400"], None),
+        ("sth-v1", [], None),
+    ],
+)
+def test_a_folder_of_another_spelling_is_found(
+    wanted: str, there: list[str], found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in there:
+        (tmp_path / "lists" / name).mkdir(parents=True)
+        (tmp_path / "lists" / name / "train.txt").touch()
+    (tmp_path / "lists" / "sth_v1").mkdir(parents=True, exist_ok=True)  # without the file
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / "lists", Path("lists")):
+        expected = None if found is None else root / found / "train.txt"
+        assert file_in_sibling_folder(root / wanted / "train.txt") == expected
+    monkeypatch.chdir(tmp_path / "lists")
+    assert file_in_sibling_folder(Path(wanted) / "train.txt") == (None if found is None else Path(found) / "train.txt")
+
+
+@pytest.mark.parametrize(
+    "path", ["train.txt", "/train.txt", "no/such/place/train.txt", "a" * 5000 + "/b/c", "x\0y/z/t"]
+)
+def test_no_folder_is_found_beside_impossible_ones(path: str) -> None:
+    assert file_in_sibling_folder(Path(path)) is None

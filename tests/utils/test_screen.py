@@ -19,8 +19,7 @@ import pytest
 
 from slowfast.utils import screen
 from slowfast.utils.logging import get_logger, log_table, open_log, start_logging, stop_logging
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import Heartbeat, phase
+from slowfast.utils.screen import Heartbeat, Progress, phase
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -156,8 +155,8 @@ class Units:
 
 def test_progress_is_told_by_time_too(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    monkeypatch.setattr("slowfast.utils.progress.time.perf_counter", lambda: now[0])
-    monkeypatch.setattr("slowfast.utils.progress.SILENCE", 10.0)
+    monkeypatch.setattr("slowfast.utils.screen.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("slowfast.utils.screen.SILENCE", 10.0)
     progress = Progress("train", 1000, "steps", shown=True, every=100)
     with caplog.at_level(logging.INFO, "slowfast"):
         for _ in range(30):
@@ -171,8 +170,7 @@ def test_progress_is_told_by_time_too(monkeypatch: pytest.MonkeyPatch, caplog: p
 BAR = """
 import sys, time
 from slowfast.utils.logging import get_logger, messages_on_screen
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import show
+from slowfast.utils.screen import Progress, show
 with messages_on_screen():
     progress = Progress("train", 40, "steps", True, 1000)
     for number in range(40):

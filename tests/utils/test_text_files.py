@@ -1,16 +1,11 @@
-"""Text and JSON files."""
+"""Lists in JSON files."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from unittest import mock
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.utils import text_files
-from slowfast.utils.text_files import UnreadableTextError, from_json, iter_json_list, read_text_bytes, to_json
+from slowfast.utils.text_files import from_json, iter_json_list, to_json
 
 VALUES = st.recursive(
     st.none()
@@ -37,19 +32,3 @@ def test_what_is_no_list_is_refused(text: str) -> None:
     except ValueError:
         return
     assert found == from_json(text)
-
-
-@given(st.lists(st.sampled_from([b"a", b"\n", "é".encode(), "日".encode(), "😀".encode(), b"\xff", b"\xe6", b"\x97"])))
-def test_text_is_checked_in_pieces(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
-    file = Path(tmp_path_factory.getbasetemp()) / "pieces.txt"
-    file.write_bytes(b"".join(parts))
-    try:
-        expected: object = file.read_bytes().decode() and file.read_bytes()
-    except UnicodeDecodeError as error:
-        expected = file.read_bytes()[: error.start].count(b"\n") + 1
-    with mock.patch.object(text_files, "_DECODED", 5):
-        try:
-            found: object = read_text_bytes(file, 100)
-        except UnreadableTextError as error:
-            found = error.line
-    assert found == (expected or b"")

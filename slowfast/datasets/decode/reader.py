@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from slowfast.errors import system_reason
-from slowfast.utils.text_files import irregular_kind
+from slowfast.utils.paths import irregular_kind
 
 MAX_IMAGE_BYTES = 2**30  # limit of an image file
 MAX_IMAGE_PIXELS = 2**28  # width x height of an image: 16384 x 16384

@@ -14,9 +14,8 @@ import numpy as np
 
 from slowfast.errors import IndexFileError
 from slowfast.utils.files import MIB
-from slowfast.utils.suggest import did_you_mean, file_in_sibling_folder
-from slowfast.utils.text import plain
-from slowfast.utils.text_files import UnreadableTextError, read_text_bytes
+from slowfast.utils.paths import UnreadableTextError, file_in_sibling_folder, read_text_bytes
+from slowfast.utils.text import did_you_mean, plain
 
 MAX_BYTES = 1024 * MIB
 MAX_LINE = 8192  # characters

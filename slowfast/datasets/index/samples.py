@@ -17,7 +17,8 @@ from slowfast.datasets.types import Failure, Record
 from slowfast.errors import system_reason
 from slowfast.models.protocol import IMAGES
 from slowfast.utils.logging import get_logger
-from slowfast.utils.suggest import did_you_mean, nearest_file
+from slowfast.utils.paths import nearest_file
+from slowfast.utils.text import did_you_mean
 
 UNLABELED = -1
 LONGEST_NAME = 150  # maximum bytes of output names without suffix; file systems allow about 250

@@ -22,8 +22,7 @@ from slowfast.datasets.index.labeled_paths import CLASS_NAMES_FILE, LISTS, forma
 from slowfast.datasets.index.something import SPLIT_NAMES
 from slowfast.datasets.types import SPLITS, TRAIN
 from slowfast.errors import UserError
-from slowfast.utils.files import atomic_write_text
-from slowfast.utils.paths import make_output_folder
+from slowfast.utils.files import atomic_write_text, make_output_folder
 from slowfast.utils.text import plain, quoted
 
 Split = dict[str, list[IndexedSample]]

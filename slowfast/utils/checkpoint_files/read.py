@@ -1,11 +1,12 @@
-"""Safe loading of PyTorch and Paddle checkpoint files."""
+"""Safe loading of PyTorch, Paddle and safetensors files, and writing of safetensors files (an optional extra)."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ import torch
 from slowfast.errors import CheckpointError, DamagedFileError, system_reason
 from slowfast.utils.checkpoint_files.inert import MalformedPickle, RefusedPickle
 from slowfast.utils.checkpoint_files.pytorch import ZIP_SIGNATURE, Storage, read_archive, storage_key, torch_vocabulary
-from slowfast.utils.checkpoint_files.safetensors_file import START, is_safetensors, read_safetensors
 from slowfast.utils.checkpoint_files.unpickler import Unpickler, Vocabulary
 from slowfast.utils.checkpoint_files.values import plain_vocabulary
-from slowfast.utils.paths import local_path
+from slowfast.utils.imports import import_extra
+from slowfast.utils.paths import local_path, why_not_regular
 from slowfast.utils.text import redact
-from slowfast.utils.text_files import why_not_regular
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # first pickle of a file of torch.save
 PROTOCOL_VERSION = 1001
@@ -112,6 +112,58 @@ def _fill(storage: Storage, file: BoundedReader) -> None:
         raise EOFError
 
 
+SUFFIX = ".safetensors"
+START = 9  # bytes that identify a file: the length of the header and its first character
+_MAX_HEADER = 100_000_000  # bytes, the limit of the format
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Return whether a file with these first bytes is a safetensors file: a header length, then JSON."""
+    return len(start) >= START and start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= _MAX_HEADER
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Load all tensors of a file on the CPU.
+
+    The format has no checksums: the library verifies that the header is valid and that the tensors fill the file
+    exactly; corrupted values are not detected.
+
+    Raises:
+        DamagedFileError: If the file is truncated or its header is invalid.
+        CheckpointError: If the safetensors package is missing.
+    """
+    library = import_safetensors(str(path))
+    try:
+        with library.safe_open(str(path), framework="pt") as file:
+            # Copies: the library maps the file into memory, where a later change of the file would change the weights.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}
+    except library.SafetensorError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DamagedFileError(f"{path} cannot be read as safetensors weights: it is damaged: {reason}") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a file, such as the config digest; empty if it has none."""
+    with import_safetensors(str(path)).safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def write_safetensors(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and metadata; tensors that share memory are written separately."""
+    import_safetensors(str(path))
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    path.write_bytes(import_module("safetensors.torch").save(tensors, metadata=dict(metadata)))
+
+
+def import_safetensors(where: str) -> Any:
+    """Import the library. Raises CheckpointError, which names the extra.
+
+    Args:
+        where: File or option that needs it, for the message.
+    """
+    return import_extra("safetensors", "safetensors", f"{where}: {SUFFIX}", error_type=CheckpointError)
+
+
 HOW_TO_CONVERT = 'Save only the weights where the file was created: torch.save(model.state_dict(), "weights.pth")'
 
 
@@ -119,7 +171,7 @@ def read_torch_file(path: str | Path) -> Any:
     """Load a file of `torch.save`, or a safetensors file, with tensors on the CPU.
 
     Args:
-        path: A local path, or an address for :mod:`slowfast.utils.paths`.
+        path: A local path or an address.
 
     Raises:
         DamagedFileError: If the file is truncated or a checksum is wrong.

@@ -245,15 +245,6 @@ class Unpickler:
         self._stack.append(self._persistent_load(identity))
 
 
-def _operand(method: Callable[[Unpickler, Any], None]) -> Callable[[Unpickler, Any], None]:
-    """Call a method with the top of the stack."""
-    return lambda machine, _: method(machine, machine._pop())
-
-
-def _one_in_list(machine: Unpickler, _: Any) -> None:
-    machine._append([machine._pop()])
-
-
 def _one_pair(machine: Unpickler, _: Any) -> None:
     value, key = machine._pop(), machine._pop()
     machine._set_items([key, value])
@@ -292,7 +283,7 @@ _OPERATIONS: dict[str, Callable[[Unpickler, Any], None]] = {
     "LIST": Unpickler._list,
     "DICT": Unpickler._dict,
     "FROZENSET": Unpickler._frozenset,
-    "APPEND": _one_in_list,
+    "APPEND": lambda machine, _: machine._append([machine._pop()]),
     "APPENDS": lambda machine, _: machine._append(machine._pop_to_mark()),
     "SETITEM": _one_pair,
     "SETITEMS": lambda machine, _: machine._set_items(machine._pop_to_mark()),
@@ -304,5 +295,5 @@ _OPERATIONS: dict[str, Callable[[Unpickler, Any], None]] = {
     "NEWOBJ_EX": Unpickler._new_object_with_keywords,
     "BUILD": Unpickler._build,
     "PERSID": Unpickler._persistent,
-    "BINPERSID": _operand(Unpickler._persistent),
+    "BINPERSID": lambda machine, _: machine._persistent(machine._pop()),
 }

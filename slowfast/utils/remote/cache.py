@@ -25,9 +25,8 @@ from slowfast.utils.files import MIB, atomic_path, remove_leftovers
 from slowfast.utils.launch import is_main_process
 from slowfast.utils.logging import get_logger, warn_once
 from slowfast.utils.private_cache import private_cache
-from slowfast.utils.progress import Progress
 from slowfast.utils.remote.address import FetchError, Unreachable, split_checksum
-from slowfast.utils.screen import phase
+from slowfast.utils.screen import Progress, phase
 from slowfast.utils.text import plain, redact
 from slowfast.utils.text_files import from_json, write_json
 

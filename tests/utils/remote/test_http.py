@@ -18,11 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.utils.paths import local_path, path_exists, path_manager
+from slowfast.utils.paths import local_path, path_exists, path_manager, why_not_regular
 from slowfast.utils.remote import cache as cache_module
 from slowfast.utils.remote import http
 from slowfast.utils.remote.address import FetchError, RemoteFileMissing, Unreachable
-from slowfast.utils.text_files import why_not_regular
 from tests.conftest import ROOT
 from tests.utils.remote import servers
 from tests.utils.remote.servers import BIG, FileServer, content, files_in, forget, free_port, run_python, text_of_all
@@ -258,7 +257,7 @@ def test_a_full_disk(server: FileServer, cache: Path, monkeypatch: pytest.Monkey
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "from slowfast.utils.text_files import why_not_regular; print(why_not_regular(sys.argv[1]))"
+        "from slowfast.utils.paths import why_not_regular; print(why_not_regular(sys.argv[1]))"
     )
     done = run_python(code, address)
     assert "cannot be fetched: cannot write" in done.stdout and "does not take a file of this size" in done.stdout

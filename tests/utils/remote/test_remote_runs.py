@@ -20,7 +20,8 @@ from slowfast.engine.distillation import check_teacher_weights, load_teacher_con
 from slowfast.errors import ConfigError, DamagedFileError, UserError
 from slowfast.models import build_model
 from slowfast.models.weights import read_file
-from slowfast.utils.paths import check_output_file, check_output_folder, local_path
+from slowfast.utils.files import check_output_file, check_output_folder
+from slowfast.utils.paths import local_path
 from slowfast.utils.remote.address import as_address, join_path, sibling_path
 from tests.utils.remote import servers
 from tests.utils.remote.servers import FileServer, text_of_all

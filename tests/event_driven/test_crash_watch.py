@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 CODE = """
 import os, signal, sys
-from slowfast.utils.crash_watch import CrashWatch
+from slowfast.event_driven.crash_watch import CrashWatch
 with CrashWatch() as watch:
     for number, name in enumerate(("a.mp4", "b\\nc.mp4", "rtsp://me:secret@host/1", "é.mp4")):
         watch.begin(number, name)
