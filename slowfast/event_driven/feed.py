@@ -29,9 +29,9 @@ from slowfast.errors import UserError
 from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameResize, resized_frames
 from slowfast.event_driven.readers import FileReader, LiveReader, Reader
 from slowfast.event_driven.sources import Source
+from slowfast.event_driven.video_frames import FrameResize, resized_frames
 from slowfast.utils.crash_watch import CrashWatch
 from slowfast.utils.machine import synchronize
 

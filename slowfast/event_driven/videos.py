@@ -31,12 +31,11 @@ from slowfast.event_driven.cluster_videos import ClusterRun
 from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
-from slowfast.event_driven.frame_outputs import AnnotatedVideos, FrameLog
-from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
-from slowfast.event_driven.live_status import LiveStatus
 from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics, report_table
+from slowfast.event_driven.run_outputs import AnnotatedVideos, FrameLog, LiveStatus
 from slowfast.event_driven.sources import Sources, check_sources, find_sources
+from slowfast.event_driven.video_frames import FrameResize
 from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger, log_table

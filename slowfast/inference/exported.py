@@ -18,9 +18,18 @@ from slowfast.datasets.index.samples import SampleKind, find_samples
 from slowfast.engine.forward import ClipForward
 from slowfast.engine.tasks import task_class
 from slowfast.errors import UserError, system_reason
-from slowfast.inference.export import METADATA_FILE, ONNX, PT2, program_run
+from slowfast.inference.export_formats import (
+    METADATA_FILE,
+    ONNX,
+    PT2,
+    Run,
+    open_session,
+    program_run,
+    quiet_loggers,
+    require_onnx,
+    session_run,
+)
 from slowfast.inference.export_metadata import INPUT_NAME, OUTPUT_NAME, Metadata, read_metadata
-from slowfast.inference.export_onnx import Run, open_session, quiet_loggers, require_onnx, session_run
 from slowfast.inference.output import classify_to_files, refuse_annotated_images, run_facts
 from slowfast.inference.predictor import Predictor, views_to_read
 from slowfast.utils.distributed import World

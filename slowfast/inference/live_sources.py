@@ -25,8 +25,8 @@ from slowfast.datasets.decode.reader import scaled_down
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
-from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.event_driven.sources import Source, find_files, find_sources, is_address, is_camera
+from slowfast.event_driven.video_frames import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.utils.text import plain, redact
 
 TICKS = 90_000  # per second, of streams and cameras

@@ -27,9 +27,9 @@ from slowfast.cli.export import main as export_main
 from slowfast.cli.run_exported import main
 from slowfast.cli.setup import load_for_evaluation
 from slowfast.config.node import ConfigNode
-from slowfast.inference import Predictor, export_onnx
+from slowfast.inference import Predictor, export_formats
 from slowfast.inference import export as exporting
-from slowfast.inference.export import Exported
+from slowfast.inference.export import Exported, config_lines
 from slowfast.inference.export_check import Comparison, sample_batches
 from slowfast.inference.export_metadata import (
     CONFIG_KEYS,
@@ -38,7 +38,6 @@ from slowfast.inference.export_metadata import (
     graph_metadata,
     read_metadata,
 )
-from slowfast.inference.export_triton import config_lines
 from slowfast.inference.exported import ExportedFile, ExportedNetwork, open_exported
 from slowfast.models.protocol import EVENTS, MODEL_REGISTRY
 
@@ -66,22 +65,22 @@ def cfg(kinetics_folder: Path) -> ConfigNode:
 def folder(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Files of all formats of a network with random weights, by the command; the graph is traced and converted once."""
     out = tmp_path_factory.mktemp("exported")
-    graph, convert = exporting.export_graph, functools.cache(export_onnx.convert)
+    graph, convert = exporting.export_graph, functools.cache(export_formats.convert)
 
     def converted(program: Any) -> Any:
         copy = onnx.ModelProto()
         copy.CopyFrom(convert(program))
         return copy
 
-    first: list[exporting.Graph] = []
+    first: list[export_formats.Graph] = []
 
-    def traced(model: torch.nn.Module, shape: Any) -> exporting.Graph:
+    def traced(model: torch.nn.Module, shape: Any) -> export_formats.Graph:
         first.extend([] if first else [graph(model, shape)])
         return first[0]  # the weights are drawn with the same seed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "export_graph", traced)
-        patch.setattr(export_onnx, "convert", converted)
+        patch.setattr(export_formats, "convert", converted)
         words = ["--cfg", EMPTY, *settings_of(kinetics_folder)]
         targets = [["--out", str(out / "net.onnx")], ["--out", str(out / "net.pt2")]]
         targets += [["--out", str(out / f"{name}.onnx"), "--precision", name] for name in ("float16", "int8")]

@@ -25,11 +25,10 @@ from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.types import Record
 from slowfast.event_driven.sources import Source
-from slowfast.inference.live import LivePredictor
-from slowfast.inference.live_output import live_to_files
+from slowfast.inference.live import LivePredictor, live_to_files
 from slowfast.inference.live_sources import TICKS, StreamClock, find_live
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.sliding import WindowScores
+from slowfast.inference.segments import WindowScores
 from slowfast.inference.windows import Length, WindowOptions
 
 SIZE = (32, 48)  # not scaled down before the view, as live frames are by another scaler

@@ -22,7 +22,7 @@ from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.engine import test as testing
 from slowfast.inference import Predictor
-from slowfast.inference.annotate import MIN_FRAMES
+from slowfast.inference.output import MIN_FRAMES
 from slowfast.utils.distributed import World
 from slowfast.visualization.event_plots import event_frames
 

@@ -26,9 +26,9 @@ from slowfast.datasets.types import EvalVideo, FailureLedger, Record
 from slowfast.errors import DataError
 from slowfast.inference import sliding, window_reader
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.sequential import SequentialFile
-from slowfast.inference.sliding import SlidingPredictor, WindowScores
-from slowfast.inference.window_reader import ClipSampling, Window, read_windows
+from slowfast.inference.segments import WindowScores
+from slowfast.inference.sliding import SlidingPredictor
+from slowfast.inference.window_reader import ClipSampling, SequentialFile, Window, read_windows
 from slowfast.inference.windows import Length, WindowLayout, WindowOptions
 from slowfast.utils.progress import Progress
 
