@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -17,10 +16,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, tiny_settings
 from video_files import picture, write_video
 
-from slowfast.cli.predict import main
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.types import Record
@@ -30,23 +27,10 @@ from slowfast.inference.live_sources import TICKS, StreamClock, find_live
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.segments import WindowScores
 from slowfast.inference.windows import Length, WindowOptions
+from tests.inference.tiny_predictions import predict, rows_of, settings
 
 SIZE = (32, 48)  # not scaled down before the view, as live frames are by another scaler
 LOSSLESS = {"qp": "0"}
-EMPTY = str(ROOT / "tests" / "empty.yaml")
-
-
-def settings(folder: Path) -> list[object]:
-    return [*tiny_settings(folder / "none", folder / "out"), "DATA_LOADER.NUM_WORKERS", 0]
-
-
-def predict(folder: Path, *words: object) -> tuple[int, Path]:
-    return main(["--cfg", EMPTY, *map(str, words), *map(str, settings(folder))]), folder / "out"
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
 
 
 class Camera(threading.Thread):
