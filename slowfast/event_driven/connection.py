@@ -66,10 +66,6 @@ class Connection:
         """Seconds since the last frame if the source is disconnected; None while it is connected."""
         return self._clock() - self._since if self._away else None
 
-    def frame_arrived(self) -> None:
-        """Count a frame."""
-        self.arrived(1)
-
     def arrived(self, count: int) -> None:
         """Count frames or events; none if only the connection is there."""
         now = self._clock()

@@ -150,7 +150,7 @@ class LiveReader(SourceThread):
             if self._stop.is_set():
                 return
             self._last_tick = first + frame.tick
-            self.connection.frame_arrived()
+            self.connection.arrived(1)
             self._append(frame._replace(tick=self._last_tick))
 
     def _append(self, frame: Frame) -> None:

@@ -10,29 +10,25 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import av
 import cv2
 import numpy as np
 import torch
 
-from slowfast.config.node import ConfigNode
-from slowfast.datasets.types import failure_reason
 from slowfast.errors import DataError, system_reason
 from slowfast.event_driven.activity import FrameActivity, VideoActivity
 from slowfast.event_driven.connection import Connection, LatencyHistogram
-from slowfast.event_driven.feed import Batch, Opened
+from slowfast.event_driven.feed import Batch
 from slowfast.event_driven.network import PatchNetwork
-from slowfast.event_driven.sources import Source, source_files
+from slowfast.event_driven.sources import Source
 from slowfast.utils.logging import get_logger
-from slowfast.utils.text_files import row_writer
+from slowfast.utils.text_files import create_csv, row_writer
 from slowfast.visualization.results import BEST
-from slowfast.visualization.video_writer import NAME_LENGTH, VideoWriter, draw_lines, pad_to_even
+from slowfast.visualization.video_writer import SourceVideos, class_lines, draw_lines, pad_to_even
 
 FRAMES_FILE = "event_frames.csv"
 _DIGITS = 6  # significant digits
@@ -43,7 +39,6 @@ FOLDER = "annotated"
 INTERVAL = 10.0  # seconds between status lines
 FEW = 8  # maximum number of live sources with individual status lines
 _NAMED = 5  # disconnected sources named in the summary line
-_WRITE_ERRORS = (av.FFmpegError, OSError)
 
 
 class FrameLog:
@@ -58,7 +53,8 @@ class FrameLog:
     def __init__(self, folder: Path, stages: int, untrained: bool) -> None:
         self.path = folder / FRAMES_FILE
         self._untrained = (1,) if untrained else ()
-        self._heading = ("path", "frame", "seconds", *(f"active_{n}" for n in range(1, 1 + stages)))
+        active, more = (f"active_{n}" for n in range(1, 1 + stages)), ("untrained",) * untrained
+        self._heading = ("path", "frame", "seconds", *active, "macs", "class", *_FRAME_COMPARISON, *more)
         self._file: TextIO | None = None
 
     def write(self, name: str, first: int, seconds: list[float], frames: FrameActivity) -> None:
@@ -74,7 +70,7 @@ class FrameLog:
             DataError: If the file cannot be written.
         """
         try:
-            file = self._file or self._create()
+            file = self._open()
             write = row_writer(file)
             for k, time in enumerate(seconds):
                 values = (*frames.active[k].tolist(), frames.macs[k], frames.predictions[k], *_comparison(frames, k))
@@ -83,13 +79,10 @@ class FrameLog:
         except OSError as error:
             raise self._error(error) from None
 
-    def _create(self) -> TextIO:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
-        # surrogateescape: file names need not be valid text
-        self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
-        untrained = ("untrained",) if self._untrained else ()
-        row_writer(self._file)((*self._heading, "macs", "class", *_FRAME_COMPARISON, *untrained))
+    def _open(self) -> TextIO:
+        """Create the file unless it is open."""
+        if self._file is None:
+            self._file = create_csv(self.path, self._heading)
         return self._file
 
     def extend(self, folder: Path) -> None:
@@ -98,7 +91,7 @@ class FrameLog:
         if not other.exists():
             return
         try:
-            file = self._file or self._create()
+            file = self._open()
             with other.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
                 next(lines)
                 shutil.copyfileobj(lines, file)
@@ -129,33 +122,19 @@ def _comparison(frames: FrameActivity, k: int) -> tuple[object, ...]:
     return int(of.same[k]), f"{of.mean[k]:.{_DIGITS}g}", f"{of.largest[k]:.{_DIGITS}g}"
 
 
-class AnnotatedVideos:
-    """Writer of one annotated video per source; a file that cannot be written does not stop the run.
+class AnnotatedVideos(SourceVideos):
+    """Annotated videos of a run.
 
     Args:
+        targets: File to write by the index of a source; empty to write none.
         network: Network that processes the videos.
-        targets: Path of the annotated video for the index of each source; empty to write none.
         names: Class names.
         note: First line of text on every frame; "" for none.
     """
 
-    def __init__(self, network: PatchNetwork, targets: dict[int, Path], names: Sequence[str], note: str = "") -> None:
-        self.network, self.targets, self.names, self.note = network, targets, names, note
-        self._open: dict[int, tuple[Source, VideoWriter]] = {}
-
-    @classmethod
-    def from_config(
-        cls,
-        cfg: ConfigNode,
-        network: PatchNetwork,
-        sources: Sequence[Source],
-        names: Sequence[str],
-        note: str,
-        output: Path,
-    ) -> AnnotatedVideos:
-        """Build from EVENT.ANNOTATE, with a folder in `output`."""
-        files = source_files(sources, output / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
-        return cls(network, files, names, note)
+    def __init__(self, targets: dict[int, Path], network: PatchNetwork, names: Sequence[str], note: str = "") -> None:
+        super().__init__(targets)
+        self.network, self.names, self.note = network, names, note
 
     @property
     def written(self) -> dict[str, Path]:
@@ -163,37 +142,19 @@ class AnnotatedVideos:
         folder = next((target.parent for target in self.targets.values()), None)
         return {"annotated videos": folder} if folder is not None else {}
 
-    def open(self, opened: Opened) -> None:
-        """Begin the video of a source."""
-        index = opened.source.record.index
-        if index in self.targets:
-            with self._attempt(opened.source):
-                self._open[index] = opened.source, VideoWriter(self.targets[index], opened.rate, opened.time_base)
-
     def write(self, batch: Batch, logits: torch.Tensor) -> None:
         """Write the next frames of some videos with their logits (K, S, C)."""
         for s, source in enumerate(batch.sources):
-            if source.record.index in self._open:
-                with self._attempt(source):
-                    self._write(self._open[source.record.index][1], batch, s, logits[:, s])
-
-    def _write(self, file: VideoWriter, batch: Batch, s: int, logits: torch.Tensor) -> None:
-        for k, tick in enumerate(batch.ticks[s]):
-            changed = self.network.as_map(batch.changes.mask[k, s, :, None], 0)[:, :, 0]  # n n
-            image = draw_patches(batch.images[k, s].numpy(), changed.cpu().numpy())
-            file.write(draw_lines(pad_to_even(image), self._lines(logits[k])), tick)
+            for k, tick in enumerate(batch.ticks[s] if self.is_open(source.record) else []):
+                changed = self.network.as_map(batch.changes.mask[k, s, :, None], 0)[:, :, 0]  # n n
+                image = draw_patches(batch.images[k, s].numpy(), changed.cpu().numpy())
+                self.add(source.record, draw_lines(pad_to_even(image), self._lines(logits[k, s])), tick)
 
     def _lines(self, logits: torch.Tensor) -> list[str]:
         scores, classes = logits.softmax(0).topk(min(BEST, len(logits)))
-        best = zip(scores.tolist(), classes.tolist(), strict=True)
-        lines = [f"{100 * score:5.1f} %  {self.names[label][:NAME_LENGTH]}" for score, label in best]
+        names = (self.names[label] for label in classes.tolist())
+        lines = class_lines(zip(names, scores.tolist(), strict=True))
         return [self.note, *lines] if self.note else lines
-
-    def close(self, source: Source) -> None:
-        """Finish the video of a source."""
-        if source.record.index in self._open:
-            with self._attempt(source):
-                self._open.pop(source.record.index)[1].__exit__(None)
 
     def take(self, source: Source, output: Path) -> None:
         """Take over the annotated video of a source that another process has written in the folder `output`."""
@@ -201,33 +162,9 @@ class AnnotatedVideos:
         if target is None:
             return
         for file in (output / FOLDER).glob("*.mp4"):
-            with self._attempt(source):
+            with self.attempt(source.record):
                 target.parent.mkdir(exist_ok=True)
                 os.replace(file, target)
-
-    @contextmanager
-    def _attempt(self, source: Source) -> Iterator[None]:
-        """Discard a file that cannot be written and continue the run."""
-        try:
-            yield
-        except _WRITE_ERRORS as error:
-            get_logger().warning(
-                f"Could not write the annotated video of {source.record.name}: {failure_reason(error)}"
-            )
-            self._drop(source)
-
-    def _drop(self, source: Source) -> None:
-        if source.record.index in self._open:
-            with suppress(*_WRITE_ERRORS):
-                self._open.pop(source.record.index)[1].__exit__(RuntimeError)
-
-    def __enter__(self) -> AnnotatedVideos:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        end = self.close if error is None else self._drop  # after a normal stop, files written so far are complete
-        for source, _file in list(self._open.values()):
-            end(source)
 
 
 def draw_patches(image: np.ndarray, changed: np.ndarray) -> np.ndarray:

@@ -275,10 +275,10 @@ class ChangedPatches:
             timeout=self.cfg.DATA_LOADER.TIMEOUT,
         )
         activity, failure = VideoActivity(name, Savings.of(engine.network)), ""
-        with AnnotatedVideos(engine.network, {source.record.index: target}, self.names) as annotated:
+        with AnnotatedVideos({source.record.index: target}, engine.network, self.names) as annotated:
             for message in feed.messages([source], stopped):
                 if isinstance(message, Opened):
-                    annotated.open(message)
+                    annotated.begin(message.source.record, message.rate, message.time_base)
                 elif isinstance(message, Batch):
                     self._compute(engine, message, activity, annotated)
                 elif isinstance(message, Closed) and message.failure is not None:

@@ -68,6 +68,11 @@ class Graph:
         return (EXAMPLES,) if self.fixed_batch else BATCHES
 
 
+def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
+    """Return random inputs (batch, *shape) distributed like normalized pixels."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
 def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
     """Export a model in evaluation mode, with a dynamic batch size if tracing supports it.
 
@@ -111,9 +116,25 @@ def _origin(call: object) -> str:
     return str(getattr(call, "namespace", None) or getattr(call, "__module__", ""))
 
 
-def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
-    """Return random inputs (batch, *shape) distributed like normalized pixels."""
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+def save_graph(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:
+    """Write a .pt2 file; return a function that runs the file.
+
+    Args:
+        program: Exported program.
+        path: File to write.
+        metadata: Text by name, which becomes the extra file METADATA_FILE.
+        precision: float32, the only one of this format.
+    """
+    # PyTorch warns about the unknown file type.
+    with quiet_loggers("torch.export"), reporting_file(path) as file:
+        torch.export.save(program, file, extra_files={METADATA_FILE: to_json(metadata)})
+    return program_run(torch.export.load(path))
+
+
+def program_run(program: ExportedProgram) -> Run:
+    """Return a function that computes the logits of a batch."""
+    module = program.module()
+    return lambda x: module(x)
 
 
 def require_onnx(where: str = "--out", packages: Sequence[str] = PACKAGES) -> None:
@@ -243,27 +264,6 @@ def session_run(session: Any) -> Run:
         return torch.from_numpy(logits)
 
     return run
-
-
-def save_graph(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:
-    """Write a .pt2 file; return a function that runs the file.
-
-    Args:
-        program: Exported program.
-        path: File to write.
-        metadata: Text by name, which becomes the extra file METADATA_FILE.
-        precision: float32, the only one of this format.
-    """
-    # PyTorch warns about the unknown file type.
-    with quiet_loggers("torch.export"), reporting_file(path) as file:
-        torch.export.save(program, file, extra_files={METADATA_FILE: to_json(metadata)})
-    return program_run(torch.export.load(path))
-
-
-def program_run(program: ExportedProgram) -> Run:
-    """Return a function that computes the logits of a batch."""
-    module = program.module()
-    return lambda x: module(x)
 
 
 WRITERS: dict[str, Writer] = {PT2: save_graph, ONNX: save_onnx}

@@ -13,10 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slowfast.datasets.build import TEST
-from slowfast.datasets.index.samples import SampleKind, find_samples
-from slowfast.engine.forward import ClipForward
-from slowfast.engine.tasks import task_class
+from slowfast.datasets.index.samples import find_samples
 from slowfast.errors import UserError, system_reason
 from slowfast.inference.export_formats import (
     METADATA_FILE,
@@ -31,7 +28,7 @@ from slowfast.inference.export_formats import (
 )
 from slowfast.inference.export_metadata import INPUT_NAME, OUTPUT_NAME, Metadata, read_metadata
 from slowfast.inference.output import classify_to_files, refuse_annotated_images, run_facts
-from slowfast.inference.predictor import Predictor, views_to_read
+from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World
 from slowfast.utils.screen import phase
 from slowfast.utils.text import plain
@@ -80,16 +77,7 @@ class ExportedFile:
 
     def predictor(self) -> Predictor:
         """Return a predictor with the preprocessing and the ensemble of the file, on the CPU."""
-        cfg, world = self.metadata.cfg, World()
-        return Predictor(
-            self.network,
-            self.metadata.class_names,
-            lambda records: views_to_read(cfg, world, records),
-            SampleKind.from_config(cfg),
-            ClipForward.from_config(cfg, world.device, TEST),
-            task_class(cfg).ensemble(cfg),
-            cfg.TEST.BATCH_SIZE,
-        )
+        return Predictor.of_model(self.metadata.cfg, self.network, self.metadata.class_names, World())
 
 
 def open_exported(path: Path, overrides: Sequence[Any] = ()) -> ExportedFile:

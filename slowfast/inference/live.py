@@ -11,14 +11,11 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import cv2
 import numpy as np
 import torch
 from tabulate import tabulate
@@ -26,7 +23,7 @@ from tabulate import tabulate
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
 from slowfast.datasets.index.samples import target_files
-from slowfast.datasets.types import EvalVideo, Failure, failure_reason
+from slowfast.datasets.types import EvalVideo, Failure
 from slowfast.engine.evaluate import best_classes
 from slowfast.errors import UserError
 from slowfast.event_driven.sources import Source
@@ -41,9 +38,9 @@ from slowfast.inference.live_loop import (
     run_live,
 )
 from slowfast.inference.live_sources import LiveFrame, LiveFrames, LiveScale
-from slowfast.inference.output import class_lines, results_folder, run_facts
+from slowfast.inference.output import results_folder, run_facts
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.segment_output import SegmentLog
+from slowfast.inference.segment_output import SegmentLog, window_facts
 from slowfast.inference.segments import SegmentCollector, VideoSegments
 from slowfast.inference.window_reader import ClipSampling, clip_dataset
 from slowfast.inference.windows import WindowLayout, WindowOptions
@@ -51,9 +48,9 @@ from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import phase, show
 from slowfast.utils.signals import StopSignal
 from slowfast.visualization.results import BEST, tail
-from slowfast.visualization.video_writer import VideoWriter, draw_lines, pad_to_even
+from slowfast.visualization.video_writer import SourceVideos, class_lines, draw_lines, pad_to_even
 
-_MIN_SIDE = 448  # pixels of the longer side of annotated videos, so that the text is legible
+_MIN_SIDE = 448  # pixels of the longer side of annotated videos: frames are enlarged so that the text is legible
 _FEWEST, _MEASURED = 8, 1.0  # frames, and seconds of frames, from which the frame rate is measured
 _RATE_TOLERANCE = 0.1  # relative difference of the measured frame rate from the stated one that is ignored
 
@@ -228,44 +225,6 @@ class LivePredictor:
         return classify_samples(self.predictor, [window.sample for window in windows])
 
 
-class AnnotatedStream:
-    """Context manager that writes the frames of a live source, with text, to an .mp4 file.
-
-    Frames are enlarged by a whole number, so that the text is legible. All have the size of the first.
-
-    Args:
-        target: File to write.
-        rate: Nominal frames/s.
-        time_base: Seconds per tick.
-    """
-
-    def __init__(self, target: Path, rate: Fraction | None, time_base: Fraction) -> None:
-        self._out = VideoWriter(target, rate or Fraction(1), time_base)
-        self._size: tuple[int, int] | None = None  # width and height
-        self._discarded = False
-
-    def write(self, frame: LiveFrame, lines: Sequence[str]) -> None:
-        """Write a frame with lines of text."""
-        zoom = -(-_MIN_SIDE // max(frame.image.shape))
-        image = pad_to_even(frame.image.repeat(zoom, axis=0).repeat(zoom, axis=1))
-        self._size = self._size or (image.shape[1], image.shape[0])
-        if self._size != (image.shape[1], image.shape[0]):
-            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        self._out.write(draw_lines(image, lines), frame.tick)
-
-    def discard(self) -> None:
-        """Remove the unfinished file."""
-        self._discarded = True
-        self._out.__exit__(RuntimeError)
-
-    def __enter__(self) -> AnnotatedStream:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if not self._discarded:
-            self._out.__exit__(kind, *error)
-
-
 class LiveOutput:
     """Output of a run on live sources: lines on the screen, annotated videos, and the segments.
 
@@ -279,44 +238,29 @@ class LiveOutput:
     def __init__(self, names: Sequence[str], log: SegmentLog, merge: bool, targets: dict[int, Path]) -> None:
         self.names = names
         self.collector = SegmentCollector(merge, log.write, at_once=True)
-        self._targets = targets
-        self._drawn: dict[int, AnnotatedStream] = {}
+        self._videos = SourceVideos(targets)
         self._lines: dict[int, list[str]] = {}  # drawn on the frames, by source
         self._shown: dict[int, tuple[int, float]] = {}  # class and time of the last line, by source
-        self._at_end = ExitStack()
 
     def __enter__(self) -> LiveOutput:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.collector.finish()
-        self._at_end.__exit__(kind, error, None)
+        self._videos.__exit__(kind)
 
     def on_frames(self, stream: LiveVideo, frames: Sequence[LiveFrame]) -> None:
         """Write frames to the annotated video, with the latest prediction."""
-        record, index = stream.record, stream.record.index
-        if index not in self.collector.videos:
-            self.collector.begin(VideoSegments(record, stream.fps, 0.0))
-            if index in self._targets:
-                with self._attempt(stream):
-                    drawn = AnnotatedStream(self._targets[index], stream.frames.rate, stream.frames.time_base)
-                    self._drawn[index] = self._at_end.enter_context(drawn)
-        video = self.collector.videos[index]
-        video.fps, video.seconds = stream.fps, frames[-1].seconds + 1 / stream.fps
-        with self._attempt(stream):
-            for frame in frames if index in self._drawn else []:
-                self._drawn[index].write(frame, self._lines.get(index, []))
-
-    @contextmanager
-    def _attempt(self, stream: LiveVideo) -> Iterator[None]:
-        """Give up the annotated video of a source, not the run, if it cannot be written."""
-        name, index = stream.record.name, stream.record.index
-        try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            get_logger().warning(f"Could not write the annotated video of {name}: {failure_reason(error)}")
-            if index in self._drawn:
-                self._drawn.pop(index).discard()
+        record, fps = stream.record, stream.fps
+        if record.index not in self.collector.videos:
+            self.collector.begin(VideoSegments(record, fps, 0.0))
+            self._videos.begin(record, stream.frames.rate or Fraction(1), stream.frames.time_base)
+        video = self.collector.videos[record.index]
+        video.fps, video.seconds = fps, frames[-1].seconds + 1 / fps
+        for frame in frames if self._videos.is_open(record) else []:
+            zoom = -(-_MIN_SIDE // max(frame.image.shape))
+            image = pad_to_even(frame.image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+            self._videos.add(record, draw_lines(image, self._lines.get(record.index, [])), frame.tick)
 
     def on_window(self, done: Classified[VideoWindow]) -> None:
         """Show the prediction of a window and add it to the segments."""
@@ -369,9 +313,9 @@ def live_to_files(
                 streams = live.run(sources, out.on_frames, out.on_window, lambda: stop.seen)
         finally:
             log.close()
-    about = {"window": round(live.layout.window, 4), "step": round(live.layout.step, 4), "merged": options.merge}
+    about = run_facts(cfg) | window_facts(live.layout, options)
     annotated = {"annotated videos": folder / "annotated"} if annotate else {}
-    return report_live(streams, out.collector, names, run_facts(cfg) | about, folder, stop, live_table, annotated)
+    return report_live(streams, out.collector, names, about, folder, stop, live_table, annotated)
 
 
 def live_table(streams: Sequence[LiveVideo]) -> str:

@@ -22,14 +22,13 @@ from slowfast.datasets.loader import stack_clips
 from slowfast.datasets.types import EvalSample, Failure, FailureLedger, Record
 from slowfast.errors import DataError
 from slowfast.event_driven.connection import LatencyHistogram
-from slowfast.inference.output import FAILED
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.segment_output import write_segments
 from slowfast.inference.segments import SegmentCollector, WindowScores
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show_table
 from slowfast.utils.signals import StopSignal
-from slowfast.visualization.results import files_table, write_failed
+from slowfast.visualization.results import files_table
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
@@ -252,9 +251,7 @@ def report_live(
     videos = [video for video in collector.videos.values() if video.segments or video.facts]
     if not videos or (ledger.lost and not any(video.segments for video in videos)):
         return _report_nothing(ledger, stop)
-    files = write_segments(videos, names, about, ledger.all, folder)
-    write_failed(ledger.all, folder / FAILED)
-    files |= {"failed sources": folder / FAILED} if ledger.all else {}
+    files = write_segments(videos, names, about, ledger.all, folder, "sources")
     show_table(table(streams))
     for failure in ledger.all if len(streams) == 1 else []:
         get_logger().warning(f"{failure.name}: {failure.reason}")

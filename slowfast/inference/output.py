@@ -43,7 +43,7 @@ from slowfast.visualization.results import (
     write_failed,
     write_predictions,
 )
-from slowfast.visualization.video_writer import NAME_LENGTH, write_annotated
+from slowfast.visualization.video_writer import class_lines, write_annotated
 
 # Frame rate and minimum number of frames of a rendered event recording.
 EVENTS_FPS, MIN_FRAMES = 20, 40
@@ -219,11 +219,6 @@ def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: P
             else:
                 annotate_video(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
     return folder
-
-
-def class_lines(best: Sequence[tuple[str, float]]) -> list[str]:
-    """Return the line of text of each (class name, score)."""
-    return [f"{100 * score:5.1f} %  {name[:NAME_LENGTH]}" for name, score in best]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ The files are segments.json, segments.csv, subtitles, failed.csv, and annotated 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +20,6 @@ from slowfast.errors import DataError
 from slowfast.inference.output import (
     FAILED,
     annotate_video,
-    class_lines,
     results_folder,
     run_facts,
     throughput,
@@ -35,7 +34,7 @@ from slowfast.utils.progress import Progress
 from slowfast.utils.screen import phase, show, show_table
 from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.text import escape
-from slowfast.utils.text_files import row_writer, write_json
+from slowfast.utils.text_files import create_csv, row_writer, write_json
 from slowfast.visualization.results import (
     SCORE_DIGITS,
     PredictionRow,
@@ -44,6 +43,7 @@ from slowfast.visualization.results import (
     tail,
     write_failed,
 )
+from slowfast.visualization.video_writer import class_lines
 
 LIST, TABLE, SUBTITLES = "segments.csv", "segments.json", "subtitles"
 SHOWN = 20  # segments in the table on the screen
@@ -94,23 +94,23 @@ def segments_to_files(
         if stop.seen:
             raise KeyboardInterrupt if stop.name == signal.SIGINT.name else Stopped(stop.name)
         raise DataError(_nothing_read(found, ledger))
-    files = write_segments(videos, names, run_facts(cfg) | _window_facts(sliding.layout, options), ledger.all, folder)
-    write_failed(ledger.all, folder / FAILED)
-    files |= {"failed files": folder / FAILED} if ledger.all else {}
+    about = run_facts(cfg) | window_facts(sliding.layout, options)
+    files = write_segments(videos, names, about, ledger.all, folder)
     show_table(segments_table(videos, names))
     if annotate and not stop.seen:
         with phase("annotating videos"):
             files["annotated videos"] = annotate_segments(cfg, videos, names, folder / "annotated")
     show(_segments_summary(videos, ledger, found, sliding))
     show_table(files_table(files))
-    if stop.seen:
-        without = " and no videos are annotated" if annotate else ""
-        get_logger().warning(f"Received {stop.name}. The results cover the windows processed so far{without}")
-        return _SIGNALLED + signal.Signals[stop.name]
-    return 0
+    if not stop.seen:
+        return 0
+    without = " and no videos are annotated" if annotate else ""
+    get_logger().warning(f"Received {stop.name}. The results cover the windows processed so far{without}")
+    return _SIGNALLED + signal.Signals[stop.name]
 
 
-def _window_facts(layout: WindowLayout, options: WindowOptions) -> dict[str, object]:
+def window_facts(layout: WindowLayout, options: WindowOptions) -> dict[str, object]:
+    """Return the windows of a run, for segments.json."""
     return {"window": round(layout.window, 4), "step": round(layout.step, 4), "merged": options.merge}
 
 
@@ -149,26 +149,20 @@ def annotate_segments(cfg: ConfigNode, videos: Sequence[VideoSegments], names: S
     targets = target_files([video.record for video in videos], folder, ".mp4")
     for video, target in zip(videos, targets, strict=True):
         with warn_on_failure(video.record.name):
-            lines = SegmentLines(video.segments, names)
+            lines = _lines_at(video.segments, names)
             annotate_video(video.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
     return folder
 
 
-class SegmentLines:
-    """Lines of text at each time of a video: the best classes of a segment.
+def _lines_at(segments: Sequence[Segment], names: Sequence[str]) -> Callable[[float], list[str]]:
+    """Return a function from the time in seconds to lines of text: the best classes of the segment, if there is one."""
+    at = SegmentAt(segments)
 
-    Args:
-        segments: Segments of the video.
-        names: Class names.
-    """
+    def lines(seconds: float) -> list[str]:
+        segment = at(seconds)
+        return [] if segment is None else class_lines((names[label], score) for label, score in segment.best)
 
-    def __init__(self, segments: Sequence[Segment], names: Sequence[str]) -> None:
-        self._at, self._names = SegmentAt(segments), names
-
-    def __call__(self, seconds: float) -> list[str]:
-        """Return the lines at a time in seconds; none outside the segments."""
-        segment = self._at(seconds)
-        return [] if segment is None else class_lines([(self._names[label], score) for label, score in segment.best])
+    return lines
 
 
 class SegmentLog:
@@ -197,15 +191,8 @@ class SegmentLog:
 
     def open(self) -> TextIO:
         """Create the file unless it is open, also for a run without segments."""
-        return self._file or self._create()
-
-    def _create(self) -> TextIO:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
-        # surrogateescape: file names need not be valid text
-        self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
-        latency = ["latency_ms"] if self._live else []
-        row_writer(self._file)(("path", "start", "end", *_HEADER, *latency))
+        if self._file is None:
+            self._file = create_csv(self.path, ("path", "start", "end", *_HEADER, *["latency_ms"] * self._live))
         return self._file
 
     def close(self) -> None:
@@ -218,10 +205,11 @@ def write_segments(
     videos: Sequence[VideoSegments],
     names: Sequence[str],
     about: Mapping[str, Any],
-    failures: Iterable[Failure],
+    failures: Sequence[Failure],
     folder: Path,
+    kind: str = "files",
 ) -> dict[str, Path]:
-    """Write segments.json, and the subtitles of each video.
+    """Write segments.json, failed.csv, and the subtitles of each video.
 
     Args:
         videos: Videos with their segments.
@@ -229,6 +217,7 @@ def write_segments(
         about: Description of the predictions.
         failures: Failures.
         folder: Folder of the files.
+        kind: What failed, for the description of failed.csv.
 
     Returns:
         The files and folders by description.
@@ -239,7 +228,9 @@ def write_segments(
     targets = target_files([video.record for video in videos], folder / SUBTITLES, ".srt")
     for video, target in zip(videos, targets, strict=True):
         atomic_write_text(target, subtitles(video.segments, names))
-    return {"segments": folder / TABLE, "segments as CSV": folder / LIST, "subtitles": folder / SUBTITLES}
+    write_failed(failures, folder / FAILED)
+    files = {"segments": folder / TABLE, "segments as CSV": folder / LIST, "subtitles": folder / SUBTITLES}
+    return files | ({f"failed {kind}": folder / FAILED} if failures else {})
 
 
 def _video_as_json(video: VideoSegments, names: Sequence[str]) -> dict[str, Any]:

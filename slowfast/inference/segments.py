@@ -117,9 +117,6 @@ class SegmentBuilder:
         yield replace(whole, best=best_classes(self._sum / whole.windows, BEST))
 
 
-OnSegment = Callable[[Record, Segment], None]
-
-
 @dataclass(frozen=True)
 class WindowScores:
     """Scores of one window of a video, float64 (K,)."""
@@ -128,6 +125,9 @@ class WindowScores:
     start: float
     end: float
     scores: torch.Tensor
+
+
+OnSegment = Callable[[Record, Segment], None]
 
 
 class SegmentCollector:

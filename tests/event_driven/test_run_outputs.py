@@ -27,7 +27,7 @@ def connections(count: int) -> dict[int, Connection]:
     """Return cameras that are connected."""
     found = {index: Connection(f"v{index}", 1.0) for index in range(count)}
     for connection in found.values():
-        connection.frame_arrived()
+        connection.arrived(1)
     return found
 
 

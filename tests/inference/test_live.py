@@ -23,7 +23,7 @@ from slowfast.datasets.decode import open_video
 from slowfast.datasets.types import Record
 from slowfast.event_driven.sources import Source
 from slowfast.inference.live import LivePredictor, live_to_files
-from slowfast.inference.live_sources import TICKS, StreamClock, find_live
+from slowfast.inference.live_sources import TICKS, TickClock, find_live
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.segments import WindowScores
 from slowfast.inference.windows import Length, WindowOptions
@@ -185,7 +185,7 @@ def test_a_camera_may_change_its_resolution(tmp_path: Path) -> None:
 
 
 def test_clock_of_a_stream() -> None:
-    clock = StreamClock(0.04)
+    clock = TickClock(0.04)
     times = [None, None, 5.0, 5.04, 1e6, 1e6 + 0.02, 3.0, None, 3.1]
     ticks = [clock(seconds) for seconds in times]
     steps = [0.04, 5.0 - 0.08, 0.04, 0.04, 0.02, 0.04, 0.04, 0.06]
