@@ -22,10 +22,11 @@ from slowfast.datasets.build import TEST
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import ConfigError
 from slowfast.event_driven import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameResize, read_frames
 from slowfast.event_driven.linear_kernels import FLOAT32
 from slowfast.event_driven.network import check_network
+from slowfast.event_driven.readers import read_frames
 from slowfast.event_driven.sources import find_files
+from slowfast.event_driven.video_frames import FrameResize
 from slowfast.models import build_model
 from slowfast.models.evmlp import EvMLP
 from slowfast.models.linear import pack_linears

@@ -17,8 +17,8 @@ from slowfast.cli.command import (
     show_conversion,
 )
 from slowfast.errors import DataError, UserError
+from slowfast.utils.files import check_output_file
 from slowfast.utils.logging import messages_on_screen
-from slowfast.utils.paths import check_output_file
 from slowfast.utils.screen import show
 
 # ------------------------------------------------------------------ slowfast convert-dvs

@@ -12,8 +12,7 @@ from slowfast.cli.command import DONE, USER_MISTAKE, CommandParser, exit_status,
 from slowfast.cli.events_live import main as live
 from slowfast.errors import UserError
 from slowfast.utils.screen import show
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 
 COMMANDS = {
     "info": "Show duration, rate, polarity, sensor size, hot pixels and gaps",

@@ -68,9 +68,8 @@ def export(arguments: Sequence[str]) -> int:
 
 def _export(chosen: argparse.Namespace, cfg: ConfigNode) -> int | None:
     _check(chosen)
-    from slowfast.inference.export import Options, export_trained, export_weights
+    from slowfast.inference.export import Options, export_trained, export_triton, export_weights
     from slowfast.inference.export_check import ExportDiffers
-    from slowfast.inference.export_triton import export_triton
 
     options = Options(chosen.precision, chosen.samples)
     try:

@@ -117,12 +117,12 @@ def _predict(chosen: argparse.Namespace, cfg: ConfigNode) -> int:
     options = WindowOptions(window or ONE_CLIP, step, chosen.merge)
     live = find_live(chosen.paths, cfg.DATA.DECODING_THREADS, play=chosen.live)
     if live is not None:
-        from slowfast.inference.live_output import live_to_files
+        from slowfast.inference.live import live_to_files
 
         return live_to_files(cfg, live, output, options, annotate=chosen.annotate)
     paths = [Path(path) for path in chosen.paths]
     if window is not None or step is not None or chosen.merge:
-        from slowfast.inference.output import segments_to_files
+        from slowfast.inference.segment_output import segments_to_files
 
         return segments_to_files(cfg, paths, output, options, annotate=chosen.annotate)
     from slowfast.inference.output import predict_to_files

@@ -15,8 +15,8 @@ from slowfast.utils.files import MIB, atomic_write_text
 from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.utils.logging import get_logger, open_log
 from slowfast.utils.nodes import check_shared_folder
+from slowfast.utils.paths import UnreadableTextError, read_text_file
 from slowfast.utils.screen import phase
-from slowfast.utils.text_files import UnreadableTextError, read_text_file
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
 
 

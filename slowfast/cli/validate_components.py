@@ -33,9 +33,8 @@ from slowfast.event_driven import sources
 from slowfast.models.build import build_model, find_network
 from slowfast.models.protocol import CLIPS, IMAGES, check_input, input_shape
 from slowfast.utils.distributed import usable_gpus
-from slowfast.utils.suggest import did_you_mean, nearest_file
-from slowfast.utils.text import plain
-from slowfast.utils.text_files import why_not_regular
+from slowfast.utils.paths import nearest_file, why_not_regular
+from slowfast.utils.text import did_you_mean, plain
 
 GIB = 2**30
 FLOAT_BYTES = 4

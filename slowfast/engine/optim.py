@@ -17,8 +17,7 @@ from slowfast.engine.parameters import check_no_decay, parameter_groups
 from slowfast.errors import ConfigError
 from slowfast.utils.logging import log_table
 from slowfast.utils.registry import Registry
-from slowfast.utils.suggest import unknown_value
-from slowfast.utils.text import plain
+from slowfast.utils.text import plain, unknown_value
 
 
 @dataclass(frozen=True)

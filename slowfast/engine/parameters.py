@@ -20,8 +20,7 @@ from slowfast.errors import ConfigError
 from slowfast.models.protocol import Network, named_network
 from slowfast.models.weights import head_names, is_head
 from slowfast.utils.logging import get_logger
-from slowfast.utils.suggest import did_you_mean, nearest_name
-from slowfast.utils.text import plain
+from slowfast.utils.text import did_you_mean, nearest_name, plain
 
 
 @dataclass(frozen=True)

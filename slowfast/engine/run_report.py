@@ -22,8 +22,7 @@ from slowfast.engine.trackers.session import Trackers
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import peak_memory_gib
-from slowfast.utils.progress import Progress
-from slowfast.utils.screen import phase
+from slowfast.utils.screen import Progress, phase
 from slowfast.visualization.first_batch import draw_sheet
 from slowfast.visualization.html_report.page import REPORT, write_report
 from slowfast.visualization.html_report.run_files import RunStatus

@@ -20,7 +20,7 @@ from slowfast.errors import CheckpointError, ConfigError
 from slowfast.models.build import build_model
 from slowfast.models.protocol import LoadedWeights, Network
 from slowfast.models.weights import load_weights, read_file, read_weights, weights_of
-from slowfast.utils.checkpoint_files.safetensors_file import SUFFIX, read_metadata
+from slowfast.utils.checkpoint_files.read import SUFFIX, read_metadata
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import keep_freed_memory
 from slowfast.utils.paths import local_path

@@ -20,8 +20,9 @@ from slowfast.engine.test import network_to_test
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameResize, read_frames
+from slowfast.event_driven.readers import read_frames
 from slowfast.event_driven.sources import Sources
+from slowfast.event_driven.video_frames import FrameResize
 from slowfast.models.linear import pack_linears
 
 # Candidates in units of the normalized frame: 0, then 12 per decade. A change from black to white is about 4.

@@ -30,9 +30,9 @@ from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.crash_watch import CrashWatch
 from slowfast.event_driven.detector import Changes
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameResize, resized_frames
 from slowfast.event_driven.readers import FileReader, LiveReader, Reader
 from slowfast.event_driven.sources import Source
+from slowfast.event_driven.video_frames import FrameResize, resized_frames
 from slowfast.utils.machine import synchronize
 
 AHEAD = 2  # largest number of batches that wait for the network

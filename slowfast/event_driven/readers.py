@@ -1,6 +1,6 @@
 """Readers of files, on demand, and of live sources, in one thread each so that a slow one does not delay the others.
 
-Notation: P pixels per side of the network's input.
+Notation: K frames of a video, P pixels per side of the network's input.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
-from slowfast.event_driven.captures import OpenVideo
-from slowfast.event_driven.connection import Connection
-from slowfast.event_driven.frame_resize import Frame, FrameResize, resized_frames
-from slowfast.event_driven.source_thread import SourceThread
+from slowfast.event_driven.connection import Connection, SourceThread
 from slowfast.event_driven.sources import Source
+from slowfast.event_driven.video_frames import Frame, FrameResize, OpenVideo, resized_frames
 
 
 @dataclass
@@ -149,7 +150,7 @@ class LiveReader(SourceThread):
             if self._stop.is_set():
                 return
             self._last_tick = first + frame.tick
-            self.connection.frame_arrived()
+            self.connection.arrived(1)
             self._append(frame._replace(tick=self._last_tick))
 
     def _append(self, frame: Frame) -> None:
@@ -162,3 +163,28 @@ class LiveReader(SourceThread):
 
 
 Reader = FileReader | LiveReader
+
+
+def read_frames(source: Source, transform: FrameResize, limit: int) -> tuple[np.ndarray, str | None]:
+    """Read the first frames of a video at the network's resolution.
+
+    Args:
+        source: Video to read.
+        transform: Resizes the frames.
+        limit: Largest number of frames; 0 for all.
+
+    Returns:
+        Frames uint8 (K, P, P, 3), and a description of what could not be read.
+
+    Raises:
+        DecodeError: If there is no frame. Other errors of FFmpeg or the system are failures of the video, too.
+    """
+    video = source.open()
+    try:
+        images = [frame.image for frame in resized_frames(video, transform, limit)]
+        missing = video.missing
+    finally:
+        video.close()
+    if not images:
+        raise DecodeError("no frame can be decoded")
+    return np.stack(images), missing

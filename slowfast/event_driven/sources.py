@@ -16,8 +16,8 @@ from slowfast.datasets.index.lines import read_lines
 from slowfast.datasets.index.samples import UNLABELED, SampleKind, distinct_files, find_samples
 from slowfast.datasets.types import Failure, Record
 from slowfast.errors import ConfigError, DataError
-from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.event_driven.network import check_network
+from slowfast.event_driven.video_frames import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.utils.paths import nearest_file
 from slowfast.utils.ray_cluster import RAY
 from slowfast.utils.text import did_you_mean, is_redacted, plain, redact

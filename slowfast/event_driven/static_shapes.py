@@ -52,8 +52,7 @@ class CudaGraphs:
             # thread_local: the thread of a data loader may allocate pinned memory.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 work()
-        replay: Work = graph.replay
-        return replay
+        return graph.replay
 
 
 class Steps:
@@ -290,8 +289,7 @@ class StaticPatchFeatures(PatchFeatures):
         """Compute the logits of the last stage's new tokens (R, C), and store both."""
         buffers.tokens[-1][: len(tokens)].copy_(self.network.classify(tokens))
         buffers.newest[-1].copy_(buffers.newest[stage])
-        logits = self._latest(buffers, -1, buffers.newest[-1])  # K S 1 classes
-        buffers.logits.copy_(logits.squeeze(2))
+        buffers.logits.copy_(self._latest(buffers, -1, buffers.newest[-1]).squeeze(2))  # K S classes
         self._store(buffers, stage)
         self._store(buffers, -1)
 

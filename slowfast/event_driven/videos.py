@@ -31,12 +31,11 @@ from slowfast.event_driven.cluster_videos import ClusterRun
 from slowfast.event_driven.connection import Connection
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Message, Opened
-from slowfast.event_driven.frame_outputs import AnnotatedVideos, FrameLog
-from slowfast.event_driven.frame_resize import FrameResize
 from slowfast.event_driven.linear_kernels import FLOAT32
-from slowfast.event_driven.live_status import LiveStatus
 from slowfast.event_driven.report import UNTRAINED, RunReport, report_files, report_metrics, report_table
-from slowfast.event_driven.sources import Sources, check_sources, find_sources
+from slowfast.event_driven.run_outputs import FOLDER, AnnotatedVideos, FrameLog, LiveStatus
+from slowfast.event_driven.sources import Sources, check_sources, find_sources, source_files
+from slowfast.event_driven.video_frames import FrameResize
 from slowfast.models.protocol import Network
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger, log_table
@@ -136,7 +135,8 @@ class VideoRun:
         self.ledger = FailureLedger(sources.count)
         untrained = self.weights is None
         network, note = self.engine.network, UNTRAINED if untrained else ""
-        self.annotated = AnnotatedVideos.from_config(cfg, network, sources.videos, names, note, output)
+        targets = source_files(sources.videos, output / FOLDER, ".mp4") if cfg.EVENT.ANNOTATE else {}
+        self.annotated = AnnotatedVideos(targets, network, names, note)
         self.log = FrameLog(output, len(network.stages), untrained)
         self.status = LiveStatus(sources.videos, names, network.counts[0], note)
         self._live = any(source.live for source in sources.videos)
@@ -213,7 +213,7 @@ class VideoRun:
             record, savings = message.source.record, Savings.of(self.engine.network)
             self.activity[record.index] = VideoActivity(record.name, savings, message.began, message.source.live)
             self.time_bases[record.index] = message.time_base
-            self.annotated.open(message)
+            self.annotated.begin(record, message.rate, message.time_base)
         elif isinstance(message, Batch):
             self._compute(message)
         else:
@@ -221,7 +221,7 @@ class VideoRun:
             progress.advance(message.source.record.name)
 
     def _close(self, message: Closed) -> None:
-        self.annotated.close(message.source)
+        self.annotated.end(message.source.record)
         self.ledger.add([message.failure] if message.failure else [])
 
     @torch.inference_mode()

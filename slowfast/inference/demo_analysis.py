@@ -27,9 +27,9 @@ from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.event_driven.activity import Savings, Summary, VideoActivity, summarize
 from slowfast.event_driven.engine import EventDrivenInference
 from slowfast.event_driven.feed import Batch, Closed, Feed, Opened
-from slowfast.event_driven.frame_outputs import AnnotatedVideos
-from slowfast.event_driven.frame_resize import FrameResize
+from slowfast.event_driven.run_outputs import AnnotatedVideos
 from slowfast.event_driven.sources import find_files
+from slowfast.event_driven.video_frames import FrameResize
 from slowfast.inference.heat_maps import HeatMaps, write_heat_map
 from slowfast.inference.predictor import Predictor
 from slowfast.models.evmlp import EvMLP
@@ -275,10 +275,10 @@ class ChangedPatches:
             timeout=self.cfg.DATA_LOADER.TIMEOUT,
         )
         activity, failure = VideoActivity(name, Savings.of(engine.network)), ""
-        with AnnotatedVideos(engine.network, {source.record.index: target}, self.names) as annotated:
+        with AnnotatedVideos({source.record.index: target}, engine.network, self.names) as annotated:
             for message in feed.messages([source], stopped):
                 if isinstance(message, Opened):
-                    annotated.open(message)
+                    annotated.begin(message.source.record, message.rate, message.time_base)
                 elif isinstance(message, Batch):
                     self._compute(engine, message, activity, annotated)
                 elif isinstance(message, Closed) and message.failure is not None:

@@ -18,8 +18,7 @@ from slowfast.datasets.dvs.formats.base import EventBlock, Sensor
 from slowfast.datasets.dvs.recording import MAX_STRAY
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.errors import UserError
-from slowfast.event_driven.connection import Connection
-from slowfast.event_driven.source_thread import SourceThread
+from slowfast.event_driven.connection import Connection, SourceThread
 from slowfast.inference.event_sources import EventSource, OpenEvents
 from slowfast.utils.logging import get_logger
 

@@ -1,131 +1,43 @@
-"""Export of a model as a PyTorch program (.pt2), as ONNX (the onnx extra) or as weights (.safetensors), verified."""
+"""Verified export of a model: as .pt2, .onnx or .safetensors file, or in a model repository of Triton Inference Server.
+
+A model in a repository is MODEL/config.pbtxt, MODEL/labels.txt and MODEL/1/model.onnx. The fields of config.pbtxt are
+those of model_config.proto in Triton's repository `common`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
 
 from slowfast.config.node import ConfigNode
-from slowfast.engine.state import network_to_test
+from slowfast.engine.state import CLASS_NAMES, network_to_test
 from slowfast.errors import UserError
-from slowfast.inference.export_check import (
-    ROUNDS,
-    Comparison,
-    ExportDiffers,
-    compare,
-    example,
-    random_batches,
-    sample_batches,
+from slowfast.inference.export_check import ROUNDS, Comparison, ExportDiffers, compare, random_batches, sample_batches
+from slowfast.inference.export_formats import EXAMPLES, ONNX, WRITERS, Graph, export_graph, require_onnx
+from slowfast.inference.export_metadata import (
+    CONFIG,
+    FLOAT32,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    class_names_note,
+    export_metadata,
+    graph_metadata,
 )
-from slowfast.inference.export_metadata import FLOAT32, class_names_note, export_metadata, graph_metadata
-from slowfast.inference.export_onnx import Run, quiet_loggers, require_onnx, save_onnx
 from slowfast.models.protocol import input_shape
 from slowfast.utils.checkpoint_files.read import import_safetensors, read_torch_file, write_safetensors
-from slowfast.utils.files import atomic_path, reporting_file
+from slowfast.utils.files import atomic_path
 from slowfast.utils.screen import show
-from slowfast.utils.text_files import to_json
+from slowfast.utils.text import escape, plain
+from slowfast.utils.text_files import from_json
 
-PT2, ONNX = ".pt2", ".onnx"
-BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
-EXAMPLES = 2  # batch size of the traced inputs
-STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # namespaces of operators that other programs know
-METADATA_FILE = "slowfast.json"  # file name in a .pt2 archive
-Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Exported model.
-
-    Args:
-        program: The exported program.
-        fixed_batch: Reason why the batch size is fixed; "" if it is dynamic.
-    """
-
-    program: ExportedProgram
-    fixed_batch: str = ""
-
-    @property
-    def batch(self) -> int | None:
-        """Return the batch size; None if it is dynamic."""
-        return EXAMPLES if self.fixed_batch else None
-
-    @property
-    def batches(self) -> Sequence[int]:
-        """Return batch sizes to check."""
-        return (EXAMPLES,) if self.fixed_batch else BATCHES
-
-
-def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
-    """Export a model in evaluation mode, with a dynamic batch size if tracing supports it.
-
-    Converting the batch size to an integer, as `len(x)` does and `x.shape[0]` does not, fixes it.
-
-    Args:
-        model: Model to export.
-        shape: Shape of an input without the batch dimension.
-
-    Raises:
-        UserError: If the graph contains operators that are not PyTorch's.
-    """
-    model, x = model.eval(), example(shape, EXAMPLES, seed=0)
-    try:
-        graph = Graph(_trace(model, x, ({0: Dim("batch", min=1)},)))
-    except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        graph = Graph(_trace(model, x, None), fixed_batch=reason)
-    foreign = foreign_operators(graph.program)
-    if foreign:
-        raise UserError(
-            f"MODEL.MODEL_NAME: the exported graph contains operators of extensions: {', '.join(sorted(foreign))}"
-        )
-    return graph
-
-
-def _trace(model: nn.Module, x: torch.Tensor, dynamic_shapes: object) -> ExportedProgram:
-    with torch.enable_grad():  # without gradients, layers use kernels that cannot be exported
-        # Strict mode, the default before PyTorch 2.7, supports only a part of Python.
-        return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes, strict=False)  # type: ignore[arg-type]
-
-
-def foreign_operators(program: ExportedProgram) -> set[str]:
-    """Return the operators of a graph and its subgraphs that are not PyTorch's."""
-    nodes = (node for part in program.graph_module.modules() for node in getattr(part, "graph", torch.fx.Graph()).nodes)
-    calls = (node.target for node in nodes if node.op == "call_function")
-    return {str(call) for call in calls if _origin(call) not in STANDARD_NAMESPACES}
-
-
-def _origin(call: object) -> str:
-    return str(getattr(call, "namespace", None) or getattr(call, "__module__", ""))
-
-
-def save_graph(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:
-    """Write a .pt2 file; return a function that runs the file.
-
-    Args:
-        program: Exported program.
-        path: File to write.
-        metadata: Text by name, which becomes the extra file METADATA_FILE.
-        precision: float32, the only one of this format.
-    """
-    # PyTorch warns about the unknown file type.
-    with quiet_loggers("torch.export"), reporting_file(path) as file:
-        torch.export.save(program, file, extra_files={METADATA_FILE: to_json(metadata)})
-    return program_run(torch.export.load(path))
-
-
-def program_run(program: ExportedProgram) -> Run:
-    """Return a function that computes the logits of a batch."""
-    module = program.module()
-    return lambda x: module(x)
-
-
-WRITERS: dict[str, Writer] = {PT2: save_graph, ONNX: save_onnx}
+CONFIG_FILE, LABELS, MODEL_FILE, FIRST_VERSION = "config.pbtxt", "labels.txt", "model.onnx", "1"
+QUEUE_DELAY = 5000  # microseconds that a request may wait to be batched with others
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -133,7 +45,7 @@ class Options:
     """Settings of an export.
 
     Attributes:
-        precision: Data type of the weights, one of `export_onnx.PRECISIONS`; .pt2 files are float32.
+        precision: Data type of the weights, one of `export_formats.PRECISIONS`; .pt2 files are float32.
         samples: Files whose clips replace random inputs in the comparison with the model.
     """
 
@@ -261,3 +173,76 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         return False
     first, second = (tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
     return torch.equal(first, second)
+
+
+def export_triton(cfg: ConfigNode, repository: Path, name: str | None = None, options: Options | None = None) -> None:
+    """Write the model of a config to a model repository, completely or not at all.
+
+    Args:
+        cfg: Config for evaluating the model.
+        repository: Folder of the repository; other models in it are kept.
+        name: Name of the model; by default MODEL.MODEL_NAME in lower case.
+        options: Settings of the export.
+
+    Raises:
+        ExportDiffers: If the logits of the file differ from the model's.
+        UserError: If the repository has a model of this name, or as :func:`export_of_config` does.
+    """
+    name = cfg.MODEL.MODEL_NAME.lower() if name is None else name
+    if not _NAME.fullmatch(name):
+        raise UserError(f"--triton-name {plain(name)}: use letters, digits, '.', '_' and '-', such as morphmlp")
+    folder = repository / name
+    if folder.exists():
+        raise UserError(f"--triton {plain(repository)} has a model {name} already. Remove it or set --triton-name")
+    with atomic_path(folder) as part:
+        version = part / FIRST_VERSION
+        version.mkdir(parents=True)
+        exported = export_of_config(cfg, version / MODEL_FILE, options or Options())
+        names = from_json(exported.metadata.get(CLASS_NAMES, "null")) or map(str, range(cfg.MODEL.NUM_CLASSES))
+        (part / LABELS).write_text("".join(f"{escape(label)}\n" for label in names), encoding="utf-8")
+        text = "\n".join(config_lines(name, exported, cfg.MODEL.NUM_CLASSES, cfg.TEST.BATCH_SIZE))
+        (part / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
+    show(f"Wrote the Triton model {folder}; serve it with tritonserver --model-repository={repository}")
+
+
+def config_lines(name: str, exported: Exported, classes: int, max_batch: int) -> Iterator[str]:
+    """Yield the lines of config.pbtxt, a ModelConfig in protobuf's text format.
+
+    Args:
+        name: Name of the model, that of its folder.
+        exported: The exported model.
+        classes: Number of classes.
+        max_batch: Maximum size of a dynamic batch, if the batch size is dynamic.
+    """
+    fixed = exported.graph.batch
+    # Without max_batch_size, dims include the batch.
+    first = [] if fixed is None else [fixed]
+    yield f"name: {_quoted(name)}"
+    yield 'backend: "onnxruntime"'
+    yield f"max_batch_size: {max_batch if fixed is None else 0}"
+    yield from _tensor("input", INPUT_NAME, [*first, *exported.shape])
+    yield from _tensor("output", OUTPUT_NAME, [*first, classes], label_filename=LABELS)
+    if fixed is None:
+        yield f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY} }}"
+    yield from _parameters(exported.metadata)
+
+
+def _tensor(field: str, name: str, dims: Sequence[int], **more: str) -> Iterator[str]:
+    yield f"{field} [\n  {{"
+    yield f"    name: {_quoted(name)}"
+    yield "    data_type: TYPE_FP32"
+    yield f"    dims: [ {', '.join(map(str, dims))} ]"
+    yield from (f"    {key}: {_quoted(value)}" for key, value in more.items())
+    yield "  }\n]"
+
+
+def _parameters(metadata: Mapping[str, str]) -> Iterator[str]:
+    """Yield the metadata that clients need: Triton returns parameters, but not the metadata of ONNX files."""
+    for key, value in metadata.items():
+        if key not in (CLASS_NAMES, CONFIG):
+            yield f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
+
+
+def _quoted(text: str) -> str:
+    """Return a string literal of protobuf's text format."""
+    return '"' + escape(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -16,8 +16,8 @@ from slowfast.datasets.index.samples import SampleKind, find_samples
 from slowfast.datasets.loader import stack_clips
 from slowfast.engine.forward import ClipForward
 from slowfast.errors import DataError, UserError
+from slowfast.inference.export_formats import FLOAT16, INT8, Run, example
 from slowfast.inference.export_metadata import FLOAT32
-from slowfast.inference.export_onnx import FLOAT16, INT8, Run
 from slowfast.utils.distributed import World
 from slowfast.utils.logging import get_logger
 
@@ -78,11 +78,6 @@ class Comparison:
                 f"--precision {precision}: poor agreement with float32 ({self}; usual are differences up to "
                 f"{limits.usual:g} and the same class for {100 * SAME_CLASSES:g} %). Compare accuracies before use"
             )
-
-
-def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
-    """Return random inputs (batch, *shape) distributed like normalized pixels."""
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def random_batches(shape: Sequence[int], sizes: Sequence[int], rounds: int = 1) -> Iterator[torch.Tensor]:

@@ -13,16 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from slowfast.datasets.build import TEST
-from slowfast.datasets.index.samples import SampleKind, find_samples
-from slowfast.engine.forward import ClipForward
-from slowfast.engine.tasks import task_class
+from slowfast.datasets.index.samples import find_samples
 from slowfast.errors import UserError, system_reason
-from slowfast.inference.export import METADATA_FILE, ONNX, PT2, program_run
+from slowfast.inference.export_formats import (
+    METADATA_FILE,
+    ONNX,
+    PT2,
+    Run,
+    open_session,
+    program_run,
+    quiet_loggers,
+    require_onnx,
+    session_run,
+)
 from slowfast.inference.export_metadata import INPUT_NAME, OUTPUT_NAME, Metadata, read_metadata
-from slowfast.inference.export_onnx import Run, open_session, quiet_loggers, require_onnx, session_run
 from slowfast.inference.output import classify_to_files, refuse_annotated_images, run_facts
-from slowfast.inference.predictor import Predictor, views_to_read
+from slowfast.inference.predictor import Predictor
 from slowfast.utils.distributed import World
 from slowfast.utils.paths import why_not_regular
 from slowfast.utils.screen import phase
@@ -72,16 +78,7 @@ class ExportedFile:
 
     def predictor(self) -> Predictor:
         """Return a predictor with the preprocessing and the ensemble of the file, on the CPU."""
-        cfg, world = self.metadata.cfg, World()
-        return Predictor(
-            self.network,
-            self.metadata.class_names,
-            lambda records: views_to_read(cfg, world, records),
-            SampleKind.from_config(cfg),
-            ClipForward.from_config(cfg, world.device, TEST),
-            task_class(cfg).ensemble(cfg),
-            cfg.TEST.BATCH_SIZE,
-        )
+        return Predictor.of_model(self.metadata.cfg, self.network, self.metadata.class_names, World())
 
 
 def open_exported(path: Path, overrides: Sequence[Any] = ()) -> ExportedFile:

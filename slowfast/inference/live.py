@@ -1,29 +1,56 @@
-"""Predictions for cameras and streams: the latest window is classified at a given rate.
+"""`slowfast predict` on cameras and streams: the latest window is classified at a given rate.
+
+Predictions are shown as they are made, and written to files.
 
 Notation: L frames of a window, V views of T frames, K classes.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import torch
+from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
+from slowfast.datasets.index.samples import target_files
 from slowfast.datasets.types import EvalVideo, Failure
+from slowfast.engine.evaluate import best_classes
 from slowfast.errors import UserError
 from slowfast.event_driven.sources import Source
-from slowfast.inference.live_loop import Classified, LiveStream, classify_samples, run_live
+from slowfast.inference.live_loop import (
+    LATENCIES,
+    SHOW_EVERY,
+    Classified,
+    LiveStream,
+    classify_samples,
+    latency_cells,
+    report_live,
+    run_live,
+)
 from slowfast.inference.live_sources import LiveFrame, LiveFrames, LiveScale
+from slowfast.inference.output import results_folder, run_facts
 from slowfast.inference.predictor import Predictor
+from slowfast.inference.segment_output import SegmentLog, window_facts
+from slowfast.inference.segments import SegmentCollector, VideoSegments
 from slowfast.inference.window_reader import ClipSampling, clip_dataset
 from slowfast.inference.windows import WindowLayout, WindowOptions
+from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import phase, show
+from slowfast.utils.signals import StopSignal
+from slowfast.visualization.results import BEST, tail
+from slowfast.visualization.video_writer import SourceVideos, class_lines, draw_lines, pad_to_even
 
+_MIN_SIDE = 448  # pixels of the longer side of annotated videos: frames are enlarged so that the text is legible
 _FEWEST, _MEASURED = 8, 1.0  # frames, and seconds of frames, from which the frame rate is measured
 _RATE_TOLERANCE = 0.1  # relative difference of the measured frame rate from the stated one that is ignored
 
@@ -196,3 +223,103 @@ class LivePredictor:
     def _classify(self, windows: Sequence[VideoWindow]) -> list[tuple[torch.Tensor | None, float]]:
         """Compute the scores of windows; runs in the thread of the network."""
         return classify_samples(self.predictor, [window.sample for window in windows])
+
+
+class LiveOutput:
+    """Output of a run on live sources: lines on the screen, annotated videos, and the segments.
+
+    Args:
+        names: Class names.
+        log: segments.csv.
+        merge: Merge neighboring windows of one class.
+        targets: Annotated video of the index of each source; empty for none.
+    """
+
+    def __init__(self, names: Sequence[str], log: SegmentLog, merge: bool, targets: dict[int, Path]) -> None:
+        self.names = names
+        self.collector = SegmentCollector(merge, log.write, at_once=True)
+        self._videos = SourceVideos(targets)
+        self._lines: dict[int, list[str]] = {}  # drawn on the frames, by source
+        self._shown: dict[int, tuple[int, float]] = {}  # class and time of the last line, by source
+
+    def __enter__(self) -> LiveOutput:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.collector.finish()
+        self._videos.__exit__(kind)
+
+    def on_frames(self, stream: LiveVideo, frames: Sequence[LiveFrame]) -> None:
+        """Write frames to the annotated video, with the latest prediction."""
+        record, fps = stream.record, stream.fps
+        if record.index not in self.collector.videos:
+            self.collector.begin(VideoSegments(record, fps, 0.0))
+            self._videos.begin(record, stream.frames.rate or Fraction(1), stream.frames.time_base)
+        video = self.collector.videos[record.index]
+        video.fps, video.seconds = fps, frames[-1].seconds + 1 / fps
+        for frame in frames if self._videos.is_open(record) else []:
+            zoom = -(-_MIN_SIDE // max(frame.image.shape))
+            image = pad_to_even(frame.image.repeat(zoom, axis=0).repeat(zoom, axis=1))
+            self._videos.add(record, draw_lines(image, self._lines.get(record.index, [])), frame.tick)
+
+    def on_window(self, done: Classified[VideoWindow]) -> None:
+        """Show the prediction of a window and add it to the segments."""
+        record, window, latency = done.stream.record, done.window_scores, done.latency
+        index = record.index
+        self.collector.add(window, latency)
+        best = best_classes(window.scores, BEST)
+        self._lines[index] = class_lines([(self.names[label], score) for label, score in best])
+        label, now = best[0][0], time.monotonic()
+        last, when = self._shown.get(index, (-1, 0.0))
+        if label != last or now - when >= SHOW_EVERY:
+            self._shown[index] = label, now
+            what = f"{window.end:8.1f} s  {100 * best[0][1]:5.1f} %  {self.names[label]}"
+            show(f"{tail(record.name, 32)} {what}  (latency {1e3 * latency:.0f} ms)")
+
+
+def live_to_files(
+    cfg: ConfigNode, sources: Sequence[Source], output: Path, options: WindowOptions, *, annotate: bool = False
+) -> int:
+    """Classify the latest windows of cameras and streams, show the predictions and write the results.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end the run normally. segments.csv is written as the windows are classified, the
+    other files at the end.
+
+    Args:
+        cfg: Config for evaluating the model.
+        sources: Live sources.
+        output: Output folder.
+        options: Windows; the step is the time between two predictions.
+        annotate: Also write the frames, as scaled for the network, with the latest prediction as .mp4.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UserError: If weights are missing or the network does not take clips.
+        DataError: If nothing could be classified because of a failure.
+    """
+    with phase("building the model and loading its weights"):
+        live = LivePredictor.from_config(cfg, options)
+    names, folder = live.predictor.names, results_folder(output)
+    log, records = SegmentLog(folder, names, live=True), [source.record for source in sources]
+    files = target_files(records if annotate else [], folder / "annotated", ".mp4")
+    targets = {record.index: file for record, file in zip(records, files, strict=False)}
+    every = f"the latest {live.layout.window:g} s every {live.layout.step:g} s"
+    get_logger().info(f"Classifying {every}. Press Ctrl-C to stop")
+    with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
+        try:
+            with LiveOutput(names, log, options.merge, targets) as out:
+                streams = live.run(sources, out.on_frames, out.on_window, lambda: stop.seen)
+        finally:
+            log.close()
+    about = run_facts(cfg) | window_facts(live.layout, options)
+    annotated = {"annotated videos": folder / "annotated"} if annotate else {}
+    return report_live(streams, out.collector, names, about, folder, stop, live_table, annotated)
+
+
+def live_table(streams: Sequence[LiveVideo]) -> str:
+    """Return a table of the windows and latencies of each source."""
+    rows = [(tail(one.record.name, 48), one.windows, one.skipped, *latency_cells(one.latencies)) for one in streams]
+    heading = ("source", "windows", "skipped", *LATENCIES)
+    return tabulate(rows, heading, tablefmt="simple", disable_numparse=True)

@@ -19,12 +19,11 @@ from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.engine.evaluate import best_classes
 from slowfast.inference.event_sources import EventSource
 from slowfast.inference.live_events import EventWindowOptions, LiveEventPredictor, LiveEvents, StreamWindow
-from slowfast.inference.live_loop import Classified
-from slowfast.inference.live_output import LATENCIES, PERCENTILES, SHOW_EVERY, latency_cells, report_live
+from slowfast.inference.live_loop import LATENCIES, PERCENTILES, SHOW_EVERY, Classified, latency_cells, report_live
 from slowfast.inference.live_page import LivePage
 from slowfast.inference.output import results_folder, run_facts
-from slowfast.inference.segments import SegmentLog
-from slowfast.inference.sliding import SegmentCollector, VideoSegments
+from slowfast.inference.segment_output import SegmentLog
+from slowfast.inference.segments import SegmentCollector, VideoSegments
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import Heartbeat, phase, show
 from slowfast.utils.signals import StopSignal

@@ -1,30 +1,41 @@
-"""Loop of live predictions: the latest window of each source is classified while the next one arrives.
+"""Live predictions: the latest window of each source is classified while the next one arrives; report at the end.
 
 Notation: K classes.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from slowfast.datasets.loader import stack_clips
-from slowfast.datasets.types import EvalSample, Failure, Record
+from slowfast.datasets.types import EvalSample, Failure, FailureLedger, Record
+from slowfast.errors import DataError
 from slowfast.event_driven.connection import LatencyHistogram
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.sliding import WindowScores
+from slowfast.inference.segment_output import write_segments
+from slowfast.inference.segments import SegmentCollector, WindowScores
+from slowfast.utils.logging import get_logger
+from slowfast.utils.screen import show_table
+from slowfast.utils.signals import StopSignal
+from slowfast.visualization.results import files_table
 
 if TYPE_CHECKING:
     from slowfast.datasets.types import Clips
 
+SHOW_EVERY = 1.0  # seconds between lines about a source whose class does not change
+PERCENTILES = (50, 95, 99)
+LATENCIES = [f"latency p{rank}" for rank in PERCENTILES]
 POLL = 0.1  # seconds between checks whether to stop
 _JOIN = 2.0  # seconds for all reading threads to end; a stream may be waiting for data
 
@@ -205,3 +216,64 @@ def classify_samples(one: Predictor, samples: Iterable[EvalSample]) -> list[tupl
         logits, outputs = outputs[:count], outputs[count:]
         found.append((one.ensemble(torch.stack(logits)) if count else None, now))
     return found
+
+
+def report_live(
+    streams: Sequence[Stream],
+    collector: SegmentCollector,
+    names: Sequence[str],
+    about: Mapping[str, Any],
+    folder: Path,
+    stop: StopSignal,
+    table: Callable[[Sequence[Stream]], str],
+    written: Mapping[str, Path],
+) -> int:
+    """Write the files of a finished run and show what was done.
+
+    Args:
+        streams: The sources.
+        collector: Their segments.
+        names: Class names.
+        about: How the predictions were made, for segments.json.
+        folder: Output folder.
+        stop: Signals that ended the run.
+        table: Returns the table to show.
+        written: Files that are written already, by description.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        DataError: If nothing could be classified because of a failure.
+    """
+    ledger = FailureLedger(len(streams))
+    ledger.add([failure for stream in streams if (failure := stream.failure())], log=len(streams) > 1)
+    videos = [video for video in collector.videos.values() if video.segments or video.facts]
+    if not videos or (ledger.lost and not any(video.segments for video in videos)):
+        return _report_nothing(ledger, stop)
+    files = write_segments(videos, names, about, ledger.all, folder, "sources")
+    show_table(table(streams))
+    for failure in ledger.all if len(streams) == 1 else []:
+        get_logger().warning(f"{failure.name}: {failure.reason}")
+    show_table(files_table(files | dict(written)))
+    return 0
+
+
+def _report_nothing(ledger: FailureLedger, stop: StopSignal) -> int:
+    """Finish a run without predictions: raise DataError for a failure, KeyboardInterrupt after Ctrl-C."""
+    if ledger.lost:
+        first = ledger.lost[0]
+        line = f"{first.name}: {first.reason}"
+        raise DataError(
+            line if ledger.total == 1 else f"none of {ledger.total} sources can be read. The first one: {line}"
+        )
+    if stop.name == signal.SIGINT.name:
+        raise KeyboardInterrupt
+    get_logger().warning(f"Received {stop.name} before any window was complete")
+    return 0
+
+
+def latency_cells(latencies: LatencyHistogram) -> list[str]:
+    """Return the cells of a table below LATENCIES; "-" without a window."""
+    known = len(latencies) > 0
+    return [f"{1e3 * latencies.percentile(rank):.0f} ms" if known else "-" for rank in PERCENTILES]

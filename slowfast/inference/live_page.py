@@ -19,7 +19,7 @@ from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.inference.demo_server import is_loopback, page_address
 from slowfast.inference.live_events import EventWindowOptions, LiveEvents, StreamWindow
-from slowfast.inference.live_output import PERCENTILES
+from slowfast.inference.live_loop import PERCENTILES
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import show
 

@@ -19,14 +19,13 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-import torch
 
 from slowfast.datasets.decode.reader import scaled_down
 from slowfast.datasets.transforms import ViewTransform
-from slowfast.datasets.types import failure_of, log_traceback
 from slowfast.errors import UserError
-from slowfast.event_driven.captures import CameraFrames, FileFrames, OpenVideo, StreamFrames
+from slowfast.event_driven.connection import Connection, SourceThread
 from slowfast.event_driven.sources import Source, find_files, find_sources, is_address, is_camera
+from slowfast.event_driven.video_frames import CameraFrames, FileFrames, OpenVideo, StreamFrames
 from slowfast.utils.text import plain, redact
 
 TICKS = 90_000  # per second, of streams and cameras
@@ -40,7 +39,7 @@ class TimedStream(StreamFrames):
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
-        self._clock, self._times = StreamClock(1 / float(self.rate)), deque[float | None]()
+        self._clock, self._times = TickClock(1 / float(self.rate)), deque[float | None]()
         self.time_base = Fraction(1, TICKS)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -53,7 +52,7 @@ class TimedStream(StreamFrames):
         return frames
 
 
-class StreamClock:
+class TickClock:
     """Converts the timestamps of a stream to ticks from 0 that always ascend.
 
     Args:
@@ -78,7 +77,7 @@ class TimedCamera(CameraFrames):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self._clock = StreamClock(1 / float(self.rate))
+        self._clock = TickClock(1 / float(self.rate))
         self.time_base = Fraction(1, TICKS)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -190,7 +189,7 @@ class LiveScale:
         return scaled
 
 
-class LiveFrames:
+class LiveFrames(SourceThread):
     """Thread that opens a live source and reads its frames until it ends.
 
     Args:
@@ -201,20 +200,16 @@ class LiveFrames:
     Attributes:
         rate: Nominal frames/s; None until the source is open.
         time_base: Seconds per tick.
-        error: Reason of the failure, once the source has ended.
-        fatal: Error that is not about the source.
     """
 
     def __init__(self, source: Source, scale: Callable[[np.ndarray], np.ndarray], arrived: threading.Event) -> None:
-        self.source, self._scale, self._arrived = source, scale, arrived
+        record = source.record
+        super().__init__(record.index, record.name, Connection(record.name, first_delay=0), arrived)
+        self.source, self._scale = source, scale
         self.rate: Fraction | None = None
         self.time_base = Fraction(1)
-        self.error: str | None = None
-        self.fatal: BaseException | None = None
         self._frames: deque[LiveFrame] = deque(maxlen=_BUFFERED)
-        self._stop, self._done = threading.Event(), False
-        self._thread = threading.Thread(target=self._work, daemon=True, name=f"reading {source.record.name}")
-        self._thread.start()
+        self.start()
 
     def take(self) -> list[LiveFrame]:
         """Return the frames that have arrived since the last call."""
@@ -228,29 +223,19 @@ class LiveFrames:
         """True if no more frames will arrive and all were taken."""
         return self._done and not self._frames
 
-    def close(self, wait: float) -> None:
-        """Stop, and wait up to `wait` seconds for the thread, which may be waiting for data."""
-        self._stop.set()
-        self._thread.join(wait)
-
-    def _work(self) -> None:
-        torch.set_num_threads(1)  # limits this thread; the network uses the other cores
+    def read_once(self) -> None:
+        """Open the source and read it until it ends."""
         try:
             video = self.source.open()
             try:
                 self._read(video)
             finally:
                 video.close()
-        except UserError as error:
-            self.fatal = error
+        except UserError:
+            raise
         except Exception as error:
             if not self._stop.is_set():
-                failure = failure_of(self.source.record.index, self.source.record.name, error)
-                log_traceback(failure)
-                self.error = failure.reason
-        finally:
-            self._done = True
-            self._arrived.set()
+                self.error = self.reason(error)
 
     def _read(self, video: OpenVideo) -> None:
         self.time_base, self.rate = video.time_base, video.rate

@@ -1,33 +1,37 @@
-"""Predictions of files, and of windows of long videos (`slowfast predict --window`): tables on the screen and files.
+"""Predictions of files: tables on the screen and files.
 
-The files are predictions.json and predictions.csv, or those of :mod:`slowfast.inference.segments`; failed.csv; and
-annotated videos.
+The files are predictions.json, predictions.csv, failed.csv, and annotated videos: videos, and event recordings rendered
+as videos, with the predicted classes drawn on every frame.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from slowfast.config.node import ConfigNode
-from slowfast.datasets.index.samples import FoundSamples, SampleKind, find_samples
-from slowfast.datasets.types import Failure, FailureLedger
+from slowfast.datasets.build import TEST, find_dataset
+from slowfast.datasets.decode.container import choose_timing
+from slowfast.datasets.decode.image import FrameFolderReader
+from slowfast.datasets.decode.pyav import PyAVReader
+from slowfast.datasets.decode.reader import DecodeError
+from slowfast.datasets.decode.rgb import RgbConverter
+from slowfast.datasets.dvs.recording import Recording, clean_events
+from slowfast.datasets.index.samples import FoundSamples, SampleKind, find_samples, target_files
+from slowfast.datasets.types import Failure, Record, failure_reason
 from slowfast.engine.evaluate import EvaluationTime
 from slowfast.engine.state import tested_weights
-from slowfast.errors import DataError, UserError
-from slowfast.inference.annotate import annotate_files, annotate_segments
+from slowfast.errors import UserError
 from slowfast.inference.predictor import Prediction, Predictor
-from slowfast.inference.segments import SegmentLog, VideoSegments, segments_table, write_segments
-from slowfast.inference.sliding import SegmentCollector, SlidingPredictor
-from slowfast.inference.windows import WindowLayout, WindowOptions
 from slowfast.utils.logging import get_logger
 from slowfast.utils.screen import Progress, phase, show, show_table
-from slowfast.utils.signals import Stopped, StopSignal
 from slowfast.utils.text_files import write_json
+from slowfast.visualization.event_plots import event_frames
 from slowfast.visualization.results import (
     PREDICTIONS,
     SCORE_DIGITS,
@@ -38,11 +42,13 @@ from slowfast.visualization.results import (
     write_failed,
     write_predictions,
 )
+from slowfast.visualization.video_writer import class_lines, write_annotated
 
+# Frame rate and minimum number of frames of a rendered event recording.
+EVENTS_FPS, MIN_FRAMES = 20, 40
 TABLE, LIST, FAILED = "predictions.json", PREDICTIONS, "failed.csv"
 SHOWN = 20  # files in the table on the screen
-_SIGNALLED = 128  # the signal number is added, as in shells
-_RARELY = 10**9  # windows between log lines, so many that only time triggers them
+Lines = Sequence[str] | Callable[[float], Sequence[str]]
 
 
 def predict_to_files(cfg: ConfigNode, paths: Sequence[Path], output: Path, *, annotate: bool = False) -> None:
@@ -185,82 +191,112 @@ def _as_json(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {"predictions": read, "failed": failed}
 
 
-def segments_to_files(
-    cfg: ConfigNode, paths: Sequence[Path], output: Path, options: WindowOptions, *, annotate: bool = False
-) -> int:
-    """Classify the windows of videos, print the segments and write the results.
+def annotate_files(cfg: ConfigNode, predictions: Sequence[Prediction], folder: Path) -> Path:
+    """Write each video or event recording that was read as .mp4, with its predicted classes drawn on it.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGHUP stop the run; the results then cover the windows processed so far.
+    Videos keep their size and frame rate and lose their sound; folders of frames play at DATA.TARGET_FPS. Event
+    recordings show ON events in red and OFF events in blue, in real time or, if that is less than `MIN_FRAMES` frames,
+    slowed down. Files that cannot be annotated are reported and skipped.
 
     Args:
-        cfg: Config for evaluating the model.
-        paths: Videos, folders of frames, and folders of them.
-        output: Output folder.
-        options: Windows.
-        annotate: Also write each video as .mp4 with the classes of each moment drawn on it.
+        cfg: Config of the predictions.
+        predictions: Predictions of files.
+        folder: Output folder.
 
     Returns:
-        The exit status: 0, or 128 + n after signal n.
+        The output folder.
+    """
+    recordings = find_dataset(cfg, TEST).reads_recordings
+    read = [prediction for prediction in predictions if prediction.scores is not None]
+    targets = target_files([prediction.record for prediction in read], folder, ".mp4")
+    for prediction, target in zip(read, targets, strict=True):
+        lines = class_lines(prediction.best())
+        with warn_on_failure(prediction.path):
+            if recordings:
+                sensor = tuple(cfg.DVS.SENSOR_SIZE)
+                annotate_events(prediction.record, sensor, cfg.DVS.TIME_UNIT, lines, target, cfg.DVS.STREAM)
+            else:
+                annotate_video(prediction.record, cfg.DATA.IMAGE_TEMPLATE, cfg.DATA.TARGET_FPS, lines, target)
+    return folder
+
+
+@contextmanager
+def warn_on_failure(path: str) -> Iterator[None]:
+    """Report a file that cannot be annotated, and continue with the others."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        get_logger().warning(f"{path} cannot be annotated: {failure_reason(error)}")
+
+
+def annotate_video(record: Record, template: str, fps: float, lines: Lines, target: Path) -> int:
+    """Write the frames of a video or folder of frames with lines of text drawn on them.
+
+    Args:
+        record: The video or folder of frames.
+        template: File name template of a folder of frames.
+        fps: Frame rate of a folder of frames.
+        lines: Text to draw, or a function from the time in seconds after the first frame to the text.
+        target: Video file to write.
+
+    Returns:
+        The number of frames written.
 
     Raises:
-        UserError: If weights are missing or the network does not take clips.
-        DataError: If no window can be read.
+        DecodeError: If no frame can be read.
     """
-    with phase("building the model and loading its weights"):
-        sliding = SlidingPredictor.from_config(cfg, options)
-        found = find_samples(paths, sliding.kind)
-    names, folder = sliding.predictor.names, results_folder(output)
-    ledger, log = FailureLedger(found.count), SegmentLog(folder, names)
-    ledger.add(found.refused, log=found.count > 1)  # a single failure is reported as the error
-    collector = SegmentCollector(options.merge, log.write)
-    progress = Progress("predict", 0, "windows", shown=True, every=_RARELY)
-    with StopSignal(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as stop:
+    if record.frames is not None:
+        with FrameFolderReader(record.path, template, record.frames, fps) as folder:
+            times = np.arange(record.frames) / fps
+            return write_annotated(_images(folder), choose_timing(times, fps, None), _by_frame(lines, times), target)
+    with PyAVReader(record.path) as video:
+        times = video.times()
+        return write_annotated(_frames(video), choose_timing(times, video.fps, None), _by_frame(lines, times), target)
+
+
+def _by_frame(lines: Lines, times: np.ndarray) -> Sequence[str] | Callable[[int], Sequence[str]]:
+    """Return the lines as a function of the frame number; `times` are the display times of the frames."""
+    return (lambda number: lines(float(times[number]))) if callable(lines) else lines
+
+
+def annotate_events(
+    record: Record, sensor: tuple[int, int], time_unit: float, lines: Sequence[str], target: Path, stream: str = ""
+) -> int:
+    """Render all events of a recording as a video with lines of text drawn on it.
+
+    Args:
+        record: The recording.
+        sensor: Sensor height and width in pixels.
+        time_unit: Duration of one timestamp tick in seconds.
+        lines: Text to draw.
+        target: Video file to write.
+        stream: Name of the stream of a file with several.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        DecodeError: If the recording cannot be read.
+    """
+    recording = Recording(record.path, stream)
+    events, _ = clean_events(recording.take(slice(None)), sensor, recording.time_unit(time_unit))
+    seconds = 1e-6 * float(events.t[-1] - events.t[0])
+    frames = max(round(seconds * EVENTS_FPS), MIN_FRAMES)
+    timing = choose_timing(np.arange(frames) / EVENTS_FPS, EVENTS_FPS, None)
+    return write_annotated(enumerate(event_frames(events, sensor, frames)), timing, lines, target)
+
+
+def _images(folder: FrameFolderReader) -> Iterator[tuple[int, np.ndarray]]:
+    for number in range(folder.num_frames):
         try:
-            sliding.scores(found.records, collector.add, collector.begin, ledger, progress, lambda: stop.seen)
-            collector.finish()
-        finally:
-            progress.close()
-            log.close()
-    videos = [video for video in collector.videos.values() if video.segments]
-    if not videos:
-        if stop.seen:
-            raise KeyboardInterrupt if stop.name == signal.SIGINT.name else Stopped(stop.name)
-        raise DataError(_nothing_read(found, ledger))
-    files = write_segments(videos, names, run_facts(cfg) | _window_facts(sliding.layout, options), ledger.all, folder)
-    write_failed(ledger.all, folder / FAILED)
-    files |= {"failed files": folder / FAILED} if ledger.all else {}
-    show_table(segments_table(videos, names))
-    if annotate and not stop.seen:
-        with phase("annotating videos"):
-            files["annotated videos"] = annotate_segments(cfg, videos, names, folder / "annotated")
-    show(_segments_summary(videos, ledger, found, sliding))
-    show_table(files_table(files))
-    if stop.seen:
-        without = " and no videos are annotated" if annotate else ""
-        get_logger().warning(f"Received {stop.name}. The results cover the windows processed so far{without}")
-        return _SIGNALLED + signal.Signals[stop.name]
-    return 0
+            yield number, folder.read([number]).frames[0]
+        except DecodeError:
+            continue  # the previous frame stays visible; the prediction names the missing one
 
 
-def _window_facts(layout: WindowLayout, options: WindowOptions) -> dict[str, object]:
-    return {"window": round(layout.window, 4), "step": round(layout.step, 4), "merged": options.merge}
-
-
-def _segments_summary(
-    videos: Sequence[VideoSegments], ledger: FailureLedger, found: FoundSamples, sliding: SlidingPredictor
-) -> str:
-    windows = sum(segment.windows for video in videos for segment in video.segments)
-    parts = [f"{len(videos)} files read", f"{windows} windows"]
-    if ledger.lost:
-        parts.append(f"{len(ledger.lost)} failed (reasons in {FAILED})")
-    if found.others:
-        parts.append(f"{found.others} files of other types skipped")
-    time, seconds = sliding.predictor.time, sum(video.seconds for video in videos)
-    speed = f", {seconds / time.seconds:.1f} times real time" if time.seconds > 0 else ""
-    return f"{', '.join(parts)}: {throughput(time)}{speed}"
-
-
-def _nothing_read(found: FoundSamples, ledger: FailureLedger) -> str:
-    first = ledger.all[0]
-    line = f"{first.name}: {first.reason}"
-    return line if found.count == 1 else f"none of {found.count} files and folders can be read. The first one: {line}"
+def _frames(video: PyAVReader) -> Iterator[tuple[int, np.ndarray]]:
+    convert = RgbConverter()
+    for number, frame in video.every_frame():
+        yield number, convert(frame)

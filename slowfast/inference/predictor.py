@@ -107,17 +107,18 @@ class Predictor:
         return cls.of_model(cfg, model, class_names_of(cfg, model), world)
 
     @classmethod
-    def of_model(cls, cfg: ConfigNode, model: Network, names: Sequence[str], world: World) -> Predictor:
+    def of_model(cls, cfg: ConfigNode, model: nn.Module, names: Sequence[str], world: World) -> Predictor:
         """Build from a model with its weights, with the views and the ensemble of testing."""
+        loaded = model.loaded if isinstance(model, Network) else None
         return cls(
             model,
             names,
-            lambda records: views_to_read(cfg, world, records),
+            lambda records: _views_to_read(cfg, world, records),
             SampleKind.from_config(cfg),
             ClipForward.from_config(cfg, world.device, TEST),
             task_class(cfg).ensemble(cfg),
             cfg.TEST.BATCH_SIZE,
-            (lambda records, *rest: evaluate_on_cluster(cfg, TEST, records, model.loaded, *rest))
+            (lambda records, *rest: evaluate_on_cluster(cfg, TEST, records, loaded, *rest))
             if on_cluster(cfg, world)
             else None,
         )
@@ -176,7 +177,7 @@ class Predictor:
             return evaluate(self.model, loader, self.forward, process, self.batch_clips, ledger, progress)
 
 
-def views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> EvalLoader:
+def _views_to_read(cfg: ConfigNode, world: World, records: Sequence[Record]) -> EvalLoader:
     """Return the loader of all test views of some records."""
     return eval_loader(cfg, world, views_of_records(cfg, TEST, records, all_views=True))
 

@@ -1,29 +1,22 @@
-"""Segments of videos with their predicted classes: merging neighbors, what is shown at each time, and their files."""
+"""Segments of videos with their predicted classes: merging neighboring windows, and the segment at each time."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from tabulate import tabulate
 
-from slowfast.datasets.index.samples import target_files
-from slowfast.datasets.types import Failure, Record
+from slowfast.datasets.types import Record
 from slowfast.engine.evaluate import best_classes
-from slowfast.utils.files import atomic_write_text
-from slowfast.utils.text import escape
-from slowfast.utils.text_files import row_writer, write_json
-from slowfast.visualization.results import BEST, SCORE_DIGITS, PredictionRow, class_row, tail
+from slowfast.visualization.results import BEST
 
 _TOUCHING = 1e-6  # seconds
-LIST, TABLE, SUBTITLES = "segments.csv", "segments.json", "subtitles"
-SHOWN = 20  # segments in the table on the screen
-_UNLABELED = ("path", "label")  # columns of predictions.csv that segments.csv replaces or omits
-_HEADER = [column.name for column in fields(PredictionRow) if column.name not in _UNLABELED]
+_NEIGHBORS = 1.5  # maximum number of frames between neighboring windows
+MAX_KEPT = 100_000  # segments kept of a live source, which may run forever; segments.csv has all of them
+_SPARE = 1.1  # times MAX_KEPT, so that the oldest are rarely removed
 
 
 @dataclass(frozen=True)
@@ -124,6 +117,71 @@ class SegmentBuilder:
         yield replace(whole, best=best_classes(self._sum / whole.windows, BEST))
 
 
+@dataclass(frozen=True)
+class WindowScores:
+    """Scores of one window of a video, float64 (K,)."""
+
+    record: Record
+    start: float
+    end: float
+    scores: torch.Tensor
+
+
+OnSegment = Callable[[Record, Segment], None]
+
+
+class SegmentCollector:
+    """Collector of the segments of videos from the scores of their windows.
+
+    Args:
+        merge: Merge neighboring windows of one class.
+        on_segment: Called with each segment as soon as it is complete.
+        at_once: Whether the windows of several live sources alternate; otherwise a video ends where the next one
+            begins. The latest MAX_KEPT segments of a live source are kept.
+
+    Attributes:
+        videos: The videos that were opened, by index.
+    """
+
+    def __init__(self, merge: bool, on_segment: OnSegment, *, at_once: bool = False) -> None:
+        self._merge, self._on_segment, self._at_once = merge, on_segment, at_once
+        self.videos: dict[int, VideoSegments] = {}
+        self._builders: dict[int, SegmentBuilder] = {}
+
+    def begin(self, video: VideoSegments) -> None:
+        """Add a video."""
+        self.videos[video.record.index] = video
+        gap = _NEIGHBORS / video.fps if video.fps else 0.0
+        self._builders[video.record.index] = SegmentBuilder(self._merge, gap)
+
+    def add(self, window: WindowScores, latency: float | None = None) -> None:
+        """Add the next window of a video."""
+        index = window.record.index
+        if not self._at_once:
+            self.finish(before=index)
+        self._emit(index, self._builders[index].add(window.start, window.end, window.scores, latency))
+
+    def interrupt(self, record: Record) -> None:
+        """Complete the last segment of a video: nothing is known about the time until its next window."""
+        self._emit(record.index, self._builders[record.index].finish())
+
+    def finish(self, before: int | None = None) -> None:
+        """Complete the last segment of each video, or of those before an index."""
+        for index, builder in self._builders.items():
+            if before is None or index < before:
+                self._emit(index, builder.finish())
+
+    def _emit(self, index: int, segments: Iterator[Segment]) -> None:
+        video = self.videos[index]
+        for segment in segments:
+            video.segments.append(segment)
+            self._on_segment(video.record, segment)
+        if self._at_once and len(video.segments) > _SPARE * MAX_KEPT:
+            over = len(video.segments) - MAX_KEPT
+            del video.segments[:over]
+            video.left_out += over
+
+
 def timeline(segments: Sequence[Segment]) -> list[Segment]:
     """Return segments that do not overlap: each moment belongs to the segment whose center is nearest.
 
@@ -157,134 +215,3 @@ class SegmentAt:
         if place < 0 or self._shown[place].end <= seconds + _TOUCHING:
             return None
         return self._shown[place]
-
-
-class SegmentLog:
-    """Writer of segments.csv, one line per complete segment; replaces the file of an earlier run.
-
-    Columns: path, start and end in seconds, and the columns prediction, class_name, score and five_best of
-    predictions.csv; for live sources also the latency in milliseconds.
-
-    Args:
-        folder: Folder of the file, created with it at the first segment.
-        names: Class names.
-        live: Write latencies.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str], *, live: bool = False) -> None:
-        self.path, self._names, self._live = folder / LIST, names, live
-        self._file: TextIO | None = None
-
-    def write(self, record: Record, segment: Segment) -> None:
-        """Write a segment."""
-        file = self.open()
-        row = astuple(class_row(record.name, None, segment.best, self._names))[len(_UNLABELED) :]
-        latency = [f"{1e3 * (segment.latency or 0):.1f}"] if self._live else []
-        row_writer(file)((record.name, f"{segment.start:.3f}", f"{segment.end:.3f}", *row, *latency))
-        file.flush()
-
-    def open(self) -> TextIO:
-        """Create the file unless it is open, also for a run without segments."""
-        return self._file or self._create()
-
-    def _create(self) -> TextIO:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)  # deleted instead of truncated, because another process may still write to it
-        # surrogateescape: file names need not be valid text
-        self._file = self.path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
-        latency = ["latency_ms"] if self._live else []
-        row_writer(self._file)(("path", "start", "end", *_HEADER, *latency))
-        return self._file
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-
-def write_segments(
-    videos: Sequence[VideoSegments],
-    names: Sequence[str],
-    about: Mapping[str, Any],
-    failures: Iterable[Failure],
-    folder: Path,
-) -> dict[str, Path]:
-    """Write segments.json, and the subtitles of each video.
-
-    Args:
-        videos: Videos with their segments.
-        names: Class names.
-        about: Description of the predictions.
-        failures: Failures.
-        folder: Folder of the files.
-
-    Returns:
-        The files and folders by description.
-    """
-    failed = [{"path": one.name, "reason": one.reason, "lost": one.lost} for one in failures]
-    content = [_video_as_json(video, names) for video in videos]
-    write_json(folder / TABLE, {**about, "videos": content, "failed": failed})
-    targets = target_files([video.record for video in videos], folder / SUBTITLES, ".srt")
-    for video, target in zip(videos, targets, strict=True):
-        atomic_write_text(target, subtitles(video.segments, names))
-    return {"segments": folder / TABLE, "segments as CSV": folder / LIST, "subtitles": folder / SUBTITLES}
-
-
-def _video_as_json(video: VideoSegments, names: Sequence[str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"path": video.record.name}
-    if video.fps:
-        entry["fps"] = round(video.fps, 4)
-    entry |= {"seconds": round(video.seconds, 3), **video.facts}
-    if video.left_out:
-        entry["earlier_segments"] = video.left_out
-    return entry | {"segments": [_as_json(segment, names) for segment in video.segments]}
-
-
-def _as_json(segment: Segment, names: Sequence[str]) -> dict[str, Any]:
-    best = [{"class": names[label], "score": round(score, SCORE_DIGITS)} for label, score in segment.best]
-    entry: dict[str, Any] = {"start": round(segment.start, 3), "end": round(segment.end, 3), "best": best}
-    if segment.windows > 1:
-        entry["windows"] = segment.windows
-    if segment.latency is not None:
-        entry["latency_ms"] = round(1e3 * segment.latency, 1)
-    return entry
-
-
-def subtitles(segments: Sequence[Segment], names: Sequence[str]) -> str:
-    """Return segments as SubRip text; each moment shows the segment whose center is nearest."""
-    entries = []
-    for number, segment in enumerate(timeline(segments), start=1):
-        label, score = segment.best[0]
-        name = escape(names[label]).replace("<", "(").replace(">", ")")  # neither markup nor "-->"
-        times = f"{_srt_time(segment.start)} --> {_srt_time(segment.end)}"
-        entries.append(f"{number}\n{times}\n{name} ({100 * score:.0f} %)\n")
-    return "\n".join(entries)
-
-
-def _srt_time(seconds: float) -> str:
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{rest // 1000:02},{rest % 1000:03}"
-
-
-def clock(seconds: float) -> str:
-    """Format seconds as h:mm:ss.s."""
-    tenths = round(10 * seconds)
-    minutes, rest = divmod(tenths, 600)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest / 10:04.1f}"
-
-
-def segments_table(videos: Sequence[VideoSegments], names: Sequence[str]) -> str:
-    """Return a table of the first segments."""
-    every = [(video, place, segment) for video in videos for place, segment in enumerate(video.segments)]
-    rows = []
-    for video, place, segment in every[:SHOWN]:
-        label, score = segment.best[0]
-        file = tail(video.record.name, 32) if place == 0 else ""
-        rows.append(
-            (file, clock(segment.start), clock(segment.end), tail(names[label], 34), f"{score:.{SCORE_DIGITS}f}")
-        )
-    text = tabulate(rows, ("file", "start", "end", "class", "score"), tablefmt="simple", disable_numparse=True)
-    more = len(every) - SHOWN
-    return text if more <= 0 else f"{text}\n... and {more} more in the files listed below"

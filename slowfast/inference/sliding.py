@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
 from slowfast.config.node import ConfigNode
+from slowfast.datasets.clip_dataset import timeout_reason
+from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.index.samples import SampleKind, find_samples
 from slowfast.datasets.types import EvalVideo, Failure, FailureLedger, Record, failure_of
 from slowfast.engine.evaluate import evaluate
 from slowfast.errors import DataError, UserError
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.segments import Segment, SegmentBuilder, VideoSegments
-from slowfast.inference.sequential import SequentialFile, SequentialFolder, SequentialVideo
-from slowfast.inference.window_reader import ClipSampling, ReadAhead, Window, clip_dataset, read_windows
+from slowfast.inference.segments import Segment, SegmentCollector, VideoSegments, WindowScores
+from slowfast.inference.window_reader import (
+    ClipSampling,
+    SequentialVideo,
+    Window,
+    clip_dataset,
+    open_sequential,
+    read_windows,
+)
 from slowfast.inference.windows import WindowLayout, WindowOptions, WindowPlan
 from slowfast.utils.screen import Progress
 
-_NEIGHBORS = 1.5  # maximum number of frames between neighboring windows
-MAX_KEPT = 100_000  # segments kept of a live source, which may run forever; segments.csv has all of them
-_SPARE = 1.1  # times MAX_KEPT, so that the oldest are rarely removed
-OnSegment = Callable[[Record, Segment], None]
-
-
-@dataclass(frozen=True)
-class WindowScores:
-    """Scores of one window of a video, float64 (K,)."""
-
-    record: Record
-    start: float
-    end: float
-    scores: torch.Tensor
+_POLL = 0.1  # seconds between checks for a stop
+_AHEAD = 4  # maximum number of windows waiting for the network
+Item = TypeVar("Item")
 
 
 class SlidingPredictor:
@@ -166,69 +167,65 @@ class SlidingPredictor:
                 yield Failure(record.index, record.name, video.missing)
 
 
-def open_sequential(cfg: ConfigNode, short_side: int, record: Record) -> SequentialVideo:
-    """Open a video, or a folder of frames that plays at DATA.TARGET_FPS, to be read in order.
+@dataclass(frozen=True)
+class _Raised:
+    """Error raised in the thread."""
+
+    error: BaseException
+
+
+class ReadAhead(Generic[Item]):
+    """Iterator over items that a background thread reads in advance.
 
     Args:
-        cfg: Config of the run.
-        short_side: Short side (pixels) that larger frames of a video are scaled down to.
-        record: The video.
-
-    Raises:
-        DecodeError: If it cannot be read.
-    """
-    if record.frames is not None:
-        return SequentialFolder(record.path, cfg.DATA.IMAGE_TEMPLATE, record.frames, cfg.DATA.TARGET_FPS)
-    return SequentialFile(record.path, cfg.DATA.DECODING_THREADS, short_side)
-
-
-class SegmentCollector:
-    """Collector of the segments of videos from the scores of their windows.
-
-    Args:
-        merge: Merge neighboring windows of one class.
-        on_segment: Called with each segment as soon as it is complete.
-        at_once: Whether the windows of several live sources alternate; otherwise a video ends where the next one
-            begins. The latest MAX_KEPT segments of a live source are kept.
-
-    Attributes:
-        videos: The videos that were opened, by index.
+        items: Items; the iterator runs in the thread.
+        stopped: Returns True to end early.
+        timeout: Seconds that an item may take; 0 for no limit.
     """
 
-    def __init__(self, merge: bool, on_segment: OnSegment, *, at_once: bool = False) -> None:
-        self._merge, self._on_segment, self._at_once = merge, on_segment, at_once
-        self.videos: dict[int, VideoSegments] = {}
-        self._builders: dict[int, SegmentBuilder] = {}
+    def __init__(self, items: Iterator[Item], stopped: Callable[[], bool], timeout: float) -> None:
+        self._items, self._stopped, self._timeout = items, stopped, timeout
+        self._queue: queue.Queue[Item | _Raised | None] = queue.Queue(_AHEAD)
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="reading windows")
+        self._thread.start()
 
-    def begin(self, video: VideoSegments) -> None:
-        """Add a video."""
-        self.videos[video.record.index] = video
-        gap = _NEIGHBORS / video.fps if video.fps else 0.0
-        self._builders[video.record.index] = SegmentBuilder(self._merge, gap)
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items; raise the errors of the thread, and DecodeError after the timeout."""
+        try:
+            while (item := self._get()) is not None:
+                if isinstance(item, _Raised):
+                    raise item.error
+                yield item
+        finally:
+            self._abandoned.set()
 
-    def add(self, window: WindowScores, latency: float | None = None) -> None:
-        """Add the next window of a video."""
-        index = window.record.index
-        if not self._at_once:
-            self.finish(before=index)
-        self._emit(index, self._builders[index].add(window.start, window.end, window.scores, latency))
+    def _get(self) -> Item | _Raised | None:
+        since = time.monotonic()
+        while not self._stopped():
+            try:
+                return self._queue.get(timeout=_POLL)
+            except queue.Empty:
+                if self._timeout and time.monotonic() - since > self._timeout:
+                    raise DecodeError(timeout_reason(self._timeout)) from None
+        return None
 
-    def interrupt(self, record: Record) -> None:
-        """Complete the last segment of a video: nothing is known about the time until its next window."""
-        self._emit(record.index, self._builders[record.index].finish())
+    def _work(self) -> None:
+        torch.set_num_threads(1)  # limits this thread; the network uses the other cores
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(_Raised(error))
 
-    def finish(self, before: int | None = None) -> None:
-        """Complete the last segment of each video, or of those before an index."""
-        for index, builder in self._builders.items():
-            if before is None or index < before:
-                self._emit(index, builder.finish())
-
-    def _emit(self, index: int, segments: Iterator[Segment]) -> None:
-        video = self.videos[index]
-        for segment in segments:
-            video.segments.append(segment)
-            self._on_segment(video.record, segment)
-        if self._at_once and len(video.segments) > _SPARE * MAX_KEPT:
-            over = len(video.segments) - MAX_KEPT
-            del video.segments[:over]
-            video.left_out += over
+    def _put(self, item: Item | _Raised | None) -> bool:
+        """Pass on an item; return False if it is no longer needed."""
+        while not self._abandoned.is_set():
+            try:
+                self._queue.put(item, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False

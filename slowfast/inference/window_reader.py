@@ -5,12 +5,10 @@ Notation: n frames of the file, U distinct frames of a window; V views of T fram
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,19 +16,119 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.base import FrameDataset
 from slowfast.datasets.build import TEST, find_dataset
-from slowfast.datasets.clip_dataset import timeout_reason
+from slowfast.datasets.decode.image import FrameFolderReader
+from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError, check_read_size
+from slowfast.datasets.decode.rgb import RgbConverter
 from slowfast.datasets.sampling import NORMAL, VIEW, TemporalSampling, frame_order, generator
 from slowfast.datasets.transforms import ViewTransform
 from slowfast.datasets.types import EvalVideo, Record
 from slowfast.errors import UserError
-from slowfast.inference.sequential import SequentialVideo
 from slowfast.inference.windows import WindowPlan
 from slowfast.models.protocol import CLIPS
 
-Item = TypeVar("Item")
-_POLL = 0.1  # seconds between checks for a stop
-_AHEAD = 4  # maximum number of windows waiting for the network
+
+class SequentialVideo(Protocol):
+    """Open video whose frames are read in order."""
+
+    fps: float
+
+    def times(self) -> np.ndarray:
+        """Return the display time of each frame in seconds after the first, (n,)."""
+
+    def images(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the number and RGB image of each frame of the mask `wanted`, bool (n,), that can be decoded."""
+
+    @property
+    def missing(self) -> str | None:
+        """Description of what could not be read; valid after the last frame."""
+
+    def close(self) -> None: ...
+
+
+class SequentialFile:
+    """Video file as a `SequentialVideo`.
+
+    Args:
+        path: The file.
+        threads: Number of decoder threads.
+        short_side: Short side (pixels) that larger frames are scaled down to.
+    """
+
+    def __init__(self, path: Path, threads: int, short_side: int) -> None:
+        self._reader = PyAVReader(path, threads)
+        self._short_side, self._unconverted = short_side, ""
+        self.fps = self._reader.fps
+
+    def times(self) -> np.ndarray:
+        return self._reader.times()
+
+    def images(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        convert = RgbConverter(short_side=self._short_side)
+        for number, frame in self._reader.every_frame():
+            if number >= len(wanted):
+                return
+            if not wanted[number]:
+                continue
+            try:
+                image = convert(frame)
+            except DecodeError as error:
+                self._unconverted = str(error)
+                continue
+            yield number, image
+
+    @property
+    def missing(self) -> str | None:
+        return self._reader.error or self._unconverted or self._reader.truncation
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class SequentialFolder:
+    """Folder of frames as a `SequentialVideo`.
+
+    Args:
+        path: The folder.
+        template: File name template of the frames.
+        frames: Number of frames.
+        fps: Frame rate, which images do not contain.
+    """
+
+    missing: str | None = None
+
+    def __init__(self, path: Path, template: str, frames: int, fps: float) -> None:
+        self._reader = FrameFolderReader(path, template, frames, fps)
+        self.fps = fps
+
+    def times(self) -> np.ndarray:
+        return np.arange(self._reader.num_frames) / self.fps
+
+    def images(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        for number in np.flatnonzero(wanted).tolist():
+            try:
+                yield number, self._reader.read([number]).frames[0]
+            except DecodeError as error:
+                self.missing = self.missing or str(error)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def open_sequential(cfg: ConfigNode, short_side: int, record: Record) -> SequentialVideo:
+    """Open a video, or a folder of frames that plays at DATA.TARGET_FPS, to be read in order.
+
+    Args:
+        cfg: Config of the run.
+        short_side: Short side (pixels) that larger frames of a video are scaled down to.
+        record: The video.
+
+    Raises:
+        DecodeError: If it cannot be read.
+    """
+    if record.frames is not None:
+        return SequentialFolder(record.path, cfg.DATA.IMAGE_TEMPLATE, record.frames, cfg.DATA.TARGET_FPS)
+    return SequentialFile(record.path, cfg.DATA.DECODING_THREADS, short_side)
 
 
 class ClipSampling:
@@ -198,67 +296,3 @@ def _check_memory(frames: int, height: int, width: int) -> None:
         check_read_size(frames, height, width)
     except DecodeError as error:
         raise DecodeError(f"{error}. Use a shorter --window or a longer --step") from None
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """Error raised in the thread."""
-
-    error: BaseException
-
-
-class ReadAhead(Generic[Item]):
-    """Iterator over items that a background thread reads in advance.
-
-    Args:
-        items: Items; the iterator runs in the thread.
-        stopped: Returns True to end early.
-        timeout: Seconds that an item may take; 0 for no limit.
-    """
-
-    def __init__(self, items: Iterator[Item], stopped: Callable[[], bool], timeout: float) -> None:
-        self._items, self._stopped, self._timeout = items, stopped, timeout
-        self._queue: queue.Queue[Item | _Raised | None] = queue.Queue(_AHEAD)
-        self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True, name="reading windows")
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Item]:
-        """Yield the items; raise the errors of the thread, and DecodeError after the timeout."""
-        try:
-            while (item := self._get()) is not None:
-                if isinstance(item, _Raised):
-                    raise item.error
-                yield item
-        finally:
-            self._abandoned.set()
-
-    def _get(self) -> Item | _Raised | None:
-        since = time.monotonic()
-        while not self._stopped():
-            try:
-                return self._queue.get(timeout=_POLL)
-            except queue.Empty:
-                if self._timeout and time.monotonic() - since > self._timeout:
-                    raise DecodeError(timeout_reason(self._timeout)) from None
-        return None
-
-    def _work(self) -> None:
-        torch.set_num_threads(1)  # limits this thread; the network uses the other cores
-        try:
-            for item in self._items:
-                if not self._put(item):
-                    return
-            self._put(None)
-        except BaseException as error:
-            self._put(_Raised(error))
-
-    def _put(self, item: Item | _Raised | None) -> bool:
-        """Pass on an item; return False if it is no longer needed."""
-        while not self._abandoned.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL)
-                return True
-            except queue.Full:
-                continue
-        return False

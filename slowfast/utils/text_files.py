@@ -43,6 +43,19 @@ def row_writer(file: TextIO) -> Callable[[Sequence[object]], object]:
     return write
 
 
+def create_csv(path: Path, heading: Sequence[object]) -> TextIO:
+    """Create a CSV file with a heading, in an existing or new folder, for rows of :func:`row_writer`.
+
+    An earlier file is deleted instead of truncated, because another process may still write to it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    # surrogateescape: file names need not be valid text
+    file = path.open("x", encoding="utf-8", errors="surrogateescape", newline="")
+    row_writer(file)(heading)
+    return file
+
+
 def csv_cell(value: object) -> object:
     r"""Escape a cell so that no spreadsheet interprets it.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Self
 
 import av
 import cv2
@@ -15,13 +16,16 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from slowfast.datasets.decode.container import Timing
+from slowfast.datasets.types import Record, failure_reason
 from slowfast.utils.files import atomic_path
+from slowfast.utils.logging import get_logger
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 NAME_LENGTH = 40  # characters of a class name
 MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # limits of the text, as fractions of the frame
 MAX_SCALE = 1.0  # limit of the font scale
 _X264 = {"preset": "veryfast", "crf": "20"}
+_WRITE_ERRORS = (av.FFmpegError, OSError)
 _BT709 = 1  # FFmpeg's AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 
 
@@ -49,10 +53,13 @@ class VideoWriter:
         """Write the next frame.
 
         Args:
-            image: uint8 (H, W, 3) RGB; H and W are even and the same for all frames.
+            image: uint8 (H, W, 3) RGB; H and W are even. It is scaled to the size of the first frame.
             tick: Presentation time in ticks.
         """
         self._stream = self._stream or self._add_stream(image.shape[0], image.shape[1])
+        size = self._stream.width, self._stream.height
+        if size != (image.shape[1], image.shape[0]):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         frame = self._convert.reformat(
             av.VideoFrame.from_ndarray(image, format="rgb24"),
             format="yuv420p",
@@ -91,6 +98,62 @@ class _NothingWritten(Exception):
     """Discard the file."""
 
 
+class SourceVideos:
+    """Context manager that writes one annotated video per source; one that fails is discarded with a warning.
+
+    Args:
+        targets: File to write by the index of a source; empty to write none.
+    """
+
+    def __init__(self, targets: dict[int, Path]) -> None:
+        self.targets = targets
+        self._open: dict[int, tuple[Record, VideoWriter]] = {}
+
+    def begin(self, record: Record, rate: Fraction, time_base: Fraction) -> None:
+        """Begin the video of a source, if it has a file; see :class:`VideoWriter`."""
+        if record.index in self.targets:
+            with self.attempt(record):
+                self._open[record.index] = record, VideoWriter(self.targets[record.index], rate, time_base)
+
+    def is_open(self, record: Record) -> bool:
+        """Return whether the video of a source is being written."""
+        return record.index in self._open
+
+    def add(self, record: Record, image: np.ndarray, tick: int) -> None:
+        """Write the next frame of a source, if its video is open; see :meth:`VideoWriter.write`."""
+        if self.is_open(record):
+            with self.attempt(record):
+                self._open[record.index][1].write(image, tick)
+
+    def end(self, record: Record) -> None:
+        """Finish the video of a source."""
+        if self.is_open(record):
+            with self.attempt(record):
+                self._open.pop(record.index)[1].__exit__(None)
+
+    @contextmanager
+    def attempt(self, record: Record) -> Iterator[None]:
+        """Discard the video of a source if a block cannot write it."""
+        try:
+            yield
+        except _WRITE_ERRORS as error:
+            get_logger().warning(f"Could not write the annotated video of {record.name}: {failure_reason(error)}")
+            self._discard(record)
+
+    def _discard(self, record: Record) -> None:
+        if self.is_open(record):
+            with suppress(*_WRITE_ERRORS):
+                self._open.pop(record.index)[1].__exit__(RuntimeError)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        end = self.end if error is None else self._discard  # after a normal stop, files written so far are complete
+        for record, _file in list(self._open.values()):
+            end(record)
+
+
 def write_annotated(
     frames: Iterable[tuple[int, np.ndarray]],
     timing: Timing,
@@ -113,6 +176,11 @@ def write_annotated(
             text = lines(number) if callable(lines) else lines
             out.write(draw_lines(pad_to_even(image), text), int(timing.ticks[number]))
     return out.count
+
+
+def class_lines(best: Iterable[tuple[str, float]]) -> list[str]:
+    """Return the line of text of each (class name, score)."""
+    return [f"{100 * score:5.1f} %  {name[:NAME_LENGTH]}" for name, score in best]
 
 
 def pad_to_even(image: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ IMPLEMENTED = {
     "EVMLP.INIT": ("slowfast.models.evmlp", "INITS"),
     "EVENT2VEC.TPE": ("slowfast.models.event2vec", "TIME_ENCODINGS"),
     "EVENT.GATE": ("slowfast.event_driven.detector", "GATES"),
-    "EVENT.RESIZE": ("slowfast.event_driven.frame_resize", "RESIZES"),
+    "EVENT.RESIZE": ("slowfast.event_driven.video_frames", "RESIZES"),
 }
 # Values handled outside of the table, and entries of a table for internal use.
 BESIDE_TABLE: dict[str, set[str]] = {"AUG.INTERPOLATION": {"random"}, "MODEL.FRAMEWISE": {""}}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from slowfast.datasets.decode import DecodeError
-from slowfast.datasets.dvs.dataset import EventSampling, Repairs, duration
+from slowfast.datasets.dvs.dataset import EventSampling, Repairs
 from slowfast.datasets.dvs.formats import EVENT_READER_REGISTRY, EventBlock, EventReader, open_events
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper
 from slowfast.datasets.dvs.frames import EventFramesReader
+from slowfast.datasets.dvs.measure import Opening, duration
 from slowfast.datasets.dvs.recording import Recording
 from slowfast.datasets.types import Record
 from tests.raw_recordings import COLUMNS, EVENTS, aedat4, events_of, rows
@@ -26,7 +27,7 @@ def test_one_of_several_streams(tmp_path: Path) -> None:
     sampling = EventSampling(sensor, 0, "random_sample", "none", 0.0, 1e-6, stream="stream1")
     (sample,) = sampling.draw(record, [(0,)], Repairs())
     assert sample.t.tolist() == times
-    assert duration(file, sensor, 1e-6, "stream1") == times[-1] - times[0]
+    assert duration(file, Opening(sensor, stream="stream1")) == times[-1] - times[0]
     reader = EventFramesReader(file, sensor, 1e-6, 2, "counts", 1.0, stream="stream1")
     assert reader.events.t.tolist() == times
     np.savez(tmp_path / "b.npz", **COLUMNS)

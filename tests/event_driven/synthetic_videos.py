@@ -15,8 +15,8 @@ import torch
 
 from slowfast.cli.setup import load_config
 from slowfast.datasets.types import Record
-from slowfast.event_driven.captures import OpenVideo
 from slowfast.event_driven.sources import Source, Sources
+from slowfast.event_driven.video_frames import OpenVideo
 from slowfast.event_driven.videos import VideoRun
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.video_files import picture

@@ -47,7 +47,7 @@ def results_of(output: Path) -> tuple[dict[str, object], list[dict[str, object]]
 def test_camera_frames_are_in_order_and_in_color() -> None:
     look = f"""
 import json
-from slowfast.event_driven.captures import CameraFrames
+from slowfast.event_driven.video_frames import CameraFrames
 frames = CameraFrames({CAMERA})
 seen = [(number, image.shape, image.mean((0, 1)).tolist()) for (number, image), _ in zip(frames, range(6))]
 frames.close()

@@ -26,7 +26,7 @@ def deliver(connection: Connection, clock: Clock, frames: int, rate: float = 25)
     connection.rate = rate
     for number in range(frames):
         clock.now += 1 / rate if number else 0
-        connection.frame_arrived()
+        connection.arrived(1)
 
 
 @pytest.mark.parametrize("first", [0.5, 7, 60, 100])

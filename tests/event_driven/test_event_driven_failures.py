@@ -19,10 +19,10 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import DataError, UserError
 from slowfast.event_driven.activity import summarize
-from slowfast.event_driven.captures import StreamFrames
 from slowfast.event_driven.crash_watch import CrashWatch
 from slowfast.event_driven.readers import LiveReader
 from slowfast.event_driven.sources import Source, Sources, find_sources
+from slowfast.event_driven.video_frames import StreamFrames
 from slowfast.event_driven.videos import run_on_videos
 from slowfast.models.build import build_model
 from tests.event_driven.settings import EMPTY, on_videos

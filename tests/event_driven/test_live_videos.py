@@ -17,9 +17,9 @@ from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.types import Record
 from slowfast.errors import ConfigError, DataError, UserError
 from slowfast.event_driven.activity import summarize
-from slowfast.event_driven.captures import StreamFrames
 from slowfast.event_driven.report import report_table
 from slowfast.event_driven.sources import Source, Sources, find_sources
+from slowfast.event_driven.video_frames import StreamFrames
 from slowfast.event_driven.videos import run_on_videos
 from tests.conftest import run_net
 from tests.event_driven.network_cameras import NetworkCamera, encoded
@@ -187,7 +187,7 @@ def test_frames_that_change_their_size(tmp_path: Path) -> None:
 
 
 def test_silent_network_camera_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowfast.event_driven.captures._TIMEOUT", 2.0)
+    monkeypatch.setattr("slowfast.event_driven.video_frames._TIMEOUT", 2.0)
     with NetworkCamera([], stays=True) as silent, NetworkCamera(encoded(20), stays=True) as stalled:
         for camera, reason in ((silent, "cannot be opened"), (stalled, "was interrupted")):
             run = video_run(tmp_path, find_sources(camera.address, 1))

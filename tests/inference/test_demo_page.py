@@ -25,8 +25,9 @@ from slowfast.datasets.decode import open_video
 from slowfast.errors import UserError
 from slowfast.event_driven.activity import Savings, VideoActivity
 from slowfast.event_driven.engine import EventDrivenInference
-from slowfast.event_driven.frame_resize import FrameResize, read_frames
+from slowfast.event_driven.readers import read_frames
 from slowfast.event_driven.sources import find_files
+from slowfast.event_driven.video_frames import FrameResize
 from slowfast.inference.demo_analysis import AnalysisStopped, FileAnalyzer
 from slowfast.inference.demo_page import _distinct, _text
 from slowfast.inference.demo_server import bind

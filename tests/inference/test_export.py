@@ -14,10 +14,10 @@ from torch import nn
 
 from slowfast.cli.main import main
 from slowfast.errors import UserError
-from slowfast.inference import export as exporting
-from slowfast.inference import export_onnx
-from slowfast.inference.export import BATCHES, export, export_graph, foreign_operators
+from slowfast.inference import export_formats
+from slowfast.inference.export import export
 from slowfast.inference.export_check import TOLERANCE, Comparison, ExportDiffers, compare, random_batches
+from slowfast.inference.export_formats import BATCHES, export_graph, foreign_operators
 from slowfast.utils.private_ops import FUSED_LINEAR
 from slowfast.utils.text_files import from_json
 from tests.models.tiny_networks import FORMS, inputs, scramble, tiny
@@ -41,7 +41,7 @@ FAST += ["EVMLP.LAYERS", "[1,1]", "EVMLP.MLP_RATIOS", "[1,1]", "EVMLP.DROPOUT_RA
 
 
 def require_onnx() -> None:
-    for package in export_onnx.PACKAGES:
+    for package in export_formats.PACKAGES:
         try:
             importlib.import_module(package)
         except ImportError as error:
@@ -106,11 +106,11 @@ def test_operators_of_pytorch_alone_are_refused() -> None:
 def test_a_file_that_differs_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(*arguments: Any) -> exporting.Run:
-        run = exporting.save_graph(*arguments)
+    def wrong(*arguments: Any) -> export_formats.Run:
+        run = export_formats.save_graph(*arguments)
         return lambda x: run(x) + 0.01
 
-    monkeypatch.setitem(exporting.WRITERS, ".pt2", wrong)
+    monkeypatch.setitem(export_formats.WRITERS, ".pt2", wrong)
     with pytest.raises(ExportDiffers):
         export(small("evMLP"), inputs("evMLP", 1).shape[1:], tmp_path / "net.pt2")
     words = ["--cfg", EMPTY, "--out", str(tmp_path / "net.pt2"), *settings_of(tmp_path)]
@@ -122,7 +122,7 @@ def test_a_file_that_differs_is_not_kept(
 def test_not_a_number_is_a_difference() -> None:
     model = nn.Linear(2, 2)
     found = compare(model, lambda x: model(x) * float("nan"), random_batches((2,), (1, 2)))
-    for precision in export_onnx.PRECISIONS:
+    for precision in export_formats.PRECISIONS:
         with pytest.raises(ExportDiffers):
             found.check(precision)
 

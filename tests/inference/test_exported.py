@@ -26,20 +26,17 @@ from video_files import picture
 from slowfast.cli.main import main
 from slowfast.cli.setup import load_for_evaluation
 from slowfast.config.node import ConfigNode
-from slowfast.inference import Predictor, export_onnx
+from slowfast.inference import Predictor, export_formats
 from slowfast.inference import export as exporting
-from slowfast.inference.export import Exported
+from slowfast.inference.export import Exported, config_lines
 from slowfast.inference.export_check import Comparison, sample_batches
 from slowfast.inference.export_metadata import (
-    CONFIG_KEYS,
     SCHEMA_KEY,
     export_metadata,
     graph_metadata,
     read_metadata,
 )
-from slowfast.inference.export_triton import config_lines
 from slowfast.inference.exported import ExportedFile, ExportedNetwork, open_exported
-from slowfast.models.protocol import EVENTS, MODEL_REGISTRY
 
 onnx: Any = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra onnx, is not installed")
@@ -65,22 +62,22 @@ def cfg(kinetics_folder: Path) -> ConfigNode:
 def folder(kinetics_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Files of all formats of a network with random weights, by the command; the graph is traced and converted once."""
     out = tmp_path_factory.mktemp("exported")
-    graph, convert = exporting.export_graph, functools.cache(export_onnx.convert)
+    graph, convert = exporting.export_graph, functools.cache(export_formats.convert)
 
     def converted(program: Any) -> Any:
         copy = onnx.ModelProto()
         copy.CopyFrom(convert(program))
         return copy
 
-    first: list[exporting.Graph] = []
+    first: list[export_formats.Graph] = []
 
-    def traced(model: torch.nn.Module, shape: Any) -> exporting.Graph:
+    def traced(model: torch.nn.Module, shape: Any) -> export_formats.Graph:
         first.extend([] if first else [graph(model, shape)])
         return first[0]  # the weights are drawn with the same seed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "export_graph", traced)
-        patch.setattr(export_onnx, "convert", converted)
+        patch.setattr(export_formats, "convert", converted)
         words = ["--cfg", EMPTY, *settings_of(kinetics_folder)]
         targets = [["--out", str(out / "net.onnx")], ["--out", str(out / "net.pt2")]]
         targets += [["--out", str(out / f"{name}.onnx"), "--precision", name] for name in ("float16", "int8")]
@@ -151,40 +148,6 @@ def test_the_command(folder: Path, videos: list[Path], tmp_path: Path, capsys: p
     assert main(["run-exported", str(folder / "net.onnx"), str(broken), "--out", str(tmp_path / "none")]) == 2
     error = capsys.readouterr().err
     assert error == f"error: {broken}: the file is empty (0 bytes)\n" and not (tmp_path / "none").exists()
-
-
-# ------------------------------------------------------------------ metadata
-def restored(cfg: ConfigNode, *overrides: object) -> ConfigNode:
-    """Return the config restored from the metadata of a model without weights."""
-    model: Any = SimpleNamespace(loaded=None)
-    entries = export_metadata(cfg, model) | graph_metadata(SHAPE)
-    return read_metadata(entries, "net.onnx", overrides).cfg
-
-
-def test_metadata_gives_the_preprocessing_of_shipped_configs_back() -> None:
-    kinds = set()
-    for name in ("K400/K400_MLP_S16x4", "SSV2/SSV2_MLP_B16", "ImageNet/EAT_TI", "DVS/ASLDVS_EVENT2VEC"):
-        cfg = load_for_evaluation(name)
-        values, found = dict(cfg.keys_by_path()), dict(restored(cfg).keys_by_path())
-        assert {key: values[key] for key in CONFIG_KEYS} == {key: found[key] for key in CONFIG_KEYS}
-        entries = export_metadata(cfg, SimpleNamespace(loaded=None))  # type: ignore[arg-type]
-        if MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME).input_kind != EVENTS:
-            kinds.add(json.loads(entries["sampling"])["kind"])
-            spatial = json.loads(entries["spatial"])
-            assert spatial["crop_size"] == cfg.DATA.TEST_CROP_SIZE <= spatial["short_side"]
-    assert kinds == {"span", "segments", "image"}
-
-
-def test_class_names_of_a_checkpoint_and_scores_of_labels() -> None:
-    names = ["a", "\u00e9", 'c"d']
-    model: Any = SimpleNamespace(loaded=SimpleNamespace(class_names=names))
-    settings = ["MODEL.NUM_CLASSES", "3", "MODEL.TASK", "multi_label", "MODEL.LOSS_FUNC", "bce_logit"]
-    entries = export_metadata(load_for_evaluation(EMPTY, settings), model) | graph_metadata(SHAPE, "int8", 2)
-    assert json.loads(entries["scores"])["activation"] == "sigmoid"
-    found = read_metadata(entries, "net.onnx")
-    assert (list(found.class_names), found.shape, found.batch, found.precision) == (names, SHAPE, 2, "int8")
-    del entries["class_names"]
-    assert read_metadata(entries, "net.onnx").class_names == ("0", "1", "2")
 
 
 def test_the_same_entries_in_every_format_and_in_the_documentation(folder: Path) -> None:

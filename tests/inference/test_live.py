@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -17,37 +16,21 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, tiny_settings
 from video_files import picture, write_video
 
-from slowfast.cli.main import main
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.decode import open_video
 from slowfast.datasets.types import Record
 from slowfast.event_driven.sources import Source
-from slowfast.inference.live import LivePredictor
-from slowfast.inference.live_output import live_to_files
-from slowfast.inference.live_sources import TICKS, StreamClock, find_live
+from slowfast.inference.live import LivePredictor, live_to_files
+from slowfast.inference.live_sources import TICKS, TickClock, find_live
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.sliding import WindowScores
+from slowfast.inference.segments import WindowScores
 from slowfast.inference.windows import Length, WindowOptions
+from tests.inference.tiny_predictions import predict, rows_of, settings
 
 SIZE = (32, 48)  # not scaled down before the view, as live frames are by another scaler
 LOSSLESS = {"qp": "0"}
-EMPTY = str(ROOT / "tests" / "empty.yaml")
-
-
-def settings(folder: Path) -> list[object]:
-    return [*tiny_settings(folder / "none", folder / "out"), "DATA_LOADER.NUM_WORKERS", 0]
-
-
-def predict(folder: Path, *words: object) -> tuple[int, Path]:
-    return main(["predict", "--cfg", EMPTY, *map(str, words), *map(str, settings(folder))]), folder / "out"
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
 
 
 class Camera(threading.Thread):
@@ -202,7 +185,7 @@ def test_a_camera_may_change_its_resolution(tmp_path: Path) -> None:
 
 
 def test_clock_of_a_stream() -> None:
-    clock = StreamClock(0.04)
+    clock = TickClock(0.04)
     times = [None, None, 5.0, 5.04, 1e6, 1e6 + 0.02, 3.0, None, 3.1]
     ticks = [clock(seconds) for seconds in times]
     steps = [0.04, 5.0 - 0.08, 0.04, 0.04, 0.02, 0.04, 0.04, 0.06]

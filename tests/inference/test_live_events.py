@@ -2,120 +2,52 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import shlex
 import signal
-import socket
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from event_files import SENSOR, event_settings
-from raw_recordings import Event, aedat4, evt3
+from raw_recordings import aedat4, evt3
 
 from slowfast.cli import events_live
 from slowfast.config.defaults import get_cfg
-from slowfast.config.node import ConfigNode
 from slowfast.datasets.dvs.event_windows import EventWindow
 from slowfast.datasets.dvs.formats.base import EventBlock
-from slowfast.datasets.dvs.frames import event_frames, frame_colors
-from slowfast.datasets.dvs.sample import EventColumns
-from slowfast.datasets.index.samples import UNLABELED
-from slowfast.datasets.types import EvalVideo, Record
-from slowfast.errors import ConfigError, UserError
-from slowfast.event_driven.connection import Connection
-from slowfast.inference.event_feed import EventFeed, StreamClock
-from slowfast.inference.event_sources import EventSource, StreamAddress
+from slowfast.datasets.types import Record
+from slowfast.inference.event_sources import EventSource
 from slowfast.inference.live_events import EventWindowOptions, LiveEventPredictor, LiveEvents, StreamWindow
 from slowfast.inference.live_loop import Classified
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.stream import FrameViews, window_views
-from tests.chromium import MISSING, find_chromium, running_chromium
-
-EMPTY = str(ROOT / "tests" / "empty.yaml")
-NAMES = ["left", "right", "<b>up</b>"]
+from tests.inference.event_servers import (
+    NAMES,
+    Blocks,
+    Server,
+    block,
+    live,
+    records,
+    refused,
+    settings,
+    shown,
+    some,
+    source,
+    write_weights,
+)
+from tests.inference.tiny_predictions import rows_of
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights with class names."""
-    from slowfast.models import build_model  # builds only where a test needs it
-    from tests.random_weights import randomized
-
-    path = tmp_path_factory.mktemp("weights")
-    cfg = settings(path, path / "none")
-    torch.save({"model_state": randomized(build_model(cfg)).state_dict(), "class_names": NAMES}, path / "w.pyth")
-    return path / "w.pyth"
-
-
-def overrides(folder: Path, weights: Path) -> list[str]:
-    return [
-        str(word) for word in (*event_settings(folder / "none", folder / "out"), "TEST.CHECKPOINT_FILE_PATH", weights)
-    ]
-
-
-def settings(folder: Path, weights: Path) -> ConfigNode:
-    cfg = get_cfg()
-    cfg.merge_from_list(overrides(folder, weights))
-    return cfg
-
-
-def live(folder: Path, weights: Path, *words: object) -> int:
-    return events_live.main([*map(str, words), "--cfg", EMPTY, *overrides(folder, weights)])
-
-
-def some(n: int, first: int, last: int, seed: int = 0) -> list[Event]:
-    """Return n events with the sensor of the tests, the first and last of given times in microseconds."""
-    rng = np.random.default_rng(seed)
-    t = np.sort(rng.integers(first, last, n))
-    t[0], t[-1] = first, last
-    columns = [*(rng.integers(0, limit, n) for limit in (SENSOR[1], SENSOR[0])), t, rng.integers(0, 2, n)]
-    return [tuple(int(v) for v in row) for row in zip(*columns, strict=True)]
-
-
-def records(events: list[Event]) -> bytes:
-    return b"".join(struct.pack("<qHHBxxx", t, x, y, p) for x, y, t, p in events)
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
-
-
-class Server(threading.Thread):
-    """Server of event streams: some parts for each client in turn, then it closes the connection.
-
-    A part is bytes to send, or a function to call.
-    """
-
-    def __init__(self, *clients: Iterable[bytes | Callable[[], object]]) -> None:
-        super().__init__(daemon=True)
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        self.place = f"127.0.0.1:{self.listening.getsockname()[1]}"
-        self._clients = clients
-        self.start()
-
-    def run(self) -> None:
-        try:
-            for parts in self._clients:
-                client, _ = self.listening.accept()
-                with client:
-                    for part in parts:
-                        client.sendall(part) if isinstance(part, bytes) else part()
-        except OSError:
-            pass  # the client has left
-        finally:
-            self.listening.close()
+    return write_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.mark.parametrize("kind", ["tcp", "dv", "evt3"])
@@ -154,33 +86,6 @@ def classify(
     predictor = LiveEventPredictor.from_config(settings(folder, weights), options)
     streams = predictor.run(sources, lambda *_: None, found.append, lambda: stopped(found))
     return found, streams
-
-
-class Blocks:
-    """Open source of given blocks, after which a function waits for the end."""
-
-    missing, sensor = None, None
-
-    def __init__(self, blocks: list[EventBlock | None], speed: float | None = 1.0, wait: bool = False) -> None:
-        self.speed, self._blocks, self._wait = speed, blocks, wait
-
-    def blocks(self, stopped: Callable[[], bool]) -> Iterator[EventBlock | None]:
-        yield from self._blocks
-        while self._wait and not stopped():
-            time.sleep(0.01)
-            yield None
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-def source(opened: Blocks, live: bool = True) -> EventSource:
-    return EventSource(Record(0, Path("camera"), "camera", UNLABELED), lambda: opened, live)
-
-
-def block(events: list[Event]) -> EventBlock:
-    x, y, t, p = (np.array(column, np.int64) for column in zip(*events, strict=True))
-    return EventBlock(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
 
 
 def test_windows_have_the_scores_of_recordings(weights: Path, tmp_path: Path) -> None:
@@ -253,24 +158,6 @@ def test_a_slow_network_drops_windows_and_says_so(
     assert stream.windows + stream.silent + stream.skipped == last + 1 >= 20 and len(found[-1].window.events)
 
 
-def test_memory_is_bounded_and_losses_are_counted() -> None:
-    blocks = [block(some(100, 1000 * k, 1000 * k + 900)) for k in range(20)]
-    feed = EventFeed(source(Blocks(list(blocks))), SENSOR, Connection("camera", 0.0), threading.Event(), queued=500)
-    while not feed._done:
-        time.sleep(0.01)
-    assert sum(map(len, feed.take())) == 500 and feed.dropped == 1500 and feed.ended
-    # A recording that is read as fast as possible waits instead.
-    waiting = source(Blocks(list(blocks), None), live=False)
-    feed = EventFeed(waiting, SENSOR, Connection("camera", 0.0), threading.Event(), queued=500)
-    total = 0
-    while not feed.ended:
-        taken = sum(map(len, feed.take()))
-        assert taken <= 600
-        total += taken
-        time.sleep(0.01)
-    assert total == 2000 and not feed.dropped
-
-
 def test_loss_and_return(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The camera restarts with another clock, and then the run is stopped by SIGTERM."""
     server = Server(
@@ -296,11 +183,6 @@ def test_loss_and_return(weights: Path, tmp_path: Path, caplog: pytest.LogCaptur
     assert f"{address}: back after" in text and "1000 events received before" in text
     [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
     assert entry["reconnects"] == 1 and len(rows_of(out)) == entry["windows"] >= 1
-
-
-def refused() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_one_line_errors(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -336,71 +218,6 @@ def test_one_line_errors(weights: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert expected in error and "geheim" not in error
         assert error.splitlines()[-1].startswith("error: ") and "Traceback" not in error
     assert not (tmp_path / "out").exists()
-
-
-def test_settings_that_do_not_fit(weights: Path, tmp_path: Path) -> None:
-    for keys, message in (
-        (["DVS.NUM_EVENTS", 0], "DVS.NUM_EVENTS 0 takes all events of a window"),
-        (["DVS.CLUSTERS", True], "live streams contain events, not clusters"),
-    ):
-        cfg = settings(tmp_path, weights)
-        cfg.merge_from_list(keys)
-        with pytest.raises(ConfigError, match=message):
-            window_views(cfg, by_count=False)
-    cfg = get_cfg()
-    with pytest.raises(UserError, match="need a network of events"):
-        window_views(cfg, by_count=False)
-
-
-@pytest.mark.parametrize("kind", ["counts", "time_surface"])
-def test_frames_of_a_window(kind: str, tmp_path: Path) -> None:
-    cfg = get_cfg()
-    cfg.merge_from_list(["TEST.DATASET", "dvsframes", "DVS.SENSOR_SIZE", [12, 16], "DATA.NUM_FRAMES", 4])
-    cfg.merge_from_list(["DVS.FRAMES", kind, "DATA.TEST_CROP_SIZE", 12, "TEST.NUM_SPATIAL_CROPS", 1])
-    views = window_views(cfg, by_count=False)
-    assert isinstance(views, FrameViews)
-    x, y, t, p = (np.array(column) for column in zip(*some(500, 2_000_100, 2_399_000), strict=True))
-    window = EventWindow(5, 2_000_000.0, 2_400_000.0, EventColumns(x, y, t, p))
-    sample = views(Record(0, tmp_path, "camera", UNLABELED), window)
-    assert isinstance(sample, EvalVideo) and sample.frames is not None and sample.frames.shape == (4, 12, 16, 3)
-    plain = np.zeros((4, 2, 12, 16), np.float32)
-    for part in range(4):
-        for ex, ey, et, ep in zip(x, y, t, p, strict=True):
-            first, end = 2_000_000 + part * 100_000, 2_000_000 + (part + 1) * 100_000
-            if kind == "counts" and first <= et < end:
-                plain[part, ep, ey, ex] += 1
-            elif kind == "time_surface" and et < end:
-                plain[part, ep, ey, ex] = np.exp((et - end) / cfg.DVS.FRAME_DECAY)
-    np.testing.assert_array_equal(sample.frames.numpy(), frame_colors(plain, kind, cfg.DVS.FRAME_GAIN))
-    events = EventColumns(x, y, t.astype(float), p)
-    np.testing.assert_allclose(event_frames(events, SENSOR, 4, kind, span=(2e6, 4e5)), plain, rtol=1e-5)
-
-
-def test_clock_of_a_stream() -> None:
-    clock = StreamClock(1.0, True, began=100.0)
-    assert clock.watermark(100.5, 0.1) == pytest.approx(0.4e6)  # no event yet
-    times, jump = clock.stream_times(np.array([5_000_000, 5_010_000]), 101.0)
-    assert times.tolist() == [1_000_000, 1_010_000] and not jump
-    clock.stream_times(np.array([5_500_000]), 101.7)  # 0.2 s late
-    assert clock.wall(1_600_000) == pytest.approx(100 + 1.6 - 0.01)  # by the earliest
-    assert clock.watermark(102.0, 0.1) == pytest.approx(1_500_000 + 200_000)
-    times, jump = clock.stream_times(np.array([4_900_000]), 101.8)
-    assert times.tolist() == [900_000] and not jump  # an event out of order
-    times, jump = clock.stream_times(np.array([10**15]), 102.0)
-    assert "jumped by" in jump and times.tolist() == [2_000_000]
-    times, jump = clock.stream_times(np.array([7]), 102.5)
-    assert "started again" in jump and times.tolist() == [2_500_000]
-    clock.restart()
-    times, jump = clock.stream_times(np.array([8]), 110.0)
-    assert not jump and times.tolist() == [10_000_000]
-
-
-def test_addresses() -> None:
-    parse = StreamAddress.parse
-    assert parse("dv://camera.local:7777") == StreamAddress("camera.local", 7777, "", "aedat4")
-    assert parse("TCP://[::1]:5?format=evt3") == StreamAddress("::1", 5, "", "evt3")
-    assert parse("dv:///run/dv.sock") == StreamAddress("", 0, "/run/dv.sock", "aedat4")
-    assert parse("unix:///run/a.sock") == StreamAddress("", 0, "/run/a.sock", None)
 
 
 def test_two_sources_and_merged_segments_in_a_terminal(
@@ -444,16 +261,6 @@ def test_the_command_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "The page is at http://127.0.0.1:" in capsys.readouterr().out
 
 
-def shown(capsys: pytest.CaptureFixture[str], pattern: str) -> str:
-    """Wait until a pattern is shown, and return what matches."""
-    text, until = "", time.monotonic() + 300
-    while (found := re.search(pattern, text)) is None:
-        assert time.monotonic() < until, text
-        text += capsys.readouterr().out
-        time.sleep(0.02)
-    return found[0]
-
-
 def test_ctrl_c_during_silence(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt() -> None:
         try:
@@ -467,60 +274,3 @@ def test_ctrl_c_during_silence(weights: Path, tmp_path: Path, capsys: pytest.Cap
     [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
     assert entry["windows_without_events"] >= 1 and not entry["segments"] and not entry["events"]
     assert rows_of(tmp_path / "out" / "segments.csv") == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_chromium() is None, reason=MISSING)
-def test_the_page(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the page shows while a camera sends events, and after its connection is lost."""
-    stop, lose, seen = threading.Event(), threading.Event(), list[object]()
-
-    def send_until_lost() -> Iterator[bytes]:
-        for k in range(100_000):
-            if lose.is_set():
-                return
-            yield records(some(200, 10_000 * k, 10_000 * k + 9_999, k))
-            time.sleep(0.01)
-
-    server = Server(send_until_lost())
-
-    def visit() -> None:
-        try:
-            address = shown(capsys, r"http://127.0.0.1:\d+/")
-            with running_chromium(str(find_chromium())) as browser:
-                for width, dark in ((1280, False), (390, True)):
-                    browser.open(address, width=width, dark=dark)
-                    browser.wait_for("document.querySelectorAll('.best .fill').length === 3", 60)
-                    browser.wait_for("document.querySelector('img').naturalWidth === 16", 60)
-                    assert browser.run("document.querySelector('h2').textContent") == f"tcp://{server.place}"
-                    best = browser.run("[...document.querySelectorAll('.best span')].map((one) => one.textContent)")
-                    assert sorted(best) == sorted(NAMES)  # as text, also that with tags
-                    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
-                    tiles = "[...document.querySelectorAll('.tile')].map((one) => one.textContent)"
-                    browser.wait_for(f"{tiles}.some((one) => /[1-9].*events.s$/.test(one))", 60)
-                    assert len(browser.run(tiles)) == 7
-                    if shots := os.environ.get("SLOWFAST_SCREENSHOTS"):
-                        browser.screenshot(Path(shots) / f"live_{width}.png")
-                lose.set()
-                server.listening.close()
-                browser.wait_for("document.querySelector('.bad').textContent.startsWith('No connection')", 60)
-                browser.wait_for("document.querySelector('.class').textContent === 'no events'", 60)
-                assert not browser.errors
-                assert {request.split("/")[2] for request in browser.requests} == {address.split("/")[2]}
-            host = address.split("/")[2]
-            with socket.create_connection(host.split(":")) as other:  # a name that leads here
-                other.sendall(b"GET /state.json HTTP/1.1\r\nHost: evil.example:80\r\n\r\n")
-                assert other.recv(100).startswith(b"HTTP/1.1 421")
-        except BaseException as error:
-            seen.append(error)
-        finally:
-            lose.set()
-            stop.set()
-            os.kill(os.getpid(), signal.SIGINT)
-
-    visitor = threading.Thread(target=visit, daemon=True)
-    visitor.start()
-    words = (f"tcp://{server.place}", "--window", 0.2, "--page", 0, "--reconnect", 0.5)
-    assert live(tmp_path, weights, *words) == 0
-    visitor.join(60)
-    assert stop.is_set() and not seen, seen

@@ -26,6 +26,7 @@ from slowfast.inference import Predictor
 from slowfast.models import build_model
 from slowfast.utils.distributed import World
 from slowfast.visualization.video_writer import draw_lines, to_drawable
+from tests.inference.tiny_predictions import table
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 CONVMLP = ["MODEL.MODEL_NAME", "ConvMLP", "CONVMLP.LAYERS", "[1]", "CONVMLP.EMBED_DIMS", "[16]", "CONVMLP.CONV_DIM", 8]
@@ -44,11 +45,6 @@ def predict(folder: Path, *words: object) -> tuple[int, Path]:
     before = [str(word) for word in words if not isinstance(word, list)]
     after = [str(part) for word in words if isinstance(word, list) for part in word]
     return main(["predict", "--cfg", EMPTY, *before, *map(str, settings), *after]), folder / "out"
-
-
-def table(output: Path) -> list[dict[str, str]]:
-    with (output / "predictions.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_files_get_the_scores_of_a_test(tiny_cfg: ConfigNode) -> None:

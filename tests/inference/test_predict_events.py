@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import av
@@ -20,9 +19,10 @@ from slowfast.datasets.dvs.frames import accumulate
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.engine import test as testing
 from slowfast.inference import Predictor
-from slowfast.inference.annotate import MIN_FRAMES
+from slowfast.inference.output import MIN_FRAMES
 from slowfast.utils.distributed import World
 from slowfast.visualization.event_plots import event_frames
+from tests.inference.tiny_predictions import table
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 
@@ -46,11 +46,6 @@ def predict(output: Path, *words: object, data: Path | str = "") -> int:
     after = [str(part) for word in words if isinstance(word, list) for part in word]
     settings = event_settings(Path("no_such_data"), output)
     return main(["predict", "--cfg", EMPTY, *before, *map(str, settings), "DATA.PATH_TO_DATA_DIR", str(data), *after])
-
-
-def table(output: Path) -> list[dict[str, str]]:
-    with (output / "predictions.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_recordings_get_the_scores_of_a_test(data: Path, tmp_path: Path) -> None:

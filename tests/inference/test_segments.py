@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowfast.inference.segments import Segment, SegmentAt, SegmentBuilder, clock, subtitles, timeline
+from slowfast.inference.segment_output import clock, subtitles
+from slowfast.inference.segments import Segment, SegmentAt, SegmentBuilder, timeline
 from slowfast.inference.windows import WindowLayout
 
 

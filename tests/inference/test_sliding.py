@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import threading
@@ -26,11 +25,12 @@ from slowfast.datasets.types import EvalVideo, FailureLedger, Record
 from slowfast.errors import DataError
 from slowfast.inference import sliding, window_reader
 from slowfast.inference.predictor import Predictor
-from slowfast.inference.sequential import SequentialFile
-from slowfast.inference.sliding import SlidingPredictor, WindowScores
-from slowfast.inference.window_reader import ClipSampling, Window, read_windows
+from slowfast.inference.segments import WindowScores
+from slowfast.inference.sliding import SlidingPredictor
+from slowfast.inference.window_reader import ClipSampling, SequentialFile, Window, read_windows
 from slowfast.inference.windows import Length, WindowLayout, WindowOptions
 from slowfast.utils.screen import Progress
+from tests.inference.tiny_predictions import predict, rows_of
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 LOSSLESS = {"qp": "0"}
@@ -155,17 +155,6 @@ def test_a_window_of_one_clip_is_computed_once(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", frames=30)
     assert {window.sample.count for window in windows_of(cfg, video, WindowLayout(8 / 30, 0.4))} == {3}
     assert {window.sample.count for window in windows_of(cfg, video, WindowLayout(1.0, 0.4))} == {30}
-
-
-# ---------------------------------------------------------------- command line
-def predict(folder: Path, *words: object) -> tuple[int, Path]:
-    settings = [*tiny_settings(folder / "none", folder / "out"), "DATA_LOADER.NUM_WORKERS", 0]
-    return main(["predict", "--cfg", EMPTY, *map(str, words), *map(str, settings)]), folder / "out"
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
 
 
 def test_files_of_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

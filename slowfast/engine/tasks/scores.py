@@ -22,9 +22,8 @@ from slowfast.engine.evaluate import Ensemble, best_classes
 from slowfast.engine.tasks.base import Evaluator
 from slowfast.errors import ConfigError, UserError
 from slowfast.utils.distributed import World
-from slowfast.utils.files import atomic_path, disk_error, reporting_file
+from slowfast.utils.files import atomic_path, check_output_file, disk_error, reporting_file
 from slowfast.utils.logging import get_logger
-from slowfast.utils.paths import check_output_file
 from slowfast.visualization.results import BEST, PredictionRow, Results, VideoPrediction, class_row
 from slowfast.visualization.sheets import draw_mistakes, draw_samples
 

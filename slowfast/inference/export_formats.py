@@ -1,4 +1,4 @@
-"""ONNX files (the onnx extra): writing with metadata, reduced precision, and running."""
+"""Graphs of models and their files: tracing, .pt2 (PyTorch) and .onnx (the onnx extra) with metadata, and running."""
 
 from __future__ import annotations
 
@@ -9,18 +9,31 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram
+from torch import nn
+from torch.export import Dim, ExportedProgram
 
 from slowfast.errors import UserError
-from slowfast.inference.export_metadata import FLOAT32, INPUT_NAME, OUTPUT_NAME
+from slowfast.inference.export_metadata import (
+    FLOAT32,
+    INPUT_NAME,
+    OUTPUT_NAME,
+)
+from slowfast.utils.files import reporting_file
 from slowfast.utils.imports import import_extra
+from slowfast.utils.text_files import to_json
 
+PT2, ONNX = ".pt2", ".onnx"
+BATCHES = (1, 2, 3)  # batch sizes of the check if the batch size is dynamic
+EXAMPLES = 2  # batch size of the traced inputs
+STANDARD_NAMESPACES = frozenset({"aten", "_operator"})  # namespaces of operators that other programs know
+METADATA_FILE = "slowfast.json"  # file name in a .pt2 archive
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FLOAT16, INT8 = "float16", "int8"
 PRECISIONS = (FLOAT32, FLOAT16, INT8)
@@ -29,6 +42,99 @@ _VERBOSE_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 _ONLY_FATAL = 4  # severity of ONNX Runtime's log
 
 Run = Callable[[torch.Tensor], torch.Tensor]
+Writer = Callable[[ExportedProgram, Path, Mapping[str, str], str], Run]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Exported model.
+
+    Args:
+        program: The exported program.
+        fixed_batch: Reason why the batch size is fixed; "" if it is dynamic.
+    """
+
+    program: ExportedProgram
+    fixed_batch: str = ""
+
+    @property
+    def batch(self) -> int | None:
+        """Return the batch size; None if it is dynamic."""
+        return EXAMPLES if self.fixed_batch else None
+
+    @property
+    def batches(self) -> Sequence[int]:
+        """Return batch sizes to check."""
+        return (EXAMPLES,) if self.fixed_batch else BATCHES
+
+
+def example(shape: Sequence[int], batch: int, seed: int) -> torch.Tensor:
+    """Return random inputs (batch, *shape) distributed like normalized pixels."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def export_graph(model: nn.Module, shape: Sequence[int]) -> Graph:
+    """Export a model in evaluation mode, with a dynamic batch size if tracing supports it.
+
+    Converting the batch size to an integer, as `len(x)` does and `x.shape[0]` does not, fixes it.
+
+    Args:
+        model: Model to export.
+        shape: Shape of an input without the batch dimension.
+
+    Raises:
+        UserError: If the graph contains operators that are not PyTorch's.
+    """
+    model, x = model.eval(), example(shape, EXAMPLES, seed=0)
+    try:
+        graph = Graph(_trace(model, x, ({0: Dim("batch", min=1)},)))
+    except (torch._dynamo.exc.UserError, torch.fx.experimental.symbolic_shapes.ConstraintViolationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        graph = Graph(_trace(model, x, None), fixed_batch=reason)
+    foreign = foreign_operators(graph.program)
+    if foreign:
+        raise UserError(
+            f"MODEL.MODEL_NAME: the exported graph contains operators of extensions: {', '.join(sorted(foreign))}"
+        )
+    return graph
+
+
+def _trace(model: nn.Module, x: torch.Tensor, dynamic_shapes: object) -> ExportedProgram:
+    with torch.enable_grad():  # without gradients, layers use kernels that cannot be exported
+        # Strict mode, the default before PyTorch 2.7, supports only a part of Python.
+        return torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes, strict=False)  # type: ignore[arg-type]
+
+
+def foreign_operators(program: ExportedProgram) -> set[str]:
+    """Return the operators of a graph and its subgraphs that are not PyTorch's."""
+    nodes = (node for part in program.graph_module.modules() for node in getattr(part, "graph", torch.fx.Graph()).nodes)
+    calls = (node.target for node in nodes if node.op == "call_function")
+    return {str(call) for call in calls if _origin(call) not in STANDARD_NAMESPACES}
+
+
+def _origin(call: object) -> str:
+    return str(getattr(call, "namespace", None) or getattr(call, "__module__", ""))
+
+
+def save_graph(program: ExportedProgram, path: Path, metadata: Mapping[str, str], precision: str = FLOAT32) -> Run:
+    """Write a .pt2 file; return a function that runs the file.
+
+    Args:
+        program: Exported program.
+        path: File to write.
+        metadata: Text by name, which becomes the extra file METADATA_FILE.
+        precision: float32, the only one of this format.
+    """
+    # PyTorch warns about the unknown file type.
+    with quiet_loggers("torch.export"), reporting_file(path) as file:
+        torch.export.save(program, file, extra_files={METADATA_FILE: to_json(metadata)})
+    return program_run(torch.export.load(path))
+
+
+def program_run(program: ExportedProgram) -> Run:
+    """Return a function that computes the logits of a batch."""
+    module = program.module()
+    return lambda x: module(x)
 
 
 def require_onnx(where: str = "--out", packages: Sequence[str] = PACKAGES) -> None:
@@ -158,3 +264,6 @@ def session_run(session: Any) -> Run:
         return torch.from_numpy(logits)
 
     return run
+
+
+WRITERS: dict[str, Writer] = {PT2: save_graph, ONNX: save_onnx}

@@ -9,7 +9,7 @@ import pytest
 
 from slowfast.event_driven.activity import FrameActivity
 from slowfast.event_driven.connection import Connection
-from slowfast.event_driven.live_status import FEW, INTERVAL, LiveStatus
+from slowfast.event_driven.run_outputs import FEW, INTERVAL, LiveStatus
 from tests.event_driven.synthetic_videos import SyntheticVideo, live_sources, video_run
 
 
@@ -27,7 +27,7 @@ def connections(count: int) -> dict[int, Connection]:
     """Return cameras that are connected."""
     found = {index: Connection(f"v{index}", 1.0) for index in range(count)}
     for connection in found.values():
-        connection.frame_arrived()
+        connection.arrived(1)
     return found
 
 
@@ -57,10 +57,10 @@ def test_many_cameras_have_one_line_that_names_the_lost_ones() -> None:
 
 def test_lines_appear_without_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log the status of a camera that is never there."""
-    monkeypatch.setattr("slowfast.event_driven.live_status.INTERVAL", 0.001)
+    monkeypatch.setattr("slowfast.event_driven.run_outputs.INTERVAL", 0.001)
     run = video_run(tmp_path, live_sources(SyntheticVideo(0, OSError("no route"))), "EVENT.RECONNECT", 0.05)
     logged: list[str] = []
-    monkeypatch.setattr("slowfast.event_driven.live_status.get_logger", lambda: type("L", (), {"info": logged.append}))
+    monkeypatch.setattr("slowfast.event_driven.run_outputs.get_logger", lambda: type("L", (), {"info": logged.append}))
     run.run(lambda: any("failed attempts" in line for line in logged))
     assert all(line.startswith("v0: ") and "untrained" in line for line in logged) and INTERVAL == 10
 

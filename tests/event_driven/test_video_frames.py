@@ -16,11 +16,10 @@ from slowfast.cli.setup import load_config
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
 from slowfast.event_driven.calibrate import Calibration
-from slowfast.event_driven.captures import FileFrames, StreamFrames
 from slowfast.event_driven.feed import Batch
-from slowfast.event_driven.frame_outputs import OUTLINE, draw_patches
-from slowfast.event_driven.frame_resize import RESIZES, FrameResize, resized_frames
+from slowfast.event_driven.run_outputs import OUTLINE, draw_patches
 from slowfast.event_driven.sources import Sources
+from slowfast.event_driven.video_frames import RESIZES, FileFrames, FrameResize, StreamFrames, resized_frames
 from tests.event_driven.settings import EMPTY, on_videos
 from tests.event_driven.synthetic_videos import CPU, synthetic_sources, video_run
 
