@@ -27,7 +27,8 @@ from slowfast.inference.live_sources import TICKS, TickClock, find_live
 from slowfast.inference.predictor import Predictor
 from slowfast.inference.segments import WindowScores
 from slowfast.inference.windows import Length, WindowOptions
-from tests.inference.tiny_predictions import predict, rows_of, settings
+from tests.csv_files import read_rows
+from tests.inference.tiny_predictions import predict, settings
 
 SIZE = (32, 48)  # not scaled down before the view, as live frames are by another scaler
 LOSSLESS = {"qp": "0"}
@@ -70,7 +71,7 @@ def test_a_stream_is_classified_until_it_ends(tmp_path: Path, capsys: pytest.Cap
     camera = Camera(70)
     status, out = predict(tmp_path, camera.address, "--window", 0.4, "--step", 0.2, "--annotate")
     assert status == 0
-    rows = rows_of(out / "segments.csv")
+    rows = read_rows(out / "segments.csv")
     assert rows and all(row["path"] == camera.address for row in rows)
     for row in rows:
         assert float(row["end"]) - float(row["start"]) == pytest.approx(0.4, abs=1e-3)
@@ -98,7 +99,7 @@ def test_ctrl_c_ends_well(tmp_path: Path) -> None:
     assert predict(tmp_path, camera.address, "--step", 0.1)[0] == 0
     [video] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
     assert video["seconds"] < 190  # of 200
-    assert len(video["segments"]) == len(rows_of(out)) >= 3
+    assert len(video["segments"]) == len(read_rows(out)) >= 3
     assert (tmp_path / "out" / "subtitles").is_dir()
 
 
@@ -147,9 +148,9 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_broken_source_does_not_stop_the_others(tmp_path: Path) -> None:
     camera = Camera(40)
     assert predict(tmp_path, "98", camera.address, "--step", 0.2, "--merge")[0] == 0
-    [failed] = rows_of(tmp_path / "out" / "failed.csv")
+    [failed] = read_rows(tmp_path / "out" / "failed.csv")
     assert (failed["path"], failed["lost"]) == ("98", "yes")
-    assert {row["path"] for row in rows_of(tmp_path / "out" / "segments.csv")} == {camera.address}
+    assert {row["path"] for row in read_rows(tmp_path / "out" / "segments.csv")} == {camera.address}
 
 
 class ChangedCamera:
@@ -178,7 +179,7 @@ def test_a_camera_may_change_its_resolution(tmp_path: Path) -> None:
     source = Source(Record(0, Path("cam"), "cam", -1), lambda: ChangedCamera(tmp_path / "out"), live=True)
     options = WindowOptions(Length(0.4), Length(0.2))
     assert live_to_files(cfg, [source], tmp_path / "out", options, annotate=True) == 0
-    ends = [float(row["end"]) for row in rows_of(tmp_path / "out" / "segments.csv")]
+    ends = [float(row["end"]) for row in read_rows(tmp_path / "out" / "segments.csv")]
     assert min(ends) < 0.8 and max(ends) == pytest.approx(1.6)  # before and after the change
     with open_video(tmp_path / "out" / "annotated" / "cam.mp4") as drawn:
         assert drawn.num_frames == 40

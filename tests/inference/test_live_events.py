@@ -28,6 +28,7 @@ from slowfast.inference.event_sources import EventSource
 from slowfast.inference.live_events import EventWindowOptions, LiveEventPredictor, LiveEvents, StreamWindow
 from slowfast.inference.live_loop import Classified
 from slowfast.inference.predictor import Predictor
+from tests.csv_files import read_rows
 from tests.inference.event_servers import (
     NAMES,
     Blocks,
@@ -42,7 +43,6 @@ from tests.inference.event_servers import (
     source,
     write_weights,
 )
-from tests.inference.tiny_predictions import rows_of
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_server_until_it_ends(kind: str, weights: Path, tmp_path: Path, capsys
     # Windows start when the server is connected: the first ones may lack events.
     assert entry["windows"] + entry["windows_without_events"] + entry.get("dropped_windows", 0) >= 7
     assert entry["windows"] == len(entry["segments"]) >= 1
-    rows = rows_of(tmp_path / "out" / "segments.csv")
+    rows = read_rows(tmp_path / "out" / "segments.csv")
     assert len(rows) == entry["windows"] and {row["class_name"] for row in rows} <= set(NAMES)
     for row in rows:
         assert float(row["end"]) - float(row["start"]) == pytest.approx(0.5, abs=2e-3)
@@ -182,7 +182,7 @@ def test_loss_and_return(weights: Path, tmp_path: Path, caplog: pytest.LogCaptur
     assert f"{address}: connected" in text and f"{address}: the stream ended. Reconnecting in 0.05 s" in text
     assert f"{address}: back after" in text and "1000 events received before" in text
     [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
-    assert entry["reconnects"] == 1 and len(rows_of(out)) == entry["windows"] >= 1
+    assert entry["reconnects"] == 1 and len(read_rows(out)) == entry["windows"] >= 1
 
 
 def test_one_line_errors(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +231,7 @@ def test_two_sources_and_merged_segments_in_a_terminal(
     address = f"tcp://{refused()}"
     words = (tmp_path / "a.npz", address, "--speed", "max", "--window", "100ms", "--merge")
     assert live(tmp_path, weights, *words) == 0
-    [failed] = rows_of(tmp_path / "out" / "failed.csv")
+    [failed] = read_rows(tmp_path / "out" / "failed.csv")
     assert (failed["path"], failed["lost"]) == (address, "yes")
     [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
     assert entry["windows"] == sum(segment.get("windows", 1) for segment in entry["segments"]) == 11
@@ -273,4 +273,4 @@ def test_ctrl_c_during_silence(weights: Path, tmp_path: Path, capsys: pytest.Cap
     assert live(tmp_path, weights, address, "--window", 0.1) == 0
     [entry] = json.loads((tmp_path / "out" / "segments.json").read_text())["videos"]
     assert entry["windows_without_events"] >= 1 and not entry["segments"] and not entry["events"]
-    assert rows_of(tmp_path / "out" / "segments.csv") == []
+    assert read_rows(tmp_path / "out" / "segments.csv") == []

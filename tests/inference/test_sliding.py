@@ -30,7 +30,8 @@ from slowfast.inference.sliding import SlidingPredictor
 from slowfast.inference.window_reader import ClipSampling, SequentialFile, Window, read_windows
 from slowfast.inference.windows import Length, WindowLayout, WindowOptions
 from slowfast.utils.screen import Progress
-from tests.inference.tiny_predictions import predict, rows_of
+from tests.csv_files import read_rows
+from tests.inference.tiny_predictions import predict
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 LOSSLESS = {"qp": "0"}
@@ -166,7 +167,7 @@ def test_files_of_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     break_packets(write_video(tmp_path / "whole.mp4", frames=60), tmp_path / "in" / "torn.mp4", broken)
     status, out = predict(tmp_path, tmp_path / "in", "--window", "0.8s", "--step", 0.4, "--annotate")
     assert status == 0
-    rows = rows_of(out / "segments.csv")
+    rows = read_rows(out / "segments.csv")
     times = [(Path(row["path"]).name, row["start"], row["end"]) for row in rows]
     assert times[:4] == [("a.mp4", f"{0.4 * n:.3f}", f"{0.4 * n + 0.8:.3f}") for n in range(4)]
     assert all(row["prediction"] == row["five_best"].split(":")[0] for row in rows)
@@ -174,7 +175,7 @@ def test_files_of_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (results["window"], results["step"], results["merged"]) == (0.8, 0.4, False)
     assert [Path(video["path"]).name for video in results["videos"]] == ["a.mp4", "torn.mp4"]
     assert sum(len(video["segments"]) for video in results["videos"]) == len(rows)
-    failed = {Path(row["path"]).name: row for row in rows_of(out / "failed.csv")}
+    failed = {Path(row["path"]).name: row for row in read_rows(out / "failed.csv")}
     assert {name: row["lost"] for name, row in failed.items()} == {
         "short.mp4": "yes",
         "sound.mp4": "yes",
@@ -193,9 +194,9 @@ def test_files_of_segments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_segments_are_merged(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", frames=60)
     assert predict(tmp_path, video, "--step", "0.1")[0] == 0
-    windows = rows_of(tmp_path / "out" / "segments.csv")
+    windows = read_rows(tmp_path / "out" / "segments.csv")
     assert predict(tmp_path, video, "--step", "0.1", "--merge")[0] == 0
-    merged = rows_of(tmp_path / "out" / "segments.csv")
+    merged = read_rows(tmp_path / "out" / "segments.csv")
     kinds = [row["prediction"] for row in windows]
     assert [row["prediction"] for row in merged] == [a for a, b in zip(kinds, [*kinds[1:], ""], strict=True) if a != b]
     assert (merged[0]["start"], merged[-1]["end"]) == ("0.000", "2.400")
@@ -244,7 +245,7 @@ def test_ctrl_c_writes_what_was_predicted(tmp_path: Path, monkeypatch: pytest.Mo
     video = write_video(tmp_path / "a.mp4", frames=100)
     status, out = predict(tmp_path, video, "--window", "0.4")
     assert status == 128 + signal.SIGINT
-    assert 0 < len(rows_of(out / "segments.csv")) <= 3
+    assert 0 < len(read_rows(out / "segments.csv")) <= 3
     assert len(json.loads((out / "segments.json").read_text())["videos"][0]["segments"]) <= 3
 
 
@@ -265,9 +266,9 @@ def test_a_file_that_hangs_costs_only_itself(tmp_path: Path, monkeypatch: pytest
     status, out = predict(tmp_path, *words)
     released.set()
     assert status == 0
-    [failed] = rows_of(out / "failed.csv")
+    [failed] = read_rows(out / "failed.csv")
     assert failed["path"].endswith("a.mp4") and failed["lost"] == "no" and "longer than 3 s" in failed["reason"]
-    assert {Path(row["path"]).name for row in rows_of(out / "segments.csv")} == {"a.mp4", "b.mp4"}
+    assert {Path(row["path"]).name for row in read_rows(out / "segments.csv")} == {"a.mp4", "b.mp4"}
 
 
 def test_folders_of_frames(tmp_path: Path) -> None:
@@ -278,4 +279,4 @@ def test_folders_of_frames(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "frames" / f"{number:05d}.jpg"), picture(number, 40, 48))
     words = (tmp_path / "frames", "--window", "1", "TEST.DATASET", "ssv1")
     assert predict(tmp_path, *words)[0] == 0
-    assert [row["end"] for row in rows_of(tmp_path / "out" / "segments.csv")] == ["1.000", "2.000"]
+    assert [row["end"] for row in read_rows(tmp_path / "out" / "segments.csv")] == ["1.000", "2.000"]

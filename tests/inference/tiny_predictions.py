@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from conftest import ROOT, tiny_settings
 
 from slowfast.cli.main import main
+from tests.csv_files import read_rows
 
 EMPTY = str(ROOT / "tests" / "empty.yaml")
 
@@ -21,10 +21,5 @@ def predict(folder: Path, *words: object) -> tuple[int, Path]:
     return main(["predict", "--cfg", EMPTY, *map(str, words), *map(str, settings(folder))]), folder / "out"
 
 
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
-
-
 def table(output: Path) -> list[dict[str, str]]:
-    return rows_of(output / "predictions.csv")
+    return read_rows(output / "predictions.csv")
