@@ -194,7 +194,7 @@ class AllEventsTrainDataset(RecordingTrainDataset):
         first = np.repeat(np.cumsum(sizes) - sizes, sizes)
         numbers = np.arange(len(first)) - first
         recordings = np.repeat(np.arange(len(records)), sizes)
-        super().__init__([replace(records[r], index=i) for i, r in enumerate(recordings)], sampling, **others)
+        super().__init__([replace(records[r], index=i) for i, r in enumerate(recordings.tolist())], sampling, **others)
         self._numbers = numbers  # number of each sample within its recording, int64
 
     def _draw(self, record: Record, epoch: int, draw: int) -> list[EventColumns]:
