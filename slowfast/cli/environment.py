@@ -181,14 +181,16 @@ def _event_driven(precision: str) -> str:
     if not find_compiler():
         dtype = str(rows_dtype(precision, _CPU)).removeprefix("torch.")
         return f"{precision} weights, multiplied in {dtype} by PyTorch: there is no C++ compiler for the kernels"
-    kernels = instruction_set()
+    kernels, without = instruction_set(), ""
     if precision == BFLOAT16:
         has, activations, otherwise, needed = "bf16" in kernels, "bfloat16", "float32", "AVX512_BF16"
     else:
         has, activations, otherwise = "vnni" in kernels or "bf16" in kernels, "8-bit", "14- to 16-bit"
         needed = "AVX512_VNNI or AVX-VNNI"
+        if kernels == "avx2":
+            without, otherwise = " of about 7 bits", activations
     if has:
         return f"{precision} weights, {activations} activations"
     limit = instruction_limits().get(ISA_VARIABLE)
     reason = f"{ISA_VARIABLE}={limit}" if limit else f"this CPU has no {needed}"
-    return f"{precision} weights, {otherwise} activations: {reason}"
+    return f"{precision} weights{without}, {otherwise} activations: {reason}"

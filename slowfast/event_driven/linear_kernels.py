@@ -25,6 +25,7 @@ from slowfast.utils.private_ops import (
 )
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+_MAX_SUM = 128  # times 255 fits int16
 _INT8_ROWS = 12  # up to this many rows, the int8 kernel is faster than converting the weight
 # Weights of at most this many elements stay in the cache; with few rows, oneDNN's call overhead dominates there.
 _SMALL_WEIGHT = 1 << 17
@@ -136,6 +137,33 @@ def int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     scale = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+def bounded_int8_weights(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantize a float32 weight (O, I) like :func:`int8_weights`, with products that can be added up in int16.
+
+    The kernels add up the products of four inputs and uint8 values: of the first two of four consecutive inputs, or the
+    last two, and those of the next four. Among such weights, the positive ones sum to at most 128, the negative ones to
+    at least -128, so that the products fit. The scale of an output feature is the finest of three with which they do.
+
+    Returns:
+        The int8 weight (O, I) and the scale (O,).
+    """
+    largest, sums = weight.abs().amax(1), _sums_of_a_sign(weight)
+    found = weight.new_empty(weight.shape), weight.new_empty(len(weight))
+    for steps in (_MAX_SUM - 2, _MAX_SUM - 1, _MAX_SUM):  # the first always fits: four roundings add 2 at most
+        scale = torch.maximum(largest / 127, sums / steps).clamp_min(torch.finfo(torch.float32).tiny)
+        quantized = (weight / scale[:, None]).round()
+        fits = _sums_of_a_sign(quantized) <= _MAX_SUM
+        found = torch.where(fits[:, None], quantized, found[0]), torch.where(fits, scale, found[1])
+    return found[0].to(torch.int8), found[1]
+
+
+def _sums_of_a_sign(weight: torch.Tensor) -> torch.Tensor:
+    """Return the largest sum of positive weights, or negative ones, added up in int16: (O, I) -> (O,)."""
+    together = F.pad(weight, (0, -weight.shape[1] % 8)).unflatten(1, (-1, 2, 2, 2))  # O, groups, steps, pairs, 2
+    sums = torch.stack((together.clamp_min(0), -together.clamp_max(0))).sum((3, 5))
+    return sums.amax((0, 2, 3))
 
 
 def rows_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -72,7 +72,9 @@ def test_a_cpu_with_avx2_only(machine: Any) -> None:
         "TRAIN.MIXED_PRECISION, float16": "float32: this CPU has no float16 matrix multiplication",
         "EVENT.PRECISION float32": "float32",
         "EVENT.PRECISION bfloat16": "bfloat16 weights, float32 activations: this CPU has no AVX512_BF16",
-        "EVENT.PRECISION int8": ("int8 weights, 14- to 16-bit activations: this CPU has no AVX512_VNNI or AVX-VNNI"),
+        "EVENT.PRECISION int8": (
+            "int8 weights of about 7 bits, 8-bit activations: this CPU has no AVX512_VNNI or AVX-VNNI"
+        ),
     }
 
 

@@ -23,7 +23,7 @@ from slowfast.event_driven.detector import Changes, changed_patches
 from slowfast.event_driven.features import CompiledFeatures, PatchFeatures
 from slowfast.event_driven.kernels import Gate, Kernels, load_kernels, takes_frames
 from slowfast.event_driven.kernels.stage import CompiledStage
-from slowfast.event_driven.linear_kernels import int8_weights
+from slowfast.event_driven.linear_kernels import bounded_int8_weights, int8_weights
 from slowfast.event_driven.network import KERNELS_VARIABLE, PatchNetwork
 from slowfast.models.evmlp import EvMLP, Stage
 from slowfast.utils import private_cache
@@ -89,10 +89,10 @@ def test_kernels_compile_for_cpus_other_than_this_one(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
+def as_stored(weight: torch.Tensor, precision: str, kernels: Kernels) -> torch.Tensor:
     """Round a float32 weight to a precision."""
     if precision == "int8":
-        quantized, scale = int8_weights(weight)
+        quantized, scale = kernels.int8_weights(weight)
         return quantized.float() * scale[:, None]
     return weight.to(getattr(torch, precision)).float()
 
@@ -157,7 +157,7 @@ def test_compiled_stage_equals_pytorch(
         found = fast(x)
         torch.set_num_threads(usual)
         for weight in (p for p in stage.parameters() if p.ndim == 2):
-            weight.copy_(as_stored(weight, precision))
+            weight.copy_(as_stored(weight, precision, kernels))
         want = rounded_stage(stage, x, rounding(kernels, precision))
         if precision == "float32" or kernels.inputs_per_step(fast.weight_bytes) == 1:
             torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
@@ -165,6 +165,22 @@ def test_compiled_stage_equals_pytorch(
         off = (found - want).abs()
         # Another summation order changes some roundings, which a norm over 2 channels amplifies.
         assert off.median() < 2e-5 + 1e-3 * blocks and (off > 0.05).float().mean() <= 0.05
+
+
+@pytest.mark.parametrize("inputs", [1, 7, 8, 147, 2048])
+@pytest.mark.parametrize("mean", [0.0, 1.0, -3.0])
+def test_bounded_weights_cannot_saturate(inputs: int, mean: float) -> None:
+    torch.manual_seed(inputs)
+    weight = torch.randn(60, inputs) + mean
+    weight[::3] *= torch.rand(20, 1) ** 8 * 100
+    weight[7], weight[8] = 0, 1
+    found, scale = bounded_int8_weights(weight)
+    blocks = torch.nn.functional.pad(found.int(), (0, -inputs % 8)).unflatten(1, (-1, 8))
+    for first in (0, 2):
+        products = 255 * blocks[..., [first, first + 1, first + 4, first + 5]]
+        assert products.clamp_min(0).sum(2).max() <= 2**15 - 1 and products.clamp_max(0).sum(2).min() >= -(2**15)
+    assert ((found * scale[:, None] - weight).abs() <= 0.5001 * scale[:, None]).all()
+    assert (scale >= int8_weights(weight)[1]).all() and (scale <= 4.1 * int8_weights(weight)[1]).all()
 
 
 def embedding(inputs: int, outputs: int) -> Stage:
@@ -183,7 +199,7 @@ def test_integers_are_multiplied_exactly(kernels: Kernels, inputs: int, rows: in
     exponents = torch.randint(-20, 20, (rows, 1))
     with torch.inference_mode():
         found = CompiledStage(stage, "int8", kernels)(integers * 2.0**exponents)
-    weight, scale = int8_weights(stage[1].weight.detach())
+    weight, scale = kernels.int8_weights(stage[1].weight.detach())
     steps = 2.0**exponents * scale
     want = integers.double() @ weight.double().T * steps + stage[1].bias.detach()
     # The sum of integers is exact, and then rounded to float32.

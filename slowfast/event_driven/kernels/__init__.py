@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from slowfast.errors import ConfigError
+from slowfast.event_driven.linear_kernels import bounded_int8_weights, int8_weights
 from slowfast.utils.cpu import cpu_description
 from slowfast.utils.logging import get_logger
 from slowfast.utils.private_cache import compiled_library
@@ -91,6 +92,7 @@ class Kernels:
         self.library = library
         self.panel: int = library.panel()  # output features whose weights are interleaved
         self.tile: int = library.tile_rows()  # rows multiplied at a time
+        self.steps_together: int = library.steps_together()  # of int8 weights; their products are added up in int16
         self.quantized_unsigned = bool(library.quantized_unsigned())  # rows for int8 weights are uint8, not int8
 
     def find_changes(
@@ -221,6 +223,10 @@ class Kernels:
         """Return the number of segments in which the weights for so many input features are stored."""
         count: int = self.library.segments(weight_bytes, ctypes.c_int64(inputs))
         return count
+
+    def int8_weights(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Quantize a float32 weight (O, I) to int8 with a scale (O,), as the kernels need it."""
+        return int8_weights(weight) if self.steps_together == 1 else bounded_int8_weights(weight)
 
     def largest_quantized(self, inputs: int) -> int:
         """Return the largest quantized value of rows with this many features that are multiplied by int8 weights."""

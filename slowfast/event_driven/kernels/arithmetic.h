@@ -4,6 +4,7 @@
 //   Value     type of the rows as they are multiplied
 //   Sum       vector of sums, one per output feature
 //   INPUTS    input features per step
+//   TOGETHER  steps whose products are added up before they are added to the sum
 //   QUANTIZED whether rows are integers with a scale per row; if they are UNSIGNED, also with a lower end of the range
 //   weights() vector of the weights of a step, converted in registers from the type in which they are stored
 
@@ -17,7 +18,7 @@ namespace {
 struct Singles {
   typedef float Value;
   typedef Floats Sum;
-  static constexpr int INPUTS = 1;
+  static constexpr int INPUTS = 1, TOGETHER = 1;
   static constexpr bool QUANTIZED = false, UNSIGNED = false;
   static Floats broadcast(const float* x) { return all(*x); }
   template <class W>
@@ -34,7 +35,7 @@ struct Singles {
 struct Pairs {
   typedef uint16_t Value;
   typedef Floats Sum;
-  static constexpr int INPUTS = 2;
+  static constexpr int INPUTS = 2, TOGETHER = 1;
   static constexpr bool QUANTIZED = false, UNSIGNED = false;
   static Floats broadcast(const uint16_t* x) { return (Floats)_mm512_set1_epi32(read<int32_t>(x)); }
   static Floats weights(const uint16_t* w) { return (Floats)_mm512_loadu_si512(w); }
@@ -52,7 +53,7 @@ struct Pairs {
 struct Words {
   typedef int16_t Value;
   typedef Ints Sum;
-  static constexpr int INPUTS = 2;
+  static constexpr int INPUTS = 2, TOGETHER = 1;
   static constexpr bool QUANTIZED = true, UNSIGNED = false;
   static int32_t largest(int64_t inputs) { return std::min<int64_t>(32767, INT32_MAX / 127 / inputs); }
   static Shorts broadcast(const int16_t* x) { return (Shorts)all(read<int32_t>(x)); }
@@ -68,12 +69,31 @@ struct Words {
 struct Quads {
   typedef uint8_t Value;
   typedef Ints Sum;
-  static constexpr int INPUTS = 4;
+  static constexpr int INPUTS = 4, TOGETHER = 1;
   static constexpr bool QUANTIZED = true, UNSIGNED = true;
   static int32_t largest(int64_t) { return 255; }
   static Ints broadcast(const uint8_t* x) { return all(read<int32_t>(x)); }
   static Ints weights(const int8_t* w) { return read<Ints>(w); }
   static Ints multiply_add(Ints sum, Ints x, Ints w) { return add_quads(sum, x, w); }
+  static void put(uint8_t* place, Ints v) { narrow(place, v); }
+};
+#endif
+
+#ifdef HAS_BOUNDED_QUADS
+// The same without VNNI: the products of two steps are first added up in int16, which takes 5 instructions per 64
+// products instead of 8 by Words. Weights are so small that these sums fit (bounded_int8_weights in linear_kernels.py).
+struct BoundedQuads {
+  typedef uint8_t Value;
+  typedef Ints Sum;
+  static constexpr int INPUTS = 4, TOGETHER = 2;
+  static constexpr bool QUANTIZED = true, UNSIGNED = true;
+  static int32_t largest(int64_t) { return 255; }
+  static Ints broadcast(const uint8_t* x) { return all(read<int32_t>(x)); }
+  static Ints weights(const int8_t* w) { return read<Ints>(w); }
+  template <class... More>
+  static Ints multiply_add(Ints sum, Ints x, Ints w, More... next) {
+    return add_bounded_quads(sum, x, w, next...);
+  }
   static void put(uint8_t* place, Ints v) { narrow(place, v); }
 };
 #endif
@@ -84,8 +104,10 @@ typedef Pairs Short;
 #else
 typedef Singles Short;
 #endif
-#ifdef HAS_QUADS
+#if defined(HAS_QUADS)
 typedef Quads Bytes;
+#elif defined(HAS_BOUNDED_QUADS)
+typedef BoundedQuads Bytes;
 #else
 typedef Words Bytes;
 #endif

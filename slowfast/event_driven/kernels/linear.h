@@ -44,13 +44,18 @@ struct Rows {
   const float *scale, *low;
 };
 
-// Steps of a layer.
+// Steps of a layer with `in` input features.
 template <class A>
-int64_t steps_of(const Layer& layer) {
-  return (layer.in + A::INPUTS - 1) / A::INPUTS;
+int64_t steps_of(int64_t in) {
+  return (in + A::INPUTS - 1) / A::INPUTS;
 }
 
-inline int64_t segments_of(int64_t steps) { return steps % SEGMENTS || steps < SEGMENTED_STEPS ? 1 : SEGMENTS; }
+// Segments of a layer; steps that are added up together are in the same one.
+template <class A>
+int64_t segments_of(int64_t in) {
+  const int64_t steps = steps_of<A>(in);
+  return steps % (SEGMENTS * A::TOGETHER) || steps < SEGMENTED_STEPS ? 1 : SEGMENTS;
+}
 
 // Weights of a layer as they are stored, as W, in `segments` of so many steps.
 template <class A, class W>
@@ -60,8 +65,8 @@ struct Stored {
   int64_t panels, segments, steps;
 
   explicit Stored(const Layer& layer)
-      : weights(static_cast<const W*>(layer.weight)), panels(layer.panels), segments(segments_of(steps_of<A>(layer))),
-        steps(steps_of<A>(layer) / segments) {}
+      : weights(static_cast<const W*>(layer.weight)), panels(layer.panels), segments(segments_of<A>(layer.in)),
+        steps(steps_of<A>(layer.in) / segments) {}
 
   // Elements from a segment to the next one.
   int64_t segment() const { return panels * steps * STEP; }
@@ -88,21 +93,30 @@ struct Steps {
   int64_t count, segments, x_segment, w_segment;  // the last two: elements from a segment to the next one
 };
 
-// Adds the products of ROWS rows and a step of weights.
-template <class A, class W, int ROWS>
+// Adds the products of ROWS rows and a step of weights, or two steps together.
+template <class A, class W, int ROWS, int STEPS_TOGETHER>
 inline __attribute__((always_inline)) void step(const typename A::Value* x, int64_t x_stride, const W* w,
                                                 typename A::Sum (&totals)[ROWS][VECTORS]) {
-  decltype(A::weights(w)) weights[VECTORS];
+  decltype(A::weights(w)) weights[STEPS_TOGETHER][VECTORS];
+#pragma GCC unroll 2
+  for (int s = 0; s < STEPS_TOGETHER; s++)
 #pragma GCC unroll 4
-  for (int v = 0; v < VECTORS; v++) {
-    weights[v] = A::weights(w + v * LANES * A::INPUTS);
-    if (ROWS > 1) keep_in_register(weights[v]);
-  }
+    for (int v = 0; v < VECTORS; v++) {
+      weights[s][v] = A::weights(w + (s * VECTORS + v) * LANES * A::INPUTS);
+      if (ROWS > 1 && STEPS_TOGETHER == 1) keep_in_register(weights[s][v]);  // there is no register for more
+    }
 #pragma GCC unroll 6
   for (int r = 0; r < ROWS; r++) {
     auto value = A::broadcast(x + r * x_stride);
+    if constexpr (STEPS_TOGETHER == 1) {
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) totals[r][v] = A::multiply_add(totals[r][v], value, weights[v]);
+      for (int v = 0; v < VECTORS; v++) totals[r][v] = A::multiply_add(totals[r][v], value, weights[0][v]);
+    } else {
+      auto next = A::broadcast(x + r * x_stride + A::INPUTS);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++)
+        totals[r][v] = A::multiply_add(totals[r][v], value, weights[0][v], next, weights[1][v]);
+    }
   }
 }
 
@@ -112,6 +126,7 @@ template <class A, class W, int ROWS, int LINES>
 __attribute__((noinline)) void tile(const typename A::Value* rows, int64_t x_stride, const W* block, const Steps& steps,
                                     bool first, float* sums, Prefetch fetch) {
   typedef typename A::Sum Sum;
+  constexpr int64_t STEP = PANEL * A::INPUTS;
   Sum totals[ROWS][VECTORS] = {};
   if (!first)
 #pragma GCC unroll 6
@@ -122,12 +137,18 @@ __attribute__((noinline)) void tile(const typename A::Value* rows, int64_t x_str
     const typename A::Value* x = rows + segment * steps.x_segment;
     const W* w = block + segment * steps.w_segment;
     const char* next = fetch.from + segment * steps.w_segment * sizeof(W);
-    for (int64_t k = 0; k < steps.count; k++, w += PANEL * A::INPUTS, x += A::INPUTS) {
+    auto prefetch = [&] {
 #pragma GCC unroll 4
       for (int line = 0; line < LINES; line++) __builtin_prefetch(next + line * 64, 0, 2);
       next += fetch.advance;
-      step<A, W, ROWS>(x, x_stride, w, totals);
+    };
+    const int64_t together = steps.count / A::TOGETHER * A::TOGETHER;
+    for (int64_t k = 0; k < together; k += A::TOGETHER, w += A::TOGETHER * STEP, x += A::TOGETHER * A::INPUTS) {
+#pragma GCC unroll 2
+      for (int s = 0; s < A::TOGETHER; s++) prefetch();
+      step<A, W, ROWS, A::TOGETHER>(x, x_stride, w, totals);
     }
+    if (A::TOGETHER > 1 && together < steps.count) step<A, W, ROWS, 1>(x, x_stride, w, totals);  // the last one
   }
 #pragma GCC unroll 6
   for (int r = 0; r < ROWS; r++)
@@ -139,11 +160,12 @@ __attribute__((noinline)) void tile(const typename A::Value* rows, int64_t x_str
 template <class A, class W, int ROWS>
 __attribute__((noinline)) void stream(const typename A::Value* x, int64_t x_stride, const W* w, const Steps& steps,
                                       float* sums) {
+  constexpr int64_t STEP = PANEL * A::INPUTS;
   typename A::Sum totals[ROWS][VECTORS] = {};
-  for (int64_t k = 0; k < steps.count; k++, w += PANEL * A::INPUTS, x += A::INPUTS) {
+  for (int64_t k = 0; k < steps.count; k += A::TOGETHER, w += A::TOGETHER * STEP, x += A::TOGETHER * A::INPUTS) {
 #pragma GCC unroll 4
     for (int segment = 0; segment < SEGMENTS; segment++)
-      step<A, W, ROWS>(x + segment * steps.x_segment, x_stride, w + segment * steps.w_segment, totals);
+      step<A, W, ROWS, A::TOGETHER>(x + segment * steps.x_segment, x_stride, w + segment * steps.w_segment, totals);
   }
 #pragma GCC unroll 6
   for (int r = 0; r < ROWS; r++)
@@ -242,7 +264,8 @@ void multiply_panels(const Rows<A>& rows, const Layer& layer, int64_t first, int
   for (int64_t panel = first; panel < last; panel++) {
     const W* weights = stored.at(panel, 0);
     // Where reading ahead leaves this thread's weights.
-    const int64_t leaves = panel + 1 < last ? steps : std::max<int64_t>(steps - AHEAD_STEPS, 0);
+    const int64_t ahead = std::max<int64_t>(steps - AHEAD_STEPS, 0) / A::TOGETHER * A::TOGETHER;
+    const int64_t leaves = panel + 1 < last ? steps : ahead;
     for (int64_t from = 0, n; from < steps; from += n, weights += n * STEP) {
       n = std::min<int64_t>(STEPS, (streamed && from < leaves ? leaves : steps) - from);
       const bool left = streamed ? from >= leaves : panel + 1 == last && from + n == steps;

@@ -117,7 +117,7 @@ void multiply(const Share& share, const Converted<A>& rows, const Layer& layer, 
   const Rows<A> own = rows.rows(share.from, share.to);
   const int64_t first = share.first_panel(layer), last = share.last_panel(layer), after = share.first_panel(next);
   const void* weights = Stored<A, W>(next).at(after, 0);
-  if (segments_of(steps_of<A>(layer)) == 1) {
+  if (segments_of<A>(layer.in) == 1) {
     multiply_panels<A, W>(own, layer, first, last, sums, weights, put);
   } else if (own.count <= STREAMED_ROWS<A>) {
     stream_panels<A, W>(own, layer, first, last, sums, put);
@@ -229,8 +229,7 @@ int inputs_per_step(int bytes) { return bytes == 4 ? Singles::INPUTS : bytes == 
 
 // Segments of weights of so many bytes for `in` input features.
 int segments(int bytes, int64_t in) {
-  int64_t inputs = inputs_per_step(bytes);
-  return segments_of((in + inputs - 1) / inputs);
+  return bytes == 4 ? segments_of<Singles>(in) : bytes == 2 ? segments_of<Short>(in) : segments_of<Bytes>(in);
 }
 
 // Largest number in rows that are multiplied by int8 weights.
@@ -238,6 +237,9 @@ int largest_quantized(int64_t inputs) { return Bytes::largest(inputs); }
 
 // Whether these rows are unsigned.
 int quantized_unsigned() { return Bytes::UNSIGNED; }
+
+// Steps of a row whose products with int8 weights are added up in int16, 1 if they are not.
+int steps_together() { return Bytes::TOGETHER; }
 
 // Computes the tokens of `rows` patches: x (rows, in) -> out (rows, stride), stride >= panels * PANEL.
 // group: rows that a thread processes at a time, or 0 if the threads share the weights; negative to choose the faster.

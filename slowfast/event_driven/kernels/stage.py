@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from slowfast.event_driven.kernels import Kernels, pointer_to
-from slowfast.event_driven.linear_kernels import BFLOAT16, INT8, int8_weights
+from slowfast.event_driven.linear_kernels import BFLOAT16, INT8
 from slowfast.models.evmlp import Block, Stage
 
 _CACHED_BYTES = 1 << 20  # weights of a stage that stay in the cache of a core
@@ -111,7 +111,7 @@ class CompiledStage:
         assert isinstance(layer, nn.Linear)
         weight, scale, sums = layer.weight.detach().float(), None, None
         if self.precision == INT8:
-            weight, scales = int8_weights(weight)
+            weight, scales = self.kernels.int8_weights(weight)
             scale = self._keep(self._padded(scales))
             sums = self._keep(self._padded(weight.sum(1).float()))
         elif self.precision == BFLOAT16:

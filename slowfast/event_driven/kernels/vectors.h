@@ -99,7 +99,14 @@ inline void narrow(int16_t* p, Ints v) {
   write(p, __builtin_convertvector(v, StoredShorts));
 #endif
 }
-inline void narrow(uint8_t* p, Ints v) { write(p, __builtin_convertvector(v, StoredBytes)); }
+inline void narrow(uint8_t* p, Ints v) {
+#if INTRINSICS == 256
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packus_epi16(words, words));
+#else
+  write(p, __builtin_convertvector(v, StoredBytes));
+#endif
+}
 
 // x rounded to the nearest integer, for |x| < 2^22.
 inline Ints round(Floats x) {
@@ -137,6 +144,21 @@ inline Ints add_quads(Ints sum, Ints x, Ints w) {
 inline Ints add_quads(Ints sum, Ints x, Ints w) {
   for (int shift = 0; shift < 32; shift += 8) sum += (x >> shift & 255) * (w << (24 - shift) >> 24);
   return sum;
+}
+#endif
+
+#if INTRINSICS == 256 && !defined(HAS_QUADS)
+#define HAS_BOUNDED_QUADS
+// Adds the products of four uint8 of x and int8 of w, and of x2 and w2. The sums of products in a half of four bytes of
+// both must fit int16, or they are saturated.
+inline Ints add_bounded_quads(Ints sum, Ints x, Ints w, Ints x2, Ints w2) {
+  __m256i halves = _mm256_maddubs_epi16((__m256i)x, (__m256i)w);
+  halves = _mm256_add_epi16(halves, _mm256_maddubs_epi16((__m256i)x2, (__m256i)w2));
+  return sum + (Ints)_mm256_madd_epi16(halves, _mm256_set1_epi16(1));
+}
+inline Ints add_bounded_quads(Ints sum, Ints x, Ints w) {
+  __m256i halves = _mm256_maddubs_epi16((__m256i)x, (__m256i)w);
+  return sum + (Ints)_mm256_madd_epi16(halves, _mm256_set1_epi16(1));
 }
 #endif
 
