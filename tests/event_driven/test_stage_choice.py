@@ -95,7 +95,8 @@ def test_each_number_of_rows_runs_on_the_chosen_implementation(precision: str) -
     with torch.inference_mode():
         for count in range(1, 10):
             assert torch.equal(mixed(x[:count]), only[3 <= count < 6](x[:count]))
-        torch.testing.assert_close(only[0](x), only[1](x), rtol=0.02, atol=0.02)
+        tolerance = 0.05 if precision == "int8" else 0.02  # with AVX2, the kernels have a coarser scale of the weights
+        torch.testing.assert_close(only[0](x), only[1](x), rtol=tolerance, atol=tolerance)
 
 
 class Clock:
