@@ -1,4 +1,4 @@
-"""What a run shows besides its result files: the log of a training, report.html, and images for trackers."""
+"""Log of a training, updates of report.html, and images for trackers."""
 
 from __future__ import annotations
 
