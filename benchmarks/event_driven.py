@@ -10,9 +10,10 @@ Notation: K frames of each of S streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.measure import OVER_DENSE, SHARE_OF_DENSE, Measurement, time_interleaved
@@ -40,31 +41,34 @@ Turn = list[torch.Tensor]  # inputs of consecutive calls
 Dense = Callable[[torch.Tensor], torch.Tensor]  # dense inference on frames (B, 3, side, side)
 
 
-def measure_event_driven(cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]) -> list[Measurement]:
-    """Measure each kind of activity with the model and the gate of the config."""
+def measure_event_driven(
+    cfg: ConfigNode, device: torch.device, runs: int, videos: Sequence[Path]
+) -> Iterator[list[Measurement]]:
+    """Yield the measurements of each kind of activity, with the model and the gate of the config."""
     check_network(cfg)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg).to(device).eval()
     assert isinstance(model, EvMLP)
     pack_linears(model)
     bench = _Bench(cfg, model, device, runs)
+    pixels = {path: bench.read(path) for path in videos}
     one, five = _BLOCKS["1 %"], _BLOCKS["5 %"]
     everything, nothing = (bench.grid, bench.grid), (0, 0)
-    measurements = bench.compare_dense(1) + bench.compare_dense(STREAMS)
+    yield bench.compare_dense(1)
+    yield bench.compare_dense(STREAMS)
     for batch, k, s in (
         ("", 1, 1),
         (f", {STREAMS} streams", 1, STREAMS),
         (f", chunks of {STREAMS} frames", STREAMS, 1),
     ):
-        measurements += bench.measure(f"every patch changes{batch}", bench.frames(k, s, everything), share=True)
-    measurements += bench.measure("nothing changes", bench.frames(1, 1, nothing), share=True)
-    measurements += bench.measure("1 % in one region, frame by frame", bench.frames(1, 1, one))
-    measurements += bench.measure("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
-    measurements += bench.measure(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
-    measurements += bench.measure(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
-    for video in videos:
-        measurements += bench.measure_video(video)
-    return measurements
+        yield bench.measure(f"every patch changes{batch}", bench.frames(k, s, everything), share=True)
+    yield bench.measure("nothing changes", bench.frames(1, 1, nothing), share=True)
+    yield bench.measure("1 % in one region, frame by frame", bench.frames(1, 1, one))
+    yield bench.measure("1 % scattered, frame by frame", bench.scattered(one[0] * one[1]))
+    yield bench.measure(f"5 % in one region, {STREAMS} streams", bench.frames(1, STREAMS, five))
+    yield bench.measure(f"5 % in one region, chunks of {STREAMS} frames", bench.frames(STREAMS, 1, five))
+    for path in videos:
+        yield bench.measure_video(path.name, pixels.pop(path))
 
 
 class _Bench:
@@ -110,16 +114,15 @@ class _Bench:
             calls.append(current[None, None].to(self.device))
         return calls
 
-    def video(self, path: Path) -> list[torch.Tensor]:
-        """Return inputs (K, 1, 3, side, side): chunks of the first frames of a video."""
+    def read(self, path: Path) -> np.ndarray:
+        """Return the first frames of a video for the network, uint8 (frames, side, side, 3)."""
         found = find_files([path], self.cfg.DATA.DECODING_THREADS)
         if not found.videos:
             raise ConfigError(f"--videos {path}: {found.refused[0].reason if found.refused else 'not a video'}")
         pixels, _ = read_frames(found.videos[0], FrameResize.from_config(self.cfg), _MAX_FRAMES)
         if len(pixels) < 2 * STREAMS:
             raise ConfigError(f"--videos {path} has {len(pixels)} frames. At least {2 * STREAMS} are needed")
-        forward = ClipForward.from_config(self.cfg, self.device, TEST)
-        return list(forward.prepare(torch.from_numpy(pixels)[:, None])[:, None].split(STREAMS))
+        return pixels
 
     def measure(self, name: str, calls: list[torch.Tensor], share: bool = False) -> list[Measurement]:
         """Measure dense inference per frame, and each precision relative to it; each turn is a run.
@@ -131,10 +134,12 @@ class _Bench:
         """
         return self._measure(name, _turns(calls), share)
 
-    def measure_video(self, path: Path) -> list[Measurement]:
-        """Measure a video from its first to its last frame; each pass is a run."""
-        turns = _turns(self.video(path))
-        return self._measure(f"{path.name}, chunks of {STREAMS} frames", turns * (1 + self.runs), False, len(turns))
+    def measure_video(self, name: str, pixels: np.ndarray) -> list[Measurement]:
+        """Measure the frames of a video (frames, side, side, 3), in chunks from first to last; each pass is a run."""
+        forward = ClipForward.from_config(self.cfg, self.device, TEST)
+        frames = forward.prepare(torch.from_numpy(pixels)[:, None])[:, None]
+        turns = _turns(list(frames.split(STREAMS)))
+        return self._measure(f"{name}, chunks of {STREAMS} frames", turns * (1 + self.runs), False, len(turns))
 
     def _measure(self, name: str, turns: list[Turn], share: bool, restart: int = 0) -> list[Measurement]:
         """Measure turns of calls; `restart` is the number of turns per pass of a video, 0 if each turn is a run."""

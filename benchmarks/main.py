@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -238,11 +238,18 @@ def _measure_events(session: _Session) -> list[Measurement]:
 
 def _measure_networks(session: _Session) -> list[Measurement]:
     """Measure the published models, or those of --only, and print their table."""
-    measurements: list[Measurement] = []
-    for one in measure_networks(session.device, session.runs, session.chosen.only, shares=session.chosen.profile):
-        show(f"  {one[0].group}")
-        measurements += one
+    chosen = session.chosen
+    measurements = _as_they_come(measure_networks(session.device, session.runs, chosen.only, shares=chosen.profile))
     show_table(f"\n{networks_table(measurements)}\n")
+    return measurements
+
+
+def _as_they_come(groups: Iterable[list[Measurement]]) -> list[Measurement]:
+    """Collect the measurements of all groups, and print each group when it is done."""
+    measurements: list[Measurement] = []
+    for group in groups:
+        show(f"  {group[0].group}: " + ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in group))
+        measurements += group
     return measurements
 
 
@@ -254,7 +261,7 @@ _MEASURES: dict[str, Callable[[_Session], list[Measurement]]] = {
     NETWORKS: _measure_networks,
     EVENTS: _measure_events,
     EVENT_READERS: lambda s: measure_readers(s.folder / "readers", s.runs),
-    EVENT_DRIVEN: lambda s: measure_event_driven(s.cfg, s.device, s.runs, s.given),
+    EVENT_DRIVEN: lambda s: _as_they_come(measure_event_driven(s.cfg, s.device, s.runs, s.given)),
     CAMERAS: lambda s: measure_cameras(s.cfg, s.device, s.runs, s.videos[0], s.folder),
     SCALE: lambda s: measure_scale(s.videos[0], s.folder, s.runs),
 }

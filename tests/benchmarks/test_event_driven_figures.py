@@ -30,7 +30,8 @@ def test_every_figure_with_a_target_is_there(tmp_path: Path) -> None:
     videos = [tmp_path / name for name in ("fixed_camera_bottles.mp4", "pancake.mkv", "eat.mkv")]
     for video in videos:
         write_video(video, frames=70)
-    measurements = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, videos)
+    groups = measure_event_driven(small(tmp_path), torch.device("cpu"), 2, videos)
+    measurements = [measurement for group in groups for measurement in group]
     assert all(measurement.value > 0 for measurement in measurements)
     wanted = {key for key in TARGETS if key[0].startswith("event-driven")}
     assert wanted == {
@@ -45,7 +46,7 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
     video = tmp_path / "short.mp4"
     write_video(video, frames=20)
     with pytest.raises(ConfigError, match="has 20 frames. At least 32"):
-        measure_event_driven(small(tmp_path), torch.device("cpu"), 1, [video])
+        next(measure_event_driven(small(tmp_path), torch.device("cpu"), 1, [video]))
     other = load_config(CONFIGS / "ImageNet" / "CONVMLP_S.yaml", ["OUTPUT_DIR", tmp_path])
     with pytest.raises(ConfigError, match="ConvMLP"):
-        measure_event_driven(other, torch.device("cpu"), 1, [])
+        next(measure_event_driven(other, torch.device("cpu"), 1, []))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slowfast.datasets.dvs.formats import evt, open_events, read_stream
 from slowfast.datasets.dvs.formats.evt import LEGACY, LITTLE, Evt2Decoder, Evt3Decoder, Evt21Decoder, EvtDecoder
-from slowfast.datasets.dvs.formats.prophesee import ENCODINGS
+from slowfast.datasets.dvs.formats.prophesee import DAT_EVENT, ENCODINGS, DatDecoder
 from tests.raw_recordings import Event, dat, rows, some_events
 
 LARGE = 2**30  # bytes of a file for which the compiled decoders are used
@@ -125,6 +125,30 @@ def test_dat(tmp_path: Path, version: int, least: int, monkeypatch: pytest.Monke
     events = [(x, y, t + 2**32 - 30_000, p) for x, y, t, p in some_events(100, height=240)]
     (tmp_path / "a.dat").write_bytes(dat([(x, y, t % 2**32, p) for x, y, t, p in events], version))
     assert rows(read_stream(open_events(tmp_path / "a.dat"))) == events
+
+
+def plain_dat_times(raw: list[int]) -> Iterator[int]:
+    """Add the range of the counter after each step back by more than half of it; undo it after such a step forward."""
+    overflows = 0
+    for before, time in zip([*raw[:1], *raw], raw, strict=False):
+        overflows += (time - before < -(2**31)) - (time - before > 2**31)
+        yield time + (overflows << 32)
+
+
+@pytest.mark.parametrize("make", [lambda: DatDecoder((14, 14)), lambda: compiled_dat()])
+@settings(max_examples=60, deadline=None)
+@given(
+    raw=st.lists(st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 2**31, 2**31 + 1, 2**32 - 1])), max_size=60),
+    size=st.sampled_from([1, 2, 5, 1000]),
+)
+def test_dat_overflows(make: Callable[[], EvtDecoder], raw: list[int], size: int) -> None:
+    decode, words = make(), np.array([(t, 5) for t in raw], DAT_EVENT)
+    found = [t for at in range(0, len(raw), size) for t in decode(words[at : at + size]).t.tolist()]
+    assert found == list(plain_dat_times(raw))
+
+
+def compiled_dat() -> EvtDecoder:
+    return evt.compiled(DatDecoder((14, 14)), "decode_dat", LARGE, None, layout=(14, 14))
 
 
 def test_compiled_decoders_are_those_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:

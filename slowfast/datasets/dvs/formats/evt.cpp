@@ -36,17 +36,21 @@ int64_t decode_evt2(const uint32_t* words, int64_t n, State* kept, int64_t* __re
                     uint16_t* __restrict y, uint8_t* __restrict p) {
     State state = *kept;
     int64_t count = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        const uint32_t word = words[i], kind = word >> 28;
-        if (kind <= 1) {
-            if (state.high < 0) continue;
-            t[count] = (state.high << 6) + (word >> 22 & 0x3F);
-            x[count] = word >> 11 & 0x7FF;
-            y[count] = word & 0x7FF;
-            p[count] = kind;
-            ++count;
-        } else if (kind == 8) {
-            set_high(state, word & 0x0FFFFFFF, 28);
+    for (int64_t i = 0; i < n;) {
+        const uint32_t kind = words[i] >> 28;
+        if (kind == 8) set_high(state, words[i] & 0x0FFFFFFF, 28);
+        if (kind > 1 || state.high < 0) {
+            ++i;
+            continue;
+        }
+        int64_t end = i + 1;  // of the events with the same high bits
+        while (end < n && words[end] >> 28 <= 1) ++end;
+        const int64_t high = state.high << 6;
+        for (; i < end; ++i, ++count) {
+            t[count] = high + (words[i] >> 22 & 0x3F);
+            x[count] = words[i] >> 11 & 0x7FF;
+            y[count] = words[i] & 0x7FF;
+            p[count] = words[i] >> 28;
         }
     }
     *kept = state;
@@ -56,19 +60,33 @@ int64_t decode_evt2(const uint32_t* words, int64_t n, State* kept, int64_t* __re
 // Decode n events of 64 bits of the DAT format; the overflow of their 32-bit time is undone. Returns the number of events.
 int64_t decode_dat(const uint32_t* words, int64_t n, State* kept, int64_t* __restrict t, uint16_t* __restrict x,
                     uint16_t* __restrict y, uint8_t* __restrict p) {
+    if (n == 0) return 0;
     const int64_t half = int64_t(1) << 31;
     const uint32_t x_bits = kept->x_bits, y_bits = kept->y_bits;
     const uint32_t x_mask = (1u << x_bits) - 1, y_mask = (1u << y_bits) - 1;
-    int64_t raw = kept->raw, overflows = kept->overflows;
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t time = words[2 * i];
         const uint32_t address = words[2 * i + 1];
-        if (raw >= 0) overflows += int64_t(time - raw < -half) - int64_t(time - raw > half);
-        raw = time;
-        t[i] = time + (overflows << 32);
         x[i] = address & x_mask;
         y[i] = address >> x_bits & y_mask;
         p[i] = address >> (x_bits + y_bits) & 1;
+    }
+    uint32_t latest = 0, earliest = ~uint32_t(0);
+    for (int64_t i = 0; i < n; ++i) {
+        latest = words[2 * i] > latest ? words[2 * i] : latest;
+        earliest = words[2 * i] < earliest ? words[2 * i] : earliest;
+    }
+    int64_t raw = kept->raw < 0 ? words[0] : kept->raw, overflows = kept->overflows;
+    if (latest - raw <= half && raw - earliest <= half && latest - earliest <= half) {
+        const int64_t base = overflows << 32;
+        for (int64_t i = 0; i < n; ++i) t[i] = base + words[2 * i];
+        raw = words[2 * (n - 1)];
+    } else {
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t time = words[2 * i];
+            overflows += int64_t(time - raw < -half) - int64_t(time - raw > half);
+            raw = time;
+            t[i] = time + (overflows << 32);
+        }
     }
     kept->raw = raw;
     kept->overflows = overflows;
