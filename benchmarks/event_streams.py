@@ -22,6 +22,7 @@ from tabulate import tabulate
 
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset
 from slowfast.datasets.dvs.event_windows import TimeWindows
+from slowfast.datasets.dvs.frames import FRAME_KINDS, event_frames
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.index.samples import SampleKind
 from slowfast.engine.forward import ClipForward
@@ -32,6 +33,7 @@ from slowfast.inference.stream import EventViews
 from slowfast.models.event2vec import Event2Vec
 
 SENSOR, RATE, STEP = (180, 240), 3_000_000, 0.01  # events/s; seconds from one window to the next
+FRAMES = 16  # that a window is drawn in
 PART = 10_000  # microseconds of events that arrive at once
 LENGTHS = (0.01, 0.1, 1.0, 5.0)  # seconds
 RECORD = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1"), ("unused", "V3")])
@@ -93,6 +95,23 @@ def windows_table(runs: int) -> str:
     return tabulate(rows, heading, tablefmt="simple", disable_numparse=True)
 
 
+def drawing_table(runs: int) -> str:
+    """Measure drawing the frames of windows of 1 s, and what windows every 0.1 s of such a stream take of a core."""
+    events, rows = parts(1.0), []
+    window = EventColumns.join(
+        *(EventColumns(*(getattr(one, key).astype(np.int64) for key in "xytp")) for one in events)
+    )
+    for kind in FRAME_KINDS:
+        seconds = []
+        for _ in range(1 + runs):  # the first one gets its memory from the system
+            start = time.process_time()
+            event_frames(window, SENSOR, FRAMES, kind)
+            seconds.append(time.process_time() - start)
+        found = median(seconds[1:])
+        rows.append([kind, f"{1e9 * found / len(window):.1f}", f"{100 * found / 0.1:.0f} %"])
+    return tabulate(rows, ("DVS.FRAMES", "ns/event", "of a core"), tablefmt="simple", disable_numparse=True)
+
+
 def serve(listening: socket.socket, seconds: float, core: int) -> None:
     """Send RATE events/s in real time to one client; runs in another process."""
     os.sched_setaffinity(0, {core})
@@ -150,7 +169,7 @@ def classified_table(seconds: float, steps: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure and print two tables."""
+    """Measure and print three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="runs of each way to slide a window")
     parser.add_argument("--seconds", type=float, default=10, help="duration of the stream")
@@ -160,6 +179,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.runs:
         print(f"{RATE / 1e6:g} M events/s, a window every {STEP:g} s\n{windows_table(chosen.runs)}\n")
+        print(f"{FRAMES} frames of windows of 1 s, {RATE / 1e6:g} M events/s\n{drawing_table(chosen.runs)}\n")
     print(f"Event2Vec, windows of 1 s, one core\n{classified_table(chosen.seconds, chosen.steps)}")
 
 

@@ -20,6 +20,7 @@ Notation: T frames of H x W pixels, C channels (OFF and ON, or one), n events, U
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -130,38 +131,46 @@ def event_frames(
     size = channels * height * width
     pixel = events.y * width + events.x + (0 if channels == 1 else events.p * height * width)
     if kind in (TIME_SURFACE, DECAYED):
-        ends = np.searchsorted(position, np.arange(1, frames))  # events before the end of each part except the last
-        grid = _surfaces(t, pixel, np.append(ends, len(t)), duration / frames, size, decay, latest=kind == TIME_SURFACE)
+        parts = _parts(position, frames)
+        grid = _surfaces(t, pixel, parts, duration / frames, size, decay, latest=kind == TIME_SURFACE)
     elif kind == COUNTS:
-        part = np.minimum(position.astype(np.int64), frames - 1)
-        grid = np.bincount(part * size + pixel, minlength=frames * size)
+        grid = np.empty((frames, size), np.float32)
+        for frame, part in zip(grid, _parts(position, frames), strict=True):
+            frame[:] = np.bincount(pixel[part], minlength=size)
     elif kind == VOXELS:
         # From the center of the first part to that of the last.
         grid = _interpolate((position - 0.5).clip(0, frames - 1), pixel, np.ones(len(t)), frames, size)
     else:
         grid = _interpolate(t / duration * (frames - 1), pixel, 2.0 * events.p - 1, frames, size)
-    return grid.astype(np.float32).reshape(frames, channels, height, width)
+    return grid.reshape(frames, channels, height, width)
+
+
+def _parts(position: np.ndarray, frames: int) -> list[slice]:
+    """Return the events of each frame k: those with ascending positions (n,) from k to k + 1; the last has the rest."""
+    ends = [*np.searchsorted(position, np.arange(1, frames)), len(position)]
+    return [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
 
 
 def _interpolate(position: np.ndarray, pixel: np.ndarray, weights: np.ndarray, frames: int, size: int) -> np.ndarray:
-    """Distribute each event over the two frames around its position, from 0 to T - 1: float64 (T size,)."""
-    first = np.floor(position).astype(np.int64)
-    share = position - first
-    grid = np.bincount(first * size + pixel, weights * (1 - share), frames * size)
-    after = np.minimum(first + 1, frames - 1)
-    interpolated: np.ndarray = grid + np.bincount(after * size + pixel, weights * share, frames * size)
-    return interpolated
+    """Distribute each event over the two frames around its position, from 0 to T - 1: float32 (T, size)."""
+    after = weights * (position - np.floor(position))
+    before = weights - after
+    grid, carried = np.empty((frames, size), np.float32), np.zeros(size)
+    for frame, part in zip(grid, _parts(position, frames), strict=True):
+        frame[:] = np.bincount(pixel[part], before[part], size) + carried
+        carried = np.bincount(pixel[part], after[part], size)
+    return grid
 
 
 def _surfaces(
-    t: np.ndarray, pixel: np.ndarray, ends: np.ndarray, step: float, size: int, decay: float, *, latest: bool
+    t: np.ndarray, pixel: np.ndarray, parts: Sequence[slice], step: float, size: int, decay: float, *, latest: bool
 ) -> np.ndarray:
     """Compute decayed surfaces at the end of each part.
 
     Args:
         t: Times from the start in microseconds, (n,).
         pixel: Index of channel and pixel of each event, (n,).
-        ends: Number of events before the end of each part, (T,).
+        parts: Events of each of the T parts.
         step: Duration of a part in microseconds.
         size: Number of channels and pixels.
         decay: Decay constant in microseconds.
@@ -170,19 +179,17 @@ def _surfaces(
     Returns:
         Surfaces, float32 (T, size).
     """
-    surfaces = np.empty((len(ends), size), np.float32)
+    surfaces = np.empty((len(parts), size), np.float32)
     state = np.full(size, -np.inf) if latest else np.zeros(size)  # time of the latest event, or the sum
-    first = 0
-    for part, last in enumerate(ends):
-        rows, end = slice(first, last), step * (part + 1)
+    for number, part in enumerate(parts):
+        end = step * (number + 1)
         if latest:
-            state[pixel[rows]] = t[rows]  # for repeated pixels the last value counts
-            surfaces[part] = np.exp((state - end) / decay)
+            state[pixel[part]] = t[part]  # for repeated pixels the last value counts
+            surfaces[number] = np.exp((state - end) / decay)
         else:
             state *= np.exp(-step / decay)
-            state += np.bincount(pixel[rows], np.exp((t[rows] - end) / decay), size)
-            surfaces[part] = state
-        first = last
+            state += np.bincount(pixel[part], np.exp((t[part] - end) / decay), size)
+            surfaces[number] = state
     return surfaces
 
 
