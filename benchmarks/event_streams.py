@@ -23,6 +23,7 @@ from tabulate import tabulate
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingEvalDataset
 from slowfast.datasets.dvs.event_windows import TimeWindows
 from slowfast.datasets.dvs.frames import FRAME_KINDS, event_frames
+from slowfast.datasets.dvs.recording import Opening
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.index.samples import SampleKind
 from slowfast.engine.forward import ClipForward
@@ -149,7 +150,7 @@ def classified_table(seconds: float, steps: list[float]) -> str:
     """Classify a stream in windows of 1 s on one core."""
     cores = sorted(os.sched_getaffinity(0))
     torch.set_num_threads(1)
-    sampling = EventSampling(SENSOR, 255, "random_sample", "dataset", 1e6, 1e-6)
+    sampling = EventSampling(Opening(SENSOR), 255, "random_sample", "dataset", 1e6)
     views = EventViews(RecordingEvalDataset([], sampling))
     rows = []
     for step in steps:

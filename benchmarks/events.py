@@ -16,6 +16,7 @@ from benchmarks.measure import Measurement
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset, Repairs
 from slowfast.datasets.dvs.event_windows import windows_by_count
 from slowfast.datasets.dvs.index import read_event_index
+from slowfast.datasets.dvs.recording import Opening
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.loader import collate_clips
 from slowfast.datasets.types import Record
@@ -28,7 +29,7 @@ EVENTS, SENSOR = 255, (180, 240)
 LONG = 5_000_000  # events of a long recording
 USUAL, RECORDINGS = 28_000, 100  # events per recording (the mean of ASL-DVS), and number of recordings
 WINDOWS, PIECE = 20, 4_000  # windows of the stream, and events that arrive at once
-SAMPLING = EventSampling(SENSOR, EVENTS, "random_sample", "dataset", 1e6, 1e-6)
+SAMPLING = EventSampling(Opening(SENSOR), EVENTS, "random_sample", "dataset", 1e6)
 FILES = {"stored": np.savez, "compressed": np.savez_compressed}
 _CAN_DROP_CACHE = hasattr(os, "posix_fadvise")
 
@@ -91,7 +92,7 @@ def _measure_folder(folder: Path, kind: str, write: Callable[..., None], runs: i
     records = read_event_index(folder, "train", 1)
     size = sum(record.path.stat().st_size for record in records)
     group = f"events, {RECORDINGS} recordings of {USUAL}, {kind}"
-    everything_sampled = EventSampling(SENSOR, 0, "random_sample", "dataset", 1e6, 1e-6)
+    everything_sampled = EventSampling(Opening(SENSOR), 0, "random_sample", "dataset", 1e6)
     sampled, everything = (RecordingTrainDataset(records, sampling) for sampling in (SAMPLING, everything_sampled))
 
     def read(recordings: RecordingTrainDataset) -> object:

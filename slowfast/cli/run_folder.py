@@ -12,7 +12,7 @@ from slowfast.config.node import ConfigNode
 from slowfast.errors import ConfigError, DiskError, system_reason
 from slowfast.utils.distributed import World
 from slowfast.utils.files import MIB, atomic_write_text
-from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
+from slowfast.utils.locks import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.utils.logging import get_logger, open_log
 from slowfast.utils.nodes import check_shared_folder
 from slowfast.utils.paths import UnreadableTextError, read_text_file

@@ -20,7 +20,8 @@ from slowfast.datasets.dvs.dataset import (
 )
 from slowfast.datasets.dvs.frames import EventFramesReader, EveryFrame
 from slowfast.datasets.dvs.index import has_lists, read_event_class_names, read_event_index, read_event_lists
-from slowfast.datasets.dvs.measure import Opening, event_counts, longest_recording
+from slowfast.datasets.dvs.measure import event_counts, longest_recording
+from slowfast.datasets.dvs.recording import Opening
 from slowfast.datasets.dvs.sample import DATASET, get_sampler
 from slowfast.datasets.index.labeled_paths import read_class_names
 from slowfast.datasets.sampling import BALANCED, NORMAL, TemporalSampling

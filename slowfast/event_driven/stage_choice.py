@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from slowfast.utils.logging import get_logger
 from slowfast.utils.machine import has_fast_matmul, matmul_conditions
-from slowfast.utils.private_cache import private_cache
-from slowfast.utils.text_files import from_json, to_json
+from slowfast.utils.private_cache import cached_json
+from slowfast.utils.text_files import to_json
 
 MARGIN = 0.03  # relative gain required to switch implementations, so that noise does not matter
 _ROWS = (1, 4, 16, 48, 128, 384, 1024, 3072, 8192)  # numbers of rows to measure
@@ -110,10 +106,9 @@ RunsRows = Callable[[torch.Tensor], object]  # runs a stage on rows (R, I)
 def cached_times(
     about: Mapping[str, Any], stages: int, measure: Callable[[], list[StageTimes] | None]
 ) -> list[StageTimes] | None:
-    """Return the times of the stages from the cache, or measure them.
+    """Return the times of the stages from the cache, or measure them; see :func:`cached_json`.
 
-    A damaged file, or one about something else, is measured again and replaced. Of two processes that measure at the
-    same time, both use the times of the first to finish.
+    A file about something else is measured again and replaced.
 
     Args:
         about: Anything besides this machine that the times depend on, as JSON values.
@@ -126,40 +121,29 @@ def cached_times(
     bfloat16 = has_fast_matmul(torch.bfloat16, torch.device("cpu"))
     about = {"conditions": matmul_conditions(torch.get_num_threads()), "bfloat16": bfloat16, **about}
     digest = hashlib.sha256(to_json(about, sort_keys=True).encode()).hexdigest()
-    try:
-        file = private_cache(f"stage-times-{digest[:32]}.json")
-    except OSError:  # there is no writable folder
-        return measure()
-    found = _read(file, about, stages)
-    if found is None:
+
+    def load(content: Any) -> list[StageTimes] | None:
+        if content["about"] != about:
+            return None
+        times = [
+            StageTimes(*(tuple(stage[key]) for key in ("rows", "compiled", "pytorch"))) for stage in content["stages"]
+        ]
+        return times if len(times) == stages and all(map(_is_sound, times)) else None
+
+    def measured() -> dict[str, Any] | None:
         get_logger().info(
             "event-driven inference: measuring on this CPU which kernels are faster (once, a few seconds)"
         )
-        found = measure()
-        if found is None:
-            get_logger().info(
-                "event-driven inference: this machine is too busy to measure. Using the compiled kernels; the next run "
-                "measures again"
-            )
-            return None
-        with suppress(OSError):
-            _write(file, about, found)
-            found = _read(file, about, stages) or found
+        times = measure()
+        return None if times is None else {"about": about, "stages": [vars(stage) for stage in times]}
+
+    found = cached_json(f"stage-times-{digest[:32]}.json", "the kernels of event-driven inference", load, measured)
+    if found is None:
+        get_logger().info(
+            "event-driven inference: this machine is too busy to measure. Using the compiled kernels; the next run "
+            "measures again"
+        )
     return found
-
-
-def _read(file: Path, about: Mapping[str, Any], stages: int) -> list[StageTimes] | None:
-    """Return the times of the stages in a file; None if it is missing, damaged or about something else."""
-    try:
-        found = from_json(file.read_bytes())
-        if found["about"] != about:
-            return None
-        times = [
-            StageTimes(*(tuple(stage[key]) for key in ("rows", "compiled", "pytorch"))) for stage in found["stages"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return times if len(times) == stages and all(map(_is_sound, times)) else None
 
 
 def _is_sound(times: StageTimes) -> bool:
@@ -168,20 +152,6 @@ def _is_sound(times: StageTimes) -> bool:
     numbers = all(type(value) in (int, float) and 0 < value < math.inf for column in columns for value in column)
     same = len(times.rows) == len(times.compiled) == len(times.pytorch) > 0
     return numbers and same and all(a < b for a, b in zip(times.rows, times.rows[1:], strict=False))
-
-
-def _write(file: Path, about: Mapping[str, Any], times: list[StageTimes]) -> None:
-    """Write the times, unless another process has already done so."""
-    text = to_json({"about": about, "stages": [vars(stage) for stage in times]})
-    with tempfile.TemporaryDirectory(dir=file.parent) as own:
-        part = Path(own) / file.name
-        part.write_text(text, encoding="utf-8")
-        part.chmod(0o600)  # regardless of the umask, no other user may write to it
-        try:
-            os.link(part, file)  # unlike a replacement, fails if the file exists
-        except OSError:
-            if _read(file, about, len(times)) is None:
-                part.replace(file)
 
 
 class MeasuredStage:

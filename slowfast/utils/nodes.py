@@ -107,7 +107,7 @@ def check_same_code(world: World) -> None:
 
 
 def check_same_settings(world: World, what: str, settings: Mapping[str, object], advice: str) -> None:
-    """Check that settings have the same values in all nodes.
+    """Check that settings have the same values in all processes.
 
     Args:
         world: Processes of the run.
@@ -116,9 +116,9 @@ def check_same_settings(world: World, what: str, settings: Mapping[str, object],
         advice: Advice that ends the message.
 
     Raises:
-        ConfigError: In every process, with the first node that differs from rank 0.
+        ConfigError: In every process, with the first one that differs from rank 0.
     """
-    if world.nodes == 1:
+    if world.size == 1:
         return
     texts = {name: str(value) for name, value in settings.items()}
     digests = world.gather([hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()])
@@ -132,7 +132,9 @@ def check_same_settings(world: World, what: str, settings: Mapping[str, object],
         for name in names[:_SHOWN]
     )
     more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    world.run_or_raise_everywhere(lambda: _refuse(ConfigError, f"The nodes differ in {what}: {shown}{more}. {advice}"))
+    world.run_or_raise_everywhere(
+        lambda: _refuse(ConfigError, f"The processes differ in {what}: {shown}{more}. {advice}")
+    )
 
 
 def _refuse(kind: type[UserError], text: str) -> None:

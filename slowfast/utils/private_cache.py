@@ -1,4 +1,4 @@
-"""Per-user cache of files that are created once and loaded again: downloads, and libraries compiled on this machine.
+"""Per-user cache of files that are created once and loaded again: downloads, measurements, and compiled libraries.
 
 Files are only loaded if no other user can have written them: a file or folder is trusted if it and all parent folders
 belong to this user or root and no other user can write to them. Parent folders may also be sticky, such as ``/tmp``,
@@ -17,11 +17,17 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from slowfast.errors import system_reason
+from slowfast.utils.files import atomic_path
+from slowfast.utils.locks import waiting_lock
 from slowfast.utils.logging import warn_once
+from slowfast.utils.text_files import from_json, to_json
+
+Value = TypeVar("Value")
 
 
 def private_cache(name: str, subfolder: str = "") -> Path:
@@ -132,6 +138,57 @@ def _temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="slowfast-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def cached_json(
+    name: str, what: str, load: Callable[[Any], Value | None], measure: Callable[[], Any | None]
+) -> Value | None:
+    """Return a value from a JSON file in the cache; measure and store it if the file is missing or damaged.
+
+    Of the processes that need the value at the same time, the first one measures and the others wait, so that all of
+    them use the same value. Without a writable cache, each process measures for itself.
+
+    Args:
+        name: File name without folders, with a digest of everything that the value depends on.
+        what: What is measured, for messages.
+        load: Converts the content of the file to the value; None, KeyError, TypeError or ValueError if it is invalid.
+        measure: Returns the content of the file; None if that is impossible now, and nothing is stored.
+
+    Returns:
+        The value; None if it could not be measured.
+    """
+    try:
+        file = private_cache(name)
+    except OSError:
+        content = measure()
+        return None if content is None else load(content)
+    found = _load(file, load)
+    if found is not None:
+        return found
+    with waiting_lock(file.with_suffix(".lock"), f"measure {what}"):
+        found = _load(file, load)
+        if found is None and (content := measure()) is not None:
+            found = _load(file, load)  # on a file system without locks, another process may have been faster
+            if found is None:
+                found = load(content)
+                _store(file, content)
+    return found
+
+
+def _load(file: Path, load: Callable[[Any], Value | None]) -> Value | None:
+    try:
+        return load(from_json(file.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _store(file: Path, content: Any) -> None:
+    try:
+        with atomic_path(file) as part:
+            part.touch(mode=0o600)  # regardless of the umask, no other user may write to it
+            part.write_text(to_json(content), encoding="utf-8")
+    except OSError as error:
+        warn_once(f"{file} cannot be written ({system_reason(error)}); the next run will measure again")
 
 
 def find_compiler() -> str:

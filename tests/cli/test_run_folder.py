@@ -15,7 +15,7 @@ from slowfast.cli.run_folder import RunFolder
 from slowfast.cli.setup import load_config
 from slowfast.engine import checkpoints
 from slowfast.utils.distributed import World
-from slowfast.utils.folder_lock import TESTING, TRAINING, FolderLock, exclusive_lock
+from slowfast.utils.locks import TESTING, TRAINING, FolderLock, exclusive_lock
 from slowfast.visualization.html_report.run_files import CONFIG, TEST_CONFIG
 from tests.conftest import ROOT, run_net, tiny_settings
 

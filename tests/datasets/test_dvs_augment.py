@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from slowfast.datasets.dvs.augment import BatchAugment, EventAugment, chunk_mask
 from slowfast.datasets.dvs.dataset import EventSampling, RecordingTrainDataset
 from slowfast.datasets.dvs.index import read_event_index
+from slowfast.datasets.dvs.recording import Opening
 from slowfast.datasets.dvs.sample import EventColumns
 
 H, W = 32, 48
@@ -112,7 +113,7 @@ def test_dataset_switches_by_batch(tmp_path: Path) -> None:
     """Recordings of a batch are all moved or all left, whatever process reads them."""
     write_folder(tmp_path, per_class=10)
     records = read_event_index(tmp_path, "train", 3)
-    sampling = EventSampling(SENSOR, 0, "random_sample", "none", 0.0, 1e-6)
+    sampling = EventSampling(Opening(SENSOR), 0, "random_sample", "none", 0.0)
     plain = RecordingTrainDataset(records, sampling)
     augment = BatchAugment(SENSOR, 0, 0.5, translate=40)
     moved = RecordingTrainDataset(records, sampling, augment, batch_size=6)

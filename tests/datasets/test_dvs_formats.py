@@ -12,8 +12,8 @@ from slowfast.datasets.dvs.dataset import EventSampling, Repairs
 from slowfast.datasets.dvs.formats import EVENT_READER_REGISTRY, EventBlock, EventReader, open_events
 from slowfast.datasets.dvs.formats.blocks import TimeUnwrapper
 from slowfast.datasets.dvs.frames import EventFramesReader
-from slowfast.datasets.dvs.measure import Opening, duration
-from slowfast.datasets.dvs.recording import Recording
+from slowfast.datasets.dvs.measure import duration
+from slowfast.datasets.dvs.recording import Opening, Recording
 from slowfast.datasets.types import Record
 from tests.raw_recordings import COLUMNS, EVENTS, aedat4, events_of, rows
 
@@ -24,7 +24,7 @@ def test_one_of_several_streams(tmp_path: Path) -> None:
     file.write_bytes(aedat4([EVENTS[:200], EVENTS[200:]]))
     sensor, times = (200, 300), [event[2] for event in EVENTS[200:]]
     assert rows(Recording(file, "stream1").take(slice(None))) == EVENTS[200:]
-    sampling = EventSampling(sensor, 0, "random_sample", "none", 0.0, 1e-6, stream="stream1")
+    sampling = EventSampling(Opening(sensor, stream="stream1"), 0, "random_sample", "none", 0.0)
     (sample,) = sampling.draw(record, [(0,)], Repairs())
     assert sample.t.tolist() == times
     assert duration(file, Opening(sensor, stream="stream1")) == times[-1] - times[0]

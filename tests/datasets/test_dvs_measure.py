@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from slowfast.datasets.dvs import measure
 from slowfast.datasets.dvs.index import read_event_index
-from slowfast.datasets.dvs.measure import Opening, event_counts, longest_recording
+from slowfast.datasets.dvs.measure import event_counts, longest_recording
+from slowfast.datasets.dvs.recording import Opening
 from slowfast.errors import DataError
 
 SENSOR = (12, 16)
@@ -55,12 +57,11 @@ class TestMeasures:
         self.write(tmp_path / "data", "2.npz", [0, 70])
         records = read_event_index(tmp_path / "data", "train", 1)
         assert longest_recording(records, OPENING) == 70
-        (file,) = cache.iterdir()
+        (file,) = cache.glob("*.json")
         for damaged in ("", "{", json.dumps({"microseconds": -1}), "[]", json.dumps({"microseconds": "x"})):
             file.write_text(damaged)
             assert longest_recording(records, OPENING) == 70
-        file.unlink()
-        cache.rmdir()
+        shutil.rmtree(cache)
         cache.write_text("a file, no folder")
         assert longest_recording(records, OPENING) == 70
 
@@ -80,7 +81,7 @@ class TestMeasures:
         records = read_event_index(data, "train", 1)
         counts = [0 if number == 7 else number + 1 for number in range(32)]
         assert event_counts(records, OPENING).tolist() == counts
-        (file,) = cache.iterdir()
+        (file,) = cache.glob("*.json")
         with monkeypatch.context() as patch:
             patch.setattr(measure, "count", None)
             assert event_counts(records, OPENING).tolist() == counts, "the cache was not used"

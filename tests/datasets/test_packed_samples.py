@@ -18,7 +18,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.build import build_loader, eval_dataset, find_dataset
 from slowfast.datasets.decode.reader import DecodeError
-from slowfast.datasets.dvs.measure import Opening, longest_recording
+from slowfast.datasets.dvs.measure import longest_recording
+from slowfast.datasets.dvs.recording import Opening
 from slowfast.datasets.sample_files import LocalSamples, SampleFiles, ShardMember, find_member
 from slowfast.datasets.types import Record
 from tests.conftest import tiny_settings

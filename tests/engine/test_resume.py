@@ -16,7 +16,7 @@ from slowfast.engine.checkpoints import find_checkpoints, find_last, read_checkp
 from slowfast.errors import CheckpointError, ConfigError, DiskError
 from slowfast.models import build_model
 from slowfast.utils.checkpoint import load_test_checkpoint
-from slowfast.utils.folder_lock import TRAINING, exclusive_lock
+from slowfast.utils.locks import TRAINING, exclusive_lock
 from tests.conftest import run_net, tiny_settings
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.dvs.dataset import EventSampling, Repairs
-from slowfast.datasets.dvs.recording import read_clusters
+from slowfast.datasets.dvs.recording import Opening, read_clusters
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.types import Record
 from slowfast.prepare.cluster_dvs import cluster_events, cluster_recordings
@@ -40,7 +40,7 @@ def test_files_and_samples(tmp_path: Path) -> None:
     clusters = read_clusters(long, SENSOR)
     assert len(clusters) == 16 and clusters.intensity.sum() == 200 and (clusters.x != np.rint(clusters.x)).any()
     assert len(read_clusters(short, SENSOR)) == 9 and (read_clusters(short, SENSOR).intensity == 1).all()
-    sampling = EventSampling(SENSOR, 16, "random_sample", "sample", 0.0, 1e-6, clusters=True)
+    sampling = EventSampling(Opening(SENSOR), 16, "random_sample", "sample", 0.0, clusters=True)
     [one, other] = sampling.draw(Record(0, short, "short", 0), [(0,), (1,)], Repairs())
     sample = sampling.finish(one)
     assert one is other and len(sample["intensity"]) == 16 and sample["valid"].sum() == 9

@@ -25,7 +25,7 @@ HERE = socket.gethostname()
     [
         (
             "sys.argv += ['SOLVER.BASE_LR', '0.5', 'DATA_LOADER.PIN_MEMORY', 'False', 'LOG_PERIOD', '7']",
-            f"The nodes differ in their configs: LOG_PERIOD is 7 on {HERE} (rank 1), 1 on {HERE} (rank 0); "
+            f"The processes differ in their configs: LOG_PERIOD is 7 on {HERE} (rank 1), 1 on {HERE} (rank 0); "
             f"SOLVER.BASE_LR is 0.5 on {HERE} (rank 1), 0.001 on {HERE} (rank 0). Start the same command on all nodes",
         ),
         (
@@ -38,7 +38,7 @@ HERE = socket.gethostname()
         ),
         (
             "sys.argv += ['DATA.PATH_TO_DATA_DIR', sys.argv[-1] + '-data']",
-            "The nodes differ in the number of videos: validation is 1",
+            "The processes differ in the number of videos: validation is 1",
         ),
         ("sys.argv += ['DATA.PATH_TO_DATA_DIR', '/nowhere']", f"{HERE}: /nowhere"),
         ("sys.argv += ['SOLVER.BASE_LR', 'x']", "overrides: SOLVER.BASE_LR: expected a number"),

@@ -20,7 +20,7 @@ from slowfast.engine.tasks.classification import Classification
 from slowfast.engine.tasks.multi_label import MultiLabel
 from slowfast.engine.trackers import Trackers
 from slowfast.utils.distributed import World
-from slowfast.utils.folder_lock import TRAINING, exclusive_lock, is_locked
+from slowfast.utils.locks import TRAINING, exclusive_lock, is_locked
 from slowfast.utils.text_files import read_csv, write_csv
 from slowfast.visualization.heat_map import MAX_BINS, SHARE_LEVELS, PatchActivity
 from slowfast.visualization.html_report.curves import MAX_POINTS, thin
@@ -124,7 +124,7 @@ def test_state_of_a_run(tmp_path: Path) -> None:
     (folder / "test_results.json").unlink()
     assert state() == "stopped"
     hold = (
-        "import sys, pathlib; from slowfast.utils.folder_lock import TRAINING, exclusive_lock\n"
+        "import sys, pathlib; from slowfast.utils.locks import TRAINING, exclusive_lock\n"
         "with exclusive_lock(pathlib.Path(sys.argv[1]), TRAINING): print(1, flush=True); input()"
     )
     line = [sys.executable, "-c", hold, str(folder)]

@@ -6,7 +6,7 @@ Notation: L events of a sample, padded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,9 @@ import torch
 from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import EvalDataset, TrainDataset
 from slowfast.datasets.dvs.augment import BatchAugment, EventAugment
-from slowfast.datasets.dvs.recording import REPAIRS, Recording, as_events, read_clusters, repair
+from slowfast.datasets.dvs.recording import REPAIRS, Opening, Recording, as_events, read_clusters, repair
 from slowfast.datasets.dvs.sample import EventColumns, Sampler, choose, get_sampler, normalize_time, random_part
 from slowfast.datasets.loader import PADDING, to_tensors
-from slowfast.datasets.sample_files import SampleFiles
 from slowfast.datasets.sampling import NORMAL, REPEATED, VIEW, Key, generator
 from slowfast.datasets.types import EvalRecording, Failure, Record, TrainSample
 from slowfast.utils.logging import get_logger
@@ -46,23 +45,23 @@ class Repairs:
 class EventSampling:
     """Conversion of recordings to samples for a network."""
 
-    sensor: tuple[int, int]  # height and width in pixels
+    opening: Opening
     events: int  # number of events per sample; 0 for all
     sampler: str
     time_norm: str
     longest: float  # duration of the longest recording in microseconds
-    time_unit: float  # seconds per timestamp tick
     clusters: bool = False  # whether the files contain clusters of events; all clusters are used
-    files: SampleFiles = field(default_factory=partial(SampleFiles, 0), compare=False)  # access to the recordings
-    stream: str = ""  # name of the stream, for files with several streams
 
     @classmethod
     def from_config(cls, cfg: ConfigNode, longest: float) -> EventSampling:
         """Build from the DVS settings and the duration of the longest recording (microseconds)."""
         dvs = cfg.DVS
-        norm, unit = dvs.TIME_NORM, dvs.TIME_UNIT
-        sensor, files = (dvs.SENSOR_SIZE[0], dvs.SENSOR_SIZE[1]), SampleFiles.from_config(cfg)
-        return cls(sensor, dvs.NUM_EVENTS, dvs.SAMPLER, norm, longest, unit, dvs.CLUSTERS, files, dvs.STREAM)
+        return cls(Opening.from_config(cfg), dvs.NUM_EVENTS, dvs.SAMPLER, dvs.TIME_NORM, longest, dvs.CLUSTERS)
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """Height and width of the sensor in pixels."""
+        return self.opening.sensor
 
     def draw(
         self, record: Record, seeds: Sequence[tuple[int, ...]], repairs: Repairs, sampler: Sampler | None = None
@@ -80,16 +79,16 @@ class EventSampling:
         Raises:
             DecodeError: If the recording cannot be read.
         """
-        with self.files.local(record.path, suffix=True) as path:
+        with self.opening.files.local(record.path, suffix=True) as path:
             if self.clusters:
                 return [read_clusters(path, self.sensor)] * len(seeds)
             sampler = sampler or get_sampler(self.sampler)
-            return self._draw(Recording(path, self.stream), record.name, seeds, repairs, sampler)
+            return self._draw(Recording(path, self.opening.stream), record.name, seeds, repairs, sampler)
 
     def _draw(
         self, recording: Recording, name: str, seeds: Sequence[tuple[int, ...]], repairs: Repairs, sampler: Sampler
     ) -> list[EventColumns]:
-        time_unit = recording.time_unit(self.time_unit)
+        time_unit = recording.time_unit(self.opening.time_unit)
         whole: EventColumns | None = None
         samples = []
         for numbers in seeds:
@@ -156,16 +155,17 @@ class RecordingTrainDataset(TrainDataset):
         return super().__getitem__(key)
 
     def _read(self, record: Record, epoch: int, draw: int) -> tuple[list[dict[str, np.ndarray]], str | None]:
-        drawn, seeds = self._draw(record, epoch, draw), self._seeds(epoch, draw)
+        seeds = self._seeds(epoch, draw)
+        drawn = self._draw(record, epoch, draw, seeds)
         return [self._augmented(events, epoch, seed) for events, seed in zip(drawn, seeds, strict=True)], None
 
     def _seeds(self, epoch: int, draw: int) -> list[tuple[int, ...]]:
         """Return the seeds of the samples of a draw."""
         return [(self.seed, epoch, draw, sample) for sample in range(self.samples)]
 
-    def _draw(self, record: Record, epoch: int, draw: int) -> list[EventColumns]:
+    def _draw(self, record: Record, epoch: int, draw: int, seeds: Sequence[tuple[int, ...]]) -> list[EventColumns]:
         """Draw the events of the samples."""
-        return self.sampling.draw(record, self._seeds(epoch, draw), self.repairs)
+        return self.sampling.draw(record, seeds, self.repairs)
 
     def _augmented(self, events: EventColumns, epoch: int, seed: tuple[int, ...]) -> dict[str, np.ndarray]:
         if self.augment is None:
@@ -197,7 +197,7 @@ class AllEventsTrainDataset(RecordingTrainDataset):
         super().__init__([replace(records[r], index=i) for i, r in enumerate(recordings.tolist())], sampling, **others)
         self._numbers = numbers  # number of each sample within its recording, int64
 
-    def _draw(self, record: Record, epoch: int, draw: int) -> list[EventColumns]:
+    def _draw(self, record: Record, epoch: int, draw: int, seeds: Sequence[tuple[int, ...]]) -> list[EventColumns]:
         number = int(self._numbers[draw % len(self)])
         same_for_the_recording = self._seeds(epoch, draw - number)
         return self.sampling.draw(record, same_for_the_recording, self.repairs, partial(random_part, part=number))

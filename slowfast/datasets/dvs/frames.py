@@ -155,7 +155,8 @@ def _interpolate(position: np.ndarray, pixel: np.ndarray, weights: np.ndarray, f
     """Distribute each event over the two frames around its position, from 0 to T - 1: float32 (T, size)."""
     after = weights * (position - np.floor(position))
     before = weights - after
-    grid, carried = np.empty((frames, size), np.float32), np.zeros(size)
+    grid = np.empty((frames, size), np.float32)
+    carried: np.ndarray = np.zeros(size)
     for frame, part in zip(grid, _parts(position, frames), strict=True):
         frame[:] = np.bincount(pixel[part], before[part], size) + carried
         carried = np.bincount(pixel[part], after[part], size)

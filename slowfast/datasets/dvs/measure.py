@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slowfast.config.node import ConfigNode
 from slowfast.datasets.clip_dataset import RecordDataset
-from slowfast.datasets.dvs.recording import Recording, as_events, repair
+from slowfast.datasets.dvs.recording import Opening, Recording, as_events, repair
 from slowfast.datasets.loader import SampleLoader
-from slowfast.datasets.sample_files import SampleFiles, find_member
+from slowfast.datasets.sample_files import find_member
 from slowfast.datasets.types import Failure, Record
-from slowfast.errors import DataError, system_reason
+from slowfast.errors import DataError
 from slowfast.utils.cpu import usable_cores
-from slowfast.utils.files import atomic_write_text
 from slowfast.utils.logging import get_logger
-from slowfast.utils.private_cache import private_cache
-from slowfast.utils.text_files import from_json, to_json
+from slowfast.utils.private_cache import cached_json
 
 _RECORDINGS_PER_TASK = 32  # recordings per task of a worker process
-
-
-@dataclass(frozen=True)
-class Opening:
-    """Settings with which recordings are opened."""
-
-    sensor: tuple[int, int]  # height and width in pixels
-    time_unit: float = 1e-6  # seconds per timestamp tick
-    stream: str = ""  # name of the stream, for files with several streams
-    timeout: float = 0.0  # time limit per recording in seconds; 0 for none
-    files: SampleFiles = field(default_factory=partial(SampleFiles, 0))  # access to the recordings
-
-    @classmethod
-    def from_config(cls, cfg: ConfigNode) -> Opening:
-        """Build from the DVS settings and DATA_LOADER.TIMEOUT."""
-        sensor, files = (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]), SampleFiles.from_config(cfg)
-        return cls(sensor, cfg.DVS.TIME_UNIT, cfg.DVS.STREAM, cfg.DATA_LOADER.TIMEOUT, files)
 
 
 def longest_recording(records: Sequence[Record], opening: Opening) -> float:
@@ -51,32 +29,43 @@ def longest_recording(records: Sequence[Record], opening: Opening) -> float:
     Raises:
         DataError: If no recording can be read, or all have a duration of 0.
     """
-    cache = private_cache(f"longest_{_digest(records, opening)}.json")
-    known = _read(cache, "microseconds")
-    if isinstance(known, (int, float)) and known > 0:
-        return float(known)
-    get_logger().info(f"Measuring the longest of {len(records)} recordings; set DVS.LONGEST to skip this")
-    longest = max(_measure(records, duration, opening), default=0.0)
-    if longest <= 0:
-        raise DataError(
-            "no readable training recording has a duration above 0. Set DVS.TIME_NORM to none or fix the recordings"
-        )
-    get_logger().info(f"Duration of the longest recording: {longest:.0f} microseconds, cached in {cache}")
-    _write(cache, {"microseconds": longest, "recordings": len(records)})
-    return longest
+
+    def load(content: Any) -> float | None:
+        known = content["microseconds"]
+        return float(known) if isinstance(known, (int, float)) and known > 0 else None
+
+    def measured() -> dict[str, Any]:
+        get_logger().info(f"Measuring the longest of {len(records)} recordings; set DVS.LONGEST to skip this")
+        longest = max(_measure(records, duration, opening), default=0.0)
+        if longest <= 0:
+            raise DataError(
+                "no readable training recording has a duration above 0. Set DVS.TIME_NORM to none or fix the recordings"
+            )
+        get_logger().info(f"Duration of the longest recording: {longest:.0f} microseconds")
+        return {"microseconds": longest, "recordings": len(records)}
+
+    found = cached_json(f"longest_{_digest(records, opening)}.json", "the recordings", load, measured)
+    assert found is not None
+    return found
 
 
 def event_counts(records: Sequence[Record], opening: Opening) -> np.ndarray:
     """Return the number of events of each recording, int64; 0 for those that cannot be read."""
-    cache = private_cache(f"counts_{_digest(records, opening)}.json")
-    known = _read(cache, "events")
-    if isinstance(known, list) and len(known) == len(records) and all(isinstance(n, int) and n >= 0 for n in known):
-        return np.array(known, np.int64)
-    get_logger().info(f"Counting the events of {len(records)} recordings")
-    counts = np.array(list(_measure(records, count, opening)), np.int64)
-    get_logger().info(f"{counts.sum()} events in all; the counts are cached in {cache}")
-    _write(cache, {"events": counts.tolist()})
-    return counts
+
+    def load(content: Any) -> np.ndarray | None:
+        known = content["events"]
+        valid = len(known) == len(records) and all(isinstance(n, int) and n >= 0 for n in known)
+        return np.array(known, np.int64) if valid else None
+
+    def measured() -> dict[str, Any]:
+        get_logger().info(f"Counting the events of {len(records)} recordings")
+        counts = [int(n) for n in _measure(records, count, opening)]
+        get_logger().info(f"{sum(counts)} events in all")
+        return {"events": counts}
+
+    found = cached_json(f"counts_{_digest(records, opening)}.json", "the recordings", load, measured)
+    assert found is not None
+    return found
 
 
 def duration(path: Path, opening: Opening) -> float:
@@ -155,17 +144,3 @@ def _digest(records: Sequence[Record], opening: Opening) -> str:
         except OSError:
             text.update(f"{record.path.absolute()}\0missing\n".encode(errors="surrogateescape"))
     return text.hexdigest()[:24]
-
-
-def _read(cache: Path, key: str) -> Any:
-    try:
-        return from_json(cache.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # the cache is missing or damaged: measure again
-
-
-def _write(cache: Path, values: dict[str, Any]) -> None:
-    try:
-        atomic_write_text(cache, to_json(values) + "\n")
-    except OSError as error:
-        get_logger().warning(f"{cache} cannot be written ({system_reason(error)}); the next run will measure again")

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from slowfast.config.node import ConfigNode
 from slowfast.datasets.decode import DecodeError
 from slowfast.datasets.decode.reader import check_file
 from slowfast.datasets.dvs.formats import open_events, read_stream
 from slowfast.datasets.dvs.formats.base import EventReader, check_count, guarded, seconds_per_tick
 from slowfast.datasets.dvs.formats.columns import Column, Polarities, UnpackedColumn, finite_times
 from slowfast.datasets.dvs.sample import EventColumns
+from slowfast.datasets.sample_files import SampleFiles
 from slowfast.utils.text import plain
 
 # Largest file that is decoded as a whole, in bytes, so that training and drawing do not hang on huge ones.
@@ -41,6 +45,23 @@ Raw = Mapping[str, np.ndarray]
 Size = tuple[int, int]  # height, width
 CLUSTER_COLUMNS = ("x", "y", "t", "p", "intensity")
 MAX_CLUSTER_BYTES = 2**28  # of all columns together, so that a small compressed file cannot exhaust the memory
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Settings with which recordings are opened."""
+
+    sensor: tuple[int, int]  # height and width in pixels
+    time_unit: float = 1e-6  # seconds per timestamp tick
+    stream: str = ""  # name of the stream, for files with several streams
+    timeout: float = 0.0  # time limit per recording in seconds; 0 for none
+    files: SampleFiles = field(default_factory=partial(SampleFiles, 0))  # access to the recordings
+
+    @classmethod
+    def from_config(cls, cfg: ConfigNode) -> Opening:
+        """Build from the DVS settings and DATA_LOADER.TIMEOUT."""
+        sensor, files = (cfg.DVS.SENSOR_SIZE[0], cfg.DVS.SENSOR_SIZE[1]), SampleFiles.from_config(cfg)
+        return cls(sensor, cfg.DVS.TIME_UNIT, cfg.DVS.STREAM, cfg.DATA_LOADER.TIMEOUT, files)
 
 
 class Recording:

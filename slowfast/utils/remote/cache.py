@@ -6,23 +6,21 @@ file. Secrets are removed from an address before its hash names the file.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import re
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from slowfast.errors import DiskError
 from slowfast.utils.files import MIB, atomic_path, remove_leftovers
 from slowfast.utils.launch import is_main_process
+from slowfast.utils.locks import waiting_lock
 from slowfast.utils.logging import get_logger, warn_once
 from slowfast.utils.private_cache import private_cache
 from slowfast.utils.remote.address import FetchError, Unreachable, split_checksum
@@ -32,8 +30,6 @@ from slowfast.utils.text_files import from_json, write_json
 
 FOLDER = "downloads"
 _MAX_NAME = 80  # characters
-_POLL = 0.1  # seconds
-_TELL_AFTER = 2.0  # seconds to wait for another process before reporting the wait; a server usually responds sooner
 _SHOW_FROM = 16 * MIB  # bytes from which progress is shown
 _HEAD = 512  # bytes searched for the start of a web page
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html)\b", re.IGNORECASE | re.DOTALL)
@@ -90,7 +86,7 @@ def cached_file(address: str, open_remote: Opener) -> Path:
     place, digest = split_checksum(address)
     entry = Entry(private_cache(cache_name(place), FOLDER), redact(place))
     try:
-        with _locked(entry.lock, entry.shown):
+        with waiting_lock(entry.lock, f"download {entry.shown}"):
             path = entry.update(functools.partial(open_remote, place), digest)
     except DiskError as error:
         raise FetchError(f"cannot be fetched: {_lower_first(str(error))}") from error
@@ -255,45 +251,3 @@ def _report(name: str, size: int | None) -> Iterator[Callable[[int], None]]:
         yield report
     finally:
         progress.close()
-
-
-_threads = threading.RLock()  # a file lock does not exclude the threads of a process
-
-
-@contextmanager
-def _locked(path: Path, shown: str) -> Iterator[None]:
-    """Hold the lock of an entry, waiting for other processes that update it.
-
-    Without locks (a read-only cache, some network file systems) two processes download the file twice.
-    """
-    with _threads:
-        file = _open_lock(path)
-        try:
-            if file is not None:
-                _wait(file, shown)
-            yield
-        finally:
-            if file is not None:
-                file.close()
-
-
-def _open_lock(path: Path) -> Any:
-    try:
-        return path.open("a")
-    except OSError:
-        return None
-
-
-def _wait(file: Any, shown: str) -> None:
-    announced, began = False, time.monotonic()
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except (BlockingIOError, PermissionError):
-            if not announced and time.monotonic() - began > _TELL_AFTER:
-                get_logger().info(f"Waiting for another process to download {shown}")
-                announced = True
-            time.sleep(_POLL)
-        except OSError:
-            return

@@ -12,7 +12,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.config.node import ConfigNode
 from slowfast.errors import UserError
 from slowfast.utils.files import MIB
-from slowfast.utils.folder_lock import TESTING, TRAINING, is_locked
+from slowfast.utils.locks import TESTING, TRAINING, is_locked
 from slowfast.utils.paths import UnreadableTextError, read_text_file
 from slowfast.utils.text_files import from_json, read_csv
 from slowfast.visualization.metrics_log import METRICS, Row, read_metrics

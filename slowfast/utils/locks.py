@@ -1,4 +1,4 @@
-"""Lock file of an output folder, held by one run at a time."""
+"""Locks between processes: of an output folder, held by one run at a time, and of a file that one of them creates."""
 
 from __future__ import annotations
 
@@ -6,15 +6,64 @@ import fcntl
 import os
 import struct
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from slowfast.errors import ConfigError, system_reason
+from slowfast.utils.logging import get_logger
 
 TRAINING, TESTING = ".claimed", ".claimed_test"  # lock files in OUTPUT_DIR
 _DOING = {TRAINING: "training", TESTING: "testing"}
+_POLL = 0.1  # seconds
+_TELL_AFTER = 2.0  # seconds to wait for another process before reporting the wait
+_threads = threading.RLock()  # a file lock does not exclude the threads of a process
+
+
+@contextmanager
+def waiting_lock(path: Path, work: str) -> Iterator[None]:
+    """Hold a lock file, waiting for the process that holds it.
+
+    Without locks (a read-only folder, some network file systems) all processes enter at once.
+
+    Args:
+        path: Lock file; created if missing.
+        work: What the other process does, for a message during a longer wait, such as "download https://...".
+    """
+    with _threads:
+        file = _open_to_lock(path)
+        try:
+            if file is not None:
+                _wait(file, work)
+            yield
+        finally:
+            if file is not None:
+                file.close()
+
+
+def _open_to_lock(path: Path) -> TextIO | None:
+    try:
+        return path.open("a")
+    except OSError:
+        return None
+
+
+def _wait(file: TextIO, work: str) -> None:
+    announced, began = False, time.monotonic()
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except (BlockingIOError, PermissionError):
+            if not announced and time.monotonic() - began > _TELL_AFTER:
+                get_logger().info(f"Waiting for another process to {work}")
+                announced = True
+            time.sleep(_POLL)
+        except OSError:
+            return
 
 
 def is_locked(folder: Path, name: str) -> bool:
