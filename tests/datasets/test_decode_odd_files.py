@@ -66,6 +66,19 @@ def test_a_truncated_wmv(tmp_path: Path, share: float) -> None:
     assert "bytes" not in (read_all(path)[1] or "")
 
 
+def test_a_truncated_avi_says_so_wherever_it_ends(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", frames=12, size=(32, 32))
+    assert read_all(path) == (12, None)
+    data = path.read_bytes()
+    starts = [at for at in range(data.index(b"movi"), len(data)) if data.startswith(b"00dc", at)][:12]
+    for at in range(starts[1], starts[-1], 3):
+        path.write_bytes(data[:at])
+        frames, missing = read_all(path)
+        assert frames <= 12 and missing is not None, at
+    path.write_bytes(data[: data.index(b"idx1")])
+    assert read_all(path) == (12, None), "only the index is missing"
+
+
 def test_animated_webp_is_decoded_or_refused(tmp_path: Path) -> None:
     """FFmpeg of PyAV 19 decodes it, that of PyAV 18 does not."""
     first, *others = (Image.fromarray(picture(number, 32, 40)) for number in range(5))

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from slowfast.datasets.decode.reader import Deadline, DecodeError, check_file, plausible_rate
 
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_HEADER = 2**16  # bytes searched for the object
+_HEADER = 2**16  # bytes searched for the object
 _LOCAL = {"protocol_whitelist": "file"}
 # PyAV 19 and later decode metadata in any encoding, and have no option for it.
 _LENIENT_METADATA = int(av.__version__.partition(".")[0]) >= 19
@@ -110,20 +110,40 @@ def header_duration(stream: VideoStream, start: int) -> float | None:
     return tagged
 
 
-def missing_bytes(container: InputContainer) -> str | None:
-    """Describe how much of a truncated ASF or WMV file is missing; None for complete and other files.
+def missing_bytes(container: InputContainer, stream: VideoStream, frames: int) -> str | None:
+    """Describe how much of a truncated ASF, WMV or AVI file is missing; None for complete and other files.
 
-    FFmpeg ignores the duration of such a file. The file properties object of the header states its size (ASF
-    specification, section 3.2).
+    Args:
+        container: Open file.
+        stream: Stream of its frames.
+        frames: Number of frames that were found in the stream.
     """
-    if container.format.name != "asf":
+    kind = container.format.name
+    if kind not in ("asf", "avi"):
         return None
     path = Path(container.name.removeprefix("file:"))
     with path.open("rb") as file:
-        _, found, properties = file.read(_ASF_HEADER).partition(_ASF_FILE_PROPERTIES)
-    stated, size = int.from_bytes(properties[24:32], "little"), path.stat().st_size
-    is_broadcast = bool(properties[72:73]) and properties[72] & 1  # the size is invalid in this case
-    return f"the file has {size} of its {stated} bytes" if found and not is_broadcast and size < stated else None
+        head = file.read(_HEADER)
+    stated, size = _asf_size(head) if kind == "asf" else _riff_size(head), path.stat().st_size
+    if kind == "avi" and frames >= stream.frames:  # only the index at the end is missing
+        return None
+    return f"the file has {size} of its {stated} bytes" if size < stated else None
+
+
+def _asf_size(head: bytes) -> int:
+    """Return the size of an ASF file that its header states; 0 if it states none.
+
+    FFmpeg ignores the duration of a truncated file. The size is in the file properties object (ASF specification,
+    section 3.2); it is invalid in broadcasts.
+    """
+    _, found, properties = head.partition(_ASF_FILE_PROPERTIES)
+    is_broadcast = bool(properties[72:73]) and properties[72] & 1
+    return int.from_bytes(properties[24:32], "little") if found and not is_broadcast else 0
+
+
+def _riff_size(head: bytes) -> int:
+    """Return the size of an AVI file that its header states, at least that of its first RIFF chunk."""
+    return int.from_bytes(head[4:8], "little") + 8
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:

@@ -245,7 +245,7 @@ class PyAVReader(FrameReader):
     def _truncation(self) -> str | None:
         """Describe the missing end of a truncated file; None if it is complete or that is unknown."""
         within = "the file ends in the middle of a frame" if self._source.ends_early else None
-        within = missing_bytes(self._container) or within
+        within = missing_bytes(self._container, self._stream, self.num_frames) or within
         stream, times = self._stream, self._times
         if times is None or stream.time_base is None:
             return within
