@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slowfast.cli.command import CommandParser, exit_status
-from slowfast.cli.setup import add_loader_workers, parse_with_config
+from slowfast.cli.setup import add_evaluation_engine, add_loader_workers, parse_with_config
 from slowfast.config.node import ConfigNode
 from slowfast.utils.files import check_output_folder
 from slowfast.utils.logging import messages_on_screen
@@ -98,6 +98,7 @@ def parse_predict(arguments: Sequence[str]) -> tuple[argparse.Namespace, ConfigN
     )
     windows.add_argument("--live", action="store_true", help="play files in real time, as if from a camera")
     add_loader_workers(parser)
+    add_evaluation_engine(parser)
     return parse_with_config(parser, arguments)
 
 
@@ -159,6 +160,7 @@ def parse_features(arguments: Sequence[str]) -> tuple[argparse.Namespace, Config
         "--views", choices=VIEWS, default=VIEWS[0], help="one row per sample, or per view (default %(default)s)"
     )
     add_loader_workers(parser)
+    add_evaluation_engine(parser)
     return parse_with_config(parser, arguments)
 
 

@@ -138,6 +138,10 @@ def add_loader_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="worker processes that load samples; 0 loads in the main process (default: DATA_LOADER.NUM_WORKERS)",
     )
+
+
+def add_evaluation_engine(parser: argparse.ArgumentParser) -> None:
+    """Add --engine for a command that evaluates samples."""
     engine = "local, or ray: the nodes of a Ray cluster (default: ENGINE of the config)"
     parser.add_argument("--engine", choices=ENGINES, help=engine)
 

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from slowfast.cli.command import CommandParser, exit_status, integer
-from slowfast.cli.setup import add_cfg, add_loader_workers, add_weights, load_config, option_overrides
+from slowfast.cli.setup import (
+    add_cfg,
+    add_evaluation_engine,
+    add_loader_workers,
+    add_weights,
+    load_config,
+    option_overrides,
+)
 from slowfast.cli.validate import check_batch_size
 from slowfast.config.node import ConfigNode
 from slowfast.config.rules import MAX_WORKERS
@@ -58,6 +65,7 @@ class RunCommand:
             add_weights(parser)
         parser.add_argument("--out", metavar="FOLDER", help="output folder (default: OUTPUT_DIR)")
         add_loader_workers(parser)
+        add_evaluation_engine(parser)
         processes = "processes on this machine, which share each batch (default: one per GPU)"
         parser.add_argument("--processes", type=integer(1, MAX_WORKERS), default=0, metavar="N", help=processes)
         parser.add_argument("overrides", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="config overrides")
