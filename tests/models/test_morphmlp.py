@@ -12,7 +12,7 @@ from einops import rearrange
 
 from slowfast.config.defaults import get_cfg
 from slowfast.errors import ConfigError
-from slowfast.models.morphmlp import MorphMLP, MorphMLPImage, Stem
+from slowfast.models.morphmlp import Downsample, MorphMLP, MorphMLPImage, Stem
 from slowfast.models.morphmlp_stages import MorphStages
 from slowfast.models.weights import load_weights
 from tests.random_weights import randomized
@@ -258,3 +258,14 @@ def test_the_video_network_of_one_repeated_frame_gives_the_images_logits(frames:
 def test_its_keys_are_the_video_networks_without_time() -> None:
     image, video = MorphMLPImage(**SHAPE).state_dict(), MorphMLP(num_frames=4, **SHAPE).state_dict()
     assert list(image) == [key for key in video if ".t_fc." not in key and ".t_norm1." not in key]
+
+
+def test_downsampling_and_its_gradients_are_those_of_the_3d_convolution() -> None:
+    torch.manual_seed(0)
+    layer, x = Downsample(6, 10), torch.randn(2, 3, 8, 7, 6, requires_grad=True)  # B T H W C
+    expected = layer.norm(layer.proj(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1))
+    torch.testing.assert_close(layer(x), expected)
+    inputs, upstream = (x, *layer.parameters()), torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(layer(x), inputs, upstream), torch.autograd.grad(expected, inputs, upstream)
+    )
