@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.measure import Measurement
 from slowfast import __version__
 from slowfast.errors import UserError
+from slowfast.event_driven.kernels import ISA_VARIABLE
 from slowfast.utils.files import atomic_write_text
 from slowfast.utils.text import plain
 from slowfast.utils.text_files import to_json
@@ -58,7 +59,9 @@ class Machine:
 
     @property
     def best_sets(self) -> str:
-        """Strongest instruction sets of the CPU, such as "AVX-512, VNNI, BF16"."""
+        """Strongest instruction sets of the CPU, such as "AVX-512, VNNI, BF16", or what the kernels were limited to."""
+        if limit := self.machine.get("limits", {}).get(ISA_VARIABLE):
+            return str(limit)
         sets: Sequence[str] = self.machine.get("instruction sets", ())
         if any(name.startswith("AMX") for name in sets):
             return "AMX"

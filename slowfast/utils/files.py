@@ -181,8 +181,11 @@ def disk_error(error: BaseException, place: Path | None = None, setting: str = "
         problem, advice = _PROBLEMS[number]
         name = getattr(error, "filename", None)
         place = Path(str(name)) if place is None and name else place
-        what, disk = ("", "disk") if place is None else (f" {place}", f"disk of {_folder(place, setting)}")
-        text = f"Cannot write{what}: the {disk} {problem}. {advice}"
+        if place is None:
+            places = "of the output folder, of temporary files (TMPDIR) or of shared memory (/dev/shm)"
+            text = f"Cannot write: the disk {places} {problem}. {advice}"
+        else:
+            text = f"Cannot write {place}: the disk of {_folder(place, setting)} {problem}. {advice}"
     elif number in _NO_ACCESS and place is not None and _names_folder_of(error, place):
         text = f"Cannot write {place}: no permission to write to {_folder(place, setting)}. Choose another folder"
     else:

@@ -143,3 +143,4 @@ def test_values_are_rounded() -> None:
 )
 def test_strongest_instruction_sets(sets: list[str], best: str) -> None:
     assert Machine("m", {"instruction sets": sets}, {}).best_sets == best
+    assert Machine("m", {"instruction sets": sets, "limits": {"SLOWFAST_MAX_CPU_ISA": "AVX2"}}, {}).best_sets == "AVX2"

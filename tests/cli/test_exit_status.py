@@ -34,7 +34,12 @@ def fail_with(error: BaseException) -> int:
             2,
             "error: Cannot write out/x.csv: the disk of out is full",
         ),
-        (OSError(errno.EDQUOT, "Quota"), 2, "error: Cannot write: the disk is full for this user: "),
+        (
+            OSError(errno.EDQUOT, "Quota"),  # the system does not say which
+            2,
+            "error: Cannot write: the disk of the output folder, of temporary files (TMPDIR) or of shared memory "
+            "(/dev/shm) is full for this user: ",
+        ),
         (OSError(errno.EIO, "Input/output error"), 1, "Traceback"),
     ],
 )
