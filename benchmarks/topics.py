@@ -116,6 +116,7 @@ TOPICS: dict[str, Topic] = {
     "network": Topic(
         "MorphMLP-S 16x4, 2 clips",
         (
+            Row("multiply-adds of a clip", "network", "{MACs} G"),
             Row("{}: forward pass of a clip", r"network, (\w+)", "{forward of 2 clips} s"),
             Row("bfloat16: speed-up over float32", "network, bfloat16", "{forward, speed-up over float32}x"),
             Row(
