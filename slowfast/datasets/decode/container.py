@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from slowfast.datasets.decode.reader import Deadline, DecodeError, check_file, plausible_rate
 
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_HEADER = 2**16  # bytes searched for the object
+_HEADER = 2**16  # bytes that are searched for the size of a file
 _LOCAL = {"protocol_whitelist": "file"}
 # PyAV 19 and later decode metadata in any encoding, and have no option for it.
 _LENIENT_METADATA = int(av.__version__.partition(".")[0]) >= 19
@@ -118,15 +118,12 @@ def missing_bytes(container: InputContainer, stream: VideoStream, frames: int) -
         stream: Stream of its frames.
         frames: Number of frames that were found in the stream.
     """
-    kind = container.format.name
-    if kind not in ("asf", "avi"):
-        return None
+    stated_size = _STATED_SIZE.get(container.format.name)
+    if stated_size is None or (container.format.name == "avi" and frames >= stream.frames):
+        return None  # of an AVI file with all frames, only the index at the end can be missing
     path = Path(container.name.removeprefix("file:"))
     with path.open("rb") as file:
-        head = file.read(_HEADER)
-    stated, size = _asf_size(head) if kind == "asf" else _riff_size(head), path.stat().st_size
-    if kind == "avi" and frames >= stream.frames:  # only the index at the end is missing
-        return None
+        stated, size = stated_size(file.read(_HEADER)), path.stat().st_size
     return f"the file has {size} of its {stated} bytes" if size < stated else None
 
 
@@ -144,6 +141,9 @@ def _asf_size(head: bytes) -> int:
 def _riff_size(head: bytes) -> int:
     """Return the size of an AVI file that its header states, at least that of its first RIFF chunk."""
     return int.from_bytes(head[4:8], "little") + 8
+
+
+_STATED_SIZE = {"asf": _asf_size, "avi": _riff_size}
 
 
 def _tagged_duration(stream: VideoStream) -> float | None:

@@ -76,6 +76,7 @@ int64_t decode_dat(const uint32_t* words, int64_t n, State* kept, int64_t* __res
         earliest = words[2 * i] < earliest ? words[2 * i] : earliest;
     }
     int64_t raw = kept->raw < 0 ? words[0] : kept->raw, overflows = kept->overflows;
+    // No step can exceed half of the range.
     if (latest - raw <= half && raw - earliest <= half && latest - earliest <= half) {
         const int64_t base = overflows << 32;
         for (int64_t i = 0; i < n; ++i) t[i] = base + words[2 * i];
