@@ -17,6 +17,7 @@ from slowfast.datasets.decode.pyav import PyAVReader
 from slowfast.datasets.decode.reader import DecodeError
 from slowfast.datasets.decode.rgb import FilterChain, frame_matrix, make_convertible, orientation_of
 from slowfast.errors import system_reason
+from slowfast.utils.cpu import instruction_sets
 from slowfast.utils.files import atomic_path
 from slowfast.utils.text_files import to_json
 from slowfast.utils.worker import still_working
@@ -169,8 +170,19 @@ class _Writer:
         self._out.mux(self._stream.encode(None))
 
 
+def _encoder_options(settings: PrepareSettings) -> dict[str, str]:
+    """Return the options of x264 on this machine.
+
+    Its lookahead with AVX-512 reads memory that was not initialized: the same frames would give different files.
+    """
+    options = settings.x264_options()
+    if "AVX-512F" in instruction_sets():
+        options["x264-params"] += ":asm=AVX2"
+    return options
+
+
 def _add_stream(out: OutputContainer, first: av.VideoFrame, timing: Timing, settings: PrepareSettings) -> VideoStream:
-    stream = out.add_stream("libx264", rate=timing.rate, options=settings.x264_options())
+    stream = out.add_stream("libx264", rate=timing.rate, options=_encoder_options(settings))
     upright = orientation_of(frame_matrix(first)).size(first.width, first.height)
     stream.width, stream.height = prepared_size(*upright, settings.short_side)
     stream.pix_fmt = "yuv420p"

@@ -50,7 +50,13 @@ def cluster() -> Iterator[Any]:
 def start(words: list[object], address: str) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "slowfast", *map(str, words)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    # A shell that starts the tests in the background ignores SIGINT, and so would the command.
+    return subprocess.Popen(line, text=True, env=env, preexec_fn=accept_interrupts, **pipes)
+
+
+def accept_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(words: list[object], address: str) -> str:

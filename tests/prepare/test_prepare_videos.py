@@ -77,6 +77,14 @@ def test_folder_of_videos(
     assert "prepared" in said and "empty.mp4: the file is empty" in said and "size after" in said
 
 
+def test_the_same_video_gives_the_same_file(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "source.mp4", frames=40, size=(256, 320))
+    for number in range(4):
+        prepare_video(source, tmp_path / f"{number}.mp4", PrepareSettings(short_side=192))
+        prepare_video(source, tmp_path / "other.mp4", PrepareSettings(short_side=128))  # leaves its freed memory
+    assert len({(tmp_path / f"{number}.mp4").read_bytes() for number in range(4)}) == 1
+
+
 def test_run_resumes(collection: Path, tmp_path: Path, in_this_process: None) -> None:
     target = tmp_path / "target"
     prepare(collection, target)
