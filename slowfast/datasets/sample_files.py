@@ -81,15 +81,21 @@ class ShardMember:
             found = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "surrogateescape")
         except tarfile.HeaderError:
             found = None
-        # A name longer than its field is stored in full in a block before this one.
-        name = self.name.encode("utf-8", "surrogateescape")[: tarfile.LENGTH_NAME]
         same_size = found is not None and (found.isdir() or found.size == self.size)
-        if found is None or not same_size or found.name.encode("utf-8", "surrogateescape") != name.rstrip(b"/"):
+        if found is None or not same_size or _stored_name(found.name) != _stored_name(self.name):
             raise DecodeError(
                 "its shard has another member at this position: shard and index do not belong together. Write them "
                 "again with slowfast shards"
             )
         return memoryview(data)[BLOCK : BLOCK + self.size]
+
+
+def _stored_name(name: str) -> bytes:
+    """Return the name as in the header block of a member; a longer one is stored in full in a block before it.
+
+    Without a slash at the end, where a long name may be cut, and which tarfile removes for folders.
+    """
+    return name.encode("utf-8", "surrogateescape")[: tarfile.LENGTH_NAME].rstrip(b"/")
 
 
 def find_member(path: str) -> ShardMember | None:
