@@ -32,6 +32,7 @@ from demo_data.settings import SPLITS, DemoSettings
 from demo_data.shapes import SHAPES, render_image, render_shape_clip
 from slowfast.datasets.dvs.sample import EventColumns
 from slowfast.datasets.index.something import SPLIT_NAMES
+from slowfast.visualization.video_writer import NO_LOOKAHEAD
 
 FPS = 30
 ENCODING = {
@@ -41,8 +42,7 @@ ENCODING = {
     "preset": "veryfast",
     # About two keyframes per second, for fast seeking.
     "g": "16",
-    # No lookahead: with it, the same frames give different files in about 2 % of cases, even with one thread.
-    "x264-params": "b-adapt=0:mbtree=0:weightp=0:scenecut=0:rc-lookahead=0",
+    "x264-params": NO_LOOKAHEAD,
 }
 JPEG_QUALITY = 85
 COLORS = ("red", "orange", "lime", "green", "cyan", "blue", "violet", "magenta")  # evenly spaced hues

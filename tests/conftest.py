@@ -148,3 +148,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from slowfast.prepare import jobs  # imported late: most tests do not need it
 
     monkeypatch.setattr(jobs, "run_in_processes", lambda function, todo, _: ((job, function(job)) for job in todo))
+
+
+def cached(folder: Path) -> list[Path]:
+    """Return everything in a private cache except lock files."""
+    return [path for path in folder.iterdir() if path.suffix != ".lock"]

@@ -29,8 +29,7 @@ from pathlib import Path
 import torch
 
 from slowfast.utils.cpu import LIMITS, cpu_description
-from slowfast.utils.files import atomic_path
-from slowfast.utils.private_cache import private_cache
+from slowfast.utils.private_cache import private_cache, write_private
 from slowfast.utils.private_ops import CPU_QUERIES, is_supported_by_onednn
 from slowfast.utils.text_files import from_json, to_json
 
@@ -169,9 +168,7 @@ def _store_choice(machine: str, key: str, choices: Sequence[str], choice: str) -
     if stored.get(key, "") in choices:
         return stored[key]
     try:
-        with atomic_path(_choices_file(machine)) as part:
-            part.touch(mode=0o600)  # regardless of the umask, no other user may write to it
-            part.write_text(to_json(stored | {key: choice}, indent=0, sort_keys=True))
+        write_private(_choices_file(machine), to_json(stored | {key: choice}, indent=0, sort_keys=True))
     except OSError:  # measured again by the next process
         pass
     return choice

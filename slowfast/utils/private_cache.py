@@ -182,11 +182,16 @@ def _load(file: Path, load: Callable[[Any], Value | None]) -> Value | None:
         return None
 
 
+def write_private(file: Path, text: str) -> None:
+    """Write a file of the cache atomically, so that no other user can write to it, regardless of the umask."""
+    with atomic_path(file) as part:
+        part.touch(mode=0o600)
+        part.write_text(text, encoding="utf-8")
+
+
 def _store(file: Path, content: Any) -> None:
     try:
-        with atomic_path(file) as part:
-            part.touch(mode=0o600)  # regardless of the umask, no other user may write to it
-            part.write_text(to_json(content), encoding="utf-8")
+        write_private(file, to_json(content))
     except OSError as error:
         warn_once(f"{file} cannot be written ({system_reason(error)}); the next run will measure again")
 

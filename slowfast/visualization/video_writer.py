@@ -24,9 +24,9 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 NAME_LENGTH = 40  # characters of a class name
 MAX_WIDTH, MAX_HEIGHT = 0.6, 0.35  # limits of the text, as fractions of the frame
 MAX_SCALE = 1.0  # limit of the font scale
-# No lookahead: it reads memory that was not initialized, so that the same frames give different files.
-_NO_LOOKAHEAD = "b-adapt=0:mbtree=0:weightp=0:scenecut=0:rc-lookahead=0"
-_X264 = {"preset": "veryfast", "crf": "20", "x264-params": _NO_LOOKAHEAD}
+# x264 without lookahead, which reads memory that was not initialized: the same frames would give different files.
+NO_LOOKAHEAD = "b-adapt=0:mbtree=0:weightp=0:scenecut=0:rc-lookahead=0"
+_X264 = {"preset": "veryfast", "crf": "20", "x264-params": NO_LOOKAHEAD}
 _WRITE_ERRORS = (av.FFmpegError, OSError)
 _BT709 = 1  # FFmpeg's AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 

@@ -14,6 +14,7 @@ from slowfast.datasets.dvs.index import read_event_index
 from slowfast.datasets.dvs.measure import event_counts, longest_recording
 from slowfast.datasets.dvs.recording import Opening
 from slowfast.errors import DataError
+from tests.conftest import cached
 
 SENSOR = (12, 16)
 OPENING = Opening(SENSOR)
@@ -57,7 +58,7 @@ class TestMeasures:
         self.write(tmp_path / "data", "2.npz", [0, 70])
         records = read_event_index(tmp_path / "data", "train", 1)
         assert longest_recording(records, OPENING) == 70
-        (file,) = cache.glob("*.json")
+        (file,) = cached(cache)
         for damaged in ("", "{", json.dumps({"microseconds": -1}), "[]", json.dumps({"microseconds": "x"})):
             file.write_text(damaged)
             assert longest_recording(records, OPENING) == 70
@@ -81,7 +82,7 @@ class TestMeasures:
         records = read_event_index(data, "train", 1)
         counts = [0 if number == 7 else number + 1 for number in range(32)]
         assert event_counts(records, OPENING).tolist() == counts
-        (file,) = cache.glob("*.json")
+        (file,) = cached(cache)
         with monkeypatch.context() as patch:
             patch.setattr(measure, "count", None)
             assert event_counts(records, OPENING).tolist() == counts, "the cache was not used"

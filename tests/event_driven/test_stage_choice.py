@@ -34,6 +34,7 @@ from slowfast.event_driven.stage_choice import (
 from slowfast.models.evmlp import EvMLP, Stage
 from slowfast.utils import private_cache
 from slowfast.utils.logging import warn_once
+from tests.conftest import cached
 
 TIMES = StageTimes((1, 4, 16), (1.0, 2.0, 9.0), (3.0, 2.5, 6.0))
 SECONDS = st.floats(1e-6, 1.0)
@@ -142,7 +143,7 @@ def test_disturbed_measurement_is_not_used(cache: Path, caplog: pytest.LogCaptur
     assert measure_stages([stage], clock) is None
     with caplog.at_level(logging.INFO, "slowfast"):
         assert cached_times({}, 1, lambda: None) is None
-    assert "too busy" in caplog.text and not list(cache.glob("*.json"))
+    assert "too busy" in caplog.text and not cached(cache)
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_times_are_measured_once(cache: Path, caplog: pytest.LogCaptureFixture) 
     assert [record.getMessage() for record in caplog.records if "measuring" in record.getMessage()] == [
         caplog.text and caplog.records[0].getMessage()
     ]
-    (file,) = cache.glob("*.json")
+    (file,) = cached(cache)
     assert file.stat().st_mode & 0o077 == 0
     cached_times({"network": 2}, 1, measure)
     torch.set_num_threads(threads := torch.get_num_threads() + 1)
@@ -179,7 +180,7 @@ def test_times_are_measured_once(cache: Path, caplog: pytest.LogCaptureFixture) 
         cached_times({"network": 1}, 1, measure)
     finally:
         torch.set_num_threads(threads - 1)
-    assert measure.calls == 3 and len(list(cache.glob("*.json"))) == 3
+    assert measure.calls == 3 and len(cached(cache)) == 3
 
 
 @pytest.mark.parametrize(
@@ -201,11 +202,11 @@ def test_times_are_measured_once(cache: Path, caplog: pytest.LogCaptureFixture) 
 def test_damaged_and_foreign_files_are_measured_again(cache: Path, change: Any) -> None:
     measure = Measure()
     cached_times({"network": 1}, 1, measure)
-    (file,) = cache.glob("*.json")
+    (file,) = cached(cache)
     good = file.read_text()
     file.write_text(change(good))
     assert cached_times({"network": 1}, 1, measure) == [TIMES] and measure.calls == 2
-    assert file.read_text() == good and list(cache.glob("*.json")) == [file]
+    assert file.read_text() == good and cached(cache) == [file]
 
 
 def test_first_of_two_processes_decides(cache: Path) -> None:
@@ -224,7 +225,7 @@ def test_many_at_once_agree(cache: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(one, range(32)))
-    assert all(times == found[0] for times in found) and len(list(cache.glob("*.json"))) == 1
+    assert all(times == found[0] for times in found) and len(cached(cache)) == 1
 
 
 @pytest.mark.parametrize("what", ["read-only", "file in its place"])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import socket
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
+from slowfast.errors import ConfigError
 from slowfast.utils import nodes
+from slowfast.utils.distributed import World
 from tests.conftest import ROOT, command, environment, tiny_settings
 from tests.warm_start import run_script
 
@@ -73,11 +77,25 @@ def test_nodes_must_agree(kinetics_folder: Path, tmp_path: Path, differs: str, m
 
 
 def test_one_node_has_nothing_to_compare() -> None:
-    from slowfast.utils.distributed import World
-
     nodes.check_same_code(World())
     nodes.check_same_settings(World(), "x", {}, "")
     nodes.check_shared_folder(World(), Path("/nowhere"))
+
+
+def test_the_processes_of_one_node_are_compared() -> None:
+    class Two(World):
+        """Rank 0 of two processes; the other one found fewer videos."""
+
+        def gather(self, values: list[Any]) -> list[Any]:
+            return [*values, "another digest" if isinstance(values[0], str) else ({"train": "3"}, "there (rank 1)")]
+
+        def run_or_raise_everywhere(self, work: Callable[[], Any]) -> Any:
+            return work()
+
+    with pytest.raises(
+        ConfigError, match=r"number of videos: train is 3 on there \(rank 1\), 4 on .* \(rank 0\). Same"
+    ):
+        nodes.check_same_settings(Two(size=2), "the number of videos", {"train": 4}, "Same")
 
 
 def test_the_interface_is_the_one_that_leads_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,3 +248,21 @@ def test_a_user_without_any_home_gets_a_temporary_folder(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for an unknown user
     assert "HOME is not set" in refused(tmp_path / NAME, caplog)
+
+
+def test_one_of_several_processes_measures(cache: Path, tmp_path: Path) -> None:
+    """The others wait for it and use its value."""
+    calls = tmp_path / "calls"
+    code = (
+        "import os, sys, time; from slowfast.utils.private_cache import cached_json\n"
+        "def measure():\n"
+        f"    with open({str(calls)!r}, 'a') as file: file.write('x')\n"
+        "    time.sleep(1)\n"
+        "    return os.getpid()\n"
+        "print(cached_json('value.json', 'a value', lambda content: content, measure))"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache.parent), "PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    found = [process.communicate(timeout=120)[0] for process in processes]
+    assert calls.read_text() == "x" and len(set(found)) == 1 and int(found[0]) in [one.pid for one in processes]
